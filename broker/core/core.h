@@ -1,0 +1,135 @@
+/*
+ * core: the broker's queue as a deterministic state machine without I/O.
+ *
+ * (now, event) in; effects out. It reads no clock, no socket, no disk, no random device: time and seed are given. The
+ * shell drives it with real peers and a real store, tests/simulation with simulated ones. See DESIGN: "The broker's
+ * core has no I/O", "A job's life, and what is promised", "Core and disk".
+ *
+ * A turn: effects_reset(); core_step() for each event that arrived; core_step(EVENT_TICK); carry out the effects. The core runs
+ * ahead of the disk: it assumes that its batch will be durable, and says on each effect which batch it depends on.
+ *
+ * Memory: a pending job is one allocation of at most CORE_JOB_BYTES_MAX bytes (asserted at compile time), plus its payload
+ * while that is in memory. Everything else is bounded by configuration. Belongs to one thread.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "broker/core/effects.h"
+#include "broker/core/event.h"
+#include "common/attributes.h"
+
+struct config;
+struct core;
+
+enum { CORE_JOB_BYTES_MAX = 200 };
+
+/* The two times of a step: monotonic for deadlines and leases, Unix for records alone. */
+struct core_time {
+    int64_t now_ms;
+    int64_t unix_ms;
+};
+
+/* `config` is copied as needed. Errors: -EINVAL, -ENOMEM. */
+MUST_USE int core_create(const struct config *config, uint64_t seed, struct core_time now, struct core **ret_core);
+void core_destroy(struct core **core);
+
+/* Limits, weights, bounds that may change while it runs. Tiers, pools and the store may not. Errors: -EINVAL, -ENOMEM. */
+MUST_USE int core_reconfigure(struct core *core, const struct config *config, struct core_time now);
+
+/*
+ * Recovery: one call for each stored record, families in this order: meta, concluded, jobs, leases, then core_restored(). A record
+ * that cannot be decoded is skipped and noted (NOTE_RECORD_DAMAGED), never fatal.
+ * Errors: -ENOMEM, -EBADMSG the record is damaged (the caller goes on).
+ */
+MUST_USE int core_restore(struct core *core, enum store_family family, const void *key, size_t key_bytes, const void *value,
+                          size_t value_bytes, struct core_time now);
+/* Recovered jobs wait for broker.reclaim_ms so that workers can reclaim them; leased ones keep a full lease. */
+void core_restored(struct core *core, struct core_time now);
+
+/* One event. Never fails: what cannot be done is answered by an effect. */
+void core_step(struct core *core, struct core_time now, const struct event *event, struct effects *effects);
+
+/* When EVENT_TICK is due at the latest; INT64_MAX: nothing is waiting for time. */
+int64_t core_next_deadline_ms(const struct core *core);
+
+/* While draining: no lease is held any more. */
+bool core_is_idle(const struct core *core);
+
+/* ------------------------------------------------------------------------------------------ what operators see */
+
+enum { CORE_REJECT_REASONS = 16, CORE_STATES = 16 };
+
+struct core_tier_stats {
+    const char *name;
+    uint64_t states[CORE_STATES];     /* jobs now, by wire.JobState (pending states and dead letters) */
+    uint64_t submitted;               /* since start */
+    uint64_t accepted;
+    uint64_t duplicates;
+    uint64_t rejected[CORE_REJECT_REASONS];
+    uint64_t concluded[CORE_STATES];  /* by conclusion */
+    uint64_t dispatched;
+    uint64_t attempts_failed;
+    uint64_t leases_lost;
+    uint64_t late_results;            /* after the conclusion: double spending, counted */
+    uint64_t late_cost_nanousd;
+    uint64_t redelivered;
+    uint64_t payload_bytes;           /* of pending jobs */
+    uint64_t input_tokens, output_tokens, cost_nanousd, saved_nanousd;
+    uint64_t cache_hits, cache_near_hits, cache_stale_hits, cache_misses;
+    int64_t oldest_ms;                /* age of the oldest waiting job; 0 none */
+    double drain_per_s;               /* conclusions a second, smoothed */
+};
+
+struct core_stats {
+    size_t tiers_length;
+    const struct core_tier_stats *tiers;
+    uint64_t jobs;                    /* pending */
+    uint64_t jobs_bytes;              /* memory for them, without payloads */
+    uint64_t payload_memory_bytes;
+    uint64_t results;                 /* kept */
+    uint64_t results_bytes;
+    uint64_t concluded_ids;
+    uint64_t dead_letters;
+    uint64_t clients, workers;
+    uint64_t slots, slots_free;
+    bool is_draining, store_is_down;
+};
+void core_read_stats(struct core *core, struct core_time now, struct core_stats *ret_stats);
+
+/* One job for the admin API. Errors: -ENOENT. Strings live until the next step. */
+struct core_job_view {
+    struct id id;
+    Wire__JobState state;
+    const char *tenant, *tier, *route, *pool, *worker;
+    uint32_t priority, attempts, attempts_max;
+    int64_t age_ms, waits_ms, deadline_in_ms; /* deadline 0: none */
+    size_t payload_bytes;
+};
+MUST_USE int core_view_job(const struct core *core, const struct id *job_id, struct core_time now, struct core_job_view *ret_view);
+
+struct core_worker_view {
+    const char *name;
+    uint64_t peer;
+    uint32_t slots, free, leases;
+    bool is_draining, is_set_aside;
+    int64_t silent_ms;
+};
+/* Calls `visit` for each; it must not step the core. */
+void core_visit_workers(const struct core *core, struct core_time now,
+                        void (*visit)(void *context, const struct core_worker_view *view), void *context);
+
+struct core_queue_view {
+    const char *tier, *pool, *route;
+    uint64_t ready, backing_off, leased, tenants;
+    bool is_paused;
+};
+void core_visit_queues(const struct core *core, void (*visit)(void *context, const struct core_queue_view *view), void *context);
+
+struct core_pause_view {
+    enum pause_subject subject;
+    enum pause_mode mode;
+    const char *name, *reason;
+    int64_t since_unix_ms;
+};
+void core_visit_pauses(const struct core *core, void (*visit)(void *context, const struct core_pause_view *view), void *context);

@@ -1,0 +1,186 @@
+/*
+ * effects: what the core asks for in one turn, in order. The shell carries them out; the simulator does the same
+ * in virtual time.
+ *
+ * An effect whose `batch` is not 0 is let go only when that batch is durable; the others at once. Record changes
+ * (EFFECT_PUT, EFFECT_DELETE, EFFECT_DELETE_RANGE) of one turn form one batch under the number `effects.batch`.
+ * Strings and encoded bytes live in the effects' arena until effects_reset(); blobs are referenced until then.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "broker/core/event.h"
+#include "broker/store/store.h"
+#include "common/attributes.h"
+#include "common/blob.h"
+#include "common/id.h"
+#include "proto/wire.pb-c.h"
+
+enum effect_kind {
+    EFFECT_CLIENT_WELCOME,
+    EFFECT_CLIENT_ERROR,
+    EFFECT_ACCEPTED,
+    EFFECT_REJECTED,
+    EFFECT_RESULT,
+    EFFECT_STATUS,
+    EFFECT_CHUNK,
+    EFFECT_WORKER_WELCOME,
+    EFFECT_WORKER_ERROR,
+    EFFECT_DISPATCH,
+    EFFECT_ATTEMPT_CONCLUDED, /* the worker may forget its answer */
+    EFFECT_ATTEMPT_CANCEL,
+    EFFECT_WORKER_DRAIN,
+    EFFECT_PUT,
+    EFFECT_DELETE,
+    EFFECT_DELETE_RANGE,
+    EFFECT_LOAD,
+    EFFECT_PUBLISH,
+    EFFECT_NOTE,              /* something an operator wants in the log */
+};
+
+enum note_kind {
+    NOTE_LEASE_LOST,      /* text says why */
+    NOTE_DEAD_LETTER,
+    NOTE_LATE_RESULT,     /* an attempt's result after the conclusion: its cost was spent for nothing */
+    NOTE_ATTEMPT_FAILED,
+    NOTE_EXPIRED,
+    NOTE_WORKER_JOINED,
+    NOTE_WORKER_LEFT,
+    NOTE_PAUSED,
+    NOTE_RESUMED,
+    NOTE_STORE_DOWN,
+    NOTE_STORE_UP,
+    NOTE_RECORD_DAMAGED,
+    NOTE_BOUND_REACHED,   /* results, dead letters or deduplication ids were dropped to keep a bound */
+};
+
+struct effect {
+    enum effect_kind kind;
+    uint64_t peer;  /* the client or worker it goes to */
+    uint64_t batch; /* 0: at once */
+    union {
+        struct {
+            Wire__ProtocolError__Code code;
+            const char *text;
+        } error; /* CLIENT_ERROR, WORKER_ERROR */
+
+        struct {
+            struct id job_id;
+            bool duplicate;
+            bool has_known_as;
+            struct id known_as;
+        } accepted;
+
+        struct {
+            struct id job_id;
+            Wire__RejectReason reason;
+            const char *text;
+            int64_t retry_after_ms;
+            uint8_t tier; /* for metrics; UINT8_MAX unknown */
+        } rejected;
+
+        struct effect_result {
+            struct id job_id;
+            Wire__JobState state;
+            const char *error_code, *error_text;
+            uint32_t attempts;
+            int64_t queue_ms, run_ms;
+            const Wire__Usage *usage; /* in the arena; NULL: none */
+            const char *worker;
+            uint8_t tier;
+            struct blob *payload; /* NULL: none */
+            /* A Result as it was stored: when set, the fields above but job_id and payload are unset. */
+            const uint8_t *packed;
+            size_t packed_bytes;
+        } result;
+
+        struct {
+            struct id job_id;
+            Wire__JobState state;
+            uint32_t attempts;
+            int64_t waits_ms;
+            uint64_t position;
+            const char *why;
+        } status;
+
+        struct {
+            struct frame_chunk header;
+            struct blob *data;
+        } chunk;
+
+        struct {
+            uint32_t lease_ms;
+        } worker_welcome;
+
+        struct effect_dispatch {
+            struct lease_ref lease;
+            const char *tenant, *route, *tier;
+            uint8_t tier_index;
+            int64_t deadline_in_ms; /* 0: none */
+            int64_t queue_ms;
+            bool stream;
+            const uint8_t *canonical_key; /* 16 bytes in the arena, or NULL */
+            const uint8_t *trace_parent;  /* 24 bytes in the arena, or NULL */
+            uint32_t estimated_tokens, max_tokens;
+            struct blob *payload;
+        } dispatch;
+
+        struct {
+            struct lease_ref lease;
+            const char *reason;
+        } attempt; /* ATTEMPT_CONCLUDED, ATTEMPT_CANCEL */
+
+        struct {
+            bool drain;
+        } worker_drain;
+
+        struct {
+            enum store_family family;
+            uint8_t key[STORE_KEY_BYTES_MAX];
+            uint8_t key_bytes;
+            const void *value; /* in the arena */
+            size_t value_bytes;
+            struct blob *blob; /* follows value; NULL: none */
+        } put;                 /* PUT; DELETE uses family and key */
+
+        struct {
+            enum store_family family;
+            uint8_t from[STORE_KEY_BYTES_MAX], to[STORE_KEY_BYTES_MAX];
+            uint8_t from_bytes, to_bytes;
+        } range;
+
+        struct {
+            enum store_family family;
+            uint8_t key[STORE_KEY_BYTES_MAX];
+            uint8_t key_bytes;
+            uint64_t token;
+        } load;
+
+        struct {
+            Wire__Event__Kind kind;
+            const char *subject_kind, *subject, *text;
+        } publish;
+
+        struct {
+            enum note_kind note;
+            bool has_job;
+            struct id job_id;
+            const char *tenant, *subject, *text;
+            int64_t number; /* milliseconds, nano-dollars … as the kind has it */
+        } note;
+    } as;
+};
+
+struct effects;
+
+/* Errors: -ENOMEM */
+MUST_USE int effects_create(struct effects **ret_effects);
+void effects_destroy(struct effects **effects);
+/* Empties it for the next turn, whose records will be committed under `batch` (grows by one with each batch that had any). */
+void effects_reset(struct effects *effects, uint64_t batch);
+size_t effects_length(const struct effects *effects);
+struct effect *effects_at(struct effects *effects, size_t index);
+/* True when the turn has record changes, and true when somebody waits for them. */
+bool effects_have_records(const struct effects *effects);
+bool effects_are_urgent(const struct effects *effects);

@@ -1,0 +1,144 @@
+/*
+ * event: everything that can happen to the broker's core. The shell (or the simulator) turns bytes, timers and
+ * disk answers into these; the core answers with effects (effects.h). All pointers are borrowed for the step, except
+ * blobs, which the core references if it keeps them.
+ *
+ * Peers are numbers given by the shell, never reused while the broker runs (0 is nobody).
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/blob.h"
+#include "common/frame.h"
+#include "common/id.h"
+#include "proto/wire.pb-c.h"
+
+enum event_kind {
+    EVENT_CLIENT_HELLO,
+    EVENT_CLIENT_GONE,      /* closed, silent, or replaced */
+    EVENT_SUBMIT,
+    EVENT_CANCEL,
+    EVENT_WAIT,
+    EVENT_COLLECTED,
+    EVENT_WORKER_HELLO,
+    EVENT_WORKER_CREDIT,
+    EVENT_WORKER_HEARTBEAT,
+    EVENT_WORKER_DRAINING,
+    EVENT_WORKER_GONE,      /* goodbye or connection known to be closed: its leases end at once */
+    EVENT_ATTEMPT_RESULT,
+    EVENT_CHUNK,
+    EVENT_STREAM_CREDIT,
+    EVENT_UNDELIVERABLE,    /* a dispatch could not be sent: the lease ends, not an attempt; the worker is set aside */
+    EVENT_DURABLE,          /* batch and all before it */
+    EVENT_STORE_DOWN,
+    EVENT_STORE_UP,
+    EVENT_LOADED,
+    EVENT_PAUSE,            /* by an operator */
+    EVENT_RESUME,
+    EVENT_DRAIN,            /* shutdown: admit and dispatch no more */
+    EVENT_TICK,             /* end of a turn: timers that are due, then dispatch */
+};
+
+/* What a pause stops. PAUSE_HOLD: admitted but not dispatched. PAUSE_DRAIN: refused at the door, the rest runs out. */
+enum pause_subject { PAUSE_ROUTE, PAUSE_TIER, PAUSE_TENANT, PAUSE_WORKER };
+enum pause_mode { PAUSE_HOLD, PAUSE_DRAIN };
+
+struct lease_ref {
+    struct id job_id;
+    uint32_t attempt;
+};
+
+struct event {
+    enum event_kind kind;
+    uint64_t peer; /* client or worker it came from, 0 where there is none */
+    union {
+        struct {
+            const char *tenant;
+            const char *name;
+        } client_hello;
+
+        /* As in wire.Submit; ids and lengths already checked by the shell. Strings may be empty, never NULL. */
+        struct event_submit {
+            struct id job_id;
+            const char *tier, *route, *pool, *idempotency_key;
+            const uint8_t *canonical_key; /* 16 bytes or NULL */
+            const uint8_t *trace_parent;  /* 24 bytes or NULL */
+            int64_t deadline_in_ms;       /* 0: the tier's default */
+            int64_t delay_ms;
+            uint32_t priority, estimated_tokens, max_tokens, attempts_max;
+            bool stream, discard_result;
+            struct blob *payload;
+        } submit;
+
+        struct {
+            struct id job_id;
+            bool status_only, stream;
+        } job; /* CANCEL, WAIT, COLLECTED */
+
+        struct {
+            struct id job_id;
+            uint32_t chunks;
+        } stream_credit;
+
+        struct {
+            const char *name;
+            const char *const *pools; /* names */
+            size_t pools_length;
+            uint32_t slots;
+            const struct lease_ref *held;
+            size_t held_length;
+            const struct lease_ref *answered;
+            size_t answered_length;
+        } worker_hello;
+
+        struct {
+            uint64_t total;
+        } worker_credit;
+
+        struct {
+            const struct lease_ref *held;
+            size_t held_length;
+        } worker_heartbeat;
+
+        struct event_attempt_result {
+            struct lease_ref lease;
+            Wire__AttemptOutcome outcome;
+            const char *error_code, *error_text; /* never NULL */
+            int64_t retry_after_ms;
+            const Wire__Usage *usage; /* NULL: none */
+            struct blob *payload;     /* NULL: none */
+        } attempt_result;
+
+        struct {
+            struct frame_chunk header;
+            struct blob *data;
+        } chunk;
+
+        struct {
+            struct lease_ref lease;
+        } undeliverable;
+
+        struct {
+            uint64_t batch;
+        } durable;
+
+        struct {
+            uint64_t first_batch;
+            const char *why;
+        } store_down;
+
+        struct {
+            uint64_t token;
+            int result; /* 0, -ENOENT or another negative errno */
+            struct blob *value;
+        } loaded;
+
+        struct {
+            enum pause_subject subject;
+            enum pause_mode mode;
+            const char *name;
+            const char *reason;
+        } pause; /* PAUSE, RESUME */
+    } as;
+};

@@ -1,0 +1,189 @@
+/*
+ * tiermq.h: the client library. Submit jobs for models, wait for their answers, collect them later.
+ *
+ *     struct tiermq *client = NULL;
+ *     int r = tiermq_connect(&(struct tiermq_options){.brokers = "tcp://127.0.0.1:7700"}, &client);
+ *     struct tiermq_answer *answer = NULL;
+ *     r = tiermq_call(client, &(struct tiermq_job){.tier = "realtime", .prompt = "What is a queue?"}, 5000, &answer);
+ *     if (r == 0 && answer->state == TIERMQ_SUCCEEDED) puts(answer->text);
+ *     tiermq_answer_free(&answer);
+ *     tiermq_close(&client);
+ *
+ * Threads: a client belongs to one thread at a time; different clients are independent. The library starts no thread of
+ * its own visible to the caller and installs no signal handler.
+ *
+ * Errors: 0 or a negative errno; tiermq_last_error() has the words. What happened to a job is not an error but a state.
+ *
+ * Promises: a job accepted on a durable tier is kept by the broker; one on a tier in memory is kept by this library until its
+ * answer comes and is submitted again, under the same id, after a reconnect. Ids make every resubmission the same job.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TIERMQ_VERSION   "0.1.0"
+#define TIERMQ_ID_BYTES  16
+#define TIERMQ_ID_TEXT   37 /* with the NUL */
+
+#if defined(__GNUC__)
+#define TIERMQ_API __attribute__((visibility("default")))
+#define TIERMQ_CHECK __attribute__((warn_unused_result))
+#else
+#define TIERMQ_API
+#define TIERMQ_CHECK
+#endif
+
+struct tiermq;
+
+typedef struct {
+    uint8_t bytes[TIERMQ_ID_BYTES];
+} tiermq_id;
+
+enum tiermq_state {
+    TIERMQ_UNKNOWN,     /* no broker knows this id */
+    TIERMQ_PENDING,     /* submitted, not concluded */
+    TIERMQ_SUCCEEDED,
+    TIERMQ_DEAD,        /* used up its attempts, or can never succeed */
+    TIERMQ_CANCELLED,
+    TIERMQ_EXPIRED,     /* its deadline passed */
+    TIERMQ_REJECTED,    /* not accepted; reason and retry_after_ms say more */
+    TIERMQ_COLLECTED,   /* concluded earlier; its answer is no longer kept */
+    TIERMQ_LOST,        /* outcome unknown: a tier in memory, and its deadline passed without a broker's word */
+};
+
+enum tiermq_cache { TIERMQ_CACHE_NONE, TIERMQ_CACHE_MISS, TIERMQ_CACHE_HIT, TIERMQ_CACHE_NEAR_HIT, TIERMQ_CACHE_STALE_HIT };
+
+struct tiermq_options {
+    const char *brokers;     /* comma-separated tcp:// or ipc:// endpoints; NULL: tcp://127.0.0.1:7700 */
+    const char *tenant;      /* NULL: "default" */
+    const char *name;        /* for the broker's log; NULL: the program's name */
+    size_t pending_max;      /* jobs submitted and not answered; 0: 100 000. More: -ENOBUFS */
+    size_t pending_bytes_max; /* payloads kept for resubmission; 0: 256 MiB */
+};
+
+/* What is asked for. Everything but `prompt` or `body` may be left out. Strings are copied. */
+struct tiermq_job {
+    tiermq_id id;                /* all zero: the library makes one */
+    const char *tier;            /* NULL: "standard" */
+    const char *route;           /* a model's name or an alias; NULL: "auto" */
+    const char *pool;            /* NULL: the tier's */
+    const char *operation;       /* "chat.completions" (NULL), "completions", "embeddings" */
+    const char *prompt;          /* a chat with one user message; ignored when body is set */
+    const void *body;            /* the OpenAI-format JSON of the operation; `model` in it may be left out */
+    size_t body_bytes;
+    unsigned priority;           /* 0 to 9, 9 first; within the tenant */
+    int64_t deadline_ms;         /* from now; 0: the tier's default */
+    int64_t delay_ms;            /* not before */
+    const char *idempotency_key; /* NULL: none */
+    unsigned estimated_tokens;   /* 0: estimated from the body */
+    unsigned max_tokens;         /* 0: as in the body */
+    bool stream;                 /* chunks come through on_chunk */
+    bool discard_result;
+    const char *trace_parent;    /* W3C traceparent; NULL: none */
+};
+
+/* An answer. Owned by the caller where it is returned, by the library in callbacks. */
+struct tiermq_answer {
+    tiermq_id id;
+    enum tiermq_state state;
+    const char *error_code;      /* "" when succeeded */
+    const char *error_text;
+    int64_t retry_after_ms;      /* rejected: 0 do not retry unchanged */
+    const char *text;            /* the first choice's text, "" if there is none */
+    const void *body;            /* the OpenAI-format JSON answer; NULL if none */
+    size_t body_bytes;
+    const char *model;           /* that answered */
+    const char *provider;        /* "" from the cache */
+    const char *worker;
+    const char *router_reason;
+    unsigned attempts;
+    uint64_t input_tokens, output_tokens, cost_nanousd, saved_nanousd;
+    enum tiermq_cache cache;
+    int64_t queue_ms, run_ms;    /* in the broker's queue; from dispatch to conclusion */
+    int64_t total_us;            /* from submission to now, as this library saw it */
+};
+
+/* Where a pending job stands. */
+struct tiermq_status {
+    tiermq_id id;
+    const char *state;           /* queued, backing_off, loading, leased, … , unknown */
+    unsigned attempts;
+    int64_t waits_ms;
+    uint64_t position;
+    const char *why;
+};
+
+typedef void tiermq_answer_fn(void *context, const struct tiermq_answer *answer);
+typedef void tiermq_chunk_fn(void *context, const tiermq_id *id, const void *data, size_t bytes, bool last);
+typedef void tiermq_accepted_fn(void *context, const tiermq_id *id, bool duplicate);
+
+struct tiermq_callbacks {
+    tiermq_accepted_fn *on_accepted; /* may be NULL: the broker has taken it (durable tiers: after fsync) */
+    tiermq_chunk_fn *on_chunk;       /* may be NULL */
+    tiermq_answer_fn *on_answer;     /* once for each job, whatever happens */
+    void *context;
+};
+
+/* Opens a client; connects in the background. Errors: -EINVAL, -ENOMEM. */
+TIERMQ_API TIERMQ_CHECK int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_client);
+/* Forgets what is pending (durable jobs live on in the broker) and closes. NULL is accepted. */
+TIERMQ_API void tiermq_close(struct tiermq **client);
+TIERMQ_API const char *tiermq_last_error(const struct tiermq *client);
+
+/* ------------------------------------------------------------------------------------ blocking, one job at a time */
+
+/*
+ * Hands a job in and returns when the broker has accepted it (durable tiers: after its fsync).
+ * Errors: -ETIMEDOUT no word within timeout_ms (it may still be accepted: submit again under the same id);
+ * -EINVAL the job is malformed; -ENOBUFS too much pending; -EPERM refused for good, -EAGAIN refused for now
+ * (tiermq_last_error() says why, ret_retry_after_ms when to try again; may be NULL).
+ */
+TIERMQ_API TIERMQ_CHECK int tiermq_submit(struct tiermq *client, const struct tiermq_job *job, int64_t timeout_ms,
+                                          tiermq_id *ret_id, int64_t *ret_retry_after_ms);
+/*
+ * Waits for the answer of a job of this or an earlier process; when it is concluded its result is collected.
+ * Gives: *ret_answer, to be released with tiermq_answer_free(). Errors: -ETIMEDOUT still pending.
+ */
+TIERMQ_API TIERMQ_CHECK int tiermq_wait(struct tiermq *client, const tiermq_id *id, int64_t timeout_ms,
+                                        struct tiermq_answer **ret_answer);
+/* Submit and wait; Errors: as both; after -ETIMEDOUT its cancellation has been asked for. */
+TIERMQ_API TIERMQ_CHECK int tiermq_call(struct tiermq *client, const struct tiermq_job *job, int64_t timeout_ms,
+                                        struct tiermq_answer **ret_answer);
+/* Gives: *ret_status, to be released with tiermq_status_free(). Errors: -ETIMEDOUT. */
+TIERMQ_API TIERMQ_CHECK int tiermq_get_status(struct tiermq *client, const tiermq_id *id, int64_t timeout_ms,
+                                              struct tiermq_status **ret_status);
+/* Asks for cancellation; the outcome comes as the job's answer. */
+TIERMQ_API TIERMQ_CHECK int tiermq_cancel(struct tiermq *client, const tiermq_id *id);
+TIERMQ_API void tiermq_answer_free(struct tiermq_answer **answer);
+TIERMQ_API void tiermq_status_free(struct tiermq_status **status);
+
+/* --------------------------------------------------------------------------------------- from an event loop */
+
+/* Hands a job in and returns at once; callbacks run inside tiermq_dispatch(). Errors: -EINVAL, -ENOBUFS, -ENOMEM. */
+TIERMQ_API TIERMQ_CHECK int tiermq_submit_async(struct tiermq *client, const struct tiermq_job *job,
+                                                const struct tiermq_callbacks *callbacks, tiermq_id *ret_id);
+/* The answer of a job submitted earlier, possibly by another process. */
+TIERMQ_API TIERMQ_CHECK int tiermq_wait_async(struct tiermq *client, const tiermq_id *id,
+                                              const struct tiermq_callbacks *callbacks);
+/* Readable when tiermq_dispatch() has something to do. */
+TIERMQ_API int tiermq_fd(const struct tiermq *client);
+/* Milliseconds until tiermq_dispatch() must be called even if the fd stays quiet; -1: no need. */
+TIERMQ_API int tiermq_timeout_ms(const struct tiermq *client);
+/* Sends, receives, runs callbacks; waits at most timeout_ms for something to happen (0: does not wait). */
+TIERMQ_API TIERMQ_CHECK int tiermq_dispatch(struct tiermq *client, int timeout_ms);
+/* Jobs submitted or waited for without an answer. */
+TIERMQ_API size_t tiermq_pending(const struct tiermq *client);
+/* True when at least one broker has greeted us. */
+TIERMQ_API bool tiermq_is_connected(const struct tiermq *client);
+
+TIERMQ_API void tiermq_id_format(const tiermq_id *id, char ret_text[TIERMQ_ID_TEXT]);
+TIERMQ_API TIERMQ_CHECK int tiermq_id_parse(const char *text, tiermq_id *ret_id);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,24 @@
+/*
+ * canonical: the one canonical form of a JSON request body, and the keys made from it.
+ *
+ * Canonical JSON follows RFC 8785 (JCS) for order of members and text; numbers that are integers keep all their
+ * digits, other numbers are the shortest form that reads back the same. Members that do not change an answer
+ * (stream, stream_options, user, metadata, store) are left out.
+ * The key is BLAKE2b-128 over tenant, operation, route and the canonical body: equal keys ask for the same answer.
+ */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include "common/attributes.h"
+
+enum { CANONICAL_KEY_BYTES = 16, CANONICAL_DEPTH_MAX = 64 };
+
+/*
+ * Gives: *ret_text, NUL-terminated, to be released with free().
+ * Errors: -EINVAL not JSON, no object at the top, duplicate members, not UTF-8, or nested deeper than
+ * CANONICAL_DEPTH_MAX (ret_error, at least 160 bytes, says where); -ENOMEM.
+ */
+MUST_USE int canonical_json(const void *body, size_t bytes, char **ret_text, size_t *ret_bytes, char *ret_error);
+
+void canonical_key(const char *tenant, const char *operation, const char *route, const char *canonical,
+                   size_t canonical_bytes, uint8_t ret_key[CANONICAL_KEY_BYTES]);

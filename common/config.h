@@ -1,0 +1,209 @@
+/*
+ * config: tiermq.yaml, the one configuration file of all programs.
+ *
+ * One table of keys (config_keys.c: path, type, unit, default, range, text, reloadable) is the source for parsing,
+ * checking, `tiermq config show` and docs/configuration.md. libyaml gives each node its line and column, so every
+ * error names file, line, column, key, value and remedy; all errors are reported at once. `${NAME}` in a scalar is
+ * replaced from the environment after parsing (an unset variable is an error unless `${NAME:-default}`).
+ * Durations are written 250ms, 30s, 10m, 24h, 7d; sizes 512, 64KiB, 32MiB, 1GiB; money in USD with decimals.
+ * A configuration is immutable: a reload makes a new one, and config_diff() tells which changes need a restart.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "common/attributes.h"
+
+enum {
+    CONFIG_TIERS_MAX = 16,
+    CONFIG_POOLS_MAX = 64,
+    CONFIG_NAME_BYTES_MAX = 64, /* tier, pool, tenant, model, provider, route: [A-Za-z0-9._:/@-]+ */
+};
+
+enum config_durability { DURABILITY_NONE, DURABILITY_FSYNC };
+enum config_store { STORE_ROCKSDB, STORE_MEMORY };
+enum config_cache_mode { CACHE_OFF, CACHE_EXACT, CACHE_NEAR };
+enum config_provider_type { PROVIDER_OPENAI, PROVIDER_ANTHROPIC };
+
+/* tiers[]: a position among latency, cost, reliability and quality. Default set: realtime, standard, background. */
+struct config_tier {
+    char *name;
+    uint32_t weight;                /* share of dispatch: 60 / 30 / 10 */
+    uint32_t share_min_percent;     /* guaranteed share of dispatch while it has work: 0 / 10 / 5 */
+    uint32_t slots_reserved_percent; /* of each worker's slots, for this tier alone: 25 / 0 / 0 */
+    enum config_durability durability;
+    char *pool;                     /* default "default" */
+    int64_t deadline_ms;            /* when a job names none: 30 s / 10 min / 24 h */
+    uint32_t attempts_max;          /* 3 / 5 / 10 */
+    int64_t backoff_first_ms;       /* 100 ms / 1 s / 10 s */
+    int64_t backoff_max_ms;         /* 2 s / 60 s / 10 min */
+    uint64_t jobs_max;              /* 20 000 / 1 000 000 / 10 000 000 */
+    uint64_t bytes_max;             /* payload bytes waiting: 256 MiB / 16 GiB / 64 GiB */
+    int64_t cache_ttl_ms;           /* 24 h */
+};
+
+/* tenants[]: who pays. Default: one tenant "default". */
+struct config_tenant {
+    char *name;
+    uint32_t weight;     /* share among tenants of a queue: 1 to 1000, default 1 */
+    uint64_t jobs_max;   /* over all tiers; default 5 000 000 */
+    uint64_t bytes_max;  /* default 32 GiB */
+};
+
+/* providers[]: an endpoint with credentials. */
+struct config_provider {
+    char *name;
+    enum config_provider_type type; /* openai speaks to every compatible server */
+    char *base_url;                 /* http://127.0.0.1:7790/v1 */
+    char *api_key;                  /* usually ${OPENAI_API_KEY}; empty: none is sent */
+    int64_t connect_timeout_ms;     /* 5 s */
+    int64_t timeout_ms;             /* whole call: 120 s */
+    uint32_t connections_max;       /* open at once: 256 */
+};
+
+/* models[]: something a provider serves. Prices are nano-dollars per million tokens (USD 0.15 = 150 000 000). */
+struct config_model {
+    char *name;           /* also a route */
+    char *provider;       /* name of a provider */
+    char *provider_model; /* what the provider calls it; default: name */
+    uint64_t input_nanousd_per_mtok;
+    uint64_t cached_input_nanousd_per_mtok; /* default: as input */
+    uint64_t output_nanousd_per_mtok;
+    uint32_t quality;     /* 0 to 100, operator's grade; default 50 */
+    uint32_t max_tokens_default; /* assumed output bound when a request names none: 1024 */
+};
+
+/* routes[]: an alias: the models that may serve it, by tier. `auto` exists always (default: all models). */
+struct config_route {
+    char *name;
+    char **models;        /* preferred first, for tiers without a list of their own */
+    size_t models_length;
+    struct config_route_tier {
+        char *tier;
+        char **models;
+        size_t models_length;
+    } *tiers;             /* routes[].tiers: {realtime: [small, big], …} */
+    size_t tiers_length;
+};
+
+struct config_broker {
+    char *name;                  /* default "broker" */
+    char *listen_clients;        /* tcp://127.0.0.1:7700 */
+    char *listen_workers;        /* tcp://127.0.0.1:7701 */
+    char *listen_events;         /* tcp://127.0.0.1:7702 */
+    char *admin;                 /* 127.0.0.1:7710 or unix:/path */
+    char *data_dir;              /* /var/lib/tiermq/broker */
+    enum config_store store;     /* rocksdb */
+    uint64_t payload_bytes_max;  /* 8 MiB */
+    uint64_t memory_payload_bytes_max; /* payloads of waiting durable jobs kept in memory: 64 MiB */
+    int64_t lease_ms;            /* 15 s: a worker silent for so long loses its jobs */
+    int64_t heartbeat_ms;        /* 3 s */
+    int64_t reclaim_ms;          /* after a restart, recovered jobs wait so long for their workers: 2 s */
+    int64_t result_ttl_ms;       /* 1 h */
+    uint64_t results_bytes_max;  /* 4 GiB on disk */
+    uint64_t results_memory_bytes_max; /* results of tiers without durability: 64 MiB */
+    int64_t dedup_window_ms;     /* 1 h */
+    uint64_t dedup_ids_max;      /* 1 000 000: with more, the window gets shorter */
+    uint64_t dead_letters_max;   /* 100 000 */
+    int64_t drain_timeout_ms;    /* grace for leases at shutdown: 10 s */
+    uint64_t clients_max;        /* 10 000 */
+    uint64_t workers_max;        /* 4 096 */
+    uint64_t rocksdb_write_buffer_bytes; /* 16 MiB */
+    uint64_t rocksdb_block_cache_bytes;  /* 16 MiB */
+};
+
+struct config_worker {
+    char **brokers;              /* tcp://127.0.0.1:7701 … one connection each */
+    size_t brokers_length;
+    char **events;               /* tcp://127.0.0.1:7702 … in the order of brokers */
+    size_t events_length;
+    char *name;                  /* default: host name and process id */
+    char **pools;                /* [default] */
+    size_t pools_length;
+    uint32_t slots;              /* jobs at once: 256 */
+    char *admin;                 /* 127.0.0.1:7720 */
+    char *data_dir;              /* /var/lib/tiermq/worker */
+    int64_t drain_timeout_ms;    /* 30 s */
+    int64_t answers_ttl_ms;      /* how long unconcluded answers are kept: 10 min */
+    uint64_t answers_bytes_max;  /* 64 MiB */
+};
+
+struct config_cache {
+    enum config_cache_mode mode; /* exact */
+    uint32_t near_threshold_permille; /* cosine similarity for mode near: 920 */
+    uint64_t entries_max;        /* 1 000 000 */
+    uint64_t bytes_max;          /* 4 GiB on disk */
+    uint64_t memory_bytes_max;   /* vectors: 256 MiB */
+    int64_t lookup_timeout_ms;   /* later is a miss: 50 ms */
+    uint32_t temperature_max_permille; /* no near hits above: 500 */
+    uint64_t rocksdb_write_buffer_bytes; /* 8 MiB */
+    uint64_t rocksdb_block_cache_bytes;  /* 8 MiB */
+};
+
+struct config_client {
+    char **brokers;              /* tcp://127.0.0.1:7700 … */
+    size_t brokers_length;
+    char *tenant;                /* default "default" */
+};
+
+struct config_log {
+    int level;                   /* enum log_level: info */
+};
+
+struct config {
+    struct config_log log;
+    struct config_broker broker;
+    struct config_tier *tiers;
+    size_t tiers_length;
+    char **pools;                /* [default] */
+    size_t pools_length;
+    struct config_tenant *tenants;
+    size_t tenants_length;
+    struct config_provider *providers;
+    size_t providers_length;
+    struct config_model *models;
+    size_t models_length;
+    struct config_route *routes; /* without the models' own names; `auto` is always there */
+    size_t routes_length;
+    struct config_worker worker;
+    struct config_cache cache;
+    struct config_client client;
+};
+
+/* All errors of one reading, in the order of the file. */
+struct config_errors {
+    struct config_error {
+        char *text; /* "tiermq.yaml:12:5: broker.lease: \"5 parsecs\" is not a duration; write e.g. 15s" */
+        size_t line, column;
+    } *items;
+    size_t length;
+};
+void config_errors_finish(struct config_errors *errors);
+
+/*
+ * Reads and checks a file; path NULL: all defaults (with a provider and a model of the simulator at its usual port,
+ * as deploy/tiermq.yaml has them).
+ * Gives: *ret_config. On -EINVAL ret_errors has at least one item.
+ * Errors: -EINVAL the file's content; -ENOENT, -EACCES … the file itself (one item as well); -ENOMEM.
+ */
+MUST_USE int config_read(const char *path, struct config **ret_config, struct config_errors *ret_errors);
+/* The same from text; `name` stands for the file in messages. Used by tests and the fuzzer. */
+MUST_USE int config_read_text(const char *text, size_t bytes, const char *name, struct config **ret_config,
+                              struct config_errors *ret_errors);
+void config_destroy(struct config **config);
+
+/* Every key with its effective value as YAML that can be read again; secrets are written as "***" (api keys). */
+MUST_USE int config_write(const struct config *config, FILE *out);
+/* The reference: every key with type, unit, default, range, text, and whether SIGHUP changes it. Markdown. */
+MUST_USE int config_write_reference(FILE *out);
+/*
+ * Which differences need a restart: writes one key path a line into `out` (may be NULL).
+ * Returns their number.
+ */
+size_t config_diff_restart(const struct config *before, const struct config *after, FILE *out);
+
+const struct config_model *config_find_model(const struct config *config, const char *name);
+const struct config_provider *config_find_provider(const struct config *config, const char *name);
+const struct config_route *config_find_route(const struct config *config, const char *name);
+const struct config_tier *config_find_tier(const struct config *config, const char *name);

@@ -1,0 +1,63 @@
+/*
+ * link: a ZeroMQ socket on the loop.
+ *
+ * ZMQ_FD is edge-triggered: after every receive and send the socket's ZMQ_EVENTS must be looked at again before
+ * sleeping. link does this, so that its users only see whole messages. Sends never block: a peer that cannot
+ * take more is that peer's problem (-EAGAIN), a peer that is gone is -EHOSTUNREACH.
+ *
+ * Messages are vectors of parts. Part data of a received message stays valid until the handler returns;
+ * link_take_blob() moves a part out without copying it.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/attributes.h"
+#include "common/blob.h"
+
+struct loop;
+struct link;
+struct link_message;
+
+enum link_kind { LINK_ROUTER, LINK_DEALER, LINK_PUB, LINK_SUB };
+
+enum { LINK_PEER_BYTES_MAX = 255, LINK_MESSAGES_PER_TURN = 512 };
+
+struct link_options {
+    enum link_kind kind;
+    const char *endpoint;   /* tcp://host:port (port 0 or *: any free), ipc://path */
+    bool bind;              /* otherwise connect */
+    size_t part_bytes_max;  /* larger parts close the connection (ZMQ_MAXMSGSIZE) */
+    int queue_messages_max; /* high-water mark in both directions; 0: 10000 */
+};
+
+/* ROUTER: `peer` names the sender. Otherwise peer_bytes is 0. */
+typedef void link_fn(void *context, const void *peer, size_t peer_bytes, struct link_message *message);
+
+/*
+ * Opens the socket and watches it. `zmq_context` is a void * from zmq_ctx_new(), not owned.
+ * Errors: -EADDRINUSE, -EINVAL (endpoint), -ENOMEM, or -errno of ZeroMQ.
+ */
+MUST_USE int link_create(struct loop *loop, void *zmq_context, const struct link_options *options,
+                         link_fn *handler, void *context, struct link **ret_link);
+void link_destroy(struct link **link);
+
+/* The endpoint as bound, with the real port. Owned by the link. */
+const char *link_endpoint(const struct link *link);
+
+/* Parts of a received message, without the peer. */
+size_t link_message_parts(const struct link_message *message);
+const void *link_message_part(const struct link_message *message, size_t index, size_t *ret_bytes);
+/* Moves part `index` into a blob; the part is empty afterwards. Errors: -ENOMEM, -EINVAL no such part. */
+MUST_USE int link_take_blob(struct link_message *message, size_t index, struct blob **ret_blob);
+
+/*
+ * Sends header-and-envelope `head` (copied) and then the payload blobs (referenced, not copied).
+ * ROUTER: to `peer`. Either the whole message is taken or none of it.
+ * Errors: -EAGAIN the queue to this peer is full; -EHOSTUNREACH no such peer; -ENOMEM.
+ */
+MUST_USE int link_send(struct link *link, const void *peer, size_t peer_bytes, const void *head,
+                       size_t head_bytes, struct blob *const *payloads, size_t payloads_length);
+
+/* True when a receive round stopped at LINK_MESSAGES_PER_TURN: the link has asked for another turn itself. */
+bool link_has_more(const struct link *link);
