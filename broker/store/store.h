@@ -11,7 +11,8 @@
  * handed to it in order, closes, reopens and retries with backoff on its thread, and reports on_up() once
  * everything pending is durable. The broker refuses durable jobs meanwhile, so what is pending stays bounded.
  *
- * Keys and values: proto/records.proto. Values are opaque here.
+ * Keys and values: proto/records.proto. Values are opaque here. Belongs to the loop's thread, but for the destruction of
+ * blobs: see common/blob.h.
  */
 #pragma once
 #include <stdbool.h>
@@ -25,6 +26,7 @@ struct loop;
 struct store;
 struct store_batch;
 
+/* All are scanned at start; payloads, attempts and results are also loaded one by one, the others never. */
 enum store_family {
     STORE_JOBS,
     STORE_PAYLOADS,
@@ -36,7 +38,11 @@ enum store_family {
     STORE_FAMILIES,
 };
 
-enum { STORE_KEY_BYTES_MAX = 64 };
+enum {
+    STORE_KEY_BYTES_MAX = 64,
+    STORE_WHY_BYTES = 256,   /* room for a reason in words */
+    STORE_LOADS_MAX = 16384, /* asked for and not answered */
+};
 
 struct store_callbacks {
     void (*on_durable)(void *context, uint64_t batch); /* this batch and all before it */
@@ -51,10 +57,12 @@ struct store_callbacks {
 struct store_stats {
     uint64_t commits;           /* fsyncs */
     uint64_t records;           /* changes written */
-    uint64_t bytes;
+    uint64_t bytes;             /* of their keys and values */
     uint64_t commit_us_last;
-    uint64_t pending_batches;
-    uint64_t failures;
+    uint64_t commit_us_total;
+    uint64_t pending_batches;   /* handed over and not durable */
+    uint64_t pending_loads;
+    uint64_t failures;          /* commits, and attempts to open again */
     uint64_t disk_bytes;        /* estimate of the engine; 0 unknown */
     uint64_t memory_bytes;      /* write buffers and caches */
 };
@@ -62,7 +70,7 @@ struct store_stats {
 /*
  * Opens (creates) the store; locks its directory. Blocks. `loop` is woken when there is something to poll.
  * Errors: -EBUSY in use by another broker; -EACCES, -EROFS, -ENOTDIR, -ENOSPC …; -EBADMSG of a later version or
- * damaged. ret_why, at least 256 bytes, says it in words with the remedy.
+ * damaged; -ENOMEM. ret_why, at least STORE_WHY_BYTES, says it in words with the remedy.
  */
 MUST_USE int store_open(const struct config_broker *config, struct loop *loop, const struct store_callbacks *callbacks,
                         struct store **ret_store, char *ret_why);
@@ -76,7 +84,10 @@ void store_close(struct store **store);
 typedef int store_visit_fn(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes);
 MUST_USE int store_scan(struct store *store, enum store_family family, store_visit_fn *visit, void *context);
 
-/* Collects changes. Values given as blobs are referenced until written; others are copied. Errors: -ENOMEM. */
+/*
+ * Collects changes; a change that could not be added leaves the batch as it was. Values given as blobs are
+ * referenced until written (by the memory engine until deleted); others are copied. Errors: -ENOMEM.
+ */
 MUST_USE int store_batch_create(struct store *store, struct store_batch **ret_batch);
 void store_batch_destroy(struct store_batch **batch);
 MUST_USE int store_batch_put(struct store_batch *batch, enum store_family family, const void *key, size_t key_bytes,
@@ -96,7 +107,11 @@ size_t store_batch_length(const struct store_batch *batch);
  */
 void store_commit(struct store *store, struct store_batch **batch, uint64_t number, bool urgent);
 
-/* Asks for one record; on_loaded(token) follows. Sees every batch handed over before. Errors: -ENOMEM, -ENOBUFS. */
+/*
+ * Asks for one record; on_loaded(token) follows, in the order of asking. Sees every batch handed over before, which it
+ * makes urgent; while the store is down the answer waits. Never answered after store_close().
+ * Errors: -ENOMEM; -ENOBUFS STORE_LOADS_MAX are not answered yet.
+ */
 MUST_USE int store_load(struct store *store, enum store_family family, const void *key, size_t key_bytes, uint64_t token);
 
 /* Delivers the callbacks that are due. Called once a turn. */

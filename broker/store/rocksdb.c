@@ -1,0 +1,452 @@
+/*
+ * rocksdb: the disk, by RocksDB's C interface (7.8). A column family for each family of records, and the default one for
+ * the format version alone.
+ *
+ * Queue traffic is put and deleted soon after: most of it meets its deletion in the write buffer and never
+ * reaches a table file, only the log. Buffers are small, because larger ones were measured slower and cost their
+ * size in memory. The directory is locked by flock() on itself, for as long as the store lives: RocksDB's own
+ * lock is let go at each reopening.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <rocksdb/c.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "broker/store/disk.h"
+#include "common/blob.h"
+#include "common/config.h"
+
+enum {
+    FORMAT_VERSION = 1,
+    FAMILIES = STORE_FAMILIES + 1, /* and the default one, the last */
+    BLOOM_BITS = 10,               /* a key, for one false positive in a hundred */
+    OPEN_FILES_MAX = 256,
+    INFO_LOG_BYTES = 1 << 20,
+    INFO_LOG_WARN = 2,
+    ARENA_BLOCK_BYTES = 256 << 10,   /* the least that a used family takes of memory */
+    KEPT_WRITE_BATCH_BYTES = 4 << 20, /* a larger write batch is freed after use */
+    PATH_BYTES = 4096,
+};
+
+static const char format_key[] = "format";
+static const char *const family_names[FAMILIES] = {
+    [STORE_JOBS] = "jobs",           [STORE_PAYLOADS] = "payloads", [STORE_LEASES] = "leases",
+    [STORE_ATTEMPTS] = "attempts",   [STORE_CONCLUDED] = "concluded", [STORE_RESULTS] = "results",
+    [STORE_META] = "meta",           [STORE_FAMILIES] = "default",
+};
+
+struct disk {
+    char data_dir[PATH_BYTES];
+    char path[PATH_BYTES]; /* RocksDB's own directory, in it */
+    int lock_fd;
+    rocksdb_options_t *options;
+    rocksdb_cache_t *cache;
+    rocksdb_writeoptions_t *synced;
+    rocksdb_readoptions_t *reading;
+    rocksdb_readoptions_t *scanning;
+    rocksdb_writebatch_t *write_batch;
+    rocksdb_t *db; /* NULL: closed after a failure */
+    rocksdb_column_family_handle_t *families[FAMILIES];
+};
+
+/* ------------------------------------------------------------------------------------------------------- errors */
+
+/* The errno that RocksDB's words tell of. */
+static int errno_of_text(const char *text)
+{
+    static const int known[] = {ENOSPC, EDQUOT, EROFS, EACCES, EPERM, EFBIG, EMFILE, ENFILE, ENOMEM, ENOTDIR, ENOENT};
+    if (strstr(text, "LOCK") != NULL || strstr(text, "lock hold") != NULL) {
+        return -EBUSY;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(known); i++) {
+        if (strstr(text, strerrordesc_np(known[i])) != NULL) {
+            return -known[i];
+        }
+    }
+    return strncmp(text, "Corruption", 10) == 0 || strncmp(text, "Invalid argument", 16) == 0 ? -EBADMSG : -EIO;
+}
+
+static const char *remedy(int error)
+{
+    switch (-error) {
+    case EBUSY:
+        return "another broker uses it: stop that one, or set broker.data_dir to another directory";
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return "give the broker's user the right to write there, or set broker.data_dir to another directory";
+    case ENOTDIR:
+        return "set broker.data_dir to a directory";
+    case ENOSPC:
+    case EDQUOT:
+        return "free space there, or set broker.data_dir to another disk";
+    case EMFILE:
+    case ENFILE:
+        return "raise the limit of open files";
+    case EBADMSG:
+        return "damaged, or of a later version of tiermq: restore a copy, or set broker.data_dir to an empty directory";
+    default:
+        return "see the system's log for the disk's state";
+    }
+}
+
+static int say(char *ret_why, const struct disk *disk, int error, const char *what)
+{
+    snprintf(ret_why, STORE_WHY_BYTES, "data directory %.80s: %.80s; %s", disk->data_dir, what, remedy(error));
+    return error;
+}
+
+/* Takes RocksDB's error text, if there is one. */
+static int take_error(const struct disk *disk, char **error, char *ret_why)
+{
+    if (*error == NULL) {
+        return 0;
+    }
+    char *text = TAKE(*error);
+    int r = errno_of_text(text);
+    const char *words = r == -EIO || r == -EBADMSG || r == -EBUSY ? NULL : strerrordesc_np(-r);
+    say(ret_why, disk, r, words == NULL ? text : words);
+    rocksdb_free(text);
+    return r;
+}
+
+/* ----------------------------------------------------------------------------------------------------- directory */
+
+/* Like `mkdir -p`; what it makes may be read by the broker's user alone, since prompts are private. */
+static int make_directories(const char *path)
+{
+    char partial[PATH_BYTES];
+    size_t length = strlen(path);
+    for (size_t i = 1; i <= length; i++) {
+        if (path[i] != '/' && path[i] != '\0') {
+            continue;
+        }
+        memcpy(partial, path, i);
+        partial[i] = '\0';
+        if (mkdir(partial, 0700) < 0 && errno != EEXIST) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+static int lock_directory(struct disk *disk)
+{
+    disk->lock_fd = open(disk->data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (disk->lock_fd < 0) {
+        return -errno;
+    }
+    if (flock(disk->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+        return errno == EWOULDBLOCK ? -EBUSY : -errno;
+    }
+    return access(disk->data_dir, W_OK | X_OK) < 0 ? -errno : 0;
+}
+
+/* Directory, lock, and what only this process may then do in it. */
+static int claim_directory(struct disk *disk, const char *data_dir, char *ret_why)
+{
+    snprintf(disk->data_dir, sizeof(disk->data_dir), "%s", data_dir);
+    int length = snprintf(disk->path, sizeof(disk->path), "%s/rocksdb", data_dir);
+    int r = length >= (int)sizeof(disk->path) ? -ENAMETOOLONG : make_directories(disk->data_dir);
+    r = r < 0 ? r : lock_directory(disk);
+    return r < 0 ? say(ret_why, disk, r, strerrordesc_np(-r)) : 0;
+}
+
+/* -------------------------------------------------------------------------------------------------------- opening */
+
+static void set_table_options(struct disk *disk)
+{
+    rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
+    rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
+    rocksdb_block_based_options_set_block_cache(table, disk->cache);
+    /* Indexes and filters live in the cache too, so its size bounds all reading memory. */
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
+    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+    rocksdb_options_set_block_based_table_factory(disk->options, table);
+    rocksdb_block_based_options_destroy(table);
+}
+
+static void set_options(struct disk *disk, const struct config_broker *config)
+{
+    size_t buffer = config->rocksdb_write_buffer_bytes;
+    rocksdb_options_t *options = disk->options = rocksdb_options_create();
+    rocksdb_options_set_create_if_missing(options, 1);
+    rocksdb_options_set_create_missing_column_families(options, 1);
+
+    rocksdb_options_set_write_buffer_size(options, buffer);
+    rocksdb_options_set_max_write_buffer_number(options, 4);
+    rocksdb_options_set_db_write_buffer_size(options, 2 * buffer); /* of all families together */
+    rocksdb_options_set_arena_block_size(options, ARENA_BLOCK_BYTES);
+    /* Seldom written families would keep old logs, and make a restart read them. */
+    rocksdb_options_set_max_total_wal_size(options, 6 * buffer);
+
+    rocksdb_options_set_compression(options, rocksdb_no_compression);
+    rocksdb_options_set_target_file_size_base(options, 2 * buffer);
+    rocksdb_options_set_max_bytes_for_level_base(options, 8 * buffer);
+    rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
+    rocksdb_options_set_max_background_jobs(options, 2);
+    /* Table files go to the disk as they grow: otherwise the log's fsync waits for all of them at once. */
+    rocksdb_options_set_bytes_per_sync(options, 1 << 20);
+
+    rocksdb_options_set_max_open_files(options, OPEN_FILES_MAX);
+    rocksdb_options_set_info_log_level(options, INFO_LOG_WARN);
+    rocksdb_options_set_max_log_file_size(options, INFO_LOG_BYTES);
+    rocksdb_options_set_keep_log_file_num(options, 2);
+    rocksdb_options_set_stats_dump_period_sec(options, 0);
+
+    disk->cache = rocksdb_cache_create_lru(config->rocksdb_block_cache_bytes);
+    set_table_options(disk);
+    disk->synced = rocksdb_writeoptions_create();
+    rocksdb_writeoptions_set_sync(disk->synced, 1);
+    disk->reading = rocksdb_readoptions_create();
+    disk->scanning = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_fill_cache(disk->scanning, 0);
+    disk->write_batch = rocksdb_writebatch_create();
+}
+
+static void close_database(struct disk *disk)
+{
+    for (size_t i = 0; i < FAMILIES; i++) {
+        if (disk->families[i] != NULL) {
+            rocksdb_column_family_handle_destroy(TAKE(disk->families[i]));
+        }
+    }
+    if (disk->db != NULL) {
+        rocksdb_close(TAKE(disk->db));
+    }
+}
+
+static int open_database(struct disk *disk, char *ret_why)
+{
+    const rocksdb_options_t *options[FAMILIES];
+    for (size_t i = 0; i < FAMILIES; i++) {
+        options[i] = disk->options;
+    }
+    char *error = NULL;
+    disk->db = rocksdb_open_column_families(disk->options, disk->path, FAMILIES, family_names, options,
+                                            disk->families, &error);
+    return take_error(disk, &error, ret_why);
+}
+
+static int write_format(struct disk *disk, char *ret_why)
+{
+    const char version = FORMAT_VERSION;
+    char *error = NULL;
+    rocksdb_put_cf(disk->db, disk->synced, disk->families[STORE_FAMILIES], format_key, sizeof(format_key) - 1, &version,
+                   sizeof(version), &error);
+    return take_error(disk, &error, ret_why);
+}
+
+/* A new database gets the version of this program; an older one would be migrated here. */
+static int check_format(struct disk *disk, char *ret_why)
+{
+    char *error = NULL;
+    size_t bytes = 0;
+    char *version = rocksdb_get_cf(disk->db, disk->reading, disk->families[STORE_FAMILIES], format_key,
+                                   sizeof(format_key) - 1, &bytes, &error);
+    int r = take_error(disk, &error, ret_why);
+    if (r < 0) {
+        return r;
+    }
+    if (version == NULL) {
+        return write_format(disk, ret_why);
+    }
+    unsigned found = bytes == 1 ? (unsigned char)version[0] : 0;
+    rocksdb_free(version);
+    if (found == FORMAT_VERSION) {
+        return 0;
+    }
+    snprintf(ret_why, STORE_WHY_BYTES,
+             "data directory %.80s: its format is version %u, this program knows version %d; use the version of tiermq "
+             "that wrote it, or set broker.data_dir to an empty directory",
+             disk->data_dir, found, FORMAT_VERSION);
+    return -EBADMSG;
+}
+
+int disk_reopen(struct disk *disk, char *ret_why)
+{
+    close_database(disk);
+    int r = open_database(disk, ret_why);
+    if (r == 0) {
+        r = check_format(disk, ret_why);
+    }
+    if (r < 0) {
+        close_database(disk);
+    }
+    return r;
+}
+
+int disk_open(const struct config_broker *config, struct disk **ret_disk, char *ret_why)
+{
+    CLEANUP(disk_close) struct disk *disk = calloc(1, sizeof(*disk));
+    if (disk == NULL) {
+        snprintf(ret_why, STORE_WHY_BYTES, "no memory for the store");
+        return -ENOMEM;
+    }
+    disk->lock_fd = -1;
+    int r = claim_directory(disk, config->data_dir, ret_why);
+    if (r < 0) {
+        return r;
+    }
+    set_options(disk, config);
+    r = disk_reopen(disk, ret_why);
+    if (r < 0) {
+        return r;
+    }
+    *ret_disk = TAKE(disk);
+    return 0;
+}
+
+void disk_close(struct disk **disk)
+{
+    if (*disk == NULL) {
+        return;
+    }
+    struct disk *closed = TAKE(*disk);
+    close_database(closed);
+    if (closed->options != NULL) {
+        rocksdb_writebatch_destroy(closed->write_batch);
+        rocksdb_readoptions_destroy(closed->scanning);
+        rocksdb_readoptions_destroy(closed->reading);
+        rocksdb_writeoptions_destroy(closed->synced);
+        rocksdb_options_destroy(closed->options);
+        rocksdb_cache_destroy(closed->cache);
+    }
+    if (closed->lock_fd >= 0) {
+        close(closed->lock_fd);
+    }
+    free(closed);
+}
+
+/* -------------------------------------------------------------------------------------------------------- writing */
+
+static void add_put(struct disk *disk, const struct store_batch *batch, const struct change *change)
+{
+    const char *key = (const char *)change_key(batch, change);
+    const char *values[] = {(const char *)change_tail(batch, change),
+                            change->blob == NULL ? NULL : blob_data(change->blob)};
+    size_t sizes[] = {change->tail_bytes, change->blob == NULL ? 0 : blob_bytes(change->blob)};
+    rocksdb_column_family_handle_t *family = disk->families[change->family];
+    if (sizes[0] > 0 && sizes[1] > 0) {
+        size_t key_bytes = change->key_bytes;
+        rocksdb_writebatch_putv_cf(disk->write_batch, family, 1, &key, &key_bytes, 2, values, sizes);
+    } else {
+        size_t only = sizes[1] > 0;
+        rocksdb_writebatch_put_cf(disk->write_batch, family, key, change->key_bytes, values[only], sizes[only]);
+    }
+}
+
+static void add_change(struct disk *disk, const struct store_batch *batch, const struct change *change)
+{
+    const char *key = (const char *)change_key(batch, change);
+    rocksdb_column_family_handle_t *family = disk->families[change->family];
+    switch ((enum change_kind)change->kind) {
+    case CHANGE_PUT:
+        add_put(disk, batch, change);
+        return;
+    case CHANGE_DELETE:
+        rocksdb_writebatch_delete_cf(disk->write_batch, family, key, change->key_bytes);
+        return;
+    case CHANGE_DELETE_RANGE:
+        rocksdb_writebatch_delete_range_cf(disk->write_batch, family, key, change->key_bytes,
+                                           (const char *)change_tail(batch, change), change->tail_bytes);
+        return;
+    }
+}
+
+int disk_write(struct disk *disk, const struct batch_list *batches, char *ret_why)
+{
+    for (const struct store_batch *batch = batches->first; batch != NULL; batch = batch->next) {
+        for (size_t i = 0; i < batch->changes_length; i++) {
+            add_change(disk, batch, &batch->changes[i]);
+        }
+    }
+    char *error = NULL;
+    rocksdb_write(disk->db, disk->synced, disk->write_batch, &error);
+    if (batches->value_bytes <= KEPT_WRITE_BATCH_BYTES) {
+        rocksdb_writebatch_clear(disk->write_batch);
+    } else {
+        rocksdb_writebatch_destroy(disk->write_batch);
+        disk->write_batch = rocksdb_writebatch_create();
+    }
+    return take_error(disk, &error, ret_why);
+}
+
+/* -------------------------------------------------------------------------------------------------------- reading */
+
+static void answer_load(struct disk_load *load, char *value, size_t bytes, char *error)
+{
+    if (error != NULL) {
+        load->result = errno_of_text(error);
+        rocksdb_free(error);
+        return;
+    }
+    if (value == NULL) {
+        load->result = -ENOENT;
+        return;
+    }
+    load->result = blob_wrap(value, bytes, rocksdb_free, value, &load->value); /* no copy */
+    if (load->result < 0) {
+        rocksdb_free(value);
+    }
+}
+
+void disk_load(struct disk *disk, struct disk_load *loads)
+{
+    const rocksdb_column_family_handle_t *families[DISK_LOADS_MAX] = {NULL};
+    const char *keys[DISK_LOADS_MAX] = {NULL};
+    size_t key_sizes[DISK_LOADS_MAX] = {0}, sizes[DISK_LOADS_MAX] = {0}, length = 0;
+    char *values[DISK_LOADS_MAX] = {NULL}, *errors[DISK_LOADS_MAX] = {NULL};
+    for (const struct disk_load *load = loads; load != NULL && length < DISK_LOADS_MAX; load = load->next, length++) {
+        families[length] = disk->families[load->family];
+        keys[length] = (const char *)load->key;
+        key_sizes[length] = load->key_bytes;
+    }
+    rocksdb_multi_get_cf(disk->db, disk->reading, families, length, keys, key_sizes, values, sizes, errors);
+    for (size_t i = 0; i < length; i++, loads = loads->next) {
+        answer_load(loads, values[i], sizes[i], errors[i]);
+    }
+}
+
+int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit, void *context)
+{
+    rocksdb_iterator_t *at = rocksdb_create_iterator_cf(disk->db, disk->scanning, disk->families[family]);
+    int r = 0;
+    for (rocksdb_iter_seek_to_first(at); r == 0 && rocksdb_iter_valid(at); rocksdb_iter_next(at)) {
+        size_t key_bytes, value_bytes;
+        const char *key = rocksdb_iter_key(at, &key_bytes);
+        const char *value = rocksdb_iter_value(at, &value_bytes);
+        r = visit(context, key, key_bytes, value, value_bytes);
+    }
+    char *error = NULL;
+    rocksdb_iter_get_error(at, &error);
+    rocksdb_iter_destroy(at);
+    if (error != NULL) {
+        r = r < 0 ? r : errno_of_text(error);
+        rocksdb_free(error);
+    }
+    return r;
+}
+
+static uint64_t sum_property(struct disk *disk, const char *property)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < FAMILIES; i++) {
+        uint64_t value = 0;
+        if (rocksdb_property_int_cf(disk->db, disk->families[i], property, &value) == 0) {
+            sum += value;
+        }
+    }
+    return sum;
+}
+
+void disk_measure(struct disk *disk, struct store_stats *stats)
+{
+    uint64_t buffers = sum_property(disk, "rocksdb.size-all-mem-tables");
+    stats->disk_bytes = sum_property(disk, "rocksdb.total-sst-files-size") + buffers; /* the log holds what they do */
+    stats->memory_bytes = buffers + rocksdb_cache_get_usage(disk->cache);
+}
