@@ -27,7 +27,7 @@ struct heap {
 
 void heap_init(struct heap *heap, size_t position_offset);
 void heap_finish(struct heap *heap); /* releases the array; elements are not touched */
-/* Makes room for one more, so that the next push cannot fail. Errors: -ENOMEM. */
+/* Makes room for `elements` more, so that so many pushes cannot fail. Errors: -ENOMEM. */
 MUST_USE int heap_reserve(struct heap *heap, uint32_t elements);
 MUST_USE int heap_push(struct heap *heap, void *element, uint64_t key); /* Errors: -ENOMEM */
 void *heap_peek(const struct heap *heap);          /* NULL when empty */

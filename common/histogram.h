@@ -18,5 +18,5 @@ struct histogram {
 void histogram_init(struct histogram *histogram);
 void histogram_record(struct histogram *histogram, uint64_t value);
 void histogram_merge(struct histogram *into, const struct histogram *from);
-/* Upper edge of the bucket that holds quantile `q` in [0, 1]; 0 when empty. */
+/* Upper edge of the bucket that holds quantile `q` in [0, 1], never more than `max`; 0 when empty. */
 uint64_t histogram_quantile(const struct histogram *histogram, double q);
