@@ -10,7 +10,8 @@
  *     tiermq_close(&client);
  *
  * Threads: a client belongs to one thread at a time; different clients are independent. The library starts no thread of
- * its own visible to the caller and installs no signal handler.
+ * its own visible to the caller and installs no signal handler. Callbacks may submit, wait_async and cancel; the calls that
+ * block return -EDEADLK there.
  *
  * Errors: 0 or a negative errno; tiermq_last_error() has the words. What happened to a job is not an error but a state.
  *
@@ -82,8 +83,9 @@ struct tiermq_job {
     const char *idempotency_key; /* NULL: none */
     unsigned estimated_tokens;   /* 0: estimated from the body */
     unsigned max_tokens;         /* 0: as in the body */
-    bool stream;                 /* chunks come through on_chunk */
-    bool discard_result;
+    bool stream;                 /* chunks come through on_chunk; the answer is whole all the same */
+    bool discard_result;         /* nobody will collect its result: the broker keeps none */
+    bool detach;                 /* nobody waits here: on_answer is called with TIERMQ_PENDING once it is accepted */
     const char *trace_parent;    /* W3C traceparent; NULL: none */
 };
 
@@ -119,6 +121,10 @@ struct tiermq_status {
 };
 
 typedef void tiermq_answer_fn(void *context, const struct tiermq_answer *answer);
+/*
+ * A piece of a streamed answer, in order, of one attempt only: if that one fails, no more pieces come, since what was shown cannot
+ * be taken back; on_answer has the whole text in any case. `last` marks the end of a stream that came through whole.
+ */
 typedef void tiermq_chunk_fn(void *context, const tiermq_id *id, const void *data, size_t bytes, bool last);
 typedef void tiermq_accepted_fn(void *context, const tiermq_id *id, bool duplicate);
 
@@ -131,9 +137,12 @@ struct tiermq_callbacks {
 
 /* Opens a client; connects in the background. Errors: -EINVAL, -ENOMEM. */
 TIERMQ_API TIERMQ_CHECK int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_client);
-/* Forgets what is pending (durable jobs live on in the broker) and closes. NULL is accepted. */
+/* Forgets what is pending (durable jobs live on in the broker) and closes; not from a callback. NULL is accepted. */
 TIERMQ_API void tiermq_close(struct tiermq **client);
+/* Why the last call failed, in words; "" if none did. Valid until the next call. */
 TIERMQ_API const char *tiermq_last_error(const struct tiermq *client);
+/* What keeps a broker from being reached, in words; "" when all are. Valid until the next call. */
+TIERMQ_API const char *tiermq_connection_error(const struct tiermq *client);
 
 /* ------------------------------------------------------------------------------------ blocking, one job at a time */
 
@@ -151,13 +160,16 @@ TIERMQ_API TIERMQ_CHECK int tiermq_submit(struct tiermq *client, const struct ti
  */
 TIERMQ_API TIERMQ_CHECK int tiermq_wait(struct tiermq *client, const tiermq_id *id, int64_t timeout_ms,
                                         struct tiermq_answer **ret_answer);
-/* Submit and wait; Errors: as both; after -ETIMEDOUT its cancellation has been asked for. */
+/*
+ * Submit and wait. A job without a deadline gets timeout_ms as its deadline, so that it does not run past its use.
+ * Errors: as both; after -ETIMEDOUT its cancellation has been asked for.
+ */
 TIERMQ_API TIERMQ_CHECK int tiermq_call(struct tiermq *client, const struct tiermq_job *job, int64_t timeout_ms,
                                         struct tiermq_answer **ret_answer);
-/* Gives: *ret_status, to be released with tiermq_status_free(). Errors: -ETIMEDOUT. */
+/* An id that no broker knows has the state "unknown". Gives: *ret_status, to be released with tiermq_status_free(). Errors: -ETIMEDOUT. */
 TIERMQ_API TIERMQ_CHECK int tiermq_get_status(struct tiermq *client, const tiermq_id *id, int64_t timeout_ms,
                                               struct tiermq_status **ret_status);
-/* Asks for cancellation; the outcome comes as the job's answer. */
+/* Asks for cancellation in the next turn; the outcome comes as the job's answer. Errors: -ENOBUFS, -ENOMEM. */
 TIERMQ_API TIERMQ_CHECK int tiermq_cancel(struct tiermq *client, const tiermq_id *id);
 TIERMQ_API void tiermq_answer_free(struct tiermq_answer **answer);
 TIERMQ_API void tiermq_status_free(struct tiermq_status **status);

@@ -1,0 +1,273 @@
+/*
+ * The calls that block, each on top of the ones that do not: hand in, dispatch until the callback
+ * has run or the time is over. What is still pending then is let go of, since the callback's
+ * context lies on this stack.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "client/client.h"
+#include "common/clock.h"
+
+struct outcome {
+    bool is_done;
+    int result;                   /* of copying it */
+    struct tiermq_answer *answer; /* owned */
+    struct tiermq_status *status; /* owned */
+};
+
+static void take_answer(void *context, const struct tiermq_answer *answer)
+{
+    struct outcome *outcome = context;
+    outcome->is_done = true;
+    outcome->result = answer_copy(answer, &outcome->answer);
+}
+
+static int64_t deadline_of(int64_t timeout_ms)
+{
+    const int64_t now_ms = clock_monotonic_ms();
+    return timeout_ms < 0 || timeout_ms > INT64_MAX - now_ms ? INT64_MAX : now_ms + timeout_ms;
+}
+
+/* Errors: -ETIMEDOUT, or of dispatching. */
+static int dispatch_until(struct tiermq *client, const bool *is_done, int64_t deadline_ms)
+{
+    while (!*is_done) {
+        const int64_t remains_ms = deadline_ms - clock_monotonic_ms();
+        if (remains_ms <= 0) {
+            return -ETIMEDOUT;
+        }
+        int r = tiermq_dispatch(client, remains_ms < INT32_MAX ? (int)remains_ms : INT32_MAX);
+        if (r < 0) {
+            client_complain(client, "cannot dispatch: %s", strerror(-r));
+            return r;
+        }
+    }
+    return 0;
+}
+
+static void complain_of_timeout(struct tiermq *client, int64_t timeout_ms)
+{
+    const char *why = tiermq_connection_error(client);
+    client_complain(client, "no word within %lld ms%s%s", (long long)timeout_ms,
+                    why[0] == '\0' ? "" : "; ", why);
+}
+
+static int refuse_in_callback(struct tiermq *client)
+{
+    if (!client->is_dispatching) {
+        return 0;
+    }
+    client_complain(client, "a callback may not block; use the calls that end in _async");
+    return -EDEADLK;
+}
+
+static int refusal(struct tiermq *client, const struct tiermq_answer *answer)
+{
+    client_complain(client, "%s: %s", answer->error_code, answer->error_text);
+    return answer->retry_after_ms > 0 ? -EAGAIN : -EPERM;
+}
+
+int tiermq_submit(struct tiermq *client, const struct tiermq_job *job, int64_t timeout_ms,
+                  tiermq_id *ret_id, int64_t *ret_retry_after_ms)
+{
+    struct outcome outcome = {0};
+    struct tiermq_job detached = *job;
+    detached.detach = true;
+    struct pending *pending = NULL;
+    int r = refuse_in_callback(client);
+    if (r == 0) {
+        r = jobs_submit(client, &detached,
+                        &(struct tiermq_callbacks){.on_answer = take_answer, .context = &outcome},
+                        &pending);
+    }
+    if (r < 0) {
+        return r;
+    }
+    const struct id id = pending->id;
+    r = dispatch_until(client, &outcome.is_done, deadline_of(timeout_ms));
+    if (!outcome.is_done) {
+        jobs_forget(client, pending);
+        complain_of_timeout(client, timeout_ms);
+        return r;
+    }
+    if (outcome.result < 0) {
+        return outcome.result;
+    }
+    switch (outcome.answer->state) {
+    case TIERMQ_REJECTED:
+        r = refusal(client, outcome.answer);
+        break;
+    case TIERMQ_EXPIRED:
+    case TIERMQ_LOST:
+        client_complain(client, "%s", outcome.answer->error_text);
+        r = -ETIMEDOUT;
+        break;
+    case TIERMQ_UNKNOWN:
+    case TIERMQ_PENDING:
+    case TIERMQ_SUCCEEDED:
+    case TIERMQ_DEAD:
+    case TIERMQ_CANCELLED:
+    case TIERMQ_COLLECTED:
+        memcpy(ret_id->bytes, id.bytes, sizeof(ret_id->bytes));
+        r = 0;
+        break;
+    }
+    if (r < 0 && ret_retry_after_ms != NULL) {
+        *ret_retry_after_ms = outcome.answer->retry_after_ms;
+    }
+    tiermq_answer_free(&outcome.answer);
+    return r;
+}
+
+/* Takes: `pending`. Gives: its answer. */
+static int wait_for_answer(struct tiermq *client, struct pending *pending, struct outcome *outcome,
+                           int64_t timeout_ms, struct tiermq_answer **ret_answer)
+{
+    int r = dispatch_until(client, &outcome->is_done, deadline_of(timeout_ms));
+    if (!outcome->is_done) {
+        jobs_forget(client, pending);
+        complain_of_timeout(client, timeout_ms);
+        return r;
+    }
+    if (outcome->result < 0) {
+        client_complain(client, "out of memory");
+        return outcome->result;
+    }
+    *ret_answer = TAKE(outcome->answer);
+    return 0;
+}
+
+int tiermq_wait(struct tiermq *client, const tiermq_id *id, int64_t timeout_ms,
+                struct tiermq_answer **ret_answer)
+{
+    struct outcome outcome = {0};
+    struct pending *pending = NULL;
+    struct id job_id;
+    int r = refuse_in_callback(client);
+    if (r == 0) {
+        r = id_from_bytes(id->bytes, sizeof(id->bytes), &job_id);
+    }
+    if (r == 0) {
+        r = jobs_wait(client, &job_id,
+                      &(struct tiermq_callbacks){.on_answer = take_answer, .context = &outcome},
+                      NULL, &pending);
+    }
+    return r < 0 ? r : wait_for_answer(client, pending, &outcome, timeout_ms, ret_answer);
+}
+
+int tiermq_call(struct tiermq *client, const struct tiermq_job *job, int64_t timeout_ms,
+                struct tiermq_answer **ret_answer)
+{
+    struct outcome outcome = {0};
+    struct pending *pending = NULL;
+    struct tiermq_job bounded = *job;
+    bounded.detach = false;
+    if (bounded.deadline_ms == 0 && timeout_ms > 0) {
+        bounded.deadline_ms = timeout_ms;
+    }
+    int r = refuse_in_callback(client);
+    if (r == 0) {
+        r = jobs_submit(client, &bounded,
+                        &(struct tiermq_callbacks){.on_answer = take_answer, .context = &outcome},
+                        &pending);
+    }
+    if (r < 0) {
+        return r;
+    }
+    tiermq_id id;
+    memcpy(id.bytes, pending->id.bytes, sizeof(id.bytes));
+    r = dispatch_until(client, &outcome.is_done, deadline_of(timeout_ms));
+    if (r == -ETIMEDOUT && tiermq_cancel(client, &id) == 0) {
+        outbox_flush(pending->shard, clock_monotonic_ms());
+    }
+    if (!outcome.is_done) {
+        jobs_forget(client, pending);
+        complain_of_timeout(client, timeout_ms);
+        return r;
+    }
+    if (outcome.result == 0 && outcome.answer->state == TIERMQ_REJECTED) {
+        outcome.result = refusal(client, outcome.answer);
+        tiermq_answer_free(&outcome.answer);
+    }
+    if (outcome.result == 0) {
+        *ret_answer = outcome.answer;
+    }
+    return outcome.result;
+}
+
+/* ----------------------------------------------------------------------------------------------
+ * the status */
+
+static int status_copy(const struct id *id, const char *state, const Wire__JobStatus *status,
+                       struct tiermq_status **ret_status)
+{
+    const char *why = status == NULL ? "" : status->why;
+    struct tiermq_status *copy = calloc(1, sizeof(*copy) + strlen(why) + 1);
+    if (copy == NULL) {
+        return -ENOMEM;
+    }
+    memcpy(copy->id.bytes, id->bytes, sizeof(copy->id.bytes));
+    copy->state = state;
+    copy->why = strcpy((char *)(copy + 1), why);
+    if (status != NULL) {
+        copy->attempts = status->attempts;
+        copy->waits_ms = (int64_t)status->waits_ms;
+        copy->position = status->position;
+    }
+    *ret_status = copy;
+    return 0;
+}
+
+static void take_status(void *context, const Wire__JobStatus *status)
+{
+    struct outcome *outcome = context;
+    struct id id;
+    memcpy(id.bytes, status->job_id.data, sizeof(id.bytes)); /* 16 bytes: it was found by them */
+    outcome->is_done = true;
+    outcome->result = status_copy(&id, answer_state_name(status->state), status, &outcome->status);
+}
+
+int tiermq_get_status(struct tiermq *client, const tiermq_id *id, int64_t timeout_ms,
+                      struct tiermq_status **ret_status)
+{
+    struct outcome outcome = {0};
+    struct pending *pending = NULL;
+    struct id job_id;
+    int r = refuse_in_callback(client);
+    if (r == 0) {
+        r = id_from_bytes(id->bytes, sizeof(id->bytes), &job_id);
+    }
+    if (r == 0) {
+        r = jobs_wait(client, &job_id,
+                      &(struct tiermq_callbacks){.on_answer = take_answer, .context = &outcome},
+                      take_status, &pending);
+    }
+    if (r < 0) {
+        return r;
+    }
+    r = dispatch_until(client, &outcome.is_done, deadline_of(timeout_ms));
+    if (!outcome.is_done) {
+        jobs_forget(client, pending);
+        complain_of_timeout(client, timeout_ms);
+        return r;
+    }
+    if (outcome.answer != NULL && outcome.answer->state == TIERMQ_REJECTED) {
+        outcome.result = refusal(client, outcome.answer);
+    } else if (outcome.answer != NULL) {
+        outcome.result = status_copy(&job_id, "unknown", NULL, &outcome.status);
+    }
+    tiermq_answer_free(&outcome.answer);
+    if (outcome.result == 0) {
+        *ret_status = outcome.status;
+    }
+    return outcome.result;
+}
+
+void tiermq_status_free(struct tiermq_status **status)
+{
+    if (status != NULL) {
+        free(*status);
+        *status = NULL;
+    }
+}

@@ -1,0 +1,102 @@
+/*
+ * client: what the modules of the library share: a client, its brokers, and the life of a pending job.
+ *
+ * A turn (tiermq_dispatch) is: send what is due; wait for the sockets; take what arrived; look at the clock; send again.
+ * Everything that is handed in is only queued, so all submissions and collections of one turn travel in one message.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "client/answer.h"
+#include "client/connection.h"
+#include "client/pending.h"
+#include "client/tiermq.h"
+#include "common/attributes.h"
+#include "common/heap.h"
+#include "common/id.h"
+#include "common/list.h"
+
+enum {
+    CLIENT_SHARDS_MAX = 64,         /* a bit each in pending.shards_asked */
+    CLIENT_DETACHED_MAX = 10000,    /* accepted jobs that nobody waits for, kept in case their tier forgets them */
+    CLIENT_REHOME_MS = 1000,        /* a broker away for longer: what was not sent to it goes to another */
+    CLIENT_RESUBMIT_MS = 10000,     /* no word on a submission */
+    CLIENT_ASK_MS = 30000,          /* no word on an accepted job */
+    CLIENT_OVERDUE_MS = 2000,       /* after its deadline, for the broker's word to arrive */
+    CLIENT_BLOCKED_MS = 5,          /* the queue to a broker was full */
+    CLIENT_CANCELS_MAX = 1000000,   /* ids; twice, for cancellations and collections */
+    CLIENT_ERROR_BYTES = 512,
+};
+
+/* Ids that wait for the next message. */
+struct id_queue {
+    struct id *ids;
+    size_t length;
+    size_t capacity;
+};
+
+/* One broker and what is with it. */
+struct shard {
+    struct tiermq *client;
+    struct connection *connection;
+    char *endpoint;
+    uint32_t index;
+    struct list jobs[PENDING_STATES]; /* SENT and WAITING are ordered by word_at_ms */
+    struct id_queue cancels;
+    struct id_queue collected;
+    int64_t blocked_until_ms;
+};
+
+struct outbox;
+
+struct tiermq {
+    struct loop *loop;
+    void *zmq;
+    struct arena *arena;
+    struct outbox *outbox;
+    char *tenant, *name;
+    struct shard shards[CLIENT_SHARDS_MAX]; /* the tenant's home first, then where it goes instead */
+    size_t shards_length;
+    struct pending_table pending;
+    struct list detached;  /* oldest first */
+    struct heap overdue;   /* jobs with a deadline, by the time to look at them */
+    struct id_source ids;
+    size_t jobs_max, bytes_max;
+    size_t bytes;          /* payloads kept */
+    uint64_t round;        /* messages' items looked at, see jobs.c, first_unseen() */
+    bool is_dispatching;   /* callbacks may not dispatch again */
+    char error[CLIENT_ERROR_BYTES];
+};
+
+/* tiermq.c */
+void client_complain(struct tiermq *client, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* jobs.c: submitting, waiting and what brokers say about it. */
+/* Errors: -EINVAL, -ENOBUFS, -ENOMEM; client->error has the words. */
+MUST_USE int jobs_submit(struct tiermq *client, const struct tiermq_job *job, const struct tiermq_callbacks *callbacks,
+                         struct pending **ret_pending);
+/* `on_status` may be NULL: waits for the answer. Errors: -ENOBUFS, -ENOMEM. */
+MUST_USE int jobs_wait(struct tiermq *client, const struct id *id, const struct tiermq_callbacks *callbacks,
+                       pending_status_fn *on_status, struct pending **ret_pending);
+/* Lets go of it without a callback. */
+void jobs_forget(struct tiermq *client, struct pending *pending);
+void jobs_move(struct pending *pending, enum pending_state next);
+/* To be concluded in the next turn, without a broker's word. */
+void jobs_end(struct pending *pending, enum tiermq_state state, const char *code, const char *text);
+void jobs_tick(struct tiermq *client, int64_t now_ms);
+/* When jobs_tick() has something to do; INT64_MAX: nothing is waiting for time. */
+int64_t jobs_next_ms(const struct tiermq *client);
+/* For connection.h; `context` is the shard. */
+void jobs_opened(void *context);
+void jobs_refused(void *context, const char *reason);
+void jobs_message(void *context, const Wire__BrokerToClient *message, struct link_message *parts);
+void jobs_chunk(void *context, const struct frame_chunk *chunk, const void *data, size_t bytes);
+
+/* outbox.c: what is due, in as few messages as their bounds allow. */
+MUST_USE int outbox_create(struct outbox **ret_outbox); /* Errors: -ENOMEM */
+void outbox_destroy(struct outbox **outbox);
+void outbox_flush(struct shard *shard, int64_t now_ms);
+bool outbox_is_due(const struct shard *shard, int64_t now_ms);
+/* Errors: -ENOMEM, -ENOBUFS. */
+MUST_USE int id_queue_push(struct id_queue *queue, const struct id *id);

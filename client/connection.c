@@ -1,0 +1,380 @@
+#include "client/connection.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include "common/arena.h"
+#include "common/clock.h"
+
+enum {
+    ANSWER_BYTES_MAX = 256 << 20, /* one part; embeddings of large inputs are large */
+    HEARTBEAT_MS_MIN = 100,
+    HEARTBEAT_MS_MAX = 60000,
+    FAILURES_MAX = 16, /* counting further changes nothing */
+};
+
+enum connection_state {
+    CONNECTION_WAITING,  /* no socket; starts at act_at_ms */
+    CONNECTION_GREETING, /* hello is sent; starts anew at act_at_ms */
+    CONNECTION_OPEN,     /* pings at act_at_ms */
+    CONNECTION_REFUSED,  /* tries again at act_at_ms */
+};
+
+struct connection {
+    struct connection_options options;
+    enum connection_state state;
+    struct link *link; /* NULL while waiting */
+    int64_t act_at_ms;
+    int64_t heard_at_ms;
+    int64_t closed_since_ms; /* INT64_MAX while open */
+    int64_t heartbeat_ms;
+    uint64_t payload_bytes_max;
+    uint64_t pings;
+    uint32_t failures; /* since the last welcome */
+    uint8_t *packed;   /* grows to the largest message */
+    size_t packed_capacity;
+    char why[CONNECTION_WHY_BYTES];
+};
+
+static void complain(struct connection *connection, const char *format, ...) PRINTF_LIKE(2, 3);
+static void complain(struct connection *connection, const char *format, ...)
+{
+    const int length = snprintf(connection->why, sizeof(connection->why),
+                                "%.100s: ", connection->options.endpoint);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(connection->why + length, sizeof(connection->why) - (size_t)length, format,
+              arguments);
+    va_end(arguments);
+}
+
+/* Full jitter, so that the clients of a broker that restarts do not come all at once. */
+static int64_t backoff_ms(uint32_t failures)
+{
+    int64_t most = (int64_t)CONNECTION_BACKOFF_FIRST_MS << (failures < 8 ? failures : 8);
+    if (most > CONNECTION_BACKOFF_MAX_MS) {
+        most = CONNECTION_BACKOFF_MAX_MS;
+    }
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
+        return most;
+    }
+    return random % (most + 1);
+}
+
+static int64_t silent_ms_max(const struct connection *connection)
+{
+    const int64_t ms = CONNECTION_SILENT_HEARTBEATS * connection->heartbeat_ms;
+    return ms > CONNECTION_SILENT_MS_MIN ? ms : CONNECTION_SILENT_MS_MIN;
+}
+
+static int64_t ping_ms(const struct connection *connection)
+{
+    return connection->heartbeat_ms < CONNECTION_PING_MS_MAX ? connection->heartbeat_ms
+                                                             : CONNECTION_PING_MS_MAX;
+}
+
+static void leave_open(struct connection *connection, enum connection_state next, int64_t now_ms,
+                       int64_t act_at_ms)
+{
+    if (connection->state == CONNECTION_OPEN) {
+        connection->closed_since_ms = now_ms;
+    }
+    connection->state = next;
+    connection->act_at_ms = act_at_ms;
+}
+
+static void start_over(struct connection *connection, int64_t now_ms)
+{
+    link_destroy(&connection->link);
+    leave_open(connection, CONNECTION_WAITING, now_ms, now_ms + backoff_ms(connection->failures));
+    if (connection->failures < FAILURES_MAX) {
+        connection->failures++;
+    }
+}
+
+static int reserve_packed(struct connection *connection, size_t bytes)
+{
+    if (bytes <= connection->packed_capacity) {
+        return 0;
+    }
+    uint8_t *packed = realloc(connection->packed, bytes * 2);
+    if (packed == NULL) {
+        return -ENOMEM;
+    }
+    connection->packed = packed;
+    connection->packed_capacity = bytes * 2;
+    return 0;
+}
+
+static int send_message(struct connection *connection, const Wire__ClientMessage *message,
+                        struct blob *const *payloads, size_t payloads_length)
+{
+    const size_t bytes = FRAME_HEADER_BYTES + wire__client_message__get_packed_size(message);
+    int r = reserve_packed(connection, bytes);
+    if (r < 0) {
+        return r;
+    }
+    frame_write_header(FRAME_CLIENT_TO_BROKER, connection->packed);
+    wire__client_message__pack(message, connection->packed + FRAME_HEADER_BYTES);
+    return link_send(connection->link, NULL, 0, connection->packed, bytes, payloads,
+                     payloads_length);
+}
+
+static void say_hello(struct connection *connection, int64_t now_ms)
+{
+    Wire__ClientHello hello = WIRE__CLIENT_HELLO__INIT;
+    hello.tenant = (char *)connection->options.tenant;
+    hello.name = (char *)connection->options.name;
+    Wire__ClientMessage message = WIRE__CLIENT_MESSAGE__INIT;
+    message.hello = &hello;
+    leave_open(connection, CONNECTION_GREETING, now_ms, now_ms + CONNECTION_GREETING_MS);
+    int r = send_message(connection, &message, NULL, 0);
+    if (r < 0) {
+        complain(connection, "cannot send hello: %s", strerror(-r));
+    }
+}
+
+static void take_welcome(struct connection *connection, const Wire__ClientWelcome *welcome,
+                         int64_t now_ms)
+{
+    int64_t heartbeat_ms = welcome->heartbeat_ms;
+    heartbeat_ms = heartbeat_ms < HEARTBEAT_MS_MIN ? HEARTBEAT_MS_MIN : heartbeat_ms;
+    heartbeat_ms = heartbeat_ms > HEARTBEAT_MS_MAX ? HEARTBEAT_MS_MAX : heartbeat_ms;
+    connection->heartbeat_ms = heartbeat_ms;
+    connection->payload_bytes_max = welcome->payload_bytes_max;
+    connection->state = CONNECTION_OPEN;
+    connection->closed_since_ms = INT64_MAX;
+    connection->failures = 0;
+    connection->act_at_ms = now_ms + ping_ms(connection);
+    connection->why[0] = '\0';
+    connection->options.handlers.opened(connection->options.handlers.context);
+}
+
+static void take_refusal(struct connection *connection, const char *text, int64_t now_ms)
+{
+    complain(connection, "refused: %s", text);
+    leave_open(connection, CONNECTION_REFUSED, now_ms, now_ms + CONNECTION_REFUSED_MS);
+    connection->options.handlers.refused(connection->options.handlers.context, connection->why);
+}
+
+static void take_error(struct connection *connection, const Wire__ProtocolError *error,
+                       int64_t now_ms)
+{
+    switch (error->code) {
+    case WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED:
+        /* One for each message that was under way; the first is enough. */
+        if (connection->state == CONNECTION_OPEN) {
+            complain(connection, "the broker does not know this client any more");
+            say_hello(connection, now_ms);
+        }
+        return;
+    case WIRE__PROTOCOL_ERROR__CODE__ERROR_VERSION:
+    case WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED:
+        take_refusal(connection, error->text, now_ms);
+        return;
+    case WIRE__PROTOCOL_ERROR__CODE__ERROR_NONE:
+    case WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED:
+    case WIRE__PROTOCOL_ERROR__CODE__ERROR_TOO_LARGE:
+    case _WIRE__PROTOCOL_ERROR__CODE_IS_INT_SIZE:
+        break;
+    }
+    complain(connection, "%s", error->text);
+}
+
+static void take_envelope(struct connection *connection, const uint8_t *data, size_t bytes,
+                          struct link_message *parts, int64_t now_ms)
+{
+    Wire__BrokerToClient *message = wire__broker_to_client__unpack(
+        arena_protobuf_allocator(connection->options.arena), bytes, data);
+    if (message == NULL) {
+        complain(connection, "a message of %zu bytes cannot be decoded", bytes);
+    } else {
+        if (message->error != NULL) {
+            take_error(connection, message->error, now_ms);
+        }
+        if (message->welcome != NULL) {
+            take_welcome(connection, message->welcome, now_ms);
+        }
+        connection->options.handlers.message(connection->options.handlers.context, message, parts);
+    }
+    arena_reset(connection->options.arena);
+}
+
+static void take_chunk(struct connection *connection, const void *head, size_t head_bytes,
+                       struct link_message *parts)
+{
+    struct frame_chunk chunk;
+    if (link_message_parts(parts) != 2 || frame_read_chunk(head, head_bytes, &chunk) < 0) {
+        complain(connection, "a malformed chunk was dropped");
+        return;
+    }
+    size_t bytes = 0;
+    const void *data = link_message_part(parts, 1, &bytes);
+    connection->options.handlers.chunk(connection->options.handlers.context, &chunk, data, bytes);
+}
+
+static void receive(void *context, const void *peer, size_t peer_bytes, struct link_message *parts)
+{
+    (void)peer, (void)peer_bytes;
+    struct connection *connection = context;
+    const int64_t now_ms = clock_monotonic_ms();
+    connection->heard_at_ms = now_ms;
+    if (link_message_parts(parts) == 0) {
+        complain(connection, "a message with too many parts was dropped");
+        return;
+    }
+    size_t bytes = 0;
+    const uint8_t *head = link_message_part(parts, 0, &bytes);
+    enum frame_kind kind = 0;
+    uint8_t version = 0;
+    int r = frame_read_header(head, bytes, &kind, &version);
+    if (r == -EPROTONOSUPPORT) {
+        complain(connection, "it speaks protocol version %u, this library %d", version,
+                 FRAME_VERSION);
+    } else if (r < 0) {
+        complain(connection,
+                 "it does not speak tiermq's protocol; is this the broker's client address?");
+    } else if (kind == FRAME_BROKER_TO_CLIENT) {
+        take_envelope(connection, head + FRAME_HEADER_BYTES, bytes - FRAME_HEADER_BYTES, parts,
+                      now_ms);
+    } else if (kind == FRAME_CHUNK) {
+        take_chunk(connection, head, bytes, parts);
+    }
+}
+
+static int open_link(struct connection *connection)
+{
+    const struct link_options options = {
+        .kind = LINK_DEALER,
+        .endpoint = connection->options.endpoint,
+        .part_bytes_max = ANSWER_BYTES_MAX,
+    };
+    return link_create(connection->options.loop, connection->options.zmq, &options, receive,
+                       connection, &connection->link);
+}
+
+static void start(struct connection *connection, int64_t now_ms)
+{
+    int r = open_link(connection);
+    if (r < 0) {
+        complain(connection, "cannot connect: %s", strerror(-r));
+        start_over(connection, now_ms);
+        return;
+    }
+    connection->heard_at_ms = now_ms;
+    say_hello(connection, now_ms);
+}
+
+static void ping(struct connection *connection, int64_t now_ms)
+{
+    const int64_t silent_ms = now_ms - connection->heard_at_ms;
+    if (silent_ms >= silent_ms_max(connection)) {
+        complain(connection, "silent for %lld ms", (long long)silent_ms);
+        start_over(connection, now_ms);
+        return;
+    }
+    connection->act_at_ms = now_ms + ping_ms(connection);
+    Wire__ClientMessage message = WIRE__CLIENT_MESSAGE__INIT;
+    message.ping = ++connection->pings;
+    int r = send_message(connection, &message, NULL, 0);
+    if (r < 0) {
+        complain(connection, "cannot send: %s", strerror(-r));
+    }
+}
+
+int connection_create(const struct connection_options *options, int64_t now_ms,
+                      struct connection **ret_connection)
+{
+    CLEANUP(connection_destroy) struct connection *connection = calloc(1, sizeof(*connection));
+    if (connection == NULL) {
+        return -ENOMEM;
+    }
+    connection->options = *options;
+    connection->closed_since_ms = now_ms;
+    connection->heartbeat_ms = CONNECTION_PING_MS_MAX;
+    /* The socket is opened here, so that a malformed endpoint is the caller's error and not a
+     * silent retry. */
+    int r = open_link(connection);
+    if (r < 0) {
+        return r;
+    }
+    connection->heard_at_ms = now_ms;
+    say_hello(connection, now_ms);
+    *ret_connection = TAKE(connection);
+    return 0;
+}
+
+void connection_destroy(struct connection **connection)
+{
+    if (*connection != NULL) {
+        link_destroy(&(*connection)->link);
+        free((*connection)->packed);
+        free(*connection);
+        *connection = NULL;
+    }
+}
+
+void connection_tick(struct connection *connection, int64_t now_ms)
+{
+    if (now_ms < connection->act_at_ms) {
+        return;
+    }
+    switch (connection->state) {
+    case CONNECTION_WAITING:
+        start(connection, now_ms);
+        return;
+    case CONNECTION_GREETING:
+        complain(connection, "no broker answered within %d ms", CONNECTION_GREETING_MS);
+        start_over(connection, now_ms);
+        return;
+    case CONNECTION_OPEN:
+        ping(connection, now_ms);
+        return;
+    case CONNECTION_REFUSED:
+        start_over(connection, now_ms);
+        return;
+    }
+}
+
+int64_t connection_next_ms(const struct connection *connection)
+{
+    return connection->act_at_ms;
+}
+
+int connection_send(struct connection *connection, const Wire__ClientMessage *message,
+                    struct blob *const *payloads, size_t payloads_length)
+{
+    if (connection->state != CONNECTION_OPEN) {
+        return -ENOTCONN;
+    }
+    int r = send_message(connection, message, payloads, payloads_length);
+    return r == -EHOSTUNREACH ? -EAGAIN : r;
+}
+
+bool connection_is_open(const struct connection *connection)
+{
+    return connection->state == CONNECTION_OPEN;
+}
+
+bool connection_is_refused(const struct connection *connection)
+{
+    return connection->state == CONNECTION_REFUSED;
+}
+
+int64_t connection_closed_since_ms(const struct connection *connection)
+{
+    return connection->closed_since_ms;
+}
+
+uint64_t connection_payload_bytes_max(const struct connection *connection)
+{
+    return connection->payload_bytes_max;
+}
+
+const char *connection_why(const struct connection *connection)
+{
+    return connection->why;
+}

@@ -1,0 +1,729 @@
+/*
+ * The life of a pending job. What is hard about it: a broker may vanish between any two messages,
+ * and the library does not know which tiers are durable. So it goes by what it was told: a job that
+ * was not accepted is submitted again after every welcome; an accepted one is asked for, and
+ * submitted again only when the broker says that it does not know it. Ids make all of these the
+ * same job. See DESIGN.md, "A job's life", promises 2 and 3.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "client/client.h"
+#include "common/clock.h"
+
+static struct pending *at_link(struct list_link *link)
+{
+    return CONTAINER_OF(link, struct pending, link);
+}
+
+void jobs_move(struct pending *pending, enum pending_state next)
+{
+    list_remove(&pending->shard->jobs[pending->state], &pending->link);
+    pending->state = next;
+    list_append(&pending->shard->jobs[next], &pending->link);
+}
+
+static void move_to_shard(struct pending *pending, struct shard *shard, enum pending_state next)
+{
+    list_remove(&pending->shard->jobs[pending->state], &pending->link);
+    pending->shard = shard;
+    pending->state = next;
+    list_append(&shard->jobs[next], &pending->link);
+}
+
+void jobs_end(struct pending *pending, enum tiermq_state state, const char *code, const char *text)
+{
+    pending->ending.state = state;
+    pending->ending.code = code;
+    pending->ending.text = text;
+    jobs_move(pending, PENDING_ENDING);
+}
+
+/* ------------------------------------------------------------------------------------------ in and
+ * out of the table */
+
+static size_t payload_bytes(const struct pending *pending)
+{
+    return pending->request == NULL ? 0 : blob_bytes(pending->request->payload);
+}
+
+static void pending_destroy(struct pending **pending)
+{
+    if (*pending != NULL) {
+        request_destroy(&(*pending)->request);
+        free(*pending);
+        *pending = NULL;
+    }
+}
+
+void jobs_forget(struct tiermq *client, struct pending *pending)
+{
+    list_remove(&pending->shard->jobs[pending->state], &pending->link);
+    pending_table_remove(&client->pending, pending);
+    if (pending->overdue_position != HEAP_NONE) {
+        heap_remove(&client->overdue, pending);
+    }
+    if (pending->is_detached) {
+        list_remove(&client->detached, &pending->detached_link);
+    }
+    client->bytes -= payload_bytes(pending);
+    pending_destroy(&pending);
+}
+
+static void forget_oldest_detached(struct tiermq *client)
+{
+    jobs_forget(client, CONTAINER_OF(list_first(&client->detached), struct pending, detached_link));
+}
+
+/* Makes room for one more. Accepted jobs that nobody waits for go first: the broker has them. */
+static int reserve(struct tiermq *client, size_t bytes)
+{
+    for (;;) {
+        const bool fits =
+            client->pending.length < client->jobs_max && client->bytes + bytes <= client->bytes_max;
+        if (fits) {
+            return heap_reserve(&client->overdue, 1);
+        }
+        if (list_is_empty(&client->detached)) {
+            client_complain(
+                client,
+                "%zu jobs and %zu bytes are pending already; wait for answers or raise pending_max",
+                client->pending.length, client->bytes);
+            return -ENOBUFS;
+        }
+        forget_oldest_detached(client);
+    }
+}
+
+/* The tenant's home, unless it has been away for long. */
+static struct shard *choose_shard(struct tiermq *client, int64_t now_ms)
+{
+    for (size_t i = 0; i < client->shards_length; i++) {
+        struct shard *shard = &client->shards[i];
+        const int64_t since_ms = connection_closed_since_ms(shard->connection);
+        const bool is_usable = !connection_is_refused(shard->connection) &&
+                               (since_ms == INT64_MAX || now_ms - since_ms < CLIENT_REHOME_MS);
+        if (is_usable) {
+            return shard;
+        }
+    }
+    return &client->shards[0];
+}
+
+static struct pending *pending_create(const struct id *id, const struct tiermq_callbacks *callbacks)
+{
+    struct pending *pending = calloc(1, sizeof(*pending));
+    if (pending == NULL) {
+        return NULL;
+    }
+    pending->id = pending->wire_id = *id;
+    pending->started_ns = clock_monotonic_ns();
+    pending->overdue_position = HEAP_NONE;
+    if (callbacks != NULL) {
+        pending->callbacks = *callbacks;
+    }
+    return pending;
+}
+
+/* Takes: *pending, on success. */
+static int enlist(struct tiermq *client, struct pending **pending, enum pending_state state)
+{
+    struct pending *added = *pending;
+    const size_t bytes = payload_bytes(added);
+    int r = reserve(client, bytes);
+    if (r == 0) {
+        r = pending_table_add(&client->pending, added);
+    }
+    if (r < 0) {
+        return r;
+    }
+    added->shard = choose_shard(client, added->started_ns / 1000000);
+    added->state = state;
+    added->word_at_ms = added->started_ns / 1000000;
+    added->seen_in_round = client->round;
+    list_append(&added->shard->jobs[state], &added->link);
+    client->bytes += bytes;
+    if (added->deadline_at_ms != 0) {
+        r = heap_push(&client->overdue, added, heap_key_from_ms(added->deadline_at_ms));
+        assert(r == 0); /* room was reserved */
+    }
+    *pending = NULL;
+    return 0;
+}
+
+int jobs_submit(struct tiermq *client, const struct tiermq_job *job,
+                const struct tiermq_callbacks *callbacks, struct pending **ret_pending)
+{
+    struct request *request = NULL;
+    char reason[REQUEST_ERROR_BYTES] = "";
+    int r = request_create(job, client->tenant, &request, reason);
+    if (r < 0) {
+        client_complain(client, "%s", reason);
+        return r;
+    }
+    struct id id;
+    memcpy(id.bytes, job->id.bytes, sizeof(id.bytes));
+    if (id_is_zero(&id)) {
+        id = id_make(&client->ids, clock_unix_ms());
+    }
+    CLEANUP(pending_destroy) struct pending *pending = pending_create(&id, callbacks);
+    if (pending == NULL) {
+        request_destroy(&request);
+        client_complain(client, "out of memory");
+        return -ENOMEM;
+    }
+    pending->request = request;
+    pending->detach = job->detach;
+    if (request->deadline_ms > 0) {
+        pending->deadline_at_ms = pending->started_ns / 1000000 + request->deadline_ms;
+    }
+    struct pending *added = pending;
+    r = enlist(client, &pending, PENDING_UNSENT);
+    if (r == 0) {
+        *ret_pending = added;
+    }
+    return r;
+}
+
+int jobs_wait(struct tiermq *client, const struct id *id, const struct tiermq_callbacks *callbacks,
+              pending_status_fn *on_status, struct pending **ret_pending)
+{
+    CLEANUP(pending_destroy) struct pending *pending = pending_create(id, callbacks);
+    if (pending == NULL) {
+        client_complain(client, "out of memory");
+        return -ENOMEM;
+    }
+    pending->on_status = on_status;
+    struct pending *added = pending;
+    int r = enlist(client, &pending, PENDING_ASKING);
+    if (r == 0) {
+        *ret_pending = added;
+    }
+    return r;
+}
+
+/* --------------------------------------------------------------------------------------------------
+ * conclusions */
+
+static void detach(struct tiermq *client, struct pending *pending)
+{
+    pending->is_detached = true;
+    list_append(&client->detached, &pending->detached_link);
+    while (client->detached.length > CLIENT_DETACHED_MAX) {
+        forget_oldest_detached(client);
+    }
+}
+
+static tiermq_id public_id(const struct id *id)
+{
+    tiermq_id public;
+    memcpy(public.bytes, id->bytes, sizeof(public.bytes));
+    return public;
+}
+
+static void call_back(const struct pending *pending, struct tiermq_answer *said)
+{
+    said->id = public_id(&pending->id);
+    said->total_us = (clock_monotonic_ns() - pending->started_ns) / 1000;
+    if (pending->callbacks.on_answer != NULL) {
+        pending->callbacks.on_answer(pending->callbacks.context, said);
+    }
+}
+
+/* The job is let go of before its callback runs, so that the callback may hand in the same job
+ * again. */
+static void conclude(struct tiermq *client, struct pending *pending, struct tiermq_answer *said)
+{
+    const struct pending concluded = *pending;
+    jobs_forget(client, pending);
+    if (!concluded.is_detached) {
+        call_back(&concluded, said);
+    }
+}
+
+static void conclude_ending(struct tiermq *client, struct pending *pending)
+{
+    struct tiermq_answer said =
+        answer_local(pending->ending.state, pending->ending.code, pending->ending.text);
+    conclude(client, pending, &said);
+}
+
+/* ---------------------------------------------------------------------------------------- what a
+ * broker said */
+
+/*
+ * Visits each of the jobs under one id once. Callbacks hand in new jobs, and that may let detached
+ * ones go, so no pointer to a next one is held meanwhile: what a round has seen carries its number,
+ * what it adds does too.
+ */
+static struct pending *first_unseen(struct tiermq *client, const struct id *id)
+{
+    struct pending *pending = pending_table_first(&client->pending, id);
+    while (pending != NULL && pending->seen_in_round == client->round) {
+        pending = pending_table_next(pending);
+    }
+    if (pending != NULL) {
+        pending->seen_in_round = client->round;
+    }
+    return pending;
+}
+
+static bool is_past_deadline(const struct pending *pending, int64_t now_ms)
+{
+    return pending->deadline_at_ms != 0 && now_ms >= pending->deadline_at_ms;
+}
+
+/* The next broker that may know the job, or take it: one that is open if there is any. NULL: all
+ * were asked. */
+static struct shard *next_shard(struct tiermq *client, const struct pending *pending)
+{
+    struct shard *closed = NULL;
+    for (size_t i = 0; i < client->shards_length; i++) {
+        struct shard *shard = &client->shards[i];
+        if ((pending->shards_asked >> i & 1) != 0) {
+            continue;
+        }
+        if (connection_is_open(shard->connection)) {
+            return shard;
+        }
+        closed = closed != NULL ? closed : shard;
+    }
+    return closed;
+}
+
+static void know_as(struct tiermq *client, struct pending *pending, const struct id *id)
+{
+    pending_table_remove(&client->pending, pending);
+    pending->wire_id = *id;
+    int r = pending_table_add(&client->pending, pending);
+    assert(r == 0); /* one was just taken out, so the table does not grow */
+}
+
+/* Under an idempotency key that an earlier job has: from here on we wait for that one. */
+static void take_known_as(struct tiermq *client, struct pending *pending,
+                          const ProtobufCBinaryData *known_as)
+{
+    struct id id;
+    if (id_from_bytes(known_as->data, known_as->len, &id) < 0 || id_equal(&id, &pending->wire_id)) {
+        jobs_move(pending, PENDING_WAITING);
+        return;
+    }
+    know_as(client, pending, &id);
+    jobs_move(pending, PENDING_ASKING);
+}
+
+static void take_accepted_one(struct tiermq *client, struct pending *pending,
+                              const Wire__Accepted *accepted, int64_t now_ms)
+{
+    const bool is_news = !pending->is_accepted;
+    pending->is_accepted = true;
+    pending->word_at_ms = now_ms;
+    take_known_as(client, pending, &accepted->known_as);
+    if (!is_news) {
+        return;
+    }
+    const struct pending copy = *pending; /* callbacks may let go of a detached job */
+    if (copy.detach) {
+        detach(client, pending);
+    }
+    if (copy.callbacks.on_accepted != NULL) {
+        const tiermq_id id = public_id(&copy.id);
+        copy.callbacks.on_accepted(copy.callbacks.context, &id, accepted->duplicate);
+    }
+    if (copy.detach) {
+        struct tiermq_answer said = answer_local(TIERMQ_PENDING, "", "");
+        call_back(&copy, &said);
+    }
+}
+
+static void take_accepted(struct shard *shard, const Wire__Accepted *accepted, int64_t now_ms)
+{
+    struct id id;
+    if (id_from_bytes(accepted->job_id.data, accepted->job_id.len, &id) < 0) {
+        return;
+    }
+    struct pending *pending = NULL;
+    shard->client->round++;
+    while ((pending = first_unseen(shard->client, &id)) != NULL) {
+        const bool is_submission =
+            pending->request != NULL && pending->shard == shard && pending->state != PENDING_ENDING;
+        if (is_submission) {
+            take_accepted_one(shard->client, pending, accepted, now_ms);
+        }
+    }
+}
+
+static void take_rejected_one(struct shard *shard, struct pending *pending,
+                              const Wire__Rejected *rejected, int64_t now_ms)
+{
+    pending->shards_asked |= UINT64_C(1) << shard->index;
+    struct shard *other = rejected->reason == WIRE__REJECT_REASON__REJECT_DRAINING
+                              ? next_shard(shard->client, pending)
+                              : NULL;
+    if (other != NULL && connection_is_open(other->connection)) {
+        move_to_shard(pending, other, PENDING_UNSENT);
+        return;
+    }
+    /* It was accepted once and forgotten in a restart: the promise stands, so it waits in SENT for
+     * the next resubmission. */
+    if (pending->is_accepted && rejected->retry_after_ms > 0 &&
+        !is_past_deadline(pending, now_ms)) {
+        pending->word_at_ms = now_ms;
+        jobs_move(pending, PENDING_SENT);
+        return;
+    }
+    struct tiermq_answer said =
+        answer_local(TIERMQ_REJECTED, answer_reject_name(rejected->reason), rejected->text);
+    said.retry_after_ms = (int64_t)rejected->retry_after_ms;
+    conclude(shard->client, pending, &said);
+}
+
+static void take_rejected(struct shard *shard, const Wire__Rejected *rejected, int64_t now_ms)
+{
+    struct id id;
+    if (id_from_bytes(rejected->job_id.data, rejected->job_id.len, &id) < 0) {
+        return;
+    }
+    struct pending *pending = NULL;
+    shard->client->round++;
+    while ((pending = first_unseen(shard->client, &id)) != NULL) {
+        if (pending->request != NULL && pending->shard == shard && pending->state == PENDING_SENT) {
+            take_rejected_one(shard, pending, rejected, now_ms);
+        }
+    }
+}
+
+static void take_result(struct shard *shard, const Wire__Result *result, const void *payload,
+                        size_t payload_bytes)
+{
+    struct id id;
+    if (id_from_bytes(result->job_id.data, result->job_id.len, &id) < 0) {
+        return;
+    }
+    struct answer_view view;
+    answer_read(result, payload, payload_bytes, &view);
+    const bool is_conclusion =
+        view.answer.state != TIERMQ_PENDING && view.answer.state != TIERMQ_UNKNOWN;
+    bool is_collected = false;
+    struct pending *pending = NULL;
+    shard->client->round++;
+    while (is_conclusion && (pending = first_unseen(shard->client, &id)) != NULL) {
+        /* Nobody sees the answer of a detached job: it stays at the broker for a later
+         * tiermq_wait(). */
+        struct tiermq_answer said =
+            pending->detach ? answer_local(TIERMQ_PENDING, "", "") : view.answer;
+        is_collected = is_collected || (!pending->detach && said.state != TIERMQ_COLLECTED);
+        conclude(shard->client, pending, &said);
+    }
+    answer_view_finish(&view);
+    /* Best effort: what is not collected is dropped by the broker after its result_ttl. */
+    if (is_collected && id_queue_push(&shard->collected, &id) < 0) {
+        client_complain(shard->client, "a result could not be marked as collected: out of memory");
+    }
+}
+
+/* The broker has never heard of it, or forgot it in a restart. */
+static void take_unknown(struct shard *shard, struct pending *pending, int64_t now_ms)
+{
+    struct tiermq *client = shard->client;
+    if (pending->request != NULL) {
+        if (is_past_deadline(pending, now_ms)) {
+            jobs_end(pending, TIERMQ_LOST, "lost",
+                     "the broker forgot the job, and its deadline has passed");
+            return;
+        }
+        know_as(client, pending, &pending->id);
+        jobs_move(pending, PENDING_UNSENT);
+        return;
+    }
+    pending->shards_asked |= UINT64_C(1) << shard->index;
+    struct shard *other = next_shard(client, pending);
+    if (other != NULL) {
+        move_to_shard(pending, other, PENDING_ASKING);
+        return;
+    }
+    jobs_end(pending, TIERMQ_UNKNOWN, "unknown", "no broker knows this id");
+}
+
+static void take_status_one(struct shard *shard, struct pending *pending,
+                            const Wire__JobStatus *status, int64_t now_ms, bool is_kept_here)
+{
+    const bool is_unknown = status->state == WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
+    if (is_unknown && pending->request == NULL && is_kept_here) {
+        jobs_move(pending, PENDING_ASKING); /* after the resubmission that goes out with it */
+    } else if (is_unknown) {
+        take_unknown(shard, pending, now_ms);
+    } else if (pending->on_status != NULL) {
+        pending_status_fn *on_status = pending->on_status;
+        void *context = pending->callbacks.context;
+        jobs_forget(shard->client, pending);
+        on_status(context, status);
+    } else {
+        pending->word_at_ms = now_ms;
+        jobs_move(pending, PENDING_WAITING);
+    }
+}
+
+static void take_status(struct shard *shard, const Wire__JobStatus *status, int64_t now_ms)
+{
+    struct id id;
+    if (id_from_bytes(status->job_id.data, status->job_id.len, &id) < 0) {
+        return;
+    }
+    bool is_kept_here = false;
+    const struct pending *kept = pending_table_first(&shard->client->pending, &id);
+    for (; kept != NULL; kept = pending_table_next(kept)) {
+        is_kept_here = is_kept_here || (kept->request != NULL && !is_past_deadline(kept, now_ms));
+    }
+    struct pending *pending = NULL;
+    shard->client->round++;
+    while ((pending = first_unseen(shard->client, &id)) != NULL) {
+        if (pending->shard == shard && pending->state == PENDING_WAITING) {
+            take_status_one(shard, pending, status, now_ms, is_kept_here);
+        }
+    }
+}
+
+void jobs_message(void *context, const Wire__BrokerToClient *message, struct link_message *parts)
+{
+    struct shard *shard = context;
+    const int64_t now_ms = clock_monotonic_ms();
+    for (size_t i = 0; i < message->n_accepted; i++) {
+        take_accepted(shard, message->accepted[i], now_ms);
+    }
+    for (size_t i = 0; i < message->n_rejected; i++) {
+        take_rejected(shard, message->rejected[i], now_ms);
+    }
+    size_t part = 1;
+    for (size_t i = 0; i < message->n_result; i++) {
+        const Wire__Result *result = message->result[i];
+        size_t bytes = 0;
+        const void *payload = NULL;
+        if (result->has_payload && part < link_message_parts(parts)) {
+            payload = link_message_part(parts, part++, &bytes);
+        }
+        take_result(shard, result, payload, bytes);
+    }
+    for (size_t i = 0; i < message->n_status; i++) {
+        take_status(shard, message->status[i], now_ms);
+    }
+}
+
+/*
+ * Chunks of one attempt are handed on, in order and without a gap: what has been shown cannot be
+ * taken back, and another attempt would word it anew. The answer is whole in any case.
+ */
+static bool take_chunk_in_order(struct pending *pending, const struct frame_chunk *chunk)
+{
+    if (pending->is_stream_over || chunk->attempt == 0) {
+        return false;
+    }
+    if (pending->chunk_attempt == 0) {
+        pending->chunk_attempt = chunk->attempt;
+    }
+    if (chunk->attempt != pending->chunk_attempt || chunk->index < pending->chunk_index) {
+        return false;
+    }
+    if (chunk->index > pending->chunk_index) {
+        pending->is_stream_over = true;
+        return false;
+    }
+    pending->chunk_index++;
+    pending->is_stream_over = (chunk->flags & FRAME_CHUNK_LAST) != 0;
+    return true;
+}
+
+void jobs_chunk(void *context, const struct frame_chunk *chunk, const void *data, size_t bytes)
+{
+    struct shard *shard = context;
+    struct pending *pending = NULL;
+    shard->client->round++;
+    while ((pending = first_unseen(shard->client, &chunk->job_id)) != NULL) {
+        const bool is_wanted = pending->callbacks.on_chunk != NULL && !pending->is_detached;
+        if (is_wanted && take_chunk_in_order(pending, chunk)) {
+            const tiermq_id id = public_id(&pending->id);
+            pending->callbacks.on_chunk(pending->callbacks.context, &id, data, bytes,
+                                        pending->is_stream_over);
+        }
+    }
+}
+
+/* --------------------------------------------------------------------------------------- brokers
+ * come and go */
+
+static void move_all(struct shard *shard, enum pending_state from, enum pending_state to)
+{
+    while (!list_is_empty(&shard->jobs[from])) {
+        jobs_move(at_link(list_first(&shard->jobs[from])), to);
+    }
+}
+
+static void repeat_cancels(struct shard *shard)
+{
+    list_for_each (&shard->jobs[PENDING_WAITING], link) {
+        const struct pending *pending = at_link(link);
+        if (pending->is_cancel_wanted && id_queue_push(&shard->cancels, &pending->wire_id) < 0) {
+            client_complain(shard->client, "a cancellation could not be repeated: out of memory");
+            return;
+        }
+    }
+}
+
+/* Accepted jobs that were sent again, and not accepted again yet, are asked for like the others:
+ * the answer is the same. */
+void jobs_opened(void *context)
+{
+    struct shard *shard = context;
+    shard->blocked_until_ms = 0;
+    repeat_cancels(shard);
+    move_all(shard, PENDING_SENT, PENDING_UNSENT);
+    move_all(shard, PENDING_WAITING, PENDING_ASKING);
+}
+
+void jobs_refused(void *context, const char *reason)
+{
+    struct shard *shard = context;
+    const enum pending_state states[] = {PENDING_UNSENT, PENDING_SENT, PENDING_ASKING,
+                                         PENDING_WAITING};
+    for (size_t i = 0; i < ARRAY_LENGTH(states); i++) {
+        while (!list_is_empty(&shard->jobs[states[i]])) {
+            jobs_end(at_link(list_first(&shard->jobs[states[i]])), TIERMQ_REJECTED, "refused",
+                     reason);
+        }
+    }
+    client_complain(shard->client, "%s", reason);
+}
+
+/* -------------------------------------------------------------------------------------------------
+ * the clock */
+
+/* What was provably not sent to a broker that is away may go to another one. */
+static void rehome(struct tiermq *client, struct shard *away, int64_t now_ms)
+{
+    struct shard *shard = choose_shard(client, now_ms);
+    if (shard == away || !connection_is_open(shard->connection)) {
+        return;
+    }
+    struct list_link *next = NULL;
+    struct list *unsent = &away->jobs[PENDING_UNSENT];
+    for (struct list_link *link = unsent->head.next; link != &unsent->head; link = next) {
+        next = link->next;
+        if (!at_link(link)->was_sent) {
+            move_to_shard(at_link(link), shard, PENDING_UNSENT);
+        }
+    }
+}
+
+/* Messages can be lost without the connection being so: a broker drops what a full queue does not
+ * take. */
+static void ask_again(struct shard *shard, int64_t now_ms)
+{
+    const struct {
+        enum pending_state from, to;
+        int64_t after_ms;
+    } rules[] = {{PENDING_SENT, PENDING_UNSENT, CLIENT_RESUBMIT_MS},
+                 {PENDING_WAITING, PENDING_ASKING, CLIENT_ASK_MS}};
+    for (size_t i = 0; i < ARRAY_LENGTH(rules); i++) {
+        const struct list *jobs = &shard->jobs[rules[i].from];
+        while (!list_is_empty(jobs) &&
+               now_ms - at_link(list_first(jobs))->word_at_ms >= rules[i].after_ms) {
+            jobs_move(at_link(list_first(jobs)), rules[i].to);
+        }
+    }
+}
+
+/* Its deadline is over and the broker has not said so. */
+static void take_overdue(struct tiermq *client, struct pending *pending, int64_t now_ms)
+{
+    const bool is_open = connection_is_open(pending->shard->connection);
+    const bool is_over = now_ms >= pending->deadline_at_ms + CLIENT_OVERDUE_MS;
+    if (!pending->was_sent) {
+        jobs_end(pending, TIERMQ_EXPIRED, "deadline",
+                 "no broker could be reached before its deadline");
+        return;
+    }
+    if (is_over && !is_open) {
+        jobs_end(pending, TIERMQ_LOST, "lost",
+                 "its deadline passed without a broker's word; a durable tier may still have it");
+        return;
+    }
+    if (is_over && (pending->state == PENDING_SENT || pending->state == PENDING_WAITING)) {
+        jobs_move(pending, PENDING_ASKING);
+    }
+    int r = heap_push(&client->overdue, pending, heap_key_from_ms(now_ms + CLIENT_OVERDUE_MS));
+    assert(r == 0); /* one was just taken out */
+}
+
+static void look_at_deadlines(struct tiermq *client, int64_t now_ms)
+{
+    while (heap_peek_key(&client->overdue) <= heap_key_from_ms(now_ms)) {
+        struct pending *pending = heap_pop(&client->overdue);
+        if (pending->state != PENDING_ENDING) {
+            take_overdue(client, pending, now_ms);
+        }
+    }
+}
+
+static void tick_shard(struct tiermq *client, struct shard *shard, int64_t now_ms)
+{
+    connection_tick(shard->connection, now_ms);
+    if (connection_is_open(shard->connection)) {
+        ask_again(shard, now_ms);
+    } else if (client->shards_length > 1) {
+        rehome(client, shard, now_ms);
+    }
+    /* As many as there are now: what callbacks add has its turn later. */
+    for (size_t n = shard->jobs[PENDING_ENDING].length;
+         n > 0 && !list_is_empty(&shard->jobs[PENDING_ENDING]); n--) {
+        conclude_ending(client, at_link(list_first(&shard->jobs[PENDING_ENDING])));
+    }
+}
+
+void jobs_tick(struct tiermq *client, int64_t now_ms)
+{
+    look_at_deadlines(client, now_ms);
+    for (size_t i = 0; i < client->shards_length; i++) {
+        tick_shard(client, &client->shards[i], now_ms);
+    }
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t next_of_shard(const struct shard *shard)
+{
+    int64_t next_ms = connection_next_ms(shard->connection);
+    if (!list_is_empty(&shard->jobs[PENDING_ENDING])) {
+        return 0;
+    }
+    if (!connection_is_open(shard->connection)) {
+        return next_ms;
+    }
+    if (outbox_is_due(shard, INT64_MAX)) {
+        return shard->blocked_until_ms;
+    }
+    if (!list_is_empty(&shard->jobs[PENDING_SENT])) {
+        next_ms = earlier(next_ms, at_link(list_first(&shard->jobs[PENDING_SENT]))->word_at_ms +
+                                       CLIENT_RESUBMIT_MS);
+    }
+    if (!list_is_empty(&shard->jobs[PENDING_WAITING])) {
+        next_ms = earlier(next_ms, at_link(list_first(&shard->jobs[PENDING_WAITING]))->word_at_ms +
+                                       CLIENT_ASK_MS);
+    }
+    return next_ms;
+}
+
+int64_t jobs_next_ms(const struct tiermq *client)
+{
+    int64_t next_ms = INT64_MAX;
+    if (heap_peek(&client->overdue) != NULL) {
+        next_ms = heap_ms_from_key(heap_peek_key(&client->overdue));
+    }
+    for (size_t i = 0; i < client->shards_length; i++) {
+        next_ms = earlier(next_ms, next_of_shard(&client->shards[i]));
+    }
+    return next_ms;
+}
