@@ -1,0 +1,556 @@
+#include "tests/modelsim/exchange.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <xxhash.h>
+#include "common/clock.h"
+#include "common/loop.h"
+
+struct exchange {
+    struct shared *shared;
+    struct list_link link;
+    struct MHD_Connection *connection;
+    const char *idempotency_key; /* the connection's */
+    char path[64];
+    enum api api;
+    bool is_control, is_get;
+    char *body;
+    size_t body_bytes, body_capacity;
+
+    bool is_planned;   /* the request was read, fault and times are drawn */
+    bool is_suspended;
+    bool is_queued;    /* libmicrohttpd has the response */
+    bool is_answered;  /* the whole answer went out */
+    struct loop_timer *timer;
+    struct fault fault; /* FAULT_NONE: all is well */
+    struct latency_plan plan;
+    int64_t began_us;
+    struct model_request request;
+    struct model_answer answer;
+    struct reply reply;
+
+    /* A stream: what is written and not yet taken by libmicrohttpd. */
+    char *piece;
+    size_t piece_bytes, piece_taken;
+    uint32_t tokens_written;
+    bool is_open, is_closed;
+};
+
+static int64_t now_us(void)
+{
+    return clock_monotonic_ns() / 1000;
+}
+
+int exchange_create(struct shared *shared, struct MHD_Connection *connection, const char *method, const char *path,
+                    struct exchange **ret_exchange)
+{
+    struct exchange *exchange = calloc(1, sizeof(*exchange));
+    if (exchange == NULL) {
+        return -ENOMEM;
+    }
+    exchange->shared = shared;
+    exchange->connection = connection;
+    exchange->api = api_from_path(method, path);
+    exchange->is_control = strncmp(path, "/control/", 9) == 0 || strcmp(path, "/healthz") == 0;
+    exchange->is_get = strcmp(method, "GET") == 0;
+    exchange->request.api = API_NONE;
+    snprintf(exchange->path, sizeof(exchange->path), "%s", path);
+    list_append(&shared->exchanges, &exchange->link);
+    if (exchange->api != API_NONE) {
+        exchange->idempotency_key = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Idempotency-Key");
+        counters_begin(&shared->counters, exchange->api, exchange->idempotency_key);
+    }
+    *ret_exchange = exchange;
+    return 0;
+}
+
+void exchange_destroy(struct exchange **exchange_pointer)
+{
+    struct exchange *exchange = TAKE(*exchange_pointer);
+    if (exchange == NULL) {
+        return;
+    }
+    if (exchange->api != API_NONE) {
+        exchange->shared->counters.in_flight--;
+        exchange->shared->counters.aborted += !exchange->is_answered;
+    }
+    list_remove(&exchange->shared->exchanges, &exchange->link);
+    loop_timer_destroy(&exchange->timer);
+    model_request_finish(&exchange->request);
+    model_answer_finish(&exchange->answer);
+    free(exchange->body);
+    free(exchange->piece);
+    free(exchange);
+}
+
+struct exchange *exchange_from_link(struct list_link *link)
+{
+    return CONTAINER_OF(link, struct exchange, link);
+}
+
+enum MHD_Result exchange_take_body(struct exchange *exchange, const char *data, size_t bytes)
+{
+    if (exchange->body_bytes + bytes > SERVER_BODY_BYTES_MAX) {
+        return MHD_NO;
+    }
+    if (exchange->body_bytes + bytes + 1 > exchange->body_capacity) {
+        size_t capacity = (exchange->body_bytes + bytes + 1) * 2;
+        char *body = realloc(exchange->body, capacity);
+        if (body == NULL) {
+            return MHD_NO;
+        }
+        exchange->body = body;
+        exchange->body_capacity = capacity;
+    }
+    memcpy(exchange->body + exchange->body_bytes, data, bytes);
+    exchange->body_bytes += bytes;
+    exchange->body[exchange->body_bytes] = '\0';
+    return MHD_YES;
+}
+
+/* ---------------------------------------------------------------------------------------------- waiting */
+
+static void on_timer(void *context)
+{
+    struct exchange *exchange = context;
+    exchange->is_suspended = false;
+    MHD_resume_connection(exchange->connection);
+}
+
+/* Suspends the connection until `at_us`. */
+static enum MHD_Result wait_until(struct exchange *exchange, int64_t at_us)
+{
+    if (exchange->timer == NULL && loop_timer_create(exchange->shared->loop, on_timer, exchange, &exchange->timer) < 0) {
+        return MHD_NO;
+    }
+    exchange->is_suspended = true;
+    MHD_suspend_connection(exchange->connection);
+    loop_timer_set(exchange->timer, (at_us + 999) / 1000);
+    return MHD_YES;
+}
+
+void exchange_abort(struct exchange *exchange)
+{
+    if (exchange->is_suspended) {
+        exchange->is_suspended = false;
+        MHD_resume_connection(exchange->connection);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------- replies */
+
+/* Queues a response and lets it go. */
+static enum MHD_Result queue(struct exchange *exchange, int status, struct MHD_Response *response)
+{
+    if (response == NULL) {
+        return MHD_NO;
+    }
+    exchange->is_queued = true;
+    exchange->shared->counters.statuses[status]++;
+    enum MHD_Result result = MHD_queue_response(exchange->connection, (unsigned int)status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+static struct MHD_Response *json_response(char *text, size_t bytes)
+{
+    struct MHD_Response *response = MHD_create_response_from_buffer(bytes, text, MHD_RESPMEM_MUST_FREE);
+    if (response == NULL) {
+        free(text);
+        return NULL;
+    }
+    MHD_add_response_header(response, "Content-Type", "application/json");
+    return response;
+}
+
+static enum MHD_Result queue_text(struct exchange *exchange, int status, const char *text)
+{
+    char *copy = strdup(text);
+    return copy == NULL ? MHD_NO : queue(exchange, status, json_response(copy, strlen(copy)));
+}
+
+static void add_retry_after(const struct fault *fault, struct MHD_Response *response)
+{
+    char value[64];
+    switch (fault->retry_after) {
+    case RETRY_AFTER_HEADER:
+        snprintf(value, sizeof(value), "%" PRId64, (fault->retry_after_ms + 999) / 1000);
+        MHD_add_response_header(response, "Retry-After", value);
+        break;
+    case RETRY_AFTER_DATE: {
+        time_t at = time(NULL) + (time_t)((fault->retry_after_ms + 999) / 1000);
+        struct tm parts;
+        if (strftime(value, sizeof(value), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&at, &parts)) > 0) {
+            MHD_add_response_header(response, "Retry-After", value);
+        }
+        break;
+    }
+    case RETRY_AFTER_MS_HEADER:
+        snprintf(value, sizeof(value), "%" PRId64, fault->retry_after_ms);
+        MHD_add_response_header(response, "retry-after-ms", value);
+        break;
+    case RETRY_AFTER_NONE:
+    case RETRY_AFTER_BODY:
+        break;
+    }
+}
+
+static enum MHD_Result queue_error(struct exchange *exchange, int status, const char *text)
+{
+    const struct fault *fault = &exchange->fault;
+    char *body = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&body, &bytes);
+    if (out == NULL) {
+        return MHD_NO;
+    }
+    reply_write_error(exchange->api, status, text, fault->retry_after == RETRY_AFTER_BODY ? fault->retry_after_ms : 0, out);
+    if (fclose(out) != 0) {
+        free(body);
+        return MHD_NO;
+    }
+    struct MHD_Response *response = json_response(body, bytes);
+    if (response != NULL && fault->kind == FAULT_STATUS && fault->retry_after_ms > 0) {
+        add_retry_after(fault, response);
+    }
+    return queue(exchange, status, response);
+}
+
+/* Closes the connection at once; with linger zero the kernel sends a reset. */
+static enum MHD_Result cut_connection(struct exchange *exchange, bool with_reset)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (with_reset && info != NULL) {
+        struct linger linger = {.l_onoff = 1, .l_linger = 0};
+        if (setsockopt(info->connect_fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0) {
+            return MHD_NO; /* closed without a reset: still a cut */
+        }
+    }
+    return MHD_NO;
+}
+
+static ssize_t read_truncated(void *context, uint64_t position, char *buffer, size_t max)
+{
+    struct exchange *exchange = context;
+    size_t half = exchange->piece_bytes / 2;
+    if (position >= half) {
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    }
+    size_t bytes = half - position < max ? half - position : max;
+    memcpy(buffer, exchange->piece + position, bytes);
+    return (ssize_t)bytes;
+}
+
+/* The whole answer, as JSON into *ret_text. Errors: -ENOMEM. */
+static int write_whole(struct exchange *exchange, char **ret_text, size_t *ret_bytes)
+{
+    FILE *out = open_memstream(ret_text, ret_bytes);
+    if (out == NULL) {
+        return -ENOMEM;
+    }
+    if (exchange->api == API_EMBEDDINGS) {
+        reply_write_embeddings(&exchange->request, exchange->shared->options.seed, out);
+    } else {
+        reply_write_whole(&exchange->reply, out);
+    }
+    return fclose(out) == 0 ? 0 : -ENOMEM;
+}
+
+static void count_answer(struct exchange *exchange)
+{
+    struct counters *counters = &exchange->shared->counters;
+    exchange->is_answered = true;
+    counters->input_tokens += exchange->request.input_tokens;
+    counters->output_tokens += exchange->answer.tokens;
+    counters_answered(counters, exchange->idempotency_key);
+}
+
+static enum MHD_Result queue_whole(struct exchange *exchange)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    if (write_whole(exchange, &text, &bytes) < 0) {
+        return MHD_NO;
+    }
+    if (exchange->fault.kind == FAULT_TRUNCATED) {
+        exchange->piece = text;
+        exchange->piece_bytes = bytes;
+        struct MHD_Response *cut = MHD_create_response_from_callback(bytes, 1024, read_truncated, exchange, NULL);
+        return queue(exchange, 200, cut);
+    }
+    count_answer(exchange);
+    return queue(exchange, 200, json_response(text, bytes));
+}
+
+/* ---------------------------------------------------------------------------------------------- streams */
+
+/* When token `index` is due. */
+static int64_t token_due_us(const struct exchange *exchange, uint32_t index)
+{
+    int64_t due = exchange->began_us + exchange->plan.first_us + (int64_t)(exchange->plan.token_us * index);
+    bool is_late = exchange->fault.kind == FAULT_STALL && index >= exchange->answer.tokens / 2;
+    return is_late ? due + exchange->fault.hang_ms * 1000 : due;
+}
+
+/* Writes what is due into `piece`. Errors: -EAGAIN nothing is due; -EPIPE a fault ends the stream; -ENOMEM. */
+static int write_due_piece(struct exchange *exchange)
+{
+    int64_t now = now_us();
+    uint32_t to = exchange->tokens_written;
+    while (to < exchange->answer.tokens && token_due_us(exchange, to) <= now) {
+        to++;
+    }
+    if (exchange->fault.kind == FAULT_TRUNCATED && to >= exchange->answer.tokens / 2 && exchange->is_open) {
+        return -EPIPE;
+    }
+    if (to == exchange->tokens_written && exchange->is_open && to < exchange->answer.tokens) {
+        return -EAGAIN;
+    }
+    free(exchange->piece);
+    exchange->piece = NULL;
+    exchange->piece_taken = 0;
+    FILE *out = open_memstream(&exchange->piece, &exchange->piece_bytes);
+    if (out == NULL) {
+        return -ENOMEM;
+    }
+    if (!exchange->is_open) {
+        reply_stream_open(&exchange->reply, out);
+        exchange->is_open = true;
+    }
+    reply_stream_tokens(&exchange->reply, exchange->tokens_written, to, out);
+    exchange->tokens_written = to;
+    if (to == exchange->answer.tokens && exchange->fault.kind != FAULT_TRUNCATED) {
+        reply_stream_close(&exchange->reply, out);
+        exchange->is_closed = true;
+    }
+    return fclose(out) == 0 ? 0 : -ENOMEM;
+}
+
+static ssize_t read_stream(void *context, uint64_t position, char *buffer, size_t max)
+{
+    (void)position;
+    struct exchange *exchange = context;
+    if (exchange->piece_taken == exchange->piece_bytes) {
+        if (exchange->is_closed) {
+            count_answer(exchange);
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        }
+        int r = write_due_piece(exchange);
+        if (r == -EAGAIN) {
+            r = wait_until(exchange, token_due_us(exchange, exchange->tokens_written)) == MHD_YES ? 0 : -ENOMEM;
+            return r == 0 ? 0 : MHD_CONTENT_READER_END_WITH_ERROR;
+        }
+        if (r < 0) {
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        }
+    }
+    size_t bytes = exchange->piece_bytes - exchange->piece_taken;
+    bytes = bytes < max ? bytes : max;
+    memcpy(buffer, exchange->piece + exchange->piece_taken, bytes);
+    exchange->piece_taken += bytes;
+    return (ssize_t)bytes;
+}
+
+static enum MHD_Result queue_stream(struct exchange *exchange)
+{
+    exchange->shared->counters.streams++;
+    struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_stream, exchange, NULL);
+    if (response != NULL) {
+        MHD_add_response_header(response, "Content-Type", "text/event-stream");
+        MHD_add_response_header(response, "Cache-Control", "no-cache");
+    }
+    return queue(exchange, 200, response);
+}
+
+/* ---------------------------------------------------------------------------------------------- the request */
+
+static bool is_served(const struct server_options *options, const char *model)
+{
+    for (size_t i = 0; i < options->models_length; i++) {
+        if (strcmp(options->models[i], model) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_authorised(struct exchange *exchange)
+{
+    const char *wanted = exchange->shared->options.api_key;
+    if (wanted == NULL) {
+        return true;
+    }
+    const char *bearer = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Authorization");
+    const char *key = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "x-api-key");
+    return (bearer != NULL && strncmp(bearer, "Bearer ", 7) == 0 && strcmp(bearer + 7, wanted) == 0) ||
+           (key != NULL && strcmp(key, wanted) == 0);
+}
+
+static enum MHD_Result answer_models(struct exchange *exchange)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    if (out == NULL) {
+        return MHD_NO;
+    }
+    reply_write_models(exchange->shared->options.models, exchange->shared->options.models_length, out);
+    if (fclose(out) != 0) {
+        free(text);
+        return MHD_NO;
+    }
+    exchange->is_answered = true;
+    return queue(exchange, 200, json_response(text, bytes));
+}
+
+/* Reads the request, and draws its fault and its times. MHD_NO closes; otherwise is_queued tells whether it is over. */
+static enum MHD_Result plan(struct exchange *exchange)
+{
+    struct shared *shared = exchange->shared;
+    exchange->is_planned = true;
+    exchange->began_us = now_us();
+    if (!is_authorised(exchange)) {
+        return queue_error(exchange, 401, "Incorrect API key provided.");
+    }
+    if (exchange->api == API_MODELS) {
+        return answer_models(exchange);
+    }
+    char error[200];
+    int r = model_request_read(exchange->api, exchange->body != NULL ? exchange->body : "", exchange->body_bytes,
+                               &exchange->request, error);
+    if (r < 0) {
+        return queue_error(exchange, r == -EINVAL ? 400 : 500, error);
+    }
+    const struct model_request *request = &exchange->request;
+    if (!is_served(&shared->options, request->model)) {
+        return queue_error(exchange, 404, "The model does not exist or you do not have access to it.");
+    }
+    if (exchange->api != API_EMBEDDINGS &&
+        model_answer_create(shared->options.seed, request->model, request->prompt, shared->options.length, request->max_tokens,
+                            &exchange->answer) < 0) {
+        return queue_error(exchange, 500, "out of memory");
+    }
+    exchange->reply = (struct reply){.request = request,
+                                     .answer = &exchange->answer,
+                                     .id = XXH3_64bits_withSeed(request->prompt, strlen(request->prompt), shared->options.seed)};
+    const struct fault *fault = faults_draw(&shared->options.faults, request->model, clock_monotonic_ms());
+    if (fault != NULL) {
+        exchange->fault = *fault;
+    }
+    exchange->plan = latency_plan(&shared->options.latency, shared->counters.in_flight,
+                                  exchange->fault.kind == FAULT_SLOW ? exchange->fault.factor : 1);
+    return MHD_YES;
+}
+
+/* When the reply begins: a stream with its first token, a whole answer with its last. */
+static int64_t reply_due_us(const struct exchange *exchange)
+{
+    int64_t at = exchange->began_us + exchange->plan.first_us;
+    if (exchange->fault.kind == FAULT_HANG) {
+        return exchange->began_us + exchange->fault.hang_ms * 1000;
+    }
+    if (exchange->fault.kind == FAULT_STATUS || exchange->fault.kind == FAULT_RESET) {
+        return exchange->began_us;
+    }
+    return exchange->request.stream ? at : at + (int64_t)(exchange->plan.token_us * exchange->answer.tokens);
+}
+
+static enum MHD_Result reply_now(struct exchange *exchange)
+{
+    switch (exchange->fault.kind) {
+    case FAULT_STATUS:
+        return queue_error(exchange, exchange->fault.status, "The simulated provider refuses by its fault script.");
+    case FAULT_RESET:
+        return cut_connection(exchange, true);
+    case FAULT_HANG:
+        return cut_connection(exchange, false);
+    case FAULT_GARBAGE:
+        return queue_text(exchange, 200, "<html><body>Bad Gateway {\"choices\":[</body></html>");
+    case FAULT_EMPTY:
+        return queue_text(exchange, 200, "");
+    case FAULT_ERROR_IN_200:
+        return queue_text(exchange, 200, "{\"error\":{\"message\":\"Network connection lost.\",\"type\":\"server_error\"}}");
+    case FAULT_NONE:
+    case FAULT_TRUNCATED:
+    case FAULT_SLOW:
+    case FAULT_STALL:
+    case FAULT_KINDS:
+        break;
+    }
+    return exchange->request.stream && exchange->api != API_EMBEDDINGS ? queue_stream(exchange) : queue_whole(exchange);
+}
+
+/* ---------------------------------------------------------------------------------------------- control */
+
+static double or_zero(const json_t *object, const char *key, double otherwise)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) && json_number_value(value) >= 0 ? json_number_value(value) : otherwise;
+}
+
+static enum MHD_Result queue_json(struct exchange *exchange, int status, json_t *document)
+{
+    char *text = document != NULL ? json_dumps(document, 0) : NULL;
+    json_decref(document);
+    return text == NULL ? MHD_NO : queue(exchange, status, json_response(text, strlen(text)));
+}
+
+static enum MHD_Result control(struct exchange *exchange)
+{
+    struct server_options *options = &exchange->shared->options;
+    struct latency *latency = &options->latency;
+    const char *what = exchange->path + (strncmp(exchange->path, "/control/", 9) == 0 ? 9 : 0);
+    json_t *body = exchange->is_get ? NULL : json_loadb(exchange->body != NULL ? exchange->body : "", exchange->body_bytes, 0, NULL);
+    enum MHD_Result result = MHD_YES;
+    if (strcmp(what, "/healthz") == 0) {
+        result = queue_text(exchange, 200, "{\"status\":\"ok\"}");
+    } else if (strcmp(what, "counters") == 0) {
+        result = queue_json(exchange, 200, counters_describe(&exchange->shared->counters, &options->faults));
+    } else if (strcmp(what, "reset") == 0 && !exchange->is_get) {
+        counters_reset(&exchange->shared->counters);
+        memset(options->faults.happened, 0, sizeof(options->faults.happened));
+        result = queue_text(exchange, 200, "{}");
+    } else if (strcmp(what, "faults") == 0) {
+        char error[200];
+        int r = exchange->is_get ? 0 : faults_read(&options->faults, body, clock_monotonic_ms(), error);
+        result = r < 0 ? queue_json(exchange, 400, json_pack("{s:s}", "error", error))
+                       : queue_json(exchange, 200, json_pack("{s:o}", "faults", faults_describe(&options->faults)));
+    } else if (strcmp(what, "latency") == 0) {
+        latency->first_token_ms = or_zero(body, "first_token_ms", latency->first_token_ms);
+        latency->tokens_per_s = or_zero(body, "tokens_per_s", latency->tokens_per_s);
+        latency->jitter_percent = or_zero(body, "jitter_percent", latency->jitter_percent);
+        latency->slots = or_zero(body, "slots", latency->slots);
+        result = queue_json(exchange, 200,
+                            json_pack("{s:f, s:f, s:f, s:f}", "first_token_ms", latency->first_token_ms, "tokens_per_s",
+                                      latency->tokens_per_s, "jitter_percent", latency->jitter_percent, "slots", latency->slots));
+    } else {
+        result = queue_text(exchange, 404, "{\"error\":\"unknown path; see /control/counters, faults, latency, reset\"}");
+    }
+    json_decref(body);
+    return result;
+}
+
+enum MHD_Result exchange_go_on(struct exchange *exchange)
+{
+    if (exchange->is_queued) {
+        return MHD_YES;
+    }
+    if (exchange->is_control) {
+        return control(exchange);
+    }
+    if (exchange->api == API_NONE) {
+        return queue_text(exchange, 404, "{\"error\":{\"message\":\"Unknown request URL.\",\"type\":\"invalid_request_error\"}}");
+    }
+    if (!exchange->is_planned) {
+        enum MHD_Result result = plan(exchange);
+        if (result != MHD_YES || exchange->is_queued) {
+            return result;
+        }
+    }
+    int64_t due_us = reply_due_us(exchange);
+    return due_us > now_us() ? wait_until(exchange, due_us) : reply_now(exchange);
+}

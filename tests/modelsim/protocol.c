@@ -1,0 +1,335 @@
+#include "tests/modelsim/protocol.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Replies carry a fixed time, so that equal requests get equal bytes. */
+static const long long created_unix_s = 1767225600;
+
+static const struct {
+    const char *name, *method, *path;
+} apis[API_COUNT] = {
+    [API_CHAT] = {"chat.completions", "POST", "/v1/chat/completions"},
+    [API_COMPLETIONS] = {"completions", "POST", "/v1/completions"},
+    [API_EMBEDDINGS] = {"embeddings", "POST", "/v1/embeddings"},
+    [API_MESSAGES] = {"messages", "POST", "/v1/messages"},
+    [API_MODELS] = {"models", "GET", "/v1/models"},
+};
+
+const char *api_name(enum api api)
+{
+    return apis[api].name;
+}
+
+enum api api_from_path(const char *method, const char *path)
+{
+    for (size_t i = 0; i < API_COUNT; i++) {
+        if (strcmp(apis[i].path, path) == 0 && strcmp(apis[i].method, method) == 0) {
+            return (enum api)i;
+        }
+    }
+    return API_NONE;
+}
+
+/* Texts of a `content`: a string, or a list of parts of which those of type text count. */
+static void write_content(const json_t *content, FILE *out)
+{
+    if (json_is_string(content)) {
+        fprintf(out, "%s\n", json_string_value(content));
+        return;
+    }
+    size_t i;
+    const json_t *part;
+    json_array_foreach(content, i, part)
+    {
+        const char *text = json_string_value(json_object_get(part, "text"));
+        if (text != NULL) {
+            fprintf(out, "%s\n", text);
+        }
+    }
+}
+
+static int read_prompt(struct model_request *request, char *ret_error)
+{
+    size_t bytes = 0;
+    FILE *out = open_memstream(&request->prompt, &bytes);
+    if (out == NULL) {
+        return -ENOMEM;
+    }
+    const json_t *document = request->document;
+    bool is_complete = true;
+    if (request->api == API_CHAT || request->api == API_MESSAGES) {
+        const json_t *messages = json_object_get(document, "messages");
+        is_complete = json_is_array(messages) && json_array_size(messages) > 0;
+        write_content(json_object_get(document, "system"), out);
+        size_t i;
+        const json_t *message;
+        json_array_foreach(messages, i, message)
+        {
+            write_content(json_object_get(message, "content"), out);
+        }
+        snprintf(ret_error, 200, "messages: expected a list with at least one message");
+    } else if (request->api == API_COMPLETIONS) {
+        const json_t *prompt = json_object_get(document, "prompt");
+        is_complete = json_is_string(prompt);
+        write_content(prompt, out);
+        snprintf(ret_error, 200, "prompt: expected a string");
+    } else {
+        request->inputs = json_object_get(document, "input");
+        is_complete = json_is_string(request->inputs) || (json_is_array(request->inputs) && json_array_size(request->inputs) > 0);
+        if (json_is_string(request->inputs)) {
+            write_content(request->inputs, out);
+        }
+        size_t i;
+        const json_t *input;
+        json_array_foreach(request->inputs, i, input)
+        {
+            is_complete = is_complete && json_is_string(input);
+            write_content(input, out);
+        }
+        snprintf(ret_error, 200, "input: expected a string or a list of strings");
+    }
+    if (fclose(out) != 0) {
+        return -ENOMEM;
+    }
+    return is_complete ? 0 : -EINVAL;
+}
+
+int model_request_read(enum api api, const char *body, size_t bytes, struct model_request *ret_request, char *ret_error)
+{
+    json_error_t json_error;
+    struct model_request request = {.api = api, .document = json_loadb(body, bytes, 0, &json_error)};
+    if (request.document == NULL || !json_is_object(request.document)) {
+        snprintf(ret_error, 200, "the body is not a JSON object: %.120s", request.document == NULL ? json_error.text : "other type");
+        model_request_finish(&request);
+        return -EINVAL;
+    }
+    request.model = json_string_value(json_object_get(request.document, "model"));
+    if (request.model == NULL || request.model[0] == '\0') {
+        snprintf(ret_error, 200, "model: you must provide a model parameter");
+        model_request_finish(&request);
+        return -EINVAL;
+    }
+    int r = read_prompt(&request, ret_error);
+    if (r < 0) {
+        model_request_finish(&request);
+        return r;
+    }
+    json_int_t limit = json_integer_value(json_object_get(request.document, "max_completion_tokens"));
+    if (limit <= 0) {
+        limit = json_integer_value(json_object_get(request.document, "max_tokens"));
+    }
+    if (api == API_MESSAGES && limit <= 0) {
+        snprintf(ret_error, 200, "max_tokens: field required");
+        model_request_finish(&request);
+        return -EINVAL;
+    }
+    request.max_tokens = limit > 0 && limit < 1 << 20 ? (uint32_t)limit : 0;
+    json_int_t dimensions = json_integer_value(json_object_get(request.document, "dimensions"));
+    request.dimensions = dimensions > 0 && dimensions <= MODEL_EMBEDDING_DIMENSIONS_MAX ? (size_t)dimensions : MODEL_EMBEDDING_DIMENSIONS;
+    request.stream = json_is_true(json_object_get(request.document, "stream"));
+    request.include_usage = json_is_true(json_object_get(json_object_get(request.document, "stream_options"), "include_usage"));
+    const char *format = json_string_value(json_object_get(request.document, "encoding_format"));
+    request.base64 = format != NULL && strcmp(format, "base64") == 0;
+    request.input_tokens = model_count_tokens(request.prompt);
+    *ret_request = request;
+    return 0;
+}
+
+void model_request_finish(struct model_request *request)
+{
+    json_decref(request->document);
+    free(request->prompt);
+    *request = (struct model_request){.api = API_NONE};
+}
+
+static void write_usage(const struct reply *reply, FILE *out)
+{
+    uint32_t input = reply->request->input_tokens, output = reply->answer->tokens;
+    fprintf(out, "\"usage\":{\"prompt_tokens\":%" PRIu32 ",\"completion_tokens\":%" PRIu32 ",\"total_tokens\":%" PRIu32
+            ",\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}",
+            input, output, input + output);
+}
+
+static const char *finish_reason(const struct reply *reply)
+{
+    if (reply->request->api == API_MESSAGES) {
+        return reply->answer->is_cut ? "max_tokens" : "end_turn";
+    }
+    return reply->answer->is_cut ? "length" : "stop";
+}
+
+void reply_write_whole(const struct reply *reply, FILE *out)
+{
+    const char *model = reply->request->model, *text = reply->answer->text;
+    if (reply->request->api == API_MESSAGES) {
+        fprintf(out, "{\"id\":\"msg_%016" PRIx64 "\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"%s\",\"content\":"
+                "[{\"type\":\"text\",\"text\":\"%s\"}],\"stop_reason\":\"%s\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":%" PRIu32
+                ",\"output_tokens\":%" PRIu32 ",\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":0}}",
+                reply->id, model, text, finish_reason(reply), reply->request->input_tokens, reply->answer->tokens);
+        return;
+    }
+    if (reply->request->api == API_CHAT) {
+        fprintf(out, "{\"id\":\"chatcmpl-%016" PRIx64 "\",\"object\":\"chat.completion\",\"created\":%lld,\"model\":\"%s\",\"choices\":"
+                "[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"%s\",\"refusal\":null},\"logprobs\":null,"
+                "\"finish_reason\":\"%s\"}],",
+                reply->id, created_unix_s, model, text, finish_reason(reply));
+    } else {
+        fprintf(out, "{\"id\":\"cmpl-%016" PRIx64 "\",\"object\":\"text_completion\",\"created\":%lld,\"model\":\"%s\",\"choices\":"
+                "[{\"index\":0,\"text\":\"%s\",\"logprobs\":null,\"finish_reason\":\"%s\"}],",
+                reply->id, created_unix_s, model, text, finish_reason(reply));
+    }
+    write_usage(reply, out);
+    fputc('}', out);
+}
+
+static void write_embedding(const struct model_request *request, uint64_t seed, const char *text, size_t index, FILE *out)
+{
+    float vector[MODEL_EMBEDDING_DIMENSIONS_MAX];
+    model_embed(seed, text, request->dimensions, vector);
+    fprintf(out, "%s{\"object\":\"embedding\",\"index\":%zu,\"embedding\":", index > 0 ? "," : "", index);
+    if (request->base64) {
+        char encoded[sodium_base64_ENCODED_LEN(sizeof(vector), sodium_base64_VARIANT_ORIGINAL)];
+        sodium_bin2base64(encoded, sizeof(encoded), (const unsigned char *)vector, request->dimensions * sizeof(float),
+                          sodium_base64_VARIANT_ORIGINAL);
+        fprintf(out, "\"%s\"}", encoded);
+        return;
+    }
+    for (size_t i = 0; i < request->dimensions; i++) {
+        fprintf(out, "%c%.7g", i == 0 ? '[' : ',', (double)vector[i]);
+    }
+    fprintf(out, "]}");
+}
+
+void reply_write_embeddings(const struct model_request *request, uint64_t seed, FILE *out)
+{
+    fprintf(out, "{\"object\":\"list\",\"data\":[");
+    if (json_is_string(request->inputs)) {
+        write_embedding(request, seed, json_string_value(request->inputs), 0, out);
+    }
+    size_t i;
+    const json_t *input;
+    json_array_foreach(request->inputs, i, input)
+    {
+        write_embedding(request, seed, json_string_value(input), i, out);
+    }
+    fprintf(out, "],\"model\":\"%s\",\"usage\":{\"prompt_tokens\":%" PRIu32 ",\"total_tokens\":%" PRIu32 "}}", request->model,
+            request->input_tokens, request->input_tokens);
+}
+
+void reply_write_models(const char *const *models, size_t length, FILE *out)
+{
+    fprintf(out, "{\"object\":\"list\",\"data\":[");
+    for (size_t i = 0; i < length; i++) {
+        fprintf(out, "%s{\"id\":\"%s\",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"modelsim\"}", i > 0 ? "," : "", models[i],
+                created_unix_s);
+    }
+    fprintf(out, "]}");
+}
+
+/* The head of an OpenAI chunk, up to its choices. */
+static void write_chunk_head(const struct reply *reply, FILE *out)
+{
+    bool is_chat = reply->request->api == API_CHAT;
+    fprintf(out, "data: {\"id\":\"%s-%016" PRIx64 "\",\"object\":\"%s\",\"created\":%lld,\"model\":\"%s\",\"choices\":",
+            is_chat ? "chatcmpl" : "cmpl", reply->id, is_chat ? "chat.completion.chunk" : "text_completion", created_unix_s,
+            reply->request->model);
+}
+
+void reply_stream_open(const struct reply *reply, FILE *out)
+{
+    if (reply->request->api == API_MESSAGES) {
+        fprintf(out, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_%016" PRIx64
+                "\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"%s\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,"
+                "\"usage\":{\"input_tokens\":%" PRIu32 ",\"output_tokens\":1}}}\n\n"
+                "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":"
+                "{\"type\":\"text\",\"text\":\"\"}}\n\n",
+                reply->id, reply->request->model, reply->request->input_tokens);
+    } else if (reply->request->api == API_CHAT) {
+        write_chunk_head(reply, out);
+        fprintf(out, "[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n");
+    }
+}
+
+void reply_stream_tokens(const struct reply *reply, uint32_t from, uint32_t to, FILE *out)
+{
+    for (uint32_t i = from; i < to; i++) {
+        uint32_t begin = i == 0 ? 0 : reply->answer->token_ends[i - 1];
+        int bytes = (int)(reply->answer->token_ends[i] - begin);
+        const char *text = reply->answer->text + begin;
+        if (reply->request->api == API_MESSAGES) {
+            fprintf(out, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":"
+                    "{\"type\":\"text_delta\",\"text\":\"%.*s\"}}\n\n", bytes, text);
+            continue;
+        }
+        write_chunk_head(reply, out);
+        fprintf(out, reply->request->api == API_CHAT ? "[{\"index\":0,\"delta\":{\"content\":\"%.*s\"},\"finish_reason\":null}]}\n\n"
+                                                     : "[{\"index\":0,\"text\":\"%.*s\",\"finish_reason\":null}]}\n\n",
+                bytes, text);
+    }
+}
+
+void reply_stream_close(const struct reply *reply, FILE *out)
+{
+    if (reply->request->api == API_MESSAGES) {
+        fprintf(out, "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n"
+                "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"%s\",\"stop_sequence\":null},"
+                "\"usage\":{\"output_tokens\":%" PRIu32 "}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+                finish_reason(reply), reply->answer->tokens);
+        return;
+    }
+    write_chunk_head(reply, out);
+    fprintf(out, reply->request->api == API_CHAT ? "[{\"index\":0,\"delta\":{},\"finish_reason\":\"%s\"}]}\n\n"
+                                                 : "[{\"index\":0,\"text\":\"\",\"finish_reason\":\"%s\"}]}\n\n",
+            finish_reason(reply));
+    if (reply->request->include_usage) {
+        write_chunk_head(reply, out);
+        fprintf(out, "[],");
+        write_usage(reply, out);
+        fprintf(out, "}\n\n");
+    }
+    fprintf(out, "data: [DONE]\n\n");
+}
+
+static const char *error_type(enum api api, int status)
+{
+    bool is_messages = api == API_MESSAGES;
+    switch (status) {
+    case 400:
+        return "invalid_request_error";
+    case 401:
+        return is_messages ? "authentication_error" : "invalid_api_key";
+    case 404:
+        return is_messages ? "not_found_error" : "model_not_found";
+    case 429:
+        return is_messages ? "rate_limit_error" : "rate_limit_exceeded";
+    case 498:
+        return "capacity_exceeded";
+    case 529:
+        return "overloaded_error";
+    default:
+        return is_messages ? "api_error" : "server_error";
+    }
+}
+
+void reply_write_error(enum api api, int status, const char *text, int64_t retry_after_ms, FILE *out)
+{
+    char again[64] = "";
+    if (retry_after_ms > 0) {
+        snprintf(again, sizeof(again), " Please try again in %.3gs.", (double)retry_after_ms / 1000);
+    }
+    json_t *message = json_sprintf("%s%s", text, again);
+    char *quoted = message != NULL ? json_dumps(message, JSON_ENCODE_ANY) : NULL;
+    json_decref(message);
+    const char *shown = quoted != NULL ? quoted : "\"out of memory\"";
+    if (api == API_MESSAGES) {
+        fprintf(out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":%s}}", error_type(api, status), shown);
+    } else {
+        fprintf(out, "{\"error\":{\"message\":%s,\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}", shown,
+                status >= 500 ? "server_error" : "requests", error_type(api, status));
+    }
+    free(quoted);
+}

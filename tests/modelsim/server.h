@@ -1,0 +1,38 @@
+/*
+ * server: the HTTP side of the simulator: libmicrohttpd on the project's loop.
+ *
+ * One thread. Requests that take time are suspended and resumed by a timer, so any number may be in flight.
+ * Beside the providers' paths it serves /healthz and, for tests:
+ *   GET  /control/counters   what was served, by API, status, model and fault; tokens; in flight now and at most
+ *   POST /control/faults     a new fault script (faults.h); GET shows it
+ *   POST /control/latency    {"first_token_ms", "tokens_per_s", "jitter_percent", "slots"}; GET shows it
+ *   POST /control/reset      counters to zero
+ */
+#pragma once
+#include <stdint.h>
+#include "common/attributes.h"
+#include "tests/modelsim/faults.h"
+#include "tests/modelsim/latency.h"
+#include "tests/modelsim/model.h"
+
+struct loop;
+struct server;
+
+enum { SERVER_MODELS_MAX = 64, SERVER_BODY_BYTES_MAX = 16 << 20 };
+
+struct server_options {
+    const char *host;     /* an IPv4 address */
+    uint16_t port;        /* 0: any free one */
+    uint64_t seed;
+    const char *models[SERVER_MODELS_MAX]; /* what it serves; others are answered with 404 */
+    size_t models_length;
+    const char *api_key;  /* NULL: any; otherwise others get 401 */
+    struct model_length length;
+    struct latency latency;
+    struct faults faults;
+};
+
+/* Errors: -EADDRINUSE and other errno of binding, -EINVAL host, -ENOMEM. */
+MUST_USE int server_create(struct loop *loop, const struct server_options *options, struct server **ret_server);
+void server_destroy(struct server **server);
+uint16_t server_port(const struct server *server);
