@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Builds (release) and measures; prints a table and, with --json FILE, writes it.
+#   tests/bench/run.sh [--json FILE] [--quick] [--only queue,tiers,memory,modelsim]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+build=build-release
+deploy/packages.sh --tests
+[ -f "$build/build.ninja" ] || meson setup "$build" --buildtype=release >/dev/null
+ninja -C "$build" --quiet
+exec /usr/bin/python3 tests/bench/run.py --build "$build" "$@"
