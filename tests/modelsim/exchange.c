@@ -220,13 +220,16 @@ static enum MHD_Result queue_error(struct exchange *exchange, int status, const 
     return queue(exchange, status, response);
 }
 
-/* Closes the connection at once; with linger zero the kernel sends a reset. */
+/*
+ * Closes the connection at once. libmicrohttpd shuts a socket down before it closes it, which would be an orderly end;
+ * connecting to no address makes Linux send a reset instead (tcp(7), tcp_disconnect).
+ */
 static enum MHD_Result cut_connection(struct exchange *exchange, bool with_reset)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (with_reset && info != NULL) {
-        struct linger linger = {.l_onoff = 1, .l_linger = 0};
-        if (setsockopt(info->connect_fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0) {
+        struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+        if (connect(info->connect_fd, &nowhere, sizeof(nowhere)) < 0) {
             return MHD_NO; /* closed without a reset: still a cut */
         }
     }

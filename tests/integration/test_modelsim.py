@@ -1,0 +1,212 @@
+"""The simulated model server: its protocols, its times and its faults, over real connections."""
+
+import base64
+import http.client
+import json
+import socket
+import struct
+import time
+
+import pytest
+
+from harness import http_request
+
+CHAT = {"model": "sim-small", "messages": [{"role": "user", "content": "What is a queue good for?"}]}
+
+
+@pytest.fixture
+def sim(cluster):
+    return cluster.start_modelsim().ready["http"]
+
+
+def post(sim, path, body):
+    status, text = http_request(sim, path, body)
+    return status, json.loads(text)
+
+
+def counters(sim):
+    return json.loads(http_request(sim, "/control/counters")[1])
+
+
+def set_faults(sim, *faults):
+    status, answer = post(sim, "/control/faults", {"faults": list(faults)})
+    assert status == 200, answer
+
+
+def stream(sim, path, body):
+    """The data of each server-sent event."""
+    status, text = http_request(sim, path, dict(body, stream=True))
+    assert status == 200, text
+    return [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+
+
+def test_equal_requests_get_equal_answers_and_others_do_not(sim):
+    first, again = post(sim, "/v1/chat/completions", CHAT), post(sim, "/v1/chat/completions", CHAT)
+    other = post(sim, "/v1/chat/completions", dict(CHAT, model="sim-large"))
+    assert first == again and first[0] == 200
+    assert first[1]["choices"][0]["message"]["content"] != other[1]["choices"][0]["message"]["content"]
+
+
+def test_usage_counts_the_tokens_of_the_text(sim):
+    _, answer = post(sim, "/v1/chat/completions", CHAT)
+    text = answer["choices"][0]["message"]["content"]
+    assert answer["usage"]["completion_tokens"] == sum((len(word) + 3) // 4 for word in text.split())
+    # What is a queu·e good for ?
+    assert answer["usage"]["prompt_tokens"] == 8
+    assert answer["usage"]["total_tokens"] == 8 + answer["usage"]["completion_tokens"]
+
+
+def test_max_tokens_cuts_and_says_so(sim):
+    _, answer = post(sim, "/v1/chat/completions", dict(CHAT, max_tokens=3))
+    assert answer["usage"]["completion_tokens"] == 3 and answer["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("path, body, text_of", [
+    ("/v1/chat/completions", CHAT, lambda c: c["delta"].get("content", "")),
+    ("/v1/completions", {"model": "sim-small", "prompt": "What is a queue good for?"}, lambda c: c["text"]),
+])
+def test_a_stream_is_the_whole_answer_in_pieces(sim, path, body, text_of):
+    _, whole = post(sim, path, body)
+    expected = whole["choices"][0].get("text") or whole["choices"][0]["message"]["content"]
+    events = stream(sim, path, dict(body, stream_options={"include_usage": True}))
+    assert events[-1] == "[DONE]"
+    chunks = [json.loads(e) for e in events[:-1]]
+    assert "".join(text_of(c["choices"][0]) for c in chunks if c["choices"]) == expected
+    assert chunks[-1]["usage"] == whole["usage"] and chunks[-1]["choices"] == []
+
+
+def test_anthropic_messages_whole_and_streamed(sim):
+    body = {"model": "sim-small", "max_tokens": 64, "messages": CHAT["messages"]}
+    status, whole = post(sim, "/v1/messages", body)
+    assert status == 200 and whole["type"] == "message" and whole["stop_reason"] == "end_turn"
+    events = [json.loads(e) for e in stream(sim, "/v1/messages", body)]
+    assert [events[0]["type"], events[-1]["type"]] == ["message_start", "message_stop"]
+    deltas = [e["delta"]["text"] for e in events if e["type"] == "content_block_delta"]
+    assert "".join(deltas) == whole["content"][0]["text"]
+    status, error = post(sim, "/v1/messages", {k: v for k, v in body.items() if k != "max_tokens"})
+    assert status == 400 and error["type"] == "error" and "max_tokens" in error["error"]["message"]
+
+
+def test_embeddings_of_similar_texts_are_near(sim):
+    texts = ["how do I reset my password", "how do I reset my pass word please", "the river moves under the bridge"]
+    _, answer = post(sim, "/v1/embeddings", {"model": "sim-embed", "input": texts, "dimensions": 256})
+    vectors = [d["embedding"] for d in answer["data"]]
+    dot = lambda a, b: sum(x * y for x, y in zip(a, b))
+    assert all(abs(dot(v, v) - 1) < 1e-3 for v in vectors)
+    assert dot(vectors[0], vectors[1]) > dot(vectors[0], vectors[2]) + 0.2
+    _, packed = post(sim, "/v1/embeddings", {"model": "sim-embed", "input": texts[0], "dimensions": 256, "encoding_format": "base64"})
+    unpacked = struct.unpack("<256f", base64.b64decode(packed["data"][0]["embedding"]))
+    assert unpacked == pytest.approx(vectors[0], abs=1e-5)
+
+
+def test_models_are_listed_and_others_refused(sim):
+    names = [m["id"] for m in json.loads(http_request(sim, "/v1/models")[1])["data"]]
+    assert names == ["sim-small", "sim-medium", "sim-large", "sim-embed"]
+    status, error = post(sim, "/v1/chat/completions", dict(CHAT, model="gpt-9"))
+    assert status == 404 and error["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("body, word", [(b"{", "JSON"), (b"[]", "JSON"), ({"messages": []}, "model"),
+                                        ({"model": "sim-small", "messages": []}, "messages"), (b"", "JSON")])
+def test_a_bad_request_is_refused_with_the_field(sim, body, word):
+    status, text = http_request(sim, "/v1/chat/completions", body, method="POST")
+    assert status == 400 and word in json.loads(text)["error"]["message"]
+
+
+@pytest.mark.parametrize("retry_after, where", [
+    ("header", lambda headers, body: headers.get("Retry-After") == "2"),
+    ("date", lambda headers, body: headers.get("Retry-After", "").endswith("GMT")),
+    ("ms_header", lambda headers, body: headers.get("retry-after-ms") == "1500"),
+    ("body", lambda headers, body: "Retry-After" not in headers and "try again in 1.5s" in body),
+    ("none", lambda headers, body: "Retry-After" not in headers and "again" not in body),
+])
+def test_a_rate_limit_says_when_to_come_back(sim, retry_after, where):
+    set_faults(sim, {"kind": "status", "status": 429, "retry_after_ms": 1500, "retry_after": retry_after})
+    connection = http.client.HTTPConnection(sim.removeprefix("http://"))
+    connection.request("POST", "/v1/chat/completions", json.dumps(CHAT))
+    answer = connection.getresponse()
+    assert answer.status == 429 and where(dict(answer.getheaders()), answer.read().decode())
+
+
+def raw_reply(sim, body):
+    """All bytes of the reply until the connection ends, and how it ended."""
+    host, port = sim.removeprefix("http://").split(":")
+    data = json.dumps(body).encode()
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: sim\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+        reply = b""
+        try:
+            while more := connection.recv(65536):
+                reply += more
+        except ConnectionResetError:
+            return reply, "reset"
+        return reply, "closed"
+
+
+def test_connection_faults(sim):
+    set_faults(sim, {"kind": "reset"})
+    assert raw_reply(sim, CHAT) == (b"", "reset")
+    set_faults(sim, {"kind": "hang", "hang_ms": 200})
+    began = time.monotonic()
+    assert raw_reply(sim, CHAT) == (b"", "closed")
+    assert time.monotonic() - began >= 0.2
+    set_faults(sim, {"kind": "truncated"})
+    reply, _ = raw_reply(sim, CHAT)
+    head, body = reply.split(b"\r\n\r\n", 1)
+    promised = int([l for l in head.split(b"\r\n") if l.lower().startswith(b"content-length")][0].split(b":")[1])
+    assert 0 < len(body) < promised
+    reply, _ = raw_reply(sim, dict(CHAT, stream=True))
+    assert b"data: " in reply and b"[DONE]" not in reply
+    assert counters(sim)["answered"] == 0
+
+
+@pytest.mark.parametrize("kind, check", [
+    ("garbage", lambda text: "<html>" in text), ("empty", lambda text: text == ""),
+    ("error_in_200", lambda text: "error" in json.loads(text)),
+])
+def test_wrong_bodies_come_with_status_200(sim, kind, check):
+    set_faults(sim, {"kind": kind})
+    status, text = http_request(sim, "/v1/chat/completions", CHAT)
+    assert status == 200 and check(text)
+
+
+def test_rate_and_window_and_model_select_what_fails(sim):
+    set_faults(sim, {"kind": "status", "rate": 0.3, "model": "sim-small"}, {"kind": "status", "status": 500, "from_ms": 3600000})
+    small = [post(sim, "/v1/chat/completions", CHAT)[0] for _ in range(200)]
+    large = {post(sim, "/v1/chat/completions", dict(CHAT, model="sim-large"))[0] for _ in range(20)}
+    assert 30 <= small.count(503) <= 90 and small.count(200) == 200 - small.count(503)
+    assert large == {200}
+    assert counters(sim)["faults"]["status"] == small.count(503)
+
+
+def test_a_bad_fault_script_is_refused_and_the_old_one_stays(sim):
+    set_faults(sim, {"kind": "status", "status": 500})
+    for script, word in (({"faults": [{"kind": "fire"}]}, "kind"), ({"faults": [{"kind": "hang", "rate": 7}]}, "rate"),
+                         ({"faults": [{"kind": "hang", "until": 5}]}, "until"), ({}, "faults")):
+        status, answer = post(sim, "/control/faults", script)
+        assert status == 400 and word in answer["error"]
+    assert post(sim, "/v1/chat/completions", CHAT)[0] == 500
+
+
+def test_times_hold(cluster):
+    sim = cluster.start_modelsim("--first-token-ms", "100", "--tokens-per-s", "100", "--tokens", "10:10").ready["http"]
+    began = time.monotonic()
+    assert post(sim, "/v1/chat/completions", CHAT)[0] == 200
+    assert time.monotonic() - began >= 0.2  # 100 ms and ten tokens of 10 ms
+    post(sim, "/control/latency", {"first_token_ms": 0, "tokens_per_s": 0})
+    assert json.loads(http_request(sim, "/control/latency")[1])["first_token_ms"] == 0
+
+
+def test_a_repeated_idempotency_key_is_counted(sim):
+    for expected in (0, 1):
+        assert http_request(sim, "/v1/chat/completions", CHAT, headers={"Idempotency-Key": "job-1"})[0] == 200
+        assert counters(sim)["repeated_keys"] == expected
+    post(sim, "/control/reset", {})
+    assert counters(sim)["requests_total"] == 0
+
+
+def test_a_wrong_key_is_refused(cluster):
+    sim = cluster.start_modelsim("--api-key", "secret").ready["http"]
+    assert post(sim, "/v1/chat/completions", CHAT)[0] == 401
+    assert http_request(sim, "/v1/chat/completions", CHAT, headers={"Authorization": "Bearer secret"})[0] == 200
+    assert http_request(sim, "/v1/chat/completions", CHAT, headers={"x-api-key": "secret"})[0] == 200
