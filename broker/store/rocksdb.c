@@ -25,8 +25,11 @@ enum {
     FAMILIES = STORE_FAMILIES + 1, /* and the default one, the last */
     BLOOM_BITS = 10,               /* a key, for one false positive in a hundred */
     OPEN_FILES_MAX = 256,
-    INFO_LOG_BYTES = 1 << 20,
-    INFO_LOG_WARN = 2,
+    /*
+     * One above the highest level. RocksDB writes to its log again after a write to it failed, which an assertion
+     * forbids; Debian's library is built with assertions, so a full disk would end the process.
+     */
+    INFO_LOG_NOTHING = 6,
     ARENA_BLOCK_BYTES = 256 << 10,   /* the least that a used family takes of memory */
     KEPT_WRITE_BATCH_BYTES = 4 << 20, /* a larger write batch is freed after use */
     PATH_BYTES = 4096,
@@ -58,7 +61,7 @@ struct disk {
 /* The errno that RocksDB's words tell of. */
 static int errno_of_text(const char *text)
 {
-    static const int known[] = {ENOSPC, EDQUOT, EROFS, EACCES, EPERM, EFBIG, EMFILE, ENFILE, ENOMEM, ENOTDIR, ENOENT};
+    static const int known[] = {ENOSPC, EDQUOT, EROFS, EACCES, EPERM, EFBIG, EMFILE, ENFILE, ENOMEM, ENOTDIR, ENOENT, EIO};
     if (strstr(text, "LOCK") != NULL || strstr(text, "lock hold") != NULL) {
         return -EBUSY;
     }
@@ -96,7 +99,7 @@ static const char *remedy(int error)
 
 static int say(char *ret_why, const struct disk *disk, int error, const char *what)
 {
-    snprintf(ret_why, STORE_WHY_BYTES, "data directory %.80s: %.80s; %s", disk->data_dir, what, remedy(error));
+    snprintf(ret_why, STORE_WHY_BYTES, "data directory %.70s: %.70s; %s", disk->data_dir, what, remedy(error));
     return error;
 }
 
@@ -108,8 +111,8 @@ static int take_error(const struct disk *disk, char **error, char *ret_why)
     }
     char *text = TAKE(*error);
     int r = errno_of_text(text);
-    const char *words = r == -EIO || r == -EBADMSG || r == -EBUSY ? NULL : strerrordesc_np(-r);
-    say(ret_why, disk, r, words == NULL ? text : words);
+    const char *words = strerrordesc_np(-r); /* shorter than RocksDB's sentence with its long paths, if it says the same */
+    say(ret_why, disk, r, strstr(text, words) != NULL ? words : text);
     rocksdb_free(text);
     return r;
 }
@@ -193,9 +196,8 @@ static void set_options(struct disk *disk, const struct config_broker *config)
     rocksdb_options_set_bytes_per_sync(options, 1 << 20);
 
     rocksdb_options_set_max_open_files(options, OPEN_FILES_MAX);
-    rocksdb_options_set_info_log_level(options, INFO_LOG_WARN);
-    rocksdb_options_set_max_log_file_size(options, INFO_LOG_BYTES);
-    rocksdb_options_set_keep_log_file_num(options, 2);
+    rocksdb_options_set_info_log_level(options, INFO_LOG_NOTHING);
+    rocksdb_options_set_keep_log_file_num(options, 1);
     rocksdb_options_set_stats_dump_period_sec(options, 0);
 
     disk->cache = rocksdb_cache_create_lru(config->rocksdb_block_cache_bytes);
