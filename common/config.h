@@ -182,6 +182,13 @@ struct config_errors {
 void config_errors_finish(struct config_errors *errors);
 
 /*
+ * The file to read: `argument` (of --config), else $TIERMQ_CONFIG, else ./tiermq.yaml or /etc/tiermq/tiermq.yaml where
+ * there is one.
+ * Gives: *ret_path, to be freed; NULL: none, so the defaults hold. Errors: -ENOMEM.
+ */
+MUST_USE int config_locate(const char *argument, char **ret_path);
+
+/*
  * Reads and checks a file; path NULL: all defaults (with a provider and a model of the simulator at its usual port,
  * as deploy/tiermq.yaml has them).
  * Gives: *ret_config. On -EINVAL ret_errors has at least one item.

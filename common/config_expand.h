@@ -1,0 +1,10 @@
+/* config_expand: ${NAME} in scalars. Private to common/config*.c. */
+#pragma once
+#include "common/config_schema.h"
+
+/*
+ * Replaces ${NAME} by the environment's variable, ${NAME:-TEXT} by TEXT where that is unset or
+ * empty, and $${ by ${. Gives:  *ret_text, to be freed. Errors: -EINVAL, with the reason in
+ * `ret_why`; -ENOMEM.
+ */
+MUST_USE int config_expand(const char *text, char **ret_text, char ret_why[CONFIG_WHY_BYTES]);

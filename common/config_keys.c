@@ -1,0 +1,454 @@
+/*
+ * The keys. A key is called like its field without the unit that its value is written with:
+ * lease_ms is `lease: 15s`, near_threshold_permille is `near_threshold: 0.92`; sizes keep `_bytes`.
+ */
+#include "common/config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/config_schema.h"
+#include "common/log.h"
+
+#define FIELD(struct_, field_)                                                                     \
+    .offset = offsetof(struct struct_, field_), .bytes = sizeof(((struct struct_ *)0)->field_)
+#define LIST(struct_, field_)                                                                      \
+    FIELD(struct_, field_), .length_offset = offsetof(struct struct_, field_##_length)
+#define SCHEMA(struct_, keys_)                                                                     \
+    .keys = keys_, .length = ARRAY_LENGTH(keys_), .bytes = sizeof(struct struct_)
+
+static const char *const words_log_level[] = {
+    [LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info", [LOG_DEBUG] = "debug", NULL};
+static const char *const words_durability[] = {
+    [DURABILITY_NONE] = "none", [DURABILITY_FSYNC] = "fsync", NULL};
+static const char *const words_store[] = {
+    [STORE_ROCKSDB] = "rocksdb", [STORE_MEMORY] = "memory", NULL};
+static const char *const words_cache_mode[] = {
+    [CACHE_OFF] = "off", [CACHE_EXACT] = "exact", [CACHE_NEAR] = "near", NULL};
+static const char *const words_provider_type[] = {
+    [PROVIDER_OPENAI] = "openai", [PROVIDER_ANTHROPIC] = "anthropic", NULL};
+
+#define MILLISECOND_MAX    INT64_C(31536000000) /* a year: what is longer is a mistake */
+#define DURATIONS(min_)    .kind = KIND_DURATION, .min = (min_), .max = MILLISECOND_MAX
+#define COUNTS(min_, max_) .kind = KIND_INTEGER, .min = (min_), .max = (max_)
+#define SIZES(min_, max_)  .kind = KIND_SIZE, .min = (min_), .max = (max_)
+#define KIB                INT64_C(1024)
+#define MIB                (1024 * KIB)
+#define GIB                (1024 * MIB)
+#define TIB                (1024 * GIB)
+#define PRICES                                                                                     \
+    .kind = KIND_MONEY, .min = 0, .max = INT64_C(1000000000000000) /* a million dollars */
+
+/* -----------------------------------------------------------------------------------------------------
+ * sections */
+
+static const struct config_key log_keys[] = {
+    {"level", KIND_ENUM, .words = words_log_level, FIELD(config_log, level), .is_live = true,
+     .preset = "info", .text = "The least important messages that are written."},
+};
+static const struct config_schema log_schema = {SCHEMA(config_log, log_keys)};
+
+static bool broker_check(const void *object, struct config_complaint *ret_complaint)
+{
+    const struct config_broker *broker = object;
+    if (broker->heartbeat_ms * 2 > broker->lease_ms) {
+        ret_complaint->key = "heartbeat";
+        snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+                 "is more than half of broker.lease, so that one late heartbeat loses every lease; "
+                 "write at most "
+                 "%" PRId64 "ms",
+                 broker->lease_ms / 2);
+        return false;
+    }
+    const char *const listen[] = {broker->listen_clients, broker->listen_workers,
+                                  broker->listen_events};
+    static const char *const names[] = {"listen_clients", "listen_workers", "listen_events"};
+    for (size_t i = 1; i < ARRAY_LENGTH(listen); i++) {
+        for (size_t j = 0; j < i; j++) {
+            const size_t bytes = strlen(listen[i]);
+            const bool is_any_port = bytes > 2 && (strcmp(listen[i] + bytes - 2, ":0") == 0 ||
+                                                   strcmp(listen[i] + bytes - 2, ":*") == 0);
+            if (!is_any_port && strcmp(listen[i], listen[j]) == 0) {
+                ret_complaint->key = names[i];
+                snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+                         "is the same endpoint as broker.%s; give each its own port", names[j]);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static const struct config_key broker_keys[] = {
+    {"name", KIND_NAME, FIELD(config_broker, name), .preset = "broker",
+     .text = "What the broker calls itself to clients and workers; different for each broker of a "
+             "cluster."},
+    {"listen_clients", KIND_BIND, FIELD(config_broker, listen_clients),
+     .preset = "tcp://127.0.0.1:7700",
+     .text = "Where clients connect. `tcp://*:7700` listens on every interface, port `0` takes any "
+             "free one."},
+    {"listen_workers", KIND_BIND, FIELD(config_broker, listen_workers),
+     .preset = "tcp://127.0.0.1:7701", .text = "Where workers connect."},
+    {"listen_events", KIND_BIND, FIELD(config_broker, listen_events),
+     .preset = "tcp://127.0.0.1:7702",
+     .text = "Where workers and observers subscribe to announcements."},
+    {"admin", KIND_HTTP_ADDRESS, FIELD(config_broker, admin), .preset = "127.0.0.1:7710",
+     .text = "Health, metrics and the operator's HTTP interface: `host:port` or `unix:/path`. "
+             "Calls that change "
+             "something are answered on loopback and unix sockets only."},
+    {"data_dir", KIND_PATH, FIELD(config_broker, data_dir), .preset = "/var/lib/tiermq/broker",
+     .text = "The database. Belongs to one broker at a time."},
+    {"store", KIND_ENUM, .words = words_store, FIELD(config_broker, store), .preset = "rocksdb",
+     .text = "Where jobs are kept. `memory` keeps nothing over a restart, whatever a tier's "
+             "durability says."},
+    {"payload_bytes_max", SIZES(KIB, 256 * MIB), FIELD(config_broker, payload_bytes_max),
+     .preset = "8MiB", .text = "The largest request or answer; larger ones are refused."},
+    {"memory_payload_bytes_max", SIZES(MIB, TIB), FIELD(config_broker, memory_payload_bytes_max),
+     .preset = "64MiB",
+     .text = "Payloads of waiting durable jobs that are kept in memory as well; others are loaded "
+             "before dispatch."},
+    {"lease", DURATIONS(100), FIELD(config_broker, lease_ms), .preset = "15s",
+     .text = "A worker that is silent for so long loses its jobs to others."},
+    {"heartbeat", DURATIONS(10), FIELD(config_broker, heartbeat_ms), .preset = "3s",
+     .text = "How often workers and clients say that they live; at most half of `lease`."},
+    {"reclaim", DURATIONS(0), FIELD(config_broker, reclaim_ms), .preset = "2s",
+     .text = "After a restart, recovered jobs wait so long for the workers that had them."},
+    {"result_ttl", DURATIONS(1000), FIELD(config_broker, result_ttl_ms), .preset = "1h",
+     .text = "How long results wait to be collected."},
+    {"results_bytes_max", SIZES(MIB, 1024 * TIB), FIELD(config_broker, results_bytes_max),
+     .preset = "4GiB", .text = "Results kept on disk; with more, the oldest go early."},
+    {"results_memory_bytes_max", SIZES(MIB, TIB), FIELD(config_broker, results_memory_bytes_max),
+     .preset = "64MiB",
+     .text =
+         "Results of tiers without durability, kept in memory; with more, the oldest go early."},
+    {"dedup_window", DURATIONS(1000), FIELD(config_broker, dedup_window_ms), .preset = "1h",
+     .text = "How long the ids and idempotency keys of concluded jobs are remembered, so that a "
+             "resubmission is "
+             "recognised."},
+    {"dedup_ids_max", COUNTS(1000, INT64_C(1000000000)), FIELD(config_broker, dedup_ids_max),
+     .preset = "1000000",
+     .text = "How many of them; with more, the window gets shorter. Each takes about 100 bytes of "
+             "memory."},
+    {"dead_letters_max", COUNTS(0, INT64_C(1000000000)), FIELD(config_broker, dead_letters_max),
+     .preset = "100000", .text = "Dead letters kept; with more, the oldest go."},
+    {"drain_timeout", DURATIONS(0), FIELD(config_broker, drain_timeout_ms), .preset = "10s",
+     .text = "At shutdown, how long jobs that are being worked on may still conclude."},
+    {"clients_max", COUNTS(1, 1000000), FIELD(config_broker, clients_max), .preset = "10000",
+     .text = "Client connections; more are refused."},
+    {"workers_max", COUNTS(1, 1000000), FIELD(config_broker, workers_max), .preset = "4096",
+     .text = "Worker connections; more are refused."},
+    {"rocksdb_write_buffer_bytes", SIZES(MIB, GIB),
+     FIELD(config_broker, rocksdb_write_buffer_bytes), .preset = "16MiB",
+     .text = "RocksDB's memory for fresh writes. Larger was measured slower."},
+    {"rocksdb_block_cache_bytes", SIZES(MIB, TIB), FIELD(config_broker, rocksdb_block_cache_bytes),
+     .preset = "16MiB", .text = "RocksDB's memory for blocks read."},
+};
+static const struct config_schema broker_schema = {SCHEMA(config_broker, broker_keys),
+                                                   .check = broker_check};
+
+static bool worker_check(const void *object, struct config_complaint *ret_complaint)
+{
+    const struct config_worker *worker = object;
+    if (worker->brokers_length == worker->events_length) {
+        return true;
+    }
+    ret_complaint->key = "events";
+    snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+             "has %zu endpoints and worker.brokers has %zu; write one for each broker, in the same "
+             "order",
+             worker->events_length, worker->brokers_length);
+    return false;
+}
+
+static const struct config_key worker_keys[] = {
+    {"brokers", KIND_LIST, KIND_CONNECT, LIST(config_worker, brokers), .min = 1, .max = 256,
+     .preset = "tcp://127.0.0.1:7701",
+     .text = "The brokers' `listen_workers`; a worker serves all of them."},
+    {"events", KIND_LIST, KIND_CONNECT, LIST(config_worker, events), .min = 1, .max = 256,
+     .preset = "tcp://127.0.0.1:7702",
+     .text = "The brokers' `listen_events`, in the order of `brokers`."},
+    {"name", KIND_NAME, FIELD(config_worker, name), .otherwise = "host name and process id",
+     .text = "What the worker calls itself; different for each worker. Best left out."},
+    {"pools", KIND_LIST, KIND_NAME, NAMES_POOLS, LIST(config_worker, pools), .min = 1,
+     .max = CONFIG_POOLS_MAX, .preset = "default", .text = "The pools that the worker belongs to."},
+    {"slots", COUNTS(1, 65536), FIELD(config_worker, slots), .preset = "256",
+     .text = "Jobs that the worker takes at once. They wait for models, so many fit on one core."},
+    {"admin", KIND_HTTP_ADDRESS, FIELD(config_worker, admin), .preset = "127.0.0.1:7720",
+     .text =
+         "Health and metrics over HTTP: `host:port` or `unix:/path`; port `0` takes any free one."},
+    {"data_dir", KIND_PATH, FIELD(config_worker, data_dir), .preset = "/var/lib/tiermq/worker",
+     .text = "The cache's database. Belongs to one worker at a time."},
+    {"drain_timeout", DURATIONS(0), FIELD(config_worker, drain_timeout_ms), .preset = "30s",
+     .text = "At shutdown, how long jobs in work may still be answered; what remains goes back to "
+             "the queue."},
+    {"answers_ttl", DURATIONS(1000), FIELD(config_worker, answers_ttl_ms), .preset = "10m",
+     .text = "How long an answer is kept that no broker has confirmed."},
+    {"answers_bytes_max", SIZES(MIB, TIB), FIELD(config_worker, answers_bytes_max),
+     .preset = "64MiB",
+     .text = "Memory for such answers; with more, the oldest go and their jobs run again."},
+};
+static const struct config_schema worker_schema = {SCHEMA(config_worker, worker_keys),
+                                                   .check = worker_check};
+
+static const struct config_key cache_keys[] = {
+    {"mode", KIND_ENUM, .words = words_cache_mode, FIELD(config_cache, mode), .preset = "exact",
+     .text = "`exact` answers from the cache when the request is the same in canonical form, "
+             "`near` also when it is "
+             "similar enough, `off` never."},
+    {"near_threshold", KIND_FRACTION, .min = 1, .max = 1000,
+     FIELD(config_cache, near_threshold_permille), .preset = "0.92",
+     .text = "Mode `near`: the least cosine similarity of a hit."},
+    {"entries_max", COUNTS(1, INT64_C(1000000000)), FIELD(config_cache, entries_max),
+     .preset = "1000000", .text = "Entries kept; with more, those unused for longest go."},
+    {"bytes_max", SIZES(MIB, 1024 * TIB), FIELD(config_cache, bytes_max), .preset = "4GiB",
+     .text = "Entries kept on disk; with more, those unused for longest go."},
+    {"memory_bytes_max", SIZES(MIB, TIB), FIELD(config_cache, memory_bytes_max), .preset = "256MiB",
+     .text = "Mode `near`: memory for vectors."},
+    {"lookup_timeout", DURATIONS(1), FIELD(config_cache, lookup_timeout_ms), .preset = "50ms",
+     .text = "A lookup that takes longer is a miss."},
+    {"temperature_max", KIND_FRACTION, .min = 0, .max = 10000,
+     FIELD(config_cache, temperature_max_permille), .preset = "0.5",
+     .text = "Mode `near`: requests with a higher temperature get no near hits."},
+    {"rocksdb_write_buffer_bytes", SIZES(MIB, GIB), FIELD(config_cache, rocksdb_write_buffer_bytes),
+     .preset = "8MiB", .text = "RocksDB's memory for fresh writes."},
+    {"rocksdb_block_cache_bytes", SIZES(MIB, TIB), FIELD(config_cache, rocksdb_block_cache_bytes),
+     .preset = "8MiB", .text = "RocksDB's memory for blocks read."},
+};
+static const struct config_schema cache_schema = {SCHEMA(config_cache, cache_keys)};
+
+static const struct config_key client_keys[] = {
+    {"brokers", KIND_LIST, KIND_CONNECT, LIST(config_client, brokers), .min = 1, .max = 256,
+     .preset = "tcp://127.0.0.1:7700",
+     .text = "The brokers' `listen_clients`, for `tiermq` and the gateway."},
+    {"tenant", KIND_NAME, FIELD(config_client, tenant), .preset = "default",
+     .text = "Who pays for their jobs."},
+};
+static const struct config_schema client_schema = {SCHEMA(config_client, client_keys)};
+
+/* --------------------------------------------------------------------------------------------------------
+ * lists */
+
+static bool tier_check(const void *object, struct config_complaint *ret_complaint)
+{
+    const struct config_tier *tier = object;
+    if (tier->backoff_first_ms <= tier->backoff_max_ms) {
+        return true;
+    }
+    ret_complaint->key = "backoff_max";
+    snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+             "is shorter than backoff_first (%" PRId64 "ms); write at "
+             "least that",
+             tier->backoff_first_ms);
+    return false;
+}
+
+static const struct config_key tier_keys[] = {
+    {"name", KIND_NAME, FIELD(config_tier, name), .text = "What jobs ask for."},
+    {"weight", COUNTS(1, 1000), FIELD(config_tier, weight), .is_live = true, .preset = "30",
+     .text = "Share of dispatch against the other tiers that have work."},
+    {"share_min_percent", COUNTS(0, 100), FIELD(config_tier, share_min_percent), .is_live = true,
+     .preset = "0",
+     .text = "Share of dispatch that is guaranteed while the tier has work; over all tiers at most "
+             "100."},
+    {"slots_reserved_percent", COUNTS(0, 100), FIELD(config_tier, slots_reserved_percent),
+     .is_live = true, .preset = "0",
+     .text = "Share of each worker's slots kept free for this tier; over all tiers at most 100."},
+    {"durability", KIND_ENUM, .words = words_durability, FIELD(config_tier, durability),
+     .preset = "fsync",
+     .text = "`fsync`: a job is on disk before it is acknowledged; `none`: in memory alone."},
+    {"pool", KIND_NAME, .refers = NAMES_POOLS, FIELD(config_tier, pool), .preset = "default",
+     .text = "Workers that serve the tier, unless a job names others."},
+    {"deadline", DURATIONS(1), FIELD(config_tier, deadline_ms), .is_live = true, .preset = "10m",
+     .text = "For jobs that name none: a job that has no outcome by then is expired."},
+    {"attempts_max", COUNTS(1, 1000), FIELD(config_tier, attempts_max), .is_live = true,
+     .preset = "5", .text = "After so many failed attempts a job becomes a dead letter."},
+    {"backoff_first", DURATIONS(1), FIELD(config_tier, backoff_first_ms), .is_live = true,
+     .preset = "1s",
+     .text =
+         "Wait before the second attempt, on average half of it (full jitter); doubles with each."},
+    {"backoff_max", DURATIONS(1), FIELD(config_tier, backoff_max_ms), .is_live = true,
+     .preset = "60s", .text = "The longest such wait."},
+    {"jobs_max", COUNTS(1, INT64_C(1000000000)), FIELD(config_tier, jobs_max), .is_live = true,
+     .preset = "1000000",
+     .text = "Pending jobs; more are refused with a time to retry. Each takes up to 200 bytes of "
+             "memory."},
+    {"bytes_max", SIZES(MIB, 1024 * TIB), FIELD(config_tier, bytes_max), .is_live = true,
+     .preset = "16GiB",
+     .text = "Payload bytes of pending jobs; more are refused. In memory when durability is "
+             "`none`, else on disk."},
+    {"cache_ttl", DURATIONS(0), FIELD(config_tier, cache_ttl_ms), .is_live = true, .preset = "24h",
+     .text = "How long answers to its jobs may be served from the cache; `0s`: they are not kept."},
+};
+static const struct config_schema tier_schema = {
+    SCHEMA(config_tier, tier_keys), .check = tier_check,
+    .remark =
+        "A position among latency, cost, reliability and quality. A list given here replaces the "
+        "default set; a "
+        "tier with the name of a default one starts from its values, any other from those below."};
+
+static const struct config_key tenant_keys[] = {
+    {"name", KIND_NAME, FIELD(config_tenant, name), .text = "Who pays. Nothing crosses tenants."},
+    {"weight", COUNTS(1, 1000), FIELD(config_tenant, weight), .preset = "1",
+     .text = "Share of a queue against the other tenants that wait in it."},
+    {"jobs_max", COUNTS(1, INT64_C(1000000000)), FIELD(config_tenant, jobs_max),
+     .preset = "5000000",
+     .text = "Pending jobs over all tiers; more are refused with a time to retry."},
+    {"bytes_max", SIZES(KIB, 1024 * TIB), FIELD(config_tenant, bytes_max), .preset = "32GiB",
+     .text = "Payload bytes of pending jobs over all tiers."},
+};
+static const struct config_schema tenant_schema = {SCHEMA(config_tenant, tenant_keys)};
+
+static const struct config_key provider_keys[] = {
+    {"name", KIND_NAME, FIELD(config_provider, name), .text = "What models refer to."},
+    {"type", KIND_ENUM, .words = words_provider_type, FIELD(config_provider, type),
+     .preset = "openai",
+     .text =
+         "The protocol. `openai` speaks to every compatible server (Ollama, llama.cpp, vLLM …)."},
+    {"base_url", KIND_URL, FIELD(config_provider, base_url),
+     .text = "Up to and with the version, such as `https://api.openai.com/v1`."},
+    {"api_key", KIND_TEXT, .is_secret = true, FIELD(config_provider, api_key), .preset = "",
+     .text = "Best from the environment: `${OPENAI_API_KEY}`. Empty: none is sent. `${NAME:-}` "
+             "when only some of the "
+             "programs that read the file have it."},
+    {"connect_timeout", DURATIONS(1), FIELD(config_provider, connect_timeout_ms), .preset = "5s",
+     .text = "A connection that takes longer is a failure."},
+    {"timeout", DURATIONS(1), FIELD(config_provider, timeout_ms), .preset = "120s",
+     .text = "A call that takes longer is a failure; a job's deadline can end it earlier."},
+    {"connections_max", COUNTS(1, 65536), FIELD(config_provider, connections_max), .preset = "256",
+     .text = "Connections of one worker that are open at once."},
+};
+static const struct config_schema provider_schema = {
+    SCHEMA(config_provider, provider_keys),
+    .remark = "Endpoints with credentials. Without `providers` and `models` the simulator at its "
+              "usual port is used."};
+
+static const struct config_key model_keys[] = {
+    {"name", KIND_NAME, FIELD(config_model, name),
+     .text = "What jobs ask for; it is a route as well."},
+    {"provider", KIND_NAME, .refers = NAMES_PROVIDERS, FIELD(config_model, provider),
+     .text = "Who serves it."},
+    {"provider_model", KIND_TEXT, FIELD(config_model, provider_model), .otherwise = "`name`",
+     .text = "What the provider calls it."},
+    {"input_usd_per_mtok", PRICES, FIELD(config_model, input_nanousd_per_mtok), .preset = "0",
+     .text = "Price of a million input tokens in US dollars."},
+    {"cached_input_usd_per_mtok", PRICES, FIELD(config_model, cached_input_nanousd_per_mtok),
+     .otherwise = "`input_usd_per_mtok`",
+     .text = "Price of those that the provider had in its prompt cache."},
+    {"output_usd_per_mtok", PRICES, FIELD(config_model, output_nanousd_per_mtok), .preset = "0",
+     .text = "Price of a million output tokens in US dollars."},
+    {"quality", COUNTS(0, 100), FIELD(config_model, quality), .preset = "50",
+     .text = "The operator's grade, against which quality floors are held."},
+    {"max_tokens_default", COUNTS(1, 100000000), FIELD(config_model, max_tokens_default),
+     .preset = "1024", .text = "Output tokens to reckon with when a request names no bound."},
+};
+static const struct config_schema model_schema = {SCHEMA(config_model, model_keys)};
+
+static const struct config_key route_keys[] = {
+    {"name", KIND_NAME, .refers = NAMES_NOT_MODELS, FIELD(config_route, name),
+     .text = "The alias that jobs ask for; not a model's name."},
+    {"models", KIND_LIST, KIND_NAME, NAMES_MODELS, LIST(config_route, models), .min = 1, .max = 64,
+     .text = "The models that may serve it, preferred first."},
+    {"tiers", KIND_TIER_LISTS, .item_kind = KIND_NAME, .refers = NAMES_MODELS,
+     LIST(config_route, tiers), .otherwise = "`models` for all",
+     .text = "Other lists by tier: `{realtime: [small], background: [small, large]}`."},
+};
+static const struct config_schema route_schema = {
+    SCHEMA(config_route, route_keys), .remark =
+                                          "Aliases. The route `auto` always exists; where it is "
+                                          "not given it has all models in their order (with "
+                                          "the default models: an order for each tier)."};
+
+/* ---------------------------------------------------------------------------------------------------------
+ * root */
+
+static bool root_check(const void *object, struct config_complaint *ret_complaint)
+{
+    const struct config *config = object;
+    uint64_t share_percent = 0;
+    uint64_t reserved_percent = 0;
+    for (size_t i = 0; i < config->tiers_length; i++) {
+        share_percent += config->tiers[i].share_min_percent;
+        reserved_percent += config->tiers[i].slots_reserved_percent;
+    }
+    if (share_percent <= 100 && reserved_percent <= 100) {
+        return true;
+    }
+    ret_complaint->key = "tiers";
+    snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+             "have a %s of %" PRIu64 " percent together; lower some to at most 100 in all",
+             share_percent > 100 ? "share_min_percent" : "slots_reserved_percent",
+             share_percent > 100 ? share_percent : reserved_percent);
+    return false;
+}
+
+static const struct config_key root_keys[] = {
+    {"log", KIND_SECTION, .schema = &log_schema, FIELD(config, log),
+     .text = "The log of every daemon."},
+    {"broker", KIND_SECTION, .schema = &broker_schema, FIELD(config, broker),
+     .text = "`tiermq-broker`."},
+    {"tiers", KIND_ITEMS, .schema = &tier_schema, .starts_from_default = true, LIST(config, tiers),
+     .min = 1, .max = CONFIG_TIERS_MAX, .otherwise = "`realtime`, `standard`, `background`",
+     .text = "Tiers."},
+    {"pools", KIND_LIST, KIND_NAME, LIST(config, pools), .min = 1, .max = CONFIG_POOLS_MAX,
+     .preset = "default", .text = "Sets of workers with the same labels, such as regions."},
+    {"tenants", KIND_ITEMS, .schema = &tenant_schema, LIST(config, tenants), .is_live = true,
+     .min = 1, .max = 10000, .otherwise = "`default`", .text = "Tenants."},
+    {"providers", KIND_ITEMS, .schema = &provider_schema, LIST(config, providers), .is_live = true,
+     .min = 1, .max = 256, .otherwise = "the simulator", .text = "Providers."},
+    {"models", KIND_ITEMS, .schema = &model_schema, LIST(config, models), .is_live = true, .min = 1,
+     .max = 1024, .otherwise = "the simulator's", .text = "Models."},
+    {"routes", KIND_ITEMS, .schema = &route_schema, LIST(config, routes), .is_live = true, .min = 0,
+     .max = 1024, .otherwise = "`auto`", .text = "Routes."},
+    {"worker", KIND_SECTION, .schema = &worker_schema, FIELD(config, worker),
+     .text = "`tiermq-worker`."},
+    {"cache", KIND_SECTION, .schema = &cache_schema, FIELD(config, cache),
+     .text = "The workers' cache."},
+    {"client", KIND_SECTION, .schema = &client_schema, FIELD(config, client),
+     .text = "`tiermq` and other programs that use the client library through this file."},
+};
+const struct config_schema config_schema = {SCHEMA(config, root_keys), .check = root_check};
+
+const char config_default_lists[] = "tiers:\n"
+                                    "  - name: realtime\n"
+                                    "    weight: 60\n"
+                                    "    share_min_percent: 0\n"
+                                    "    slots_reserved_percent: 25\n"
+                                    "    durability: none\n"
+                                    "    deadline: 30s\n"
+                                    "    attempts_max: 3\n"
+                                    "    backoff_first: 100ms\n"
+                                    "    backoff_max: 2s\n"
+                                    "    jobs_max: 20000\n"
+                                    "    bytes_max: 256MiB\n"
+                                    "  - name: standard\n"
+                                    "    weight: 30\n"
+                                    "    share_min_percent: 10\n"
+                                    "  - name: background\n"
+                                    "    weight: 10\n"
+                                    "    share_min_percent: 5\n"
+                                    "    deadline: 24h\n"
+                                    "    attempts_max: 10\n"
+                                    "    backoff_first: 10s\n"
+                                    "    backoff_max: 10m\n"
+                                    "    jobs_max: 10000000\n"
+                                    "    bytes_max: 64GiB\n"
+                                    "tenants:\n"
+                                    "  - name: default\n"
+                                    "providers:\n"
+                                    "  - name: sim\n"
+                                    "    base_url: http://127.0.0.1:7790/v1\n"
+                                    "models:\n"
+                                    "  - {name: sim-small, provider: sim, input_usd_per_mtok: "
+                                    "0.15, output_usd_per_mtok: 0.60, quality: 40}\n"
+                                    "  - {name: sim-medium, provider: sim, input_usd_per_mtok: "
+                                    "2.50, output_usd_per_mtok: 10, quality: 70}\n"
+                                    "  - {name: sim-large, provider: sim, input_usd_per_mtok: 10, "
+                                    "output_usd_per_mtok: 30, quality: 90}\n"
+                                    "routes:\n"
+                                    "  - name: auto\n"
+                                    "    models: [sim-small, sim-medium, sim-large]\n"
+                                    "    tiers:\n"
+                                    "      realtime: [sim-small]\n"
+                                    "      standard: [sim-medium, sim-large]\n"
+                                    "      background: [sim-small]\n";

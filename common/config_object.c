@@ -1,0 +1,109 @@
+/* The life of the structs behind the schemas: presets in, everything out. */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/config.h"
+#include "common/config_schema.h"
+
+int config_texts_append(char ***texts, size_t *length, const char *text)
+{
+    char **grown = reallocarray(*texts, *length + 1, sizeof(**texts));
+    if (grown == NULL) {
+        return -ENOMEM;
+    }
+    *texts = grown;
+    char *copy = strdup(text);
+    if (copy == NULL) {
+        return -ENOMEM;
+    }
+    grown[(*length)++] = copy;
+    return 0;
+}
+
+void config_texts_free(char ***texts, size_t *length)
+{
+    for (size_t i = 0; i < *length; i++) {
+        free((*texts)[i]);
+    }
+    free(*texts);
+    *texts = NULL;
+    *length = 0;
+}
+
+/* The schemas are a tree of three levels, so the recursion below ends. */
+/* NOLINTNEXTLINE(misc-no-recursion) */
+static int preset(const struct config_key *key, void *object)
+{
+    if (key->kind == KIND_SECTION) {
+        return config_object_init(key->schema, config_field(object, key));
+    }
+    if (key->preset == NULL) {
+        if (key->kind == KIND_MONEY) {
+            *(uint64_t *)config_field(object, key) = CONFIG_PRICE_UNKNOWN;
+        }
+        return 0;
+    }
+    if (key->kind == KIND_LIST) {
+        return config_texts_append(config_field(object, key), config_list_length(object, key),
+                                   key->preset);
+    }
+    char why[CONFIG_WHY_BYTES];
+    const int r = config_value_set(key, key->preset, object, why);
+    assert(r != -EINVAL); /* the table itself would be wrong */
+    return r;
+}
+
+/* NOLINTNEXTLINE(misc-no-recursion) */
+int config_object_init(const struct config_schema *schema, void *object)
+{
+    memset(object, 0, schema->bytes);
+    for (size_t i = 0; i < schema->length; i++) {
+        int r = preset(&schema->keys[i], object);
+        if (r < 0) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+/* NOLINTNEXTLINE(misc-no-recursion) */
+static void items_finish(const struct config_key *key, void *object)
+{
+    char **items = config_field(object, key);
+    for (size_t i = 0; i < *config_list_length(object, key); i++) {
+        config_object_finish(key->schema, *items + i * key->schema->bytes);
+    }
+    free(*items);
+}
+
+static void tier_lists_finish(const struct config_key *key, void *object)
+{
+    struct config_route_tier **lists = config_field(object, key);
+    for (size_t i = 0; i < *config_list_length(object, key); i++) {
+        free((*lists)[i].tier);
+        config_texts_free(&(*lists)[i].models, &(*lists)[i].models_length);
+    }
+    free(*lists);
+}
+
+/* NOLINTNEXTLINE(misc-no-recursion) */
+void config_object_finish(const struct config_schema *schema, void *object)
+{
+    for (size_t i = 0; i < schema->length; i++) {
+        const struct config_key *key = &schema->keys[i];
+        if (key->kind == KIND_SECTION) {
+            config_object_finish(key->schema, config_field(object, key));
+        } else if (key->kind == KIND_ITEMS) {
+            items_finish(key, object);
+        } else if (key->kind == KIND_TIER_LISTS) {
+            tier_lists_finish(key, object);
+        } else if (key->kind == KIND_LIST) {
+            config_texts_free(config_field(object, key), config_list_length(object, key));
+        } else if (config_kind_is_text(key->kind)) {
+            free(*(char **)config_field(object, key));
+        }
+    }
+    memset(object, 0, schema->bytes);
+}
