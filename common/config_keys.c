@@ -40,8 +40,7 @@ static const char *const words_provider_type[] = {
 #define PRICES                                                                                     \
     .kind = KIND_MONEY, .min = 0, .max = INT64_C(1000000000000000) /* a million dollars */
 
-/* -----------------------------------------------------------------------------------------------------
- * sections */
+/* ---------------------------------------------------------------------------------- sections */
 
 static const struct config_key log_keys[] = {
     {"level", KIND_ENUM, .words = words_log_level, FIELD(config_log, level), .is_live = true,
@@ -226,8 +225,7 @@ static const struct config_key client_keys[] = {
 };
 static const struct config_schema client_schema = {SCHEMA(config_client, client_keys)};
 
-/* --------------------------------------------------------------------------------------------------------
- * lists */
+/* ------------------------------------------------------------------------------------- lists */
 
 static bool tier_check(const void *object, struct config_complaint *ret_complaint)
 {
@@ -359,8 +357,7 @@ static const struct config_schema route_schema = {
                                           "not given it has all models in their order (with "
                                           "the default models: an order for each tier)."};
 
-/* ---------------------------------------------------------------------------------------------------------
- * root */
+/* -------------------------------------------------------------------------------------- root */
 
 static bool root_check(const void *object, struct config_complaint *ret_complaint)
 {

@@ -130,3 +130,8 @@ void config_object_finish(const struct config_schema *schema, void *object);
 void config_texts_free(char ***texts, size_t *length);
 /* Errors: -ENOMEM. */
 MUST_USE int config_texts_append(char ***texts, size_t *length, const char *text);
+
+/* NULL: there is none of that name. */
+const struct config_key *config_key_find(const struct config_schema *schema, const char *name);
+/* The key that was probably meant; NULL when none is close. */
+const struct config_key *config_key_nearest(const struct config_schema *schema, const char *name);

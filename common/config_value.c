@@ -40,8 +40,7 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-/* ------------------------------------------------------------------------------------------------------
- * numbers */
+/* ----------------------------------------------------------------------------------- numbers */
 
 /*
  * Decimal digits, and after a point up to `decimals` more; the number is that times 10^decimals.
@@ -279,8 +278,7 @@ void config_number_format(const struct config_key *key, int64_t number,
     }
 }
 
-/* --------------------------------------------------------------------------------------------------------
- * texts */
+/* ------------------------------------------------------------------------------------- texts */
 
 static int name_check(const char *text, char *ret_why)
 {

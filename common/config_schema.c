@@ -1,4 +1,4 @@
-/* The life of the structs behind the schemas: presets in, everything out. */
+/* The structs behind the schemas: presets in, everything out; and finding a key. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -106,4 +106,58 @@ void config_object_finish(const struct config_schema *schema, void *object)
         }
     }
     memset(object, 0, schema->bytes);
+}
+
+const struct config_key *config_key_find(const struct config_schema *schema, const char *name)
+{
+    for (size_t i = 0; i < schema->length; i++) {
+        if (strcmp(schema->keys[i].name, name) == 0) {
+            return &schema->keys[i];
+        }
+    }
+    return NULL;
+}
+
+static size_t min3(size_t a, size_t b, size_t c)
+{
+    const size_t least = a < b ? a : b;
+    return least < c ? least : c;
+}
+
+/* Levenshtein's distance; texts longer than a key can be are far from everything. */
+static size_t distance(const char *a, const char *b)
+{
+    enum { BYTES_MAX = 40 };
+    const size_t b_bytes = strlen(b);
+    if (strlen(a) > BYTES_MAX || b_bytes > BYTES_MAX) {
+        return BYTES_MAX;
+    }
+    size_t row[BYTES_MAX + 1];
+    for (size_t j = 0; j <= b_bytes; j++) {
+        row[j] = j;
+    }
+    for (size_t i = 0; a[i] != '\0'; i++) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < b_bytes; j++) {
+            const size_t above = row[j + 1];
+            row[j + 1] = min3(above + 1, row[j] + 1, diagonal + (a[i] != b[j]));
+            diagonal = above;
+        }
+    }
+    return row[b_bytes];
+}
+
+const struct config_key *config_key_nearest(const struct config_schema *schema, const char *name)
+{
+    const struct config_key *nearest = NULL;
+    size_t least = strlen(name) / 3 + 2; /* what differs in more is another word */
+    for (size_t i = 0; i < schema->length; i++) {
+        const size_t d = distance(name, schema->keys[i].name);
+        if (d < least) {
+            least = d;
+            nearest = &schema->keys[i];
+        }
+    }
+    return nearest;
 }
