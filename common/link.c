@@ -125,8 +125,24 @@ static int endpoint_error(int error)
     return error == ENODEV || error == EPROTONOSUPPORT || error == ENOCOMPATPROTO ? -EINVAL : -error;
 }
 
+/* ZeroMQ takes the lower 16 bits of a port and says nothing. */
+static bool has_senseless_port(const char *endpoint)
+{
+    const char *colon = strrchr(endpoint, ':');
+    if (strncmp(endpoint, "tcp://", strlen("tcp://")) != 0 || colon == NULL) {
+        return false;
+    }
+    errno = 0;
+    char *end;
+    const unsigned long port = strtoul(colon + 1, &end, 10);
+    return *end == '\0' && (errno != 0 || port > UINT16_MAX);
+}
+
 static int attach(struct link *link, const struct link_options *options)
 {
+    if (has_senseless_port(options->endpoint)) {
+        return -EINVAL;
+    }
     const int r = options->bind ? zmq_bind(link->socket, options->endpoint)
                                 : zmq_connect(link->socket, options->endpoint);
     if (r < 0) {
