@@ -68,7 +68,6 @@ void fixture_init(struct store_fixture *fixture, enum config_store kind)
     }
     fixture->config = (struct config_broker){
         .store = kind,
-        .data_dir = fixture->directory,
         .rocksdb_write_buffer_bytes = 1 << 20,
         .rocksdb_block_cache_bytes = 1 << 20,
     };
@@ -90,6 +89,9 @@ void fixture_finish(struct store_fixture *fixture)
 
 int fixture_open(struct store_fixture *fixture)
 {
+    if (fixture->config.data_dir == NULL) {
+        fixture->config.data_dir = fixture->directory;
+    }
     struct store_callbacks callbacks = {on_durable, on_down, on_up, on_loaded, fixture};
     return store_open(&fixture->config, fixture->loop, &callbacks, &fixture->store, fixture->why);
 }

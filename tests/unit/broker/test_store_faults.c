@@ -1,6 +1,6 @@
 /*
  * The store on a real disk that fails, and a process that dies in the middle: what was reported durable is there
- * afterwards, in order and once. Plain programs: they fork, and failing calls are linked in (tests/faults/).
+ * afterwards, in order and once. A plain program: it starts itself to be killed; failing calls are linked in (tests/faults/).
  */
 #include <errno.h>
 #include <signal.h>
@@ -122,27 +122,48 @@ static void stop_while_down_keeps_what_was_durable(void)
     fixture_finish(&f);
 }
 
-/* Commits numbers and tells each durable one through the pipe, until it is killed. */
-static void commit_until_killed(struct store_fixture *f, int pipe_fd)
+/* The other process: commits numbers in the directory and tells each durable one on standard output, until it is killed. */
+static int commit_until_killed(const char *directory)
 {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    CHECK(loop_create(&f->loop) == 0); /* an epoll of its own: the parent's is shared by fork */
-    open_store(f);
-    unsigned n = count_numbers(f);
+    struct store_fixture f;
+    fixture_init(&f, STORE_ROCKSDB);
+    rmdir(f.directory);
+    snprintf(f.directory, sizeof(f.directory), "%s", directory);
+    open_store(&f);
+    unsigned n = count_numbers(&f);
     unsigned first = n;
     uint64_t told = 0;
     for (;;) {
-        while (n - first < f->durable + 500) {
-            put_number(f, ++n);
+        while (n - first < f.durable + 500) {
+            put_number(&f, ++n);
         }
-        CHECK(loop_turn(f->loop, 1000) == 0);
-        store_poll(f->store);
-        if (f->durable > told) {
-            told = f->durable;
+        CHECK(loop_turn(f.loop, 1000) == 0);
+        if (f.durable > told) {
+            told = f.durable;
             unsigned number = first + (unsigned)told;
-            CHECK(write(pipe_fd, &number, sizeof(number)) == sizeof(number));
+            CHECK(write(STDOUT_FILENO, &number, sizeof(number)) == sizeof(number));
         }
     }
+}
+
+/* A new program instead of a mere fork, for TSan's sake. Its standard output is *ret_pipe. */
+static pid_t start_committing(const struct store_fixture *f, int *ret_pipe)
+{
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        CHECK(dup2(ends[1], STDOUT_FILENO) == STDOUT_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        execl("/proc/self/exe", "test_store_faults", f->directory, (char *)NULL);
+        _exit(127);
+    }
+    close(ends[1]);
+    *ret_pipe = ends[0];
+    return child;
 }
 
 static unsigned last_told(int pipe_fd, unsigned enough)
@@ -161,21 +182,14 @@ static void killed_process_keeps_what_was_reported(void)
     set_fault(&f, 0);
     unsigned kept = 0;
     for (unsigned round = 0; round < 5; round++) {
-        int ends[2];
-        CHECK(pipe(ends) == 0);
-        pid_t child = fork();
-        CHECK(child >= 0);
-        if (child == 0) {
-            close(ends[0]);
-            commit_until_killed(&f, ends[1]);
-        }
-        close(ends[1]);
-        unsigned told = last_told(ends[0], kept + 2000 + round * 777);
+        int pipe_fd = -1;
+        pid_t child = start_committing(&f, &pipe_fd);
+        unsigned told = last_told(pipe_fd, kept + 2000 + round * 777);
         CHECK(kill(child, SIGKILL) == 0);
-        unsigned later = last_told(ends[0], UINT32_MAX); /* what it had told before the blow */
+        unsigned later = last_told(pipe_fd, UINT32_MAX); /* what it had told before the blow */
         told = later > told ? later : told;
         CHECK(waitpid(child, NULL, 0) == child);
-        close(ends[0]);
+        close(pipe_fd);
         CHECK(told > kept);
 
         open_store(&f);
@@ -187,8 +201,11 @@ static void killed_process_keeps_what_was_reported(void)
     fixture_finish(&f);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 2) {
+        return commit_until_killed(argv[1]);
+    }
     killed_process_keeps_what_was_reported();
     failing_disk_loses_nothing(ENOSPC, "No space left");
     failing_disk_loses_nothing(EIO, "Input/output error");
