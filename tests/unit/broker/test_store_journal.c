@@ -18,7 +18,7 @@
 #include "common/loop.h"
 #include "tests/unit/broker/check.h"
 
-enum { KEYS = 32, HISTORY_MAX = 4096, WAIT_MS = 30000 };
+enum { KEYS = 32, HISTORY_MAX = 4096, WAIT_MS = 30000, SLOW_MS = 300 };
 
 /* ---------------------------------------------------------------------------------------------------- the disk */
 
@@ -32,9 +32,10 @@ struct disk {
     unsigned n_reopens;
     bool is_failed;  /* a write failed: all others fail until it is reopened */
     bool is_closed;  /* a reopening failed */
-    bool is_held;    /* writes wait */
+    uint64_t held_from; /* writes that begin with this batch or a later one wait */
     unsigned n_waiting;
     bool is_loading;
+    bool is_slow;    /* a load lasts longer than the first wait before a reopening */
 };
 
 static void apply(struct disk *disk, const struct store_batch *batch)
@@ -51,7 +52,7 @@ int disk_write(struct disk *disk, const struct batch_list *batches, char *ret_wh
     CHECK(!disk->is_closed);
     disk->n_waiting++;
     pthread_cond_broadcast(&disk->released);
-    while (disk->is_held) {
+    while (batches->first->number >= disk->held_from) {
         pthread_cond_wait(&disk->released, &disk->lock);
     }
     disk->n_waiting--;
@@ -90,6 +91,10 @@ void disk_load(struct disk *disk, struct disk_load *loads)
     pthread_mutex_lock(&disk->lock);
     CHECK(!disk->is_closed);
     disk->is_loading = true;
+    for (int64_t end_ms = clock_monotonic_ms() + SLOW_MS; disk->is_slow && clock_monotonic_ms() < end_ms;) {
+        struct timespec at = {.tv_sec = end_ms / 1000, .tv_nsec = end_ms % 1000 * 1000000};
+        pthread_cond_clockwait(&disk->released, &disk->lock, CLOCK_MONOTONIC, &at);
+    }
     pthread_mutex_unlock(&disk->lock);
     for (; loads != NULL; loads = loads->next) {
         pthread_mutex_lock(&disk->lock);
@@ -118,10 +123,10 @@ void disk_close(struct disk **disk)
     *disk = NULL; /* the test owns it */
 }
 
-static void disk_hold(struct disk *disk, bool is_held)
+static void disk_hold(struct disk *disk, uint64_t from)
 {
     pthread_mutex_lock(&disk->lock);
-    disk->is_held = is_held;
+    disk->held_from = from;
     pthread_cond_broadcast(&disk->released);
     pthread_mutex_unlock(&disk->lock);
 }
@@ -199,7 +204,7 @@ static void poll_store(void *context)
 
 static void bench_init(struct bench *bench)
 {
-    *bench = (struct bench){.disk = {.lock = PTHREAD_MUTEX_INITIALIZER, .released = PTHREAD_COND_INITIALIZER}};
+    *bench = (struct bench){.disk = {.lock = PTHREAD_MUTEX_INITIALIZER, .released = PTHREAD_COND_INITIALIZER, .held_from = UINT64_MAX}};
     struct store_callbacks callbacks = {on_durable, on_down, on_up, on_loaded, bench};
     struct disk *disk = &bench->disk;
     CHECK(loop_create(&bench->loop) == 0);
@@ -261,13 +266,13 @@ static void batches_that_gather_are_one_write(void)
 {
     struct bench bench;
     bench_init(&bench);
-    disk_hold(&bench.disk, true);
+    disk_hold(&bench.disk, 0);
     put(&bench, 0, true);
     disk_wait_for_write(&bench.disk);
     for (uint8_t i = 0; i < 100; i++) {
         put(&bench, i % KEYS, true);
     }
-    disk_hold(&bench.disk, false);
+    disk_hold(&bench.disk, UINT64_MAX);
     TURN_UNTIL(&bench, bench.durable == 101);
     struct store_stats stats;
     bench.store->engine->read_stats(bench.store, &stats);
@@ -296,6 +301,39 @@ static void failed_write_is_repeated_in_order(void)
     CHECK(bench.durable == bench.handed);
     CHECK(bench.disk.n_reopens == 4); /* after the first failure; two of them fail; after the second failure */
     check_disk(&bench);
+    bench_finish(&bench);
+}
+
+static void store_is_up_only_when_all_is_durable(void)
+{
+    struct bench bench;
+    bench_init(&bench);
+    disk_fail(&bench.disk, 1, 0);
+    put(&bench, 1, true);
+    TURN_UNTIL(&bench, bench.n_down == 1);
+    disk_hold(&bench.disk, 2);
+    put(&bench, 2, true);
+    TURN_UNTIL(&bench, bench.durable == 1);
+    CHECK(bench.n_up == 0);
+    disk_hold(&bench.disk, UINT64_MAX);
+    TURN_UNTIL(&bench, bench.n_up == 1);
+    CHECK(bench.durable == 2);
+    bench_finish(&bench);
+}
+
+/* disk_reopen() of the test asserts it. */
+static void disk_is_not_reopened_under_a_load(void)
+{
+    struct bench bench;
+    bench_init(&bench);
+    bench.disk.is_slow = true;
+    put(&bench, 1, true);
+    TURN_UNTIL(&bench, bench.durable == 1);
+    load(&bench, 1);
+    disk_fail(&bench.disk, 1, 0);
+    put(&bench, 2, true);
+    TURN_UNTIL(&bench, bench.n_up == 1 && bench.n_loaded == 1);
+    CHECK(bench.disk.n_reopens == 1);
     bench_finish(&bench);
 }
 
@@ -354,6 +392,8 @@ int main(void)
 {
     batches_that_gather_are_one_write();
     failed_write_is_repeated_in_order();
+    store_is_up_only_when_all_is_durable();
+    disk_is_not_reopened_under_a_load();
     random_failures_lose_nothing();
     closing_writes_what_is_pending();
     closing_while_down_does_not_wait_for_the_disk();
