@@ -1,0 +1,94 @@
+/* OpenAI's own form, which every compatible server speaks. Source: platform.openai.com/docs/api-reference. */
+#include "worker/provider/protocol.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/provider/body.h"
+
+void protocol_stream_finish(struct protocol_stream *stream)
+{
+    json_decref(stream->head);
+    json_decref(stream->usage);
+    *stream = (struct protocol_stream){0};
+}
+
+static const char *openai_path(enum operation operation)
+{
+    static const char *const paths[] = {
+        [OPERATION_CHAT] = "/chat/completions",
+        [OPERATION_COMPLETIONS] = "/completions",
+        [OPERATION_EMBEDDINGS] = "/embeddings",
+    };
+    return paths[operation];
+}
+
+static int openai_write_body(const struct provider_request *request, struct bytes *out, struct outcome *ret_outcome)
+{
+    json_t *name = json_string(request->model);
+    char *model = name == NULL ? NULL : json_dumps(name, JSON_ENCODE_ANY);
+    json_decref(name);
+    if (model == NULL) {
+        return -ENOMEM;
+    }
+    const struct body_member members[] = {
+        {"model", model},
+        {"stream", request->stream ? "true" : NULL},
+        /* Without it a streamed answer ends without its token counts. */
+        {"stream_options", request->stream ? "{\"include_usage\":true}" : NULL},
+    };
+    int r = body_rewrite(request->body, request->body_bytes, members, ARRAY_LENGTH(members), out);
+    free(model);
+    if (r == -EINVAL) {
+        outcome_set(ret_outcome, WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID, "invalid_body",
+                    "the request's body is not a JSON object");
+    }
+    return r;
+}
+
+static struct curl_slist *openai_add_headers(struct curl_slist *headers, const char *api_key)
+{
+    char *line;
+    if (api_key[0] == '\0') {
+        return headers;
+    }
+    if (asprintf(&line, "Authorization: Bearer %s", api_key) < 0) {
+        return NULL;
+    }
+    struct curl_slist *longer = curl_slist_append(headers, line);
+    free(line);
+    return longer;
+}
+
+static int openai_read_event(struct protocol_stream *stream, const char *name, const char *data, size_t bytes,
+                             json_t **ret_chunk, struct outcome *ret_outcome)
+{
+    (void)name;
+    *ret_chunk = NULL;
+    if (strcmp(data, "[DONE]") == 0) {
+        stream->is_ended = true;
+        return 0;
+    }
+    json_t *chunk = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, NULL);
+    if (!json_is_object(chunk)) {
+        json_decref(chunk);
+        return -EBADMSG;
+    }
+    const json_t *error = json_object_get(chunk, "error");
+    if (error != NULL && !json_is_null(error)) {
+        outcome_from_error(error, ret_outcome);
+        json_decref(chunk);
+        return -ECONNABORTED;
+    }
+    *ret_chunk = chunk;
+    return 0;
+}
+
+const struct protocol protocol_openai = {
+    .path = openai_path,
+    .write_body = openai_write_body,
+    .add_headers = openai_add_headers,
+    .read_event = openai_read_event,
+};

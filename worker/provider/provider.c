@@ -1,0 +1,426 @@
+/*
+ * One call: the request as the protocol writes it → http → (a stream: sse → read_event → chunk forwarded and assembled) or (a
+ * body gathered) → judged → on_done. What a stream finds wrong is kept in `failure`, since libcurl only learns that the
+ * transfer shall stop.
+ */
+#include "worker/provider/provider.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/list.h"
+#include "common/loop.h"
+#include "worker/provider/assembly.h"
+#include "worker/provider/http.h"
+#include "worker/provider/protocol.h"
+#include "worker/provider/sse.h"
+
+#define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
+#define REJECTED    WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED
+
+struct provider {
+    struct loop *loop;
+    const struct protocol *protocol;
+    char *name;
+    char *base_url;
+    char *api_key;
+    int64_t timeout_ms;
+    size_t answer_bytes_max;
+    struct http *http;
+    struct list calls;
+};
+
+enum call_shape { SHAPE_UNKNOWN, SHAPE_WHOLE, SHAPE_STREAM };
+
+struct provider_call {
+    struct list_link link;
+    struct provider *provider;
+    struct provider_handler handler;
+    void *context;
+    enum operation operation;
+    bool wants_stream;
+    bool is_bounded_by_deadline;
+    enum call_shape shape; /* of the answer: some servers answer whole although a stream was asked */
+    struct http_call *http_call;
+    struct curl_slist *headers;
+    struct bytes request;
+    struct bytes body; /* what arrived whole */
+    struct sse sse;
+    struct protocol_stream stream;
+    struct assembly *assembly;
+    struct bytes event; /* the piece being forwarded */
+    bool has_failed;
+    struct outcome failure; /* found in the stream; valid if has_failed */
+    int64_t started_ms;
+    int64_t first_token_ms;
+};
+
+static void call_release(struct provider_call *call)
+{
+    http_cancel(&call->http_call);
+    curl_slist_free_all(call->headers);
+    bytes_finish(&call->request);
+    bytes_finish(&call->body);
+    bytes_finish(&call->event);
+    sse_finish(&call->sse);
+    protocol_stream_finish(&call->stream);
+    assembly_destroy(&call->assembly);
+    list_remove(&call->provider->calls, &call->link);
+    free(call);
+}
+
+/* ------------------------------------------------------------------------------------------------ a stream */
+
+/* Returns -ECONNABORTED, so that a caller can end with it. */
+static int call_fail(struct provider_call *call, const char *code, const char *text)
+{
+    if (!call->has_failed) {
+        outcome_set(&call->failure, UNAVAILABLE, code, "%s", text);
+        call->has_failed = true;
+    }
+    return -ECONNABORTED;
+}
+
+/* Verbatim when the provider speaks OpenAI's form itself; data of several lines would not survive as one event. */
+static int event_write(struct provider_call *call, const json_t *chunk, const char *data, size_t bytes)
+{
+    const bool is_verbatim = call->provider->protocol->read_answer == NULL && memchr(data, '\n', bytes) == NULL;
+    bytes_clear(&call->event);
+    int r = bytes_append_text(&call->event, "data: ");
+    if (is_verbatim) {
+        r = r < 0 ? r : bytes_append(&call->event, data, bytes);
+    } else {
+        char *text = json_dumps(chunk, JSON_COMPACT);
+        r = r < 0 || text == NULL ? -ENOMEM : bytes_append_text(&call->event, text);
+        free(text);
+    }
+    return r < 0 ? r : bytes_append(&call->event, "\n\n", 2);
+}
+
+static int chunk_take(struct provider_call *call, const json_t *chunk, const char *data, size_t bytes)
+{
+    if (call->first_token_ms == 0) {
+        const int64_t passed_ms = clock_monotonic_ms() - call->started_ms;
+        call->first_token_ms = passed_ms > 0 ? passed_ms : 1;
+    }
+    int r = assembly_add(call->assembly, chunk);
+    if (r == -EBADMSG) {
+        return call_fail(call, "garbage", "an event of the stream is no chunk");
+    }
+    r = r < 0 ? r : event_write(call, chunk, data, bytes);
+    if (r < 0) {
+        return call_fail(call, "too_large", "the streamed answer is larger than an answer may be");
+    }
+    call->handler.on_chunk(call->context, call->event.data, call->event.length);
+    return 0;
+}
+
+static int event_arrived(void *context, const char *name, const char *data, size_t bytes)
+{
+    struct provider_call *call = context;
+    json_t *chunk = NULL;
+    int r = call->provider->protocol->read_event(&call->stream, name, data, bytes, &chunk, &call->failure);
+    if (r == -ECONNABORTED) {
+        call->has_failed = true;
+        return r;
+    }
+    if (r < 0) {
+        return call_fail(call, "garbage", "an event of the stream is no JSON object");
+    }
+    if (chunk != NULL) {
+        r = chunk_take(call, chunk, data, bytes);
+        json_decref(chunk);
+    }
+    return r;
+}
+
+static enum call_shape shape_of(const struct provider_call *call, long status, const char *data, size_t bytes)
+{
+    if (!call->wants_stream || status < 200 || status >= 300) {
+        return SHAPE_WHOLE;
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        if (strchr(" \t\r\n", data[i]) == NULL) {
+            return data[i] == '{' ? SHAPE_WHOLE : SHAPE_STREAM;
+        }
+    }
+    return SHAPE_UNKNOWN;
+}
+
+static int data_arrived(void *context, long status, const void *data, size_t bytes)
+{
+    struct provider_call *call = context;
+    if (call->shape == SHAPE_UNKNOWN) {
+        call->shape = shape_of(call, status, data, bytes);
+    }
+    int r = 0;
+    if (call->shape == SHAPE_STREAM) {
+        r = sse_feed(&call->sse, data, bytes);
+    } else if (call->shape == SHAPE_WHOLE) {
+        r = bytes_append(&call->body, data, bytes);
+    }
+    if (r < 0 && r != -ECONNABORTED) {
+        (void)call_fail(call, "too_large", "the answer is larger than an answer may be");
+    }
+    return r;
+}
+
+/* ------------------------------------------------------------------------------------------------ its end */
+
+/* The whole answer of a stream, judged; call->body holds its JSON. */
+static json_t *stream_conclude(struct provider_call *call, long status, struct outcome *ret_outcome)
+{
+    json_t *answer = NULL;
+    if (!call->stream.is_ended && !assembly_is_complete(call->assembly)) {
+        outcome_set(ret_outcome, UNAVAILABLE, "truncated", "the stream ended before the answer did");
+        return NULL;
+    }
+    int r = assembly_answer(call->assembly, &answer);
+    char *text = r < 0 ? NULL : json_dumps(answer, JSON_COMPACT);
+    bytes_clear(&call->body);
+    r = text == NULL ? -ENOMEM : bytes_append_text(&call->body, text);
+    free(text);
+    if (r < 0) {
+        outcome_set(ret_outcome, UNAVAILABLE, "too_large", "the streamed answer could not be put together");
+    } else {
+        outcome_from_reply(status, call->operation, answer, 0, ret_outcome);
+    }
+    return answer;
+}
+
+/* Into OpenAI's form. Takes `reply`. NULL: it could not be translated, the outcome says so. */
+static json_t *whole_translate(struct provider_call *call, json_t *reply, struct outcome *ret_outcome)
+{
+    json_t *answer = NULL;
+    int r = call->provider->protocol->read_answer(reply, &answer);
+    json_decref(reply);
+    char *text = r < 0 ? NULL : json_dumps(answer, JSON_COMPACT);
+    bytes_clear(&call->body);
+    if (text == NULL || bytes_append_text(&call->body, text) < 0) {
+        outcome_set(ret_outcome, UNAVAILABLE, "garbage", "status 200, but the body is no answer of this provider");
+        json_decref(answer);
+        answer = NULL;
+    }
+    free(text);
+    return answer;
+}
+
+static json_t *whole_conclude(struct provider_call *call, const struct http_reply *reply, struct outcome *ret_outcome)
+{
+    json_t *body = call->body.length == 0 ? NULL : json_loadb(call->body.data, call->body.length, 0, NULL);
+    const bool is_success = reply->status >= 200 && reply->status < 300;
+    if (is_success && call->provider->protocol->read_answer != NULL && json_is_object(body) &&
+        json_object_get(body, "error") == NULL) {
+        body = whole_translate(call, body, ret_outcome);
+        if (body == NULL) {
+            return NULL;
+        }
+    }
+    outcome_from_reply(reply->status, call->operation, body, reply->retry_after_ms, ret_outcome);
+    return body;
+}
+
+static void transfer_done(void *context, const struct http_reply *reply)
+{
+    struct provider_call *call = context;
+    struct provider_reply answer = {
+        .http_status = reply->status,
+        .call_ms = clock_monotonic_ms() - call->started_ms,
+        .first_token_ms = call->first_token_ms,
+    };
+    call->http_call = NULL; /* ends with this callback */
+    if (call->has_failed) {
+        answer.outcome = call->failure;
+    } else if (reply->code != CURLE_OK) {
+        outcome_from_transport(reply->code, reply->detail, call->is_bounded_by_deadline, &answer.outcome);
+    } else if (call->shape == SHAPE_STREAM) {
+        answer.answer = stream_conclude(call, reply->status, &answer.outcome);
+    } else {
+        answer.answer = whole_conclude(call, reply, &answer.outcome);
+    }
+    if (answer.outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
+        answer.body = call->body;
+        call->body = (struct bytes){0};
+    }
+    call->handler.on_done(call->context, &answer);
+    json_decref(answer.answer);
+    bytes_finish(&answer.body);
+    call_release(call);
+}
+
+/* -------------------------------------------------------------------------------------------------- public */
+
+int provider_create(struct loop *loop, const struct config_provider *config, size_t answer_bytes_max,
+                    struct provider **ret_provider)
+{
+    CLEANUP(provider_destroy) struct provider *provider = calloc(1, sizeof(*provider));
+    if (provider == NULL) {
+        return -ENOMEM;
+    }
+    list_init(&provider->calls);
+    provider->loop = loop;
+    provider->protocol = config->type == PROVIDER_ANTHROPIC ? &protocol_anthropic : &protocol_openai;
+    provider->name = strdup(config->name);
+    provider->base_url = strdup(config->base_url);
+    provider->api_key = strdup(config->api_key == NULL ? "" : config->api_key);
+    provider->timeout_ms = config->timeout_ms;
+    provider->answer_bytes_max = answer_bytes_max;
+    if (provider->name == NULL || provider->base_url == NULL || provider->api_key == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t end = strlen(provider->base_url); end > 0 && provider->base_url[end - 1] == '/'; end--) {
+        provider->base_url[end - 1] = '\0';
+    }
+    const struct http_options options = {
+        .connections_max = config->connections_max,
+        .connect_timeout_ms = config->connect_timeout_ms,
+    };
+    int r = http_create(loop, &options, &provider->http);
+    if (r < 0) {
+        return r;
+    }
+    *ret_provider = TAKE(provider);
+    return 0;
+}
+
+void provider_destroy(struct provider **provider)
+{
+    struct provider *old = TAKE(*provider);
+    if (old == NULL) {
+        return;
+    }
+    while (!list_is_empty(&old->calls)) {
+        call_release(CONTAINER_OF(list_first(&old->calls), struct provider_call, link));
+    }
+    http_destroy(&old->http);
+    free(old->name);
+    free(old->base_url);
+    free(old->api_key);
+    free(old);
+}
+
+const char *provider_name(const struct provider *provider)
+{
+    return provider->name;
+}
+
+static int headers_add(struct curl_slist **headers, const char *line)
+{
+    struct curl_slist *longer = curl_slist_append(*headers, line);
+    if (longer == NULL) {
+        return -ENOMEM;
+    }
+    *headers = longer;
+    return 0;
+}
+
+static int call_write_headers(struct provider_call *call, const char *idempotency_key)
+{
+    struct bytes line = {.bytes_max = 512};
+    int r = bytes_append_text(&line, "Idempotency-Key: ");
+    r = r < 0 ? r : bytes_append_text(&line, idempotency_key);
+    r = r < 0 ? r : headers_add(&call->headers, line.data);
+    bytes_finish(&line);
+    r = r < 0 ? r : headers_add(&call->headers, "Content-Type: application/json");
+    r = r < 0 ? r : headers_add(&call->headers, "Expect:"); /* no round trip before bodies above 1 MiB */
+    if (r < 0) {
+        return r;
+    }
+    struct curl_slist *longer = call->provider->protocol->add_headers(call->headers, call->provider->api_key);
+    if (longer == NULL) {
+        return -ENOMEM;
+    }
+    call->headers = longer;
+    return 0;
+}
+
+static int call_prepare(struct provider_call *call, const struct provider_request *request,
+                        struct outcome *ret_outcome)
+{
+    const struct provider *provider = call->provider;
+    struct provider_request asked = *request;
+    asked.stream = call->wants_stream;
+    int r = provider->protocol->write_body(&asked, &call->request, ret_outcome);
+    r = r < 0 ? r : call_write_headers(call, request->idempotency_key);
+    if (r == 0 && call->wants_stream) {
+        sse_init(&call->sse, provider->answer_bytes_max, event_arrived, call);
+        r = assembly_create(request->operation, provider->answer_bytes_max, &call->assembly);
+    }
+    return r == -EMSGSIZE ? -ENOMEM : r;
+}
+
+static int call_send(struct provider_call *call, const char *path, int64_t deadline_ms)
+{
+    static const struct http_handler handler = {.on_data = data_arrived, .on_done = transfer_done};
+    struct provider *provider = call->provider;
+    struct bytes url = {.bytes_max = 4096};
+    int r = bytes_append_text(&url, provider->base_url);
+    r = r < 0 ? r : bytes_append_text(&url, path);
+    if (r < 0) {
+        bytes_finish(&url);
+        return r;
+    }
+    int64_t left_ms = deadline_ms - call->started_ms;
+    left_ms = left_ms < 1 ? 1 : left_ms;
+    call->is_bounded_by_deadline = left_ms <= provider->timeout_ms;
+    const struct http_request send = {
+        .url = url.data,
+        .headers = call->headers,
+        .body = call->request.data,
+        .body_bytes = call->request.length,
+        .timeout_ms = call->is_bounded_by_deadline ? left_ms : provider->timeout_ms,
+    };
+    r = http_start(provider->http, &send, &handler, call, &call->http_call);
+    bytes_finish(&url);
+    return r;
+}
+
+int provider_start(struct provider *provider, const struct provider_request *request,
+                   const struct provider_handler *handler, void *context, struct provider_call **ret_call,
+                   struct outcome *ret_outcome)
+{
+    const char *path = provider->protocol->path(request->operation);
+    if (path == NULL) {
+        outcome_set(ret_outcome, REJECTED, "unsupported", "provider \"%s\" does not offer %s", provider->name,
+                    operation_name(request->operation));
+        return -EINVAL;
+    }
+    struct provider_call *call = calloc(1, sizeof(*call));
+    if (call == NULL) {
+        return -ENOMEM;
+    }
+    call->provider = provider;
+    call->handler = *handler;
+    call->context = context;
+    call->operation = request->operation;
+    call->wants_stream = request->stream && request->operation != OPERATION_EMBEDDINGS;
+    call->request.bytes_max = request->body_bytes * 2 + 65536; /* a translation may be longer than its source */
+    call->body.bytes_max = provider->answer_bytes_max;
+    call->event.bytes_max = provider->answer_bytes_max + 64;
+    call->started_ms = clock_monotonic_ms();
+    list_append(&provider->calls, &call->link);
+
+    int r = call_prepare(call, request, ret_outcome);
+    if (r == 0) {
+        r = call_send(call, path, request->deadline_ms);
+        if (r == -EINVAL) {
+            outcome_set(ret_outcome, UNAVAILABLE, "config", "the address \"%s\" is not usable", provider->base_url);
+        }
+    }
+    if (r < 0) {
+        call_release(call);
+        return r;
+    }
+    *ret_call = call;
+    return 0;
+}
+
+void provider_cancel(struct provider_call **call)
+{
+    struct provider_call *old = TAKE(*call);
+    if (old != NULL) {
+        call_release(old);
+    }
+}
