@@ -1,0 +1,158 @@
+#include "worker/attempt.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/loop.h"
+#include "worker/pipeline.h"
+
+enum { NAME_BYTES_MAX = 255, TRACE_PARENT_BYTES = 24, TRACE_ID_BYTES = 16 };
+
+void hex_write(const uint8_t *data, size_t bytes, char *ret_text)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < bytes; i++) {
+        ret_text[2 * i] = digits[data[i] >> 4];
+        ret_text[2 * i + 1] = digits[data[i] & 15];
+    }
+    ret_text[2 * bytes] = '\0';
+}
+
+static bool is_well_formed(const Wire__Dispatch *dispatch)
+{
+    const char *const names[] = {dispatch->tenant, dispatch->route, dispatch->tier};
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        if (names[i][0] == '\0' || strnlen(names[i], NAME_BYTES_MAX + 1) > NAME_BYTES_MAX) {
+            return false;
+        }
+    }
+    return dispatch->attempt > 0 && (dispatch->canonical_key.len == 0 || dispatch->canonical_key.len == ATTEMPT_KEY_BYTES) &&
+           (dispatch->trace_parent.len == 0 || dispatch->trace_parent.len == TRACE_PARENT_BYTES);
+}
+
+static int copy_names(struct attempt *attempt, const Wire__Dispatch *dispatch)
+{
+    attempt->tenant = strdup(dispatch->tenant);
+    attempt->route = strdup(dispatch->route);
+    attempt->tier = strdup(dispatch->tier);
+    return attempt->tenant == NULL || attempt->route == NULL || attempt->tier == NULL ? -ENOMEM : 0;
+}
+
+static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch, int64_t now_ms)
+{
+    attempt->number = dispatch->attempt;
+    attempt->wants_stream = dispatch->stream;
+    attempt->started_ms = now_ms;
+    attempt->deadline_ms = dispatch->deadline_in_ms == 0 || dispatch->deadline_in_ms > INT64_MAX / 2
+                               ? INT64_MAX
+                               : now_ms + (int64_t)dispatch->deadline_in_ms;
+    if (dispatch->canonical_key.len == ATTEMPT_KEY_BYTES) {
+        attempt->has_client_key = true;
+        memcpy(attempt->client_key, dispatch->canonical_key.data, ATTEMPT_KEY_BYTES);
+    }
+    if (dispatch->trace_parent.len == TRACE_PARENT_BYTES) {
+        hex_write(dispatch->trace_parent.data, TRACE_ID_BYTES, attempt->trace_id);
+    }
+}
+
+static void timer_due(void *context)
+{
+    const struct stage_event event = {.kind = STAGE_EVENT_TIMER};
+    pipeline_resume(context, &event);
+}
+
+int attempt_create(struct loop *loop, const Wire__Dispatch *dispatch, struct blob *payload, int64_t now_ms,
+                   struct attempt **ret_attempt)
+{
+    struct id job_id;
+    if (id_from_bytes(dispatch->job_id.data, dispatch->job_id.len, &job_id) < 0 || !is_well_formed(dispatch)) {
+        return -EBADMSG;
+    }
+    CLEANUP(attempt_destroy) struct attempt *attempt = calloc(1, sizeof(*attempt));
+    if (attempt == NULL) {
+        return -ENOMEM;
+    }
+    attempt->job_id = job_id;
+    copy_fields(attempt, dispatch, now_ms);
+    int r = copy_names(attempt, dispatch);
+    r = r < 0 ? r : loop_timer_create(loop, timer_due, attempt, &attempt->timer);
+    if (r < 0) {
+        return r;
+    }
+    attempt->payload = blob_ref(payload);
+    *ret_attempt = TAKE(attempt);
+    return 0;
+}
+
+void attempt_destroy(struct attempt **attempt)
+{
+    struct attempt *old = TAKE(*attempt);
+    if (old == NULL) {
+        return;
+    }
+    loop_timer_destroy(&old->timer);
+    blob_unref(&old->payload);
+    if (old->request != NULL) {
+        wire__model_request__free_unpacked(old->request, NULL);
+    }
+    json_decref(old->answer);
+    bytes_finish(&old->chunks);
+    bytes_finish(&old->body);
+    free(old->near_text);
+    free(old->model);
+    free(old->provider_model);
+    free(old->provider_name);
+    free(old->tenant);
+    free(old->route);
+    free(old->tier);
+    free(old);
+}
+
+static char *text_or_empty(char *text)
+{
+    return text == NULL ? (char *)"" : text;
+}
+
+void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
+{
+    const bool is_cached = attempt->cache_status >= WIRE__CACHE_STATUS__CACHE_HIT;
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.input_tokens = attempt->tokens.input;
+    usage.output_tokens = attempt->tokens.output;
+    usage.cached_input_tokens = attempt->tokens.cached_input;
+    usage.reasoning_tokens = attempt->tokens.reasoning;
+    usage.cost_nanousd = attempt->cost_nanousd;
+    usage.saved_nanousd = attempt->saved_nanousd;
+    usage.cache = attempt->cache_status;
+    usage.provider = is_cached ? (char *)"" : text_or_empty(attempt->provider_name);
+    usage.model = text_or_empty(attempt->model);
+    usage.call_ms = (uint32_t)attempt->call_ms;
+    usage.first_token_ms = (uint32_t)attempt->first_token_ms;
+    *ret_usage = usage;
+}
+
+int attempt_pack_response(const struct attempt *attempt, struct blob **ret_payload)
+{
+    Wire__ModelResponse response = WIRE__MODEL_RESPONSE__INIT;
+    Wire__Usage usage;
+    attempt_usage(attempt, &usage);
+    response.body.data = (uint8_t *)attempt->body.data;
+    response.body.len = attempt->body.length;
+    response.usage = &usage;
+    response.http_status = (uint32_t)attempt->http_status;
+    response.near_key = (char *)attempt->near_key;
+    response.near_score = attempt->near_score;
+    response.router_reason = (char *)attempt->router_reason;
+    const size_t bytes = wire__model_response__get_packed_size(&response);
+    uint8_t *packed = malloc(bytes);
+    if (packed == NULL) {
+        return -ENOMEM;
+    }
+    (void)wire__model_response__pack(&response, packed);
+    int r = blob_wrap(packed, bytes, free, packed, ret_payload);
+    if (r < 0) {
+        free(packed);
+    }
+    return r;
+}

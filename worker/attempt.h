@@ -1,0 +1,105 @@
+/*
+ * attempt: one execution of one job at this worker, on its way through the stages.
+ *
+ * Holds everything that belongs to it: its lease, its stage, its request, what the stages found, and its timer. Created for a
+ * dispatch, released by the pipeline at the end of the turn in which it concluded. Stages read and write its fields; which
+ * stage sets what is said beside them.
+ */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/attributes.h"
+#include "common/blob.h"
+#include "common/id.h"
+#include "common/list.h"
+#include "proto/wire.pb-c.h"
+#include "worker/account/account.h"
+#include "worker/bytes.h"
+#include "worker/operation.h"
+#include "worker/provider/outcome.h"
+#include "worker/route/router.h"
+
+struct broker_link;
+struct loop;
+struct loop_timer;
+struct pipeline;
+struct cache_lookup;
+struct provider;
+struct provider_call;
+
+enum { ATTEMPT_KEY_BYTES = 16, ATTEMPT_HEX_BYTES = 2 * ATTEMPT_KEY_BYTES + 1 };
+
+struct attempt {
+    struct list_link link;      /* its broker_link's attempts; then the pipeline's concluded ones */
+    struct broker_link *broker; /* not owned */
+    struct pipeline *pipeline;  /* not owned */
+
+    /* From the dispatch. */
+    struct id job_id;
+    uint32_t number;
+    char *tenant, *route, *tier;
+    char trace_id[ATTEMPT_HEX_BYTES]; /* hex; empty: none */
+    bool wants_stream;
+    bool has_client_key;
+    uint8_t client_key[ATTEMPT_KEY_BYTES];
+    int64_t deadline_ms; /* monotonic; INT64_MAX: none */
+    int64_t started_ms;  /* monotonic */
+    struct blob *payload; /* the packed ModelRequest; released by decode */
+
+    /* Where it is: pipeline.c. */
+    size_t stage;
+    bool is_concluded;
+    struct loop_timer *timer; /* of the stage that waits; its event is STAGE_EVENT_TIMER */
+
+    /* decode */
+    Wire__ModelRequest *request;
+    enum operation operation;
+    uint8_t key[ATTEMPT_KEY_BYTES]; /* canonical, computed here */
+
+    /* cache: a lookup while it waits; then what it needs to fill */
+    struct cache_lookup *lookup;
+    bool may_be_filled;
+    bool has_scope;
+    uint8_t scope[ATTEMPT_KEY_BYTES];
+    char *near_text;
+    char near_key[ATTEMPT_HEX_BYTES]; /* near hit: the entry that answered */
+    double near_score;
+
+    /* router: copies, since a reload replaces the configuration */
+    char *model, *provider_model, *provider_name;
+    struct prices prices;
+    uint32_t max_tokens_default;
+    char router_reason[ROUTER_REASON_BYTES];
+
+    /* provider call */
+    struct provider_call *call;
+    struct bytes chunks;   /* pieces of the stream that wait for company */
+    uint32_t chunks_sent;
+    bool is_chunk_timer_set;
+    json_t *answer;        /* answered: parsed; for account */
+
+    /* What came of it. */
+    struct outcome outcome;
+    struct bytes body;     /* answered: OpenAI-format JSON */
+    long http_status;
+    Wire__CacheStatus cache_status;
+    struct token_counts tokens;
+    uint64_t cost_nanousd;
+    uint64_t saved_nanousd;
+    int64_t call_ms, first_token_ms;
+};
+
+/* Checks the dispatch's fields. `payload` is referenced. Errors: -EBADMSG a field is malformed; -ENOMEM. */
+MUST_USE int attempt_create(struct loop *loop, const Wire__Dispatch *dispatch, struct blob *payload,
+                            int64_t now_ms, struct attempt **ret_attempt);
+/* It must have been concluded or never started: no lookup and no call may refer to it. */
+void attempt_destroy(struct attempt **attempt);
+
+/* The ModelResponse, packed. Gives: *ret_payload. Errors: -ENOMEM. */
+MUST_USE int attempt_pack_response(const struct attempt *attempt, struct blob **ret_payload);
+/* Strings are borrowed from the attempt. */
+void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage);
+
+void hex_write(const uint8_t *data, size_t bytes, char *ret_text); /* 2 × bytes + 1 */

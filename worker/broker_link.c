@@ -1,0 +1,740 @@
+/*
+ * The connection is made anew for every try to join, so that no hello waits in a queue for a broker that comes back much
+ * later, and so that the broker sees a new peer. Whether a broker lives is told by what arrives: it answers heartbeats.
+ */
+#include "worker/broker_link.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/arena.h"
+#include "common/blob.h"
+#include "common/clock.h"
+#include "common/frame.h"
+#include "common/link.h"
+#include "common/list.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "worker/answers.h"
+#include "worker/attempt.h"
+#include "worker/telemetry.h"
+
+enum { ARENA_BYTES_MAX = 64 << 20, HEARTBEAT_DEFAULT_MS = 3000 };
+
+struct broker_link {
+    struct loop *loop;
+    void *zmq_context;
+    struct log *log;
+    struct telemetry *telemetry;
+    struct broker_link_options options;
+    struct broker_handler handler;
+    void *context;
+
+    struct link *link;
+    struct link *events;
+    struct loop_timer *timer; /* the soonest of: heartbeat, silence, next try to join */
+    struct arena *arena;      /* of the message in hand */
+
+    bool is_joined;
+    bool is_draining;         /* this worker stops */
+    bool is_drained;          /* an operator drains this worker at this broker */
+    bool must_tell_draining;
+    bool must_rejoin;         /* at the end of the turn: a connection is not replaced within its own handler */
+    int64_t heard_ms;         /* when the broker last said something */
+    int64_t heartbeat_at_ms;
+    int64_t join_at_ms;       /* not joined: the next try */
+    int64_t retry_ms;
+    uint32_t heartbeat_ms;
+    uint64_t incarnation;
+    uint64_t event_sequence;
+    uint64_t credit_total;    /* since the welcome */
+    uint64_t dispatched;      /* since the welcome */
+    bool must_tell_credit;
+
+    struct list held; /* attempts */
+    struct answers answers;
+    uint8_t *buffer;  /* a message being packed */
+    size_t buffer_bytes;
+};
+
+/* -------------------------------------------------------------------------------------------------- sending */
+
+/* Packs `message` behind a header, in the link's buffer. NULL: out of memory. */
+static const uint8_t *pack(struct broker_link *link, const Wire__WorkerMessage *message, size_t *ret_bytes)
+{
+    const size_t bytes = FRAME_HEADER_BYTES + wire__worker_message__get_packed_size(message);
+    if (bytes > link->buffer_bytes) {
+        uint8_t *larger = realloc(link->buffer, bytes * 2);
+        if (larger == NULL) {
+            return NULL;
+        }
+        link->buffer = larger;
+        link->buffer_bytes = bytes * 2;
+    }
+    frame_write_header(FRAME_WORKER_TO_BROKER, link->buffer);
+    (void)wire__worker_message__pack(message, link->buffer + FRAME_HEADER_BYTES);
+    *ret_bytes = bytes;
+    return link->buffer;
+}
+
+static int send_message(struct broker_link *link, const Wire__WorkerMessage *message, struct blob *const *payloads,
+                        size_t payloads_length)
+{
+    size_t bytes = 0;
+    const uint8_t *head = link->link == NULL ? NULL : pack(link, message, &bytes);
+    if (head == NULL) {
+        return -EAGAIN;
+    }
+    return link_send(link->link, NULL, 0, head, bytes, payloads, payloads_length);
+}
+
+/* Lease references of a message, with the array of pointers that protobuf-c wants. */
+struct lease_refs {
+    Wire__LeaseRef *refs;
+    Wire__LeaseRef **pointers;
+    size_t length;
+};
+
+static void lease_refs_finish(struct lease_refs *refs)
+{
+    free(refs->refs);
+    free(refs->pointers);
+}
+
+/* Errors: -ENOMEM. */
+static int lease_refs_init(struct lease_refs *refs, size_t capacity)
+{
+    *refs = (struct lease_refs){
+        .refs = calloc(capacity == 0 ? 1 : capacity, sizeof(*refs->refs)),
+        .pointers = calloc(capacity == 0 ? 1 : capacity, sizeof(*refs->pointers)),
+    };
+    return refs->refs == NULL || refs->pointers == NULL ? -ENOMEM : 0;
+}
+
+static void lease_refs_add(struct lease_refs *refs, const struct id *job_id, uint32_t attempt)
+{
+    Wire__LeaseRef *ref = &refs->refs[refs->length];
+    wire__lease_ref__init(ref);
+    ref->job_id.data = (uint8_t *)job_id->bytes;
+    ref->job_id.len = ID_BYTES;
+    ref->attempt = attempt;
+    refs->pointers[refs->length++] = ref;
+}
+
+static int held_refs(const struct broker_link *link, struct lease_refs *refs)
+{
+    int r = lease_refs_init(refs, link->held.length);
+    if (r == 0) {
+        list_for_each(&link->held, at) {
+            const struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
+            lease_refs_add(refs, &attempt->job_id, attempt->number);
+        }
+    }
+    return r;
+}
+
+static int answered_refs(const struct broker_link *link, struct lease_refs *refs)
+{
+    int r = lease_refs_init(refs, answers_length(&link->answers));
+    const struct list *lists[] = {&link->answers.sent, &link->answers.unsent};
+    for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(lists); i++) {
+        list_for_each(lists[i], at) {
+            const struct answer *answer = CONTAINER_OF(at, struct answer, link);
+            lease_refs_add(refs, &answer->job_id, answer->attempt);
+        }
+    }
+    return r;
+}
+
+static int send_hello(struct broker_link *link)
+{
+    CLEANUP(lease_refs_finish) struct lease_refs held = {.refs = NULL};
+    CLEANUP(lease_refs_finish) struct lease_refs answered = {.refs = NULL};
+    int r = held_refs(link, &held);
+    r = r < 0 ? r : answered_refs(link, &answered);
+    if (r < 0) {
+        return r;
+    }
+    Wire__WorkerHello hello = WIRE__WORKER_HELLO__INIT;
+    Wire__WorkerMessage message = WIRE__WORKER_MESSAGE__INIT;
+    hello.name = (char *)link->options.worker_name;
+    hello.pools = link->options.pools;
+    hello.n_pools = link->options.pools_length;
+    hello.slots = link->options.slots;
+    hello.held = held.pointers;
+    hello.n_held = held.length;
+    hello.answered = answered.pointers;
+    hello.n_answered = answered.length;
+    hello.version = (char *)TIERMQ_VERSION;
+    message.hello = &hello;
+    message.draining = link->is_draining;
+    return send_message(link, &message, NULL, 0);
+}
+
+/* ------------------------------------------------------------------------------------------- joining, leaving */
+
+static void message_arrived(void *context, const void *peer, size_t peer_bytes, struct link_message *message);
+
+/* Between a half and the whole of `ms`, so that workers do not come back all at once. */
+static int64_t jittered(int64_t ms)
+{
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != (ssize_t)sizeof(random)) {
+        random = (uint32_t)clock_monotonic_ns();
+    }
+    return ms / 2 + (int64_t)(random % (uint64_t)(ms / 2 + 1));
+}
+
+static void timer_arm(struct broker_link *link)
+{
+    int64_t at_ms = link->join_at_ms;
+    if (link->is_joined) {
+        const int64_t silent_ms = link->heard_ms + (int64_t)link->heartbeat_ms * BROKER_LINK_SILENT_HEARTBEATS;
+        at_ms = link->heartbeat_at_ms < silent_ms ? link->heartbeat_at_ms : silent_ms;
+    }
+    loop_timer_set(link->timer, at_ms);
+}
+
+/* A new connection and a hello; tried again later unless a welcome comes. */
+static void join(struct broker_link *link)
+{
+    const struct link_options options = {
+        .kind = LINK_DEALER,
+        .endpoint = link->options.endpoint,
+        .part_bytes_max = link->options.part_bytes_max,
+    };
+    link->is_joined = false;
+    link->must_rejoin = false;
+    link_destroy(&link->link);
+    int r = link_create(link->loop, link->zmq_context, &options, message_arrived, link, &link->link);
+    r = r < 0 ? r : send_hello(link);
+    if (r < 0) {
+        log_at(link->log, LOG_ERROR, "cannot connect to the broker", log_text("broker", link->options.endpoint),
+               log_text("error", strerror(-r)));
+    }
+    link->join_at_ms = clock_monotonic_ms() + jittered(link->retry_ms);
+    link->retry_ms = link->retry_ms * 2 < BROKER_LINK_RETRY_MAX_MS ? link->retry_ms * 2 : BROKER_LINK_RETRY_MAX_MS;
+    timer_arm(link);
+}
+
+/* The broker is gone, or does not know us. */
+static void leave(struct broker_link *link, const char *reason)
+{
+    if (link->is_joined) {
+        log_at(link->log, LOG_WARN, "broker lost", log_text("broker", link->options.endpoint),
+               log_text("reason", reason), log_int("held", link->held.length),
+               log_int("answers", answers_length(&link->answers)));
+        link->retry_ms = BROKER_LINK_RETRY_FIRST_MS;
+    }
+    link->is_joined = false;
+    link->must_rejoin = true;
+    loop_again(link->loop);
+}
+
+static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcome)
+{
+    log_at(link->log, LOG_INFO, "joined a broker", log_text("broker", welcome->broker),
+           log_text("endpoint", link->options.endpoint), log_int("held", link->held.length),
+           log_int("answers", answers_length(&link->answers)));
+    link->is_joined = true;
+    link->incarnation = welcome->incarnation;
+    link->event_sequence = welcome->event_sequence;
+    link->heartbeat_ms = welcome->heartbeat_ms > 0 ? welcome->heartbeat_ms : HEARTBEAT_DEFAULT_MS;
+    link->heartbeat_at_ms = link->heard_ms + link->heartbeat_ms;
+    link->retry_ms = BROKER_LINK_RETRY_FIRST_MS;
+    link->credit_total = 0;
+    link->dispatched = 0;
+    link->must_tell_draining = link->is_draining;
+    answers_unsend_all(&link->answers);
+}
+
+/* -------------------------------------------------------------------------------------------------- receiving */
+
+static void malformed(struct broker_link *link, const char *what)
+{
+    telemetry_protocol_error(link->telemetry, "malformed");
+    log_at(link->log, LOG_ERROR, "malformed message from the broker", log_text("broker", link->options.endpoint),
+           log_text("error", what));
+}
+
+static void dispatches_arrived(struct broker_link *link, const Wire__BrokerToWorker *envelope,
+                               struct link_message *message)
+{
+    for (size_t i = 0; i < envelope->n_dispatch; i++) {
+        const Wire__Dispatch *dispatch = envelope->dispatch[i];
+        struct blob *payload = NULL;
+        link->dispatched++;
+        int r = dispatch->has_payload ? link_take_blob(message, i + 1, &payload) : -EINVAL;
+        if (r < 0) {
+            malformed(link, "a dispatch without its payload");
+            continue;
+        }
+        link->handler.on_dispatch(link->context, link, dispatch, payload);
+        blob_unref(&payload);
+    }
+}
+
+static void concluded_arrived(struct broker_link *link, const Wire__BrokerToWorker *envelope)
+{
+    for (size_t i = 0; i < envelope->n_concluded; i++) {
+        const Wire__LeaseRef *ref = envelope->concluded[i];
+        struct id job_id;
+        if (id_from_bytes(ref->job_id.data, ref->job_id.len, &job_id) < 0) {
+            malformed(link, "concluded: the job id is not 16 bytes");
+            continue;
+        }
+        (void)answers_conclude(&link->answers, &job_id, ref->attempt); /* false: it was sent twice */
+    }
+}
+
+static struct attempt *find_held(const struct broker_link *link, const Wire__LeaseRef *ref)
+{
+    list_for_each(&link->held, at) {
+        struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
+        if (attempt->number == ref->attempt && ref->job_id.len == ID_BYTES &&
+            memcmp(attempt->job_id.bytes, ref->job_id.data, ID_BYTES) == 0) {
+            return attempt;
+        }
+    }
+    return NULL;
+}
+
+static void cancels_arrived(struct broker_link *link, const Wire__BrokerToWorker *envelope)
+{
+    for (size_t i = 0; i < envelope->n_cancel; i++) {
+        const Wire__WorkerCancel *cancel = envelope->cancel[i];
+        struct attempt *attempt = cancel->lease == NULL ? NULL : find_held(link, cancel->lease);
+        if (attempt != NULL) {
+            link->handler.on_cancel(link->context, attempt, cancel->reason);
+        }
+    }
+}
+
+static void error_arrived(struct broker_link *link, const Wire__ProtocolError *error)
+{
+    const bool is_hello_wanted = error->code == WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED;
+    telemetry_protocol_error(link->telemetry, is_hello_wanted ? "hello_required" : "broker");
+    if (is_hello_wanted) {
+        if (link->is_joined) {
+            leave(link, "the broker does not know this worker (one of the two has restarted)");
+        }
+        return;
+    }
+    log_at(link->log, LOG_ERROR, "the broker reports an error", log_text("broker", link->options.endpoint),
+           log_int("code", error->code), log_text("error", error->text));
+}
+
+static void operator_spoke(struct broker_link *link, const Wire__BrokerToWorker *envelope)
+{
+    if (envelope->drain && !link->is_drained) {
+        link->is_drained = true;
+        log_at(link->log, LOG_INFO, "drained by an operator: no more jobs are taken from this broker",
+               log_text("broker", link->options.endpoint));
+    }
+    if (envelope->resume && link->is_drained) {
+        link->is_drained = false;
+        log_at(link->log, LOG_INFO, "resumed by an operator", log_text("broker", link->options.endpoint));
+    }
+}
+
+static void envelope_arrived(struct broker_link *link, const Wire__BrokerToWorker *envelope,
+                             struct link_message *message)
+{
+    if (envelope->n_dispatch + 1 != link_message_parts(message)) {
+        malformed(link, "its payloads are not as many as its dispatches");
+        return;
+    }
+    if (envelope->welcome != NULL) {
+        welcomed(link, envelope->welcome);
+    }
+    if (envelope->error != NULL) {
+        error_arrived(link, envelope->error);
+    }
+    operator_spoke(link, envelope);
+    concluded_arrived(link, envelope);
+    cancels_arrived(link, envelope);
+    dispatches_arrived(link, envelope, message);
+}
+
+static void message_arrived(void *context, const void *peer, size_t peer_bytes, struct link_message *message)
+{
+    (void)peer;
+    (void)peer_bytes;
+    struct broker_link *link = context;
+    enum frame_kind kind;
+    uint8_t version = 0;
+    size_t bytes = 0;
+    const uint8_t *head = link_message_parts(message) == 0 ? NULL : link_message_part(message, 0, &bytes);
+    int r = head == NULL ? -EBADMSG : frame_read_header(head, bytes, &kind, &version);
+    if (r < 0 || kind != FRAME_BROKER_TO_WORKER || bytes > FRAME_ENVELOPE_BYTES_MAX) {
+        malformed(link, r == -EPROTONOSUPPORT ? "another protocol version" : "no frame from a broker to a worker");
+        return;
+    }
+    link->heard_ms = clock_monotonic_ms();
+    arena_reset(link->arena);
+    const Wire__BrokerToWorker *envelope = wire__broker_to_worker__unpack(
+        arena_protobuf_allocator(link->arena), bytes - FRAME_HEADER_BYTES, head + FRAME_HEADER_BYTES);
+    if (envelope == NULL) {
+        malformed(link, "the envelope cannot be decoded");
+        return;
+    }
+    envelope_arrived(link, envelope, message);
+}
+
+/* Events only announce; what they say is not needed yet, but gaps are seen. */
+static void event_arrived(void *context, const void *peer, size_t peer_bytes, struct link_message *message)
+{
+    (void)peer;
+    (void)peer_bytes;
+    struct broker_link *link = context;
+    enum frame_kind kind;
+    uint8_t version = 0;
+    size_t bytes = 0;
+    const uint8_t *head = link_message_parts(message) == 0 ? NULL : link_message_part(message, 0, &bytes);
+    if (head == NULL || frame_read_header(head, bytes, &kind, &version) < 0 || kind != FRAME_EVENT) {
+        malformed(link, "no event");
+        return;
+    }
+    arena_reset(link->arena);
+    const Wire__Event *event = wire__event__unpack(arena_protobuf_allocator(link->arena), bytes - FRAME_HEADER_BYTES,
+                                                   head + FRAME_HEADER_BYTES);
+    if (event == NULL) {
+        malformed(link, "the event cannot be decoded");
+        return;
+    }
+    if (link->is_joined && event->sequence > link->event_sequence + 1) {
+        telemetry_protocol_error(link->telemetry, "event_gap");
+    }
+    link->event_sequence = event->sequence > link->event_sequence ? event->sequence : link->event_sequence;
+    log_at(link->log, LOG_DEBUG, "event", log_int("kind", event->kind), log_text("subject", event->subject),
+           log_text("text", event->text));
+}
+
+/* ------------------------------------------------------------------------------------------------- the turn */
+
+/* A message of results: one part for each payload. */
+struct results {
+    Wire__AttemptResult items[BROKER_LINK_RESULTS_A_MESSAGE];
+    Wire__AttemptResult *pointers[BROKER_LINK_RESULTS_A_MESSAGE];
+    struct blob *payloads[BROKER_LINK_RESULTS_A_MESSAGE];
+    size_t length;
+    size_t payloads_length;
+    size_t bytes;
+};
+
+static void results_add(struct results *results, struct answer *answer)
+{
+    Wire__AttemptResult *item = &results->items[results->length];
+    wire__attempt_result__init(item);
+    item->job_id.data = answer->job_id.bytes;
+    item->job_id.len = ID_BYTES;
+    item->attempt = answer->attempt;
+    item->outcome = answer->outcome;
+    item->error_code = (char *)answer->error_code;
+    item->error_text = answer->error_text == NULL ? (char *)"" : answer->error_text;
+    item->retry_after_ms = (uint64_t)answer->retry_after_ms;
+    item->usage = answer->has_usage ? &answer->usage : NULL;
+    item->has_payload = answer->payload != NULL;
+    results->pointers[results->length++] = item;
+    if (answer->payload != NULL) {
+        results->payloads[results->payloads_length++] = answer->payload;
+        results->bytes += blob_bytes(answer->payload);
+    }
+}
+
+/* As many unsent answers as one message takes. They stay where they are until it is sent. */
+static void results_gather(struct broker_link *link, struct results *results)
+{
+    results->length = results->payloads_length = results->bytes = 0;
+    list_for_each(&link->answers.unsent, at) {
+        if (results->length == BROKER_LINK_RESULTS_A_MESSAGE || results->bytes >= BROKER_LINK_BYTES_A_MESSAGE) {
+            return;
+        }
+        results_add(results, CONTAINER_OF(at, struct answer, link));
+    }
+}
+
+static void results_were_sent(struct broker_link *link, const struct results *results)
+{
+    for (size_t i = 0; i < results->length; i++) {
+        answers_sent(&link->answers, answers_next_unsent(&link->answers));
+    }
+}
+
+/* One message with all that there is to say. False: nothing more, or the broker takes no more now. */
+static bool flush_once(struct broker_link *link, bool is_heartbeat)
+{
+    struct results results;
+    CLEANUP(lease_refs_finish) struct lease_refs held = {.refs = NULL};
+    Wire__WorkerMessage message = WIRE__WORKER_MESSAGE__INIT;
+    results_gather(link, &results);
+    if (results.length == 0 && !is_heartbeat && !link->must_tell_credit && !link->must_tell_draining) {
+        return false;
+    }
+    if (is_heartbeat && held_refs(link, &held) < 0) {
+        return false;
+    }
+    message.credit_total = link->must_tell_credit ? link->credit_total : 0;
+    message.result = results.pointers;
+    message.n_result = results.length;
+    message.heartbeat = is_heartbeat;
+    message.held = held.pointers;
+    message.n_held = held.length;
+    message.draining = link->is_draining;
+    if (send_message(link, &message, results.payloads, results.payloads_length) < 0) {
+        return false; /* the next heartbeat tries again */
+    }
+    results_were_sent(link, &results);
+    link->must_tell_credit = false;
+    link->must_tell_draining = false;
+    return !list_is_empty(&link->answers.unsent);
+}
+
+void broker_link_flush(struct broker_link *link)
+{
+    if (link->must_rejoin) {
+        join(link);
+        return;
+    }
+    while (link->is_joined && flush_once(link, false)) {
+    }
+    timer_arm(link);
+}
+
+static void heartbeat(struct broker_link *link, int64_t now_ms)
+{
+    const size_t dropped = answers_drop_older(&link->answers, now_ms - link->options.answers_ttl_ms);
+    if (dropped > 0) {
+        telemetry_answers_dropped(link->telemetry, dropped);
+        log_at(link->log, LOG_WARN, "answers dropped: the broker did not conclude them in worker.answers_ttl",
+               log_text("broker", link->options.endpoint), log_int("answers", dropped));
+    }
+    (void)flush_once(link, true);
+    link->heartbeat_at_ms = now_ms + link->heartbeat_ms;
+}
+
+static void timer_due(void *context)
+{
+    struct broker_link *link = context;
+    const int64_t now_ms = clock_monotonic_ms();
+    if (!link->is_joined) {
+        if (now_ms >= link->join_at_ms) {
+            join(link);
+        }
+    } else if (now_ms >= link->heard_ms + (int64_t)link->heartbeat_ms * BROKER_LINK_SILENT_HEARTBEATS) {
+        leave(link, "silent for four heartbeats");
+    } else if (now_ms >= link->heartbeat_at_ms) {
+        heartbeat(link, now_ms);
+    }
+    timer_arm(link);
+}
+
+/* --------------------------------------------------------------------------------------------------- public */
+
+static int events_open(struct broker_link *link)
+{
+    const struct link_options options = {
+        .kind = LINK_SUB,
+        .endpoint = link->options.events,
+        .part_bytes_max = FRAME_ENVELOPE_BYTES_MAX,
+    };
+    return link->options.events == NULL
+               ? 0
+               : link_create(link->loop, link->zmq_context, &options, event_arrived, link, &link->events);
+}
+
+int broker_link_create(struct loop *loop, void *zmq_context, struct log *log, struct telemetry *telemetry,
+                       const struct broker_link_options *options, const struct broker_handler *handler, void *context,
+                       struct broker_link **ret_link)
+{
+    CLEANUP(broker_link_destroy) struct broker_link *link = calloc(1, sizeof(*link));
+    if (link == NULL) {
+        return -ENOMEM;
+    }
+    link->loop = loop;
+    link->zmq_context = zmq_context;
+    link->log = log;
+    link->telemetry = telemetry;
+    link->options = *options;
+    link->handler = *handler;
+    link->context = context;
+    link->heartbeat_ms = HEARTBEAT_DEFAULT_MS;
+    link->retry_ms = BROKER_LINK_RETRY_FIRST_MS;
+    list_init(&link->held);
+    answers_init(&link->answers);
+    int r = arena_create(ARENA_BYTES_MAX, &link->arena);
+    r = r < 0 ? r : loop_timer_create(loop, timer_due, link, &link->timer);
+    r = r < 0 ? r : events_open(link);
+    if (r < 0) {
+        return r;
+    }
+    join(link);
+    if (link->link == NULL) {
+        return -EINVAL;
+    }
+    *ret_link = TAKE(link);
+    return 0;
+}
+
+void broker_link_destroy(struct broker_link **link)
+{
+    struct broker_link *old = TAKE(*link);
+    if (old == NULL) {
+        return;
+    }
+    assert(list_is_empty(&old->held));
+    link_destroy(&old->link);
+    link_destroy(&old->events);
+    loop_timer_destroy(&old->timer);
+    arena_destroy(&old->arena);
+    answers_finish(&old->answers);
+    free(old->buffer);
+    free(old);
+}
+
+void broker_link_hold(struct broker_link *link, struct attempt *attempt)
+{
+    attempt->broker = link;
+    list_append(&link->held, &attempt->link);
+}
+
+/* Its strings copied, since the attempt goes. Errors: -ENOMEM. */
+static int answer_copy_usage(struct answer *answer, const struct attempt *attempt)
+{
+    attempt_usage(attempt, &answer->usage);
+    answer->usage.provider = strdup(answer->usage.provider);
+    answer->usage.model = strdup(answer->usage.model);
+    answer->has_usage = true;
+    return answer->usage.provider == NULL || answer->usage.model == NULL ? -ENOMEM : 0;
+}
+
+static int answer_fill(struct answer *answer, const struct attempt *attempt)
+{
+    const struct outcome *outcome = &attempt->outcome;
+    answer->job_id = attempt->job_id;
+    answer->attempt = attempt->number;
+    answer->made_ms = clock_monotonic_ms();
+    answer->outcome = outcome->kind;
+    answer->error_code = outcome->code;
+    answer->retry_after_ms = outcome->retry_after_ms;
+    if (outcome->text[0] != '\0') {
+        answer->error_text = strdup(outcome->text);
+    }
+    int r = answer_copy_usage(answer, attempt);
+    if (r == 0 && outcome->kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
+        r = attempt_pack_response(attempt, &answer->payload);
+    }
+    return r;
+}
+
+int broker_link_answer(struct broker_link *link, struct attempt *attempt)
+{
+    list_remove(&link->held, &attempt->link);
+    CLEANUP(answer_destroy) struct answer *answer = calloc(1, sizeof(*answer));
+    int r = answer == NULL ? -ENOMEM : answer_fill(answer, attempt);
+    if (r == 0) {
+        answers_add(&link->answers, &answer);
+    }
+    return r;
+}
+
+int broker_link_defer(struct broker_link *link, const Wire__Dispatch *dispatch, const char *reason)
+{
+    CLEANUP(answer_destroy) struct answer *answer = calloc(1, sizeof(*answer));
+    if (answer == NULL) {
+        return -ENOMEM;
+    }
+    int r = id_from_bytes(dispatch->job_id.data, dispatch->job_id.len, &answer->job_id);
+    if (r < 0) {
+        return r;
+    }
+    answer->attempt = dispatch->attempt;
+    answer->made_ms = clock_monotonic_ms();
+    answer->outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    answer->error_code = "deferred";
+    answer->error_text = strdup(reason);
+    answers_add(&link->answers, &answer);
+    return 0;
+}
+
+void broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index, bool is_last,
+                            const void *data, size_t bytes)
+{
+    uint8_t head[FRAME_CHUNK_BYTES];
+    CLEANUP(blob_unref) struct blob *blob = NULL;
+    const struct frame_chunk chunk = {
+        .job_id = attempt->job_id,
+        .attempt = attempt->number,
+        .index = index,
+        .flags = is_last ? FRAME_CHUNK_LAST : 0,
+    };
+    frame_write_chunk(&chunk, head);
+    int r = link->is_joined ? blob_create(data == NULL ? "" : data, bytes, &blob) : -EHOSTUNREACH;
+    r = r < 0 ? r : link_send(link->link, NULL, 0, head, sizeof(head), &blob, 1);
+    if (r < 0) {
+        telemetry_chunk_dropped(link->telemetry);
+    }
+}
+
+bool broker_link_takes_credit(const struct broker_link *link)
+{
+    return link->is_joined && !link->is_draining && !link->is_drained &&
+           link->answers.bytes < link->options.answers_bytes_max;
+}
+
+uint64_t broker_link_outstanding(const struct broker_link *link)
+{
+    return link->is_joined && link->credit_total > link->dispatched ? link->credit_total - link->dispatched : 0;
+}
+
+void broker_link_grant(struct broker_link *link, uint64_t credit)
+{
+    link->credit_total += credit;
+    link->must_tell_credit = true;
+}
+
+void broker_link_drain(struct broker_link *link)
+{
+    link->is_draining = true;
+    link->must_tell_draining = true;
+}
+
+void broker_link_goodbye(struct broker_link *link)
+{
+    Wire__WorkerMessage message = WIRE__WORKER_MESSAGE__INIT;
+    message.goodbye = true;
+    if (link->is_joined && send_message(link, &message, NULL, 0) < 0) {
+        log_at(link->log, LOG_WARN, "the broker could not be told goodbye", log_text("broker", link->options.endpoint));
+    }
+}
+
+bool broker_link_is_joined(const struct broker_link *link)
+{
+    return link->is_joined;
+}
+
+const char *broker_link_endpoint(const struct broker_link *link)
+{
+    return link->options.endpoint;
+}
+
+size_t broker_link_answers(const struct broker_link *link, uint64_t *ret_bytes)
+{
+    *ret_bytes = link->answers.bytes;
+    return answers_length(&link->answers);
+}
+
+size_t broker_link_held(const struct broker_link *link)
+{
+    return link->held.length;
+}
+
+void broker_link_stop_all(struct broker_link *link, const char *reason)
+{
+    while (!list_is_empty(&link->held)) {
+        link->handler.on_cancel(link->context, CONTAINER_OF(list_first(&link->held), struct attempt, link), reason);
+    }
+}

@@ -1,0 +1,22 @@
+/*
+ * router: which model answers a job, and why.
+ *
+ * A model's own name is respected. An alias is served by its list for the job's tier, or by its general one; `auto` without
+ * an entry of its own may be any model, in the order of the configuration. The first of the list is taken. A pure
+ * function of the configuration: the same question has the same answer on every worker.
+ */
+#pragma once
+#include "common/attributes.h"
+#include "common/config.h"
+
+enum { ROUTER_REASON_BYTES = 192 };
+
+struct router_choice {
+    const struct config_model *model;       /* of the configuration */
+    const struct config_provider *provider; /* of the configuration */
+    char reason[ROUTER_REASON_BYTES];
+};
+
+/* Errors: -ENOENT no model serves this route here (choice->reason says why). */
+MUST_USE int router_choose(const struct config *config, const char *tier, const char *route,
+                           struct router_choice *ret_choice);

@@ -1,0 +1,20 @@
+/* services: what the stages of a worker share. Owned by the worker; the configuration is replaced by a reload. */
+#pragma once
+#include <stddef.h>
+
+struct cache;
+struct config;
+struct log;
+struct loop;
+struct provider;
+struct telemetry;
+
+struct services {
+    struct loop *loop;
+    struct log *log;
+    struct telemetry *telemetry;
+    const struct config *config;
+    struct cache *cache;         /* NULL: mode off */
+    struct provider **providers; /* in the order of the configuration that the worker started with */
+    size_t providers_length;
+};

@@ -1,0 +1,35 @@
+/*
+ * stage: one step of an attempt, in a module of its own.
+ *
+ * start() does what can be done at once. If it has to wait it says so, and resume() is called with the event it waits for (or
+ * with its timer's); never from within start(). abandon() gives up what start() began: after it no event may come. A stage
+ * that cannot do its work lets the attempt go on when it can (a broken cache is a miss) and concludes it when it cannot.
+ */
+#pragma once
+#include <stddef.h>
+
+struct attempt;
+struct cache_result;
+struct provider_reply;
+
+enum stage_verdict {
+    STAGE_NEXT,      /* on with the next stage */
+    STAGE_WAITS,     /* resume() follows */
+    STAGE_CONCLUDES, /* attempt->outcome is set; the stages that follow are passed over */
+};
+
+struct stage_event {
+    enum { STAGE_EVENT_TIMER, STAGE_EVENT_CACHE, STAGE_EVENT_REPLY } kind;
+    union {
+        struct cache_result *cache;   /* its entry may be taken */
+        struct provider_reply *reply; /* its body may be taken */
+    } as;
+};
+
+struct stage {
+    const char *name;
+    void *module;
+    enum stage_verdict (*start)(void *module, struct attempt *attempt);
+    enum stage_verdict (*resume)(void *module, struct attempt *attempt, const struct stage_event *event); /* NULL: never waits */
+    void (*abandon)(void *module, struct attempt *attempt);                                               /* NULL: never waits */
+};

@@ -1,0 +1,600 @@
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "common/clock.h"
+#include "common/config.h"
+#include "common/http_admin.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "common/metrics.h"
+#include "worker/account/account_stage.h"
+#include "worker/attempt.h"
+#include "worker/broker_link.h"
+#include "worker/cache/cache.h"
+#include "worker/cache/cache_stage.h"
+#include "worker/decode.h"
+#include "worker/pipeline.h"
+#include "worker/prompt/prompt.h"
+#include "worker/provider/call_stage.h"
+#include "worker/provider/provider.h"
+#include "worker/route/router_stage.h"
+#include "worker/services.h"
+#include "worker/telemetry.h"
+
+enum { ENVELOPE_BYTES = 65536, NAME_BYTES_MAX = 255 };
+
+struct worker {
+    struct loop *loop;
+    struct log *log;
+    struct config *started; /* the configuration it was made with: links borrow from it */
+    struct config *config;  /* the latest; may be the same */
+    char *config_path;
+    char *name;
+    struct services services;
+    struct metrics *metrics;
+    struct telemetry *telemetry;
+    struct pipeline *pipeline;
+    struct http_admin *admin;
+    void *zmq_context;
+    struct broker_link **brokers;
+    size_t brokers_length;
+    uint32_t slots;
+    struct loop_timer *drain_timer;
+    bool is_draining;
+    bool is_stopped; /* goodbye is said; the loop ends */
+};
+
+/* -------------------------------------------------------------------------------------------- credit and jobs */
+
+static size_t jobs_running(const struct worker *worker)
+{
+    size_t running = 0;
+    for (size_t i = 0; i < worker->brokers_length; i++) {
+        running += broker_link_held(worker->brokers[i]);
+    }
+    return running;
+}
+
+/* Hands free slots out as credit: to each broker up to an equal share of what is not running. */
+static void grant_credit(struct worker *worker)
+{
+    uint64_t used = jobs_running(worker);
+    size_t takers = 0;
+    for (size_t i = 0; i < worker->brokers_length; i++) {
+        used += broker_link_outstanding(worker->brokers[i]);
+        takers += broker_link_takes_credit(worker->brokers[i]) ? 1 : 0;
+    }
+    uint64_t free_slots = worker->slots > used ? worker->slots - used : 0;
+    if (takers == 0 || free_slots == 0) {
+        return;
+    }
+    const uint64_t idle = worker->slots - jobs_running(worker);
+    const uint64_t share = (idle + takers - 1) / takers;
+    for (size_t i = 0; i < worker->brokers_length && free_slots > 0; i++) {
+        struct broker_link *broker = worker->brokers[i];
+        const uint64_t outstanding = broker_link_outstanding(broker);
+        if (broker_link_takes_credit(broker) && outstanding < share) {
+            const uint64_t credit = share - outstanding < free_slots ? share - outstanding : free_slots;
+            broker_link_grant(broker, credit);
+            free_slots -= credit;
+        }
+    }
+}
+
+static void defer(struct worker *worker, struct broker_link *link, const Wire__Dispatch *dispatch, const char *reason)
+{
+    if (broker_link_defer(link, dispatch, reason) < 0) {
+        log_at(worker->log, LOG_ERROR, "a dispatch could not be deferred: its lease will run out",
+               log_text("reason", reason));
+    }
+}
+
+static void dispatched(void *context, struct broker_link *link, const Wire__Dispatch *dispatch, struct blob *payload)
+{
+    struct worker *worker = context;
+    struct attempt *attempt = NULL;
+    if (worker->is_draining) {
+        defer(worker, link, dispatch, "the worker is shutting down");
+        return;
+    }
+    if (jobs_running(worker) >= worker->slots) {
+        defer(worker, link, dispatch, "no slot is free");
+        return;
+    }
+    int r = attempt_create(worker->loop, dispatch, payload, clock_monotonic_ms(), &attempt);
+    if (r < 0) {
+        telemetry_protocol_error(worker->telemetry, "dispatch");
+        log_at(worker->log, LOG_ERROR, "dispatch refused", log_text("broker", broker_link_endpoint(link)),
+               log_text("error", r == -EBADMSG ? "a field of it is malformed" : strerror(-r)));
+        defer(worker, link, dispatch, "the dispatch could not be taken");
+        return;
+    }
+    broker_link_hold(link, attempt);
+    pipeline_start(worker->pipeline, &attempt);
+}
+
+static void cancelled(void *context, struct attempt *attempt, const char *reason)
+{
+    struct worker *worker = context;
+    log_at(worker->log, LOG_INFO, "attempt cancelled", log_job(&attempt->job_id), log_text("tenant", attempt->tenant),
+           log_text("trace", attempt->trace_id), log_text("stage", pipeline_stage_name(attempt)),
+           log_text("reason", reason));
+    pipeline_stop(attempt, WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED, "cancelled", reason);
+}
+
+static void log_outcome(struct worker *worker, const struct attempt *attempt)
+{
+    const bool is_good = attempt->outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
+    log_at(worker->log, is_good ? LOG_DEBUG : LOG_WARN, is_good ? "attempt answered" : "attempt failed",
+           log_job(&attempt->job_id), log_int("attempt", attempt->number), log_text("tenant", attempt->tenant),
+           log_text("trace", attempt->trace_id), log_text("tier", attempt->tier), log_text("route", attempt->route),
+           log_text("model", attempt->model), log_text("provider", attempt->provider_name),
+           log_text("code", attempt->outcome.code), log_text("error", attempt->outcome.text),
+           log_int("cost_nanousd", attempt->cost_nanousd), log_int("call_ms", attempt->call_ms));
+}
+
+static void attempt_concluded(void *context, struct attempt *attempt)
+{
+    struct worker *worker = context;
+    telemetry_attempt(worker->telemetry, attempt);
+    if (attempt->outcome.kind != WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED) {
+        log_outcome(worker, attempt);
+    }
+    if (broker_link_answer(attempt->broker, attempt) < 0) {
+        log_at(worker->log, LOG_ERROR, "answer lost for want of memory: its lease will run out",
+               log_job(&attempt->job_id));
+    }
+    loop_again(worker->loop); /* the turn in which it is sent, if it was concluded by a turn handler of the cache */
+}
+
+/* -------------------------------------------------------------------------------------------------- draining */
+
+static bool is_all_concluded(const struct worker *worker)
+{
+    uint64_t bytes;
+    bool is_done = jobs_running(worker) == 0;
+    for (size_t i = 0; i < worker->brokers_length; i++) {
+        /* A broker that is gone cannot conclude; its jobs' leases run out and are run again. */
+        is_done = is_done && (!broker_link_is_joined(worker->brokers[i]) ||
+                              broker_link_answers(worker->brokers[i], &bytes) == 0);
+    }
+    return is_done;
+}
+
+static void stop_now(struct worker *worker)
+{
+    if (worker->is_stopped) {
+        return;
+    }
+    worker->is_stopped = true;
+    for (size_t i = 0; i < worker->brokers_length; i++) {
+        broker_link_goodbye(worker->brokers[i]);
+    }
+    log_at(worker->log, LOG_INFO, "stopped", log_int("unfinished", jobs_running(worker)));
+    loop_stop(worker->loop);
+}
+
+static void drain_is_over(void *context)
+{
+    struct worker *worker = context;
+    log_at(worker->log, LOG_WARN, "worker.drain_timeout is over: what still runs goes back to the queue",
+           log_int("running", jobs_running(worker)));
+    stop_now(worker);
+}
+
+void worker_drain(struct worker *worker)
+{
+    if (worker->is_draining) {
+        stop_now(worker);
+        return;
+    }
+    worker->is_draining = true;
+    log_at(worker->log, LOG_INFO, "draining", log_int("running", jobs_running(worker)));
+    for (size_t i = 0; i < worker->brokers_length; i++) {
+        broker_link_drain(worker->brokers[i]);
+    }
+    loop_timer_set(worker->drain_timer, clock_monotonic_ms() + worker->config->worker.drain_timeout_ms);
+}
+
+/* The end of each turn: answers and new credit go, concluded attempts are released. */
+static void turn(void *context)
+{
+    struct worker *worker = context;
+    if (worker->is_stopped) {
+        return;
+    }
+    grant_credit(worker);
+    for (size_t i = 0; i < worker->brokers_length; i++) {
+        broker_link_flush(worker->brokers[i]);
+    }
+    pipeline_release(worker->pipeline);
+    if (worker->is_draining && is_all_concluded(worker)) {
+        stop_now(worker);
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------------- admin */
+
+static size_t brokers_joined(const struct worker *worker)
+{
+    size_t joined = 0;
+    for (size_t i = 0; i < worker->brokers_length; i++) {
+        joined += broker_link_is_joined(worker->brokers[i]) ? 1 : 0;
+    }
+    return joined;
+}
+
+static bool is_ready(void *context, const char **ret_why_not)
+{
+    const struct worker *worker = context;
+    *ret_why_not = worker->is_draining ? "draining" : "no broker has welcomed this worker";
+    return !worker->is_draining && brokers_joined(worker) > 0;
+}
+
+static void read_gauges(const struct worker *worker, struct telemetry_gauges *gauges)
+{
+    struct cache_stats cache = {.is_broken = false};
+    if (worker->services.cache != NULL) {
+        cache_read_stats(worker->services.cache, &cache);
+    }
+    *gauges = (struct telemetry_gauges){
+        .slots = worker->slots,
+        .in_flight = jobs_running(worker),
+        .brokers_joined = brokers_joined(worker),
+        .cache_entries = cache.store.entries,
+        .cache_bytes = cache.store.bytes,
+        .cache_memory_bytes = cache.store.memory_bytes,
+        .cache_evictions = cache.store.evictions,
+        .cache_fills = cache.fills,
+        .cache_fills_failed = cache.fills_failed,
+        .cache_is_broken = cache.is_broken ? 1 : 0,
+    };
+    for (size_t i = 0; i < worker->brokers_length; i++) {
+        uint64_t bytes;
+        gauges->answers += broker_link_answers(worker->brokers[i], &bytes);
+        gauges->answers_bytes += bytes;
+    }
+}
+
+static void before_metrics(void *context)
+{
+    const struct worker *worker = context;
+    struct telemetry_gauges gauges;
+    read_gauges(worker, &gauges);
+    telemetry_set_gauges(worker->telemetry, &gauges);
+}
+
+static json_t *brokers_to_json(const struct worker *worker)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < worker->brokers_length; i++) {
+        const struct broker_link *broker = worker->brokers[i];
+        uint64_t bytes;
+        const size_t answers = broker_link_answers(broker, &bytes);
+        (void)json_array_append_new(
+            list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "endpoint", broker_link_endpoint(broker), "joined",
+                            broker_link_is_joined(broker), "running", (json_int_t)broker_link_held(broker), "credit",
+                            (json_int_t)broker_link_outstanding(broker), "answers_kept", (json_int_t)answers,
+                            "answers_kept_bytes", (json_int_t)bytes));
+    }
+    return list;
+}
+
+/* GET /v1/stats */
+static void stats_asked(void *context, const struct http_request *request, struct http_response *ret_response)
+{
+    (void)request;
+    const struct worker *worker = context;
+    struct telemetry_gauges gauges;
+    read_gauges(worker, &gauges);
+    json_t *stats = json_pack(
+        "{s:s, s:I, s:I, s:b, s:o, s:{s:b, s:b, s:I, s:I, s:I, s:I, s:I}}", "name", worker->name, "slots",
+        (json_int_t)gauges.slots, "running", (json_int_t)gauges.in_flight, "draining", worker->is_draining, "brokers",
+        brokers_to_json(worker), "cache", "on", worker->services.cache != NULL, "broken", gauges.cache_is_broken != 0,
+        "entries", (json_int_t)gauges.cache_entries, "bytes", (json_int_t)gauges.cache_bytes, "memory_bytes",
+        (json_int_t)gauges.cache_memory_bytes, "evictions", (json_int_t)gauges.cache_evictions, "fills",
+        (json_int_t)gauges.cache_fills);
+    ret_response->body = stats == NULL ? NULL : json_dumps(stats, JSON_COMPACT);
+    json_decref(stats);
+    if (ret_response->body == NULL) {
+        http_error(ret_response, 500, "out of memory");
+        return;
+    }
+    ret_response->body_bytes = strlen(ret_response->body);
+}
+
+/* GET /v1/config */
+static void config_asked(void *context, const struct http_request *request, struct http_response *ret_response)
+{
+    (void)request;
+    const struct worker *worker = context;
+    FILE *out = open_memstream(&ret_response->body, &ret_response->body_bytes);
+    if (out == NULL || config_write(worker->config, out) < 0 || fclose(out) != 0) {
+        http_error(ret_response, 500, "out of memory");
+        return;
+    }
+    ret_response->content_type = "application/yaml";
+}
+
+/* -------------------------------------------------------------------------------------------------- creation */
+
+static int fail(char *ret_error, int error, const char *what, const char *value)
+{
+    (void)snprintf(ret_error, WORKER_ERROR_BYTES, "%s%s%s: %s", what, value == NULL ? "" : " ",
+                   value == NULL ? "" : value, strerror(-error));
+    return error;
+}
+
+/* Unique in the cluster: the host and the process, unless configured. */
+static int set_name(struct worker *worker)
+{
+    char host[NAME_BYTES_MAX - 20] = "worker";
+    const char *configured = worker->config->worker.name;
+    if (configured != NULL && configured[0] != '\0') {
+        worker->name = strdup(configured);
+        return worker->name == NULL ? -ENOMEM : 0;
+    }
+    if (gethostname(host, sizeof(host) - 1) < 0) {
+        host[0] = '\0';
+    }
+    return asprintf(&worker->name, "%s-%d", host[0] == '\0' ? "worker" : host, (int)getpid()) < 0 ? -ENOMEM : 0;
+}
+
+/* Makes the directory and those above it. What cannot be made shows when the cache opens. */
+static void make_directories(const char *path)
+{
+    char *copy = strdup(path);
+    for (char *at = copy; copy != NULL && (at = strchr(at + 1, '/')) != NULL;) {
+        *at = '\0';
+        (void)mkdir(copy, 0755);
+        *at = '/';
+    }
+    (void)mkdir(path, 0755);
+    free(copy);
+}
+
+static int open_cache(struct worker *worker)
+{
+    const struct config_cache *config = &worker->config->cache;
+    char *path;
+    if (config->mode == CACHE_OFF) {
+        return 0;
+    }
+    if (asprintf(&path, "%s/cache", worker->config->worker.data_dir) < 0) {
+        return -ENOMEM;
+    }
+    make_directories(worker->config->worker.data_dir);
+    const struct cache_store_options options = {
+        .path = path,
+        .keeps_vectors = config->mode == CACHE_NEAR,
+        .near_threshold = config->near_threshold_permille / 1000.0,
+        .entries_max = config->entries_max,
+        .bytes_max = config->bytes_max,
+        .memory_bytes_max = config->memory_bytes_max,
+        .write_buffer_bytes = config->rocksdb_write_buffer_bytes,
+        .block_cache_bytes = config->rocksdb_block_cache_bytes,
+    };
+    int r = cache_create(worker->loop, worker->log, &options, &worker->services.cache);
+    free(path);
+    return r;
+}
+
+static size_t answer_bytes_max(const struct config *config)
+{
+    const uint64_t payload = config->broker.payload_bytes_max;
+    return payload > 2 * ENVELOPE_BYTES ? payload - ENVELOPE_BYTES : payload / 2;
+}
+
+static int open_providers(struct worker *worker, char *ret_error)
+{
+    const struct config *config = worker->config;
+    worker->services.providers = calloc(config->providers_length + 1, sizeof(struct provider *));
+    if (worker->services.providers == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < config->providers_length; i++) {
+        int r = provider_create(worker->loop, &config->providers[i], answer_bytes_max(config),
+                                &worker->services.providers[i]);
+        if (r < 0) {
+            return fail(ret_error, r, "provider", config->providers[i].name);
+        }
+        worker->services.providers_length++;
+    }
+    return 0;
+}
+
+static int open_pipeline(struct worker *worker)
+{
+    struct services *services = &worker->services;
+    const struct stage stages[] = {
+        decode_stage(services), deadline_stage(services), cache_stage(services),   prompt_stage(services),
+        router_stage(services), call_stage(services),     account_stage(services), fill_stage(services),
+    };
+    return pipeline_create(stages, ARRAY_LENGTH(stages), attempt_concluded, worker, &worker->pipeline);
+}
+
+static int open_admin(struct worker *worker, char *ret_error)
+{
+    const struct http_admin_options options = {
+        .address = worker->config->worker.admin,
+        .metrics = worker->metrics,
+        .is_ready = is_ready,
+        .before_metrics = before_metrics,
+        .context = worker,
+    };
+    int r = http_admin_create(worker->loop, &options, &worker->admin);
+    if (r < 0) {
+        return fail(ret_error, r, "worker.admin", options.address);
+    }
+    r = http_admin_route(worker->admin, "GET", "/v1/stats", false, stats_asked, worker);
+    return r < 0 ? r : http_admin_route(worker->admin, "GET", "/v1/config", false, config_asked, worker);
+}
+
+static int open_broker(struct worker *worker, size_t index)
+{
+    const struct config_worker *config = &worker->config->worker;
+    static const struct broker_handler handler = {.on_dispatch = dispatched, .on_cancel = cancelled};
+    const struct broker_link_options options = {
+        .endpoint = config->brokers[index],
+        .events = index < config->events_length ? config->events[index] : NULL,
+        .worker_name = worker->name,
+        .pools = config->pools,
+        .pools_length = config->pools_length,
+        .slots = config->slots,
+        .part_bytes_max = worker->config->broker.payload_bytes_max + ENVELOPE_BYTES,
+        .answers_bytes_max = config->answers_bytes_max / config->brokers_length,
+        .answers_ttl_ms = config->answers_ttl_ms,
+    };
+    return broker_link_create(worker->loop, worker->zmq_context, worker->log, worker->telemetry, &options, &handler,
+                              worker, &worker->brokers[index]);
+}
+
+static int open_brokers(struct worker *worker, char *ret_error)
+{
+    const struct config_worker *config = &worker->config->worker;
+    worker->zmq_context = zmq_ctx_new();
+    worker->brokers = calloc(config->brokers_length + 1, sizeof(struct broker_link *));
+    if (worker->zmq_context == NULL || worker->brokers == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < config->brokers_length; i++) {
+        int r = open_broker(worker, i);
+        if (r < 0) {
+            return fail(ret_error, r, "worker.brokers", config->brokers[i]);
+        }
+        worker->brokers_length++;
+    }
+    return 0;
+}
+
+/* The order matters: the cache's turn comes before the worker's, which sends what it brought. */
+static int open_parts(struct worker *worker, char *ret_error)
+{
+    int r = set_name(worker);
+    r = r < 0 ? r : metrics_create(&worker->metrics);
+    r = r < 0 ? r : telemetry_create(worker->metrics, &worker->telemetry);
+    worker->services.telemetry = worker->telemetry;
+    r = r < 0 ? r : open_admin(worker, ret_error);
+    r = r < 0 ? r : open_cache(worker);
+    r = r < 0 ? r : open_providers(worker, ret_error);
+    r = r < 0 ? r : open_pipeline(worker);
+    r = r < 0 ? r : loop_timer_create(worker->loop, drain_is_over, worker, &worker->drain_timer);
+    r = r < 0 ? r : loop_add_turn_handler(worker->loop, turn, worker);
+    return r < 0 ? r : open_brokers(worker, ret_error);
+}
+
+int worker_create(struct loop *loop, struct log *log, struct config **config, const char *config_path,
+                  struct worker **ret_worker, char ret_error[WORKER_ERROR_BYTES])
+{
+    CLEANUP(worker_destroy) struct worker *worker = calloc(1, sizeof(*worker));
+    if (worker == NULL) {
+        return fail(ret_error, -ENOMEM, "worker", NULL);
+    }
+    ret_error[0] = '\0';
+    worker->loop = loop;
+    worker->log = log;
+    worker->started = TAKE(*config);
+    worker->config = worker->started;
+    worker->slots = worker->config->worker.slots;
+    worker->config_path = config_path == NULL ? NULL : strdup(config_path);
+    worker->services = (struct services){.loop = loop, .log = log, .config = worker->config};
+    int r = open_parts(worker, ret_error);
+    if (r < 0) {
+        return ret_error[0] != '\0' ? r : fail(ret_error, r, "worker", NULL);
+    }
+    *ret_worker = TAKE(worker);
+    return 0;
+}
+
+void worker_destroy(struct worker **worker)
+{
+    struct worker *old = TAKE(*worker);
+    if (old == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < old->brokers_length; i++) {
+        broker_link_stop_all(old->brokers[i], "the worker has stopped");
+        broker_link_destroy(&old->brokers[i]);
+    }
+    free(old->brokers);
+    pipeline_destroy(&old->pipeline);
+    for (size_t i = 0; i < old->services.providers_length; i++) {
+        provider_destroy(&old->services.providers[i]);
+    }
+    free(old->services.providers);
+    cache_destroy(&old->services.cache);
+    http_admin_destroy(&old->admin);
+    telemetry_destroy(&old->telemetry);
+    metrics_destroy(&old->metrics);
+    loop_timer_destroy(&old->drain_timer);
+    if (old->zmq_context != NULL) {
+        (void)zmq_ctx_term(old->zmq_context);
+    }
+    if (old->config != old->started) {
+        config_destroy(&old->config);
+    }
+    config_destroy(&old->started);
+    free(old->config_path);
+    free(old->name);
+    free(old);
+}
+
+void worker_announce(const struct worker *worker)
+{
+    log_at(worker->log, LOG_INFO, "ready", log_text("name", worker->name),
+           log_text("admin", http_admin_address(worker->admin)),
+           log_text("brokers", worker->brokers_length > 0 ? broker_link_endpoint(worker->brokers[0]) : NULL),
+           log_int("slots", worker->slots));
+}
+
+/* ----------------------------------------------------------------------------------------------------- reload */
+
+static void log_needs_restart(struct worker *worker, const struct config *next)
+{
+    char *keys = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&keys, &bytes);
+    if (out == NULL) {
+        return;
+    }
+    const size_t n_keys = config_diff_restart(worker->started, next, out);
+    if (fclose(out) == 0 && n_keys > 0) {
+        log_at(worker->log, LOG_WARN, "changes that need a restart are not taken over", log_text("keys", keys));
+    }
+    free(keys);
+}
+
+static void replace_config(struct worker *worker, struct config **next)
+{
+    log_set_level(worker->log, (enum log_level)(*next)->log.level);
+    log_needs_restart(worker, *next);
+    if (worker->config != worker->started) {
+        config_destroy(&worker->config);
+    }
+    worker->config = TAKE(*next);
+    worker->services.config = worker->config;
+}
+
+void worker_reload(struct worker *worker)
+{
+    CLEANUP(config_destroy) struct config *next = NULL;
+    CLEANUP(config_errors_finish) struct config_errors errors = {.items = NULL};
+    int r = config_read(worker->config_path, &next, &errors);
+    for (size_t i = 0; i < errors.length; i++) {
+        log_at(worker->log, LOG_ERROR, "configuration error", log_text("error", errors.items[i].text));
+    }
+    if (r < 0) {
+        log_at(worker->log, LOG_ERROR, "configuration not reloaded: the old one stays", log_text("error", strerror(-r)));
+        return;
+    }
+    replace_config(worker, &next);
+    log_at(worker->log, LOG_INFO, "configuration reloaded", log_text("path", worker->config_path));
+}
