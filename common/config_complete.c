@@ -6,8 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ------------------------------------------------------------------- defaults and references */
-
 static void read_default(struct reader *reader, const char *name, struct config *config)
 {
     const struct config_key *key = config_key_find(&config_schema, name);

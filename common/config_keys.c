@@ -278,12 +278,8 @@ static const struct config_key tier_keys[] = {
     {"cache_ttl", DURATIONS(0), FIELD(config_tier, cache_ttl_ms), .is_live = true, .preset = "24h",
      .text = "How long answers to its jobs may be served from the cache; `0s`: they are not kept."},
 };
-static const struct config_schema tier_schema = {
-    SCHEMA(config_tier, tier_keys), .check = tier_check,
-    .remark =
-        "A position among latency, cost, reliability and quality. A list given here replaces the "
-        "default set; a "
-        "tier with the name of a default one starts from its values, any other from those below."};
+static const struct config_schema tier_schema = {SCHEMA(config_tier, tier_keys),
+                                                 .check = tier_check};
 
 static const struct config_key tenant_keys[] = {
     {"name", KIND_NAME, FIELD(config_tenant, name), .text = "Who pays. Nothing crosses tenants."},
@@ -316,10 +312,7 @@ static const struct config_key provider_keys[] = {
     {"connections_max", COUNTS(1, 65536), FIELD(config_provider, connections_max), .preset = "256",
      .text = "Connections of one worker that are open at once."},
 };
-static const struct config_schema provider_schema = {
-    SCHEMA(config_provider, provider_keys),
-    .remark = "Endpoints with credentials. Without `providers` and `models` the simulator at its "
-              "usual port is used."};
+static const struct config_schema provider_schema = {SCHEMA(config_provider, provider_keys)};
 
 static const struct config_key model_keys[] = {
     {"name", KIND_NAME, FIELD(config_model, name),
@@ -351,11 +344,7 @@ static const struct config_key route_keys[] = {
      LIST(config_route, tiers), .otherwise = "`models` for all",
      .text = "Other lists by tier: `{realtime: [small], background: [small, large]}`."},
 };
-static const struct config_schema route_schema = {
-    SCHEMA(config_route, route_keys), .remark =
-                                          "Aliases. The route `auto` always exists; where it is "
-                                          "not given it has all models in their order (with "
-                                          "the default models: an order for each tier)."};
+static const struct config_schema route_schema = {SCHEMA(config_route, route_keys)};
 
 /* -------------------------------------------------------------------------------------- root */
 
@@ -386,17 +375,24 @@ static const struct config_key root_keys[] = {
      .text = "`tiermq-broker`."},
     {"tiers", KIND_ITEMS, .schema = &tier_schema, .starts_from_default = true, LIST(config, tiers),
      .min = 1, .max = CONFIG_TIERS_MAX, .otherwise = "`realtime`, `standard`, `background`",
-     .text = "Tiers."},
+     .text = "Positions among latency, cost, reliability and quality. A list given here replaces "
+             "the default set; a tier with the name of a default one starts from its values, any "
+             "other from those below."},
     {"pools", KIND_LIST, KIND_NAME, LIST(config, pools), .min = 1, .max = CONFIG_POOLS_MAX,
      .preset = "default", .text = "Sets of workers with the same labels, such as regions."},
     {"tenants", KIND_ITEMS, .schema = &tenant_schema, LIST(config, tenants), .is_live = true,
-     .min = 1, .max = 10000, .otherwise = "`default`", .text = "Tenants."},
+     .min = 1, .max = 10000, .otherwise = "`default`", .text = "Who pays."},
     {"providers", KIND_ITEMS, .schema = &provider_schema, LIST(config, providers), .is_live = true,
-     .min = 1, .max = 256, .otherwise = "the simulator", .text = "Providers."},
+     .min = 1, .max = 256, .otherwise = "the simulator at its usual port",
+     .text = "Endpoints with credentials."},
     {"models", KIND_ITEMS, .schema = &model_schema, LIST(config, models), .is_live = true, .min = 1,
-     .max = 1024, .otherwise = "the simulator's", .text = "Models."},
+     .max = 1024, .otherwise = "those of the simulator",
+     .text = "What providers serve, with prices and grades. Whoever lists providers lists models "
+             "as well."},
     {"routes", KIND_ITEMS, .schema = &route_schema, LIST(config, routes), .is_live = true, .min = 0,
-     .max = 1024, .otherwise = "`auto`", .text = "Routes."},
+     .max = 1024, .otherwise = "`auto`",
+     .text = "Aliases of models. The route `auto` always exists: where it is not given it has all "
+             "models in their order, with the default models an order for each tier."},
     {"worker", KIND_SECTION, .schema = &worker_schema, FIELD(config, worker),
      .text = "`tiermq-worker`."},
     {"cache", KIND_SECTION, .schema = &cache_schema, FIELD(config, cache),

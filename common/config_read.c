@@ -10,8 +10,6 @@
 #include "common/config.h"
 #include "common/config_complete.h"
 
-/* ------------------------------------------------------------------------------------ a file */
-
 static void read_root(struct reader *reader, struct config *config)
 {
     uint64_t given = 0;

@@ -72,8 +72,7 @@ struct config_complaint {
 struct config_schema {
     const struct config_key *keys;
     size_t length;
-    size_t bytes;       /* of the struct */
-    const char *remark; /* for the reference */
+    size_t bytes; /* of the struct */
     bool (*check)(const void *object,
                   struct config_complaint *ret_complaint); /* true: in order; NULL: always */
 };

@@ -263,12 +263,10 @@ int config_write_reference(FILE *out)
         }
         fprintf(out, "## %s%s\n\n%s", key->name, key->kind == KIND_ITEMS ? "[]" : "", key->text);
         if (key->kind == KIND_ITEMS) {
-            fprintf(out, " A list of mappings, at most %lld; when none is given: %s. %s",
-                    (long long)key->max, key->otherwise,
-                    key->is_live ? "" : "Adding or removing entries needs a restart.");
+            fprintf(out, " At most %lld; when none is given: %s.%s", (long long)key->max,
+                    key->otherwise, key->is_live ? "" : " Adding or removing one needs a restart.");
         }
-        fprintf(out, "%s%s\n\n", key->schema->remark == NULL ? "" : " ",
-                key->schema->remark == NULL ? "" : key->schema->remark);
+        fputs("\n\n", out);
         write_table(key->schema, key->is_live, out);
     }
     return ferror(out) ? -EIO : 0;

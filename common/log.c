@@ -31,7 +31,7 @@ enum {
 
 /* How often one message was written in one second. */
 struct burst {
-    char message[MESSAGE_BYTES_KEPT]; /* its beginning, to report under */
+    char message[MESSAGE_BYTES_KEPT]; /* its beginning */
     int64_t second;                   /* Unix time of the counts */
     uint32_t n_written;
     uint64_t n_suppressed; /* not yet reported */
@@ -226,13 +226,24 @@ static void line_write(struct line *line, struct log *log)
     }
 }
 
-static struct burst *burst_of(struct log *log, const char *message)
+/* The message's count of this second, or a free one; NULL: more messages than are counted. */
+static struct burst *burst_of(struct log *log, const char *message, int64_t second)
 {
-    uint32_t hash = 2166136261u; /* FNV-1a */
-    for (const char *at = message; *at != '\0'; at++) {
-        hash = (hash ^ (unsigned char)*at) * 16777619u;
+    struct burst *free_burst = NULL;
+    for (size_t i = 0; i < MESSAGES_COUNTED; i++) {
+        struct burst *burst = &log->bursts[i];
+        if (burst->second != second) {
+            free_burst =
+                burst; /* nothing in it is unsaid: bursts_report() was called for this second */
+        } else if (strncmp(burst->message, message, sizeof(burst->message) - 1) == 0) {
+            return burst;
+        }
     }
-    return &log->bursts[hash % MESSAGES_COUNTED];
+    if (free_burst != NULL) {
+        *free_burst = (struct burst){.second = second};
+        snprintf(free_burst->message, sizeof(free_burst->message), "%s", message);
+    }
+    return free_burst;
 }
 
 static void burst_report(struct log *log, struct burst *burst, int64_t now_unix_ms)
@@ -259,19 +270,15 @@ static void bursts_report(struct log *log, int64_t second, int64_t now_unix_ms)
 /* Counts the message; false when it is to be suppressed. */
 static bool burst_allows(struct log *log, const char *message, int64_t second)
 {
-    struct burst *burst = burst_of(log, message);
-    if (burst->second != second) {
-        burst->second = second;
-        burst->n_written = 0;
+    struct burst *burst = burst_of(log, message, second);
+    if (burst == NULL) {
+        return true;
     }
     if (burst->n_written < LOG_BURST) {
         burst->n_written++;
         return true;
     }
-    if (burst->n_suppressed == 0) {
-        log->n_bursts_suppressed++;
-        snprintf(burst->message, sizeof(burst->message), "%s", message);
-    }
+    log->n_bursts_suppressed += burst->n_suppressed == 0;
     burst->n_suppressed++;
     return false;
 }
