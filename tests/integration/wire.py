@@ -113,7 +113,8 @@ class Peer:
                     del self.items[position]
                     return item, payload
             left = end - time.monotonic()
-            assert left > 0 and self._receive(left) or time.monotonic() < end, f"no {field} came; but: {self.items}"
+            assert left > 0, f"no {field} came; but: {self.items}"
+            self._receive(left)
 
     def has(self, field, matches=lambda item: True):
         """Whether such an item is there already (or arrives at once); it stays."""
