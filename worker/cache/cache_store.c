@@ -17,6 +17,9 @@ enum {
     ENTRY_VERSION = 1,
     AGE_KEY_BYTES = 8 + CACHE_KEY_BYTES,
     VECTOR_BYTES = 1 + CACHE_SCOPE_BYTES + EMBEDDER_DIMENSIONS, /* its version first */
+    /* Above the highest level. After a failed write RocksDB's log asserts that it is left alone, and is not: a full disk
+     * would abort the worker, since Debian's library is built with assertions. */
+    INFO_LOG_NOTHING = 6,
     EVICTIONS_A_FILL_MAX = 64, /* a lowered bound is reached over several fills, none of which takes long */
 };
 
@@ -69,7 +72,8 @@ static rocksdb_options_t *make_options(struct cache_store *store)
     rocksdb_options_set_compression(options, rocksdb_lz4_compression);
     rocksdb_options_set_max_open_files(options, 256);
     rocksdb_options_set_max_total_wal_size(options, 4 * store->options.write_buffer_bytes);
-    rocksdb_options_set_keep_log_file_num(options, 2);
+    rocksdb_options_set_info_log_level(options, INFO_LOG_NOTHING);
+    rocksdb_options_set_keep_log_file_num(options, 1);
     return options;
 }
 
