@@ -7,10 +7,11 @@ build=${1:-build}
 [ -f "$build/compile_commands.json" ] || { echo "tests/static.sh: $build is no build directory; run tests/run.sh first" >&2; exit 2; }
 
 mapfile -t sources < <(git ls-files 'common/*.c' 'broker/*.c' 'worker/*.c' 'client/*.c' 'tests/modelsim/*.c' 'tests/simulation/*.c')
-# The database was written for gcc: clang does not know every flag of it.
+# One file a call: with several, clang-tidy 14 takes every va_list after the first file for uninitialised.
 echo "==> clang-tidy on ${#sources[@]} files"
 printf '%s\n' "${sources[@]}" |
-    xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p "$build" --extra-arg=-Wno-unknown-warning-option
+    xargs -P "$(nproc)" -n 1 clang-tidy --quiet -p "$build" --extra-arg=-Wno-unknown-warning-option 2>&1 |
+    { grep -v "warnings\? .*generated\.$" || true; }
 
 echo "==> cppcheck"
 cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --language=c --enable=warning,portability \
