@@ -41,7 +41,8 @@ EXIT_ADDRESS, EXIT_CONFIG, EXIT_STORE = 4, 3, 5
 
 def program(name):
     """The path of a built program."""
-    folders = {"tiermq-broker": "broker", "tiermq-worker": "worker", "tiermq": "client", "tiermq-modelsim": "tests/modelsim"}
+    folders = {"tiermq-broker": "broker", "tiermq-worker": "worker", "tiermq": "client/cli", "tiermq-modelsim": "tests/modelsim",
+               "libtiermq-disk-faults.so": "tests/faults"}
     path = BUILD / folders.get(name, "") / name
     if not path.is_file():
         found = [p for p in BUILD.rglob(name) if p.is_file() and os.access(p, os.X_OK)]
@@ -366,6 +367,33 @@ class Cluster:
             if died:
                 problems.append(f"{process.name} ended by itself with {process.popen.returncode}:\n{process.output()}")
         assert not check or not problems, "\n\n".join(problems)
+
+
+class DiskFaults:
+    """
+    A disk that fails on demand under a program started with `environment` (tests/faults/disk_faults.c):
+
+        faults = DiskFaults(cluster)
+        cluster.start_broker(environment=faults.environment)
+        faults.fail(errno.ENOSPC)
+    """
+
+    def __init__(self, cluster):
+        self._path = cluster.directory / "disk-fault"
+        library = program("libtiermq-disk-faults.so")
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "TIERMQ_DISK_FAULTS": str(self._path),
+            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0",
+        }
+
+    def fail(self, error):
+        aside = self._path.with_suffix(".new")
+        aside.write_text(str(int(error)))
+        aside.rename(self._path)
+
+    def heal(self):
+        self._path.unlink()
 
 
 def free_port():

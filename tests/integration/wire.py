@@ -116,6 +116,18 @@ class Peer:
             assert left > 0, f"no {field} came; but: {self.items}"
             self._receive(left)
 
+    def any(self, fields, matches=lambda item: True, timeout_s=TIMEOUT_S):
+        """The first item of one of these fields: (field, item)."""
+        end = time.monotonic() + timeout_s
+        while True:
+            for position, (name, item, _) in enumerate(self.items):
+                if name in fields and matches(item):
+                    del self.items[position]
+                    return name, item
+            left = end - time.monotonic()
+            assert left > 0, f"none of {fields} came; but: {self.items}"
+            self._receive(left)
+
     def has(self, field, matches=lambda item: True):
         """Whether such an item is there already (or arrives at once); it stays."""
         while self._receive(0):
@@ -148,6 +160,15 @@ class Client(Peer):
 
     def rejected(self, job):
         return self.wait("rejected", lambda item: item.job_id == job)[0]
+
+    def submit_until(self, outcome, payload=b"payload", **fields):
+        """Submits one job, again and again when need be, until it is "accepted" or "rejected". Returns (job, the answer)."""
+        job = make_id()
+        while True:
+            self.submit(payload, job=job, **fields)
+            field, item = self.any(("accepted", "rejected"), lambda item: item.job_id == job)
+            if field == outcome:
+                return job, item
 
     def result(self, job):
         """(Result, payload)"""
