@@ -1,0 +1,159 @@
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "worker/cache/cache.h"
+
+static char directory[] = "/tmp/tiermq-cache-XXXXXX";
+static char path[64];
+static struct loop *loop;
+static struct log *log_of_test;
+static int log_fd;
+
+static void set_up(void)
+{
+    cr_assert_not_null(mkdtemp(directory));
+    snprintf(path, sizeof(path), "%s/cache", directory);
+    log_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    cr_assert_eq(loop_create(&loop), 0);
+    cr_assert_eq(log_create("test", LOG_ERROR, log_fd, &log_of_test), 0);
+}
+
+static int remove_one(const char *file, const struct stat *status, int kind, struct FTW *ftw)
+{
+    (void)status;
+    (void)kind;
+    (void)ftw;
+    return remove(file);
+}
+
+static void tear_down(void)
+{
+    log_destroy(&log_of_test);
+    loop_destroy(&loop);
+    close(log_fd);
+    nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+TestSuite(cache, .init = set_up, .fini = tear_down, .timeout = 60);
+
+static struct cache *make_cache(void)
+{
+    const struct cache_store_options options = {
+        .path = path,
+        .entries_max = 1000,
+        .bytes_max = 1 << 30,
+        .memory_bytes_max = 1 << 30,
+        .write_buffer_bytes = 1 << 20,
+        .block_cache_bytes = 1 << 20,
+    };
+    struct cache *cache = NULL;
+    cr_assert_eq(cache_create(loop, log_of_test, &options, &cache), 0);
+    return cache;
+}
+
+struct seen {
+    int answers;
+    enum cache_answer last;
+};
+
+static void answered(void *context, struct cache_result *result)
+{
+    struct seen *seen = context;
+    seen->answers++;
+    seen->last = result->answer;
+}
+
+static enum cache_answer look(struct cache *cache, uint8_t number)
+{
+    struct seen seen = {.answers = 0};
+    const struct cache_query query = {.key = {number}};
+    struct cache_lookup *lookup = NULL;
+    cr_assert_eq(cache_start_lookup(cache, &query, answered, &seen, &lookup), 0);
+    while (seen.answers == 0) {
+        cr_assert_eq(loop_turn(loop, 10000), 0);
+    }
+    return seen.last;
+}
+
+static int fill(struct cache *cache, uint8_t number)
+{
+    const uint8_t key[CACHE_KEY_BYTES] = {number};
+    Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
+    entry.filled_unix_ms = (uint64_t)clock_unix_ms();
+    entry.expires_unix_ms = entry.filled_unix_ms + 60000;
+    return cache_start_fill(cache, key, &entry, NULL);
+}
+
+static void wait_for_fills(struct cache *cache, uint64_t fills)
+{
+    struct cache_stats stats;
+    do {
+        cr_assert_eq(loop_turn(loop, 5), 0);
+        cache_read_stats(cache, &stats);
+    } while (stats.fills + stats.fills_failed < fills);
+}
+
+Test(cache, what_was_filled_is_hit_also_after_a_restart)
+{
+    struct cache *cache = make_cache();
+    cr_assert_eq(look(cache, 1), CACHE_ANSWER_MISS);
+    cr_assert_eq(fill(cache, 1), 0);
+    wait_for_fills(cache, 1);
+    cr_assert_eq(look(cache, 1), CACHE_ANSWER_HIT);
+    cr_assert_eq(fill(cache, 2), 0);
+    cache_destroy(&cache); /* writes what waits */
+    loop_destroy(&loop);   /* its turn handler named the cache */
+    cr_assert_eq(loop_create(&loop), 0);
+    cache = make_cache();
+    cr_assert_eq(look(cache, 1), CACHE_ANSWER_HIT);
+    cr_assert_eq(look(cache, 2), CACHE_ANSWER_HIT);
+    cache_destroy(&cache);
+}
+
+Test(cache, a_broken_store_answers_broken_and_fails_nobody)
+{
+    FILE *file = fopen(path, "w");
+    fclose(file);
+    struct cache *cache = make_cache();
+    struct cache_stats stats;
+    cr_assert_eq(look(cache, 1), CACHE_ANSWER_BROKEN);
+    cr_assert_eq(fill(cache, 1), 0);
+    wait_for_fills(cache, 1);
+    cache_read_stats(cache, &stats);
+    cr_assert(stats.is_broken);
+    cr_assert_eq(stats.fills_failed, 1);
+    cache_destroy(&cache);
+}
+
+Test(cache, a_forgotten_lookup_is_never_answered)
+{
+    struct cache *cache = make_cache();
+    struct seen seen = {.answers = 0};
+    const struct cache_query query = {.key = {1}};
+    struct cache_lookup *lookup = NULL;
+    cr_assert_eq(cache_start_lookup(cache, &query, answered, &seen, &lookup), 0);
+    cache_forget(&lookup);
+    cr_assert_eq(look(cache, 2), CACHE_ANSWER_MISS); /* comes after it */
+    cr_assert_eq(seen.answers, 0);
+    cache_destroy(&cache);
+}
+
+Test(cache, its_queue_is_bounded)
+{
+    struct cache *cache = make_cache();
+    int r = 0;
+    for (int i = 0; i < 50 * CACHE_REQUESTS_MAX && r == 0; i++) {
+        r = fill(cache, (uint8_t)i);
+    }
+    cr_assert_eq(r, -EAGAIN);
+    cache_destroy(&cache);
+}
