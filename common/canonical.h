@@ -1,9 +1,10 @@
 /*
  * canonical: the one canonical form of a JSON request body, and the keys made from it.
  *
- * Canonical JSON follows RFC 8785 (JCS) for order of members and text; numbers that are integers keep all their
- * digits, other numbers are the shortest form that reads back the same. Members that do not change an answer
- * (stream, stream_options, user, metadata, store) are left out.
+ * Canonical JSON follows RFC 8785 (JCS): members in the order of their UTF-16 names, no spaces, one form for each
+ * text and number, so 1, 1.0 and 10e-1 are all `1`. One exception, since seeds may be long: integers written as
+ * such keep all their digits. Members of the top level that do not change an answer (stream, stream_options,
+ * user, metadata, store) are left out.
  * The key is BLAKE2b-128 over tenant, operation, route and the canonical body: equal keys ask for the same answer.
  */
 #pragma once
@@ -11,12 +12,13 @@
 #include <stdint.h>
 #include "common/attributes.h"
 
-enum { CANONICAL_KEY_BYTES = 16, CANONICAL_DEPTH_MAX = 64 };
+enum { CANONICAL_KEY_BYTES = 16, CANONICAL_DEPTH_MAX = 64, CANONICAL_ERROR_BYTES = 160 };
 
 /*
  * Gives: *ret_text, NUL-terminated, to be released with free().
- * Errors: -EINVAL not JSON, no object at the top, duplicate members, not UTF-8, or nested deeper than
- * CANONICAL_DEPTH_MAX (ret_error, at least 160 bytes, says where); -ENOMEM.
+ * Errors: -EINVAL not JSON, no object at the top, duplicate members, not UTF-8, an integer past 64 bits, a number past
+ * the range of a double, or nested deeper than CANONICAL_DEPTH_MAX (ret_error, at least CANONICAL_ERROR_BYTES, says
+ * where); -ENOMEM.
  */
 MUST_USE int canonical_json(const void *body, size_t bytes, char **ret_text, size_t *ret_bytes, char *ret_error);
 

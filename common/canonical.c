@@ -1,0 +1,407 @@
+/*
+ * jansson reads; this writes. Its own writer sorts members by bytes and prints reals with 17 digits; RFC 8785 wants
+ * UTF-16 order and ECMAScript's shortest form. The containers being written lie on a stack of our own, so that
+ * the depth of a body is no depth of calls.
+ */
+#include "common/canonical.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <jansson.h>
+#include <sodium.h>
+
+enum {
+    TEXT_FIRST_BYTES = 1024,
+    NUMBER_BYTES_MAX = 48,    /* -1.2345678901234567e+308 */
+    DIGITS_MAX = 17,          /* that tell any double from any other */
+    EXPONENT_FREE_MAX = 21,   /* ECMAScript, Number::toString: larger numbers have an exponent */
+    LEADING_ZEROS_MAX = 6,    /* and so do those below 1e-6 */
+};
+
+struct text {
+    char *data;
+    size_t length, capacity;
+    bool is_failed; /* out of memory: asked once, at the end */
+};
+
+/* A container that is being written. */
+struct level {
+    json_t *value;
+    const char **keys; /* of an object, sorted; NULL for an array */
+    size_t length, next;
+};
+
+struct writer {
+    struct text text;
+    struct level levels[CANONICAL_DEPTH_MAX];
+    size_t depth;
+};
+
+/* ---- text ---- */
+
+static void append(struct text *text, const char *data, size_t bytes)
+{
+    if (text->is_failed) {
+        return;
+    }
+    if (bytes >= text->capacity - text->length) { /* one is for the NUL */
+        size_t capacity = text->capacity * 2;
+        if (capacity < text->length + bytes + 1) {
+            capacity = text->length + bytes + TEXT_FIRST_BYTES;
+        }
+        char *data_moved = realloc(text->data, capacity);
+        if (data_moved == NULL) {
+            text->is_failed = true;
+            return;
+        }
+        text->data = data_moved;
+        text->capacity = capacity;
+    }
+    memcpy(text->data + text->length, data, bytes);
+    text->length += bytes;
+    text->data[text->length] = '\0';
+}
+
+static void append_char(struct text *text, char c)
+{
+    append(text, &c, 1);
+}
+
+/* The letter of the short escapes, 0 for characters that have none. */
+static char escape_letter(unsigned char c)
+{
+    switch (c) {
+    case '"':
+    case '\\':
+        return (char)c;
+    case '\b':
+        return 'b';
+    case '\t':
+        return 't';
+    case '\n':
+        return 'n';
+    case '\f':
+        return 'f';
+    case '\r':
+        return 'r';
+    default: /* characters, not an enum */
+        return 0;
+    }
+}
+
+static void append_escape(struct text *text, unsigned char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char letter = escape_letter(c);
+    if (letter != 0) {
+        append(text, (const char[]){'\\', letter}, 2);
+    } else {
+        append(text, (const char[]){'\\', 'u', '0', '0', digits[c >> 4], digits[c & 15]}, 6);
+    }
+}
+
+static void append_string(struct text *text, const char *string, size_t bytes)
+{
+    append_char(text, '"');
+    size_t plain = 0; /* where the run of characters that stay as they are began */
+    for (size_t i = 0; i < bytes; i++) {
+        const unsigned char c = (unsigned char)string[i];
+        if (c < 0x20 || c == '"' || c == '\\') {
+            append(text, string + plain, i - plain);
+            append_escape(text, c);
+            plain = i + 1;
+        }
+    }
+    append(text, string + plain, bytes - plain);
+    append_char(text, '"');
+}
+
+/* ---- numbers: ECMAScript's Number::toString ---- */
+
+struct decimal {
+    char digits[DIGITS_MAX + 1]; /* without trailing zeros */
+    int length;
+    int point; /* the value is 0.digits times ten to this */
+};
+
+/* The locale decides how the point looks in both directions, so it is stepped over, not looked for. */
+static struct decimal shortest(double value)
+{
+    char formatted[NUMBER_BYTES_MAX];
+    for (int precision = 0; precision < DIGITS_MAX; precision++) {
+        (void)snprintf(formatted, sizeof(formatted), "%.*e", precision, value);
+        if (strtod(formatted, NULL) == value) {
+            break;
+        }
+    }
+    struct decimal decimal = {.length = 0};
+    const char *at = formatted;
+    for (; *at != 'e' && *at != '\0'; at++) {
+        if (*at >= '0' && *at <= '9' && decimal.length < DIGITS_MAX) {
+            decimal.digits[decimal.length++] = *at;
+        }
+    }
+    decimal.point = (int)strtol(at + 1, NULL, 10) + 1;
+    while (decimal.length > 1 && decimal.digits[decimal.length - 1] == '0') {
+        decimal.length--;
+    }
+    return decimal;
+}
+
+static void append_zeros(struct text *text, int zeros)
+{
+    for (int i = 0; i < zeros; i++) {
+        append_char(text, '0');
+    }
+}
+
+static void append_with_exponent(struct text *text, const struct decimal *decimal)
+{
+    char exponent[NUMBER_BYTES_MAX];
+    append_char(text, decimal->digits[0]);
+    if (decimal->length > 1) {
+        append_char(text, '.');
+        append(text, decimal->digits + 1, (size_t)decimal->length - 1);
+    }
+    const int bytes = snprintf(exponent, sizeof(exponent), "e%+d", decimal->point - 1);
+    append(text, exponent, (size_t)bytes);
+}
+
+static void append_real(struct text *text, double value)
+{
+    if (value == 0) {
+        append_char(text, '0'); /* also for -0 */
+        return;
+    }
+    if (value < 0) {
+        append_char(text, '-');
+    }
+    const struct decimal decimal = shortest(fabs(value));
+    if (decimal.point > EXPONENT_FREE_MAX || decimal.point <= -LEADING_ZEROS_MAX) {
+        append_with_exponent(text, &decimal);
+    } else if (decimal.point <= 0) {
+        append(text, "0.", 2);
+        append_zeros(text, -decimal.point);
+        append(text, decimal.digits, (size_t)decimal.length);
+    } else if (decimal.point >= decimal.length) {
+        append(text, decimal.digits, (size_t)decimal.length);
+        append_zeros(text, decimal.point - decimal.length);
+    } else {
+        append(text, decimal.digits, (size_t)decimal.point);
+        append_char(text, '.');
+        append(text, decimal.digits + decimal.point, (size_t)(decimal.length - decimal.point));
+    }
+}
+
+static void append_integer(struct text *text, json_int_t value)
+{
+    char formatted[NUMBER_BYTES_MAX];
+    const int bytes = snprintf(formatted, sizeof(formatted), "%" JSON_INTEGER_FORMAT, value);
+    append(text, formatted, (size_t)bytes);
+}
+
+/* ---- the order of members ---- */
+
+/*
+ * UTF-8 sorts by code point, UTF-16 with the surrogates of what lies past U+FFFF before U+E000. So the lead bytes
+ * F0–F4 go before EE and EF; everything else is the same in both.
+ */
+static int utf16_rank(unsigned char byte)
+{
+    if (byte >= 0xf0) {
+        return byte - 2;
+    }
+    return byte >= 0xee ? byte + 5 : byte;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    const unsigned char *left = *(const unsigned char *const *)a;
+    const unsigned char *right = *(const unsigned char *const *)b;
+    while (*left == *right && *left != '\0') {
+        left++;
+        right++;
+    }
+    return utf16_rank(*left) - utf16_rank(*right);
+}
+
+static bool changes_answers(const char *member)
+{
+    static const char *const others[] = {"stream", "stream_options", "user", "metadata", "store"};
+    for (size_t i = 0; i < ARRAY_LENGTH(others); i++) {
+        if (strcmp(member, others[i]) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- writing ---- */
+
+static int enter_object(struct writer *writer, json_t *value)
+{
+    const size_t size = json_object_size(value);
+    struct level level = {.value = value};
+    level.keys = calloc(size + 1, sizeof(*level.keys));
+    if (level.keys == NULL) {
+        return -ENOMEM;
+    }
+    const bool is_top = writer->depth == 0;
+    const char *key;
+    json_t *member;
+    json_object_foreach (value, key, member) {
+        if (!is_top || changes_answers(key)) {
+            level.keys[level.length++] = key;
+        }
+    }
+    qsort(level.keys, level.length, sizeof(*level.keys), compare_keys);
+    writer->levels[writer->depth++] = level;
+    append_char(&writer->text, '{');
+    return 0;
+}
+
+static int enter(struct writer *writer, json_t *value, char *ret_error)
+{
+    if (writer->depth == CANONICAL_DEPTH_MAX) {
+        (void)snprintf(ret_error, CANONICAL_ERROR_BYTES, "nested deeper than %d levels",
+                       CANONICAL_DEPTH_MAX);
+        return -EINVAL;
+    }
+    if (json_is_object(value)) {
+        return enter_object(writer, value);
+    }
+    writer->levels[writer->depth++] =
+        (struct level){.value = value, .length = json_array_size(value)};
+    append_char(&writer->text, '[');
+    return 0;
+}
+
+static void leave(struct writer *writer)
+{
+    struct level *level = &writer->levels[--writer->depth];
+    append_char(&writer->text, level->keys != NULL ? '}' : ']');
+    free(level->keys);
+    level->keys = NULL;
+}
+
+static int write_value(struct writer *writer, json_t *value, char *ret_error)
+{
+    struct text *text = &writer->text;
+    switch (json_typeof(value)) {
+    case JSON_OBJECT:
+    case JSON_ARRAY:
+        return enter(writer, value, ret_error);
+    case JSON_STRING:
+        append_string(text, json_string_value(value), json_string_length(value));
+        return 0;
+    case JSON_INTEGER:
+        append_integer(text, json_integer_value(value));
+        return 0;
+    case JSON_REAL:
+        append_real(text, json_real_value(value));
+        return 0;
+    case JSON_TRUE:
+        append(text, "true", strlen("true"));
+        return 0;
+    case JSON_FALSE:
+        append(text, "false", strlen("false"));
+        return 0;
+    case JSON_NULL:
+        append(text, "null", strlen("null"));
+        return 0;
+    }
+    return -EINVAL;
+}
+
+static int write_next(struct writer *writer, char *ret_error)
+{
+    struct level *level = &writer->levels[writer->depth - 1];
+    if (level->next == level->length) {
+        leave(writer);
+        return 0;
+    }
+    const size_t index = level->next++;
+    if (index > 0) {
+        append_char(&writer->text, ',');
+    }
+    if (level->keys == NULL) {
+        return write_value(writer, json_array_get(level->value, index), ret_error);
+    }
+    append_string(&writer->text, level->keys[index], strlen(level->keys[index]));
+    append_char(&writer->text, ':');
+    return write_value(writer, json_object_get(level->value, level->keys[index]), ret_error);
+}
+
+static int write_all(struct writer *writer, json_t *root, char *ret_error)
+{
+    int r = enter(writer, root, ret_error);
+    while (r == 0 && writer->depth > 0) {
+        r = write_next(writer, ret_error);
+    }
+    while (writer->depth > 0) {
+        leave(writer);
+    }
+    return r < 0 ? r : writer->text.is_failed ? -ENOMEM : 0;
+}
+
+static json_t *parse(const void *body, size_t bytes, char *ret_error)
+{
+    json_error_t error;
+    json_t *root = json_loadb(body, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    if (root == NULL) {
+        (void)snprintf(ret_error, CANONICAL_ERROR_BYTES, "line %d, column %d: %.100s", error.line,
+                       error.column, error.text);
+    } else if (!json_is_object(root)) {
+        (void)snprintf(ret_error, CANONICAL_ERROR_BYTES, "the body is no JSON object");
+        json_decref(root);
+        root = NULL;
+    }
+    return root;
+}
+
+int canonical_json(const void *body, size_t bytes, char **ret_text, size_t *ret_bytes,
+                   char *ret_error)
+{
+    json_t *root = parse(body, bytes, ret_error);
+    if (root == NULL) {
+        return -EINVAL;
+    }
+    struct writer writer = {.depth = 0};
+    const int r = write_all(&writer, root, ret_error);
+    json_decref(root);
+    if (r < 0) {
+        free(writer.text.data);
+        return r;
+    }
+    *ret_text = writer.text.data;
+    *ret_bytes = writer.text.length;
+    return 0;
+}
+
+/* With its length before it, so that no two lists of fields are the same bytes. */
+static void hash_field(crypto_generichash_state *state, const void *data, size_t bytes)
+{
+    uint8_t length[8];
+    for (size_t i = 0; i < sizeof(length); i++) {
+        length[i] = (uint8_t)((uint64_t)bytes >> (8 * i));
+    }
+    (void)crypto_generichash_update(state, length, sizeof(length)); /* cannot fail */
+    (void)crypto_generichash_update(state, data, bytes);
+}
+
+void canonical_key(const char *tenant, const char *operation, const char *route,
+                   const char *canonical, size_t canonical_bytes,
+                   uint8_t ret_key[CANONICAL_KEY_BYTES])
+{
+    crypto_generichash_state state;
+    (void)crypto_generichash_init(&state, NULL, 0, CANONICAL_KEY_BYTES); /* 16 is a valid length */
+    hash_field(&state, tenant, strlen(tenant));
+    hash_field(&state, operation, strlen(operation));
+    hash_field(&state, route, strlen(route));
+    hash_field(&state, canonical, canonical_bytes);
+    (void)crypto_generichash_final(&state, ret_key, CANONICAL_KEY_BYTES);
+}
