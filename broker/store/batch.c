@@ -98,7 +98,8 @@ void batch_pool_finish(struct batch_pool *pool)
 }
 
 /* Room for `more` items of `size` in an array, at least doubling it. */
-static int array_reserve(void **array, size_t length, size_t *capacity, size_t more, size_t size, size_t first)
+static int array_reserve(void **array, size_t length, size_t *capacity, size_t more, size_t size,
+                         size_t first)
 {
     size_t needed;
     if (__builtin_add_overflow(length, more, &needed) || needed > SIZE_MAX / 2 / size) {
@@ -126,8 +127,9 @@ static void bytes_append(struct store_batch *batch, const void *data, size_t byt
     }
 }
 
-static int batch_add(struct store_batch *batch, enum change_kind kind, enum store_family family, const void *key,
-                     size_t key_bytes, const void *tail, size_t tail_bytes, struct blob *blob)
+static int batch_add(struct store_batch *batch, enum change_kind kind, enum store_family family,
+                     const void *key, size_t key_bytes, const void *tail, size_t tail_bytes,
+                     struct blob *blob)
 {
     assert(family < STORE_FAMILIES);
     assert(key_bytes <= STORE_KEY_BYTES_MAX);
@@ -135,7 +137,8 @@ static int batch_add(struct store_batch *batch, enum change_kind kind, enum stor
     if (__builtin_add_overflow(key_bytes, tail_bytes, &bytes)) {
         return -ENOMEM;
     }
-    int r = array_reserve((void **)&batch->bytes, batch->bytes_length, &batch->bytes_capacity, bytes, 1, BYTES_FIRST);
+    int r = array_reserve((void **)&batch->bytes, batch->bytes_length, &batch->bytes_capacity,
+                          bytes, 1, BYTES_FIRST);
     if (r < 0) {
         return r;
     }
@@ -180,25 +183,26 @@ void store_batch_destroy(struct store_batch **batch)
     }
 }
 
-int store_batch_put(struct store_batch *batch, enum store_family family, const void *key, size_t key_bytes,
-                    const void *value, size_t value_bytes)
+int store_batch_put(struct store_batch *batch, enum store_family family, const void *key,
+                    size_t key_bytes, const void *value, size_t value_bytes)
 {
     return batch_add(batch, CHANGE_PUT, family, key, key_bytes, value, value_bytes, NULL);
 }
 
-int store_batch_put_blob(struct store_batch *batch, enum store_family family, const void *key, size_t key_bytes,
-                         const void *head, size_t head_bytes, struct blob *value)
+int store_batch_put_blob(struct store_batch *batch, enum store_family family, const void *key,
+                         size_t key_bytes, const void *head, size_t head_bytes, struct blob *value)
 {
     return batch_add(batch, CHANGE_PUT, family, key, key_bytes, head, head_bytes, value);
 }
 
-int store_batch_delete(struct store_batch *batch, enum store_family family, const void *key, size_t key_bytes)
+int store_batch_delete(struct store_batch *batch, enum store_family family, const void *key,
+                       size_t key_bytes)
 {
     return batch_add(batch, CHANGE_DELETE, family, key, key_bytes, NULL, 0, NULL);
 }
 
-int store_batch_delete_range(struct store_batch *batch, enum store_family family, const void *from, size_t from_bytes,
-                             const void *to, size_t to_bytes)
+int store_batch_delete_range(struct store_batch *batch, enum store_family family, const void *from,
+                             size_t from_bytes, const void *to, size_t to_bytes)
 {
     assert(to_bytes <= STORE_KEY_BYTES_MAX);
     return batch_add(batch, CHANGE_DELETE_RANGE, family, from, from_bytes, to, to_bytes, NULL);

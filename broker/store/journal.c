@@ -1,13 +1,15 @@
 /*
  * journal: a store on a disk, with the blocking calls on two threads.
  *
- * The journal thread writes all that is pending with one fsync while the next group gathers: the slower the disk, the
- * larger the groups. The loading thread reads beside it. Both answer through the lists below, under one
- * lock that is held for a few instructions only, and wake the loop once until it has looked.
+ * The journal thread writes all that is pending with one fsync while the next group gathers: the
+ * slower the disk, the larger the groups. The loading thread reads beside it. Both answer through
+ * the lists below, under one lock that is held for a few instructions only, and wake the loop once
+ * until it has looked.
  *
- * A write that fails leaves RocksDB read-only until it is opened again, and unknown parts of the group on the
- * disk. Changes are absolute (a key has this value, a key is gone), so the group is written once more
- * as it was, and what followed it afterwards: nothing is lost, twice, or out of order.
+ * A write that fails leaves RocksDB read-only until it is opened again, and unknown parts of the
+ * group on the disk. Changes are absolute (a key has this value, a key is gone), so the group is
+ * written once more as it was, and what followed it afterwards: nothing is lost, twice, or out of
+ * order.
  */
 #include <assert.h>
 #include <errno.h>
@@ -22,14 +24,17 @@
 #include "common/loop.h"
 
 enum {
-    COMPANY_WAIT_MS = 100,       /* how long a batch that nobody waits for waits for others */
-    GROUP_BYTES_MAX = 16 << 20,  /* bounds the memory and the time of one write */
+    COMPANY_WAIT_MS = 100,      /* how long a batch that nobody waits for waits for others */
+    GROUP_BYTES_MAX = 16 << 20, /* bounds the memory and the time of one write */
     RETRY_FIRST_MS = 100,
     RETRY_MAX_MS = 5000,
     MEASURE_EVERY_MS = 1000,
 };
 
-/* What the loop has not heard yet. Several of a kind become one; the order of delivery is that of the fields. */
+/*
+ * What the loop has not heard yet. Several of a kind become one; the order of delivery is that of
+ * the fields.
+ */
 struct news {
     uint64_t durable_before; /* 0: none */
     bool is_down_due;
@@ -58,12 +63,12 @@ struct journal {
     int64_t write_at_ms;       /* when `pending` is written though nobody waits */
     uint64_t last_handed, last_durable;
     struct load_list asked, answered;
-    size_t loads_outstanding;  /* asked for, and not delivered */
-    bool is_loading;           /* the loader is in the disk */
+    size_t loads_outstanding; /* asked for, and not delivered */
+    bool is_loading;          /* the loader is in the disk */
     bool is_disk_open;
-    bool is_down;              /* from a failed write until all that was pending is durable */
+    bool is_down; /* from a failed write until all that was pending is durable */
     bool is_closing;
-    bool is_woken;             /* the loop was woken and has not looked */
+    bool is_woken; /* the loop was woken and has not looked */
     struct news news;
     struct store_stats stats;
     uint64_t batches_in_group; /* being written */
@@ -116,7 +121,7 @@ static void wake_loop(struct journal *journal)
     }
 }
 
-/* ------------------------------------------------------------------------------------------ the journal thread */
+/* --------------------------------------------------------------------------- the journal thread */
 
 /* Waits until a group is due. False: closing, and nothing is left that can be written. */
 static bool writer_wait(struct journal *journal)
@@ -129,7 +134,8 @@ static bool writer_wait(struct journal *journal)
             pthread_cond_wait(&journal->write_work, &journal->lock);
             continue;
         }
-        if (journal->is_urgent || journal->is_closing || clock_monotonic_ms() >= journal->write_at_ms) {
+        if (journal->is_urgent || journal->is_closing ||
+            clock_monotonic_ms() >= journal->write_at_ms) {
             return true;
         }
         wait_until(journal, &journal->write_work, journal->write_at_ms);
@@ -143,7 +149,8 @@ static void take_group(struct journal *journal, struct batch_list *group)
         journal->is_urgent = false;
     }
     while (journal->pending.first != NULL &&
-           (group->length == 0 || group->value_bytes + journal->pending.first->value_bytes <= GROUP_BYTES_MAX)) {
+           (group->length == 0 ||
+            group->value_bytes + journal->pending.first->value_bytes <= GROUP_BYTES_MAX)) {
         batch_list_append(group, batch_list_pop(&journal->pending));
     }
     journal->batches_in_group = group->length;
@@ -174,7 +181,8 @@ static void report_down(struct journal *journal, uint64_t first_batch, const cha
     }
     journal->is_down = true;
     if (news->is_up_due) {
-        news->is_up_due = false; /* the loop did not see it up: to the loop it is down all the time */
+        /* The loop did not see it up: to the loop it is down all the time. */
+        news->is_up_due = false;
         return;
     }
     news->is_down_due = true;
@@ -193,7 +201,10 @@ static void count_group(struct journal *journal, const struct batch_list *group,
     stats->commit_us_total += stats->commit_us_last;
 }
 
-/* Waits out the backoff, which only closing cuts short, then opens the disk again. Lock held; released meanwhile. */
+/*
+ * Waits out the backoff, which only closing cuts short, then opens the disk again. Lock held;
+ * released meanwhile.
+ */
 static int writer_reopen(struct journal *journal, int64_t backoff_ms, char *ret_why)
 {
     int64_t at_ms = clock_monotonic_ms() + backoff_ms;
@@ -211,14 +222,19 @@ static int writer_reopen(struct journal *journal, int64_t backoff_ms, char *ret_
     int r = disk_reopen(journal->disk, ret_why);
     pthread_mutex_lock(&journal->lock);
     journal->is_disk_open = r == 0;
-    pthread_cond_signal(&journal->load_work); /* what is there can be read, even if nothing can be written */
+    /* What is there can be read, even if nothing can be written. */
+    pthread_cond_signal(&journal->load_work);
     return r;
 }
 
-/* Writes the group, however long it takes. Lock held; released meanwhile. Errors: -ECANCELED closing. */
+/*
+ * Writes the group, however long it takes. Lock held; released meanwhile. Errors: -ECANCELED
+ * closing.
+ */
 static int write_group(struct journal *journal, const struct batch_list *group)
 {
-    for (int64_t backoff_ms = RETRY_FIRST_MS;; backoff_ms = backoff_ms * 2 < RETRY_MAX_MS ? backoff_ms * 2 : RETRY_MAX_MS) {
+    for (int64_t backoff_ms = RETRY_FIRST_MS;;
+         backoff_ms = backoff_ms * 2 < RETRY_MAX_MS ? backoff_ms * 2 : RETRY_MAX_MS) {
         char why[STORE_WHY_BYTES] = "";
         int r = 0;
         if (journal->is_disk_open) {
@@ -241,7 +257,10 @@ static int write_group(struct journal *journal, const struct batch_list *group)
     }
 }
 
-/* Figures for operators; not with every commit, because they cost more than one. Lock held; released meanwhile. */
+/*
+ * Figures for operators; not with every commit, because they cost more than one. Lock held;
+ * released meanwhile.
+ */
 static void writer_measure(struct journal *journal, int64_t *measure_at_ms)
 {
     int64_t now_ms = clock_monotonic_ms();
@@ -282,7 +301,7 @@ static void *writer_run(void *context)
     return NULL;
 }
 
-/* ------------------------------------------------------------------------------------------ the loading thread */
+/* --------------------------------------------------------------------------- the loading thread */
 
 static bool load_is_due(const struct journal *journal)
 {
@@ -326,9 +345,10 @@ static void *loader_run(void *context)
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------- the loop's side */
+/* ------------------------------------------------------------------------------ the loop's side */
 
-static int journal_scan(struct store *store, enum store_family family, store_visit_fn *visit, void *context)
+static int journal_scan(struct store *store, enum store_family family, store_visit_fn *visit,
+                        void *context)
 {
     struct journal *journal = (struct journal *)store;
     assert(journal->last_handed == 0);
@@ -352,14 +372,16 @@ static void journal_commit(struct store *store, struct store_batch **batch, bool
     }
 }
 
-static int journal_load(struct store *store, enum store_family family, const void *key, size_t key_bytes, uint64_t token)
+static int journal_load(struct store *store, enum store_family family, const void *key,
+                        size_t key_bytes, uint64_t token)
 {
     struct journal *journal = (struct journal *)store;
     struct disk_load *load = malloc(sizeof(*load));
     if (load == NULL) {
         return -ENOMEM;
     }
-    *load = (struct disk_load){.token = token, .family = (uint8_t)family, .key_bytes = (uint8_t)key_bytes};
+    *load = (struct disk_load){
+        .token = token, .family = (uint8_t)family, .key_bytes = (uint8_t)key_bytes};
     memcpy(load->key, key, key_bytes);
 
     pthread_mutex_lock(&journal->lock);
@@ -522,7 +544,8 @@ int journal_open(struct disk **disk, struct loop *loop, const struct store_callb
     if (journal == NULL) {
         return -ENOMEM;
     }
-    journal->store = (struct store){.engine = &journal_engine, .loop = loop, .callbacks = *callbacks};
+    journal->store =
+        (struct store){.engine = &journal_engine, .loop = loop, .callbacks = *callbacks};
     journal->is_disk_open = true;
     init_locks(journal);
     journal->disk = *disk; /* before the threads: they read it without the lock */

@@ -1,10 +1,11 @@
 /*
- * memory: a store that forgets everything when the process ends, for tiers and tests that need no disk.
+ * memory: a store that forgets everything when the process ends, for tiers and tests that need no
+ * disk.
  *
- * A batch is applied at the next poll, and thereby "durable"; so answers keep the order that they have with a disk.
- * Nothing is there to be scanned at start, so families that are only scanned are not kept: a million
- * concluded ids would cost 100 MB that nobody reads. The others are trees (the C library's tsearch), ordered,
- * because expired results are deleted by range.
+ * A batch is applied at the next poll, and thereby "durable"; so answers keep the order that they
+ * have with a disk. Nothing is there to be scanned at start, so families that are only scanned are
+ * not kept: a million concluded ids would cost 100 MB that nobody reads. The others are trees (the
+ * C library's tsearch), ordered, because expired results are deleted by range.
  */
 #include <errno.h>
 #include <search.h>
@@ -20,7 +21,7 @@ struct key {
 };
 
 struct record {
-    struct key key; /* first: the trees compare keys */
+    struct key key;    /* first: the trees compare keys */
     struct blob *blob; /* NULL: none */
     size_t head_bytes;
     uint8_t bytes[]; /* the key, then the head of the value */
@@ -85,13 +86,15 @@ static void record_free(struct memory *memory, struct record *record)
     free(record);
 }
 
-static int tree_put(struct memory *memory, const struct store_batch *batch, const struct change *change)
+static int tree_put(struct memory *memory, const struct store_batch *batch,
+                    const struct change *change)
 {
     struct record *record = malloc(sizeof(*record) + change->key_bytes + change->tail_bytes);
     if (record == NULL) {
         return -ENOMEM;
     }
-    *record = (struct record){.key = {record->bytes, change->key_bytes}, .head_bytes = change->tail_bytes};
+    *record = (struct record){.key = {record->bytes, change->key_bytes},
+                              .head_bytes = change->tail_bytes};
     memcpy(record->bytes, change_key(batch, change), change->key_bytes + change->tail_bytes);
 
     struct record **node = tsearch(record, &memory->trees[change->family], key_compare);
@@ -118,7 +121,8 @@ static void tree_delete(struct memory *memory, enum store_family family, const s
     }
 }
 
-static void tree_delete_range(struct memory *memory, enum store_family family, const struct range *range)
+static void tree_delete_range(struct memory *memory, enum store_family family,
+                              const struct range *range)
 {
     struct record **node;
     while ((node = tfind(range, &memory->trees[family], range_compare)) != NULL) {
@@ -128,7 +132,8 @@ static void tree_delete_range(struct memory *memory, enum store_family family, c
     }
 }
 
-static int apply_change(struct memory *memory, const struct store_batch *batch, const struct change *change)
+static int apply_change(struct memory *memory, const struct store_batch *batch,
+                        const struct change *change)
 {
     struct key key = {change_key(batch, change), change->key_bytes};
     switch ((enum change_kind)change->kind) {
@@ -235,7 +240,8 @@ static void memory_poll(struct store *store)
     if (is_down) {
         memory->stats.failures++;
         if (!was_down) {
-            callbacks->on_down(callbacks->context, memory->pending.first->number, "the broker is out of memory");
+            callbacks->on_down(callbacks->context, memory->pending.first->number,
+                               "the broker is out of memory");
         }
         return;
     }
@@ -245,7 +251,8 @@ static void memory_poll(struct store *store)
     answer_loads(memory);
 }
 
-static int scan_nothing(struct store *store, enum store_family family, store_visit_fn *visit, void *context)
+static int scan_nothing(struct store *store, enum store_family family, store_visit_fn *visit,
+                        void *context)
 {
     (void)store, (void)family, (void)visit, (void)context;
     return 0;
@@ -259,7 +266,8 @@ static void memory_commit(struct store *store, struct store_batch **batch, bool 
     loop_again(store->loop);
 }
 
-static int memory_load(struct store *store, enum store_family family, const void *key, size_t key_bytes, uint64_t token)
+static int memory_load(struct store *store, enum store_family family, const void *key,
+                       size_t key_bytes, uint64_t token)
 {
     struct memory *memory = (struct memory *)store;
     if (memory->n_loads == STORE_LOADS_MAX) {
@@ -318,7 +326,8 @@ static const struct store_engine memory_engine = {
     .close = memory_close,
 };
 
-int memory_open(struct loop *loop, const struct store_callbacks *callbacks, struct store **ret_store)
+int memory_open(struct loop *loop, const struct store_callbacks *callbacks,
+                struct store **ret_store)
 {
     struct memory *memory = calloc(1, sizeof(*memory));
     if (memory == NULL) {

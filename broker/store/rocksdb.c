@@ -1,11 +1,11 @@
 /*
- * rocksdb: the disk, by RocksDB's C interface (7.8). A column family for each family of records, and the default one for
- * the format version alone.
+ * rocksdb: the disk, by RocksDB's C interface (7.8). A column family for each family of records,
+ * and the default one for the format version alone.
  *
- * Queue traffic is put and deleted soon after: most of it meets its deletion in the write buffer and never
- * reaches a table file, only the log. Buffers are small, because larger ones were measured slower and cost their
- * size in memory. The directory is locked by flock() on itself, for as long as the store lives: RocksDB's own
- * lock is let go at each reopening.
+ * Queue traffic is put and deleted soon after: most of it meets its deletion in the write buffer
+ * and never reaches a table file, only the log. Buffers are small, because larger ones were
+ * measured slower and cost their size in memory. The directory is locked by flock() on itself, for
+ * as long as the store lives: RocksDB's own lock is let go at each reopening.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,20 +26,21 @@ enum {
     BLOOM_BITS = 10,               /* a key, for one false positive in a hundred */
     OPEN_FILES_MAX = 256,
     /*
-     * One above the highest level. RocksDB writes to its log again after a write to it failed, which an assertion
-     * forbids; Debian's library is built with assertions, so a full disk would end the process.
+     * One above the highest level. RocksDB writes to its log again after a write to it failed,
+     * which an assertion forbids; Debian's library is built with assertions, so a full disk would
+     * end the process.
      */
     INFO_LOG_NOTHING = 6,
-    ARENA_BLOCK_BYTES = 256 << 10,   /* the least that a used family takes of memory */
+    ARENA_BLOCK_BYTES = 256 << 10,    /* the least that a used family takes of memory */
     KEPT_WRITE_BATCH_BYTES = 4 << 20, /* a larger write batch is freed after use */
     PATH_BYTES = 4096,
 };
 
 static const char format_key[] = "format";
 static const char *const family_names[FAMILIES] = {
-    [STORE_JOBS] = "jobs",           [STORE_PAYLOADS] = "payloads", [STORE_LEASES] = "leases",
-    [STORE_ATTEMPTS] = "attempts",   [STORE_CONCLUDED] = "concluded", [STORE_RESULTS] = "results",
-    [STORE_META] = "meta",           [STORE_FAMILIES] = "default",
+    [STORE_JOBS] = "jobs",         [STORE_PAYLOADS] = "payloads",   [STORE_LEASES] = "leases",
+    [STORE_ATTEMPTS] = "attempts", [STORE_CONCLUDED] = "concluded", [STORE_RESULTS] = "results",
+    [STORE_META] = "meta",         [STORE_FAMILIES] = "default",
 };
 
 struct disk {
@@ -56,12 +57,13 @@ struct disk {
     rocksdb_column_family_handle_t *families[FAMILIES];
 };
 
-/* ------------------------------------------------------------------------------------------------------- errors */
+/* --------------------------------------------------------------------------------------- errors */
 
 /* The errno that RocksDB's words tell of. */
 static int errno_of_text(const char *text)
 {
-    static const int known[] = {ENOSPC, EDQUOT, EROFS, EACCES, EPERM, EFBIG, EMFILE, ENFILE, ENOMEM, ENOTDIR, ENOENT, EIO};
+    static const int known[] = {ENOSPC, EDQUOT, EROFS,  EACCES,  EPERM,  EFBIG,
+                                EMFILE, ENFILE, ENOMEM, ENOTDIR, ENOENT, EIO};
     if (strstr(text, "LOCK") != NULL || strstr(text, "lock hold") != NULL) {
         return -EBUSY;
     }
@@ -70,7 +72,9 @@ static int errno_of_text(const char *text)
             return -known[i];
         }
     }
-    return strncmp(text, "Corruption", 10) == 0 || strncmp(text, "Invalid argument", 16) == 0 ? -EBADMSG : -EIO;
+    return strncmp(text, "Corruption", 10) == 0 || strncmp(text, "Invalid argument", 16) == 0
+               ? -EBADMSG
+               : -EIO;
 }
 
 static const char *remedy(int error)
@@ -81,7 +85,8 @@ static const char *remedy(int error)
     case EACCES:
     case EPERM:
     case EROFS:
-        return "give the broker's user the right to write there, or set broker.data_dir to another directory";
+        return "give the broker's user the right to write there, or set broker.data_dir to another "
+               "directory";
     case ENOTDIR:
         return "set broker.data_dir to a directory";
     case ENOSPC:
@@ -91,7 +96,8 @@ static const char *remedy(int error)
     case ENFILE:
         return "raise the limit of open files";
     case EBADMSG:
-        return "damaged, or of a later version of tiermq: restore a copy, or set broker.data_dir to an empty directory";
+        return "damaged, or of a later version of tiermq: restore a copy, or set broker.data_dir "
+               "to an empty directory";
     default:
         return "see the system's log for the disk's state";
     }
@@ -99,7 +105,8 @@ static const char *remedy(int error)
 
 static int say(char *ret_why, const struct disk *disk, int error, const char *what)
 {
-    snprintf(ret_why, STORE_WHY_BYTES, "data directory %.70s: %.70s; %s", disk->data_dir, what, remedy(error));
+    snprintf(ret_why, STORE_WHY_BYTES, "data directory %.70s: %.70s; %s", disk->data_dir, what,
+             remedy(error));
     return error;
 }
 
@@ -111,15 +118,18 @@ static int take_error(const struct disk *disk, char **error, char *ret_why)
     }
     char *text = TAKE(*error);
     int r = errno_of_text(text);
-    const char *words = strerrordesc_np(-r); /* shorter than RocksDB's sentence with its long paths, if it says the same */
+    /* Shorter than RocksDB's sentence with its long paths, if it says the same. */
+    const char *words = strerrordesc_np(-r);
     say(ret_why, disk, r, strstr(text, words) != NULL ? words : text);
     rocksdb_free(text);
     return r;
 }
 
-/* ----------------------------------------------------------------------------------------------------- directory */
+/* ------------------------------------------------------------------------------------ directory */
 
-/* Like `mkdir -p`; what it makes may be read by the broker's user alone, since prompts are private. */
+/*
+ * Like `mkdir -p`; what it makes may be read by the broker's user alone, since prompts are private.
+ */
 static int make_directories(const char *path)
 {
     char partial[PATH_BYTES];
@@ -159,12 +169,13 @@ static int claim_directory(struct disk *disk, const char *data_dir, char *ret_wh
     return r < 0 ? say(ret_why, disk, r, strerrordesc_np(-r)) : 0;
 }
 
-/* -------------------------------------------------------------------------------------------------------- opening */
+/* -------------------------------------------------------------------------------------- opening */
 
 static void set_table_options(struct disk *disk)
 {
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
-    rocksdb_block_based_options_set_filter_policy(table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
+    rocksdb_block_based_options_set_filter_policy(
+        table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
     rocksdb_block_based_options_set_block_cache(table, disk->cache);
     /* Indexes and filters live in the cache too, so its size bounds all reading memory. */
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
@@ -192,7 +203,10 @@ static void set_options(struct disk *disk, const struct config_broker *config)
     rocksdb_options_set_max_bytes_for_level_base(options, 8 * buffer);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
     rocksdb_options_set_max_background_jobs(options, 2);
-    /* Table files go to the disk as they grow: otherwise the log's fsync waits for all of them at once. */
+    /*
+     * Table files go to the disk as they grow: otherwise the log's fsync waits for all of them at
+     * once.
+     */
     rocksdb_options_set_bytes_per_sync(options, 1 << 20);
 
     rocksdb_options_set_max_open_files(options, OPEN_FILES_MAX);
@@ -229,8 +243,8 @@ static int open_database(struct disk *disk, char *ret_why)
         options[i] = disk->options;
     }
     char *error = NULL;
-    disk->db = rocksdb_open_column_families(disk->options, disk->path, FAMILIES, family_names, options,
-                                            disk->families, &error);
+    disk->db = rocksdb_open_column_families(disk->options, disk->path, FAMILIES, family_names,
+                                            options, disk->families, &error);
     return take_error(disk, &error, ret_why);
 }
 
@@ -238,8 +252,8 @@ static int write_format(struct disk *disk, char *ret_why)
 {
     const char version = FORMAT_VERSION;
     char *error = NULL;
-    rocksdb_put_cf(disk->db, disk->synced, disk->families[STORE_FAMILIES], format_key, sizeof(format_key) - 1, &version,
-                   sizeof(version), &error);
+    rocksdb_put_cf(disk->db, disk->synced, disk->families[STORE_FAMILIES], format_key,
+                   sizeof(format_key) - 1, &version, sizeof(version), &error);
     return take_error(disk, &error, ret_why);
 }
 
@@ -248,8 +262,8 @@ static int check_format(struct disk *disk, char *ret_why)
 {
     char *error = NULL;
     size_t bytes = 0;
-    char *version = rocksdb_get_cf(disk->db, disk->reading, disk->families[STORE_FAMILIES], format_key,
-                                   sizeof(format_key) - 1, &bytes, &error);
+    char *version = rocksdb_get_cf(disk->db, disk->reading, disk->families[STORE_FAMILIES],
+                                   format_key, sizeof(format_key) - 1, &bytes, &error);
     int r = take_error(disk, &error, ret_why);
     if (r < 0) {
         return r;
@@ -263,7 +277,8 @@ static int check_format(struct disk *disk, char *ret_why)
         return 0;
     }
     snprintf(ret_why, STORE_WHY_BYTES,
-             "data directory %.80s: its format is version %u, this program knows version %d; use the version of tiermq "
+             "data directory %.80s: its format is version %u, this program knows version %d; use "
+             "the version of tiermq "
              "that wrote it, or set broker.data_dir to an empty directory",
              disk->data_dir, found, FORMAT_VERSION);
     return -EBADMSG;
@@ -324,7 +339,7 @@ void disk_close(struct disk **disk)
     free(closed);
 }
 
-/* -------------------------------------------------------------------------------------------------------- writing */
+/* -------------------------------------------------------------------------------------- writing */
 
 static void add_put(struct disk *disk, const struct store_batch *batch, const struct change *change)
 {
@@ -335,14 +350,17 @@ static void add_put(struct disk *disk, const struct store_batch *batch, const st
     rocksdb_column_family_handle_t *family = disk->families[change->family];
     if (sizes[0] > 0 && sizes[1] > 0) {
         size_t key_bytes = change->key_bytes;
-        rocksdb_writebatch_putv_cf(disk->write_batch, family, 1, &key, &key_bytes, 2, values, sizes);
+        rocksdb_writebatch_putv_cf(disk->write_batch, family, 1, &key, &key_bytes, 2, values,
+                                   sizes);
     } else {
         size_t only = sizes[1] > 0;
-        rocksdb_writebatch_put_cf(disk->write_batch, family, key, change->key_bytes, values[only], sizes[only]);
+        rocksdb_writebatch_put_cf(disk->write_batch, family, key, change->key_bytes, values[only],
+                                  sizes[only]);
     }
 }
 
-static void add_change(struct disk *disk, const struct store_batch *batch, const struct change *change)
+static void add_change(struct disk *disk, const struct store_batch *batch,
+                       const struct change *change)
 {
     const char *key = (const char *)change_key(batch, change);
     rocksdb_column_family_handle_t *family = disk->families[change->family];
@@ -355,7 +373,8 @@ static void add_change(struct disk *disk, const struct store_batch *batch, const
         return;
     case CHANGE_DELETE_RANGE:
         rocksdb_writebatch_delete_range_cf(disk->write_batch, family, key, change->key_bytes,
-                                           (const char *)change_tail(batch, change), change->tail_bytes);
+                                           (const char *)change_tail(batch, change),
+                                           change->tail_bytes);
         return;
     }
 }
@@ -378,7 +397,7 @@ int disk_write(struct disk *disk, const struct batch_list *batches, char *ret_wh
     return take_error(disk, &error, ret_why);
 }
 
-/* -------------------------------------------------------------------------------------------------------- reading */
+/* -------------------------------------------------------------------------------------- reading */
 
 static void answer_load(struct disk_load *load, char *value, size_t bytes, char *error)
 {
@@ -403,12 +422,14 @@ void disk_load(struct disk *disk, struct disk_load *loads)
     const char *keys[DISK_LOADS_MAX] = {NULL};
     size_t key_sizes[DISK_LOADS_MAX] = {0}, sizes[DISK_LOADS_MAX] = {0}, length = 0;
     char *values[DISK_LOADS_MAX] = {NULL}, *errors[DISK_LOADS_MAX] = {NULL};
-    for (const struct disk_load *load = loads; load != NULL && length < DISK_LOADS_MAX; load = load->next, length++) {
+    for (const struct disk_load *load = loads; load != NULL && length < DISK_LOADS_MAX;
+         load = load->next, length++) {
         families[length] = disk->families[load->family];
         keys[length] = (const char *)load->key;
         key_sizes[length] = load->key_bytes;
     }
-    rocksdb_multi_get_cf(disk->db, disk->reading, families, length, keys, key_sizes, values, sizes, errors);
+    rocksdb_multi_get_cf(disk->db, disk->reading, families, length, keys, key_sizes, values, sizes,
+                         errors);
     for (size_t i = 0; i < length; i++, loads = loads->next) {
         answer_load(loads, values[i], sizes[i], errors[i]);
     }
@@ -416,7 +437,8 @@ void disk_load(struct disk *disk, struct disk_load *loads)
 
 int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit, void *context)
 {
-    rocksdb_iterator_t *at = rocksdb_create_iterator_cf(disk->db, disk->scanning, disk->families[family]);
+    rocksdb_iterator_t *at =
+        rocksdb_create_iterator_cf(disk->db, disk->scanning, disk->families[family]);
     int r = 0;
     for (rocksdb_iter_seek_to_first(at); r == 0 && rocksdb_iter_valid(at); rocksdb_iter_next(at)) {
         size_t key_bytes, value_bytes;
@@ -449,6 +471,7 @@ static uint64_t sum_property(struct disk *disk, const char *property)
 void disk_measure(struct disk *disk, struct store_stats *stats)
 {
     uint64_t buffers = sum_property(disk, "rocksdb.size-all-mem-tables");
-    stats->disk_bytes = sum_property(disk, "rocksdb.total-sst-files-size") + buffers; /* the log holds what they do */
+    stats->disk_bytes = sum_property(disk, "rocksdb.total-sst-files-size") +
+                        buffers; /* the log holds what they do */
     stats->memory_bytes = buffers + rocksdb_cache_get_usage(disk->cache);
 }

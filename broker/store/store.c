@@ -7,7 +7,8 @@
 #include "common/config.h"
 
 static int rocksdb_open_store(const struct config_broker *config, struct loop *loop,
-                              const struct store_callbacks *callbacks, struct store **ret_store, char *ret_why)
+                              const struct store_callbacks *callbacks, struct store **ret_store,
+                              char *ret_why)
 {
     CLEANUP(disk_close) struct disk *disk = NULL;
     int r = disk_open(config, &disk, ret_why);
@@ -21,8 +22,8 @@ static int rocksdb_open_store(const struct config_broker *config, struct loop *l
     return r;
 }
 
-int store_open(const struct config_broker *config, struct loop *loop, const struct store_callbacks *callbacks,
-               struct store **ret_store, char *ret_why)
+int store_open(const struct config_broker *config, struct loop *loop,
+               const struct store_callbacks *callbacks, struct store **ret_store, char *ret_why)
 {
     switch (config->store) {
     case STORE_ROCKSDB:
@@ -60,7 +61,8 @@ void store_commit(struct store *store, struct store_batch **batch, uint64_t numb
     store->engine->commit(store, batch, urgent);
 }
 
-int store_load(struct store *store, enum store_family family, const void *key, size_t key_bytes, uint64_t token)
+int store_load(struct store *store, enum store_family family, const void *key, size_t key_bytes,
+               uint64_t token)
 {
     assert(family == STORE_PAYLOADS || family == STORE_ATTEMPTS || family == STORE_RESULTS);
     assert(key_bytes <= STORE_KEY_BYTES_MAX);

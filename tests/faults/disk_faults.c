@@ -1,11 +1,15 @@
 /*
- * disk_faults: a disk that fails on demand, put before the C library: linked into a test, or by LD_PRELOAD into a daemon.
+ * disk_faults: a disk that fails on demand, put before the C library: linked into a test, or by
+ * LD_PRELOAD into a daemon.
  *
- * While the file named by the environment variable TIERMQ_DISK_FAULTS exists, write(), pwrite(), fallocate(), fsync() and
- * fdatasync() on regular files fail with the errno that it contains as a number (28: ENOSPC, 5: EIO). Sockets, pipes
- * and reading go on.
+ * While the file named by the environment variable TIERMQ_DISK_FAULTS exists, write(), pwrite(),
+ * fallocate(), fsync() and fdatasync() on regular files fail with the errno that it contains as a
+ * number (28: ENOSPC, 5: EIO). Sockets, pipes and reading go on.
  */
-/* The build sets it; with it the C library's header would rename pwrite() to pwrite64(), and both are defined here. */
+/*
+ * The build sets it; with it the C library's header would rename pwrite() to pwrite64(), and both
+ * are defined here.
+ */
 #undef _FILE_OFFSET_BITS
 #include <errno.h>
 #include <fcntl.h>

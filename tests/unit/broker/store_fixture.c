@@ -38,8 +38,8 @@ static void on_loaded(void *context, uint64_t token, int result, struct blob *va
     if (fixture->n_loaded == FIXTURE_LOADED_MAX) {
         abort();
     }
-    fixture->loaded[fixture->n_loaded++] =
-        (struct loaded){.token = token, .result = result, .value = value == NULL ? NULL : blob_ref(value)};
+    fixture->loaded[fixture->n_loaded++] = (struct loaded){
+        .token = token, .result = result, .value = value == NULL ? NULL : blob_ref(value)};
 }
 
 static void forget_loaded(struct store_fixture *fixture)
@@ -117,7 +117,8 @@ uint64_t fixture_commit(struct store_fixture *fixture, struct store_batch **batc
     return number;
 }
 
-uint64_t fixture_put(struct store_fixture *fixture, enum store_family family, const char *key, const char *value)
+uint64_t fixture_put(struct store_fixture *fixture, enum store_family family, const char *key,
+                     const char *value)
 {
     struct store_batch *batch = fixture_batch(fixture);
     if (store_batch_put(batch, family, key, strlen(key), value, strlen(value)) < 0) {
@@ -135,7 +136,8 @@ uint64_t fixture_delete(struct store_fixture *fixture, enum store_family family,
     return fixture_commit(fixture, &batch);
 }
 
-void fixture_load(struct store_fixture *fixture, enum store_family family, const char *key, uint64_t token)
+void fixture_load(struct store_fixture *fixture, enum store_family family, const char *key,
+                  uint64_t token)
 {
     if (store_load(fixture->store, family, key, strlen(key), token) < 0) {
         abort();
@@ -164,7 +166,8 @@ static void wait_for(struct store_fixture *fixture, enum awaited what, uint64_t 
     int64_t end_ms = clock_monotonic_ms() + WAIT_MS;
     while (reached(fixture, what) < value) {
         if (clock_monotonic_ms() > end_ms || loop_turn(fixture->loop, 1000) < 0) {
-            fprintf(stderr, "waited in vain for %d to reach %llu\n", (int)what, (unsigned long long)value);
+            fprintf(stderr, "waited in vain for %d to reach %llu\n", (int)what,
+                    (unsigned long long)value);
             abort();
         }
     }
@@ -190,7 +193,8 @@ void fixture_wait_up(struct store_fixture *fixture, unsigned n)
     wait_for(fixture, AWAIT_UP, n);
 }
 
-bool fixture_has(struct store_fixture *fixture, enum store_family family, const char *key, const char *value)
+bool fixture_has(struct store_fixture *fixture, enum store_family family, const char *key,
+                 const char *value)
 {
     forget_loaded(fixture);
     fixture_load(fixture, family, key, 4711);
@@ -199,17 +203,21 @@ bool fixture_has(struct store_fixture *fixture, enum store_family family, const 
     if (value == NULL) {
         return loaded->result == -ENOENT;
     }
-    return loaded->token == 4711 && loaded->result == 0 && blob_bytes(loaded->value) == strlen(value) &&
+    return loaded->token == 4711 && loaded->result == 0 &&
+           blob_bytes(loaded->value) == strlen(value) &&
            memcmp(blob_data(loaded->value), value, strlen(value)) == 0;
 }
 
-static int print_record(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+static int print_record(void *context, const void *key, size_t key_bytes, const void *value,
+                        size_t value_bytes)
 {
-    fprintf(context, "%.*s=%.*s ", (int)key_bytes, (const char *)key, (int)value_bytes, (const char *)value);
+    fprintf(context, "%.*s=%.*s ", (int)key_bytes, (const char *)key, (int)value_bytes,
+            (const char *)value);
     return 0;
 }
 
-void fixture_scan(struct store_fixture *fixture, enum store_family family, char *ret_text, size_t bytes)
+void fixture_scan(struct store_fixture *fixture, enum store_family family, char *ret_text,
+                  size_t bytes)
 {
     FILE *text = fmemopen(ret_text, bytes, "w");
     if (text == NULL || store_scan(fixture->store, family, print_record, text) < 0) {

@@ -1,4 +1,7 @@
-/* store_fixture: a store with its loop in a temporary directory, and what it has reported; shared by the tests of the store. */
+/*
+ * store_fixture: a store with its loop in a temporary directory, and what it has reported; shared
+ * by the tests of the store.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,8 +20,8 @@ struct store_fixture {
     struct store *store;
     char why[STORE_WHY_BYTES];
     uint64_t next_batch;
-    uint64_t durable;        /* the last number reported */
-    bool is_out_of_order;    /* a number did not grow, or a load was answered before its turn */
+    uint64_t durable;     /* the last number reported */
+    bool is_out_of_order; /* a number did not grow, or a load was answered before its turn */
     unsigned n_down, n_up;
     uint64_t down_first;
     char down_why[STORE_WHY_BYTES];
@@ -42,9 +45,11 @@ void fixture_close(struct store_fixture *fixture);
 uint64_t fixture_commit(struct store_fixture *fixture, struct store_batch **batch);
 struct store_batch *fixture_batch(struct store_fixture *fixture);
 /* One batch with one change. Text keys and values. */
-uint64_t fixture_put(struct store_fixture *fixture, enum store_family family, const char *key, const char *value);
+uint64_t fixture_put(struct store_fixture *fixture, enum store_family family, const char *key,
+                     const char *value);
 uint64_t fixture_delete(struct store_fixture *fixture, enum store_family family, const char *key);
-void fixture_load(struct store_fixture *fixture, enum store_family family, const char *key, uint64_t token);
+void fixture_load(struct store_fixture *fixture, enum store_family family, const char *key,
+                  uint64_t token);
 
 /* Turn the loop until it is so; abort after 30 s. */
 void fixture_wait_durable(struct store_fixture *fixture, uint64_t batch);
@@ -52,6 +57,8 @@ void fixture_wait_loaded(struct store_fixture *fixture, size_t n);
 void fixture_wait_down(struct store_fixture *fixture, unsigned n);
 void fixture_wait_up(struct store_fixture *fixture, unsigned n);
 /* Loads and compares; NULL: must not exist. */
-bool fixture_has(struct store_fixture *fixture, enum store_family family, const char *key, const char *value);
+bool fixture_has(struct store_fixture *fixture, enum store_family family, const char *key,
+                 const char *value);
 /* The family's records as "key=value key=value " in `ret_text`. */
-void fixture_scan(struct store_fixture *fixture, enum store_family family, char *ret_text, size_t bytes);
+void fixture_scan(struct store_fixture *fixture, enum store_family family, char *ret_text,
+                  size_t bytes);

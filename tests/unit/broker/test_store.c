@@ -12,9 +12,10 @@
 static const enum config_store kinds[] = {STORE_ROCKSDB, STORE_MEMORY};
 
 /* Runs the rest of the block once for each engine. */
-#define FOR_EACH_ENGINE(fixture)                                                                              \
-    for (size_t kind_ = 0; kind_ < sizeof(kinds) / sizeof(kinds[0]); kind_++)                                 \
-        for (struct store_fixture fixture##_storage, *fixture = open_fixture(&fixture##_storage, kinds[kind_]); \
+#define FOR_EACH_ENGINE(fixture)                                                                   \
+    for (size_t kind_ = 0; kind_ < sizeof(kinds) / sizeof(kinds[0]); kind_++)                      \
+        for (struct store_fixture fixture##_storage,                                               \
+             *fixture = open_fixture(&fixture##_storage, kinds[kind_]);                            \
              fixture != NULL; fixture = close_fixture(fixture))
 
 static struct store_fixture *open_fixture(struct store_fixture *fixture, enum config_store kind)
@@ -151,7 +152,8 @@ static uint32_t next_random(uint32_t *state)
 enum { MODEL_KEYS = 64 };
 
 /* One random change, on the store and on an array that says what must be there. */
-static void change_both(struct store_batch *batch, unsigned *model, unsigned round, uint32_t *random)
+static void change_both(struct store_batch *batch, unsigned *model, unsigned round,
+                        uint32_t *random)
 {
     unsigned key = next_random(random) % MODEL_KEYS;
     char name[3], to[3], value[12];
@@ -195,7 +197,8 @@ Test(store, agrees_with_an_array_after_random_changes)
             char name[3], value[12];
             snprintf(name, sizeof(name), "%02u", key);
             snprintf(value, sizeof(value), "%u", model[key]);
-            cr_expect(fixture_has(f, STORE_PAYLOADS, name, model[key] == 0 ? NULL : value), "key %u", key);
+            cr_expect(fixture_has(f, STORE_PAYLOADS, name, model[key] == 0 ? NULL : value),
+                      "key %u", key);
         }
         fixture_wait_durable(f, 400);
     }
@@ -355,13 +358,16 @@ Test(store_rocksdb, damaged_database_is_refused_and_stays_as_it_is)
 }
 
 /* Opens the database below the store, as another version of the program would. */
-static rocksdb_t *open_raw(const struct store_fixture *f, rocksdb_column_family_handle_t *families[8])
+static rocksdb_t *open_raw(const struct store_fixture *f,
+                           rocksdb_column_family_handle_t *families[8])
 {
-    static const char *const names[] = {"default", "jobs", "payloads", "leases", "attempts", "concluded", "results", "meta"};
+    static const char *const names[] = {"default",  "jobs",      "payloads", "leases",
+                                        "attempts", "concluded", "results",  "meta"};
     char path[128];
     snprintf(path, sizeof(path), "%s/rocksdb", f->directory);
     rocksdb_options_t *options = rocksdb_options_create();
-    const rocksdb_options_t *each[8] = {options, options, options, options, options, options, options, options};
+    const rocksdb_options_t *each[8] = {options, options, options, options,
+                                        options, options, options, options};
     char *error = NULL;
     rocksdb_t *db = rocksdb_open_column_families(options, path, 8, names, each, families, &error);
     cr_assert_null(error, "%s", error);
@@ -391,7 +397,8 @@ Test(store_rocksdb, data_of_a_later_version_is_refused)
     close_raw(db, families);
 
     cr_expect_eq(fixture_open(f), -EBADMSG);
-    cr_expect(strstr(f->why, "its format is version 2, this program knows version 1") != NULL, "%s", f->why);
+    cr_expect(strstr(f->why, "its format is version 2, this program knows version 1") != NULL, "%s",
+              f->why);
     close_fixture(f);
 }
 

@@ -1,6 +1,7 @@
 /*
- * The store on a real disk that fails, and a process that dies in the middle: what was reported durable is there
- * afterwards, in order and once. A plain program: it starts itself to be killed; failing calls are linked in (tests/faults/).
+ * The store on a real disk that fails, and a process that dies in the middle: what was reported
+ * durable is there afterwards, in order and once. A plain program: it starts itself to be killed;
+ * failing calls are linked in (tests/faults/).
  */
 #include <errno.h>
 #include <signal.h>
@@ -48,7 +49,8 @@ struct count {
     unsigned next;
 };
 
-static int expect_next(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+static int expect_next(void *context, const void *key, size_t key_bytes, const void *value,
+                       size_t value_bytes)
 {
     struct count *count = context;
     char expected[16];
@@ -100,7 +102,10 @@ static void failing_disk_loses_nothing(int error, const char *word)
     fixture_finish(&f);
 }
 
-/* What was durable when the disk failed, and no more, is there after a stop without the disk's recovery. */
+/*
+ * What was durable when the disk failed, and no more, is there after a stop without the disk's
+ * recovery.
+ */
 static void stop_while_down_keeps_what_was_durable(void)
 {
     struct store_fixture f;
@@ -122,7 +127,10 @@ static void stop_while_down_keeps_what_was_durable(void)
     fixture_finish(&f);
 }
 
-/* The other process: commits numbers in the directory and tells each durable one on standard output, until it is killed. */
+/*
+ * The other process: commits numbers in the directory and tells each durable one on standard
+ * output, until it is killed.
+ */
 static int commit_until_killed(const char *directory)
 {
     struct store_fixture f;

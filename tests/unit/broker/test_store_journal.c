@@ -2,8 +2,8 @@
  * The journal over a disk that fails on demand. A plain program, because Criterion does not start
  * under TSan.
  *
- * The disk holds one number for each key, and fails in the nastiest way that is allowed: some changes of the failed
- * group are on it.
+ * The disk holds one number for each key, and fails in the nastiest way that is allowed: some
+ * changes of the failed group are on it.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -20,7 +20,7 @@
 
 enum { KEYS = 32, HISTORY_MAX = 4096, WAIT_MS = 30000, SLOW_MS = 300 };
 
-/* ---------------------------------------------------------------------------------------------------- the disk */
+/* ------------------------------------------------------------------------------------- the disk */
 
 struct disk {
     pthread_mutex_t lock;
@@ -30,19 +30,20 @@ struct disk {
     size_t history_length;
     unsigned writes_to_fail, reopens_to_fail;
     unsigned n_reopens;
-    bool is_failed;  /* a write failed: all others fail until it is reopened */
-    bool is_closed;  /* a reopening failed */
+    bool is_failed;     /* a write failed: all others fail until it is reopened */
+    bool is_closed;     /* a reopening failed */
     uint64_t held_from; /* writes that begin with this batch or a later one wait */
     unsigned n_waiting;
     bool is_loading;
-    bool is_slow;    /* a load lasts longer than the first wait before a reopening */
+    bool is_slow; /* a load lasts longer than the first wait before a reopening */
 };
 
 static void apply(struct disk *disk, const struct store_batch *batch)
 {
     for (size_t i = 0; i < batch->changes_length; i++) {
         const struct change *change = &batch->changes[i];
-        memcpy(&disk->values[change_key(batch, change)[0]], change_tail(batch, change), sizeof(uint32_t));
+        memcpy(&disk->values[change_key(batch, change)[0]], change_tail(batch, change),
+               sizeof(uint32_t));
     }
 }
 
@@ -91,7 +92,8 @@ void disk_load(struct disk *disk, struct disk_load *loads)
     pthread_mutex_lock(&disk->lock);
     CHECK(!disk->is_closed);
     disk->is_loading = true;
-    for (int64_t end_ms = clock_monotonic_ms() + SLOW_MS; disk->is_slow && clock_monotonic_ms() < end_ms;) {
+    for (int64_t end_ms = clock_monotonic_ms() + SLOW_MS;
+         disk->is_slow && clock_monotonic_ms() < end_ms;) {
         struct timespec at = {.tv_sec = end_ms / 1000, .tv_nsec = end_ms % 1000 * 1000000};
         pthread_cond_clockwait(&disk->released, &disk->lock, CLOCK_MONOTONIC, &at);
     }
@@ -148,7 +150,7 @@ static void disk_fail(struct disk *disk, unsigned writes, unsigned reopens)
     pthread_mutex_unlock(&disk->lock);
 }
 
-/* ---------------------------------------------------------------------------------------------------- the bench */
+/* ------------------------------------------------------------------------------------ the bench */
 
 struct bench {
     struct disk disk;
@@ -204,7 +206,9 @@ static void poll_store(void *context)
 
 static void bench_init(struct bench *bench)
 {
-    *bench = (struct bench){.disk = {.lock = PTHREAD_MUTEX_INITIALIZER, .released = PTHREAD_COND_INITIALIZER, .held_from = UINT64_MAX}};
+    *bench = (struct bench){.disk = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                                     .released = PTHREAD_COND_INITIALIZER,
+                                     .held_from = UINT64_MAX}};
     struct store_callbacks callbacks = {on_durable, on_down, on_up, on_loaded, bench};
     struct disk *disk = &bench->disk;
     CHECK(loop_create(&bench->loop) == 0);
@@ -242,13 +246,14 @@ static void put(struct bench *bench, uint8_t key, bool urgent)
 
 static void load(struct bench *bench, uint8_t key)
 {
-    CHECK(bench->store->engine->load(bench->store, STORE_PAYLOADS, &key, 1, bench->expected[key]) == 0);
+    CHECK(bench->store->engine->load(bench->store, STORE_PAYLOADS, &key, 1, bench->expected[key]) ==
+          0);
 }
 
-#define TURN_UNTIL(bench, fact)                                 \
-    for (int64_t end_ms_ = clock_monotonic_ms() + WAIT_MS; !(fact);) { \
-        CHECK(clock_monotonic_ms() < end_ms_);                  \
-        CHECK(loop_turn((bench)->loop, 1000) == 0);             \
+#define TURN_UNTIL(bench, fact)                                                                    \
+    for (int64_t end_ms_ = clock_monotonic_ms() + WAIT_MS; !(fact);) {                             \
+        CHECK(clock_monotonic_ms() < end_ms_);                                                     \
+        CHECK(loop_turn((bench)->loop, 1000) == 0);                                                \
     }
 
 static void check_disk(struct bench *bench)
@@ -260,7 +265,7 @@ static void check_disk(struct bench *bench)
     CHECK(memcmp(bench->disk.values, bench->expected, sizeof(bench->expected)) == 0);
 }
 
-/* ---------------------------------------------------------------------------------------------------- the facts */
+/* ------------------------------------------------------------------------------------ the facts */
 
 static void batches_that_gather_are_one_write(void)
 {
@@ -299,7 +304,8 @@ static void failed_write_is_repeated_in_order(void)
     load(&bench, 3);
     TURN_UNTIL(&bench, bench.n_up == 1 && bench.n_loaded == 1);
     CHECK(bench.durable == bench.handed);
-    CHECK(bench.disk.n_reopens == 4); /* after the first failure; two of them fail; after the second failure */
+    CHECK(bench.disk.n_reopens ==
+          4); /* after the first failure; two of them fail; after the second failure */
     check_disk(&bench);
     bench_finish(&bench);
 }
@@ -357,7 +363,8 @@ static void random_failures_lose_nothing(void)
         }
         CHECK(loop_turn(bench.loop, 1) == 0);
     }
-    TURN_UNTIL(&bench, bench.durable == bench.handed && bench.n_loaded == loads && bench.n_up == bench.n_down);
+    TURN_UNTIL(&bench, bench.durable == bench.handed && bench.n_loaded == loads &&
+                           bench.n_up == bench.n_down);
     CHECK(bench.n_down > 0);
     check_disk(&bench);
     bench_finish(&bench);
