@@ -1,0 +1,104 @@
+#include <curl/curl.h>
+#include <stdlib.h>
+#include <string.h>
+#include "client/cli/cli.h"
+
+enum { ADMIN_TIMEOUT_MS = 10000, ANSWER_BYTES_MAX = 64 << 20, ADDRESS_BYTES_MAX = 512 };
+
+struct received {
+    char *text; /* owned */
+    size_t bytes;
+};
+
+static size_t receive(char *data, size_t size, size_t count, void *context)
+{
+    struct received *received = context;
+    const size_t bytes = size * count;
+    if (bytes > ANSWER_BYTES_MAX - received->bytes) {
+        return 0;
+    }
+    char *text = realloc(received->text, received->bytes + bytes + 1);
+    if (text == NULL) {
+        return 0;
+    }
+    memcpy(text + received->bytes, data, bytes);
+    received->text = text;
+    received->bytes += bytes;
+    text[received->bytes] = '\0';
+    return bytes;
+}
+
+static void set_address(CURL *curl, const char *address, const char *path, char url[ADDRESS_BYTES_MAX])
+{
+    if (strncmp(address, "unix:", 5) == 0) {
+        curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, address + 5);
+        snprintf(url, ADDRESS_BYTES_MAX, "http://localhost%s", path);
+    } else {
+        const bool has_scheme = strstr(address, "://") != NULL;
+        snprintf(url, ADDRESS_BYTES_MAX, "%s%s%s", has_scheme ? "" : "http://", address, path);
+    }
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+}
+
+/* The words of {"error":{"message":…}}, or the status alone. */
+static int fail_status(struct cli *cli, long status, const struct received *received)
+{
+    json_t *answer = json_loads(received->text == NULL ? "" : received->text, 0, NULL);
+    const char *message = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
+    const int code = status >= 500 ? EXIT_INTERNAL : EXIT_REJECTED;
+    if (message != NULL) {
+        cli_fail(cli, code, "%s", message);
+    } else {
+        cli_fail(cli, code, "%s answered with HTTP status %ld", cli->admin, status);
+    }
+    json_decref(answer);
+    return code;
+}
+
+static int perform(struct cli *cli, CURL *curl, const char *path, const char *body, json_t **ret_answer)
+{
+    struct received received = {0};
+    char url[ADDRESS_BYTES_MAX];
+    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    set_address(curl, cli->admin, path, url);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, &received);
+    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_NOPROXY, "*"); /* the admin address is ours, never a proxy's */
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)(cli->timeout_ms > 0 ? cli->timeout_ms : ADMIN_TIMEOUT_MS));
+    if (body != NULL) {
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+        curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+    }
+    const CURLcode done = curl_easy_perform(curl);
+    long status = 0;
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+    int r = EXIT_OK;
+    if (done != CURLE_OK) {
+        r = cli_fail(cli, EXIT_UNREACHABLE, "no broker's admin HTTP at %s: %s (--admin names another address)",
+                     cli->admin, curl_easy_strerror(done));
+    } else if (status != 200) {
+        r = fail_status(cli, status, &received);
+    } else {
+        *ret_answer = json_loadb(received.text == NULL ? "" : received.text, received.bytes, 0, NULL);
+        r = *ret_answer == NULL ? cli_fail(cli, EXIT_INTERNAL, "%s gave no JSON", url) : EXIT_OK;
+    }
+    curl_slist_free_all(headers);
+    free(received.text);
+    return r;
+}
+
+int cli_admin(struct cli *cli, const char *path, const json_t *body, json_t **ret_answer)
+{
+    char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
+    CURL *curl = curl_easy_init();
+    int r = EXIT_INTERNAL;
+    if (curl == NULL || (body != NULL && text == NULL)) {
+        cli_fail(cli, r, "out of memory");
+    } else {
+        r = perform(cli, curl, path, text, ret_answer);
+    }
+    curl_easy_cleanup(curl);
+    free(text);
+    return r;
+}

@@ -1,0 +1,83 @@
+/* config: check and show the one configuration file, and print the reference of its keys. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "client/cli/cli.h"
+#include "common/config.h"
+
+static const char help[] =
+    "Usage: tiermq config check [FILE]\n"
+    "       tiermq config show [FILE]\n"
+    "       tiermq config reference\n"
+    "\n"
+    "check says everything that is wrong with a configuration file, each with line, column, key, value and remedy. show prints\n"
+    "every key with the value that is in force, as a file that can be read again; keys of providers are hidden.\n"
+    "reference prints every key with its type, unit, default and meaning.\n"
+    "\n"
+    "Examples:\n"
+    "  tiermq config check deploy/tiermq.yaml\n"
+    "  tiermq config show\n"
+    "  tiermq config reference | less\n";
+
+static int fail_write(struct cli *cli, int error)
+{
+    return cli_fail(cli, EXIT_INTERNAL, "cannot write: %s", strerror(-error));
+}
+
+static int show_reference(struct cli *cli)
+{
+    int r = config_write_reference(stdout);
+    return r < 0 ? fail_write(cli, r) : EXIT_OK;
+}
+
+static int act_on_file(struct cli *cli, const char *action, const char *path)
+{
+    struct config *config = NULL;
+    struct config_errors errors = {0};
+    int r = config_read(path, &config, &errors);
+    for (size_t i = 0; i < errors.length; i++) {
+        fprintf(stderr, "%s\n", errors.items[i].text);
+    }
+    const size_t n_errors = errors.length;
+    config_errors_finish(&errors);
+    if (r < 0) {
+        return cli_fail(cli, EXIT_CONFIG, "%s: %zu error%s", path == NULL ? "defaults" : path, n_errors,
+                        n_errors == 1 ? "" : "s");
+    }
+    if (strcmp(action, "show") == 0) {
+        r = config_write(config, stdout);
+    } else {
+        printf("%s: no errors\n", path == NULL ? "no file found; defaults" : path);
+    }
+    config_destroy(&config);
+    return r < 0 ? fail_write(cli, r) : EXIT_OK;
+}
+
+static int act(struct cli *cli, int argc, char **argv)
+{
+    if (argc == 1 && strcmp(argv[0], "reference") == 0) {
+        return show_reference(cli);
+    }
+    const bool is_known = (argc == 1 || argc == 2) && (strcmp(argv[0], "check") == 0 || strcmp(argv[0], "show") == 0);
+    if (!is_known) {
+        cli_refuse(cli, "needs check [FILE], show [FILE] or reference");
+        return cli->exit_code;
+    }
+    char *path = NULL;
+    int r = config_locate(argc == 2 ? argv[1] : cli->config_path, &path);
+    if (r < 0) {
+        return cli_fail(cli, EXIT_INTERNAL, "%s", strerror(-r));
+    }
+    const int code = act_on_file(cli, argv[0], path);
+    free(path);
+    return code;
+}
+
+static int config_run(const struct command *command, int argc, char **argv)
+{
+    struct cli cli = {0};
+    cli_parse(&cli, command, argc, argv, NULL, NULL, NULL);
+    return cli.is_done ? cli.exit_code : act(&cli, argc - optind, argv + optind);
+}
+
+const struct command config_command = {"config", "check and show the configuration", help, config_run};

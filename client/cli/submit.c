@@ -1,0 +1,511 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "client/cli/cli.h"
+#include "client/cli/run.h"
+#include "common/clock.h"
+
+enum { WINDOW_DEFAULT = 256, WINDOW_MAX = 100000, PROMPT_BYTES_MAX = 64 << 20, ERROR_BYTES = 300 };
+
+enum {
+    OPTION_TIER = 1,
+    OPTION_TIERS,
+    OPTION_ROUTE,
+    OPTION_POOL,
+    OPTION_OPERATION,
+    OPTION_PRIORITY,
+    OPTION_DEADLINE,
+    OPTION_DELAY,
+    OPTION_MAX_TOKENS,
+    OPTION_KEY,
+    OPTION_ID,
+    OPTION_FILE,
+    OPTION_OUT,
+    OPTION_WINDOW,
+    OPTION_ORDER,
+    OPTION_LIMIT,
+    OPTION_NO_WAIT,
+    OPTION_NO_RETRY,
+    OPTION_LEAVE,
+    OPTION_BODY,
+    OPTION_STREAM,
+};
+
+static const struct option own_options[] = {
+    {"tier", required_argument, NULL, OPTION_TIER},
+    {"tiers", required_argument, NULL, OPTION_TIERS},
+    {"route", required_argument, NULL, OPTION_ROUTE},
+    {"model", required_argument, NULL, OPTION_ROUTE},
+    {"pool", required_argument, NULL, OPTION_POOL},
+    {"operation", required_argument, NULL, OPTION_OPERATION},
+    {"priority", required_argument, NULL, OPTION_PRIORITY},
+    {"deadline", required_argument, NULL, OPTION_DEADLINE},
+    {"delay", required_argument, NULL, OPTION_DELAY},
+    {"max-tokens", required_argument, NULL, OPTION_MAX_TOKENS},
+    {"idempotency-key", required_argument, NULL, OPTION_KEY},
+    {"id", required_argument, NULL, OPTION_ID},
+    {"file", required_argument, NULL, OPTION_FILE},
+    {"out", required_argument, NULL, OPTION_OUT},
+    {"window", required_argument, NULL, OPTION_WINDOW},
+    {"order", required_argument, NULL, OPTION_ORDER},
+    {"limit", required_argument, NULL, OPTION_LIMIT},
+    {"no-wait", no_argument, NULL, OPTION_NO_WAIT},
+    {"no-retry", no_argument, NULL, OPTION_NO_RETRY},
+    {"leave", no_argument, NULL, OPTION_LEAVE},
+    {"body", no_argument, NULL, OPTION_BODY},
+    {"stream", no_argument, NULL, OPTION_STREAM},
+    {0},
+};
+
+static const char help[] =
+    "Usage: tiermq submit [OPTIONS] [PROMPT …]\n"
+    "       tiermq submit [OPTIONS] --file FILE\n"
+    "\n"
+    "Hands jobs in and waits for their answers. A prompt is taken from the arguments, or else from standard input;\n"
+    "--file reads one job a line, as many as there are, with memory bounded by the window.\n"
+    "\n"
+    "A line is a JSON object with prompt (or text), or body (the request in OpenAI's format); and, if wanted, id, tier, route\n"
+    "(or model), pool, operation, priority, deadline, delay, idempotency_key, max_tokens. Other members are ignored.\n"
+    "Every line has exactly one result: {\"id\":…,\"line\":…,\"tier\":…,\"job\":…,\"outcome\":…,\"text\":…,…}.\n"
+    "\n"
+    "The job:\n"
+    "  --tier NAME        realtime, standard (default), background, or another of the configuration\n"
+    "  --route NAME       a model's name or an alias (default auto); --model is the same\n"
+    "  --pool NAME        workers to run on, instead of the tier's\n"
+    "  --operation NAME   chat.completions (default), completions, embeddings\n"
+    "  --priority N       0 to 9, 9 first, within the tenant\n"
+    "  --deadline TIME    an answer is of no use later (default: the tier's)\n"
+    "  --delay TIME       not before\n"
+    "  --max-tokens N     of the answer to a prompt\n"
+    "  --idempotency-key K  a second submission under it is the same job (one prompt only)\n"
+    "  --id UUID          the job's id (one prompt only)\n"
+    "  --stream           print a single answer as it comes\n"
+    "\n"
+    "Many jobs:\n"
+    "  --file FILE        JSON lines; - is standard input\n"
+    "  --out FILE         results as JSON lines (default: standard output; the summary goes to standard error then)\n"
+    "  --order ORDER      of results: arrival (default) or input\n"
+    "  --window N         jobs under way at once (default 256)\n"
+    "  --tiers A,B,…      for lines that name no tier, in turn\n"
+    "  --limit N          read only so many lines\n"
+    "  --body             whole answers in the results\n"
+    "\n"
+    "What happens when:\n"
+    "  --no-wait          end when the jobs are accepted; tiermq wait collects the answers\n"
+    "  --no-retry         do not submit again what is refused for now (a full queue)\n"
+    "  --leave            on Ctrl-C leave pending jobs in the broker; else they are cancelled\n"
+    "\n"
+    "Examples:\n"
+    "  tiermq submit --tier realtime 'What is a queue?'\n"
+    "  git diff | tiermq submit --route auto --max-tokens 200\n"
+    "  tiermq submit --file prompts.jsonl --tiers realtime,standard,background --out answers.jsonl\n"
+    "  tiermq submit --file - --order input < prompts.jsonl | jq -r .text\n"
+    "  tiermq submit --no-wait --json --tier background 'Summarise …' | jq -r .job\n";
+
+struct submit {
+    struct run_options run;
+    const char *file, *out;
+    char *tiers_text; /* owned; what run.tiers points into */
+    char *prompt;     /* owned */
+    bool is_json;
+    bool has_id, has_key;
+    bool has_streamed; /* something of the answer is on the screen already */
+    int exit_code;
+};
+
+/* ----------------------------------------------------------------------------------------------- options */
+
+static bool read_tiers(struct submit *submit, struct cli *cli, const char *list)
+{
+    free(submit->tiers_text);
+    submit->tiers_text = strdup(list);
+    submit->run.tiers_length = 0;
+    char *rest = NULL;
+    char *name = submit->tiers_text == NULL ? NULL : strtok_r(submit->tiers_text, ",", &rest);
+    for (; name != NULL; name = strtok_r(NULL, ",", &rest)) {
+        if (submit->run.tiers_length == RUN_TIERS_MAX) {
+            return cli_refuse(cli, "--tiers: more than %d", RUN_TIERS_MAX);
+        }
+        submit->run.tiers[submit->run.tiers_length++] = name;
+    }
+    return submit->run.tiers_length > 0 || cli_refuse(cli, "--tiers: \"%s\" names none", list);
+}
+
+static bool read_order(struct submit *submit, struct cli *cli, const char *order)
+{
+    submit->run.is_ordered = strcmp(order, "input") == 0;
+    return submit->run.is_ordered || strcmp(order, "arrival") == 0 ||
+           cli_refuse(cli, "--order: \"%s\" is neither arrival nor input", order);
+}
+
+static bool read_number(struct cli *cli, const char *name, const char *text, uint64_t least, uint64_t most,
+                        uint64_t *ret_number)
+{
+    return cli_read_number(text, least, most, ret_number) == 0 ||
+           cli_refuse(cli, "%s: \"%s\" is no whole number from %llu to %llu", name, text, (unsigned long long)least,
+                      (unsigned long long)most);
+}
+
+static bool read_time(struct cli *cli, const char *name, const char *text, int64_t *ret_ms)
+{
+    return cli_read_duration(text, ret_ms) == 0 ||
+           cli_refuse(cli, "%s: \"%s\" is not a duration; write e.g. 30s", name, text);
+}
+
+static bool read_id(struct submit *submit, struct cli *cli, const char *text)
+{
+    submit->has_id = true;
+    return tiermq_id_parse(text, &submit->run.defaults.id) == 0 || cli_refuse(cli, "--id: \"%s\" is no UUID", text);
+}
+
+static bool take_number(struct submit *submit, struct cli *cli, int code, const char *argument)
+{
+    struct run_options *run = &submit->run;
+    uint64_t number = 0;
+    switch (code) {
+    case OPTION_PRIORITY:
+        if (!read_number(cli, "--priority", argument, 0, 9, &number)) {
+            return false;
+        }
+        run->defaults.priority = (unsigned)number;
+        return true;
+    case OPTION_MAX_TOKENS:
+        if (!read_number(cli, "--max-tokens", argument, 1, 1 << 30, &number)) {
+            return false;
+        }
+        run->defaults.max_tokens = (unsigned)number;
+        return true;
+    case OPTION_WINDOW:
+        if (!read_number(cli, "--window", argument, 1, WINDOW_MAX, &number)) {
+            return false;
+        }
+        run->window = number;
+        return true;
+    default: /* OPTION_LIMIT */
+        return read_number(cli, "--limit", argument, 1, INT64_MAX, &run->lines_max);
+    }
+}
+
+static bool take_option(void *context, struct cli *cli, int code, const char *argument)
+{
+    struct submit *submit = context;
+    struct tiermq_job *job = &submit->run.defaults;
+    switch (code) {
+    case OPTION_TIER:
+        job->tier = argument;
+        return true;
+    case OPTION_TIERS:
+        return read_tiers(submit, cli, argument);
+    case OPTION_ROUTE:
+        job->route = argument;
+        return true;
+    case OPTION_POOL:
+        job->pool = argument;
+        return true;
+    case OPTION_OPERATION:
+        job->operation = argument;
+        return true;
+    case OPTION_DEADLINE:
+        return read_time(cli, "--deadline", argument, &job->deadline_ms);
+    case OPTION_DELAY:
+        return read_time(cli, "--delay", argument, &job->delay_ms);
+    case OPTION_KEY:
+        job->idempotency_key = argument;
+        submit->has_key = true;
+        return true;
+    case OPTION_ID:
+        return read_id(submit, cli, argument);
+    case OPTION_FILE:
+        submit->file = argument;
+        return true;
+    case OPTION_OUT:
+        submit->out = argument;
+        return true;
+    case OPTION_ORDER:
+        return read_order(submit, cli, argument);
+    case OPTION_NO_WAIT:
+        submit->run.no_wait = true;
+        return true;
+    case OPTION_NO_RETRY:
+        submit->run.no_retry = true;
+        return true;
+    case OPTION_LEAVE:
+        submit->run.leave_on_interrupt = true;
+        return true;
+    case OPTION_BODY:
+        submit->run.with_body = true;
+        return true;
+    case OPTION_STREAM:
+        job->stream = true;
+        return true;
+    default:
+        return take_number(submit, cli, code, argument);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ the prompt */
+
+static char *join_arguments(int argc, char **argv)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    if (out == NULL) {
+        return NULL;
+    }
+    for (int i = 0; i < argc; i++) {
+        fprintf(out, "%s%s", i == 0 ? "" : " ", argv[i]);
+    }
+    return fclose(out) == 0 ? text : NULL;
+}
+
+/* All of standard input, without the last line's end. */
+static char *read_prompt(void)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    int c = 0;
+    for (size_t n = 0; out != NULL && n < PROMPT_BYTES_MAX && (c = getc_unlocked(stdin)) != EOF; n++) {
+        putc_unlocked(c, out);
+    }
+    if (out == NULL || fclose(out) != 0) {
+        return NULL;
+    }
+    while (bytes > 0 && (text[bytes - 1] == '\n' || text[bytes - 1] == '\r')) {
+        text[--bytes] = '\0';
+    }
+    return text;
+}
+
+static bool take_prompt(struct submit *submit, struct cli *cli, int argc, char **argv)
+{
+    submit->run.input_fd = -1;
+    submit->prompt = argc > 0 ? join_arguments(argc, argv) : read_prompt();
+    if (submit->prompt == NULL) {
+        cli->is_done = true;
+        cli->exit_code = cli_fail(cli, EXIT_INTERNAL, "out of memory");
+        return false;
+    }
+    if (submit->prompt[0] == '\0') {
+        return cli_refuse(cli, "the prompt is empty; give it as an argument, on standard input, or use --file");
+    }
+    submit->run.defaults.prompt = submit->prompt;
+    return true;
+}
+
+/* --------------------------------------------------------------------------------------------------- answers */
+
+/* One prompt, for a person: its answer on standard output, everything else on standard error. */
+static void print_answer(void *context, const struct tiermq_answer *answer)
+{
+    struct submit *submit = context;
+    char id[TIERMQ_ID_TEXT];
+    tiermq_id_format(&answer->id, id);
+    if (answer->state == TIERMQ_SUCCEEDED && !submit->has_streamed) {
+        const bool has_text = answer->text[0] != '\0' || answer->body == NULL;
+        printf("%.*s\n", has_text ? (int)strlen(answer->text) : (int)answer->body_bytes,
+               has_text ? answer->text : (const char *)answer->body);
+    } else if (answer->state == TIERMQ_SUCCEEDED) {
+        putchar('\n');
+    } else if (answer->state == TIERMQ_PENDING && answer->error_code[0] == '\0') {
+        printf("%s\n", id);
+    } else {
+        fprintf(stderr, "tiermq submit: %s: %s: %s\n", cli_state_name(answer->state), answer->error_code,
+                answer->error_text);
+    }
+}
+
+static void print_chunk(void *context, const tiermq_id *id, const void *data, size_t bytes, bool last)
+{
+    (void)id, (void)last;
+    struct submit *submit = context;
+    submit->has_streamed = submit->has_streamed || bytes > 0;
+    fwrite(data, 1, bytes, stdout);
+    fflush(stdout);
+}
+
+/* --------------------------------------------------------------------------------------------------- files */
+
+static bool open_input(struct submit *submit, struct cli *cli)
+{
+    struct stat status;
+    const bool is_standard = strcmp(submit->file, "-") == 0;
+    const int fd = is_standard ? STDIN_FILENO : open(submit->file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0 || S_ISDIR(status.st_mode)) {
+        cli->is_done = true;
+        cli->exit_code = cli_fail(cli, EXIT_USAGE, "--file: cannot read %s: %s", submit->file,
+                                  fd < 0 ? strerror(errno) : "it is no file");
+        if (fd > STDERR_FILENO) {
+            close(fd);
+        }
+        return false;
+    }
+    submit->run.input_fd = fd;
+    submit->run.input_bytes = S_ISREG(status.st_mode) ? (uint64_t)status.st_size : 0;
+    return true;
+}
+
+static bool open_output(struct submit *submit, struct cli *cli)
+{
+    if (submit->out == NULL || strcmp(submit->out, "-") == 0) {
+        submit->run.output = submit->file != NULL || cli->json ? stdout : NULL;
+        return true;
+    }
+    submit->run.output = fopen(submit->out, "we");
+    if (submit->run.output == NULL) {
+        cli->is_done = true;
+        cli->exit_code = cli_fail(cli, EXIT_USAGE, "--out: cannot write %s: %s", submit->out, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+static bool check(const struct submit *submit, struct cli *cli, int arguments)
+{
+    if (submit->file != NULL && arguments > 0) {
+        return cli_refuse(cli, "give either a prompt or --file");
+    }
+    if (submit->file != NULL && (submit->has_id || submit->has_key)) {
+        return cli_refuse(cli, "--id and --idempotency-key are for one prompt; lines have members of their own");
+    }
+    if (submit->file != NULL && submit->run.defaults.stream) {
+        return cli_refuse(cli, "--stream is for one prompt");
+    }
+    return true;
+}
+
+static bool prepare(struct submit *submit, struct cli *cli, int argc, char **argv)
+{
+    if (!check(submit, cli, argc) || !cli_configure(cli)) {
+        return false;
+    }
+    const bool has_input = submit->file != NULL ? open_input(submit, cli) : take_prompt(submit, cli, argc, argv);
+    if (!has_input || !open_output(submit, cli)) {
+        return false;
+    }
+    submit->run.timeout_ms = cli->timeout_ms;
+    submit->run.has_progress = submit->file != NULL && isatty(STDERR_FILENO) != 0;
+    if (submit->run.output == NULL) {
+        submit->run.on_answer = print_answer;
+        submit->run.on_chunk = submit->run.defaults.stream ? print_chunk : NULL;
+        submit->run.context = submit;
+    }
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------- the end */
+
+static void print_summary(const struct submit *submit, const struct cli *cli, const struct summary *summary,
+                          double seconds)
+{
+    if (submit->file == NULL) {
+        return;
+    }
+    FILE *out = submit->run.output == stdout ? stderr : stdout;
+    if (!cli->json) {
+        summary_print(summary, seconds, out);
+        return;
+    }
+    json_t *json = summary_json(summary, seconds);
+    if (json != NULL && json_dumpf(json, out, JSON_COMPACT) == 0) {
+        fputc('\n', out);
+    }
+    json_decref(json);
+}
+
+static int explain_end(const struct submit *submit, const struct cli *cli, enum run_end end, const char *error,
+                       const char *why, const struct summary *summary)
+{
+    const int code = summary_exit_code(summary);
+    switch (end) {
+    case RUN_DONE:
+        return code;
+    case RUN_INTERRUPTED:
+        cli_fail(cli, code, submit->run.leave_on_interrupt
+                                ? "interrupted; jobs without an answer stay in the broker"
+                                : "interrupted; jobs without an answer were cancelled");
+        return code;
+    case RUN_TIMED_OUT:
+        return cli_fail(cli, code, "--timeout is over");
+    case RUN_UNREACHABLE:
+        return cli_fail(cli, EXIT_UNREACHABLE, "no broker answered within %d ms: %s", CLI_CONNECT_TIMEOUT_MS, why);
+    case RUN_FAILED:
+        break;
+    }
+    return cli_fail(cli, EXIT_INTERNAL, "%s", error);
+}
+
+static int close_output(const struct submit *submit, const struct cli *cli, int code)
+{
+    FILE *out = submit->run.output;
+    if (out == NULL || out == stdout) {
+        return code;
+    }
+    return fclose(out) == 0 ? code : cli_fail(cli, EXIT_INTERNAL, "--out: %s: %s", submit->out, strerror(errno));
+}
+
+/* SIGINT and SIGTERM come through a descriptor, so that what was read so far can be ended in order. */
+static int open_interrupts(void)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0) {
+        return -1;
+    }
+    return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static int run_submit(struct submit *submit, struct cli *cli)
+{
+    struct tiermq *client = NULL;
+    /* Answers make room for the next line in the same turn: a little more than the window is never needed. */
+    if (!cli_connect(cli, &(struct tiermq_options){.pending_max = submit->run.window + 16}, &client)) {
+        return cli->exit_code;
+    }
+    submit->run.interrupt_fd = open_interrupts();
+    struct summary summary = {0};
+    char error[ERROR_BYTES] = "";
+    const int64_t started_ms = clock_monotonic_ms();
+    const enum run_end end = run_jobs(client, &submit->run, &summary, error);
+    const double seconds = (double)(clock_monotonic_ms() - started_ms) / 1e3;
+    print_summary(submit, cli, &summary, seconds);
+    const int code = explain_end(submit, cli, end, error, tiermq_connection_error(client), &summary);
+    tiermq_close(&client);
+    summary_finish(&summary);
+    if (submit->run.interrupt_fd >= 0) {
+        close(submit->run.interrupt_fd);
+    }
+    return code;
+}
+
+static int submit_run(const struct command *command, int argc, char **argv)
+{
+    struct cli cli = {0};
+    struct submit submit = {
+        .run = {.window = WINDOW_DEFAULT, .connect_timeout_ms = CLI_CONNECT_TIMEOUT_MS, .input_fd = -1}};
+    cli_parse(&cli, command, argc, argv, own_options, take_option, &submit);
+    int code = EXIT_OK;
+    if (!cli.is_done && prepare(&submit, &cli, argc - optind, argv + optind)) {
+        code = run_submit(&submit, &cli);
+    } else {
+        code = cli.exit_code;
+    }
+    code = close_output(&submit, &cli, code);
+    if (submit.run.input_fd > STDERR_FILENO) {
+        close(submit.run.input_fd);
+    }
+    free(submit.tiers_text);
+    free(submit.prompt);
+    cli_finish(&cli);
+    return code;
+}
+
+const struct command submit_command = {"submit", "hand jobs in and wait for their answers", help, submit_run};
