@@ -355,9 +355,11 @@ static void look_at_clock(struct run *run)
     if (is_stopping(run)) {
         return;
     }
-    if (!run->was_connected && now_ms - run->started_ms >= run->options->connect_timeout_ms) {
+    const int64_t runs_ms = now_ms - run->started_ms;
+    const bool is_timed_out = run->options->timeout_ms > 0 && runs_ms >= run->options->timeout_ms;
+    if (!run->was_connected && (is_timed_out || runs_ms >= run->options->connect_timeout_ms)) {
         stop(run, RUN_UNREACHABLE, 0);
-    } else if (run->options->timeout_ms > 0 && now_ms - run->started_ms >= run->options->timeout_ms) {
+    } else if (is_timed_out) {
         stop(run, RUN_TIMED_OUT, run->options->leave_on_interrupt ? 0 : RUN_INTERRUPT_MS);
     }
 }

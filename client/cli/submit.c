@@ -434,7 +434,7 @@ static int explain_end(const struct submit *submit, const struct cli *cli, enum 
     case RUN_TIMED_OUT:
         return cli_fail(cli, code, "--timeout is over");
     case RUN_UNREACHABLE:
-        return cli_fail(cli, EXIT_UNREACHABLE, "no broker answered within %d ms: %s", CLI_CONNECT_TIMEOUT_MS, why);
+        return cli_fail(cli, EXIT_UNREACHABLE, "no broker answered%s%s", why[0] == '\0' ? "" : ": ", why);
     case RUN_FAILED:
         break;
     }

@@ -1,0 +1,70 @@
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+#include "client/answer.h"
+
+static void assert_text(const char *body, const char *expected)
+{
+    char *text = answer_text(body, strlen(body));
+    if (expected == NULL) {
+        cr_assert_null(text, "%s", body);
+    } else {
+        cr_assert_not_null(text, "%s", body);
+        cr_assert_str_eq(text, expected);
+    }
+    free(text);
+}
+
+Test(answer, text_is_the_first_choices)
+{
+    assert_text("{\"choices\":[{\"message\":{\"content\":\"a\"}},{\"message\":{\"content\":\"b\"}}]}", "a");
+    assert_text("{\"choices\":[{\"text\":\"completion\"}]}", "completion");
+    assert_text("{\"choices\":[{\"message\":{\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"image\"},"
+                "{\"type\":\"text\",\"text\":\"b\"}]}}]}",
+                "ab");
+}
+
+Test(answer, body_without_text_has_none)
+{
+    assert_text("{\"choices\":[{\"message\":{\"content\":null,\"tool_calls\":[]}}]}", NULL);
+    assert_text("{\"data\":[{\"embedding\":[0.5]}]}", NULL);
+    assert_text("{\"choices\":[]}", NULL);
+    assert_text("not json", NULL);
+    assert_text("", NULL);
+}
+
+Test(answer, copy_outlives_what_it_was_made_from)
+{
+    char body[] = "{\"x\":1}";
+    char model[] = "sim-small";
+    struct tiermq_answer answer = answer_local(TIERMQ_SUCCEEDED, "", "");
+    answer.body = body;
+    answer.body_bytes = strlen(body);
+    answer.model = model;
+    answer.cost_nanousd = 12;
+    struct tiermq_answer *copy = NULL;
+    cr_assert_eq(answer_copy(&answer, &copy), 0);
+    memset(body, 'z', sizeof(body));
+    memset(model, 'z', sizeof(model));
+    cr_assert_str_eq(copy->model, "sim-small");
+    cr_assert_str_eq(copy->body, "{\"x\":1}");
+    cr_assert_eq(copy->body_bytes, 7);
+    cr_assert_eq(copy->cost_nanousd, 12);
+    tiermq_answer_free(&copy);
+    cr_assert_null(copy);
+}
+
+/* The tables follow the protocol's enums: a value added there without a name here is found by this. */
+Test(answer, every_state_and_reason_has_its_protocol_name)
+{
+    for (unsigned i = 0; i < wire__job_state__descriptor.n_values; i++) {
+        const ProtobufCEnumValue *value = &wire__job_state__descriptor.values[i];
+        cr_assert_eq(strcasecmp(answer_state_name((Wire__JobState)value->value), value->name + strlen("JOB_STATE_")), 0, "%s",
+                     value->name);
+    }
+    for (unsigned i = 1; i < wire__reject_reason__descriptor.n_values; i++) {
+        const ProtobufCEnumValue *value = &wire__reject_reason__descriptor.values[i];
+        cr_assert_eq(strcasecmp(answer_reject_name((Wire__RejectReason)value->value), value->name + strlen("REJECT_")), 0, "%s",
+                     value->name);
+    }
+}

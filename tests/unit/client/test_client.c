@@ -1,0 +1,518 @@
+/* The library against a broker that answers, forgets, refuses, vanishes, and talks nonsense. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include "client/tiermq.h"
+#include "common/clock.h"
+#include "common/frame.h"
+#include "tests/unit/client/fake_broker.h"
+
+#define CHAT(text) "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"" text "\"}}]}"
+
+/* What came back to one caller. */
+struct heard {
+    struct tiermq *client;
+    size_t accepted, answers, chunks;
+    bool duplicate;
+    enum tiermq_state state;
+    tiermq_id id;
+    char text[256], code[64], streamed[256];
+    int64_t retry_after_ms;
+    uint64_t cost_nanousd;
+    bool is_last;
+    int blocking_result;
+};
+
+static void hear_accepted(void *context, const tiermq_id *id, bool duplicate)
+{
+    struct heard *heard = context;
+    heard->accepted++;
+    heard->id = *id;
+    heard->duplicate = duplicate;
+}
+
+static void hear_answer(void *context, const struct tiermq_answer *answer)
+{
+    struct heard *heard = context;
+    heard->answers++;
+    heard->id = answer->id;
+    heard->state = answer->state;
+    heard->retry_after_ms = answer->retry_after_ms;
+    heard->cost_nanousd = answer->cost_nanousd;
+    snprintf(heard->text, sizeof(heard->text), "%s", answer->text);
+    snprintf(heard->code, sizeof(heard->code), "%s", answer->error_code);
+    if (heard->client != NULL) {
+        struct tiermq_answer *inner = NULL;
+        heard->blocking_result = tiermq_wait(heard->client, &answer->id, 1000, &inner);
+    }
+}
+
+static void hear_chunk(void *context, const tiermq_id *id, const void *data, size_t bytes, bool last)
+{
+    (void)id;
+    struct heard *heard = context;
+    heard->chunks++;
+    heard->is_last = last;
+    snprintf(heard->streamed + strlen(heard->streamed), sizeof(heard->streamed) - strlen(heard->streamed), "%.*s",
+             (int)bytes, (const char *)data);
+}
+
+static struct tiermq_callbacks hear(struct heard *heard)
+{
+    return (struct tiermq_callbacks){
+        .on_accepted = hear_accepted, .on_chunk = hear_chunk, .on_answer = hear_answer, .context = heard};
+}
+
+static struct fake_broker broker, other;
+static struct tiermq *client;
+
+static void open_client(const struct tiermq_options *more)
+{
+    struct tiermq_options options = more == NULL ? (struct tiermq_options){0} : *more;
+    char brokers[2 * FAKE_ENDPOINT_BYTES + 2];
+    snprintf(brokers, sizeof(brokers), "%s%s%s", broker.endpoint, other.loop == NULL ? "" : ",", other.endpoint);
+    options.brokers = brokers;
+    cr_assert_eq(tiermq_connect(&options, &client), 0);
+}
+
+static void setup(void)
+{
+    fake_broker_start(&broker);
+    open_client(NULL);
+}
+
+static void teardown(void)
+{
+    tiermq_close(&client);
+    fake_broker_finish(&broker);
+    if (other.loop != NULL) {
+        fake_broker_finish(&other);
+    }
+}
+
+static struct id submit(struct heard *heard, struct tiermq_job job)
+{
+    tiermq_id id;
+    struct id same;
+    job.prompt = job.prompt == NULL && job.body == NULL ? "hello" : job.prompt;
+    cr_assert_eq(tiermq_submit_async(client, &job, &(struct tiermq_callbacks){hear_accepted, hear_chunk, hear_answer, heard}, &id),
+                 0, "%s", tiermq_last_error(client));
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    return same;
+}
+
+static struct id submit_and_accept(struct heard *heard, struct tiermq_job job)
+{
+    const size_t before = broker.submits_length;
+    const struct id id = submit(heard, job);
+    fake_broker_run(&broker, client, &broker.submits_length, before + 1);
+    fake_accept(&broker, &id, NULL);
+    fake_broker_run(&broker, client, &heard->accepted, 1);
+    return id;
+}
+
+TestSuite(client, .init = setup, .fini = teardown, .timeout = 60);
+
+Test(client, job_goes_out_and_its_answer_comes_back_and_is_collected)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.tier = "realtime", .prompt = "what is \"x\"?"});
+    cr_assert_str_eq(broker.submits[0].tier, "realtime");
+    cr_assert_str_eq(broker.submits[0].route, "auto");
+    cr_assert_str_eq(broker.submits[0].body, "{\"messages\":[{\"role\":\"user\",\"content\":\"what is \\\"x\\\"?\"}]}");
+    cr_assert_eq(tiermq_pending(client), 1);
+
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("a letter"));
+    fake_broker_run(&broker, client, &broker.collected_length, 1);
+    cr_assert_eq(heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_SUCCEEDED);
+    cr_assert_str_eq(heard.text, "a letter");
+    cr_assert_eq(heard.cost_nanousd, 1500);
+    cr_assert(id_equal(&broker.collected[0], &id));
+    cr_assert_eq(tiermq_pending(client), 0);
+}
+
+Test(client, jobs_of_one_turn_travel_in_one_message)
+{
+    struct heard heard = {0};
+    const size_t ready = 1;
+    fake_broker_run(&broker, client, &broker.hellos, ready);
+    fake_broker_settle(&broker, client);
+    for (int i = 0; i < 200; i++) {
+        submit(&heard, (struct tiermq_job){0});
+    }
+    fake_broker_run(&broker, client, &broker.submits_length, 200);
+    cr_assert_eq(broker.messages, 1);
+}
+
+Test(client, second_result_is_not_a_second_answer)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){0});
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("one"));
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_DEAD, NULL);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_SUCCEEDED);
+}
+
+Test(client, restarted_broker_gets_what_it_had_not_accepted_again)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){.prompt = "again"});
+    fake_broker_run(&broker, client, &broker.submits_length, 1);
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.submits_length, 2);
+    cr_assert(id_equal(&broker.submits[1].id, &id));
+    cr_assert_str_eq(broker.submits[0].body, broker.submits[1].body);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("yes"));
+    fake_broker_run(&broker, client, &heard.answers, 1);
+}
+
+Test(client, restarted_broker_is_asked_for_what_it_had_accepted)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){0});
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    cr_assert(id_equal(&broker.waits[0], &id));
+    cr_assert_eq(broker.submits_length, 1);
+}
+
+Test(client, accepted_job_that_a_restart_forgot_is_submitted_again)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.prompt = "memory tier", .deadline_ms = 60000});
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    fake_status(&broker, &id, WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
+    fake_broker_run(&broker, client, &broker.submits_length, 2);
+    cr_assert(id_equal(&broker.submits[1].id, &id));
+    cr_assert_leq(broker.submits[1].deadline_in_ms, 60000);
+    fake_accept(&broker, &id, NULL);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("yes"));
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.accepted, 1); /* said once, whatever the wire repeats */
+}
+
+Test(client, forgotten_job_past_its_deadline_is_lost)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.deadline_ms = 50});
+    /* The broker stays silent on it: two seconds after the deadline the client asks. */
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    fake_status(&broker, &id, WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_LOST);
+}
+
+Test(client, rejection_says_why_and_when_to_try_again)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    fake_broker_run(&broker, client, &broker.submits_length, 1);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 250);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    cr_assert_str_eq(heard.code, "queue_full");
+    cr_assert_eq(heard.retry_after_ms, 250);
+    cr_assert_eq(broker.collected_length, 0);
+}
+
+Test(client, refused_tenant_refuses_every_job)
+{
+    struct heard heard = {0};
+    broker.refuses = true;
+    submit(&heard, (struct tiermq_job){0});
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    cr_assert_not_null(strstr(tiermq_connection_error(client), "nobody"));
+}
+
+Test(client, payload_beyond_the_brokers_bound_is_refused_here)
+{
+    struct heard heard = {0};
+    char prompt[5000];
+    memset(prompt, 'a', sizeof(prompt) - 1);
+    prompt[sizeof(prompt) - 1] = '\0';
+    submit(&heard, (struct tiermq_job){.prompt = prompt});
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    cr_assert_str_eq(heard.code, "too_large");
+    cr_assert_eq(broker.submits_length, 0);
+}
+
+Test(client, job_known_under_an_earlier_id_gets_the_earlier_jobs_answer)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){.idempotency_key = "order-17"});
+    const struct id earlier = {{1, 2, 3}};
+    fake_broker_run(&broker, client, &broker.submits_length, 1);
+    fake_accept(&broker, &id, &earlier);
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    cr_assert(id_equal(&broker.waits[0], &earlier));
+    fake_result(&broker, &earlier, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("same"));
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert(heard.duplicate);
+    cr_assert_arr_eq(heard.id.bytes, id.bytes, sizeof(id.bytes));
+}
+
+Test(client, everybody_who_waits_for_a_job_gets_its_answer)
+{
+    struct heard first = {0}, second = {0};
+    const struct id id = submit_and_accept(&first, (struct tiermq_job){0});
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const struct tiermq_callbacks callbacks = hear(&second);
+    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_DEAD, NULL);
+    fake_broker_run(&broker, client, &broker.collected_length, 1);
+    cr_assert_eq(first.answers, 1);
+    cr_assert_eq(second.answers, 1);
+    cr_assert_eq(second.state, TIERMQ_DEAD);
+}
+
+Test(client, id_that_no_broker_knows_is_unknown)
+{
+    struct heard heard = {0};
+    const tiermq_id id = {{9, 9}};
+    struct id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const struct tiermq_callbacks callbacks = hear(&heard);
+    cr_assert_eq(tiermq_wait_async(client, &id, &callbacks), 0);
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    fake_status(&broker, &same, WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_UNKNOWN);
+}
+
+Test(client, chunks_come_in_order_and_of_one_attempt_only)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.stream = true});
+    cr_assert(broker.submits[0].stream);
+    fake_chunk(&broker, &id, 1, 0, false, "a");
+    fake_chunk(&broker, &id, 1, 0, false, "a"); /* repeated */
+    fake_chunk(&broker, &id, 2, 0, false, "x"); /* another attempt */
+    fake_chunk(&broker, &id, 1, 1, true, "b");
+    fake_chunk(&broker, &id, 1, 2, false, "c"); /* after the end */
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("ab"));
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.streamed, "ab");
+    cr_assert(heard.is_last);
+    cr_assert_str_eq(heard.text, "ab");
+}
+
+Test(client, stream_with_a_gap_ends_and_its_answer_is_whole)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.stream = true});
+    fake_chunk(&broker, &id, 1, 0, false, "a");
+    fake_chunk(&broker, &id, 1, 2, false, "c");
+    fake_chunk(&broker, &id, 1, 1, false, "b");
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("abc"));
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.streamed, "a");
+    cr_assert_not(heard.is_last);
+    cr_assert_str_eq(heard.text, "abc");
+}
+
+Test(client, job_that_was_not_sent_is_cancelled_here)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_CANCELLED);
+    cr_assert_eq(broker.submits_length, 0);
+}
+
+Test(client, cancellation_is_repeated_to_a_restarted_broker)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){0});
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.cancels_length, 2);
+    cr_assert(id_equal(&broker.cancels[1], &id));
+    cr_assert_eq(heard.answers, 0);
+}
+
+Test(client, detached_job_is_done_with_when_accepted_and_leaves_its_result_at_the_broker)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.detach = true});
+    cr_assert_eq(heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_PENDING);
+    cr_assert_eq(tiermq_pending(client), 0);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("kept"));
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(heard.answers, 1);
+    cr_assert_eq(broker.collected_length, 0);
+}
+
+Test(client, callback_may_not_block)
+{
+    struct heard heard = {.client = client};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){0});
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("x"));
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.blocking_result, -EDEADLK);
+}
+
+Test(client, nonsense_from_a_broker_changes_nothing)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){0});
+    fake_send_raw(&broker, "", 0);
+    fake_send_raw(&broker, "HTTP/1.1 400", 12);
+    fake_send_raw(&broker, "TQ\x01\x02\xff\xff\xff\xff", 8);
+    fake_send_raw(&broker, "TQ\x09\x02", 4);
+    fake_send_raw(&broker, "TQ\x01\x05garbage", 11);
+    Wire__Result result = WIRE__RESULT__INIT, *results[] = {&result};
+    result.job_id = (ProtobufCBinaryData){.len = 3, .data = (uint8_t *)"abc"};
+    Wire__BrokerToClient message = WIRE__BROKER_TO_CLIENT__INIT;
+    message.n_result = 1;
+    message.result = results;
+    fake_send(&broker, &message, NULL, 0);
+    result.job_id = (ProtobufCBinaryData){.len = 16, .data = (uint8_t *)id.bytes};
+    result.state = (Wire__JobState)77; /* of a later protocol: no conclusion that we know */
+    fake_send(&broker, &message, NULL, 0);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(heard.answers, 0);
+
+    result.state = WIRE__JOB_STATE__JOB_STATE_SUCCEEDED;
+    result.has_payload = true; /* and the part is no ModelResponse */
+    fake_send(&broker, &message, "\xff\xff\xff", 3);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.text, "");
+}
+
+Test(client, more_than_pending_max_is_refused)
+{
+    struct heard heard = {0};
+    tiermq_close(&client);
+    open_client(&(struct tiermq_options){.pending_max = 2});
+    submit(&heard, (struct tiermq_job){0});
+    submit(&heard, (struct tiermq_job){0});
+    const struct tiermq_callbacks callbacks = hear(&heard);
+    cr_assert_eq(tiermq_submit_async(client, &(struct tiermq_job){.prompt = "x"}, &callbacks, NULL), -ENOBUFS);
+}
+
+Test(client, call_that_times_out_asks_for_cancellation)
+{
+    struct tiermq_answer *answer = NULL;
+    fake_broker_run(&broker, client, &broker.hellos, 1);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(tiermq_call(client, &(struct tiermq_job){.prompt = "slow"}, 50, &answer), -ETIMEDOUT);
+    cr_assert_null(answer);
+    cr_assert_eq(tiermq_pending(client), 0);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    cr_assert_geq(broker.submits[0].deadline_in_ms, 1); /* the timeout is the job's deadline, too */
+    cr_assert_leq(broker.submits[0].deadline_in_ms, 50);
+}
+
+Test(client, malformed_endpoint_is_refused)
+{
+    struct tiermq *none = NULL;
+    cr_assert_eq(tiermq_connect(&(struct tiermq_options){.brokers = "nonsense"}, &none), -EINVAL);
+    cr_assert_eq(tiermq_connect(&(struct tiermq_options){.brokers = " , "}, &none), -EINVAL);
+    cr_assert_null(none);
+}
+
+Test(client, without_a_broker_a_job_expires_at_its_deadline)
+{
+    struct heard heard = {0};
+    fake_broker_stop(&broker);
+    const int64_t before_ms = clock_monotonic_ms();
+    submit(&heard, (struct tiermq_job){.deadline_ms = 300});
+    while (heard.answers == 0) {
+        cr_assert_eq(tiermq_dispatch(client, 1000), 0);
+    }
+    cr_assert_eq(heard.state, TIERMQ_EXPIRED);
+    cr_assert_geq(clock_monotonic_ms() - before_ms, 300);
+    cr_assert_lt(clock_monotonic_ms() - before_ms, 5000);
+}
+
+static void setup_two(void)
+{
+    fake_broker_start(&broker);
+    fake_broker_start(&other);
+    open_client(NULL);
+}
+
+/* Turns all three until `*at_least` reaches `count`. */
+static void run_two(const size_t *at_least, size_t count)
+{
+    const int64_t deadline_ms = clock_monotonic_ms() + 20000;
+    while (*at_least < count) {
+        size_t now = 0;
+        fake_broker_run(&broker, client, &now, 0);
+        cr_assert_eq(tiermq_dispatch(client, 1), 0);
+        fake_broker_settle(&broker, client);
+        fake_broker_settle(&other, client);
+        cr_assert_lt(clock_monotonic_ms(), deadline_ms);
+    }
+}
+
+TestSuite(two_brokers, .init = setup_two, .fini = teardown, .timeout = 60);
+
+/* The broker that got the job, once one has. */
+static struct fake_broker *home(struct heard *heard, struct id *ret_id)
+{
+    *ret_id = submit(heard, (struct tiermq_job){0});
+    while (broker.submits_length + other.submits_length == 0) {
+        fake_broker_settle(&broker, client);
+        fake_broker_settle(&other, client);
+    }
+    return broker.submits_length > 0 ? &broker : &other;
+}
+
+Test(two_brokers, draining_one_hands_its_job_to_the_other)
+{
+    struct heard heard = {0};
+    struct id id;
+    run_two(&broker.hellos, 1);
+    run_two(&other.hellos, 1);
+    struct fake_broker *first = home(&heard, &id);
+    struct fake_broker *second = first == &broker ? &other : &broker;
+    fake_reject(first, &id, WIRE__REJECT_REASON__REJECT_DRAINING, 1000);
+    run_two(&second->submits_length, 1);
+    cr_assert(id_equal(&second->submits[0].id, &id));
+    fake_reject(second, &id, WIRE__REJECT_REASON__REJECT_DRAINING, 1000);
+    run_two(&heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+}
+
+Test(two_brokers, what_was_sent_to_one_that_vanished_waits_for_it)
+{
+    struct heard heard = {0};
+    struct id id;
+    run_two(&broker.hellos, 1);
+    run_two(&other.hellos, 1);
+    struct fake_broker *first = home(&heard, &id);
+    struct fake_broker *second = first == &broker ? &other : &broker;
+    fake_broker_stop(first);
+    const int64_t until_ms = clock_monotonic_ms() + 6000; /* until it is known to be silent, and longer */
+    while (clock_monotonic_ms() < until_ms) {
+        fake_broker_settle(second, client);
+    }
+    cr_assert_eq(second->submits_length, 0);
+    struct heard later = {0};
+    submit(&later, (struct tiermq_job){0}); /* a new one need not wait */
+    fake_broker_run(second, client, &second->submits_length, 1);
+    fake_broker_start(first);
+    run_two(&first->submits_length, 2);
+    cr_assert(id_equal(&first->submits[1].id, &id));
+}
