@@ -10,8 +10,6 @@
 #include "worker/attempt.h"
 #include "worker/telemetry.h"
 
-enum { CANONICAL_ERROR_BYTES = 160 };
-
 #define INVALID     WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 

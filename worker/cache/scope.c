@@ -24,7 +24,7 @@ static json_t *text_owner(enum operation operation, json_t *body, const char **r
 static int scope_hash(const char *tenant, enum operation operation, const char *route, const json_t *body,
                       uint8_t *ret_scope)
 {
-    char error[160];
+    char error[CANONICAL_ERROR_BYTES];
     char *canonical = NULL;
     size_t canonical_bytes = 0;
     char *text = json_dumps(body, JSON_COMPACT);

@@ -1,0 +1,70 @@
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+
+#include "worker/cache/scope.h"
+
+struct found {
+    int r;
+    uint8_t scope[SCOPE_BYTES];
+    char text[64];
+};
+
+static struct found find(const char *tenant, const char *route, enum operation operation, const char *body)
+{
+    struct found found = {.text = ""};
+    const char *text = NULL;
+    json_t *json = json_loads(body, 0, NULL);
+    json_t *copy = json_deep_copy(json);
+    found.r = scope_of(tenant, operation, route, json, found.scope, &text);
+    if (found.r == 0) {
+        strncpy(found.text, text, sizeof(found.text) - 1);
+    }
+    cr_assert(json_equal(json, copy), "the body is put back");
+    json_decref(copy);
+    json_decref(json);
+    return found;
+}
+
+#define CHAT(system, text, more) \
+    "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"" system "\"},{\"role\":\"user\",\"content\":\"" text "\"}]" more "}"
+
+static bool same(struct found a, struct found b)
+{
+    cr_assert_eq(a.r, 0);
+    cr_assert_eq(b.r, 0);
+    return memcmp(a.scope, b.scope, SCOPE_BYTES) == 0;
+}
+
+Test(scope, only_the_last_user_text_may_differ)
+{
+    const struct found first = find("t", "r", OPERATION_CHAT, CHAT("s", "one", ""));
+    cr_assert_str_eq(first.text, "one");
+    cr_assert(same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "two", ""))));
+    cr_assert_not(same(first, find("t", "r", OPERATION_CHAT, CHAT("other", "one", ""))));
+    cr_assert_not(same(first, find("u", "r", OPERATION_CHAT, CHAT("s", "one", ""))));
+    cr_assert_not(same(first, find("t", "q", OPERATION_CHAT, CHAT("s", "one", ""))));
+    cr_assert_not(same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "one", ",\"temperature\":0.1"))));
+    cr_assert_not(same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "one", ",\"tools\":[{}]"))));
+    cr_assert_not(same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "one", ",\"response_format\":{\"type\":\"json_object\"}"))));
+}
+
+Test(scope, requests_without_such_a_text_have_none)
+{
+    cr_assert_eq(find("t", "r", OPERATION_CHAT, "{\"messages\":[]}").r, -ENOENT);
+    cr_assert_eq(find("t", "r", OPERATION_CHAT, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}").r, -ENOENT);
+    cr_assert_eq(find("t", "r", OPERATION_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[]}]}").r, -ENOENT);
+    cr_assert_eq(find("t", "r", OPERATION_COMPLETIONS, "{\"prompt\":[\"a\",\"b\"]}").r, -ENOENT);
+    cr_assert_eq(find("t", "r", OPERATION_EMBEDDINGS, "{\"input\":\"a\"}").r, -ENOENT);
+    cr_assert_str_eq(find("t", "r", OPERATION_COMPLETIONS, "{\"prompt\":\"a\"}").text, "a");
+}
+
+Test(scope, temperature_is_read_in_thousandths)
+{
+    json_t *body = json_loads("{\"temperature\":0.7}", 0, NULL);
+    json_t *none = json_object();
+    cr_assert_eq(scope_temperature_permille(body), 700);
+    cr_assert_eq(scope_temperature_permille(none), 0);
+    json_decref(body);
+    json_decref(none);
+}
