@@ -78,7 +78,8 @@ def needed_packages(path):
         if name in needed:
             real = pathlib.Path(file).resolve()
             # The same file may be known to dpkg below /lib or /usr/lib.
-            owner = subprocess.run(["dpkg-query", "-S", f"*/{real.name}"], capture_output=True, text=True, check=False)
+            paths = [str(real), str(real).removeprefix("/usr")]
+            owner = subprocess.run(["dpkg-query", "-S", *paths], capture_output=True, text=True, check=False)
             found |= {line.split(":")[0] for line in owner.stdout.splitlines()}
     return found
 
