@@ -1,6 +1,7 @@
 #include "client/answer.h"
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,6 +110,50 @@ char *answer_text(const void *body, size_t bytes)
     char *text = join_content(content);
     json_decref(root);
     return text;
+}
+
+static void add_event_text(const char *event, size_t bytes, FILE *out)
+{
+    json_t *root = json_loadb(event, bytes, JSON_ALLOW_NUL, NULL);
+    const json_t *choice = json_array_get(json_object_get(root, "choices"), 0);
+    const json_t *text = json_object_get(json_object_get(choice, "delta"), "content");
+    if (!json_is_string(text)) {
+        text = json_object_get(choice, "text");
+    }
+    if (json_is_string(text)) {
+        fwrite(json_string_value(text), 1, json_string_length(text), out);
+    }
+    json_decref(root);
+}
+
+/* Events are lines here: nobody breaks the JSON of a chunk over several data lines. */
+int tiermq_chunk_text(const void *data, size_t bytes, char **ret_text)
+{
+    static const char field[] = "data:";
+    const size_t field_bytes = sizeof(field) - 1;
+    char *text = NULL;
+    size_t text_bytes = 0;
+    FILE *out = open_memstream(&text, &text_bytes);
+    if (out == NULL) {
+        return -ENOMEM;
+    }
+    const char *at = data;
+    const char *end = at + bytes;
+    while (at < end) {
+        const char *line_end = memchr(at, '\n', (size_t)(end - at));
+        line_end = line_end == NULL ? end : line_end;
+        const size_t line_bytes = (size_t)(line_end - at);
+        if (line_bytes > field_bytes && memcmp(at, field, field_bytes) == 0) {
+            add_event_text(at + field_bytes, line_bytes - field_bytes, out);
+        }
+        at = line_end + (line_end < end);
+    }
+    if (fclose(out) != 0) {
+        free(text);
+        return -ENOMEM;
+    }
+    *ret_text = text;
+    return 0;
 }
 
 static enum tiermq_cache cache_status(Wire__CacheStatus status)

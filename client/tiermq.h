@@ -124,6 +124,8 @@ typedef void tiermq_answer_fn(void *context, const struct tiermq_answer *answer)
 /*
  * A piece of a streamed answer, in order, of one attempt only: if that one fails, no more pieces come, since what was shown cannot
  * be taken back; on_answer has the whole text in any case. `last` marks the end of a stream that came through whole.
+ * `data` holds whole server-sent events in OpenAI's form ("data: {…}\n\n"), to be handed on as they are or read with
+ * tiermq_chunk_text().
  */
 typedef void tiermq_chunk_fn(void *context, const tiermq_id *id, const void *data, size_t bytes, bool last);
 typedef void tiermq_accepted_fn(void *context, const tiermq_id *id, bool duplicate);
@@ -192,6 +194,12 @@ TIERMQ_API TIERMQ_CHECK int tiermq_dispatch(struct tiermq *client, int timeout_m
 TIERMQ_API size_t tiermq_pending(const struct tiermq *client);
 /* True when at least one broker has greeted us. */
 TIERMQ_API bool tiermq_is_connected(const struct tiermq *client);
+
+/*
+ * The text that a chunk adds to the first choice, "" if it adds none; what is no event of a stream is skipped.
+ * Gives: *ret_text, to be released with free(). Errors: -ENOMEM.
+ */
+TIERMQ_API TIERMQ_CHECK int tiermq_chunk_text(const void *data, size_t bytes, char **ret_text);
 
 TIERMQ_API void tiermq_id_format(const tiermq_id *id, char ret_text[TIERMQ_ID_TEXT]);
 TIERMQ_API TIERMQ_CHECK int tiermq_id_parse(const char *text, tiermq_id *ret_id);

@@ -372,7 +372,7 @@ static const char *end_text(enum run_end end)
     case RUN_TIMED_OUT:
         return "the time given with --timeout was over before its answer came; a durable tier may still have it";
     case RUN_UNREACHABLE:
-        return "no broker could be reached; a durable tier may still have it";
+        return "no broker could be reached; it was not sent";
     case RUN_DONE:
     case RUN_FAILED:
         break;

@@ -114,7 +114,8 @@ struct submit {
     char *prompt;     /* owned */
     bool is_json;
     bool has_id, has_key;
-    bool has_streamed; /* something of the answer is on the screen already */
+    bool has_streamed;    /* something of the answer is on the screen already */
+    bool is_stream_whole; /* all of it is */
     int exit_code;
 };
 
@@ -301,20 +302,38 @@ static bool take_prompt(struct submit *submit, struct cli *cli, int argc, char *
 
 /* --------------------------------------------------------------------------------------------------- answers */
 
+static void print_text(const struct tiermq_answer *answer)
+{
+    if (answer->text[0] != '\0' || answer->body == NULL) {
+        puts(answer->text);
+    } else {
+        printf("%.*s\n", (int)answer->body_bytes, (const char *)answer->body);
+    }
+}
+
+/* What was streamed is on the screen already, unless the stream broke off. */
+static void print_succeeded(const struct submit *submit, const struct tiermq_answer *answer)
+{
+    if (!submit->has_streamed) {
+        print_text(answer);
+        return;
+    }
+    putchar('\n');
+    if (!submit->is_stream_whole) {
+        fputs("tiermq submit: the stream broke off; this is the whole answer:\n", stderr);
+        print_text(answer);
+    }
+}
+
 /* One prompt, for a person: its answer on standard output, everything else on standard error. */
 static void print_answer(void *context, const struct tiermq_answer *answer)
 {
-    struct submit *submit = context;
     char id[TIERMQ_ID_TEXT];
     tiermq_id_format(&answer->id, id);
-    if (answer->state == TIERMQ_SUCCEEDED && !submit->has_streamed) {
-        const bool has_text = answer->text[0] != '\0' || answer->body == NULL;
-        printf("%.*s\n", has_text ? (int)strlen(answer->text) : (int)answer->body_bytes,
-               has_text ? answer->text : (const char *)answer->body);
-    } else if (answer->state == TIERMQ_SUCCEEDED) {
-        putchar('\n');
+    if (answer->state == TIERMQ_SUCCEEDED) {
+        print_succeeded(context, answer);
     } else if (answer->state == TIERMQ_PENDING && answer->error_code[0] == '\0') {
-        printf("%s\n", id);
+        puts(id); /* accepted (--no-wait) */
     } else {
         fprintf(stderr, "tiermq submit: %s: %s: %s\n", cli_state_name(answer->state), answer->error_code,
                 answer->error_text);
@@ -323,11 +342,17 @@ static void print_answer(void *context, const struct tiermq_answer *answer)
 
 static void print_chunk(void *context, const tiermq_id *id, const void *data, size_t bytes, bool last)
 {
-    (void)id, (void)last;
+    (void)id;
     struct submit *submit = context;
-    submit->has_streamed = submit->has_streamed || bytes > 0;
-    fwrite(data, 1, bytes, stdout);
+    char *text = NULL;
+    if (tiermq_chunk_text(data, bytes, &text) < 0) {
+        return; /* the answer follows whole */
+    }
+    submit->has_streamed = submit->has_streamed || text[0] != '\0';
+    submit->is_stream_whole = last;
+    fputs(text, stdout);
     fflush(stdout);
+    free(text);
 }
 
 /* --------------------------------------------------------------------------------------------------- files */
@@ -434,7 +459,8 @@ static int explain_end(const struct submit *submit, const struct cli *cli, enum 
     case RUN_TIMED_OUT:
         return cli_fail(cli, code, "--timeout is over");
     case RUN_UNREACHABLE:
-        return cli_fail(cli, EXIT_UNREACHABLE, "no broker answered%s%s", why[0] == '\0' ? "" : ": ", why);
+        return cli_fail(cli, EXIT_UNREACHABLE, "no broker answered at %s%s%s", cli->brokers, why[0] == '\0' ? "" : "; ",
+                        why);
     case RUN_FAILED:
         break;
     }

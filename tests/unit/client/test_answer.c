@@ -33,6 +33,24 @@ Test(answer, body_without_text_has_none)
     assert_text("", NULL);
 }
 
+static void assert_chunk(const char *chunk, const char *expected)
+{
+    char *text = NULL;
+    cr_assert_eq(tiermq_chunk_text(chunk, strlen(chunk), &text), 0);
+    cr_assert_str_eq(text, expected);
+    free(text);
+}
+
+Test(answer, text_of_a_chunk_is_that_of_its_events)
+{
+    assert_chunk("data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"
+                 "data: {\"choices\":[{\"delta\":{\"content\":\"b\\n\"}}]}\r\n\r\n", "ab\n");
+    assert_chunk("data: {\"choices\":[{\"text\":\"c\"}]}\n\ndata: [DONE]\n\n", "c");
+    assert_chunk("data: {\"choices\":[],\"usage\":{}}\n\n", "");
+    assert_chunk(": comment\n\ndata:\ndata", "");
+    assert_chunk("", "");
+}
+
 Test(answer, copy_outlives_what_it_was_made_from)
 {
     char body[] = "{\"x\":1}";
