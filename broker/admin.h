@@ -1,0 +1,19 @@
+/*
+ * admin: the broker's HTTP interface, for operators and for `tiermq stats`, `pause`, `resume`, `drain`.
+ *
+ *   GET  /healthz /readyz /metrics
+ *   GET  /v1/stats /v1/queues /v1/workers /v1/pauses /v1/config /v1/jobs/{id}
+ *   POST /v1/jobs/{id}/cancel
+ *   POST /v1/pause /v1/resume /v1/drain   {"kind": "route|tier|tenant|worker", "name": …, "reason": …}
+ *
+ * Errors are {"error": {"message": …}} and name field, value and remedy. What changes something is for loopback
+ * and unix sockets only: see common/http_admin.h.
+ */
+#pragma once
+#include "common/attributes.h"
+#include "common/exit_codes.h"
+
+struct broker;
+
+/* Binds broker.admin. What goes wrong is logged in words. */
+MUST_USE enum exit_code admin_open(struct broker *broker);

@@ -1,0 +1,497 @@
+#include "broker/delivery.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "broker/broker.h"
+#include "broker/held.h"
+#include "broker/telemetry.h"
+#include "common/config.h"
+#include "common/frame.h"
+#include "common/link.h"
+#include "common/log.h"
+
+enum { ROOM_BYTES = 2048 }; /* an item that needs more is packed into the effects' arena */
+
+/* ---- sending ---- */
+
+static void lose(struct broker *broker, struct peer *peer, int error)
+{
+    if (peer->is_lost) {
+        return;
+    }
+    peer->is_lost = true;
+    telemetry_peer_lost(broker->telemetry, peer, error);
+    if (peer->side == PEER_CLIENT) {
+        broker_step_later(broker, &(struct event){.kind = EVENT_CLIENT_GONE, .peer = peer->number});
+    }
+}
+
+static void give_back(struct broker *broker, uint64_t peer, const struct lease_ref *lease)
+{
+    const struct event event = {.kind = EVENT_UNDELIVERABLE, .peer = peer, .as.undeliverable = {.lease = *lease}};
+    broker_step_later(broker, &event);
+}
+
+void delivery_failed(void *context, struct peer *peer, int error, const struct lease_ref *leases,
+                     size_t leases_length)
+{
+    struct broker *broker = context;
+    lose(broker, peer, error);
+    for (size_t i = 0; i < leases_length; i++) {
+        give_back(broker, peer->number, &leases[i]);
+    }
+}
+
+static void deliver(void *context, uint64_t number, const struct parcel *parcel)
+{
+    struct broker *broker = context;
+    struct peer *peer = peers_by_number(broker->peers, number);
+    if (peer != NULL && !peer->is_lost) {
+        const int r = outbox_add(broker->outboxes, peer, parcel, broker_time(broker).now_ms);
+        if (r == 0) {
+            return;
+        }
+        lose(broker, peer, r);
+    }
+    if (parcel->lease != NULL) {
+        give_back(broker, number, parcel->lease);
+    }
+}
+
+void delivery_release(struct broker *broker, uint64_t durable)
+{
+    held_release(broker->held, durable, deliver, broker);
+}
+
+static void deliver_or_hold(struct broker *broker, const struct effect *effect, const struct parcel *parcel)
+{
+    if (effect->batch <= broker->durable) {
+        deliver(broker, effect->peer, parcel);
+        return;
+    }
+    const bool is_accept = effect->kind == EFFECT_ACCEPTED;
+    const int r = held_push(broker->held, effect->batch, effect->peer, is_accept, parcel);
+    struct peer *peer = r < 0 ? peers_by_number(broker->peers, effect->peer) : NULL;
+    if (peer != NULL) {
+        lose(broker, peer, r); /* out of memory: it will ask again */
+    }
+}
+
+/* Packs an envelope with one item and sends it; `parcel` says the rest. */
+static void send_item(struct broker *broker, const struct effect *effect, const ProtobufCMessage *envelope,
+                      struct parcel parcel)
+{
+    uint8_t room[ROOM_BYTES];
+    const size_t bytes = protobuf_c_message_get_packed_size(envelope);
+    uint8_t *packed = bytes <= sizeof(room) ? room : effects_alloc(broker->effects, bytes);
+    parcel.length = protobuf_c_message_pack(envelope, packed);
+    parcel.bytes = packed;
+    deliver_or_hold(broker, effect, &parcel);
+}
+
+static ProtobufCBinaryData id_data(const struct id *id)
+{
+    return (ProtobufCBinaryData){.len = ID_BYTES, .data = (uint8_t *)id->bytes};
+}
+
+/* Not written to: protobuf-c has no const in its messages. */
+static char *unconst(const char *text)
+{
+    return (char *)(text == NULL ? protobuf_c_empty_string : text);
+}
+
+static uint64_t not_negative(int64_t value)
+{
+    return value < 0 ? 0 : (uint64_t)value;
+}
+
+/* ---- to clients ---- */
+
+static void send_to_client(struct broker *broker, const struct effect *effect,
+                           const Wire__BrokerToClient *envelope, struct parcel parcel)
+{
+    send_item(broker, effect, &envelope->base, parcel);
+}
+
+static void welcome_client(struct broker *broker, const struct effect *effect)
+{
+    const struct config *config = broker->config;
+    char *tiers[CONFIG_TIERS_MAX];
+    for (size_t i = 0; i < config->tiers_length; i++) {
+        tiers[i] = config->tiers[i].name;
+    }
+    Wire__ClientWelcome welcome = WIRE__CLIENT_WELCOME__INIT;
+    welcome.broker = config->broker.name;
+    welcome.incarnation = broker->incarnation;
+    welcome.payload_bytes_max = config->broker.payload_bytes_max;
+    welcome.heartbeat_ms = (uint32_t)config->broker.heartbeat_ms;
+    welcome.tiers = tiers;
+    welcome.n_tiers = config->tiers_length;
+    Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
+    envelope.welcome = &welcome;
+    send_to_client(broker, effect, &envelope, (struct parcel){0});
+}
+
+static void send_accepted(struct broker *broker, const struct effect *effect)
+{
+    Wire__Accepted accepted = WIRE__ACCEPTED__INIT;
+    accepted.job_id = id_data(&effect->as.accepted.job_id);
+    accepted.duplicate = effect->as.accepted.duplicate;
+    if (effect->as.accepted.has_known_as) {
+        accepted.known_as = id_data(&effect->as.accepted.known_as);
+    }
+    Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
+    envelope.accepted = (Wire__Accepted *[]){&accepted};
+    envelope.n_accepted = 1;
+    /* Without a promise to wait for, its result is soon behind it, and carries it. */
+    send_to_client(broker, effect, &envelope, (struct parcel){.is_lazy = effect->batch == 0});
+}
+
+static void send_rejected(struct broker *broker, const struct effect *effect)
+{
+    Wire__Rejected rejected = WIRE__REJECTED__INIT;
+    rejected.job_id = id_data(&effect->as.rejected.job_id);
+    rejected.reason = effect->as.rejected.reason;
+    rejected.text = unconst(effect->as.rejected.text);
+    rejected.retry_after_ms = not_negative(effect->as.rejected.retry_after_ms);
+    Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
+    envelope.rejected = (Wire__Rejected *[]){&rejected};
+    envelope.n_rejected = 1;
+    telemetry_rejected(broker->telemetry, effect->as.rejected.tier, effect->as.rejected.reason);
+    send_to_client(broker, effect, &envelope, (struct parcel){0});
+}
+
+static size_t put_varint(uint8_t *bytes, uint64_t value)
+{
+    size_t n = 0;
+    while (value >= 0x80) {
+        bytes[n++] = (uint8_t)(value | 0x80);
+        value >>= 7;
+    }
+    bytes[n++] = (uint8_t)value;
+    return n;
+}
+
+/*
+ * A Result as it was stored: the field's tag and length, then those bytes. has_payload is said once more behind them, and the
+ * last one counts, because the payload may have gone since.
+ */
+static void send_stored_result(struct broker *broker, const struct effect *effect)
+{
+    enum { RESULT_TAG = 4 << 3 | 2, HAS_PAYLOAD_TAG = 10 << 3, TAGS_BYTES = 16 };
+    const struct effect_result *result = &effect->as.result;
+    uint8_t *packed = effects_alloc(broker->effects, result->packed_bytes + TAGS_BYTES);
+    size_t length = 0;
+    packed[length++] = RESULT_TAG;
+    length += put_varint(packed + length, result->packed_bytes + 2);
+    memcpy(packed + length, result->packed, result->packed_bytes);
+    length += result->packed_bytes;
+    packed[length++] = HAS_PAYLOAD_TAG;
+    packed[length++] = result->payload != NULL;
+    deliver_or_hold(broker, effect,
+                    &(struct parcel){.bytes = packed, .length = length, .payload = result->payload});
+}
+
+static void send_result(struct broker *broker, const struct effect *effect)
+{
+    const struct effect_result *from = &effect->as.result;
+    if (from->packed != NULL) {
+        send_stored_result(broker, effect);
+        return;
+    }
+    Wire__Result result = WIRE__RESULT__INIT;
+    result.job_id = id_data(&from->job_id);
+    result.state = from->state;
+    result.error_code = unconst(from->error_code);
+    result.error_text = unconst(from->error_text);
+    result.attempts = from->attempts;
+    result.queue_ms = not_negative(from->queue_ms);
+    result.run_ms = not_negative(from->run_ms);
+    result.usage = (Wire__Usage *)from->usage;
+    result.worker = unconst(from->worker);
+    result.has_payload = from->payload != NULL;
+    Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
+    envelope.result = (Wire__Result *[]){&result};
+    envelope.n_result = 1;
+    send_to_client(broker, effect, &envelope, (struct parcel){.payload = from->payload});
+}
+
+static void send_status(struct broker *broker, const struct effect *effect)
+{
+    Wire__JobStatus status = WIRE__JOB_STATUS__INIT;
+    status.job_id = id_data(&effect->as.status.job_id);
+    status.state = effect->as.status.state;
+    status.attempts = effect->as.status.attempts;
+    status.waits_ms = not_negative(effect->as.status.waits_ms);
+    status.position = effect->as.status.position;
+    status.why = unconst(effect->as.status.why);
+    Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
+    envelope.status = (Wire__JobStatus *[]){&status};
+    envelope.n_status = 1;
+    send_to_client(broker, effect, &envelope, (struct parcel){0});
+}
+
+static void send_chunk(struct broker *broker, const struct effect *effect)
+{
+    struct peer *peer = peers_by_number(broker->peers, effect->peer);
+    if (peer == NULL || peer->is_lost) {
+        return;
+    }
+    uint8_t head[FRAME_CHUNK_BYTES];
+    frame_write_chunk(&effect->as.chunk.header, head);
+    struct blob *data = effect->as.chunk.data;
+    const int r = link_send(broker->clients, peer->id, peer->id_bytes, head, sizeof(head), &data, 1);
+    if (r < 0) {
+        lose(broker, peer, r);
+    }
+}
+
+void delivery_pong(struct broker *broker, struct peer *peer, uint64_t ping)
+{
+    Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
+    envelope.pong = ping;
+    send_to_client(broker, &(struct effect){.peer = peer->number}, &envelope, (struct parcel){0});
+}
+
+/* ---- to workers ---- */
+
+static void send_to_worker(struct broker *broker, const struct effect *effect,
+                           const Wire__BrokerToWorker *envelope, struct parcel parcel)
+{
+    send_item(broker, effect, &envelope->base, parcel);
+}
+
+static const char *subject_word(enum pause_subject subject)
+{
+    switch (subject) {
+    case PAUSE_ROUTE:
+        return "route";
+    case PAUSE_TIER:
+        return "tier";
+    case PAUSE_TENANT:
+        return "tenant";
+    case PAUSE_WORKER:
+        return "worker";
+    }
+    return "";
+}
+
+/* What events have changed so far, for a worker that comes now. */
+struct snapshot {
+    struct effects *effects;
+    uint64_t sequence;
+    Wire__Event **events;
+    size_t length, capacity;
+};
+
+static void count_pause(void *context, const struct core_pause_view *view)
+{
+    (void)view;
+    ((struct snapshot *)context)->capacity++;
+}
+
+static void note_pause(void *context, const struct core_pause_view *view)
+{
+    struct snapshot *snapshot = context;
+    Wire__Event *event = effects_alloc(snapshot->effects, sizeof(*event));
+    wire__event__init(event);
+    event->sequence = snapshot->sequence;
+    event->kind = WIRE__EVENT__KIND__EVENT_PAUSED;
+    event->subject_kind = unconst(subject_word(view->subject));
+    event->subject = unconst(view->name);
+    event->text = unconst(view->reason);
+    snapshot->events[snapshot->length++] = event;
+}
+
+static void welcome_worker(struct broker *broker, const struct effect *effect)
+{
+    struct snapshot snapshot = {.effects = broker->effects, .sequence = broker->event_sequence};
+    core_visit_pauses(broker->core, count_pause, &snapshot);
+    snapshot.events = effects_alloc(broker->effects, (snapshot.capacity + 1) * sizeof(Wire__Event *));
+    core_visit_pauses(broker->core, note_pause, &snapshot);
+
+    Wire__WorkerWelcome welcome = WIRE__WORKER_WELCOME__INIT;
+    welcome.broker = broker->config->broker.name;
+    welcome.incarnation = broker->incarnation;
+    welcome.lease_ms = effect->as.worker_welcome.lease_ms;
+    welcome.heartbeat_ms = (uint32_t)broker->config->broker.heartbeat_ms;
+    welcome.event_sequence = broker->event_sequence;
+    welcome.snapshot = snapshot.events;
+    welcome.n_snapshot = snapshot.length;
+    Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+    envelope.welcome = &welcome;
+    send_to_worker(broker, effect, &envelope, (struct parcel){0});
+}
+
+static void send_dispatch(struct broker *broker, const struct effect *effect)
+{
+    enum { CANONICAL_KEY_BYTES = 16, TRACE_PARENT_BYTES = 24 };
+    const struct effect_dispatch *from = &effect->as.dispatch;
+    Wire__Dispatch dispatch = WIRE__DISPATCH__INIT;
+    dispatch.job_id = id_data(&from->lease.job_id);
+    dispatch.attempt = from->lease.attempt;
+    dispatch.tenant = unconst(from->tenant);
+    dispatch.route = unconst(from->route);
+    dispatch.tier = unconst(from->tier);
+    dispatch.deadline_in_ms = not_negative(from->deadline_in_ms);
+    dispatch.queue_ms = not_negative(from->queue_ms);
+    dispatch.stream = from->stream;
+    dispatch.estimated_tokens = from->estimated_tokens;
+    dispatch.max_tokens = from->max_tokens;
+    dispatch.has_payload = true;
+    if (from->canonical_key != NULL) {
+        dispatch.canonical_key = (ProtobufCBinaryData){CANONICAL_KEY_BYTES, (uint8_t *)from->canonical_key};
+    }
+    if (from->trace_parent != NULL) {
+        dispatch.trace_parent = (ProtobufCBinaryData){TRACE_PARENT_BYTES, (uint8_t *)from->trace_parent};
+    }
+    Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+    envelope.dispatch = (Wire__Dispatch *[]){&dispatch};
+    envelope.n_dispatch = 1;
+    telemetry_dispatched(broker->telemetry, from->tier_index, from->queue_ms);
+    send_to_worker(broker, effect, &envelope, (struct parcel){.payload = from->payload, .lease = &from->lease});
+}
+
+static void fill_lease(const struct lease_ref *from, Wire__LeaseRef *ret_lease)
+{
+    wire__lease_ref__init(ret_lease);
+    ret_lease->job_id = id_data(&from->job_id);
+    ret_lease->attempt = from->attempt;
+}
+
+static void send_concluded(struct broker *broker, const struct effect *effect)
+{
+    Wire__LeaseRef lease;
+    fill_lease(&effect->as.attempt.lease, &lease);
+    Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+    envelope.concluded = (Wire__LeaseRef *[]){&lease};
+    envelope.n_concluded = 1;
+    send_to_worker(broker, effect, &envelope, (struct parcel){.is_lazy = true});
+}
+
+static void send_cancel(struct broker *broker, const struct effect *effect)
+{
+    Wire__LeaseRef lease;
+    fill_lease(&effect->as.attempt.lease, &lease);
+    Wire__WorkerCancel cancel = WIRE__WORKER_CANCEL__INIT;
+    cancel.lease = &lease;
+    cancel.reason = unconst(effect->as.attempt.reason);
+    Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+    envelope.cancel = (Wire__WorkerCancel *[]){&cancel};
+    envelope.n_cancel = 1;
+    send_to_worker(broker, effect, &envelope, (struct parcel){0});
+}
+
+static void send_drain(struct broker *broker, const struct effect *effect)
+{
+    Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+    envelope.drain = effect->as.worker_drain.drain;
+    envelope.resume = !effect->as.worker_drain.drain;
+    send_to_worker(broker, effect, &envelope, (struct parcel){0});
+}
+
+void delivery_sign_of_life(struct broker *broker, struct peer *peer)
+{
+    const Wire__BrokerToWorker nothing = WIRE__BROKER_TO_WORKER__INIT;
+    send_to_worker(broker, &(struct effect){.peer = peer->number}, &nothing, (struct parcel){0});
+}
+
+/* ---- to both, and to whoever listens ---- */
+
+/* An envelope has room for one error, so it leaves before there is a second. */
+static void send_error(struct broker *broker, const struct effect *effect)
+{
+    Wire__ProtocolError error = WIRE__PROTOCOL_ERROR__INIT;
+    error.code = effect->as.error.code;
+    error.text = unconst(effect->as.error.text);
+    struct peer *peer = peers_by_number(broker->peers, effect->peer);
+    if (peer == NULL) {
+        return;
+    }
+    telemetry_protocol_error(broker->telemetry, peer->side, error.code, error.text);
+    if (effect->kind == EFFECT_CLIENT_ERROR) {
+        Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
+        envelope.error = &error;
+        send_to_client(broker, effect, &envelope, (struct parcel){0});
+    } else {
+        Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+        envelope.error = &error;
+        send_to_worker(broker, effect, &envelope, (struct parcel){0});
+    }
+    outbox_flush(broker->outboxes, peer);
+    if (error.code == WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED) {
+        lose(broker, peer, -EACCES);
+    }
+}
+
+static void publish(struct broker *broker, const struct effect *effect)
+{
+    Wire__Event event = WIRE__EVENT__INIT;
+    event.sequence = ++broker->event_sequence;
+    event.kind = effect->as.publish.kind;
+    event.subject_kind = unconst(effect->as.publish.subject_kind);
+    event.subject = unconst(effect->as.publish.subject);
+    event.text = unconst(effect->as.publish.text);
+    const size_t bytes = FRAME_HEADER_BYTES + wire__event__get_packed_size(&event);
+    uint8_t *packed = effects_alloc(broker->effects, bytes);
+    frame_write_header(FRAME_EVENT, packed);
+    wire__event__pack(&event, packed + FRAME_HEADER_BYTES);
+    const int r = link_send(broker->events, NULL, 0, packed, bytes, NULL, 0);
+    if (r < 0) {
+        log_at(broker->log, LOG_WARN, "an event was not published", log_text("reason", strerror(-r)));
+    }
+}
+
+void delivery_carry_out(struct broker *broker, const struct effect *effect)
+{
+    switch (effect->kind) {
+    case EFFECT_CLIENT_WELCOME:
+        welcome_client(broker, effect);
+        return;
+    case EFFECT_CLIENT_ERROR:
+    case EFFECT_WORKER_ERROR:
+        send_error(broker, effect);
+        return;
+    case EFFECT_ACCEPTED:
+        send_accepted(broker, effect);
+        return;
+    case EFFECT_REJECTED:
+        send_rejected(broker, effect);
+        return;
+    case EFFECT_RESULT:
+        send_result(broker, effect);
+        return;
+    case EFFECT_STATUS:
+        send_status(broker, effect);
+        return;
+    case EFFECT_CHUNK:
+        send_chunk(broker, effect);
+        return;
+    case EFFECT_WORKER_WELCOME:
+        welcome_worker(broker, effect);
+        return;
+    case EFFECT_DISPATCH:
+        send_dispatch(broker, effect);
+        return;
+    case EFFECT_ATTEMPT_CONCLUDED:
+        send_concluded(broker, effect);
+        return;
+    case EFFECT_ATTEMPT_CANCEL:
+        send_cancel(broker, effect);
+        return;
+    case EFFECT_WORKER_DRAIN:
+        send_drain(broker, effect);
+        return;
+    case EFFECT_PUBLISH:
+        publish(broker, effect);
+        return;
+    case EFFECT_NOTE:
+        telemetry_note(broker->telemetry, effect);
+        return;
+    case EFFECT_PUT:
+    case EFFECT_DELETE:
+    case EFFECT_DELETE_RANGE:
+    case EFFECT_LOAD:
+        return; /* the journal's */
+    }
+}

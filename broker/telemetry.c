@@ -1,0 +1,464 @@
+#include "broker/telemetry.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <dirent.h>
+#include <unistd.h>
+#include "broker/names.h"
+#include "common/config.h"
+#include "common/log.h"
+#include "common/metrics.h"
+
+static const double NANOUSD = 1e-9;
+
+enum family {
+    QUEUE_DEPTH,
+    QUEUE_OLDEST,
+    QUEUE_BYTES,
+    QUEUE_WAIT,
+    DRAIN_RATE,
+    SUBMITTED,
+    ACCEPTED,
+    DUPLICATES,
+    REJECTED,
+    DISPATCHED,
+    JOBS,
+    ATTEMPTS_FAILED,
+    LEASES_LOST,
+    REDELIVERED,
+    LATE_RESULTS,
+    LATE_COST,
+    COST,
+    COST_SAVED,
+    TOKENS,
+    CACHE,
+    RESULTS_KEPT,
+    RESULTS_BYTES,
+    DEAD_LETTERS,
+    CONCLUDED_IDS,
+    CORE_BYTES,
+    CLIENTS,
+    WORKERS,
+    SLOTS,
+    SLOTS_FREE,
+    DRAINING,
+    STORE_UP,
+    COMMIT_SECONDS,
+    STORE_COMMITS,
+    STORE_RECORDS,
+    STORE_BYTES,
+    STORE_FAILURES,
+    STORE_PENDING,
+    STORE_DISK,
+    STORE_MEMORY_BYTES,
+    ANSWERS_HELD,
+    MESSAGES_SENT,
+    PROTOCOL_ERRORS,
+    PEERS_LOST,
+    PROCESS_RSS,
+    PROCESS_CPU,
+    PROCESS_FDS,
+    FAMILIES,
+};
+
+#define LABELS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static const struct family_row {
+    enum metric_type type;
+    const char *name, *help;
+    const char *const *labels; /* NULL: none */
+} rows[FAMILIES] = {
+    [QUEUE_DEPTH] = {METRIC_GAUGE, "tiermq_queue_depth", "Jobs now, by state.", LABELS("tier", "state")},
+    [QUEUE_OLDEST] = {METRIC_GAUGE, "tiermq_queue_oldest_seconds", "Age of the oldest waiting job.", LABELS("tier")},
+    [QUEUE_BYTES] = {METRIC_GAUGE, "tiermq_queue_payload_bytes", "Payload bytes of pending jobs.", LABELS("tier")},
+    [QUEUE_WAIT] = {METRIC_HISTOGRAM, "tiermq_queue_wait_seconds", "From acceptance to dispatch.", LABELS("tier")},
+    [DRAIN_RATE] = {METRIC_GAUGE, "tiermq_queue_drain_rate", "Conclusions a second, smoothed.", LABELS("tier")},
+    [SUBMITTED] = {METRIC_COUNTER, "tiermq_submitted_total", "Submissions that arrived.", LABELS("tier")},
+    [ACCEPTED] = {METRIC_COUNTER, "tiermq_accepted_total", "Submissions accepted.", LABELS("tier")},
+    [DUPLICATES] = {METRIC_COUNTER, "tiermq_duplicates_total", "Submissions known before.", LABELS("tier")},
+    [REJECTED] = {METRIC_COUNTER, "tiermq_rejected_total", "Submissions refused.", LABELS("tier", "reason")},
+    [DISPATCHED] = {METRIC_COUNTER, "tiermq_dispatched_total", "Attempts handed to workers.", LABELS("tier")},
+    [JOBS] = {METRIC_COUNTER, "tiermq_jobs_total", "Jobs concluded.", LABELS("tier", "outcome")},
+    [ATTEMPTS_FAILED] = {METRIC_COUNTER, "tiermq_attempts_failed_total", "Attempts that failed.", LABELS("tier")},
+    [LEASES_LOST] = {METRIC_COUNTER, "tiermq_leases_lost_total", "Leases that ran out or whose worker left.",
+                     LABELS("tier")},
+    [REDELIVERED] = {METRIC_COUNTER, "tiermq_redelivered_total", "Jobs dispatched again after a lost lease.",
+                     LABELS("tier")},
+    [LATE_RESULTS] = {METRIC_COUNTER, "tiermq_late_results_total", "Results of jobs already concluded.",
+                      LABELS("tier")},
+    [LATE_COST] = {METRIC_COUNTER, "tiermq_late_cost_usd_total", "Cost of late results: spent twice.", LABELS("tier")},
+    [COST] = {METRIC_COUNTER, "tiermq_cost_usd_total", "Cost of model calls.", LABELS("tier")},
+    [COST_SAVED] = {METRIC_COUNTER, "tiermq_cost_saved_usd_total", "What cache hits would have cost.", LABELS("tier")},
+    [TOKENS] = {METRIC_COUNTER, "tiermq_tokens_total", "Tokens used.", LABELS("tier", "direction")},
+    [CACHE] = {METRIC_COUNTER, "tiermq_cache_lookups_total", "Results by cache status.", LABELS("tier", "result")},
+    [RESULTS_KEPT] = {METRIC_GAUGE, "tiermq_results_kept", "Results kept for collection.", NULL},
+    [RESULTS_BYTES] = {METRIC_GAUGE, "tiermq_results_kept_bytes", "Their bytes.", NULL},
+    [DEAD_LETTERS] = {METRIC_GAUGE, "tiermq_dead_letters", "Dead letters kept.", NULL},
+    [CONCLUDED_IDS] = {METRIC_GAUGE, "tiermq_concluded_ids", "Ids remembered for deduplication.", NULL},
+    [CORE_BYTES] = {METRIC_GAUGE, "tiermq_jobs_memory_bytes", "Memory of pending jobs without payloads.", NULL},
+    [CLIENTS] = {METRIC_GAUGE, "tiermq_clients", "Connected clients.", NULL},
+    [WORKERS] = {METRIC_GAUGE, "tiermq_workers", "Connected workers.", NULL},
+    [SLOTS] = {METRIC_GAUGE, "tiermq_slots", "Jobs that all workers run at once.", NULL},
+    [SLOTS_FREE] = {METRIC_GAUGE, "tiermq_slots_free", "Jobs that workers would take now.", NULL},
+    [DRAINING] = {METRIC_GAUGE, "tiermq_draining", "1 while the broker shuts down.", NULL},
+    [STORE_UP] = {METRIC_GAUGE, "tiermq_store_up", "0 while the store cannot write.", NULL},
+    [COMMIT_SECONDS] = {METRIC_HISTOGRAM, "tiermq_commit_seconds", "One commit with its fsync.", NULL},
+    [STORE_COMMITS] = {METRIC_COUNTER, "tiermq_store_commits_total", "Commits (fsyncs).", NULL},
+    [STORE_RECORDS] = {METRIC_COUNTER, "tiermq_store_records_total", "Record changes written.", NULL},
+    [STORE_BYTES] = {METRIC_COUNTER, "tiermq_store_bytes_total", "Bytes of their keys and values.", NULL},
+    [STORE_FAILURES] = {METRIC_COUNTER, "tiermq_store_failures_total", "Commits and openings that failed.", NULL},
+    [STORE_PENDING] = {METRIC_GAUGE, "tiermq_store_pending_batches", "Batches handed over, not durable yet.", NULL},
+    [STORE_DISK] = {METRIC_GAUGE, "tiermq_store_disk_bytes", "Disk used, as the engine estimates it.", NULL},
+    [STORE_MEMORY_BYTES] = {METRIC_GAUGE, "tiermq_store_memory_bytes", "Write buffers and caches.", NULL},
+    [ANSWERS_HELD] = {METRIC_GAUGE, "tiermq_answers_held", "Answers that wait for their batch.", NULL},
+    [MESSAGES_SENT] = {METRIC_COUNTER, "tiermq_messages_sent_total", "Messages to clients and workers.", NULL},
+    [PROTOCOL_ERRORS] = {METRIC_COUNTER, "tiermq_protocol_errors_total", "Messages refused.", LABELS("side", "kind")},
+    [PEERS_LOST] = {METRIC_COUNTER, "tiermq_peers_lost_total", "Peers that could not be sent to.", LABELS("side")},
+    [PROCESS_RSS] = {METRIC_GAUGE, "process_resident_memory_bytes", "Resident memory.", NULL},
+    [PROCESS_CPU] = {METRIC_COUNTER, "process_cpu_seconds_total", "User and system CPU time.", NULL},
+    [PROCESS_FDS] = {METRIC_GAUGE, "process_open_fds", "Open file descriptors.", NULL},
+};
+
+struct telemetry {
+    struct log *log;
+    struct metrics *metrics;
+    struct metric_family *families[FAMILIES];
+    size_t n_tiers;
+    char *tiers[CONFIG_TIERS_MAX];
+    struct metric *queue_wait[CONFIG_TIERS_MAX]; /* looked up once: one observation for each dispatch */
+    struct metric *commit_seconds;
+    uint64_t commits_seen, commit_us_seen;
+};
+
+static struct metric *series(struct telemetry *telemetry, enum family family, const char *const *values)
+{
+    return metric_series(telemetry->families[family], values);
+}
+
+static int register_all(struct telemetry *telemetry)
+{
+    for (size_t i = 0; i < FAMILIES; i++) {
+        const int r = metrics_register(telemetry->metrics, rows[i].type, rows[i].name, rows[i].help, rows[i].labels,
+                                       NULL, 0, &telemetry->families[i]);
+        if (r < 0) {
+            return r;
+        }
+    }
+    telemetry->commit_seconds = series(telemetry, COMMIT_SECONDS, NULL);
+    return 0;
+}
+
+static int add_tiers(struct telemetry *telemetry, const struct config *config)
+{
+    for (size_t i = 0; i < config->tiers_length; i++) {
+        telemetry->tiers[i] = strdup(config->tiers[i].name);
+        if (telemetry->tiers[i] == NULL) {
+            return -ENOMEM;
+        }
+        telemetry->n_tiers++;
+        telemetry->queue_wait[i] = series(telemetry, QUEUE_WAIT, LABELS(telemetry->tiers[i]));
+    }
+    return 0;
+}
+
+int telemetry_create(const struct config *config, struct log *log, struct telemetry **ret_telemetry)
+{
+    CLEANUP(telemetry_destroy) struct telemetry *telemetry = calloc(1, sizeof(*telemetry));
+    if (telemetry == NULL) {
+        return -ENOMEM;
+    }
+    telemetry->log = log;
+    int r = metrics_create(&telemetry->metrics);
+    if (r == 0) {
+        r = register_all(telemetry);
+    }
+    if (r == 0) {
+        r = add_tiers(telemetry, config);
+    }
+    if (r < 0) {
+        return r;
+    }
+    *ret_telemetry = TAKE(telemetry);
+    return 0;
+}
+
+void telemetry_destroy(struct telemetry **telemetry)
+{
+    struct telemetry *gone = TAKE(*telemetry);
+    if (gone == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < gone->n_tiers; i++) {
+        free(gone->tiers[i]);
+    }
+    metrics_destroy(&gone->metrics);
+    free(gone);
+}
+
+struct metrics *telemetry_metrics(struct telemetry *telemetry)
+{
+    return telemetry->metrics;
+}
+
+/* ---- copied when asked ---- */
+
+static void set(struct telemetry *telemetry, enum family family, double value)
+{
+    metric_set(series(telemetry, family, NULL), value);
+}
+
+static void set_for(struct telemetry *telemetry, enum family family, const char *tier, const char *word, double value)
+{
+    metric_set(series(telemetry, family, LABELS(tier, word)), value);
+}
+
+static void collect_states(struct telemetry *telemetry, const struct core_tier_stats *tier)
+{
+    for (int state = WIRE__JOB_STATE__JOB_STATE_QUEUED; state <= WIRE__JOB_STATE__JOB_STATE_PARKED; state++) {
+        set_for(telemetry, QUEUE_DEPTH, tier->name, name_of_state((Wire__JobState)state),
+                (double)tier->states[state]);
+    }
+    for (int state = WIRE__JOB_STATE__JOB_STATE_SUCCEEDED; state <= WIRE__JOB_STATE__JOB_STATE_EXPIRED; state++) {
+        set_for(telemetry, JOBS, tier->name, name_of_state((Wire__JobState)state), (double)tier->concluded[state]);
+    }
+}
+
+static void collect_counts(struct telemetry *telemetry, const struct core_tier_stats *tier)
+{
+    const struct {
+        enum family family;
+        double value;
+    } values[] = {
+        {QUEUE_OLDEST, (double)tier->oldest_ms / 1000},
+        {QUEUE_BYTES, (double)tier->payload_bytes},
+        {DRAIN_RATE, tier->drain_per_s},
+        {SUBMITTED, (double)tier->submitted},
+        {ACCEPTED, (double)tier->accepted},
+        {DUPLICATES, (double)tier->duplicates},
+        {DISPATCHED, (double)tier->dispatched},
+        {ATTEMPTS_FAILED, (double)tier->attempts_failed},
+        {LEASES_LOST, (double)tier->leases_lost},
+        {REDELIVERED, (double)tier->redelivered},
+        {LATE_RESULTS, (double)tier->late_results},
+        {LATE_COST, (double)tier->late_cost_nanousd * NANOUSD},
+        {COST, (double)tier->cost_nanousd * NANOUSD},
+        {COST_SAVED, (double)tier->saved_nanousd * NANOUSD},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(values); i++) {
+        metric_set(series(telemetry, values[i].family, LABELS(tier->name)), values[i].value);
+    }
+}
+
+static void collect_tier(struct telemetry *telemetry, const struct core_tier_stats *tier)
+{
+    collect_states(telemetry, tier);
+    collect_counts(telemetry, tier);
+    set_for(telemetry, TOKENS, tier->name, "input", (double)tier->input_tokens);
+    set_for(telemetry, TOKENS, tier->name, "output", (double)tier->output_tokens);
+    set_for(telemetry, CACHE, tier->name, "hit", (double)tier->cache_hits);
+    set_for(telemetry, CACHE, tier->name, "near_hit", (double)tier->cache_near_hits);
+    set_for(telemetry, CACHE, tier->name, "stale_hit", (double)tier->cache_stale_hits);
+    set_for(telemetry, CACHE, tier->name, "miss", (double)tier->cache_misses);
+}
+
+static void collect_core(struct telemetry *telemetry, const struct core_stats *core)
+{
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        collect_tier(telemetry, &core->tiers[i]);
+    }
+    set(telemetry, RESULTS_KEPT, (double)core->results);
+    set(telemetry, RESULTS_BYTES, (double)core->results_bytes);
+    set(telemetry, DEAD_LETTERS, (double)core->dead_letters);
+    set(telemetry, CONCLUDED_IDS, (double)core->concluded_ids);
+    set(telemetry, CORE_BYTES, (double)core->jobs_bytes);
+    set(telemetry, CLIENTS, (double)core->clients);
+    set(telemetry, WORKERS, (double)core->workers);
+    set(telemetry, SLOTS, (double)core->slots);
+    set(telemetry, SLOTS_FREE, (double)core->slots_free);
+    set(telemetry, DRAINING, core->is_draining ? 1 : 0);
+    set(telemetry, STORE_UP, core->store_is_down ? 0 : 1);
+}
+
+static void collect_store(struct telemetry *telemetry, const struct store_stats *store)
+{
+    set(telemetry, STORE_COMMITS, (double)store->commits);
+    set(telemetry, STORE_RECORDS, (double)store->records);
+    set(telemetry, STORE_BYTES, (double)store->bytes);
+    set(telemetry, STORE_FAILURES, (double)store->failures);
+    set(telemetry, STORE_PENDING, (double)store->pending_batches);
+    set(telemetry, STORE_DISK, (double)store->disk_bytes);
+    set(telemetry, STORE_MEMORY_BYTES, (double)store->memory_bytes);
+}
+
+static double resident_bytes(void)
+{
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file == NULL) {
+        return 0;
+    }
+    unsigned long pages = 0;
+    const int n = fscanf(file, "%*u %lu", &pages);
+    (void)fclose(file);
+    return n == 1 ? (double)pages * (double)sysconf(_SC_PAGESIZE) : 0;
+}
+
+static double open_descriptors(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    if (folder == NULL) {
+        return 0;
+    }
+    double n = -3; /* ".", "..", and the one it is read through */
+    while (readdir(folder) != NULL) {
+        n++;
+    }
+    (void)closedir(folder);
+    return n;
+}
+
+static double seconds(struct timeval time)
+{
+    return (double)time.tv_sec + (double)time.tv_usec / 1e6;
+}
+
+static void collect_process(struct telemetry *telemetry)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) == 0) {
+        set(telemetry, PROCESS_CPU, seconds(usage.ru_utime) + seconds(usage.ru_stime));
+    }
+    set(telemetry, PROCESS_RSS, resident_bytes());
+    set(telemetry, PROCESS_FDS, open_descriptors());
+}
+
+void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sources *sources)
+{
+    collect_core(telemetry, &sources->core);
+    collect_store(telemetry, &sources->store);
+    collect_process(telemetry);
+    set(telemetry, MESSAGES_SENT, (double)sources->messages_sent);
+    set(telemetry, ANSWERS_HELD, (double)sources->answers_held);
+}
+
+/* ---- as it happens ---- */
+
+static const char *side_word(enum peer_side side)
+{
+    return side == PEER_CLIENT ? "client" : "worker";
+}
+
+void telemetry_protocol_error(struct telemetry *telemetry, enum peer_side side, Wire__ProtocolError__Code code,
+                              const char *text)
+{
+    metric_add(series(telemetry, PROTOCOL_ERRORS, LABELS(side_word(side), name_of_protocol_error(code))), 1);
+    /* After every restart all peers are told to say hello: no news. */
+    const bool is_usual = code == WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED;
+    log_at(telemetry->log, is_usual ? LOG_DEBUG : LOG_WARN, "a message was refused",
+           log_text("side", side_word(side)), log_text("kind", name_of_protocol_error(code)),
+           log_text("reason", text));
+}
+
+void telemetry_peer_lost(struct telemetry *telemetry, const struct peer *peer, int error)
+{
+    metric_add(series(telemetry, PEERS_LOST, LABELS(side_word(peer->side))), 1);
+    log_at(telemetry->log, LOG_INFO, "a peer cannot be sent to and has to say hello again",
+           log_text("side", side_word(peer->side)), log_text("name", peer->name),
+           log_text("reason", strerror(-error)));
+}
+
+void telemetry_dispatched(struct telemetry *telemetry, uint8_t tier, int64_t queue_ms)
+{
+    if (tier < telemetry->n_tiers) {
+        metric_observe(telemetry->queue_wait[tier], (double)queue_ms / 1000);
+    }
+}
+
+void telemetry_rejected(struct telemetry *telemetry, uint8_t tier, Wire__RejectReason reason)
+{
+    const char *name = tier < telemetry->n_tiers ? telemetry->tiers[tier] : "unknown";
+    metric_add(series(telemetry, REJECTED, LABELS(name, name_of_reject_reason(reason))), 1);
+}
+
+/* Several commits may be behind one report: each counts with their mean. */
+void telemetry_committed(struct telemetry *telemetry, const struct store_stats *stats)
+{
+    const uint64_t n = stats->commits - telemetry->commits_seen;
+    const uint64_t us = stats->commit_us_total - telemetry->commit_us_seen;
+    for (uint64_t i = 0; i < n; i++) {
+        metric_observe(telemetry->commit_seconds, (double)us / (double)n / 1e6);
+    }
+    telemetry->commits_seen = stats->commits;
+    telemetry->commit_us_seen = stats->commit_us_total;
+}
+
+/* ---- notes ---- */
+
+static enum log_level note_level(enum note_kind note)
+{
+    switch (note) {
+    case NOTE_STORE_DOWN:
+    case NOTE_RECORD_DAMAGED:
+        return LOG_ERROR;
+    case NOTE_LEASE_LOST:
+    case NOTE_DEAD_LETTER:
+    case NOTE_BOUND_REACHED:
+        return LOG_WARN;
+    case NOTE_LATE_RESULT:
+    case NOTE_ATTEMPT_FAILED:
+    case NOTE_EXPIRED:
+    case NOTE_WORKER_JOINED:
+    case NOTE_WORKER_LEFT:
+    case NOTE_PAUSED:
+    case NOTE_RESUMED:
+    case NOTE_STORE_UP:
+        return LOG_INFO;
+    }
+    return LOG_INFO;
+}
+
+static const char *note_message(enum note_kind note)
+{
+    switch (note) {
+    case NOTE_LEASE_LOST:
+        return "lease lost";
+    case NOTE_DEAD_LETTER:
+        return "dead letter";
+    case NOTE_LATE_RESULT:
+        return "late result";
+    case NOTE_ATTEMPT_FAILED:
+        return "attempt failed";
+    case NOTE_EXPIRED:
+        return "job expired";
+    case NOTE_WORKER_JOINED:
+        return "worker joined";
+    case NOTE_WORKER_LEFT:
+        return "worker left";
+    case NOTE_PAUSED:
+        return "paused";
+    case NOTE_RESUMED:
+        return "resumed";
+    case NOTE_STORE_DOWN:
+        return "store down";
+    case NOTE_STORE_UP:
+        return "store up";
+    case NOTE_RECORD_DAMAGED:
+        return "record damaged";
+    case NOTE_BOUND_REACHED:
+        return "bound reached";
+    }
+    return "";
+}
+
+void telemetry_note(struct telemetry *telemetry, const struct effect *effect)
+{
+    const enum note_kind note = effect->as.note.note;
+    struct log_field job = log_job(&effect->as.note.job_id);
+    if (!effect->as.note.has_job) {
+        job = log_text("job", NULL); /* left out */
+    }
+    log_at(telemetry->log, note_level(note), note_message(note), job, log_text("tenant", effect->as.note.tenant),
+           log_text("subject", effect->as.note.subject), log_text("reason", effect->as.note.text),
+           log_int("number", effect->as.note.number));
+}
