@@ -7,17 +7,26 @@
 
 enum { VALUE_BYTES_SHOWN = 60 };
 
+/* At most VALUE_BYTES_SHOWN, and to the end of the character that begins before that. */
+static size_t shown_bytes(const char *value)
+{
+    size_t bytes = strnlen(value, VALUE_BYTES_SHOWN);
+    while (((unsigned char)value[bytes] & 0xC0) == 0x80) {
+        bytes++;
+    }
+    return bytes;
+}
+
 /* A foreign value goes to a terminal: no control characters, and not all of a long one. */
 static void value_print(FILE *out, const char *value)
 {
+    const size_t bytes = shown_bytes(value);
     fputc('"', out);
-    size_t n = 0;
-    for (; value[n] != '\0' && (n < VALUE_BYTES_SHOWN || ((unsigned char)value[n] & 0xC0) == 0x80);
-         n++) {
-        const unsigned char c = (unsigned char)value[n];
+    for (size_t i = 0; i < bytes; i++) {
+        const unsigned char c = (unsigned char)value[i];
         fputc(c < 0x20 || c == 0x7F ? '?' : c, out);
     }
-    fputs(value[n] == '\0' ? "\"" : "…\"", out);
+    fputs(value[bytes] == '\0' ? "\"" : "…\"", out);
 }
 
 int config_errors_add(struct config_errors *errors, const char *file, size_t line, size_t column,

@@ -52,16 +52,13 @@ int config_read_text(const char *text, size_t bytes, const char *name, struct co
                      struct config_errors *ret_errors)
 {
     *ret_errors = (struct config_errors){.items = NULL};
-    CLEANUP(config_destroy) struct config *config = calloc(1, sizeof(*config));
-    if (config == NULL) {
-        return -ENOMEM;
-    }
     yaml_document_t document;
     int r = config_yaml_load(text, bytes, name, &document, ret_errors);
     if (r < 0) {
         return r;
     }
-    r = read_document(&document, name, config, ret_errors);
+    CLEANUP(config_destroy) struct config *config = calloc(1, sizeof(*config));
+    r = config == NULL ? -ENOMEM : read_document(&document, name, config, ret_errors);
     yaml_document_delete(&document);
     if (r < 0) {
         return r;

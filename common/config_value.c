@@ -89,7 +89,7 @@ static const struct unit *unit_find(const struct unit *units, const char *name)
 
 static int duration_parse(const char *text, int64_t *ret_ms, char *ret_why)
 {
-    int64_t number;
+    int64_t number = 0;
     const char *rest = number_scan(text, 0, &number);
     if (rest == NULL) {
         return refuse(ret_why,
@@ -112,7 +112,7 @@ static int duration_parse(const char *text, int64_t *ret_ms, char *ret_why)
 
 static int size_parse(const char *text, int64_t *ret_bytes, char *ret_why)
 {
-    int64_t number;
+    int64_t number = 0;
     const char *rest = number_scan(text, 0, &number);
     const struct unit *unit =
         rest == NULL ? NULL : unit_find(size_units, *rest == '\0' ? "B" : rest);
@@ -204,7 +204,7 @@ static int number_parse(const struct config_key *key, const char *text, int64_t 
 
 static int number_set(const struct config_key *key, const char *text, void *object, char *ret_why)
 {
-    int64_t number;
+    int64_t number = 0;
     int r = number_parse(key, text, &number, ret_why);
     if (r < 0) {
         return r;
