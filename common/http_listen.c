@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -95,7 +97,8 @@ static int split(const char *address, struct host_port *ret_parts)
     }
     const char *port = colon + 1;
     const size_t port_bytes = strlen(port);
-    if (port_bytes == 0 || port_bytes > 5 || strspn(port, "0123456789") != port_bytes) {
+    if (port_bytes == 0 || port_bytes > 5 || strspn(port, "0123456789") != port_bytes ||
+        strtoul(port, NULL, 10) > UINT16_MAX) {
         return -EINVAL;
     }
     const char *host = address;
