@@ -480,8 +480,8 @@ Test(config, what_is_written_reads_the_same_again)
         "pools: [default, eu-west, gpu]\nworker: {pools: [eu-west, gpu], name: w1}\nclient: {tenant: 'a:b/c@d'}\n",
         "tiers: [{name: only, deadline: 90001ms, bytes_max: 1048577, backoff_max: 61s}]\n",
         "broker: {data_dir: '/a \"quoted\\ $${X} # : path', admin: 'unix:/run/a b'}\ncache: {near_threshold: 0.905}\n",
-        "models: [{name: 'null', provider: sim, provider_model: '- x', output_usd_per_mtok: 0.000000007}]\n"
-        "routes: [{name: r, models: ['null'], tiers: {standard: ['null']}}]\n",
+        ("models: [{name: 'null', provider: sim, provider_model: '- x', output_usd_per_mtok: 0.000000007}]\n"
+         "routes: [{name: r, models: ['null'], tiers: {standard: ['null']}}]\n"),
     };
     for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
         struct config *config = read_good(texts[i]);
