@@ -1,5 +1,5 @@
 /*
- * One mutex guards the two queues and the published figures; it is held for a few pointer moves, never over a call into the
+ * One mutex guards the two lists and the published figures; it is held for a few pointer moves, never over a call into the
  * store. A request belongs to the loop, then to the thread, then to the loop again; `done` is only touched by the loop.
  */
 #include "worker/cache/cache.h"
@@ -16,10 +16,14 @@
 #include "common/log.h"
 #include "common/loop.h"
 
-enum { TAKEN_BETWEEN_FILLS = 4 };
+/* What waits for the thread: a lookup or a fill. */
+struct request {
+    struct list_link link;
+    bool is_fill;
+};
 
 struct cache_lookup {
-    struct list_link link;
+    struct request request;
     struct cache_query query;
     char *text;
     cache_fn *done; /* NULL: forgotten. The loop's alone */
@@ -28,7 +32,7 @@ struct cache_lookup {
 };
 
 struct fill {
-    struct list_link link;
+    struct request request;
     uint8_t key[CACHE_KEY_BYTES];
     Record__CacheEntry *entry;
     char *text;
@@ -42,15 +46,14 @@ struct cache {
     bool has_thread;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    struct list lookups;  /* to the thread */
-    struct list fills;    /* to the thread */
-    struct list answered; /* to the loop */
+    struct list waiting;  /* to the thread, in the order of asking: a lookup sees the fills before it */
+    size_t fills_waiting;
+    struct list answered; /* lookups, to the loop */
     bool is_stopping;
     struct cache_stats stats;
     /* The thread's own. */
     struct cache_store *store;
     int64_t retry_at_ms;
-    uint64_t taken;
 };
 
 static void lookup_release(struct cache_lookup *lookup)
@@ -140,28 +143,25 @@ static void publish(struct cache *cache, bool is_fill, bool is_done)
 /* With the mutex held, given back held. */
 static void thread_take_one(struct cache *cache)
 {
-    /* Lookups first, since jobs wait for them; but fills are not starved by a stream of misses. */
-    const bool is_fill_turn = ++cache->taken % TAKEN_BETWEEN_FILLS == 0 && !list_is_empty(&cache->fills);
-    struct list *from = list_is_empty(&cache->lookups) || is_fill_turn ? &cache->fills : &cache->lookups;
-    const bool is_fill = from == &cache->fills;
-    struct list_link *link = list_first(from);
-    bool is_done = true;
-    list_remove(from, link);
+    struct request *request = CONTAINER_OF(list_first(&cache->waiting), struct request, link);
+    list_remove(&cache->waiting, &request->link);
+    cache->fills_waiting -= request->is_fill ? 1 : 0;
     (void)pthread_mutex_unlock(&cache->mutex);
 
-    struct cache_lookup *lookup = is_fill ? NULL : CONTAINER_OF(link, struct cache_lookup, link);
-    struct fill *fill = is_fill ? CONTAINER_OF(link, struct fill, link) : NULL;
+    const bool is_fill = request->is_fill;
+    bool is_done = true;
     if (is_fill) {
+        struct fill *fill = CONTAINER_OF(request, struct fill, request);
         is_done = thread_fill(cache, fill);
         fill_release(fill);
     } else {
-        thread_lookup(cache, lookup);
+        thread_lookup(cache, CONTAINER_OF(request, struct cache_lookup, request));
     }
 
     (void)pthread_mutex_lock(&cache->mutex);
     publish(cache, is_fill, is_done);
     if (!is_fill) {
-        list_append(&cache->answered, &lookup->link);
+        list_append(&cache->answered, &request->link);
         loop_wake(cache->loop);
     }
 }
@@ -173,10 +173,10 @@ static void *thread_run(void *context)
     (void)pthread_mutex_lock(&cache->mutex);
     publish(cache, false, true);
     for (;;) {
-        while (list_is_empty(&cache->lookups) && list_is_empty(&cache->fills) && !cache->is_stopping) {
+        while (list_is_empty(&cache->waiting) && !cache->is_stopping) {
             (void)pthread_cond_wait(&cache->wake, &cache->mutex);
         }
-        if (list_is_empty(&cache->lookups) && list_is_empty(&cache->fills)) {
+        if (list_is_empty(&cache->waiting)) {
             break;
         }
         thread_take_one(cache);
@@ -201,7 +201,7 @@ static void cache_turn(void *context)
         if (link == NULL) {
             return;
         }
-        struct cache_lookup *lookup = CONTAINER_OF(link, struct cache_lookup, link);
+        struct cache_lookup *lookup = CONTAINER_OF(link, struct cache_lookup, request.link);
         if (lookup->done != NULL) {
             lookup->done(lookup->context, &lookup->result);
         }
@@ -219,8 +219,7 @@ int cache_create(struct loop *loop, struct log *log, const struct cache_store_op
     cache->loop = loop;
     cache->log = log;
     cache->options = *options;
-    list_init(&cache->lookups);
-    list_init(&cache->fills);
+    list_init(&cache->waiting);
     list_init(&cache->answered);
     (void)pthread_mutex_init(&cache->mutex, NULL);
     (void)pthread_cond_init(&cache->wake, NULL);
@@ -243,18 +242,17 @@ int cache_create(struct loop *loop, struct log *log, const struct cache_store_op
 
 static void lists_release(struct cache *cache)
 {
-    struct list *lookups[] = {&cache->lookups, &cache->answered};
-    for (size_t i = 0; i < ARRAY_LENGTH(lookups); i++) {
-        while (!list_is_empty(lookups[i])) {
-            struct list_link *link = list_first(lookups[i]);
-            list_remove(lookups[i], link);
-            lookup_release(CONTAINER_OF(link, struct cache_lookup, link));
+    struct list *lists[] = {&cache->waiting, &cache->answered};
+    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++) {
+        while (!list_is_empty(lists[i])) {
+            struct request *request = CONTAINER_OF(list_first(lists[i]), struct request, link);
+            list_remove(lists[i], &request->link);
+            if (request->is_fill) {
+                fill_release(CONTAINER_OF(request, struct fill, request));
+            } else {
+                lookup_release(CONTAINER_OF(request, struct cache_lookup, request));
+            }
         }
-    }
-    while (!list_is_empty(&cache->fills)) {
-        struct list_link *link = list_first(&cache->fills);
-        list_remove(&cache->fills, link);
-        fill_release(CONTAINER_OF(link, struct fill, link));
     }
 }
 
@@ -285,12 +283,13 @@ void cache_destroy(struct cache **cache)
 }
 
 /* Errors: -EAGAIN. */
-static int hand_over(struct cache *cache, struct list *to, struct list_link *link)
+static int hand_over(struct cache *cache, struct request *request)
 {
     int r = -EAGAIN;
     (void)pthread_mutex_lock(&cache->mutex);
-    if (to->length < CACHE_REQUESTS_MAX) {
-        list_append(to, link);
+    if (cache->waiting.length < CACHE_REQUESTS_MAX && (!request->is_fill || cache->fills_waiting < CACHE_FILLS_MAX)) {
+        list_append(&cache->waiting, &request->link);
+        cache->fills_waiting += request->is_fill ? 1 : 0;
         (void)pthread_cond_signal(&cache->wake);
         r = 0;
     }
@@ -313,7 +312,7 @@ int cache_start_lookup(struct cache *cache, const struct cache_query *query, cac
         lookup->query.text = lookup->text;
         lookup->query.may_be_near = lookup->text != NULL;
     }
-    int r = hand_over(cache, &cache->lookups, &lookup->link);
+    int r = hand_over(cache, &lookup->request);
     if (r < 0) {
         lookup_release(lookup);
         return r;
@@ -351,10 +350,11 @@ int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES], co
     if (fill == NULL) {
         return -ENOMEM;
     }
+    fill->request.is_fill = true;
     memcpy(fill->key, key, CACHE_KEY_BYTES);
     fill->entry = entry_copy(entry);
     fill->text = text == NULL ? NULL : strdup(text);
-    int r = fill->entry == NULL ? -ENOMEM : hand_over(cache, &cache->fills, &fill->link);
+    int r = fill->entry == NULL ? -ENOMEM : hand_over(cache, &fill->request);
     if (r < 0) {
         fill_release(fill);
     }
@@ -365,6 +365,6 @@ void cache_read_stats(struct cache *cache, struct cache_stats *ret_stats)
 {
     (void)pthread_mutex_lock(&cache->mutex);
     *ret_stats = cache->stats;
-    ret_stats->requests_waiting = cache->lookups.length + cache->fills.length;
+    ret_stats->requests_waiting = cache->waiting.length;
     (void)pthread_mutex_unlock(&cache->mutex);
 }

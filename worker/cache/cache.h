@@ -18,7 +18,12 @@ struct log;
 struct cache;
 struct cache_lookup;
 
-enum { CACHE_REQUESTS_MAX = 4096, CACHE_RETRY_MS = 30000, CACHE_STOP_MS = 5000 };
+enum {
+    CACHE_REQUESTS_MAX = 4096,
+    CACHE_FILLS_MAX = 512, /* of them: lookups wait behind these, about 50 µs for each */
+    CACHE_RETRY_MS = 30000,
+    CACHE_STOP_MS = 5000,
+};
 
 /* Once for each lookup that is not forgotten, from a turn of the loop. The result's entry may be taken. */
 typedef void cache_fn(void *context, struct cache_result *result);

@@ -1,0 +1,535 @@
+"""The worker, opposite a broker that is played by the test and a simulated model server."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+import zmq
+
+from harness import EXIT_ADDRESS, EXIT_CONFIG, TIMEOUT_S, free_port, http_request, program, wait_for
+from wire import BROKER_TO_WORKER, CHUNK, VERSION, WORKER_TO_BROKER, context, make_id, pb
+
+
+def request(text="hello", operation="chat.completions", model="sim-small", **members):
+    body = {"model": model, **members}
+    if operation == "chat.completions":
+        body.setdefault("messages", [{"role": "user", "content": text}])
+    elif operation == "completions":
+        body.setdefault("prompt", text)
+    else:
+        body.setdefault("input", text)
+    return pb.ModelRequest(operation=operation, model=model, body=json.dumps(body).encode()).SerializeToString()
+
+
+class PlayedBroker:
+    """A ROUTER that keeps what workers sent, item by item, and answers heartbeats."""
+
+    def __init__(self, endpoint="tcp://127.0.0.1:*", heartbeat_ms=200, incarnation=1):
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self._bind(endpoint)
+        self.endpoint = self.socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
+        self.config = {"broker": {"listen_workers": self.endpoint, "listen_events": f"tcp://127.0.0.1:{free_port()}"}}
+        self.heartbeat_ms, self.incarnation = heartbeat_ms, incarnation
+        self.items = []  # (kind, item, payload)
+        self.peer = None  # who spoke last
+        self.known = set()
+        self.credit = 0
+        self.dispatched = 0
+        self.concludes = True
+        self.welcomes = True
+
+    def _bind(self, endpoint):
+        def bind():  # a socket closed a moment ago still has the address
+            try:
+                self.socket.bind(endpoint)
+                return True
+            except zmq.ZMQError:
+                return False
+        wait_for(bind, f"{endpoint} to be free")
+
+    def close(self):
+        self.socket.close()
+
+    def send(self, message, *payloads):
+        head = b"TQ" + bytes([VERSION, BROKER_TO_WORKER]) + message.SerializeToString()
+        self.socket.send_multipart([self.peer, head, *payloads])
+
+    def refuse_unknown(self):
+        error = pb.ProtocolError(code=pb.ProtocolError.ERROR_HELLO_REQUIRED, text="who are you?")
+        self.send(pb.BrokerToWorker(error=error))
+
+    def _take(self, message, payloads):
+        if not message.HasField("hello") and self.peer not in self.known:
+            self.refuse_unknown()
+            return
+        if message.HasField("hello"):
+            self.known = {self.peer}
+            self.items.append(("hello", message.hello, None))
+            self.credit = 0
+            self.dispatched = 0
+            if self.welcomes:
+                self.send(pb.BrokerToWorker(welcome=pb.WorkerWelcome(
+                    broker="played", incarnation=self.incarnation, lease_ms=10000, heartbeat_ms=self.heartbeat_ms)))
+        if message.credit_total:
+            self.credit = message.credit_total
+        if message.heartbeat:
+            self.items.append(("heartbeat", message, None))
+            if self.welcomes:
+                self.send(pb.BrokerToWorker())
+        if message.draining:
+            self.items.append(("draining", message, None))
+        if message.goodbye:
+            self.items.append(("goodbye", message, None))
+        payloads = list(payloads)
+        for result in message.result:
+            payload = payloads.pop(0) if result.has_payload else None
+            self.items.append(("result", result, payload))
+            if self.concludes:
+                self.send(pb.BrokerToWorker(concluded=[pb.LeaseRef(job_id=result.job_id, attempt=result.attempt)]))
+
+    def turn(self, timeout_s):
+        if not self.socket.poll(max(0, int(timeout_s * 1000))):
+            return False
+        self.peer, head, *payloads = self.socket.recv_multipart()
+        assert head[:2] == b"TQ" and head[2] == VERSION
+        if head[3] == CHUNK:
+            self.items.append(("chunk", head[4:], payloads[0]))
+            return True
+        assert head[3] == WORKER_TO_BROKER
+        message = pb.WorkerMessage()
+        message.ParseFromString(head[4:])
+        self._take(message, payloads)
+        return True
+
+    def wait(self, kind, matches=lambda item: True, timeout_s=TIMEOUT_S):
+        end = time.monotonic() + timeout_s
+        while True:
+            for at, (name, item, payload) in enumerate(self.items):
+                if name == kind and matches(item):
+                    del self.items[at]
+                    return item, payload
+            left = end - time.monotonic()
+            assert left > 0, f"no {kind} came; but {self.items}"
+            self.turn(min(left, 0.1))
+
+    def wait_credit(self):
+        end = time.monotonic() + TIMEOUT_S
+        while self.credit <= self.dispatched:
+            assert time.monotonic() < end, "no credit came"
+            self.turn(0.1)
+
+    def dispatch(self, payload, job=None, attempt=1, tier="standard", route="sim-small", tenant="default", **fields):
+        self.wait_credit()
+        job = job or make_id()
+        self.dispatched += 1
+        self.send(pb.BrokerToWorker(dispatch=[pb.Dispatch(
+            job_id=job, attempt=attempt, tenant=tenant, route=route, tier=tier, has_payload=True, **fields)]), payload)
+        return job
+
+    def result(self, job, timeout_s=TIMEOUT_S):
+        """(AttemptResult, ModelResponse or None)"""
+        result, payload = self.wait("result", lambda item: item.job_id == job, timeout_s)
+        response = None
+        if payload is not None:
+            response = pb.ModelResponse()
+            response.ParseFromString(payload)
+        return result, response
+
+    def run(self, payload, **fields):
+        return self.result(self.dispatch(payload, **fields))
+
+
+def outcome(result):
+    return pb.AttemptOutcome.Name(result.outcome)
+
+
+@pytest.fixture
+def broker(cluster):
+    played = PlayedBroker()
+    cluster.brokers.append(played)
+    cluster.start_modelsim()
+    yield played
+    cluster.brokers.remove(played)
+    # The worker leaves first, and it waits until its answers are concluded.
+    for worker in cluster.workers:
+        if worker.is_running() and not worker.was_killed:
+            worker.signal(signal.SIGTERM)
+            while worker.is_running():
+                played.turn(0.05)
+    played.close()
+
+
+def start(cluster, broker, **changes):
+    worker = cluster.start_worker(**changes)
+    broker.wait("hello")
+    if changes.get("cache", {}).get("mode") != "off":
+        worker.wait_log(lambda line: line["message"].startswith("cache is"))
+    return worker
+
+
+def faults(cluster, *script):
+    status, text = http_request(cluster.modelsim.ready["http"], "/control/faults", {"faults": list(script)})
+    assert status == 200, text
+
+
+# ------------------------------------------------------------------------------------------------ answers
+
+
+def test_each_operation_is_answered_in_openai_form(cluster, broker):
+    start(cluster, broker)
+    result, response = broker.run(request("What is the capital of France?"))
+    assert outcome(result) == "ATTEMPT_ANSWERED", result
+    answer = json.loads(response.body)
+    assert answer["choices"][0]["message"]["content"]
+    assert result.usage.input_tokens == answer["usage"]["prompt_tokens"] > 0
+    assert result.usage.output_tokens == answer["usage"]["completion_tokens"] > 0
+    assert result.usage.cache == pb.CACHE_MISS
+    assert (result.usage.provider, result.usage.model) == ("sim", "sim-small")
+    # USD 0.15 and 0.60 a million tokens are 150 and 600 nano-dollars a token.
+    assert result.usage.cost_nanousd == result.usage.input_tokens * 150 + result.usage.output_tokens * 600
+    assert response.http_status == 200 and response.router_reason
+    result, response = broker.run(request("Once upon", operation="completions"))
+    assert outcome(result) == "ATTEMPT_ANSWERED" and json.loads(response.body)["choices"][0]["text"]
+    result, response = broker.run(request("words", operation="embeddings"))
+    assert outcome(result) == "ATTEMPT_ANSWERED" and json.loads(response.body)["data"][0]["embedding"]
+
+
+def test_alias_auto_is_routed(cluster, broker):
+    start(cluster, broker)
+    result, response = broker.run(request(model="auto"), route="auto")
+    assert outcome(result) == "ATTEMPT_ANSWERED" and result.usage.model == "sim-small"
+    assert "auto" in response.router_reason
+
+
+def test_the_second_asking_is_free(cluster, broker):
+    start(cluster, broker)
+    first, one = broker.run(request("same", temperature=0.2))
+    again, two = broker.run(request("same", temperature=0.2))
+    assert again.usage.cache == pb.CACHE_HIT, again
+    assert again.usage.cost_nanousd == 0 and again.usage.saved_nanousd == first.usage.cost_nanousd > 0
+    assert two.body == one.body and again.usage.provider == "" and again.usage.model == "sim-small"
+    other, _ = broker.run(request("same", temperature=0.3))
+    assert other.usage.cache == pb.CACHE_MISS
+    stranger, _ = broker.run(request("same", temperature=0.2), tenant="another")
+    assert stranger.usage.cache == pb.CACHE_MISS
+
+
+def test_a_near_hit_names_entry_and_similarity(cluster, broker):
+    start(cluster, broker, cache={"mode": "near"})
+    first, one = broker.run(request("How do I reset my router password?"))
+    near, two = broker.run(request("how do i reset my ROUTER password"))
+    assert near.usage.cache == pb.CACHE_NEAR_HIT, near
+    assert len(two.near_key) == 32 and two.near_score > 0.92 and two.body == one.body
+    far, _ = broker.run(request("How do I bake bread?"))
+    assert far.usage.cache == pb.CACHE_MISS
+
+
+def test_the_cache_outlives_the_worker(cluster, broker):
+    worker = start(cluster, broker)
+    broker.run(request("keep"))
+    wait_for(lambda: worker.metrics().get("tiermq_worker_cache_fills_total"), "the fill")
+    worker.signal(signal.SIGTERM)
+    broker.wait("goodbye")
+    assert worker.wait() == 0
+    worker.was_killed = True
+    start(cluster, broker, name="worker-1")
+    assert broker.run(request("keep"))[0].usage.cache == pb.CACHE_HIT
+
+
+def test_a_broken_cache_is_a_miss(cluster, broker):
+    directory = cluster.directory / "broken"
+    directory.mkdir()
+    (directory / "cache").write_text("in the way")
+    worker = start(cluster, broker, worker={"data_dir": str(directory)})
+    for _ in range(2):
+        result, _ = broker.run(request("again"))
+        assert outcome(result) == "ATTEMPT_ANSWERED" and result.usage.cache == pb.CACHE_NONE
+    metrics = worker.metrics()
+    assert metrics['tiermq_worker_cache_lookups_total{result="broken"}'] == 2
+    assert metrics["tiermq_worker_cache_broken"] == 1
+
+
+# ------------------------------------------------------------------------------------------------ streams
+
+
+def chunks_until_last(broker, job):
+    texts, index = [], 0
+    while True:
+        head, data = broker.wait("chunk", lambda item: item[:16] == job)
+        assert int.from_bytes(head[20:24], "big") == index
+        index += 1
+        texts += [json.loads(event[6:]) for event in data.decode().split("\n\n") if event]
+        if int.from_bytes(head[24:28], "big") & 1:
+            return texts
+
+
+def content_of(chunks):
+    return "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"])
+
+
+def test_a_stream_comes_in_pieces_and_whole(cluster, broker):
+    start(cluster, broker)
+    job = broker.dispatch(request("stream this", max_tokens=50), stream=True)
+    chunks = chunks_until_last(broker, job)
+    result, response = broker.result(job)
+    answer = json.loads(response.body)
+    assert outcome(result) == "ATTEMPT_ANSWERED" and result.usage.first_token_ms > 0
+    assert answer["object"] == "chat.completion"
+    assert content_of(chunks) == answer["choices"][0]["message"]["content"] != ""
+    assert result.usage.output_tokens > 0
+
+
+def test_a_cached_answer_is_replayed_as_a_stream(cluster, broker):
+    start(cluster, broker)
+    _, first = broker.run(request("stream later"))
+    job = broker.dispatch(request("stream later"), stream=True)
+    chunks = chunks_until_last(broker, job)
+    result, response = broker.result(job)
+    assert result.usage.cache == pb.CACHE_HIT and response.body == first.body
+    assert content_of(chunks) == json.loads(first.body)["choices"][0]["message"]["content"]
+
+
+def test_a_stream_that_breaks_off_is_unavailable(cluster, broker):
+    start(cluster, broker)
+    faults(cluster, {"kind": "truncated"})
+    result, _ = broker.result(broker.dispatch(request("cut"), stream=True))
+    assert outcome(result) == "ATTEMPT_UNAVAILABLE", result
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize("fault, wanted, code", [
+    ({"kind": "status", "status": 500}, "ATTEMPT_UNAVAILABLE", "unavailable"),
+    ({"kind": "status", "status": 401}, "ATTEMPT_UNAVAILABLE", "credentials"),
+    ({"kind": "status", "status": 400}, "ATTEMPT_REJECTED", "rejected"),
+    ({"kind": "reset"}, "ATTEMPT_UNAVAILABLE", "reset"),
+    ({"kind": "truncated"}, "ATTEMPT_UNAVAILABLE", "truncated"),
+    ({"kind": "garbage"}, "ATTEMPT_UNAVAILABLE", "garbage"),
+    ({"kind": "empty"}, "ATTEMPT_UNAVAILABLE", "garbage"),
+    ({"kind": "error_in_200"}, "ATTEMPT_UNAVAILABLE", "provider_error"),
+])
+def test_each_failure_has_its_outcome(cluster, broker, fault, wanted, code):
+    start(cluster, broker)
+    faults(cluster, fault)
+    result, response = broker.run(request("fail"))
+    assert (outcome(result), result.error_code) == (wanted, code), result
+    assert result.error_text and response is None
+
+
+@pytest.mark.parametrize("how, low, high", [("header", 2000, 2000), ("ms_header", 1500, 1500), ("body", 1500, 1500),
+                                            ("date", 1, 3000), ("none", 0, 0)])
+def test_retry_after_is_understood_in_every_form(cluster, broker, how, low, high):
+    start(cluster, broker)
+    faults(cluster, {"kind": "status", "status": 429, "retry_after": how, "retry_after_ms": 1500})
+    result, _ = broker.run(request("limit"))
+    assert outcome(result) == "ATTEMPT_RATE_LIMITED"
+    assert low <= result.retry_after_ms <= high
+
+
+def test_a_provider_that_hangs_is_timed_out(cluster, broker):
+    provider = dict(cluster.base_config()["providers"][0], timeout="300ms")
+    start(cluster, broker, providers=[provider])
+    faults(cluster, {"kind": "hang"})
+    result, _ = broker.run(request("hang"))
+    assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "timeout")
+    result, _ = broker.run(request("hang"), deadline_in_ms=100)
+    assert outcome(result) == "ATTEMPT_EXPIRED"
+
+
+def test_an_absent_model_server_is_unavailable(cluster, broker):
+    start(cluster, broker, providers=[{"name": "sim", "type": "openai", "base_url": "http://127.0.0.1:1/v1"}])
+    result, _ = broker.run(request("anyone?"))
+    assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "connect")
+
+
+def test_unusable_payloads_are_invalid(cluster, broker):
+    start(cluster, broker)
+    for payload in (b"\xff\xff\xff", request(operation="images"), pb.ModelRequest(
+            operation="chat.completions", model="x", body=b"{not json").SerializeToString()):
+        result, _ = broker.run(payload)
+        assert outcome(result) == "ATTEMPT_INVALID" and result.error_text, result
+
+
+def test_an_unknown_route_is_left_to_other_workers(cluster, broker):
+    start(cluster, broker)
+    result, _ = broker.run(request(), route="unheard-of")
+    assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "no_model")
+
+
+# ------------------------------------------------------------------------------------------------ the broker's side
+
+
+def test_a_cancelled_attempt_stops_its_call(cluster, broker):
+    worker = start(cluster, broker)
+    faults(cluster, {"kind": "hang"})
+    job = broker.dispatch(request("hang"))
+    broker.wait("heartbeat", lambda m: [r.job_id for r in m.held] == [job])
+    broker.send(pb.BrokerToWorker(cancel=[pb.WorkerCancel(lease=pb.LeaseRef(job_id=job, attempt=1), reason="test")]))
+    assert outcome(broker.result(job)[0]) == "ATTEMPT_CANCELLED"
+    assert worker.admin_json("/v1/stats")["running"] == 0
+
+
+def test_credit_never_exceeds_the_slots(cluster, broker):
+    start(cluster, broker, worker={"slots": 3})
+    faults(cluster, {"kind": "hang"})
+    jobs = [broker.dispatch(request(f"{i}")) for i in range(3)]
+    broker.wait("heartbeat", lambda m: len(m.held) == 3)
+    assert broker.credit == 3
+    broker.dispatched -= 1  # a dispatch without credit
+    extra = broker.dispatch(request("more"))
+    assert outcome(broker.result(extra)[0]) == "ATTEMPT_DEFERRED"
+    for job in jobs:
+        broker.send(pb.BrokerToWorker(cancel=[pb.WorkerCancel(lease=pb.LeaseRef(job_id=job, attempt=1), reason="test")]))
+        broker.result(job)
+
+
+def test_answers_are_kept_until_concluded_and_sent_again(cluster, broker):
+    worker = start(cluster, broker)
+    broker.concludes = False
+    job = broker.dispatch(request("keep my answer"))
+    first, response = broker.result(job)
+    # The broker forgets everything.
+    broker.refuse_unknown()
+    hello, _ = broker.wait("hello")
+    assert [(ref.job_id, ref.attempt) for ref in hello.answered] == [(job, 1)] and not hello.held
+    again, same = broker.result(job)
+    assert again.attempt == 1 and same.body == response.body
+    broker.concludes = True
+    broker.send(pb.BrokerToWorker(concluded=[pb.LeaseRef(job_id=job, attempt=1)]))
+    wait_for(lambda: broker.turn(0.01) or worker.metrics()["tiermq_worker_answers_kept"] == 0, "the conclusion")
+
+
+def test_held_leases_are_named_after_a_broker_restart(cluster, broker):
+    start(cluster, broker)
+    faults(cluster, {"kind": "hang", "hang_ms": 1500})
+    job = broker.dispatch(request("long"))
+    broker.wait("heartbeat", lambda m: len(m.held) == 1)
+    endpoint = broker.endpoint
+    broker.socket.close(linger=0)
+    again = PlayedBroker(endpoint=endpoint, incarnation=2)
+    broker.socket, broker.items, broker.known = again.socket, [], set()
+    hello, _ = broker.wait("hello")
+    assert [ref.job_id for ref in hello.held] == [job] or [ref.job_id for ref in hello.answered] == [job]
+    assert broker.result(job)[0].attempt == 1
+
+
+def test_a_silent_broker_is_joined_again(cluster, broker):
+    worker = start(cluster, broker)
+    broker.wait("heartbeat")
+    broker.welcomes = False
+    worker.wait_log("broker lost")
+    broker.wait("hello")
+    broker.welcomes = True
+    broker.wait("hello")
+    assert outcome(broker.run(request("back"))[0]) == "ATTEMPT_ANSWERED"
+
+
+def test_malformed_messages_do_no_harm(cluster, broker):
+    worker = start(cluster, broker)
+    broker.wait_credit()
+    for parts in ([b""], [b"XX\x01\x04"], [b"TQ\x09\x04"], [b"TQ\x01\x04\xff\xff"], [b"TQ\x01\x02"], [b"TQ\x01\x04", b"extra"],
+                  [b"TQ\x01\x04" + pb.BrokerToWorker(dispatch=[pb.Dispatch(job_id=b"x", has_payload=True)]).SerializeToString()]):
+        broker.socket.send_multipart([broker.peer, *parts])
+    assert outcome(broker.run(request("still here"))[0]) == "ATTEMPT_ANSWERED"
+    assert worker.metrics()['tiermq_worker_protocol_errors_total{kind="malformed"}'] == 7
+
+
+def test_two_brokers_share_the_slots(cluster, broker):
+    other = PlayedBroker()
+    cluster.brokers.append(other)
+    start(cluster, broker, worker={"slots": 10})
+    other.wait("hello")
+    broker.wait_credit()
+    other.wait_credit()
+    wait_for(lambda: [broker.turn(0.01), other.turn(0.01)] and broker.credit + other.credit == 10, "all the credit")
+    assert outcome(other.run(request("second"))[0]) == "ATTEMPT_ANSWERED"
+    assert outcome(broker.run(request("first"))[0]) == "ATTEMPT_ANSWERED"
+    cluster.brokers.remove(other)
+    other.close()
+
+
+# ------------------------------------------------------------------------------------------------ running it
+
+
+def test_sigterm_finishes_what_runs(cluster, broker):
+    worker = start(cluster, broker)
+    faults(cluster, {"kind": "hang", "hang_ms": 500})
+    job = broker.dispatch(request("finish me"))
+    broker.wait("heartbeat", lambda m: len(m.held) == 1)
+    worker.signal(signal.SIGTERM)
+    broker.wait("draining")
+    broker.dispatched -= 1  # sent before the broker knew
+    late = broker.dispatch(request("too late"))
+    assert outcome(broker.result(late)[0]) == "ATTEMPT_DEFERRED"
+    assert broker.result(job)[0].error_code in ("reset", "truncated", "")
+    broker.wait("goodbye")
+    assert worker.wait() == 0
+    worker.was_killed = True
+
+
+def test_drain_timeout_ends_it_all_the_same(cluster, broker):
+    worker = start(cluster, broker, worker={"drain_timeout": "300ms"})
+    faults(cluster, {"kind": "hang"})
+    broker.dispatch(request("never"))
+    broker.wait("heartbeat", lambda m: len(m.held) == 1)
+    worker.signal(signal.SIGTERM)
+    broker.wait("goodbye")
+    assert worker.wait() == 0
+    worker.was_killed = True
+
+
+def test_sighup_reloads_prices(cluster, broker):
+    worker = start(cluster, broker, cache={"mode": "off"})
+    path = cluster.directory / "worker-1.yaml"
+    config = json.loads(path.read_text())
+    config["models"][0]["input_usd_per_mtok"] = 1.0
+    config["models"][0]["output_usd_per_mtok"] = 2.0
+    path.write_text(json.dumps(config))
+    worker.signal(signal.SIGHUP)
+    worker.wait_log("configuration reloaded")
+    result, _ = broker.run(request("dearer"))
+    assert result.usage.cost_nanousd == result.usage.input_tokens * 1000 + result.usage.output_tokens * 2000
+    path.write_text("worker: {slots: many}")
+    worker.signal(signal.SIGHUP)
+    worker.wait_log("configuration not reloaded: the old one stays")
+    assert outcome(broker.run(request("still"))[0]) == "ATTEMPT_ANSWERED"
+
+
+def test_readiness_and_metrics(cluster, broker):
+    broker.welcomes = False
+    worker = cluster.start_worker()
+    assert worker.admin("/healthz")[0] == 200
+    assert worker.admin("/readyz")[0] == 503
+    broker.welcomes = True
+    broker.wait_credit()
+    assert worker.admin("/readyz")[0] == 200
+    broker.run(request("count me"))
+    metrics = worker.metrics()
+    assert metrics['tiermq_worker_attempts_total{outcome="answered"}'] == 1
+    assert metrics['tiermq_worker_provider_call_seconds_count{provider="sim",model="sim-small"}'] == 1
+    assert any(name.startswith("gen_ai_client_token_usage_sum") for name in metrics)
+    assert any(name.startswith("gen_ai_client_operation_duration_seconds_count") for name in metrics)
+    assert metrics["tiermq_worker_cost_usd_total{provider=\"sim\",model=\"sim-small\"}"] > 0
+
+
+def test_an_address_in_use_is_said(cluster, broker):
+    first = start(cluster, broker)
+    config = json.loads((cluster.directory / "worker-1.yaml").read_text())
+    config["worker"]["admin"] = first.ready["admin"]
+    second = cluster.run("second", [program("tiermq-worker"), "--config", cluster.write_config("second", config)], ready=False)
+    assert second.wait() == EXIT_ADDRESS
+    second.was_killed = True
+    assert "worker.admin" in second.output()
+
+
+def test_command_line():
+    worker = program("tiermq-worker")
+    assert "--config" in subprocess.run([worker, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "tiermq-worker" in subprocess.run([worker, "--version"], capture_output=True, text=True, check=True).stdout
+    assert subprocess.run([worker, "--what"], capture_output=True, check=False).returncode == 2
+    assert subprocess.run([worker, "word"], capture_output=True, check=False).returncode == 2
+    assert subprocess.run([worker, "--config", "/nowhere.yaml"], capture_output=True, check=False).returncode == EXIT_CONFIG
