@@ -62,6 +62,9 @@ int id_queue_push(struct id_queue *queue, const struct id *id)
 
 static void id_queue_drop(struct id_queue *queue, size_t length)
 {
+    if (length == 0) {
+        return;
+    }
     queue->length -= length;
     memmove(queue->ids, queue->ids + length, queue->length * sizeof(*queue->ids));
 }

@@ -443,6 +443,10 @@ static void turn(struct run *run)
     if (r < 0) {
         fail(run, "cannot dispatch", r);
     }
+    /* Whoever reads the results at the other end of a pipe sees each turn's at once. */
+    if (run->options->output != NULL && fflush(run->options->output) != 0) {
+        fail(run, "cannot write results", errno);
+    }
 }
 
 static bool is_over(const struct run *run)

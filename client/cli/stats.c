@@ -27,15 +27,11 @@ static json_int_t waiting(const json_t *tier)
 
 static json_int_t rejected(const json_t *tier)
 {
-    const json_t *reasons = json_object_get(tier, "rejected");
-    if (!json_is_object(reasons)) {
-        return json_integer_value(reasons);
-    }
     json_int_t sum = 0;
-    const char *key = NULL;
-    json_t *value = NULL;
-    json_object_foreach ((json_t *)reasons, key, value) {
-        sum += json_integer_value(value);
+    const char *reason = NULL;
+    json_t *count = NULL;
+    json_object_foreach (json_object_get(tier, "rejected"), reason, count) {
+        sum += json_integer_value(count);
     }
     return sum;
 }
@@ -48,7 +44,7 @@ static void print_tier(const json_t *tier)
            (long long)number(tier, "concluded", "succeeded"), (long long)number(tier, "concluded", "dead"),
            (long long)number(tier, "concluded", "cancelled"), (long long)number(tier, "concluded", "expired"),
            (long long)rejected(tier), json_number_value(json_object_get(tier, "drain_per_s")),
-           (double)number(tier, NULL, "cost_nanousd") / 1e9, (double)number(tier, NULL, "saved_nanousd") / 1e9);
+           json_number_value(json_object_get(tier, "cost_usd")), json_number_value(json_object_get(tier, "saved_usd")));
 }
 
 static void print_table(const json_t *stats)
@@ -66,8 +62,8 @@ static void print_table(const json_t *stats)
            (long long)number(stats, NULL, "slots_free"), (long long)number(stats, NULL, "slots"),
            (long long)number(stats, NULL, "clients"), (long long)number(stats, NULL, "results"),
            (long long)number(stats, NULL, "dead_letters"),
-           json_is_true(json_object_get(stats, "is_draining")) ? "; draining" : "",
-           json_is_true(json_object_get(stats, "store_is_down")) ? "; the store is down" : "");
+           json_is_true(json_object_get(stats, "draining")) ? "; draining" : "",
+           json_is_false(json_object_get(json_object_get(stats, "store"), "up")) ? "; the store is down" : "");
 }
 
 static int show(struct cli *cli)

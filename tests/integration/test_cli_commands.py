@@ -1,0 +1,159 @@
+"""The commands of `tiermq` beside submit, on a real cluster."""
+
+import json
+import subprocess
+import uuid
+
+import pytest
+
+from harness import program, wait_for
+
+COMMANDS = ["submit", "wait", "get", "cancel", "stats", "pause", "resume", "drain", "config"]
+
+
+def run(*arguments):
+    return subprocess.run([str(program("tiermq")), *map(str, arguments)], capture_output=True, text=True, timeout=30, check=False)
+
+
+def submit_held(cluster, *arguments):
+    """A job that nobody runs, since there is no worker."""
+    done = cluster.cli("submit", "--no-wait", *arguments, "hold this")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_examples(command):
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: tiermq ") and "Examples:" in done.stdout and "Exit codes:" in done.stdout
+
+
+def test_help_names_every_command():
+    done = run("--help")
+    assert done.returncode == 0
+    assert all(f"  {command} " in done.stdout for command in COMMANDS)
+    assert run().returncode == 2 and run("nonsense").returncode == 2
+    assert run("--version").stdout.startswith("tiermq ")
+
+
+def test_wait_collects_what_another_process_submitted(cluster):
+    cluster.start_modelsim()
+    cluster.start_broker()
+    job = submit_held(cluster, "--tier", "background")
+    late = cluster.cli("wait", "--timeout", "300ms", job)
+    assert late.returncode == 8 and "300 ms" in late.stderr
+    cluster.start_worker()
+    done = cluster.cli("wait", job)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+    again = cluster.cli("wait", "--json", job)
+    assert json.loads(again.stdout)["outcome"] == "collected" and again.returncode == 8
+
+
+def test_get_tells_where_a_job_is_and_collects_nothing(cluster):
+    cluster.start_modelsim()
+    cluster.start_broker()
+    job = submit_held(cluster)
+    status = json.loads(cluster.cli("get", "--json", job).stdout)
+    assert status["state"] == "queued" and status["job"] == job
+    cluster.start_worker()
+    wait_for(lambda: json.loads(cluster.cli("get", "--json", job).stdout)["state"] == "succeeded", "the job's success")
+    assert cluster.cli("wait", job).returncode == 0
+
+
+def test_unknown_job_is_told(cluster):
+    cluster.start_broker()
+    unknown = str(uuid.uuid4())
+    done = cluster.cli("get", unknown)
+    assert done.returncode == 8 and "unknown" in done.stdout
+    done = cluster.cli("wait", unknown)
+    assert done.returncode == 8 and "no broker knows" in done.stderr
+
+
+def test_cancel_ends_a_waiting_job(cluster):
+    cluster.start_broker()
+    job = submit_held(cluster)
+    done = cluster.cli("cancel", "--json", job)
+    assert done.returncode == 0 and json.loads(done.stdout)["state"] == "cancelled"
+    waited = cluster.cli("wait", "--json", job)
+    assert json.loads(waited.stdout)["outcome"] == "cancelled" and waited.returncode == 8
+
+
+def test_stats_as_table_and_json(cluster):
+    cluster.start_modelsim()
+    cluster.start_broker()
+    cluster.start_worker()
+    assert cluster.cli("submit", "--tier", "realtime", "x").returncode == 0
+    table = cluster.cli("stats")
+    assert table.returncode == 0, table.stderr
+    for word in ("realtime", "standard", "background", "queued", "succeeded", "1 workers"):
+        assert word in table.stdout
+    stats = json.loads(cluster.cli("stats", "--json").stdout)
+    realtime = next(t for t in stats["tiers"] if t["name"] == "realtime")
+    assert realtime["concluded"]["succeeded"] == 1
+    row = next(line for line in table.stdout.splitlines() if line.startswith("realtime"))
+    assert row.split()[4] == "1"
+
+
+def test_pause_holds_a_tier_and_resume_lets_it_go(cluster):
+    cluster.start_modelsim()
+    cluster.start_broker()
+    cluster.start_worker()
+    done = cluster.cli("pause", "tier", "background", "--reason", "price change")
+    assert done.returncode == 0, done.stderr
+    job = submit_held(cluster, "--tier", "background")
+    assert cluster.cli("submit", "--tier", "standard", "not held").returncode == 0
+    status = json.loads(cluster.cli("get", "--json", job).stdout)
+    assert status["state"] == "queued" and "pause" in status["why"]
+    assert cluster.cli("resume", "tier", "background").returncode == 0
+    assert cluster.cli("wait", "--timeout", "20s", job).returncode == 0
+
+
+def test_drained_tenant_is_refused(cluster):
+    cluster.start_broker()
+    assert cluster.cli("drain", "tenant", "default").returncode == 0
+    done = cluster.cli("submit", "--no-retry", "x")
+    assert done.returncode == 7 and "paused" in done.stderr
+
+
+def test_control_of_something_unknown_is_refused(cluster):
+    cluster.start_broker()
+    done = cluster.cli("pause", "tier", "nonesuch")
+    assert done.returncode == 7 and "nonesuch" in done.stderr
+    assert cluster.cli("pause", "planet", "mars").returncode == 2
+    assert cluster.cli("pause", "tier").returncode == 2
+
+
+def test_admin_that_does_not_answer_is_told():
+    done = run("stats", "--brokers", "tcp://127.0.0.1:1", "--admin", "127.0.0.1:1")
+    assert done.returncode == 6 and "127.0.0.1:1" in done.stderr
+
+
+def test_wrong_ids_are_refused():
+    for command in ("wait", "get", "cancel"):
+        assert run(command, "--brokers", "tcp://127.0.0.1:1", "17").returncode == 2
+        assert run(command, "--brokers", "tcp://127.0.0.1:1").returncode == 2
+
+
+def test_config_check_names_every_error(tmp_path):
+    path = tmp_path / "tiermq.yaml"
+    path.write_text("broker:\n  lease: 5 parsecs\n  leese: 1s\n")
+    done = run("config", "check", path)
+    assert done.returncode == 3
+    assert f"{path}:2" in done.stderr and f"{path}:3" in done.stderr and "2 errors" in done.stderr
+
+
+def test_config_show_can_be_read_again(tmp_path):
+    shown = run("config", "show")
+    path = tmp_path / "shown.yaml"
+    path.write_text(shown.stdout)
+    assert run("config", "check", path).returncode == 0
+    assert run("config", "show", path).stdout == shown.stdout
+    assert "| `lease` |" in run("config", "reference").stdout
+
+
+def test_broken_configuration_stops_a_command(tmp_path):
+    path = tmp_path / "tiermq.yaml"
+    path.write_text("nonsense: 1\n")
+    done = run("submit", "--config", path, "x")
+    assert done.returncode == 3 and "nonsense" in done.stderr
