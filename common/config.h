@@ -6,7 +6,8 @@
  * error names file, line, column, key, value and remedy; all errors are reported at once. `${NAME}` in a scalar is
  * replaced from the environment after parsing (an unset variable is an error unless `${NAME:-default}`).
  * Durations are written 250ms, 30s, 10m, 24h, 7d; sizes 512, 64KiB, 32MiB, 1GiB; money in USD with decimals.
- * A configuration is immutable: a reload makes a new one, and config_diff() tells which changes need a restart.
+ * A configuration is immutable: a reload makes a new one, and config_diff_restart() tells which changes need a restart.
+ * Anchors, aliases, tags, a second document, nesting deeper than any key needs, and files over 1 MiB are refused.
  */
 #pragma once
 #include <stdbool.h>
@@ -26,7 +27,11 @@ enum config_store { STORE_ROCKSDB, STORE_MEMORY };
 enum config_cache_mode { CACHE_OFF, CACHE_EXACT, CACHE_NEAR };
 enum config_provider_type { PROVIDER_OPENAI, PROVIDER_ANTHROPIC };
 
-/* tiers[]: a position among latency, cost, reliability and quality. Default set: realtime, standard, background. */
+/*
+ * tiers[]: a position among latency, cost, reliability and quality. Default set: realtime, standard, background. A given
+ * list replaces the set; an entry with the name of a default one starts from that one's values, any other from those of
+ * standard without a guaranteed share.
+ */
 struct config_tier {
     char *name;
     uint32_t weight;                /* share of dispatch: 60 / 30 / 10 */
@@ -62,7 +67,7 @@ struct config_provider {
     uint32_t connections_max;       /* open at once: 256 */
 };
 
-/* models[]: something a provider serves. Prices are nano-dollars per million tokens (USD 0.15 = 150 000 000). */
+/* models[]: something a provider serves; given wherever providers are given. Prices are nano-dollars per million tokens (USD 0.15 = 150 000 000). */
 struct config_model {
     char *name;           /* also a route */
     char *provider;       /* name of a provider */
@@ -74,7 +79,7 @@ struct config_model {
     uint32_t max_tokens_default; /* assumed output bound when a request names none: 1024 */
 };
 
-/* routes[]: an alias: the models that may serve it, by tier. `auto` exists always (default: all models). */
+/* routes[]: an alias: the models that may serve it, by tier. `auto` exists always (all models in their order, unless given). */
 struct config_route {
     char *name;
     char **models;        /* preferred first, for tiers without a list of their own */
@@ -171,7 +176,7 @@ struct config {
     struct config_client client;
 };
 
-/* All errors of one reading, in the order of the file. */
+/* All errors of one reading (at most 100), in the order of the file. */
 struct config_errors {
     struct config_error {
         char *text; /* "tiermq.yaml:12:5: broker.lease: \"5 parsecs\" is not a duration; write e.g. 15s" */
