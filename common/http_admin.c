@@ -40,7 +40,7 @@ struct route {
 
 /* A connection, for as long as it is open. */
 struct visitor {
-    struct list_link link; /* in http->visitors; in none once it was disconnected */
+    struct list_link link; /* in http->visitors */
     int fd;                /* libmicrohttpd's */
     int64_t since_ms;
 };
@@ -75,7 +75,10 @@ static void watch_visitor(struct http_admin *http, struct visitor *visitor)
     list_append(&http->visitors, &visitor->link);
 }
 
-/* Shut down, not closed: the descriptor is libmicrohttpd's, which reads the end of it and cleans up. */
+/*
+ * Shut down, not closed: the descriptor is libmicrohttpd's, which reads the end of it and cleans up. Until it has,
+ * the visitor goes to the end of the list.
+ */
 static void disconnect_overdue(struct http_admin *http)
 {
     const int64_t due_ms = clock_monotonic_ms() - HTTP_REQUEST_MS_MAX;
@@ -84,8 +87,8 @@ static void disconnect_overdue(struct http_admin *http)
         if (oldest->since_ms > due_ms) {
             return;
         }
-        list_remove(&http->visitors, &oldest->link);
         (void)shutdown(oldest->fd, SHUT_RDWR);
+        watch_visitor(http, oldest);
     }
 }
 

@@ -16,10 +16,10 @@ enum { BACKLOG = 64 };
 static const char UNIX_PREFIX[] = "unix:";
 enum { UNIX_PREFIX_BYTES = sizeof(UNIX_PREFIX) - 1 };
 
-static void close_socket(int *fd)
+static void close_socket(int fd)
 {
-    if (*fd >= 0) {
-        (void)close(*fd);
+    if (fd >= 0) {
+        (void)close(fd); /* nothing was written to it that could be lost */
     }
 }
 
@@ -33,9 +33,12 @@ static bool is_unix(const char *address)
 /* A socket file outlives its process. Only a refused connection proves that nobody listens. */
 static bool is_abandoned(const struct sockaddr_un *name)
 {
-    CLEANUP(close_socket) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    return fd >= 0 && connect(fd, (const struct sockaddr *)name, sizeof(*name)) < 0 &&
-           errno == ECONNREFUSED;
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const bool is_refused = fd >= 0 &&
+                            connect(fd, (const struct sockaddr *)name, sizeof(*name)) < 0 &&
+                            errno == ECONNREFUSED;
+    close_socket(fd);
+    return is_refused;
 }
 
 static int bind_unix(int fd, const struct sockaddr_un *name)
@@ -65,20 +68,20 @@ static int listen_unix(const char *address, int *ret_fd, char *ret_bound)
         return -EINVAL;
     }
     memcpy(name.sun_path, path, strlen(path));
-    CLEANUP(close_socket) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) {
         return -errno;
     }
-    const int r = bind_unix(fd, &name);
-    if (r < 0) {
-        return r;
+    int r = bind_unix(fd, &name);
+    if (r == 0 && listen(fd, BACKLOG) < 0) {
+        r = -errno;
     }
-    if (listen(fd, BACKLOG) < 0) {
-        return -errno;
+    if (r < 0) {
+        close_socket(fd);
+        return r;
     }
     (void)snprintf(ret_bound, HTTP_ADDRESS_BYTES_MAX, "%s", address);
     *ret_fd = fd;
-    fd = -1;
     return 0;
 }
 
@@ -118,26 +121,19 @@ static int split(const char *address, struct host_port *ret_parts)
     return 0;
 }
 
-static int open_socket(const struct addrinfo *info, int *ret_fd)
+static int bind_and_listen(int fd, const struct addrinfo *info)
 {
-    CLEANUP(close_socket) int fd =
-        socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) {
-        return -errno;
-    }
     const int on = 1;
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
         bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
         return -errno;
     }
-    *ret_fd = fd;
-    fd = -1;
     return 0;
 }
 
 static int describe(int fd, char *ret_bound)
 {
-    struct sockaddr_storage name;
+    struct sockaddr_storage name = {0};
     socklen_t bytes = sizeof(name);
     char host[HTTP_ADDRESS_BYTES_MAX - 16];
     char port[8];
@@ -166,17 +162,17 @@ static int listen_tcp(const char *address, int *ret_fd, char *ret_bound)
     if (getaddrinfo(parts.host, parts.port, &hints, &info) != 0) {
         return -EINVAL;
     }
-    CLEANUP(close_socket) int fd = -1;
-    r = open_socket(info, &fd);
+    const int fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    r = fd < 0 ? -errno : bind_and_listen(fd, info);
     freeaddrinfo(info);
     if (r == 0) {
         r = describe(fd, ret_bound);
     }
     if (r < 0) {
+        close_socket(fd);
         return r;
     }
     *ret_fd = fd;
-    fd = -1;
     return 0;
 }
 
@@ -188,7 +184,7 @@ int http_listen(const char *address, int *ret_fd, char *ret_bound)
 
 void http_listen_close(int fd, const char *bound)
 {
-    close_socket(&fd);
+    close_socket(fd);
     if (is_unix(bound)) {
         (void)unlink(bound + UNIX_PREFIX_BYTES); /* gone already is as good */
     }

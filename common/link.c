@@ -28,7 +28,7 @@ enum {
     KEEPALIVE_IDLE_S = 60,
 };
 
-/* Messages of the largest size would be 256 KiB of parts; the memory behind them is touched only when used. */
+/* 256 KiB for the largest message; memory that no message has touched costs nothing. */
 struct link_message {
     zmq_msg_t *parts; /* FRAME_PARTS_MAX of them */
     size_t length;
@@ -72,18 +72,14 @@ static int socket_type(enum link_kind kind)
 
 static int set_kind_options(void *socket, enum link_kind kind)
 {
-    int r = 0;
-    switch (kind) {
-    case LINK_ROUTER:
-        r = set_integer(socket, ZMQ_ROUTER_MANDATORY, 1);
-        return r < 0 ? r : set_integer(socket, ZMQ_ROUTER_HANDOVER, 1);
-    case LINK_SUB:
+    if (kind == LINK_SUB) {
         return zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0) < 0 ? -zmq_errno() : 0;
-    case LINK_DEALER:
-    case LINK_PUB:
-        return 0;
     }
-    return r;
+    if (kind == LINK_ROUTER) {
+        const int r = set_integer(socket, ZMQ_ROUTER_MANDATORY, 1);
+        return r < 0 ? r : set_integer(socket, ZMQ_ROUTER_HANDOVER, 1);
+    }
+    return 0;
 }
 
 static int set_options(void *socket, const struct link_options *options)
@@ -292,16 +288,9 @@ static int watch(struct link *link, struct loop *loop)
     return 0;
 }
 
-int link_create(struct loop *loop, void *zmq_context, const struct link_options *options,
-                link_fn *handler, void *context, struct link **ret_link)
+static int open_link(struct link *link, struct loop *loop, void *zmq_context,
+                     const struct link_options *options)
 {
-    CLEANUP(link_destroy) struct link *link = calloc(1, sizeof(*link));
-    if (link == NULL) {
-        return -ENOMEM;
-    }
-    link->kind = options->kind;
-    link->handler = handler;
-    link->context = context;
     link->received.parts = malloc(FRAME_PARTS_MAX * sizeof(zmq_msg_t));
     link->outgoing.parts = malloc(FRAME_PARTS_MAX * sizeof(zmq_msg_t));
     if (link->received.parts == NULL || link->outgoing.parts == NULL) {
@@ -315,13 +304,25 @@ int link_create(struct loop *loop, void *zmq_context, const struct link_options 
     if (r == 0) {
         r = attach(link, options);
     }
-    if (r == 0) {
-        r = watch(link, loop);
+    return r < 0 ? r : watch(link, loop);
+}
+
+int link_create(struct loop *loop, void *zmq_context, const struct link_options *options,
+                link_fn *handler, void *context, struct link **ret_link)
+{
+    struct link *link = calloc(1, sizeof(*link));
+    if (link == NULL) {
+        return -ENOMEM;
     }
+    link->kind = options->kind;
+    link->handler = handler;
+    link->context = context;
+    const int r = open_link(link, loop, zmq_context, options);
     if (r < 0) {
+        link_destroy(&link);
         return r;
     }
-    *ret_link = TAKE(link);
+    *ret_link = link;
     return 0;
 }
 
