@@ -1,4 +1,5 @@
 #include "client/request.h"
+#include <assert.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdarg.h>
@@ -343,6 +344,7 @@ int request_create(const struct tiermq_job *job, const char *tenant, struct requ
     r = create_from_body(job, tenant, operation, body, body_bytes, ret_request, ret_error);
     free(made);
     if (r == 0 && job->trace_parent != NULL) {
+        assert(*ret_request != NULL);
         memcpy((*ret_request)->trace_parent, trace_parent, sizeof(trace_parent));
         (*ret_request)->has_trace_parent = true;
     }

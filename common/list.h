@@ -1,5 +1,6 @@
 /* list: a doubly linked list whose links lie in the element. Append, remove and first are O(1). */
 #pragma once
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include "common/attributes.h"
@@ -47,6 +48,8 @@ static inline void list_prepend(struct list *list, struct list_link *link)
 
 static inline void list_remove(struct list *list, struct list_link *link)
 {
+    assert(link->next != NULL);
+    assert(link->previous != NULL);
     link->next->previous = link->previous;
     link->previous->next = link->next;
     link->next = link->previous = NULL;

@@ -1,5 +1,6 @@
 #include "worker/cache/near_index.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -163,6 +164,7 @@ int near_index_add(struct near_index *index, const uint8_t id[NEAR_SCOPE_BYTES],
         return r;
     }
     if (scope_find(scope, key, &at)) {
+        assert(scope->vectors != NULL);
         scope->vectors[at] = *vector;
         return 0;
     }

@@ -136,9 +136,7 @@ static void judge_status(long status, const char *message, struct outcome *outco
         outcome_set(outcome, RATE_LIMITED, "rate_limited", "status %ld: %s", status, words);
     } else if (status == 401 || status == 402 || status == 403) {
         outcome_set(outcome, UNAVAILABLE, "credentials", "status %ld: %s", status, words);
-    } else if (status == 408 || status == 409 || status == 425) {
-        outcome_set(outcome, UNAVAILABLE, "unavailable", "status %ld: %s", status, words);
-    } else if (status >= 400 && status < 500) {
+    } else if (status >= 400 && status < 500 && status != 408 && status != 409 && status != 425) {
         outcome_set(outcome, REJECTED, "rejected", "status %ld: %s", status, words);
     } else {
         outcome_set(outcome, UNAVAILABLE, "unavailable", "status %ld: %s", status, words);
