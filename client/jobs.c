@@ -217,7 +217,7 @@ static void detach(struct tiermq *client, struct pending *pending)
 
 static tiermq_id public_id(const struct id *id)
 {
-    tiermq_id public;
+    tiermq_id public = {{0}};
     memcpy(public.bytes, id->bytes, sizeof(public.bytes));
     return public;
 }

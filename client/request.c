@@ -320,6 +320,20 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
     return 0;
 }
 
+static int create_from_prompt(const struct tiermq_job *job, const char *tenant, enum operation operation,
+                              struct request **ret_request, char *ret_error)
+{
+    char *body = NULL;
+    int r = body_from_prompt(operation, job, &body, ret_error);
+    if (r < 0) {
+        return r;
+    }
+    assert(body != NULL); /* for the analyser: without one, the call above failed */
+    r = create_from_body(job, tenant, operation, body, strlen(body), ret_request, ret_error);
+    free(body);
+    return r;
+}
+
 int request_create(const struct tiermq_job *job, const char *tenant, struct request **ret_request,
                    char *ret_error)
 {
@@ -332,17 +346,11 @@ int request_create(const struct tiermq_job *job, const char *tenant, struct requ
     if (r == 0 && job->trace_parent != NULL) {
         r = read_trace_parent(job->trace_parent, trace_parent, ret_error);
     }
-    char *made = NULL;
-    if (r == 0 && job->body == NULL) {
-        r = body_from_prompt(operation, job, &made, ret_error);
+    if (r == 0 && job->body != NULL) {
+        r = create_from_body(job, tenant, operation, job->body, job->body_bytes, ret_request, ret_error);
+    } else if (r == 0) {
+        r = create_from_prompt(job, tenant, operation, ret_request, ret_error);
     }
-    if (r < 0) {
-        return r;
-    }
-    const char *body = made != NULL ? made : job->body;
-    const size_t body_bytes = made != NULL ? strlen(made) : job->body_bytes;
-    r = create_from_body(job, tenant, operation, body, body_bytes, ret_request, ret_error);
-    free(made);
     if (r == 0 && job->trace_parent != NULL) {
         assert(*ret_request != NULL);
         memcpy((*ret_request)->trace_parent, trace_parent, sizeof(trace_parent));

@@ -236,7 +236,10 @@ bool cli_configure(struct cli *cli)
 
 bool cli_connect(struct cli *cli, const struct tiermq_options *limits, struct tiermq **ret_client)
 {
-    struct tiermq_options options = limits == NULL ? (struct tiermq_options){0} : *limits;
+    struct tiermq_options options = {0};
+    if (limits != NULL) {
+        options = *limits;
+    }
     options.brokers = cli->brokers;
     options.tenant = cli->tenant;
     int r = tiermq_connect(&options, ret_client);

@@ -277,8 +277,10 @@ int line_job_read(const char *text, size_t bytes, const struct tiermq_job *defau
         *ret_job = job;
         job = (struct line_job){0};
     } else if (job.reference != NULL) {
+        *ret_job = (struct line_job){0};
         /* Also a line that is refused gives its id back. */
-        *ret_job = (struct line_job){.root = TAKE(job.root), .reference = job.reference};
+        ret_job->root = TAKE(job.root);
+        ret_job->reference = job.reference;
     }
     return r;
 }
