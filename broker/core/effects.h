@@ -5,6 +5,10 @@
  * An effect whose `batch` is not 0 is let go only when that batch is durable; the others at once. Record changes
  * (EFFECT_PUT, EFFECT_DELETE, EFFECT_DELETE_RANGE) of one turn form one batch under the number `effects.batch`.
  * Strings and encoded bytes live in the effects' arena until effects_reset(); blobs are referenced until then.
+ *
+ * EVENT_STORE_DOWN(first_batch): the shell forgets the EFFECT_ACCEPTED that it still holds for that batch and later ones,
+ * since the core answers those submissions itself (EFFECT_REJECTED); what else it holds, it keeps until the
+ * batch is durable after all.
  */
 #pragma once
 #include <stdbool.h>
@@ -184,3 +188,22 @@ struct effect *effects_at(struct effects *effects, size_t index);
 /* True when the turn has record changes, and true when somebody waits for them. */
 bool effects_have_records(const struct effects *effects);
 bool effects_are_urgent(const struct effects *effects);
+
+/* ------------------------------------------------------------------------------------------------ for the core */
+
+/*
+ * True when `more` effects are certain to fit and memory has not run short in this turn. What comes from outside is
+ * refused when not. Beyond that, memory that runs out within a turn ends the process: the state
+ * has moved on by then, and a restart from the records loses nothing that was acknowledged.
+ */
+bool effects_reserve(struct effects *effects, size_t more);
+/* A new effect, all zero but for these; valid until the next one is added. */
+struct effect *effects_add(struct effects *effects, enum effect_kind kind, uint64_t peer, uint64_t batch);
+/* Memory that lives until effects_reset(), 16-byte aligned. */
+void *effects_alloc(struct effects *effects, size_t bytes);
+const char *effects_text(struct effects *effects, const char *text); /* a copy of 1024 bytes at most */
+const char *effects_format(struct effects *effects, const char *format, ...) PRINTF_LIKE(2, 3);
+ProtobufCAllocator *effects_allocator(struct effects *effects); /* for *__unpack(): fails when memory is short */
+uint64_t effects_batch(const struct effects *effects);
+/* Somebody waits for this turn's records. */
+void effects_set_urgent(struct effects *effects);

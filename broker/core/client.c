@@ -1,0 +1,227 @@
+#include "broker/core/client.h"
+#include <stdlib.h>
+#include <xxhash.h>
+
+static uint64_t peer_hash(uint64_t peer, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(&peer, sizeof(peer), seed);
+}
+
+uint64_t client_hash(const struct table_link *link, uint64_t seed)
+{
+    return peer_hash(CONTAINER_OF((struct table_link *)link, struct client, by_peer)->peer, seed);
+}
+
+struct client *client_find(const struct core *core, uint64_t peer)
+{
+    struct table_link *link = table_first(&core->clients, peer_hash(peer, core->clients.seed));
+    for (; link != NULL; link = link->next) {
+        struct client *client = CONTAINER_OF(link, struct client, by_peer);
+        if (client->peer == peer) {
+            return client;
+        }
+    }
+    return NULL;
+}
+
+static void error(struct core *core, uint64_t peer, Wire__ProtocolError__Code code, const char *text)
+{
+    struct effect *effect = effects_add(core->effects, EFFECT_CLIENT_ERROR, peer, 0);
+    effect->as.error.code = code;
+    effect->as.error.text = text;
+}
+
+struct client *client_expect(struct core *core, uint64_t peer)
+{
+    struct client *client = client_find(core, peer);
+    if (client == NULL) {
+        error(core, peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED,
+              "this connection has not said hello; say it, then repeat");
+    }
+    return client;
+}
+
+static struct client *make_client(struct core *core, uint64_t peer)
+{
+    if (core->clients.length >= core->limits.clients_max) {
+        return NULL;
+    }
+    struct client *client = calloc(1, sizeof(*client));
+    if (client != NULL) {
+        client->peer = peer;
+        table_insert(&core->clients, &client->by_peer);
+    }
+    return client;
+}
+
+void client_hello(struct core *core, const struct event *event)
+{
+    const struct name *tenant = names_find(&core->tenants, event->as.client_hello.tenant);
+    if (tenant == NULL || !tenant->is_configured) {
+        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+              effects_format(core->effects, "hello.tenant: \"%.64s\" is not configured; add it under tenants",
+                             event->as.client_hello.tenant));
+        return;
+    }
+    struct client *client = client_find(core, event->peer);
+    if (client == NULL) {
+        client = make_client(core, event->peer);
+    }
+    if (client == NULL) {
+        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+              "broker.clients_max connections are open; try again later or raise it");
+        return;
+    }
+    client->tenant = core->tenant[tenant->index];
+    effects_add(core->effects, EFFECT_CLIENT_WELCOME, event->peer, 0);
+}
+
+void client_gone(struct core *core, const struct event *event)
+{
+    struct client *client = client_find(core, event->peer);
+    if (client != NULL) {
+        table_remove(&core->clients, &client->by_peer);
+        free(client);
+    }
+}
+
+void client_destroy_all(struct core *core)
+{
+    for (size_t i = 0; i < core->clients.buckets_length; i++) {
+        struct table_link *link = core->clients.buckets[i];
+        while (link != NULL) {
+            struct table_link *next = link->next;
+            free(CONTAINER_OF(link, struct client, by_peer));
+            link = next;
+        }
+    }
+}
+
+static void set_first(struct job *job, uint64_t peer, bool streams)
+{
+    job->chunks_left = job->waiter == peer ? job->chunks_left : CHUNKS_UNLIMITED;
+    job->waiter = peer;
+    job->flags = (uint16_t)((job->flags & ~JOB_WAITER_STREAMS) | (streams ? JOB_WAITER_STREAMS : 0));
+}
+
+/* Frees those whose client is gone. Returns how many stay. */
+static size_t prune(struct core *core, struct job *job)
+{
+    size_t stay = 0;
+    struct waiter **at = &job->more_waiters;
+    while (*at != NULL) {
+        struct waiter *waiter = *at;
+        if (client_find(core, waiter->peer) == NULL) {
+            *at = waiter->next;
+            free(waiter);
+        } else {
+            at = &waiter->next;
+            stay++;
+        }
+    }
+    return stay;
+}
+
+static struct waiter *find_more(const struct job *job, uint64_t peer)
+{
+    struct waiter *waiter = job->more_waiters;
+    while (waiter != NULL && waiter->peer != peer) {
+        waiter = waiter->next;
+    }
+    return waiter;
+}
+
+void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams)
+{
+    if (job->waiter == peer || job->waiter == 0 || client_find(core, job->waiter) == NULL) {
+        struct waiter *known = find_more(job, peer);
+        if (known == NULL) {
+            set_first(job, peer, streams);
+            return;
+        }
+    }
+    struct waiter *waiter = find_more(job, peer);
+    if (waiter == NULL) {
+        if (prune(core, job) + 1 >= WAITERS_MAX) {
+            return;
+        }
+        waiter = malloc(sizeof(*waiter));
+        if (waiter == NULL) {
+            return;
+        }
+        *waiter = (struct waiter){.next = job->more_waiters, .peer = peer, .chunks_left = CHUNKS_UNLIMITED};
+        job->more_waiters = waiter;
+    }
+    waiter->streams = streams;
+}
+
+void waiters_forget(struct job *job)
+{
+    job->waiter = 0;
+    while (job->more_waiters != NULL) {
+        struct waiter *waiter = job->more_waiters;
+        job->more_waiters = waiter->next;
+        free(waiter);
+    }
+}
+
+void waiters_visit(struct core *core, const struct job *job,
+                   void (*visit)(struct core *core, uint64_t peer, bool streams, const void *context),
+                   const void *context)
+{
+    if (job->waiter != 0 && client_find(core, job->waiter) != NULL) {
+        visit(core, job->waiter, (job->flags & JOB_WAITER_STREAMS) != 0, context);
+    }
+    for (const struct waiter *waiter = job->more_waiters; waiter != NULL; waiter = waiter->next) {
+        if (client_find(core, waiter->peer) != NULL) {
+            visit(core, waiter->peer, waiter->streams, context);
+        }
+    }
+}
+
+static bool take_chunk(uint32_t *chunks_left)
+{
+    if (*chunks_left == 0) {
+        return false;
+    }
+    *chunks_left -= *chunks_left != CHUNKS_UNLIMITED;
+    return true;
+}
+
+static void send_chunk(struct core *core, uint64_t peer, const struct event *event)
+{
+    struct effect *effect = effects_add(core->effects, EFFECT_CHUNK, peer, 0);
+    effect->as.chunk.header = event->as.chunk.header;
+    effect->as.chunk.data = event->as.chunk.data == NULL ? NULL : blob_ref(event->as.chunk.data);
+}
+
+void waiters_stream(struct core *core, struct job *job, const struct event *event)
+{
+    if ((job->flags & JOB_WAITER_STREAMS) != 0 && client_find(core, job->waiter) != NULL &&
+        take_chunk(&job->chunks_left)) {
+        send_chunk(core, job->waiter, event);
+    }
+    for (struct waiter *waiter = job->more_waiters; waiter != NULL; waiter = waiter->next) {
+        if (waiter->streams && client_find(core, waiter->peer) != NULL && take_chunk(&waiter->chunks_left)) {
+            send_chunk(core, waiter->peer, event);
+        }
+    }
+}
+
+void waiter_credit(struct core *core, const struct event *event)
+{
+    if (client_expect(core, event->peer) == NULL) {
+        return;
+    }
+    struct job *job = job_find(core, &event->as.stream_credit.job_id);
+    if (job == NULL) {
+        return;
+    }
+    struct waiter *more = find_more(job, event->peer);
+    uint32_t *left = more != NULL ? &more->chunks_left : job->waiter == event->peer ? &job->chunks_left : NULL;
+    if (left != NULL) {
+        const uint32_t before = *left == CHUNKS_UNLIMITED ? 0 : *left;
+        const uint32_t most = CHUNKS_UNLIMITED - 1 - before;
+        *left = before + (event->as.stream_credit.chunks < most ? event->as.stream_credit.chunks : most);
+    }
+}

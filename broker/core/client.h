@@ -1,0 +1,30 @@
+/*
+ * client: who submits and who waits. A job names its first waiter by the peer's number; numbers are never used again, so
+ * a client that is gone leaves nothing behind that has to be looked for. Further waiters hang on the job.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "broker/core/state.h"
+
+uint64_t client_hash(const struct table_link *link, uint64_t seed);
+void client_hello(struct core *core, const struct event *event);
+void client_gone(struct core *core, const struct event *event);
+struct client *client_find(const struct core *core, uint64_t peer); /* NULL: unknown */
+/* The same, but tells an unknown peer to say hello. */
+struct client *client_expect(struct core *core, uint64_t peer);
+void client_destroy_all(struct core *core);
+
+/* This client gets the outcome, too. Beyond WAITERS_MAX, or without memory, the latest is not added: it asks again. */
+void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams);
+void waiters_forget(struct job *job);
+/* Calls `visit` for each waiter that is still connected. */
+void waiters_visit(struct core *core, const struct job *job,
+                   void (*visit)(struct core *core, uint64_t peer, bool streams, const void *context),
+                   const void *context);
+/*
+ * Forwards a chunk to each waiter that streams. One that gives credit (the event STREAM_CREDIT) gets no more chunks than that; what
+ * it misses is in the final result, which is always whole. One that never does is bounded by its socket.
+ */
+void waiters_stream(struct core *core, struct job *job, const struct event *event);
+void waiter_credit(struct core *core, const struct event *event);

@@ -1,0 +1,280 @@
+#include "broker/core/conclude.h"
+#include <assert.h>
+#include <string.h>
+#include "broker/core/client.h"
+#include "broker/core/keys.h"
+#include "broker/core/lane.h"
+#include "broker/core/record.h"
+#include "broker/core/result.h"
+#include "broker/core/worker.h"
+
+/* ------------------------------------------------------------------------------------------------- records */
+
+static int64_t unix_of(const struct core *core, int64_t at_ms)
+{
+    return core->unix_ms + (at_ms - core->now_ms);
+}
+
+static int64_t not_negative(int64_t value)
+{
+    return value > 0 ? value : 0;
+}
+
+static void fill_record(const struct core *core, const struct job *job, Record__JobRecord *record)
+{
+    const struct queue *queue = job->flow->queue;
+    const struct idempotency *key = (job->flags & JOB_HAS_KEY) != 0 ? key_of_job(core, &job->id) : NULL;
+    record->job_id = (ProtobufCBinaryData){ID_BYTES, (uint8_t *)job->id.bytes};
+    record->sequence = job->sequence;
+    record->tenant = job->flow->tenant->name->text;
+    record->tier = queue->lane->tier->name->text;
+    record->route = queue->route->text;
+    record->pool = queue->lane->pool->name->text;
+    record->priority = job->priority;
+    record->state = job_state(job);
+    record->attempts = job->failures;
+    record->lost_leases = job->losses;
+    record->attempt_last = job->attempt;
+    record->attempts_max = job->attempts_max;
+    record->submitted_unix_ms = not_negative(unix_of(core, job->submitted_ms));
+    record->deadline_unix_ms = job->deadline_ms == INT64_MAX ? 0 : not_negative(unix_of(core, job->deadline_ms));
+    if (job->place == PLACE_BACKING_OFF) {
+        record->not_before_unix_ms = not_negative(unix_of(core, job->at.not_before_ms));
+    } else if (job->place == PLACE_ACCEPTING && job->delay_ms > 0) {
+        record->not_before_unix_ms = not_negative(unix_of(core, job->submitted_ms + job->delay_ms));
+    }
+    if (key != NULL) {
+        record->idempotency_hash = (ProtobufCBinaryData){sizeof(key->hash), (uint8_t *)key->hash};
+    }
+    if ((job->flags & JOB_HAS_CANONICAL) != 0) {
+        record->canonical_key = (ProtobufCBinaryData){sizeof(job->canonical_key), (uint8_t *)job->canonical_key};
+    }
+    if ((job->flags & JOB_HAS_TRACE) != 0) {
+        record->trace_parent = (ProtobufCBinaryData){sizeof(job->trace_parent), (uint8_t *)job->trace_parent};
+    }
+    record->estimated_tokens = job->estimated_tokens;
+    record->max_tokens = job->max_tokens;
+    record->payload_bytes = job->payload_bytes;
+    record->flags = job->flags & JOB_STORED_FLAGS;
+}
+
+void conclude_write_new(struct core *core, const struct job *job)
+{
+    Record__JobRecord record = RECORD__JOB_RECORD__INIT;
+    fill_record(core, job, &record);
+    core_put_record(core, STORE_JOBS, job->id.bytes, ID_BYTES, &record.base);
+    core_put(core, STORE_PAYLOADS, job->id.bytes, ID_BYTES, NULL, 0, job->payload);
+    effects_set_urgent(core->effects);
+}
+
+void conclude_update_record(struct core *core, struct job *job)
+{
+    if ((job->flags & JOB_DURABLE) != 0) {
+        Record__JobRecord record = RECORD__JOB_RECORD__INIT;
+        fill_record(core, job, &record);
+        core_put_record(core, STORE_JOBS, job->id.bytes, ID_BYTES, &record.base);
+    }
+}
+
+void conclude_record_attempt(struct core *core, const struct job *job, const struct attempt_report *report)
+{
+    if ((job->flags & JOB_DURABLE) == 0) {
+        return;
+    }
+    Record__AttemptRecord record = RECORD__ATTEMPT_RECORD__INIT;
+    record.attempt = job->attempt;
+    record.outcome = report->outcome;
+    record.error_code = (char *)report->error_code;
+    record.error_text = (char *)report->error_text;
+    record.worker = (char *)report->worker;
+    record.ended_unix_ms = core->unix_ms;
+    record.retry_after_ms = (uint64_t)not_negative(report->retry_after_ms);
+    if (report->usage != NULL) {
+        record.provider = report->usage->provider;
+        record.model = report->usage->model;
+        record.cost_nanousd = report->usage->cost_nanousd;
+    }
+    uint8_t key[RECORD_ATTEMPT_KEY_BYTES];
+    record_write_attempt_key(&job->id, (uint32_t)job->failures + job->losses, key);
+    core_put_record(core, STORE_ATTEMPTS, key, sizeof(key), &record.base);
+}
+
+/* Lease records go with their lease. */
+static void delete_records(struct core *core, const struct job *job)
+{
+    core_delete(core, STORE_JOBS, job->id.bytes, ID_BYTES);
+    core_delete(core, STORE_PAYLOADS, job->id.bytes, ID_BYTES);
+    for (uint32_t ordinal = 1; ordinal <= (uint32_t)job->failures + job->losses; ordinal++) {
+        uint8_t key[RECORD_ATTEMPT_KEY_BYTES];
+        record_write_attempt_key(&job->id, ordinal, key);
+        core_delete(core, STORE_ATTEMPTS, key, sizeof(key));
+    }
+}
+
+static void write_dead_letter(struct core *core, const struct job *job, const struct effect_result *result)
+{
+    Record__JobRecord record = RECORD__JOB_RECORD__INIT;
+    fill_record(core, job, &record);
+    record.state = WIRE__JOB_STATE__JOB_STATE_DEAD;
+    record.error_code = (char *)result->error_code;
+    record.error_text = (char *)result->error_text;
+    core_put_record(core, STORE_JOBS, job->id.bytes, ID_BYTES, &record.base);
+}
+
+/* ------------------------------------------------------------------------------------------------ answering */
+
+static const Wire__Usage *copy_usage(struct core *core, const Wire__Usage *usage)
+{
+    if (usage == NULL) {
+        return NULL;
+    }
+    Wire__Usage *copy = effects_alloc(core->effects, sizeof(*copy));
+    *copy = *usage;
+    copy->base.n_unknown_fields = 0;
+    copy->base.unknown_fields = NULL;
+    copy->provider = (char *)effects_text(core->effects, usage->provider);
+    copy->model = (char *)effects_text(core->effects, usage->model);
+    return copy;
+}
+
+static struct effect_result make_result(struct core *core, const struct job *job, const struct outcome *outcome)
+{
+    const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
+    const int64_t dispatched_ms = lease == NULL ? core->now_ms : lease->granted_ms;
+    struct effect_result result = {
+        .job_id = job->id,
+        .state = outcome->state,
+        .error_code = outcome->error_code == NULL ? "" : effects_text(core->effects, outcome->error_code),
+        .error_text = outcome->error_text == NULL ? "" : effects_text(core->effects, outcome->error_text),
+        .attempts = outcome->attempts > 0 ? outcome->attempts : job_attempts(job),
+        .queue_ms = not_negative(dispatched_ms - job->submitted_ms),
+        .run_ms = core->now_ms - dispatched_ms,
+        .usage = copy_usage(core, outcome->usage),
+        .worker = outcome->worker == NULL ? "" : effects_text(core->effects, outcome->worker),
+        .tier = job_tier(job)->index,
+        .payload = outcome->payload,
+    };
+    return result;
+}
+
+struct answer {
+    const struct effect_result *result;
+    uint64_t batch;
+};
+
+static void answer_waiter(struct core *core, uint64_t peer, bool streams, const void *context)
+{
+    (void)streams;
+    const struct answer *answer = context;
+    struct effect *effect = effects_add(core->effects, EFFECT_RESULT, peer, answer->batch);
+    effect->as.result = *answer->result;
+    if (effect->as.result.payload != NULL) {
+        effect->as.result.payload = blob_ref(effect->as.result.payload);
+    }
+}
+
+static void count(struct core *core, const struct job *job, const struct outcome *outcome)
+{
+    struct tier *tier = job_tier(job);
+    (void)core;
+    tier->stats.concluded[outcome->state]++;
+    tier->drain.conclusions++;
+}
+
+static const char *cancel_reason(Wire__JobState state)
+{
+    if (state == WIRE__JOB_STATE__JOB_STATE_CANCELLED) {
+        return "cancelled by the client";
+    }
+    return state == WIRE__JOB_STATE__JOB_STATE_EXPIRED ? "deadline" : "concluded elsewhere";
+}
+
+/* The attempt that still runs is told to stop, unless it is the one that concluded the job. */
+static void end_attempt(struct core *core, struct job *job, const struct outcome *outcome)
+{
+    if (job->place != PLACE_LEASED || job->at.lease == NULL) {
+        return;
+    }
+    const struct worker *worker = job->at.lease->worker;
+    const uint32_t attempt = job->at.lease->attempt;
+    if (worker != NULL && (worker->peer != outcome->peer || attempt != outcome->attempt)) {
+        struct effect *effect = effects_add(core->effects, EFFECT_ATTEMPT_CANCEL, worker->peer, 0);
+        effect->as.attempt.lease = (struct lease_ref){.job_id = job->id, .attempt = attempt};
+        effect->as.attempt.reason = cancel_reason(outcome->state);
+    }
+    lease_end(core, job->at.lease);
+}
+
+static void note_conclusion(struct core *core, const struct job *job, const struct effect_result *result)
+{
+    if (result->state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
+        core_note(core, NOTE_DEAD_LETTER, job, result->error_code, result->error_text, result->attempts);
+    } else if (result->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED) {
+        core_note(core, NOTE_EXPIRED, job, result->error_code, result->error_text, core->now_ms - job->submitted_ms);
+    }
+}
+
+/* A dead letter of a tier in memory keeps its fixed record, not its payload. */
+static void bury(struct core *core, struct job *job, const struct effect_result *result)
+{
+    if ((job->flags & JOB_DURABLE) != 0) {
+        write_dead_letter(core, job, result);
+    }
+    waiters_forget(job);
+    job_move(core, job, PLACE_DEAD);
+    job_drop_payload(core, job);
+    conclude_bound_dead_letters(core);
+}
+
+void conclude(struct core *core, struct job *job, const struct outcome *outcome)
+{
+    assert(job_is_pending(job));
+    const bool is_durable = (job->flags & JOB_DURABLE) != 0;
+    const bool is_dead = outcome->state == WIRE__JOB_STATE__JOB_STATE_DEAD;
+    const struct effect_result result = make_result(core, job, outcome);
+    end_attempt(core, job, outcome);
+    count(core, job, outcome);
+    note_conclusion(core, job, &result);
+    if (is_durable && !is_dead) {
+        delete_records(core, job);
+    }
+    result_keep(core, job, &result);
+    const struct answer answer = {.result = &result, .batch = is_durable ? effects_batch(core->effects) : 0};
+    waiters_visit(core, job, answer_waiter, &answer);
+    if (is_dead) {
+        bury(core, job, &result);
+    } else {
+        job_destroy(core, &job);
+    }
+    if (is_durable) {
+        effects_set_urgent(core->effects);
+    }
+}
+
+void conclude_bound_dead_letters(struct core *core)
+{
+    while (core->dead.length > core->limits.dead_letters_max) {
+        struct job *job = CONTAINER_OF(list_first(&core->dead), struct job, link);
+        result_note_bound(core, BOUND_DEAD_LETTERS);
+        if ((job->flags & JOB_DURABLE) != 0) {
+            delete_records(core, job);
+        }
+        job_destroy(core, &job);
+    }
+}
+
+void conclude_cancel(struct core *core, const struct event *event)
+{
+    const struct client *client = client_expect(core, event->peer);
+    if (client == NULL) {
+        return;
+    }
+    struct job *job = job_find(core, &event->as.job.job_id);
+    if (job != NULL && job_is_pending(job) && job_tenant(job) == client->tenant) {
+        conclude(core, job,
+                 &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_CANCELLED,
+                                   .error_code = "cancelled",
+                                   .error_text = "cancelled by the client"});
+    }
+    result_send_status(core, client, &event->as.job.job_id);
+}

@@ -1,0 +1,45 @@
+/*
+ * conclude: how a job ends, exactly once, and what is written of it on the way.
+ *
+ * A conclusion on a durable tier is one batch: record, payload, lease and attempts deleted, the id remembered, the
+ * result kept; clients and worker hear of it when that is durable. See DESIGN.md, "A job's life", promise 2.
+ */
+#pragma once
+#include "broker/core/state.h"
+
+struct outcome {
+    Wire__JobState state;
+    const char *error_code, *error_text; /* NULL: "" */
+    const Wire__Usage *usage;            /* NULL: none */
+    struct blob *payload;                /* NULL: none */
+    const char *worker;                  /* NULL: "" */
+    uint32_t attempts;                   /* 0: as the job has them */
+    uint64_t peer;                       /* the attempt that concluded it; another one is cancelled. 0: none */
+    uint32_t attempt;
+};
+
+/*
+ * Concludes a pending job: answers whoever waits, keeps the result, remembers the id, cancels an attempt that still runs.
+ * The job is gone afterwards, or a dead letter.
+ */
+void conclude(struct core *core, struct job *job, const struct outcome *outcome);
+
+/* Writes the job's record again, after a failed attempt. Nobody waits for it. Nothing on a tier in memory. */
+void conclude_update_record(struct core *core, struct job *job);
+/* Writes job and payload for the first time. Somebody waits. */
+void conclude_write_new(struct core *core, const struct job *job);
+
+/* An attempt that used up one of the job's, kept for an operator; `failures` or `losses` counts it already. */
+struct attempt_report {
+    Wire__AttemptOutcome outcome; /* NONE: the lease was lost */
+    const char *error_code, *error_text, *worker;
+    const Wire__Usage *usage;
+    int64_t retry_after_ms;
+};
+void conclude_record_attempt(struct core *core, const struct job *job, const struct attempt_report *report);
+
+/* Drops the oldest dead letters beyond dead_letters_max. */
+void conclude_bound_dead_letters(struct core *core);
+
+/* The event CANCEL. */
+void conclude_cancel(struct core *core, const struct event *event);

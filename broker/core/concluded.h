@@ -1,0 +1,72 @@
+/*
+ * concluded: the ids of concluded jobs, remembered for the deduplication window, oldest first.
+ *
+ * A ring in chunks with a hash index over it: 32 bytes an id and 4 to 8 of index, no allocation for each. When ids_max are
+ * there the oldest is forgotten, so the window shrinks. horizon_unix_ms is when the latest forgotten one was
+ * concluded: an id whose own time is not later may be one of the forgotten.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/attributes.h"
+#include "common/id.h"
+
+enum concluded_flag {
+    CONCLUDED_DURABLE = 1,
+    CONCLUDED_RESULT_ON_DISK = 2,
+    CONCLUDED_RESULT_IN_MEMORY = 4,
+    CONCLUDED_HAS_KEY = 8,
+    CONCLUDED_TIER_SHIFT = 4, /* the upper half: the tier's index */
+};
+
+struct concluded_entry {
+    struct id id;
+    uint32_t at;           /* low bits of the Unix milliseconds */
+    uint32_t result_bytes; /* on disk */
+    uint32_t next;         /* in the chain of its bucket: low bits of the number */
+    uint16_t tenant;
+    uint8_t state;         /* wire.JobState */
+    uint8_t flags;
+};
+
+enum { CONCLUDED_CHUNK_LENGTH = 4096 };
+
+struct concluded {
+    struct concluded_entry **chunks;
+    size_t chunks_length;
+    uint32_t *buckets;
+    size_t bucket_mask;
+    uint64_t seed;
+    uint64_t ids_max;
+    uint64_t first, end;     /* numbers of the oldest and one beyond the latest */
+    uint64_t results_from;   /* no entry before has a result */
+    uint64_t results_disk_bytes;
+    uint64_t results_on_disk;
+    int64_t last_unix_ms;
+    int64_t horizon_unix_ms; /* 0: none was forgotten */
+};
+
+MUST_USE int concluded_init(struct concluded *concluded, uint64_t ids_max, uint64_t seed); /* Errors: -ENOMEM */
+void concluded_finish(struct concluded *concluded);
+size_t concluded_length(const struct concluded *concluded);
+struct concluded_entry *concluded_find(const struct concluded *concluded, const struct id *job_id);
+/*
+ * Adds an id that is not in it; the caller has made room (concluded_is_full()). `unix_ms` never falls. NULL: no memory;
+ * the id is then as good as forgotten, and the horizon says so.
+ */
+struct concluded_entry *concluded_add(struct concluded *concluded, const struct id *job_id, int64_t unix_ms);
+bool concluded_is_full(const struct concluded *concluded);
+struct concluded_entry *concluded_oldest(const struct concluded *concluded); /* NULL: empty */
+void concluded_forget_oldest(struct concluded *concluded);
+int64_t concluded_unix_ms(const struct concluded *concluded, const struct concluded_entry *entry);
+
+/* Marks the result on disk as gone and gives its bytes free. */
+void concluded_drop_disk_result(struct concluded *concluded, struct concluded_entry *entry);
+void concluded_keep_disk_result(struct concluded *concluded, struct concluded_entry *entry, uint32_t bytes);
+/* The oldest entry from results_from on; NULL at the end. */
+struct concluded_entry *concluded_results_oldest(const struct concluded *concluded);
+static inline uint8_t concluded_tier(const struct concluded_entry *entry)
+{
+    return entry->flags >> CONCLUDED_TIER_SHIFT;
+}

@@ -1,0 +1,662 @@
+#include "broker/core/core.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "broker/core/attempt.h"
+#include "broker/core/client.h"
+#include "broker/core/conclude.h"
+#include "broker/core/dispatch.h"
+#include "broker/core/keys.h"
+#include "broker/core/lane.h"
+#include "broker/core/pause.h"
+#include "broker/core/record.h"
+#include "broker/core/result.h"
+#include "broker/core/state.h"
+#include "broker/core/submit.h"
+#include "broker/core/worker.h"
+
+enum { RECORD_ARENA_BYTES_MAX = 64 << 20 };
+
+/* ------------------------------------------------------------------------------------------ for the modules */
+
+/* splitmix64: small, and every seed is a good one. */
+static uint64_t random_next(struct core *core)
+{
+    uint64_t z = core->random += UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return z ^ (z >> 31);
+}
+
+uint64_t core_random_below(struct core *core, uint64_t bound)
+{
+    const uint64_t number = random_next(core);
+    return bound == 0 ? 0 : number % bound;
+}
+
+uint64_t core_pending_batch(const struct core *core)
+{
+    return core->batch_last > core->batch_durable ? core->batch_last : 0;
+}
+
+static struct effect *add_change(struct core *core, enum effect_kind kind, enum store_family family, const void *key,
+                                 size_t key_bytes)
+{
+    assert(key_bytes <= STORE_KEY_BYTES_MAX);
+    core->batch_last = effects_batch(core->effects);
+    struct effect *effect = effects_add(core->effects, kind, 0, 0);
+    effect->as.put.family = family;
+    effect->as.put.key_bytes = (uint8_t)key_bytes;
+    memcpy(effect->as.put.key, key, key_bytes);
+    return effect;
+}
+
+void core_put(struct core *core, enum store_family family, const void *key, size_t key_bytes, const void *value,
+              size_t value_bytes, struct blob *blob)
+{
+    struct effect *effect = add_change(core, EFFECT_PUT, family, key, key_bytes);
+    effect->as.put.value = value;
+    effect->as.put.value_bytes = value_bytes;
+    effect->as.put.blob = blob == NULL ? NULL : blob_ref(blob);
+}
+
+void core_put_record(struct core *core, enum store_family family, const void *key, size_t key_bytes,
+                     const ProtobufCMessage *message)
+{
+    const size_t bytes = record_bytes(message);
+    uint8_t *value = effects_alloc(core->effects, bytes);
+    record_write(message, value);
+    core_put(core, family, key, key_bytes, value, bytes, NULL);
+}
+
+void core_delete(struct core *core, enum store_family family, const void *key, size_t key_bytes)
+{
+    (void)add_change(core, EFFECT_DELETE, family, key, key_bytes);
+}
+
+void core_note(struct core *core, enum note_kind note, const struct job *job, const char *subject, const char *text,
+               int64_t number)
+{
+    const char *subject_copy = effects_text(core->effects, subject);
+    const char *text_copy = effects_text(core->effects, text);
+    struct effect *effect = effects_add(core->effects, EFFECT_NOTE, 0, 0);
+    effect->as.note.note = note;
+    effect->as.note.has_job = job != NULL;
+    effect->as.note.tenant = "";
+    if (job != NULL) {
+        effect->as.note.job_id = job->id;
+        effect->as.note.tenant = job_tenant(job)->name->text;
+    }
+    effect->as.note.subject = subject_copy;
+    effect->as.note.text = text_copy;
+    effect->as.note.number = number;
+}
+
+void core_publish(struct core *core, Wire__Event__Kind kind, const char *subject_kind, const char *subject,
+                  const char *text)
+{
+    const char *subject_copy = effects_text(core->effects, subject);
+    const char *text_copy = effects_text(core->effects, text);
+    struct effect *effect = effects_add(core->effects, EFFECT_PUBLISH, 0, 0);
+    effect->as.publish.kind = kind;
+    effect->as.publish.subject_kind = subject_kind;
+    effect->as.publish.subject = subject_copy;
+    effect->as.publish.text = text_copy;
+}
+
+/* ------------------------------------------------------------------------------------------- configuration */
+
+int core_add_tenant(struct core *core, const char *text, struct tenant **ret_tenant)
+{
+    struct name *name;
+    int r = names_add(&core->tenants, text, &name);
+    if (r < 0) {
+        return r;
+    }
+    struct tenant **tenants = reallocarray(core->tenant, core->tenants.length, sizeof(struct tenant *));
+    if (tenants == NULL) {
+        return -ENOMEM;
+    }
+    core->tenant = tenants;
+    for (; core->tenants_known < core->tenants.length; core->tenants_known++) {
+        tenants[core->tenants_known] = NULL;
+    }
+    if (tenants[name->index] == NULL) {
+        struct tenant *tenant = calloc(1, sizeof(*tenant));
+        if (tenant == NULL) {
+            return -ENOMEM;
+        }
+        *tenant = (struct tenant){.name = name, .weight = 1, .jobs_max = UINT64_MAX, .bytes_max = UINT64_MAX};
+        tenants[name->index] = tenant;
+    }
+    *ret_tenant = tenants[name->index];
+    return 0;
+}
+
+static int configure_tenants(struct core *core, const struct config *config)
+{
+    for (size_t i = 0; i < core->tenants.length; i++) {
+        core->tenants.items[i]->is_configured = false;
+    }
+    for (size_t i = 0; i < config->tenants_length; i++) {
+        const struct config_tenant *given = &config->tenants[i];
+        struct tenant *tenant;
+        int r = core_add_tenant(core, given->name, &tenant);
+        if (r < 0) {
+            return r;
+        }
+        tenant->name->is_configured = true;
+        tenant->weight = given->weight > 0 ? given->weight : 1;
+        tenant->jobs_max = given->jobs_max;
+        tenant->bytes_max = given->bytes_max;
+    }
+    return 0;
+}
+
+static int add_configured(struct names *names, const char *text)
+{
+    struct name *name;
+    int r = names_add(names, text, &name);
+    if (r == 0) {
+        name->is_configured = true;
+    }
+    return r;
+}
+
+/* A model's own name is a route, too. */
+static int configure_routes(struct core *core, const struct config *config)
+{
+    for (size_t i = 0; i < core->routes.length; i++) {
+        core->routes.items[i]->is_configured = false;
+    }
+    int r = add_configured(&core->routes, "auto");
+    for (size_t i = 0; r == 0 && i < config->models_length; i++) {
+        r = add_configured(&core->routes, config->models[i].name);
+    }
+    for (size_t i = 0; r == 0 && i < config->routes_length; i++) {
+        r = add_configured(&core->routes, config->routes[i].name);
+    }
+    return r;
+}
+
+static void configure_tier(struct tier *tier, const struct config_tier *given)
+{
+    tier->weight = given->weight;
+    tier->share_min_percent = given->share_min_percent;
+    tier->slots_reserved_percent = given->slots_reserved_percent;
+    tier->deadline_ms = given->deadline_ms;
+    tier->attempts_max = given->attempts_max > UINT16_MAX ? UINT16_MAX : given->attempts_max;
+    tier->backoff_first_ms = given->backoff_first_ms > 0 ? given->backoff_first_ms : 1;
+    tier->backoff_max_ms = given->backoff_max_ms > 0 ? given->backoff_max_ms : 1;
+    tier->jobs_max = given->jobs_max;
+    tier->bytes_max = given->bytes_max;
+}
+
+static void configure_tiers(struct core *core, const struct config *config)
+{
+    struct config_tier weights[CONFIG_TIERS_MAX] = {0};
+    uint32_t shares[CONFIG_TIERS_MAX];
+    for (size_t i = 0; i < config->tiers_length; i++) {
+        const struct name *name = names_find(&core->tiers, config->tiers[i].name);
+        if (name != NULL) {
+            configure_tier(&core->tier[name->index], &config->tiers[i]);
+        }
+    }
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        weights[i].weight = core->tier[i].weight;
+        weights[i].share_min_percent = core->tier[i].share_min_percent;
+    }
+    lane_compute_shares(weights, core->tiers_length, shares);
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        core->tier[i].share = shares[i];
+    }
+}
+
+/* The numbers alone: strings belong to the configuration. */
+static void configure_limits(struct core *core, const struct config *config)
+{
+    core->limits = config->broker;
+    core->limits.name = core->limits.listen_clients = core->limits.listen_workers = NULL;
+    core->limits.listen_events = core->limits.admin = core->limits.data_dir = NULL;
+    if (core->concluded.ids_max > 0 && core->limits.dedup_ids_max < core->concluded.ids_max) {
+        core->concluded.ids_max = core->limits.dedup_ids_max > 0 ? core->limits.dedup_ids_max : 1;
+    }
+}
+
+/* What is fixed while it runs: tiers, pools and the lanes between them. */
+static int make_tiers(struct core *core, const struct config *config, int64_t now_ms)
+{
+    core->tiers_length = config->tiers_length;
+    core->tier = calloc(config->tiers_length, sizeof(struct tier));
+    core->stats = calloc(config->tiers_length, sizeof(struct core_tier_stats));
+    if (core->tier == NULL || core->stats == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < config->tiers_length; i++) {
+        struct tier *tier = &core->tier[i];
+        struct name *name;
+        int r = names_add(&core->tiers, config->tiers[i].name, &name);
+        if (r < 0) {
+            return r;
+        }
+        if (name->index != i) {
+            return -EINVAL; /* the same name twice */
+        }
+        name->is_configured = true;
+        tier->index = (uint8_t)i;
+        tier->name = name;
+        tier->is_durable = config->tiers[i].durability == DURABILITY_FSYNC;
+        tier->pool = names_find(&core->pools, config->tiers[i].pool);
+        list_init(&tier->waiting);
+        drain_rate_init(&tier->drain, now_ms);
+        if (tier->pool == NULL) {
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+static int make_pools(struct core *core, const struct config *config)
+{
+    for (size_t i = 0; i < config->pools_length; i++) {
+        int r = add_configured(&core->pools, config->pools[i]);
+        if (r < 0) {
+            return r;
+        }
+    }
+    core->pool = calloc(core->pools.length, sizeof(struct pool));
+    if (core->pool == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < core->pools.length; i++) {
+        core->pool[i].name = core->pools.items[i];
+    }
+    return 0;
+}
+
+static int make_lanes(struct core *core)
+{
+    core->lanes = calloc(core->pools.length * core->tiers_length, sizeof(struct lane));
+    if (core->lanes == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < core->pools.length * core->tiers_length; i++) {
+        struct lane *lane = &core->lanes[i];
+        lane->tier = &core->tier[i % core->tiers_length];
+        lane->pool = &core->pool[i / core->tiers_length];
+        heap_init(&lane->queues, offsetof(struct queue, position));
+        list_init(&lane->available);
+        list_init(&lane->loaded);
+    }
+    return 0;
+}
+
+/* -------------------------------------------------------------------------------------- creating, destroying */
+
+static void init_lists(struct core *core)
+{
+    list_init(&core->accepting);
+    list_init(&core->recovered);
+    list_init(&core->loading);
+    list_init(&core->dead);
+    list_init(&core->parked);
+    list_init(&core->workers_heard);
+    list_init(&core->leases);
+    list_init(&core->leases_young);
+    list_init(&core->results_by_age);
+    list_init(&core->pauses);
+    heap_init(&core->timers, offsetof(struct job, timer_position));
+}
+
+static int init_tables(struct core *core)
+{
+    const struct {
+        struct table *table;
+        table_hash_fn *hash;
+    } tables[] = {
+        {&core->jobs, job_hash},          {&core->queue_table, lane_queue_hash},
+        {&core->clients, client_hash},    {&core->workers, worker_peer_hash},
+        {&core->worker_names, worker_name_hash}, {&core->keys, key_hash},
+        {&core->keys_by_job, key_job_hash},      {&core->results, result_hash},
+    };
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(tables); i++) {
+        r = table_init(tables[i].table, random_next(core), tables[i].hash);
+    }
+    struct names *names[] = {&core->routes, &core->pools, &core->tenants, &core->tiers};
+    for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(names); i++) {
+        r = names_init(names[i], random_next(core));
+    }
+    return r;
+}
+
+static bool is_usable(const struct config *config)
+{
+    return config->tiers_length > 0 && config->tiers_length <= CONFIG_TIERS_MAX && config->pools_length > 0 &&
+           config->pools_length <= CONFIG_POOLS_MAX && config->broker.lease_ms > 0 &&
+           config->broker.dedup_ids_max > 0 && config->broker.dedup_ids_max < UINT32_MAX / 2;
+}
+
+static int configure(struct core *core, const struct config *config)
+{
+    configure_limits(core, config);
+    configure_tiers(core, config);
+    int r = configure_tenants(core, config);
+    return r < 0 ? r : configure_routes(core, config);
+}
+
+static int build(struct core *core, const struct config *config)
+{
+    int r = init_tables(core);
+    if (r == 0) {
+        r = concluded_init(&core->concluded, config->broker.dedup_ids_max, random_next(core));
+    }
+    if (r == 0) {
+        r = loads_init(&core->loads);
+    }
+    if (r == 0) {
+        r = arena_create(RECORD_ARENA_BYTES_MAX, &core->arena);
+    }
+    if (r == 0) {
+        r = make_pools(core, config);
+    }
+    if (r == 0) {
+        r = make_tiers(core, config, core->now_ms);
+    }
+    if (r == 0) {
+        r = make_lanes(core);
+    }
+    return r < 0 ? r : configure(core, config);
+}
+
+int core_create(const struct config *config, uint64_t seed, struct core_time now, struct core **ret_core)
+{
+    if (!is_usable(config)) {
+        return -EINVAL;
+    }
+    CLEANUP(core_destroy) struct core *core = calloc(1, sizeof(*core));
+    if (core == NULL) {
+        return -ENOMEM;
+    }
+    core->random = seed;
+    core->now_ms = now.now_ms;
+    core->unix_ms = now.unix_ms;
+    core->housekeeping_at_ms = now.now_ms + HOUSEKEEPING_MS;
+    init_lists(core);
+    int r = build(core, config);
+    if (r < 0) {
+        return r;
+    }
+    *ret_core = TAKE(core);
+    return 0;
+}
+
+static void free_leases(struct core *core)
+{
+    struct list_link *link;
+    while ((link = list_first(&core->leases)) != NULL) {
+        list_remove(&core->leases, link);
+        free(CONTAINER_OF(link, struct lease, by_renewal));
+    }
+}
+
+static void free_jobs(struct core *core)
+{
+    for (size_t i = 0; i < core->jobs.buckets_length; i++) {
+        struct table_link *link = core->jobs.buckets[i];
+        while (link != NULL) {
+            struct table_link *next = link->next;
+            struct job *job = CONTAINER_OF(link, struct job, by_id);
+            blob_unref(&job->payload);
+            waiters_forget(job);
+            free(job);
+            link = next;
+        }
+    }
+}
+
+static void free_tables(struct core *core)
+{
+    struct table *tables[] = {&core->jobs,         &core->queue_table, &core->clients,     &core->workers,
+                              &core->worker_names, &core->keys,        &core->keys_by_job, &core->results};
+    for (size_t i = 0; i < ARRAY_LENGTH(tables); i++) {
+        table_finish(tables[i]);
+    }
+    names_finish(&core->routes);
+    names_finish(&core->pools);
+    names_finish(&core->tenants);
+    names_finish(&core->tiers);
+}
+
+void core_destroy(struct core **core)
+{
+    struct core *dead = TAKE(*core);
+    if (dead == NULL) {
+        return;
+    }
+    free_leases(dead);
+    free_jobs(dead);
+    client_destroy_all(dead);
+    worker_destroy_all(dead);
+    key_destroy_all(dead);
+    result_destroy_all(dead);
+    pause_destroy_all(dead);
+    lane_destroy_queues(dead);
+    for (size_t i = 0; dead->lanes != NULL && i < dead->pools.length * dead->tiers_length; i++) {
+        heap_finish(&dead->lanes[i].queues);
+    }
+    for (size_t i = 0; i < dead->tenants_known; i++) {
+        free(dead->tenant[i]);
+    }
+    heap_finish(&dead->timers);
+    concluded_finish(&dead->concluded);
+    loads_finish(&dead->loads);
+    arena_destroy(&dead->arena);
+    free_tables(dead);
+    free(dead->lanes);
+    free(dead->tenant);
+    free(dead->pool);
+    free(dead->tier);
+    free(dead->stats);
+    free(dead);
+}
+
+int core_reconfigure(struct core *core, const struct config *config, struct core_time now)
+{
+    (void)now;
+    if (!is_usable(config)) {
+        return -EINVAL;
+    }
+    int r = configure(core, config);
+    if (r < 0) {
+        return r;
+    }
+    list_for_each(&core->workers_heard, link) {
+        struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
+        worker_reserve_slots(core, worker);
+        worker_refresh(core, worker);
+    }
+    return 0;
+}
+
+/* -------------------------------------------------------------------------------------------------- a step */
+
+static struct job *next_timer(const struct core *core)
+{
+    return heap_peek_key(&core->timers) <= heap_key_from_ms(core->now_ms) ? heap_peek(&core->timers) : NULL;
+}
+
+static void timer_is_due(struct core *core, struct job *job)
+{
+    if (job->deadline_ms > core->now_ms) {
+        job_move(core, job, PLACE_READY);
+        return;
+    }
+    conclude(core, job,
+             &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED,
+                               .error_code = "deadline",
+                               .error_text = job->place == PLACE_LEASED ? "its deadline passed while it ran"
+                                                                        : "its deadline passed while it waited"});
+}
+
+static bool tick_timers(struct core *core)
+{
+    struct job *job;
+    for (int i = 0; (job = next_timer(core)) != NULL; i++) {
+        if (i == TIMERS_PER_TICK) {
+            return false;
+        }
+        timer_is_due(core, job);
+    }
+    return true;
+}
+
+/* The time to reclaim is over: what nobody reclaimed is ready. */
+static bool tick_recovered(struct core *core)
+{
+    for (int i = 0; core->recovered.length > 0 && core->now_ms >= core->reclaim_until_ms; i++) {
+        if (i == TIMERS_PER_TICK) {
+            return false;
+        }
+        job_move(core, CONTAINER_OF(list_first(&core->recovered), struct job, link), PLACE_READY);
+    }
+    return true;
+}
+
+static void tick_rates(struct core *core)
+{
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        drain_rate_update(&core->tier[i].drain, core->tier[i].waiting.length > 0, core->now_ms);
+    }
+}
+
+static void note_damage(struct core *core)
+{
+    if (core->records_damaged > 0) {
+        core_note(core, NOTE_RECORD_DAMAGED, NULL, "store", "stored records could not be decoded and were skipped",
+                  (int64_t)core->records_damaged);
+        core->records_damaged = 0;
+    }
+}
+
+static void tick(struct core *core)
+{
+    core->turn++;
+    note_damage(core);
+    conclude_bound_dead_letters(core);
+    bool is_done = tick_timers(core);
+    is_done &= lease_tick(core);
+    is_done &= tick_recovered(core);
+    result_tick(core);
+    dispatch_tick(core);
+    tick_rates(core);
+    core->has_more |= !is_done;
+}
+
+static void handle(struct core *core, const struct event *event)
+{
+    switch (event->kind) {
+    case EVENT_CLIENT_HELLO:
+        client_hello(core, event);
+        break;
+    case EVENT_CLIENT_GONE:
+        client_gone(core, event);
+        break;
+    case EVENT_SUBMIT:
+        submit(core, event);
+        break;
+    case EVENT_CANCEL:
+        conclude_cancel(core, event);
+        break;
+    case EVENT_WAIT:
+        result_wait(core, event);
+        break;
+    case EVENT_COLLECTED:
+        result_collected(core, event);
+        break;
+    case EVENT_WORKER_HELLO:
+        worker_hello(core, event);
+        break;
+    case EVENT_WORKER_CREDIT:
+        worker_credit(core, event);
+        break;
+    case EVENT_WORKER_HEARTBEAT:
+        worker_heartbeat(core, event);
+        break;
+    case EVENT_WORKER_DRAINING:
+        worker_draining(core, event);
+        break;
+    case EVENT_WORKER_GONE:
+        worker_gone(core, event);
+        break;
+    case EVENT_ATTEMPT_RESULT:
+        attempt_result(core, event);
+        break;
+    case EVENT_CHUNK:
+        attempt_chunk(core, event);
+        break;
+    case EVENT_STREAM_CREDIT:
+        waiter_credit(core, event);
+        break;
+    case EVENT_UNDELIVERABLE:
+        worker_undeliverable(core, event);
+        break;
+    case EVENT_DURABLE:
+        submit_durable(core, event);
+        break;
+    case EVENT_STORE_DOWN:
+        submit_store_down(core, event);
+        break;
+    case EVENT_STORE_UP:
+        submit_store_up(core);
+        break;
+    case EVENT_LOADED:
+        dispatch_loaded(core, event);
+        break;
+    case EVENT_PAUSE:
+        pause_add(core, event);
+        break;
+    case EVENT_RESUME:
+        pause_end(core, event);
+        break;
+    case EVENT_DRAIN:
+        core->is_draining = true;
+        break;
+    case EVENT_TICK:
+        tick(core);
+        break;
+    }
+}
+
+/* Neither time runs backwards here, whatever the clock does: ids and leases are remembered in order of time. */
+void core_step(struct core *core, struct core_time now, const struct event *event, struct effects *effects)
+{
+    core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
+    core->unix_ms = now.unix_ms > core->unix_ms ? now.unix_ms : core->unix_ms;
+    core->effects = effects;
+    handle(core, event);
+    core->effects = NULL;
+}
+
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+int64_t core_next_deadline_ms(const struct core *core)
+{
+    if (core->has_more) {
+        return core->now_ms;
+    }
+    int64_t at_ms = sooner(lease_next_deadline_ms(core), result_next_deadline_ms(core));
+    if (core->timers.length > 0) {
+        at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));
+    }
+    return core->recovered.length > 0 ? sooner(at_ms, core->reclaim_until_ms) : at_ms;
+}
+
+bool core_is_idle(const struct core *core)
+{
+    return list_is_empty(&core->leases);
+}

@@ -1,0 +1,216 @@
+#include "broker/core/dispatch.h"
+#include <errno.h>
+#include <string.h>
+#include "broker/core/conclude.h"
+#include "broker/core/lane.h"
+#include "broker/core/result.h"
+#include "broker/core/worker.h"
+
+enum { LOAD_RETRY_MS = 1000 };
+
+static const uint8_t *copy_bytes(struct core *core, const uint8_t *bytes, size_t length)
+{
+    return memcpy(effects_alloc(core->effects, length), bytes, length);
+}
+
+static void send_dispatch(struct core *core, const struct job *job, const struct worker *worker)
+{
+    const struct queue *queue = job->flow->queue;
+    const bool has_canonical = (job->flags & JOB_HAS_CANONICAL) != 0;
+    const bool has_trace = (job->flags & JOB_HAS_TRACE) != 0;
+    struct effect_dispatch *dispatch = &effects_add(core->effects, EFFECT_DISPATCH, worker->peer, 0)->as.dispatch;
+    dispatch->lease = (struct lease_ref){.job_id = job->id, .attempt = job->attempt};
+    dispatch->tenant = job->flow->tenant->name->text;
+    dispatch->route = queue->route->text;
+    dispatch->tier = queue->lane->tier->name->text;
+    dispatch->tier_index = queue->lane->tier->index;
+    dispatch->deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - core->now_ms;
+    dispatch->queue_ms = core->now_ms - job->submitted_ms;
+    dispatch->stream = (job->flags & JOB_STREAM) != 0;
+    dispatch->canonical_key = has_canonical ? copy_bytes(core, job->canonical_key, sizeof(job->canonical_key)) : NULL;
+    dispatch->trace_parent = has_trace ? copy_bytes(core, job->trace_parent, sizeof(job->trace_parent)) : NULL;
+    dispatch->estimated_tokens = job->estimated_tokens;
+    dispatch->max_tokens = job->max_tokens;
+    dispatch->payload = blob_ref(job->payload);
+}
+
+static void count_dispatch(struct tier *tier)
+{
+    tier->stats.dispatched++;
+    tier->drain.dispatches++;
+}
+
+/* Beyond its share of memory a payload that is on disk is let go; it is read again if this attempt fails. */
+static void release_payload(struct core *core, struct job *job)
+{
+    if ((job->flags & JOB_ON_DISK) != 0 && core->payload_memory_bytes > core->limits.memory_payload_bytes_max) {
+        job_drop_payload(core, job);
+    }
+}
+
+static bool give(struct core *core, struct lane *lane, struct job *job)
+{
+    struct worker_seat *seat = CONTAINER_OF(list_first(&lane->available), struct worker_seat, link);
+    struct worker *worker = seat->worker;
+    if (job->place == PLACE_READY) {
+        lane_charge(lane, job);
+    }
+    if (lease_grant(core, job, worker, job->attempt + 1) == NULL) {
+        return false;
+    }
+    lane_charge_tier(lane);
+    worker->dispatched++;
+    worker_refresh(core, worker);
+    if (seat->is_listed) { /* the next job goes to the next worker */
+        list_remove(&lane->available, &seat->link);
+        list_append(&lane->available, &seat->link);
+    }
+    count_dispatch(lane->tier);
+    send_dispatch(core, job, worker);
+    release_payload(core, job);
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------- loading */
+
+static size_t loads_ahead_max(const struct lane *lane)
+{
+    const uint64_t slots = lane->pool->slots;
+    return slots < LOADS_AHEAD_MIN ? LOADS_AHEAD_MIN : slots > LOADS_AHEAD_MAX ? LOADS_AHEAD_MAX : (size_t)slots;
+}
+
+static bool may_load(const struct core *core, const struct lane *lane, const struct job *job)
+{
+    const size_t ahead = lane->loading + lane->loaded.length;
+    const uint64_t bytes_max = core->limits.memory_payload_bytes_max / 4;
+    return ahead == 0 || (ahead < loads_ahead_max(lane) && lane->ahead_bytes + job->payload_bytes <= bytes_max);
+}
+
+static bool load(struct core *core, struct lane *lane, struct job *job)
+{
+    if (!may_load(core, lane, job)) {
+        return false;
+    }
+    const uint64_t token = loads_open(&core->loads, LOAD_PAYLOAD, &job->id, 0);
+    if (token == 0) {
+        return false;
+    }
+    lane_charge(lane, job);
+    job_move(core, job, PLACE_LOADING);
+    job->at.load_token = token;
+    struct effect *effect = effects_add(core->effects, EFFECT_LOAD, 0, 0);
+    effect->as.load.family = STORE_PAYLOADS;
+    effect->as.load.token = token;
+    effect->as.load.key_bytes = ID_BYTES;
+    memcpy(effect->as.load.key, job->id.bytes, ID_BYTES);
+    return true;
+}
+
+static void payload_loaded(struct core *core, struct job *job, int error, struct blob *value)
+{
+    if (error == 0 && blob_bytes(value) == job->payload_bytes) {
+        job_keep_payload(core, job, value);
+        job_move(core, job, lane_is_held(core, job) ? PLACE_READY : PLACE_LOADED);
+    } else if (error == 0 || error == -ENOENT) {
+        conclude(core, job,
+                 &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_DEAD,
+                                   .error_code = "payload_lost",
+                                   .error_text = "the stored payload is missing or damaged"});
+    } else {
+        job_wait_until(core, job, core->now_ms + LOAD_RETRY_MS);
+    }
+}
+
+void dispatch_loaded(struct core *core, const struct event *event)
+{
+    struct load answered;
+    if (!loads_close(&core->loads, event->as.loaded.token, &answered)) {
+        return;
+    }
+    if (answered.kind == LOAD_RESULT) {
+        result_loaded(core, &answered, event->as.loaded.result, event->as.loaded.value);
+        return;
+    }
+    struct job *job = job_find(core, &answered.job_id);
+    if (job != NULL && job->place == PLACE_LOADING && job->at.load_token == event->as.loaded.token) {
+        payload_loaded(core, job, event->as.loaded.result, event->as.loaded.value);
+    }
+}
+
+void dispatch_put_back_held(struct core *core)
+{
+    const size_t lanes = core->pools.length * core->tiers_length;
+    for (size_t i = 0; i < lanes; i++) {
+        struct list_link *link = core->lanes[i].loaded.head.next;
+        while (link != &core->lanes[i].loaded.head) {
+            struct job *job = CONTAINER_OF(link, struct job, link);
+            link = link->next;
+            if (lane_is_held(core, job)) {
+                job_move(core, job, PLACE_READY);
+            }
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ choosing */
+
+static struct job *next_job(struct lane *lane)
+{
+    struct list_link *loaded = list_first(&lane->loaded);
+    return loaded != NULL ? CONTAINER_OF(loaded, struct job, link) : lane_peek(lane);
+}
+
+static void expire(struct core *core, struct job *job)
+{
+    conclude(core, job,
+             &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED,
+                               .error_code = "deadline",
+                               .error_text = "its deadline passed while it waited"});
+}
+
+/* One job of a lane that has a worker and work: given, expired, or sent for its payload. */
+static void dispatch_one(struct core *core, struct lane *lane)
+{
+    struct job *job = next_job(lane);
+    if (job->deadline_ms <= core->now_ms) {
+        expire(core, job);
+        return;
+    }
+    const bool is_done = job->payload != NULL ? give(core, lane, job) : load(core, lane, job);
+    if (!is_done) {
+        lane->stalled_in_turn = core->turn;
+    }
+}
+
+/* Reads ahead for a lane whose workers are all busy, so that the next free slot finds a payload. */
+static void load_ahead(struct core *core, struct lane *lane)
+{
+    for (int i = 0; i < LOADS_AHEAD_MIN && lane->pool->slots > 0 && lane_may_dispatch(core, lane); i++) {
+        struct job *job = lane_peek(lane);
+        if (job == NULL || job->payload != NULL || !load(core, lane, job)) {
+            return;
+        }
+    }
+}
+
+void dispatch_tick(struct core *core)
+{
+    core->has_more = false;
+    if (core->is_draining) {
+        return;
+    }
+    int left = DISPATCHES_PER_TICK;
+    for (size_t i = 0; i < core->pools.length; i++) {
+        /* Another pool first each time, so that a bound that is reached does not favour one. */
+        struct pool *pool = &core->pool[(i + core->turn) % core->pools.length];
+        struct lane *lane;
+        while (left > 0 && (lane = lane_choose(core, pool)) != NULL) {
+            dispatch_one(core, lane);
+            left--;
+        }
+        for (size_t t = 0; t < core->tiers_length; t++) {
+            load_ahead(core, lane_of(core, &core->tier[t], pool));
+        }
+    }
+    core->has_more = left == 0;
+}

@@ -1,0 +1,92 @@
+/*
+ * lane: what one tier has for one pool, and who is next.
+ *
+ * A lane holds queues (one for each route), a queue holds flows (one for each tenant), a flow holds ready jobs. Who is
+ * next is decided from the outside in, each step O(log n) or better:
+ *   tiers of a pool   stride scheduling by their share of dispatch; a tier that had nothing to do, or no slot it may use,
+ *                     is owed a few dispatches at most
+ *   routes of a lane  stride scheduling by the logarithm of their backlog: more for the longer queue, but a short one next
+ *                     to a flood is not made to wait for all of it, as it would be by proportion
+ *   tenants           deficit round robin in estimated tokens, a quantum times the tenant's weight a round
+ *   jobs of a tenant  priority, then age
+ * See DESIGN.md, "A job's life", promise 6.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "broker/core/state.h"
+
+enum {
+    SHARE_ALL = 1 << 16,        /* the shares of all tiers together */
+    QUANTUM_TOKENS = 1024,      /* of a tenant with weight 1, in each round */
+    COST_TOKENS_MAX = 1 << 18,  /* a dearer job counts as this, so that rounds stay few */
+};
+
+struct flow {
+    struct queue *queue;
+    struct tenant *tenant;
+    struct heap ready;          /* READY jobs */
+    struct list_link in_ring;
+    bool is_in_ring;
+    int64_t deficit_tokens;
+    uint32_t jobs;              /* in any place */
+};
+
+struct queue {
+    struct table_link by_key;
+    struct lane *lane;
+    struct name *route;
+    struct flow **flows;        /* by tenant's index; NULL: none yet */
+    size_t flows_length;
+    struct list ring;           /* flows with ready jobs whose tenant is not held */
+    uint32_t position;          /* in lane.queues */
+    uint64_t pass;
+    uint64_t ready, backing_off, leased;
+};
+
+struct lane {
+    struct tier *tier;
+    struct pool *pool;
+    struct heap queues;         /* with a ring that is not empty, and a route that is not held */
+    uint64_t virtual_time;      /* of the sharing between its queues */
+    int64_t pass;               /* in the sharing between tiers */
+    struct list available;      /* seats of workers that would take a job of this tier */
+    struct list loaded;         /* LOADED */
+    size_t loading;             /* LOADING */
+    size_t ahead_bytes;         /* of both */
+    uint64_t stalled_in_turn;   /* the tick in which nothing more could be dispatched */
+};
+
+/* Shares of dispatch by weight, none below its minimum; they add up to SHARE_ALL or a little less. */
+void lane_compute_shares(const struct config_tier *tiers, size_t length, uint32_t *ret_shares);
+
+struct lane *lane_of(const struct core *core, const struct tier *tier, const struct pool *pool);
+/* Finds or makes. NULL: no memory. */
+struct flow *lane_flow(struct core *core, struct lane *lane, struct name *route, struct tenant *tenant);
+/* Makes room for one more job. False: no memory. */
+bool flow_reserve(struct flow *flow);
+
+/* For job_move(): in and out of READY. */
+void lane_push(struct core *core, struct job *job);
+void lane_remove(struct core *core, struct job *job);
+
+/* The lane of this pool whose turn it is, of those that can dispatch now; NULL: none can. Charges nothing. */
+struct lane *lane_choose(struct core *core, struct pool *pool);
+void lane_charge_tier(struct lane *lane);
+/* The ready job of this lane whose turn it is; NULL: none. */
+struct job *lane_peek(struct lane *lane);
+/* Takes the job that lane_peek() gave on account of its route and tenant. Called while it is still READY. */
+void lane_charge(struct lane *lane, struct job *job);
+
+bool lane_is_held(const struct core *core, const struct job *job); /* by route, tier or tenant */
+/* After a pause or its end: queues and flows join or leave the choice. */
+void lane_refresh_holds(struct core *core);
+
+/* How many ready jobs may go before a new one of this flow and priority. */
+uint64_t lane_jobs_ahead(const struct flow *flow, uint32_t priority);
+/* Whether it has work that may go now, apart from workers. */
+bool lane_may_dispatch(const struct core *core, const struct lane *lane);
+
+uint64_t lane_queue_hash(const struct table_link *link, uint64_t seed);
+void lane_destroy_queues(struct core *core);

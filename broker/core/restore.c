@@ -1,0 +1,242 @@
+/*
+ * restore: the core as the records say it was. Jobs wait for their workers to come back before they are dispatched again;
+ * a job that has a lease record is leased, to a worker that is not known yet.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+#include "broker/core/keys.h"
+#include "broker/core/lane.h"
+#include "broker/core/pause.h"
+#include "broker/core/record.h"
+#include "broker/core/result.h"
+#include "broker/core/state.h"
+#include "broker/core/worker.h"
+
+#define SPAN_MOST_MS (INT64_C(1) << 40) /* nothing is further away: keeps a damaged time from overflowing */
+
+static int64_t monotonic_of(const struct core *core, int64_t at_unix_ms)
+{
+    int64_t span_ms = at_unix_ms - core->unix_ms;
+    span_ms = span_ms > SPAN_MOST_MS ? SPAN_MOST_MS : span_ms < -SPAN_MOST_MS ? -SPAN_MOST_MS : span_ms;
+    return core->now_ms + span_ms;
+}
+
+static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes, const uint8_t *value,
+                        size_t value_bytes)
+{
+    if (key_bytes >= 5 && memcmp(key, "pause", 5) == 0) {
+        return pause_restore(core, value, value_bytes);
+    }
+    if (key_bytes == 7 && memcmp(key, "horizon", 7) == 0) {
+        uint64_t horizon;
+        if (value_bytes != 1 + sizeof(horizon) || value[0] != RECORD_VERSION) {
+            return -EBADMSG;
+        }
+        memcpy(&horizon, value + 1, sizeof(horizon));
+        horizon = be64toh(horizon);
+        if (horizon > INT64_MAX) {
+            return -EBADMSG;
+        }
+        core->concluded.horizon_unix_ms = (int64_t)horizon;
+    }
+    return 0; /* others are not the core's */
+}
+
+static int restore_concluded(struct core *core, const void *key, size_t key_bytes, const void *value,
+                             size_t value_bytes)
+{
+    int64_t unix_ms;
+    struct id job_id;
+    Record__ConcludedRecord *record;
+    struct tenant *tenant;
+    int r = record_read_time_key(key, key_bytes, &unix_ms, &job_id);
+    if (r == 0) {
+        r = record_read_concluded(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
+    }
+    if (r == 0) {
+        r = core_add_tenant(core, record->tenant, &tenant);
+    }
+    if (r < 0) {
+        return r;
+    }
+    if (unix_ms < core->concluded.last_unix_ms || concluded_find(&core->concluded, &job_id) != NULL) {
+        return -EBADMSG; /* out of the order of keys, or twice */
+    }
+    core->unix_ms = unix_ms > core->unix_ms ? unix_ms : core->unix_ms;
+    result_make_room(core);
+    struct concluded_entry *entry = concluded_add(&core->concluded, &job_id, unix_ms);
+    if (entry == NULL) {
+        return -ENOMEM;
+    }
+    entry->tenant = tenant->name->index;
+    entry->state = (uint8_t)record->state;
+    entry->flags = CONCLUDED_DURABLE;
+    if (record->result_bytes > 0) {
+        concluded_keep_disk_result(&core->concluded, entry, record->result_bytes);
+    }
+    if (record->idempotency_hash.len == KEY_HASH_BYTES &&
+        key_find(core, tenant->name->index, record->idempotency_hash.data) == NULL) {
+        entry->flags |= CONCLUDED_HAS_KEY;
+        return key_add(core, tenant->name->index, record->idempotency_hash.data, &job_id);
+    }
+    return 0;
+}
+
+/* A tier that is configured no more: its jobs go to the last one, rather than nowhere. */
+static struct tier *tier_of(struct core *core, const char *text)
+{
+    const struct name *name = names_find(&core->tiers, text);
+    return &core->tier[name == NULL ? core->tiers_length - 1 : name->index];
+}
+
+static int find_flow(struct core *core, const Record__JobRecord *record, struct flow **ret_flow)
+{
+    struct tenant *tenant;
+    struct name *route;
+    int r = core_add_tenant(core, record->tenant, &tenant);
+    if (r == 0) {
+        r = names_add(&core->routes, record->route, &route);
+    }
+    if (r < 0) {
+        return r;
+    }
+    struct tier *tier = tier_of(core, record->tier);
+    const struct name *pool = names_find(&core->pools, record->pool);
+    struct lane *lane = lane_of(core, tier, &core->pool[pool == NULL ? tier->pool->index : pool->index]);
+    *ret_flow = lane_flow(core, lane, route, tenant);
+    return *ret_flow == NULL ? -ENOMEM : 0;
+}
+
+static void fill(const struct core *core, struct job *job, const Record__JobRecord *record)
+{
+    job->sequence = record->sequence;
+    job->submitted_ms = monotonic_of(core, record->submitted_unix_ms);
+    job->deadline_ms = record->deadline_unix_ms == 0 ? INT64_MAX : monotonic_of(core, record->deadline_unix_ms);
+    job->payload_bytes = record->payload_bytes;
+    job->estimated_tokens = record->estimated_tokens;
+    job->max_tokens = record->max_tokens;
+    job->attempt = record->attempt_last;
+    job->attempts_max = (uint16_t)record->attempts_max;
+    job->failures = (uint16_t)record->attempts;
+    job->losses = (uint16_t)record->lost_leases;
+    job->backoffs = job->failures;
+    job->priority = (uint8_t)record->priority;
+    job->flags = (uint16_t)((record->flags & JOB_STORED_FLAGS) | JOB_DURABLE | JOB_ON_DISK);
+    if (record->canonical_key.len == sizeof(job->canonical_key)) {
+        memcpy(job->canonical_key, record->canonical_key.data, sizeof(job->canonical_key));
+        job->flags |= JOB_HAS_CANONICAL;
+    }
+    if (record->trace_parent.len == sizeof(job->trace_parent)) {
+        memcpy(job->trace_parent, record->trace_parent.data, sizeof(job->trace_parent));
+        job->flags |= JOB_HAS_TRACE;
+    }
+}
+
+static void place(struct core *core, struct job *job, const Record__JobRecord *record)
+{
+    const int64_t not_before_ms = monotonic_of(core, record->not_before_unix_ms);
+    if (record->state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
+        job_move(core, job, PLACE_DEAD);
+    } else if (not_before_ms > core->now_ms + core->limits.reclaim_ms) {
+        job_wait_until(core, job, not_before_ms);
+    } else {
+        job_move(core, job, PLACE_RECOVERED);
+    }
+}
+
+static int restore_job(struct core *core, const void *value, size_t value_bytes)
+{
+    Record__JobRecord *record;
+    struct flow *flow;
+    int r = record_read_job(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
+    if (r == 0) {
+        r = find_flow(core, record, &flow);
+    }
+    if (r < 0) {
+        return r;
+    }
+    struct id job_id;
+    memcpy(job_id.bytes, record->job_id.data, ID_BYTES);
+    if (job_find(core, &job_id) != NULL) {
+        return -EBADMSG;
+    }
+    struct job *job = job_create(core, &job_id, flow);
+    if (job == NULL) {
+        return -ENOMEM;
+    }
+    fill(core, job, record);
+    const struct idempotency *known = NULL;
+    if (record->idempotency_hash.len == KEY_HASH_BYTES) {
+        known = key_find(core, flow->tenant->name->index, record->idempotency_hash.data);
+        job->flags |= JOB_HAS_KEY;
+    }
+    core->sequence = job->sequence > core->sequence ? job->sequence : core->sequence;
+    place(core, job, record);
+    return (job->flags & JOB_HAS_KEY) == 0 || known != NULL
+               ? 0
+               : key_add(core, flow->tenant->name->index, record->idempotency_hash.data, &job_id);
+}
+
+static int restore_lease(struct core *core, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+{
+    struct id job_id;
+    Record__LeaseRecord *record;
+    int r = record_read_lease(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
+    if (r < 0 || id_from_bytes(key, key_bytes, &job_id) < 0) {
+        return -EBADMSG;
+    }
+    struct job *job = job_find(core, &job_id);
+    if (job == NULL || job->place != PLACE_RECOVERED) {
+        return 0; /* concluded, or backing off since: the lease was deleted without anybody waiting for it */
+    }
+    struct lease *lease = lease_grant(core, job, NULL, record->attempt);
+    if (lease == NULL) {
+        return -ENOMEM;
+    }
+    list_remove(&core->leases_young, &lease->young);
+    lease->is_young = false;
+    lease->is_recorded = true;
+    return 0;
+}
+
+static int restore(struct core *core, enum store_family family, const void *key, size_t key_bytes, const void *value,
+                   size_t value_bytes)
+{
+    switch (family) {
+    case STORE_META:
+        return restore_meta(core, key, key_bytes, value, value_bytes);
+    case STORE_CONCLUDED:
+        return restore_concluded(core, key, key_bytes, value, value_bytes);
+    case STORE_JOBS:
+        return restore_job(core, value, value_bytes);
+    case STORE_LEASES:
+        return restore_lease(core, key, key_bytes, value, value_bytes);
+    case STORE_PAYLOADS:
+    case STORE_ATTEMPTS:
+    case STORE_RESULTS:
+    case STORE_FAMILIES:
+        break;
+    }
+    return 0;
+}
+
+int core_restore(struct core *core, enum store_family family, const void *key, size_t key_bytes, const void *value,
+                 size_t value_bytes, struct core_time now)
+{
+    core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
+    core->unix_ms = now.unix_ms > core->unix_ms ? now.unix_ms : core->unix_ms;
+    const int r = restore(core, family, key, key_bytes, value, value_bytes);
+    arena_reset(core->arena);
+    core->records_damaged += r == -EBADMSG;
+    return r;
+}
+
+void core_restored(struct core *core, struct core_time now)
+{
+    core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
+    core->reclaim_until_ms = core->now_ms + core->limits.reclaim_ms;
+    list_for_each(&core->leases, link) {
+        CONTAINER_OF(link, struct lease, by_renewal)->renewed_ms = core->now_ms;
+    }
+}

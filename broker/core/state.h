@@ -1,0 +1,159 @@
+/*
+ * state: what the modules of the core share. Private to broker/core.
+ *
+ * Time and effects of the current step are in the core, so that every module's functions stay short.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "broker/core/core.h"
+#include "broker/core/concluded.h"
+#include "broker/core/drain_rate.h"
+#include "broker/core/job.h"
+#include "broker/core/loads.h"
+#include "broker/core/names.h"
+#include "broker/core/table.h"
+#include "common/arena.h"
+#include "common/config.h"
+#include "common/heap.h"
+#include "common/list.h"
+
+enum {
+    TIMERS_PER_TICK = 4096,     /* of each kind */
+    DISPATCHES_PER_TICK = 1024,
+    LOADS_AHEAD_MIN = 16,       /* payloads read ahead for one lane */
+    LOADS_AHEAD_MAX = 1024,
+    LOSSES_MAX = 10,            /* a job that lost its worker so often is what kills workers */
+    LEASE_RECORD_AFTER_MS = 100,
+    HOUSEKEEPING_MS = 5000,
+    WAITERS_MAX = 64,           /* of one job */
+    PAUSES_MAX = 4096,
+};
+#define CHUNKS_UNLIMITED UINT32_MAX
+
+struct tier {
+    uint8_t index;
+    struct name *name;
+    struct name *pool;          /* where a job goes that names none */
+    uint32_t weight, share_min_percent;
+    uint32_t share;             /* of dispatch, the minimum included; all tiers: SHARE_ALL */
+    uint32_t slots_reserved_percent;
+    bool is_durable;
+    int64_t deadline_ms;
+    uint32_t attempts_max;
+    int64_t backoff_first_ms, backoff_max_ms;
+    uint64_t jobs_max, bytes_max;
+    uint64_t jobs, bytes;       /* pending */
+    struct list waiting;        /* READY jobs, roughly by age */
+    struct drain_rate drain;
+    struct core_tier_stats stats;
+};
+
+struct tenant {
+    struct name *name;
+    uint32_t weight;
+    uint64_t jobs_max, bytes_max;
+    uint64_t jobs, bytes;       /* pending */
+};
+
+struct pool {
+    struct name *name;
+    uint64_t slots;             /* of all its workers */
+    int64_t virtual_time;       /* of the sharing between its tiers: lane.c */
+};
+
+struct client {
+    struct table_link by_peer;
+    uint64_t peer;
+    struct tenant *tenant;
+};
+
+struct waiter {
+    struct waiter *next;
+    uint64_t peer;
+    bool streams;
+    uint32_t chunks_left; /* CHUNKS_UNLIMITED until it gives credit */
+};
+
+struct core {
+    /* of the current step */
+    int64_t now_ms, unix_ms;
+    struct effects *effects;
+
+    /* from configuration */
+    struct config_broker limits; /* numbers only: its strings are NULL */
+    struct names routes, pools, tenants, tiers;
+    struct tier *tier;           /* by index */
+    size_t tiers_length;
+    struct pool *pool;           /* by index of its name */
+    struct tenant **tenant;      /* by index of its name */
+    size_t tenants_known;        /* of them */
+
+    struct table jobs;           /* by id */
+    struct heap timers;          /* jobs: deadline, or not_before if sooner */
+    uint64_t jobs_pending;
+    uint64_t sequence;           /* of the last job */
+    uint64_t payload_memory_bytes;
+    struct list accepting;       /* ACCEPTING, in order of their batch */
+    struct list recovered;       /* RECOVERED, by age */
+    struct list loading;         /* LOADING */
+    struct list dead;            /* DEAD, oldest first */
+    struct list parked;          /* FOLLOWING and PARKED */
+    int64_t reclaim_until_ms;
+
+    struct lane *lanes;          /* [pool * tiers_length + tier] */
+    struct queue **queues;
+    size_t queues_length;
+    struct table queue_table;
+
+    struct table clients;
+    struct table workers;        /* by peer */
+    struct table worker_names;
+    struct list workers_heard;   /* longest silent first */
+    uint64_t slots, slots_free;
+    struct list leases;          /* longest not renewed first: all last equally long */
+    struct list leases_young;    /* durable, without a record; oldest first */
+
+    struct table keys;           /* idempotency entries by key */
+    struct table keys_by_job;
+    struct concluded concluded;
+    struct table results;        /* in memory */
+    struct list results_by_age;
+    uint64_t results_memory_bytes;
+    int64_t housekeeping_at_ms;
+    int64_t concluded_deleted_unix_ms; /* records before are deleted */
+    int64_t results_deleted_unix_ms;
+    bool concluded_is_due, results_are_due; /* something was forgotten whose record is still there */
+    int64_t bound_noted_ms[3];         /* by enum bound */
+
+    struct loads loads;
+    struct list pauses;
+    struct arena *arena;         /* for records at restore */
+    uint64_t records_damaged;    /* not noted yet */
+    uint64_t batch_last, batch_durable;
+    bool store_is_down;
+    bool is_draining;
+    bool has_more;               /* the last tick stopped at a bound */
+    uint64_t turn;               /* ticks so far */
+    uint64_t random;
+    struct core_tier_stats *stats; /* for core_read_stats() */
+};
+
+/* Random number below `bound`, from the seed. 0 when bound is 0. */
+uint64_t core_random_below(struct core *core, uint64_t bound);
+/* What an answer about something already decided depends on: the latest batch, unless that is durable. */
+uint64_t core_pending_batch(const struct core *core);
+
+/* Record changes of this turn. */
+void core_put_record(struct core *core, enum store_family family, const void *key, size_t key_bytes,
+                     const ProtobufCMessage *message);
+void core_put(struct core *core, enum store_family family, const void *key, size_t key_bytes, const void *value,
+              size_t value_bytes, struct blob *blob);
+void core_delete(struct core *core, enum store_family family, const void *key, size_t key_bytes);
+void core_note(struct core *core, enum note_kind note, const struct job *job, const char *subject, const char *text,
+               int64_t number);
+void core_publish(struct core *core, Wire__Event__Kind kind, const char *subject_kind, const char *subject,
+                  const char *text);
+/* Finds or adds; a new one has weight 1 and no bounds until it is configured. Errors: -ENOMEM, -ENOBUFS. */
+MUST_USE int core_add_tenant(struct core *core, const char *name, struct tenant **ret_tenant);

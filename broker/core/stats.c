@@ -1,0 +1,138 @@
+/* stats: what operators see of the core. */
+#include <errno.h>
+#include "broker/core/lane.h"
+#include "broker/core/pause.h"
+#include "broker/core/state.h"
+#include "broker/core/worker.h"
+
+static int64_t oldest_ms(const struct tier *tier, int64_t now_ms)
+{
+    struct list_link *link = list_first(&tier->waiting);
+    if (link == NULL) {
+        return 0;
+    }
+    const int64_t age_ms = now_ms - CONTAINER_OF(link, struct job, link)->submitted_ms;
+    return age_ms > 0 ? age_ms : 0;
+}
+
+void core_read_stats(struct core *core, struct core_time now, struct core_stats *ret_stats)
+{
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        struct tier *tier = &core->tier[i];
+        drain_rate_update(&tier->drain, tier->waiting.length > 0, now.now_ms);
+        core->stats[i] = tier->stats;
+        core->stats[i].name = tier->name->text;
+        core->stats[i].payload_bytes = tier->bytes;
+        core->stats[i].oldest_ms = oldest_ms(tier, now.now_ms);
+        core->stats[i].drain_per_s = tier->drain.conclusions_per_s;
+    }
+    *ret_stats = (struct core_stats){
+        .tiers_length = core->tiers_length,
+        .tiers = core->stats,
+        .jobs = core->jobs_pending,
+        .jobs_bytes = core->jobs.length * sizeof(struct job),
+        .payload_memory_bytes = core->payload_memory_bytes,
+        .results = core->concluded.results_on_disk + core->results.length,
+        .results_bytes = core->concluded.results_disk_bytes + core->results_memory_bytes,
+        .concluded_ids = concluded_length(&core->concluded),
+        .dead_letters = core->dead.length,
+        .clients = core->clients.length,
+        .workers = core->workers.length,
+        .slots = core->slots,
+        .slots_free = core->slots_free,
+        .is_draining = core->is_draining,
+        .store_is_down = core->store_is_down,
+    };
+}
+
+int core_view_job(const struct core *core, const struct id *job_id, struct core_time now,
+                  struct core_job_view *ret_view)
+{
+    const struct job *job = job_find(core, job_id);
+    if (job == NULL) {
+        return -ENOENT;
+    }
+    const struct queue *queue = job->flow->queue;
+    const bool waits = job->place == PLACE_BACKING_OFF && job->at.not_before_ms > now.now_ms;
+    const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
+    *ret_view = (struct core_job_view){
+        .id = job->id,
+        .state = job_state(job),
+        .tenant = job->flow->tenant->name->text,
+        .tier = queue->lane->tier->name->text,
+        .route = queue->route->text,
+        .pool = queue->lane->pool->name->text,
+        .worker = lease == NULL || lease->worker == NULL ? "" : lease->worker->name,
+        .priority = job->priority,
+        .attempts = job_attempts(job),
+        .attempts_max = job->attempts_max,
+        .age_ms = now.now_ms - job->submitted_ms,
+        .waits_ms = waits ? job->at.not_before_ms - now.now_ms : 0,
+        .deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - now.now_ms,
+        .payload_bytes = job->payload_bytes,
+    };
+    return 0;
+}
+
+void core_visit_workers(const struct core *core, struct core_time now,
+                        void (*visit)(void *context, const struct core_worker_view *view), void *context)
+{
+    list_for_each(&core->workers_heard, link) {
+        const struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
+        const struct core_worker_view view = {
+            .name = worker->name,
+            .peer = worker->peer,
+            .slots = worker->slots,
+            .free = (uint32_t)worker_free(worker),
+            .leases = (uint32_t)worker->leases.length,
+            .is_draining = worker->is_draining || worker->is_drained,
+            .is_set_aside = worker->is_set_aside || worker->is_held,
+            .silent_ms = now.now_ms - worker->heard_ms,
+        };
+        visit(context, &view);
+    }
+}
+
+static uint64_t tenants_waiting(const struct queue *queue)
+{
+    uint64_t tenants = 0;
+    for (size_t i = 0; i < queue->flows_length; i++) {
+        tenants += queue->flows[i] != NULL && queue->flows[i]->jobs > 0;
+    }
+    return tenants;
+}
+
+void core_visit_queues(const struct core *core, void (*visit)(void *context, const struct core_queue_view *view),
+                       void *context)
+{
+    for (size_t i = 0; i < core->queues_length; i++) {
+        const struct queue *queue = core->queues[i];
+        const struct core_queue_view view = {
+            .tier = queue->lane->tier->name->text,
+            .pool = queue->lane->pool->name->text,
+            .route = queue->route->text,
+            .ready = queue->ready,
+            .backing_off = queue->backing_off,
+            .leased = queue->leased,
+            .tenants = tenants_waiting(queue),
+            .is_paused = queue->route->is_held || queue->lane->tier->name->is_held,
+        };
+        visit(context, &view);
+    }
+}
+
+void core_visit_pauses(const struct core *core, void (*visit)(void *context, const struct core_pause_view *view),
+                       void *context)
+{
+    list_for_each(&core->pauses, link) {
+        const struct pause *pause = CONTAINER_OF(link, struct pause, link);
+        const struct core_pause_view view = {
+            .subject = pause->subject,
+            .mode = pause->mode,
+            .name = pause->name,
+            .reason = pause->reason,
+            .since_unix_ms = pause->since_unix_ms,
+        };
+        visit(context, &view);
+    }
+}

@@ -1,0 +1,479 @@
+#include "broker/core/submit.h"
+#include <stdio.h>
+#include <string.h>
+#include "broker/core/client.h"
+#include "broker/core/conclude.h"
+#include "broker/core/keys.h"
+#include "broker/core/lane.h"
+#include "broker/core/result.h"
+
+enum {
+    RETRY_AFTER_LEAST_MS = 100,
+    RETRY_AFTER_MOST_MS = 60000,
+    RETRY_AFTER_UNKNOWN_MS = 1000,
+    STORE_RETRY_AFTER_MS = 1000,
+    DRAINING_RETRY_AFTER_MS = 5000,
+    DRAINED_SHARE = 64, /* of a full queue: when that much has drained it is worth to try again */
+};
+#define DEADLINE_MOST_MS (INT64_C(1) << 40)
+
+/* What a submission asks for, resolved. */
+struct request {
+    const struct event_submit *submit;
+    uint64_t peer;
+    struct tenant *tenant;
+    struct tier *tier;
+    struct name *route;
+    struct pool *pool;
+    int64_t deadline_in_ms;
+    uint8_t key[KEY_HASH_BYTES];
+};
+
+struct refusal {
+    Wire__RejectReason reason;
+    int64_t retry_after_ms;
+    const char *text;
+};
+
+static const struct refusal ACCEPTABLE = {.reason = WIRE__REJECT_REASON__REJECT_NONE};
+
+static struct refusal refuse(Wire__RejectReason reason, int64_t retry_after_ms, const char *text)
+{
+    return (struct refusal){.reason = reason, .retry_after_ms = retry_after_ms, .text = text};
+}
+
+static void send_rejected(struct core *core, uint64_t peer, const struct id *job_id, struct tier *tier,
+                          const struct refusal *refusal)
+{
+    struct effect *effect = effects_add(core->effects, EFFECT_REJECTED, peer, 0);
+    effect->as.rejected.job_id = *job_id;
+    effect->as.rejected.reason = refusal->reason;
+    effect->as.rejected.text = refusal->text;
+    effect->as.rejected.retry_after_ms = refusal->retry_after_ms;
+    effect->as.rejected.tier = tier == NULL ? UINT8_MAX : tier->index;
+    if (tier != NULL) {
+        tier->stats.rejected[refusal->reason]++;
+    }
+}
+
+static void send_accepted(struct core *core, uint64_t peer, const struct id *job_id, bool is_duplicate,
+                          const struct id *known_as, uint64_t batch)
+{
+    struct effect *effect = effects_add(core->effects, EFFECT_ACCEPTED, peer, batch);
+    effect->as.accepted.job_id = *job_id;
+    effect->as.accepted.duplicate = is_duplicate;
+    effect->as.accepted.has_known_as = known_as != NULL;
+    if (known_as != NULL) {
+        effect->as.accepted.known_as = *known_as;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------- known already */
+
+static void send_conflict(struct core *core, const struct request *request, const char *text)
+{
+    const struct refusal refusal = refuse(WIRE__REJECT_REASON__REJECT_CONFLICT, 0, text);
+    send_rejected(core, request->peer, &request->submit->job_id, request->tier, &refusal);
+}
+
+/* The job that is pending under `job_id`: this client waits for it now. */
+static void join_pending(struct core *core, const struct request *request, struct job *job, const struct id *known_as)
+{
+    const uint64_t batch = job->place == PLACE_ACCEPTING ? job->at.accept_batch : 0;
+    waiter_add(core, job, request->peer, request->submit->stream);
+    send_accepted(core, request->peer, &request->submit->job_id, true, known_as, batch);
+    job_tier(job)->stats.duplicates++;
+}
+
+static void join_concluded(struct core *core, const struct request *request, const struct id *job_id,
+                           const struct id *known_as)
+{
+    const struct client *client = client_find(core, request->peer);
+    send_accepted(core, request->peer, &request->submit->job_id, true, known_as, 0);
+    if (request->tier != NULL) {
+        request->tier->stats.duplicates++;
+    }
+    result_send(core, client, job_id);
+}
+
+/* The same job again, by its id. */
+static bool is_known_id(struct core *core, const struct request *request)
+{
+    const struct id *job_id = &request->submit->job_id;
+    struct job *job = job_find(core, job_id);
+    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
+    const bool is_theirs = (job != NULL && job_tenant(job) != request->tenant) ||
+                           (job == NULL && entry != NULL && entry->tenant != request->tenant->name->index);
+    if (is_theirs) {
+        send_conflict(core, request, "job_id: this id belongs to a job of another tenant; make a new one");
+        return true;
+    }
+    if (job != NULL && job_is_pending(job)) {
+        join_pending(core, request, job, NULL);
+        return true;
+    }
+    if (job != NULL || entry != NULL) {
+        join_concluded(core, request, job_id, NULL);
+        return true;
+    }
+    return false;
+}
+
+/* The same job again, by the tenant's own key. */
+static bool is_known_key(struct core *core, struct request *request)
+{
+    if (request->submit->idempotency_key[0] == '\0') {
+        return false;
+    }
+    key_make(request->tenant->name->text, request->submit->idempotency_key, request->key);
+    const struct idempotency *key = key_find(core, request->tenant->name->index, request->key);
+    if (key == NULL) {
+        return false;
+    }
+    const struct id known_as = key->job_id;
+    struct job *job = job_find(core, &known_as);
+    if (job != NULL && job_is_pending(job)) {
+        join_pending(core, request, job, &known_as);
+    } else {
+        join_concluded(core, request, &known_as, &known_as);
+    }
+    return true;
+}
+
+/* --------------------------------------------------------------------------------------------- admissible? */
+
+static struct refusal resolve(struct core *core, struct request *request)
+{
+    const struct event_submit *submit = request->submit;
+    struct name *tier = names_find(&core->tiers, submit->tier);
+    if (tier == NULL || !tier->is_configured) {
+        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_TIER, 0,
+                      effects_format(core->effects, "tier: \"%.64s\" is not configured", submit->tier));
+    }
+    request->tier = &core->tier[tier->index];
+    request->route = names_find(&core->routes, submit->route);
+    if (request->route == NULL || !request->route->is_configured) {
+        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_ROUTE, 0,
+                      effects_format(core->effects, "route: \"%.64s\" is no configured model or alias", submit->route));
+    }
+    const struct name *pool =
+        submit->pool[0] == '\0' ? request->tier->pool : names_find(&core->pools, submit->pool);
+    if (pool == NULL || !pool->is_configured) {
+        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_POOL, 0,
+                      effects_format(core->effects, "pool: \"%.64s\" is not configured", submit->pool));
+    }
+    request->pool = &core->pool[pool->index];
+    return ACCEPTABLE;
+}
+
+static struct refusal check_fields(const struct core *core, const struct request *request)
+{
+    const struct event_submit *submit = request->submit;
+    if (submit->priority > 9) {
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, "priority: must be between 0 and 9");
+    }
+    if (submit->payload == NULL) {
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, "payload: is missing");
+    }
+    if (blob_bytes(submit->payload) > core->limits.payload_bytes_max) {
+        return refuse(WIRE__REJECT_REASON__REJECT_TOO_LARGE, 0,
+                      "payload: is larger than broker.payload_bytes_max");
+    }
+    if (submit->attempts_max > UINT16_MAX) {
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, "attempts_max: must be at most 65535");
+    }
+    if (submit->delay_ms < 0 || submit->delay_ms > UINT32_MAX) {
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, "delay_ms: must be between 0 and 49 days");
+    }
+    return ACCEPTABLE;
+}
+
+/* An id whose own time is not after the horizon may be that of a job which was concluded and forgotten. */
+static struct refusal check_age(const struct core *core, const struct request *request)
+{
+    if (id_unix_ms(&request->submit->job_id) <= core->concluded.horizon_unix_ms) {
+        return refuse(WIRE__REJECT_REASON__REJECT_TOO_OLD, 0,
+                      "job_id: its time is before the deduplication window; make a new one");
+    }
+    return ACCEPTABLE;
+}
+
+static struct refusal check_open(const struct core *core, const struct request *request)
+{
+    if (core->is_draining) {
+        return refuse(WIRE__REJECT_REASON__REJECT_DRAINING, DRAINING_RETRY_AFTER_MS, "the broker is shutting down");
+    }
+    if (request->route->is_refused) {
+        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS, "an operator drains this route");
+    }
+    if (request->tier->name->is_refused) {
+        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS, "an operator drains this tier");
+    }
+    if (request->tenant->name->is_refused) {
+        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS, "an operator drains this tenant");
+    }
+    if (core->store_is_down && request->tier->is_durable) {
+        return refuse(WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS,
+                      "the broker cannot write to its disk now");
+    }
+    return ACCEPTABLE;
+}
+
+/* When `jobs` of the tier will have gone, spread a little so that the refused do not come back all at once. */
+static int64_t retry_after_ms(struct core *core, const struct tier *tier, uint64_t jobs)
+{
+    int64_t wait = drain_rate_wait_ms(&tier->drain, jobs, core->now_ms);
+    if (wait < 0) {
+        wait = tier->drain.conclusions_per_s > 0.01 ? (int64_t)((double)jobs * 1000.0 / tier->drain.conclusions_per_s)
+                                                    : RETRY_AFTER_UNKNOWN_MS;
+    }
+    wait = wait < RETRY_AFTER_LEAST_MS ? RETRY_AFTER_LEAST_MS : wait > RETRY_AFTER_MOST_MS ? RETRY_AFTER_MOST_MS : wait;
+    return wait + (int64_t)core_random_below(core, (uint64_t)wait / 4 + 1);
+}
+
+static struct refusal refuse_full(struct core *core, const struct request *request, uint64_t jobs_max,
+                                  const char *text)
+{
+    return refuse(WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
+                  retry_after_ms(core, request->tier, jobs_max / DRAINED_SHARE + 1), text);
+}
+
+static struct refusal check_bounds(struct core *core, const struct request *request)
+{
+    const struct tier *tier = request->tier;
+    const struct tenant *tenant = request->tenant;
+    const uint64_t bytes = blob_bytes(request->submit->payload);
+    if (tier->jobs >= tier->jobs_max) {
+        return refuse_full(core, request, tier->jobs_max, "the tier's queue is full: tiers.jobs_max");
+    }
+    if (tier->bytes + bytes > tier->bytes_max) {
+        return refuse_full(core, request, tier->jobs, "the tier's queue is full: tiers.bytes_max");
+    }
+    if (tenant->jobs >= tenant->jobs_max) {
+        return refuse_full(core, request, tenant->jobs_max, "the tenant's queue is full: tenants.jobs_max");
+    }
+    if (tenant->bytes + bytes > tenant->bytes_max) {
+        return refuse_full(core, request, tenant->jobs, "the tenant's queue is full: tenants.bytes_max");
+    }
+    return ACCEPTABLE;
+}
+
+static struct refusal check_deadline(struct core *core, struct request *request, const struct flow *flow)
+{
+    const struct event_submit *submit = request->submit;
+    if (submit->deadline_in_ms < 0) {
+        return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE, 0, "deadline_in_ms: the deadline has passed");
+    }
+    request->deadline_in_ms = submit->deadline_in_ms > 0 ? submit->deadline_in_ms : request->tier->deadline_ms;
+    if (request->deadline_in_ms > DEADLINE_MOST_MS) {
+        request->deadline_in_ms = DEADLINE_MOST_MS;
+    }
+    if (submit->delay_ms > 0 && submit->delay_ms >= request->deadline_in_ms) {
+        return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE, 0, "delay_ms: is not shorter than the deadline");
+    }
+    if (request->tier->waiting.length == 0) {
+        return ACCEPTABLE;
+    }
+    const int64_t wait_ms =
+        drain_rate_wait_ms(&request->tier->drain, lane_jobs_ahead(flow, submit->priority), core->now_ms);
+    if (wait_ms > request->deadline_in_ms) {
+        return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE,
+                      retry_after_ms(core, request->tier, request->tier->waiting.length / 2 + 1),
+                      effects_format(core->effects, "the estimated wait is %lld ms, the deadline is in %lld ms",
+                                     (long long)wait_ms, (long long)request->deadline_in_ms));
+    }
+    return ACCEPTABLE;
+}
+
+static bool is_refusal(const struct refusal *refusal)
+{
+    return refusal->reason != WIRE__REJECT_REASON__REJECT_NONE;
+}
+
+static struct refusal check(struct core *core, struct request *request)
+{
+    struct refusal refusal = check_fields(core, request);
+    if (!is_refusal(&refusal)) {
+        refusal = check_age(core, request);
+    }
+    if (!is_refusal(&refusal)) {
+        refusal = check_open(core, request);
+    }
+    if (!is_refusal(&refusal)) {
+        refusal = check_bounds(core, request);
+    }
+    return refusal;
+}
+
+/* ----------------------------------------------------------------------------------------------- accepting */
+
+static void fill(struct core *core, struct job *job, const struct request *request)
+{
+    const struct event_submit *submit = request->submit;
+    job->sequence = ++core->sequence;
+    job->submitted_ms = core->now_ms;
+    job->deadline_ms = core->now_ms + request->deadline_in_ms;
+    job->delay_ms = (uint32_t)submit->delay_ms;
+    job->payload_bytes = (uint32_t)blob_bytes(submit->payload);
+    job->estimated_tokens = submit->estimated_tokens;
+    job->max_tokens = submit->max_tokens;
+    job->attempts_max = (uint16_t)(submit->attempts_max > 0 ? submit->attempts_max : request->tier->attempts_max);
+    job->priority = (uint8_t)submit->priority;
+    job->flags = (uint16_t)((submit->stream ? JOB_STREAM : 0) | (submit->discard_result ? JOB_DISCARD_RESULT : 0) |
+                            (request->tier->is_durable ? JOB_DURABLE : 0) |
+                            (submit->idempotency_key[0] != '\0' ? JOB_HAS_KEY : 0));
+    if (submit->canonical_key != NULL) {
+        memcpy(job->canonical_key, submit->canonical_key, sizeof(job->canonical_key));
+        job->flags |= JOB_HAS_CANONICAL;
+    }
+    if (submit->trace_parent != NULL) {
+        memcpy(job->trace_parent, submit->trace_parent, sizeof(job->trace_parent));
+        job->flags |= JOB_HAS_TRACE;
+    }
+    job_keep_payload(core, job, submit->payload);
+    waiter_add(core, job, request->peer, submit->stream);
+}
+
+static void accept_durable(struct core *core, struct job *job, const struct request *request)
+{
+    job->at.accept_batch = effects_batch(core->effects);
+    job_move(core, job, PLACE_ACCEPTING);
+    conclude_write_new(core, job);
+    send_accepted(core, request->peer, &job->id, false, NULL, job->at.accept_batch);
+}
+
+static void accept(struct core *core, struct job *job, const struct request *request)
+{
+    fill(core, job, request);
+    request->tier->stats.accepted++;
+    if (request->tier->is_durable) {
+        accept_durable(core, job, request);
+        return;
+    }
+    job_wait_until(core, job, core->now_ms + job->delay_ms);
+    send_accepted(core, request->peer, &job->id, false, NULL, 0);
+}
+
+static struct refusal admit(struct core *core, struct request *request)
+{
+    static const struct refusal no_memory = {.reason = WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
+                                             .retry_after_ms = RETRY_AFTER_UNKNOWN_MS,
+                                             .text = "the broker is out of memory"};
+    struct refusal refusal = check(core, request);
+    if (is_refusal(&refusal)) {
+        return refusal;
+    }
+    struct lane *lane = lane_of(core, request->tier, request->pool);
+    struct flow *flow = lane_flow(core, lane, request->route, request->tenant);
+    if (flow == NULL || !effects_reserve(core->effects, 4)) {
+        return no_memory;
+    }
+    refusal = check_deadline(core, request, flow);
+    if (is_refusal(&refusal)) {
+        return refusal;
+    }
+    const bool has_key = request->submit->idempotency_key[0] != '\0';
+    struct job *job = job_create(core, &request->submit->job_id, flow);
+    if (job == NULL) {
+        return no_memory;
+    }
+    if (has_key && key_add(core, request->tenant->name->index, request->key, &job->id) < 0) {
+        job_destroy(core, &job);
+        return no_memory;
+    }
+    accept(core, job, request);
+    return ACCEPTABLE;
+}
+
+void submit(struct core *core, const struct event *event)
+{
+    const struct client *client = client_expect(core, event->peer);
+    if (client == NULL) {
+        return;
+    }
+    struct request request = {.submit = &event->as.submit, .peer = event->peer, .tenant = client->tenant};
+    struct refusal refusal = resolve(core, &request);
+    if (request.tier != NULL) {
+        request.tier->stats.submitted++;
+    }
+    if (is_known_id(core, &request) || is_known_key(core, &request)) {
+        return;
+    }
+    if (!is_refusal(&refusal)) {
+        refusal = admit(core, &request);
+    }
+    if (is_refusal(&refusal)) {
+        send_rejected(core, event->peer, &request.submit->job_id, request.tier, &refusal);
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------- the store */
+
+static struct job *first_accepting(const struct core *core)
+{
+    struct list_link *link = list_first(&core->accepting);
+    return link == NULL ? NULL : CONTAINER_OF(link, struct job, link);
+}
+
+/* Durable now: it may be dispatched. When much is waiting in memory already, its payload stays on disk only. */
+static void become_ready(struct core *core, struct job *job)
+{
+    job->flags |= JOB_ON_DISK;
+    if (core->payload_memory_bytes > core->limits.memory_payload_bytes_max) {
+        job_drop_payload(core, job);
+    }
+    job_wait_until(core, job, job->submitted_ms + job->delay_ms);
+}
+
+void submit_durable(struct core *core, const struct event *event)
+{
+    const uint64_t batch = event->as.durable.batch;
+    core->batch_durable = batch > core->batch_durable ? batch : core->batch_durable;
+    struct job *job;
+    while ((job = first_accepting(core)) != NULL && job->at.accept_batch <= batch) {
+        become_ready(core, job);
+    }
+}
+
+static void send_storage_rejected(struct core *core, uint64_t peer, bool streams, const void *context)
+{
+    (void)streams;
+    const struct job *job = context;
+    const struct refusal refusal =
+        refuse(WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS, "the broker could not write it to its disk");
+    send_rejected(core, peer, &job->id, job_tier(job), &refusal);
+}
+
+/* It may be on the disk or get there yet, when the store tries again: the next batch deletes it. */
+static void take_back(struct core *core, struct job *job)
+{
+    waiters_visit(core, job, send_storage_rejected, job);
+    job_tier(job)->stats.accepted--;
+    core_delete(core, STORE_JOBS, job->id.bytes, ID_BYTES);
+    core_delete(core, STORE_PAYLOADS, job->id.bytes, ID_BYTES);
+    key_forget(core, &job->id);
+    job_destroy(core, &job);
+}
+
+void submit_store_down(struct core *core, const struct event *event)
+{
+    const char *why = effects_text(core->effects, event->as.store_down.why == NULL ? "" : event->as.store_down.why);
+    core->store_is_down = true;
+    struct list_link *link = core->accepting.head.next;
+    while (link != &core->accepting.head) {
+        struct job *job = CONTAINER_OF(link, struct job, link);
+        link = link->next;
+        if (job->at.accept_batch >= event->as.store_down.first_batch) {
+            take_back(core, job);
+        }
+    }
+    core_note(core, NOTE_STORE_DOWN, NULL, "store", why, (int64_t)event->as.store_down.first_batch);
+    core_publish(core, WIRE__EVENT__KIND__EVENT_STORE_DOWN, "store", "store", why);
+}
+
+void submit_store_up(struct core *core)
+{
+    core->store_is_down = false;
+    core_note(core, NOTE_STORE_UP, NULL, "store", "", 0);
+    core_publish(core, WIRE__EVENT__KIND__EVENT_STORE_UP, "store", "store", "");
+}

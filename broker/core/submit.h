@@ -1,0 +1,12 @@
+/*
+ * submit: admission. A job is known already, refused with a reason, or accepted; on a durable tier the last is said once
+ * its record is durable, and only then may it be dispatched. See DESIGN.md, "A job's life", promises 1, 3, 4 and 5.
+ */
+#pragma once
+#include "broker/core/state.h"
+
+/* Events. */
+void submit(struct core *core, const struct event *event);
+void submit_durable(struct core *core, const struct event *event);
+void submit_store_down(struct core *core, const struct event *event);
+void submit_store_up(struct core *core);

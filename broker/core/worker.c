@@ -1,0 +1,596 @@
+#include "broker/core/worker.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+#include "broker/core/conclude.h"
+#include "broker/core/lane.h"
+#include "broker/core/pause.h"
+#include "broker/core/record.h"
+
+enum { ATTEMPTS_UNKNOWN_MAX = 4096 }; /* how far a worker's attempt number may be ahead of what was recorded */
+
+/* ------------------------------------------------------------------------------------------------- finding */
+
+static uint64_t peer_hash(uint64_t peer, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(&peer, sizeof(peer), seed);
+}
+
+uint64_t worker_peer_hash(const struct table_link *link, uint64_t seed)
+{
+    return peer_hash(CONTAINER_OF((struct table_link *)link, struct worker, by_peer)->peer, seed);
+}
+
+static uint64_t text_hash(const char *text, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(text, strlen(text), seed);
+}
+
+uint64_t worker_name_hash(const struct table_link *link, uint64_t seed)
+{
+    return text_hash(CONTAINER_OF((struct table_link *)link, struct worker, by_name)->name, seed);
+}
+
+struct worker *worker_find(const struct core *core, uint64_t peer)
+{
+    struct table_link *link = table_first(&core->workers, peer_hash(peer, core->workers.seed));
+    for (; link != NULL; link = link->next) {
+        struct worker *worker = CONTAINER_OF(link, struct worker, by_peer);
+        if (worker->peer == peer) {
+            return worker;
+        }
+    }
+    return NULL;
+}
+
+struct worker *worker_find_name(const struct core *core, const char *name)
+{
+    struct table_link *link = table_first(&core->worker_names, text_hash(name, core->worker_names.seed));
+    for (; link != NULL; link = link->next) {
+        struct worker *worker = CONTAINER_OF(link, struct worker, by_name);
+        if (strcmp(worker->name, name) == 0) {
+            return worker;
+        }
+    }
+    return NULL;
+}
+
+static void error(struct core *core, uint64_t peer, Wire__ProtocolError__Code code, const char *text)
+{
+    struct effect *effect = effects_add(core->effects, EFFECT_WORKER_ERROR, peer, 0);
+    effect->as.error.code = code;
+    effect->as.error.text = text;
+}
+
+struct worker *worker_heard(struct core *core, uint64_t peer)
+{
+    struct worker *worker = worker_find(core, peer);
+    if (worker == NULL) {
+        error(core, peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED,
+              "this connection has not said hello, or was silent for too long; say it, then repeat");
+        return NULL;
+    }
+    worker->heard_ms = core->now_ms;
+    list_remove(&core->workers_heard, &worker->heard_link);
+    list_append(&core->workers_heard, &worker->heard_link);
+    return worker;
+}
+
+/* --------------------------------------------------------------------------------------- slots and credit */
+
+uint64_t worker_free(const struct worker *worker)
+{
+    const uint64_t free = worker->credit_total > worker->dispatched ? worker->credit_total - worker->dispatched : 0;
+    return free < worker->slots ? free : worker->slots;
+}
+
+/* Reservations leave at least one slot to everybody. */
+void worker_reserve_slots(struct core *core, struct worker *worker)
+{
+    uint32_t left = worker->slots > 0 ? worker->slots - 1 : 0;
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        uint32_t wanted = (uint32_t)((uint64_t)worker->slots * core->tier[i].slots_reserved_percent / 100);
+        wanted += wanted == 0 && core->tier[i].slots_reserved_percent > 0;
+        worker->reserved[i] = wanted < left ? wanted : left;
+        left -= worker->reserved[i];
+    }
+}
+
+static uint32_t reserved_unused(const struct worker *worker, size_t tier)
+{
+    return worker->reserved[tier] > worker->used[tier] ? worker->reserved[tier] - worker->used[tier] : 0;
+}
+
+static void seat_refresh(struct worker_seat *seat, bool can)
+{
+    if (can && !seat->is_listed) {
+        list_append(&seat->lane->available, &seat->link);
+    } else if (!can && seat->is_listed) {
+        list_remove(&seat->lane->available, &seat->link);
+    }
+    seat->is_listed = can;
+}
+
+void worker_refresh(struct core *core, struct worker *worker)
+{
+    const bool is_open = !worker->is_draining && !worker->is_set_aside && !worker->is_held && !worker->is_drained;
+    const uint64_t free = is_open ? worker_free(worker) : 0;
+    core->slots_free += free - worker->free_counted;
+    worker->free_counted = free;
+    uint64_t reserved = 0;
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        reserved += reserved_unused(worker, i);
+    }
+    for (size_t i = 0; i < worker->seats_length; i++) {
+        struct worker_seat *seat = &worker->seats[i];
+        seat_refresh(seat, free > reserved - reserved_unused(worker, seat->lane->tier->index));
+    }
+}
+
+void worker_set_aside(struct core *core, struct worker *worker)
+{
+    worker->is_set_aside = true;
+    worker_refresh(core, worker);
+}
+
+void worker_credit(struct core *core, const struct event *event)
+{
+    struct worker *worker = worker_heard(core, event->peer);
+    if (worker == NULL) {
+        return;
+    }
+    if (event->as.worker_credit.total > worker->credit_total) {
+        worker->credit_total = event->as.worker_credit.total;
+    }
+    worker->is_set_aside = false;
+    worker_refresh(core, worker);
+}
+
+void worker_draining(struct core *core, const struct event *event)
+{
+    struct worker *worker = worker_heard(core, event->peer);
+    if (worker != NULL) {
+        worker->is_draining = true;
+        worker_refresh(core, worker);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------- leases */
+
+static void lease_attach(struct core *core, struct lease *lease, struct worker *worker)
+{
+    lease->worker = worker;
+    if (worker != NULL) {
+        list_append(&worker->leases, &lease->in_worker);
+        worker->used[job_tier(lease->job)->index]++;
+        worker_refresh(core, worker);
+    }
+}
+
+static void lease_detach(struct core *core, struct lease *lease)
+{
+    struct worker *worker = TAKE(lease->worker);
+    if (worker != NULL) {
+        list_remove(&worker->leases, &lease->in_worker);
+        worker->used[job_tier(lease->job)->index]--;
+        worker_refresh(core, worker);
+    }
+}
+
+struct lease *lease_grant(struct core *core, struct job *job, struct worker *worker, uint32_t attempt)
+{
+    struct lease *lease = calloc(1, sizeof(*lease));
+    if (lease == NULL) {
+        return NULL;
+    }
+    job_move(core, job, PLACE_LEASED);
+    job->at.lease = lease;
+    job->attempt = attempt;
+    job->flags &= (uint16_t)~JOB_LEASE_LOST;
+    lease->job = job;
+    lease->attempt = attempt;
+    lease->granted_ms = core->now_ms;
+    lease->renewed_ms = core->now_ms;
+    list_append(&core->leases, &lease->by_renewal);
+    if ((job->flags & JOB_DURABLE) != 0) {
+        list_append(&core->leases_young, &lease->young);
+        lease->is_young = true;
+    }
+    lease_attach(core, lease, worker);
+    return lease;
+}
+
+void lease_end(struct core *core, struct lease *lease)
+{
+    lease_detach(core, lease);
+    list_remove(&core->leases, &lease->by_renewal);
+    if (lease->is_young) {
+        list_remove(&core->leases_young, &lease->young);
+    }
+    if (lease->is_recorded) {
+        core_delete(core, STORE_LEASES, lease->job->id.bytes, ID_BYTES);
+    }
+    lease->job->at.lease = NULL;
+    free(lease);
+}
+
+void lease_renew(struct core *core, struct lease *lease)
+{
+    lease->renewed_ms = core->now_ms;
+    list_remove(&core->leases, &lease->by_renewal);
+    list_append(&core->leases, &lease->by_renewal);
+}
+
+/* After a restart the worker is unknown and the loss says nothing about the job. */
+void lease_lose(struct core *core, struct lease *lease, const char *why)
+{
+    struct job *job = lease->job;
+    struct tier *tier = job_tier(job);
+    const bool is_blamed = lease->worker != NULL;
+    const char *worker = is_blamed ? effects_text(core->effects, lease->worker->name) : "";
+    tier->stats.leases_lost++;
+    tier->stats.redelivered++;
+    core_note(core, NOTE_LEASE_LOST, job, worker, why, lease->attempt);
+    lease_end(core, lease);
+    job->flags |= JOB_LEASE_LOST;
+    if (is_blamed) {
+        job->losses++;
+        conclude_record_attempt(core, job, &(struct attempt_report){.worker = worker, .error_code = "lease_lost", .error_text = why});
+    }
+    if (job->losses >= LOSSES_MAX) {
+        conclude(core, job,
+                 &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_DEAD,
+                                   .error_code = "lease_lost",
+                                   .error_text = "its worker was lost again and again: the job may be what ends it",
+                                   .worker = worker});
+        return;
+    }
+    job_move(core, job, PLACE_READY);
+    conclude_update_record(core, job);
+}
+
+/* ------------------------------------------------------------------------------------------- coming back */
+
+/*
+ * Whether the worker may go on with what it says it runs or has answered: its own lease; one that nobody holds since a restart;
+ * one that was lost and not given to another. `before` is its earlier connection, whose leases it inherits.
+ */
+static bool reclaim(struct core *core, struct worker *worker, const struct worker *before, const struct lease_ref *held)
+{
+    struct job *job = job_find(core, &held->job_id);
+    if (job == NULL || !job_is_pending(job) || held->attempt == 0) {
+        return false;
+    }
+    if (job->place == PLACE_LEASED) {
+        struct lease *lease = job->at.lease;
+        const bool is_heir = lease->worker == NULL || lease->worker == before || lease->worker == worker;
+        if (!is_heir || (lease->worker != NULL && lease->attempt != held->attempt) || held->attempt < lease->attempt) {
+            return false;
+        }
+        lease_detach(core, lease);
+        lease_attach(core, lease, worker);
+        lease->attempt = job->attempt = held->attempt;
+        lease_renew(core, lease);
+        return true;
+    }
+    const bool is_unknown = held->attempt > job->attempt && held->attempt - job->attempt <= ATTEMPTS_UNKNOWN_MAX;
+    const bool is_lost = held->attempt == job->attempt && (job->flags & JOB_LEASE_LOST) != 0;
+    const bool is_open = job_may_become(job->place, PLACE_LEASED);
+    return is_open && (is_unknown || is_lost) && lease_grant(core, job, worker, held->attempt) != NULL;
+}
+
+static void cancel(struct core *core, const struct worker *worker, const struct lease_ref *held, const char *reason)
+{
+    struct effect *effect = effects_add(core->effects, EFFECT_ATTEMPT_CANCEL, worker->peer, 0);
+    effect->as.attempt.lease = *held;
+    effect->as.attempt.reason = reason;
+}
+
+static void reclaim_held(struct core *core, struct worker *worker, const struct worker *before,
+                         const struct lease_ref *held, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (!reclaim(core, worker, before, &held[i])) {
+            cancel(core, worker, &held[i], job_find(core, &held[i].job_id) == NULL ? "concluded" : "lease lost");
+        }
+    }
+}
+
+/* What it answered and nobody waits for any more it may forget; the rest it sends after the welcome. */
+static void reclaim_answered(struct core *core, struct worker *worker, const struct worker *before,
+                             const struct lease_ref *answered, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        const struct job *job = job_find(core, &answered[i].job_id);
+        if (job != NULL && job_is_pending(job)) {
+            (void)reclaim(core, worker, before, &answered[i]);
+            continue;
+        }
+        struct effect *effect =
+            effects_add(core->effects, EFFECT_ATTEMPT_CONCLUDED, worker->peer, core_pending_batch(core));
+        effect->as.attempt.lease = answered[i];
+        effect->as.attempt.reason = "concluded";
+    }
+}
+
+void worker_heartbeat(struct core *core, const struct event *event)
+{
+    struct worker *worker = worker_heard(core, event->peer);
+    if (worker != NULL) {
+        reclaim_held(core, worker, NULL, event->as.worker_heartbeat.held, event->as.worker_heartbeat.held_length);
+    }
+}
+
+/* --------------------------------------------------------------------------------------- joining, leaving */
+
+static void worker_free_memory(struct worker *worker)
+{
+    free(worker->pools);
+    free(worker->name);
+    free(worker);
+}
+
+static void worker_remove(struct core *core, struct worker *worker, const char *why)
+{
+    worker->is_draining = true; /* nothing new while its leases end */
+    worker_refresh(core, worker);
+    struct list_link *link;
+    while ((link = list_first(&worker->leases)) != NULL) {
+        lease_lose(core, CONTAINER_OF(link, struct lease, in_worker), why);
+    }
+    const char *name = effects_text(core->effects, worker->name);
+    core_note(core, NOTE_WORKER_LEFT, NULL, name, why, worker->slots);
+    core_publish(core, WIRE__EVENT__KIND__EVENT_WORKER_LEFT, "worker", name, why);
+    for (size_t i = 0; i < worker->pools_length; i++) {
+        worker->pools[i]->slots -= worker->slots;
+    }
+    core->slots -= worker->slots;
+    list_remove(&core->workers_heard, &worker->heard_link);
+    table_remove(&core->workers, &worker->by_peer);
+    table_remove(&core->worker_names, &worker->by_name);
+    worker_free_memory(worker);
+}
+
+void worker_gone(struct core *core, const struct event *event)
+{
+    struct worker *worker = worker_find(core, event->peer);
+    if (worker != NULL) {
+        worker_remove(core, worker, "the worker left");
+    }
+}
+
+void worker_destroy_all(struct core *core)
+{
+    struct list_link *link;
+    while ((link = list_first(&core->workers_heard)) != NULL) {
+        list_remove(&core->workers_heard, link);
+        worker_free_memory(CONTAINER_OF(link, struct worker, heard_link));
+    }
+}
+
+/* The pools it names, each once. False: `ret_unknown` is not configured, or no memory (NULL). */
+static bool resolve_pools(const struct core *core, const struct event *event, struct pool **ret_pools,
+                          size_t *ret_length, const char **ret_unknown)
+{
+    static const char *const fallback[] = {"default"};
+    const char *const *names = event->as.worker_hello.pools_length > 0 ? event->as.worker_hello.pools : fallback;
+    const size_t names_length = event->as.worker_hello.pools_length > 0 ? event->as.worker_hello.pools_length : 1;
+    size_t length = 0;
+    for (size_t i = 0; i < names_length; i++) {
+        const struct name *name = names_find(&core->pools, names[i]);
+        if (name == NULL || !name->is_configured) {
+            *ret_unknown = names[i];
+            return false;
+        }
+        bool is_new = true;
+        for (size_t j = 0; j < length; j++) {
+            is_new = is_new && ret_pools[j]->name != name;
+        }
+        if (is_new) {
+            ret_pools[length++] = &core->pool[name->index];
+        }
+    }
+    *ret_length = length;
+    return true;
+}
+
+static struct worker *make_worker(struct core *core, const struct event *event, struct pool *const *pools,
+                                  size_t pools_length)
+{
+    const size_t seats_length = pools_length * core->tiers_length;
+    struct worker *worker = calloc(1, sizeof(*worker) + seats_length * sizeof(struct worker_seat));
+    if (worker == NULL) {
+        return NULL;
+    }
+    worker->name = strdup(event->as.worker_hello.name);
+    worker->pools = calloc(pools_length, sizeof(struct pool *));
+    if (worker->name == NULL || worker->pools == NULL) {
+        worker_free_memory(worker);
+        return NULL;
+    }
+    worker->peer = event->peer;
+    worker->slots = event->as.worker_hello.slots;
+    worker->heard_ms = core->now_ms;
+    list_init(&worker->leases);
+    for (size_t i = 0; i < pools_length; i++) {
+        worker->pools[i] = pools[i];
+        for (size_t t = 0; t < core->tiers_length; t++) {
+            struct worker_seat *seat = &worker->seats[worker->seats_length++];
+            seat->worker = worker;
+            seat->lane = lane_of(core, &core->tier[t], pools[i]);
+        }
+    }
+    worker->pools_length = pools_length;
+    return worker;
+}
+
+static void worker_insert(struct core *core, struct worker *worker)
+{
+    table_insert(&core->workers, &worker->by_peer);
+    table_insert(&core->worker_names, &worker->by_name);
+    list_append(&core->workers_heard, &worker->heard_link);
+    core->slots += worker->slots;
+    for (size_t i = 0; i < worker->pools_length; i++) {
+        worker->pools[i]->slots += worker->slots;
+    }
+}
+
+/* Its earlier connection, if any, has nothing left after the new one took over what it holds. */
+static void worker_replace(struct core *core, struct worker *before, uint64_t peer)
+{
+    if (before == NULL) {
+        return;
+    }
+    if (before->peer != peer) {
+        error(core, before->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+              "a worker of the same name said hello; names are unique in a cluster");
+    }
+    worker_remove(core, before, "its worker started anew");
+}
+
+void worker_hello(struct core *core, const struct event *event)
+{
+    struct pool *pools[CONFIG_POOLS_MAX];
+    size_t pools_length = 0;
+    const char *unknown = NULL;
+    struct worker *before = worker_find_name(core, event->as.worker_hello.name);
+    struct worker *same_peer = worker_find(core, event->peer);
+    if (!resolve_pools(core, event, pools, &pools_length, &unknown)) {
+        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+              effects_format(core->effects, "hello.pools: \"%.64s\" is not configured; add it under pools", unknown));
+        return;
+    }
+    if (before == NULL && core->workers.length >= core->limits.workers_max) {
+        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+              "broker.workers_max workers are connected; raise it");
+        return;
+    }
+    struct worker *worker = make_worker(core, event, pools, pools_length);
+    if (worker == NULL) {
+        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED, "the broker is out of memory");
+        return;
+    }
+    worker_reserve_slots(core, worker);
+    effects_add(core->effects, EFFECT_WORKER_WELCOME, event->peer, 0)->as.worker_welcome.lease_ms =
+        (uint32_t)core->limits.lease_ms;
+    pause_apply_to_worker(core, worker);
+    reclaim_held(core, worker, before, event->as.worker_hello.held, event->as.worker_hello.held_length);
+    reclaim_answered(core, worker, before, event->as.worker_hello.answered, event->as.worker_hello.answered_length);
+    worker_replace(core, before, event->peer);
+    if (same_peer != NULL && same_peer != before) {
+        worker_replace(core, same_peer, event->peer);
+    }
+    worker_insert(core, worker);
+    worker_refresh(core, worker);
+    const char *name = effects_text(core->effects, worker->name);
+    core_note(core, NOTE_WORKER_JOINED, NULL, name, "", worker->slots);
+    core_publish(core, WIRE__EVENT__KIND__EVENT_WORKER_JOINED, "worker", name, "");
+}
+
+void worker_undeliverable(struct core *core, const struct event *event)
+{
+    struct job *job = job_find(core, &event->as.undeliverable.lease.job_id);
+    struct worker *worker = worker_find(core, event->peer);
+    if (worker != NULL) {
+        worker->dispatched -= worker->dispatched > 0;
+        worker_set_aside(core, worker);
+    }
+    if (job == NULL || job->place != PLACE_LEASED || job->at.lease->worker != worker || worker == NULL ||
+        job->at.lease->attempt != event->as.undeliverable.lease.attempt) {
+        return;
+    }
+    lease_end(core, job->at.lease);
+    job_move(core, job, PLACE_READY);
+}
+
+/* ---------------------------------------------------------------------------------------------------- time */
+
+static struct worker *longest_silent(const struct core *core)
+{
+    struct list_link *link = list_first(&core->workers_heard);
+    return link == NULL ? NULL : CONTAINER_OF(link, struct worker, heard_link);
+}
+
+static struct lease *longest_kept(const struct core *core)
+{
+    struct list_link *link = list_first(&core->leases);
+    return link == NULL ? NULL : CONTAINER_OF(link, struct lease, by_renewal);
+}
+
+static struct lease *oldest_young(const struct core *core)
+{
+    struct list_link *link = list_first(&core->leases_young);
+    return link == NULL ? NULL : CONTAINER_OF(link, struct lease, young);
+}
+
+static void record_lease(struct core *core, struct lease *lease)
+{
+    list_remove(&core->leases_young, &lease->young);
+    lease->is_young = false;
+    lease->is_recorded = true;
+    Record__LeaseRecord record = RECORD__LEASE_RECORD__INIT;
+    record.attempt = lease->attempt;
+    record.worker = lease->worker == NULL ? "" : lease->worker->name;
+    core_put_record(core, STORE_LEASES, lease->job->id.bytes, ID_BYTES, &record.base);
+}
+
+static bool lose_leases(struct core *core)
+{
+    const int64_t lease_ms = core->limits.lease_ms;
+    struct lease *lease = longest_kept(core);
+    for (int i = 0; lease != NULL && lease->renewed_ms + lease_ms <= core->now_ms; i++) {
+        if (i == TIMERS_PER_TICK) {
+            return false;
+        }
+        const char *why = lease->worker == NULL ? "its worker did not come back after a restart of the broker"
+                                                : effects_format(core->effects, "no heartbeat for %lld ms",
+                                                                 (long long)(core->now_ms - lease->renewed_ms));
+        lease_lose(core, lease, why);
+        lease = longest_kept(core);
+    }
+    return true;
+}
+
+bool lease_tick(struct core *core)
+{
+    const bool is_done = lose_leases(core);
+    struct worker *worker;
+    while (is_done && (worker = longest_silent(core)) != NULL &&
+           worker->heard_ms + core->limits.lease_ms <= core->now_ms) {
+        worker_remove(core, worker, effects_format(core->effects, "silent for %lld ms",
+                                                   (long long)(core->now_ms - worker->heard_ms)));
+    }
+    struct lease *young = oldest_young(core);
+    for (int i = 0; young != NULL && young->granted_ms + LEASE_RECORD_AFTER_MS <= core->now_ms; i++) {
+        if (i == TIMERS_PER_TICK) {
+            return false;
+        }
+        record_lease(core, young);
+        young = oldest_young(core);
+    }
+    return is_done;
+}
+
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+int64_t lease_next_deadline_ms(const struct core *core)
+{
+    int64_t at_ms = INT64_MAX;
+    const struct lease *lease = longest_kept(core);
+    if (lease != NULL) {
+        at_ms = sooner(at_ms, lease->renewed_ms + core->limits.lease_ms);
+    }
+    const struct worker *worker = longest_silent(core);
+    if (worker != NULL) {
+        at_ms = sooner(at_ms, worker->heard_ms + core->limits.lease_ms);
+    }
+    const struct lease *young = oldest_young(core);
+    if (young != NULL) {
+        at_ms = sooner(at_ms, young->granted_ms + LEASE_RECORD_AFTER_MS);
+    }
+    return at_ms;
+}

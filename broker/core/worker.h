@@ -1,0 +1,90 @@
+/*
+ * worker: who runs jobs: its credit, its slots by tier, its leases.
+ *
+ * A worker may be given a job of a tier while its free credit exceeds the slots that are reserved for other tiers and not
+ * used by them. For each pool it serves and each tier it has a seat; seats that could take a job now stand in
+ * their lane's list, so that finding a worker is O(1). worker_refresh() keeps them right; whatever changes credit, slots or
+ * state ends with it.
+ *
+ * lease: the time-limited right of a worker to run one attempt of a job. All leases last equally long, so they stand in one
+ * list in the order of renewal. After a restart a lease may have no worker yet.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "broker/core/state.h"
+
+struct worker_seat {
+    struct list_link link; /* in lane.available */
+    struct lane *lane;
+    struct worker *worker;
+    bool is_listed;
+};
+
+struct worker {
+    struct table_link by_peer, by_name;
+    struct list_link heard_link;
+    uint64_t peer;
+    char *name;
+    int64_t heard_ms;
+    uint32_t slots;
+    uint64_t credit_total;   /* as last told */
+    uint64_t dispatched;     /* since its hello */
+    bool is_draining;        /* it said so */
+    bool is_set_aside;       /* deferred or unreachable: until it gives credit again */
+    bool is_held, is_drained; /* paused by an operator */
+    struct list leases;
+    uint32_t used[CONFIG_TIERS_MAX];     /* leases by tier */
+    uint32_t reserved[CONFIG_TIERS_MAX]; /* slots by tier */
+    uint64_t free_counted;   /* its part of core.slots_free */
+    struct pool **pools;
+    size_t pools_length;
+    size_t seats_length;
+    struct worker_seat seats[];
+};
+
+struct lease {
+    struct job *job;
+    struct worker *worker;       /* NULL: not back yet after a restart */
+    struct list_link in_worker;
+    struct list_link by_renewal; /* core.leases */
+    struct list_link young;      /* core.leases_young, while is_young */
+    int64_t renewed_ms;
+    int64_t granted_ms;
+    uint32_t attempt;
+    bool is_young;
+    bool is_recorded;            /* a LeaseRecord was written */
+};
+
+uint64_t worker_peer_hash(const struct table_link *link, uint64_t seed);
+uint64_t worker_name_hash(const struct table_link *link, uint64_t seed);
+
+/* Events. A worker that is not known is told to say hello. */
+void worker_hello(struct core *core, const struct event *event);
+void worker_credit(struct core *core, const struct event *event);
+void worker_heartbeat(struct core *core, const struct event *event);
+void worker_draining(struct core *core, const struct event *event);
+void worker_gone(struct core *core, const struct event *event);
+void worker_undeliverable(struct core *core, const struct event *event);
+
+struct worker *worker_find(const struct core *core, uint64_t peer); /* NULL: unknown */
+/* The same, but tells an unknown peer to say hello, and notes that this one was heard. */
+struct worker *worker_heard(struct core *core, uint64_t peer);
+struct worker *worker_find_name(const struct core *core, const char *name);
+uint64_t worker_free(const struct worker *worker);
+void worker_refresh(struct core *core, struct worker *worker);
+void worker_set_aside(struct core *core, struct worker *worker);
+/* After core_reconfigure(). */
+void worker_reserve_slots(struct core *core, struct worker *worker);
+void worker_destroy_all(struct core *core);
+
+/* Gives the job, which is READY, LOADED or RECOVERED …, to the worker (NULL: after a restart). NULL: no memory. */
+struct lease *lease_grant(struct core *core, struct job *job, struct worker *worker, uint32_t attempt);
+/* Takes it back; the job stays in place LEASED for the caller to move. */
+void lease_end(struct core *core, struct lease *lease);
+/* The lease was lost: ends it, and its job waits again, or is dead if that happened too often. */
+void lease_lose(struct core *core, struct lease *lease, const char *why);
+void lease_renew(struct core *core, struct lease *lease);
+/* Loses what was not renewed, forgets silent workers, writes the records of those that last. False: a bound was reached. */
+bool lease_tick(struct core *core);
+int64_t lease_next_deadline_ms(const struct core *core);
