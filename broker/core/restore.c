@@ -148,7 +148,7 @@ static void place(struct core *core, struct job *job, const Record__JobRecord *r
 static int restore_job(struct core *core, const void *value, size_t value_bytes)
 {
     Record__JobRecord *record;
-    struct flow *flow;
+    struct flow *flow = NULL;
     int r = record_read_job(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
     if (r == 0) {
         r = find_flow(core, record, &flow);
