@@ -23,6 +23,7 @@ enum {
     CLIENT_REHOME_MS = 1000,        /* a broker away for longer: what was not sent to it goes to another */
     CLIENT_RESUBMIT_MS = 10000,     /* no word on a submission */
     CLIENT_ASK_MS = 30000,          /* no word on an accepted job */
+    CLIENT_ASK_SOON_MS = 500,       /* it is concluded, but its result cannot be had yet */
     CLIENT_OVERDUE_MS = 2000,       /* after its deadline, for the broker's word to arrive */
     CLIENT_BLOCKED_MS = 5,          /* the queue to a broker was full */
     CLIENT_CANCELS_MAX = 1000000,   /* ids; twice, for cancellations and collections */

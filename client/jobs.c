@@ -446,6 +446,15 @@ static void take_unknown(struct shard *shard, struct pending *pending, int64_t n
     jobs_end(pending, TIERMQ_UNKNOWN, "unknown", "no broker knows this id");
 }
 
+/* Concluded, but the broker is too busy to bring the result now. At the list's head, where its time is looked at first. */
+static void ask_soon(struct pending *pending, int64_t now_ms)
+{
+    struct list *waiting = &pending->shard->jobs[PENDING_WAITING];
+    pending->word_at_ms = now_ms - CLIENT_ASK_MS + CLIENT_ASK_SOON_MS;
+    list_remove(waiting, &pending->link);
+    list_prepend(waiting, &pending->link);
+}
+
 static void take_status_one(struct shard *shard, struct pending *pending,
                             const Wire__JobStatus *status, int64_t now_ms, bool is_kept_here)
 {
@@ -459,6 +468,8 @@ static void take_status_one(struct shard *shard, struct pending *pending,
         void *context = pending->callbacks.context;
         jobs_forget(shard->client, pending);
         on_status(context, status);
+    } else if (answer_state(status->state) != TIERMQ_PENDING) {
+        ask_soon(pending, now_ms);
     } else {
         pending->word_at_ms = now_ms;
         jobs_move(pending, PENDING_WAITING);
