@@ -25,13 +25,13 @@ struct store {
     struct batch_pool pool; /* loop's thread only */
 };
 
-MUST_USE int memory_open(struct loop *loop, const struct store_callbacks *callbacks,
-                         struct store **ret_store);
+MUST_USE int store_open_memory(struct loop *loop, const struct store_callbacks *callbacks,
+                               struct store **ret_store);
 
 struct disk;
 /*
  * A store whose batches go to `disk` by way of a thread. Takes *disk on success. Errors: -ENOMEM,
  * -errno of pthread.
  */
-MUST_USE int journal_open(struct disk **disk, struct loop *loop,
-                          const struct store_callbacks *callbacks, struct store **ret_store);
+MUST_USE int store_open_journal(struct disk **disk, struct loop *loop,
+                                const struct store_callbacks *callbacks, struct store **ret_store);

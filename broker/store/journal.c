@@ -537,8 +537,8 @@ static int start_threads(struct journal *journal)
     return r;
 }
 
-int journal_open(struct disk **disk, struct loop *loop, const struct store_callbacks *callbacks,
-                 struct store **ret_store)
+int store_open_journal(struct disk **disk, struct loop *loop,
+                       const struct store_callbacks *callbacks, struct store **ret_store)
 {
     struct journal *journal = calloc(1, sizeof(*journal));
     if (journal == NULL) {

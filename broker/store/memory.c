@@ -326,8 +326,8 @@ static const struct store_engine memory_engine = {
     .close = memory_close,
 };
 
-int memory_open(struct loop *loop, const struct store_callbacks *callbacks,
-                struct store **ret_store)
+int store_open_memory(struct loop *loop, const struct store_callbacks *callbacks,
+                      struct store **ret_store)
 {
     struct memory *memory = calloc(1, sizeof(*memory));
     if (memory == NULL) {

@@ -6,16 +6,16 @@
 #include "broker/store/engine.h"
 #include "common/config.h"
 
-static int rocksdb_open_store(const struct config_broker *config, struct loop *loop,
-                              const struct store_callbacks *callbacks, struct store **ret_store,
-                              char *ret_why)
+static int open_rocksdb(const struct config_broker *config, struct loop *loop,
+                        const struct store_callbacks *callbacks, struct store **ret_store,
+                        char *ret_why)
 {
     CLEANUP(disk_close) struct disk *disk = NULL;
     int r = disk_open(config, &disk, ret_why);
     if (r < 0) {
         return r;
     }
-    r = journal_open(&disk, loop, callbacks, ret_store);
+    r = store_open_journal(&disk, loop, callbacks, ret_store);
     if (r < 0) {
         snprintf(ret_why, STORE_WHY_BYTES, "cannot start the journal: %s", strerror(-r));
     }
@@ -27,9 +27,9 @@ int store_open(const struct config_broker *config, struct loop *loop,
 {
     switch (config->store) {
     case STORE_ROCKSDB:
-        return rocksdb_open_store(config, loop, callbacks, ret_store, ret_why);
+        return open_rocksdb(config, loop, callbacks, ret_store, ret_why);
     case STORE_MEMORY: {
-        int r = memory_open(loop, callbacks, ret_store);
+        int r = store_open_memory(loop, callbacks, ret_store);
         if (r < 0) {
             snprintf(ret_why, STORE_WHY_BYTES, "no memory for the store");
         }

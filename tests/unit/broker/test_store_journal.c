@@ -212,7 +212,7 @@ static void bench_init(struct bench *bench)
     struct store_callbacks callbacks = {on_durable, on_down, on_up, on_loaded, bench};
     struct disk *disk = &bench->disk;
     CHECK(loop_create(&bench->loop) == 0);
-    CHECK(journal_open(&disk, bench->loop, &callbacks, &bench->store) == 0);
+    CHECK(store_open_journal(&disk, bench->loop, &callbacks, &bench->store) == 0);
     CHECK(loop_add_turn_handler(bench->loop, poll_store, bench) == 0);
 }
 
