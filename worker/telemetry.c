@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/metrics.h"
@@ -39,6 +41,7 @@ enum family {
     CACHE_FILLS_FAILED,
     CACHE_BROKEN,
     RESIDENT_BYTES,
+    CPU_SECONDS,
     FAMILIES,
 };
 
@@ -93,6 +96,7 @@ static const struct {
     [CACHE_FILLS] = {METRIC_COUNTER, "tiermq_worker_cache_fills_total", "Answers written to the cache.", NULL},
     [CACHE_FILLS_FAILED] = {METRIC_COUNTER, "tiermq_worker_cache_fills_failed_total", "Answers that the cache could not write.", NULL},
     [CACHE_BROKEN] = {METRIC_GAUGE, "tiermq_worker_cache_broken", "1 while the cache's store cannot be opened or read.", NULL},
+    [CPU_SECONDS] = {METRIC_COUNTER, "process_cpu_seconds_total", "User and system CPU time in seconds.", NULL},
     [RESIDENT_BYTES] = {METRIC_GAUGE, "process_resident_memory_bytes", "Resident memory size in bytes.", NULL},
 };
 
@@ -235,7 +239,17 @@ static double resident_bytes(void)
         resident = 0;
     }
     (void)fclose(file);
-    return (double)resident * 4096.0;
+    return (double)resident * (double)sysconf(_SC_PAGESIZE);
+}
+
+static double cpu_seconds(void)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) < 0) {
+        return 0;
+    }
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
 void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_gauges *gauges)
@@ -249,4 +263,5 @@ void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_ga
         metric_set(series(telemetry, (enum family)(SLOTS + i), NULL), (double)values[i]);
     }
     metric_set(series(telemetry, RESIDENT_BYTES, NULL), resident_bytes());
+    metric_set(series(telemetry, CPU_SECONDS, NULL), cpu_seconds());
 }

@@ -299,6 +299,48 @@ def test_a_stream_that_breaks_off_is_unavailable(cluster, broker):
     assert outcome(result) == "ATTEMPT_UNAVAILABLE", result
 
 
+# ------------------------------------------------------------------------------------------------ Anthropic's protocol
+
+
+def start_anthropic(cluster, broker, **changes):
+    provider = dict(cluster.base_config()["providers"][0], type="anthropic", api_key="sk-test")
+    return start(cluster, broker, providers=[provider], **changes)
+
+
+def test_anthropic_answers_in_openai_form(cluster, broker):
+    start_anthropic(cluster, broker)
+    body = request(messages=[{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello there"}])
+    result, response = broker.run(body)
+    assert outcome(result) == "ATTEMPT_ANSWERED", result
+    answer = json.loads(response.body)
+    assert answer["object"] == "chat.completion" and answer["choices"][0]["message"]["content"]
+    assert answer["choices"][0]["finish_reason"] in ("stop", "length")
+    assert result.usage.input_tokens == answer["usage"]["prompt_tokens"] > 0 < result.usage.output_tokens
+    result, _ = broker.run(request("words", operation="embeddings"))
+    assert (outcome(result), result.error_code) == ("ATTEMPT_REJECTED", "unsupported")
+
+
+def test_anthropic_streams_in_openai_form(cluster, broker):
+    start_anthropic(cluster, broker)
+    job = broker.dispatch(request("stream this", max_tokens=40), stream=True)
+    chunks = chunks_until_last(broker, job)
+    result, response = broker.result(job)
+    assert outcome(result) == "ATTEMPT_ANSWERED", result
+    assert content_of(chunks) == json.loads(response.body)["choices"][0]["message"]["content"] != ""
+    assert result.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize("fault, wanted", [({"kind": "status", "status": 529}, "ATTEMPT_UNAVAILABLE"),
+                                           ({"kind": "status", "status": 429}, "ATTEMPT_RATE_LIMITED"),
+                                           ({"kind": "error_in_200"}, "ATTEMPT_UNAVAILABLE"),
+                                           ({"kind": "truncated"}, "ATTEMPT_UNAVAILABLE")])
+def test_anthropic_failures_have_their_outcomes(cluster, broker, fault, wanted):
+    start_anthropic(cluster, broker)
+    faults(cluster, fault)
+    assert outcome(broker.run(request("fail"))[0]) == wanted
+    assert outcome(broker.result(broker.dispatch(request("fail"), stream=True))[0]) == wanted
+
+
 # ------------------------------------------------------------------------------------------------ what goes wrong
 
 

@@ -141,10 +141,7 @@ int cache_store_open(const struct cache_store_options *options, struct cache_sto
     }
     store->options = *options;
     store->options.path = strdup(options->path);
-    if (store->options.path == NULL) {
-        return -ENOMEM;
-    }
-    int r = near_index_create(&store->near);
+    int r = store->options.path == NULL ? -ENOMEM : near_index_create(&store->near);
     r = r < 0 ? r : store_open_db(store, ret_error);
     r = r < 0 ? r : count_entries(store, ret_error);
     if (r == 0 && options->keeps_vectors) {

@@ -50,16 +50,16 @@ static void scope_release(struct scope *scope)
 
 int near_index_create(struct near_index **ret_index)
 {
-    CLEANUP(near_index_destroy) struct near_index *index = calloc(1, sizeof(*index));
-    if (index == NULL) {
+    struct near_index *index = calloc(1, sizeof(*index));
+    struct scope **buckets = calloc(BUCKETS_FIRST, sizeof(struct scope *));
+    if (index == NULL || buckets == NULL) {
+        free(index);
+        free(buckets);
         return -ENOMEM;
     }
-    index->buckets = calloc(BUCKETS_FIRST, sizeof(struct scope *));
-    if (index->buckets == NULL) {
-        return -ENOMEM;
-    }
+    index->buckets = buckets;
     index->buckets_length = BUCKETS_FIRST;
-    *ret_index = TAKE(index);
+    *ret_index = index;
     return 0;
 }
 

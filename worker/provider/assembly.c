@@ -40,17 +40,17 @@ struct assembly {
 
 int assembly_create(enum operation operation, size_t bytes_max, struct assembly **ret_assembly)
 {
-    CLEANUP(assembly_destroy) struct assembly *assembly = calloc(1, sizeof(*assembly));
-    if (assembly == NULL) {
+    struct assembly *assembly = calloc(1, sizeof(*assembly));
+    json_t *head = json_object();
+    if (assembly == NULL || head == NULL) {
+        free(assembly);
+        json_decref(head);
         return -ENOMEM;
     }
     assembly->operation = operation;
     assembly->bytes_max = bytes_max;
-    assembly->head = json_object();
-    if (assembly->head == NULL) {
-        return -ENOMEM;
-    }
-    *ret_assembly = TAKE(assembly);
+    assembly->head = head;
+    *ret_assembly = assembly;
     return 0;
 }
 
