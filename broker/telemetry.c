@@ -451,6 +451,12 @@ static const char *note_message(enum note_kind note)
     return "";
 }
 
+/* Left out when there is nothing to say. */
+static struct log_field text_field(const char *key, const char *text)
+{
+    return log_text(key, text != NULL && text[0] != '\0' ? text : NULL);
+}
+
 void telemetry_note(struct telemetry *telemetry, const struct effect *effect)
 {
     const enum note_kind note = effect->as.note.note;
@@ -458,7 +464,7 @@ void telemetry_note(struct telemetry *telemetry, const struct effect *effect)
     if (!effect->as.note.has_job) {
         job = log_text("job", NULL); /* left out */
     }
-    log_at(telemetry->log, note_level(note), note_message(note), job, log_text("tenant", effect->as.note.tenant),
-           log_text("subject", effect->as.note.subject), log_text("reason", effect->as.note.text),
+    log_at(telemetry->log, note_level(note), note_message(note), job, text_field("tenant", effect->as.note.tenant),
+           text_field("subject", effect->as.note.subject), text_field("reason", effect->as.note.text),
            log_int("number", effect->as.note.number));
 }

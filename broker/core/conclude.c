@@ -263,18 +263,22 @@ void conclude_bound_dead_letters(struct core *core)
     }
 }
 
+/* Nobody (peer 0) is an operator, who may cancel any tenant's jobs and reads no answer. */
 void conclude_cancel(struct core *core, const struct event *event)
 {
-    const struct client *client = client_expect(core, event->peer);
-    if (client == NULL) {
+    const bool is_operator = event->peer == 0;
+    const struct client *client = is_operator ? NULL : client_expect(core, event->peer);
+    if (client == NULL && !is_operator) {
         return;
     }
     struct job *job = job_find(core, &event->as.job.job_id);
-    if (job != NULL && job_is_pending(job) && job_tenant(job) == client->tenant) {
+    if (job != NULL && job_is_pending(job) && (is_operator || job_tenant(job) == client->tenant)) {
         conclude(core, job,
                  &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_CANCELLED,
                                    .error_code = "cancelled",
-                                   .error_text = "cancelled by the client"});
+                                   .error_text = is_operator ? "cancelled by an operator" : "cancelled by the client"});
     }
-    result_send_status(core, client, &event->as.job.job_id);
+    if (client != NULL) {
+        result_send_status(core, client, &event->as.job.job_id);
+    }
 }

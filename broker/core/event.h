@@ -18,7 +18,7 @@ enum event_kind {
     EVENT_CLIENT_HELLO,
     EVENT_CLIENT_GONE,      /* closed, silent, or replaced */
     EVENT_SUBMIT,
-    EVENT_CANCEL,
+    EVENT_CANCEL,           /* from peer 0: by an operator, who may cancel any tenant's jobs */
     EVENT_WAIT,
     EVENT_COLLECTED,
     EVENT_WORKER_HELLO,

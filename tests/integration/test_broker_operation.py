@@ -157,7 +157,7 @@ def test_a_drained_worker_is_told_and_gets_no_more(cluster):
         client.ping()
         assert not worker.has("dispatch")
         assert command(broker, "resume", kind="worker", name="w")[0] == 200
-        worker.dispatched()
+        worker.serve(1)
 
 
 @pytest.mark.parametrize("body,status,word", [
