@@ -105,7 +105,7 @@ static const char *remedy(int error)
 
 static int say(char *ret_why, const struct disk *disk, int error, const char *what)
 {
-    snprintf(ret_why, STORE_WHY_BYTES, "data directory %.70s: %.70s; %s", disk->data_dir, what,
+    snprintf(ret_why, STORE_WHY_BYTES, "data directory %.64s: %.64s; %s", disk->data_dir, what,
              remedy(error));
     return error;
 }
