@@ -351,10 +351,20 @@ static int evict(struct cache_store *store, char *ret_error)
     rocksdb_iter_seek(at, (const char *)store->oldest, AGE_KEY_BYTES);
     for (size_t i = 0; r == 0 && i < EVICTIONS_A_FILL_MAX && is_over(store); i++) {
         r = evict_oldest(store, at, ret_error);
-        rocksdb_iter_next(at);
+        if (r == 0) {
+            rocksdb_iter_next(at);
+        }
     }
     rocksdb_iter_destroy(at);
     return r == -ENOENT ? 0 : r;
+}
+
+/* Entries may arrive with an older time than one that was evicted: within its millisecond, or by a clock set back. */
+static void remember_oldest(struct cache_store *store, const uint8_t age[AGE_KEY_BYTES])
+{
+    if (memcmp(age, store->oldest, AGE_KEY_BYTES) < 0) {
+        memcpy(store->oldest, age, AGE_KEY_BYTES);
+    }
 }
 
 static int batch_put_entry(struct cache_store *store, rocksdb_writebatch_t *batch, const uint8_t *key,
@@ -370,6 +380,7 @@ static int batch_put_entry(struct cache_store *store, rocksdb_writebatch_t *batc
     value[0] = ENTRY_VERSION;
     (void)record__cache_entry__pack(entry, value + 1);
     age_key(entry->filled_unix_ms, key, age);
+    remember_oldest(store, age);
     rocksdb_writebatch_put_cf(batch, store->families[FAMILY_ENTRIES], (const char *)key, CACHE_KEY_BYTES,
                               (const char *)value, bytes);
     rocksdb_writebatch_put_cf(batch, store->families[FAMILY_AGES], (const char *)age, AGE_KEY_BYTES, (const char *)&big,

@@ -164,6 +164,20 @@ Test(cache_store, the_oldest_go_first_beyond_the_bound)
     cache_store_close(&store);
 }
 
+Test(cache_store, entries_of_one_moment_or_of_a_clock_set_back_are_evicted_too)
+{
+    struct cache_store_options wanted = options();
+    wanted.entries_max = 10;
+    struct cache_store *store = open_store(&wanted);
+    struct cache_store_stats stats;
+    for (int i = 0; i < 200; i++) {
+        fill(store, (i * 37) % 251, 100 - i / 50, 0, NULL);
+    }
+    cache_store_read_stats(store, &stats);
+    cr_assert_eq(stats.entries, 10);
+    cache_store_close(&store);
+}
+
 Test(cache_store, bounds_in_bytes_and_memory_hold_too)
 {
     struct cache_store_options wanted = options();
