@@ -41,7 +41,7 @@ EXIT_ADDRESS, EXIT_CONFIG, EXIT_STORE = 4, 3, 5
 
 def program(name):
     """The path of a built program."""
-    folders = {"tiermq-broker": "broker", "tiermq-worker": "worker", "tiermq": "client/cli", "tiermq-modelsim": "tests/modelsim",
+    folders = {"tiermq-broker": "broker", "tiermq-worker": "worker", "tiermq": "client", "tiermq-modelsim": "tests/modelsim",
                "libtiermq-disk-faults.so": "tests/faults"}
     path = BUILD / folders.get(name, "") / name
     if not path.is_file():
@@ -280,10 +280,14 @@ class Cluster:
         }}), changes)
 
     def start_broker(self, name="broker", ready=True, environment=None, **changes):
-        """`changes` are top-level parts of the configuration: start_broker(broker={"store": "memory"})."""
+        """
+        `changes` are top-level parts of the configuration: start_broker(broker={"store": "memory"}). With `ready` false it is
+        not waited for, and is none of the cluster's brokers.
+        """
         config = self.broker_config(name, **changes)
         broker = self._run_broker(name, config, ready, environment)
-        self.brokers.append(broker)
+        if ready:
+            self.brokers.append(broker)
         return broker
 
     def _run_broker(self, name, config, ready, environment):
