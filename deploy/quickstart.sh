@@ -173,7 +173,7 @@ start() {
 say "Start"
 if [ "$provider" = sim ]; then
     start modelsim "http://127.0.0.1:$((base + 90))/healthz" \
-        tiermq-modelsim --listen "127.0.0.1:$((base + 90))" --first-token-ms 25 --tokens-per-s 1500 --jitter 30
+        tiermq-modelsim --listen "127.0.0.1:$((base + 90))" --first-token-ms 30 --tokens-per-s 600 --jitter 30
 else
     echo "model: $model at $url"
 fi
@@ -190,7 +190,7 @@ if [ -n "$prompts" ]; then
     head -n "$prompts" "$file" >"$jobs"
 fi
 say "Submit $(wc -l <"$jobs") prompts from ${file#"$root"/}"
-tiermq submit --config "$config" --file "$jobs" --out "$state/answers.jsonl"
+tiermq submit --config "$config" --window 24 --file "$jobs" --out "$state/answers.jsonl"
 
 say "Next"
 cat <<EOF

@@ -18,7 +18,7 @@ Test(results, input_order_holds_back_what_came_early)
     struct results results;
     FILE *out = open_memstream(&written, &bytes);
     cr_assert_eq(results_init(&results, out, true, 3), 0);
-    for (int i = 0; i < 3; i++) {
+    for (uint64_t i = 0; i < 3; i++) {
         cr_assert(results_has_room(&results));
         cr_assert_eq(results_reserve(&results), i);
     }

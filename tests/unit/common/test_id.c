@@ -82,8 +82,8 @@ Test(id, other_texts_are_refused)
                            "0192a6c8-1234-7abc-8def-0123456789ag",
                            "0192a6c8123-47abc-8def-0123456789ab12",
                            "0192a6c812347abc8def0123456789a ",
-                           "0192a6c8\xc3\xa9"
-                           "2347abc8def0123456789ab"};
+                           ("0192a6c8\xc3\xa9"
+                            "2347abc8def0123456789ab")};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         struct id id;
         cr_assert_eq(id_parse(texts[i], &id), -EINVAL, "%s", texts[i]);
