@@ -215,8 +215,10 @@ static void log_restart_needed(struct broker *broker, const struct config *after
 static void apply(struct broker *broker, struct config **config)
 {
     log_restart_needed(broker, *config);
+    config_carry_over(broker->config, *config);
     const int r = core_reconfigure(broker->core, *config, broker_time(broker));
     if (r < 0) {
+        config_carry_over(*config, broker->config); /* back */
         log_at(broker->log, LOG_ERROR, "the configuration was read again and cannot be applied; the old one holds",
                log_text("reason", r == -EINVAL ? "tiers, pools and the store change only at a start" : strerror(-r)));
         return;

@@ -214,6 +214,12 @@ MUST_USE int config_write_reference(FILE *out);
  * Returns their number.
  */
 size_t config_diff_restart(const struct config *before, const struct config *after, FILE *out);
+/*
+ * The second half of a reload: puts what needs a restart from `running` into `next`, so that next holds what is in force.
+ * Values are exchanged, not copied: who borrows such a text from `running` may go on, and `running` is only to be destroyed
+ * (or restored by exchanging them again).
+ */
+void config_carry_over(struct config *running, struct config *next);
 
 const struct config_model *config_find_model(const struct config *config, const char *name);
 const struct config_provider *config_find_provider(const struct config *config, const char *name);

@@ -34,8 +34,7 @@ enum { ENVELOPE_BYTES = 65536, NAME_BYTES_MAX = 255 };
 struct worker {
     struct loop *loop;
     struct log *log;
-    struct config *started; /* the configuration it was made with: links borrow from it */
-    struct config *config;  /* the latest; may be the same */
+    struct config *config; /* in force; links borrow texts that need a restart, which a reload carries over */
     char *config_path;
     char *name;
     struct services services;
@@ -501,8 +500,7 @@ int worker_create(struct loop *loop, struct log *log, struct config **config, co
     ret_error[0] = '\0';
     worker->loop = loop;
     worker->log = log;
-    worker->started = TAKE(*config);
-    worker->config = worker->started;
+    worker->config = TAKE(*config);
     worker->slots = worker->config->worker.slots;
     worker->config_path = config_path == NULL ? NULL : strdup(config_path);
     worker->services = (struct services){.loop = loop, .log = log, .config = worker->config};
@@ -538,10 +536,7 @@ void worker_destroy(struct worker **worker)
     if (old->zmq_context != NULL) {
         (void)zmq_ctx_term(old->zmq_context);
     }
-    if (old->config != old->started) {
-        config_destroy(&old->config);
-    }
-    config_destroy(&old->started);
+    config_destroy(&old->config);
     free(old->config_path);
     free(old->name);
     free(old);
@@ -565,7 +560,7 @@ static void log_needs_restart(struct worker *worker, const struct config *next)
     if (out == NULL) {
         return;
     }
-    const size_t n_keys = config_diff_restart(worker->started, next, out);
+    const size_t n_keys = config_diff_restart(worker->config, next, out);
     if (fclose(out) == 0 && n_keys > 0) {
         log_at(worker->log, LOG_WARN, "changes that need a restart are not taken over", log_text("keys", keys));
     }
@@ -576,9 +571,8 @@ static void replace_config(struct worker *worker, struct config **next)
 {
     log_set_level(worker->log, (enum log_level)(*next)->log.level);
     log_needs_restart(worker, *next);
-    if (worker->config != worker->started) {
-        config_destroy(&worker->config);
-    }
+    config_carry_over(worker->config, *next);
+    config_destroy(&worker->config);
     worker->config = TAKE(*next);
     worker->services.config = worker->config;
 }

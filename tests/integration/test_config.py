@@ -1,11 +1,16 @@
-"""Every program refuses a wrong configuration in the same words, with exit code 3, and says everything at once."""
+"""Every program refuses a wrong configuration in the same words, with exit code 3, and says everything at once; a reload
+changes what is safe to change."""
 
+import json
 import os
+import signal
 import subprocess
 
 import pytest
 
-from harness import EXIT_CONFIG, ROOT, program
+yaml = pytest.importorskip("yaml", reason="python3-yaml is not installed")
+
+from harness import EXIT_CONFIG, ROOT, program  # noqa: E402
 
 WRONG = """\
 broker:
@@ -81,3 +86,45 @@ def test_what_is_shown_is_a_configuration_again_and_hides_secrets(tmp_path):
     assert "sk-very-secret" not in shown.stdout
     path.write_text(shown.stdout)
     assert run("tiermq", "config", "show", path).stdout == shown.stdout
+
+
+def in_force(process):
+    """The effective configuration that a daemon shows."""
+    status, text = process.admin("/v1/config")
+    assert status == 200
+    return yaml.safe_load(text)
+
+
+def reload(process, path, text, done):
+    seen = len(process.lines)
+    path.write_text(text)
+    process.signal(signal.SIGHUP)
+    process.wait_log(done, after=seen)
+    return [line for line in process.lines[seen:] if isinstance(line, dict)]
+
+
+@pytest.mark.parametrize("name,done", [("broker", "reloaded"), ("worker-1", "configuration reloaded")])
+def test_a_reload_takes_what_is_live_and_leaves_the_rest_in_force(cluster, name, done):
+    cluster.start_broker()
+    cluster.start_worker()
+    process = next(process for process in cluster.processes if process.name == name)
+    before = in_force(process)
+    changed = json.loads((cluster.directory / f"{name}.yaml").read_text())
+    changed["broker"] = {**changed.get("broker", {}), "lease": "7s", "heartbeat": "1s", "result_ttl": "2h"}
+    changed["tiers"] = [{"name": "realtime", "durability": "fsync", "weight": 55}, {"name": "standard"},
+                        {"name": "background"}]
+    changed["tenants"] = [{"name": "default"}, {"name": "acme"}]
+    lines = reload(process, cluster.directory / f"{name}.yaml", json.dumps(changed), done)
+    after = in_force(process)
+    assert after["broker"]["lease"] == before["broker"]["lease"] == "15s"
+    assert after["tiers"][0]["durability"] == "none" and after["tiers"][0]["weight"] == 55
+    assert after["broker"]["result_ttl"] == "2h"
+    assert [tenant["name"] for tenant in after["tenants"]] == ["default", "acme"]
+    named = " ".join(str(line) for line in lines)
+    for key in ("broker.lease", "broker.heartbeat", "tiers[0].durability"):
+        assert key in named
+    # What was there before is in force again, and needs no restart any more.
+    changed["broker"].update(lease="15s", heartbeat="3s")
+    changed["tiers"][0]["durability"] = "none"
+    lines = reload(process, cluster.directory / f"{name}.yaml", json.dumps(changed), done)
+    assert "broker.lease" not in " ".join(str(line) for line in lines)

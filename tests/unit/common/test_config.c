@@ -522,9 +522,46 @@ Test(config, only_what_cannot_change_alive_needs_a_restart)
     cr_expect_eq(differences("tiers: [{name: a}]\n", "tiers: [{name: b}]\n", &names), 1);
     cr_expect_str_eq(names, "tiers\n");
     free(names);
+    cr_expect_eq(differences("", "providers: [{name: p, base_url: 'http://x'}]\nmodels: [{name: m, provider: p}]\n", &names), 1);
+    cr_expect_str_eq(names, "providers\n");
+    free(names);
     cr_expect_eq(differences("", "pools: [default, b]\nbroker: {store: memory, data_dir: /x}\n", &names), 3);
     cr_expect_str_eq(names, "broker.data_dir\nbroker.store\npools\n");
     free(names);
+}
+
+Test(config, a_reload_keeps_what_needs_a_restart_and_takes_the_rest)
+{
+    struct config *running = read_good("broker: {name: one, lease: 20s, result_ttl: 1m}\n"
+                                       "tiers: [{name: a, pool: eu, weight: 1}]\npools: [default, eu]\n");
+    struct config *next = read_good("broker: {name: two, lease: 5s, heartbeat: 1s, result_ttl: 2m}\n"
+                                    "tiers: [{name: a, durability: none, weight: 2}]\n"
+                                    "tenants: [{name: acme}]\n");
+    const char *borrowed = running->broker.name;
+    config_carry_over(running, next);
+    config_destroy(&running);
+    cr_expect_eq(next->broker.name, borrowed, "what was borrowed lives on");
+    cr_expect_str_eq(next->broker.name, "one");
+    cr_expect_eq(next->broker.lease_ms, 20000);
+    cr_expect_eq(next->broker.heartbeat_ms, 3000);
+    cr_expect_eq(next->broker.result_ttl_ms, 120000);
+    cr_expect_str_eq(next->tiers[0].pool, "eu");
+    cr_expect_eq(next->tiers[0].durability, DURABILITY_FSYNC);
+    cr_expect_eq(next->tiers[0].weight, 2);
+    cr_expect_eq(next->pools_length, 2);
+    cr_expect_str_eq(next->tenants[0].name, "acme");
+    config_destroy(&next);
+}
+
+Test(config, a_reload_keeps_the_set_of_tiers)
+{
+    struct config *running = read_good("");
+    struct config *next = read_good("tiers: [{name: only}]\n");
+    config_carry_over(running, next);
+    config_destroy(&running);
+    cr_assert_eq(next->tiers_length, 3);
+    cr_expect_str_eq(next->tiers[0].name, "realtime");
+    config_destroy(&next);
 }
 
 /* ------------------------------------------------------------------------------------------------------ property */
