@@ -178,6 +178,25 @@ void summary_print(const struct summary *summary, double seconds, FILE *out)
 
 /* -------------------------------------------------------------------------------------------------- as JSON */
 
+static json_int_t integer(uint64_t number)
+{
+    return (json_int_t)number;
+}
+
+static json_t *latency_json(const struct histogram *latency_us)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "p50", integer(histogram_quantile(latency_us, 0.50)), "p95",
+                     integer(histogram_quantile(latency_us, 0.95)), "p99",
+                     integer(histogram_quantile(latency_us, 0.99)), "max", integer(latency_us->max));
+}
+
+static json_t *cache_json(const uint64_t cache[])
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "none", integer(cache[TIERMQ_CACHE_NONE]), "miss",
+                     integer(cache[TIERMQ_CACHE_MISS]), "hit", integer(cache[TIERMQ_CACHE_HIT]), "near_hit",
+                     integer(cache[TIERMQ_CACHE_NEAR_HIT]), "stale_hit", integer(cache[TIERMQ_CACHE_STALE_HIT]));
+}
+
 static json_t *tier_json(const struct summary_tier *tier)
 {
     json_t *outcomes = json_object();
@@ -186,17 +205,17 @@ static json_t *tier_json(const struct summary_tier *tier)
             json_object_set_new(outcomes, outcome_names[i], json_integer((json_int_t)tier->outcomes[i]));
         }
     }
-    return json_pack("{s:s, s:I, s:o, s:{s:f,s:f,s:f}, s:{s:I,s:I,s:I,s:I}, s:I, s:I, s:I, s:I}", "tier", tier->name,
-                     "jobs", (json_int_t)tier->jobs, "outcomes", outcomes, "latency_ms", "p50",
-                     (double)histogram_quantile(&tier->latency_us, 0.50) / 1e3, "p95",
-                     (double)histogram_quantile(&tier->latency_us, 0.95) / 1e3, "p99",
-                     (double)histogram_quantile(&tier->latency_us, 0.99) / 1e3, "cache", "hit",
-                     (json_int_t)tier->cache[TIERMQ_CACHE_HIT], "near_hit",
-                     (json_int_t)tier->cache[TIERMQ_CACHE_NEAR_HIT], "stale_hit",
-                     (json_int_t)tier->cache[TIERMQ_CACHE_STALE_HIT], "miss",
-                     (json_int_t)tier->cache[TIERMQ_CACHE_MISS], "input_tokens", (json_int_t)tier->input_tokens,
-                     "output_tokens", (json_int_t)tier->output_tokens, "cost_nanousd",
-                     (json_int_t)tier->cost_nanousd, "saved_nanousd", (json_int_t)tier->saved_nanousd);
+    json_t *json = json_pack("{s:s, s:I, s:o}", "tier", tier->name, "jobs", integer(tier->jobs), "outcomes", outcomes);
+    if (json == NULL) {
+        return NULL;
+    }
+    json_object_set_new(json, "latency_us", latency_json(&tier->latency_us));
+    json_object_set_new(json, "cache", cache_json(tier->cache));
+    json_object_set_new(json, "input_tokens", json_integer(integer(tier->input_tokens)));
+    json_object_set_new(json, "output_tokens", json_integer(integer(tier->output_tokens)));
+    json_object_set_new(json, "cost_nanousd", json_integer(integer(tier->cost_nanousd)));
+    json_object_set_new(json, "saved_nanousd", json_integer(integer(tier->saved_nanousd)));
+    return json;
 }
 
 json_t *summary_json(const struct summary *summary, double seconds)
@@ -207,7 +226,8 @@ json_t *summary_json(const struct summary *summary, double seconds)
     for (size_t i = 0; i < summary->tiers_length; i++) {
         json_array_append_new(tiers, tier_json(summary->tiers[i]));
     }
-    return json_pack("{s:o, s:o, s:f}", "tiers", tiers, "all", tier_json(&total), "seconds", seconds);
+    return json_pack("{s:o, s:o, s:I}", "tiers", tiers, "all", tier_json(&total), "run_ms",
+                     (json_int_t)(seconds * 1e3));
 }
 
 int summary_exit_code(const struct summary *summary)

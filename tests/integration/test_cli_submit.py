@@ -61,7 +61,7 @@ def test_file_of_all_tiers_and_its_summary(answering):
     summary = json.loads(done.stdout)
     assert {tier["tier"]: tier["jobs"] for tier in summary["tiers"]} == {"realtime": 100, "standard": 100, "background": 100}
     assert summary["all"]["outcomes"] == {"succeeded": 300}
-    assert summary["all"]["latency_ms"]["p99"] >= summary["all"]["latency_ms"]["p50"] > 0
+    assert summary["all"]["latency_us"]["p99"] >= summary["all"]["latency_us"]["p50"] > 0
     assert summary["all"]["cost_nanousd"] > 0
     results = lines_of(out.read_text())
     assert sorted(result["line"] for result in results) == list(range(1, 301))

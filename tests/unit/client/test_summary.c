@@ -24,8 +24,8 @@ Test(summary, adds_up_by_tier)
     cr_assert_eq(json_integer_value(json_object_get(all, "input_tokens")), 30);
     cr_assert_eq(json_integer_value(json_object_get(json_object_get(all, "outcomes"), "dead")), 1);
     cr_assert_eq(json_integer_value(json_object_get(json_object_get(realtime, "cache"), "near_hit")), 1);
-    const double p99 = json_number_value(json_object_get(json_object_get(all, "latency_ms"), "p99"));
-    cr_assert(p99 >= 1.0 && p99 < 1.1, "failures are no latencies: %f", p99);
+    const json_int_t p99 = json_integer_value(json_object_get(json_object_get(all, "latency_us"), "p99"));
+    cr_assert(p99 >= 1000 && p99 < 1100, "failures are no latencies: %lld", (long long)p99);
     json_decref(json);
     summary_finish(&summary);
 }

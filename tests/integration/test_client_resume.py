@@ -1,0 +1,115 @@
+"""The client library, behind `tiermq submit`, through restarts and shutdowns of real brokers."""
+
+import json
+import os
+
+from harness import wait_for
+
+
+def prompts(count, **members):
+    return "".join(json.dumps({"id": i, "text": f"prompt number {i}", **members}) + "\n" for i in range(count))
+
+
+def lines_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def pending(broker):
+    return broker.admin_json("/v1/stats")["jobs"]
+
+
+def finish(process, count):
+    out, err = process.communicate(timeout=60)
+    results = lines_of(out)
+    assert process.returncode == 0, err
+    assert sorted(r["id"] for r in results) == list(range(count))
+    assert {r["outcome"] for r in results} == {"succeeded"}
+    return results
+
+
+def test_jobs_of_a_tier_in_memory_outlive_their_broker(cluster):
+    """The broker forgot them; the client did not, and nobody notices."""
+    cluster.start_modelsim()
+    cluster.start_broker()
+    process = cluster.cli_start("submit", "--file", "-", "--tier", "realtime", "--deadline", "60s", input=prompts(100))
+    wait_for(lambda: pending(cluster.broker) == 100, "100 jobs in the queue")
+    cluster.broker.kill()
+    cluster.restart_broker()
+    wait_for(lambda: pending(cluster.broker) == 100, "the same 100 jobs in the queue")
+    cluster.start_worker()
+    finish(process, 100)
+
+
+def test_jobs_of_a_durable_tier_outlive_broker_and_workers(cluster):
+    cluster.start_modelsim()
+    cluster.start_broker()
+    process = cluster.cli_start("submit", "--file", "-", "--tier", "background", input=prompts(100))
+    wait_for(lambda: pending(cluster.broker) == 100, "100 jobs in the queue")
+    cluster.broker.kill()
+    cluster.restart_broker()
+    cluster.start_worker()
+    finish(process, 100)
+    # They were accepted once: what the client asked for again was the same jobs.
+    tiers = cluster.broker.admin_json("/v1/stats")["tiers"]
+    assert sum(tier["concluded"].get("succeeded", 0) for tier in tiers) == 100
+
+
+def test_broker_that_comes_late_is_waited_for(cluster):
+    cluster.start_modelsim()
+    cluster.start_broker()
+    cluster.broker.stop()
+    process = cluster.cli_start("submit", "--file", "-", input=prompts(10))
+    cluster.restart_broker()
+    cluster.start_worker()
+    finish(process, 10)
+
+
+def test_tenant_has_one_home_and_moves_when_it_drains(cluster):
+    cluster.start_modelsim()
+    brokers = [cluster.start_broker("broker-1"), cluster.start_broker("broker-2")]
+    cluster.start_worker()
+
+    def accepted(broker):
+        return sum(tier["accepted"] for tier in broker.admin_json("/v1/stats")["tiers"])
+
+    done = cluster.cli("submit", "--file", "-", input=prompts(50))
+    assert done.returncode == 0, done.stderr
+    assert sorted(accepted(broker) for broker in brokers) == [0, 50]
+    home = max(brokers, key=accepted)
+    other = min(brokers, key=accepted)
+    home.stop()
+    done = cluster.cli("submit", "--file", "-", input=prompts(50), timeout_s=40)
+    assert done.returncode == 0, done.stderr
+    assert accepted(other) == 50
+
+
+def test_job_at_another_broker_is_found(cluster):
+    """Submitted while its home was away: whoever asks later asks them all."""
+    cluster.start_modelsim()
+    brokers = [cluster.start_broker("broker-1"), cluster.start_broker("broker-2")]
+    for away in brokers:
+        away.stop()
+        job = cluster.cli("submit", "--no-wait", "--tier", "background", "find me", timeout_s=40).stdout.strip()
+        cluster.restart_broker(away)
+        brokers = cluster.brokers
+        status = json.loads(cluster.cli("get", "--json", job).stdout)
+        assert status["state"] == "queued"
+
+
+def test_memory_follows_the_window_and_not_the_input(cluster):
+    """Ten times the lines take no more of it."""
+    cluster.start_modelsim()
+    cluster.start_broker()
+    cluster.start_worker(cache={"mode": "off"})
+
+    def peak(count):
+        path = cluster.directory / "in.jsonl"
+        path.write_text(prompts(count, tier="realtime"))
+        process = cluster.cli_start("submit", "--file", path, "--out", "/dev/null", "--order", "input")
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0, process.stderr.read()
+        return usage.ru_maxrss
+
+    small, large = peak(2000), peak(20000)
+    assert large < small * 1.5 + 8192, f"{small} KiB for 2000 lines, {large} KiB for 20000"
