@@ -44,6 +44,38 @@ struct endpoints {
     char clients[64], workers[64];
 };
 
+static void write_endpoint(void *socket, char ret_endpoint[64])
+{
+    size_t bytes = 64;
+    if (zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, ret_endpoint, &bytes) != 0) {
+        die("endpoint");
+    }
+}
+
+/* The sockets of a broker, on any free ports, which its parent is told through a pipe. */
+struct broker {
+    void *clients, *workers;
+    char worker[PEER_BYTES]; /* the one worker's name */
+    int worker_bytes;
+};
+
+static void open_broker(struct broker *broker, int to_parent)
+{
+    struct endpoints endpoints = {{0}, {0}};
+    void *context = zmq_ctx_new();
+    broker->clients = open_socket(context, ZMQ_ROUTER, "tcp://127.0.0.1:*", true);
+    broker->workers = open_socket(context, ZMQ_ROUTER, "tcp://127.0.0.1:*", true);
+    write_endpoint(broker->clients, endpoints.clients);
+    write_endpoint(broker->workers, endpoints.workers);
+    if (write(to_parent, &endpoints, sizeof(endpoints)) != (ssize_t)sizeof(endpoints)) {
+        die("pipe");
+    }
+    char hello[16];
+    broker->worker_bytes = zmq_recv(broker->workers, broker->worker, sizeof(broker->worker), 0);
+    zmq_recv(broker->workers, hello, sizeof(hello), 0);
+    zmq_recv(broker->workers, hello, sizeof(hello), 0);
+}
+
 /* ------------------------------------------------------------------------------------------------ worker and client */
 
 /* Echoes; the first part names the client. */
@@ -118,19 +150,15 @@ static bool forward(void *from, void *to, const char *worker, int worker_bytes)
     return true;
 }
 
-static void run_relay(const struct endpoints *endpoints)
+static void run_relay(int to_parent)
 {
-    void *context = zmq_ctx_new();
-    void *clients = open_socket(context, ZMQ_ROUTER, endpoints->clients, true);
-    void *workers = open_socket(context, ZMQ_ROUTER, endpoints->workers, true);
-    char worker[PEER_BYTES], hello[16];
-    int worker_bytes = zmq_recv(workers, worker, sizeof(worker), 0);
-    zmq_recv(workers, hello, sizeof(hello), 0);
-    zmq_recv(workers, hello, sizeof(hello), 0);
+    struct broker broker;
+    open_broker(&broker, to_parent);
+    void *clients = broker.clients, *workers = broker.workers;
     zmq_pollitem_t items[] = {{clients, 0, ZMQ_POLLIN, 0}, {workers, 0, ZMQ_POLLIN, 0}};
     for (;;) {
         zmq_poll(items, 2, -1);
-        for (int i = 0; i < BATCH_MAX && forward(clients, workers, worker, worker_bytes); i++) {
+        for (int i = 0; i < BATCH_MAX && forward(clients, workers, broker.worker, broker.worker_bytes); i++) {
         }
         for (int i = 0; i < BATCH_MAX && forward(workers, clients, NULL, -1); i++) {
         }
@@ -278,17 +306,13 @@ static void send_to(void *socket, const char *peer, int peer_bytes, const struct
     zmq_send(socket, message->job, bytes, 0);
 }
 
-static void run_commit_loop(const struct endpoints *endpoints, const char *dir)
+static void run_commit_loop(int to_parent, const char *dir)
 {
-    void *context = zmq_ctx_new();
-    void *clients = open_socket(context, ZMQ_ROUTER, endpoints->clients, true);
-    void *workers = open_socket(context, ZMQ_ROUTER, endpoints->workers, true);
     struct database database;
     open_database(&database, dir);
-    char worker[PEER_BYTES], hello[16];
-    int worker_bytes = zmq_recv(workers, worker, sizeof(worker), 0);
-    zmq_recv(workers, hello, sizeof(hello), 0);
-    zmq_recv(workers, hello, sizeof(hello), 0);
+    struct broker broker;
+    open_broker(&broker, to_parent);
+    void *clients = broker.clients, *workers = broker.workers;
     struct message *accepts = calloc(BATCH_MAX, sizeof(*accepts)), *results = calloc(BATCH_MAX, sizeof(*results));
     if (accepts == NULL || results == NULL) {
         die("memory");
@@ -318,7 +342,7 @@ static void run_commit_loop(const struct endpoints *endpoints, const char *dir)
         }
         for (size_t i = 0; i < n_accepts; i++) {
             send_to(clients, accepts[i].client, accepts[i].client_bytes, &accepts[i], false, 8); /* accepted */
-            send_to(workers, worker, worker_bytes, &accepts[i], true, LOAD_PAYLOAD_BYTES);
+            send_to(workers, broker.worker, broker.worker_bytes, &accepts[i], true, LOAD_PAYLOAD_BYTES);
         }
     }
 }
@@ -340,15 +364,21 @@ int main(int argc, char **argv)
         return 2;
     }
     struct endpoints endpoints;
-    int first_port = 20000 + (int)(getpid() % 20000) * 2;
-    snprintf(endpoints.clients, sizeof(endpoints.clients), "tcp://127.0.0.1:%d", first_port);
-    snprintf(endpoints.workers, sizeof(endpoints.workers), "tcp://127.0.0.1:%d", first_port + 1);
+    int ends[2];
+    if (pipe(ends) != 0) {
+        die("pipe");
+    }
     pid_t broker = child_begin();
     if (broker == 0) {
         if (is_relay) {
-            run_relay(&endpoints);
+            run_relay(ends[1]);
         }
-        run_commit_loop(&endpoints, argv[4]);
+        run_commit_loop(ends[1], argv[4]);
+    }
+    close(ends[1]); /* so that a broker that fails ends the pipe */
+    if (read(ends[0], &endpoints, sizeof(endpoints)) != (ssize_t)sizeof(endpoints)) {
+        fprintf(stderr, "bench-ceiling: the broker did not start\n");
+        return 1;
     }
     pid_t worker = child_begin();
     if (worker == 0) {
