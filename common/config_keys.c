@@ -189,7 +189,7 @@ static const struct config_key worker_keys[] = {
      .text = "How long an answer is kept that no broker has confirmed."},
     {"answers_bytes_max", SIZES(MIB, TIB), FIELD(config_worker, answers_bytes_max),
      .preset = "64MiB",
-     .text = "Memory for such answers; with more, the oldest go and their jobs run again."},
+     .text = "Memory for such answers; with more, no new jobs are taken."},
 };
 static const struct config_schema worker_schema = {SCHEMA(config_worker, worker_keys),
                                                    .check = worker_check};
@@ -203,9 +203,9 @@ static const struct config_key cache_keys[] = {
      FIELD(config_cache, near_threshold_permille), .preset = "0.92",
      .text = "Mode `near`: the least cosine similarity of a hit."},
     {"entries_max", COUNTS(1, INT64_C(1000000000)), FIELD(config_cache, entries_max),
-     .preset = "1000000", .text = "Entries kept; with more, those unused for longest go."},
+     .preset = "1000000", .text = "Entries kept; with more, the oldest go."},
     {"bytes_max", SIZES(MIB, 1024 * TIB), FIELD(config_cache, bytes_max), .preset = "4GiB",
-     .text = "Entries kept on disk; with more, those unused for longest go."},
+     .text = "Entries kept on disk; with more, the oldest go."},
     {"memory_bytes_max", SIZES(MIB, TIB), FIELD(config_cache, memory_bytes_max), .preset = "256MiB",
      .text = "Mode `near`: memory for vectors."},
     {"lookup_timeout", DURATIONS(1), FIELD(config_cache, lookup_timeout_ms), .is_live = true,

@@ -1,9 +1,9 @@
 /* services: what the stages of a worker share. Owned by the worker; the configuration is replaced by a reload. */
 #pragma once
 #include <stddef.h>
+#include "common/config.h"
 
 struct cache;
-struct config;
 struct log;
 struct loop;
 struct provider;
@@ -15,6 +15,7 @@ struct services {
     struct telemetry *telemetry;
     const struct config *config;
     struct cache *cache;         /* NULL: mode off */
+    enum config_cache_mode cache_mode; /* that it was opened with */
     struct provider **providers; /* in the order of the configuration that the worker started with */
     size_t providers_length;
 };

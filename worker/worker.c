@@ -364,6 +364,7 @@ static int open_cache(struct worker *worker)
 {
     const struct config_cache *config = &worker->config->cache;
     char *path;
+    worker->services.cache_mode = config->mode;
     if (config->mode == CACHE_OFF) {
         return 0;
     }

@@ -32,7 +32,7 @@ static int64_t ttl_ms(const struct services *services, const struct attempt *att
 static void set_scope(const struct services *services, struct attempt *attempt)
 {
     const char *text = NULL;
-    if (services->config->cache.mode != CACHE_NEAR) {
+    if (services->cache_mode != CACHE_NEAR) {
         return;
     }
     json_t *body = json_loadb((const char *)attempt->request->body.data, attempt->request->body.len, 0, NULL);
@@ -63,7 +63,7 @@ static enum stage_verdict cache_start(void *module, struct attempt *attempt)
 {
     const struct services *services = module;
     struct cache_query query = {.text = NULL};
-    if (services->cache == NULL || services->config->cache.mode == CACHE_OFF || ttl_ms(services, attempt) <= 0) {
+    if (services->cache == NULL || ttl_ms(services, attempt) <= 0) {
         return STAGE_NEXT;
     }
     set_scope(services, attempt);
