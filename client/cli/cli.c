@@ -318,6 +318,10 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
     if (object == NULL) {
         return NULL;
     }
+    static const tiermq_id none = {{0}};
+    if (memcmp(answer->id.bytes, none.bytes, sizeof(none.bytes)) == 0) {
+        json_object_del(object, "job"); /* a line that never became one */
+    }
     if (answer->state == TIERMQ_SUCCEEDED) {
         json_object_set_new(object, "text", json_string(answer->text));
         set_text(object, "model", answer->model);

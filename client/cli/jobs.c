@@ -108,7 +108,10 @@ static int print_status(struct cli *cli, const struct tiermq_status *status)
                            (json_int_t)status->position, "why", status->why));
         return written != EXIT_OK ? written : code;
     }
-    printf("%s  %s  attempts %u", id, status->state, status->attempts);
+    printf("%s  %s", id, status->state);
+    if (status->attempts > 0) {
+        printf("  attempts %u", status->attempts);
+    }
     if (status->waits_ms > 0) {
         printf("  waits %lld ms", (long long)status->waits_ms);
     }

@@ -334,6 +334,8 @@ static void print_answer(void *context, const struct tiermq_answer *answer)
         print_succeeded(context, answer);
     } else if (answer->state == TIERMQ_PENDING && answer->error_code[0] == '\0') {
         puts(id); /* accepted (--no-wait) */
+    } else if (answer->state == TIERMQ_PENDING) {
+        fprintf(stderr, "tiermq submit: job %s: %s\n", id, answer->error_text);
     } else {
         fprintf(stderr, "tiermq submit: %s: %s: %s\n", cli_state_name(answer->state), answer->error_code,
                 answer->error_text);
