@@ -355,7 +355,8 @@ static int url_check(const char *text, char *ret_why)
     const size_t scheme = strncmp(text, "http://", 7) == 0    ? 7
                           : strncmp(text, "https://", 8) == 0 ? 8
                                                               : 0;
-    if (scheme == 0 || strcspn(text + scheme, "/?#") == 0 || strpbrk(text, " \"<>") != NULL) {
+    /* strchr() finds the NUL too: a host must follow. */
+    if (scheme == 0 || strchr("/?#", text[scheme]) != NULL || strpbrk(text, " \"<>") != NULL) {
         return refuse(ret_why,
                       "is not a URL; write http:// or https://, such as https://api.openai.com/v1");
     }

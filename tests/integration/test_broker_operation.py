@@ -44,7 +44,6 @@ def test_an_address_in_use_ends_the_start_with_words(cluster, key):
     second.was_killed = True  # it is to end with an error of its own
     assert second.wait() == EXIT_ADDRESS
     assert first.config["broker"][key].split(":")[-1] in second.output()
-    cluster.brokers.remove(second)
 
 
 def test_sigterm_without_work_ends_at_once(cluster):
