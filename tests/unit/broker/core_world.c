@@ -382,7 +382,9 @@ void world_restart(struct world *world)
     forget_held(world);
     effects_reset(world->effects, world->batch);
     world_start(world);
-    qsort(world->records, world->records_length, sizeof(*world->records), compare_records);
+    if (world->records_length > 0) {
+        qsort(world->records, world->records_length, sizeof(*world->records), compare_records);
+    }
     for (size_t f = 0; f < ARRAY_LENGTH(order); f++) {
         for (size_t i = 0; i < world->records_length; i++) {
             const struct world_record *record = &world->records[i];

@@ -143,24 +143,19 @@ Test(core_attempts, attempts_are_bounded_and_then_the_job_is_a_dead_letter)
 
 Test(core_attempts, rate_limit_is_honoured_and_uses_no_attempt_up)
 {
+    w.config.broker.lease_ms = 1000000; /* no heartbeats here */
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
     world_worker(&w, 100, "w", 1);
     const struct id job = world_submit(&w, 1, "standard");
     for (uint64_t i = 0; i < 6; i++) {
         const struct lease_ref lease = world_lease(&w, &job);
         world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED, 20000);
         world_credit(&w, 100, i + 2);
-        const size_t dispatched = world_count(&w, EFFECT_DISPATCH, &job);
-        world_advance(&w, 10000);
-        heartbeat(100, NULL, 0);
-        world_advance(&w, 9999);
-        cr_assert_eq(world_count(&w, EFFECT_DISPATCH, &job), dispatched);
-        heartbeat(100, NULL, 0);
-        world_advance(&w, 14000);
-        heartbeat(100, NULL, 0);
-        world_advance(&w, 10000);
-        heartbeat(100, NULL, 0);
+        world_advance(&w, 19999);
+        cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
+        world_advance(&w, 13000);
+        cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
     }
-    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
 }
 
 Test(core_attempts, rejected_and_invalid_are_dead_at_once)
