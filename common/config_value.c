@@ -350,13 +350,18 @@ static int http_address_check(const char *text, char *ret_why)
                   "is not an address; write HOST:PORT or unix:/PATH, such as 127.0.0.1:7710");
 }
 
+/* What follows "http://" or "https://"; "" for anything else. */
+static const char *after_scheme(const char *text)
+{
+    if (strncmp(text, "http://", 7) == 0) {
+        return text + 7;
+    }
+    return strncmp(text, "https://", 8) == 0 ? text + 8 : "";
+}
+
 static int url_check(const char *text, char *ret_why)
 {
-    const size_t scheme = strncmp(text, "http://", 7) == 0    ? 7
-                          : strncmp(text, "https://", 8) == 0 ? 8
-                                                              : 0;
-    /* strchr() finds the NUL too: a host must follow. */
-    if (scheme == 0 || strchr("/?#", text[scheme]) != NULL || strpbrk(text, " \"<>") != NULL) {
+    if (strcspn(after_scheme(text), "/?#") == 0 || strpbrk(text, " \"<>") != NULL) {
         return refuse(ret_why,
                       "is not a URL; write http:// or https://, such as https://api.openai.com/v1");
     }
