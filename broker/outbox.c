@@ -11,8 +11,9 @@ enum {
     SPARE_BYTES_MAX = 256 << 10, /* a larger outbox is not worth keeping */
     BYTES_FIRST = 1024,
     ITEMS_FIRST = 16,
-    PAYLOADS_MAX = FRAME_PARTS_MAX - 1,
 };
+
+_Static_assert((int)OUTBOX_PAYLOADS_MAX < (int)FRAME_PARTS_MAX, "a message has a part for the envelope too");
 
 struct outbox {
     struct peer *peer;
@@ -174,7 +175,7 @@ static void make_urgent(struct outboxes *outboxes, struct outbox *outbox)
 static bool is_full(const struct outbox *outbox)
 {
     return outbox->length >= OUTBOX_ENVELOPE_BYTES_MAX || outbox->payload_bytes >= OUTBOX_PAYLOAD_BYTES_MAX ||
-           outbox->payloads_length == PAYLOADS_MAX;
+           outbox->payloads_length == OUTBOX_PAYLOADS_MAX;
 }
 
 int outbox_add(struct outboxes *outboxes, struct peer *peer, const struct parcel *parcel, int64_t now_ms)

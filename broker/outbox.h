@@ -1,5 +1,5 @@
 /*
- * outbox: what goes to the peers, gathered so that everything for one peer in one turn is one message.
+ * outbox: what goes to the peers, gathered so that what one turn has for one peer is one message, or few.
  *
  * An envelope is a sequence of protobuf fields, and fields may be joined by writing them one after the other: so an item
  * is packed once, when its effect is carried out, and a message is the items behind a header. Payloads go along
@@ -22,6 +22,11 @@ enum {
     OUTBOX_LAZY_MS = 2,
     OUTBOX_ENVELOPE_BYTES_MAX = 1 << 20, /* a message above this leaves before the turn ends */
     OUTBOX_PAYLOAD_BYTES_MAX = 16 << 20,
+    /*
+     * Payloads in a message, so that a peer works on the first while the broker packs the next. With a whole window of
+     * 256 in one message client, broker and worker took turns: 54 000 jobs/s on two cores, against 77 000 with 64.
+     */
+    OUTBOX_PAYLOADS_MAX = 64,
 };
 
 struct link;

@@ -108,17 +108,17 @@ Test(outbox, lazy_items_ride_with_the_next_urgent_one_in_order)
     cr_assert_eq(sent.bytes[0], FRAME_HEADER_BYTES + 2);
 }
 
-Test(outbox, a_message_never_has_more_parts_than_a_frame_may)
+Test(outbox, a_peer_need_not_wait_until_all_payloads_of_a_turn_are_packed)
 {
     struct blob *blob = NULL;
     cr_assert_eq(blob_create("p", 1, &blob), 0);
     const struct parcel parcel = {.bytes = (const uint8_t *)"x", .length = 1, .payload = blob};
-    for (int i = 0; i < FRAME_PARTS_MAX + 5; i++) {
+    for (int i = 0; i < OUTBOX_PAYLOADS_MAX + 6; i++) {
         cr_assert_eq(outbox_add(outboxes, a, &parcel, now_ms), 0);
     }
     outboxes_flush(outboxes, now_ms);
     cr_assert_eq(sent.length, 2);
-    cr_assert_eq(sent.payloads[0], FRAME_PARTS_MAX - 1);
+    cr_assert_eq(sent.payloads[0], OUTBOX_PAYLOADS_MAX);
     cr_assert_eq(sent.payloads[1], 6);
     blob_unref(&blob);
 }
