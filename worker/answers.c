@@ -74,7 +74,7 @@ bool answers_conclude(struct answers *answers, const struct id *job_id, uint32_t
 {
     struct list *lists[] = {&answers->sent, &answers->unsent};
     for (size_t i = 0; i < ARRAY_LENGTH(lists); i++) {
-        list_for_each(lists[i], link) {
+        list_for_each (lists[i], link) {
             struct answer *answer = CONTAINER_OF(link, struct answer, link);
             if (answer->attempt == attempt && id_equal(&answer->job_id, job_id)) {
                 drop(answers, lists[i], answer);

@@ -1,9 +1,9 @@
 /*
  * answers: results of concluded attempts, kept until the broker says that it has them for good.
  *
- * Two lists: those to be sent, and those sent. A broker that is joined again has forgotten what it did not conclude, so all
- * sent ones are then to be sent again. In order of age; a broker concludes in about that order, so finding one looks at the
- * oldest first.
+ * Two lists: those to be sent, and those sent. A broker that is joined again has forgotten what it
+ * did not conclude, so all sent ones are then to be sent again. In order of age; a broker concludes
+ * in about that order, so finding one looks at the oldest first.
  */
 #pragma once
 #include <stdbool.h>
@@ -25,8 +25,8 @@ struct answer {
     char *error_text;       /* NULL: none */
     int64_t retry_after_ms;
     bool has_usage;
-    Wire__Usage usage;      /* provider and model are owned */
-    struct blob *payload;   /* NULL: none */
+    Wire__Usage usage;    /* provider and model are owned */
+    struct blob *payload; /* NULL: none */
 };
 
 struct answers {

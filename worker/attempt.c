@@ -27,7 +27,8 @@ static bool is_well_formed(const Wire__Dispatch *dispatch)
             return false;
         }
     }
-    return dispatch->attempt > 0 && (dispatch->canonical_key.len == 0 || dispatch->canonical_key.len == ATTEMPT_KEY_BYTES) &&
+    return dispatch->attempt > 0 &&
+           (dispatch->canonical_key.len == 0 || dispatch->canonical_key.len == ATTEMPT_KEY_BYTES) &&
            (dispatch->trace_parent.len == 0 || dispatch->trace_parent.len == TRACE_PARENT_BYTES);
 }
 
@@ -62,11 +63,12 @@ static void timer_due(void *context)
     pipeline_resume(context, &event);
 }
 
-int attempt_create(struct loop *loop, const Wire__Dispatch *dispatch, struct blob *payload, int64_t now_ms,
-                   struct attempt **ret_attempt)
+int attempt_create(struct loop *loop, const Wire__Dispatch *dispatch, struct blob *payload,
+                   int64_t now_ms, struct attempt **ret_attempt)
 {
     struct id job_id;
-    if (id_from_bytes(dispatch->job_id.data, dispatch->job_id.len, &job_id) < 0 || !is_well_formed(dispatch)) {
+    if (id_from_bytes(dispatch->job_id.data, dispatch->job_id.len, &job_id) < 0 ||
+        !is_well_formed(dispatch)) {
         return -EBADMSG;
     }
     CLEANUP(attempt_destroy) struct attempt *attempt = calloc(1, sizeof(*attempt));

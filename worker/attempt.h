@@ -1,9 +1,9 @@
 /*
  * attempt: one execution of one job at this worker, on its way through the stages.
  *
- * Holds everything that belongs to it: its lease, its stage, its request, what the stages found, and its timer. Created for a
- * dispatch, released by the pipeline at the end of the turn in which it concluded. Stages read and write its fields; which
- * stage sets what is said beside them.
+ * Holds everything that belongs to it: its lease, its stage, its request, what the stages found,
+ * and its timer. Created for a dispatch, released by the pipeline at the end of the turn in which
+ * it concluded. Stages read and write its fields; which stage sets what is said beside them.
  */
 #pragma once
 #include <jansson.h>
@@ -44,8 +44,8 @@ struct attempt {
     bool wants_stream;
     bool has_client_key;
     uint8_t client_key[ATTEMPT_KEY_BYTES];
-    int64_t deadline_ms; /* monotonic; INT64_MAX: none */
-    int64_t started_ms;  /* monotonic */
+    int64_t deadline_ms;  /* monotonic; INT64_MAX: none */
+    int64_t started_ms;   /* monotonic */
     struct blob *payload; /* the packed ModelRequest; released by decode */
 
     /* Where it is: pipeline.c. */
@@ -75,14 +75,14 @@ struct attempt {
 
     /* provider call */
     struct provider_call *call;
-    struct bytes chunks;   /* pieces of the stream that wait for company */
+    struct bytes chunks; /* pieces of the stream that wait for company */
     uint32_t chunks_sent;
     bool is_chunk_timer_set;
-    json_t *answer;        /* answered: parsed; for account */
+    json_t *answer; /* answered: parsed; for account */
 
     /* What came of it. */
     struct outcome outcome;
-    struct bytes body;     /* answered: OpenAI-format JSON */
+    struct bytes body; /* answered: OpenAI-format JSON */
     long http_status;
     Wire__CacheStatus cache_status;
     struct token_counts tokens;
@@ -91,7 +91,10 @@ struct attempt {
     int64_t call_ms, first_token_ms;
 };
 
-/* Checks the dispatch's fields. `payload` is referenced. Errors: -EBADMSG a field is malformed; -ENOMEM. */
+/*
+ * Checks the dispatch's fields. `payload` is referenced. Errors: -EBADMSG a field is malformed;
+ * -ENOMEM.
+ */
 MUST_USE int attempt_create(struct loop *loop, const Wire__Dispatch *dispatch, struct blob *payload,
                             int64_t now_ms, struct attempt **ret_attempt);
 /* It must have been concluded or never started: no lookup and no call may refer to it. */

@@ -1,6 +1,7 @@
 /*
- * The connection is made anew for every try to join, so that no hello waits in a queue for a broker that comes back much
- * later, and so that the broker sees a new peer. Whether a broker lives is told by what arrives: it answers heartbeats.
+ * The connection is made anew for every try to join, so that no hello waits in a queue for a broker
+ * that comes back much later, and so that the broker sees a new peer. Whether a broker lives is
+ * told by what arrives: it answers heartbeats.
  */
 #include "worker/broker_link.h"
 
@@ -39,31 +40,33 @@ struct broker_link {
     struct arena *arena;      /* of the message in hand */
 
     bool is_joined;
-    bool is_draining;         /* this worker stops */
-    bool is_drained;          /* an operator drains this worker at this broker */
+    bool is_draining; /* this worker stops */
+    bool is_drained;  /* an operator drains this worker at this broker */
     bool must_tell_draining;
-    bool must_rejoin;         /* at the end of the turn: a connection is not replaced within its own handler */
-    int64_t heard_ms;         /* when the broker last said something */
+    bool must_rejoin; /* at the end of the turn: a connection is not replaced within its own handler
+                       */
+    int64_t heard_ms; /* when the broker last said something */
     int64_t heartbeat_at_ms;
-    int64_t join_at_ms;       /* not joined: the next try */
+    int64_t join_at_ms; /* not joined: the next try */
     int64_t retry_ms;
     uint32_t heartbeat_ms;
     uint64_t incarnation;
     uint64_t event_sequence;
-    uint64_t credit_total;    /* since the welcome */
-    uint64_t dispatched;      /* since the welcome */
+    uint64_t credit_total; /* since the welcome */
+    uint64_t dispatched;   /* since the welcome */
     bool must_tell_credit;
 
     struct list held; /* attempts */
     struct answers answers;
-    uint8_t *buffer;  /* a message being packed */
+    uint8_t *buffer; /* a message being packed */
     size_t buffer_bytes;
 };
 
-/* -------------------------------------------------------------------------------------------------- sending */
+/* ---- sending ---- */
 
 /* Packs `message` behind a header, in the link's buffer. NULL: out of memory. */
-static const uint8_t *pack(struct broker_link *link, const Wire__WorkerMessage *message, size_t *ret_bytes)
+static const uint8_t *pack(struct broker_link *link, const Wire__WorkerMessage *message,
+                           size_t *ret_bytes)
 {
     const size_t bytes = FRAME_HEADER_BYTES + wire__worker_message__get_packed_size(message);
     if (bytes > link->buffer_bytes) {
@@ -80,8 +83,8 @@ static const uint8_t *pack(struct broker_link *link, const Wire__WorkerMessage *
     return link->buffer;
 }
 
-static int send_message(struct broker_link *link, const Wire__WorkerMessage *message, struct blob *const *payloads,
-                        size_t payloads_length)
+static int send_message(struct broker_link *link, const Wire__WorkerMessage *message,
+                        struct blob *const *payloads, size_t payloads_length)
 {
     size_t bytes = 0;
     const uint8_t *head = link->link == NULL ? NULL : pack(link, message, &bytes);
@@ -128,7 +131,7 @@ static int held_refs(const struct broker_link *link, struct lease_refs *refs)
 {
     int r = lease_refs_init(refs, link->held.length);
     if (r == 0) {
-        list_for_each(&link->held, at) {
+        list_for_each (&link->held, at) {
             const struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
             lease_refs_add(refs, &attempt->job_id, attempt->number);
         }
@@ -141,7 +144,7 @@ static int answered_refs(const struct broker_link *link, struct lease_refs *refs
     int r = lease_refs_init(refs, answers_length(&link->answers));
     const struct list *lists[] = {&link->answers.sent, &link->answers.unsent};
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(lists); i++) {
-        list_for_each(lists[i], at) {
+        list_for_each (lists[i], at) {
             const struct answer *answer = CONTAINER_OF(at, struct answer, link);
             lease_refs_add(refs, &answer->job_id, answer->attempt);
         }
@@ -174,9 +177,10 @@ static int send_hello(struct broker_link *link)
     return send_message(link, &message, NULL, 0);
 }
 
-/* ------------------------------------------------------------------------------------------- joining, leaving */
+/* ---- joining, leaving ---- */
 
-static void message_arrived(void *context, const void *peer, size_t peer_bytes, struct link_message *message);
+static void message_arrived(void *context, const void *peer, size_t peer_bytes,
+                            struct link_message *message);
 
 /* Between a half and the whole of `ms`, so that workers do not come back all at once. */
 static int64_t jittered(int64_t ms)
@@ -192,7 +196,8 @@ static void timer_arm(struct broker_link *link)
 {
     int64_t at_ms = link->join_at_ms;
     if (link->is_joined) {
-        const int64_t silent_ms = link->heard_ms + (int64_t)link->heartbeat_ms * BROKER_LINK_SILENT_HEARTBEATS;
+        const int64_t silent_ms =
+            link->heard_ms + (int64_t)link->heartbeat_ms * BROKER_LINK_SILENT_HEARTBEATS;
         at_ms = link->heartbeat_at_ms < silent_ms ? link->heartbeat_at_ms : silent_ms;
     }
     loop_timer_set(link->timer, at_ms);
@@ -209,14 +214,16 @@ static void join(struct broker_link *link)
     link->is_joined = false;
     link->must_rejoin = false;
     link_destroy(&link->link);
-    int r = link_create(link->loop, link->zmq_context, &options, message_arrived, link, &link->link);
+    int r =
+        link_create(link->loop, link->zmq_context, &options, message_arrived, link, &link->link);
     r = r < 0 ? r : send_hello(link);
     if (r < 0) {
-        log_at(link->log, LOG_ERROR, "cannot connect to the broker", log_text("broker", link->options.endpoint),
-               log_text("error", strerror(-r)));
+        log_at(link->log, LOG_ERROR, "cannot connect to the broker",
+               log_text("broker", link->options.endpoint), log_text("error", strerror(-r)));
     }
     link->join_at_ms = clock_monotonic_ms() + jittered(link->retry_ms);
-    link->retry_ms = link->retry_ms * 2 < BROKER_LINK_RETRY_MAX_MS ? link->retry_ms * 2 : BROKER_LINK_RETRY_MAX_MS;
+    link->retry_ms = link->retry_ms * 2 < BROKER_LINK_RETRY_MAX_MS ? link->retry_ms * 2
+                                                                   : BROKER_LINK_RETRY_MAX_MS;
     timer_arm(link);
 }
 
@@ -251,13 +258,13 @@ static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcom
     answers_unsend_all(&link->answers);
 }
 
-/* -------------------------------------------------------------------------------------------------- receiving */
+/* ---- receiving ---- */
 
 static void malformed(struct broker_link *link, const char *what)
 {
     telemetry_protocol_error(link->telemetry, "malformed");
-    log_at(link->log, LOG_ERROR, "malformed message from the broker", log_text("broker", link->options.endpoint),
-           log_text("error", what));
+    log_at(link->log, LOG_ERROR, "malformed message from the broker",
+           log_text("broker", link->options.endpoint), log_text("error", what));
 }
 
 static void dispatches_arrived(struct broker_link *link, const Wire__BrokerToWorker *envelope,
@@ -286,13 +293,14 @@ static void concluded_arrived(struct broker_link *link, const Wire__BrokerToWork
             malformed(link, "concluded: the job id is not 16 bytes");
             continue;
         }
-        (void)answers_conclude(&link->answers, &job_id, ref->attempt); /* false: it was sent twice */
+        (void)answers_conclude(&link->answers, &job_id,
+                               ref->attempt); /* false: it was sent twice */
     }
 }
 
 static struct attempt *find_held(const struct broker_link *link, const Wire__LeaseRef *ref)
 {
-    list_for_each(&link->held, at) {
+    list_for_each (&link->held, at) {
         struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
         if (attempt->number == ref->attempt && ref->job_id.len == ID_BYTES &&
             memcmp(attempt->job_id.bytes, ref->job_id.data, ID_BYTES) == 0) {
@@ -323,20 +331,23 @@ static void error_arrived(struct broker_link *link, const Wire__ProtocolError *e
         }
         return;
     }
-    log_at(link->log, LOG_ERROR, "the broker reports an error", log_text("broker", link->options.endpoint),
-           log_int("code", error->code), log_text("error", error->text));
+    log_at(link->log, LOG_ERROR, "the broker reports an error",
+           log_text("broker", link->options.endpoint), log_int("code", error->code),
+           log_text("error", error->text));
 }
 
 static void operator_spoke(struct broker_link *link, const Wire__BrokerToWorker *envelope)
 {
     if (envelope->drain && !link->is_drained) {
         link->is_drained = true;
-        log_at(link->log, LOG_INFO, "drained by an operator: no more jobs are taken from this broker",
+        log_at(link->log, LOG_INFO,
+               "drained by an operator: no more jobs are taken from this broker",
                log_text("broker", link->options.endpoint));
     }
     if (envelope->resume && link->is_drained) {
         link->is_drained = false;
-        log_at(link->log, LOG_INFO, "resumed by an operator", log_text("broker", link->options.endpoint));
+        log_at(link->log, LOG_INFO, "resumed by an operator",
+               log_text("broker", link->options.endpoint));
     }
 }
 
@@ -359,7 +370,8 @@ static void envelope_arrived(struct broker_link *link, const Wire__BrokerToWorke
     dispatches_arrived(link, envelope, message);
 }
 
-static void message_arrived(void *context, const void *peer, size_t peer_bytes, struct link_message *message)
+static void message_arrived(void *context, const void *peer, size_t peer_bytes,
+                            struct link_message *message)
 {
     (void)peer;
     (void)peer_bytes;
@@ -367,16 +379,19 @@ static void message_arrived(void *context, const void *peer, size_t peer_bytes, 
     enum frame_kind kind;
     uint8_t version = 0;
     size_t bytes = 0;
-    const uint8_t *head = link_message_parts(message) == 0 ? NULL : link_message_part(message, 0, &bytes);
+    const uint8_t *head =
+        link_message_parts(message) == 0 ? NULL : link_message_part(message, 0, &bytes);
     int r = head == NULL ? -EBADMSG : frame_read_header(head, bytes, &kind, &version);
     if (r < 0 || kind != FRAME_BROKER_TO_WORKER || bytes > FRAME_ENVELOPE_BYTES_MAX) {
-        malformed(link, r == -EPROTONOSUPPORT ? "another protocol version" : "no frame from a broker to a worker");
+        malformed(link, r == -EPROTONOSUPPORT ? "another protocol version"
+                                              : "no frame from a broker to a worker");
         return;
     }
     link->heard_ms = clock_monotonic_ms();
     arena_reset(link->arena);
-    const Wire__BrokerToWorker *envelope = wire__broker_to_worker__unpack(
-        arena_protobuf_allocator(link->arena), bytes - FRAME_HEADER_BYTES, head + FRAME_HEADER_BYTES);
+    const Wire__BrokerToWorker *envelope =
+        wire__broker_to_worker__unpack(arena_protobuf_allocator(link->arena),
+                                       bytes - FRAME_HEADER_BYTES, head + FRAME_HEADER_BYTES);
     if (envelope == NULL) {
         malformed(link, "the envelope cannot be decoded");
         return;
@@ -385,7 +400,8 @@ static void message_arrived(void *context, const void *peer, size_t peer_bytes, 
 }
 
 /* Events only announce; what they say is not needed yet, but gaps are seen. */
-static void event_arrived(void *context, const void *peer, size_t peer_bytes, struct link_message *message)
+static void event_arrived(void *context, const void *peer, size_t peer_bytes,
+                          struct link_message *message)
 {
     (void)peer;
     (void)peer_bytes;
@@ -393,14 +409,17 @@ static void event_arrived(void *context, const void *peer, size_t peer_bytes, st
     enum frame_kind kind;
     uint8_t version = 0;
     size_t bytes = 0;
-    const uint8_t *head = link_message_parts(message) == 0 ? NULL : link_message_part(message, 0, &bytes);
-    if (head == NULL || frame_read_header(head, bytes, &kind, &version) < 0 || kind != FRAME_EVENT) {
+    const uint8_t *head =
+        link_message_parts(message) == 0 ? NULL : link_message_part(message, 0, &bytes);
+    if (head == NULL || frame_read_header(head, bytes, &kind, &version) < 0 ||
+        kind != FRAME_EVENT) {
         malformed(link, "no event");
         return;
     }
     arena_reset(link->arena);
-    const Wire__Event *event = wire__event__unpack(arena_protobuf_allocator(link->arena), bytes - FRAME_HEADER_BYTES,
-                                                   head + FRAME_HEADER_BYTES);
+    const Wire__Event *event =
+        wire__event__unpack(arena_protobuf_allocator(link->arena), bytes - FRAME_HEADER_BYTES,
+                            head + FRAME_HEADER_BYTES);
     if (event == NULL) {
         malformed(link, "the event cannot be decoded");
         return;
@@ -408,12 +427,13 @@ static void event_arrived(void *context, const void *peer, size_t peer_bytes, st
     if (link->is_joined && event->sequence > link->event_sequence + 1) {
         telemetry_protocol_error(link->telemetry, "event_gap");
     }
-    link->event_sequence = event->sequence > link->event_sequence ? event->sequence : link->event_sequence;
-    log_at(link->log, LOG_DEBUG, "event", log_int("kind", event->kind), log_text("subject", event->subject),
-           log_text("text", event->text));
+    link->event_sequence =
+        event->sequence > link->event_sequence ? event->sequence : link->event_sequence;
+    log_at(link->log, LOG_DEBUG, "event", log_int("kind", event->kind),
+           log_text("subject", event->subject), log_text("text", event->text));
 }
 
-/* ------------------------------------------------------------------------------------------------- the turn */
+/* ---- the turn ---- */
 
 /* A message of results: one part for each payload. */
 struct results {
@@ -449,8 +469,9 @@ static void results_add(struct results *results, struct answer *answer)
 static void results_gather(struct broker_link *link, struct results *results)
 {
     results->length = results->payloads_length = results->bytes = 0;
-    list_for_each(&link->answers.unsent, at) {
-        if (results->length == BROKER_LINK_RESULTS_A_MESSAGE || results->bytes >= BROKER_LINK_BYTES_A_MESSAGE) {
+    list_for_each (&link->answers.unsent, at) {
+        if (results->length == BROKER_LINK_RESULTS_A_MESSAGE ||
+            results->bytes >= BROKER_LINK_BYTES_A_MESSAGE) {
             return;
         }
         results_add(results, CONTAINER_OF(at, struct answer, link));
@@ -464,14 +485,17 @@ static void results_were_sent(struct broker_link *link, const struct results *re
     }
 }
 
-/* One message with all that there is to say. False: nothing more, or the broker takes no more now. */
+/*
+ * One message with all that there is to say. False: nothing more, or the broker takes no more now.
+ */
 static bool flush_once(struct broker_link *link, bool is_heartbeat)
 {
     struct results results;
     CLEANUP(lease_refs_finish) struct lease_refs held = {.refs = NULL};
     Wire__WorkerMessage message = WIRE__WORKER_MESSAGE__INIT;
     results_gather(link, &results);
-    if (results.length == 0 && !is_heartbeat && !link->must_tell_credit && !link->must_tell_draining) {
+    if (results.length == 0 && !is_heartbeat && !link->must_tell_credit &&
+        !link->must_tell_draining) {
         return false;
     }
     if (is_heartbeat && held_refs(link, &held) < 0) {
@@ -506,10 +530,12 @@ void broker_link_flush(struct broker_link *link)
 
 static void heartbeat(struct broker_link *link, int64_t now_ms)
 {
-    const size_t dropped = answers_drop_older(&link->answers, now_ms - link->options.answers_ttl_ms);
+    const size_t dropped =
+        answers_drop_older(&link->answers, now_ms - link->options.answers_ttl_ms);
     if (dropped > 0) {
         telemetry_answers_dropped(link->telemetry, dropped);
-        log_at(link->log, LOG_WARN, "answers dropped: the broker did not conclude them in worker.answers_ttl",
+        log_at(link->log, LOG_WARN,
+               "answers dropped: the broker did not conclude them in worker.answers_ttl",
                log_text("broker", link->options.endpoint), log_int("answers", dropped));
     }
     (void)flush_once(link, true);
@@ -524,7 +550,8 @@ static void timer_due(void *context)
         if (now_ms >= link->join_at_ms) {
             join(link);
         }
-    } else if (now_ms >= link->heard_ms + (int64_t)link->heartbeat_ms * BROKER_LINK_SILENT_HEARTBEATS) {
+    } else if (now_ms >=
+               link->heard_ms + (int64_t)link->heartbeat_ms * BROKER_LINK_SILENT_HEARTBEATS) {
         leave(link, "silent for four heartbeats");
     } else if (now_ms >= link->heartbeat_at_ms) {
         heartbeat(link, now_ms);
@@ -532,7 +559,7 @@ static void timer_due(void *context)
     timer_arm(link);
 }
 
-/* --------------------------------------------------------------------------------------------------- public */
+/* ---- public ---- */
 
 static int events_open(struct broker_link *link)
 {
@@ -541,13 +568,14 @@ static int events_open(struct broker_link *link)
         .endpoint = link->options.events,
         .part_bytes_max = FRAME_ENVELOPE_BYTES_MAX,
     };
-    return link->options.events == NULL
-               ? 0
-               : link_create(link->loop, link->zmq_context, &options, event_arrived, link, &link->events);
+    return link->options.events == NULL ? 0
+                                        : link_create(link->loop, link->zmq_context, &options,
+                                                      event_arrived, link, &link->events);
 }
 
-int broker_link_create(struct loop *loop, void *zmq_context, struct log *log, struct telemetry *telemetry,
-                       const struct broker_link_options *options, const struct broker_handler *handler, void *context,
+int broker_link_create(struct loop *loop, void *zmq_context, struct log *log,
+                       struct telemetry *telemetry, const struct broker_link_options *options,
+                       const struct broker_handler *handler, void *context,
                        struct broker_link **ret_link)
 {
     CLEANUP(broker_link_destroy) struct broker_link *link = calloc(1, sizeof(*link));
@@ -660,8 +688,8 @@ int broker_link_defer(struct broker_link *link, const Wire__Dispatch *dispatch, 
     return 0;
 }
 
-void broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index, bool is_last,
-                            const void *data, size_t bytes)
+void broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index,
+                            bool is_last, const void *data, size_t bytes)
 {
     uint8_t head[FRAME_CHUNK_BYTES];
     CLEANUP(blob_unref) struct blob *blob = NULL;
@@ -687,7 +715,9 @@ bool broker_link_takes_credit(const struct broker_link *link)
 
 uint64_t broker_link_outstanding(const struct broker_link *link)
 {
-    return link->is_joined && link->credit_total > link->dispatched ? link->credit_total - link->dispatched : 0;
+    return link->is_joined && link->credit_total > link->dispatched
+               ? link->credit_total - link->dispatched
+               : 0;
 }
 
 void broker_link_grant(struct broker_link *link, uint64_t credit)
@@ -707,7 +737,8 @@ void broker_link_goodbye(struct broker_link *link)
     Wire__WorkerMessage message = WIRE__WORKER_MESSAGE__INIT;
     message.goodbye = true;
     if (link->is_joined && send_message(link, &message, NULL, 0) < 0) {
-        log_at(link->log, LOG_WARN, "the broker could not be told goodbye", log_text("broker", link->options.endpoint));
+        log_at(link->log, LOG_WARN, "the broker could not be told goodbye",
+               log_text("broker", link->options.endpoint));
     }
 }
 
@@ -735,6 +766,7 @@ size_t broker_link_held(const struct broker_link *link)
 void broker_link_stop_all(struct broker_link *link, const char *reason)
 {
     while (!list_is_empty(&link->held)) {
-        link->handler.on_cancel(link->context, CONTAINER_OF(list_first(&link->held), struct attempt, link), reason);
+        link->handler.on_cancel(
+            link->context, CONTAINER_OF(list_first(&link->held), struct attempt, link), reason);
     }
 }

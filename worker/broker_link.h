@@ -3,12 +3,13 @@
  *
  *   hello → welcome → (credit →, dispatch ←, result →, concluded ←, heartbeat ↔) … goodbye
  *
- * Owns the attempts it was dispatched while they run, and their answers until the broker concludes them. The answers are
- * bounded: above answers_bytes_max no credit is given, and what nobody concluded within answers_ttl_ms is dropped. All of a
- * turn travels in one message. A broker that is silent for SILENT_HEARTBEATS of its heartbeats, or that does not know us, is joined
- * again over a new connection, with backoff: leases still held and answers still kept are named there, and the answers are sent
- * again after the welcome. Nothing is given up for a broken connection: the first answer that arrives counts.
- * See DESIGN.md, "The wire", and docs/protocol.md.
+ * Owns the attempts it was dispatched while they run, and their answers until the broker concludes
+ * them. The answers are bounded: above answers_bytes_max no credit is given, and what nobody
+ * concluded within answers_ttl_ms is dropped. All of a turn travels in one message. A broker that
+ * is silent for SILENT_HEARTBEATS of its heartbeats, or that does not know us, is joined again over
+ * a new connection, with backoff: leases still held and answers still kept are named there, and the
+ * answers are sent again after the welcome. Nothing is given up for a broken connection: the first
+ * answer that arrives counts. See DESIGN.md, "The wire", and docs/protocol.md.
  */
 #pragma once
 #include <stdbool.h>
@@ -34,7 +35,7 @@ enum {
 
 struct broker_link_options {
     const char *endpoint;
-    const char *events;          /* NULL: none */
+    const char *events; /* NULL: none */
     const char *worker_name;
     char **pools;
     size_t pools_length;
@@ -46,29 +47,43 @@ struct broker_link_options {
 
 struct broker_handler {
     /* A job. The payload is referenced by whoever keeps it. */
-    void (*on_dispatch)(void *context, struct broker_link *link, const Wire__Dispatch *dispatch, struct blob *payload);
+    void (*on_dispatch)(void *context, struct broker_link *link, const Wire__Dispatch *dispatch,
+                        struct blob *payload);
     /* Stop this attempt; it is one of the link's. */
     void (*on_cancel)(void *context, struct attempt *attempt, const char *reason);
 };
 
-/* Strings in `options` must live as long as the link. Connects in the background. Errors: -EINVAL the endpoint; -ENOMEM. */
-MUST_USE int broker_link_create(struct loop *loop, void *zmq_context, struct log *log, struct telemetry *telemetry,
-                                const struct broker_link_options *options, const struct broker_handler *handler,
-                                void *context, struct broker_link **ret_link);
+/*
+ * Strings in `options` must live as long as the link. Connects in the background. Errors: -EINVAL
+ * the endpoint; -ENOMEM.
+ */
+MUST_USE int broker_link_create(struct loop *loop, void *zmq_context, struct log *log,
+                                struct telemetry *telemetry,
+                                const struct broker_link_options *options,
+                                const struct broker_handler *handler, void *context,
+                                struct broker_link **ret_link);
 /* Its attempts must have been concluded. */
 void broker_link_destroy(struct broker_link **link);
 
 /* The attempt runs now, for this broker: heartbeats name it. */
 void broker_link_hold(struct broker_link *link, struct attempt *attempt);
-/* It has its outcome: it is held no longer, its answer is kept and sent. Errors: -ENOMEM, the lease runs out. */
+/*
+ * It has its outcome: it is held no longer, its answer is kept and sent. Errors: -ENOMEM, the lease
+ * runs out.
+ */
 MUST_USE int broker_link_answer(struct broker_link *link, struct attempt *attempt);
-/* A dispatch that is not taken: "not an attempt", the job goes back to its queue. Errors: -ENOMEM. */
-MUST_USE int broker_link_defer(struct broker_link *link, const Wire__Dispatch *dispatch, const char *reason);
+/*
+ * A dispatch that is not taken: "not an attempt", the job goes back to its queue. Errors: -ENOMEM.
+ */
+MUST_USE int broker_link_defer(struct broker_link *link, const Wire__Dispatch *dispatch,
+                               const char *reason);
 /* A piece of the attempt's stream, at once. One that cannot be sent is dropped and counted. */
-void broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index, bool is_last,
-                            const void *data, size_t bytes);
+void broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index,
+                            bool is_last, const void *data, size_t bytes);
 
-/* May it be given credit: it is joined, not drained, and its kept answers are within their bound. */
+/*
+ * May it be given credit: it is joined, not drained, and its kept answers are within their bound.
+ */
 bool broker_link_takes_credit(const struct broker_link *link);
 /* Credit it was given and has not used. */
 uint64_t broker_link_outstanding(const struct broker_link *link);

@@ -1,7 +1,9 @@
 /*
- * bytes: a growing run of bytes with a bound; what arrives piecemeal from a provider is gathered in one.
+ * bytes: a growing run of bytes with a bound; what arrives piecemeal from a provider is gathered in
+ * one.
  *
- * Embedded by its user; {.bytes_max = N} is an empty one. The first failure leaves what was gathered untouched.
+ * Embedded by its user; {.bytes_max = N} is an empty one. The first failure leaves what was
+ * gathered untouched.
  */
 #pragma once
 #include <stddef.h>

@@ -13,10 +13,13 @@
 #define INVALID     WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 
-/* The client named a key under which identical jobs share one answer. Ours is the one that counts. */
+/*
+ * The client named a key under which identical jobs share one answer. Ours is the one that counts.
+ */
 static void compare_keys(struct services *services, const struct attempt *attempt)
 {
-    if (attempt->has_client_key && memcmp(attempt->client_key, attempt->key, ATTEMPT_KEY_BYTES) != 0) {
+    if (attempt->has_client_key &&
+        memcmp(attempt->client_key, attempt->key, ATTEMPT_KEY_BYTES) != 0) {
         telemetry_key_mismatch(services->telemetry);
         log_at(services->log, LOG_WARN, "canonical key of the client is not that of its request",
                log_job(&attempt->job_id), log_text("tenant", attempt->tenant));
@@ -31,14 +34,16 @@ static enum stage_verdict set_key(struct services *services, struct attempt *att
     const ProtobufCBinaryData *body = &attempt->request->body;
     int r = canonical_json(body->data, body->len, &text, &bytes, error);
     if (r == -EINVAL) {
-        outcome_set(&attempt->outcome, INVALID, "invalid_body", "the request's body is not usable JSON: %s", error);
+        outcome_set(&attempt->outcome, INVALID, "invalid_body",
+                    "the request's body is not usable JSON: %s", error);
         return STAGE_CONCLUDES;
     }
     if (r < 0) {
         outcome_set(&attempt->outcome, UNAVAILABLE, "memory", "the worker is out of memory");
         return STAGE_CONCLUDES;
     }
-    canonical_key(attempt->tenant, attempt->request->operation, attempt->route, text, bytes, attempt->key);
+    canonical_key(attempt->tenant, attempt->request->operation, attempt->route, text, bytes,
+                  attempt->key);
     free(text);
     compare_keys(services, attempt);
     return STAGE_NEXT;
@@ -46,16 +51,19 @@ static enum stage_verdict set_key(struct services *services, struct attempt *att
 
 static enum stage_verdict decode_start(void *module, struct attempt *attempt)
 {
-    attempt->request =
-        wire__model_request__unpack(NULL, blob_bytes(attempt->payload), blob_data(attempt->payload));
+    attempt->request = wire__model_request__unpack(NULL, blob_bytes(attempt->payload),
+                                                   blob_data(attempt->payload));
     blob_unref(&attempt->payload);
     if (attempt->request == NULL) {
-        outcome_set(&attempt->outcome, INVALID, "invalid_payload", "the payload is no ModelRequest");
+        outcome_set(&attempt->outcome, INVALID, "invalid_payload",
+                    "the payload is no ModelRequest");
         return STAGE_CONCLUDES;
     }
     if (!operation_parse(attempt->request->operation, &attempt->operation)) {
-        outcome_set(&attempt->outcome, INVALID, "unknown_operation", "operation \"%.64s\" is not one of chat.completions, "
-                    "completions, embeddings", attempt->request->operation);
+        outcome_set(&attempt->outcome, INVALID, "unknown_operation",
+                    "operation \"%.64s\" is not one of chat.completions, "
+                    "completions, embeddings",
+                    attempt->request->operation);
         return STAGE_CONCLUDES;
     }
     return set_key(module, attempt);

@@ -20,11 +20,13 @@ static const char help[] =
     "\n"
     "Takes jobs from the brokers, answers them from its cache or by calling a model.\n"
     "\n"
-    "  --config FILE  the configuration; else $TIERMQ_CONFIG, ./tiermq.yaml, /etc/tiermq/tiermq.yaml, or the defaults\n"
+    "  --config FILE  the configuration; else $TIERMQ_CONFIG, ./tiermq.yaml, "
+    "/etc/tiermq/tiermq.yaml, or the defaults\n"
     "  --help         this text\n"
     "  --version      the version\n"
     "\n"
-    "SIGTERM: takes no more jobs, finishes those it has, leaves. Again: leaves at once. SIGHUP: reads the\n"
+    "SIGTERM: takes no more jobs, finishes those it has, leaves. Again: leaves at once. SIGHUP: "
+    "reads the\n"
     "configuration again (prices, models, routes, cache times, log level).\n"
     "\n"
     "Exit codes: 0 left in good order, 1 internal, 2 usage, 3 configuration, 4 address in use.\n";
@@ -69,7 +71,8 @@ static struct config *read_config(const char *path)
         (void)fprintf(stderr, "%s\n", errors.items[i].text);
     }
     if (r < 0 && errors.length == 0) {
-        (void)fprintf(stderr, "tiermq-worker: %s: %s\n", path == NULL ? "configuration" : path, strerror(-r));
+        (void)fprintf(stderr, "tiermq-worker: %s: %s\n", path == NULL ? "configuration" : path,
+                      strerror(-r));
     }
     return config;
 }
@@ -98,7 +101,9 @@ static int serve(struct log *log, struct config **config, const char *path)
     r = worker_create(loop, log, config, path, &worker, error);
     if (r < 0) {
         log_at(log, LOG_ERROR, "cannot start", log_text("error", error));
-        return r == -EADDRINUSE || r == -EACCES || r == -EINVAL || r == -EADDRNOTAVAIL ? EXIT_ADDRESS : EXIT_INTERNAL;
+        return r == -EADDRINUSE || r == -EACCES || r == -EINVAL || r == -EADDRNOTAVAIL
+                   ? EXIT_ADDRESS
+                   : EXIT_INTERNAL;
     }
     worker_announce(worker);
     r = loop_run(loop);
@@ -115,7 +120,9 @@ int main(int argc, char **argv)
     if (code >= 0) {
         return code;
     }
-    /* Threads of the libraries would each keep an arena of their own; what they allocate is small. */
+    /*
+     * Threads of the libraries would each keep an arena of their own; what they allocate is small.
+     */
     (void)mallopt(M_ARENA_MAX, 2);
     if (config_locate(argument, &path) < 0 || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
         (void)fputs("tiermq-worker: out of memory\n", stderr);

@@ -1,4 +1,7 @@
-/* operation: what a ModelRequest may ask for, and its name on the wire (proto/wire.proto, ModelRequest.operation). */
+/*
+ * operation: what a ModelRequest may ask for, and its name on the wire (proto/wire.proto,
+ * ModelRequest.operation).
+ */
 #pragma once
 #include <stdbool.h>
 

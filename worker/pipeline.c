@@ -15,8 +15,8 @@ struct pipeline {
     struct list done; /* concluded attempts, until the turn ends */
 };
 
-int pipeline_create(const struct stage *stages, size_t stages_length, pipeline_fn *concluded, void *context,
-                    struct pipeline **ret_pipeline)
+int pipeline_create(const struct stage *stages, size_t stages_length, pipeline_fn *concluded,
+                    void *context, struct pipeline **ret_pipeline)
 {
     if (stages_length > PIPELINE_STAGES_MAX) {
         return -EINVAL;
@@ -53,7 +53,8 @@ static void attempt_conclude(struct pipeline *pipeline, struct attempt *attempt)
 }
 
 /* Follows a verdict through the stages until one waits. */
-static void attempt_go_on(struct pipeline *pipeline, struct attempt *attempt, enum stage_verdict verdict)
+static void attempt_go_on(struct pipeline *pipeline, struct attempt *attempt,
+                          enum stage_verdict verdict)
 {
     while (verdict == STAGE_NEXT && ++attempt->stage < pipeline->stages_length) {
         const struct stage *stage = &pipeline->stages[attempt->stage];
@@ -83,7 +84,8 @@ void pipeline_resume(struct attempt *attempt, const struct stage_event *event)
     attempt_go_on(pipeline, attempt, stage->resume(stage->module, attempt, event));
 }
 
-void pipeline_stop(struct attempt *attempt, Wire__AttemptOutcome outcome, const char *code, const char *text)
+void pipeline_stop(struct attempt *attempt, Wire__AttemptOutcome outcome, const char *code,
+                   const char *text)
 {
     struct pipeline *pipeline = attempt->pipeline;
     if (attempt->is_concluded) {
@@ -107,5 +109,6 @@ void pipeline_release(struct pipeline *pipeline)
 const char *pipeline_stage_name(const struct attempt *attempt)
 {
     const struct pipeline *pipeline = attempt->pipeline;
-    return attempt->stage < pipeline->stages_length ? pipeline->stages[attempt->stage].name : "done";
+    return attempt->stage < pipeline->stages_length ? pipeline->stages[attempt->stage].name
+                                                    : "done";
 }

@@ -3,8 +3,8 @@
  *
  *   decode → deadline → cache → prompt → router → call → account → fill
  *
- * Knows nothing of what a stage does. An attempt concludes exactly once: by its last stage, by a stage that says so, or by
- * pipeline_stop(). See DESIGN.md, "The worker's pipeline".
+ * Knows nothing of what a stage does. An attempt concludes exactly once: by its last stage, by a
+ * stage that says so, or by pipeline_stop(). See DESIGN.md, "The worker's pipeline".
  */
 #pragma once
 #include <stddef.h>
@@ -20,8 +20,8 @@ struct pipeline;
 typedef void pipeline_fn(void *context, struct attempt *attempt);
 
 /* The stages are copied; their modules are not owned. Errors: -ENOMEM; -EINVAL too many. */
-MUST_USE int pipeline_create(const struct stage *stages, size_t stages_length, pipeline_fn *concluded, void *context,
-                             struct pipeline **ret_pipeline);
+MUST_USE int pipeline_create(const struct stage *stages, size_t stages_length,
+                             pipeline_fn *concluded, void *context, struct pipeline **ret_pipeline);
 void pipeline_destroy(struct pipeline **pipeline);
 
 /* Takes: the attempt. May conclude it before it returns. */
@@ -29,7 +29,8 @@ void pipeline_start(struct pipeline *pipeline, struct attempt **attempt);
 /* What the attempt's stage waited for. */
 void pipeline_resume(struct attempt *attempt, const struct stage_event *event);
 /* Gives up its stage and concludes it so; nothing happens when it is concluded. */
-void pipeline_stop(struct attempt *attempt, Wire__AttemptOutcome outcome, const char *code, const char *text);
+void pipeline_stop(struct attempt *attempt, Wire__AttemptOutcome outcome, const char *code,
+                   const char *text);
 /* Releases the concluded attempts. At the end of a turn, when no stage has one in its hands. */
 void pipeline_release(struct pipeline *pipeline);
 /* The name of the stage that an attempt is in, for logs. */

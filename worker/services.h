@@ -1,4 +1,7 @@
-/* services: what the stages of a worker share. Owned by the worker; the configuration is replaced by a reload. */
+/*
+ * services: what the stages of a worker share. Owned by the worker; the configuration is replaced
+ * by a reload.
+ */
 #pragma once
 #include <stddef.h>
 #include "common/config.h"
@@ -14,8 +17,8 @@ struct services {
     struct log *log;
     struct telemetry *telemetry;
     const struct config *config;
-    struct cache *cache;         /* NULL: mode off */
+    struct cache *cache;               /* NULL: mode off */
     enum config_cache_mode cache_mode; /* that it was opened with */
-    struct provider **providers; /* in the order of the configuration that the worker started with */
+    struct provider **providers;       /* those of the configuration at the start */
     size_t providers_length;
 };

@@ -1,9 +1,10 @@
 /*
  * stage: one step of an attempt, in a module of its own.
  *
- * start() does what can be done at once. If it has to wait it says so, and resume() is called with the event it waits for (or
- * with its timer's); never from within start(). abandon() gives up what start() began: after it no event may come. A stage
- * that cannot do its work lets the attempt go on when it can (a broken cache is a miss) and concludes it when it cannot.
+ * start() does what can be done at once. If it has to wait it says so, and resume() is called with
+ * the event it waits for (or with its timer's); never from within start(). abandon() gives up what
+ * start() began: after it no event may come. A stage that cannot do its work lets the attempt go on
+ * when it can (a broken cache is a miss) and concludes it when it cannot.
  */
 #pragma once
 #include <stddef.h>
@@ -30,6 +31,7 @@ struct stage {
     const char *name;
     void *module;
     enum stage_verdict (*start)(void *module, struct attempt *attempt);
-    enum stage_verdict (*resume)(void *module, struct attempt *attempt, const struct stage_event *event); /* NULL: never waits */
-    void (*abandon)(void *module, struct attempt *attempt);                                               /* NULL: never waits */
+    enum stage_verdict (*resume)(void *module, struct attempt *attempt,
+                                 const struct stage_event *event); /* NULL: never waits */
+    void (*abandon)(void *module, struct attempt *attempt);        /* NULL: never waits */
 };

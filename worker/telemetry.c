@@ -49,8 +49,10 @@ struct telemetry {
     struct metric_family *families[FAMILIES];
 };
 
-static const double duration_bounds[] = {0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92};
-static const double token_bounds[] = {1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864};
+static const double duration_bounds[] = {0.01, 0.02, 0.04, 0.08,  0.16,  0.32,  0.64,
+                                         1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92};
+static const double token_bounds[] = {1,     4,     16,     64,      256,     1024,     4096,
+                                      16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864};
 
 static const char *const by_outcome[] = {"outcome", NULL};
 static const char *const by_result[] = {"result", NULL};
@@ -58,8 +60,10 @@ static const char *const by_kind[] = {"kind", NULL};
 static const char *const by_model[] = {"provider", "model", NULL};
 static const char *const by_model_outcome[] = {"provider", "model", "outcome", NULL};
 static const char *const by_model_token[] = {"provider", "model", "type", NULL};
-static const char *const by_gen_ai[] = {"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type", NULL};
-static const char *const by_gen_ai_token[] = {"gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type", NULL};
+static const char *const by_gen_ai[] = {"gen_ai_operation_name", "gen_ai_provider_name",
+                                        "gen_ai_request_model", "error_type", NULL};
+static const char *const by_gen_ai_token[] = {"gen_ai_operation_name", "gen_ai_provider_name",
+                                              "gen_ai_request_model", "gen_ai_token_type", NULL};
 
 static const struct {
     enum metric_type type;
@@ -69,35 +73,68 @@ static const struct {
     const double *bounds;
     size_t bounds_length;
 } families[FAMILIES] = {
-    [ATTEMPTS] = {METRIC_COUNTER, "tiermq_worker_attempts_total", "Attempts concluded, by outcome.", by_outcome},
-    [ATTEMPT_SECONDS] = {METRIC_HISTOGRAM, "tiermq_worker_attempt_seconds", "From dispatch to conclusion at the worker.", by_outcome},
-    [CALL_SECONDS] = {METRIC_HISTOGRAM, "tiermq_worker_provider_call_seconds", "Duration of provider calls.", by_model},
-    [CALLS] = {METRIC_COUNTER, "tiermq_worker_provider_calls_total", "Provider calls, by what their reply meant.", by_model_outcome},
-    [TOKENS] = {METRIC_COUNTER, "tiermq_worker_tokens_total", "Tokens used: input, cached_input (part of it), output, reasoning (part of it).", by_model_token},
-    [COST] = {METRIC_COUNTER, "tiermq_worker_cost_usd_total", "Cost of provider calls by the price table, in US dollars.", by_model},
-    [SAVED] = {METRIC_COUNTER, "tiermq_worker_saved_usd_total", "What cache hits would have cost as calls, in US dollars.", NULL},
-    [LOOKUPS] = {METRIC_COUNTER, "tiermq_worker_cache_lookups_total", "Cache lookups: exact, near, miss, timeout, busy, broken.", by_result},
-    [FILLS_DROPPED] = {METRIC_COUNTER, "tiermq_worker_cache_fills_dropped_total", "Fills dropped because the cache's queue was full.", NULL},
-    [KEY_MISMATCHES] = {METRIC_COUNTER, "tiermq_worker_key_mismatches_total", "Jobs whose canonical key, as the client named it, was not that of its request.", NULL},
-    [PROTOCOL_ERRORS] = {METRIC_COUNTER, "tiermq_worker_protocol_errors_total", "Malformed messages from a broker, and errors it reported.", by_kind},
-    [ANSWERS_DROPPED] = {METRIC_COUNTER, "tiermq_worker_answers_dropped_total", "Answers given up because no broker concluded them in worker.answers_ttl.", NULL},
-    [CHUNKS_DROPPED] = {METRIC_COUNTER, "tiermq_worker_chunks_dropped_total", "Pieces of streams that the broker could not take; the whole answer still follows.", NULL},
-    [OPERATION_SECONDS] = {METRIC_HISTOGRAM, "gen_ai_client_operation_duration_seconds", "Duration of provider calls (OpenTelemetry gen_ai.client.operation.duration).", by_gen_ai, duration_bounds, ARRAY_LENGTH(duration_bounds)},
-    [TOKEN_USAGE] = {METRIC_HISTOGRAM, "gen_ai_client_token_usage", "Tokens a call (OpenTelemetry gen_ai.client.token.usage).", by_gen_ai_token, token_bounds, ARRAY_LENGTH(token_bounds)},
+    [ATTEMPTS] = {METRIC_COUNTER, "tiermq_worker_attempts_total", "Attempts concluded, by outcome.",
+                  by_outcome},
+    [ATTEMPT_SECONDS] = {METRIC_HISTOGRAM, "tiermq_worker_attempt_seconds",
+                         "From dispatch to conclusion at the worker.", by_outcome},
+    [CALL_SECONDS] = {METRIC_HISTOGRAM, "tiermq_worker_provider_call_seconds",
+                      "Duration of provider calls.", by_model},
+    [CALLS] = {METRIC_COUNTER, "tiermq_worker_provider_calls_total",
+               "Provider calls, by what their reply meant.", by_model_outcome},
+    [TOKENS] = {METRIC_COUNTER, "tiermq_worker_tokens_total",
+                "Tokens used: input, cached_input (part of it), output, reasoning (part of it).",
+                by_model_token},
+    [COST] = {METRIC_COUNTER, "tiermq_worker_cost_usd_total",
+              "Cost of provider calls by the price table, in US dollars.", by_model},
+    [SAVED] = {METRIC_COUNTER, "tiermq_worker_saved_usd_total",
+               "What cache hits would have cost as calls, in US dollars.", NULL},
+    [LOOKUPS] = {METRIC_COUNTER, "tiermq_worker_cache_lookups_total",
+                 "Cache lookups: exact, near, miss, timeout, busy, broken.", by_result},
+    [FILLS_DROPPED] = {METRIC_COUNTER, "tiermq_worker_cache_fills_dropped_total",
+                       "Fills dropped because the cache's queue was full.", NULL},
+    [KEY_MISMATCHES] =
+        {METRIC_COUNTER, "tiermq_worker_key_mismatches_total",
+         "Jobs whose canonical key, as the client named it, was not that of its request.", NULL},
+    [PROTOCOL_ERRORS] = {METRIC_COUNTER, "tiermq_worker_protocol_errors_total",
+                         "Malformed messages from a broker, and errors it reported.", by_kind},
+    [ANSWERS_DROPPED] = {METRIC_COUNTER, "tiermq_worker_answers_dropped_total",
+                         "Answers given up because no broker concluded them in worker.answers_ttl.",
+                         NULL},
+    [CHUNKS_DROPPED] =
+        {METRIC_COUNTER, "tiermq_worker_chunks_dropped_total",
+         "Pieces of streams that the broker could not take; the whole answer still follows.", NULL},
+    [OPERATION_SECONDS] =
+        {METRIC_HISTOGRAM, "gen_ai_client_operation_duration_seconds",
+         "Duration of provider calls (OpenTelemetry gen_ai.client.operation.duration).", by_gen_ai,
+         duration_bounds, ARRAY_LENGTH(duration_bounds)},
+    [TOKEN_USAGE] = {METRIC_HISTOGRAM, "gen_ai_client_token_usage",
+                     "Tokens a call (OpenTelemetry gen_ai.client.token.usage).", by_gen_ai_token,
+                     token_bounds, ARRAY_LENGTH(token_bounds)},
     [SLOTS] = {METRIC_GAUGE, "tiermq_worker_slots", "Jobs this worker runs at once.", NULL},
     [IN_FLIGHT] = {METRIC_GAUGE, "tiermq_worker_in_flight", "Jobs this worker runs now.", NULL},
-    [BROKERS_JOINED] = {METRIC_GAUGE, "tiermq_worker_brokers_joined", "Brokers that have welcomed this worker.", NULL},
-    [ANSWERS_KEPT] = {METRIC_GAUGE, "tiermq_worker_answers_kept", "Answers kept until their broker concludes them.", NULL},
-    [ANSWERS_BYTES] = {METRIC_GAUGE, "tiermq_worker_answers_kept_bytes", "Their payload bytes.", NULL},
+    [BROKERS_JOINED] = {METRIC_GAUGE, "tiermq_worker_brokers_joined",
+                        "Brokers that have welcomed this worker.", NULL},
+    [ANSWERS_KEPT] = {METRIC_GAUGE, "tiermq_worker_answers_kept",
+                      "Answers kept until their broker concludes them.", NULL},
+    [ANSWERS_BYTES] = {METRIC_GAUGE, "tiermq_worker_answers_kept_bytes", "Their payload bytes.",
+                       NULL},
     [CACHE_ENTRIES] = {METRIC_GAUGE, "tiermq_worker_cache_entries", "Entries in the cache.", NULL},
-    [CACHE_BYTES] = {METRIC_GAUGE, "tiermq_worker_cache_bytes", "Bytes of the cache's entries before compression.", NULL},
-    [CACHE_MEMORY_BYTES] = {METRIC_GAUGE, "tiermq_worker_cache_memory_bytes", "Memory of the vectors for near matches.", NULL},
-    [CACHE_EVICTIONS] = {METRIC_COUNTER, "tiermq_worker_cache_evictions_total", "Entries evicted to keep a bound.", NULL},
-    [CACHE_FILLS] = {METRIC_COUNTER, "tiermq_worker_cache_fills_total", "Answers written to the cache.", NULL},
-    [CACHE_FILLS_FAILED] = {METRIC_COUNTER, "tiermq_worker_cache_fills_failed_total", "Answers that the cache could not write.", NULL},
-    [CACHE_BROKEN] = {METRIC_GAUGE, "tiermq_worker_cache_broken", "1 while the cache's store cannot be opened or read.", NULL},
-    [CPU_SECONDS] = {METRIC_COUNTER, "process_cpu_seconds_total", "User and system CPU time in seconds.", NULL},
-    [RESIDENT_BYTES] = {METRIC_GAUGE, "process_resident_memory_bytes", "Resident memory size in bytes.", NULL},
+    [CACHE_BYTES] = {METRIC_GAUGE, "tiermq_worker_cache_bytes",
+                     "Bytes of the cache's entries before compression.", NULL},
+    [CACHE_MEMORY_BYTES] = {METRIC_GAUGE, "tiermq_worker_cache_memory_bytes",
+                            "Memory of the vectors for near matches.", NULL},
+    [CACHE_EVICTIONS] = {METRIC_COUNTER, "tiermq_worker_cache_evictions_total",
+                         "Entries evicted to keep a bound.", NULL},
+    [CACHE_FILLS] = {METRIC_COUNTER, "tiermq_worker_cache_fills_total",
+                     "Answers written to the cache.", NULL},
+    [CACHE_FILLS_FAILED] = {METRIC_COUNTER, "tiermq_worker_cache_fills_failed_total",
+                            "Answers that the cache could not write.", NULL},
+    [CACHE_BROKEN] = {METRIC_GAUGE, "tiermq_worker_cache_broken",
+                      "1 while the cache's store cannot be opened or read.", NULL},
+    [CPU_SECONDS] = {METRIC_COUNTER, "process_cpu_seconds_total",
+                     "User and system CPU time in seconds.", NULL},
+    [RESIDENT_BYTES] = {METRIC_GAUGE, "process_resident_memory_bytes",
+                        "Resident memory size in bytes.", NULL},
 };
 
 int telemetry_create(struct metrics *metrics, struct telemetry **ret_telemetry)
@@ -107,8 +144,9 @@ int telemetry_create(struct metrics *metrics, struct telemetry **ret_telemetry)
         return -ENOMEM;
     }
     for (size_t i = 0; i < FAMILIES; i++) {
-        int r = metrics_register(metrics, families[i].type, families[i].name, families[i].help, families[i].labels,
-                                 families[i].bounds, families[i].bounds_length, &telemetry->families[i]);
+        int r = metrics_register(metrics, families[i].type, families[i].name, families[i].help,
+                                 families[i].labels, families[i].bounds, families[i].bounds_length,
+                                 &telemetry->families[i]);
         if (r < 0) {
             free(telemetry);
             return r;
@@ -123,7 +161,8 @@ void telemetry_destroy(struct telemetry **telemetry)
     free(TAKE(*telemetry));
 }
 
-static struct metric *series(struct telemetry *telemetry, enum family family, const char *const *values)
+static struct metric *series(struct telemetry *telemetry, enum family family,
+                             const char *const *values)
 {
     return metric_series(telemetry->families[family], values);
 }
@@ -154,16 +193,18 @@ void telemetry_attempt(struct telemetry *telemetry, const struct attempt *attemp
 
 void telemetry_call(struct telemetry *telemetry, const struct attempt *attempt)
 {
-    const char *const values[] = {attempt->provider_name, attempt->model, outcome_name(attempt->outcome.kind)};
-    const char *const gen_ai[] = {operation_telemetry(attempt->operation), attempt->provider_name, attempt->model,
-                                  attempt->outcome.code};
+    const char *const values[] = {attempt->provider_name, attempt->model,
+                                  outcome_name(attempt->outcome.kind)};
+    const char *const gen_ai[] = {operation_telemetry(attempt->operation), attempt->provider_name,
+                                  attempt->model, attempt->outcome.code};
     const double seconds = (double)attempt->call_ms / 1000.0;
     metric_observe(series(telemetry, CALL_SECONDS, values), seconds);
     metric_add(series(telemetry, CALLS, values), 1);
     metric_observe(series(telemetry, OPERATION_SECONDS, gen_ai), seconds);
 }
 
-static void count_tokens(struct telemetry *telemetry, const struct attempt *attempt, const char *type, uint64_t count)
+static void count_tokens(struct telemetry *telemetry, const struct attempt *attempt,
+                         const char *type, uint64_t count)
 {
     const char *const values[] = {attempt->provider_name, attempt->model, type};
     if (count > 0) {
@@ -171,9 +212,11 @@ static void count_tokens(struct telemetry *telemetry, const struct attempt *atte
     }
 }
 
-static void observe_tokens(struct telemetry *telemetry, const struct attempt *attempt, const char *type, uint64_t count)
+static void observe_tokens(struct telemetry *telemetry, const struct attempt *attempt,
+                           const char *type, uint64_t count)
 {
-    const char *const values[] = {operation_telemetry(attempt->operation), attempt->provider_name, attempt->model, type};
+    const char *const values[] = {operation_telemetry(attempt->operation), attempt->provider_name,
+                                  attempt->model, type};
     metric_observe(series(telemetry, TOKEN_USAGE, values), (double)count);
 }
 
@@ -235,7 +278,8 @@ static double resident_bytes(void)
     if (file == NULL) {
         return 0;
     }
-    if (fscanf(file, "%lu %lu", &size, &resident) != 2) { /* NOLINT(cert-err34-c): our kernel's own figures */
+    if (fscanf(file, "%lu %lu", &size, &resident) !=
+        2) { /* NOLINT(cert-err34-c): our kernel's own figures */
         resident = 0;
     }
     (void)fclose(file);
@@ -255,9 +299,10 @@ static double cpu_seconds(void)
 void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_gauges *gauges)
 {
     const uint64_t values[] = {
-        gauges->slots,           gauges->in_flight,       gauges->brokers_joined, gauges->answers,
-        gauges->answers_bytes,   gauges->cache_entries,   gauges->cache_bytes,    gauges->cache_memory_bytes,
-        gauges->cache_evictions, gauges->cache_fills,     gauges->cache_fills_failed, gauges->cache_is_broken,
+        gauges->slots,       gauges->in_flight,          gauges->brokers_joined,
+        gauges->answers,     gauges->answers_bytes,      gauges->cache_entries,
+        gauges->cache_bytes, gauges->cache_memory_bytes, gauges->cache_evictions,
+        gauges->cache_fills, gauges->cache_fills_failed, gauges->cache_is_broken,
     };
     for (size_t i = 0; i < ARRAY_LENGTH(values); i++) {
         metric_set(series(telemetry, (enum family)(SLOTS + i), NULL), (double)values[i]);

@@ -1,8 +1,9 @@
 /*
- * telemetry: what a worker counts. The names and their meaning are listed in docs/metrics.md, "Worker".
+ * telemetry: what a worker counts. The names and their meaning are listed in docs/metrics.md,
+ * "Worker".
  *
- * The gen_ai_* families follow OpenTelemetry's conventions for generative AI, as Prometheus writes them, so that dashboards made
- * for them work. A tenant is never a label.
+ * The gen_ai_* families follow OpenTelemetry's conventions for generative AI, as Prometheus writes
+ * them, so that dashboards made for them work. A tenant is never a label.
  */
 #pragma once
 #include <stdint.h>
@@ -16,10 +17,13 @@ struct telemetry;
 MUST_USE int telemetry_create(struct metrics *metrics, struct telemetry **ret_telemetry);
 void telemetry_destroy(struct telemetry **telemetry);
 
-void telemetry_attempt(struct telemetry *telemetry, const struct attempt *attempt);     /* concluded */
-void telemetry_call(struct telemetry *telemetry, const struct attempt *attempt);        /* a provider call ended */
-void telemetry_usage(struct telemetry *telemetry, const struct attempt *attempt);       /* its tokens and cost are known */
-void telemetry_cache(struct telemetry *telemetry, const char *result);                  /* exact, near, miss, timeout, busy, broken */
+void telemetry_attempt(struct telemetry *telemetry, const struct attempt *attempt); /* concluded */
+void telemetry_call(struct telemetry *telemetry,
+                    const struct attempt *attempt); /* a provider call ended */
+void telemetry_usage(struct telemetry *telemetry,
+                     const struct attempt *attempt); /* its tokens and cost are known */
+void telemetry_cache(struct telemetry *telemetry,
+                     const char *result); /* exact, near, miss, timeout, busy, broken */
 void telemetry_saved(struct telemetry *telemetry, uint64_t saved_nanousd);
 void telemetry_fill_dropped(struct telemetry *telemetry);
 void telemetry_key_mismatch(struct telemetry *telemetry);
@@ -31,7 +35,8 @@ void telemetry_chunk_dropped(struct telemetry *telemetry);
 struct telemetry_gauges {
     uint64_t slots, in_flight, brokers_joined;
     uint64_t answers, answers_bytes;
-    uint64_t cache_entries, cache_bytes, cache_memory_bytes, cache_evictions, cache_fills, cache_fills_failed;
+    uint64_t cache_entries, cache_bytes, cache_memory_bytes, cache_evictions, cache_fills,
+        cache_fills_failed;
     uint64_t cache_is_broken;
 };
 void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_gauges *gauges);

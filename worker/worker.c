@@ -34,7 +34,8 @@ enum { ENVELOPE_BYTES = 65536, NAME_BYTES_MAX = 255 };
 struct worker {
     struct loop *loop;
     struct log *log;
-    struct config *config; /* in force; links borrow texts that need a restart, which a reload carries over */
+    struct config
+        *config; /* in force; links borrow texts that need a restart, which a reload carries over */
     char *config_path;
     char *name;
     struct services services;
@@ -51,7 +52,7 @@ struct worker {
     bool is_stopped; /* goodbye is said; the loop ends */
 };
 
-/* -------------------------------------------------------------------------------------------- credit and jobs */
+/* ---- credit and jobs ---- */
 
 static size_t jobs_running(const struct worker *worker)
 {
@@ -81,14 +82,16 @@ static void grant_credit(struct worker *worker)
         struct broker_link *broker = worker->brokers[i];
         const uint64_t outstanding = broker_link_outstanding(broker);
         if (broker_link_takes_credit(broker) && outstanding < share) {
-            const uint64_t credit = share - outstanding < free_slots ? share - outstanding : free_slots;
+            const uint64_t credit =
+                share - outstanding < free_slots ? share - outstanding : free_slots;
             broker_link_grant(broker, credit);
             free_slots -= credit;
         }
     }
 }
 
-static void defer(struct worker *worker, struct broker_link *link, const Wire__Dispatch *dispatch, const char *reason)
+static void defer(struct worker *worker, struct broker_link *link, const Wire__Dispatch *dispatch,
+                  const char *reason)
 {
     if (broker_link_defer(link, dispatch, reason) < 0) {
         log_at(worker->log, LOG_ERROR, "a dispatch could not be deferred: its lease will run out",
@@ -96,7 +99,8 @@ static void defer(struct worker *worker, struct broker_link *link, const Wire__D
     }
 }
 
-static void dispatched(void *context, struct broker_link *link, const Wire__Dispatch *dispatch, struct blob *payload)
+static void dispatched(void *context, struct broker_link *link, const Wire__Dispatch *dispatch,
+                       struct blob *payload)
 {
     struct worker *worker = context;
     struct attempt *attempt = NULL;
@@ -111,7 +115,8 @@ static void dispatched(void *context, struct broker_link *link, const Wire__Disp
     int r = attempt_create(worker->loop, dispatch, payload, clock_monotonic_ms(), &attempt);
     if (r < 0) {
         telemetry_protocol_error(worker->telemetry, "dispatch");
-        log_at(worker->log, LOG_ERROR, "dispatch refused", log_text("broker", broker_link_endpoint(link)),
+        log_at(worker->log, LOG_ERROR, "dispatch refused",
+               log_text("broker", broker_link_endpoint(link)),
                log_text("error", r == -EBADMSG ? "a field of it is malformed" : strerror(-r)));
         defer(worker, link, dispatch, "the dispatch could not be taken");
         return;
@@ -123,21 +128,23 @@ static void dispatched(void *context, struct broker_link *link, const Wire__Disp
 static void cancelled(void *context, struct attempt *attempt, const char *reason)
 {
     struct worker *worker = context;
-    log_at(worker->log, LOG_INFO, "attempt cancelled", log_job(&attempt->job_id), log_text("tenant", attempt->tenant),
-           log_text("trace", attempt->trace_id), log_text("stage", pipeline_stage_name(attempt)),
-           log_text("reason", reason));
+    log_at(worker->log, LOG_INFO, "attempt cancelled", log_job(&attempt->job_id),
+           log_text("tenant", attempt->tenant), log_text("trace", attempt->trace_id),
+           log_text("stage", pipeline_stage_name(attempt)), log_text("reason", reason));
     pipeline_stop(attempt, WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED, "cancelled", reason);
 }
 
 static void log_outcome(struct worker *worker, const struct attempt *attempt)
 {
     const bool is_good = attempt->outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
-    log_at(worker->log, is_good ? LOG_DEBUG : LOG_WARN, is_good ? "attempt answered" : "attempt failed",
-           log_job(&attempt->job_id), log_int("attempt", attempt->number), log_text("tenant", attempt->tenant),
-           log_text("trace", attempt->trace_id), log_text("tier", attempt->tier), log_text("route", attempt->route),
-           log_text("model", attempt->model), log_text("provider", attempt->provider_name),
-           log_text("code", attempt->outcome.code), log_text("error", attempt->outcome.text),
-           log_int("cost_nanousd", attempt->cost_nanousd), log_int("call_ms", attempt->call_ms));
+    log_at(worker->log, is_good ? LOG_DEBUG : LOG_WARN,
+           is_good ? "attempt answered" : "attempt failed", log_job(&attempt->job_id),
+           log_int("attempt", attempt->number), log_text("tenant", attempt->tenant),
+           log_text("trace", attempt->trace_id), log_text("tier", attempt->tier),
+           log_text("route", attempt->route), log_text("model", attempt->model),
+           log_text("provider", attempt->provider_name), log_text("code", attempt->outcome.code),
+           log_text("error", attempt->outcome.text), log_int("cost_nanousd", attempt->cost_nanousd),
+           log_int("call_ms", attempt->call_ms));
 }
 
 static void attempt_concluded(void *context, struct attempt *attempt)
@@ -151,10 +158,11 @@ static void attempt_concluded(void *context, struct attempt *attempt)
         log_at(worker->log, LOG_ERROR, "answer lost for want of memory: its lease will run out",
                log_job(&attempt->job_id));
     }
-    loop_again(worker->loop); /* the turn in which it is sent, if it was concluded by a turn handler of the cache */
+    loop_again(worker->loop); /* the turn in which it is sent, if it was concluded by a turn handler
+                                 of the cache */
 }
 
-/* -------------------------------------------------------------------------------------------------- draining */
+/* ---- draining ---- */
 
 static bool is_all_concluded(const struct worker *worker)
 {
@@ -184,7 +192,8 @@ static void stop_now(struct worker *worker)
 static void drain_is_over(void *context)
 {
     struct worker *worker = context;
-    log_at(worker->log, LOG_WARN, "worker.drain_timeout is over: what still runs goes back to the queue",
+    log_at(worker->log, LOG_WARN,
+           "worker.drain_timeout is over: what still runs goes back to the queue",
            log_int("running", jobs_running(worker)));
     stop_now(worker);
 }
@@ -200,7 +209,8 @@ void worker_drain(struct worker *worker)
     for (size_t i = 0; i < worker->brokers_length; i++) {
         broker_link_drain(worker->brokers[i]);
     }
-    loop_timer_set(worker->drain_timer, clock_monotonic_ms() + worker->config->worker.drain_timeout_ms);
+    loop_timer_set(worker->drain_timer,
+                   clock_monotonic_ms() + worker->config->worker.drain_timeout_ms);
 }
 
 /* The end of each turn: answers and new credit go, concluded attempts are released. */
@@ -220,7 +230,7 @@ static void turn(void *context)
     }
 }
 
-/* ----------------------------------------------------------------------------------------------------- admin */
+/* ---- admin ---- */
 
 static size_t brokers_joined(const struct worker *worker)
 {
@@ -279,28 +289,31 @@ static json_t *brokers_to_json(const struct worker *worker)
         uint64_t bytes;
         const size_t answers = broker_link_answers(broker, &bytes);
         (void)json_array_append_new(
-            list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "endpoint", broker_link_endpoint(broker), "joined",
-                            broker_link_is_joined(broker), "running", (json_int_t)broker_link_held(broker), "credit",
-                            (json_int_t)broker_link_outstanding(broker), "answers_kept", (json_int_t)answers,
-                            "answers_kept_bytes", (json_int_t)bytes));
+            list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "endpoint",
+                            broker_link_endpoint(broker), "joined", broker_link_is_joined(broker),
+                            "running", (json_int_t)broker_link_held(broker), "credit",
+                            (json_int_t)broker_link_outstanding(broker), "answers_kept",
+                            (json_int_t)answers, "answers_kept_bytes", (json_int_t)bytes));
     }
     return list;
 }
 
 /* GET /v1/stats */
-static void stats_asked(void *context, const struct http_request *request, struct http_response *ret_response)
+static void stats_asked(void *context, const struct http_request *request,
+                        struct http_response *ret_response)
 {
     (void)request;
     const struct worker *worker = context;
     struct telemetry_gauges gauges;
     read_gauges(worker, &gauges);
     json_t *stats = json_pack(
-        "{s:s, s:I, s:I, s:b, s:o, s:{s:b, s:b, s:I, s:I, s:I, s:I, s:I}}", "name", worker->name, "slots",
-        (json_int_t)gauges.slots, "running", (json_int_t)gauges.in_flight, "draining", worker->is_draining, "brokers",
-        brokers_to_json(worker), "cache", "on", worker->services.cache != NULL, "broken", gauges.cache_is_broken != 0,
-        "entries", (json_int_t)gauges.cache_entries, "bytes", (json_int_t)gauges.cache_bytes, "memory_bytes",
-        (json_int_t)gauges.cache_memory_bytes, "evictions", (json_int_t)gauges.cache_evictions, "fills",
-        (json_int_t)gauges.cache_fills);
+        "{s:s, s:I, s:I, s:b, s:o, s:{s:b, s:b, s:I, s:I, s:I, s:I, s:I}}", "name", worker->name,
+        "slots", (json_int_t)gauges.slots, "running", (json_int_t)gauges.in_flight, "draining",
+        worker->is_draining, "brokers", brokers_to_json(worker), "cache", "on",
+        worker->services.cache != NULL, "broken", gauges.cache_is_broken != 0, "entries",
+        (json_int_t)gauges.cache_entries, "bytes", (json_int_t)gauges.cache_bytes, "memory_bytes",
+        (json_int_t)gauges.cache_memory_bytes, "evictions", (json_int_t)gauges.cache_evictions,
+        "fills", (json_int_t)gauges.cache_fills);
     ret_response->body = stats == NULL ? NULL : json_dumps(stats, JSON_COMPACT);
     json_decref(stats);
     if (ret_response->body == NULL) {
@@ -311,7 +324,8 @@ static void stats_asked(void *context, const struct http_request *request, struc
 }
 
 /* GET /v1/config */
-static void config_asked(void *context, const struct http_request *request, struct http_response *ret_response)
+static void config_asked(void *context, const struct http_request *request,
+                         struct http_response *ret_response)
 {
     (void)request;
     const struct worker *worker = context;
@@ -323,7 +337,7 @@ static void config_asked(void *context, const struct http_request *request, stru
     ret_response->content_type = "application/yaml";
 }
 
-/* -------------------------------------------------------------------------------------------------- creation */
+/* ---- creation ---- */
 
 static int fail(char *ret_error, int error, const char *what, const char *value)
 {
@@ -344,7 +358,9 @@ static int set_name(struct worker *worker)
     if (gethostname(host, sizeof(host) - 1) < 0) {
         host[0] = '\0';
     }
-    return asprintf(&worker->name, "%s-%d", host[0] == '\0' ? "worker" : host, (int)getpid()) < 0 ? -ENOMEM : 0;
+    return asprintf(&worker->name, "%s-%d", host[0] == '\0' ? "worker" : host, (int)getpid()) < 0
+               ? -ENOMEM
+               : 0;
 }
 
 /* Makes the directory and those above it. What cannot be made shows when the cache opens. */
@@ -415,10 +431,12 @@ static int open_pipeline(struct worker *worker)
 {
     struct services *services = &worker->services;
     const struct stage stages[] = {
-        decode_stage(services), deadline_stage(services), cache_stage(services),   prompt_stage(services),
-        router_stage(services), call_stage(services),     account_stage(services), fill_stage(services),
+        decode_stage(services),  deadline_stage(services), cache_stage(services),
+        prompt_stage(services),  router_stage(services),   call_stage(services),
+        account_stage(services), fill_stage(services),
     };
-    return pipeline_create(stages, ARRAY_LENGTH(stages), attempt_concluded, worker, &worker->pipeline);
+    return pipeline_create(stages, ARRAY_LENGTH(stages), attempt_concluded, worker,
+                           &worker->pipeline);
 }
 
 static int open_admin(struct worker *worker, char *ret_error)
@@ -435,13 +453,16 @@ static int open_admin(struct worker *worker, char *ret_error)
         return fail(ret_error, r, "worker.admin", options.address);
     }
     r = http_admin_route(worker->admin, "GET", "/v1/stats", false, stats_asked, worker);
-    return r < 0 ? r : http_admin_route(worker->admin, "GET", "/v1/config", false, config_asked, worker);
+    return r < 0
+               ? r
+               : http_admin_route(worker->admin, "GET", "/v1/config", false, config_asked, worker);
 }
 
 static int open_broker(struct worker *worker, size_t index)
 {
     const struct config_worker *config = &worker->config->worker;
-    static const struct broker_handler handler = {.on_dispatch = dispatched, .on_cancel = cancelled};
+    static const struct broker_handler handler = {.on_dispatch = dispatched,
+                                                  .on_cancel = cancelled};
     const struct broker_link_options options = {
         .endpoint = config->brokers[index],
         .events = index < config->events_length ? config->events[index] : NULL,
@@ -453,8 +474,8 @@ static int open_broker(struct worker *worker, size_t index)
         .answers_bytes_max = config->answers_bytes_max / config->brokers_length,
         .answers_ttl_ms = config->answers_ttl_ms,
     };
-    return broker_link_create(worker->loop, worker->zmq_context, worker->log, worker->telemetry, &options, &handler,
-                              worker, &worker->brokers[index]);
+    return broker_link_create(worker->loop, worker->zmq_context, worker->log, worker->telemetry,
+                              &options, &handler, worker, &worker->brokers[index]);
 }
 
 static int open_brokers(struct worker *worker, char *ret_error)
@@ -491,8 +512,9 @@ static int open_parts(struct worker *worker, char *ret_error)
     return r < 0 ? r : open_brokers(worker, ret_error);
 }
 
-int worker_create(struct loop *loop, struct log *log, struct config **config, const char *config_path,
-                  struct worker **ret_worker, char ret_error[WORKER_ERROR_BYTES])
+int worker_create(struct loop *loop, struct log *log, struct config **config,
+                  const char *config_path, struct worker **ret_worker,
+                  char ret_error[WORKER_ERROR_BYTES])
 {
     CLEANUP(worker_destroy) struct worker *worker = calloc(1, sizeof(*worker));
     if (worker == NULL) {
@@ -547,11 +569,12 @@ void worker_announce(const struct worker *worker)
 {
     log_at(worker->log, LOG_INFO, "ready", log_text("name", worker->name),
            log_text("admin", http_admin_address(worker->admin)),
-           log_text("brokers", worker->brokers_length > 0 ? broker_link_endpoint(worker->brokers[0]) : NULL),
+           log_text("brokers",
+                    worker->brokers_length > 0 ? broker_link_endpoint(worker->brokers[0]) : NULL),
            log_int("slots", worker->slots));
 }
 
-/* ----------------------------------------------------------------------------------------------------- reload */
+/* ---- reload ---- */
 
 static void log_needs_restart(struct worker *worker, const struct config *next)
 {
@@ -563,7 +586,8 @@ static void log_needs_restart(struct worker *worker, const struct config *next)
     }
     const size_t n_keys = config_diff_restart(worker->config, next, out);
     if (fclose(out) == 0 && n_keys > 0) {
-        log_at(worker->log, LOG_WARN, "changes that need a restart are not taken over", log_text("keys", keys));
+        log_at(worker->log, LOG_WARN, "changes that need a restart are not taken over",
+               log_text("keys", keys));
     }
     free(keys);
 }
@@ -584,10 +608,12 @@ void worker_reload(struct worker *worker)
     CLEANUP(config_errors_finish) struct config_errors errors = {.items = NULL};
     int r = config_read(worker->config_path, &next, &errors);
     for (size_t i = 0; i < errors.length; i++) {
-        log_at(worker->log, LOG_ERROR, "configuration error", log_text("error", errors.items[i].text));
+        log_at(worker->log, LOG_ERROR, "configuration error",
+               log_text("error", errors.items[i].text));
     }
     if (r < 0) {
-        log_at(worker->log, LOG_ERROR, "configuration not reloaded: the old one stays", log_text("error", strerror(-r)));
+        log_at(worker->log, LOG_ERROR, "configuration not reloaded: the old one stays",
+               log_text("error", strerror(-r)));
         return;
     }
     replace_config(worker, &next);

@@ -6,8 +6,10 @@ enum { TOKENS_A_PRICE_UNIT = 1000000 };
 
 uint64_t account_cost_nanousd(const struct prices *prices, const struct token_counts *tokens)
 {
-    const uint64_t cached = tokens->cached_input < tokens->input ? tokens->cached_input : tokens->input;
-    unsigned __int128 sum = (unsigned __int128)(tokens->input - cached) * prices->input_nanousd_per_mtok;
+    const uint64_t cached =
+        tokens->cached_input < tokens->input ? tokens->cached_input : tokens->input;
+    unsigned __int128 sum =
+        (unsigned __int128)(tokens->input - cached) * prices->input_nanousd_per_mtok;
     sum += (unsigned __int128)cached * prices->cached_input_nanousd_per_mtok;
     sum += (unsigned __int128)tokens->output * prices->output_nanousd_per_mtok;
     const unsigned __int128 cost = sum / TOKENS_A_PRICE_UNIT + (sum % TOKENS_A_PRICE_UNIT != 0);
@@ -35,7 +37,7 @@ static size_t answer_bytes(const json_t *answer)
     size_t bytes = 0;
     size_t index;
     json_t *choice;
-    json_array_foreach(json_object_get(answer, "choices"), index, choice) {
+    json_array_foreach (json_object_get(answer, "choices"), index, choice) {
         bytes += json_string_length(json_object_get(choice, "text"));
         bytes += json_string_length(json_object_get(json_object_get(choice, "message"), "content"));
     }
@@ -50,11 +52,14 @@ void account_read_usage(const json_t *answer, enum operation operation, size_t r
     if (!read_count(usage, "prompt_tokens", &tokens.input)) {
         tokens.input = estimate(request_bytes);
     }
-    if (operation != OPERATION_EMBEDDINGS && !read_count(usage, "completion_tokens", &tokens.output)) {
+    if (operation != OPERATION_EMBEDDINGS &&
+        !read_count(usage, "completion_tokens", &tokens.output)) {
         tokens.output = estimate(answer_bytes(answer));
     }
-    (void)read_count(json_object_get(usage, "prompt_tokens_details"), "cached_tokens", &tokens.cached_input);
-    (void)read_count(json_object_get(usage, "completion_tokens_details"), "reasoning_tokens", &tokens.reasoning);
+    (void)read_count(json_object_get(usage, "prompt_tokens_details"), "cached_tokens",
+                     &tokens.cached_input);
+    (void)read_count(json_object_get(usage, "completion_tokens_details"), "reasoning_tokens",
+                     &tokens.reasoning);
     tokens.cached_input = tokens.cached_input < tokens.input ? tokens.cached_input : tokens.input;
     tokens.reasoning = tokens.reasoning < tokens.output ? tokens.reasoning : tokens.output;
     *ret_tokens = tokens;

@@ -1,8 +1,9 @@
 /*
  * account: what an attempt used and what it cost, in tokens and integer nano-dollars.
  *
- * Prices are nano-dollars per million tokens; the product is taken in 128 bits and rounded up once, at the end, so that the
- * sum over jobs is never below what the provider charges. No floating point anywhere.
+ * Prices are nano-dollars per million tokens; the product is taken in 128 bits and rounded up once,
+ * at the end, so that the sum over jobs is never below what the provider charges. No floating point
+ * anywhere.
  */
 #pragma once
 #include <jansson.h>
@@ -27,8 +28,8 @@ struct token_counts {
 uint64_t account_cost_nanousd(const struct prices *prices, const struct token_counts *tokens);
 
 /*
- * Reads `usage` of an answer in OpenAI form. A count that is missing or no number is estimated: the prompt from
- * request_bytes, the answer from its text, at ACCOUNT_BYTES_PER_TOKEN.
+ * Reads `usage` of an answer in OpenAI form. A count that is missing or no number is estimated: the
+ * prompt from request_bytes, the answer from its text, at ACCOUNT_BYTES_PER_TOKEN.
  */
 enum { ACCOUNT_BYTES_PER_TOKEN = 4 };
 void account_read_usage(const json_t *answer, enum operation operation, size_t request_bytes,

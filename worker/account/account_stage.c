@@ -6,7 +6,8 @@
 static enum stage_verdict account_start(void *module, struct attempt *attempt)
 {
     const struct services *services = module;
-    account_read_usage(attempt->answer, attempt->operation, attempt->request->body.len, &attempt->tokens);
+    account_read_usage(attempt->answer, attempt->operation, attempt->request->body.len,
+                       &attempt->tokens);
     attempt->cost_nanousd = account_cost_nanousd(&attempt->prices, &attempt->tokens);
     json_decref(attempt->answer);
     attempt->answer = NULL;

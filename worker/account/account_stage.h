@@ -1,4 +1,6 @@
-/* account_stage: what the answer used and cost, from the provider's own counts and the price table. */
+/*
+ * account_stage: what the answer used and cost, from the provider's own counts and the price table.
+ */
 #pragma once
 #include "worker/services.h"
 #include "worker/stage.h"

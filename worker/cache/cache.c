@@ -1,6 +1,7 @@
 /*
- * One mutex guards the two lists and the published figures; it is held for a few pointer moves, never over a call into the
- * store. A request belongs to the loop, then to the thread, then to the loop again; `done` is only touched by the loop.
+ * One mutex guards the two lists and the published figures; it is held for a few pointer moves,
+ * never over a call into the store. A request belongs to the loop, then to the thread, then to the
+ * loop again; `done` is only touched by the loop.
  */
 #include "worker/cache/cache.h"
 
@@ -46,7 +47,8 @@ struct cache {
     bool has_thread;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    struct list waiting;  /* to the thread, in the order of asking: a lookup sees the fills before it */
+    struct list
+        waiting; /* to the thread, in the order of asking: a lookup sees the fills before it */
     size_t fills_waiting;
     struct list answered; /* lookups, to the loop */
     bool is_stopping;
@@ -74,12 +76,13 @@ static void fill_release(struct fill *fill)
     free(fill);
 }
 
-/* ------------------------------------------------------------------------------------------------ the thread */
+/* ---- the thread ---- */
 
 static void store_broke(struct cache *cache, const char *error)
 {
     log_at(cache->log, LOG_ERROR, "cache is broken: every lookup is a miss until it opens again",
-           log_text("path", cache->options.path), log_text("error", error), log_int("retry_ms", CACHE_RETRY_MS));
+           log_text("path", cache->options.path), log_text("error", error),
+           log_int("retry_ms", CACHE_RETRY_MS));
     cache_store_close(&cache->store);
     cache->retry_at_ms = clock_monotonic_ms() + CACHE_RETRY_MS;
 }
@@ -110,7 +113,8 @@ static void thread_lookup(struct cache *cache, struct cache_lookup *lookup)
     if (!store_is_open(cache)) {
         return;
     }
-    int r = cache_store_lookup(cache->store, &lookup->query, clock_unix_ms(), &lookup->result, error);
+    int r =
+        cache_store_lookup(cache->store, &lookup->query, clock_unix_ms(), &lookup->result, error);
     if (r < 0) {
         lookup->result.answer = CACHE_ANSWER_BROKEN;
         store_broke(cache, error[0] != '\0' ? error : strerror(-r));
@@ -186,7 +190,7 @@ static void *thread_run(void *context)
     return NULL;
 }
 
-/* -------------------------------------------------------------------------------------------------- the loop */
+/* ---- the loop ---- */
 
 static void cache_turn(void *context)
 {
@@ -287,7 +291,8 @@ static int hand_over(struct cache *cache, struct request *request)
 {
     int r = -EAGAIN;
     (void)pthread_mutex_lock(&cache->mutex);
-    if (cache->waiting.length < CACHE_REQUESTS_MAX && (!request->is_fill || cache->fills_waiting < CACHE_FILLS_MAX)) {
+    if (cache->waiting.length < CACHE_REQUESTS_MAX &&
+        (!request->is_fill || cache->fills_waiting < CACHE_FILLS_MAX)) {
         list_append(&cache->waiting, &request->link);
         cache->fills_waiting += request->is_fill ? 1 : 0;
         (void)pthread_cond_signal(&cache->wake);
@@ -297,8 +302,8 @@ static int hand_over(struct cache *cache, struct request *request)
     return r;
 }
 
-int cache_start_lookup(struct cache *cache, const struct cache_query *query, cache_fn *done, void *context,
-                       struct cache_lookup **ret_lookup)
+int cache_start_lookup(struct cache *cache, const struct cache_query *query, cache_fn *done,
+                       void *context, struct cache_lookup **ret_lookup)
 {
     struct cache_lookup *lookup = calloc(1, sizeof(*lookup));
     if (lookup == NULL) {
@@ -343,8 +348,8 @@ static Record__CacheEntry *entry_copy(const Record__CacheEntry *entry)
     return copy;
 }
 
-int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheEntry *entry,
-                     const char *text)
+int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
+                     const Record__CacheEntry *entry, const char *text)
 {
     struct fill *fill = calloc(1, sizeof(*fill));
     if (fill == NULL) {

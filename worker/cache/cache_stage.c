@@ -17,8 +17,10 @@
 #include "worker/provider/assembly.h"
 #include "worker/telemetry.h"
 
-static_assert((int)CACHE_KEY_BYTES == (int)ATTEMPT_KEY_BYTES, "an entry's key is an attempt's canonical key");
-static_assert((int)CACHE_KEY_BYTES == (int)CANONICAL_KEY_BYTES, "an entry's key is an attempt's canonical key");
+static_assert((int)CACHE_KEY_BYTES == (int)ATTEMPT_KEY_BYTES,
+              "an entry's key is an attempt's canonical key");
+static_assert((int)CACHE_KEY_BYTES == (int)CANONICAL_KEY_BYTES,
+              "an entry's key is an attempt's canonical key");
 
 static int64_t ttl_ms(const struct services *services, const struct attempt *attempt)
 {
@@ -26,7 +28,7 @@ static int64_t ttl_ms(const struct services *services, const struct attempt *att
     return tier == NULL ? 0 : tier->cache_ttl_ms;
 }
 
-/* ------------------------------------------------------------------------------------------------- looking up */
+/* ---- looking up ---- */
 
 /* Finds scope and text, if the request may have a near hit at all. */
 static void set_scope(const struct services *services, struct attempt *attempt)
@@ -35,18 +37,20 @@ static void set_scope(const struct services *services, struct attempt *attempt)
     if (services->cache_mode != CACHE_NEAR) {
         return;
     }
-    json_t *body = json_loadb((const char *)attempt->request->body.data, attempt->request->body.len, 0, NULL);
+    json_t *body =
+        json_loadb((const char *)attempt->request->body.data, attempt->request->body.len, 0, NULL);
     if (json_is_object(body) &&
         scope_temperature_permille(body) <= services->config->cache.temperature_max_permille &&
-        scope_of(attempt->tenant, attempt->operation, attempt->route, body, attempt->scope, &text) == 0) {
+        scope_of(attempt->tenant, attempt->operation, attempt->route, body, attempt->scope,
+                 &text) == 0) {
         attempt->near_text = strdup(text);
         attempt->has_scope = attempt->near_text != NULL;
     }
     json_decref(body);
 }
 
-static enum stage_verdict missed(const struct services *services, struct attempt *attempt, Wire__CacheStatus status,
-                                 const char *result)
+static enum stage_verdict missed(const struct services *services, struct attempt *attempt,
+                                 Wire__CacheStatus status, const char *result)
 {
     attempt->cache_status = status;
     telemetry_cache(services->telemetry, result);
@@ -77,13 +81,17 @@ static enum stage_verdict cache_start(void *module, struct attempt *attempt)
     if (cache_start_lookup(services->cache, &query, lookup_done, attempt, &attempt->lookup) < 0) {
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "busy");
     }
-    loop_timer_set(attempt->timer, clock_monotonic_ms() + services->config->cache.lookup_timeout_ms);
+    loop_timer_set(attempt->timer,
+                   clock_monotonic_ms() + services->config->cache.lookup_timeout_ms);
     return STAGE_WAITS;
 }
 
-/* -------------------------------------------------------------------------------------------------- answering */
+/* ---- answering ---- */
 
-/* The whole answer as one chunk, for a client that asked for a stream. Without memory it gets the whole answer only. */
+/*
+ * The whole answer as one chunk, for a client that asked for a stream. Without memory it gets the
+ * whole answer only.
+ */
 static void replay(struct attempt *attempt)
 {
     json_t *answer = json_loadb(attempt->body.data, attempt->body.length, 0, NULL);
@@ -94,9 +102,10 @@ static void replay(struct attempt *attempt)
     }
     attempt->chunks.bytes_max = SIZE_MAX / 2;
     if (text != NULL && bytes_append_text(&attempt->chunks, "data: ") == 0 &&
-        bytes_append_text(&attempt->chunks, text) == 0 && bytes_append_text(&attempt->chunks, "\n\n") == 0) {
-        broker_link_send_chunk(attempt->broker, attempt, attempt->chunks_sent++, true, attempt->chunks.data,
-                               attempt->chunks.length);
+        bytes_append_text(&attempt->chunks, text) == 0 &&
+        bytes_append_text(&attempt->chunks, "\n\n") == 0) {
+        broker_link_send_chunk(attempt->broker, attempt, attempt->chunks_sent++, true,
+                               attempt->chunks.data, attempt->chunks.length);
     }
     free(text);
     json_decref(chunk);
@@ -123,7 +132,8 @@ static int take_entry(struct attempt *attempt, const struct cache_result *result
     return 0;
 }
 
-static enum stage_verdict answered(struct services *services, struct attempt *attempt, const struct cache_result *result)
+static enum stage_verdict answered(struct services *services, struct attempt *attempt,
+                                   const struct cache_result *result)
 {
     const bool is_near = result->answer == CACHE_ANSWER_NEAR_HIT;
     if (take_entry(attempt, result) < 0) {
@@ -135,7 +145,8 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
         hex_write(result->key, CACHE_KEY_BYTES, attempt->near_key);
         attempt->near_score = result->score;
     }
-    attempt->cache_status = is_near ? WIRE__CACHE_STATUS__CACHE_NEAR_HIT : WIRE__CACHE_STATUS__CACHE_HIT;
+    attempt->cache_status =
+        is_near ? WIRE__CACHE_STATUS__CACHE_NEAR_HIT : WIRE__CACHE_STATUS__CACHE_HIT;
     telemetry_cache(services->telemetry, is_near ? "near" : "exact");
     telemetry_saved(services->telemetry, attempt->saved_nanousd);
     outcome_set(&attempt->outcome, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, "", "%s", "");
@@ -145,7 +156,8 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
     return STAGE_CONCLUDES;
 }
 
-static enum stage_verdict cache_resume(void *module, struct attempt *attempt, const struct stage_event *event)
+static enum stage_verdict cache_resume(void *module, struct attempt *attempt,
+                                       const struct stage_event *event)
 {
     struct services *services = module;
     if (event->kind != STAGE_EVENT_CACHE) {
@@ -183,7 +195,7 @@ struct stage cache_stage(struct services *services)
     };
 }
 
-/* ---------------------------------------------------------------------------------------------------- filling */
+/* ---- filling ---- */
 
 static enum stage_verdict fill_start(void *module, struct attempt *attempt)
 {

@@ -17,10 +17,12 @@ enum {
     ENTRY_VERSION = 1,
     AGE_KEY_BYTES = 8 + CACHE_KEY_BYTES,
     VECTOR_BYTES = 1 + CACHE_SCOPE_BYTES + EMBEDDER_DIMENSIONS, /* its version first */
-    /* Above the highest level. After a failed write RocksDB's log asserts that it is left alone, and is not: a full disk
-     * would abort the worker, since Debian's library is built with assertions. */
+    /* Above the highest level. After a failed write RocksDB's log asserts that it is left alone,
+     * and is not: a full disk would abort the worker, since Debian's library is built with
+     * assertions. */
     INFO_LOG_NOTHING = 6,
-    EVICTIONS_A_FILL_MAX = 64, /* a lowered bound is reached over several fills, none of which takes long */
+    EVICTIONS_A_FILL_MAX =
+        64, /* a lowered bound is reached over several fills, none of which takes long */
 };
 
 struct cache_store {
@@ -36,7 +38,8 @@ struct cache_store {
     uint64_t entries;
     uint64_t bytes;
     uint64_t evictions;
-    uint8_t oldest[AGE_KEY_BYTES]; /* nothing is older: a scan from the start would wade through deleted keys */
+    uint8_t oldest[AGE_KEY_BYTES]; /* nothing is older: a scan from the start would wade through
+                                      deleted keys */
 };
 
 /* RocksDB's complaint becomes ours; frees it. */
@@ -54,7 +57,7 @@ static void age_key(uint64_t filled_unix_ms, const uint8_t *key, uint8_t ret_key
     memcpy(ret_key + sizeof(big), key, CACHE_KEY_BYTES);
 }
 
-/* -------------------------------------------------------------------------------------------------- opening */
+/* ---- opening ---- */
 
 static rocksdb_options_t *make_options(struct cache_store *store)
 {
@@ -62,7 +65,8 @@ static rocksdb_options_t *make_options(struct cache_store *store)
     store->block_cache = rocksdb_cache_create_lru(store->options.block_cache_bytes);
     store->table_options = rocksdb_block_based_options_create();
     rocksdb_block_based_options_set_block_cache(store->table_options, store->block_cache);
-    rocksdb_block_based_options_set_filter_policy(store->table_options, rocksdb_filterpolicy_create_bloom(10));
+    rocksdb_block_based_options_set_filter_policy(store->table_options,
+                                                  rocksdb_filterpolicy_create_bloom(10));
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(store->table_options, 1);
     rocksdb_options_set_block_based_table_factory(options, store->table_options);
     rocksdb_options_set_create_if_missing(options, 1);
@@ -80,7 +84,8 @@ static rocksdb_options_t *make_options(struct cache_store *store)
 /* Counts what is there: entries and bytes from their ages. */
 static int count_entries(struct cache_store *store, char *ret_error)
 {
-    rocksdb_iterator_t *at = rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_AGES]);
+    rocksdb_iterator_t *at =
+        rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_AGES]);
     char *error = NULL;
     for (rocksdb_iter_seek_to_first(at); rocksdb_iter_valid(at); rocksdb_iter_next(at)) {
         size_t bytes;
@@ -99,7 +104,8 @@ static int count_entries(struct cache_store *store, char *ret_error)
 
 static int load_vectors(struct cache_store *store, char *ret_error)
 {
-    rocksdb_iterator_t *at = rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_VECTORS]);
+    rocksdb_iterator_t *at =
+        rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_VECTORS]);
     char *error = NULL;
     int r = 0;
     for (rocksdb_iter_seek_to_first(at); r == 0 && rocksdb_iter_valid(at); rocksdb_iter_next(at)) {
@@ -126,9 +132,10 @@ static int store_open_db(struct cache_store *store, char *ret_error)
     store->db_options = make_options(store);
     store->read = rocksdb_readoptions_create();
     store->write = rocksdb_writeoptions_create();
-    const rocksdb_options_t *const options[FAMILIES] = {store->db_options, store->db_options, store->db_options};
-    store->db = rocksdb_open_column_families(store->db_options, store->options.path, FAMILIES, names, options,
-                                             store->families, &error);
+    const rocksdb_options_t *const options[FAMILIES] = {store->db_options, store->db_options,
+                                                        store->db_options};
+    store->db = rocksdb_open_column_families(store->db_options, store->options.path, FAMILIES,
+                                             names, options, store->families, &error);
     return error == NULL ? 0 : failed(error, ret_error);
 }
 
@@ -178,7 +185,7 @@ void cache_store_close(struct cache_store **store)
     free(old);
 }
 
-/* -------------------------------------------------------------------------------------------------- reading */
+/* ---- reading ---- */
 
 /* NULL: damaged, or of a later version. */
 static Record__CacheEntry *entry_decode(const char *value, size_t bytes)
@@ -186,7 +193,8 @@ static Record__CacheEntry *entry_decode(const char *value, size_t bytes)
     if (bytes < 1 || value[0] != ENTRY_VERSION) {
         return NULL;
     }
-    Record__CacheEntry *entry = record__cache_entry__unpack(NULL, bytes - 1, (const uint8_t *)value + 1);
+    Record__CacheEntry *entry =
+        record__cache_entry__unpack(NULL, bytes - 1, (const uint8_t *)value + 1);
     if (entry != NULL && entry->scope.len != 0 && entry->scope.len != CACHE_SCOPE_BYTES) {
         record__cache_entry__free_unpacked(entry, NULL);
         return NULL;
@@ -195,13 +203,13 @@ static Record__CacheEntry *entry_decode(const char *value, size_t bytes)
 }
 
 /* *ret_entry is NULL when there is none. `ret_bytes`: of the stored value. */
-static int entry_read(struct cache_store *store, const uint8_t *key, Record__CacheEntry **ret_entry, size_t *ret_bytes,
-                      char *ret_error)
+static int entry_read(struct cache_store *store, const uint8_t *key, Record__CacheEntry **ret_entry,
+                      size_t *ret_bytes, char *ret_error)
 {
     char *error = NULL;
     *ret_bytes = 0;
-    char *value = rocksdb_get_cf(store->db, store->read, store->families[FAMILY_ENTRIES], (const char *)key,
-                                 CACHE_KEY_BYTES, ret_bytes, &error);
+    char *value = rocksdb_get_cf(store->db, store->read, store->families[FAMILY_ENTRIES],
+                                 (const char *)key, CACHE_KEY_BYTES, ret_bytes, &error);
     if (error != NULL) {
         return failed(error, ret_error);
     }
@@ -213,9 +221,12 @@ static int entry_read(struct cache_store *store, const uint8_t *key, Record__Cac
 static void batch_delete(struct cache_store *store, rocksdb_writebatch_t *batch, const uint8_t *key,
                          const uint8_t age[AGE_KEY_BYTES])
 {
-    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_ENTRIES], (const char *)key, CACHE_KEY_BYTES);
-    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_VECTORS], (const char *)key, CACHE_KEY_BYTES);
-    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_AGES], (const char *)age, AGE_KEY_BYTES);
+    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_ENTRIES], (const char *)key,
+                                 CACHE_KEY_BYTES);
+    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_VECTORS], (const char *)key,
+                                 CACHE_KEY_BYTES);
+    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_AGES], (const char *)age,
+                                 AGE_KEY_BYTES);
 }
 
 static int batch_write(struct cache_store *store, rocksdb_writebatch_t *batch, char *ret_error)
@@ -226,7 +237,8 @@ static int batch_write(struct cache_store *store, rocksdb_writebatch_t *batch, c
 }
 
 /* What is kept in memory about an entry that leaves the database. */
-static void forget(struct cache_store *store, const uint8_t *key, const Record__CacheEntry *entry, size_t bytes)
+static void forget(struct cache_store *store, const uint8_t *key, const Record__CacheEntry *entry,
+                   size_t bytes)
 {
     if (entry != NULL && entry->scope.len == CACHE_SCOPE_BYTES) {
         near_index_remove(store->near, entry->scope.data, key);
@@ -235,8 +247,8 @@ static void forget(struct cache_store *store, const uint8_t *key, const Record__
     store->bytes -= store->bytes > bytes ? bytes : store->bytes;
 }
 
-static int expire(struct cache_store *store, const uint8_t *key, const Record__CacheEntry *entry, size_t bytes,
-                  char *ret_error)
+static int expire(struct cache_store *store, const uint8_t *key, const Record__CacheEntry *entry,
+                  size_t bytes, char *ret_error)
 {
     uint8_t age[AGE_KEY_BYTES];
     rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
@@ -266,8 +278,8 @@ static int lookup_key(struct cache_store *store, const uint8_t *key, int64_t now
     return r;
 }
 
-static int lookup_near(struct cache_store *store, const struct cache_query *query, int64_t now_unix_ms,
-                       struct cache_result *result, char *ret_error)
+static int lookup_near(struct cache_store *store, const struct cache_query *query,
+                       int64_t now_unix_ms, struct cache_result *result, char *ret_error)
 {
     struct vector vector;
     const size_t n_words = embedder_embed(query->text, strlen(query->text), &vector);
@@ -285,8 +297,9 @@ static int lookup_near(struct cache_store *store, const struct cache_query *quer
     return r;
 }
 
-int cache_store_lookup(struct cache_store *store, const struct cache_query *query, int64_t now_unix_ms,
-                       struct cache_result *ret_result, char ret_error[CACHE_ERROR_BYTES])
+int cache_store_lookup(struct cache_store *store, const struct cache_query *query,
+                       int64_t now_unix_ms, struct cache_result *ret_result,
+                       char ret_error[CACHE_ERROR_BYTES])
 {
     struct cache_result result = {.answer = CACHE_ANSWER_MISS, .score = 1};
     memcpy(result.key, query->key, CACHE_KEY_BYTES);
@@ -300,7 +313,7 @@ int cache_store_lookup(struct cache_store *store, const struct cache_query *quer
     return r;
 }
 
-/* -------------------------------------------------------------------------------------------------- filling */
+/* ---- filling ---- */
 
 static bool is_over(const struct cache_store *store)
 {
@@ -347,7 +360,8 @@ static int evict(struct cache_store *store, char *ret_error)
         return 0;
     }
     int r = 0;
-    rocksdb_iterator_t *at = rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_AGES]);
+    rocksdb_iterator_t *at =
+        rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_AGES]);
     rocksdb_iter_seek(at, (const char *)store->oldest, AGE_KEY_BYTES);
     for (size_t i = 0; r == 0 && i < EVICTIONS_A_FILL_MAX && is_over(store); i++) {
         r = evict_oldest(store, at, ret_error);
@@ -359,7 +373,10 @@ static int evict(struct cache_store *store, char *ret_error)
     return r == -ENOENT ? 0 : r;
 }
 
-/* Entries may arrive with an older time than one that was evicted: within its millisecond, or by a clock set back. */
+/*
+ * Entries may arrive with an older time than one that was evicted: within its millisecond, or by a
+ * clock set back.
+ */
 static void remember_oldest(struct cache_store *store, const uint8_t age[AGE_KEY_BYTES])
 {
     if (memcmp(age, store->oldest, AGE_KEY_BYTES) < 0) {
@@ -367,8 +384,8 @@ static void remember_oldest(struct cache_store *store, const uint8_t age[AGE_KEY
     }
 }
 
-static int batch_put_entry(struct cache_store *store, rocksdb_writebatch_t *batch, const uint8_t *key,
-                           const Record__CacheEntry *entry, size_t *ret_bytes)
+static int batch_put_entry(struct cache_store *store, rocksdb_writebatch_t *batch,
+                           const uint8_t *key, const Record__CacheEntry *entry, size_t *ret_bytes)
 {
     const size_t bytes = 1 + record__cache_entry__get_packed_size(entry);
     const uint64_t big = htobe64(bytes);
@@ -381,28 +398,29 @@ static int batch_put_entry(struct cache_store *store, rocksdb_writebatch_t *batc
     (void)record__cache_entry__pack(entry, value + 1);
     age_key(entry->filled_unix_ms, key, age);
     remember_oldest(store, age);
-    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_ENTRIES], (const char *)key, CACHE_KEY_BYTES,
-                              (const char *)value, bytes);
-    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_AGES], (const char *)age, AGE_KEY_BYTES, (const char *)&big,
-                              sizeof(big));
+    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_ENTRIES], (const char *)key,
+                              CACHE_KEY_BYTES, (const char *)value, bytes);
+    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_AGES], (const char *)age, AGE_KEY_BYTES,
+                              (const char *)&big, sizeof(big));
     free(value);
     *ret_bytes = bytes;
     return 0;
 }
 
-static void batch_put_vector(struct cache_store *store, rocksdb_writebatch_t *batch, const uint8_t *key,
-                             const uint8_t *scope, const struct vector *vector)
+static void batch_put_vector(struct cache_store *store, rocksdb_writebatch_t *batch,
+                             const uint8_t *key, const uint8_t *scope, const struct vector *vector)
 {
     uint8_t value[VECTOR_BYTES];
     value[0] = EMBEDDER_VERSION;
     memcpy(value + 1, scope, CACHE_SCOPE_BYTES);
     memcpy(value + 1 + CACHE_SCOPE_BYTES, vector->values, EMBEDDER_DIMENSIONS);
-    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_VECTORS], (const char *)key, CACHE_KEY_BYTES,
-                              (const char *)value, sizeof(value));
+    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_VECTORS], (const char *)key,
+                              CACHE_KEY_BYTES, (const char *)value, sizeof(value));
 }
 
 /* Takes the entry that a fill replaces out of the batch's way and of the counts. */
-static int replace(struct cache_store *store, rocksdb_writebatch_t *batch, const uint8_t *key, char *ret_error)
+static int replace(struct cache_store *store, rocksdb_writebatch_t *batch, const uint8_t *key,
+                   char *ret_error)
 {
     Record__CacheEntry *old = NULL;
     size_t bytes;
@@ -436,8 +454,9 @@ static int fill_batch(struct cache_store *store, rocksdb_writebatch_t *batch, co
     return vector == NULL ? 0 : near_index_add(store->near, entry->scope.data, key, vector);
 }
 
-int cache_store_fill(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheEntry *entry,
-                     const char *text, char ret_error[CACHE_ERROR_BYTES])
+int cache_store_fill(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                     const Record__CacheEntry *entry, const char *text,
+                     char ret_error[CACHE_ERROR_BYTES])
 {
     struct vector vector;
     bool has_vector = false;

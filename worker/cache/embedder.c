@@ -15,15 +15,19 @@ static const float WEIGHT_COMMON_WORD = 0.2F;
 static const float WEIGHT_PAIR = 0.7F;
 static const float WEIGHT_GRAM = 0.25F;
 
-/* The most frequent words of English prose, sorted: they are in every prompt and tell none from another. */
+/*
+ * The most frequent words of English prose, sorted: they are in every prompt and tell none from
+ * another.
+ */
 static const char *const common_words[] = {
-    "a",     "about", "all",  "an",   "and",   "are",    "as",   "at",    "be",   "been",  "but", "by",
-    "can",   "could", "did",  "do",   "does",  "for",    "from", "give",  "had",  "has",   "have", "he",
-    "her",   "his",   "how",  "i",    "if",    "in",     "into", "is",    "it",   "its",   "me",  "my",
-    "of",    "on",    "or",   "our",  "out",   "please", "she",  "should", "so",  "some",  "tell", "than",
-    "that",  "the",   "their", "them", "then", "there",  "these", "they", "this", "to",    "up",  "us",
-    "was",   "we",    "were", "what", "when",  "where",  "which", "who",  "why",  "will",  "with", "would",
-    "you",   "your",
+    "a",     "about",  "all",  "an",     "and",   "are",   "as",    "at",   "be",   "been",
+    "but",   "by",     "can",  "could",  "did",   "do",    "does",  "for",  "from", "give",
+    "had",   "has",    "have", "he",     "her",   "his",   "how",   "i",    "if",   "in",
+    "into",  "is",     "it",   "its",    "me",    "my",    "of",    "on",   "or",   "our",
+    "out",   "please", "she",  "should", "so",    "some",  "tell",  "than", "that", "the",
+    "their", "them",   "then", "there",  "these", "they",  "this",  "to",   "up",   "us",
+    "was",   "we",     "were", "what",   "when",  "where", "which", "who",  "why",  "will",
+    "with",  "would",  "you",  "your",
 };
 
 struct word {
@@ -84,7 +88,8 @@ static void add_word(float *sums, const struct word *word, const struct word *be
 {
     enum { KIND_WORD = 100, KIND_PAIR = 101 };
     const bool is_weak = is_common(word);
-    add_feature(sums, word->text, word->bytes, KIND_WORD, is_weak ? WEIGHT_COMMON_WORD : WEIGHT_WORD);
+    add_feature(sums, word->text, word->bytes, KIND_WORD,
+                is_weak ? WEIGHT_COMMON_WORD : WEIGHT_WORD);
     if (!is_weak) {
         add_grams(sums, word);
     }

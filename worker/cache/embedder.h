@@ -1,9 +1,11 @@
 /*
- * embedder: a text as a vector, by its words alone; no model, no weights, about a microsecond for a short prompt.
+ * embedder: a text as a vector, by its words alone; no model, no weights, about a microsecond for a
+ * short prompt.
  *
- * Hashed term frequencies of words, pairs of neighbouring words, and character 3–5-grams within words, in EMBEDDER_DIMENSIONS
- * signed buckets; common English words weigh less. It finds rewording (case, typos, order, small changes), not
- * paraphrase. Vectors of different EMBEDDER_VERSIONs are never compared: raise it with every change here.
+ * Hashed term frequencies of words, pairs of neighbouring words, and character 3–5-grams within
+ * words, in EMBEDDER_DIMENSIONS signed buckets; common English words weigh less. It finds rewording
+ * (case, typos, order, small changes), not paraphrase. Vectors of different EMBEDDER_VERSIONs are
+ * never compared: raise it with every change here.
  */
 #pragma once
 #include <stddef.h>
@@ -18,8 +20,8 @@ struct vector {
 };
 
 /*
- * Returns the number of words. 0, or more than EMBEDDER_WORDS_MAX: the text is empty or too long for the vector to tell it
- * from others, and *ret_vector is not to be used.
+ * Returns the number of words. 0, or more than EMBEDDER_WORDS_MAX: the text is empty or too long
+ * for the vector to tell it from others, and *ret_vector is not to be used.
  */
 size_t embedder_embed(const char *text, size_t bytes, struct vector *ret_vector);
 

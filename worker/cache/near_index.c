@@ -154,8 +154,8 @@ static bool scope_find(const struct scope *scope, const uint8_t *key, size_t *re
     return false;
 }
 
-int near_index_add(struct near_index *index, const uint8_t id[NEAR_SCOPE_BYTES], const uint8_t key[NEAR_KEY_BYTES],
-                   const struct vector *vector)
+int near_index_add(struct near_index *index, const uint8_t id[NEAR_SCOPE_BYTES],
+                   const uint8_t key[NEAR_KEY_BYTES], const struct vector *vector)
 {
     struct scope *scope = NULL;
     size_t at;
@@ -178,7 +178,8 @@ int near_index_add(struct near_index *index, const uint8_t id[NEAR_SCOPE_BYTES],
     return 0;
 }
 
-void near_index_remove(struct near_index *index, const uint8_t id[NEAR_SCOPE_BYTES], const uint8_t key[NEAR_KEY_BYTES])
+void near_index_remove(struct near_index *index, const uint8_t id[NEAR_SCOPE_BYTES],
+                       const uint8_t key[NEAR_KEY_BYTES])
 {
     struct scope **place = scope_place(index, id);
     struct scope *scope = *place;
@@ -197,8 +198,8 @@ void near_index_remove(struct near_index *index, const uint8_t id[NEAR_SCOPE_BYT
     }
 }
 
-int near_index_best(const struct near_index *index, const uint8_t id[NEAR_SCOPE_BYTES], const struct vector *vector,
-                    uint8_t ret_key[NEAR_KEY_BYTES], double *ret_score)
+int near_index_best(const struct near_index *index, const uint8_t id[NEAR_SCOPE_BYTES],
+                    const struct vector *vector, uint8_t ret_key[NEAR_KEY_BYTES], double *ret_score)
 {
     const struct scope *scope = *scope_place(index, id);
     size_t best = 0;

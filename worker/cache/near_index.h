@@ -1,7 +1,9 @@
 /*
- * near_index: the vectors of the cache in memory, by scope; finds the nearest within one scope by a scan.
+ * near_index: the vectors of the cache in memory, by scope; finds the nearest within one scope by a
+ * scan.
  *
- * A scan costs about 50 ns a vector. Nothing is ever compared across scopes. Belongs to the cache's thread.
+ * A scan costs about 50 ns a vector. Nothing is ever compared across scopes. Belongs to the cache's
+ * thread.
  */
 #pragma once
 #include <stddef.h>
@@ -23,5 +25,6 @@ void near_index_remove(struct near_index *index, const uint8_t scope[NEAR_SCOPE_
                        const uint8_t key[NEAR_KEY_BYTES]);
 /* Errors: -ENOENT the scope is empty. */
 MUST_USE int near_index_best(const struct near_index *index, const uint8_t scope[NEAR_SCOPE_BYTES],
-                             const struct vector *vector, uint8_t ret_key[NEAR_KEY_BYTES], double *ret_score);
+                             const struct vector *vector, uint8_t ret_key[NEAR_KEY_BYTES],
+                             double *ret_score);
 size_t near_index_bytes(const struct near_index *index); /* memory for vectors and keys */

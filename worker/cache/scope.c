@@ -6,7 +6,9 @@
 
 #include "common/canonical.h"
 
-/* The member that holds the text: of the last message, or of the body itself. NULL: there is none. */
+/*
+ * The member that holds the text: of the last message, or of the body itself. NULL: there is none.
+ */
 static json_t *text_owner(enum operation operation, json_t *body, const char **ret_member)
 {
     if (operation == OPERATION_COMPLETIONS) {
@@ -21,17 +23,19 @@ static json_t *text_owner(enum operation operation, json_t *body, const char **r
     return role != NULL && strcmp(role, "user") == 0 ? last : NULL;
 }
 
-static int scope_hash(const char *tenant, enum operation operation, const char *route, const json_t *body,
-                      uint8_t *ret_scope)
+static int scope_hash(const char *tenant, enum operation operation, const char *route,
+                      const json_t *body, uint8_t *ret_scope)
 {
     char error[CANONICAL_ERROR_BYTES];
     char *canonical = NULL;
     size_t canonical_bytes = 0;
     char *text = json_dumps(body, JSON_COMPACT);
-    int r = text == NULL ? -ENOMEM : canonical_json(text, strlen(text), &canonical, &canonical_bytes, error);
+    int r = text == NULL ? -ENOMEM
+                         : canonical_json(text, strlen(text), &canonical, &canonical_bytes, error);
     if (r == 0) {
         /* The body lacks its text, so no scope equals an exact key. */
-        canonical_key(tenant, operation_name(operation), route, canonical, canonical_bytes, ret_scope);
+        canonical_key(tenant, operation_name(operation), route, canonical, canonical_bytes,
+                      ret_scope);
     }
     free(text);
     free(canonical);
@@ -64,6 +68,7 @@ int scope_of(const char *tenant, enum operation operation, const char *route, js
 uint32_t scope_temperature_permille(const json_t *body)
 {
     const json_t *temperature = json_object_get(body, "temperature");
-    const double permille = json_is_number(temperature) ? json_number_value(temperature) * 1000.0 : 0.0;
+    const double permille =
+        json_is_number(temperature) ? json_number_value(temperature) * 1000.0 : 0.0;
     return permille <= 0 ? 0 : permille >= 1e6 ? 1000000 : (uint32_t)(permille + 0.5);
 }

@@ -1,9 +1,11 @@
 /*
- * scope: what two requests must share so that the one's answer may serve the other, and the text in which they may differ.
+ * scope: what two requests must share so that the one's answer may serve the other, and the text in
+ * which they may differ.
  *
- * The text is the last message, if it is a user's and of text alone (chat), or the prompt, if it is one text (completions).
- * Everything else (tenant, operation, route, model, system prompt, tools, response format, sampling parameters, earlier turns)
- * is the scope. Embeddings have none: a vector of another text is never right.
+ * The text is the last message, if it is a user's and of text alone (chat), or the prompt, if it is
+ * one text (completions). Everything else (tenant, operation, route, model, system prompt, tools,
+ * response format, sampling parameters, earlier turns) is the scope. Embeddings have none: a vector
+ * of another text is never right.
  */
 #pragma once
 #include <jansson.h>

@@ -1,8 +1,10 @@
 /*
- * Anthropic's Messages API, spoken for chat completions. Source: docs.anthropic.com/en/api/messages, "Streaming messages".
+ * Anthropic's Messages API, spoken for chat completions. Source:
+ * docs.anthropic.com/en/api/messages, "Streaming messages".
  *
- * What cannot be said there without changing the answer (several choices, log probabilities, a demanded JSON form) is
- * refused with words; what only shades it (penalties, seed, logit_bias) is left out. Temperature is bounded to 1.
+ * What cannot be said there without changing the answer (several choices, log probabilities, a
+ * demanded JSON form) is refused with words; what only shades it (penalties, seed, logit_bias) is
+ * left out. Temperature is bounded to 1.
  */
 #include "worker/provider/protocol.h"
 
@@ -31,7 +33,7 @@ static struct curl_slist *anthropic_add_headers(struct curl_slist *headers, cons
     return longer;
 }
 
-/* ----------------------------------------------------------------------------------------- the request's parts */
+/* ---- the request's parts ---- */
 
 static const char *text_of(const json_t *object, const char *name)
 {
@@ -51,24 +53,37 @@ static json_t *image_block(const json_t *part)
     const char *url = text_of(json_object_get(part, "image_url"), "url");
     const char *data = strstr(url, middle);
     if (strncmp(url, "data:", 5) == 0 && data != NULL) {
-        return json_pack("{s:s, s:{s:s, s:s%, s:s}}", "type", "image", "source", "type", "base64", "media_type",
-                         url + 5, (size_t)(data - url - 5), "data", data + sizeof(middle) - 1);
+        return json_pack("{s:s, s:{s:s, s:s%, s:s}}", "type", "image", "source", "type", "base64",
+                         "media_type", url + 5, (size_t)(data - url - 5), "data",
+                         data + sizeof(middle) - 1);
     }
-    return url[0] == '\0' ? NULL : json_pack("{s:s, s:{s:s, s:s}}", "type", "image", "source", "type", "url", "url", url);
+    return url[0] == '\0' ? NULL
+                          : json_pack("{s:s, s:{s:s, s:s}}", "type", "image", "source", "type",
+                                      "url", "url", url);
 }
 
-/* Appends the blocks of an OpenAI `content` (a text, or a list of parts). Errors: -EINVAL a part that cannot be said; -ENOMEM. */
-static int content_append(json_t *blocks, const json_t *content)
+/* Empty text blocks are refused by the API. Errors: -ENOMEM. */
+static int text_append(json_t *blocks, json_t *text)
+{
+    if (json_string_length(text) == 0) {
+        return 0;
+    }
+    json_t *block = json_pack("{s:s, s:O}", "type", "text", "text", text);
+    return json_array_append_new(blocks, block) < 0 ? -ENOMEM : 0;
+}
+
+/*
+ * Appends the blocks of an OpenAI `content` (a text, or a list of parts). Errors: -EINVAL a part
+ * that cannot be said; -ENOMEM.
+ */
+static int content_append(json_t *blocks, json_t *content)
 {
     if (json_is_string(content)) {
-        /* Empty text blocks are refused by the API. */
-        return json_string_length(content) == 0 ? 0
-               : json_array_append_new(blocks, json_pack("{s:s, s:O}", "type", "text", "text", content)) < 0 ? -ENOMEM
-                                                                                                             : 0;
+        return text_append(blocks, content);
     }
     size_t i;
     json_t *part;
-    json_array_foreach(content, i, part) {
+    json_array_foreach (content, i, part) {
         json_t *block = NULL;
         if (text_is(part, "type", "text") && json_is_string(json_object_get(part, "text"))) {
             block = json_pack("{s:s, s:O}", "type", "text", "text", json_object_get(part, "text"));
@@ -85,20 +100,24 @@ static int content_append(json_t *blocks, const json_t *content)
     return 0;
 }
 
-/* Arguments are JSON text there and JSON here. Text that is none becomes an empty object: the model wrote it, not the client. */
+/*
+ * Arguments are JSON text there and JSON here. Text that is none becomes an empty object: the model
+ * wrote it, not the client.
+ */
 static int tool_uses_append(json_t *blocks, const json_t *tool_calls)
 {
     size_t i;
     json_t *call;
-    json_array_foreach(tool_calls, i, call) {
+    json_array_foreach (tool_calls, i, call) {
         const json_t *function = json_object_get(call, "function");
         json_t *input = json_loads(text_of(function, "arguments"), 0, NULL);
         if (!json_is_object(input)) {
             json_decref(input);
             input = json_object();
         }
-        json_t *block = json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id", text_of(call, "id"), "name",
-                                  text_of(function, "name"), "input", input);
+        json_t *block =
+            json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id", text_of(call, "id"), "name",
+                      text_of(function, "name"), "input", input);
         if (json_array_append_new(blocks, block) < 0) {
             return -ENOMEM;
         }
@@ -128,7 +147,7 @@ static int tool_result_append(json_t *blocks, const json_t *message)
 /* One OpenAI message into `system` or `messages`. Errors: -EINVAL, -ENOMEM. */
 static int message_translate(json_t *system, json_t *messages, const json_t *message)
 {
-    const json_t *content = json_object_get(message, "content");
+    json_t *content = json_object_get(message, "content");
     if (text_is(message, "role", "system") || text_is(message, "role", "developer")) {
         return content_append(system, content);
     }
@@ -140,7 +159,8 @@ static int message_translate(json_t *system, json_t *messages, const json_t *mes
     } else if (text_is(message, "role", "assistant")) {
         r = r < 0 ? r : content_append(blocks, content);
         r = r < 0 ? r : tool_uses_append(blocks, json_object_get(message, "tool_calls"));
-        r = r < 0 || json_array_size(blocks) == 0 ? r : message_append(messages, "assistant", blocks);
+        r = r < 0 || json_array_size(blocks) == 0 ? r
+                                                  : message_append(messages, "assistant", blocks);
     } else if (text_is(message, "role", "user")) {
         r = r < 0 ? r : content_append(blocks, content);
         r = r < 0 ? r : message_append(messages, "user", blocks);
@@ -158,7 +178,7 @@ static int set_messages(json_t *out, const json_t *body)
     int r = system == NULL || messages == NULL ? -ENOMEM : 0;
     size_t i;
     json_t *message;
-    json_array_foreach(json_object_get(body, "messages"), i, message) {
+    json_array_foreach (json_object_get(body, "messages"), i, message) {
         r = r < 0 ? r : message_translate(system, messages, message);
     }
     if (r == 0 && json_array_size(messages) == 0) {
@@ -184,13 +204,14 @@ static int set_tools(json_t *out, const json_t *body)
     json_t *list = json_array();
     size_t i;
     json_t *tool;
-    json_array_foreach(tools, i, tool) {
+    json_array_foreach (tools, i, tool) {
         const json_t *function = json_object_get(tool, "function");
         json_t *schema = json_object_get(function, "parameters");
-        json_t *translated = json_pack("{s:s, s:O*}", "name", text_of(function, "name"), "description",
-                                       json_object_get(function, "description"));
+        json_t *translated = json_pack("{s:s, s:O*}", "name", text_of(function, "name"),
+                                       "description", json_object_get(function, "description"));
         (void)json_object_set_new(translated, "input_schema",
-                                  schema != NULL ? json_incref(schema) : json_pack("{s:s}", "type", "object"));
+                                  schema != NULL ? json_incref(schema)
+                                                 : json_pack("{s:s}", "type", "object"));
         if (json_array_append_new(list, translated) < 0) {
             json_decref(list);
             return -ENOMEM;
@@ -207,7 +228,8 @@ static int set_tool_choice(json_t *out, const json_t *body)
         return 0;
     }
     if (json_is_object(choice)) {
-        translated = json_pack("{s:s, s:s}", "type", "tool", "name", text_of(json_object_get(choice, "function"), "name"));
+        translated = json_pack("{s:s, s:s}", "type", "tool", "name",
+                               text_of(json_object_get(choice, "function"), "name"));
     } else {
         const char *word = json_string_value(choice);
         const bool is_required = word != NULL && strcmp(word, "required") == 0;
@@ -233,8 +255,9 @@ static int set_sampling(json_t *out, const json_t *body)
     json_t *top_p = json_object_get(body, "top_p");
     int r = 0;
     if (json_is_number(temperature)) {
-        r = json_number_value(temperature) > 1.0 ? json_object_set_new(out, "temperature", json_integer(1))
-                                                 : json_object_set(out, "temperature", temperature);
+        r = json_number_value(temperature) > 1.0
+                ? json_object_set_new(out, "temperature", json_integer(1))
+                : json_object_set(out, "temperature", temperature);
     }
     if (r == 0 && json_is_number(top_p)) {
         r = json_object_set(out, "top_p", top_p);
@@ -249,8 +272,8 @@ static int set_head(json_t *out, const json_t *body, const struct provider_reque
     if (!json_is_integer(bound)) {
         bound = json_object_get(body, "max_tokens");
     }
-    const json_int_t max_tokens =
-        json_is_integer(bound) ? json_integer_value(bound) : (json_int_t)request->max_tokens_default;
+    const json_int_t max_tokens = json_is_integer(bound) ? json_integer_value(bound)
+                                                         : (json_int_t)request->max_tokens_default;
     int r = json_object_set_new(out, "model", json_string(request->model));
     r |= json_object_set_new(out, "max_tokens", json_integer(max_tokens));
     if (request->stream) {
@@ -289,7 +312,8 @@ static int body_translate(json_t *out, const json_t *body, const struct provider
     return r < 0 ? r : set_sampling(out, body);
 }
 
-static int anthropic_write_body(const struct provider_request *request, struct bytes *out, struct outcome *ret_outcome)
+static int anthropic_write_body(const struct provider_request *request, struct bytes *out,
+                                struct outcome *ret_outcome)
 {
     json_t *body = json_loadb(request->body, request->body_bytes, 0, NULL);
     json_t *translated = json_object();
@@ -316,7 +340,7 @@ static int anthropic_write_body(const struct provider_request *request, struct b
     return r;
 }
 
-/* ---------------------------------------------------------------------------------------------- the answer */
+/* ---- the answer ---- */
 
 static const char *finish_reason(const char *stop_reason)
 {
@@ -340,21 +364,27 @@ static json_int_t count_of(const json_t *usage, const char *name)
     return count > 0 ? count : 0;
 }
 
-/* There the input counts exclude what the prompt cache read or wrote; here they are parts of the whole. */
+/*
+ * There the input counts exclude what the prompt cache read or wrote; here they are parts of the
+ * whole.
+ */
 static json_t *usage_translate(const json_t *usage)
 {
     const json_int_t read = count_of(usage, "cache_read_input_tokens");
-    const json_int_t input = count_of(usage, "input_tokens") + read + count_of(usage, "cache_creation_input_tokens");
+    const json_int_t input =
+        count_of(usage, "input_tokens") + read + count_of(usage, "cache_creation_input_tokens");
     const json_int_t output = count_of(usage, "output_tokens");
-    return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", input, "completion_tokens", output, "total_tokens",
-                     input + output, "prompt_tokens_details", "cached_tokens", read);
+    return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", input, "completion_tokens",
+                     output, "total_tokens", input + output, "prompt_tokens_details",
+                     "cached_tokens", read);
 }
 
 static json_t *tool_call_translate(const json_t *block)
 {
     char *arguments = json_dumps(json_object_get(block, "input"), JSON_COMPACT);
-    json_t *call = json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", text_of(block, "id"), "type", "function", "function",
-                             "name", text_of(block, "name"), "arguments", arguments == NULL ? "{}" : arguments);
+    json_t *call = json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", text_of(block, "id"), "type",
+                             "function", "function", "name", text_of(block, "name"), "arguments",
+                             arguments == NULL ? "{}" : arguments);
     free(arguments);
     return call;
 }
@@ -364,7 +394,7 @@ static int content_translate(const json_t *content, struct bytes *text, json_t *
 {
     size_t i;
     json_t *block;
-    json_array_foreach(content, i, block) {
+    json_array_foreach (content, i, block) {
         int r = 0;
         if (text_is(block, "type", "text")) {
             r = bytes_append_text(text, text_of(block, "text"));
@@ -384,9 +414,10 @@ static json_t *answer_translate(const json_t *reply, const struct bytes *text, j
     if (json_array_size(tool_calls) > 0) {
         (void)json_object_set(message, "tool_calls", tool_calls);
     }
-    return json_pack("{s:s, s:s, s:s, s:[{s:i, s:o, s:s}], s:o}", "id", text_of(reply, "id"), "object",
-                     "chat.completion", "model", text_of(reply, "model"), "choices", "index", 0, "message", message,
-                     "finish_reason", finish_reason(text_of(reply, "stop_reason")), "usage",
+    return json_pack("{s:s, s:s, s:s, s:[{s:i, s:o, s:s}], s:o}", "id", text_of(reply, "id"),
+                     "object", "chat.completion", "model", text_of(reply, "model"), "choices",
+                     "index", 0, "message", message, "finish_reason",
+                     finish_reason(text_of(reply, "stop_reason")), "usage",
                      usage_translate(json_object_get(reply, "usage")));
 }
 
@@ -409,13 +440,14 @@ static int anthropic_read_answer(const json_t *reply, json_t **ret_answer)
     return 0;
 }
 
-/* ---------------------------------------------------------------------------------------------- the stream */
+/* ---- the stream ---- */
 
 /* A chunk with one choice; takes `delta`. `reason` NULL: not ended. */
 static json_t *chunk_make(const struct protocol_stream *stream, json_t *delta, const char *reason)
 {
     json_t *chunk = stream->head == NULL ? json_object() : json_copy(stream->head);
-    json_t *choice = json_pack("{s:i, s:o, s:s?}", "index", 0, "delta", delta, "finish_reason", reason);
+    json_t *choice =
+        json_pack("{s:i, s:o, s:s?}", "index", 0, "delta", delta, "finish_reason", reason);
     if (chunk == NULL || json_object_set_new(chunk, "choices", json_pack("[o]", choice)) < 0) {
         json_decref(chunk);
         return NULL;
@@ -427,8 +459,8 @@ static json_t *message_started(struct protocol_stream *stream, const json_t *eve
 {
     const json_t *message = json_object_get(event, "message");
     json_decref(stream->head);
-    stream->head = json_pack("{s:s, s:s, s:s}", "id", text_of(message, "id"), "object", "chat.completion.chunk",
-                             "model", text_of(message, "model"));
+    stream->head = json_pack("{s:s, s:s, s:s}", "id", text_of(message, "id"), "object",
+                             "chat.completion.chunk", "model", text_of(message, "model"));
     json_decref(stream->usage);
     stream->usage = json_deep_copy(json_object_get(message, "usage"));
     return chunk_make(stream, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL);
@@ -440,8 +472,9 @@ static json_t *block_started(struct protocol_stream *stream, const json_t *event
     if (!text_is(block, "type", "tool_use")) {
         return NULL;
     }
-    json_t *call = json_pack("{s:I, s:s, s:s, s:{s:s, s:s}}", "index", stream->tool_calls++, "id", text_of(block, "id"),
-                             "type", "function", "function", "name", text_of(block, "name"), "arguments", "");
+    json_t *call = json_pack("{s:I, s:s, s:s, s:{s:s, s:s}}", "index", stream->tool_calls++, "id",
+                             text_of(block, "id"), "type", "function", "function", "name",
+                             text_of(block, "name"), "arguments", "");
     return chunk_make(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
 }
 
@@ -452,8 +485,8 @@ static json_t *block_grew(struct protocol_stream *stream, const json_t *event)
         return chunk_make(stream, json_pack("{s:s}", "content", text_of(delta, "text")), NULL);
     }
     if (text_is(delta, "type", "input_json_delta") && stream->tool_calls > 0) {
-        json_t *call = json_pack("{s:I, s:{s:s}}", "index", stream->tool_calls - 1, "function", "arguments",
-                                 text_of(delta, "partial_json"));
+        json_t *call = json_pack("{s:I, s:{s:s}}", "index", stream->tool_calls - 1, "function",
+                                 "arguments", text_of(delta, "partial_json"));
         return chunk_make(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
     }
     return NULL;
@@ -461,18 +494,20 @@ static json_t *block_grew(struct protocol_stream *stream, const json_t *event)
 
 static json_t *message_grew(struct protocol_stream *stream, const json_t *event)
 {
-    const char *reason = json_string_value(json_object_get(json_object_get(event, "delta"), "stop_reason"));
+    const char *reason =
+        json_string_value(json_object_get(json_object_get(event, "delta"), "stop_reason"));
     if (stream->usage == NULL) {
         stream->usage = json_object();
     }
     (void)json_object_update(stream->usage, json_object_get(event, "usage"));
-    json_t *chunk = chunk_make(stream, json_object(), reason == NULL ? NULL : finish_reason(reason));
+    json_t *chunk =
+        chunk_make(stream, json_object(), reason == NULL ? NULL : finish_reason(reason));
     (void)json_object_set_new(chunk, "usage", usage_translate(stream->usage));
     return chunk;
 }
 
-static int anthropic_read_event(struct protocol_stream *stream, const char *name, const char *data, size_t bytes,
-                                json_t **ret_chunk, struct outcome *ret_outcome)
+static int anthropic_read_event(struct protocol_stream *stream, const char *name, const char *data,
+                                size_t bytes, json_t **ret_chunk, struct outcome *ret_outcome)
 {
     (void)name; /* the data says the same in its `type` */
     *ret_chunk = NULL;

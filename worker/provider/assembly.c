@@ -85,7 +85,7 @@ void assembly_destroy(struct assembly **assembly)
     free(old);
 }
 
-/* ---------------------------------------------------------------------------------------------- taking in */
+/* ---- taking in ---- */
 
 /* Makes room up to `index`. Errors: -EMSGSIZE, -ENOMEM. */
 static int choice_at(struct assembly *assembly, size_t index, struct choice **ret_choice)
@@ -98,7 +98,8 @@ static int choice_at(struct assembly *assembly, size_t index, struct choice **re
         if (choices == NULL) {
             return -ENOMEM;
         }
-        memset(choices + assembly->choices_length, 0, (index + 1 - assembly->choices_length) * sizeof(*choices));
+        memset(choices + assembly->choices_length, 0,
+               (index + 1 - assembly->choices_length) * sizeof(*choices));
         assembly->choices = choices;
         assembly->choices_length = index + 1;
     }
@@ -121,7 +122,8 @@ static int tool_call_at(struct choice *choice, size_t index, struct tool_call **
         if (calls == NULL) {
             return -ENOMEM;
         }
-        memset(calls + choice->tool_calls_length, 0, (index + 1 - choice->tool_calls_length) * sizeof(*calls));
+        memset(calls + choice->tool_calls_length, 0,
+               (index + 1 - choice->tool_calls_length) * sizeof(*calls));
         choice->tool_calls = calls;
         choice->tool_calls_length = index + 1;
     }
@@ -162,7 +164,8 @@ static int grow(struct assembly *assembly, struct bytes *bytes, const json_t *te
     return r;
 }
 
-static int choice_grow_text(struct assembly *assembly, struct choice *choice, const char *name, const json_t *text)
+static int choice_grow_text(struct assembly *assembly, struct choice *choice, const char *name,
+                            const json_t *text)
 {
     for (size_t i = 0; i < choice->texts_length; i++) {
         if (strcmp(choice->texts[i].name, name) == 0) {
@@ -192,7 +195,7 @@ static int tool_call_add(struct assembly *assembly, struct choice *choice, json_
     }
     const char *name;
     json_t *value;
-    json_object_foreach(delta, name, value) {
+    json_object_foreach (delta, name, value) {
         if (strcmp(name, "index") == 0 || strcmp(name, "function") == 0 || json_is_null(value)) {
             continue;
         }
@@ -216,7 +219,7 @@ static int tool_calls_add(struct assembly *assembly, struct choice *choice, cons
 {
     size_t i;
     json_t *delta;
-    json_array_foreach(deltas, i, delta) {
+    json_array_foreach (deltas, i, delta) {
         int r = tool_call_add(assembly, choice, delta);
         if (r < 0) {
             return r;
@@ -229,7 +232,7 @@ static int delta_add(struct assembly *assembly, struct choice *choice, json_t *d
 {
     const char *name;
     json_t *value;
-    json_object_foreach(delta, name, value) {
+    json_object_foreach (delta, name, value) {
         int r = 0;
         if (strcmp(name, "tool_calls") == 0) {
             r = tool_calls_add(assembly, choice, value);
@@ -254,10 +257,11 @@ static int logprobs_add(struct choice *choice, json_t *logprobs)
     }
     const char *name;
     json_t *value;
-    json_object_foreach(logprobs, name, value) {
+    json_object_foreach (logprobs, name, value) {
         json_t *old = json_object_get(choice->logprobs, name);
-        int r = json_is_array(old) && json_is_array(value) ? json_array_extend(old, value)
-                                                           : json_object_set(choice->logprobs, name, value);
+        int r = json_is_array(old) && json_is_array(value)
+                    ? json_array_extend(old, value)
+                    : json_object_set(choice->logprobs, name, value);
         if (r < 0) {
             return -ENOMEM;
         }
@@ -292,7 +296,7 @@ static int head_add(struct assembly *assembly, json_t *chunk)
 {
     const char *name;
     json_t *value;
-    json_object_foreach(chunk, name, value) {
+    json_object_foreach (chunk, name, value) {
         if (strcmp(name, "choices") == 0 || strcmp(name, "usage") == 0 || json_is_null(value) ||
             json_object_get(assembly->head, name) != NULL) {
             continue;
@@ -313,7 +317,7 @@ int assembly_add(struct assembly *assembly, const json_t *chunk)
     int r = head_add(assembly, (json_t *)chunk);
     size_t i;
     json_t *part;
-    json_array_foreach(choices, i, part) {
+    json_array_foreach (choices, i, part) {
         r = r < 0 ? r : choice_add(assembly, part);
     }
     json_t *usage = json_object_get(chunk, "usage");
@@ -333,7 +337,7 @@ bool assembly_is_complete(const struct assembly *assembly)
     return is_complete;
 }
 
-/* --------------------------------------------------------------------------------------------- giving out */
+/* ---- giving out ---- */
 
 static json_t *bytes_to_json(const struct bytes *bytes)
 {
@@ -350,7 +354,8 @@ static json_t *tool_calls_to_json(const struct choice *choice)
             function = json_object();
             (void)json_object_set_new(call, "function", function);
         }
-        (void)json_object_set_new(function, "arguments", bytes_to_json(&choice->tool_calls[i].arguments));
+        (void)json_object_set_new(function, "arguments",
+                                  bytes_to_json(&choice->tool_calls[i].arguments));
         (void)json_array_append_new(list, call);
     }
     return list;
@@ -360,7 +365,8 @@ static json_t *tool_calls_to_json(const struct choice *choice)
 static int texts_to_json(const struct choice *choice, json_t *object)
 {
     for (size_t i = 0; i < choice->texts_length; i++) {
-        if (json_object_set_new(object, choice->texts[i].name, bytes_to_json(&choice->texts[i].value)) < 0) {
+        if (json_object_set_new(object, choice->texts[i].name,
+                                bytes_to_json(&choice->texts[i].value)) < 0) {
             return -ENOMEM;
         }
     }
@@ -410,7 +416,9 @@ int assembly_answer(const struct assembly *assembly, json_t **ret_answer)
     json_t *choices = json_array();
     int r = json_object_set_new(answer, "choices", choices);
     for (size_t i = 0; r == 0 && i < assembly->choices_length; i++) {
-        r = assembly->choices[i].is_seen ? json_array_append_new(choices, choice_to_json(assembly, i)) : 0;
+        r = assembly->choices[i].is_seen
+                ? json_array_append_new(choices, choice_to_json(assembly, i))
+                : 0;
     }
     if (r == 0 && assembly->operation == OPERATION_CHAT) {
         r = json_object_set_new(answer, "object", json_string("chat.completion"));
@@ -435,7 +443,7 @@ static int choice_turn_to_delta(json_t *choice)
     }
     size_t i;
     json_t *call;
-    json_array_foreach(json_object_get(message, "tool_calls"), i, call) {
+    json_array_foreach (json_object_get(message, "tool_calls"), i, call) {
         (void)json_object_set_new(call, "index", json_integer((json_int_t)i));
     }
     int r = json_object_set(choice, "delta", message);
@@ -451,10 +459,11 @@ int assembly_chunk_of(const json_t *answer, enum operation operation, json_t **r
     }
     int r = 0;
     if (operation == OPERATION_CHAT) {
-        r = json_object_set_new(chunk, "object", json_string("chat.completion.chunk")) < 0 ? -ENOMEM : 0;
+        r = json_object_set_new(chunk, "object", json_string("chat.completion.chunk")) < 0 ? -ENOMEM
+                                                                                           : 0;
         size_t i;
         json_t *choice;
-        json_array_foreach(json_object_get(chunk, "choices"), i, choice) {
+        json_array_foreach (json_object_get(chunk, "choices"), i, choice) {
             r = r < 0 ? r : choice_turn_to_delta(choice);
         }
     }

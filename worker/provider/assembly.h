@@ -1,9 +1,10 @@
 /*
- * assembly: the whole answer, put together from the chunks of a stream (OpenAI "chat.completion.chunk", "text_completion").
+ * assembly: the whole answer, put together from the chunks of a stream (OpenAI
+ * "chat.completion.chunk", "text_completion").
  *
- * Every text member of a delta grows by what each chunk brings (content, refusal, reasoning_content and what a provider adds
- * tomorrow); tool calls grow by their index; role and finish_reason are taken as they come. Chunks are foreign: every
- * index and size is bounded.
+ * Every text member of a delta grows by what each chunk brings (content, refusal, reasoning_content
+ * and what a provider adds tomorrow); tool calls grow by their index; role and finish_reason are
+ * taken as they come. Chunks are foreign: every index and size is bounded.
  */
 #pragma once
 #include <jansson.h>
@@ -17,7 +18,8 @@ enum { ASSEMBLY_CHOICES_MAX = 128, ASSEMBLY_TOOL_CALLS_MAX = 128, ASSEMBLY_TEXTS
 struct assembly;
 
 /* Errors: -ENOMEM. */
-MUST_USE int assembly_create(enum operation operation, size_t bytes_max, struct assembly **ret_assembly);
+MUST_USE int assembly_create(enum operation operation, size_t bytes_max,
+                             struct assembly **ret_assembly);
 void assembly_destroy(struct assembly **assembly);
 /* Errors: -EBADMSG no chunk; -EMSGSIZE the answer outgrows bytes_max or a bound above; -ENOMEM. */
 MUST_USE int assembly_add(struct assembly *assembly, const json_t *chunk);

@@ -5,7 +5,10 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* A cursor over JSON text; every step is bounded by `end`, so even text that is no JSON is only refused. */
+/*
+ * A cursor over JSON text; every step is bounded by `end`, so even text that is no JSON is only
+ * refused.
+ */
 struct cursor {
     const char *at;
     const char *end;
@@ -13,7 +16,8 @@ struct cursor {
 
 static void cursor_skip_space(struct cursor *cursor)
 {
-    while (cursor->at < cursor->end && strchr(" \t\r\n", *cursor->at) != NULL && *cursor->at != '\0') {
+    while (cursor->at < cursor->end && strchr(" \t\r\n", *cursor->at) != NULL &&
+           *cursor->at != '\0') {
         cursor->at++;
     }
 }
@@ -72,7 +76,10 @@ static bool cursor_skip_value(struct cursor *cursor)
     return false;
 }
 
-/* `token` is a JSON string with its quotes. Escaped names are decoded, so that "mod\u0065l" does not slip by. */
+/*
+ * `token` is a JSON string with its quotes. Escaped names are decoded, so that "mod\u0065l" does
+ * not slip by.
+ */
 static bool name_is(const char *token, size_t bytes, const char *name)
 {
     if (memchr(token, '\\', bytes) == NULL) {
@@ -84,7 +91,8 @@ static bool name_is(const char *token, size_t bytes, const char *name)
     return is_same;
 }
 
-static bool is_replaced(const char *token, size_t bytes, const struct body_member *members, size_t length)
+static bool is_replaced(const char *token, size_t bytes, const struct body_member *members,
+                        size_t length)
 {
     for (size_t i = 0; i < length; i++) {
         if (name_is(token, bytes, members[i].name)) {
@@ -104,8 +112,8 @@ static int append_separator(struct bytes *out, bool *is_first)
 }
 
 /* One member, at the cursor; copied unless it is replaced. */
-static int copy_member(struct cursor *cursor, const struct body_member *members, size_t length, struct bytes *out,
-                       bool *is_first)
+static int copy_member(struct cursor *cursor, const struct body_member *members, size_t length,
+                       struct bytes *out, bool *is_first)
 {
     cursor_skip_space(cursor);
     const char *name = cursor->at;
@@ -132,8 +140,8 @@ static int append_member(const struct body_member *member, struct bytes *out, bo
     return r < 0 ? r : bytes_append_text(out, member->value);
 }
 
-int body_rewrite(const void *body, size_t bytes, const struct body_member *members, size_t members_length,
-                 struct bytes *out)
+int body_rewrite(const void *body, size_t bytes, const struct body_member *members,
+                 size_t members_length, struct bytes *out)
 {
     struct cursor cursor = {.at = body, .end = (const char *)body + bytes};
     bool is_first = true;

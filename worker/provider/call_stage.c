@@ -13,16 +13,19 @@
 
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 
-/* ------------------------------------------------------------------------------------------------ the stream */
+/* ---- the stream ---- */
 
-/* A chunk that the broker cannot take is lost to the stream, not to the job: the whole answer follows. */
+/*
+ * A chunk that the broker cannot take is lost to the stream, not to the job: the whole answer
+ * follows.
+ */
 static void chunks_send(struct attempt *attempt, bool is_last)
 {
     loop_timer_stop(attempt->timer);
     attempt->is_chunk_timer_set = false;
     if (attempt->chunks.length > 0 || is_last) {
-        broker_link_send_chunk(attempt->broker, attempt, attempt->chunks_sent++, is_last, attempt->chunks.data,
-                               attempt->chunks.length);
+        broker_link_send_chunk(attempt->broker, attempt, attempt->chunks_sent++, is_last,
+                               attempt->chunks.data, attempt->chunks.length);
         bytes_clear(&attempt->chunks);
     }
 }
@@ -30,7 +33,8 @@ static void chunks_send(struct attempt *attempt, bool is_last)
 static void chunk_arrived(void *context, const void *data, size_t bytes)
 {
     struct attempt *attempt = context;
-    attempt->chunks.bytes_max = SIZE_MAX / 2; /* each piece is bounded by the provider, their number by the bound below */
+    attempt->chunks.bytes_max =
+        SIZE_MAX / 2; /* each piece is bounded by the provider, their number by the bound below */
     if (bytes_append(&attempt->chunks, data, bytes) < 0) {
         return;
     }
@@ -42,7 +46,7 @@ static void chunk_arrived(void *context, const void *data, size_t bytes)
     }
 }
 
-/* -------------------------------------------------------------------------------------------------- the call */
+/* ---- the call ---- */
 
 static void reply_arrived(void *context, struct provider_reply *reply)
 {
@@ -62,7 +66,8 @@ static struct provider *find_provider(const struct services *services, const cha
 
 static enum stage_verdict call_send(struct provider *provider, struct attempt *attempt)
 {
-    static const struct provider_handler handler = {.on_chunk = chunk_arrived, .on_done = reply_arrived};
+    static const struct provider_handler handler = {.on_chunk = chunk_arrived,
+                                                    .on_done = reply_arrived};
     char key[ID_TEXT_BYTES];
     id_format(&attempt->job_id, key);
     const struct provider_request request = {
@@ -75,7 +80,8 @@ static enum stage_verdict call_send(struct provider *provider, struct attempt *a
         .idempotency_key = key,
         .deadline_ms = attempt->deadline_ms,
     };
-    int r = provider_start(provider, &request, &handler, attempt, &attempt->call, &attempt->outcome);
+    int r =
+        provider_start(provider, &request, &handler, attempt, &attempt->call, &attempt->outcome);
     if (r == -EINVAL) {
         return STAGE_CONCLUDES;
     }
@@ -92,7 +98,8 @@ static enum stage_verdict call_start(void *module, struct attempt *attempt)
     struct provider *provider = find_provider(services, attempt->provider_name);
     if (provider == NULL) {
         outcome_set(&attempt->outcome, UNAVAILABLE, "no_provider",
-                    "provider \"%s\" was added after this worker started: restart it", attempt->provider_name);
+                    "provider \"%s\" was added after this worker started: restart it",
+                    attempt->provider_name);
         return STAGE_CONCLUDES;
     }
     if (clock_monotonic_ms() >= attempt->deadline_ms) {
@@ -103,7 +110,8 @@ static enum stage_verdict call_start(void *module, struct attempt *attempt)
     return call_send(provider, attempt);
 }
 
-static enum stage_verdict call_replied(struct services *services, struct attempt *attempt, struct provider_reply *reply)
+static enum stage_verdict call_replied(struct services *services, struct attempt *attempt,
+                                       struct provider_reply *reply)
 {
     attempt->call = NULL; /* ends with this event */
     attempt->outcome = reply->outcome;
@@ -123,7 +131,8 @@ static enum stage_verdict call_replied(struct services *services, struct attempt
     return STAGE_NEXT;
 }
 
-static enum stage_verdict call_resume(void *module, struct attempt *attempt, const struct stage_event *event)
+static enum stage_verdict call_resume(void *module, struct attempt *attempt,
+                                      const struct stage_event *event)
 {
     if (event->kind == STAGE_EVENT_REPLY) {
         return call_replied(module, attempt, event->as.reply);

@@ -1,8 +1,9 @@
 /*
  * call_stage: the provider call of an attempt, and its stream on the way to the client.
  *
- * The first piece of a stream goes at once, later ones are gathered for up to CALL_GATHER_MS: fewer messages through the
- * broker for a delay that no reader sees. The last piece is marked; the whole answer follows as the attempt's result.
+ * The first piece of a stream goes at once, later ones are gathered for up to CALL_GATHER_MS: fewer
+ * messages through the broker for a delay that no reader sees. The last piece is marked; the whole
+ * answer follows as the attempt's result.
  */
 #pragma once
 #include "worker/services.h"

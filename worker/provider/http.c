@@ -1,7 +1,8 @@
 /*
- * libcurl tells which descriptors to watch (socket_changed) and when to be called next (timeout_changed); both become
- * sources and a timer of the loop. What finished is read after every curl_multi_socket_action, and reported from there, never
- * from within a libcurl callback, where a call may not be added or removed.
+ * libcurl tells which descriptors to watch (socket_changed) and when to be called next
+ * (timeout_changed); both become sources and a timer of the loop. What finished is read after every
+ * curl_multi_socket_action, and reported from there, never from within a libcurl callback, where a
+ * call may not be added or removed.
  */
 #include "worker/provider/http.h"
 
@@ -22,7 +23,7 @@ struct http {
     struct loop_timer *timer;
     struct list calls;
     struct list sockets;
-    CURL *idle[HTTP_IDLE_HANDLES_MAX]; /* easy handles for the next calls: making one costs more than resetting it */
+    CURL *idle[HTTP_IDLE_HANDLES_MAX]; /* for the next calls: making one costs more than a reset */
     size_t idle_length;
     int64_t connect_timeout_ms;
 };
@@ -45,7 +46,7 @@ struct http_socket {
     curl_socket_t descriptor;
 };
 
-/* ---------------------------------------------------------------------------------------------- finishing */
+/* ---- finishing ---- */
 
 static void call_release(struct http_call *call)
 {
@@ -104,7 +105,7 @@ static void http_act(struct http *http, curl_socket_t descriptor, int what)
     http_read_finished(http);
 }
 
-/* --------------------------------------------------------------------------------------- libcurl and the loop */
+/* ---- libcurl and the loop ---- */
 
 static void socket_ready(void *context, uint32_t events)
 {
@@ -145,7 +146,8 @@ static int socket_add(struct http *http, curl_socket_t descriptor, uint32_t even
     return 0;
 }
 
-static int socket_changed(CURL *easy, curl_socket_t descriptor, int what, void *context, void *socket_context)
+static int socket_changed(CURL *easy, curl_socket_t descriptor, int what, void *context,
+                          void *socket_context)
 {
     (void)easy;
     struct http *http = context;
@@ -177,7 +179,7 @@ static int timeout_changed(CURLM *multi, long timeout_ms, void *context)
     return 0;
 }
 
-/* ------------------------------------------------------------------------------------------- a call's bytes */
+/* ---- a call's bytes ---- */
 
 static size_t body_arrived(char *data, size_t size, size_t count, void *context)
 {
@@ -227,7 +229,7 @@ static int call_set_options(struct http_call *call, const struct http_request *r
     return r == CURLE_OK ? 0 : -EINVAL;
 }
 
-/* ------------------------------------------------------------------------------------------------- public */
+/* ---- public ---- */
 
 int http_create(struct loop *loop, const struct http_options *options, struct http **ret_http)
 {
@@ -252,7 +254,8 @@ int http_create(struct loop *loop, const struct http_options *options, struct ht
     set |= curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
     set |= curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, timeout_changed);
     set |= curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
-    set |= curl_multi_setopt(http->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)options->connections_max);
+    set |= curl_multi_setopt(http->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS,
+                             (long)options->connections_max);
     set |= curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)options->connections_max);
     if (set != CURLM_OK) {
         return -ENOMEM;
@@ -283,8 +286,8 @@ void http_destroy(struct http **http)
     free(old);
 }
 
-int http_start(struct http *http, const struct http_request *request, const struct http_handler *handler,
-               void *context, struct http_call **ret_call)
+int http_start(struct http *http, const struct http_request *request,
+               const struct http_handler *handler, void *context, struct http_call **ret_call)
 {
     struct http_call *call = calloc(1, sizeof(*call));
     if (call == NULL) {

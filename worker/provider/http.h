@@ -1,9 +1,10 @@
 /*
  * http: HTTP calls on the loop, through libcurl's multi interface; one client for each provider.
  *
- * Connections are kept alive and bounded; HTTP/2 is spoken where the server offers it over TLS. Redirects are not followed: a
- * credential goes to the address that was configured and nowhere else. Calls above the bound of connections wait inside
- * libcurl, on their own timeout. Belongs to the loop's thread; nothing blocks (names are resolved on libcurl's threads).
+ * Connections are kept alive and bounded; HTTP/2 is spoken where the server offers it over TLS.
+ * Redirects are not followed: a credential goes to the address that was configured and nowhere
+ * else. Calls above the bound of connections wait inside libcurl, on their own timeout. Belongs to
+ * the loop's thread; nothing blocks (names are resolved on libcurl's threads).
  */
 #pragma once
 #include <curl/curl.h>
@@ -29,26 +30,33 @@ struct http_request {
 };
 
 struct http_reply {
-    CURLcode code;          /* CURLE_OK: status is set and the body was whole */
-    const char *detail;     /* of a failure, in libcurl's words; may be empty */
+    CURLcode code;      /* CURLE_OK: status is set and the body was whole */
+    const char *detail; /* of a failure, in libcurl's words; may be empty */
     long status;
     int64_t retry_after_ms; /* from retry-after-ms or Retry-After (seconds or a date); 0: none */
 };
 
 struct http_handler {
-    /* A piece of the body, after `status` is known. Not 0: the call fails with CURLE_WRITE_ERROR. */
+    /*
+     * A piece of the body, after `status` is known. Not 0: the call fails with CURLE_WRITE_ERROR.
+     */
     int (*on_data)(void *context, long status, const void *data, size_t bytes);
-    /* Once, unless the call is cancelled; never from within http_start(). The call is gone when it returns. */
+    /*
+     * Once, unless the call is cancelled; never from within http_start(). The call is gone when it
+     * returns.
+     */
     void (*on_done)(void *context, const struct http_reply *reply);
 };
 
 /* Errors: -ENOMEM. */
-MUST_USE int http_create(struct loop *loop, const struct http_options *options, struct http **ret_http);
+MUST_USE int http_create(struct loop *loop, const struct http_options *options,
+                         struct http **ret_http);
 /* Calls that still run are dropped without on_done. */
 void http_destroy(struct http **http);
 
 /* Errors: -ENOMEM; -EINVAL libcurl refuses the address or a header. */
-MUST_USE int http_start(struct http *http, const struct http_request *request, const struct http_handler *handler,
-                        void *context, struct http_call **ret_call);
+MUST_USE int http_start(struct http *http, const struct http_request *request,
+                        const struct http_handler *handler, void *context,
+                        struct http_call **ret_call);
 /* Not from within on_data. */
 void http_cancel(struct http_call **call);

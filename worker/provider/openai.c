@@ -1,4 +1,7 @@
-/* OpenAI's own form, which every compatible server speaks. Source: platform.openai.com/docs/api-reference. */
+/*
+ * OpenAI's own form, which every compatible server speaks. Source:
+ * platform.openai.com/docs/api-reference.
+ */
 #include "worker/provider/protocol.h"
 
 #include <errno.h>
@@ -25,7 +28,8 @@ static const char *openai_path(enum operation operation)
     return paths[operation];
 }
 
-static int openai_write_body(const struct provider_request *request, struct bytes *out, struct outcome *ret_outcome)
+static int openai_write_body(const struct provider_request *request, struct bytes *out,
+                             struct outcome *ret_outcome)
 {
     json_t *name = json_string(request->model);
     char *model = name == NULL ? NULL : json_dumps(name, JSON_ENCODE_ANY);
@@ -62,8 +66,8 @@ static struct curl_slist *openai_add_headers(struct curl_slist *headers, const c
     return longer;
 }
 
-static int openai_read_event(struct protocol_stream *stream, const char *name, const char *data, size_t bytes,
-                             json_t **ret_chunk, struct outcome *ret_outcome)
+static int openai_read_event(struct protocol_stream *stream, const char *name, const char *data,
+                             size_t bytes, json_t **ret_chunk, struct outcome *ret_outcome)
 {
     (void)name;
     *ret_chunk = NULL;

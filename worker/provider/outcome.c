@@ -13,7 +13,8 @@
 #define REJECTED     WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED
 #define EXPIRED      WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED
 
-void outcome_set(struct outcome *outcome, Wire__AttemptOutcome kind, const char *code, const char *format, ...)
+void outcome_set(struct outcome *outcome, Wire__AttemptOutcome kind, const char *code,
+                 const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -29,7 +30,8 @@ static const char *transport_code(CURLcode code)
     if (code == CURLE_OPERATION_TIMEDOUT) {
         return "timeout";
     }
-    if (code == CURLE_PARTIAL_FILE || code == CURLE_WRITE_ERROR || code == CURLE_BAD_CONTENT_ENCODING) {
+    if (code == CURLE_PARTIAL_FILE || code == CURLE_WRITE_ERROR ||
+        code == CURLE_BAD_CONTENT_ENCODING) {
         return "truncated";
     }
     if (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR) {
@@ -38,17 +40,19 @@ static const char *transport_code(CURLcode code)
     return "connect";
 }
 
-void outcome_from_transport(CURLcode code, const char *detail, bool is_past_deadline, struct outcome *ret_outcome)
+void outcome_from_transport(CURLcode code, const char *detail, bool is_past_deadline,
+                            struct outcome *ret_outcome)
 {
     if (code == CURLE_OPERATION_TIMEDOUT && is_past_deadline) {
-        outcome_set(ret_outcome, EXPIRED, "deadline", "the deadline passed during the provider call");
+        outcome_set(ret_outcome, EXPIRED, "deadline",
+                    "the deadline passed during the provider call");
         return;
     }
     outcome_set(ret_outcome, UNAVAILABLE, transport_code(code), "%s",
                 detail != NULL && detail[0] != '\0' ? detail : curl_easy_strerror(code));
 }
 
-/* ------------------------------------------------------------------------- what the error says in words */
+/* ---- what the error says in words ---- */
 
 static const char *text_of(const json_t *object, const char *name)
 {
@@ -56,7 +60,10 @@ static const char *text_of(const json_t *object, const char *name)
     return text == NULL ? "" : text;
 }
 
-/* "Please try again in 1.5s", "… in 120ms", "… in 6m0s": the wait, as OpenAI writes it. 0: nothing of the kind. */
+/*
+ * "Please try again in 1.5s", "… in 120ms", "… in 6m0s": the wait, as OpenAI writes it. 0: nothing
+ * of the kind.
+ */
 static int64_t wait_in_words(const char *message)
 {
     static const char phrase[] = "try again in ";
@@ -80,7 +87,8 @@ static int64_t wait_in_words(const char *message)
         }
         at = end;
     }
-    return sum_ms > OUTCOME_RETRY_AFTER_MS_MAX ? OUTCOME_RETRY_AFTER_MS_MAX : (int64_t)(sum_ms + 0.5);
+    return sum_ms > OUTCOME_RETRY_AFTER_MS_MAX ? OUTCOME_RETRY_AFTER_MS_MAX
+                                               : (int64_t)(sum_ms + 0.5);
 }
 
 /* Some servers put the wait, in seconds, into the body only. */
@@ -122,12 +130,13 @@ void outcome_from_error(const json_t *error, struct outcome *ret_outcome)
     if (says_rate_limit(error)) {
         outcome_set(ret_outcome, RATE_LIMITED, "rate_limited", "%s", message);
     } else {
-        outcome_set(ret_outcome, UNAVAILABLE, "provider_error", "the answer carries an error: %s", message);
+        outcome_set(ret_outcome, UNAVAILABLE, "provider_error", "the answer carries an error: %s",
+                    message);
     }
     ret_outcome->retry_after_ms = wait_in_error(error, message);
 }
 
-/* ------------------------------------------------------------------------------------------- by status */
+/* ---- by status ---- */
 
 static void judge_status(long status, const char *message, struct outcome *outcome)
 {
@@ -163,8 +172,8 @@ static void judge_success(enum operation operation, const json_t *body, struct o
     }
 }
 
-void outcome_from_reply(long status, enum operation operation, const json_t *body, int64_t retry_after_ms,
-                        struct outcome *ret_outcome)
+void outcome_from_reply(long status, enum operation operation, const json_t *body,
+                        int64_t retry_after_ms, struct outcome *ret_outcome)
 {
     if (status >= 200 && status < 300) {
         judge_success(operation, body, ret_outcome);
@@ -175,7 +184,8 @@ void outcome_from_reply(long status, enum operation operation, const json_t *bod
         ret_outcome->retry_after_ms = wait_in_error(error, message);
     }
     if (retry_after_ms > 0 && ret_outcome->kind != ANSWERED) {
-        ret_outcome->retry_after_ms =
-            retry_after_ms > OUTCOME_RETRY_AFTER_MS_MAX ? OUTCOME_RETRY_AFTER_MS_MAX : retry_after_ms;
+        ret_outcome->retry_after_ms = retry_after_ms > OUTCOME_RETRY_AFTER_MS_MAX
+                                          ? OUTCOME_RETRY_AFTER_MS_MAX
+                                          : retry_after_ms;
     }
 }

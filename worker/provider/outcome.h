@@ -2,11 +2,13 @@
  * outcome: what a provider's reply means for the job. One table of judgement for all providers.
  *
  *   answered      200 with a whole answer
- *   rate limited  429, 498 (Groq: no capacity), or an error of that type in a 200; retry_after_ms from the header or the text
- *   rejected      400, 404, 413, 414, 415, 422 and other 4xx: the same request will never be accepted
- *   unavailable   everything that another try, another key or another provider may answer: no connection, reset, timeout,
- *                 3xx, 5xx, 408, 409, 425, and a 200 that is empty, cut, no JSON, or carries an error. 401, 402 and 403 too: the
- *                 key or the account is at fault, not the job, and an operator can mend it while the job waits
+ *   rate limited  429, 498 (Groq: no capacity), or an error of that type in a 200; the wait comes
+ *                 from the headers, the body or its words
+ *   rejected      400, 404, 413, 414, 415, 422 and other 4xx: the same request will never pass
+ *   unavailable   what another try, key or provider may answer: no connection, reset, timeout, 3xx,
+ *                 5xx, 408, 409, 425, and a 200 that is empty, cut, no JSON, or carries an error.
+ *                 401, 402 and 403 too: the key or the account is at fault, not the job, and an
+ *                 operator can mend it while the job waits
  */
 #pragma once
 #include <curl/curl.h>
@@ -25,18 +27,22 @@ struct outcome {
     int64_t retry_after_ms; /* 0: the provider did not say */
 };
 
-void outcome_set(struct outcome *outcome, Wire__AttemptOutcome kind, const char *code, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
-
-/* The transfer failed. `is_past_deadline`: the job's own deadline ended it, not the provider's timeout. */
-void outcome_from_transport(CURLcode code, const char *detail, bool is_past_deadline, struct outcome *ret_outcome);
+void outcome_set(struct outcome *outcome, Wire__AttemptOutcome kind, const char *code,
+                 const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /*
- * The transfer was whole. `body` may be NULL (not JSON); retry_after_ms is what the headers said, 0 nothing.
- * A 2xx is answered only if `body` is an answer to `operation`.
+ * The transfer failed. `is_past_deadline`: the job's own deadline ended it, not the provider's
+ * timeout.
  */
-void outcome_from_reply(long status, enum operation operation, const json_t *body, int64_t retry_after_ms,
-                        struct outcome *ret_outcome);
+void outcome_from_transport(CURLcode code, const char *detail, bool is_past_deadline,
+                            struct outcome *ret_outcome);
+
+/*
+ * The transfer was whole. `body` may be NULL (not JSON); retry_after_ms is what the headers said, 0
+ * nothing. A 2xx is answered only if `body` is an answer to `operation`.
+ */
+void outcome_from_reply(long status, enum operation operation, const json_t *body,
+                        int64_t retry_after_ms, struct outcome *ret_outcome);
 
 /* An error in the middle of a stream, or in a 200: {"message":…,"type":…,"code":…}, or a text. */
 void outcome_from_error(const json_t *error, struct outcome *ret_outcome);

@@ -1,6 +1,6 @@
 /*
- * protocol: how one kind of provider is spoken to. Translates between OpenAI's form and the provider's; no I/O, no state but
- * that of one stream.
+ * protocol: how one kind of provider is spoken to. Translates between OpenAI's form and the
+ * provider's; no I/O, no state but that of one stream.
  */
 #pragma once
 #include <curl/curl.h>
@@ -12,10 +12,10 @@
 
 /* What a stream's translation has to remember; in the call, zero at its start. */
 struct protocol_stream {
-    json_t *head;  /* members that every chunk carries: id, object, created, model */
-    json_t *usage; /* counts that came in parts */
+    json_t *head;       /* members that every chunk carries: id, object, created, model */
+    json_t *usage;      /* counts that came in parts */
     int64_t tool_calls; /* begun so far */
-    bool is_ended; /* the provider said that this was all */
+    bool is_ended;      /* the provider said that this was all */
 };
 void protocol_stream_finish(struct protocol_stream *stream);
 
@@ -26,7 +26,8 @@ struct protocol {
      * The request's body as the provider wants it.
      * Errors: -EINVAL it cannot be said (ret_outcome); -EMSGSIZE, -ENOMEM.
      */
-    int (*write_body)(const struct provider_request *request, struct bytes *out, struct outcome *ret_outcome);
+    int (*write_body)(const struct provider_request *request, struct bytes *out,
+                      struct outcome *ret_outcome);
     /* Adds credentials; the key may be empty. NULL on a lack of memory. */
     struct curl_slist *(*add_headers)(struct curl_slist *headers, const char *api_key);
     /*
@@ -35,11 +36,12 @@ struct protocol {
      */
     int (*read_answer)(const json_t *reply, json_t **ret_answer);
     /*
-     * One event of a stream. Gives: *ret_chunk, a reference, NULL when the event says nothing a client needs.
+     * One event of a stream. Gives: *ret_chunk, a reference, NULL when the event says nothing a
+     * client needs.
      * Errors: -EBADMSG; -ECONNABORTED the event is an error (ret_outcome); -ENOMEM.
      */
-    int (*read_event)(struct protocol_stream *stream, const char *name, const char *data, size_t bytes,
-                      json_t **ret_chunk, struct outcome *ret_outcome);
+    int (*read_event)(struct protocol_stream *stream, const char *name, const char *data,
+                      size_t bytes, json_t **ret_chunk, struct outcome *ret_outcome);
 };
 
 extern const struct protocol protocol_openai;

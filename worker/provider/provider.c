@@ -1,7 +1,7 @@
 /*
- * One call: the request as the protocol writes it → http → (a stream: sse → read_event → chunk forwarded and assembled) or (a
- * body gathered) → judged → on_done. What a stream finds wrong is kept in `failure`, since libcurl only learns that the
- * transfer shall stop.
+ * One call: the request as the protocol writes it → http → (a stream: sse → read_event → chunk
+ * forwarded and assembled) or (a body gathered) → judged → on_done. What a stream finds wrong is
+ * kept in `failure`, since libcurl only learns that the transfer shall stop.
  */
 #include "worker/provider/provider.h"
 
@@ -42,7 +42,8 @@ struct provider_call {
     enum operation operation;
     bool wants_stream;
     bool is_bounded_by_deadline;
-    enum call_shape shape; /* of the answer: some servers answer whole although a stream was asked */
+    enum call_shape
+        shape; /* of the answer: some servers answer whole although a stream was asked */
     struct http_call *http_call;
     struct curl_slist *headers;
     struct bytes request;
@@ -71,7 +72,7 @@ static void call_release(struct provider_call *call)
     free(call);
 }
 
-/* ------------------------------------------------------------------------------------------------ a stream */
+/* ---- a stream ---- */
 
 /* Returns -ECONNABORTED, so that a caller can end with it. */
 static int call_fail(struct provider_call *call, const char *code, const char *text)
@@ -83,10 +84,15 @@ static int call_fail(struct provider_call *call, const char *code, const char *t
     return -ECONNABORTED;
 }
 
-/* Verbatim when the provider speaks OpenAI's form itself; data of several lines would not survive as one event. */
-static int event_write(struct provider_call *call, const json_t *chunk, const char *data, size_t bytes)
+/*
+ * Verbatim when the provider speaks OpenAI's form itself; data of several lines would not survive
+ * as one event.
+ */
+static int event_write(struct provider_call *call, const json_t *chunk, const char *data,
+                       size_t bytes)
 {
-    const bool is_verbatim = call->provider->protocol->read_answer == NULL && memchr(data, '\n', bytes) == NULL;
+    const bool is_verbatim =
+        call->provider->protocol->read_answer == NULL && memchr(data, '\n', bytes) == NULL;
     bytes_clear(&call->event);
     int r = bytes_append_text(&call->event, "data: ");
     if (is_verbatim) {
@@ -99,7 +105,8 @@ static int event_write(struct provider_call *call, const json_t *chunk, const ch
     return r < 0 ? r : bytes_append(&call->event, "\n\n", 2);
 }
 
-static int chunk_take(struct provider_call *call, const json_t *chunk, const char *data, size_t bytes)
+static int chunk_take(struct provider_call *call, const json_t *chunk, const char *data,
+                      size_t bytes)
 {
     if (call->first_token_ms == 0) {
         const int64_t passed_ms = clock_monotonic_ms() - call->started_ms;
@@ -121,7 +128,8 @@ static int event_arrived(void *context, const char *name, const char *data, size
 {
     struct provider_call *call = context;
     json_t *chunk = NULL;
-    int r = call->provider->protocol->read_event(&call->stream, name, data, bytes, &chunk, &call->failure);
+    int r = call->provider->protocol->read_event(&call->stream, name, data, bytes, &chunk,
+                                                 &call->failure);
     if (r == -ECONNABORTED) {
         call->has_failed = true;
         return r;
@@ -136,7 +144,8 @@ static int event_arrived(void *context, const char *name, const char *data, size
     return r;
 }
 
-static enum call_shape shape_of(const struct provider_call *call, long status, const char *data, size_t bytes)
+static enum call_shape shape_of(const struct provider_call *call, long status, const char *data,
+                                size_t bytes)
 {
     if (!call->wants_stream || status < 200 || status >= 300) {
         return SHAPE_WHOLE;
@@ -167,14 +176,15 @@ static int data_arrived(void *context, long status, const void *data, size_t byt
     return r;
 }
 
-/* ------------------------------------------------------------------------------------------------ its end */
+/* ---- its end ---- */
 
 /* The whole answer of a stream, judged; call->body holds its JSON. */
 static json_t *stream_conclude(struct provider_call *call, long status, struct outcome *ret_outcome)
 {
     json_t *answer = NULL;
     if (!call->stream.is_ended && !assembly_is_complete(call->assembly)) {
-        outcome_set(ret_outcome, UNAVAILABLE, "truncated", "the stream ended before the answer did");
+        outcome_set(ret_outcome, UNAVAILABLE, "truncated",
+                    "the stream ended before the answer did");
         return NULL;
     }
     int r = assembly_answer(call->assembly, &answer);
@@ -183,7 +193,8 @@ static json_t *stream_conclude(struct provider_call *call, long status, struct o
     r = text == NULL ? -ENOMEM : bytes_append_text(&call->body, text);
     free(text);
     if (r < 0) {
-        outcome_set(ret_outcome, UNAVAILABLE, "too_large", "the streamed answer could not be put together");
+        outcome_set(ret_outcome, UNAVAILABLE, "too_large",
+                    "the streamed answer could not be put together");
     } else {
         outcome_from_reply(status, call->operation, answer, 0, ret_outcome);
     }
@@ -191,7 +202,8 @@ static json_t *stream_conclude(struct provider_call *call, long status, struct o
 }
 
 /* Into OpenAI's form. Takes `reply`. NULL: it could not be translated, the outcome says so. */
-static json_t *whole_translate(struct provider_call *call, json_t *reply, struct outcome *ret_outcome)
+static json_t *whole_translate(struct provider_call *call, json_t *reply,
+                               struct outcome *ret_outcome)
 {
     json_t *answer = NULL;
     int r = call->provider->protocol->read_answer(reply, &answer);
@@ -199,7 +211,8 @@ static json_t *whole_translate(struct provider_call *call, json_t *reply, struct
     char *text = r < 0 ? NULL : json_dumps(answer, JSON_COMPACT);
     bytes_clear(&call->body);
     if (text == NULL || bytes_append_text(&call->body, text) < 0) {
-        outcome_set(ret_outcome, UNAVAILABLE, "garbage", "status 200, but the body is no answer of this provider");
+        outcome_set(ret_outcome, UNAVAILABLE, "garbage",
+                    "status 200, but the body is no answer of this provider");
         json_decref(answer);
         answer = NULL;
     }
@@ -207,9 +220,11 @@ static json_t *whole_translate(struct provider_call *call, json_t *reply, struct
     return answer;
 }
 
-static json_t *whole_conclude(struct provider_call *call, const struct http_reply *reply, struct outcome *ret_outcome)
+static json_t *whole_conclude(struct provider_call *call, const struct http_reply *reply,
+                              struct outcome *ret_outcome)
 {
-    json_t *body = call->body.length == 0 ? NULL : json_loadb(call->body.data, call->body.length, 0, NULL);
+    json_t *body =
+        call->body.length == 0 ? NULL : json_loadb(call->body.data, call->body.length, 0, NULL);
     const bool is_success = reply->status >= 200 && reply->status < 300;
     if (is_success && call->provider->protocol->read_answer != NULL && json_is_object(body) &&
         json_object_get(body, "error") == NULL) {
@@ -234,7 +249,8 @@ static void transfer_done(void *context, const struct http_reply *reply)
     if (call->has_failed) {
         answer.outcome = call->failure;
     } else if (reply->code != CURLE_OK) {
-        outcome_from_transport(reply->code, reply->detail, call->is_bounded_by_deadline, &answer.outcome);
+        outcome_from_transport(reply->code, reply->detail, call->is_bounded_by_deadline,
+                               &answer.outcome);
     } else if (call->shape == SHAPE_STREAM) {
         answer.answer = stream_conclude(call, reply->status, &answer.outcome);
     } else {
@@ -250,10 +266,10 @@ static void transfer_done(void *context, const struct http_reply *reply)
     call_release(call);
 }
 
-/* -------------------------------------------------------------------------------------------------- public */
+/* ---- public ---- */
 
-int provider_create(struct loop *loop, const struct config_provider *config, size_t answer_bytes_max,
-                    struct provider **ret_provider)
+int provider_create(struct loop *loop, const struct config_provider *config,
+                    size_t answer_bytes_max, struct provider **ret_provider)
 {
     CLEANUP(provider_destroy) struct provider *provider = calloc(1, sizeof(*provider));
     if (provider == NULL) {
@@ -261,7 +277,8 @@ int provider_create(struct loop *loop, const struct config_provider *config, siz
     }
     list_init(&provider->calls);
     provider->loop = loop;
-    provider->protocol = config->type == PROVIDER_ANTHROPIC ? &protocol_anthropic : &protocol_openai;
+    provider->protocol =
+        config->type == PROVIDER_ANTHROPIC ? &protocol_anthropic : &protocol_openai;
     provider->name = strdup(config->name);
     provider->base_url = strdup(config->base_url);
     provider->api_key = strdup(config->api_key == NULL ? "" : config->api_key);
@@ -270,7 +287,8 @@ int provider_create(struct loop *loop, const struct config_provider *config, siz
     if (provider->name == NULL || provider->base_url == NULL || provider->api_key == NULL) {
         return -ENOMEM;
     }
-    for (size_t end = strlen(provider->base_url); end > 0 && provider->base_url[end - 1] == '/'; end--) {
+    for (size_t end = strlen(provider->base_url); end > 0 && provider->base_url[end - 1] == '/';
+         end--) {
         provider->base_url[end - 1] = '\0';
     }
     const struct http_options options = {
@@ -324,11 +342,14 @@ static int call_write_headers(struct provider_call *call, const char *idempotenc
     r = r < 0 ? r : headers_add(&call->headers, line.data);
     bytes_finish(&line);
     r = r < 0 ? r : headers_add(&call->headers, "Content-Type: application/json");
-    r = r < 0 ? r : headers_add(&call->headers, "Expect:"); /* no round trip before bodies above 1 MiB */
+    r = r < 0
+            ? r
+            : headers_add(&call->headers, "Expect:"); /* no round trip before bodies above 1 MiB */
     if (r < 0) {
         return r;
     }
-    struct curl_slist *longer = call->provider->protocol->add_headers(call->headers, call->provider->api_key);
+    struct curl_slist *longer =
+        call->provider->protocol->add_headers(call->headers, call->provider->api_key);
     if (longer == NULL) {
         return -ENOMEM;
     }
@@ -378,13 +399,13 @@ static int call_send(struct provider_call *call, const char *path, int64_t deadl
 }
 
 int provider_start(struct provider *provider, const struct provider_request *request,
-                   const struct provider_handler *handler, void *context, struct provider_call **ret_call,
-                   struct outcome *ret_outcome)
+                   const struct provider_handler *handler, void *context,
+                   struct provider_call **ret_call, struct outcome *ret_outcome)
 {
     const char *path = provider->protocol->path(request->operation);
     if (path == NULL) {
-        outcome_set(ret_outcome, REJECTED, "unsupported", "provider \"%s\" does not offer %s", provider->name,
-                    operation_name(request->operation));
+        outcome_set(ret_outcome, REJECTED, "unsupported", "provider \"%s\" does not offer %s",
+                    provider->name, operation_name(request->operation));
         return -EINVAL;
     }
     struct provider_call *call = calloc(1, sizeof(*call));
@@ -396,7 +417,8 @@ int provider_start(struct provider *provider, const struct provider_request *req
     call->context = context;
     call->operation = request->operation;
     call->wants_stream = request->stream && request->operation != OPERATION_EMBEDDINGS;
-    call->request.bytes_max = request->body_bytes * 2 + 65536; /* a translation may be longer than its source */
+    call->request.bytes_max =
+        request->body_bytes * 2 + 65536; /* a translation may be longer than its source */
     call->body.bytes_max = provider->answer_bytes_max;
     call->event.bytes_max = provider->answer_bytes_max + 64;
     call->started_ms = clock_monotonic_ms();
@@ -406,7 +428,8 @@ int provider_start(struct provider *provider, const struct provider_request *req
     if (r == 0) {
         r = call_send(call, path, request->deadline_ms);
         if (r == -EINVAL) {
-            outcome_set(ret_outcome, UNAVAILABLE, "config", "the address \"%s\" is not usable", provider->base_url);
+            outcome_set(ret_outcome, UNAVAILABLE, "config", "the address \"%s\" is not usable",
+                        provider->base_url);
         }
     }
     if (r < 0) {

@@ -1,9 +1,10 @@
 /*
  * provider: an endpoint that answers requests with a model.
  *
- * Asks in OpenAI form, answers in OpenAI form, whatever is spoken on the wire: a protocol (protocol.h) translates. A
- * streamed answer is forwarded piece by piece and given whole at the end too. Every call ends in an outcome (outcome.h). One
- * try each: trying again is the broker's business. Belongs to the loop's thread.
+ * Asks in OpenAI form, answers in OpenAI form, whatever is spoken on the wire: a protocol
+ * (protocol.h) translates. A streamed answer is forwarded piece by piece and given whole at the end
+ * too. Every call ends in an outcome (outcome.h). One try each: trying again is the broker's
+ * business. Belongs to the loop's thread.
  */
 #pragma once
 #include <jansson.h>
@@ -23,10 +24,11 @@ struct provider_call;
 /* Everything is borrowed for the time of provider_start(). */
 struct provider_request {
     enum operation operation;
-    const char *model;           /* what the provider calls it */
-    const void *body;            /* OpenAI-format JSON, checked to be an object */
+    const char *model; /* what the provider calls it */
+    const void *body;  /* OpenAI-format JSON, checked to be an object */
     size_t body_bytes;
-    uint32_t max_tokens_default; /* for a protocol that demands a bound and a body that names none */
+    uint32_t
+        max_tokens_default; /* for a protocol that demands a bound and a body that names none */
     bool stream;
     const char *idempotency_key; /* the same for every attempt of the job */
     int64_t deadline_ms;         /* monotonic; the call ends then at the latest */
@@ -34,9 +36,9 @@ struct provider_request {
 
 struct provider_reply {
     struct outcome outcome;
-    long http_status;       /* 0: none arrived */
-    json_t *answer;         /* answered: the body, parsed; borrowed */
-    struct bytes body;      /* answered: OpenAI-format JSON; may be taken */
+    long http_status;  /* 0: none arrived */
+    json_t *answer;    /* answered: the body, parsed; borrowed */
+    struct bytes body; /* answered: OpenAI-format JSON; may be taken */
     int64_t call_ms;
     int64_t first_token_ms; /* 0 when not streamed */
 };
@@ -44,7 +46,9 @@ struct provider_reply {
 struct provider_handler {
     /* A piece of a stream: server-sent events of OpenAI's form ("data: {…}\n\n"), whole ones. */
     void (*on_chunk)(void *context, const void *data, size_t bytes);
-    /* Once, unless cancelled; never from within provider_start(). The call is gone when it returns. */
+    /*
+     * Once, unless cancelled; never from within provider_start(). The call is gone when it returns.
+     */
     void (*on_done)(void *context, struct provider_reply *reply);
 };
 
@@ -52,17 +56,17 @@ struct provider_handler {
  * `answer_bytes_max` bounds what is read of one answer. The configuration is copied.
  * Errors: -ENOMEM.
  */
-MUST_USE int provider_create(struct loop *loop, const struct config_provider *config, size_t answer_bytes_max,
-                             struct provider **ret_provider);
+MUST_USE int provider_create(struct loop *loop, const struct config_provider *config,
+                             size_t answer_bytes_max, struct provider **ret_provider);
 void provider_destroy(struct provider **provider);
 const char *provider_name(const struct provider *provider);
 
 /*
- * Errors: -EINVAL this provider cannot say the request (*ret_outcome tells why; the job is rejected);
- * -ENOMEM.
+ * Errors: -EINVAL this provider cannot say the request (*ret_outcome tells why; the job is
+ * rejected); -ENOMEM.
  */
 MUST_USE int provider_start(struct provider *provider, const struct provider_request *request,
-                            const struct provider_handler *handler, void *context, struct provider_call **ret_call,
-                            struct outcome *ret_outcome);
+                            const struct provider_handler *handler, void *context,
+                            struct provider_call **ret_call, struct outcome *ret_outcome);
 /* Closes the connection, so that the provider may stop. Not from within on_chunk. */
 void provider_cancel(struct provider_call **call);

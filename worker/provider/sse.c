@@ -6,8 +6,8 @@ static int sse_dispatch(struct sse *sse)
 {
     int r = 0;
     if (sse->has_data) {
-        r = sse->handler(sse->context, sse->name[0] == '\0' ? "message" : sse->name,
-                         sse->data.data, sse->data.length);
+        r = sse->handler(sse->context, sse->name[0] == '\0' ? "message" : sse->name, sse->data.data,
+                         sse->data.length);
     }
     bytes_clear(&sse->data);
     sse->name[0] = '\0';

@@ -1,9 +1,10 @@
 /*
  * sse: server-sent events, piece by piece (WHATWG HTML, "Parsing an event stream").
  *
- * Pieces may be cut anywhere, inside a line end too. Lines end with LF, CR or CRLF; a byte order mark at the very start and
- * comments are passed over; several data lines of an event are joined with LF. An event without data is not reported.
- * `id` and `retry` are ignored: a provider's stream is never resumed. Bounded by bytes_max for one event.
+ * Pieces may be cut anywhere, inside a line end too. Lines end with LF, CR or CRLF; a byte order
+ * mark at the very start and comments are passed over; several data lines of an event are joined
+ * with LF. An event without data is not reported. `id` and `retry` are ignored: a provider's stream
+ * is never resumed. Bounded by bytes_max for one event.
  */
 #pragma once
 #include <stdbool.h>
@@ -13,7 +14,10 @@
 
 enum { SSE_NAME_BYTES_MAX = 63 };
 
-/* `name` is "message" when the event has none; `data` is NUL-terminated. Not 0: stops, sse_feed() returns it. */
+/*
+ * `name` is "message" when the event has none; `data` is NUL-terminated. Not 0: stops, sse_feed()
+ * returns it.
+ */
 typedef int sse_fn(void *context, const char *name, const char *data, size_t data_bytes);
 
 struct sse {
@@ -21,8 +25,8 @@ struct sse {
     struct bytes data;
     char name[SSE_NAME_BYTES_MAX + 1];
     bool has_data;
-    bool after_cr;  /* an LF that follows belongs to the CR */
-    bool is_begun;  /* past the place of a byte order mark */
+    bool after_cr; /* an LF that follows belongs to the CR */
+    bool is_begun; /* past the place of a byte order mark */
     sse_fn *handler;
     void *context;
 };

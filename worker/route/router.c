@@ -25,7 +25,8 @@ static int choose_model(const struct config *config, const char *name, struct ro
     }
     choice->provider = config_find_provider(config, choice->model->provider);
     if (choice->provider == NULL) {
-        explain(choice, "provider \"%s\" of model \"%s\" is not configured", choice->model->provider, name);
+        explain(choice, "provider \"%s\" of model \"%s\" is not configured",
+                choice->model->provider, name);
         return -ENOENT;
     }
     return 0;
@@ -41,8 +42,8 @@ static const struct config_route_tier *tier_of(const struct config_route *route,
     return NULL;
 }
 
-static int choose_by_alias(const struct config *config, const struct config_route *route, const char *tier,
-                           struct router_choice *choice)
+static int choose_by_alias(const struct config *config, const struct config_route *route,
+                           const char *tier, struct router_choice *choice)
 {
     const struct config_route_tier *own = tier_of(route, tier);
     const bool is_own = own != NULL && own->models_length > 0;
@@ -53,12 +54,14 @@ static int choose_by_alias(const struct config *config, const struct config_rout
     int r = choose_model(config, is_own ? own->models[0] : route->models[0], choice);
     if (r == 0) {
         explain(choice, "route \"%s\": first of %zu for %s%s", route->name,
-                is_own ? own->models_length : route->models_length, is_own ? "tier " : "all tiers", is_own ? tier : "");
+                is_own ? own->models_length : route->models_length, is_own ? "tier " : "all tiers",
+                is_own ? tier : "");
     }
     return r;
 }
 
-int router_choose(const struct config *config, const char *tier, const char *route, struct router_choice *ret_choice)
+int router_choose(const struct config *config, const char *tier, const char *route,
+                  struct router_choice *ret_choice)
 {
     *ret_choice = (struct router_choice){.model = NULL};
     if (config_find_model(config, route) != NULL) {

@@ -1,9 +1,10 @@
 /*
  * router: which model answers a job, and why.
  *
- * A model's own name is respected. An alias is served by its list for the job's tier, or by its general one; `auto` without
- * an entry of its own may be any model, in the order of the configuration. The first of the list is taken. A pure
- * function of the configuration: the same question has the same answer on every worker.
+ * A model's own name is respected. An alias is served by its list for the job's tier, or by its
+ * general one; `auto` without an entry of its own may be any model, in the order of the
+ * configuration. The first of the list is taken. A pure function of the configuration: the same
+ * question has the same answer on every worker.
  */
 #pragma once
 #include "common/attributes.h"

@@ -11,7 +11,8 @@ static bool keep_choice(struct attempt *attempt, const struct router_choice *cho
 {
     const struct config_model *model = choice->model;
     attempt->model = strdup(model->name);
-    attempt->provider_model = strdup(model->provider_model == NULL ? model->name : model->provider_model);
+    attempt->provider_model =
+        strdup(model->provider_model == NULL ? model->name : model->provider_model);
     attempt->provider_name = strdup(choice->provider->name);
     attempt->prices = (struct prices){
         .input_nanousd_per_mtok = model->input_nanousd_per_mtok,
@@ -19,7 +20,8 @@ static bool keep_choice(struct attempt *attempt, const struct router_choice *cho
         .output_nanousd_per_mtok = model->output_nanousd_per_mtok,
     };
     attempt->max_tokens_default = model->max_tokens_default;
-    return attempt->model != NULL && attempt->provider_model != NULL && attempt->provider_name != NULL;
+    return attempt->model != NULL && attempt->provider_model != NULL &&
+           attempt->provider_name != NULL;
 }
 
 static enum stage_verdict router_start(void *module, struct attempt *attempt)

@@ -44,9 +44,11 @@ static struct token_counts read_usage(const char *answer, enum operation operati
 
 Test(account, usage_is_read_with_its_parts)
 {
-    const struct token_counts tokens = read_usage(
-        "{\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":30,\"prompt_tokens_details\":{\"cached_tokens\":16},"
-        "\"completion_tokens_details\":{\"reasoning_tokens\":12}}}", OPERATION_CHAT);
+    const struct token_counts tokens =
+        read_usage("{\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":30,\"prompt_tokens_"
+                   "details\":{\"cached_tokens\":16},"
+                   "\"completion_tokens_details\":{\"reasoning_tokens\":12}}}",
+                   OPERATION_CHAT);
     cr_assert_eq(tokens.input, 20);
     cr_assert_eq(tokens.output, 30);
     cr_assert_eq(tokens.cached_input, 16);
@@ -64,9 +66,10 @@ Test(account, missing_usage_is_estimated_from_the_texts)
 
 Test(account, nonsense_from_a_provider_is_bounded)
 {
-    const struct token_counts tokens = read_usage(
-        "{\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":-3,\"prompt_tokens_details\":{\"cached_tokens\":99}}}",
-        OPERATION_CHAT);
+    const struct token_counts tokens =
+        read_usage("{\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":-3,\"prompt_tokens_"
+                   "details\":{\"cached_tokens\":99}}}",
+                   OPERATION_CHAT);
     cr_assert_eq(tokens.cached_input, 5);
     cr_assert_eq(tokens.output, 0);
 }

@@ -32,28 +32,42 @@ static void expect_body(const char *body, const char *wanted)
 
 Test(anthropic, system_messages_stop_and_sampling_are_translated)
 {
-    expect_body("{\"model\":\"x\",\"messages\":[{\"role\":\"system\",\"content\":\"be brief\"},{\"role\":\"user\",\"content\":\"hi\"},"
-                "{\"role\":\"assistant\",\"content\":\"hello\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"look\"},"
-                "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,QUJD\"}}]}],"
-                "\"max_tokens\":9,\"stop\":\"END\",\"temperature\":1.5,\"top_p\":0.5,\"user\":\"u\",\"seed\":1}",
-                "{\"model\":\"claude\",\"max_tokens\":9,\"system\":[{\"type\":\"text\",\"text\":\"be brief\"}],\"messages\":["
-                "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]},"
-                "{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"hello\"}]},"
-                "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"look\"},{\"type\":\"image\",\"source\":{\"type\":\"base64\","
-                "\"media_type\":\"image/png\",\"data\":\"QUJD\"}}]}],\"stop_sequences\":[\"END\"],\"temperature\":1,\"top_p\":0.5,"
-                "\"metadata\":{\"user_id\":\"u\"}}");
+    expect_body(
+        "{\"model\":\"x\",\"messages\":[{\"role\":\"system\",\"content\":\"be "
+        "brief\"},{\"role\":\"user\",\"content\":\"hi\"},"
+        "{\"role\":\"assistant\",\"content\":\"hello\"},{\"role\":\"user\",\"content\":[{\"type\":"
+        "\"text\",\"text\":\"look\"},"
+        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/png;base64,QUJD\"}}]}],"
+        "\"max_tokens\":9,\"stop\":\"END\",\"temperature\":1.5,\"top_p\":0.5,\"user\":\"u\","
+        "\"seed\":1}",
+        "{\"model\":\"claude\",\"max_tokens\":9,\"system\":[{\"type\":\"text\",\"text\":\"be "
+        "brief\"}],\"messages\":["
+        "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]},"
+        "{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"hello\"}]},"
+        "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"look\"},{\"type\":\"image\","
+        "\"source\":{\"type\":\"base64\","
+        "\"media_type\":\"image/"
+        "png\",\"data\":\"QUJD\"}}]}],\"stop_sequences\":[\"END\"],\"temperature\":1,\"top_p\":0.5,"
+        "\"metadata\":{\"user_id\":\"u\"}}");
 }
 
 Test(anthropic, tools_and_their_results_are_translated)
 {
-    expect_body("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"t1\","
-                "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"t1\","
-                "\"content\":\"42\"}],\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"description\":\"d\",\"parameters\":"
+    expect_body("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\","
+                "\"content\":null,\"tool_calls\":[{\"id\":\"t1\","
+                "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}"
+                "\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"t1\","
+                "\"content\":\"42\"}],\"tools\":[{\"type\":\"function\",\"function\":{\"name\":"
+                "\"f\",\"description\":\"d\",\"parameters\":"
                 "{\"type\":\"object\",\"properties\":{}}}}],\"tool_choice\":\"required\"}",
-                "{\"model\":\"claude\",\"max_tokens\":777,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]},"
-                "{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"t1\",\"name\":\"f\",\"input\":{\"a\":1}}]},"
-                "{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"t1\",\"content\":[{\"type\":\"text\",\"text\":\"42\"}]}]}],"
-                "\"tools\":[{\"name\":\"f\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\",\"properties\":{}}}],"
+                "{\"model\":\"claude\",\"max_tokens\":777,\"messages\":[{\"role\":\"user\","
+                "\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]},"
+                "{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"t1\","
+                "\"name\":\"f\",\"input\":{\"a\":1}}]},"
+                "{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"t1\","
+                "\"content\":[{\"type\":\"text\",\"text\":\"42\"}]}]}],"
+                "\"tools\":[{\"name\":\"f\",\"description\":\"d\",\"input_schema\":{\"type\":"
+                "\"object\",\"properties\":{}}}],"
                 "\"tool_choice\":{\"type\":\"any\"}}");
 }
 
@@ -72,7 +86,8 @@ Test(anthropic, what_cannot_be_said_is_refused_with_words)
 {
     expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"n\":2}");
     expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"logprobs\":true}");
-    expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"response_format\":{\"type\":\"json_object\"}}");
+    expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"response_format\":{"
+                   "\"type\":\"json_object\"}}");
     expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_audio\"}]}]}");
     expect_refused("{\"messages\":[{\"role\":\"wizard\",\"content\":\"hi\"}]}");
     expect_refused("{\"messages\":[]}");
@@ -95,12 +110,18 @@ static void expect_answer(const char *reply, const char *wanted)
 
 Test(anthropic, the_answer_comes_back_in_openai_form)
 {
-    expect_answer("{\"id\":\"msg\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"claude\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
-                  "{\"type\":\"text\",\"text\":\"b\"},{\"type\":\"tool_use\",\"id\":\"t\",\"name\":\"f\",\"input\":{\"x\":1}}],\"stop_reason\":\"tool_use\","
-                  "\"usage\":{\"input_tokens\":10,\"cache_read_input_tokens\":5,\"cache_creation_input_tokens\":2,\"output_tokens\":3}}",
-                  "{\"id\":\"msg\",\"object\":\"chat.completion\",\"model\":\"claude\",\"choices\":[{\"index\":0,\"finish_reason\":\"tool_calls\","
-                  "\"message\":{\"role\":\"assistant\",\"content\":\"ab\",\"tool_calls\":[{\"id\":\"t\",\"type\":\"function\",\"function\":{\"name\":\"f\","
-                  "\"arguments\":\"{\\\"x\\\":1}\"}}]}}],\"usage\":{\"prompt_tokens\":17,\"completion_tokens\":3,\"total_tokens\":20,"
+    expect_answer("{\"id\":\"msg\",\"type\":\"message\",\"role\":\"assistant\",\"model\":"
+                  "\"claude\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
+                  "{\"type\":\"text\",\"text\":\"b\"},{\"type\":\"tool_use\",\"id\":\"t\",\"name\":"
+                  "\"f\",\"input\":{\"x\":1}}],\"stop_reason\":\"tool_use\","
+                  "\"usage\":{\"input_tokens\":10,\"cache_read_input_tokens\":5,\"cache_creation_"
+                  "input_tokens\":2,\"output_tokens\":3}}",
+                  "{\"id\":\"msg\",\"object\":\"chat.completion\",\"model\":\"claude\",\"choices\":"
+                  "[{\"index\":0,\"finish_reason\":\"tool_calls\","
+                  "\"message\":{\"role\":\"assistant\",\"content\":\"ab\",\"tool_calls\":[{\"id\":"
+                  "\"t\",\"type\":\"function\",\"function\":{\"name\":\"f\","
+                  "\"arguments\":\"{\\\"x\\\":1}\"}}]}}],\"usage\":{\"prompt_tokens\":17,"
+                  "\"completion_tokens\":3,\"total_tokens\":20,"
                   "\"prompt_tokens_details\":{\"cached_tokens\":5}}}");
 }
 
@@ -117,7 +138,8 @@ static void expect_event(struct protocol_stream *stream, const char *event, cons
 {
     json_t *chunk = NULL;
     struct outcome outcome;
-    cr_assert_eq(protocol_anthropic.read_event(stream, "x", event, strlen(event), &chunk, &outcome), 0, "%s", event);
+    cr_assert_eq(protocol_anthropic.read_event(stream, "x", event, strlen(event), &chunk, &outcome),
+                 0, "%s", event);
     char *text = chunk == NULL ? strdup("") : json_dumps(chunk, JSON_COMPACT | JSON_SORT_KEYS);
     cr_assert_str_eq(text, wanted);
     free(text);
@@ -128,13 +150,28 @@ Test(anthropic, stream_events_become_chunks)
 {
     struct protocol_stream stream = {.head = NULL};
     expect_event(&stream, "{\"type\":\"ping\"}", "");
-    expect_event(&stream, "{\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"model\":\"c\",\"usage\":{\"input_tokens\":4,\"output_tokens\":1}}}",
-                 "{\"choices\":[{\"delta\":{\"content\":\"\",\"role\":\"assistant\"},\"finish_reason\":null,\"index\":0}],\"id\":\"m\",\"model\":\"c\",\"object\":\"chat.completion.chunk\"}");
-    expect_event(&stream, "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}", "");
-    expect_event(&stream, "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"hi\"}}",
-                 "{\"choices\":[{\"delta\":{\"content\":\"hi\"},\"finish_reason\":null,\"index\":0}],\"id\":\"m\",\"model\":\"c\",\"object\":\"chat.completion.chunk\"}");
-    expect_event(&stream, "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\"},\"usage\":{\"output_tokens\":7}}",
-                 "{\"choices\":[{\"delta\":{},\"finish_reason\":\"length\",\"index\":0}],\"id\":\"m\",\"model\":\"c\",\"object\":\"chat.completion.chunk\",\"usage\":{\"completion_tokens\":7,\"prompt_tokens\":4,\"prompt_tokens_details\":{\"cached_tokens\":0},\"total_tokens\":11}}");
+    expect_event(
+        &stream,
+        "{\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"model\":\"c\",\"usage\":{\"input_"
+        "tokens\":4,\"output_tokens\":1}}}",
+        "{\"choices\":[{\"delta\":{\"content\":\"\",\"role\":\"assistant\"},\"finish_reason\":null,"
+        "\"index\":0}],\"id\":\"m\",\"model\":\"c\",\"object\":\"chat.completion.chunk\"}");
+    expect_event(&stream,
+                 "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":"
+                 "\"text\",\"text\":\"\"}}",
+                 "");
+    expect_event(&stream,
+                 "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\","
+                 "\"text\":\"hi\"}}",
+                 "{\"choices\":[{\"delta\":{\"content\":\"hi\"},\"finish_reason\":null,\"index\":0}"
+                 "],\"id\":\"m\",\"model\":\"c\",\"object\":\"chat.completion.chunk\"}");
+    expect_event(&stream,
+                 "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\"},\"usage\":"
+                 "{\"output_tokens\":7}}",
+                 "{\"choices\":[{\"delta\":{},\"finish_reason\":\"length\",\"index\":0}],\"id\":"
+                 "\"m\",\"model\":\"c\",\"object\":\"chat.completion.chunk\",\"usage\":{"
+                 "\"completion_tokens\":7,\"prompt_tokens\":4,\"prompt_tokens_details\":{\"cached_"
+                 "tokens\":0},\"total_tokens\":11}}");
     cr_assert_not(stream.is_ended);
     expect_event(&stream, "{\"type\":\"message_stop\"}", "");
     cr_assert(stream.is_ended);
@@ -143,11 +180,14 @@ Test(anthropic, stream_events_become_chunks)
 
 Test(anthropic, an_error_event_ends_the_stream)
 {
-    static const char event[] = "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}";
+    static const char event[] =
+        "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}";
     struct protocol_stream stream = {.head = NULL};
     struct outcome outcome;
     json_t *chunk = NULL;
-    cr_assert_eq(protocol_anthropic.read_event(&stream, "error", event, strlen(event), &chunk, &outcome), -ECONNABORTED);
+    cr_assert_eq(
+        protocol_anthropic.read_event(&stream, "error", event, strlen(event), &chunk, &outcome),
+        -ECONNABORTED);
     cr_assert_eq(outcome.kind, WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE);
     cr_assert_not_null(strstr(outcome.text, "Overloaded"));
     protocol_stream_finish(&stream);

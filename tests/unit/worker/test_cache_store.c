@@ -60,8 +60,11 @@ static void key_of(int number, uint8_t *ret_key)
     memcpy(ret_key, &number, sizeof(number));
 }
 
-/* An entry of key `number`, with the text "body-<number>", filled at `filled_ms`, living 1000 ms. */
-static void fill(struct cache_store *store, int number, int64_t filled_ms, uint8_t scope, const char *text)
+/*
+ * An entry of key `number`, with the text "body-<number>", filled at `filled_ms`, living 1000 ms.
+ */
+static void fill(struct cache_store *store, int number, int64_t filled_ms, uint8_t scope,
+                 const char *text)
 {
     uint8_t key[CACHE_KEY_BYTES];
     uint8_t scope_id[CACHE_SCOPE_BYTES] = {scope};
@@ -81,8 +84,8 @@ static void fill(struct cache_store *store, int number, int64_t filled_ms, uint8
     cr_assert_eq(cache_store_fill(store, key, &entry, text, error), 0, "%s", error);
 }
 
-static enum cache_answer look(struct cache_store *store, int number, int64_t now_ms, uint8_t scope, const char *text,
-                              char *ret_body)
+static enum cache_answer look(struct cache_store *store, int number, int64_t now_ms, uint8_t scope,
+                              const char *text, char *ret_body)
 {
     struct cache_query query = {.may_be_near = scope != 0, .scope = {scope}, .text = text};
     struct cache_result result;
@@ -91,7 +94,8 @@ static enum cache_answer look(struct cache_store *store, int number, int64_t now
     cr_assert_eq(cache_store_lookup(store, &query, now_ms, &result, error), 0, "%s", error);
     ret_body[0] = '\0';
     if (result.entry != NULL) {
-        snprintf(ret_body, 32, "%.*s", (int)result.entry->body.len, (const char *)result.entry->body.data);
+        snprintf(ret_body, 32, "%.*s", (int)result.entry->body.len,
+                 (const char *)result.entry->body.data);
         cr_assert_eq(result.entry->cost_nanousd, 5);
         record__cache_entry__free_unpacked(result.entry, NULL);
     }
@@ -141,7 +145,8 @@ Test(cache_store, entries_vectors_and_counts_survive_a_restart)
     cr_assert_eq(after.entries, 2);
     cr_assert_eq(after.bytes, before.bytes);
     cr_assert_eq(after.memory_bytes, before.memory_bytes);
-    cr_assert_eq(look(store, 9, 200, 7, "What is the CAPITAL of France?", body), CACHE_ANSWER_NEAR_HIT);
+    cr_assert_eq(look(store, 9, 200, 7, "What is the CAPITAL of France?", body),
+                 CACHE_ANSWER_NEAR_HIT);
     cr_assert_str_eq(body, "body-1");
     cache_store_close(&store);
 }
@@ -217,7 +222,8 @@ Test(cache_store, near_matches_never_cross_a_scope)
     struct cache_store *store = open_store(&wanted);
     char body[32];
     fill(store, 1, 100, 7, "What is the capital of France?");
-    cr_assert_eq(look(store, 2, 200, 7, "what is the capital of FRANCE", body), CACHE_ANSWER_NEAR_HIT);
+    cr_assert_eq(look(store, 2, 200, 7, "what is the capital of FRANCE", body),
+                 CACHE_ANSWER_NEAR_HIT);
     cr_assert_eq(look(store, 2, 200, 8, "what is the capital of FRANCE", body), CACHE_ANSWER_MISS);
     cr_assert_eq(look(store, 2, 200, 7, "How do I bake bread?", body), CACHE_ANSWER_MISS);
     cache_store_close(&store);

@@ -1,6 +1,6 @@
 /*
- * The loop and the cache's thread at full speed, with lookups given up on in the middle. A plain program, since Criterion does
- * not start under TSan, for which it is made.
+ * The loop and the cache's thread at full speed, with lookups given up on in the middle. A plain
+ * program, since Criterion does not start under TSan, for which it is made.
  */
 #include <assert.h>
 #include <errno.h>
@@ -36,7 +36,8 @@ static int remove_one(const char *file, const struct stat *status, int kind, str
 
 static void ask(struct cache *cache, uint8_t number, bool is_forgotten)
 {
-    const struct cache_query query = {.key = {number}, .may_be_near = true, .scope = {1}, .text = "a text of some words"};
+    const struct cache_query query = {
+        .key = {number}, .may_be_near = true, .scope = {1}, .text = "a text of some words"};
     struct cache_lookup *lookup = NULL;
     assert(cache_start_lookup(cache, &query, answered, &answers, &lookup) == 0);
     if (is_forgotten) {
@@ -69,9 +70,14 @@ int main(void)
     assert(mkdtemp(directory) != NULL);
     (void)snprintf(path, sizeof(path), "%s/cache", directory);
     const int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    const struct cache_store_options options = {.path = path, .keeps_vectors = true, .near_threshold = 0.9,
-        .entries_max = 50, .bytes_max = 1 << 20, .memory_bytes_max = 1 << 20, .write_buffer_bytes = 1 << 20,
-        .block_cache_bytes = 1 << 20};
+    const struct cache_store_options options = {.path = path,
+                                                .keeps_vectors = true,
+                                                .near_threshold = 0.9,
+                                                .entries_max = 50,
+                                                .bytes_max = 1 << 20,
+                                                .memory_bytes_max = 1 << 20,
+                                                .write_buffer_bytes = 1 << 20,
+                                                .block_cache_bytes = 1 << 20};
     assert(loop_create(&loop) == 0);
     assert(log_create("test", LOG_ERROR, fd, &log) == 0);
     assert(cache_create(loop, log, &options, &cache) == 0);

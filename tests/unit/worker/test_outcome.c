@@ -25,13 +25,15 @@ Test(outcome, each_status_has_its_meaning)
         long status;
         Wire__AttemptOutcome kind;
     } table[] = {
-        {429, RATE_LIMITED}, {498, RATE_LIMITED}, {500, UNAVAILABLE}, {502, UNAVAILABLE}, {503, UNAVAILABLE},
-        {504, UNAVAILABLE},  {529, UNAVAILABLE},  {408, UNAVAILABLE}, {409, UNAVAILABLE}, {302, UNAVAILABLE},
-        {401, UNAVAILABLE},  {402, UNAVAILABLE},  {403, UNAVAILABLE}, {400, REJECTED},    {404, REJECTED},
-        {413, REJECTED},     {422, REJECTED},
+        {429, RATE_LIMITED}, {498, RATE_LIMITED}, {500, UNAVAILABLE}, {502, UNAVAILABLE},
+        {503, UNAVAILABLE},  {504, UNAVAILABLE},  {529, UNAVAILABLE}, {408, UNAVAILABLE},
+        {409, UNAVAILABLE},  {302, UNAVAILABLE},  {401, UNAVAILABLE}, {402, UNAVAILABLE},
+        {403, UNAVAILABLE},  {400, REJECTED},     {404, REJECTED},    {413, REJECTED},
+        {422, REJECTED},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(table); i++) {
-        const struct outcome outcome = judge(table[i].status, "{\"error\":{\"message\":\"why\"}}", 0);
+        const struct outcome outcome =
+            judge(table[i].status, "{\"error\":{\"message\":\"why\"}}", 0);
         cr_assert_eq(outcome.kind, table[i].kind, "status %ld", table[i].status);
         cr_assert_not_null(strstr(outcome.text, "why"));
         cr_assert_str_neq(outcome.code, "");
@@ -44,7 +46,8 @@ Test(outcome, a_success_without_an_answer_is_unavailable)
     cr_assert_eq(judge(200, "[]", 0).kind, UNAVAILABLE);
     cr_assert_eq(judge(200, "{}", 0).kind, UNAVAILABLE);
     cr_assert_eq(judge(200, "{\"choices\":[]}", 0).kind, UNAVAILABLE);
-    cr_assert_eq(judge(200, "{\"error\":{\"message\":\"overloaded\"},\"choices\":[{}]}", 0).kind, UNAVAILABLE);
+    cr_assert_eq(judge(200, "{\"error\":{\"message\":\"overloaded\"},\"choices\":[{}]}", 0).kind,
+                 UNAVAILABLE);
     cr_assert_eq(judge(200, "{\"choices\":[{\"index\":0}],\"error\":null}", 0).kind, ANSWERED);
 }
 
@@ -52,18 +55,25 @@ Test(outcome, retry_after_comes_from_header_member_or_words)
 {
     cr_assert_eq(judge(429, NULL, 7000).retry_after_ms, 7000);
     cr_assert_eq(judge(429, "{\"error\":{\"retry_after\":1.5}}", 0).retry_after_ms, 1500);
-    cr_assert_eq(judge(429, "{\"error\":{\"message\":\"Please try again in 1m2.5s.\"}}", 0).retry_after_ms, 62500);
-    cr_assert_eq(judge(429, "{\"error\":{\"message\":\"try again in 120ms\"}}", 0).retry_after_ms, 120);
-    cr_assert_eq(judge(429, "{\"error\":{\"message\":\"try again in a while\"}}", 0).retry_after_ms, 0);
-    cr_assert_eq(judge(429, "{\"error\":{\"message\":\"try again in 999999999h\"}}", 0).retry_after_ms,
-                 OUTCOME_RETRY_AFTER_MS_MAX);
+    cr_assert_eq(
+        judge(429, "{\"error\":{\"message\":\"Please try again in 1m2.5s.\"}}", 0).retry_after_ms,
+        62500);
+    cr_assert_eq(judge(429, "{\"error\":{\"message\":\"try again in 120ms\"}}", 0).retry_after_ms,
+                 120);
+    cr_assert_eq(judge(429, "{\"error\":{\"message\":\"try again in a while\"}}", 0).retry_after_ms,
+                 0);
+    cr_assert_eq(
+        judge(429, "{\"error\":{\"message\":\"try again in 999999999h\"}}", 0).retry_after_ms,
+        OUTCOME_RETRY_AFTER_MS_MAX);
     cr_assert_eq(judge(503, NULL, 2000).retry_after_ms, 2000);
 }
 
 Test(outcome, a_rate_limit_inside_a_success_is_one)
 {
-    const struct outcome outcome =
-        judge(200, "{\"error\":{\"type\":\"rate_limit_error\",\"message\":\"slow down\",\"retry_after\":3}}", 0);
+    const struct outcome outcome = judge(
+        200,
+        "{\"error\":{\"type\":\"rate_limit_error\",\"message\":\"slow down\",\"retry_after\":3}}",
+        0);
     cr_assert_eq(outcome.kind, RATE_LIMITED);
     cr_assert_eq(outcome.retry_after_ms, 3000);
 }

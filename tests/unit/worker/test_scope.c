@@ -10,7 +10,8 @@ struct found {
     char text[64];
 };
 
-static struct found find(const char *tenant, const char *route, enum operation operation, const char *body)
+static struct found find(const char *tenant, const char *route, enum operation operation,
+                         const char *body)
 {
     struct found found = {.text = ""};
     const char *text = NULL;
@@ -26,8 +27,9 @@ static struct found find(const char *tenant, const char *route, enum operation o
     return found;
 }
 
-#define CHAT(system, text, more) \
-    "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"" system "\"},{\"role\":\"user\",\"content\":\"" text "\"}]" more "}"
+#define CHAT(system, text, more)                                                                   \
+    "{\"model\":\"m\",\"messages\":[{\"role\":\"system\",\"content\":\"" system                    \
+    "\"},{\"role\":\"user\",\"content\":\"" text "\"}]" more "}"
 
 static bool same(struct found a, struct found b)
 {
@@ -44,16 +46,24 @@ Test(scope, only_the_last_user_text_may_differ)
     cr_assert_not(same(first, find("t", "r", OPERATION_CHAT, CHAT("other", "one", ""))));
     cr_assert_not(same(first, find("u", "r", OPERATION_CHAT, CHAT("s", "one", ""))));
     cr_assert_not(same(first, find("t", "q", OPERATION_CHAT, CHAT("s", "one", ""))));
-    cr_assert_not(same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "one", ",\"temperature\":0.1"))));
+    cr_assert_not(
+        same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "one", ",\"temperature\":0.1"))));
     cr_assert_not(same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "one", ",\"tools\":[{}]"))));
-    cr_assert_not(same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "one", ",\"response_format\":{\"type\":\"json_object\"}"))));
+    cr_assert_not(
+        same(first, find("t", "r", OPERATION_CHAT,
+                         CHAT("s", "one", ",\"response_format\":{\"type\":\"json_object\"}"))));
 }
 
 Test(scope, requests_without_such_a_text_have_none)
 {
     cr_assert_eq(find("t", "r", OPERATION_CHAT, "{\"messages\":[]}").r, -ENOENT);
-    cr_assert_eq(find("t", "r", OPERATION_CHAT, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}").r, -ENOENT);
-    cr_assert_eq(find("t", "r", OPERATION_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[]}]}").r, -ENOENT);
+    cr_assert_eq(find("t", "r", OPERATION_CHAT,
+                      "{\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}")
+                     .r,
+                 -ENOENT);
+    cr_assert_eq(
+        find("t", "r", OPERATION_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[]}]}").r,
+        -ENOENT);
     cr_assert_eq(find("t", "r", OPERATION_COMPLETIONS, "{\"prompt\":[\"a\",\"b\"]}").r, -ENOENT);
     cr_assert_eq(find("t", "r", OPERATION_EMBEDDINGS, "{\"input\":\"a\"}").r, -ENOENT);
     cr_assert_str_eq(find("t", "r", OPERATION_COMPLETIONS, "{\"prompt\":\"a\"}").text, "a");

@@ -36,12 +36,15 @@ static int feed(const char *text, size_t step, struct seen *seen)
 
 Test(sse, events_are_the_same_however_the_bytes_are_cut)
 {
-    static const char stream[] = "\xEF\xBB\xBF" "data: one\n\n: a comment\nevent: second\r\ndata:two\r\ndata: more\r\n\r\n"
-                                 "id: 7\nretry: 1\n\ndata\n\nevent: lost\n\ndata: three\r\rdata: unfinished\n";
+    static const char stream[] =
+        "\xEF\xBB\xBF"
+        "data: one\n\n: a comment\nevent: second\r\ndata:two\r\ndata: more\r\n\r\n"
+        "id: 7\nretry: 1\n\ndata\n\nevent: lost\n\ndata: three\r\rdata: unfinished\n";
     for (size_t step = 1; step <= sizeof(stream); step++) {
         struct seen seen = {.text = ""};
         cr_assert_eq(feed(stream, step, &seen), 0);
-        cr_assert_str_eq(seen.text, "message=one;second=two\nmore;message=;message=three;", "in pieces of %zu", step);
+        cr_assert_str_eq(seen.text, "message=one;second=two\nmore;message=;message=three;",
+                         "in pieces of %zu", step);
     }
 }
 
