@@ -446,7 +446,8 @@ static void take_unknown(struct shard *shard, struct pending *pending, int64_t n
     jobs_end(pending, TIERMQ_UNKNOWN, "unknown", "no broker knows this id");
 }
 
-/* Concluded, but the broker is too busy to bring the result now. At the list's head, where its time is looked at first. */
+/* Concluded, but the broker is too busy to bring the result now. At the list's head, where its time
+ * is looked at first. */
 static void ask_soon(struct pending *pending, int64_t now_ms)
 {
     struct list *waiting = &pending->shard->jobs[PENDING_WAITING];

@@ -320,8 +320,9 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
     return 0;
 }
 
-static int create_from_prompt(const struct tiermq_job *job, const char *tenant, enum operation operation,
-                              struct request **ret_request, char *ret_error)
+static int create_from_prompt(const struct tiermq_job *job, const char *tenant,
+                              enum operation operation, struct request **ret_request,
+                              char *ret_error)
 {
     char *body = NULL;
     int r = body_from_prompt(operation, job, &body, ret_error);
@@ -347,7 +348,8 @@ int request_create(const struct tiermq_job *job, const char *tenant, struct requ
         r = read_trace_parent(job->trace_parent, trace_parent, ret_error);
     }
     if (r == 0 && job->body != NULL) {
-        r = create_from_body(job, tenant, operation, job->body, job->body_bytes, ret_request, ret_error);
+        r = create_from_body(job, tenant, operation, job->body, job->body_bytes, ret_request,
+                             ret_error);
     } else if (r == 0) {
         r = create_from_prompt(job, tenant, operation, ret_request, ret_error);
     }

@@ -28,7 +28,8 @@ static size_t receive(char *data, size_t size, size_t count, void *context)
     return bytes;
 }
 
-static void set_address(CURL *curl, const char *address, const char *path, char url[ADDRESS_BYTES_MAX])
+static void set_address(CURL *curl, const char *address, const char *path,
+                        char url[ADDRESS_BYTES_MAX])
 {
     if (strncmp(address, "unix:", 5) == 0) {
         curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, address + 5);
@@ -44,7 +45,8 @@ static void set_address(CURL *curl, const char *address, const char *path, char 
 static int fail_status(struct cli *cli, long status, const struct received *received)
 {
     json_t *answer = json_loads(received->text == NULL ? "" : received->text, 0, NULL);
-    const char *message = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
+    const char *message =
+        json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
     const int code = status >= 500 ? EXIT_INTERNAL : EXIT_REJECTED;
     if (message != NULL) {
         cli_fail(cli, code, "%s", message);
@@ -55,7 +57,8 @@ static int fail_status(struct cli *cli, long status, const struct received *rece
     return code;
 }
 
-static int perform(struct cli *cli, CURL *curl, const char *path, const char *body, json_t **ret_answer)
+static int perform(struct cli *cli, CURL *curl, const char *path, const char *body,
+                   json_t **ret_answer)
 {
     struct received received = {0};
     char url[ADDRESS_BYTES_MAX];
@@ -65,7 +68,8 @@ static int perform(struct cli *cli, CURL *curl, const char *path, const char *bo
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &received);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_NOPROXY, "*"); /* the admin address is ours, never a proxy's */
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)(cli->timeout_ms > 0 ? cli->timeout_ms : ADMIN_TIMEOUT_MS));
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS,
+                     (long)(cli->timeout_ms > 0 ? cli->timeout_ms : ADMIN_TIMEOUT_MS));
     if (body != NULL) {
         curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
         curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
@@ -75,12 +79,14 @@ static int perform(struct cli *cli, CURL *curl, const char *path, const char *bo
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     int r = EXIT_OK;
     if (done != CURLE_OK) {
-        r = cli_fail(cli, EXIT_UNREACHABLE, "no broker's admin HTTP at %s: %s (--admin names another address)",
-                     cli->admin, curl_easy_strerror(done));
+        r = cli_fail(cli, EXIT_UNREACHABLE,
+                     "no broker's admin HTTP at %s: %s (--admin names another address)", cli->admin,
+                     curl_easy_strerror(done));
     } else if (status != 200) {
         r = fail_status(cli, status, &received);
     } else {
-        *ret_answer = json_loadb(received.text == NULL ? "" : received.text, received.bytes, 0, NULL);
+        *ret_answer =
+            json_loadb(received.text == NULL ? "" : received.text, received.bytes, 0, NULL);
         r = *ret_answer == NULL ? cli_fail(cli, EXIT_INTERNAL, "%s gave no JSON", url) : EXIT_OK;
     }
     curl_slist_free_all(headers);

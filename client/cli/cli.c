@@ -5,22 +5,36 @@
 #include <string.h>
 #include "common/config.h"
 
-enum { OPTION_CONFIG = 1000, OPTION_BROKERS, OPTION_TENANT, OPTION_ADMIN, OPTION_JSON, OPTION_TIMEOUT, OPTION_HELP };
+enum {
+    OPTION_CONFIG = 1000,
+    OPTION_BROKERS,
+    OPTION_TENANT,
+    OPTION_ADMIN,
+    OPTION_JSON,
+    OPTION_TIMEOUT,
+    OPTION_HELP
+};
 enum { OPTIONS_MAX = 48, ENDPOINTS_BYTES_MAX = 16 << 10 };
 
 static const struct option common_options[] = {
-    {"config", required_argument, NULL, OPTION_CONFIG}, {"brokers", required_argument, NULL, OPTION_BROKERS},
-    {"tenant", required_argument, NULL, OPTION_TENANT}, {"admin", required_argument, NULL, OPTION_ADMIN},
-    {"json", no_argument, NULL, OPTION_JSON},           {"timeout", required_argument, NULL, OPTION_TIMEOUT},
+    {"config", required_argument, NULL, OPTION_CONFIG},
+    {"brokers", required_argument, NULL, OPTION_BROKERS},
+    {"tenant", required_argument, NULL, OPTION_TENANT},
+    {"admin", required_argument, NULL, OPTION_ADMIN},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     {"help", no_argument, NULL, OPTION_HELP},
 };
 
 static const char common_help[] =
     "\nCommon options:\n"
-    "  --config FILE      configuration; else $TIERMQ_CONFIG, ./tiermq.yaml, /etc/tiermq/tiermq.yaml, defaults\n"
-    "  --brokers LIST     tcp://host:port,… instead of client.brokers; no configuration file is read then\n"
+    "  --config FILE      configuration; else $TIERMQ_CONFIG, ./tiermq.yaml, "
+    "/etc/tiermq/tiermq.yaml, defaults\n"
+    "  --brokers LIST     tcp://host:port,… instead of client.brokers; no configuration file is "
+    "read then\n"
     "  --tenant NAME      who pays; instead of client.tenant\n"
-    "  --admin ADDRESS    the broker's admin HTTP: host:port or unix:/path; instead of broker.admin\n"
+    "  --admin ADDRESS    the broker's admin HTTP: host:port or unix:/path; instead of "
+    "broker.admin\n"
     "  --timeout TIME     250ms, 30s, 10m … to wait at most\n"
     "  --json             machine-readable output\n"
     "  --help             this text\n"
@@ -51,7 +65,8 @@ bool cli_refuse(struct cli *cli, const char *format, ...)
     return false;
 }
 
-/* -------------------------------------------------------------------------------------------- reading */
+/* --------------------------------------------------------------------------------------------
+ * reading */
 
 int cli_read_number(const char *text, uint64_t least, uint64_t most, uint64_t *ret_number)
 {
@@ -132,8 +147,8 @@ static void join_options(const struct option *own, struct option ret_options[OPT
     }
 }
 
-void cli_parse(struct cli *cli, const struct command *command, int argc, char **argv, const struct option *own,
-               cli_option_fn *take_own, void *context)
+void cli_parse(struct cli *cli, const struct command *command, int argc, char **argv,
+               const struct option *own, cli_option_fn *take_own, void *context)
 {
     struct option options[OPTIONS_MAX];
     join_options(own, options);
@@ -161,7 +176,8 @@ void cli_parse(struct cli *cli, const struct command *command, int argc, char **
     }
 }
 
-/* ---------------------------------------------------------------------------------------- configuration */
+/* ----------------------------------------------------------------------------------------
+ * configuration */
 
 static char *join(char *const *items, size_t length)
 {
@@ -196,14 +212,16 @@ static bool fail_memory(struct cli *cli)
 
 static bool keep_effective(struct cli *cli, const struct config *config)
 {
-    cli->brokers = cli->brokers_option != NULL ? strdup(cli->brokers_option)
-                                               : join(config->client.brokers, config->client.brokers_length);
+    cli->brokers = cli->brokers_option != NULL
+                       ? strdup(cli->brokers_option)
+                       : join(config->client.brokers, config->client.brokers_length);
     cli->tenant = strdup(or_option(cli->tenant_option, config->client.tenant));
     cli->admin = strdup(or_option(cli->admin_option, config->broker.admin));
     return (cli->brokers != NULL && cli->tenant != NULL && cli->admin != NULL) || fail_memory(cli);
 }
 
-/* A file that was not asked for may be another machine's: with --brokers given, nothing in it is needed. */
+/* A file that was not asked for may be another machine's: with --brokers given, nothing in it is
+ * needed. */
 static bool needs_no_file(const struct cli *cli)
 {
     return cli->config_path == NULL && cli->brokers_option != NULL;
@@ -247,7 +265,9 @@ bool cli_connect(struct cli *cli, const struct tiermq_options *limits, struct ti
         return true;
     }
     if (r == -EINVAL) {
-        return cli_refuse(cli, "--brokers: \"%s\" is no list of endpoints such as tcp://127.0.0.1:7700", cli->brokers);
+        return cli_refuse(cli,
+                          "--brokers: \"%s\" is no list of endpoints such as tcp://127.0.0.1:7700",
+                          cli->brokers);
     }
     cli->is_done = true;
     cli->exit_code = cli_fail(cli, EXIT_INTERNAL, "cannot open a client: %s", strerror(-r));
@@ -261,7 +281,8 @@ void cli_finish(struct cli *cli)
     free(cli->admin);
 }
 
-/* ---------------------------------------------------------------------------------------------- answers */
+/* ----------------------------------------------------------------------------------------------
+ * answers */
 
 const char *cli_state_name(enum tiermq_state state)
 {
@@ -329,12 +350,15 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         set_text(object, "router_reason", answer->router_reason);
         json_object_set_new(object, "cache", json_string(cache_name(answer->cache)));
         json_object_set_new(object, "input_tokens", json_integer((json_int_t)answer->input_tokens));
-        json_object_set_new(object, "output_tokens", json_integer((json_int_t)answer->output_tokens));
+        json_object_set_new(object, "output_tokens",
+                            json_integer((json_int_t)answer->output_tokens));
         json_object_set_new(object, "cost_nanousd", json_integer((json_int_t)answer->cost_nanousd));
-        json_object_set_new(object, "saved_nanousd", json_integer((json_int_t)answer->saved_nanousd));
+        json_object_set_new(object, "saved_nanousd",
+                            json_integer((json_int_t)answer->saved_nanousd));
     }
     if (answer->error_code[0] != '\0') {
-        json_t *error = json_pack("{s:s,s:s}", "code", answer->error_code, "text", answer->error_text);
+        json_t *error =
+            json_pack("{s:s,s:s}", "code", answer->error_code, "text", answer->error_text);
         if (answer->retry_after_ms > 0) {
             json_object_set_new(error, "retry_after_ms", json_integer(answer->retry_after_ms));
         }

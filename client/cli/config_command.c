@@ -5,19 +5,20 @@
 #include "client/cli/cli.h"
 #include "common/config.h"
 
-static const char help[] =
-    "Usage: tiermq config check [FILE]\n"
-    "       tiermq config show [FILE]\n"
-    "       tiermq config reference\n"
-    "\n"
-    "check says everything that is wrong with a configuration file, each with line, column, key, value and remedy. show prints\n"
-    "every key with the value that is in force, as a file that can be read again; keys of providers are hidden.\n"
-    "reference prints every key with its type, unit, default and meaning.\n"
-    "\n"
-    "Examples:\n"
-    "  tiermq config check deploy/tiermq.yaml\n"
-    "  tiermq config show\n"
-    "  tiermq config reference | less\n";
+static const char help[] = "Usage: tiermq config check [FILE]\n"
+                           "       tiermq config show [FILE]\n"
+                           "       tiermq config reference\n"
+                           "\n"
+                           "check says everything that is wrong with a configuration file, each "
+                           "with line, column, key, value and remedy. show prints\n"
+                           "every key with the value that is in force, as a file that can be read "
+                           "again; keys of providers are hidden.\n"
+                           "reference prints every key with its type, unit, default and meaning.\n"
+                           "\n"
+                           "Examples:\n"
+                           "  tiermq config check deploy/tiermq.yaml\n"
+                           "  tiermq config show\n"
+                           "  tiermq config reference | less\n";
 
 static int fail_write(struct cli *cli, int error)
 {
@@ -41,8 +42,8 @@ static int act_on_file(struct cli *cli, const char *action, const char *path)
     const size_t n_errors = errors.length;
     config_errors_finish(&errors);
     if (r < 0) {
-        return cli_fail(cli, EXIT_CONFIG, "%s: %zu error%s", path == NULL ? "defaults" : path, n_errors,
-                        n_errors == 1 ? "" : "s");
+        return cli_fail(cli, EXIT_CONFIG, "%s: %zu error%s", path == NULL ? "defaults" : path,
+                        n_errors, n_errors == 1 ? "" : "s");
     }
     if (strcmp(action, "show") == 0) {
         r = config_write(config, stdout);
@@ -58,7 +59,8 @@ static int act(struct cli *cli, int argc, char **argv)
     if (argc == 1 && strcmp(argv[0], "reference") == 0) {
         return show_reference(cli);
     }
-    const bool is_known = (argc == 1 || argc == 2) && (strcmp(argv[0], "check") == 0 || strcmp(argv[0], "show") == 0);
+    const bool is_known =
+        (argc == 1 || argc == 2) && (strcmp(argv[0], "check") == 0 || strcmp(argv[0], "show") == 0);
     if (!is_known) {
         cli_refuse(cli, "needs check [FILE], show [FILE] or reference");
         return cli->exit_code;
@@ -80,4 +82,5 @@ static int config_run(const struct command *command, int argc, char **argv)
     return cli.is_done ? cli.exit_code : act(&cli, argc - optind, argv + optind);
 }
 
-const struct command config_command = {"config", "check and show the configuration", help, config_run};
+const struct command config_command = {"config", "check and show the configuration", help,
+                                       config_run};

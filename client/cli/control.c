@@ -4,34 +4,34 @@
 
 enum { OPTION_REASON = 1 };
 
-static const struct option own_options[] = {{"reason", required_argument, NULL, OPTION_REASON}, {0}};
+static const struct option own_options[] = {{"reason", required_argument, NULL, OPTION_REASON},
+                                            {0}};
 
-#define SUBJECTS "\nKINDs are route, tier, tenant and worker. Answers on the broker's admin HTTP, which takes this from the same machine only.\n"
+#define SUBJECTS                                                                                   \
+    "\nKINDs are route, tier, tenant and worker. Answers on the broker's admin HTTP, which takes " \
+    "this from the same machine only.\n"
 
 static const char pause_help[] =
     "Usage: tiermq pause [OPTIONS] KIND NAME\n"
     "\n"
-    "Holds jobs: they are accepted and kept, but not dispatched until resume.\n" SUBJECTS
-    "\n"
+    "Holds jobs: they are accepted and kept, but not dispatched until resume.\n" SUBJECTS "\n"
     "  --reason TEXT      for the log and for whoever asks\n"
     "\n"
     "Examples:\n"
     "  tiermq pause route sim-large --reason 'price change'\n"
     "  tiermq pause tier background\n";
 
-static const char resume_help[] =
-    "Usage: tiermq resume [OPTIONS] KIND NAME\n"
-    "\n"
-    "Takes back a pause or a drain.\n" SUBJECTS
-    "\n"
-    "Examples:\n"
-    "  tiermq resume route sim-large\n";
+static const char resume_help[] = "Usage: tiermq resume [OPTIONS] KIND NAME\n"
+                                  "\n"
+                                  "Takes back a pause or a drain.\n" SUBJECTS "\n"
+                                  "Examples:\n"
+                                  "  tiermq resume route sim-large\n";
 
 static const char drain_help[] =
     "Usage: tiermq drain [OPTIONS] KIND NAME\n"
     "\n"
-    "Lets it run empty: new jobs are refused, those that wait are done. A worker finishes what it runs and gets no more.\n" SUBJECTS
-    "\n"
+    "Lets it run empty: new jobs are refused, those that wait are done. A worker finishes what it "
+    "runs and gets no more.\n" SUBJECTS "\n"
     "  --reason TEXT      for the log and for whoever asks\n"
     "\n"
     "Examples:\n"
@@ -62,7 +62,8 @@ static bool check(struct cli *cli, int argc, char **argv)
     if (argc != 2) {
         return cli_refuse(cli, "needs a kind and a name");
     }
-    return is_kind(argv[0]) || cli_refuse(cli, "\"%s\" is none of route, tier, tenant, worker", argv[0]);
+    return is_kind(argv[0]) ||
+           cli_refuse(cli, "\"%s\" is none of route, tier, tenant, worker", argv[0]);
 }
 
 static int send(struct cli *cli, const char *kind, const char *name, const char *reason)
@@ -101,7 +102,9 @@ static int control_run(const struct command *command, int argc, char **argv)
     return code;
 }
 
-const struct command pause_command = {"pause", "hold a route, tier, tenant or worker", pause_help, control_run};
-const struct command resume_command = {"resume", "take back a pause or a drain", resume_help, control_run};
-const struct command drain_command = {"drain", "let a route, tier, tenant or worker run empty", drain_help,
+const struct command pause_command = {"pause", "hold a route, tier, tenant or worker", pause_help,
                                       control_run};
+const struct command resume_command = {"resume", "take back a pause or a drain", resume_help,
+                                       control_run};
+const struct command drain_command = {"drain", "let a route, tier, tenant or worker run empty",
+                                      drain_help, control_run};

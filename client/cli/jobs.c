@@ -13,7 +13,8 @@ typedef int job_fn(struct cli *cli, struct tiermq *client, const tiermq_id *id, 
 static const char wait_help[] =
     "Usage: tiermq wait [OPTIONS] JOB …\n"
     "\n"
-    "Waits for the answers of jobs and prints them; with --json, or for more than one job, as JSON lines. The broker forgets an\n"
+    "Waits for the answers of jobs and prints them; with --json, or for more than one job, as JSON "
+    "lines. The broker forgets an\n"
     "answer once it has been collected. Without --timeout it waits as long as it takes.\n"
     "\n"
     "Examples:\n"
@@ -30,20 +31,21 @@ static const char get_help[] =
     "  tiermq get 01936e2a-7b1c-7def-8a90-123456789abc\n"
     "  tiermq get --json 01936e2a-7b1c-7def-8a90-123456789abc\n";
 
-static const char cancel_help[] =
-    "Usage: tiermq cancel [OPTIONS] JOB …\n"
-    "\n"
-    "Asks for the cancellation of jobs and says where they are then. A job that is concluded stays as it is.\n"
-    "\n"
-    "Examples:\n"
-    "  tiermq cancel 01936e2a-7b1c-7def-8a90-123456789abc\n";
+static const char cancel_help[] = "Usage: tiermq cancel [OPTIONS] JOB …\n"
+                                  "\n"
+                                  "Asks for the cancellation of jobs and says where they are then. "
+                                  "A job that is concluded stays as it is.\n"
+                                  "\n"
+                                  "Examples:\n"
+                                  "  tiermq cancel 01936e2a-7b1c-7def-8a90-123456789abc\n";
 
 static int64_t remains(int64_t until_ms)
 {
     return until_ms == INT64_MAX ? INT64_MAX : until_ms - clock_monotonic_ms();
 }
 
-/* Not reaching a broker and not hearing from it in time are different things to whoever has to act. */
+/* Not reaching a broker and not hearing from it in time are different things to whoever has to act.
+ */
 static int fail_call(struct cli *cli, struct tiermq *client, int error)
 {
     int code = EXIT_INTERNAL;
@@ -102,10 +104,11 @@ static int print_status(struct cli *cli, const struct tiermq_status *status)
     const bool is_unknown = strcmp(status->state, "unknown") == 0;
     const int code = is_unknown ? EXIT_NOT_SUCCEEDED : EXIT_OK;
     if (cli->json) {
-        const int written = print_json(
-            cli, json_pack("{s:s,s:s,s:i,s:I,s:I,s:s}", "job", id, "state", status->state, "attempts",
-                           (int)status->attempts, "waits_ms", (json_int_t)status->waits_ms, "position",
-                           (json_int_t)status->position, "why", status->why));
+        const int written =
+            print_json(cli, json_pack("{s:s,s:s,s:i,s:I,s:I,s:s}", "job", id, "state",
+                                      status->state, "attempts", (int)status->attempts, "waits_ms",
+                                      (json_int_t)status->waits_ms, "position",
+                                      (json_int_t)status->position, "why", status->why));
         return written != EXIT_OK ? written : code;
     }
     printf("%s  %s", id, status->state);
@@ -155,14 +158,16 @@ static bool read_ids(struct cli *cli, int argc, char **argv, tiermq_id *ret_ids)
 }
 
 /* The first failure is the command's. */
-static int for_each_id(struct cli *cli, const tiermq_id *ids, int length, int64_t default_ms, job_fn *act)
+static int for_each_id(struct cli *cli, const tiermq_id *ids, int length, int64_t default_ms,
+                       job_fn *act)
 {
     struct tiermq *client = NULL;
     if (!cli_connect(cli, NULL, &client)) {
         return cli->exit_code;
     }
     const int64_t timeout_ms = cli->timeout_ms > 0 ? cli->timeout_ms : default_ms;
-    const int64_t until_ms = timeout_ms == INT64_MAX ? INT64_MAX : clock_monotonic_ms() + timeout_ms;
+    const int64_t until_ms =
+        timeout_ms == INT64_MAX ? INT64_MAX : clock_monotonic_ms() + timeout_ms;
     int code = EXIT_OK;
     for (int i = 0; i < length; i++) {
         const int one = act(cli, client, &ids[i], until_ms);
@@ -172,7 +177,8 @@ static int for_each_id(struct cli *cli, const tiermq_id *ids, int length, int64_
     return code;
 }
 
-static int run_on_ids(const struct command *command, int argc, char **argv, int64_t default_ms, job_fn *act)
+static int run_on_ids(const struct command *command, int argc, char **argv, int64_t default_ms,
+                      job_fn *act)
 {
     struct cli cli = {0};
     cli_parse(&cli, command, argc, argv, NULL, NULL, NULL);
@@ -207,6 +213,7 @@ static int cancel_run(const struct command *command, int argc, char **argv)
     return run_on_ids(command, argc, argv, ASK_TIMEOUT_MS, cancel_one);
 }
 
-const struct command wait_command = {"wait", "wait for the answers of jobs and collect them", wait_help, wait_run};
+const struct command wait_command = {"wait", "wait for the answers of jobs and collect them",
+                                     wait_help, wait_run};
 const struct command get_command = {"get", "say where jobs are", get_help, get_run};
 const struct command cancel_command = {"cancel", "cancel jobs", cancel_help, cancel_run};

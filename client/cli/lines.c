@@ -9,7 +9,8 @@
 
 enum { PRIORITY_MAX = 9, TOKENS_MAX = 1 << 30 };
 
-/* ------------------------------------------------------------------------------------------- lines of text */
+/* ------------------------------------------------------------------------------------------- lines
+ * of text */
 
 /* What is beyond LINE_BYTES_MAX is dropped: the line is refused as a whole. */
 static int append(struct line_reader *reader, const char *data, size_t bytes)
@@ -112,7 +113,8 @@ void line_reader_finish(struct line_reader *reader)
     reader->text = NULL;
 }
 
-/* ------------------------------------------------------------------------------------------- a line as a job */
+/* ------------------------------------------------------------------------------------------- a
+ * line as a job */
 
 static int refuse(char *ret_error, const char *format, ...) PRINTF_LIKE(2, 3);
 static int refuse(char *ret_error, const char *format, ...)
@@ -160,7 +162,8 @@ static int read_texts(const json_t *root, struct tiermq_job *job, char *ret_erro
     return 0;
 }
 
-static int read_count(const json_t *root, const char *member, json_int_t most, unsigned *ret_number, char *ret_error)
+static int read_count(const json_t *root, const char *member, json_int_t most, unsigned *ret_number,
+                      char *ret_error)
 {
     const json_t *value = json_object_get(root, member);
     if (value == NULL || json_is_null(value)) {
@@ -168,7 +171,8 @@ static int read_count(const json_t *root, const char *member, json_int_t most, u
     }
     const json_int_t number = json_integer_value(value);
     if (!json_is_integer(value) || number < 0 || number > most) {
-        return refuse(ret_error, "%s: must be a whole number from 0 to %lld", member, (long long)most);
+        return refuse(ret_error, "%s: must be a whole number from 0 to %lld", member,
+                      (long long)most);
     }
     *ret_number = (unsigned)number;
     return 0;
@@ -209,7 +213,8 @@ static int read_numbers(const json_t *root, struct tiermq_job *job, char *ret_er
     return r;
 }
 
-/* The body is written again from what was read: members keep their order and integers all their digits. */
+/* The body is written again from what was read: members keep their order and integers all their
+ * digits. */
 static int read_body(const json_t *root, struct line_job *job, char *ret_error)
 {
     const json_t *body = json_object_get(root, "body");
@@ -256,8 +261,8 @@ static int read_object(struct line_job *job, char *ret_error)
     return r;
 }
 
-int line_job_read(const char *text, size_t bytes, const struct tiermq_job *defaults, struct line_job *ret_job,
-                  char *ret_error)
+int line_job_read(const char *text, size_t bytes, const struct tiermq_job *defaults,
+                  struct line_job *ret_job, char *ret_error)
 {
     json_error_t error;
     CLEANUP(line_job_finish) struct line_job job = {.job = *defaults};

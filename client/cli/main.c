@@ -5,7 +5,7 @@
 #include "client/cli/cli.h"
 
 static const struct command *const commands[] = {
-    &submit_command, &wait_command,  &get_command,    &cancel_command, &stats_command,
+    &submit_command, &wait_command,   &get_command,   &cancel_command, &stats_command,
     &pause_command,  &resume_command, &drain_command, &config_command,
 };
 

@@ -17,7 +17,7 @@
 enum {
     PROGRESS_MS = 200,
     RETRY_MS_MAX = 30000,
-    RETRY_FULL_MS = 50,   /* the library's own bound on bytes; answers make room */
+    RETRY_FULL_MS = 50, /* the library's own bound on bytes; answers make room */
     RUN_ERROR_BYTES = 300,
     LINES_PER_TURN = 1024, /* then the sockets have their turn */
 };
@@ -30,8 +30,8 @@ struct slot {
     struct list_link link;   /* in run->slots */
     uint32_t retry_position; /* in run->retries */
     uint64_t line;
-    uint64_t place;          /* in the results */
-    int64_t deadline_at_ms;  /* 0: none of its own */
+    uint64_t place;         /* in the results */
+    int64_t deadline_at_ms; /* 0: none of its own */
     struct line_job job;
 };
 
@@ -46,9 +46,9 @@ struct run {
     int64_t started_ms;
     int64_t progress_at_ms;
     bool was_connected;
-    int64_t stop_at_ms;      /* INT64_MAX: not stopping */
-    enum run_end end;        /* why it stops */
-    uint64_t lines;          /* taken from the input */
+    int64_t stop_at_ms; /* INT64_MAX: not stopping */
+    enum run_end end;   /* why it stops */
+    uint64_t lines;     /* taken from the input */
     bool is_input_over;
     bool has_progress_line;
     char error[RUN_ERROR_BYTES];
@@ -62,13 +62,15 @@ static bool is_stopping(const struct run *run)
 static void fail(struct run *run, const char *what, int error)
 {
     if (run->error[0] == '\0') {
-        snprintf(run->error, sizeof(run->error), "%s: %s", what, strerror(error < 0 ? -error : error));
+        snprintf(run->error, sizeof(run->error), "%s: %s", what,
+                 strerror(error < 0 ? -error : error));
     }
     run->end = RUN_FAILED;
     run->stop_at_ms = 0;
 }
 
-/* --------------------------------------------------------------------------------------------------- results */
+/* ---------------------------------------------------------------------------------------------------
+ * results */
 
 static const char *tier_name(const struct slot *slot)
 {
@@ -87,7 +89,8 @@ static void slot_destroy(struct slot **slot)
     *slot = NULL;
 }
 
-static json_t *result_json(const struct slot *slot, enum outcome outcome, const struct tiermq_answer *answer)
+static json_t *result_json(const struct slot *slot, enum outcome outcome,
+                           const struct tiermq_answer *answer)
 {
     json_t *result = cli_answer_json(answer, slot->run->options->with_body);
     if (result == NULL) {
@@ -107,7 +110,8 @@ static json_t *result_json(const struct slot *slot, enum outcome outcome, const 
     return line;
 }
 
-static void write_result(struct slot *slot, enum outcome outcome, const struct tiermq_answer *answer)
+static void write_result(struct slot *slot, enum outcome outcome,
+                         const struct tiermq_answer *answer)
 {
     struct run *run = slot->run;
     if (run->options->output == NULL) {
@@ -138,7 +142,8 @@ static void finish_line(struct slot *slot, enum outcome outcome, const struct ti
 }
 
 /* A line that ends without a broker's word. */
-static void finish_locally(struct slot *slot, enum outcome outcome, const char *code, const char *text)
+static void finish_locally(struct slot *slot, enum outcome outcome, const char *code,
+                           const char *text)
 {
     const struct tiermq_answer answer = {
         .id = slot->job.job.id,
@@ -154,7 +159,8 @@ static void finish_locally(struct slot *slot, enum outcome outcome, const char *
     finish_line(slot, outcome, &answer);
 }
 
-/* --------------------------------------------------------------------------------------------- submitting */
+/* ---------------------------------------------------------------------------------------------
+ * submitting */
 
 /* Half as much again at random: or a full queue would be tried by all at once. */
 static void retry_later(struct slot *slot, int64_t after_ms)
@@ -172,8 +178,8 @@ static void retry_later(struct slot *slot, int64_t after_ms)
 
 static bool may_retry(const struct run *run, const struct tiermq_answer *answer)
 {
-    return answer->state == TIERMQ_REJECTED && answer->retry_after_ms > 0 && !run->options->no_retry &&
-           !is_stopping(run);
+    return answer->state == TIERMQ_REJECTED && answer->retry_after_ms > 0 &&
+           !run->options->no_retry && !is_stopping(run);
 }
 
 static void take_answer(void *context, const struct tiermq_answer *answer)
@@ -187,7 +193,8 @@ static void take_answer(void *context, const struct tiermq_answer *answer)
     finish_line(slot, is_accepted ? OUTCOME_ACCEPTED : summary_outcome(answer->state), answer);
 }
 
-static void take_chunk(void *context, const tiermq_id *id, const void *data, size_t bytes, bool last)
+static void take_chunk(void *context, const tiermq_id *id, const void *data, size_t bytes,
+                       bool last)
 {
     const struct slot *slot = context;
     slot->run->options->on_chunk(slot->run->options->context, id, data, bytes, last);
@@ -200,7 +207,8 @@ static void submit(struct slot *slot)
     if (slot->deadline_at_ms != 0) {
         job.deadline_ms = slot->deadline_at_ms - clock_monotonic_ms();
         if (job.deadline_ms <= 0) {
-            finish_locally(slot, OUTCOME_EXPIRED, "deadline", "it was not accepted before its deadline");
+            finish_locally(slot, OUTCOME_EXPIRED, "deadline",
+                           "it was not accepted before its deadline");
             return;
         }
     }
@@ -315,13 +323,15 @@ static void fill_window(struct run *run)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ stopping */
+/* ------------------------------------------------------------------------------------------------
+ * stopping */
 
 static void cancel_all(struct run *run)
 {
     list_for_each (&run->slots, link) {
         const struct slot *slot = CONTAINER_OF(link, struct slot, link);
-        if (slot->retry_position == HEAP_NONE && tiermq_cancel(run->client, &slot->job.job.id) < 0) {
+        if (slot->retry_position == HEAP_NONE &&
+            tiermq_cancel(run->client, &slot->job.job.id) < 0) {
             return; /* the summary says that they are pending */
         }
     }
@@ -370,7 +380,8 @@ static const char *end_text(enum run_end end)
     case RUN_INTERRUPTED:
         return "interrupted before its answer came; a durable tier may still have it";
     case RUN_TIMED_OUT:
-        return "the time given with --timeout was over before its answer came; a durable tier may still have it";
+        return "the time given with --timeout was over before its answer came; a durable tier may "
+               "still have it";
     case RUN_UNREACHABLE:
         return "no broker could be reached; it was not sent";
     case RUN_DONE:
@@ -380,7 +391,8 @@ static const char *end_text(enum run_end end)
     return "given up before its answer came; a durable tier may still have it";
 }
 
-/* ---------------------------------------------------------------------------------------------- the progress */
+/* ----------------------------------------------------------------------------------------------
+ * the progress */
 
 static void show_progress(struct run *run)
 {
@@ -392,12 +404,14 @@ static void show_progress(struct run *run)
     run->has_progress_line = true;
     const struct summary *summary = &run->summary;
     const double seconds = (double)(now_ms - run->started_ms) / 1e3;
-    const uint64_t good = summary->outcomes[OUTCOME_SUCCEEDED] + summary->outcomes[OUTCOME_ACCEPTED];
-    fprintf(stderr, "\r\033[K%llu done, %llu failed, %zu in flight, %.0f/s", (unsigned long long)summary->jobs,
-            (unsigned long long)(summary->jobs - good), run->slots.length,
-            seconds > 0 ? (double)summary->jobs / seconds : 0.0);
+    const uint64_t good =
+        summary->outcomes[OUTCOME_SUCCEEDED] + summary->outcomes[OUTCOME_ACCEPTED];
+    fprintf(stderr, "\r\033[K%llu done, %llu failed, %zu in flight, %.0f/s",
+            (unsigned long long)summary->jobs, (unsigned long long)(summary->jobs - good),
+            run->slots.length, seconds > 0 ? (double)summary->jobs / seconds : 0.0);
     if (run->options->input_bytes > 0) {
-        fprintf(stderr, ", %.0f %% read", 100.0 * (double)run->reader.bytes_read / (double)run->options->input_bytes);
+        fprintf(stderr, ", %.0f %% read",
+                100.0 * (double)run->reader.bytes_read / (double)run->options->input_bytes);
     }
     if (!tiermq_is_connected(run->client)) {
         fprintf(stderr, "; waiting for a broker: %s", tiermq_connection_error(run->client));
@@ -411,7 +425,8 @@ static void clear_progress(const struct run *run)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ the turn */
+/* ------------------------------------------------------------------------------------------------
+ * the turn */
 
 static int sleep_ms(const struct run *run)
 {
@@ -421,7 +436,8 @@ static int sleep_ms(const struct run *run)
         ms = own_ms;
     }
     if (heap_peek(&run->retries) != NULL) {
-        const int64_t retry_ms = heap_ms_from_key(heap_peek_key(&run->retries)) - clock_monotonic_ms();
+        const int64_t retry_ms =
+            heap_ms_from_key(heap_peek_key(&run->retries)) - clock_monotonic_ms();
         ms = retry_ms < ms ? retry_ms : ms;
     }
     return ms > 0 ? (int)ms : 0;
@@ -464,8 +480,8 @@ static void run_finish(struct run *run)
     heap_finish(&run->retries);
 }
 
-enum run_end run_jobs(struct tiermq *client, const struct run_options *options, struct summary *ret_summary,
-                      char *ret_error)
+enum run_end run_jobs(struct tiermq *client, const struct run_options *options,
+                      struct summary *ret_summary, char *ret_error)
 {
     const int64_t now_ms = clock_monotonic_ms();
     struct run run = {
@@ -490,8 +506,8 @@ enum run_end run_jobs(struct tiermq *client, const struct run_options *options, 
         show_progress(&run);
     }
     while (!list_is_empty(&run.slots)) {
-        finish_locally(CONTAINER_OF(list_first(&run.slots), struct slot, link), OUTCOME_PENDING, "pending",
-                       end_text(run.end));
+        finish_locally(CONTAINER_OF(list_first(&run.slots), struct slot, link), OUTCOME_PENDING,
+                       "pending", end_text(run.end));
     }
     clear_progress(&run);
     snprintf(ret_error, RUN_ERROR_BYTES, "%s", run.error);

@@ -30,7 +30,8 @@ static json_int_t rejected(const json_t *tier)
     json_int_t sum = 0;
     const char *reason = NULL;
     json_t *count = NULL;
-    json_object_foreach (json_object_get(tier, "rejected"), reason, count) {
+    json_object_foreach(json_object_get(tier, "rejected"), reason, count)
+    {
         sum += json_integer_value(count);
     }
     return sum;
@@ -39,31 +40,40 @@ static json_int_t rejected(const json_t *tier)
 static void print_tier(const json_t *tier)
 {
     printf("%-12s %9lld %9lld %9lld %10lld %9lld %9lld %9lld %9lld %8.1f %12.6f %12.6f\n",
-           json_string_value(json_object_get(tier, "name")), (long long)number(tier, "states", "queued"),
-           (long long)waiting(tier), (long long)number(tier, "states", "leased"),
-           (long long)number(tier, "concluded", "succeeded"), (long long)number(tier, "concluded", "dead"),
-           (long long)number(tier, "concluded", "cancelled"), (long long)number(tier, "concluded", "expired"),
-           (long long)rejected(tier), json_number_value(json_object_get(tier, "drain_per_s")),
-           json_number_value(json_object_get(tier, "cost_usd")), json_number_value(json_object_get(tier, "saved_usd")));
+           json_string_value(json_object_get(tier, "name")),
+           (long long)number(tier, "states", "queued"), (long long)waiting(tier),
+           (long long)number(tier, "states", "leased"),
+           (long long)number(tier, "concluded", "succeeded"),
+           (long long)number(tier, "concluded", "dead"),
+           (long long)number(tier, "concluded", "cancelled"),
+           (long long)number(tier, "concluded", "expired"), (long long)rejected(tier),
+           json_number_value(json_object_get(tier, "drain_per_s")),
+           json_number_value(json_object_get(tier, "cost_usd")),
+           json_number_value(json_object_get(tier, "saved_usd")));
 }
 
 static void print_table(const json_t *stats)
 {
-    printf("%-12s %9s %9s %9s %10s %9s %9s %9s %9s %8s %12s %12s\n", "tier", "queued", "waiting", "leased", "succeeded",
-           "dead", "cancelled", "expired", "rejected", "per s", "cost USD", "saved USD");
+    printf("%-12s %9s %9s %9s %10s %9s %9s %9s %9s %8s %12s %12s\n", "tier", "queued", "waiting",
+           "leased", "succeeded", "dead", "cancelled", "expired", "rejected", "per s", "cost USD",
+           "saved USD");
     size_t i = 0;
     const json_t *tier = NULL;
-    json_array_foreach (json_object_get(stats, "tiers"), i, tier) {
+    json_array_foreach(json_object_get(stats, "tiers"), i, tier)
+    {
         print_tier(tier);
     }
-    printf("%lld jobs pending; %lld workers with %lld of %lld slots free; %lld clients; %lld results kept; "
+    printf("%lld jobs pending; %lld workers with %lld of %lld slots free; %lld clients; %lld "
+           "results kept; "
            "%lld dead letters%s%s\n",
            (long long)number(stats, NULL, "jobs"), (long long)number(stats, NULL, "workers"),
            (long long)number(stats, NULL, "slots_free"), (long long)number(stats, NULL, "slots"),
            (long long)number(stats, NULL, "clients"), (long long)number(stats, NULL, "results"),
            (long long)number(stats, NULL, "dead_letters"),
            json_is_true(json_object_get(stats, "draining")) ? "; draining" : "",
-           json_is_false(json_object_get(json_object_get(stats, "store"), "up")) ? "; the store is down" : "");
+           json_is_false(json_object_get(json_object_get(stats, "store"), "up"))
+               ? "; the store is down"
+               : "");
 }
 
 static int show(struct cli *cli)
@@ -94,4 +104,5 @@ static int stats_run(const struct command *command, int argc, char **argv)
     return code;
 }
 
-const struct command stats_command = {"stats", "show queues, outcomes and workers", help, stats_run};
+const struct command stats_command = {"stats", "show queues, outcomes and workers", help,
+                                      stats_run};

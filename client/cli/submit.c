@@ -66,15 +66,20 @@ static const char help[] =
     "Usage: tiermq submit [OPTIONS] [PROMPT …]\n"
     "       tiermq submit [OPTIONS] --file FILE\n"
     "\n"
-    "Hands jobs in and waits for their answers. A prompt is taken from the arguments, or else from standard input;\n"
+    "Hands jobs in and waits for their answers. A prompt is taken from the arguments, or else from "
+    "standard input;\n"
     "--file reads one job a line, as many as there are, with memory bounded by the window.\n"
     "\n"
-    "A line is a JSON object with prompt (or text), or body (the request in OpenAI's format); and, if wanted, id, tier, route\n"
-    "(or model), pool, operation, priority, deadline, delay, idempotency_key, max_tokens. Other members are ignored.\n"
-    "Every line has exactly one result: {\"id\":…,\"line\":…,\"tier\":…,\"job\":…,\"outcome\":…,\"text\":…,…}.\n"
+    "A line is a JSON object with prompt (or text), or body (the request in OpenAI's format); and, "
+    "if wanted, id, tier, route\n"
+    "(or model), pool, operation, priority, deadline, delay, idempotency_key, max_tokens. Other "
+    "members are ignored.\n"
+    "Every line has exactly one result: "
+    "{\"id\":…,\"line\":…,\"tier\":…,\"job\":…,\"outcome\":…,\"text\":…,…}.\n"
     "\n"
     "The job:\n"
-    "  --tier NAME        realtime, standard (default), background, or another of the configuration\n"
+    "  --tier NAME        realtime, standard (default), background, or another of the "
+    "configuration\n"
     "  --route NAME       a model's name or an alias (default auto); --model is the same\n"
     "  --pool NAME        workers to run on, instead of the tier's\n"
     "  --operation NAME   chat.completions (default), completions, embeddings\n"
@@ -88,7 +93,8 @@ static const char help[] =
     "\n"
     "Many jobs:\n"
     "  --file FILE        JSON lines; - is standard input\n"
-    "  --out FILE         results as JSON lines (default: standard output; the summary goes to standard error then)\n"
+    "  --out FILE         results as JSON lines (default: standard output; the summary goes to "
+    "standard error then)\n"
     "  --order ORDER      of results: arrival (default) or input\n"
     "  --window N         jobs under way at once (default 256)\n"
     "  --tiers A,B,…      for lines that name no tier, in turn\n"
@@ -103,7 +109,8 @@ static const char help[] =
     "Examples:\n"
     "  tiermq submit --tier realtime 'What is a queue?'\n"
     "  git diff | tiermq submit --route auto --max-tokens 200\n"
-    "  tiermq submit --file prompts.jsonl --tiers realtime,standard,background --out answers.jsonl\n"
+    "  tiermq submit --file prompts.jsonl --tiers realtime,standard,background --out "
+    "answers.jsonl\n"
     "  tiermq submit --file - --order input < prompts.jsonl | jq -r .text\n"
     "  tiermq submit --no-wait --json --tier background 'Summarise …' | jq -r .job\n";
 
@@ -119,7 +126,8 @@ struct submit {
     int exit_code;
 };
 
-/* ----------------------------------------------------------------------------------------------- options */
+/* -----------------------------------------------------------------------------------------------
+ * options */
 
 static bool read_tiers(struct submit *submit, struct cli *cli, const char *list)
 {
@@ -144,12 +152,12 @@ static bool read_order(struct submit *submit, struct cli *cli, const char *order
            cli_refuse(cli, "--order: \"%s\" is neither arrival nor input", order);
 }
 
-static bool read_number(struct cli *cli, const char *name, const char *text, uint64_t least, uint64_t most,
-                        uint64_t *ret_number)
+static bool read_number(struct cli *cli, const char *name, const char *text, uint64_t least,
+                        uint64_t most, uint64_t *ret_number)
 {
     return cli_read_number(text, least, most, ret_number) == 0 ||
-           cli_refuse(cli, "%s: \"%s\" is no whole number from %llu to %llu", name, text, (unsigned long long)least,
-                      (unsigned long long)most);
+           cli_refuse(cli, "%s: \"%s\" is no whole number from %llu to %llu", name, text,
+                      (unsigned long long)least, (unsigned long long)most);
 }
 
 static bool read_time(struct cli *cli, const char *name, const char *text, int64_t *ret_ms)
@@ -161,7 +169,8 @@ static bool read_time(struct cli *cli, const char *name, const char *text, int64
 static bool read_id(struct submit *submit, struct cli *cli, const char *text)
 {
     submit->has_id = true;
-    return tiermq_id_parse(text, &submit->run.defaults.id) == 0 || cli_refuse(cli, "--id: \"%s\" is no UUID", text);
+    return tiermq_id_parse(text, &submit->run.defaults.id) == 0 ||
+           cli_refuse(cli, "--id: \"%s\" is no UUID", text);
 }
 
 static bool take_number(struct submit *submit, struct cli *cli, int code, const char *argument)
@@ -249,7 +258,8 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ the prompt */
+/* ------------------------------------------------------------------------------------------------
+ * the prompt */
 
 static char *join_arguments(int argc, char **argv)
 {
@@ -272,7 +282,8 @@ static char *read_prompt(void)
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
     int c = 0;
-    for (size_t n = 0; out != NULL && n < PROMPT_BYTES_MAX && (c = getc_unlocked(stdin)) != EOF; n++) {
+    for (size_t n = 0; out != NULL && n < PROMPT_BYTES_MAX && (c = getc_unlocked(stdin)) != EOF;
+         n++) {
         putc_unlocked(c, out);
     }
     if (out == NULL || fclose(out) != 0) {
@@ -294,13 +305,15 @@ static bool take_prompt(struct submit *submit, struct cli *cli, int argc, char *
         return false;
     }
     if (submit->prompt[0] == '\0') {
-        return cli_refuse(cli, "the prompt is empty; give it as an argument, on standard input, or use --file");
+        return cli_refuse(
+            cli, "the prompt is empty; give it as an argument, on standard input, or use --file");
     }
     submit->run.defaults.prompt = submit->prompt;
     return true;
 }
 
-/* --------------------------------------------------------------------------------------------------- answers */
+/* ---------------------------------------------------------------------------------------------------
+ * answers */
 
 static void print_text(const struct tiermq_answer *answer)
 {
@@ -337,12 +350,13 @@ static void print_answer(void *context, const struct tiermq_answer *answer)
     } else if (answer->state == TIERMQ_PENDING) {
         fprintf(stderr, "tiermq submit: job %s: %s\n", id, answer->error_text);
     } else {
-        fprintf(stderr, "tiermq submit: %s: %s: %s\n", cli_state_name(answer->state), answer->error_code,
-                answer->error_text);
+        fprintf(stderr, "tiermq submit: %s: %s: %s\n", cli_state_name(answer->state),
+                answer->error_code, answer->error_text);
     }
 }
 
-static void print_chunk(void *context, const tiermq_id *id, const void *data, size_t bytes, bool last)
+static void print_chunk(void *context, const tiermq_id *id, const void *data, size_t bytes,
+                        bool last)
 {
     (void)id;
     struct submit *submit = context;
@@ -357,7 +371,8 @@ static void print_chunk(void *context, const tiermq_id *id, const void *data, si
     free(text);
 }
 
-/* --------------------------------------------------------------------------------------------------- files */
+/* ---------------------------------------------------------------------------------------------------
+ * files */
 
 static bool open_input(struct submit *submit, struct cli *cli)
 {
@@ -387,7 +402,8 @@ static bool open_output(struct submit *submit, struct cli *cli)
     submit->run.output = fopen(submit->out, "we");
     if (submit->run.output == NULL) {
         cli->is_done = true;
-        cli->exit_code = cli_fail(cli, EXIT_USAGE, "--out: cannot write %s: %s", submit->out, strerror(errno));
+        cli->exit_code =
+            cli_fail(cli, EXIT_USAGE, "--out: cannot write %s: %s", submit->out, strerror(errno));
         return false;
     }
     return true;
@@ -399,7 +415,8 @@ static bool check(const struct submit *submit, struct cli *cli, int arguments)
         return cli_refuse(cli, "give either a prompt or --file");
     }
     if (submit->file != NULL && (submit->has_id || submit->has_key)) {
-        return cli_refuse(cli, "--id and --idempotency-key are for one prompt; lines have members of their own");
+        return cli_refuse(
+            cli, "--id and --idempotency-key are for one prompt; lines have members of their own");
     }
     if (submit->file != NULL && submit->run.defaults.stream) {
         return cli_refuse(cli, "--stream is for one prompt");
@@ -412,7 +429,8 @@ static bool prepare(struct submit *submit, struct cli *cli, int argc, char **arg
     if (!check(submit, cli, argc) || !cli_configure(cli)) {
         return false;
     }
-    const bool has_input = submit->file != NULL ? open_input(submit, cli) : take_prompt(submit, cli, argc, argv);
+    const bool has_input =
+        submit->file != NULL ? open_input(submit, cli) : take_prompt(submit, cli, argc, argv);
     if (!has_input || !open_output(submit, cli)) {
         return false;
     }
@@ -426,10 +444,11 @@ static bool prepare(struct submit *submit, struct cli *cli, int argc, char **arg
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------- the end */
+/* -------------------------------------------------------------------------------------------------
+ * the end */
 
-static void print_summary(const struct submit *submit, const struct cli *cli, const struct summary *summary,
-                          double seconds)
+static void print_summary(const struct submit *submit, const struct cli *cli,
+                          const struct summary *summary, double seconds)
 {
     if (submit->file == NULL) {
         return;
@@ -446,23 +465,24 @@ static void print_summary(const struct submit *submit, const struct cli *cli, co
     json_decref(json);
 }
 
-static int explain_end(const struct submit *submit, const struct cli *cli, enum run_end end, const char *error,
-                       const char *why, const struct summary *summary)
+static int explain_end(const struct submit *submit, const struct cli *cli, enum run_end end,
+                       const char *error, const char *why, const struct summary *summary)
 {
     const int code = summary_exit_code(summary);
     switch (end) {
     case RUN_DONE:
         return code;
     case RUN_INTERRUPTED:
-        cli_fail(cli, code, submit->run.leave_on_interrupt
-                                ? "interrupted; jobs without an answer stay in the broker"
-                                : "interrupted; jobs without an answer were cancelled");
+        cli_fail(cli, code,
+                 submit->run.leave_on_interrupt
+                     ? "interrupted; jobs without an answer stay in the broker"
+                     : "interrupted; jobs without an answer were cancelled");
         return code;
     case RUN_TIMED_OUT:
         return cli_fail(cli, code, "--timeout is over");
     case RUN_UNREACHABLE:
-        return cli_fail(cli, EXIT_UNREACHABLE, "no broker answered at %s%s%s", cli->brokers, why[0] == '\0' ? "" : "; ",
-                        why);
+        return cli_fail(cli, EXIT_UNREACHABLE, "no broker answered at %s%s%s", cli->brokers,
+                        why[0] == '\0' ? "" : "; ", why);
     case RUN_FAILED:
         break;
     }
@@ -475,10 +495,13 @@ static int close_output(const struct submit *submit, const struct cli *cli, int 
     if (out == NULL || out == stdout) {
         return code;
     }
-    return fclose(out) == 0 ? code : cli_fail(cli, EXIT_INTERNAL, "--out: %s: %s", submit->out, strerror(errno));
+    return fclose(out) == 0
+               ? code
+               : cli_fail(cli, EXIT_INTERNAL, "--out: %s: %s", submit->out, strerror(errno));
 }
 
-/* SIGINT and SIGTERM come through a descriptor, so that what was read so far can be ended in order. */
+/* SIGINT and SIGTERM come through a descriptor, so that what was read so far can be ended in order.
+ */
 static int open_interrupts(void)
 {
     sigset_t signals;
@@ -494,8 +517,10 @@ static int open_interrupts(void)
 static int run_submit(struct submit *submit, struct cli *cli)
 {
     struct tiermq *client = NULL;
-    /* Answers make room for the next line in the same turn: a little more than the window is never needed. */
-    if (!cli_connect(cli, &(struct tiermq_options){.pending_max = submit->run.window + 16}, &client)) {
+    /* Answers make room for the next line in the same turn: a little more than the window is never
+     * needed. */
+    if (!cli_connect(cli, &(struct tiermq_options){.pending_max = submit->run.window + 16},
+                     &client)) {
         return cli->exit_code;
     }
     submit->run.interrupt_fd = open_interrupts();
@@ -505,7 +530,8 @@ static int run_submit(struct submit *submit, struct cli *cli)
     const enum run_end end = run_jobs(client, &submit->run, &summary, error);
     const double seconds = (double)(clock_monotonic_ms() - started_ms) / 1e3;
     print_summary(submit, cli, &summary, seconds);
-    const int code = explain_end(submit, cli, end, error, tiermq_connection_error(client), &summary);
+    const int code =
+        explain_end(submit, cli, end, error, tiermq_connection_error(client), &summary);
     tiermq_close(&client);
     summary_finish(&summary);
     if (submit->run.interrupt_fd >= 0) {
@@ -517,8 +543,9 @@ static int run_submit(struct submit *submit, struct cli *cli)
 static int submit_run(const struct command *command, int argc, char **argv)
 {
     struct cli cli = {0};
-    struct submit submit = {
-        .run = {.window = WINDOW_DEFAULT, .connect_timeout_ms = CLI_CONNECT_TIMEOUT_MS, .input_fd = -1}};
+    struct submit submit = {.run = {.window = WINDOW_DEFAULT,
+                                    .connect_timeout_ms = CLI_CONNECT_TIMEOUT_MS,
+                                    .input_fd = -1}};
     cli_parse(&cli, command, argc, argv, own_options, take_option, &submit);
     int code = EXIT_OK;
     if (!cli.is_done && prepare(&submit, &cli, argc - optind, argv + optind)) {
@@ -536,4 +563,5 @@ static int submit_run(const struct command *command, int argc, char **argv)
     return code;
 }
 
-const struct command submit_command = {"submit", "hand jobs in and wait for their answers", help, submit_run};
+const struct command submit_command = {"submit", "hand jobs in and wait for their answers", help,
+                                       submit_run};

@@ -6,9 +6,11 @@
 #include "common/exit_codes.h"
 
 static const char *const outcome_names[OUTCOMES] = {
-    [OUTCOME_SUCCEEDED] = "succeeded", [OUTCOME_ACCEPTED] = "accepted",   [OUTCOME_DEAD] = "dead",
-    [OUTCOME_CANCELLED] = "cancelled", [OUTCOME_EXPIRED] = "expired",     [OUTCOME_REJECTED] = "rejected",
-    [OUTCOME_INVALID] = "invalid",     [OUTCOME_LOST] = "lost",           [OUTCOME_PENDING] = "pending",
+    [OUTCOME_SUCCEEDED] = "succeeded", [OUTCOME_ACCEPTED] = "accepted",
+    [OUTCOME_DEAD] = "dead",           [OUTCOME_CANCELLED] = "cancelled",
+    [OUTCOME_EXPIRED] = "expired",     [OUTCOME_REJECTED] = "rejected",
+    [OUTCOME_INVALID] = "invalid",     [OUTCOME_LOST] = "lost",
+    [OUTCOME_PENDING] = "pending",
 };
 
 enum outcome summary_outcome(enum tiermq_state state)
@@ -91,7 +93,8 @@ int summary_add(struct summary *summary, const char *tier_name, enum outcome out
     return 0;
 }
 
-/* ---------------------------------------------------------------------------------------------- the table */
+/* ----------------------------------------------------------------------------------------------
+ * the table */
 
 static void print_latency(FILE *out, uint64_t us)
 {
@@ -119,8 +122,8 @@ static void print_head(const struct summary *summary, FILE *out)
             fprintf(out, " %9s", outcome_names[i]);
         }
     }
-    fprintf(out, " %10s %10s %10s %7s %6s %6s %10s %10s %12s %12s\n", "p50", "p95", "p99", "hits", "near", "stale",
-            "tokens in", "out", "cost", "saved");
+    fprintf(out, " %10s %10s %10s %7s %6s %6s %10s %10s %12s %12s\n", "p50", "p95", "p99", "hits",
+            "near", "stale", "tokens in", "out", "cost", "saved");
 }
 
 static void print_tier(const struct summary *summary, const struct summary_tier *tier, FILE *out)
@@ -135,10 +138,11 @@ static void print_tier(const struct summary *summary, const struct summary_tier 
     print_latency(out, histogram_quantile(&tier->latency_us, 0.95));
     print_latency(out, histogram_quantile(&tier->latency_us, 0.99));
     fprintf(out, " %7llu %6llu %6llu %10llu %10llu %12.6f %12.6f\n",
-            (unsigned long long)tier->cache[TIERMQ_CACHE_HIT], (unsigned long long)tier->cache[TIERMQ_CACHE_NEAR_HIT],
-            (unsigned long long)tier->cache[TIERMQ_CACHE_STALE_HIT], (unsigned long long)tier->input_tokens,
-            (unsigned long long)tier->output_tokens, (double)tier->cost_nanousd / 1e9,
-            (double)tier->saved_nanousd / 1e9);
+            (unsigned long long)tier->cache[TIERMQ_CACHE_HIT],
+            (unsigned long long)tier->cache[TIERMQ_CACHE_NEAR_HIT],
+            (unsigned long long)tier->cache[TIERMQ_CACHE_STALE_HIT],
+            (unsigned long long)tier->input_tokens, (unsigned long long)tier->output_tokens,
+            (double)tier->cost_nanousd / 1e9, (double)tier->saved_nanousd / 1e9);
 }
 
 static void add_up(const struct summary *summary, struct summary_tier *total)
@@ -172,11 +176,13 @@ void summary_print(const struct summary *summary, double seconds, FILE *out)
     if (summary->tiers_length > 1) {
         print_tier(summary, &total, out);
     }
-    fprintf(out, "%llu jobs in %.1f s (%.0f/s); cost and saved in USD\n", (unsigned long long)summary->jobs, seconds,
+    fprintf(out, "%llu jobs in %.1f s (%.0f/s); cost and saved in USD\n",
+            (unsigned long long)summary->jobs, seconds,
             seconds > 0 ? (double)summary->jobs / seconds : 0.0);
 }
 
-/* -------------------------------------------------------------------------------------------------- as JSON */
+/* --------------------------------------------------------------------------------------------------
+ * as JSON */
 
 static json_int_t integer(uint64_t number)
 {
@@ -185,16 +191,18 @@ static json_int_t integer(uint64_t number)
 
 static json_t *latency_json(const struct histogram *latency_us)
 {
-    return json_pack("{s:I, s:I, s:I, s:I}", "p50", integer(histogram_quantile(latency_us, 0.50)), "p95",
-                     integer(histogram_quantile(latency_us, 0.95)), "p99",
-                     integer(histogram_quantile(latency_us, 0.99)), "max", integer(latency_us->max));
+    return json_pack("{s:I, s:I, s:I, s:I}", "p50", integer(histogram_quantile(latency_us, 0.50)),
+                     "p95", integer(histogram_quantile(latency_us, 0.95)), "p99",
+                     integer(histogram_quantile(latency_us, 0.99)), "max",
+                     integer(latency_us->max));
 }
 
 static json_t *cache_json(const uint64_t cache[])
 {
     return json_pack("{s:I, s:I, s:I, s:I, s:I}", "none", integer(cache[TIERMQ_CACHE_NONE]), "miss",
-                     integer(cache[TIERMQ_CACHE_MISS]), "hit", integer(cache[TIERMQ_CACHE_HIT]), "near_hit",
-                     integer(cache[TIERMQ_CACHE_NEAR_HIT]), "stale_hit", integer(cache[TIERMQ_CACHE_STALE_HIT]));
+                     integer(cache[TIERMQ_CACHE_MISS]), "hit", integer(cache[TIERMQ_CACHE_HIT]),
+                     "near_hit", integer(cache[TIERMQ_CACHE_NEAR_HIT]), "stale_hit",
+                     integer(cache[TIERMQ_CACHE_STALE_HIT]));
 }
 
 static json_t *tier_json(const struct summary_tier *tier)
@@ -202,10 +210,12 @@ static json_t *tier_json(const struct summary_tier *tier)
     json_t *outcomes = json_object();
     for (size_t i = 0; i < OUTCOMES; i++) {
         if (tier->outcomes[i] > 0) {
-            json_object_set_new(outcomes, outcome_names[i], json_integer((json_int_t)tier->outcomes[i]));
+            json_object_set_new(outcomes, outcome_names[i],
+                                json_integer((json_int_t)tier->outcomes[i]));
         }
     }
-    json_t *json = json_pack("{s:s, s:I, s:o}", "tier", tier->name, "jobs", integer(tier->jobs), "outcomes", outcomes);
+    json_t *json = json_pack("{s:s, s:I, s:o}", "tier", tier->name, "jobs", integer(tier->jobs),
+                             "outcomes", outcomes);
     if (json == NULL) {
         return NULL;
     }
@@ -233,7 +243,9 @@ json_t *summary_json(const struct summary *summary, double seconds)
 int summary_exit_code(const struct summary *summary)
 {
     const uint64_t *n = summary->outcomes;
-    if (n[OUTCOME_DEAD] + n[OUTCOME_CANCELLED] + n[OUTCOME_EXPIRED] + n[OUTCOME_LOST] + n[OUTCOME_PENDING] > 0) {
+    if (n[OUTCOME_DEAD] + n[OUTCOME_CANCELLED] + n[OUTCOME_EXPIRED] + n[OUTCOME_LOST] +
+            n[OUTCOME_PENDING] >
+        0) {
         return EXIT_NOT_SUCCEEDED;
     }
     return n[OUTCOME_REJECTED] + n[OUTCOME_INVALID] > 0 ? EXIT_REJECTED : EXIT_OK;
