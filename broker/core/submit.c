@@ -89,7 +89,10 @@ static void join_concluded(struct core *core, const struct request *request, con
                            const struct id *known_as)
 {
     const struct client *client = client_find(core, request->peer);
-    send_accepted(core, request->peer, &request->submit->job_id, true, known_as, 0);
+    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
+    /* Its conclusion, and even its acceptance, may still be on the way to the disk. */
+    const bool is_in_memory = entry != NULL && (entry->flags & CONCLUDED_DURABLE) == 0;
+    send_accepted(core, request->peer, &request->submit->job_id, true, known_as, is_in_memory ? 0 : core_pending_batch(core));
     if (request->tier != NULL) {
         request->tier->stats.duplicates++;
     }

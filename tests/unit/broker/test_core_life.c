@@ -332,3 +332,16 @@ Test(core_life, unknown_peers_are_told_to_say_hello)
     cr_assert_eq(world_find(&w, EFFECT_CLIENT_ERROR, NULL, 5)->effect.as.error.code,
                  WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED);
 }
+
+Test(core_life, resubmission_of_a_job_concluded_before_its_acceptance_is_durable_waits_for_the_disk)
+{
+    w.withholds_durability = true;
+    struct event event = world_submission(&w, 1, "standard");
+    const struct id job = event.as.submit.job_id;
+    world_turn(&w, &event);
+    world_job_event(&w, EVENT_CANCEL, 1, &job);
+    world_submit_event(&w, &event);
+    cr_assert_eq(world_count(&w, EFFECT_ACCEPTED, &job), 0);
+    world_make_durable(&w);
+    cr_assert_eq(world_count(&w, EFFECT_ACCEPTED, &job), 2);
+}
