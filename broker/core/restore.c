@@ -187,8 +187,9 @@ static int restore_lease(struct core *core, const void *key, size_t key_bytes, c
         return -EBADMSG;
     }
     struct job *job = job_find(core, &job_id);
-    if (job == NULL || job->place != PLACE_RECOVERED) {
-        return 0; /* concluded, or backing off since: the lease was deleted without anybody waiting for it */
+    /* A delayed job backs off here when the wall clock was set back since: its lease is as good as any other. */
+    if (job == NULL || !job_may_become(job->place, PLACE_LEASED)) {
+        return 0;
     }
     struct lease *lease = lease_grant(core, job, NULL, record->attempt);
     if (lease == NULL) {
@@ -236,6 +237,7 @@ void core_restored(struct core *core, struct core_time now)
 {
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     core->reclaim_until_ms = core->now_ms + core->limits.reclaim_ms;
+    core->housekeeping_at_ms = core->now_ms; /* results that a bound had dropped are in the records again */
     list_for_each(&core->leases, link) {
         CONTAINER_OF(link, struct lease, by_renewal)->renewed_ms = core->now_ms;
     }

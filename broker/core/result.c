@@ -538,6 +538,7 @@ void result_tick(struct core *core)
            kept->kept_ms + core->limits.result_ttl_ms <= core->now_ms; left--) {
         drop_kept(core, kept);
     }
+    bound_results(core);
     delete_forgotten(core);
     core->housekeeping_at_ms = left == 0 ? core->now_ms : core->now_ms + HOUSEKEEPING_MS;
 }

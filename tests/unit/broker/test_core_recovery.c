@@ -301,3 +301,36 @@ Test(core_recovery, lost_payload_is_a_dead_letter_and_not_a_hang)
     cr_assert_not_null(result);
     cr_assert_str_eq(result->code, "payload_lost");
 }
+
+Test(core_recovery, lease_of_a_delayed_job_is_kept_when_the_wall_clock_is_set_back)
+{
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.delay_ms = 1000;
+    const struct id job = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    world_worker(&w, 100, "w", 1);
+    world_advance(&w, 1500);
+    const struct lease_ref lease = world_lease(&w, &job);
+    cr_assert_eq(world_records(&w, STORE_LEASES), 1);
+    w.now.unix_ms -= 3600000;
+    restart();
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
+    hello(101, NULL, 0, &lease, 1);
+    world_result(&w, 101, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
+    cr_assert_eq(world_records(&w, STORE_LEASES), 0, "nothing else would ever delete it");
+}
+
+Test(core_recovery, results_keep_their_bound_from_the_first_turn_on)
+{
+    world_worker(&w, 100, "w", 4);
+    for (int i = 0; i < 4; i++) {
+        const struct id job = world_submit(&w, 1, "standard");
+        const struct lease_ref lease = world_lease(&w, &job);
+        world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
+    }
+    const uint64_t bytes = world_stats(&w).results_bytes;
+    cr_assert_gt(bytes, 0);
+    w.config.broker.results_bytes_max = bytes / 2;
+    restart();
+    cr_assert_leq(world_stats(&w).results_bytes, bytes / 2);
+}
