@@ -127,11 +127,12 @@ static bool says_rate_limit(const json_t *error)
 void outcome_from_error(const json_t *error, struct outcome *ret_outcome)
 {
     const char *message = error_message(error);
+    const char *words = message[0] == '\0' ? "no message" : message;
     if (says_rate_limit(error)) {
-        outcome_set(ret_outcome, RATE_LIMITED, "rate_limited", "%s", message);
+        outcome_set(ret_outcome, RATE_LIMITED, "rate_limited", "%s", words);
     } else {
         outcome_set(ret_outcome, UNAVAILABLE, "provider_error", "the answer carries an error: %s",
-                    message);
+                    words);
     }
     ret_outcome->retry_after_ms = wait_in_error(error, message);
 }

@@ -78,6 +78,12 @@ Test(outcome, a_rate_limit_inside_a_success_is_one)
     cr_assert_eq(outcome.retry_after_ms, 3000);
 }
 
+Test(outcome, an_error_without_a_message_has_a_reason_in_words)
+{
+    cr_assert_str_not_empty(judge(200, "{\"error\":{\"code\":\"rate_limit_exceeded\"}}", 0).text);
+    cr_assert_str_not_empty(judge(200, "{\"error\":{}}", 0).text);
+}
+
 Test(outcome, transport_failures_are_unavailable_and_the_own_deadline_is_not)
 {
     struct outcome outcome;
