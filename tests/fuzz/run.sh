@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Fuzzes every decoder of foreign bytes for a while.
+#   tests/fuzz/run.sh [SECONDS_PER_TARGET [TARGET…]]     (10; all)
+# Finds go to build-fuzz/found/; make each a file of tests/fuzz/corpus/TARGET/ and a unit test with the fix. What libFuzzer
+# learns stays in build-fuzz/learnt/, so that the next run goes on from there.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+seconds=${1:-10}
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "tests/fuzz/run.sh: \"$seconds\" is no number of seconds" >&2; exit 2; }
+shift || true
+build=${TIERMQ_BUILD_FUZZ:-build-fuzz}
+targets=("$@")
+if [ ${#targets[@]} -eq 0 ]; then
+    for path in tests/fuzz/fuzz_*.c; do
+        target=${path##*/fuzz_}
+        targets+=("${target%.c}")
+    done
+fi
+
+if [ ! -f "$build/build.ninja" ]; then
+    # -no-link: the libraries are instrumented too, and no program but the targets gets libFuzzer's main.
+    CC=clang CFLAGS=-fsanitize=fuzzer-no-link meson setup "$build" -Dfuzz=true -Db_lundef=false \
+        -Db_sanitize=address,undefined >"$build.setup.log" 2>&1 || { tail -n 30 "$build.setup.log" >&2; exit 1; }
+    rm -f "$build.setup.log"
+fi
+ninja -C "$build" fuzz
+mkdir -p "$build/found"
+
+# A find of one target does not keep the others from being tried.
+failed=()
+for target in "${targets[@]}"; do
+    mkdir -p "$build/learnt/$target"
+    printf '==> %s, %d s: ' "$target" "$seconds"
+    log="$build/fuzz-$target.log"
+    # A leak is a find; an input of more than 64 KiB finds little more and runs slowly.
+    if "$build/tests/fuzz/fuzz-$target" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=2048 \
+        -print_final_stats=1 -artifact_prefix="$build/found/$target-" \
+        "$build/learnt/$target" "tests/fuzz/corpus/$target" >"$log" 2>&1; then
+        printf '%s runs, %s edges\n' "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" \
+            "$(grep -o 'cov: [0-9]*' "$log" | tail -n 1 | cut -c6-)"
+    else
+        echo 'FAILED'
+        tail -n 40 "$log"
+        failed+=("$target")
+    fi
+done
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "tests/fuzz/run.sh: finds in ${failed[*]}; see $build/found/" >&2
+    exit 1
+fi
