@@ -1,0 +1,787 @@
+#include "tests/simulation/broker.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+#include "broker/core/core.h"
+#include "tests/simulation/client.h"
+#include "tests/simulation/memory.h"
+#include "tests/simulation/network.h"
+#include "tests/simulation/oracle.h"
+#include "tests/simulation/worker.h"
+
+enum {
+    EVENTS_PER_TURN = 64,
+    TURNS_AT_ONCE_MAX = 10000, /* in one millisecond: more is no progress */
+    DOWN_MS_MAX = 4000,        /* between a crash and the next start */
+    DRAIN_MS = 5000,
+    STORE_DOWN_MS_MAX = 6000,
+    LOAD_MS_MAX = 50,
+    STORE_LAZY_MS = 100, /* what nobody waits for is written as late as this */
+};
+
+static struct core_time core_now(const struct simulation *simulation)
+{
+    return (struct core_time){simulation->now_ms + simulation->broker.mono_offset_ms,
+                              UNIX_BEGIN_MS + simulation->now_ms +
+                                  simulation->broker.unix_offset_ms};
+}
+
+static void plan_turn(struct simulation *simulation, int64_t at_ms)
+{
+    struct sim_broker *broker = &simulation->broker;
+    at_ms = at_ms < simulation->now_ms ? simulation->now_ms : at_ms;
+    if (broker->is_up && at_ms < broker->turn_at_ms) {
+        broker->turn_at_ms = at_ms;
+        schedule_add(&simulation->schedule, at_ms, TASK_BROKER_TURN, 0, broker->incarnation, NULL);
+    }
+}
+
+void broker_hear(struct simulation *simulation, const struct message *message)
+{
+    message_list_add(&simulation->broker.inbox, message);
+    plan_turn(simulation, simulation->now_ms);
+}
+
+static void hear_own(struct simulation *simulation, enum event_kind kind, uint64_t total)
+{
+    const struct message message = {
+        .to_broker = true, .event = kind, .job = NO_JOB, .total = total};
+    broker_hear(simulation, &message);
+}
+
+/* --------------------------------------------------------------------------------------- the
+ * store, in its time */
+
+static void plan_sync(struct simulation *simulation, int64_t after_ms)
+{
+    schedule_add(&simulation->schedule, simulation->now_ms + after_ms, TASK_STORE_SYNC, 0,
+                 simulation->broker.incarnation, NULL);
+}
+
+void broker_store_sync(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    const uint64_t pending =
+        storage_latest(broker->storage) + 1 - storage_first_pending(broker->storage);
+    if (broker->store_is_down || pending == 0) {
+        return;
+    }
+    const uint64_t synced = 1 + dice_below(&simulation->dice, pending);
+    for (uint64_t i = 0; i < synced; i++) {
+        if (simulation_plant(simulation, PLANT_LYING_SYNC) && dice_hit(&simulation->dice, 50)) {
+            storage_lose_one(broker->storage);
+        } else {
+            storage_sync_one(broker->storage);
+        }
+    }
+    hear_own(simulation, EVENT_DURABLE, storage_first_pending(broker->storage) - 1);
+    if (synced < pending) {
+        plan_sync(simulation, dice_between(&simulation->dice, 0, simulation->scenario.sync_ms_max));
+    }
+}
+
+void broker_store_down(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    const uint64_t first = storage_first_pending(broker->storage);
+    if (!broker->is_up || broker->store_is_down || first > storage_latest(broker->storage)) {
+        return; /* only a commit fails */
+    }
+    simulation_trace(simulation, "store is down from batch %" PRIu64 "%.0s%.0s", first, 0, 0);
+    broker->store_is_down = true;
+    hear_own(simulation, EVENT_STORE_DOWN, first);
+    schedule_add(&simulation->schedule,
+                 simulation->now_ms + dice_between(&simulation->dice, 1, STORE_DOWN_MS_MAX),
+                 TASK_STORE_UP, 0, broker->incarnation, NULL);
+}
+
+void broker_store_up(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    if (!broker->store_is_down) {
+        return;
+    }
+    broker->store_is_down = false;
+    while (storage_first_pending(broker->storage) <= storage_latest(broker->storage)) {
+        storage_sync_one(broker->storage);
+    }
+    hear_own(simulation, EVENT_DURABLE, storage_latest(broker->storage));
+    hear_own(simulation, EVENT_STORE_UP, 0);
+}
+
+/* ----------------------------------------------------------------------------------------------
+ * carrying effects out */
+
+static uint64_t result_digest(Wire__JobState state, uint32_t attempts, const char *error_code,
+                              const struct blob *payload)
+{
+    XXH3_state_t *hash = must(XXH3_createState());
+    const uint32_t numbers[] = {(uint32_t)state, attempts};
+    XXH3_64bits_reset(hash);
+    XXH3_64bits_update(hash, numbers, sizeof(numbers));
+    if (error_code != NULL) {
+        XXH3_64bits_update(hash, error_code, strlen(error_code));
+    }
+    if (payload != NULL) {
+        XXH3_64bits_update(hash, blob_data(payload), blob_bytes(payload));
+    }
+    const uint64_t digest = XXH3_64bits_digest(hash);
+    XXH3_freeState(hash);
+    return digest;
+}
+
+static void read_result(struct simulation *simulation, const struct effect_result *result,
+                        struct message *message)
+{
+    message->payload = result->payload == NULL ? NULL : blob_ref(result->payload);
+    if (result->packed == NULL) {
+        message->number = (int)result->state;
+        message->digest =
+            result_digest(result->state, result->attempts, result->error_code, result->payload);
+        return;
+    }
+    Wire__Result *unpacked = wire__result__unpack(NULL, result->packed_bytes, result->packed);
+    if (unpacked == NULL || unpacked->job_id.len != ID_BYTES ||
+        memcmp(unpacked->job_id.data, result->job_id.bytes, ID_BYTES) != 0) {
+        simulation_violate(simulation, "a stored result cannot be read or is another job's");
+    } else {
+        message->number = (int)unpacked->state;
+        message->digest = result_digest(unpacked->state, unpacked->attempts, unpacked->error_code,
+                                        result->payload);
+    }
+    if (unpacked != NULL) {
+        wire__result__free_unpacked(unpacked, NULL);
+    }
+}
+
+static struct message message_of(struct simulation *simulation, const struct effect *effect)
+{
+    struct message message = {.effect = effect->kind,
+                              .peer = effect->peer,
+                              .batch = effect->batch,
+                              .job = NO_JOB,
+                              .other_job = NO_JOB};
+    switch (effect->kind) {
+    case EFFECT_ACCEPTED:
+        message.job = simulation_job_of(simulation, &effect->as.accepted.job_id);
+        message.flag = effect->as.accepted.duplicate;
+        if (effect->as.accepted.has_known_as) {
+            message.other_job = simulation_job_of(simulation, &effect->as.accepted.known_as);
+        }
+        break;
+    case EFFECT_REJECTED:
+        message.job = simulation_job_of(simulation, &effect->as.rejected.job_id);
+        message.number = (int)effect->as.rejected.reason;
+        message.time_ms = effect->as.rejected.retry_after_ms;
+        break;
+    case EFFECT_RESULT:
+        message.job = simulation_job_of(simulation, &effect->as.result.job_id);
+        read_result(simulation, &effect->as.result, &message);
+        break;
+    case EFFECT_STATUS:
+        message.job = simulation_job_of(simulation, &effect->as.status.job_id);
+        message.number = (int)effect->as.status.state;
+        message.flag =
+            oracle_knows(simulation, message.job); /* now: the answer may be let go later */
+        break;
+    case EFFECT_DISPATCH:
+        message.job = simulation_job_of(simulation, &effect->as.dispatch.lease.job_id);
+        message.attempt = effect->as.dispatch.lease.attempt;
+        break;
+    case EFFECT_ATTEMPT_CONCLUDED:
+    case EFFECT_ATTEMPT_CANCEL:
+        message.job = simulation_job_of(simulation, &effect->as.attempt.lease.job_id);
+        message.attempt = effect->as.attempt.lease.attempt;
+        break;
+    case EFFECT_CLIENT_WELCOME:
+    case EFFECT_CLIENT_ERROR:
+    case EFFECT_CHUNK:
+    case EFFECT_WORKER_WELCOME:
+    case EFFECT_WORKER_ERROR:
+    case EFFECT_WORKER_DRAIN:
+    case EFFECT_PUT:
+    case EFFECT_DELETE:
+    case EFFECT_DELETE_RANGE:
+    case EFFECT_LOAD:
+    case EFFECT_PUBLISH:
+    case EFFECT_NOTE:
+        break;
+    }
+    return message;
+}
+
+/* An answer goes out: from now on it is a promise. Takes the message. */
+static void let_go(struct simulation *simulation, struct message *message)
+{
+    simulation_trace(simulation, message_format(message), message->peer, message->job,
+                     message->attempt != 0 ? message->attempt : (uint64_t)message->number);
+    if (simulation_plant(simulation, PLANT_CHANGE_RESULT) && message->effect == EFFECT_RESULT &&
+        message->job != NO_JOB && simulation->jobs[message->job].shown != 0) {
+        message->digest++;
+    }
+    oracle_see_release(simulation, message);
+    network_send(simulation, message);
+}
+
+static void send(struct simulation *simulation, const struct effect *effect)
+{
+    struct message message = message_of(simulation, effect);
+    if (message.batch > simulation->broker.batch_durable &&
+        !simulation_plant(simulation, PLANT_EARLY_RELEASE)) {
+        message_list_add(&simulation->broker.held, &message);
+        return;
+    }
+    let_go(simulation, &message);
+}
+
+static void release_durable(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    size_t kept = 0;
+    for (size_t i = 0; i < broker->held.length; i++) {
+        struct message *message = &broker->held.items[i];
+        if (message->batch <= broker->batch_durable) {
+            let_go(simulation, message);
+        } else {
+            broker->held.items[kept++] = *message;
+        }
+    }
+    broker->held.length = kept;
+}
+
+/* The core refuses these submissions itself: effects.h. */
+static void forget_accepted(struct simulation *simulation, uint64_t first_batch)
+{
+    struct sim_broker *broker = &simulation->broker;
+    size_t kept = 0;
+    for (size_t i = 0; i < broker->held.length; i++) {
+        struct message *message = &broker->held.items[i];
+        if (message->effect == EFFECT_ACCEPTED && message->batch >= first_batch) {
+            message_finish(message);
+        } else {
+            broker->held.items[kept++] = *message;
+        }
+    }
+    broker->held.length = kept;
+}
+
+static void dispatch(struct simulation *simulation, const struct effect *effect)
+{
+    struct message message = message_of(simulation, effect);
+    const struct link *link = &simulation->links[effect->peer - 1];
+    const bool is_gone = simulation->workers[link->owner].peer != effect->peer;
+    if (simulation_hit(simulation, simulation->scenario.faults.undeliverable) ||
+        (is_gone && dice_hit(&simulation->dice, 500))) {
+        message.to_broker = true;
+        message.event = EVENT_UNDELIVERABLE;
+        broker_hear(simulation, &message);
+        return;
+    }
+    let_go(simulation, &message);
+}
+
+static struct blob *join(const void *value, size_t value_bytes, const struct blob *rest)
+{
+    const size_t rest_bytes = rest == NULL ? 0 : blob_bytes(rest);
+    uint8_t *bytes = must(malloc(value_bytes + rest_bytes + 1));
+    struct blob *joined;
+    if (value_bytes > 0) {
+        memcpy(bytes, value, value_bytes);
+    }
+    if (rest_bytes > 0) {
+        memcpy(bytes + value_bytes, blob_data(rest), rest_bytes);
+    }
+    if (blob_create(bytes, value_bytes + rest_bytes, &joined) < 0) {
+        (void)must(NULL);
+    }
+    free(bytes);
+    return joined;
+}
+
+static bool is_dropped(struct simulation *simulation, const struct storage_change *change)
+{
+    return (simulation_plant(simulation, PLANT_DROP_PUT) && change->kind == STORAGE_PUT &&
+            change->family == STORE_JOBS && dice_hit(&simulation->dice, 50)) ||
+           (simulation_plant(simulation, PLANT_LOSE_RESULT) && change->kind == STORAGE_PUT &&
+            change->family == STORE_RESULTS && dice_hit(&simulation->dice, 200)) ||
+           (simulation_plant(simulation, PLANT_KEEP_PAYLOAD) && change->kind == STORAGE_DELETE &&
+            change->family == STORE_PAYLOADS);
+}
+
+static void change_record(struct simulation *simulation, const struct effect *effect)
+{
+    struct storage_change change = {.kind = STORAGE_PUT};
+    if (effect->kind == EFFECT_DELETE_RANGE) {
+        change.kind = STORAGE_DELETE_RANGE;
+        change.family = effect->as.range.family;
+        change.key_bytes = effect->as.range.from_bytes;
+        change.to_bytes = effect->as.range.to_bytes;
+        memcpy(change.key, effect->as.range.from, change.key_bytes);
+        memcpy(change.to, effect->as.range.to, change.to_bytes);
+    } else {
+        change.kind = effect->kind == EFFECT_PUT ? STORAGE_PUT : STORAGE_DELETE;
+        change.family = effect->as.put.family;
+        change.key_bytes = effect->as.put.key_bytes;
+        memcpy(change.key, effect->as.put.key, change.key_bytes);
+    }
+    if (effect->kind == EFFECT_PUT) {
+        change.value = join(effect->as.put.value, effect->as.put.value_bytes, effect->as.put.blob);
+    }
+    oracle_see_change(simulation, &change);
+    if (is_dropped(simulation, &change)) {
+        blob_unref(&change.value);
+        return;
+    }
+    storage_add(simulation->broker.storage, &change);
+}
+
+static void load(struct simulation *simulation, const struct effect *effect)
+{
+    struct blob *value =
+        storage_find(simulation->broker.storage, STORAGE_CURRENT, effect->as.load.family,
+                     effect->as.load.key, effect->as.load.key_bytes);
+    struct message message = {
+        .to_broker = true, .event = EVENT_LOADED, .job = NO_JOB, .total = effect->as.load.token};
+    if (simulation_hit(simulation, simulation->scenario.faults.load_error)) {
+        message.number = -EIO;
+    } else if (value == NULL) {
+        message.number = -ENOENT;
+    } else {
+        message.payload = blob_ref(value);
+    }
+    schedule_add(&simulation->schedule,
+                 simulation->now_ms + dice_between(&simulation->dice, 0, LOAD_MS_MAX),
+                 TASK_STORE_LOADED, 0, simulation->broker.incarnation, &message);
+}
+
+static void carry_out(struct simulation *simulation, const struct effect *effect)
+{
+    switch (effect->kind) {
+    case EFFECT_CLIENT_WELCOME:
+    case EFFECT_CLIENT_ERROR:
+    case EFFECT_ACCEPTED:
+    case EFFECT_REJECTED:
+    case EFFECT_RESULT:
+    case EFFECT_STATUS:
+    case EFFECT_WORKER_WELCOME:
+    case EFFECT_WORKER_ERROR:
+    case EFFECT_ATTEMPT_CONCLUDED:
+    case EFFECT_ATTEMPT_CANCEL:
+    case EFFECT_WORKER_DRAIN:
+        send(simulation, effect);
+        break;
+    case EFFECT_DISPATCH:
+        dispatch(simulation, effect);
+        break;
+    case EFFECT_PUT:
+    case EFFECT_DELETE:
+    case EFFECT_DELETE_RANGE:
+        change_record(simulation, effect);
+        break;
+    case EFFECT_LOAD:
+        load(simulation, effect);
+        break;
+    case EFFECT_NOTE:
+        simulation_trace(simulation, "core notes %" PRIu64 " of job %" PRIu64 ", number %" PRIu64,
+                         (uint64_t)effect->as.note.note,
+                         effect->as.note.has_job
+                             ? simulation_job_of(simulation, &effect->as.note.job_id)
+                             : NO_JOB,
+                         (uint64_t)effect->as.note.number);
+        break;
+    case EFFECT_CHUNK: /* nobody streams here */
+    case EFFECT_PUBLISH:
+        break;
+    }
+}
+
+/* ------------------------------------------------------------------------------------------
+ * messages to events */
+
+struct lease_refs {
+    struct lease_ref held[MESSAGE_LEASES_MAX], answered[MESSAGE_LEASES_MAX];
+};
+
+static void name_leases(const struct simulation *simulation, const struct message *message,
+                        struct lease_refs *refs)
+{
+    for (uint8_t i = 0; i < message->leases->held_length; i++) {
+        const struct job_lease *lease = &message->leases->held[i];
+        refs->held[i] = (struct lease_ref){simulation->jobs[lease->job].id, lease->attempt};
+    }
+    for (uint8_t i = 0; i < message->leases->answered_length; i++) {
+        const struct job_lease *lease = &message->leases->answered[i];
+        refs->answered[i] = (struct lease_ref){simulation->jobs[lease->job].id, lease->attempt};
+    }
+}
+
+static void fill_submit(const struct simulation *simulation, const struct message *message,
+                        struct event *event, char key[32])
+{
+    const struct sim_job *job = &simulation->jobs[message->job];
+    key[0] = '\0';
+    if (job->key != 0) {
+        (void)snprintf(key, 32, "key-%u", job->key);
+    }
+    event->as.submit = (struct event_submit){
+        .job_id = job->id,
+        .tier = simulation->scenario.tiers[job->tier].name,
+        .route = simulation->scenario.routes[job->route].name,
+        .pool = "",
+        .idempotency_key = key,
+        .deadline_in_ms = simulation_plant(simulation, PLANT_IGNORE_DEADLINE) ? 24 * 3600000
+                                                                              : job->deadline_in_ms,
+        .delay_ms = simulation_plant(simulation, PLANT_IGNORE_DELAY) ? 0 : job->delay_ms,
+        .priority = job->priority,
+        .estimated_tokens = job->payload_bytes,
+        .attempts_max = job->attempts_max,
+        .discard_result = job->discard_result,
+        .payload = message->payload,
+    };
+}
+
+static void fill_pause(const struct simulation *simulation, const struct message *message,
+                       struct event *event)
+{
+    const struct scenario *scenario = &simulation->scenario;
+    const char *names[] = {
+        [PAUSE_ROUTE] = scenario->routes[message->total % SCENARIO_ROUTES].name,
+        [PAUSE_TIER] = scenario->tiers[message->total % SCENARIO_TIERS].name,
+        [PAUSE_TENANT] = scenario->tenants[message->total % SCENARIO_TENANTS].name,
+        [PAUSE_WORKER] = simulation->workers[message->total % scenario->options.workers].name,
+    };
+    event->as.pause.subject = (enum pause_subject)message->number;
+    event->as.pause.mode = (enum pause_mode)message->second;
+    event->as.pause.name = names[message->number];
+    event->as.pause.reason = "simulated";
+}
+
+static void step(struct simulation *simulation, const struct event *event)
+{
+    simulation->steps++;
+    core_step(simulation->broker.core, core_now(simulation), event, simulation->broker.effects);
+}
+
+static void step_message(struct simulation *simulation, const struct message *message)
+{
+    static const char *const pools[] = {"default"};
+    struct event event = {.kind = message->event, .peer = message->peer};
+    struct lease_refs refs;
+    char text[32] = "client";
+    if (message->leases != NULL) {
+        name_leases(simulation, message, &refs);
+    }
+    switch (message->event) {
+    case EVENT_CLIENT_HELLO:
+        event.as.client_hello.tenant =
+            simulation->scenario
+                .tenants[simulation_plant(simulation, PLANT_CROSS_TENANTS) ? 0 : message->number]
+                .name;
+        event.as.client_hello.name = text;
+        break;
+    case EVENT_SUBMIT:
+        fill_submit(simulation, message, &event, text);
+        break;
+    case EVENT_CANCEL:
+    case EVENT_WAIT:
+    case EVENT_COLLECTED:
+        event.as.job.job_id = simulation->jobs[message->job].id;
+        event.as.job.status_only = message->flag;
+        break;
+    case EVENT_WORKER_HELLO:
+        event.as.worker_hello.name =
+            simulation->workers[simulation->links[message->peer - 1].owner].name;
+        event.as.worker_hello.pools = pools;
+        event.as.worker_hello.pools_length = 1;
+        event.as.worker_hello.slots = (uint32_t)message->number;
+        event.as.worker_hello.held = refs.held;
+        event.as.worker_hello.held_length = message->leases->held_length;
+        event.as.worker_hello.answered = refs.answered;
+        event.as.worker_hello.answered_length = message->leases->answered_length;
+        break;
+    case EVENT_WORKER_CREDIT:
+        event.as.worker_credit.total =
+            message->total + (simulation_plant(simulation, PLANT_IGNORE_CREDIT) ? 3 : 0);
+        break;
+    case EVENT_WORKER_HEARTBEAT:
+        event.as.worker_heartbeat.held = refs.held;
+        event.as.worker_heartbeat.held_length = message->leases->held_length;
+        break;
+    case EVENT_ATTEMPT_RESULT:
+        event.as.attempt_result = (struct event_attempt_result){
+            .lease = {simulation->jobs[message->job].id, message->attempt},
+            .outcome = (Wire__AttemptOutcome)message->number,
+            .error_code = "",
+            .error_text = "",
+            .retry_after_ms = message->time_ms,
+            .payload = message->payload,
+        };
+        break;
+    case EVENT_UNDELIVERABLE:
+        event.as.undeliverable.lease =
+            (struct lease_ref){simulation->jobs[message->job].id, message->attempt};
+        break;
+    case EVENT_DURABLE:
+        event.as.durable.batch = message->total;
+        break;
+    case EVENT_STORE_DOWN:
+        event.as.store_down.first_batch = message->total;
+        event.as.store_down.why = "simulated: no space left on device";
+        break;
+    case EVENT_LOADED:
+        event.as.loaded.token = message->total;
+        event.as.loaded.result = message->number;
+        event.as.loaded.value = message->payload;
+        break;
+    case EVENT_PAUSE:
+    case EVENT_RESUME:
+        fill_pause(simulation, message, &event);
+        break;
+    case EVENT_CLIENT_GONE:
+    case EVENT_WORKER_DRAINING:
+    case EVENT_WORKER_GONE:
+    case EVENT_STORE_UP:
+    case EVENT_DRAIN:
+    case EVENT_TICK:
+    case EVENT_CHUNK:
+    case EVENT_STREAM_CREDIT:
+        break;
+    }
+    if (message->event == EVENT_PAUSE && simulation_plant(simulation, PLANT_IGNORE_PAUSE)) {
+        return;
+    }
+    step(simulation, &event);
+}
+
+/* ----------------------------------------------------------------------------------------------------
+ * the turn */
+
+static void examine(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    while (broker->examined < effects_length(broker->effects)) {
+        const struct effect *effect = effects_at(broker->effects, broker->examined++);
+        oracle_see_effect(simulation, effect);
+        if (effect->kind == EFFECT_DISPATCH &&
+            simulation_plant(simulation, PLANT_DOUBLE_DISPATCH) &&
+            dice_hit(&simulation->dice, 50)) {
+            struct effect again = *effect;
+            again.as.dispatch.lease.attempt++;
+            oracle_see_effect(simulation, &again);
+        }
+    }
+}
+
+static void hear_one(struct simulation *simulation, struct message *message)
+{
+    struct sim_broker *broker = &simulation->broker;
+    simulation_trace(simulation, message_format(message), message->peer, message->job,
+                     message->attempt != 0 ? message->attempt : (uint64_t)message->number);
+    oracle_before_step(simulation, message);
+    step_message(simulation, message);
+    oracle_after_step(simulation, message);
+    examine(simulation);
+    if (message->event == EVENT_DURABLE) {
+        broker->batch_durable = message->total;
+        release_durable(simulation);
+    } else if (message->event == EVENT_STORE_DOWN) {
+        forget_accepted(simulation, message->total);
+    }
+    message_finish(message);
+}
+
+static void commit(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    if (!effects_have_records(broker->effects)) {
+        return;
+    }
+    storage_commit(broker->storage);
+    broker->batch_next++;
+    plan_sync(simulation, effects_are_urgent(broker->effects)
+                              ? dice_between(&simulation->dice, 0, simulation->scenario.sync_ms_max)
+                              : STORE_LAZY_MS);
+}
+
+static bool is_drained(const struct simulation *simulation)
+{
+    const struct sim_broker *broker = &simulation->broker;
+    return broker->is_draining &&
+           (core_is_idle(broker->core) || simulation->now_ms >= broker->drain_until_ms);
+}
+
+static void stop(struct simulation *simulation, uint64_t batches_kept);
+
+void broker_turn(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    const struct event tick = {.kind = EVENT_TICK};
+    if (broker->turn_at_ms != simulation->now_ms) {
+        return; /* an earlier turn has planned anew */
+    }
+    broker->turn_at_ms = INT64_MAX;
+    broker->turns_at_once = broker->turned_ms == simulation->now_ms ? broker->turns_at_once + 1 : 0;
+    broker->turned_ms = simulation->now_ms;
+    if (broker->turns_at_once == TURNS_AT_ONCE_MAX) {
+        simulation_violate(simulation, "the core asks for turn after turn and time stands still");
+        return;
+    }
+    effects_reset(broker->effects, broker->batch_next);
+    broker->examined = 0;
+    size_t heard = 0;
+    while (heard < broker->inbox.length && heard < EVENTS_PER_TURN) {
+        hear_one(simulation, &broker->inbox.items[heard++]);
+    }
+    broker->inbox.length -= heard;
+    memmove(broker->inbox.items, broker->inbox.items + heard,
+            broker->inbox.length * sizeof(*broker->inbox.items));
+    step(simulation, &tick);
+    examine(simulation);
+    for (size_t i = 0; i < effects_length(broker->effects); i++) {
+        carry_out(simulation, effects_at(broker->effects, i));
+    }
+    commit(simulation);
+    if (is_drained(simulation)) {
+        stop(simulation, UINT64_MAX);
+        return;
+    }
+    const int64_t deadline_ms = core_next_deadline_ms(broker->core);
+    if (deadline_ms != INT64_MAX) {
+        plan_turn(simulation, deadline_ms - broker->mono_offset_ms);
+    }
+    if (broker->inbox.length > 0) {
+        plan_turn(simulation, simulation->now_ms);
+    }
+    if (broker->is_draining) {
+        plan_turn(simulation, broker->drain_until_ms);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------
+ * beginning and end */
+
+struct restoring {
+    struct simulation *simulation;
+    enum store_family family;
+};
+
+static void restore_record(void *context, const void *key, size_t key_bytes, struct blob *value)
+{
+    const struct restoring *restoring = context;
+    struct simulation *simulation = restoring->simulation;
+    const int r = core_restore(simulation->broker.core, restoring->family, key, key_bytes,
+                               blob_data(value), blob_bytes(value), core_now(simulation));
+    if (r < 0) {
+        simulation_violate(simulation, "a record of family %d cannot be restored: %s",
+                           (int)restoring->family, strerrorname_np(-r));
+    }
+}
+
+void broker_start(struct simulation *simulation)
+{
+    static const enum store_family families[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS,
+                                                 STORE_LEASES};
+    struct sim_broker *broker = &simulation->broker;
+    broker->incarnation++;
+    broker->mono_offset_ms = dice_between(&simulation->dice, 0, 1000000);
+    broker->batch_next = 1;
+    broker->batch_durable = 0;
+    broker->turn_at_ms = INT64_MAX;
+    if (core_create(&simulation->scenario.config, dice_next(&simulation->dice),
+                    core_now(simulation), &broker->core) < 0 ||
+        effects_create(&broker->effects) < 0) {
+        simulation_violate(simulation, "the core cannot be created");
+        return;
+    }
+    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
+        struct restoring restoring = {simulation, families[i]};
+        if (families[i] != STORE_CONCLUDED ||
+            !simulation_plant(simulation, PLANT_FORGET_CONCLUDED)) {
+            storage_visit(broker->storage, STORAGE_DURABLE, families[i], restore_record,
+                          &restoring);
+        }
+    }
+    core_restored(broker->core, core_now(simulation));
+    broker->is_up = true;
+    simulation_trace(
+        simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk%.0s",
+        broker->incarnation, storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);
+    plan_turn(simulation, simulation->now_ms);
+}
+
+static void lose_connections(struct simulation *simulation)
+{
+    for (uint32_t i = 0; i < simulation->scenario.clients; i++) {
+        if (simulation->clients[i].peer != 0) {
+            network_break(simulation, simulation->clients[i].peer);
+        }
+    }
+    for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
+        if (simulation->workers[i].peer != 0) {
+            network_break(simulation, simulation->workers[i].peer);
+        }
+    }
+}
+
+static void stop(struct simulation *simulation, uint64_t batches_kept)
+{
+    struct sim_broker *broker = &simulation->broker;
+    const uint64_t pending =
+        storage_latest(broker->storage) + 1 - storage_first_pending(broker->storage);
+    const uint64_t kept = batches_kept < pending ? batches_kept : pending;
+    simulation_trace(simulation,
+                     "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept%.0s",
+                     pending, kept, 0);
+    storage_crash(broker->storage, kept);
+    core_destroy(&broker->core);
+    effects_destroy(&broker->effects);
+    message_list_clear(&broker->inbox);
+    message_list_clear(&broker->held);
+    broker->is_up = broker->is_draining = broker->store_is_down = false;
+    oracle_see_crash(simulation);
+    oracle_check(simulation);
+    lose_connections(simulation);
+    schedule_add(&simulation->schedule,
+                 simulation->now_ms + dice_between(&simulation->dice, 1, DOWN_MS_MAX),
+                 TASK_BROKER_START, 0, broker->incarnation, NULL);
+}
+
+void broker_crash(struct simulation *simulation)
+{
+    const struct sim_broker *broker = &simulation->broker;
+    if (broker->is_up) {
+        const uint64_t pending =
+            storage_latest(broker->storage) + 1 - storage_first_pending(broker->storage);
+        stop(simulation, broker->store_is_down ? 0 : dice_below(&simulation->dice, pending + 1));
+    }
+}
+
+void broker_restart(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    if (broker->is_up && !broker->is_draining && !broker->store_is_down) {
+        broker->is_draining = true;
+        broker->drain_until_ms = simulation->now_ms + DRAIN_MS;
+        hear_own(simulation, EVENT_DRAIN, 0);
+    }
+}
+
+void broker_init(struct simulation *simulation)
+{
+    simulation->broker.storage = storage_create(oracle_see_durable, simulation);
+    broker_start(simulation);
+}
+
+void broker_finish(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    core_destroy(&broker->core);
+    effects_destroy(&broker->effects);
+    message_list_clear(&broker->inbox);
+    message_list_clear(&broker->held);
+    free(broker->inbox.items);
+    free(broker->held.items);
+    storage_destroy(&broker->storage);
+}

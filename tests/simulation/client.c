@@ -1,0 +1,302 @@
+#include "tests/simulation/client.h"
+#include <string.h>
+#include <xxhash.h>
+#include "tests/simulation/memory.h"
+#include "tests/simulation/network.h"
+
+enum {
+    HELLO_PATIENCE_MS = 2000,
+    GONE_MS_MAX = 10000, /* until the broker learns of a client that is gone */
+    ASKS_MAX = 20,       /* refusals for now that a client puts up with */
+    DELAY_MS_MAX = 5000,
+};
+
+void client_init(struct simulation *simulation, uint32_t index)
+{
+    struct sim_client *client = &simulation->clients[index];
+    *client = (struct sim_client){.index = index, .tenant = index % SCENARIO_TENANTS};
+    client->open = must(calloc(simulation->scenario.options.jobs, sizeof(*client->open)));
+    schedule_add(&simulation->schedule, BEGIN_MS, TASK_CLIENT_TICK, index, 0, NULL);
+}
+
+void client_finish(struct sim_client *client)
+{
+    free(client->open);
+    client->open = NULL;
+}
+
+/* ------------------------------------------------------------------------------------------------------
+ * jobs */
+
+static struct id make_id(const struct simulation *simulation, uint32_t index)
+{
+    struct id id = {0};
+    const uint64_t unix_ms = (uint64_t)(UNIX_BEGIN_MS + simulation->now_ms);
+    for (size_t i = 0; i < 6; i++) {
+        id.bytes[i] = (uint8_t)(unix_ms >> (40 - 8 * i));
+    }
+    id.bytes[6] = 0x70;
+    id.bytes[8] = 0x80;
+    for (size_t i = 0; i < 4; i++) {
+        id.bytes[12 + i] = (uint8_t)(index >> (24 - 8 * i));
+    }
+    return id;
+}
+
+struct blob *client_payload(const struct simulation *simulation, uint32_t job)
+{
+    uint8_t bytes[SCENARIO_PAYLOAD_BYTES_MAX];
+    struct dice dice = {simulation->scenario.options.seed ^ ((uint64_t)job << 32)};
+    const uint32_t length = simulation->jobs[job].payload_bytes;
+    for (uint32_t i = 0; i < length; i++) {
+        bytes[i] = (uint8_t)dice_next(&dice);
+    }
+    struct blob *payload;
+    if (blob_create(bytes, length, &payload) < 0) {
+        (void)must(NULL);
+    }
+    return payload;
+}
+
+void client_add_job(struct simulation *simulation, struct sim_client *client)
+{
+    struct dice *dice = &simulation->dice;
+    const uint32_t index = simulation->jobs_length++;
+    struct sim_job *job = &simulation->jobs[index];
+    const uint32_t tier = (uint32_t)dice_below(dice, SCENARIO_TIERS);
+    *job = (struct sim_job){
+        .id = make_id(simulation, index),
+        .client = client->index,
+        .tenant = client->tenant,
+        .tier = tier,
+        .route = (uint32_t)dice_below(dice, SCENARIO_ROUTES),
+        .key = dice_hit(dice, 200) ? 1 + (uint32_t)dice_below(dice, simulation->scenario.keys) : 0,
+        .priority = (uint32_t)dice_below(dice, 10),
+        .payload_bytes = (uint32_t)dice_between(dice, 1, SCENARIO_PAYLOAD_BYTES_MAX),
+        .attempts_max = dice_hit(dice, 200) ? (uint32_t)dice_between(dice, 1, 3) : 0,
+        .delay_ms = dice_hit(dice, 200) ? dice_between(dice, 1, DELAY_MS_MAX) : 0,
+        .deadline_in_ms = dice_hit(dice, 300) ? dice_between(dice, 500, 60000) : 0,
+        .is_durable = simulation->scenario.tiers[tier].durability == DURABILITY_FSYNC,
+        .discard_result = dice_hit(dice, 50),
+        .is_poison = dice_hit(dice, 10),
+        .ask_at_ms = simulation->now_ms,
+    };
+    struct blob *payload = client_payload(simulation, index);
+    job->payload_digest = XXH3_64bits(blob_data(payload), blob_bytes(payload));
+    blob_unref(&payload);
+    client->open[client->open_length++] = index;
+}
+
+static void settle(struct simulation *simulation, struct sim_client *client, uint32_t index,
+                   enum view view)
+{
+    simulation->jobs[index].view = view;
+    for (uint32_t i = 0; i < client->open_length; i++) {
+        if (client->open[i] == index) {
+            client->open[i] = client->open[--client->open_length];
+            return;
+        }
+    }
+}
+
+/* -------------------------------------------------------------------------------------------------
+ * connection */
+
+static void tell(struct simulation *simulation, const struct sim_client *client,
+                 enum event_kind kind, uint32_t job, bool flag)
+{
+    const struct message message = {.to_broker = true,
+                                    .event = kind,
+                                    .peer = client->peer,
+                                    .job = job,
+                                    .flag = flag,
+                                    .number = (int)client->tenant};
+    network_send(simulation, &message);
+}
+
+static void connect_anew(struct simulation *simulation, struct sim_client *client)
+{
+    client_break(simulation, client);
+    client->peer = network_connect(simulation, false, client->index);
+    client->connected_ms = simulation->now_ms;
+    tell(simulation, client, EVENT_CLIENT_HELLO, NO_JOB, false);
+}
+
+void client_break(struct simulation *simulation, struct sim_client *client)
+{
+    if (client->peer != 0) {
+        const struct message gone = {
+            .to_broker = true, .event = EVENT_CLIENT_GONE, .peer = client->peer, .job = NO_JOB};
+        schedule_add(&simulation->schedule,
+                     simulation->now_ms + dice_between(&simulation->dice, 0, GONE_MS_MAX),
+                     TASK_DELIVER, client->index, 0, &gone);
+    }
+    client->peer = 0;
+    client->is_welcome = false;
+}
+
+/* ------------------------------------------------------------------------------------------------------
+ * asking */
+
+static void submit(struct simulation *simulation, struct sim_client *client, uint32_t index)
+{
+    const struct message message = {.to_broker = true,
+                                    .event = EVENT_SUBMIT,
+                                    .peer = client->peer,
+                                    .job = index,
+                                    .payload = client_payload(simulation, index)};
+    network_send(simulation, &message);
+}
+
+static void ask(struct simulation *simulation, struct sim_client *client, uint32_t index)
+{
+    struct sim_job *job = &simulation->jobs[index];
+    if (job->view == VIEW_SENT) {
+        submit(simulation, client, index);
+        job->ask_at_ms = simulation->now_ms + dice_between(&simulation->dice, 1000, 6000);
+    } else {
+        tell(simulation, client, EVENT_WAIT, index, dice_hit(&simulation->dice, 100));
+        job->ask_at_ms = simulation->now_ms + dice_between(&simulation->dice, 3000, 8000);
+    }
+}
+
+/* What a client may do that nobody expects of it. */
+static void meddle(struct simulation *simulation, struct sim_client *client)
+{
+    struct dice *dice = &simulation->dice;
+    if (simulation->is_quiet || simulation->jobs_length == 0 || !dice_hit(dice, 150)) {
+        return;
+    }
+    const uint32_t index = (uint32_t)dice_below(dice, simulation->jobs_length);
+    const bool is_own = simulation->jobs[index].client == client->index;
+    switch (dice_below(dice, 4)) {
+    case 0:
+        tell(simulation, client, EVENT_CANCEL, index, false);
+        break;
+    case 1:
+        if (is_own) {
+            submit(simulation, client, index);
+        }
+        break;
+    default: /* also of another tenant's job */
+        tell(simulation, client, EVENT_WAIT, index, dice_hit(dice, 500));
+        break;
+    }
+}
+
+void client_tick(struct simulation *simulation, struct sim_client *client)
+{
+    schedule_add(&simulation->schedule, simulation->now_ms + TICK_MS, TASK_CLIENT_TICK,
+                 client->index, 0, NULL);
+    const bool is_impatient = !client->is_welcome && client->connected_ms + HELLO_PATIENCE_MS +
+                                                             (int64_t)client->index * 100 <
+                                                         simulation->now_ms;
+    if (client->peer == 0 || is_impatient || network_is_broken(simulation, client->peer)) {
+        connect_anew(simulation, client);
+        return;
+    }
+    if (!client->is_welcome) {
+        return;
+    }
+    for (uint32_t i = 0; i < client->open_length; i++) {
+        if (simulation->jobs[client->open[i]].ask_at_ms <= simulation->now_ms) {
+            ask(simulation, client, client->open[i]);
+        }
+    }
+    meddle(simulation, client);
+}
+
+/* -----------------------------------------------------------------------------------------------------
+ * hearing */
+
+static void hear_accepted(struct simulation *simulation, struct sim_client *client,
+                          const struct message *message)
+{
+    struct sim_job *job = &simulation->jobs[message->job];
+    if (message->other_job != NO_JOB) {
+        settle(simulation, client, message->job, VIEW_DONE);
+    } else if (job->view == VIEW_SENT) {
+        job->view = VIEW_ACCEPTED;
+        job->ask_at_ms = simulation->now_ms + dice_between(&simulation->dice, 3000, 8000);
+    }
+}
+
+static void hear_rejected(struct simulation *simulation, struct sim_client *client,
+                          const struct message *message)
+{
+    struct sim_job *job = &simulation->jobs[message->job];
+    if (job->view != VIEW_SENT) {
+        return;
+    }
+    if (message->time_ms > 0 && (job->asked++ < ASKS_MAX || job->acknowledged_incarnation != 0)) {
+        const int64_t wait_ms = message->time_ms < 10000 ? message->time_ms : 10000;
+        job->ask_at_ms = simulation->now_ms + wait_ms;
+    } else {
+        settle(simulation, client, message->job, VIEW_REFUSED);
+    }
+}
+
+static void hear_result(struct simulation *simulation, struct sim_client *client,
+                        const struct message *message)
+{
+    settle(simulation, client, message->job, VIEW_DONE);
+    if (dice_hit(&simulation->dice, 800) || simulation->is_quiet) {
+        tell(simulation, client, EVENT_COLLECTED, message->job, false);
+    }
+}
+
+static void hear_status(struct simulation *simulation, struct sim_client *client,
+                        const struct message *message)
+{
+    struct sim_job *job = &simulation->jobs[message->job];
+    if (job->view != VIEW_ACCEPTED) {
+        return;
+    }
+    if (message->number == WIRE__JOB_STATE__JOB_STATE_COLLECTED) {
+        settle(simulation, client, message->job, VIEW_DONE);
+    } else if (message->number == WIRE__JOB_STATE__JOB_STATE_UNKNOWN) {
+        /* The broker has lost what was in memory: once more, unless it is too late. */
+        if (simulation->now_ms < job->deadline_max_ms) {
+            job->view = VIEW_SENT;
+            job->ask_at_ms = simulation->now_ms;
+        } else {
+            settle(simulation, client, message->job, VIEW_LOST);
+        }
+    }
+}
+
+static void hear_welcome(struct simulation *simulation, struct sim_client *client)
+{
+    client->is_welcome = true;
+    for (uint32_t i = 0; i < client->open_length; i++) {
+        simulation->jobs[client->open[i]].ask_at_ms = simulation->now_ms;
+    }
+}
+
+void client_hear(struct simulation *simulation, struct sim_client *client,
+                 const struct message *message)
+{
+    if (message->peer != client->peer) {
+        return;
+    }
+    if (message->effect == EFFECT_CLIENT_WELCOME) {
+        hear_welcome(simulation, client);
+        return;
+    }
+    if (message->effect == EFFECT_CLIENT_ERROR) {
+        network_break(simulation, client->peer);
+        return;
+    }
+    if (message->job == NO_JOB || simulation->jobs[message->job].client != client->index) {
+        return;
+    }
+    if (message->effect == EFFECT_ACCEPTED) {
+        hear_accepted(simulation, client, message);
+    } else if (message->effect == EFFECT_REJECTED) {
+        hear_rejected(simulation, client, message);
+    } else if (message->effect == EFFECT_RESULT) {
+        hear_result(simulation, client, message);
+    } else if (message->effect == EFFECT_STATUS) {
+        hear_status(simulation, client, message);
+    }
+}

@@ -1,0 +1,86 @@
+#include "tests/simulation/network.h"
+#include "tests/simulation/memory.h"
+
+enum { NOTICE_MS_MAX = 8000 };
+
+struct link *network_link(struct simulation *simulation, uint64_t peer)
+{
+    return &simulation->links[peer - 1];
+}
+
+uint64_t network_connect(struct simulation *simulation, bool is_worker, uint32_t owner)
+{
+    if (simulation->links_length == simulation->links_capacity) {
+        simulation->links_capacity = simulation->links_capacity * 2 + 64;
+        simulation->links = must(reallocarray(simulation->links, simulation->links_capacity,
+                                              sizeof(*simulation->links)));
+    }
+    simulation->links[simulation->links_length++] = (struct link){
+        .is_worker = is_worker, .owner = owner, .incarnation = simulation->broker.incarnation};
+    return simulation->links_length;
+}
+
+void network_break(struct simulation *simulation, uint64_t peer)
+{
+    struct link *link = network_link(simulation, peer);
+    if (!link->is_lossy) {
+        link->is_lossy = true;
+        link->breaks_at_ms = simulation->now_ms + dice_between(&simulation->dice, 0, NOTICE_MS_MAX);
+    }
+}
+
+bool network_is_broken(const struct simulation *simulation, uint64_t peer)
+{
+    const struct link *link = &simulation->links[peer - 1];
+    return link->is_lossy && link->breaks_at_ms <= simulation->now_ms;
+}
+
+/* A dispatch is paid with credit, and a connection repeats nothing: a second one would be a second
+ * attempt. */
+static bool may_be_repeated(const struct message *message)
+{
+    return message->to_broker || message->effect != EFFECT_DISPATCH;
+}
+
+/* A hello and a goodbye frame a connection: they come once and first or last. */
+static bool is_frame_of_connection(const struct message *message)
+{
+    return message->to_broker &&
+           (message->event == EVENT_CLIENT_HELLO || message->event == EVENT_WORKER_HELLO ||
+            message->event == EVENT_CLIENT_GONE || message->event == EVENT_WORKER_GONE);
+}
+
+static void deliver_later(struct simulation *simulation, struct link *link,
+                          const struct message *message)
+{
+    const struct faults *faults = &simulation->scenario.faults;
+    int64_t at_ms =
+        simulation->now_ms +
+        dice_between(&simulation->dice, 0, simulation->is_quiet ? 20 : faults->delay_ms_max);
+    int64_t *arrival_ms = &link->arrival_ms[message->to_broker];
+    const bool overtakes =
+        !is_frame_of_connection(message) && simulation_hit(simulation, faults->reorder);
+    if (!overtakes && at_ms < *arrival_ms) {
+        at_ms = *arrival_ms;
+    }
+    *arrival_ms = at_ms > *arrival_ms ? at_ms : *arrival_ms;
+    schedule_add(&simulation->schedule, at_ms, TASK_DELIVER, link->owner, 0, message);
+}
+
+void network_send(struct simulation *simulation, const struct message *message)
+{
+    struct link *link = network_link(simulation, message->peer);
+    const struct faults *faults = &simulation->scenario.faults;
+    if (simulation_hit(simulation, faults->lose)) {
+        network_break(simulation, message->peer);
+        struct message lost = *message;
+        message_finish(&lost);
+        return;
+    }
+    if (!is_frame_of_connection(message) && may_be_repeated(message) &&
+        simulation_hit(simulation, faults->duplicate)) {
+        const struct message copy = message_copy(message);
+        deliver_later(simulation, link, &copy);
+    }
+    deliver_later(simulation, link, message);
+}

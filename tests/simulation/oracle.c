@@ -1,0 +1,773 @@
+#include "tests/simulation/oracle.h"
+#include <inttypes.h>
+#include <string.h>
+#include <xxhash.h>
+#include "broker/core/core.h"
+#include "broker/core/record.h"
+#include "common/id.h"
+#include "tests/simulation/worker.h"
+
+static const char *const no_conclusion = "none";
+
+static const char *state_name(Wire__JobState state)
+{
+    const ProtobufCEnumValue *value =
+        protobuf_c_enum_descriptor_get_value(&wire__job_state__descriptor, (int)state);
+    return state == WIRE__JOB_STATE__JOB_STATE_UNKNOWN || value == NULL ? no_conclusion
+                                                                        : value->name;
+}
+
+/* Every tenant has keys of its own, though their names are the same. */
+static uint32_t *key_owner(struct simulation *simulation, const struct sim_job *job)
+{
+    return &simulation->key_owners[job->key * SCENARIO_TENANTS + job->tenant];
+}
+
+/* Where the wall clock jumped while a job lay on disk, its times are uncertain by as much. */
+static int64_t slack_ms(const struct simulation *simulation, const struct sim_job *job)
+{
+    return job->first_incarnation == simulation->broker.incarnation
+               ? 0
+               : simulation->clock_jumped_ms + 1;
+}
+
+/* ----------------------------------------------------------------------------------------------
+ * what it is told */
+
+static void see_submission(struct simulation *simulation, struct sim_job *job)
+{
+    const int64_t in_ms = job->deadline_in_ms != 0
+                              ? job->deadline_in_ms
+                              : simulation->scenario.tiers[job->tier].deadline_ms;
+    const int64_t deadline_ms = simulation->now_ms + in_ms;
+    if (!job->is_submitted) {
+        job->is_submitted = true;
+        job->first_incarnation = simulation->broker.incarnation;
+        job->not_before_ms = simulation->now_ms + job->delay_ms;
+        job->deadline_min_ms = deadline_ms;
+    }
+    job->submitted_incarnation = simulation->broker.incarnation;
+    job->deadline_max_ms = deadline_ms;
+}
+
+static void lose_leases_of(struct simulation *simulation, uint64_t peer)
+{
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        if (simulation->jobs[i].lease.peer == peer) {
+            simulation->jobs[i].lease.is_held = false;
+        }
+    }
+}
+
+/* Who was silent for too long has lost its leases, whatever it says now. */
+static void see_life(struct simulation *simulation, uint64_t peer)
+{
+    struct link *link = &simulation->links[peer - 1];
+    if (link->is_worker &&
+        simulation->now_ms >= link->heard_ms + simulation->scenario.config.broker.lease_ms) {
+        lose_leases_of(simulation, peer);
+    }
+    link->heard_ms = simulation->now_ms;
+}
+
+static struct sim_job *leased_job(struct simulation *simulation, const struct message *message)
+{
+    struct sim_job *job = &simulation->jobs[message->job];
+    return job->lease.is_held && job->lease.attempt == message->attempt ? job : NULL;
+}
+
+static void see_heartbeat(struct simulation *simulation, const struct message *message)
+{
+    for (uint8_t i = 0; i < message->leases->held_length; i++) {
+        struct sim_job *job = &simulation->jobs[message->leases->held[i].job];
+        if (job->lease.is_held && job->lease.peer == message->peer &&
+            job->lease.attempt == message->leases->held[i].attempt) {
+            job->lease.renewed_ms = simulation->now_ms;
+        }
+    }
+}
+
+static void see_credit(struct simulation *simulation, const struct message *message)
+{
+    struct link *link = &simulation->links[message->peer - 1];
+    link->credit_total = message->total > link->credit_total ? message->total : link->credit_total;
+}
+
+static void see_attempt_end(struct simulation *simulation, const struct message *message)
+{
+    struct sim_job *job = leased_job(simulation, message);
+    if (job == NULL) {
+        return;
+    }
+    job->lease.is_held = false;
+    if (message->event == EVENT_UNDELIVERABLE) {
+        simulation->links[message->peer - 1].dispatched--;
+    }
+}
+
+static bool is_same_hold(const struct hold *hold, const struct message *message, const char *name)
+{
+    return (int)hold->subject == message->number && strcmp(hold->name, name) == 0;
+}
+
+static const char *hold_name(const struct simulation *simulation, const struct message *message)
+{
+    const struct scenario *scenario = &simulation->scenario;
+    switch ((enum pause_subject)message->number) {
+    case PAUSE_ROUTE:
+        return scenario->routes[message->total].name;
+    case PAUSE_TIER:
+        return scenario->tiers[message->total].name;
+    case PAUSE_TENANT:
+        return scenario->tenants[message->total].name;
+    case PAUSE_WORKER:
+        return simulation->workers[message->total].name;
+    }
+    return "";
+}
+
+static void see_resume(struct simulation *simulation, const struct message *message)
+{
+    struct sim_broker *broker = &simulation->broker;
+    for (uint32_t i = 0; i < broker->holds_length; i++) {
+        if (is_same_hold(&broker->holds[i], message, hold_name(simulation, message))) {
+            broker->holds[i--] = broker->holds[--broker->holds_length];
+        }
+    }
+}
+
+static void see_pause(struct simulation *simulation, const struct message *message)
+{
+    struct sim_broker *broker = &simulation->broker;
+    see_resume(simulation, message);
+    if (broker->holds_length < HOLDS_MAX) {
+        broker->holds[broker->holds_length++] =
+            (struct hold){(enum pause_subject)message->number, (enum pause_mode)message->second,
+                          message->total, hold_name(simulation, message)};
+    }
+}
+
+void oracle_before_step(struct simulation *simulation, const struct message *message)
+{
+    if (message->peer != 0 && message->event != EVENT_UNDELIVERABLE) {
+        see_life(simulation, message->peer);
+    }
+    switch (message->event) {
+    case EVENT_SUBMIT:
+        see_submission(simulation, &simulation->jobs[message->job]);
+        break;
+    case EVENT_CANCEL:
+        /* Only its own tenant may cancel a job. */
+        if (message->number == (int)simulation->jobs[message->job].tenant) {
+            simulation->jobs[message->job].is_cancelled = true;
+        }
+        break;
+    case EVENT_COLLECTED:
+        simulation->jobs[message->job].result_is_gone = true;
+        break;
+    case EVENT_WORKER_CREDIT:
+        see_credit(simulation, message);
+        break;
+    case EVENT_WORKER_HEARTBEAT:
+        see_heartbeat(simulation, message);
+        break;
+    case EVENT_WORKER_GONE:
+        lose_leases_of(simulation, message->peer);
+        break;
+    case EVENT_ATTEMPT_RESULT:
+    case EVENT_UNDELIVERABLE:
+        see_attempt_end(simulation, message);
+        break;
+    case EVENT_PAUSE:
+        see_pause(simulation, message);
+        break;
+    case EVENT_RESUME:
+        see_resume(simulation, message);
+        break;
+    case EVENT_CLIENT_HELLO:
+    case EVENT_CLIENT_GONE:
+    case EVENT_WAIT:
+    case EVENT_WORKER_HELLO:
+    case EVENT_WORKER_DRAINING:
+    case EVENT_CHUNK:
+    case EVENT_STREAM_CREDIT:
+    case EVENT_DURABLE:
+    case EVENT_STORE_DOWN:
+    case EVENT_STORE_UP:
+    case EVENT_LOADED:
+    case EVENT_DRAIN:
+    case EVENT_TICK:
+        break;
+    }
+}
+
+/* A worker that comes back has what the core says it has; what its last connection held is over. */
+static void see_hello(struct simulation *simulation, const struct message *message)
+{
+    const struct sim_worker *worker =
+        &simulation->workers[simulation->links[message->peer - 1].owner];
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        struct sim_job *job = &simulation->jobs[i];
+        if (job->lease.is_held && simulation->links[job->lease.peer - 1].owner == worker->index) {
+            job->lease.is_held = false;
+        }
+    }
+    for (uint8_t i = 0; i < message->leases->held_length; i++) {
+        struct sim_job *job = &simulation->jobs[message->leases->held[i].job];
+        struct core_job_view view;
+        const struct core_time now = {simulation->now_ms + simulation->broker.mono_offset_ms,
+                                      UNIX_BEGIN_MS + simulation->now_ms +
+                                          simulation->broker.unix_offset_ms};
+        if (core_view_job(simulation->broker.core, &job->id, now, &view) == 0 &&
+            view.state == WIRE__JOB_STATE__JOB_STATE_LEASED && view.worker != NULL &&
+            strcmp(view.worker, worker->name) == 0) {
+            job->lease.is_held = true;
+            job->lease.peer = message->peer;
+            job->lease.attempt = message->leases->held[i].attempt;
+            job->lease.renewed_ms = simulation->now_ms;
+        }
+    }
+}
+
+void oracle_after_step(struct simulation *simulation, const struct message *message)
+{
+    if (message->event == EVENT_WORKER_HELLO) {
+        see_hello(simulation, message);
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------------
+ * dispatch */
+
+static bool is_held_back(const struct simulation *simulation, const struct sim_job *job,
+                         const struct effect *effect)
+{
+    const struct scenario *scenario = &simulation->scenario;
+    const char *names[] = {
+        [PAUSE_ROUTE] = scenario->routes[job->route].name,
+        [PAUSE_TIER] = scenario->tiers[job->tier].name,
+        [PAUSE_TENANT] = scenario->tenants[job->tenant].name,
+        [PAUSE_WORKER] = simulation->workers[simulation->links[effect->peer - 1].owner].name,
+    };
+    for (uint32_t i = 0; i < simulation->broker.holds_length; i++) {
+        const struct hold *hold = &simulation->broker.holds[i];
+        if (hold->mode == PAUSE_HOLD && strcmp(hold->name, names[hold->subject]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void check_payload(struct simulation *simulation, uint32_t index,
+                          const struct effect *effect)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    const struct blob *payload = effect->as.dispatch.payload;
+    if (payload == NULL || blob_bytes(payload) != job->payload_bytes ||
+        XXH3_64bits(blob_data(payload), blob_bytes(payload)) != job->payload_digest) {
+        simulation_violate(simulation, "job %u is dispatched with a payload that was not submitted",
+                           index);
+    }
+    if (strcmp(effect->as.dispatch.tenant, simulation->scenario.tenants[job->tenant].name) != 0 ||
+        strcmp(effect->as.dispatch.route, simulation->scenario.routes[job->route].name) != 0) {
+        simulation_violate(simulation, "job %u is dispatched as %s's for %s", index,
+                           effect->as.dispatch.tenant, effect->as.dispatch.route);
+    }
+}
+
+static void check_times(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    const int64_t slack = slack_ms(simulation, job);
+    if (simulation->now_ms < job->not_before_ms - slack) {
+        simulation_violate(simulation, "job %u is dispatched %" PRId64 " ms before its time", index,
+                           job->not_before_ms - simulation->now_ms);
+    }
+    if (simulation->now_ms > job->deadline_max_ms + slack) {
+        simulation_violate(simulation, "job %u is dispatched %" PRId64 " ms after its deadline",
+                           index, simulation->now_ms - job->deadline_max_ms);
+    }
+}
+
+/* A lease ends when its worker does not name it for so long, or says nothing at all. */
+static int64_t lease_lasts_ms(const struct simulation *simulation, const struct sim_job *job)
+{
+    const int64_t heard_ms = simulation->links[job->lease.peer - 1].heard_ms;
+    const int64_t since_ms = heard_ms < job->lease.renewed_ms ? heard_ms : job->lease.renewed_ms;
+    return since_ms + simulation->scenario.config.broker.lease_ms;
+}
+
+static void check_exclusive(struct simulation *simulation, uint32_t index,
+                            const struct effect *effect)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    if (job->lease.is_held && lease_lasts_ms(simulation, job) > simulation->now_ms) {
+        simulation_violate(simulation,
+                           "job %u is dispatched to peer %" PRIu64 " while peer %" PRIu64
+                           " holds its lease",
+                           index, effect->peer, job->lease.peer);
+    }
+    if (effect->as.dispatch.lease.attempt <= job->attempt_last) {
+        simulation_violate(simulation, "job %u is dispatched as attempt %u after attempt %u", index,
+                           effect->as.dispatch.lease.attempt, job->attempt_last);
+    }
+}
+
+static void check_may_run(struct simulation *simulation, uint32_t index,
+                          const struct effect *effect)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    const bool has_shown =
+        job->shown != 0 &&
+        (job->is_durable || job->shown_incarnation == simulation->broker.incarnation);
+    if ((has_shown || job->current_conclusion != 0)) {
+        simulation_violate(simulation, "job %u is dispatched after its conclusion %s", index,
+                           state_name(job->shown != 0 ? job->shown : job->current_conclusion));
+    }
+    if (job->is_durable && storage_find(simulation->broker.storage, STORAGE_DURABLE, STORE_JOBS,
+                                        job->id.bytes, ID_BYTES) == NULL) {
+        simulation_violate(simulation, "job %u is dispatched before its acceptance is durable",
+                           index);
+    }
+    if (is_held_back(simulation, job, effect)) {
+        simulation_violate(simulation, "job %u is dispatched while an operator holds it", index);
+    }
+}
+
+static void see_dispatch(struct simulation *simulation, const struct effect *effect)
+{
+    const uint32_t index = simulation_job_of(simulation, &effect->as.dispatch.lease.job_id);
+    if (index == NO_JOB || !simulation->jobs[index].is_submitted) {
+        simulation_violate(simulation, "a job that nobody submitted is dispatched");
+        return;
+    }
+    check_may_run(simulation, index, effect);
+    check_times(simulation, index);
+    check_exclusive(simulation, index, effect);
+    check_payload(simulation, index, effect);
+    struct link *link = &simulation->links[effect->peer - 1];
+    if (++link->dispatched > link->credit_total) {
+        simulation_violate(simulation,
+                           "peer %" PRIu64 " is given dispatch %" PRIu64 " on a credit of %" PRIu64,
+                           effect->peer, link->dispatched, link->credit_total);
+    }
+    struct sim_job *job = &simulation->jobs[index];
+    job->attempt_last = effect->as.dispatch.lease.attempt;
+    job->lease.is_held = true;
+    job->lease.peer = effect->peer;
+    job->lease.attempt = effect->as.dispatch.lease.attempt;
+    job->lease.renewed_ms = simulation->now_ms;
+}
+
+void oracle_see_effect(struct simulation *simulation, const struct effect *effect)
+{
+    if (effect->kind == EFFECT_DISPATCH) {
+        see_dispatch(simulation, effect);
+    } else if (effect->kind == EFFECT_NOTE && effect->as.note.note == NOTE_RECORD_DAMAGED) {
+        simulation_violate(simulation, "the core cannot read a record of its own: %s",
+                           effect->as.note.text == NULL ? "" : effect->as.note.text);
+    }
+}
+
+/* -----------------------------------------------------------------------------------------------------
+ * records */
+
+/* The job and the conclusion that a record of the family concluded is about. */
+static uint32_t read_conclusion(struct simulation *simulation, const struct storage_change *change,
+                                Wire__JobState *ret_state)
+{
+    int64_t unix_ms;
+    struct id id;
+    Record__ConcludedRecord *record;
+    if (record_read_time_key(change->key, change->key_bytes, &unix_ms, &id) < 0 ||
+        record_read_concluded(blob_data(change->value), blob_bytes(change->value), NULL, &record) <
+            0) {
+        simulation_violate(simulation, "a record of a conclusion cannot be read");
+        return NO_JOB;
+    }
+    *ret_state = (Wire__JobState)record->state;
+    record__concluded_record__free_unpacked(record, NULL);
+    return simulation_job_of(simulation, &id);
+}
+
+static void check_job_record(struct simulation *simulation, const struct storage_change *change)
+{
+    Record__JobRecord *record;
+    if (record_read_job(blob_data(change->value), blob_bytes(change->value), NULL, &record) < 0) {
+        simulation_violate(simulation, "a record of a job cannot be read");
+        return;
+    }
+    record__job_record__free_unpacked(record, NULL);
+}
+
+void oracle_see_change(struct simulation *simulation, const struct storage_change *change)
+{
+    if (change->kind != STORAGE_PUT) {
+        return;
+    }
+    if (change->family == STORE_JOBS) {
+        check_job_record(simulation, change);
+    }
+    if (change->family != STORE_CONCLUDED) {
+        return;
+    }
+    Wire__JobState state;
+    const uint32_t index = read_conclusion(simulation, change, &state);
+    if (index == NO_JOB) {
+        return;
+    }
+    struct sim_job *job = &simulation->jobs[index];
+    if (job->current_conclusion != 0 && job->current_conclusion != state) {
+        simulation_violate(simulation, "job %u is concluded as %s and as %s", index,
+                           state_name(job->current_conclusion), state_name(state));
+    }
+    job->current_conclusion = state;
+}
+
+void oracle_see_durable(void *context, const struct storage_change *change)
+{
+    struct simulation *simulation = context;
+    Wire__JobState state;
+    if (change->kind == STORAGE_PUT && change->family == STORE_CONCLUDED) {
+        const uint32_t index = read_conclusion(simulation, change, &state);
+        if (index != NO_JOB) {
+            simulation->jobs[index].durable_conclusion = state;
+        }
+    }
+}
+
+static void see_stored_pause(void *context, const void *key, size_t key_bytes, struct blob *value)
+{
+    struct simulation *simulation = context;
+    struct sim_broker *broker = &simulation->broker;
+    Record__PauseRecord *record;
+    if (key_bytes < 5 || memcmp(key, "pause", 5) != 0 || broker->holds_length == HOLDS_MAX ||
+        record_read_pause(blob_data(value), blob_bytes(value), NULL, &record) < 0) {
+        return;
+    }
+    /* The name must outlive the record: it is one of the scenario's. */
+    for (uint64_t i = 0; i < 64; i++) {
+        const struct message message = {.number = (int)record->subject_kind, .total = i};
+        const uint64_t names =
+            record->subject_kind == PAUSE_WORKER ? simulation->scenario.options.workers : 3;
+        if (i < names && strcmp(hold_name(simulation, &message), record->subject) == 0) {
+            broker->holds[broker->holds_length++] =
+                (struct hold){(enum pause_subject)record->subject_kind,
+                              (enum pause_mode)record->mode, i, hold_name(simulation, &message)};
+        }
+    }
+    record__pause_record__free_unpacked(record, NULL);
+}
+
+void oracle_see_crash(struct simulation *simulation)
+{
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        struct sim_job *job = &simulation->jobs[i];
+        job->current_conclusion = job->durable_conclusion;
+        job->lease.is_held = false;
+        job->attempt_last = 0;
+        if (job->key != 0 && !job->is_durable && *key_owner(simulation, job) == i) {
+            *key_owner(simulation, job) = NO_JOB;
+        }
+    }
+    simulation->broker.holds_length = 0;
+    storage_visit(simulation->broker.storage, STORAGE_DURABLE, STORE_META, see_stored_pause,
+                  simulation);
+}
+
+/* ---------------------------------------------------------------------------------------------------
+ * promises */
+
+static bool has_durable_record(const struct simulation *simulation, const struct sim_job *job)
+{
+    return job->durable_conclusion != 0 ||
+           storage_find(simulation->broker.storage, STORAGE_DURABLE, STORE_JOBS, job->id.bytes,
+                        ID_BYTES) != NULL;
+}
+
+static void check_key(struct simulation *simulation, const struct message *message)
+{
+    struct sim_job *job = &simulation->jobs[message->job];
+    if (message->other_job != NO_JOB) {
+        const struct sim_job *other = &simulation->jobs[message->other_job];
+        if (other->key != job->key || other->tenant != job->tenant || job->key == 0) {
+            simulation_violate(simulation, "job %u is known as job %u, which has another key",
+                               message->job, message->other_job);
+        }
+        return;
+    }
+    if (job->key == 0) {
+        return;
+    }
+    const uint32_t owner = *key_owner(simulation, job);
+    if (owner != NO_JOB && owner != message->job && !simulation->scenario.is_tight) {
+        simulation_violate(simulation, "jobs %u and %u are both accepted under one idempotency key",
+                           owner, message->job);
+    }
+    *key_owner(simulation, job) = message->job;
+}
+
+static void release_accepted(struct simulation *simulation, const struct message *message)
+{
+    struct sim_job *job = &simulation->jobs[message->job];
+    check_key(simulation, message);
+    const uint32_t kept = message->other_job != NO_JOB ? message->other_job : message->job;
+    const struct sim_job *kept_job = &simulation->jobs[kept];
+    if (kept_job->is_durable && !has_durable_record(simulation, kept_job)) {
+        simulation_violate(simulation, "job %u is acknowledged before it is durable", kept);
+    }
+    if (message->other_job == NO_JOB) {
+        job->acknowledged_incarnation = simulation->broker.incarnation;
+    }
+}
+
+static bool is_still_known(const struct simulation *simulation, const struct sim_job *job)
+{
+    return job->acknowledged_incarnation != 0 && !simulation->scenario.is_tight &&
+           (job->is_durable || job->acknowledged_incarnation == simulation->broker.incarnation);
+}
+
+bool oracle_knows(const struct simulation *simulation, uint32_t index)
+{
+    return index != NO_JOB && is_still_known(simulation, &simulation->jobs[index]);
+}
+
+static void release_rejected(struct simulation *simulation, const struct message *message)
+{
+    const struct sim_job *job = &simulation->jobs[message->job];
+    const Wire__RejectReason reason = (Wire__RejectReason)message->number;
+    const bool is_for_now = reason == WIRE__REJECT_REASON__REJECT_STORAGE ||
+                            reason == WIRE__REJECT_REASON__REJECT_DRAINING;
+    if (is_still_known(simulation, job) && !is_for_now) {
+        simulation_violate(simulation,
+                           "job %u is rejected (reason %d) although it was acknowledged",
+                           message->job, (int)reason);
+    }
+    if ((reason == WIRE__REJECT_REASON__REJECT_QUEUE_FULL || is_for_now) && message->time_ms <= 0) {
+        simulation_violate(simulation,
+                           "job %u is rejected (reason %d) without a time to come again",
+                           message->job, (int)reason);
+    }
+    if (reason != WIRE__REJECT_REASON__REJECT_QUEUE_FULL &&
+        reason != WIRE__REJECT_REASON__REJECT_PAUSED &&
+        reason != WIRE__REJECT_REASON__REJECT_DEADLINE && !is_for_now &&
+        !simulation->scenario.is_tight) {
+        simulation_violate(simulation,
+                           "job %u is rejected (reason %d) although nothing is wrong with it",
+                           message->job, (int)reason);
+    }
+}
+
+static void check_conclusion(struct simulation *simulation, const struct message *message)
+{
+    const struct sim_job *job = &simulation->jobs[message->job];
+    const Wire__JobState state = (Wire__JobState)message->number;
+    if (job->is_durable && job->durable_conclusion != state) {
+        simulation_violate(simulation, "job %u is shown as %s, and on disk it is %s", message->job,
+                           state_name(state), state_name(job->durable_conclusion));
+    }
+    if (state == WIRE__JOB_STATE__JOB_STATE_CANCELLED && !job->is_cancelled) {
+        simulation_violate(simulation, "job %u is cancelled, and nobody of its tenant asked for it",
+                           message->job);
+    }
+    if (state == WIRE__JOB_STATE__JOB_STATE_EXPIRED &&
+        simulation->now_ms < job->deadline_min_ms - slack_ms(simulation, job)) {
+        simulation_violate(simulation, "job %u is expired before its deadline", message->job);
+    }
+    if (state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED &&
+        worker_job_of_answer(simulation, message->payload) != message->job) {
+        simulation_violate(simulation, "job %u succeeds with what no worker answered to it",
+                           message->job);
+    }
+}
+
+/* A client that is told that the result is gone must have had it, or have asked not to keep it. */
+static void check_collected(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    if (!job->result_is_gone && !job->discard_result && !simulation->scenario.is_tight) {
+        simulation_violate(simulation, "the outcome of job %u is gone, and nobody collected it",
+                           index);
+    }
+}
+
+static void release_result(struct simulation *simulation, const struct message *message)
+{
+    struct sim_job *job = &simulation->jobs[message->job];
+    if (message->number == WIRE__JOB_STATE__JOB_STATE_COLLECTED) {
+        check_collected(simulation, message->job);
+        return;
+    }
+    check_conclusion(simulation, message);
+    const bool was_shown =
+        job->shown != 0 &&
+        (job->is_durable || job->shown_incarnation == simulation->broker.incarnation);
+    /* Of a dead letter that outlives its result only the state is known. */
+    const bool is_summary = simulation->scenario.is_tight &&
+                            message->number == WIRE__JOB_STATE__JOB_STATE_DEAD &&
+                            message->payload == NULL;
+    const bool differs = job->shown != (Wire__JobState)message->number ||
+                         (job->shown_digest != message->digest && !is_summary);
+    if (was_shown && differs) {
+        simulation_violate(simulation, "job %u is shown as %s and as %s, or with two answers",
+                           message->job, state_name(job->shown),
+                           state_name((Wire__JobState)message->number));
+    }
+    job->shown = (Wire__JobState)message->number;
+    job->shown_digest = message->digest;
+    job->shown_incarnation = simulation->broker.incarnation;
+}
+
+static void release_status(struct simulation *simulation, const struct message *message)
+{
+    if (message->number == WIRE__JOB_STATE__JOB_STATE_UNKNOWN && message->flag) {
+        simulation_violate(simulation, "job %u was acknowledged and is not known any more",
+                           message->job);
+    }
+    if (message->number == WIRE__JOB_STATE__JOB_STATE_COLLECTED) {
+        check_collected(simulation, message->job);
+    }
+}
+
+void oracle_see_release(struct simulation *simulation, const struct message *message)
+{
+    const struct link *link = &simulation->links[message->peer - 1];
+    if (link->is_worker || message->job == NO_JOB) {
+        return;
+    }
+    if (simulation->clients[link->owner].tenant != simulation->jobs[message->job].tenant) {
+        const bool says_nothing = message->effect == EFFECT_STATUS &&
+                                  message->number == WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
+        if (!says_nothing) {
+            simulation_violate(simulation, "client %u hears of job %u of another tenant",
+                               link->owner, message->job);
+        }
+        return;
+    }
+    if (message->effect == EFFECT_ACCEPTED) {
+        release_accepted(simulation, message);
+    } else if (message->effect == EFFECT_REJECTED) {
+        release_rejected(simulation, message);
+    } else if (message->effect == EFFECT_RESULT) {
+        release_result(simulation, message);
+    } else if (message->effect == EFFECT_STATUS) {
+        release_status(simulation, message);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------
+ * everything at once */
+
+static struct core_time core_now(const struct simulation *simulation)
+{
+    return (struct core_time){simulation->now_ms + simulation->broker.mono_offset_ms,
+                              UNIX_BEGIN_MS + simulation->now_ms +
+                                  simulation->broker.unix_offset_ms};
+}
+
+static void check_kept(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    if (!job->is_durable || job->acknowledged_incarnation == 0) {
+        return;
+    }
+    if (!has_durable_record(simulation, job)) {
+        simulation_violate(simulation, "job %u was acknowledged and is lost on disk", index);
+    }
+    struct core_job_view view;
+    if (simulation->broker.is_up && job->current_conclusion == 0 &&
+        core_view_job(simulation->broker.core, &job->id, core_now(simulation), &view) < 0) {
+        simulation_violate(simulation, "job %u was acknowledged and is lost in memory", index);
+    }
+}
+
+static void check_bounds(struct simulation *simulation)
+{
+    const struct config *config = &simulation->scenario.config;
+    struct core_stats stats;
+    core_read_stats(simulation->broker.core, core_now(simulation), &stats);
+    if (stats.concluded_ids > config->broker.dedup_ids_max ||
+        stats.dead_letters > config->broker.dead_letters_max ||
+        stats.clients > config->broker.clients_max || stats.workers > config->broker.workers_max ||
+        stats.results_bytes >
+            config->broker.results_bytes_max + config->broker.results_memory_bytes_max) {
+        simulation_violate(simulation,
+                           "a bound is broken: %" PRIu64 " ids, %" PRIu64 " dead letters, %" PRIu64
+                           " bytes of results",
+                           stats.concluded_ids, stats.dead_letters, stats.results_bytes);
+    }
+    for (size_t i = 0; i < stats.tiers_length; i++) {
+        uint64_t jobs = 0;
+        for (int state = WIRE__JOB_STATE__JOB_STATE_QUEUED;
+             state < WIRE__JOB_STATE__JOB_STATE_SUCCEEDED; state++) {
+            jobs += stats.tiers[i].states[state];
+        }
+        if (jobs > config->tiers[i].jobs_max ||
+            stats.tiers[i].payload_bytes > config->tiers[i].bytes_max) {
+            simulation_violate(simulation,
+                               "tier %s holds %" PRIu64 " jobs and %" PRIu64
+                               " bytes, more than it may",
+                               config->tiers[i].name, jobs, stats.tiers[i].payload_bytes);
+        }
+    }
+}
+
+void oracle_check(struct simulation *simulation)
+{
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        check_kept(simulation, i);
+    }
+    if (simulation->broker.is_up) {
+        check_bounds(simulation);
+    }
+}
+
+bool oracle_is_settled(struct simulation *simulation)
+{
+    if (simulation->jobs_length < simulation->scenario.options.jobs || !simulation->broker.is_up ||
+        storage_first_pending(simulation->broker.storage) <=
+            storage_latest(simulation->broker.storage)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < simulation->scenario.clients; i++) {
+        if (simulation->clients[i].open_length > 0) {
+            return false;
+        }
+    }
+    struct core_stats stats;
+    core_read_stats(simulation->broker.core, core_now(simulation), &stats);
+    return stats.jobs == 0;
+}
+
+static void see_left_lease(void *context, const void *key, size_t key_bytes, struct blob *value)
+{
+    struct simulation *simulation = context;
+    struct id id = {0};
+    (void)value;
+    if (key_bytes == ID_BYTES) {
+        memcpy(id.bytes, key, ID_BYTES);
+    }
+    simulation_violate(simulation, "the record of a lease of job %u is left when no job is",
+                       simulation_job_of(simulation, &id));
+}
+
+void oracle_check_end(struct simulation *simulation)
+{
+    const struct storage *storage = simulation->broker.storage;
+    struct core_stats stats;
+    oracle_check(simulation);
+    if (!simulation->broker.is_up) {
+        return;
+    }
+    storage_visit(storage, STORAGE_DURABLE, STORE_LEASES, see_left_lease, simulation);
+    core_read_stats(simulation->broker.core, core_now(simulation), &stats);
+    if (storage_length(storage, STORAGE_DURABLE, STORE_JOBS) > stats.dead_letters ||
+        storage_length(storage, STORAGE_DURABLE, STORE_PAYLOADS) > stats.dead_letters) {
+        simulation_violate(simulation,
+                           "records are left when no job is: %zu jobs and %zu payloads for %" PRIu64
+                           " dead letters",
+                           storage_length(storage, STORAGE_DURABLE, STORE_JOBS),
+                           storage_length(storage, STORAGE_DURABLE, STORE_PAYLOADS),
+                           stats.dead_letters);
+    }
+}

@@ -1,0 +1,36 @@
+#include "tests/simulation/plant.h"
+#include <errno.h>
+#include <string.h>
+
+static const char *const names[PLANTS] = {
+    [PLANT_NONE] = "none",
+    [PLANT_DROP_PUT] = "drop-put",
+    [PLANT_KEEP_PAYLOAD] = "keep-payload",
+    [PLANT_EARLY_RELEASE] = "early-release",
+    [PLANT_LYING_SYNC] = "lying-sync",
+    [PLANT_FORGET_CONCLUDED] = "forget-concluded",
+    [PLANT_DOUBLE_DISPATCH] = "double-dispatch",
+    [PLANT_IGNORE_CREDIT] = "ignore-credit",
+    [PLANT_IGNORE_DELAY] = "ignore-delay",
+    [PLANT_IGNORE_DEADLINE] = "ignore-deadline",
+    [PLANT_IGNORE_PAUSE] = "ignore-pause",
+    [PLANT_CHANGE_RESULT] = "change-result",
+    [PLANT_CROSS_TENANTS] = "cross-tenants",
+    [PLANT_LOSE_RESULT] = "lose-result",
+};
+
+const char *plant_name(enum plant plant)
+{
+    return names[plant];
+}
+
+int plant_parse(const char *name, enum plant *ret_plant)
+{
+    for (enum plant plant = PLANT_NONE; plant < PLANTS; plant++) {
+        if (strcmp(names[plant], name) == 0) {
+            *ret_plant = plant;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}

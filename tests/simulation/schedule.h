@@ -1,0 +1,47 @@
+/*
+ * schedule: what will happen in a run, in the order of virtual time; among equals in the order in
+ * which it was planned.
+ */
+#pragma once
+#include <stdint.h>
+#include "common/heap.h"
+#include "tests/simulation/message.h"
+
+enum task_kind {
+    TASK_DELIVER, /* message */
+    TASK_BROKER_TURN,
+    TASK_BROKER_START,
+    TASK_STORE_SYNC,
+    TASK_STORE_UP,
+    TASK_STORE_LOADED, /* message */
+    TASK_CLIENT_TICK,  /* who: a client */
+    TASK_WORKER_TICK,  /* who: a worker */
+    TASK_ATTEMPT_END,  /* who: a worker; message.job, message.attempt */
+    TASK_ARRIVAL,      /* the next new job */
+    TASK_FAULTS,
+    TASK_RESUME, /* an operator resumes message.number, message.second */
+};
+
+struct task {
+    uint32_t position; /* in the heap */
+    enum task_kind kind;
+    uint32_t who;
+    uint64_t generation; /* of `who`: a task of an older one is void */
+    struct message message;
+};
+
+struct schedule {
+    struct heap heap;
+    uint64_t sequence;
+};
+
+void schedule_init(struct schedule *schedule);
+void schedule_finish(struct schedule *schedule);
+/* Takes the message, which may be NULL. */
+void schedule_add(struct schedule *schedule, int64_t at_ms, enum task_kind kind, uint32_t who,
+                  uint64_t generation, const struct message *message);
+/* INT64_MAX: nothing is planned. */
+int64_t schedule_next_ms(const struct schedule *schedule);
+/* The next task and its time, to be released with schedule_release(); NULL when there is none. */
+struct task *schedule_take(struct schedule *schedule, int64_t *ret_at_ms);
+void schedule_release(struct task **task);

@@ -1,0 +1,203 @@
+/*
+ * simulation: one run of a simulated cluster around the real core, in virtual time, from a seed.
+ *
+ * Clients, workers, a network, a store and an operator, all of which misbehave, around broker/core
+ * as it is shipped. The oracle (oracle.h) watches what the core is told and what it answers. The
+ * same options give the same run, event for event: trace.hash tells. See DESIGN: "The broker's core
+ * has no I/O".
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/attributes.h"
+#include "tests/simulation/dice.h"
+#include "tests/simulation/scenario.h"
+#include "tests/simulation/schedule.h"
+#include "tests/simulation/storage.h"
+#include "tests/simulation/trace.h"
+
+enum {
+    TICK_MS = 250,             /* of clients and faults */
+    QUIET_MS_MAX = 40 * 60000, /* after the faults have stopped everything must be settled within */
+    RUNS_MAX = SCENARIO_SLOTS_MAX,
+    ANSWERS_MAX = 16,
+    HOLDS_MAX = 16,
+    VIOLATION_BYTES = 256,
+};
+static const int64_t BEGIN_MS = 1000;
+static const int64_t UNIX_BEGIN_MS = INT64_C(1790000000000);
+
+/* How a client sees its job. */
+enum view {
+    VIEW_SENT,     /* not answered yet, or told to come again */
+    VIEW_ACCEPTED, /* waits for the outcome */
+    VIEW_DONE,     /* has it, or follows another job by its idempotency key */
+    VIEW_REFUSED,
+    VIEW_LOST, /* in memory, and its broker is gone: outcome unknown */
+};
+
+struct sim_job {
+    /* What was asked for. */
+    struct id id;
+    uint32_t client, tenant, tier, route, key, priority; /* key 0: none */
+    uint32_t payload_bytes, attempts_max;
+    uint64_t payload_digest;
+    int64_t delay_ms, deadline_in_ms; /* deadline 0: the tier's */
+    bool is_durable, discard_result, is_poison;
+    /* The client's. */
+    enum view view;
+    int64_t ask_at_ms;
+    uint32_t asked;
+    /* The oracle's: what the core was told … */
+    bool is_submitted, is_cancelled;
+    uint64_t submitted_incarnation; /* the latest */
+    uint64_t first_incarnation;
+    int64_t not_before_ms, deadline_min_ms,
+        deadline_max_ms; /* virtual time: earliest and latest that were named */
+    /* … and what it said. */
+    uint64_t acknowledged_incarnation; /* 0: not acknowledged */
+    uint64_t current_conclusion_incarnation;
+    Wire__JobState current_conclusion; /* in a record handed to the store; 0: none */
+    Wire__JobState durable_conclusion; /* in a durable record */
+    Wire__JobState shown;              /* to a client; 0: not yet */
+    uint64_t shown_digest, shown_incarnation;
+    bool result_is_gone;   /* a client said that it has it */
+    uint32_t attempt_last; /* dispatched in this incarnation */
+    struct {
+        bool is_held;
+        uint64_t peer;
+        uint32_t attempt;
+        int64_t renewed_ms;
+    } lease;
+};
+
+struct sim_client {
+    uint32_t index, tenant;
+    uint64_t peer; /* 0: not connected */
+    bool is_welcome;
+    int64_t connected_ms;
+    uint32_t *open; /* jobs whose view is SENT or ACCEPTED */
+    uint32_t open_length;
+};
+
+struct run {
+    struct job_lease lease;
+    bool is_cancelled;
+};
+
+struct answer {
+    struct job_lease lease;
+    Wire__AttemptOutcome outcome;
+    struct blob *payload;
+    int64_t sent_ms;
+};
+
+enum worker_state { WORKER_UP, WORKER_DRAINING, WORKER_DOWN };
+
+struct sim_worker {
+    uint32_t index, slots;
+    char name[16];
+    enum worker_state state;
+    uint64_t life; /* a restart begins a new one */
+    uint64_t peer;
+    bool is_welcome;
+    int64_t connected_ms, back_at_ms;
+    uint64_t credit_total;
+    struct run runs[RUNS_MAX];
+    uint32_t runs_length;
+    struct answer answers[ANSWERS_MAX]; /* until concluded; when full the oldest is forgotten */
+    uint32_t answers_length;
+};
+
+/* A connection, by the number of its peer; numbers are never used again. */
+struct link {
+    bool is_worker, is_lossy; /* lossy: something was lost, so it breaks soon */
+    uint32_t owner;
+    uint64_t incarnation; /* of the broker that it leads to */
+    int64_t breaks_at_ms;
+    int64_t arrival_ms[2];             /* latest, from and to the broker */
+    uint64_t credit_total, dispatched; /* of a worker, as the core was told and did */
+    int64_t heard_ms;                  /* when the core heard of it last */
+};
+
+struct hold {
+    enum pause_subject subject;
+    enum pause_mode mode;
+    uint64_t index;   /* of the subject, among its kind */
+    const char *name; /* of the scenario or a worker */
+};
+
+struct message_list {
+    struct message *items;
+    size_t length, capacity;
+};
+
+struct sim_broker {
+    struct core *core;
+    struct effects *effects;
+    struct storage *storage;
+    uint64_t incarnation;
+    bool is_up, is_draining, store_is_down;
+    int64_t drain_until_ms;
+    int64_t mono_offset_ms, unix_offset_ms;
+    uint64_t batch_next, batch_durable;
+    int64_t turn_at_ms; /* planned; INT64_MAX: none */
+    int64_t turned_ms;
+    uint32_t turns_at_once; /* in the millisecond turned_ms */
+    struct message_list inbox, held;
+    struct hold holds[HOLDS_MAX]; /* in force, as far as the core was told */
+    uint32_t holds_length;
+    size_t examined; /* effects of the turn that the oracle has seen */
+};
+
+struct simulation {
+    struct scenario scenario;
+    struct dice dice;
+    struct schedule schedule;
+    struct trace trace;
+    int64_t now_ms, quiet_from_ms;
+    bool is_quiet;
+    uint64_t events, steps;
+    int64_t clock_jumped_ms; /* sum of all jumps, without sign */
+    struct sim_job *jobs;
+    uint32_t jobs_length;
+    uint32_t
+        *key_owners; /* by key and tenant: the job that was acknowledged under it; NO_JOB: none */
+    struct sim_client clients[SCENARIO_CLIENTS_MAX];
+    struct sim_worker *workers;
+    struct link *links; /* by peer - 1 */
+    uint64_t links_length, links_capacity;
+    struct sim_broker broker;
+    char violation[VIOLATION_BYTES]; /* the first promise that was broken; empty: none */
+};
+
+/* What a run came to. */
+struct outcome {
+    uint64_t events, steps, hash;
+    uint32_t acknowledged, succeeded;
+    char violation[VIOLATION_BYTES];
+};
+
+void simulation_run(const struct options *options, enum trace_mode mode,
+                    struct outcome *ret_outcome);
+
+/* For the modules of the simulator. */
+PRINTF_LIKE(2, 3) void simulation_violate(struct simulation *simulation, const char *format, ...);
+static inline void simulation_trace(struct simulation *simulation, const char *format, uint64_t a,
+                                    uint64_t b, uint64_t c)
+{
+    trace_add(&simulation->trace, simulation->now_ms, format, a, b, c);
+}
+static inline bool simulation_hit(struct simulation *simulation, uint32_t permille)
+{
+    return !simulation->is_quiet && dice_hit(&simulation->dice, permille);
+}
+static inline bool simulation_plant(const struct simulation *simulation, enum plant plant)
+{
+    return simulation->scenario.options.plant == plant;
+}
+/* NO_JOB: an id that this run did not make. */
+uint32_t simulation_job_of(const struct simulation *simulation, const struct id *id);
+void message_list_add(struct message_list *list, const struct message *message);
+void message_list_clear(struct message_list *list);

@@ -1,0 +1,24 @@
+/*
+ * worker: a simulated worker: gives credit, runs attempts to every kind of end, keeps answers until
+ * they are concluded, and breaks, dies, leaves, drains and comes back. Follows docs/protocol.md.
+ */
+#pragma once
+#include "tests/simulation/simulation.h"
+
+void worker_init(struct simulation *simulation, uint32_t index);
+void worker_finish(struct sim_worker *worker);
+void worker_tick(struct simulation *simulation, struct sim_worker *worker);
+void worker_hear(struct simulation *simulation, struct sim_worker *worker,
+                 const struct message *message);
+void worker_end_attempt(struct simulation *simulation, struct sim_worker *worker,
+                        const struct job_lease *lease);
+/* Loses its connection, but not its work. */
+void worker_break(struct simulation *simulation, struct sim_worker *worker);
+/* Dies with all that it holds and starts again later. With a goodbye it lets the broker know. */
+void worker_kill(struct simulation *simulation, struct sim_worker *worker, bool says_goodbye);
+/* Takes no more, and leaves when its attempts have ended. */
+void worker_drain(struct simulation *simulation, struct sim_worker *worker);
+
+/* The bytes of an answer, and the job that they are for; NO_JOB: nobody's answer. */
+struct blob *worker_answer(struct simulation *simulation, const struct job_lease *lease);
+uint32_t worker_job_of_answer(const struct simulation *simulation, const struct blob *answer);
