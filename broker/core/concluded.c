@@ -9,7 +9,8 @@
 _Static_assert(sizeof(struct concluded_entry) == 32, "a million of them are there");
 
 /*
- * One bucket an id, rounded up, taken at once: the kernel gives the pages as they are touched. A chain is in order of
+ * Two buckets an id or more, taken at once: the kernel gives the pages as they are touched. Most look-ups are for ids that are
+ * not in it, and then find an empty bucket instead of a stranger somewhere in memory. A chain is in order of
  * age, latest first, so the oldest entry is the last of its chain. Chains name an entry by its number
  * modulo NAMES, plus one, so that 0, which fresh pages hold, is the end.
  */
@@ -18,7 +19,7 @@ int concluded_init(struct concluded *concluded, uint64_t ids_max, uint64_t seed)
     assert(ids_max > 0);
     assert(ids_max < UINT32_MAX / 2);
     size_t buckets_length = CONCLUDED_CHUNK_LENGTH;
-    while (buckets_length < ids_max) {
+    while (buckets_length < ids_max * 2) {
         buckets_length *= 2;
     }
     const size_t chunks_length = ids_max / CONCLUDED_CHUNK_LENGTH + 2;

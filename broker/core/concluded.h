@@ -1,7 +1,7 @@
 /*
  * concluded: the ids of concluded jobs, remembered for the deduplication window, oldest first.
  *
- * A ring in chunks with a hash index over it: 32 bytes an id and 4 to 8 of index, no allocation for each. When ids_max are
+ * A ring in chunks with a hash index over it: 32 bytes an id and 8 to 16 of index, no allocation for each. When ids_max are
  * there the oldest is forgotten, so the window shrinks. horizon_unix_ms is when the latest forgotten one was
  * concluded: an id whose own time is not later may be one of the forgotten.
  */

@@ -658,5 +658,5 @@ int64_t core_next_deadline_ms(const struct core *core)
 
 bool core_is_idle(const struct core *core)
 {
-    return list_is_empty(&core->leases);
+    return core->leases_running == 0;
 }

@@ -53,7 +53,7 @@ void core_step(struct core *core, struct core_time now, const struct event *even
 /* When EVENT_TICK is due at the latest; INT64_MAX: nothing is waiting for time. */
 int64_t core_next_deadline_ms(const struct core *core);
 
-/* While draining: no lease is held any more. */
+/* While draining: no worker that is connected holds a lease any more. */
 bool core_is_idle(const struct core *core);
 
 /* ------------------------------------------------------------------------------------------ what operators see */

@@ -113,6 +113,7 @@ struct core {
     struct list workers_heard;   /* longest silent first */
     uint64_t slots, slots_free;
     struct list leases;          /* longest not renewed first: all last equally long */
+    size_t leases_running;       /* of workers that are there */
     struct list leases_young;    /* durable, without a record; oldest first */
 
     struct table keys;           /* idempotency entries by key */

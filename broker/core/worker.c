@@ -164,6 +164,7 @@ static void lease_attach(struct core *core, struct lease *lease, struct worker *
     if (worker != NULL) {
         list_append(&worker->leases, &lease->in_worker);
         worker->used[job_tier(lease->job)->index]++;
+        core->leases_running++;
         worker_refresh(core, worker);
     }
 }
@@ -174,6 +175,7 @@ static void lease_detach(struct core *core, struct lease *lease)
     if (worker != NULL) {
         list_remove(&worker->leases, &lease->in_worker);
         worker->used[job_tier(lease->job)->index]--;
+        core->leases_running--;
         worker_refresh(core, worker);
     }
 }
@@ -317,9 +319,12 @@ static void reclaim_answered(struct core *core, struct worker *worker, const str
 void worker_heartbeat(struct core *core, const struct event *event)
 {
     struct worker *worker = worker_heard(core, event->peer);
-    if (worker != NULL) {
-        reclaim_held(core, worker, NULL, event->as.worker_heartbeat.held, event->as.worker_heartbeat.held_length);
+    if (worker == NULL) {
+        return;
     }
+    worker->is_set_aside = false; /* it has had its pause, and may have no credit to tell of */
+    worker_refresh(core, worker);
+    reclaim_held(core, worker, NULL, event->as.worker_heartbeat.held, event->as.worker_heartbeat.held_length);
 }
 
 /* --------------------------------------------------------------------------------------- joining, leaving */

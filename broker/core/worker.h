@@ -31,7 +31,7 @@ struct worker {
     uint64_t credit_total;   /* as last told */
     uint64_t dispatched;     /* since its hello */
     bool is_draining;        /* it said so */
-    bool is_set_aside;       /* deferred or unreachable: until it gives credit again */
+    bool is_set_aside;       /* deferred or unreachable: until it gives credit or a sign of life */
     bool is_held, is_drained; /* paused by an operator */
     struct list leases;
     uint32_t used[CONFIG_TIERS_MAX];     /* leases by tier */
