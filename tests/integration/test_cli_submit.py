@@ -5,11 +5,12 @@ import os
 import pty
 import signal
 import subprocess
+import time
 import uuid
 
 import pytest
 
-from harness import wait_for
+from harness import program, wait_for
 
 
 @pytest.fixture(name="answering")
@@ -151,7 +152,7 @@ def test_full_queue_is_told_with_no_retry(cluster):
 
 
 def test_same_id_is_the_same_job(answering):
-    job = str(uuid.UUID(int=(int(__import__("time").time() * 1000) << 80) | (7 << 76) | (2 << 62) | 42))
+    job = str(uuid.UUID(int=(int(time.time() * 1000) << 80) | (7 << 76) | (2 << 62) | 42))
     first = answering.cli("submit", "--no-wait", "--id", job, "once")
     second = answering.cli("submit", "--no-wait", "--id", job, "once")
     assert first.stdout.strip() == second.stdout.strip() == job, first.stderr + second.stderr
@@ -207,15 +208,16 @@ def test_broker_killed_in_the_middle_is_waited_for(answering):
     assert {r["outcome"] for r in results} == {"succeeded"}
 
 
-def test_no_broker_is_told(cluster):
-    done = subprocess.run([str(cluster_program()), "submit", "--brokers", "tcp://127.0.0.1:1", "--timeout", "500ms", "x"],
+def test_unknown_tenant_is_refused_in_words(cluster):
+    cluster.start_broker()
+    done = cluster.cli("submit", "--tenant", "nobody", "x")
+    assert done.returncode == 7 and "nobody" in done.stderr
+
+
+def test_no_broker_is_told():
+    done = subprocess.run([str(program("tiermq")), "submit", "--brokers", "tcp://127.0.0.1:1", "--timeout", "500ms", "x"],
                           capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 6 and "no broker answered" in done.stderr
-
-
-def cluster_program():
-    from harness import program
-    return program("tiermq")
 
 
 def test_progress_line_on_a_terminal_only(answering):
@@ -257,7 +259,7 @@ def test_slow_input_does_not_hold_answers_back(answering):
     (["--timeout", "-1", "x"], "timeout"),
 ])
 def test_wrong_arguments_are_refused_in_words(arguments, word):
-    done = subprocess.run([str(cluster_program()), "submit", "--brokers", "tcp://127.0.0.1:1", *arguments],
+    done = subprocess.run([str(program("tiermq")), "submit", "--brokers", "tcp://127.0.0.1:1", *arguments],
                           capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 2, done.stderr
     assert word in done.stderr
