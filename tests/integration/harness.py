@@ -300,9 +300,9 @@ class Cluster:
             broker.config = merge(config, {"broker": ports})
         return broker
 
-    def restart_broker(self, broker=None, environment=None, ready=True, **changes):
+    def restart_broker(self, process=None, environment=None, ready=True, **changes):
         """Starts it again where it was; stop() or kill() it before."""
-        old = broker or self.broker
+        old = process or self.broker
         assert not old.is_running()
         new = self._run_broker(old.name, merge(old.config, changes), ready, environment)
         self.brokers[self.brokers.index(old)] = new

@@ -3,10 +3,11 @@
 import errno
 import signal
 import threading
+import time
 
 import pytest
 
-from harness import EXIT_ADDRESS, EXIT_STORE, DiskFaults
+from harness import EXIT_ADDRESS, EXIT_STORE, TIMEOUT_S, DiskFaults
 from wire import Client, Worker, make_id, pb
 
 
@@ -248,20 +249,24 @@ def test_kills_in_full_flow_lose_nothing(cluster):
             cluster.broker.kill()
         stream.stop()
         accepted |= stream.accepted
-        cluster.restart_broker()
+        cluster.restart_broker(broker={"lease": "1s", "heartbeat": "250ms"})
 
     client, worker = Client(cluster.broker), Worker(cluster.broker)
     for job in accepted:
         client.ask(job)
     results = {}
+    end = time.monotonic() + 2 * TIMEOUT_S
     while len(results) < len(accepted):
-        worker._receive(0.01)
+        assert time.monotonic() < end, f"{len(results)} of {len(accepted)} jobs have a result"
+        worker.heartbeat()
+        client.ping()
         while worker.has("dispatch"):
             dispatch, payload = worker.dispatched()
             worker.answer(dispatch, payload[::-1])
         while client.has("result"):
             result, answer = client.wait("result")
             assert results.setdefault(result.job_id, answer) == answer
+        worker._receive(0.05)
     for job, payload in accepted.items():
         assert results[job] == payload[::-1]
 
