@@ -82,6 +82,15 @@ static int set_kind_options(void *socket, enum link_kind kind)
     return 0;
 }
 
+/*
+ * With the option on, ZeroMQ takes a name's IPv6 address if it has one and tries no other, so `localhost` would miss
+ * a broker on 127.0.0.1; and it shows IPv4 addresses as mapped ones. So brackets ask for it, and all interfaces mean both.
+ */
+static bool wants_ipv6(const char *endpoint)
+{
+    return strchr(endpoint, '[') != NULL || strncmp(endpoint, "tcp://*", strlen("tcp://*")) == 0;
+}
+
 static int set_options(void *socket, const struct link_options *options)
 {
     const int queue_max = options->queue_messages_max > 0 ? options->queue_messages_max
@@ -92,7 +101,7 @@ static int set_options(void *socket, const struct link_options *options)
         {ZMQ_SNDHWM, queue_max},
         {ZMQ_RCVHWM, queue_max},
         {ZMQ_LINGER, LINK_LINGER_MS},
-        {ZMQ_IPV6, 1},
+        {ZMQ_IPV6, wants_ipv6(options->endpoint)},
         {ZMQ_BACKLOG, BACKLOG},
         {ZMQ_RECONNECT_IVL, RECONNECT_FIRST_MS},
         {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS},

@@ -39,7 +39,11 @@ enum {
 
 struct link_options {
     enum link_kind kind;
-    const char *endpoint;   /* tcp://host:port (port 0 or *: any free), ipc://path */
+    /*
+     * tcp://host:port (port 0 or *: any free), ipc://path. A name or address in brackets is IPv6, one without is IPv4;
+     * tcp://*:port is every interface, both.
+     */
+    const char *endpoint;
     bool bind;              /* otherwise connect */
     size_t part_bytes_max;  /* larger parts close the connection (ZMQ_MAXMSGSIZE) */
     int queue_messages_max; /* high-water mark in both directions; 0: LINK_QUEUE_MESSAGES_DEFAULT_MAX */

@@ -380,6 +380,24 @@ Test(link, published_messages_reach_who_listens, .timeout = 30)
     cr_assert_eq(zmq_ctx_term(pair.zmq), 0);
 }
 
+/* `localhost` has an IPv6 address too on most machines, where nobody listens here. */
+Test(link, an_ipv4_broker_is_shown_as_such_and_reached_by_name, .timeout = 30)
+{
+    struct pair pair;
+    open_pair(&pair);
+    cr_assert_eq(strncmp(link_endpoint(pair.router.link), "tcp://127.0.0.1:", 16), 0, "%s", link_endpoint(pair.router.link));
+    char by_name[64];
+    (void)snprintf(by_name, sizeof(by_name), "tcp://localhost:%s", strrchr(link_endpoint(pair.router.link), ':') + 1);
+    struct end named = {0};
+    const struct link_options options = {.kind = LINK_DEALER, .endpoint = by_name, .part_bytes_max = 1024};
+    open_end(&pair, &named, &options);
+    cr_assert_eq(send_text(&named, NULL, 0, "by name"), 0);
+    run_until(&pair, &pair.router.messages, 1);
+    cr_assert_str_eq(pair.router.first, "by name");
+    link_destroy(&named.link);
+    close_pair(&pair);
+}
+
 Test(link, addresses_in_use_or_senseless_are_refused)
 {
     struct pair pair;
