@@ -38,8 +38,10 @@ static void note_failure(struct figures *figures, const char *tier, const struct
 
 static void on_backlog_answer(void *context, const struct tiermq_answer *answer)
 {
+    (void)context;
     if (answer->state == TIERMQ_REJECTED) {
-        note_failure(context, "background", answer);
+        fprintf(stderr, "bench-tiers: the backlog was refused: %s\n", answer->error_text);
+        exit(1);
     }
 }
 
@@ -69,7 +71,7 @@ static void submit(struct tiermq *client, const char *tier, uint64_t number, tie
 {
     char prompt[64];
     snprintf(prompt, sizeof(prompt), "%s question number %llu", tier, (unsigned long long)number);
-    struct tiermq_job job = {.tier = tier, .prompt = prompt, .deadline_ms = 600000};
+    struct tiermq_job job = {.tier = tier, .prompt = prompt}; /* its tier's deadline */
     struct tiermq_callbacks callbacks = {.on_answer = on_answer, .on_accepted = on_accepted, .context = figures};
     if (tiermq_submit_async(client, &job, &callbacks, NULL) < 0) {
         fprintf(stderr, "bench-tiers: submit: %s\n", tiermq_last_error(client));
