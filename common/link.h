@@ -41,7 +41,7 @@ struct link_options {
     enum link_kind kind;
     /*
      * tcp://host:port (port 0 or *: any free), ipc://path. A name or address in brackets is IPv6, one without is IPv4;
-     * tcp://*:port is every interface, both.
+     * A host of * is every interface, both.
      */
     const char *endpoint;
     bool bind;              /* otherwise connect */
