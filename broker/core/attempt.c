@@ -2,6 +2,7 @@
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
+#include "broker/core/lease.h"
 #include "broker/core/worker.h"
 
 enum {

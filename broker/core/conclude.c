@@ -4,6 +4,7 @@
 #include "broker/core/client.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
+#include "broker/core/lease.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
 #include "broker/core/worker.h"

@@ -6,9 +6,11 @@
 #include "broker/core/attempt.h"
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
+#include "broker/core/configure.h"
 #include "broker/core/dispatch.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
+#include "broker/core/lease.h"
 #include "broker/core/pause.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
@@ -105,193 +107,6 @@ void core_publish(struct core *core, Wire__Event__Kind kind, const char *subject
     effect->as.publish.text = text_copy;
 }
 
-/* ------------------------------------------------------------------------------------------- configuration */
-
-int core_add_tenant(struct core *core, const char *text, struct tenant **ret_tenant)
-{
-    struct name *name;
-    int r = names_add(&core->tenants, text, &name);
-    if (r < 0) {
-        return r;
-    }
-    struct tenant **tenants = reallocarray(core->tenant, core->tenants.length, sizeof(struct tenant *));
-    if (tenants == NULL) {
-        return -ENOMEM;
-    }
-    core->tenant = tenants;
-    for (; core->tenants_known < core->tenants.length; core->tenants_known++) {
-        tenants[core->tenants_known] = NULL;
-    }
-    if (tenants[name->index] == NULL) {
-        struct tenant *tenant = calloc(1, sizeof(*tenant));
-        if (tenant == NULL) {
-            return -ENOMEM;
-        }
-        *tenant = (struct tenant){.name = name, .weight = 1, .jobs_max = UINT64_MAX, .bytes_max = UINT64_MAX};
-        tenants[name->index] = tenant;
-    }
-    *ret_tenant = tenants[name->index];
-    return 0;
-}
-
-static int configure_tenants(struct core *core, const struct config *config)
-{
-    for (size_t i = 0; i < core->tenants.length; i++) {
-        core->tenants.items[i]->is_configured = false;
-    }
-    for (size_t i = 0; i < config->tenants_length; i++) {
-        const struct config_tenant *given = &config->tenants[i];
-        struct tenant *tenant;
-        int r = core_add_tenant(core, given->name, &tenant);
-        if (r < 0) {
-            return r;
-        }
-        tenant->name->is_configured = true;
-        tenant->weight = given->weight > 0 ? given->weight : 1;
-        tenant->jobs_max = given->jobs_max;
-        tenant->bytes_max = given->bytes_max;
-    }
-    return 0;
-}
-
-static int add_configured(struct names *names, const char *text)
-{
-    struct name *name;
-    int r = names_add(names, text, &name);
-    if (r == 0) {
-        name->is_configured = true;
-    }
-    return r;
-}
-
-/* A model's own name is a route, too. */
-static int configure_routes(struct core *core, const struct config *config)
-{
-    for (size_t i = 0; i < core->routes.length; i++) {
-        core->routes.items[i]->is_configured = false;
-    }
-    int r = add_configured(&core->routes, "auto");
-    for (size_t i = 0; r == 0 && i < config->models_length; i++) {
-        r = add_configured(&core->routes, config->models[i].name);
-    }
-    for (size_t i = 0; r == 0 && i < config->routes_length; i++) {
-        r = add_configured(&core->routes, config->routes[i].name);
-    }
-    return r;
-}
-
-static void configure_tier(struct tier *tier, const struct config_tier *given)
-{
-    tier->weight = given->weight;
-    tier->share_min_percent = given->share_min_percent;
-    tier->slots_reserved_percent = given->slots_reserved_percent;
-    tier->deadline_ms = given->deadline_ms;
-    tier->attempts_max = given->attempts_max > UINT16_MAX ? UINT16_MAX : given->attempts_max;
-    tier->backoff_first_ms = given->backoff_first_ms > 0 ? given->backoff_first_ms : 1;
-    tier->backoff_max_ms = given->backoff_max_ms > 0 ? given->backoff_max_ms : 1;
-    tier->jobs_max = given->jobs_max;
-    tier->bytes_max = given->bytes_max;
-}
-
-static void configure_tiers(struct core *core, const struct config *config)
-{
-    struct config_tier weights[CONFIG_TIERS_MAX] = {0};
-    uint32_t shares[CONFIG_TIERS_MAX];
-    for (size_t i = 0; i < config->tiers_length; i++) {
-        const struct name *name = names_find(&core->tiers, config->tiers[i].name);
-        if (name != NULL) {
-            configure_tier(&core->tier[name->index], &config->tiers[i]);
-        }
-    }
-    for (size_t i = 0; i < core->tiers_length; i++) {
-        weights[i].weight = core->tier[i].weight;
-        weights[i].share_min_percent = core->tier[i].share_min_percent;
-    }
-    lane_compute_shares(weights, core->tiers_length, shares);
-    for (size_t i = 0; i < core->tiers_length; i++) {
-        core->tier[i].share = shares[i];
-    }
-}
-
-/* The numbers alone: strings belong to the configuration. */
-static void configure_limits(struct core *core, const struct config *config)
-{
-    core->limits = config->broker;
-    core->limits.name = core->limits.listen_clients = core->limits.listen_workers = NULL;
-    core->limits.listen_events = core->limits.admin = core->limits.data_dir = NULL;
-    if (core->concluded.ids_max > 0 && core->limits.dedup_ids_max < core->concluded.ids_max) {
-        core->concluded.ids_max = core->limits.dedup_ids_max > 0 ? core->limits.dedup_ids_max : 1;
-    }
-}
-
-/* What is fixed while it runs: tiers, pools and the lanes between them. */
-static int make_tiers(struct core *core, const struct config *config, int64_t now_ms)
-{
-    core->tiers_length = config->tiers_length;
-    core->tier = calloc(config->tiers_length, sizeof(struct tier));
-    core->stats = calloc(config->tiers_length, sizeof(struct core_tier_stats));
-    if (core->tier == NULL || core->stats == NULL) {
-        return -ENOMEM;
-    }
-    for (size_t i = 0; i < config->tiers_length; i++) {
-        struct tier *tier = &core->tier[i];
-        struct name *name;
-        int r = names_add(&core->tiers, config->tiers[i].name, &name);
-        if (r < 0) {
-            return r;
-        }
-        if (name->index != i) {
-            return -EINVAL; /* the same name twice */
-        }
-        name->is_configured = true;
-        tier->index = (uint8_t)i;
-        tier->name = name;
-        tier->is_durable = config->tiers[i].durability == DURABILITY_FSYNC;
-        tier->pool = names_find(&core->pools, config->tiers[i].pool);
-        list_init(&tier->waiting);
-        drain_rate_init(&tier->drain, now_ms);
-        if (tier->pool == NULL) {
-            return -EINVAL;
-        }
-    }
-    return 0;
-}
-
-static int make_pools(struct core *core, const struct config *config)
-{
-    for (size_t i = 0; i < config->pools_length; i++) {
-        int r = add_configured(&core->pools, config->pools[i]);
-        if (r < 0) {
-            return r;
-        }
-    }
-    core->pool = calloc(core->pools.length, sizeof(struct pool));
-    if (core->pool == NULL) {
-        return -ENOMEM;
-    }
-    for (size_t i = 0; i < core->pools.length; i++) {
-        core->pool[i].name = core->pools.items[i];
-    }
-    return 0;
-}
-
-static int make_lanes(struct core *core)
-{
-    core->lanes = calloc(core->pools.length * core->tiers_length, sizeof(struct lane));
-    if (core->lanes == NULL) {
-        return -ENOMEM;
-    }
-    for (size_t i = 0; i < core->pools.length * core->tiers_length; i++) {
-        struct lane *lane = &core->lanes[i];
-        lane->tier = &core->tier[i % core->tiers_length];
-        lane->pool = &core->pool[i / core->tiers_length];
-        heap_init(&lane->queues, offsetof(struct queue, position));
-        list_init(&lane->available);
-        list_init(&lane->loaded);
-    }
-    return 0;
-}
-
 /* -------------------------------------------------------------------------------------- creating, destroying */
 
 static void init_lists(struct core *core)
@@ -331,21 +146,6 @@ static int init_tables(struct core *core)
     return r;
 }
 
-static bool is_usable(const struct config *config)
-{
-    return config->tiers_length > 0 && config->tiers_length <= CONFIG_TIERS_MAX && config->pools_length > 0 &&
-           config->pools_length <= CONFIG_POOLS_MAX && config->broker.lease_ms > 0 &&
-           config->broker.dedup_ids_max > 0 && config->broker.dedup_ids_max < UINT32_MAX / 2;
-}
-
-static int configure(struct core *core, const struct config *config)
-{
-    configure_limits(core, config);
-    configure_tiers(core, config);
-    int r = configure_tenants(core, config);
-    return r < 0 ? r : configure_routes(core, config);
-}
-
 static int build(struct core *core, const struct config *config)
 {
     int r = init_tables(core);
@@ -358,21 +158,12 @@ static int build(struct core *core, const struct config *config)
     if (r == 0) {
         r = arena_create(RECORD_ARENA_BYTES_MAX, &core->arena);
     }
-    if (r == 0) {
-        r = make_pools(core, config);
-    }
-    if (r == 0) {
-        r = make_tiers(core, config, core->now_ms);
-    }
-    if (r == 0) {
-        r = make_lanes(core);
-    }
-    return r < 0 ? r : configure(core, config);
+    return r < 0 ? r : configure_first(core, config);
 }
 
 int core_create(const struct config *config, uint64_t seed, struct core_time now, struct core **ret_core)
 {
-    if (!is_usable(config)) {
+    if (!configure_is_usable(config)) {
         return -EINVAL;
     }
     CLEANUP(core_destroy) struct core *core = calloc(1, sizeof(*core));
@@ -462,24 +253,6 @@ void core_destroy(struct core **core)
     free(dead);
 }
 
-int core_reconfigure(struct core *core, const struct config *config, struct core_time now)
-{
-    (void)now;
-    if (!is_usable(config)) {
-        return -EINVAL;
-    }
-    int r = configure(core, config);
-    if (r < 0) {
-        return r;
-    }
-    list_for_each(&core->workers_heard, link) {
-        struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
-        worker_reserve_slots(core, worker);
-        worker_refresh(core, worker);
-    }
-    return 0;
-}
-
 /* -------------------------------------------------------------------------------------------------- a step */
 
 static struct job *next_timer(const struct core *core)
@@ -547,6 +320,7 @@ static void tick(struct core *core)
     conclude_bound_dead_letters(core);
     bool is_done = tick_timers(core);
     is_done &= lease_tick(core);
+    worker_tick(core);
     is_done &= tick_recovered(core);
     result_tick(core);
     dispatch_tick(core);
@@ -650,6 +424,7 @@ int64_t core_next_deadline_ms(const struct core *core)
         return core->now_ms;
     }
     int64_t at_ms = sooner(lease_next_deadline_ms(core), result_next_deadline_ms(core));
+    at_ms = sooner(at_ms, worker_next_deadline_ms(core));
     if (core->timers.length > 0) {
         at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));
     }

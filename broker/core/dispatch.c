@@ -3,6 +3,7 @@
 #include <string.h>
 #include "broker/core/conclude.h"
 #include "broker/core/lane.h"
+#include "broker/core/lease.h"
 #include "broker/core/result.h"
 #include "broker/core/worker.h"
 

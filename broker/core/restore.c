@@ -7,6 +7,7 @@
 #include <string.h>
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
+#include "broker/core/lease.h"
 #include "broker/core/pause.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"

@@ -1,6 +1,7 @@
 /* stats: what operators see of the core. */
 #include <errno.h>
 #include "broker/core/lane.h"
+#include "broker/core/lease.h"
 #include "broker/core/pause.h"
 #include "broker/core/state.h"
 #include "broker/core/worker.h"

@@ -154,6 +154,9 @@ static struct refusal resolve(struct core *core, struct request *request)
                       effects_format(core->effects, "tier: \"%.64s\" is not configured", submit->tier));
     }
     request->tier = &core->tier[tier->index];
+    if (!request->tenant->name->is_configured) { /* since its hello */
+        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_TENANT, 0, "this tenant is configured no more");
+    }
     request->route = names_find(&core->routes, submit->route);
     if (request->route == NULL || !request->route->is_configured) {
         return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_ROUTE, 0,

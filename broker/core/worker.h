@@ -1,13 +1,10 @@
 /*
- * worker: who runs jobs: its credit, its slots by tier, its leases.
+ * worker: who runs jobs: its credit and its slots by tier.
  *
  * A worker may be given a job of a tier while its free credit exceeds the slots that are reserved for other tiers and not
  * used by them. For each pool it serves and each tier it has a seat; seats that could take a job now stand in
  * their lane's list, so that finding a worker is O(1). worker_refresh() keeps them right; whatever changes credit, slots or
  * state ends with it.
- *
- * lease: the time-limited right of a worker to run one attempt of a job. All leases last equally long, so they stand in one
- * list in the order of renewal. After a restart a lease may have no worker yet.
  */
 #pragma once
 #include <stdbool.h>
@@ -43,19 +40,6 @@ struct worker {
     struct worker_seat seats[];
 };
 
-struct lease {
-    struct job *job;
-    struct worker *worker;       /* NULL: not back yet after a restart */
-    struct list_link in_worker;
-    struct list_link by_renewal; /* core.leases */
-    struct list_link young;      /* core.leases_young, while is_young */
-    int64_t renewed_ms;
-    int64_t granted_ms;
-    uint32_t attempt;
-    bool is_young;
-    bool is_recorded;            /* a LeaseRecord was written */
-};
-
 uint64_t worker_peer_hash(const struct table_link *link, uint64_t seed);
 uint64_t worker_name_hash(const struct table_link *link, uint64_t seed);
 
@@ -78,13 +62,6 @@ void worker_set_aside(struct core *core, struct worker *worker);
 void worker_reserve_slots(struct core *core, struct worker *worker);
 void worker_destroy_all(struct core *core);
 
-/* Gives the job, which is READY, LOADED or RECOVERED …, to the worker (NULL: after a restart). NULL: no memory. */
-struct lease *lease_grant(struct core *core, struct job *job, struct worker *worker, uint32_t attempt);
-/* Takes it back; the job stays in place LEASED for the caller to move. */
-void lease_end(struct core *core, struct lease *lease);
-/* The lease was lost: ends it, and its job waits again, or is dead if that happened too often. */
-void lease_lose(struct core *core, struct lease *lease, const char *why);
-void lease_renew(struct core *core, struct lease *lease);
-/* Loses what was not renewed, forgets silent workers, writes the records of those that last. False: a bound was reached. */
-bool lease_tick(struct core *core);
-int64_t lease_next_deadline_ms(const struct core *core);
+/* Forgets workers that were silent for a lease's time, by when all they held is lost. */
+void worker_tick(struct core *core);
+int64_t worker_next_deadline_ms(const struct core *core);

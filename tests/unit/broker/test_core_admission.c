@@ -239,3 +239,16 @@ Test(core_admission, drained_worker_is_told_and_gets_nothing_until_it_is_resumed
     cr_assert(!world_find(&w, EFFECT_WORKER_DRAIN, NULL, 100)->effect.as.worker_drain.drain);
     cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
 }
+
+Test(core_admission, reload_adds_tenants_and_refuses_those_that_are_gone)
+{
+    w.config.tenants_length = 2;
+    begin();
+    w.config.tenants = &w.tenants[1];
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    struct event event = world_submission(&w, 1, "standard");
+    cr_assert_eq(refusal(&event)->as.rejected.reason, WIRE__REJECT_REASON__REJECT_UNKNOWN_TENANT);
+    world_client(&w, 3, "c");
+    const struct id job = world_submit(&w, 3, "standard");
+    cr_assert_not_null(world_find(&w, EFFECT_ACCEPTED, &job, 3));
+}

@@ -1,0 +1,37 @@
+/*
+ * lease: the time-limited right of a worker to run one attempt of a job.
+ *
+ * All leases last equally long, so they stand in one list in the order of renewal, and the first is the next to be lost. A
+ * lease is volatile: only one that lasts is recorded, so that a restart finds its job leased, to a worker that is not back yet.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "broker/core/state.h"
+
+struct worker;
+
+struct lease {
+    struct job *job;
+    struct worker *worker;       /* NULL: not back yet after a restart */
+    struct list_link in_worker;
+    struct list_link by_renewal; /* core.leases */
+    struct list_link young;      /* core.leases_young, while is_young */
+    int64_t renewed_ms;
+    int64_t granted_ms;
+    uint32_t attempt;
+    bool is_young;
+    bool is_recorded;            /* a LeaseRecord was written */
+};
+
+/* Gives the job, which waits in any way, to the worker (NULL: after a restart). NULL: no memory. */
+struct lease *lease_grant(struct core *core, struct job *job, struct worker *worker, uint32_t attempt);
+/* Takes it back; the job stays in place LEASED for the caller to move. */
+void lease_end(struct core *core, struct lease *lease);
+/* The lease was lost: ends it, and its job waits again, or is dead if that happened too often. */
+void lease_lose(struct core *core, struct lease *lease, const char *why);
+/* Renews it, at this worker: the same one, one that came back, or the one that has run the job since before a restart. */
+void lease_hand_over(struct core *core, struct lease *lease, struct worker *worker, uint32_t attempt);
+/* Loses what was not renewed and writes the records of those that last. False: a bound was reached. */
+bool lease_tick(struct core *core);
+int64_t lease_next_deadline_ms(const struct core *core);

@@ -1,0 +1,155 @@
+/* Memory runs out: what comes from outside is refused, and the core lives on. */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include "core_world.h"
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t n, size_t bytes);
+void *__real_realloc(void *memory, size_t bytes);
+void *__real_reallocarray(void *memory, size_t n, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t n, size_t bytes);
+void *__wrap_realloc(void *memory, size_t bytes);
+void *__wrap_reallocarray(void *memory, size_t n, size_t bytes);
+
+static bool is_failing;
+static int allocations_left;
+
+static bool fails(void)
+{
+    return is_failing && allocations_left-- <= 0;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return fails() ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t n, size_t bytes)
+{
+    return fails() ? NULL : __real_calloc(n, bytes);
+}
+
+void *__wrap_realloc(void *memory, size_t bytes)
+{
+    return fails() ? NULL : __real_realloc(memory, bytes);
+}
+
+void *__wrap_reallocarray(void *memory, size_t n, size_t bytes)
+{
+    return fails() ? NULL : __real_reallocarray(memory, n, bytes);
+}
+
+static struct world w;
+
+static void start(void)
+{
+    world_init(&w);
+    world_start(&w);
+    world_client(&w, 1, "a");
+}
+
+static void stop(void)
+{
+    world_finish(&w);
+}
+
+TestSuite(core_memory, .init = start, .fini = stop);
+
+/* One step that has only so many allocations; the test's own work is done with enough. */
+static void step_with(int allocations, const struct event *event)
+{
+    allocations_left = allocations;
+    is_failing = true;
+    core_step(w.core, w.now, event, w.effects);
+    is_failing = false;
+    world_tick(&w);
+}
+
+Test(core_memory, submission_without_memory_is_refused_with_a_retry_after)
+{
+    static const char *const tiers[] = {"realtime", "standard"};
+    static const char *const routes[] = {"m0", "m1"};
+    for (size_t t = 0; t < 2; t++) {
+        size_t refused = 0;
+        for (int allocations = 0; allocations < 12; allocations++) {
+            struct event event = world_submission(&w, 1, tiers[t]);
+            event.as.submit.route = routes[t];
+            event.as.submit.idempotency_key = tiers[t];
+            world_forget_log(&w);
+            step_with(allocations, &event);
+            blob_unref(&event.as.submit.payload);
+            const struct world_effect *rejected = world_find(&w, EFFECT_REJECTED, &event.as.submit.job_id, 1);
+            const struct world_effect *accepted = world_find(&w, EFFECT_ACCEPTED, &event.as.submit.job_id, 1);
+            cr_assert((rejected != NULL) != (accepted != NULL), "%d allocations", allocations);
+            cr_assert(rejected == NULL || rejected->effect.as.rejected.retry_after_ms > 0);
+            refused += rejected != NULL;
+        }
+        cr_assert_gt(refused, 2);
+        cr_assert_eq(world_stats(&w).jobs, t + 1); /* the rest are duplicates by their key */
+    }
+}
+
+Test(core_memory, hello_without_memory_is_refused)
+{
+    for (int allocations = 0; allocations < 4; allocations++) {
+        const struct event event = {.kind = EVENT_WORKER_HELLO,
+                                    .peer = 100 + (uint64_t)allocations,
+                                    .as.worker_hello = {.name = "w", .slots = 4}};
+        world_forget_log(&w);
+        step_with(allocations, &event);
+        cr_assert((world_find(&w, EFFECT_WORKER_WELCOME, NULL, 0) != NULL) !=
+                  (world_find(&w, EFFECT_WORKER_ERROR, NULL, event.peer) != NULL));
+    }
+}
+
+Test(core_memory, job_that_finds_no_memory_for_its_lease_waits)
+{
+    const struct id job = world_submit(&w, 1, "realtime");
+    world_worker(&w, 100, "w", 0);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
+                                   .peer = 100,
+                                   .as.worker_hello = {.name = "w", .slots = 1}});
+    const struct event credit = {.kind = EVENT_WORKER_CREDIT, .peer = 100, .as.worker_credit.total = 1};
+    core_step(w.core, w.now, &credit, w.effects);
+    allocations_left = 0;
+    is_failing = true;
+    core_step(w.core, w.now, &(struct event){.kind = EVENT_TICK}, w.effects);
+    is_failing = false;
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_QUEUED);
+    world_tick(&w);
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
+}
+
+Test(core_memory, conclusion_without_memory_for_its_result_is_still_answered_once)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "realtime");
+    const struct lease_ref lease = world_lease(&w, &job);
+    const struct event answered = {.kind = EVENT_ATTEMPT_RESULT,
+                                   .peer = 100,
+                                   .as.attempt_result = {.lease = lease,
+                                                         .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED,
+                                                         .error_code = "",
+                                                         .error_text = ""}};
+    step_with(0, &answered);
+    cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.state,
+                 WIRE__JOB_STATE__JOB_STATE_SUCCEEDED);
+    cr_assert_eq(world_count(&w, EFFECT_RESULT, &job), 1);
+    cr_assert_eq(world_stats(&w).jobs, 0);
+}
+
+Test(core_memory, core_that_cannot_be_created_leaves_nothing_behind)
+{
+    core_destroy(&w.core);
+    int r = -1;
+    int allocations = 0;
+    for (; r < 0 && allocations < 200; allocations++) {
+        allocations_left = allocations;
+        is_failing = true;
+        r = core_create(&w.config, 1, w.now, &w.core);
+        is_failing = false;
+    }
+    cr_assert_eq(r, 0);
+    cr_assert_gt(allocations, 10);
+}
