@@ -23,7 +23,7 @@ if [ ! -f "$build/build.ninja" ]; then
         -Db_sanitize=address,undefined >"$build.setup.log" 2>&1 || { tail -n 30 "$build.setup.log" >&2; exit 1; }
     rm -f "$build.setup.log"
 fi
-ninja -C "$build" fuzz
+ninja --quiet -C "$build" fuzz
 mkdir -p "$build/found"
 
 # A find of one target does not keep the others from being tried.

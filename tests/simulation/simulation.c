@@ -13,7 +13,7 @@
 #include "tests/simulation/worker.h"
 
 enum {
-    CHECK_EVERY = 512, /* tasks between two full checks */
+    CHECK_EVERY = 512, /* tasks between two full checks, or as many as there are jobs */
     LINGER_MS = 5000,  /* after all is settled: for what nobody waits for */
 };
 
@@ -219,7 +219,8 @@ static bool advance(struct simulation *simulation, int64_t until_ms)
     struct task *task = schedule_take(&simulation->schedule, &simulation->now_ms);
     run_task(simulation, task);
     schedule_release(&task);
-    if (++simulation->events % CHECK_EVERY == 0) {
+    const uint32_t jobs = simulation->scenario.options.jobs;
+    if (++simulation->events % (jobs > CHECK_EVERY ? jobs : CHECK_EVERY) == 0) {
         oracle_check(simulation);
     }
     return simulation->violation[0] == '\0';
