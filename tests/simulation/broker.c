@@ -38,7 +38,7 @@ static void plan_turn(struct simulation *simulation, int64_t at_ms)
     }
 }
 
-void broker_hear(struct simulation *simulation, const struct message *message)
+void sim_broker_hear(struct simulation *simulation, const struct message *message)
 {
     message_list_add(&simulation->broker.inbox, message);
     plan_turn(simulation, simulation->now_ms);
@@ -48,7 +48,7 @@ static void hear_own(struct simulation *simulation, enum event_kind kind, uint64
 {
     const struct message message = {
         .to_broker = true, .event = kind, .job = NO_JOB, .total = total};
-    broker_hear(simulation, &message);
+    sim_broker_hear(simulation, &message);
 }
 
 /* --------------------------------------------------------------------------------------- the
@@ -60,7 +60,7 @@ static void plan_sync(struct simulation *simulation, int64_t after_ms)
                  simulation->broker.incarnation, NULL);
 }
 
-void broker_store_sync(struct simulation *simulation)
+void sim_broker_store_sync(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     const uint64_t pending =
@@ -82,7 +82,7 @@ void broker_store_sync(struct simulation *simulation)
     }
 }
 
-void broker_store_down(struct simulation *simulation)
+void sim_broker_store_down(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     const uint64_t first = storage_first_pending(broker->storage);
@@ -97,7 +97,7 @@ void broker_store_down(struct simulation *simulation)
                  TASK_STORE_UP, 0, broker->incarnation, NULL);
 }
 
-void broker_store_up(struct simulation *simulation)
+void sim_broker_store_up(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     if (!broker->store_is_down) {
@@ -276,7 +276,7 @@ static void dispatch(struct simulation *simulation, const struct effect *effect)
         (is_gone && dice_hit(&simulation->dice, 500))) {
         message.to_broker = true;
         message.event = EVENT_UNDELIVERABLE;
-        broker_hear(simulation, &message);
+        sim_broker_hear(simulation, &message);
         return;
     }
     let_go(simulation, &message);
@@ -582,6 +582,10 @@ static void hear_one(struct simulation *simulation, struct message *message)
     oracle_before_step(simulation, message);
     step_message(simulation, message);
     oracle_after_step(simulation, message);
+    if (message->event == EVENT_STORE_DOWN) {
+        broker->examined =
+            effects_length(broker->effects); /* it drops earlier ones, and dispatches nothing */
+    }
     examine(simulation);
     if (message->event == EVENT_DURABLE) {
         broker->batch_durable = message->total;
@@ -614,7 +618,7 @@ static bool is_drained(const struct simulation *simulation)
 
 static void stop(struct simulation *simulation, uint64_t batches_kept);
 
-void broker_turn(struct simulation *simulation)
+void sim_broker_turn(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     const struct event tick = {.kind = EVENT_TICK};
@@ -679,7 +683,7 @@ static void restore_record(void *context, const void *key, size_t key_bytes, str
     }
 }
 
-void broker_start(struct simulation *simulation)
+void sim_broker_start(struct simulation *simulation)
 {
     static const enum store_family families[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS,
                                                  STORE_LEASES};
@@ -748,7 +752,7 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
                  TASK_BROKER_START, 0, broker->incarnation, NULL);
 }
 
-void broker_crash(struct simulation *simulation)
+void sim_broker_crash(struct simulation *simulation)
 {
     const struct sim_broker *broker = &simulation->broker;
     if (broker->is_up) {
@@ -758,7 +762,7 @@ void broker_crash(struct simulation *simulation)
     }
 }
 
-void broker_restart(struct simulation *simulation)
+void sim_broker_restart(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     if (broker->is_up && !broker->is_draining && !broker->store_is_down) {
@@ -768,13 +772,13 @@ void broker_restart(struct simulation *simulation)
     }
 }
 
-void broker_init(struct simulation *simulation)
+void sim_broker_init(struct simulation *simulation)
 {
     simulation->broker.storage = storage_create(oracle_see_durable, simulation);
-    broker_start(simulation);
+    sim_broker_start(simulation);
 }
 
-void broker_finish(struct simulation *simulation)
+void sim_broker_finish(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     core_destroy(&broker->core);

@@ -11,7 +11,7 @@ enum {
     DELAY_MS_MAX = 5000,
 };
 
-void client_init(struct simulation *simulation, uint32_t index)
+void sim_client_init(struct simulation *simulation, uint32_t index)
 {
     struct sim_client *client = &simulation->clients[index];
     *client = (struct sim_client){.index = index, .tenant = index % SCENARIO_TENANTS};
@@ -19,7 +19,7 @@ void client_init(struct simulation *simulation, uint32_t index)
     schedule_add(&simulation->schedule, BEGIN_MS, TASK_CLIENT_TICK, index, 0, NULL);
 }
 
-void client_finish(struct sim_client *client)
+void sim_client_finish(struct sim_client *client)
 {
     free(client->open);
     client->open = NULL;
@@ -43,7 +43,7 @@ static struct id make_id(const struct simulation *simulation, uint32_t index)
     return id;
 }
 
-struct blob *client_payload(const struct simulation *simulation, uint32_t job)
+struct blob *sim_client_payload(const struct simulation *simulation, uint32_t job)
 {
     uint8_t bytes[SCENARIO_PAYLOAD_BYTES_MAX];
     struct dice dice = {simulation->scenario.options.seed ^ ((uint64_t)job << 32)};
@@ -58,7 +58,7 @@ struct blob *client_payload(const struct simulation *simulation, uint32_t job)
     return payload;
 }
 
-void client_add_job(struct simulation *simulation, struct sim_client *client)
+void sim_client_add_job(struct simulation *simulation, struct sim_client *client)
 {
     struct dice *dice = &simulation->dice;
     const uint32_t index = simulation->jobs_length++;
@@ -81,7 +81,7 @@ void client_add_job(struct simulation *simulation, struct sim_client *client)
         .is_poison = dice_hit(dice, 10),
         .ask_at_ms = simulation->now_ms,
     };
-    struct blob *payload = client_payload(simulation, index);
+    struct blob *payload = sim_client_payload(simulation, index);
     job->payload_digest = XXH3_64bits(blob_data(payload), blob_bytes(payload));
     blob_unref(&payload);
     client->open[client->open_length++] = index;
@@ -116,13 +116,13 @@ static void tell(struct simulation *simulation, const struct sim_client *client,
 
 static void connect_anew(struct simulation *simulation, struct sim_client *client)
 {
-    client_break(simulation, client);
+    sim_client_break(simulation, client);
     client->peer = network_connect(simulation, false, client->index);
     client->connected_ms = simulation->now_ms;
     tell(simulation, client, EVENT_CLIENT_HELLO, NO_JOB, false);
 }
 
-void client_break(struct simulation *simulation, struct sim_client *client)
+void sim_client_break(struct simulation *simulation, struct sim_client *client)
 {
     if (client->peer != 0) {
         const struct message gone = {
@@ -144,7 +144,7 @@ static void submit(struct simulation *simulation, struct sim_client *client, uin
                                     .event = EVENT_SUBMIT,
                                     .peer = client->peer,
                                     .job = index,
-                                    .payload = client_payload(simulation, index)};
+                                    .payload = sim_client_payload(simulation, index)};
     network_send(simulation, &message);
 }
 
@@ -184,7 +184,7 @@ static void meddle(struct simulation *simulation, struct sim_client *client)
     }
 }
 
-void client_tick(struct simulation *simulation, struct sim_client *client)
+void sim_client_tick(struct simulation *simulation, struct sim_client *client)
 {
     schedule_add(&simulation->schedule, simulation->now_ms + TICK_MS, TASK_CLIENT_TICK,
                  client->index, 0, NULL);
@@ -273,8 +273,8 @@ static void hear_welcome(struct simulation *simulation, struct sim_client *clien
     }
 }
 
-void client_hear(struct simulation *simulation, struct sim_client *client,
-                 const struct message *message)
+void sim_client_hear(struct simulation *simulation, struct sim_client *client,
+                     const struct message *message)
 {
     if (message->peer != client->peer) {
         return;

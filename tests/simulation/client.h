@@ -5,14 +5,14 @@
 #pragma once
 #include "tests/simulation/simulation.h"
 
-void client_init(struct simulation *simulation, uint32_t index);
-void client_finish(struct sim_client *client);
+void sim_client_init(struct simulation *simulation, uint32_t index);
+void sim_client_finish(struct sim_client *client);
 /* Makes a new job and submits it as soon as the client is welcome. */
-void client_add_job(struct simulation *simulation, struct sim_client *client);
-void client_tick(struct simulation *simulation, struct sim_client *client);
-void client_hear(struct simulation *simulation, struct sim_client *client,
-                 const struct message *message);
+void sim_client_add_job(struct simulation *simulation, struct sim_client *client);
+void sim_client_tick(struct simulation *simulation, struct sim_client *client);
+void sim_client_hear(struct simulation *simulation, struct sim_client *client,
+                     const struct message *message);
 /* The connection breaks now. */
-void client_break(struct simulation *simulation, struct sim_client *client);
+void sim_client_break(struct simulation *simulation, struct sim_client *client);
 /* The bytes that are submitted for a job. */
-struct blob *client_payload(const struct simulation *simulation, uint32_t job);
+struct blob *sim_client_payload(const struct simulation *simulation, uint32_t job);

@@ -42,7 +42,7 @@ static void pause_something(struct simulation *simulation)
         .second = dice_hit(dice, 700) ? PAUSE_HOLD : PAUSE_DRAIN,
         .total = dice_below(dice, subjects(simulation, (enum pause_subject)subject)),
     };
-    broker_hear(simulation, &message);
+    sim_broker_hear(simulation, &message);
     message.event = EVENT_RESUME;
     schedule_add(&simulation->schedule, simulation->now_ms + dice_between(dice, 1, PAUSE_MS_MAX),
                  TASK_RESUME, 0, 0, &message);
@@ -52,7 +52,7 @@ static void trouble_clients(struct simulation *simulation)
 {
     for (uint32_t i = 0; i < simulation->scenario.clients; i++) {
         if (simulation_hit(simulation, simulation->scenario.faults.client_break)) {
-            client_break(simulation, &simulation->clients[i]);
+            sim_client_break(simulation, &simulation->clients[i]);
         }
     }
 }
@@ -63,13 +63,13 @@ static void trouble_workers(struct simulation *simulation)
     for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
         struct sim_worker *worker = &simulation->workers[i];
         if (simulation_hit(simulation, faults->worker_break)) {
-            worker_break(simulation, worker);
+            sim_worker_break(simulation, worker);
         }
         if (simulation_hit(simulation, faults->worker_kill)) {
-            worker_kill(simulation, worker, dice_hit(&simulation->dice, 300));
+            sim_worker_kill(simulation, worker, dice_hit(&simulation->dice, 300));
         }
         if (simulation_hit(simulation, faults->worker_leave)) {
-            worker_drain(simulation, worker);
+            sim_worker_drain(simulation, worker);
         }
     }
 }
@@ -84,7 +84,7 @@ static void resume_everything(struct simulation *simulation)
                                         .job = NO_JOB,
                                         .number = (int)broker->holds[i].subject,
                                         .total = broker->holds[i].index};
-        broker_hear(simulation, &message);
+        sim_broker_hear(simulation, &message);
     }
 }
 
@@ -102,16 +102,16 @@ void faults_tick(struct simulation *simulation)
         jump_clock(simulation);
     }
     if (simulation_hit(simulation, faults->store_down)) {
-        broker_store_down(simulation);
+        sim_broker_store_down(simulation);
     }
     if (simulation->broker.is_up && simulation_hit(simulation, faults->pause)) {
         pause_something(simulation);
     }
     if (simulation_hit(simulation, faults->crash)) {
-        broker_crash(simulation);
+        sim_broker_crash(simulation);
     }
     if (simulation_hit(simulation, faults->restart)) {
-        broker_restart(simulation);
+        sim_broker_restart(simulation);
     }
 }
 
@@ -122,5 +122,5 @@ void faults_end(struct simulation *simulation)
     if (!simulation->broker.is_up) {
         return; /* it starts soon */
     }
-    broker_store_up(simulation);
+    sim_broker_store_up(simulation);
 }

@@ -575,7 +575,7 @@ static void check_conclusion(struct simulation *simulation, const struct message
         simulation_violate(simulation, "job %u is expired before its deadline", message->job);
     }
     if (state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED &&
-        worker_job_of_answer(simulation, message->payload) != message->job) {
+        sim_worker_job_of_answer(simulation, message->payload) != message->job) {
         simulation_violate(simulation, "job %u succeeds with what no worker answered to it",
                            message->job);
     }

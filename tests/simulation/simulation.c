@@ -62,7 +62,7 @@ static void arrive(struct simulation *simulation)
     const struct options *options = &simulation->scenario.options;
     struct sim_client *client =
         &simulation->clients[dice_below(&simulation->dice, simulation->scenario.clients)];
-    client_add_job(simulation, client);
+    sim_client_add_job(simulation, client);
     if (simulation->jobs_length < options->jobs) {
         /* In bursts, and all of them within the time of trouble. */
         const int64_t mean_ms = (int64_t)options->minutes * 60000 / options->jobs;
@@ -80,12 +80,12 @@ static void deliver(struct simulation *simulation, struct task *task)
         if (simulation->broker.is_up && link->incarnation == simulation->broker.incarnation) {
             const struct message taken = *message;
             *message = (struct message){0};
-            broker_hear(simulation, &taken);
+            sim_broker_hear(simulation, &taken);
         }
     } else if (link->is_worker) {
-        worker_hear(simulation, &simulation->workers[link->owner], message);
+        sim_worker_hear(simulation, &simulation->workers[link->owner], message);
     } else {
-        client_hear(simulation, &simulation->clients[link->owner], message);
+        sim_client_hear(simulation, &simulation->clients[link->owner], message);
     }
 }
 
@@ -98,13 +98,13 @@ static void hear_loaded(struct simulation *simulation, struct task *task)
         return;
     }
     const struct message taken = message_copy(&task->message);
-    broker_hear(simulation, &taken);
+    sim_broker_hear(simulation, &taken);
 }
 
 static void resume(struct simulation *simulation, const struct task *task)
 {
     if (simulation->broker.is_up) {
-        broker_hear(simulation, &task->message);
+        sim_broker_hear(simulation, &task->message);
     } else {
         schedule_add(&simulation->schedule, simulation->now_ms + TICK_MS, TASK_RESUME, 0, 0,
                      &task->message);
@@ -120,20 +120,20 @@ static void run_task(struct simulation *simulation, struct task *task)
         break;
     case TASK_BROKER_TURN:
         if (simulation->broker.is_up && is_of_this_broker) {
-            broker_turn(simulation);
+            sim_broker_turn(simulation);
         }
         break;
     case TASK_BROKER_START:
-        broker_start(simulation);
+        sim_broker_start(simulation);
         break;
     case TASK_STORE_SYNC:
         if (simulation->broker.is_up && is_of_this_broker) {
-            broker_store_sync(simulation);
+            sim_broker_store_sync(simulation);
         }
         break;
     case TASK_STORE_UP:
         if (simulation->broker.is_up && is_of_this_broker) {
-            broker_store_up(simulation);
+            sim_broker_store_up(simulation);
         }
         break;
     case TASK_STORE_LOADED:
@@ -142,15 +142,15 @@ static void run_task(struct simulation *simulation, struct task *task)
         }
         break;
     case TASK_CLIENT_TICK:
-        client_tick(simulation, &simulation->clients[task->who]);
+        sim_client_tick(simulation, &simulation->clients[task->who]);
         break;
     case TASK_WORKER_TICK:
-        worker_tick(simulation, &simulation->workers[task->who]);
+        sim_worker_tick(simulation, &simulation->workers[task->who]);
         break;
     case TASK_ATTEMPT_END:
         if (simulation->workers[task->who].life == task->generation) {
             const struct job_lease lease = {task->message.job, task->message.attempt};
-            worker_end_attempt(simulation, &simulation->workers[task->who], &lease);
+            sim_worker_end_attempt(simulation, &simulation->workers[task->who], &lease);
         }
         break;
     case TASK_ARRIVAL:
@@ -182,12 +182,12 @@ static void begin(struct simulation *simulation, const struct options *options,
     simulation->key_owners = must(malloc(keys * sizeof(*simulation->key_owners)));
     memset(simulation->key_owners, 0xff, keys * sizeof(*simulation->key_owners)); /* NO_JOB */
     simulation->workers = must(calloc(options->workers, sizeof(*simulation->workers)));
-    broker_init(simulation);
+    sim_broker_init(simulation);
     for (uint32_t i = 0; i < simulation->scenario.clients; i++) {
-        client_init(simulation, i);
+        sim_client_init(simulation, i);
     }
     for (uint32_t i = 0; i < options->workers; i++) {
-        worker_init(simulation, i);
+        sim_worker_init(simulation, i);
     }
     schedule_add(&simulation->schedule, BEGIN_MS, TASK_ARRIVAL, 0, 0, NULL);
     schedule_add(&simulation->schedule, BEGIN_MS + TICK_MS, TASK_FAULTS, 0, 0, NULL);
@@ -195,13 +195,13 @@ static void begin(struct simulation *simulation, const struct options *options,
 
 static void finish(struct simulation *simulation)
 {
-    broker_finish(simulation);
+    sim_broker_finish(simulation);
     schedule_finish(&simulation->schedule);
     for (uint32_t i = 0; i < simulation->scenario.clients; i++) {
-        client_finish(&simulation->clients[i]);
+        sim_client_finish(&simulation->clients[i]);
     }
     for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
-        worker_finish(&simulation->workers[i]);
+        sim_worker_finish(&simulation->workers[i]);
     }
     free(simulation->workers);
     free(simulation->jobs);

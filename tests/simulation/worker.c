@@ -14,7 +14,7 @@ enum {
     CANCEL_MS_MAX = 200, /* until a cancelled attempt has stopped */
 };
 
-void worker_init(struct simulation *simulation, uint32_t index)
+void sim_worker_init(struct simulation *simulation, uint32_t index)
 {
     struct sim_worker *worker = &simulation->workers[index];
     *worker = (struct sim_worker){
@@ -32,7 +32,7 @@ static void drop_answer(struct sim_worker *worker, uint32_t i)
             (worker->answers_length - i) * sizeof(worker->answers[0]));
 }
 
-void worker_finish(struct sim_worker *worker)
+void sim_worker_finish(struct sim_worker *worker)
 {
     while (worker->answers_length > 0) {
         drop_answer(worker, worker->answers_length - 1);
@@ -55,7 +55,7 @@ static uint64_t answer_check(const struct simulation *simulation, const struct a
                                 simulation->scenario.options.seed);
 }
 
-struct blob *worker_answer(struct simulation *simulation, const struct job_lease *lease)
+struct blob *sim_worker_answer(struct simulation *simulation, const struct job_lease *lease)
 {
     /* The nonce makes two executions of a job tell apart. */
     struct answer_bytes bytes = {
@@ -68,7 +68,7 @@ struct blob *worker_answer(struct simulation *simulation, const struct job_lease
     return answer;
 }
 
-uint32_t worker_job_of_answer(const struct simulation *simulation, const struct blob *answer)
+uint32_t sim_worker_job_of_answer(const struct simulation *simulation, const struct blob *answer)
 {
     struct answer_bytes bytes;
     if (answer == NULL || blob_bytes(answer) != sizeof(bytes)) {
@@ -134,7 +134,7 @@ static void tell_result(struct simulation *simulation, const struct sim_worker *
 
 static void connect_anew(struct simulation *simulation, struct sim_worker *worker)
 {
-    worker_break(simulation, worker);
+    sim_worker_break(simulation, worker);
     worker->peer = network_connect(simulation, true, worker->index);
     worker->connected_ms = simulation->now_ms;
     simulation_trace(simulation,
@@ -153,7 +153,7 @@ static void goodbye(struct simulation *simulation, const struct sim_worker *work
 /* --------------------------------------------------------------------------------------------
  * coming and going */
 
-void worker_break(struct simulation *simulation, struct sim_worker *worker)
+void sim_worker_break(struct simulation *simulation, struct sim_worker *worker)
 {
     /* The broker may learn that the connection is closed, or find out by the silence. */
     if (simulation_hit(simulation, 500)) {
@@ -163,7 +163,7 @@ void worker_break(struct simulation *simulation, struct sim_worker *worker)
     worker->is_welcome = false;
 }
 
-void worker_kill(struct simulation *simulation, struct sim_worker *worker, bool says_goodbye)
+void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, bool says_goodbye)
 {
     if (worker->state == WORKER_DOWN) {
         return;
@@ -174,7 +174,7 @@ void worker_kill(struct simulation *simulation, struct sim_worker *worker, bool 
     if (says_goodbye) {
         goodbye(simulation, worker);
     }
-    worker_finish(worker);
+    sim_worker_finish(worker);
     worker->peer = 0;
     worker->is_welcome = false;
     worker->state = WORKER_DOWN;
@@ -182,7 +182,7 @@ void worker_kill(struct simulation *simulation, struct sim_worker *worker, bool 
     worker->back_at_ms = simulation->now_ms + dice_between(&simulation->dice, 0, DOWN_MS_MAX);
 }
 
-void worker_drain(struct simulation *simulation, struct sim_worker *worker)
+void sim_worker_drain(struct simulation *simulation, struct sim_worker *worker)
 {
     if (worker->state == WORKER_UP && worker->is_welcome) {
         worker->state = WORKER_DRAINING;
@@ -190,7 +190,7 @@ void worker_drain(struct simulation *simulation, struct sim_worker *worker)
     }
 }
 
-void worker_tick(struct simulation *simulation, struct sim_worker *worker)
+void sim_worker_tick(struct simulation *simulation, struct sim_worker *worker)
 {
     schedule_add(&simulation->schedule, simulation->now_ms + BEAT_MS, TASK_WORKER_TICK,
                  worker->index, 0, NULL);
@@ -202,7 +202,7 @@ void worker_tick(struct simulation *simulation, struct sim_worker *worker)
     }
     if (worker->state == WORKER_DRAINING && worker->runs_length == 0 &&
         worker->answers_length == 0) {
-        worker_kill(simulation, worker, true);
+        sim_worker_kill(simulation, worker, true);
         return;
     }
     const bool is_impatient =
@@ -316,8 +316,8 @@ static void answer_with(struct simulation *simulation, struct sim_worker *worker
     worker->answers[worker->answers_length++].payload = blob_ref(answer->payload);
 }
 
-void worker_end_attempt(struct simulation *simulation, struct sim_worker *worker,
-                        const struct job_lease *lease)
+void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *worker,
+                            const struct job_lease *lease)
 {
     struct run *run = find_run(worker, lease);
     if (run == NULL) {
@@ -326,7 +326,7 @@ void worker_end_attempt(struct simulation *simulation, struct sim_worker *worker
     struct answer answer = {
         .lease = *lease, .outcome = throw_outcome(simulation, run), .sent_ms = simulation->now_ms};
     if (answer.outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
-        answer.payload = worker_answer(simulation, lease);
+        answer.payload = sim_worker_answer(simulation, lease);
     }
     *run = worker->runs[--worker->runs_length];
     answer_with(simulation, worker, &answer);
@@ -369,8 +369,8 @@ static void hear_welcome(struct simulation *simulation, struct sim_worker *worke
     }
 }
 
-void worker_hear(struct simulation *simulation, struct sim_worker *worker,
-                 const struct message *message)
+void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
+                     const struct message *message)
 {
     const struct job_lease lease = {message->job, message->attempt};
     if (message->peer != worker->peer) {

@@ -5,20 +5,20 @@
 #pragma once
 #include "tests/simulation/simulation.h"
 
-void worker_init(struct simulation *simulation, uint32_t index);
-void worker_finish(struct sim_worker *worker);
-void worker_tick(struct simulation *simulation, struct sim_worker *worker);
-void worker_hear(struct simulation *simulation, struct sim_worker *worker,
-                 const struct message *message);
-void worker_end_attempt(struct simulation *simulation, struct sim_worker *worker,
-                        const struct job_lease *lease);
+void sim_worker_init(struct simulation *simulation, uint32_t index);
+void sim_worker_finish(struct sim_worker *worker);
+void sim_worker_tick(struct simulation *simulation, struct sim_worker *worker);
+void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
+                     const struct message *message);
+void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *worker,
+                            const struct job_lease *lease);
 /* Loses its connection, but not its work. */
-void worker_break(struct simulation *simulation, struct sim_worker *worker);
+void sim_worker_break(struct simulation *simulation, struct sim_worker *worker);
 /* Dies with all that it holds and starts again later. With a goodbye it lets the broker know. */
-void worker_kill(struct simulation *simulation, struct sim_worker *worker, bool says_goodbye);
+void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, bool says_goodbye);
 /* Takes no more, and leaves when its attempts have ended. */
-void worker_drain(struct simulation *simulation, struct sim_worker *worker);
+void sim_worker_drain(struct simulation *simulation, struct sim_worker *worker);
 
 /* The bytes of an answer, and the job that they are for; NO_JOB: nobody's answer. */
-struct blob *worker_answer(struct simulation *simulation, const struct job_lease *lease);
-uint32_t worker_job_of_answer(const struct simulation *simulation, const struct blob *answer);
+struct blob *sim_worker_answer(struct simulation *simulation, const struct job_lease *lease);
+uint32_t sim_worker_job_of_answer(const struct simulation *simulation, const struct blob *answer);
