@@ -63,14 +63,19 @@ static size_t jobs_running(const struct worker *worker)
     return running;
 }
 
-/* Hands free slots out as credit: to each broker up to an equal share of what is not running. */
+/*
+ * Hands free slots out as credit: to each broker up to an equal share of what is not running.
+ * Credit cannot be taken back, so a broker that has not joined yet has its share kept: otherwise
+ * the first to join gets every slot, and the others starve beside it while it is idle.
+ */
 static void grant_credit(struct worker *worker)
 {
     uint64_t used = jobs_running(worker);
     size_t takers = 0;
     for (size_t i = 0; i < worker->brokers_length; i++) {
-        used += broker_link_outstanding(worker->brokers[i]);
-        takers += broker_link_takes_credit(worker->brokers[i]) ? 1 : 0;
+        const struct broker_link *broker = worker->brokers[i];
+        used += broker_link_outstanding(broker);
+        takers += broker_link_takes_credit(broker) || !broker_link_is_joined(broker) ? 1 : 0;
     }
     uint64_t free_slots = worker->slots > used ? worker->slots - used : 0;
     if (takers == 0 || free_slots == 0) {

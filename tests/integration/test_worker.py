@@ -494,6 +494,22 @@ def test_two_brokers_share_the_slots(cluster, broker):
     other.close()
 
 
+def test_broker_that_joins_late_finds_its_share(cluster, broker):
+    other = PlayedBroker()
+    other.welcomes = False
+    cluster.brokers.append(other)
+    start(cluster, broker, worker={"slots": 10})
+    other.wait("hello")
+    broker.wait_credit()
+    assert broker.credit == 5
+    other.welcomes = True
+    other.wait("hello")
+    assert outcome(other.run(request("late"))[0]) == "ATTEMPT_ANSWERED"
+    assert broker.credit == 5 and other.credit >= 5
+    cluster.brokers.remove(other)
+    other.close()
+
+
 # ------------------------------------------------------------------------------------------------ running it
 
 
