@@ -320,7 +320,7 @@ static void tick(struct core *core)
     conclude_bound_dead_letters(core);
     bool is_done = tick_timers(core);
     is_done &= lease_tick(core);
-    worker_tick(core);
+    worker_forget_silent(core);
     is_done &= tick_recovered(core);
     result_tick(core);
     dispatch_tick(core);

@@ -417,7 +417,7 @@ static struct worker *longest_silent(const struct core *core)
     return link == NULL ? NULL : CONTAINER_OF(link, struct worker, heard_link);
 }
 
-void worker_tick(struct core *core)
+void worker_forget_silent(struct core *core)
 {
     struct worker *worker = longest_silent(core);
     while (worker != NULL && worker->heard_ms + core->limits.lease_ms <= core->now_ms) {

@@ -63,5 +63,5 @@ void worker_reserve_slots(struct core *core, struct worker *worker);
 void worker_destroy_all(struct core *core);
 
 /* Forgets workers that were silent for a lease's time, by when all they held is lost. */
-void worker_tick(struct core *core);
+void worker_forget_silent(struct core *core);
 int64_t worker_next_deadline_ms(const struct core *core);
