@@ -151,7 +151,8 @@ bool effects_reserve(struct effects *effects, size_t more)
     return effects->reserve_used == 0;
 }
 
-struct effect *effects_add(struct effects *effects, enum effect_kind kind, uint64_t peer, uint64_t batch)
+struct effect *effects_add(struct effects *effects, enum effect_kind kind, uint64_t peer,
+                           uint64_t batch)
 {
     if (effects->length == effects->capacity && !grow(effects, effects->length + 1)) {
         abort(); /* see effects_reserve() */
@@ -161,7 +162,8 @@ struct effect *effects_add(struct effects *effects, enum effect_kind kind, uint6
     effect->kind = kind;
     effect->peer = peer;
     effect->batch = batch;
-    effects->has_records |= kind == EFFECT_PUT || kind == EFFECT_DELETE || kind == EFFECT_DELETE_RANGE;
+    effects->has_records |=
+        kind == EFFECT_PUT || kind == EFFECT_DELETE || kind == EFFECT_DELETE_RANGE;
     return effect;
 }
 
@@ -212,6 +214,18 @@ ProtobufCAllocator *effects_allocator(struct effects *effects)
 uint64_t effects_batch(const struct effects *effects)
 {
     return effects->batch;
+}
+
+void effects_forget_accepted(struct effects *effects, uint64_t first_batch)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < effects->length; i++) {
+        const struct effect *effect = &effects->items[i];
+        if (effect->kind != EFFECT_ACCEPTED || effect->batch < first_batch) {
+            effects->items[kept++] = *effect;
+        }
+    }
+    effects->length = kept;
 }
 
 void effects_set_urgent(struct effects *effects)

@@ -205,5 +205,7 @@ const char *effects_text(struct effects *effects, const char *text); /* a copy o
 const char *effects_format(struct effects *effects, const char *format, ...) PRINTF_LIKE(2, 3);
 ProtobufCAllocator *effects_allocator(struct effects *effects); /* for *__unpack(): fails when memory is short */
 uint64_t effects_batch(const struct effects *effects);
+/* Drops this turn's EFFECT_ACCEPTED that depend on `first_batch` or a later one. */
+void effects_forget_accepted(struct effects *effects, uint64_t first_batch);
 /* Somebody waits for this turn's records. */
 void effects_set_urgent(struct effects *effects);

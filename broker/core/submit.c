@@ -42,8 +42,8 @@ static struct refusal refuse(Wire__RejectReason reason, int64_t retry_after_ms, 
     return (struct refusal){.reason = reason, .retry_after_ms = retry_after_ms, .text = text};
 }
 
-static void send_rejected(struct core *core, uint64_t peer, const struct id *job_id, struct tier *tier,
-                          const struct refusal *refusal)
+static void send_rejected(struct core *core, uint64_t peer, const struct id *job_id,
+                          struct tier *tier, const struct refusal *refusal)
 {
     struct effect *effect = effects_add(core->effects, EFFECT_REJECTED, peer, 0);
     effect->as.rejected.job_id = *job_id;
@@ -56,8 +56,8 @@ static void send_rejected(struct core *core, uint64_t peer, const struct id *job
     }
 }
 
-static void send_accepted(struct core *core, uint64_t peer, const struct id *job_id, bool is_duplicate,
-                          const struct id *known_as, uint64_t batch)
+static void send_accepted(struct core *core, uint64_t peer, const struct id *job_id,
+                          bool is_duplicate, const struct id *known_as, uint64_t batch)
 {
     struct effect *effect = effects_add(core->effects, EFFECT_ACCEPTED, peer, batch);
     effect->as.accepted.job_id = *job_id;
@@ -68,7 +68,8 @@ static void send_accepted(struct core *core, uint64_t peer, const struct id *job
     }
 }
 
-/* ------------------------------------------------------------------------------------------- known already */
+/* ------------------------------------------------------------------------------------------- known
+ * already */
 
 static void send_conflict(struct core *core, const struct request *request, const char *text)
 {
@@ -77,7 +78,8 @@ static void send_conflict(struct core *core, const struct request *request, cons
 }
 
 /* The job that is pending under `job_id`: this client waits for it now. */
-static void join_pending(struct core *core, const struct request *request, struct job *job, const struct id *known_as)
+static void join_pending(struct core *core, const struct request *request, struct job *job,
+                         const struct id *known_as)
 {
     const uint64_t batch = job->place == PLACE_ACCEPTING ? job->at.accept_batch : 0;
     waiter_add(core, job, request->peer, request->submit->stream);
@@ -85,14 +87,15 @@ static void join_pending(struct core *core, const struct request *request, struc
     job_tier(job)->stats.duplicates++;
 }
 
-static void join_concluded(struct core *core, const struct request *request, const struct id *job_id,
-                           const struct id *known_as)
+static void join_concluded(struct core *core, const struct request *request,
+                           const struct id *job_id, const struct id *known_as)
 {
     const struct client *client = client_find(core, request->peer);
     const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
     /* Its conclusion, and even its acceptance, may still be on the way to the disk. */
     const bool is_in_memory = entry != NULL && (entry->flags & CONCLUDED_DURABLE) == 0;
-    send_accepted(core, request->peer, &request->submit->job_id, true, known_as, is_in_memory ? 0 : core_pending_batch(core));
+    send_accepted(core, request->peer, &request->submit->job_id, true, known_as,
+                  is_in_memory ? 0 : core_pending_batch(core));
     if (request->tier != NULL) {
         request->tier->stats.duplicates++;
     }
@@ -105,10 +108,12 @@ static bool is_known_id(struct core *core, const struct request *request)
     const struct id *job_id = &request->submit->job_id;
     struct job *job = job_find(core, job_id);
     const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
-    const bool is_theirs = (job != NULL && job_tenant(job) != request->tenant) ||
-                           (job == NULL && entry != NULL && entry->tenant != request->tenant->name->index);
+    const bool is_theirs =
+        (job != NULL && job_tenant(job) != request->tenant) ||
+        (job == NULL && entry != NULL && entry->tenant != request->tenant->name->index);
     if (is_theirs) {
-        send_conflict(core, request, "job_id: this id belongs to a job of another tenant; make a new one");
+        send_conflict(core, request,
+                      "job_id: this id belongs to a job of another tenant; make a new one");
         return true;
     }
     if (job != NULL && job_is_pending(job)) {
@@ -143,30 +148,36 @@ static bool is_known_key(struct core *core, struct request *request)
     return true;
 }
 
-/* --------------------------------------------------------------------------------------------- admissible? */
+/* ---------------------------------------------------------------------------------------------
+ * admissible? */
 
 static struct refusal resolve(struct core *core, struct request *request)
 {
     const struct event_submit *submit = request->submit;
     struct name *tier = names_find(&core->tiers, submit->tier);
     if (tier == NULL || !tier->is_configured) {
-        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_TIER, 0,
-                      effects_format(core->effects, "tier: \"%.64s\" is not configured", submit->tier));
+        return refuse(
+            WIRE__REJECT_REASON__REJECT_UNKNOWN_TIER, 0,
+            effects_format(core->effects, "tier: \"%.64s\" is not configured", submit->tier));
     }
     request->tier = &core->tier[tier->index];
     if (!request->tenant->name->is_configured) { /* since its hello */
-        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_TENANT, 0, "this tenant is configured no more");
+        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_TENANT, 0,
+                      "this tenant is configured no more");
     }
     request->route = names_find(&core->routes, submit->route);
     if (request->route == NULL || !request->route->is_configured) {
         return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_ROUTE, 0,
-                      effects_format(core->effects, "route: \"%.64s\" is no configured model or alias", submit->route));
+                      effects_format(core->effects,
+                                     "route: \"%.64s\" is no configured model or alias",
+                                     submit->route));
     }
     const struct name *pool =
         submit->pool[0] == '\0' ? request->tier->pool : names_find(&core->pools, submit->pool);
     if (pool == NULL || !pool->is_configured) {
-        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_POOL, 0,
-                      effects_format(core->effects, "pool: \"%.64s\" is not configured", submit->pool));
+        return refuse(
+            WIRE__REJECT_REASON__REJECT_UNKNOWN_POOL, 0,
+            effects_format(core->effects, "pool: \"%.64s\" is not configured", submit->pool));
     }
     request->pool = &core->pool[pool->index];
     return ACCEPTABLE;
@@ -186,15 +197,18 @@ static struct refusal check_fields(const struct core *core, const struct request
                       "payload: is larger than broker.payload_bytes_max");
     }
     if (submit->attempts_max > UINT16_MAX) {
-        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, "attempts_max: must be at most 65535");
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0,
+                      "attempts_max: must be at most 65535");
     }
     if (submit->delay_ms < 0 || submit->delay_ms > UINT32_MAX) {
-        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, "delay_ms: must be between 0 and 49 days");
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0,
+                      "delay_ms: must be between 0 and 49 days");
     }
     return ACCEPTABLE;
 }
 
-/* An id whose own time is not after the horizon may be that of a job which was concluded and forgotten. */
+/* An id whose own time is not after the horizon may be that of a job which was concluded and
+ * forgotten. */
 static struct refusal check_age(const struct core *core, const struct request *request)
 {
     if (id_unix_ms(&request->submit->job_id) <= core->concluded.horizon_unix_ms) {
@@ -207,16 +221,20 @@ static struct refusal check_age(const struct core *core, const struct request *r
 static struct refusal check_open(const struct core *core, const struct request *request)
 {
     if (core->is_draining) {
-        return refuse(WIRE__REJECT_REASON__REJECT_DRAINING, DRAINING_RETRY_AFTER_MS, "the broker is shutting down");
+        return refuse(WIRE__REJECT_REASON__REJECT_DRAINING, DRAINING_RETRY_AFTER_MS,
+                      "the broker is shutting down");
     }
     if (request->route->is_refused) {
-        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS, "an operator drains this route");
+        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
+                      "an operator drains this route");
     }
     if (request->tier->name->is_refused) {
-        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS, "an operator drains this tier");
+        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
+                      "an operator drains this tier");
     }
     if (request->tenant->name->is_refused) {
-        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS, "an operator drains this tenant");
+        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
+                      "an operator drains this tenant");
     }
     if (core->store_is_down && request->tier->is_durable) {
         return refuse(WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS,
@@ -225,20 +243,24 @@ static struct refusal check_open(const struct core *core, const struct request *
     return ACCEPTABLE;
 }
 
-/* When `jobs` of the tier will have gone, spread a little so that the refused do not come back all at once. */
+/* When `jobs` of the tier will have gone, spread a little so that the refused do not come back all
+ * at once. */
 static int64_t retry_after_ms(struct core *core, const struct tier *tier, uint64_t jobs)
 {
     int64_t wait = drain_rate_wait_ms(&tier->drain, jobs, core->now_ms);
     if (wait < 0) {
-        wait = tier->drain.conclusions_per_s > 0.01 ? (int64_t)((double)jobs * 1000.0 / tier->drain.conclusions_per_s)
-                                                    : RETRY_AFTER_UNKNOWN_MS;
+        wait = tier->drain.conclusions_per_s > 0.01
+                   ? (int64_t)((double)jobs * 1000.0 / tier->drain.conclusions_per_s)
+                   : RETRY_AFTER_UNKNOWN_MS;
     }
-    wait = wait < RETRY_AFTER_LEAST_MS ? RETRY_AFTER_LEAST_MS : wait > RETRY_AFTER_MOST_MS ? RETRY_AFTER_MOST_MS : wait;
+    wait = wait < RETRY_AFTER_LEAST_MS  ? RETRY_AFTER_LEAST_MS
+           : wait > RETRY_AFTER_MOST_MS ? RETRY_AFTER_MOST_MS
+                                        : wait;
     return wait + (int64_t)core_random_below(core, (uint64_t)wait / 4 + 1);
 }
 
-static struct refusal refuse_full(struct core *core, const struct request *request, uint64_t jobs_max,
-                                  const char *text)
+static struct refusal refuse_full(struct core *core, const struct request *request,
+                                  uint64_t jobs_max, const char *text)
 {
     return refuse(WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
                   retry_after_ms(core, request->tier, jobs_max / DRAINED_SHARE + 1), text);
@@ -250,42 +272,50 @@ static struct refusal check_bounds(struct core *core, const struct request *requ
     const struct tenant *tenant = request->tenant;
     const uint64_t bytes = blob_bytes(request->submit->payload);
     if (tier->jobs >= tier->jobs_max) {
-        return refuse_full(core, request, tier->jobs_max, "the tier's queue is full: tiers.jobs_max");
+        return refuse_full(core, request, tier->jobs_max,
+                           "the tier's queue is full: tiers.jobs_max");
     }
     if (tier->bytes + bytes > tier->bytes_max) {
         return refuse_full(core, request, tier->jobs, "the tier's queue is full: tiers.bytes_max");
     }
     if (tenant->jobs >= tenant->jobs_max) {
-        return refuse_full(core, request, tenant->jobs_max, "the tenant's queue is full: tenants.jobs_max");
+        return refuse_full(core, request, tenant->jobs_max,
+                           "the tenant's queue is full: tenants.jobs_max");
     }
     if (tenant->bytes + bytes > tenant->bytes_max) {
-        return refuse_full(core, request, tenant->jobs, "the tenant's queue is full: tenants.bytes_max");
+        return refuse_full(core, request, tenant->jobs,
+                           "the tenant's queue is full: tenants.bytes_max");
     }
     return ACCEPTABLE;
 }
 
-static struct refusal check_deadline(struct core *core, struct request *request, const struct flow *flow)
+static struct refusal check_deadline(struct core *core, struct request *request,
+                                     const struct flow *flow)
 {
     const struct event_submit *submit = request->submit;
     if (submit->deadline_in_ms < 0) {
-        return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE, 0, "deadline_in_ms: the deadline has passed");
+        return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE, 0,
+                      "deadline_in_ms: the deadline has passed");
     }
-    request->deadline_in_ms = submit->deadline_in_ms > 0 ? submit->deadline_in_ms : request->tier->deadline_ms;
+    request->deadline_in_ms =
+        submit->deadline_in_ms > 0 ? submit->deadline_in_ms : request->tier->deadline_ms;
     if (request->deadline_in_ms > DEADLINE_MOST_MS) {
         request->deadline_in_ms = DEADLINE_MOST_MS;
     }
     if (submit->delay_ms > 0 && submit->delay_ms >= request->deadline_in_ms) {
-        return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE, 0, "delay_ms: is not shorter than the deadline");
+        return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE, 0,
+                      "delay_ms: is not shorter than the deadline");
     }
     if (request->tier->waiting.length == 0) {
         return ACCEPTABLE;
     }
-    const int64_t wait_ms =
-        drain_rate_wait_ms(&request->tier->drain, lane_jobs_ahead(flow, submit->priority), core->now_ms);
+    const int64_t wait_ms = drain_rate_wait_ms(
+        &request->tier->drain, lane_jobs_ahead(flow, submit->priority), core->now_ms);
     if (wait_ms > request->deadline_in_ms) {
         return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE,
                       retry_after_ms(core, request->tier, request->tier->waiting.length / 2 + 1),
-                      effects_format(core->effects, "the estimated wait is %lld ms, the deadline is in %lld ms",
+                      effects_format(core->effects,
+                                     "the estimated wait is %lld ms, the deadline is in %lld ms",
                                      (long long)wait_ms, (long long)request->deadline_in_ms));
     }
     return ACCEPTABLE;
@@ -311,7 +341,8 @@ static struct refusal check(struct core *core, struct request *request)
     return refusal;
 }
 
-/* ----------------------------------------------------------------------------------------------- accepting */
+/* -----------------------------------------------------------------------------------------------
+ * accepting */
 
 static void fill(struct core *core, struct job *job, const struct request *request)
 {
@@ -323,9 +354,11 @@ static void fill(struct core *core, struct job *job, const struct request *reque
     job->payload_bytes = (uint32_t)blob_bytes(submit->payload);
     job->estimated_tokens = submit->estimated_tokens;
     job->max_tokens = submit->max_tokens;
-    job->attempts_max = (uint16_t)(submit->attempts_max > 0 ? submit->attempts_max : request->tier->attempts_max);
+    job->attempts_max =
+        (uint16_t)(submit->attempts_max > 0 ? submit->attempts_max : request->tier->attempts_max);
     job->priority = (uint8_t)submit->priority;
-    job->flags = (uint16_t)((submit->stream ? JOB_STREAM : 0) | (submit->discard_result ? JOB_DISCARD_RESULT : 0) |
+    job->flags = (uint16_t)((submit->stream ? JOB_STREAM : 0) |
+                            (submit->discard_result ? JOB_DISCARD_RESULT : 0) |
                             (request->tier->is_durable ? JOB_DURABLE : 0) |
                             (submit->idempotency_key[0] != '\0' ? JOB_HAS_KEY : 0));
     if (submit->canonical_key != NULL) {
@@ -397,7 +430,8 @@ void submit(struct core *core, const struct event *event)
     if (client == NULL) {
         return;
     }
-    struct request request = {.submit = &event->as.submit, .peer = event->peer, .tenant = client->tenant};
+    struct request request = {
+        .submit = &event->as.submit, .peer = event->peer, .tenant = client->tenant};
     struct refusal refusal = resolve(core, &request);
     if (request.tier != NULL) {
         request.tier->stats.submitted++;
@@ -413,7 +447,8 @@ void submit(struct core *core, const struct event *event)
     }
 }
 
-/* ----------------------------------------------------------------------------------------------- the store */
+/* -----------------------------------------------------------------------------------------------
+ * the store */
 
 static struct job *first_accepting(const struct core *core)
 {
@@ -421,7 +456,8 @@ static struct job *first_accepting(const struct core *core)
     return link == NULL ? NULL : CONTAINER_OF(link, struct job, link);
 }
 
-/* Durable now: it may be dispatched. When much is waiting in memory already, its payload stays on disk only. */
+/* Durable now: it may be dispatched. When much is waiting in memory already, its payload stays on
+ * disk only. */
 static void become_ready(struct core *core, struct job *job)
 {
     job->flags |= JOB_ON_DISK;
@@ -441,12 +477,13 @@ void submit_durable(struct core *core, const struct event *event)
     }
 }
 
-static void send_storage_rejected(struct core *core, uint64_t peer, bool streams, const void *context)
+static void send_storage_rejected(struct core *core, uint64_t peer, bool streams,
+                                  const void *context)
 {
     (void)streams;
     const struct job *job = context;
-    const struct refusal refusal =
-        refuse(WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS, "the broker could not write it to its disk");
+    const struct refusal refusal = refuse(WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS,
+                                          "the broker could not write it to its disk");
     send_rejected(core, peer, &job->id, job_tier(job), &refusal);
 }
 
@@ -463,8 +500,11 @@ static void take_back(struct core *core, struct job *job)
 
 void submit_store_down(struct core *core, const struct event *event)
 {
-    const char *why = effects_text(core->effects, event->as.store_down.why == NULL ? "" : event->as.store_down.why);
+    const char *why = effects_text(
+        core->effects, event->as.store_down.why == NULL ? "" : event->as.store_down.why);
     core->store_is_down = true;
+    /* The shell forgets those that it holds; of this turn it holds none yet. */
+    effects_forget_accepted(core->effects, event->as.store_down.first_batch);
     struct list_link *link = core->accepting.head.next;
     while (link != &core->accepting.head) {
         struct job *job = CONTAINER_OF(link, struct job, link);

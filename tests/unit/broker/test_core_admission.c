@@ -252,3 +252,21 @@ Test(core_admission, reload_adds_tenants_and_refuses_those_that_are_gone)
     const struct id job = world_submit(&w, 3, "standard");
     cr_assert_not_null(world_find(&w, EFFECT_ACCEPTED, &job, 3));
 }
+
+Test(core_admission, disk_that_fails_in_the_turn_of_a_submission_gets_it_refused_once_and_for_all)
+{
+    begin();
+    w.withholds_durability = true;
+    (void)world_submit(&w, 1, "standard");
+    struct event event = world_submission(&w, 1, "standard");
+    const struct id job = event.as.submit.job_id;
+    core_step(w.core, w.now, &event, w.effects);
+    blob_unref(&event.as.submit.payload);
+    world_turn(&w, &(struct event){.kind = EVENT_STORE_DOWN, .as.store_down = {w.batch - 1, "No space left on device"}});
+    cr_assert_eq(world_count(&w, EFFECT_REJECTED, &job), 1);
+    world_turn(&w, &(struct event){.kind = EVENT_STORE_UP});
+    w.withholds_durability = false;
+    world_make_durable(&w);
+    cr_assert_eq(world_count(&w, EFFECT_ACCEPTED, &job), 0);
+    cr_assert_eq(world_records(&w, STORE_JOBS), 0);
+}
