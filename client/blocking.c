@@ -146,7 +146,7 @@ int tiermq_wait(struct tiermq *client, const tiermq_id *id, int64_t timeout_ms,
     struct id job_id;
     int r = refuse_in_callback(client);
     if (r == 0) {
-        r = id_from_bytes(id->bytes, sizeof(id->bytes), &job_id);
+        r = client_read_id(client, id, &job_id);
     }
     if (r == 0) {
         r = jobs_wait(client, &job_id,
@@ -236,7 +236,7 @@ int tiermq_get_status(struct tiermq *client, const tiermq_id *id, int64_t timeou
     struct id job_id;
     int r = refuse_in_callback(client);
     if (r == 0) {
-        r = id_from_bytes(id->bytes, sizeof(id->bytes), &job_id);
+        r = client_read_id(client, id, &job_id);
     }
     if (r == 0) {
         r = jobs_wait(client, &job_id,

@@ -72,6 +72,8 @@ struct tiermq {
 
 /* tiermq.c */
 void client_complain(struct tiermq *client, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Errors: -EINVAL it is all zero; client->error says so. */
+MUST_USE int client_read_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id);
 
 /* jobs.c: submitting, waiting and what brokers say about it. */
 /* Errors: -EINVAL, -ENOBUFS, -ENOMEM; client->error has the words. */

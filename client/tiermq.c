@@ -255,7 +255,7 @@ int tiermq_submit_async(struct tiermq *client, const struct tiermq_job *job,
     return r;
 }
 
-static int read_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id)
+int client_read_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id)
 {
     int r = id_from_bytes(id->bytes, sizeof(id->bytes), ret_id);
     if (r < 0) {
@@ -269,7 +269,7 @@ int tiermq_wait_async(struct tiermq *client, const tiermq_id *id,
 {
     struct id job_id;
     struct pending *pending = NULL;
-    int r = read_id(client, id, &job_id);
+    int r = client_read_id(client, id, &job_id);
     return r < 0 ? r : jobs_wait(client, &job_id, callbacks, NULL, &pending);
 }
 
@@ -278,7 +278,7 @@ int tiermq_wait_async(struct tiermq *client, const tiermq_id *id,
 int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
 {
     struct id job_id;
-    int r = read_id(client, id, &job_id);
+    int r = client_read_id(client, id, &job_id);
     if (r < 0) {
         return r;
     }

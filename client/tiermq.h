@@ -158,7 +158,7 @@ TIERMQ_API TIERMQ_CHECK int tiermq_submit(struct tiermq *client, const struct ti
                                           tiermq_id *ret_id, int64_t *ret_retry_after_ms);
 /*
  * Waits for the answer of a job of this or an earlier process; when it is concluded its result is collected.
- * Gives: *ret_answer, to be released with tiermq_answer_free(). Errors: -ETIMEDOUT still pending.
+ * Gives: *ret_answer, to be released with tiermq_answer_free(). Errors: -ETIMEDOUT still pending; -EINVAL the id is all zero.
  */
 TIERMQ_API TIERMQ_CHECK int tiermq_wait(struct tiermq *client, const tiermq_id *id, int64_t timeout_ms,
                                         struct tiermq_answer **ret_answer);
