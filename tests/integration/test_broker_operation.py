@@ -74,6 +74,15 @@ def test_sigterm_gives_up_on_leases_after_the_timeout(cluster):
         broker.stop(expect=0)
 
 
+def test_peers_are_told_that_it_stops(cluster):
+    broker = cluster.start_broker(**MEMORY)
+    with Client(broker) as client, Worker(broker) as worker:
+        broker.stop(expect=0)
+        for peer in (client, worker):
+            error = peer.error()
+            assert error.code == pb.ProtocolError.ERROR_HELLO_REQUIRED and "shuts down" in error.text
+
+
 def test_a_second_signal_ends_it_at_once(cluster):
     broker = cluster.start_broker(broker={"store": "memory", "drain_timeout": "10m"})
     with Client(broker) as client, Worker(broker) as worker:
