@@ -8,7 +8,7 @@ int loads_init(struct loads *loads)
     if (loads->slots == NULL) {
         return -ENOMEM;
     }
-    for (uint16_t i = 0; i < LOADS_MAX; i++) {
+    for (size_t i = 0; i < LOADS_MAX; i++) {
         loads->slots[i].next_free = (uint16_t)(i + 1);
         loads->slots[i].generation = 1;
     }

@@ -86,7 +86,8 @@ static void write_key(enum pause_subject subject, const char *name, uint8_t ret_
 {
     XXH128_canonical_t hash;
     XXH128_canonicalFromHash(&hash, XXH3_128bits(name, strlen(name)));
-    memcpy(ret_key, "pause", 5);
+    static const uint8_t prefix[5] = {'p', 'a', 'u', 's', 'e'};
+    memcpy(ret_key, prefix, sizeof(prefix));
     ret_key[5] = (uint8_t)subject;
     memcpy(ret_key + 6, hash.digest, sizeof(hash.digest));
 }

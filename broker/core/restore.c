@@ -49,15 +49,17 @@ static int restore_concluded(struct core *core, const void *key, size_t key_byte
 {
     int64_t unix_ms;
     struct id job_id;
-    Record__ConcludedRecord *record;
-    struct tenant *tenant;
     int r = record_read_time_key(key, key_bytes, &unix_ms, &job_id);
-    if (r == 0) {
-        r = record_read_concluded(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
+    if (r < 0) {
+        return r;
     }
-    if (r == 0) {
-        r = core_add_tenant(core, record->tenant, &tenant);
+    Record__ConcludedRecord *record;
+    r = record_read_concluded(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
+    if (r < 0) {
+        return r;
     }
+    struct tenant *tenant;
+    r = core_add_tenant(core, record->tenant, &tenant);
     if (r < 0) {
         return r;
     }
@@ -94,19 +96,24 @@ static struct tier *tier_of(struct core *core, const char *text)
 static int find_flow(struct core *core, const Record__JobRecord *record, struct flow **ret_flow)
 {
     struct tenant *tenant;
-    struct name *route;
     int r = core_add_tenant(core, record->tenant, &tenant);
-    if (r == 0) {
-        r = names_add(&core->routes, record->route, &route);
+    if (r < 0) {
+        return r;
     }
+    struct name *route;
+    r = names_add(&core->routes, record->route, &route);
     if (r < 0) {
         return r;
     }
     struct tier *tier = tier_of(core, record->tier);
     const struct name *pool = names_find(&core->pools, record->pool);
     struct lane *lane = lane_of(core, tier, &core->pool[pool == NULL ? tier->pool->index : pool->index]);
-    *ret_flow = lane_flow(core, lane, route, tenant);
-    return *ret_flow == NULL ? -ENOMEM : 0;
+    struct flow *flow = lane_flow(core, lane, route, tenant);
+    if (flow == NULL) {
+        return -ENOMEM;
+    }
+    *ret_flow = flow;
+    return 0;
 }
 
 static void fill(const struct core *core, struct job *job, const Record__JobRecord *record)
@@ -169,14 +176,14 @@ static int restore_job(struct core *core, const void *value, size_t value_bytes)
     fill(core, job, record);
     const struct idempotency *known = NULL;
     if (record->idempotency_hash.len == KEY_HASH_BYTES) {
-        known = key_find(core, flow->tenant->name->index, record->idempotency_hash.data);
+        known = key_find(core, job_tenant(job)->name->index, record->idempotency_hash.data);
         job->flags |= JOB_HAS_KEY;
     }
     core->sequence = job->sequence > core->sequence ? job->sequence : core->sequence;
     place(core, job, record);
     return (job->flags & JOB_HAS_KEY) == 0 || known != NULL
                ? 0
-               : key_add(core, flow->tenant->name->index, record->idempotency_hash.data, &job_id);
+               : key_add(core, job_tenant(job)->name->index, record->idempotency_hash.data, &job_id);
 }
 
 static int restore_lease(struct core *core, const void *key, size_t key_bytes, const void *value, size_t value_bytes)

@@ -1,5 +1,5 @@
 #include "broker/core/submit.h"
-#include <stdio.h>
+#include <assert.h>
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
@@ -398,6 +398,7 @@ static struct refusal admit(struct core *core, struct request *request)
     static const struct refusal no_memory = {.reason = WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
                                              .retry_after_ms = RETRY_AFTER_UNKNOWN_MS,
                                              .text = "the broker is out of memory"};
+    assert(request->tier != NULL);
     struct refusal refusal = check(core, request);
     if (is_refusal(&refusal)) {
         return refusal;
