@@ -1,4 +1,5 @@
 #include "tests/simulation/broker.h"
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -491,6 +492,7 @@ static void step_message(struct simulation *simulation, const struct message *me
         event.as.job.status_only = message->flag;
         break;
     case EVENT_WORKER_HELLO:
+        assert(message->leases != NULL);
         event.as.worker_hello.name =
             simulation->workers[simulation->links[message->peer - 1].owner].name;
         event.as.worker_hello.pools = pools;
@@ -506,6 +508,7 @@ static void step_message(struct simulation *simulation, const struct message *me
             message->total + (simulation_plant(simulation, PLANT_IGNORE_CREDIT) ? 3 : 0);
         break;
     case EVENT_WORKER_HEARTBEAT:
+        assert(message->leases != NULL);
         event.as.worker_heartbeat.held = refs.held;
         event.as.worker_heartbeat.held_length = message->leases->held_length;
         break;
@@ -639,8 +642,10 @@ void sim_broker_turn(struct simulation *simulation)
         hear_one(simulation, &broker->inbox.items[heard++]);
     }
     broker->inbox.length -= heard;
-    memmove(broker->inbox.items, broker->inbox.items + heard,
-            broker->inbox.length * sizeof(*broker->inbox.items));
+    if (broker->inbox.length > 0) {
+        memmove(broker->inbox.items, broker->inbox.items + heard,
+                broker->inbox.length * sizeof(*broker->inbox.items));
+    }
     step(simulation, &tick);
     examine(simulation);
     for (size_t i = 0; i < effects_length(broker->effects); i++) {

@@ -175,7 +175,7 @@ static int run_seeds(const struct arguments *arguments)
 {
     struct options options = arguments->options;
     uint64_t steps = 0, events = 0, acknowledged = 0, succeeded = 0;
-    struct outcome outcome;
+    struct outcome outcome = {0};
     const double begun = seconds_now();
     for (uint64_t i = 0; i < arguments->seeds; i++, options.seed++) {
         run(&options, arguments->trace ? TRACE_PRINT : TRACE_HASH, &outcome);
