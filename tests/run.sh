@@ -30,6 +30,8 @@ if [ -z "${TIERMQ_TEST_DATA:-}" ] && [ -d ../shared/data ]; then
     export TIERMQ_TEST_DATA
 fi
 
+[ -n "${TIERMQ_TEST_DATA:-}" ] || echo "tests: skipped: those on real prompts (TIERMQ_TEST_DATA names no folder with prompts.jsonl)"
+
 echo "==> packages"
 deploy/packages.sh --tests
 

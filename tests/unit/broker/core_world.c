@@ -1,4 +1,4 @@
-#include "core_world.h"
+#include "tests/unit/broker/core_world.h"
 #include <criterion/criterion.h>
 #include <endian.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* What is refused at the door, and how. */
 #include <criterion/criterion.h>
-#include "core_world.h"
+#include "tests/unit/broker/core_world.h"
 
 static struct world w;
 

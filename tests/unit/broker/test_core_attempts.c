@@ -1,7 +1,7 @@
 /* Leases, failures and what becomes of the job. */
 #include <criterion/criterion.h>
 #include <stdio.h>
-#include "core_world.h"
+#include "tests/unit/broker/core_world.h"
 
 static struct world w;
 

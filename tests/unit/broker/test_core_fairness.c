@@ -1,7 +1,7 @@
 /* Who is next: shares of tiers, tenants and routes, reserved slots. Every share is checked by counting dispatches. */
 #include <criterion/criterion.h>
 #include <string.h>
-#include "core_world.h"
+#include "tests/unit/broker/core_world.h"
 
 static struct world w;
 

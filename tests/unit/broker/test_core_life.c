@@ -1,6 +1,6 @@
 /* A job's life, and what is promised of it. */
 #include <criterion/criterion.h>
-#include "core_world.h"
+#include "tests/unit/broker/core_world.h"
 
 static struct world w;
 

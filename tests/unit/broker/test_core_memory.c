@@ -1,7 +1,7 @@
 /* Memory runs out: what comes from outside is refused, and the core lives on. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
-#include "core_world.h"
+#include "tests/unit/broker/core_world.h"
 
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t n, size_t bytes);

@@ -2,7 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
-#include "core_world.h"
+#include "tests/unit/broker/core_world.h"
 
 static struct world w;
 
