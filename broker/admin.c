@@ -64,36 +64,41 @@ static const char *reason_word(int reason)
 
 static json_t *tier_object(const struct core_tier_stats *tier)
 {
-    return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:f, s:f, s:I, "
+    return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
+                     "s:I, s:f, s:f, s:I, "
                      "s:I, s:I, s:I, s:I, s:f}",
-                     "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word), "submitted",
-                     integer(tier->submitted), "accepted", integer(tier->accepted), "duplicates",
-                     integer(tier->duplicates), "rejected",
+                     "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word),
+                     "submitted", integer(tier->submitted), "accepted", integer(tier->accepted),
+                     "duplicates", integer(tier->duplicates), "rejected",
                      counts_of(tier->rejected, CORE_REJECT_REASONS, reason_word), "concluded",
-                     counts_of(tier->concluded, CORE_STATES, state_word), "dispatched", integer(tier->dispatched),
-                     "attempts_failed", integer(tier->attempts_failed), "leases_lost", integer(tier->leases_lost),
-                     "redelivered", integer(tier->redelivered), "late_results", integer(tier->late_results),
+                     counts_of(tier->concluded, CORE_STATES, state_word), "dispatched",
+                     integer(tier->dispatched), "attempts_failed", integer(tier->attempts_failed),
+                     "leases_lost", integer(tier->leases_lost), "redelivered",
+                     integer(tier->redelivered), "late_results", integer(tier->late_results),
                      "late_cost_usd", (double)tier->late_cost_nanousd * NANOUSD, "payload_bytes",
-                     integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens), "output_tokens",
-                     integer(tier->output_tokens), "cost_usd", (double)tier->cost_nanousd * NANOUSD, "saved_usd",
+                     integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens),
+                     "output_tokens", integer(tier->output_tokens), "cost_usd",
+                     (double)tier->cost_nanousd * NANOUSD, "saved_usd",
                      (double)tier->saved_nanousd * NANOUSD, "cache_hits", integer(tier->cache_hits),
                      "cache_near_hits", integer(tier->cache_near_hits), "cache_stale_hits",
-                     integer(tier->cache_stale_hits), "cache_misses", integer(tier->cache_misses), "oldest_ms",
-                     (json_int_t)tier->oldest_ms, "drain_per_s", tier->drain_per_s);
+                     integer(tier->cache_stale_hits), "cache_misses", integer(tier->cache_misses),
+                     "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s", tier->drain_per_s);
 }
 
 static json_t *store_object(struct broker *broker)
 {
     struct store_stats store;
     store_read_stats(broker->store, &store);
-    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "up", !broker->is_store_down, "commits",
-                     integer(store.commits), "records", integer(store.records), "bytes", integer(store.bytes),
-                     "commit_us_last", integer(store.commit_us_last), "pending_batches",
-                     integer(store.pending_batches), "failures", integer(store.failures), "disk_bytes",
-                     integer(store.disk_bytes), "memory_bytes", integer(store.memory_bytes));
+    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "up", !broker->is_store_down,
+                     "commits", integer(store.commits), "records", integer(store.records), "bytes",
+                     integer(store.bytes), "commit_us_last", integer(store.commit_us_last),
+                     "pending_batches", integer(store.pending_batches), "failures",
+                     integer(store.failures), "disk_bytes", integer(store.disk_bytes),
+                     "memory_bytes", integer(store.memory_bytes));
 }
 
-static void get_stats(void *context, const struct http_request *request, struct http_response *response)
+static void get_stats(void *context, const struct http_request *request,
+                      struct http_response *response)
 {
     (void)request;
     struct broker *broker = context;
@@ -104,26 +109,29 @@ static void get_stats(void *context, const struct http_request *request, struct 
         json_array_append_new(tiers, tier_object(&stats.tiers[i]));
     }
     answer(response, 200,
-           json_pack("{s:s, s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "broker",
-                     broker->config->broker.name, "draining", stats.is_draining, "tiers", tiers, "jobs",
-                     integer(stats.jobs), "jobs_bytes", integer(stats.jobs_bytes), "payload_memory_bytes",
-                     integer(stats.payload_memory_bytes), "results", integer(stats.results), "results_bytes",
-                     integer(stats.results_bytes), "concluded_ids", integer(stats.concluded_ids), "dead_letters",
+           json_pack("{s:s, s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
+                     "broker", broker->config->broker.name, "draining", stats.is_draining, "tiers",
+                     tiers, "jobs", integer(stats.jobs), "jobs_bytes", integer(stats.jobs_bytes),
+                     "payload_memory_bytes", integer(stats.payload_memory_bytes), "results",
+                     integer(stats.results), "results_bytes", integer(stats.results_bytes),
+                     "concluded_ids", integer(stats.concluded_ids), "dead_letters",
                      integer(stats.dead_letters), "clients", integer(stats.clients), "workers",
-                     integer(stats.workers), "slots", integer(stats.slots), "slots_free", integer(stats.slots_free),
-                     "store", store_object(broker)));
+                     integer(stats.workers), "slots", integer(stats.slots), "slots_free",
+                     integer(stats.slots_free), "store", store_object(broker)));
 }
 
 static void add_queue(void *context, const struct core_queue_view *view)
 {
-    json_array_append_new(context, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b}", "tier", view->tier, "pool",
-                                             view->pool, "route", view->route, "ready", integer(view->ready),
-                                             "backing_off", integer(view->backing_off), "leased",
-                                             integer(view->leased), "tenants", integer(view->tenants), "paused",
-                                             view->is_paused));
+    json_array_append_new(context,
+                          json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b}", "tier", view->tier,
+                                    "pool", view->pool, "route", view->route, "ready",
+                                    integer(view->ready), "backing_off", integer(view->backing_off),
+                                    "leased", integer(view->leased), "tenants",
+                                    integer(view->tenants), "paused", view->is_paused));
 }
 
-static void get_queues(void *context, const struct http_request *request, struct http_response *response)
+static void get_queues(void *context, const struct http_request *request,
+                       struct http_response *response)
 {
     (void)request;
     const struct broker *broker = context;
@@ -135,13 +143,14 @@ static void get_queues(void *context, const struct http_request *request, struct
 static void add_worker(void *context, const struct core_worker_view *view)
 {
     json_array_append_new(context,
-                          json_pack("{s:s, s:i, s:i, s:i, s:b, s:b, s:I}", "name", view->name, "slots",
-                                    (int)view->slots, "free", (int)view->free, "leases", (int)view->leases,
-                                    "draining", view->is_draining, "set_aside", view->is_set_aside, "silent_ms",
-                                    (json_int_t)view->silent_ms));
+                          json_pack("{s:s, s:i, s:i, s:i, s:b, s:b, s:I}", "name", view->name,
+                                    "slots", (int)view->slots, "free", (int)view->free, "leases",
+                                    (int)view->leases, "draining", view->is_draining, "set_aside",
+                                    view->is_set_aside, "silent_ms", (json_int_t)view->silent_ms));
 }
 
-static void get_workers(void *context, const struct http_request *request, struct http_response *response)
+static void get_workers(void *context, const struct http_request *request,
+                        struct http_response *response)
 {
     (void)request;
     const struct broker *broker = context;
@@ -159,13 +168,15 @@ static const char *const SUBJECTS[] = {
 
 static void add_pause(void *context, const struct core_pause_view *view)
 {
-    json_array_append_new(context, json_pack("{s:s, s:s, s:s, s:s, s:I}", "kind", SUBJECTS[view->subject], "name",
-                                             view->name, "mode", view->mode == PAUSE_HOLD ? "paused" : "draining",
+    json_array_append_new(context, json_pack("{s:s, s:s, s:s, s:s, s:I}", "kind",
+                                             SUBJECTS[view->subject], "name", view->name, "mode",
+                                             view->mode == PAUSE_HOLD ? "paused" : "draining",
                                              "reason", view->reason, "since_unix_ms",
                                              (json_int_t)view->since_unix_ms));
 }
 
-static void get_pauses(void *context, const struct http_request *request, struct http_response *response)
+static void get_pauses(void *context, const struct http_request *request,
+                       struct http_response *response)
 {
     (void)request;
     const struct broker *broker = context;
@@ -174,7 +185,8 @@ static void get_pauses(void *context, const struct http_request *request, struct
     answer(response, 200, json_pack("{s:o}", "pauses", pauses));
 }
 
-static void get_config(void *context, const struct http_request *request, struct http_response *response)
+static void get_config(void *context, const struct http_request *request,
+                       struct http_response *response)
 {
     (void)request;
     const struct broker *broker = context;
@@ -194,13 +206,16 @@ static void get_config(void *context, const struct http_request *request, struct
 
 /* ---- jobs ---- */
 
-/* Finds the job that "{id}{rest}" names; answers when there is none. Returns what follows the id. */
+/*
+ * Finds the job that "{id}{rest}" names; answers when there is none. Returns what follows the id.
+ */
 static const char *find_job(const struct broker *broker, const struct http_request *request,
                             struct http_response *response, struct core_job_view *ret_view)
 {
     char text[ID_TEXT_BYTES];
     const size_t length = strcspn(request->rest, "/");
-    (void)snprintf(text, sizeof(text), "%.*s", (int)(length < sizeof(text) ? length : 0), request->rest);
+    (void)snprintf(text, sizeof(text), "%.*s", (int)(length < sizeof(text) ? length : 0),
+                   request->rest);
     struct id id;
     if (id_parse(text, &id) < 0) {
         http_error(response, 400, "\"%s\" is no job id; an id is a UUID of 36 characters", text);
@@ -208,13 +223,15 @@ static const char *find_job(const struct broker *broker, const struct http_reque
     }
     if (core_view_job(broker->core, &id, broker_time(broker), ret_view) < 0) {
         http_error(response, 404,
-                   "job %s is not pending here; a kept result is collected with `tiermq get %s`", text, text);
+                   "job %s is not pending here; a kept result is collected with `tiermq get %s`",
+                   text, text);
         return NULL;
     }
     return request->rest + length;
 }
 
-static void get_job(void *context, const struct http_request *request, struct http_response *response)
+static void get_job(void *context, const struct http_request *request,
+                    struct http_response *response)
 {
     const struct broker *broker = context;
     struct core_job_view view;
@@ -229,15 +246,17 @@ static void get_job(void *context, const struct http_request *request, struct ht
     char id[ID_TEXT_BYTES];
     id_format(&view.id, id);
     answer(response, 200,
-           json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "id", id, "state",
-                     name_of_state(view.state), "tenant", view.tenant, "tier", view.tier, "route", view.route,
-                     "pool", view.pool, "worker", view.worker, "priority", (int)view.priority, "attempts",
-                     (int)view.attempts, "attempts_max", (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms,
-                     "waits_ms", (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
+           json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I}",
+                     "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
+                     view.tier, "route", view.route, "pool", view.pool, "worker", view.worker,
+                     "priority", (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
+                     (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
+                     (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
                      "payload_bytes", (json_int_t)view.payload_bytes));
 }
 
-static void cancel_job(void *context, const struct http_request *request, struct http_response *response)
+static void cancel_job(void *context, const struct http_request *request,
+                       struct http_response *response)
 {
     struct broker *broker = context;
     struct core_job_view view;
@@ -246,7 +265,8 @@ static void cancel_job(void *context, const struct http_request *request, struct
         return;
     }
     if (strcmp(rest, "/cancel") != 0) {
-        http_error(response, 404, "\"%s\" cannot be done to a job; POST /v1/jobs/{id}/cancel can", rest);
+        http_error(response, 404, "\"%s\" cannot be done to a job; POST /v1/jobs/{id}/cancel can",
+                   rest);
         return;
     }
     char id[ID_TEXT_BYTES];
@@ -284,26 +304,29 @@ static int read_command(const struct http_request *request, struct http_response
                         struct command *ret_command)
 {
     json_error_t error;
-    ret_command->body = json_loadb(request->body == NULL ? "" : request->body, request->body_bytes, 0, &error);
+    ret_command->body =
+        json_loadb(request->body == NULL ? "" : request->body, request->body_bytes, 0, &error);
     if (ret_command->body == NULL) {
         http_error(response, 400, "the body is no JSON: %s (line %d)", error.text, error.line);
         return -EINVAL;
     }
     const char *kind = NULL;
     ret_command->reason = "";
-    if (json_unpack_ex(ret_command->body, &error, 0, "{s:s, s:s, s?s}", "kind", &kind, "name", &ret_command->name,
-                       "reason", &ret_command->reason) < 0) {
-        http_error(response, 400, "%s; send {\"kind\": …, \"name\": …, \"reason\": …} with strings", error.text);
+    if (json_unpack_ex(ret_command->body, &error, 0, "{s:s, s:s, s?s}", "kind", &kind, "name",
+                       &ret_command->name, "reason", &ret_command->reason) < 0) {
+        http_error(response, 400, "%s; send {\"kind\": …, \"name\": …, \"reason\": …} with strings",
+                   error.text);
         return -EINVAL;
     }
     if (!read_subject(kind, &ret_command->subject)) {
-        http_error(response, 400, "kind is \"%.64s\"; it must be route, tier, tenant or worker", kind);
+        http_error(response, 400, "kind is \"%.64s\"; it must be route, tier, tenant or worker",
+                   kind);
         return -EINVAL;
     }
     if (ret_command->name[0] == '\0' || strlen(ret_command->name) > CONFIG_NAME_BYTES_MAX ||
         strlen(ret_command->reason) > TEXT_BYTES_MAX) {
-        http_error(response, 400, "name must have 1 to %d bytes, reason %d at most", CONFIG_NAME_BYTES_MAX,
-                   TEXT_BYTES_MAX);
+        http_error(response, 400, "name must have 1 to %d bytes, reason %d at most",
+                   CONFIG_NAME_BYTES_MAX, TEXT_BYTES_MAX);
         return -EINVAL;
     }
     return 0;
@@ -335,7 +358,8 @@ static bool subject_is_known(const struct broker *broker, const struct command *
     const struct config *config = broker->config;
     switch (command->subject) {
     case PAUSE_ROUTE:
-        return strcmp(command->name, "auto") == 0 || config_find_model(config, command->name) != NULL ||
+        return strcmp(command->name, "auto") == 0 ||
+               config_find_model(config, command->name) != NULL ||
                config_find_route(config, command->name) != NULL;
     case PAUSE_TIER:
         return config_find_tier(config, command->name) != NULL;
@@ -350,8 +374,9 @@ static bool subject_is_known(const struct broker *broker, const struct command *
     return false;
 }
 
-static void carry_out(struct broker *broker, const struct http_request *request, struct http_response *response,
-                      enum event_kind kind, enum pause_mode mode, const char *done)
+static void carry_out(struct broker *broker, const struct http_request *request,
+                      struct http_response *response, enum event_kind kind, enum pause_mode mode,
+                      const char *done)
 {
     CLEANUP(command_finish) struct command command = {0};
     if (read_command(request, response, &command) < 0) {
@@ -366,23 +391,30 @@ static void carry_out(struct broker *broker, const struct http_request *request,
     }
     const struct event event = {
         .kind = kind,
-        .as.pause = {.subject = command.subject, .mode = mode, .name = command.name, .reason = command.reason},
+        .as.pause = {.subject = command.subject,
+                     .mode = mode,
+                     .name = command.name,
+                     .reason = command.reason},
     };
     broker_step(broker, &event);
-    answer(response, 200, json_pack("{s:s, s:s, s:s}", "kind", subject, "name", command.name, "state", done));
+    answer(response, 200,
+           json_pack("{s:s, s:s, s:s}", "kind", subject, "name", command.name, "state", done));
 }
 
-static void post_pause(void *context, const struct http_request *request, struct http_response *response)
+static void post_pause(void *context, const struct http_request *request,
+                       struct http_response *response)
 {
     carry_out(context, request, response, EVENT_PAUSE, PAUSE_HOLD, "paused");
 }
 
-static void post_drain(void *context, const struct http_request *request, struct http_response *response)
+static void post_drain(void *context, const struct http_request *request,
+                       struct http_response *response)
 {
     carry_out(context, request, response, EVENT_PAUSE, PAUSE_DRAIN, "draining");
 }
 
-static void post_resume(void *context, const struct http_request *request, struct http_response *response)
+static void post_resume(void *context, const struct http_request *request,
+                        struct http_response *response)
 {
     carry_out(context, request, response, EVENT_RESUME, PAUSE_HOLD, "running");
 }
@@ -426,8 +458,8 @@ static int add_routes(struct broker *broker)
         {"POST", "/v1/resume", true, post_resume},  {"POST", "/v1/drain", true, post_drain},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(routes); i++) {
-        const int r = http_admin_route(broker->admin, routes[i].method, routes[i].path, routes[i].changes,
-                                       routes[i].handler, broker);
+        const int r = http_admin_route(broker->admin, routes[i].method, routes[i].path,
+                                       routes[i].changes, routes[i].handler, broker);
         if (r < 0) {
             return r;
         }

@@ -1,13 +1,15 @@
 /*
- * admin: the broker's HTTP interface, for operators and for `tiermq stats`, `pause`, `resume`, `drain`.
+ * admin: the broker's HTTP interface, for operators and for `tiermq stats`, `pause`, `resume` and
+ * `drain`.
  *
  *   GET  /healthz /readyz /metrics
  *   GET  /v1/stats /v1/queues /v1/workers /v1/pauses /v1/config /v1/jobs/{id}
  *   POST /v1/jobs/{id}/cancel
- *   POST /v1/pause /v1/resume /v1/drain   {"kind": "route|tier|tenant|worker", "name": …, "reason": …}
+ *   POST /v1/pause /v1/resume /v1/drain   {"kind": "route", "name": "auto", "reason": "prices"}
  *
- * Errors are {"error": {"message": …}} and name field, value and remedy. What changes something is for loopback
- * and unix sockets only: see common/http_admin.h.
+ * A kind is route, tier, tenant or worker. Errors are {"error": {"message": …}} and name field,
+ * value and remedy. What changes something is for loopback and unix sockets only: see
+ * common/http_admin.h.
  */
 #pragma once
 #include "common/attributes.h"

@@ -1,7 +1,8 @@
 /*
- * What is hard here is order: effects are carried out only after everything of the turn has been stepped, so that
- * one batch and one message for each peer hold all of it; what carrying them out brings to light (a peer that is gone) waits
- * for the next turn; and nothing but this file decides when the process may end.
+ * What is hard here is order: effects are carried out only after everything of the turn has been
+ * stepped, so that one batch and one message for each peer hold all of it; what carrying them out
+ * brings to light (a peer that is gone) waits for the next turn; and nothing but this file decides
+ * when the process may end.
  */
 #include "broker/broker.h"
 #include <assert.h>
@@ -33,10 +34,14 @@
 #include "common/loop.h"
 
 enum {
-    /* Items of an envelope are larger decoded than packed; an envelope that needs more is refused. */
+    /*
+     * Items of an envelope are larger decoded than packed; an envelope that needs more is refused.
+     */
     ENVELOPE_ARENA_BYTES_MAX = 32 << 20,
     SILENT_HEARTBEATS = 4, /* a client that misses so many is forgotten: see wire.ClientWelcome */
-    /* Parts above this close their connection; up to it, a payload that is too large is answered. */
+    /*
+     * Parts above this close their connection; up to it, a payload that is too large is answered.
+     */
     PART_SLACK_BYTES = 4096,
 };
 
@@ -72,7 +77,8 @@ void broker_step_later(struct broker *broker, const struct event *event)
 
 static void step_one_of_later(struct broker *broker, const struct event *event)
 {
-    struct peer *peer = event->kind == EVENT_CLIENT_GONE ? peers_by_number(broker->peers, event->peer) : NULL;
+    struct peer *peer =
+        event->kind == EVENT_CLIENT_GONE ? peers_by_number(broker->peers, event->peer) : NULL;
     if (peer != NULL) {
         clients_forget(broker, peer);
         return;
@@ -132,7 +138,8 @@ static bool is_drained(struct broker *broker)
 {
     struct store_stats stats;
     store_read_stats(broker->store, &stats);
-    return core_is_idle(broker->core) && held_length(broker->held) == 0 && stats.pending_batches == 0;
+    return core_is_idle(broker->core) && held_length(broker->held) == 0 &&
+           stats.pending_batches == 0;
 }
 
 static void stop_when_drained(struct broker *broker, int64_t now_ms)
@@ -141,7 +148,8 @@ static void stop_when_drained(struct broker *broker, int64_t now_ms)
     if (!is_over && !is_drained(broker)) {
         return;
     }
-    log_at(broker->log, LOG_INFO, is_over ? "stopping; leases are left to their workers" : "stopping; all is drained");
+    log_at(broker->log, LOG_INFO,
+           is_over ? "stopping; leases are left to their workers" : "stopping; all is drained");
     loop_stop(broker->loop);
 }
 
@@ -184,7 +192,8 @@ static void drain(struct broker *broker)
     }
     broker->is_draining = true;
     broker->drain_until_ms = loop_now_ms(broker->loop) + broker->config->broker.drain_timeout_ms;
-    log_at(broker->log, LOG_INFO, "draining", log_int("timeout_ms", broker->config->broker.drain_timeout_ms));
+    log_at(broker->log, LOG_INFO, "draining",
+           log_int("timeout_ms", broker->config->broker.drain_timeout_ms));
     broker_step(broker, &(struct event){.kind = EVENT_DRAIN});
 }
 
@@ -220,8 +229,10 @@ static void apply(struct broker *broker, struct config **config)
     const int r = core_reconfigure(broker->core, *config, broker_time(broker));
     if (r < 0) {
         config_carry_over(*config, broker->config); /* back */
-        log_at(broker->log, LOG_ERROR, "the configuration was read again and cannot be applied; the old one holds",
-               log_text("reason", r == -EINVAL ? "tiers, pools and the store change only at a start" : strerror(-r)));
+        log_at(broker->log, LOG_ERROR,
+               "the configuration was read again and cannot be applied; the old one holds",
+               log_text("reason", r == -EINVAL ? "tiers, pools and the store change only at a start"
+                                               : strerror(-r)));
         return;
     }
     log_set_level(broker->log, (enum log_level)(*config)->log.level);
@@ -285,13 +296,15 @@ static int create_parts(struct broker *broker)
     return broker->zmq == NULL ? -zmq_errno() : 0;
 }
 
-static enum exit_code bind_link(struct broker *broker, const char *key, const struct link_options *options,
-                                link_fn *handler, struct link **ret_link)
+static enum exit_code bind_link(struct broker *broker, const char *key,
+                                const struct link_options *options, link_fn *handler,
+                                struct link **ret_link)
 {
     const int r = link_create(broker->loop, broker->zmq, options, handler, broker, ret_link);
     if (r < 0) {
-        log_at(broker->log, LOG_ERROR, "an address cannot be bound; is another broker running?", log_text("key", key),
-               log_text("address", options->endpoint), log_text("error", strerror(-r)));
+        log_at(broker->log, LOG_ERROR, "an address cannot be bound; is another broker running?",
+               log_text("key", key), log_text("address", options->endpoint),
+               log_text("error", strerror(-r)));
         return EXIT_ADDRESS;
     }
     return EXIT_OK;
@@ -313,10 +326,12 @@ static enum exit_code bind_links(struct broker *broker)
         .part_bytes_max = part_bytes_max(config),
     };
     options.endpoint = config->listen_clients;
-    enum exit_code code = bind_link(broker, "broker.listen_clients", &options, clients_receive, &broker->clients);
+    enum exit_code code =
+        bind_link(broker, "broker.listen_clients", &options, clients_receive, &broker->clients);
     if (code == EXIT_OK) {
         options.endpoint = config->listen_workers;
-        code = bind_link(broker, "broker.listen_workers", &options, workers_receive, &broker->workers);
+        code =
+            bind_link(broker, "broker.listen_workers", &options, workers_receive, &broker->workers);
     }
     if (code == EXIT_OK) {
         options.kind = LINK_PUB;
@@ -408,14 +423,15 @@ void broker_destroy(struct broker **broker)
 }
 
 /*
- * Every peer is told to say hello: it gets no answer here any more, so it looks for another broker or for this one's successor, at
- * once instead of after four silent heartbeats.
+ * Every peer is told to say hello: it gets no answer here any more, so it looks for another broker
+ * or for this one's successor, at once instead of after four silent heartbeats.
  */
 static void say_goodbye(struct broker *broker, enum peer_side side)
 {
     for (struct peer *peer = peers_most_silent(broker->peers, side); peer != NULL;
          peer = peers_most_silent(broker->peers, side)) {
-        const struct intake intake = {.broker = broker, .side = side, .id = peer->id, .id_bytes = peer->id_bytes};
+        const struct intake intake = {
+            .broker = broker, .side = side, .id = peer->id, .id_bytes = peer->id_bytes};
         intake_refuse(&intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED,
                       "the broker shuts down; say hello to its successor");
         peers_remove(broker->peers, &peer);
@@ -426,8 +442,10 @@ enum exit_code broker_run(struct broker *broker)
 {
     const struct config_broker *config = &broker->config->broker;
     log_at(broker->log, LOG_INFO, "ready", log_text("name", config->name),
-           log_text("clients", link_endpoint(broker->clients)), log_text("workers", link_endpoint(broker->workers)),
-           log_text("events", link_endpoint(broker->events)), log_text("admin", http_admin_address(broker->admin)),
+           log_text("clients", link_endpoint(broker->clients)),
+           log_text("workers", link_endpoint(broker->workers)),
+           log_text("events", link_endpoint(broker->events)),
+           log_text("admin", http_admin_address(broker->admin)),
            log_text("store", config->store == STORE_MEMORY ? "memory" : config->data_dir),
            log_text("config", broker->config_path));
     const int r = loop_run(broker->loop);

@@ -1,9 +1,11 @@
 /*
- * broker: the program around the core: one loop that turns bytes into events, and effects into messages and records.
+ * broker: the program around the core: one loop that turns bytes into events, and effects into
+ * messages and records.
  *
- * A turn is: what arrived is handed to core_step() at once, message by message; then the store's answers and
- * whoever fell silent; then EVENT_TICK; then the effects are carried out: records as one batch to the store, answers
- * to the peers' outboxes (or held, until their batch is durable), and each outbox leaves as one message.
+ * A turn is: what arrived is handed to core_step() at once, message by message; then the store's
+ * answers and whoever fell silent; then EVENT_TICK; then the effects are carried out: records as
+ * one batch to the store, answers to the peers' outboxes (or held, until their batch is durable),
+ * and each outbox leaves as one message.
  *
  * What lies in this folder beside it:
  *   peers, outbox, held      who is connected, what is on its way, what waits for the disk
@@ -35,13 +37,13 @@ struct store;
 struct telemetry;
 
 struct broker {
-    struct log *log;              /* not owned */
-    char *config_path;            /* NULL: the defaults hold. Owned */
-    struct config *config;        /* what holds now */
+    struct log *log;       /* not owned */
+    char *config_path;     /* NULL: the defaults hold. Owned */
+    struct config *config; /* what holds now */
     struct loop *loop;
-    void *zmq;                    /* ZeroMQ's context */
+    void *zmq; /* ZeroMQ's context */
     struct core *core;
-    struct effects *effects;      /* of this turn */
+    struct effects *effects; /* of this turn */
     struct store *store;
     struct link *clients;
     struct link *workers;
@@ -51,15 +53,15 @@ struct broker {
     struct peers *peers;
     struct outboxes *outboxes;
     struct held *held;
-    struct arena *arena;          /* of the envelope that is being read */
-    struct loop_timer *timer;     /* the soonest of all deadlines */
-    uint64_t batch;               /* number of this turn's records */
-    uint64_t durable;             /* this batch and all before it are */
-    uint64_t incarnation;         /* differs with every start */
-    uint64_t event_sequence;      /* of the last event published */
-    struct event *later;          /* found while effects were carried out; stepped in the next turn */
+    struct arena *arena;      /* of the envelope that is being read */
+    struct loop_timer *timer; /* the soonest of all deadlines */
+    uint64_t batch;           /* number of this turn's records */
+    uint64_t durable;         /* this batch and all before it are */
+    uint64_t incarnation;     /* differs with every start */
+    uint64_t event_sequence;  /* of the last event published */
+    struct event *later;      /* found while effects were carried out; stepped in the next turn */
     size_t later_length, later_capacity;
-    bool is_draining;             /* told to stop */
+    bool is_draining; /* told to stop */
     bool is_store_down;
     int64_t drain_until_ms;
 };
@@ -69,15 +71,18 @@ struct broker {
  * Takes: *config; `config_path` is where a reload reads it again (copied, may be NULL).
  * Returns EXIT_OK with *ret_broker, or what the program is to exit with.
  */
-MUST_USE enum exit_code broker_create(struct config **config, const char *config_path, struct log *log,
-                                      struct broker **ret_broker);
+MUST_USE enum exit_code broker_create(struct config **config, const char *config_path,
+                                      struct log *log, struct broker **ret_broker);
 void broker_destroy(struct broker **broker);
 /* Serves until it is told to stop (SIGTERM, SIGINT) and has drained. */
 MUST_USE enum exit_code broker_run(struct broker *broker);
 
-/* ------------------------------------------------------------------------------- for the files of this folder */
+/* ------------------------------------------------------------- for the files of this folder */
 
 struct core_time broker_time(const struct broker *broker);
 void broker_step(struct broker *broker, const struct event *event);
-/* For events found while effects are carried out. Its strings and blobs must outlive the turn: there are none. */
+/*
+ * For events found while effects are carried out. Its strings and blobs must outlive the turn:
+ * there are none.
+ */
 void broker_step_later(struct broker *broker, const struct event *event);

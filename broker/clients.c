@@ -1,6 +1,7 @@
 /*
- * One bad submission never costs its neighbours in the envelope anything: if its id can be read, it is answered with
- * Rejected, like every other refusal. An envelope is refused as a whole only when its payloads cannot be told apart.
+ * One bad submission never costs its neighbours in the envelope anything: if its id can be read, it
+ * is answered with Rejected, like every other refusal. An envelope is refused as a whole only when
+ * its payloads cannot be told apart.
  */
 #include "broker/clients.h"
 #include <errno.h>
@@ -33,8 +34,11 @@ void clients_forget(struct broker *broker, struct peer *peer)
     peers_remove(broker->peers, &peer);
 }
 
-/* The number is new even on a known connection: whoever says hello has forgotten what was before. */
-static int enter(const struct intake *intake, const Wire__ClientHello *hello, struct peer **ret_peer)
+/*
+ * The number is new even on a known connection: whoever says hello has forgotten what was before.
+ */
+static int enter(const struct intake *intake, const Wire__ClientHello *hello,
+                 struct peer **ret_peer)
 {
     struct broker *broker = intake->broker;
     struct peer *before = peers_find(broker->peers, PEER_CLIENT, intake->id, intake->id_bytes);
@@ -42,24 +46,28 @@ static int enter(const struct intake *intake, const Wire__ClientHello *hello, st
         clients_forget(broker, before);
     }
     if (peers_count(broker->peers, PEER_CLIENT) >= broker->config->broker.clients_max) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-                      "%zu clients are connected, as many as broker.clients_max allows; try again later",
-                      peers_count(broker->peers, PEER_CLIENT));
+        intake_refuse(
+            intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+            "%zu clients are connected, as many as broker.clients_max allows; try again later",
+            peers_count(broker->peers, PEER_CLIENT));
         return -EBUSY;
     }
     const int r = peers_add(broker->peers, PEER_CLIENT, intake->id, intake->id_bytes, hello->name,
                             broker_time(broker).now_ms, ret_peer);
     if (r < 0) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED, "out of memory; try again later");
+        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+                      "out of memory; try again later");
     }
     return r;
 }
 
 static struct peer *take_hello(const struct intake *intake, const Wire__ClientHello *hello)
 {
-    if (!text_is_good(hello->tenant, TEXT_BYTES_MAX) || !text_is_good(hello->name, TEXT_BYTES_MAX)) {
+    if (!text_is_good(hello->tenant, TEXT_BYTES_MAX) ||
+        !text_is_good(hello->name, TEXT_BYTES_MAX)) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "hello.tenant and hello.name must be UTF-8 of %d bytes at most", TEXT_BYTES_MAX);
+                      "hello.tenant and hello.name must be UTF-8 of %d bytes at most",
+                      TEXT_BYTES_MAX);
         return NULL;
     }
     struct peer *peer = NULL;
@@ -80,7 +88,8 @@ static struct peer *take_hello(const struct intake *intake, const Wire__ClientHe
 /* The field that is wrong, in words; NULL: none. */
 static const char *submit_complaint(const Wire__Submit *submit)
 {
-    if (!text_is_good(submit->tier, TEXT_BYTES_MAX) || !text_is_good(submit->route, TEXT_BYTES_MAX) ||
+    if (!text_is_good(submit->tier, TEXT_BYTES_MAX) ||
+        !text_is_good(submit->route, TEXT_BYTES_MAX) ||
         !text_is_good(submit->pool, TEXT_BYTES_MAX)) {
         return "tier, route and pool must be UTF-8 of 255 bytes at most";
     }
@@ -120,8 +129,8 @@ static void reject(const struct intake *intake, const struct peer *peer, const s
     delivery_carry_out(intake->broker, &effect);
 }
 
-static void step_submit(const struct intake *intake, const struct peer *peer, const Wire__Submit *submit,
-                        const struct id *job_id, struct blob *payload)
+static void step_submit(const struct intake *intake, const struct peer *peer,
+                        const Wire__Submit *submit, const struct id *job_id, struct blob *payload)
 {
     const struct event event = {
         .kind = EVENT_SUBMIT,
@@ -149,8 +158,8 @@ static void step_submit(const struct intake *intake, const struct peer *peer, co
     broker_step(intake->broker, &event);
 }
 
-static void take_submit(const struct intake *intake, const struct peer *peer, const Wire__Submit *submit,
-                        size_t part)
+static void take_submit(const struct intake *intake, const struct peer *peer,
+                        const Wire__Submit *submit, size_t part)
 {
     struct id job_id;
     if (intake_id(intake, &submit->job_id, "submit.job_id", &job_id) < 0) {
@@ -170,14 +179,15 @@ static void take_submit(const struct intake *intake, const struct peer *peer, co
     }
     CLEANUP(blob_unref) struct blob *payload = NULL;
     if (link_take_blob(intake->message, part, &payload) < 0) {
-        reject(intake, peer, &job_id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, "the broker is out of memory",
-               OUT_OF_MEMORY_RETRY_MS);
+        reject(intake, peer, &job_id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
+               "the broker is out of memory", OUT_OF_MEMORY_RETRY_MS);
         return;
     }
     step_submit(intake, peer, submit, &job_id, payload);
 }
 
-static void take_submits(const struct intake *intake, const struct peer *peer, const Wire__ClientMessage *message)
+static void take_submits(const struct intake *intake, const struct peer *peer,
+                         const Wire__ClientMessage *message)
 {
     size_t part = 1;
     for (size_t i = 0; i < message->n_submit; i++) {
@@ -189,7 +199,8 @@ static void take_submits(const struct intake *intake, const struct peer *peer, c
 /* ---- about jobs ---- */
 
 static void step_job(const struct intake *intake, const struct peer *peer, enum event_kind kind,
-                     const ProtobufCBinaryData *id, const char *field, bool status_only, bool stream)
+                     const ProtobufCBinaryData *id, const char *field, bool status_only,
+                     bool stream)
 {
     struct event event = {
         .kind = kind,
@@ -209,7 +220,8 @@ static void take_stream_credit(const struct intake *intake, const struct peer *p
         .peer = peer->number,
         .as.stream_credit = {.chunks = credit->chunks},
     };
-    if (intake_id(intake, &credit->job_id, "stream_credit.job_id", &event.as.stream_credit.job_id) == 0) {
+    if (intake_id(intake, &credit->job_id, "stream_credit.job_id",
+                  &event.as.stream_credit.job_id) == 0) {
         broker_step(intake->broker, &event);
     }
 }
@@ -218,14 +230,17 @@ static void take_about_jobs(const struct intake *intake, const struct peer *peer
                             const Wire__ClientMessage *message)
 {
     for (size_t i = 0; i < message->n_collected; i++) {
-        step_job(intake, peer, EVENT_COLLECTED, &message->collected[i]->job_id, "collected.job_id", false, false);
+        step_job(intake, peer, EVENT_COLLECTED, &message->collected[i]->job_id, "collected.job_id",
+                 false, false);
     }
     for (size_t i = 0; i < message->n_cancel; i++) {
-        step_job(intake, peer, EVENT_CANCEL, &message->cancel[i]->job_id, "cancel.job_id", false, false);
+        step_job(intake, peer, EVENT_CANCEL, &message->cancel[i]->job_id, "cancel.job_id", false,
+                 false);
     }
     for (size_t i = 0; i < message->n_wait; i++) {
         const Wire__Wait *wait = message->wait[i];
-        step_job(intake, peer, EVENT_WAIT, &wait->job_id, "wait.job_id", wait->status_only, wait->stream);
+        step_job(intake, peer, EVENT_WAIT, &wait->job_id, "wait.job_id", wait->status_only,
+                 wait->stream);
     }
     for (size_t i = 0; i < message->n_stream_credit; i++) {
         take_stream_credit(intake, peer, message->stream_credit[i]);
@@ -243,7 +258,8 @@ static bool has_its_payloads(const struct intake *intake, const Wire__ClientMess
     const size_t sent = link_message_parts(intake->message) - 1;
     if (announced != sent) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "%zu submissions say has_payload, %zu payloads follow; nothing of this message was taken",
+                      "%zu submissions say has_payload, %zu payloads follow; nothing of this "
+                      "message was taken",
                       announced, sent);
     }
     return announced == sent;
@@ -256,10 +272,12 @@ static void take_envelope(const struct intake *intake)
         arena_protobuf_allocator(broker->arena), intake->envelope_bytes, intake->envelope);
     if (message == NULL) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "an envelope of %zu bytes is no ClientMessage, or has too many items", intake->envelope_bytes);
+                      "an envelope of %zu bytes is no ClientMessage, or has too many items",
+                      intake->envelope_bytes);
         return;
     }
-    struct peer *peer = message->hello != NULL ? take_hello(intake, message->hello) : intake_peer(intake);
+    struct peer *peer =
+        message->hello != NULL ? take_hello(intake, message->hello) : intake_peer(intake);
     if (peer == NULL || !has_its_payloads(intake, message)) {
         return;
     }
@@ -284,8 +302,8 @@ void clients_receive(void *context, const void *id, size_t id_bytes, struct link
     }
     if (intake.kind != FRAME_CLIENT_TO_BROKER) {
         intake_refuse(&intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "a message of kind %d came to the clients' address; clients send kind %d", (int)intake.kind,
-                      (int)FRAME_CLIENT_TO_BROKER);
+                      "a message of kind %d came to the clients' address; clients send kind %d",
+                      (int)intake.kind, (int)FRAME_CLIENT_TO_BROKER);
         return;
     }
     take_envelope(&intake);

@@ -1,4 +1,7 @@
-/* clients: what clients say, as events. A link_fn of the clients' socket, with the broker as its context. */
+/*
+ * clients: what clients say, as events. A link_fn of the clients' socket, with the broker as its
+ * context.
+ */
 #pragma once
 #include <stddef.h>
 

@@ -28,7 +28,8 @@ static void lose(struct broker *broker, struct peer *peer, int error)
 
 static void give_back(struct broker *broker, uint64_t peer, const struct lease_ref *lease)
 {
-    const struct event event = {.kind = EVENT_UNDELIVERABLE, .peer = peer, .as.undeliverable = {.lease = *lease}};
+    const struct event event = {
+        .kind = EVENT_UNDELIVERABLE, .peer = peer, .as.undeliverable = {.lease = *lease}};
     broker_step_later(broker, &event);
 }
 
@@ -63,7 +64,8 @@ void delivery_release(struct broker *broker, uint64_t durable)
     held_release(broker->held, durable, deliver, broker);
 }
 
-static void deliver_or_hold(struct broker *broker, const struct effect *effect, const struct parcel *parcel)
+static void deliver_or_hold(struct broker *broker, const struct effect *effect,
+                            const struct parcel *parcel)
 {
     if (effect->batch <= broker->durable) {
         deliver(broker, effect->peer, parcel);
@@ -78,8 +80,8 @@ static void deliver_or_hold(struct broker *broker, const struct effect *effect, 
 }
 
 /* Packs an envelope with one item and sends it; `parcel` says the rest. */
-static void send_item(struct broker *broker, const struct effect *effect, const ProtobufCMessage *envelope,
-                      struct parcel parcel)
+static void send_item(struct broker *broker, const struct effect *effect,
+                      const ProtobufCMessage *envelope, struct parcel parcel)
 {
     uint8_t room[ROOM_BYTES];
     const size_t bytes = protobuf_c_message_get_packed_size(envelope);
@@ -173,8 +175,8 @@ static size_t put_varint(uint8_t *bytes, uint64_t value)
 }
 
 /*
- * A Result as it was stored: the field's tag and length, then those bytes. has_payload is said once more behind them, and the
- * last one counts, because the payload may have gone since.
+ * A Result as it was stored: the field's tag and length, then those bytes. has_payload is said once
+ * more behind them, and the last one counts, because the payload may have gone since.
  */
 static void send_stored_result(struct broker *broker, const struct effect *effect)
 {
@@ -188,8 +190,9 @@ static void send_stored_result(struct broker *broker, const struct effect *effec
     length += result->packed_bytes;
     packed[length++] = HAS_PAYLOAD_TAG;
     packed[length++] = result->payload != NULL;
-    deliver_or_hold(broker, effect,
-                    &(struct parcel){.bytes = packed, .length = length, .payload = result->payload});
+    deliver_or_hold(
+        broker, effect,
+        &(struct parcel){.bytes = packed, .length = length, .payload = result->payload});
 }
 
 static void send_result(struct broker *broker, const struct effect *effect)
@@ -240,7 +243,8 @@ static void send_chunk(struct broker *broker, const struct effect *effect)
     uint8_t head[FRAME_CHUNK_BYTES];
     frame_write_chunk(&effect->as.chunk.header, head);
     struct blob *data = effect->as.chunk.data;
-    const int r = link_send(broker->clients, peer->id, peer->id_bytes, head, sizeof(head), &data, 1);
+    const int r =
+        link_send(broker->clients, peer->id, peer->id_bytes, head, sizeof(head), &data, 1);
     if (r < 0) {
         lose(broker, peer, r);
     }
@@ -307,7 +311,8 @@ static void welcome_worker(struct broker *broker, const struct effect *effect)
 {
     struct snapshot snapshot = {.effects = broker->effects, .sequence = broker->event_sequence};
     core_visit_pauses(broker->core, count_pause, &snapshot);
-    snapshot.events = effects_alloc(broker->effects, (snapshot.capacity + 1) * sizeof(Wire__Event *));
+    snapshot.events =
+        effects_alloc(broker->effects, (snapshot.capacity + 1) * sizeof(Wire__Event *));
     core_visit_pauses(broker->core, note_pause, &snapshot);
 
     Wire__WorkerWelcome welcome = WIRE__WORKER_WELCOME__INIT;
@@ -340,16 +345,19 @@ static void send_dispatch(struct broker *broker, const struct effect *effect)
     dispatch.max_tokens = from->max_tokens;
     dispatch.has_payload = true;
     if (from->canonical_key != NULL) {
-        dispatch.canonical_key = (ProtobufCBinaryData){CANONICAL_KEY_BYTES, (uint8_t *)from->canonical_key};
+        dispatch.canonical_key =
+            (ProtobufCBinaryData){CANONICAL_KEY_BYTES, (uint8_t *)from->canonical_key};
     }
     if (from->trace_parent != NULL) {
-        dispatch.trace_parent = (ProtobufCBinaryData){TRACE_PARENT_BYTES, (uint8_t *)from->trace_parent};
+        dispatch.trace_parent =
+            (ProtobufCBinaryData){TRACE_PARENT_BYTES, (uint8_t *)from->trace_parent};
     }
     Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
     envelope.dispatch = (Wire__Dispatch *[]){&dispatch};
     envelope.n_dispatch = 1;
     telemetry_dispatched(broker->telemetry, from->tier_index, from->queue_ms);
-    send_to_worker(broker, effect, &envelope, (struct parcel){.payload = from->payload, .lease = &from->lease});
+    send_to_worker(broker, effect, &envelope,
+                   (struct parcel){.payload = from->payload, .lease = &from->lease});
 }
 
 static void fill_lease(const struct lease_ref *from, Wire__LeaseRef *ret_lease)
@@ -438,7 +446,8 @@ static void publish(struct broker *broker, const struct effect *effect)
     wire__event__pack(&event, packed + FRAME_HEADER_BYTES);
     const int r = link_send(broker->events, NULL, 0, packed, bytes, NULL, 0);
     if (r < 0) {
-        log_at(broker->log, LOG_WARN, "an event was not published", log_text("reason", strerror(-r)));
+        log_at(broker->log, LOG_WARN, "an event was not published",
+               log_text("reason", strerror(-r)));
     }
 }
 

@@ -1,10 +1,11 @@
 /*
- * delivery: effects as messages. Answers go to the outbox of their peer, or are held until the batch they promise is
- * durable; chunks and events leave at once.
+ * delivery: effects as messages. Answers go to the outbox of their peer, or are held until the
+ * batch they promise is durable; chunks and events leave at once.
  *
- * A peer that cannot be reached or takes no more loses its connection here (struct peer, is_lost): whatever it says next
- * is answered with "hello required", and after its hello it asks again for what it missed. A dispatch that could not be sent
- * comes back to the core as EVENT_UNDELIVERABLE in the next turn.
+ * A peer that cannot be reached or takes no more loses its connection here (struct peer, is_lost):
+ * whatever it says next is answered with "hello required", and after its hello it asks again for
+ * what it missed. A dispatch that could not be sent comes back to the core as EVENT_UNDELIVERABLE
+ * in the next turn.
  */
 #pragma once
 #include <stddef.h>

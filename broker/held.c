@@ -62,7 +62,8 @@ void held_destroy(struct held **held)
     free(gone);
 }
 
-int held_push(struct held *held, uint64_t batch, uint64_t peer, bool is_accept, const struct parcel *parcel)
+int held_push(struct held *held, uint64_t batch, uint64_t peer, bool is_accept,
+              const struct parcel *parcel)
 {
     struct held_item *item = malloc(sizeof(*item) + parcel->length);
     if (item == NULL) {
@@ -88,7 +89,8 @@ int held_push(struct held *held, uint64_t batch, uint64_t peer, bool is_accept, 
 }
 
 void held_release(struct held *held, uint64_t batch,
-                  void (*deliver)(void *context, uint64_t peer, const struct parcel *parcel), void *context)
+                  void (*deliver)(void *context, uint64_t peer, const struct parcel *parcel),
+                  void *context)
 {
     while (held->first != NULL && held->first->batch <= batch) {
         struct held_item *item = take_first(held);

@@ -15,15 +15,18 @@ static size_t pack_error(enum peer_side side, Wire__ProtocolError *error, uint8_
         Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
         envelope.error = error;
         frame_write_header(FRAME_BROKER_TO_CLIENT, ret_bytes);
-        return FRAME_HEADER_BYTES + wire__broker_to_client__pack(&envelope, ret_bytes + FRAME_HEADER_BYTES);
+        return FRAME_HEADER_BYTES +
+               wire__broker_to_client__pack(&envelope, ret_bytes + FRAME_HEADER_BYTES);
     }
     Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
     envelope.error = error;
     frame_write_header(FRAME_BROKER_TO_WORKER, ret_bytes);
-    return FRAME_HEADER_BYTES + wire__broker_to_worker__pack(&envelope, ret_bytes + FRAME_HEADER_BYTES);
+    return FRAME_HEADER_BYTES +
+           wire__broker_to_worker__pack(&envelope, ret_bytes + FRAME_HEADER_BYTES);
 }
 
-void intake_refuse(const struct intake *intake, Wire__ProtocolError__Code code, const char *format, ...)
+void intake_refuse(const struct intake *intake, Wire__ProtocolError__Code code, const char *format,
+                   ...)
 {
     char text[TEXT_MAX];
     va_list arguments;
@@ -49,20 +52,23 @@ int intake_open(struct intake *intake)
     const uint8_t *head = link_message_part(intake->message, 0, &bytes);
     if (head == NULL) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_TOO_LARGE,
-                      "a message may have %d parts at most; send fewer items at once", FRAME_PARTS_MAX);
+                      "a message may have %d parts at most; send fewer items at once",
+                      FRAME_PARTS_MAX);
         return -EBADMSG;
     }
     uint8_t version = 0;
     const int r = frame_read_header(head, bytes, &intake->kind, &version);
     if (r == -EPROTONOSUPPORT) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_VERSION,
-                      "protocol version %u is not spoken here, this broker speaks %d; use programs of one release",
+                      "protocol version %u is not spoken here, this broker speaks %d; use programs "
+                      "of one release",
                       version, FRAME_VERSION);
         return -EBADMSG;
     }
     if (r < 0) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "a message of %zu bytes does not begin with the header \"TQ\", version, kind", bytes);
+                      "a message of %zu bytes does not begin with the header \"TQ\", version, kind",
+                      bytes);
         return -EBADMSG;
     }
     const size_t skipped = intake->kind == FRAME_CHUNK ? 0 : FRAME_HEADER_BYTES;
@@ -90,11 +96,13 @@ struct peer *intake_peer(const struct intake *intake)
     return peer;
 }
 
-int intake_id(const struct intake *intake, const ProtobufCBinaryData *data, const char *field, struct id *ret_id)
+int intake_id(const struct intake *intake, const ProtobufCBinaryData *data, const char *field,
+              struct id *ret_id)
 {
     if (id_from_bytes(data->data, data->len, ret_id) < 0) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "%s has %zu bytes or is zero; an id is 16 bytes, not all zero", field, data->len);
+                      "%s has %zu bytes or is zero; an id is 16 bytes, not all zero", field,
+                      data->len);
         return -EBADMSG;
     }
     return 0;

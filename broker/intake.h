@@ -1,5 +1,6 @@
 /*
- * intake: what every message has to pass before its envelope is read, and the answer to those that do not.
+ * intake: what every message has to pass before its envelope is read, and the answer to those that
+ * do not.
  *
  * A refused message costs its sender an error that names field, value and remedy, is counted
  * (tiermq_protocol_errors_total) and logged; it never costs anybody else anything.
@@ -32,12 +33,12 @@ struct intake {
 MUST_USE int intake_open(struct intake *intake);
 
 /* Answers with a ProtocolError, counts and logs it. */
-void intake_refuse(const struct intake *intake, Wire__ProtocolError__Code code, const char *format, ...)
-    PRINTF_LIKE(3, 4);
+void intake_refuse(const struct intake *intake, Wire__ProtocolError__Code code, const char *format,
+                   ...) PRINTF_LIKE(3, 4);
 
 /* The sender, now heard of; NULL when it has not said hello: already answered. */
 struct peer *intake_peer(const struct intake *intake);
 
 /* Reads an id. Errors: -EBADMSG, already answered with `field`'s name. */
-MUST_USE int intake_id(const struct intake *intake, const ProtobufCBinaryData *data, const char *field,
-                       struct id *ret_id);
+MUST_USE int intake_id(const struct intake *intake, const ProtobufCBinaryData *data,
+                       const char *field, struct id *ret_id);

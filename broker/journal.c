@@ -60,11 +60,12 @@ struct restoring {
     uint64_t records, damaged;
 };
 
-static int restore_record(void *context, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+static int restore_record(void *context, const void *key, size_t key_bytes, const void *value,
+                          size_t value_bytes)
 {
     struct restoring *restoring = context;
-    const int r = core_restore(restoring->broker->core, restoring->family, key, key_bytes, value, value_bytes,
-                               broker_time(restoring->broker));
+    const int r = core_restore(restoring->broker->core, restoring->family, key, key_bytes, value,
+                               value_bytes, broker_time(restoring->broker));
     if (r == -EBADMSG) {
         restoring->damaged++;
         return 0;
@@ -75,7 +76,8 @@ static int restore_record(void *context, const void *key, size_t key_bytes, cons
 
 static int restore(struct broker *broker)
 {
-    static const enum store_family families[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS, STORE_LEASES};
+    static const enum store_family families[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS,
+                                                 STORE_LEASES};
     struct restoring restoring = {.broker = broker};
     for (size_t i = 0; i < ARRAY_LENGTH(families); i++) {
         restoring.family = families[i];
@@ -86,7 +88,8 @@ static int restore(struct broker *broker)
     }
     core_restored(broker->core, broker_time(broker));
     if (restoring.damaged > 0) {
-        log_at(broker->log, LOG_ERROR, "damaged records were skipped", log_int("records", restoring.damaged));
+        log_at(broker->log, LOG_ERROR, "damaged records were skipped",
+               log_int("records", restoring.damaged));
     }
     log_at(broker->log, LOG_INFO, "recovered", log_int("records", restoring.records));
     return 0;
@@ -105,7 +108,8 @@ enum exit_code journal_open(struct broker *broker)
     int r = store_open(&broker->config->broker, broker->loop, &callbacks, &broker->store, why);
     if (r < 0) {
         log_at(broker->log, LOG_ERROR, "the store cannot be opened", log_text("reason", why),
-               log_text("data_dir", broker->config->broker.data_dir), log_text("error", strerror(-r)));
+               log_text("data_dir", broker->config->broker.data_dir),
+               log_text("error", strerror(-r)));
         return EXIT_STORE;
     }
     r = restore(broker);
@@ -124,13 +128,15 @@ static int add_record(struct store_batch *batch, const struct effect *effect)
     switch (effect->kind) {
     case EFFECT_PUT:
         return effect->as.put.blob == NULL
-                   ? store_batch_put(batch, effect->as.put.family, effect->as.put.key, effect->as.put.key_bytes,
-                                     effect->as.put.value, effect->as.put.value_bytes)
+                   ? store_batch_put(batch, effect->as.put.family, effect->as.put.key,
+                                     effect->as.put.key_bytes, effect->as.put.value,
+                                     effect->as.put.value_bytes)
                    : store_batch_put_blob(batch, effect->as.put.family, effect->as.put.key,
                                           effect->as.put.key_bytes, effect->as.put.value,
                                           effect->as.put.value_bytes, effect->as.put.blob);
     case EFFECT_DELETE:
-        return store_batch_delete(batch, effect->as.put.family, effect->as.put.key, effect->as.put.key_bytes);
+        return store_batch_delete(batch, effect->as.put.family, effect->as.put.key,
+                                  effect->as.put.key_bytes);
     case EFFECT_DELETE_RANGE:
         return store_batch_delete_range(batch, effect->as.range.family, effect->as.range.from,
                                         effect->as.range.from_bytes, effect->as.range.to,
@@ -156,10 +162,13 @@ static int add_record(struct store_batch *batch, const struct effect *effect)
     return 0;
 }
 
-/* The core has moved on already, and what was acknowledged is on disk: the way back is a restart. */
+/*
+ * The core has moved on already, and what was acknowledged is on disk: the way back is a restart.
+ */
 static _Noreturn void give_up(struct broker *broker)
 {
-    log_at(broker->log, LOG_ERROR, "out of memory while records were written; the process ends to recover from disk");
+    log_at(broker->log, LOG_ERROR,
+           "out of memory while records were written; the process ends to recover from disk");
     abort();
 }
 
@@ -178,8 +187,8 @@ static void commit_records(struct broker *broker)
 
 static void ask(struct broker *broker, const struct effect *effect)
 {
-    const int r = store_load(broker->store, effect->as.load.family, effect->as.load.key, effect->as.load.key_bytes,
-                             effect->as.load.token);
+    const int r = store_load(broker->store, effect->as.load.family, effect->as.load.key,
+                             effect->as.load.key_bytes, effect->as.load.token);
     if (r < 0) {
         const struct event event = {
             .kind = EVENT_LOADED,

@@ -12,22 +12,27 @@
 static const char HELP[] =
     "usage: tiermq-broker [--config FILE]\n"
     "\n"
-    "Keeps the queues of a tiermq cluster: takes jobs from clients, hands them to workers, keeps what was accepted.\n"
+    "Keeps the queues of a tiermq cluster: takes jobs from clients, hands them to workers, keeps "
+    "what was accepted.\n"
     "\n"
-    "  --config FILE  read this configuration; otherwise $TIERMQ_CONFIG, ./tiermq.yaml, /etc/tiermq/tiermq.yaml, or\n"
+    "  --config FILE  read this configuration; otherwise $TIERMQ_CONFIG, ./tiermq.yaml, "
+    "/etc/tiermq/tiermq.yaml, or\n"
     "                 the defaults (`tiermq config reference` lists every key)\n"
     "  --help         this text\n"
     "  --version      the version\n"
     "\n"
-    "Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT stop it after a grace time for running jobs\n"
+    "Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT stop it after a grace time "
+    "for running jobs\n"
     "(broker.drain_timeout), and at once when sent twice.\n"
-    "Exit codes: 0 stopped, 1 failure, 2 wrong arguments, 3 configuration errors, 4 an address cannot be bound,\n"
+    "Exit codes: 0 stopped, 1 failure, 2 wrong arguments, 3 configuration errors, 4 an address "
+    "cannot be bound,\n"
     "5 the data directory is in use, unwritable, damaged, or of a later version.\n";
 
 /*
- * One loop allocates nearly everything and the threads of ZeroMQ and of the store free part of it: arenas of their own
- * would only keep apart what could be used again. A threshold that is set does not grow: otherwise RocksDB's
- * write buffers end up on the heap and keep it large (measured after a million jobs: 104 MB resident, against 82 MB).
+ * One loop allocates nearly everything and the threads of ZeroMQ and of the store free part of it:
+ * arenas of their own would only keep apart what could be used again. A threshold that is set does
+ * not grow: otherwise RocksDB's write buffers end up on the heap and keep it large (measured after
+ * a million jobs: 104 MB resident, against 82 MB).
  */
 static void bound_memory(void)
 {

@@ -1,4 +1,7 @@
-/* names: the words for enum values in metrics, logs and the admin API: those of wire.proto in lower case, without prefix. */
+/*
+ * names: the words for enum values in metrics, logs and the admin API: those of wire.proto in lower
+ * case, without prefix.
+ */
 #pragma once
 #include "proto/wire.pb-c.h"
 

@@ -13,14 +13,15 @@ enum {
     ITEMS_FIRST = 16,
 };
 
-_Static_assert((int)OUTBOX_PAYLOADS_MAX < (int)FRAME_PARTS_MAX, "a message has a part for the envelope too");
+_Static_assert((int)OUTBOX_PAYLOADS_MAX < (int)FRAME_PARTS_MAX,
+               "a message has a part for the envelope too");
 
 struct outbox {
     struct peer *peer;
     struct list_link link; /* in urgent, lazy, or spares */
     bool is_urgent;
-    int64_t due_ms;        /* of a lazy one */
-    uint8_t *bytes;        /* header and fields */
+    int64_t due_ms; /* of a lazy one */
+    uint8_t *bytes; /* header and fields */
     size_t length, capacity;
     struct blob **payloads;
     size_t payloads_length, payloads_capacity;
@@ -66,7 +67,8 @@ static struct outbox *first_of(const struct list *list)
 }
 
 /* Grows an array so that `more` items fit. */
-static bool make_room(void *array, size_t *capacity, size_t length, size_t more, size_t item_bytes, size_t first)
+static bool make_room(void *array, size_t *capacity, size_t length, size_t more, size_t item_bytes,
+                      size_t first)
 {
     if (length + more <= *capacity) {
         return true;
@@ -87,11 +89,12 @@ static bool make_room(void *array, size_t *capacity, size_t length, size_t more,
 
 static bool make_room_for(struct outbox *outbox, const struct parcel *parcel)
 {
-    return make_room(&outbox->bytes, &outbox->capacity, outbox->length, parcel->length, 1, BYTES_FIRST) &&
+    return make_room(&outbox->bytes, &outbox->capacity, outbox->length, parcel->length, 1,
+                     BYTES_FIRST) &&
            make_room(&outbox->payloads, &outbox->payloads_capacity, outbox->payloads_length, 1,
                      sizeof(*outbox->payloads), ITEMS_FIRST) &&
-           make_room(&outbox->leases, &outbox->leases_capacity, outbox->leases_length, 1, sizeof(*outbox->leases),
-                     ITEMS_FIRST);
+           make_room(&outbox->leases, &outbox->leases_capacity, outbox->leases_length, 1,
+                     sizeof(*outbox->leases), ITEMS_FIRST);
 }
 
 /* Empties it and keeps it for the next peer, or frees it. */
@@ -174,11 +177,13 @@ static void make_urgent(struct outboxes *outboxes, struct outbox *outbox)
 
 static bool is_full(const struct outbox *outbox)
 {
-    return outbox->length >= OUTBOX_ENVELOPE_BYTES_MAX || outbox->payload_bytes >= OUTBOX_PAYLOAD_BYTES_MAX ||
+    return outbox->length >= OUTBOX_ENVELOPE_BYTES_MAX ||
+           outbox->payload_bytes >= OUTBOX_PAYLOAD_BYTES_MAX ||
            outbox->payloads_length == OUTBOX_PAYLOADS_MAX;
 }
 
-int outbox_add(struct outboxes *outboxes, struct peer *peer, const struct parcel *parcel, int64_t now_ms)
+int outbox_add(struct outboxes *outboxes, struct peer *peer, const struct parcel *parcel,
+               int64_t now_ms)
 {
     if (peer->outbox != NULL && is_full(peer->outbox)) {
         outbox_flush(outboxes, peer);
@@ -216,10 +221,12 @@ void outbox_flush(struct outboxes *outboxes, struct peer *peer)
     if (outbox == NULL) {
         return;
     }
-    const int r = link_send(outboxes->options.links[peer->side], peer->id, peer->id_bytes, outbox->bytes,
-                            outbox->length, outbox->payloads, outbox->payloads_length);
+    const int r =
+        link_send(outboxes->options.links[peer->side], peer->id, peer->id_bytes, outbox->bytes,
+                  outbox->length, outbox->payloads, outbox->payloads_length);
     if (r < 0) {
-        outboxes->options.on_failed(outboxes->options.context, peer, r, outbox->leases, outbox->leases_length);
+        outboxes->options.on_failed(outboxes->options.context, peer, r, outbox->leases,
+                                    outbox->leases_length);
     } else {
         outboxes->messages++;
     }

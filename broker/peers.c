@@ -1,6 +1,6 @@
 /*
- * A number is a slot and, above it, how many peers there were before: so it is found by an index, and an old
- * number does not match the new owner of its slot.
+ * A number is a slot and, above it, how many peers there were before: so it is found by an index,
+ * and an old number does not match the new owner of its slot.
  */
 #include "broker/peers.h"
 #include <assert.h>
@@ -59,7 +59,8 @@ void peers_destroy(struct peers **peers)
     free(gone);
 }
 
-static uint64_t hash_of(const struct peers *peers, enum peer_side side, const void *id, size_t id_bytes)
+static uint64_t hash_of(const struct peers *peers, enum peer_side side, const void *id,
+                        size_t id_bytes)
 {
     return XXH3_64bits_withSeed(id, id_bytes, peers->seed + (uint64_t)side);
 }
@@ -69,15 +70,16 @@ static struct peer **bucket_of(const struct peers *peers, uint64_t hash)
     return &peers->buckets[hash & (peers->n_slots - 1)];
 }
 
-struct peer *peers_find(const struct peers *peers, enum peer_side side, const void *id, size_t id_bytes)
+struct peer *peers_find(const struct peers *peers, enum peer_side side, const void *id,
+                        size_t id_bytes)
 {
     if (peers->n_slots == 0) {
         return NULL;
     }
     const uint64_t hash = hash_of(peers, side, id, id_bytes);
     struct peer *peer = *bucket_of(peers, hash);
-    while (peer != NULL && (peer->hash != hash || peer->side != side || peer->id_bytes != id_bytes ||
-                            memcmp(peer->id, id, id_bytes) != 0)) {
+    while (peer != NULL && (peer->hash != hash || peer->side != side ||
+                            peer->id_bytes != id_bytes || memcmp(peer->id, id, id_bytes) != 0)) {
         peer = peer->next;
     }
     return peer;
@@ -127,8 +129,8 @@ static int grow(struct peers *peers)
     return 0;
 }
 
-int peers_add(struct peers *peers, enum peer_side side, const void *id, size_t id_bytes, const char *name,
-              int64_t now_ms, struct peer **ret_peer)
+int peers_add(struct peers *peers, enum peer_side side, const void *id, size_t id_bytes,
+              const char *name, int64_t now_ms, struct peer **ret_peer)
 {
     assert(peers_find(peers, side, id, id_bytes) == NULL);
     if (peers->n_free == 0) {

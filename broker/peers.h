@@ -1,8 +1,10 @@
 /*
- * peers: who is connected: ZeroMQ's routing ids and the numbers under which the core knows their owners.
+ * peers: who is connected: ZeroMQ's routing ids and the numbers under which the core knows their
+ * owners.
  *
- * A number names one hello: it is never used again, so an effect for a connection that was replaced reaches nobody.
- * Find, add, remove and touch are O(1). The two sides are counted and aged apart. Belongs to the loop.
+ * A number names one hello: it is never used again, so an effect for a connection that was replaced
+ * reaches nobody. Find, add, remove and touch are O(1). The two sides are counted and aged apart.
+ * Belongs to the loop.
  */
 #pragma once
 #include <stdbool.h>
@@ -20,7 +22,8 @@ struct peers;
 struct peer {
     uint64_t number;
     enum peer_side side;
-    bool is_lost;             /* a message to it failed: it has to say hello again; a worker may still hold leases */
+    bool is_lost; /* a message to it failed: it has to say hello again; a worker may still hold
+                     leases */
     int64_t heard_ms;
     struct outbox *outbox;    /* what waits for it; NULL: nothing. Owned by the outboxes */
     char *name;               /* as in its hello; owned */
@@ -28,7 +31,7 @@ struct peer {
     struct peer *next;        /* in the same bucket */
     uint64_t hash;
     size_t id_bytes;
-    uint8_t id[];             /* ZeroMQ's routing id */
+    uint8_t id[]; /* ZeroMQ's routing id */
 };
 
 /* `seed` keeps foreigners from choosing ids that collide. Errors: -ENOMEM. */
@@ -36,12 +39,13 @@ MUST_USE int peers_create(uint64_t seed, struct peers **ret_peers);
 void peers_destroy(struct peers **peers); /* outboxes are gone before */
 
 /* NULL when there is none. */
-struct peer *peers_find(const struct peers *peers, enum peer_side side, const void *id, size_t id_bytes);
+struct peer *peers_find(const struct peers *peers, enum peer_side side, const void *id,
+                        size_t id_bytes);
 struct peer *peers_by_number(const struct peers *peers, uint64_t number);
 
 /* A peer that was not there, under a new number. `name` is copied. Errors: -ENOMEM. */
-MUST_USE int peers_add(struct peers *peers, enum peer_side side, const void *id, size_t id_bytes, const char *name,
-                       int64_t now_ms, struct peer **ret_peer);
+MUST_USE int peers_add(struct peers *peers, enum peer_side side, const void *id, size_t id_bytes,
+                       const char *name, int64_t now_ms, struct peer **ret_peer);
 /* Its outbox must be empty. */
 void peers_remove(struct peers *peers, struct peer **peer);
 

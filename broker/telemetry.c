@@ -70,54 +70,81 @@ static const struct family_row {
     const char *name, *help;
     const char *const *labels; /* NULL: none */
 } rows[FAMILIES] = {
-    [QUEUE_DEPTH] = {METRIC_GAUGE, "tiermq_queue_depth", "Jobs now, by state.", LABELS("tier", "state")},
-    [QUEUE_OLDEST] = {METRIC_GAUGE, "tiermq_queue_oldest_seconds", "Age of the oldest waiting job.", LABELS("tier")},
-    [QUEUE_BYTES] = {METRIC_GAUGE, "tiermq_queue_payload_bytes", "Payload bytes of pending jobs.", LABELS("tier")},
-    [QUEUE_WAIT] = {METRIC_HISTOGRAM, "tiermq_queue_wait_seconds", "From acceptance to dispatch.", LABELS("tier")},
-    [DRAIN_RATE] = {METRIC_GAUGE, "tiermq_queue_drain_rate", "Conclusions a second, smoothed.", LABELS("tier")},
-    [SUBMITTED] = {METRIC_COUNTER, "tiermq_submitted_total", "Submissions that arrived.", LABELS("tier")},
-    [ACCEPTED] = {METRIC_COUNTER, "tiermq_accepted_total", "Submissions accepted.", LABELS("tier")},
-    [DUPLICATES] = {METRIC_COUNTER, "tiermq_duplicates_total", "Submissions known before.", LABELS("tier")},
-    [REJECTED] = {METRIC_COUNTER, "tiermq_rejected_total", "Submissions refused.", LABELS("tier", "reason")},
-    [DISPATCHED] = {METRIC_COUNTER, "tiermq_dispatched_total", "Attempts handed to workers.", LABELS("tier")},
-    [JOBS] = {METRIC_COUNTER, "tiermq_jobs_total", "Jobs concluded.", LABELS("tier", "outcome")},
-    [ATTEMPTS_FAILED] = {METRIC_COUNTER, "tiermq_attempts_failed_total", "Attempts that failed.", LABELS("tier")},
-    [LEASES_LOST] = {METRIC_COUNTER, "tiermq_leases_lost_total", "Leases that ran out or whose worker left.",
-                     LABELS("tier")},
-    [REDELIVERED] = {METRIC_COUNTER, "tiermq_redelivered_total", "Jobs dispatched again after a lost lease.",
-                     LABELS("tier")},
-    [LATE_RESULTS] = {METRIC_COUNTER, "tiermq_late_results_total", "Results of jobs already concluded.",
+    [QUEUE_DEPTH] = {METRIC_GAUGE, "tiermq_queue_depth", "Jobs now, by state.",
+                     LABELS("tier", "state")},
+    [QUEUE_OLDEST] = {METRIC_GAUGE, "tiermq_queue_oldest_seconds", "Age of the oldest waiting job.",
                       LABELS("tier")},
-    [LATE_COST] = {METRIC_COUNTER, "tiermq_late_cost_usd_total", "Cost of late results: spent twice.", LABELS("tier")},
+    [QUEUE_BYTES] = {METRIC_GAUGE, "tiermq_queue_payload_bytes", "Payload bytes of pending jobs.",
+                     LABELS("tier")},
+    [QUEUE_WAIT] = {METRIC_HISTOGRAM, "tiermq_queue_wait_seconds", "From acceptance to dispatch.",
+                    LABELS("tier")},
+    [DRAIN_RATE] = {METRIC_GAUGE, "tiermq_queue_drain_rate", "Conclusions a second, smoothed.",
+                    LABELS("tier")},
+    [SUBMITTED] = {METRIC_COUNTER, "tiermq_submitted_total", "Submissions that arrived.",
+                   LABELS("tier")},
+    [ACCEPTED] = {METRIC_COUNTER, "tiermq_accepted_total", "Submissions accepted.", LABELS("tier")},
+    [DUPLICATES] = {METRIC_COUNTER, "tiermq_duplicates_total", "Submissions known before.",
+                    LABELS("tier")},
+    [REJECTED] = {METRIC_COUNTER, "tiermq_rejected_total", "Submissions refused.",
+                  LABELS("tier", "reason")},
+    [DISPATCHED] = {METRIC_COUNTER, "tiermq_dispatched_total", "Attempts handed to workers.",
+                    LABELS("tier")},
+    [JOBS] = {METRIC_COUNTER, "tiermq_jobs_total", "Jobs concluded.", LABELS("tier", "outcome")},
+    [ATTEMPTS_FAILED] = {METRIC_COUNTER, "tiermq_attempts_failed_total", "Attempts that failed.",
+                         LABELS("tier")},
+    [LEASES_LOST] = {METRIC_COUNTER, "tiermq_leases_lost_total",
+                     "Leases that ran out or whose worker left.", LABELS("tier")},
+    [REDELIVERED] = {METRIC_COUNTER, "tiermq_redelivered_total",
+                     "Jobs dispatched again after a lost lease.", LABELS("tier")},
+    [LATE_RESULTS] = {METRIC_COUNTER, "tiermq_late_results_total",
+                      "Results of jobs already concluded.", LABELS("tier")},
+    [LATE_COST] = {METRIC_COUNTER, "tiermq_late_cost_usd_total",
+                   "Cost of late results: spent twice.", LABELS("tier")},
     [COST] = {METRIC_COUNTER, "tiermq_cost_usd_total", "Cost of model calls.", LABELS("tier")},
-    [COST_SAVED] = {METRIC_COUNTER, "tiermq_cost_saved_usd_total", "What cache hits would have cost.", LABELS("tier")},
+    [COST_SAVED] = {METRIC_COUNTER, "tiermq_cost_saved_usd_total",
+                    "What cache hits would have cost.", LABELS("tier")},
     [TOKENS] = {METRIC_COUNTER, "tiermq_tokens_total", "Tokens used.", LABELS("tier", "direction")},
-    [CACHE] = {METRIC_COUNTER, "tiermq_cache_lookups_total", "Results by cache status.", LABELS("tier", "result")},
+    [CACHE] = {METRIC_COUNTER, "tiermq_cache_lookups_total", "Results by cache status.",
+               LABELS("tier", "result")},
     [RESULTS_KEPT] = {METRIC_GAUGE, "tiermq_results_kept", "Results kept for collection.", NULL},
     [RESULTS_BYTES] = {METRIC_GAUGE, "tiermq_results_kept_bytes", "Their bytes.", NULL},
     [DEAD_LETTERS] = {METRIC_GAUGE, "tiermq_dead_letters", "Dead letters kept.", NULL},
-    [CONCLUDED_IDS] = {METRIC_GAUGE, "tiermq_concluded_ids", "Ids remembered for deduplication.", NULL},
-    [CORE_BYTES] = {METRIC_GAUGE, "tiermq_jobs_memory_bytes", "Memory of pending jobs without payloads.", NULL},
+    [CONCLUDED_IDS] = {METRIC_GAUGE, "tiermq_concluded_ids", "Ids remembered for deduplication.",
+                       NULL},
+    [CORE_BYTES] = {METRIC_GAUGE, "tiermq_jobs_memory_bytes",
+                    "Memory of pending jobs without payloads.", NULL},
     [CLIENTS] = {METRIC_GAUGE, "tiermq_clients", "Connected clients.", NULL},
     [WORKERS] = {METRIC_GAUGE, "tiermq_workers", "Connected workers.", NULL},
     [SLOTS] = {METRIC_GAUGE, "tiermq_slots", "Jobs that all workers run at once.", NULL},
     [SLOTS_FREE] = {METRIC_GAUGE, "tiermq_slots_free", "Jobs that workers would take now.", NULL},
     [DRAINING] = {METRIC_GAUGE, "tiermq_draining", "1 while the broker shuts down.", NULL},
     [STORE_UP] = {METRIC_GAUGE, "tiermq_store_up", "0 while the store cannot write.", NULL},
-    [COMMIT_SECONDS] = {METRIC_HISTOGRAM, "tiermq_commit_seconds", "One commit with its fsync.", NULL},
+    [COMMIT_SECONDS] = {METRIC_HISTOGRAM, "tiermq_commit_seconds", "One commit with its fsync.",
+                        NULL},
     [STORE_COMMITS] = {METRIC_COUNTER, "tiermq_store_commits_total", "Commits (fsyncs).", NULL},
-    [STORE_RECORDS] = {METRIC_COUNTER, "tiermq_store_records_total", "Record changes written.", NULL},
-    [STORE_BYTES] = {METRIC_COUNTER, "tiermq_store_bytes_total", "Bytes of their keys and values.", NULL},
-    [STORE_FAILURES] = {METRIC_COUNTER, "tiermq_store_failures_total", "Commits and openings that failed.", NULL},
-    [STORE_PENDING] = {METRIC_GAUGE, "tiermq_store_pending_batches", "Batches handed over, not durable yet.", NULL},
-    [STORE_DISK] = {METRIC_GAUGE, "tiermq_store_disk_bytes", "Disk used, as the engine estimates it.", NULL},
-    [STORE_MEMORY_BYTES] = {METRIC_GAUGE, "tiermq_store_memory_bytes", "Write buffers and caches.", NULL},
-    [ANSWERS_HELD] = {METRIC_GAUGE, "tiermq_answers_held", "Answers that wait for their batch.", NULL},
-    [MESSAGES_SENT] = {METRIC_COUNTER, "tiermq_messages_sent_total", "Messages to clients and workers.", NULL},
-    [PROTOCOL_ERRORS] = {METRIC_COUNTER, "tiermq_protocol_errors_total", "Messages refused.", LABELS("side", "kind")},
-    [PEERS_LOST] = {METRIC_COUNTER, "tiermq_peers_lost_total", "Peers that could not be sent to.", LABELS("side")},
+    [STORE_RECORDS] = {METRIC_COUNTER, "tiermq_store_records_total", "Record changes written.",
+                       NULL},
+    [STORE_BYTES] = {METRIC_COUNTER, "tiermq_store_bytes_total", "Bytes of their keys and values.",
+                     NULL},
+    [STORE_FAILURES] = {METRIC_COUNTER, "tiermq_store_failures_total",
+                        "Commits and openings that failed.", NULL},
+    [STORE_PENDING] = {METRIC_GAUGE, "tiermq_store_pending_batches",
+                       "Batches handed over, not durable yet.", NULL},
+    [STORE_DISK] = {METRIC_GAUGE, "tiermq_store_disk_bytes",
+                    "Disk used, as the engine estimates it.", NULL},
+    [STORE_MEMORY_BYTES] = {METRIC_GAUGE, "tiermq_store_memory_bytes", "Write buffers and caches.",
+                            NULL},
+    [ANSWERS_HELD] = {METRIC_GAUGE, "tiermq_answers_held", "Answers that wait for their batch.",
+                      NULL},
+    [MESSAGES_SENT] = {METRIC_COUNTER, "tiermq_messages_sent_total",
+                       "Messages to clients and workers.", NULL},
+    [PROTOCOL_ERRORS] = {METRIC_COUNTER, "tiermq_protocol_errors_total", "Messages refused.",
+                         LABELS("side", "kind")},
+    [PEERS_LOST] = {METRIC_COUNTER, "tiermq_peers_lost_total", "Peers that could not be sent to.",
+                    LABELS("side")},
     [PROCESS_RSS] = {METRIC_GAUGE, "process_resident_memory_bytes", "Resident memory.", NULL},
-    [PROCESS_CPU] = {METRIC_COUNTER, "process_cpu_seconds_total", "User and system CPU time.", NULL},
+    [PROCESS_CPU] = {METRIC_COUNTER, "process_cpu_seconds_total", "User and system CPU time.",
+                     NULL},
     [PROCESS_FDS] = {METRIC_GAUGE, "process_open_fds", "Open file descriptors.", NULL},
 };
 
@@ -127,12 +154,14 @@ struct telemetry {
     struct metric_family *families[FAMILIES];
     size_t n_tiers;
     char *tiers[CONFIG_TIERS_MAX];
-    struct metric *queue_wait[CONFIG_TIERS_MAX]; /* looked up once: one observation for each dispatch */
+    struct metric
+        *queue_wait[CONFIG_TIERS_MAX]; /* looked up once: one observation for each dispatch */
     struct metric *commit_seconds;
     uint64_t commits_seen, commit_us_seen;
 };
 
-static struct metric *series(struct telemetry *telemetry, enum family family, const char *const *values)
+static struct metric *series(struct telemetry *telemetry, enum family family,
+                             const char *const *values)
 {
     return metric_series(telemetry->families[family], values);
 }
@@ -140,8 +169,8 @@ static struct metric *series(struct telemetry *telemetry, enum family family, co
 static int register_all(struct telemetry *telemetry)
 {
     for (size_t i = 0; i < FAMILIES; i++) {
-        const int r = metrics_register(telemetry->metrics, rows[i].type, rows[i].name, rows[i].help, rows[i].labels,
-                                       NULL, 0, &telemetry->families[i]);
+        const int r = metrics_register(telemetry->metrics, rows[i].type, rows[i].name, rows[i].help,
+                                       rows[i].labels, NULL, 0, &telemetry->families[i]);
         if (r < 0) {
             return r;
         }
@@ -209,19 +238,23 @@ static void set(struct telemetry *telemetry, enum family family, double value)
     metric_set(series(telemetry, family, NULL), value);
 }
 
-static void set_for(struct telemetry *telemetry, enum family family, const char *tier, const char *word, double value)
+static void set_for(struct telemetry *telemetry, enum family family, const char *tier,
+                    const char *word, double value)
 {
     metric_set(series(telemetry, family, LABELS(tier, word)), value);
 }
 
 static void collect_states(struct telemetry *telemetry, const struct core_tier_stats *tier)
 {
-    for (int state = WIRE__JOB_STATE__JOB_STATE_QUEUED; state <= WIRE__JOB_STATE__JOB_STATE_PARKED; state++) {
+    for (int state = WIRE__JOB_STATE__JOB_STATE_QUEUED; state <= WIRE__JOB_STATE__JOB_STATE_PARKED;
+         state++) {
         set_for(telemetry, QUEUE_DEPTH, tier->name, name_of_state((Wire__JobState)state),
                 (double)tier->states[state]);
     }
-    for (int state = WIRE__JOB_STATE__JOB_STATE_SUCCEEDED; state <= WIRE__JOB_STATE__JOB_STATE_EXPIRED; state++) {
-        set_for(telemetry, JOBS, tier->name, name_of_state((Wire__JobState)state), (double)tier->concluded[state]);
+    for (int state = WIRE__JOB_STATE__JOB_STATE_SUCCEEDED;
+         state <= WIRE__JOB_STATE__JOB_STATE_EXPIRED; state++) {
+        set_for(telemetry, JOBS, tier->name, name_of_state((Wire__JobState)state),
+                (double)tier->concluded[state]);
     }
 }
 
@@ -349,10 +382,12 @@ static const char *side_word(enum peer_side side)
     return side == PEER_CLIENT ? "client" : "worker";
 }
 
-void telemetry_protocol_error(struct telemetry *telemetry, enum peer_side side, Wire__ProtocolError__Code code,
-                              const char *text)
+void telemetry_protocol_error(struct telemetry *telemetry, enum peer_side side,
+                              Wire__ProtocolError__Code code, const char *text)
 {
-    metric_add(series(telemetry, PROTOCOL_ERRORS, LABELS(side_word(side), name_of_protocol_error(code))), 1);
+    metric_add(
+        series(telemetry, PROTOCOL_ERRORS, LABELS(side_word(side), name_of_protocol_error(code))),
+        1);
     /* After every restart all peers are told to say hello: no news. */
     const bool is_usual = code == WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED;
     log_at(telemetry->log, is_usual ? LOG_DEBUG : LOG_WARN, "a message was refused",
@@ -464,7 +499,8 @@ void telemetry_note(struct telemetry *telemetry, const struct effect *effect)
     if (!effect->as.note.has_job) {
         job = log_text("job", NULL); /* left out */
     }
-    log_at(telemetry->log, note_level(note), note_message(note), job, text_field("tenant", effect->as.note.tenant),
-           text_field("subject", effect->as.note.subject), text_field("reason", effect->as.note.text),
-           log_int("number", effect->as.note.number));
+    log_at(telemetry->log, note_level(note), note_message(note), job,
+           text_field("tenant", effect->as.note.tenant),
+           text_field("subject", effect->as.note.subject),
+           text_field("reason", effect->as.note.text), log_int("number", effect->as.note.number));
 }

@@ -1,8 +1,9 @@
 /*
- * telemetry: the broker's metrics and the log lines of what the core notes. Every metric is described in
- * docs/metrics.md; the table in telemetry.c is where they are registered.
+ * telemetry: the broker's metrics and the log lines of what the core notes. Every metric is
+ * described in docs/metrics.md; the table in telemetry.c is where they are registered.
  *
- * Counters that the core keeps are copied when somebody asks (telemetry_collect()), the others count here as it happens.
+ * Counters that the core keeps are copied when somebody asks (telemetry_collect()), the others
+ * count here as it happens.
  */
 #pragma once
 #include <stdint.h>
@@ -18,7 +19,8 @@ struct metrics;
 struct telemetry;
 
 /* `log` is not owned. Errors: -ENOMEM. */
-MUST_USE int telemetry_create(const struct config *config, struct log *log, struct telemetry **ret_telemetry);
+MUST_USE int telemetry_create(const struct config *config, struct log *log,
+                              struct telemetry **ret_telemetry);
 void telemetry_destroy(struct telemetry **telemetry);
 struct metrics *telemetry_metrics(struct telemetry *telemetry);
 
@@ -32,8 +34,8 @@ struct telemetry_sources {
 void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sources *sources);
 
 /* What happens. */
-void telemetry_protocol_error(struct telemetry *telemetry, enum peer_side side, Wire__ProtocolError__Code code,
-                              const char *text);
+void telemetry_protocol_error(struct telemetry *telemetry, enum peer_side side,
+                              Wire__ProtocolError__Code code, const char *text);
 void telemetry_peer_lost(struct telemetry *telemetry, const struct peer *peer, int error);
 void telemetry_dispatched(struct telemetry *telemetry, uint8_t tier, int64_t queue_ms);
 void telemetry_rejected(struct telemetry *telemetry, uint8_t tier, Wire__RejectReason reason);

@@ -3,8 +3,8 @@
 #include <string.h>
 
 /*
- * The bytes of the character at `text`; 0: not UTF-8 (also overlong forms, surrogates, beyond U+10FFFF).
- * Never reads past the NUL, which is no continuation byte.
+ * The bytes of the character at `text`; 0: not UTF-8 (also overlong forms, surrogates, beyond
+ * U+10FFFF). Never reads past the NUL, which is no continuation byte.
  */
 static size_t character_bytes(const uint8_t *text)
 {
@@ -20,8 +20,10 @@ static size_t character_bytes(const uint8_t *text)
             return 0;
         }
     }
-    const bool is_overlong = (text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xf0 && text[1] < 0x90);
-    const bool is_no_character = (text[0] == 0xed && text[1] > 0x9f) || (text[0] == 0xf4 && text[1] > 0x8f);
+    const bool is_overlong =
+        (text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xf0 && text[1] < 0x90);
+    const bool is_no_character =
+        (text[0] == 0xed && text[1] > 0x9f) || (text[0] == 0xf4 && text[1] > 0x8f);
     return is_overlong || is_no_character ? 0 : n;
 }
 

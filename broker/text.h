@@ -1,4 +1,7 @@
-/* text: strings that come from outside: bounded, and valid UTF-8 before they reach a log line or an answer. */
+/*
+ * text: strings that come from outside: bounded, and valid UTF-8 before they reach a log line or an
+ * answer.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

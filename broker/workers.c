@@ -1,6 +1,7 @@
 /*
- * A result is worth money: what can be saved of one is saved. Texts of errors that are too long or no UTF-8 are
- * mended, not refused; a worker's envelope is refused only when leases or payloads cannot be told apart.
+ * A result is worth money: what can be saved of one is saved. Texts of errors that are too long or
+ * no UTF-8 are mended, not refused; a worker's envelope is refused only when leases or payloads
+ * cannot be told apart.
  */
 #include "broker/workers.h"
 #include <errno.h>
@@ -21,13 +22,13 @@ static const uint64_t RETRY_AFTER_MS_MAX = UINT64_C(366) * 24 * 3600 * 1000;
 /* ---- leases ---- */
 
 /* Reads a list of leases into the arena. Errors: -EBADMSG, already answered. */
-static int read_leases(const struct intake *intake, Wire__LeaseRef *const *refs, size_t length, const char *field,
-                       const struct lease_ref **ret_leases)
+static int read_leases(const struct intake *intake, Wire__LeaseRef *const *refs, size_t length,
+                       const char *field, const struct lease_ref **ret_leases)
 {
     struct lease_ref *leases = arena_alloc(intake->broker->arena, (length + 1) * sizeof(*leases));
     if (leases == NULL) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_TOO_LARGE, "%s names %zu leases, which is too many",
-                      field, length);
+        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_TOO_LARGE,
+                      "%s names %zu leases, which is too many", field, length);
         return -EBADMSG;
     }
     for (size_t i = 0; i < length; i++) {
@@ -50,7 +51,10 @@ void workers_forget(struct broker *broker, struct peer *peer)
     peers_remove(broker->peers, &peer);
 }
 
-/* The same worker again keeps its leases: the core moves them to the new number. Another one ends them. */
+/*
+ * The same worker again keeps its leases: the core moves them to the new number. Another one ends
+ * them.
+ */
 static void leave(struct broker *broker, struct peer *before, const char *name)
 {
     if (strcmp(before->name, name) != 0) {
@@ -61,7 +65,8 @@ static void leave(struct broker *broker, struct peer *before, const char *name)
     peers_remove(broker->peers, &before);
 }
 
-static int enter(const struct intake *intake, const Wire__WorkerHello *hello, struct peer **ret_peer)
+static int enter(const struct intake *intake, const Wire__WorkerHello *hello,
+                 struct peer **ret_peer)
 {
     struct broker *broker = intake->broker;
     struct peer *before = peers_find(broker->peers, PEER_WORKER, intake->id, intake->id_bytes);
@@ -77,7 +82,8 @@ static int enter(const struct intake *intake, const Wire__WorkerHello *hello, st
     const int r = peers_add(broker->peers, PEER_WORKER, intake->id, intake->id_bytes, hello->name,
                             broker_time(broker).now_ms, ret_peer);
     if (r < 0) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED, "out of memory; try again later");
+        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+                      "out of memory; try again later");
     }
     return r;
 }
@@ -91,14 +97,15 @@ static bool hello_is_good(const struct intake *intake, const Wire__WorkerHello *
     }
     if (!is_good) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "hello.name, version and pools must be UTF-8, name and pools of %d bytes at most, name not empty",
+                      "hello.name, version and pools must be UTF-8, name and pools of %d bytes at "
+                      "most, name not empty",
                       CONFIG_NAME_BYTES_MAX);
         return false;
     }
     if (hello->slots == 0 || hello->slots > SLOTS_MAX || hello->n_pools > CONFIG_POOLS_MAX) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "hello.slots is %u, must be 1 to %d; hello.pools has %zu, must be %d at most", hello->slots,
-                      SLOTS_MAX, hello->n_pools, CONFIG_POOLS_MAX);
+                      "hello.slots is %u, must be 1 to %d; hello.pools has %zu, must be %d at most",
+                      hello->slots, SLOTS_MAX, hello->n_pools, CONFIG_POOLS_MAX);
         return false;
     }
     return true;
@@ -117,7 +124,8 @@ static struct peer *take_hello(const struct intake *intake, const Wire__WorkerHe
     };
     struct peer *peer = NULL;
     if (!hello_is_good(intake, hello) ||
-        read_leases(intake, hello->held, hello->n_held, "hello.held", &event.as.worker_hello.held) < 0 ||
+        read_leases(intake, hello->held, hello->n_held, "hello.held", &event.as.worker_hello.held) <
+            0 ||
         read_leases(intake, hello->answered, hello->n_answered, "hello.answered",
                     &event.as.worker_hello.answered) < 0 ||
         enter(intake, hello, &peer) < 0) {
@@ -134,7 +142,8 @@ static void clean_usage(Wire__Usage *usage)
 {
     text_clean(usage->provider, TEXT_BYTES_MAX);
     text_clean(usage->model, TEXT_BYTES_MAX);
-    if (protobuf_c_enum_descriptor_get_value(&wire__cache_status__descriptor, (int)usage->cache) == NULL) {
+    if (protobuf_c_enum_descriptor_get_value(&wire__cache_status__descriptor, (int)usage->cache) ==
+        NULL) {
         usage->cache = WIRE__CACHE_STATUS__CACHE_NONE;
     }
 }
@@ -142,11 +151,12 @@ static void clean_usage(Wire__Usage *usage)
 static bool outcome_is_known(Wire__AttemptOutcome outcome)
 {
     return outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE &&
-           protobuf_c_enum_descriptor_get_value(&wire__attempt_outcome__descriptor, (int)outcome) != NULL;
+           protobuf_c_enum_descriptor_get_value(&wire__attempt_outcome__descriptor, (int)outcome) !=
+               NULL;
 }
 
-static void take_result(const struct intake *intake, const struct peer *peer, Wire__AttemptResult *result,
-                        size_t part)
+static void take_result(const struct intake *intake, const struct peer *peer,
+                        Wire__AttemptResult *result, size_t part)
 {
     struct event event = {.kind = EVENT_ATTEMPT_RESULT, .peer = peer->number};
     struct event_attempt_result *attempt = &event.as.attempt_result;
@@ -155,7 +165,8 @@ static void take_result(const struct intake *intake, const struct peer *peer, Wi
     }
     if (!outcome_is_known(result->outcome)) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "result.outcome %d is not known here; use programs of one release", (int)result->outcome);
+                      "result.outcome %d is not known here; use programs of one release",
+                      (int)result->outcome);
         return;
     }
     CLEANUP(blob_unref) struct blob *payload = NULL;
@@ -171,8 +182,9 @@ static void take_result(const struct intake *intake, const struct peer *peer, Wi
     attempt->outcome = result->outcome;
     attempt->error_code = result->error_code;
     attempt->error_text = result->error_text;
-    attempt->retry_after_ms = (int64_t)(result->retry_after_ms < RETRY_AFTER_MS_MAX ? result->retry_after_ms
-                                                                                   : RETRY_AFTER_MS_MAX);
+    attempt->retry_after_ms =
+        (int64_t)(result->retry_after_ms < RETRY_AFTER_MS_MAX ? result->retry_after_ms
+                                                              : RETRY_AFTER_MS_MAX);
     attempt->usage = result->usage;
     attempt->payload = payload;
     broker_step(intake->broker, &event);
@@ -186,14 +198,16 @@ static bool has_its_payloads(const struct intake *intake, const Wire__WorkerMess
     }
     const size_t sent = link_message_parts(intake->message) - 1;
     if (announced != sent) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "%zu results say has_payload, %zu payloads follow; nothing of this message was taken", announced,
-                      sent);
+        intake_refuse(
+            intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
+            "%zu results say has_payload, %zu payloads follow; nothing of this message was taken",
+            announced, sent);
     }
     return announced == sent;
 }
 
-static void take_results(const struct intake *intake, const struct peer *peer, const Wire__WorkerMessage *message)
+static void take_results(const struct intake *intake, const struct peer *peer,
+                         const Wire__WorkerMessage *message)
 {
     size_t part = 1;
     for (size_t i = 0; i < message->n_result; i++) {
@@ -205,20 +219,23 @@ static void take_results(const struct intake *intake, const struct peer *peer, c
 /* ---- envelopes ---- */
 
 /* Answered with an empty envelope: workers, too, want to know that the other side lives. */
-static void take_heartbeat(const struct intake *intake, struct peer *peer, const Wire__WorkerMessage *message)
+static void take_heartbeat(const struct intake *intake, struct peer *peer,
+                           const Wire__WorkerMessage *message)
 {
     struct event event = {
         .kind = EVENT_WORKER_HEARTBEAT,
         .peer = peer->number,
         .as.worker_heartbeat = {.held_length = message->n_held},
     };
-    if (read_leases(intake, message->held, message->n_held, "held", &event.as.worker_heartbeat.held) == 0) {
+    if (read_leases(intake, message->held, message->n_held, "held",
+                    &event.as.worker_heartbeat.held) == 0) {
         broker_step(intake->broker, &event);
         delivery_sign_of_life(intake->broker, peer);
     }
 }
 
-static void take_state(const struct intake *intake, struct peer *peer, const Wire__WorkerMessage *message)
+static void take_state(const struct intake *intake, struct peer *peer,
+                       const Wire__WorkerMessage *message)
 {
     struct broker *broker = intake->broker;
     if (message->heartbeat) {
@@ -247,10 +264,12 @@ static void take_envelope(const struct intake *intake)
         arena_protobuf_allocator(broker->arena), intake->envelope_bytes, intake->envelope);
     if (message == NULL) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "an envelope of %zu bytes is no WorkerMessage, or has too many items", intake->envelope_bytes);
+                      "an envelope of %zu bytes is no WorkerMessage, or has too many items",
+                      intake->envelope_bytes);
         return;
     }
-    struct peer *peer = message->hello != NULL ? take_hello(intake, message->hello) : intake_peer(intake);
+    struct peer *peer =
+        message->hello != NULL ? take_hello(intake, message->hello) : intake_peer(intake);
     if (peer == NULL || !has_its_payloads(intake, message)) {
         return;
     }
@@ -296,8 +315,9 @@ void workers_receive(void *context, const void *id, size_t id_bytes, struct link
         take_envelope(&intake);
         arena_reset(intake.broker->arena);
     } else {
-        intake_refuse(&intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "a message of kind %d came to the workers' address; workers send kinds %d and %d",
-                      (int)intake.kind, (int)FRAME_WORKER_TO_BROKER, (int)FRAME_CHUNK);
+        intake_refuse(
+            &intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
+            "a message of kind %d came to the workers' address; workers send kinds %d and %d",
+            (int)intake.kind, (int)FRAME_WORKER_TO_BROKER, (int)FRAME_CHUNK);
     }
 }

@@ -1,4 +1,7 @@
-/* workers: what workers say, as events. A link_fn of the workers' socket, with the broker as its context. */
+/*
+ * workers: what workers say, as events. A link_fn of the workers' socket, with the broker as its
+ * context.
+ */
 #pragma once
 #include <stddef.h>
 

@@ -15,5 +15,5 @@ printf '%s\n' "${sources[@]}" |
 
 echo "==> cppcheck"
 cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --language=c --enable=warning,portability \
-    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D__GNUC__ -I. -I"$build" \
+    --suppress=missingIncludeSystem --suppress=normalCheckLevelMaxBranches -D__GNUC__ -DPROTOBUF_C_VERSION_NUMBER=1004001 -I. -I"$build" \
     --library=posix -j "$(nproc)" "${sources[@]}"

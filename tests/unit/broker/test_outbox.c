@@ -18,14 +18,15 @@ static struct {
     char first[SENT_MAX]; /* the first byte after the header */
 } sent;
 
-int link_send(struct link *link, const void *peer, size_t peer_bytes, const void *head, size_t head_bytes,
-              struct blob *const *payloads, size_t payloads_length)
+int link_send(struct link *link, const void *peer, size_t peer_bytes, const void *head,
+              size_t head_bytes, struct blob *const *payloads, size_t payloads_length)
 {
     (void)link, (void)peer, (void)peer_bytes, (void)payloads;
     if (sent.error == 0) {
         sent.bytes[sent.length] = head_bytes;
         sent.payloads[sent.length] = payloads_length;
-        sent.first[sent.length] = head_bytes > FRAME_HEADER_BYTES ? ((const char *)head)[FRAME_HEADER_BYTES] : '\0';
+        sent.first[sent.length] =
+            head_bytes > FRAME_HEADER_BYTES ? ((const char *)head)[FRAME_HEADER_BYTES] : '\0';
         sent.length++;
     }
     return sent.error;
@@ -67,7 +68,8 @@ static int64_t now_ms = 100;
 
 static void add(struct peer *peer, const char *text, bool is_lazy)
 {
-    const struct parcel parcel = {.bytes = (const uint8_t *)text, .length = strlen(text), .is_lazy = is_lazy};
+    const struct parcel parcel = {
+        .bytes = (const uint8_t *)text, .length = strlen(text), .is_lazy = is_lazy};
     cr_assert_eq(outbox_add(outboxes, peer, &parcel, now_ms), 0);
 }
 

@@ -70,7 +70,8 @@ Test(peers, thousands_are_all_found)
     }
     for (int i = 0; i < PEERS; i++) {
         (void)snprintf(id, sizeof(id), "peer-%d", i);
-        const struct peer *peer = peers_find(peers, i % 2 == 0 ? PEER_CLIENT : PEER_WORKER, id, strlen(id));
+        const struct peer *peer =
+            peers_find(peers, i % 2 == 0 ? PEER_CLIENT : PEER_WORKER, id, strlen(id));
         cr_assert_not_null(peer);
         cr_assert_eq(peer->number, numbers[i]);
     }

@@ -7,10 +7,17 @@
 
 Test(text, only_utf8_is_utf8)
 {
-    static const char *const good[] = {"", "plain", "grüße", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xed\x9f\xbf",
+    static const char *const good[] = {"",
+                                       "plain",
+                                       "grüße",
+                                       "\xe2\x82\xac",
+                                       "\xf0\x9f\x98\x80",
+                                       "\xed\x9f\xbf",
                                        "\xf4\x8f\xbf\xbf"};
-    static const char *const bad[] = {"\x80",         "\xc3",         "\xc0\xaf", "\xe0\x80\xaf",     "\xed\xa0\x80",
-                                      "\xf0\x80\x80", "\xf4\x90\x80\x80", "\xff",     "a\xe2\x82",        "\xc1\xbf"};
+    static const char *const bad[] = {
+        "\x80",         "\xc3",         "\xc0\xaf",         "\xe0\x80\xaf",
+        "\xed\xa0\x80", "\xf0\x80\x80", "\xf4\x90\x80\x80", "\xff",
+        "a\xe2\x82",    "\xc1\xbf"};
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         cr_assert(text_is_utf8(good[i]), "%s", good[i]);
     }
