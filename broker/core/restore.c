@@ -175,7 +175,8 @@ static int restore_job(struct core *core, const void *value, size_t value_bytes)
     }
     fill(core, job, record);
     const struct idempotency *known = NULL;
-    if (record->idempotency_hash.len == KEY_HASH_BYTES) {
+    /* A dead letter's key came with its conclusion, and went with it. */
+    if (record->idempotency_hash.len == KEY_HASH_BYTES && record->state != WIRE__JOB_STATE__JOB_STATE_DEAD) {
         known = key_find(core, job_tenant(job)->name->index, record->idempotency_hash.data);
         job->flags |= JOB_HAS_KEY;
     }

@@ -334,3 +334,33 @@ Test(core_recovery, results_keep_their_bound_from_the_first_turn_on)
     restart();
     cr_assert_leq(world_stats(&w).results_bytes, bytes / 2);
 }
+
+Test(core_recovery, key_of_a_dead_letter_is_free_again_once_its_conclusion_is_forgotten)
+{
+    world_worker(&w, 100, "w", 1);
+    struct event event = world_submission(&w, 1, "standard");
+    const struct id dead = event.as.submit.job_id;
+    event.as.submit.idempotency_key = "k";
+    world_submit_event(&w, &event);
+    const struct lease_ref lease = world_lease(&w, &dead);
+    world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED, 0);
+    restart();
+    struct event same = world_submission(&w, 1, "standard");
+    same.as.submit.idempotency_key = "k";
+    world_submit_event(&w, &same);
+    cr_assert(world_find(&w, EFFECT_ACCEPTED, NULL, 1)->effect.as.accepted.has_known_as, "remembered so far");
+    world_advance(&w, 1000);
+    const struct id next = world_submit(&w, 1, "standard");
+    world_job_event(&w, EVENT_CANCEL, 1, &next);
+    world_advance(&w, w.config.broker.dedup_window_ms + 60000);
+    restart();
+    cr_assert_eq(world_state(&w, &dead), WIRE__JOB_STATE__JOB_STATE_DEAD);
+    struct event later = world_submission(&w, 1, "standard");
+    const struct id job = later.as.submit.job_id;
+    later.as.submit.idempotency_key = "k";
+    world_submit_event(&w, &later);
+    const struct world_effect *accepted = world_find(&w, EFFECT_ACCEPTED, &job, 1);
+    cr_assert_not_null(accepted);
+    cr_assert_not(accepted->effect.as.accepted.duplicate);
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_QUEUED);
+}
