@@ -430,7 +430,7 @@ static void fill_submit(const struct simulation *simulation, const struct messag
         .job_id = job->id,
         .tier = simulation->scenario.tiers[job->tier].name,
         .route = simulation->scenario.routes[job->route].name,
-        .pool = "",
+        .pool = job->pool == 0 ? "" : simulation->scenario.pools[job->pool],
         .idempotency_key = key,
         .deadline_in_ms = simulation_plant(simulation, PLANT_IGNORE_DEADLINE) ? 24 * 3600000
                                                                               : job->deadline_in_ms,
@@ -465,9 +465,14 @@ static void step(struct simulation *simulation, const struct event *event)
     core_step(simulation->broker.core, core_now(simulation), event, simulation->broker.effects);
 }
 
+static const struct sim_worker *worker_of(const struct simulation *simulation,
+                                          const struct message *message)
+{
+    return &simulation->workers[simulation->links[message->peer - 1].owner];
+}
+
 static void step_message(struct simulation *simulation, const struct message *message)
 {
-    static const char *const pools[] = {"default"};
     struct event event = {.kind = message->event, .peer = message->peer};
     struct lease_refs refs;
     char text[32] = "client";
@@ -495,8 +500,8 @@ static void step_message(struct simulation *simulation, const struct message *me
         assert(message->leases != NULL);
         event.as.worker_hello.name =
             simulation->workers[simulation->links[message->peer - 1].owner].name;
-        event.as.worker_hello.pools = pools;
-        event.as.worker_hello.pools_length = 1;
+        event.as.worker_hello.pools = (const char *const *)simulation->scenario.pools;
+        event.as.worker_hello.pools_length = worker_of(simulation, message)->pools;
         event.as.worker_hello.slots = (uint32_t)message->number;
         event.as.worker_hello.held = refs.held;
         event.as.worker_hello.held_length = message->leases->held_length;
@@ -774,6 +779,15 @@ void sim_broker_restart(struct simulation *simulation)
         broker->is_draining = true;
         broker->drain_until_ms = simulation->now_ms + DRAIN_MS;
         hear_own(simulation, EVENT_DRAIN, 0);
+    }
+}
+
+void sim_broker_reload(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    if (broker->is_up &&
+        core_reconfigure(broker->core, &simulation->scenario.config, core_now(simulation)) < 0) {
+        simulation_violate(simulation, "the core refuses the configuration that it has");
     }
 }
 

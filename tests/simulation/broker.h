@@ -13,6 +13,8 @@ void sim_broker_start(struct simulation *simulation);
 void sim_broker_crash(struct simulation *simulation);
 /* Shuts down as it should: drains, writes everything, starts again. */
 void sim_broker_restart(struct simulation *simulation);
+/* Reads its configuration again, which has not changed. */
+void sim_broker_reload(struct simulation *simulation);
 /* Hears of something; it is looked at in the next turn. Takes the message. */
 void sim_broker_hear(struct simulation *simulation, const struct message *message);
 void sim_broker_turn(struct simulation *simulation);

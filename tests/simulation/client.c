@@ -72,6 +72,7 @@ void sim_client_add_job(struct simulation *simulation, struct sim_client *client
         .route = (uint32_t)dice_below(dice, SCENARIO_ROUTES),
         .key = dice_hit(dice, 200) ? 1 + (uint32_t)dice_below(dice, simulation->scenario.keys) : 0,
         .priority = (uint32_t)dice_below(dice, 10),
+        .pool = dice_hit(dice, 150),
         .payload_bytes = (uint32_t)dice_between(dice, 1, SCENARIO_PAYLOAD_BYTES_MAX),
         .attempts_max = dice_hit(dice, 200) ? (uint32_t)dice_between(dice, 1, 3) : 0,
         .delay_ms = dice_hit(dice, 200) ? dice_between(dice, 1, DELAY_MS_MAX) : 0,

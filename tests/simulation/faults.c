@@ -107,6 +107,9 @@ void faults_tick(struct simulation *simulation)
     if (simulation->broker.is_up && simulation_hit(simulation, faults->pause)) {
         pause_something(simulation);
     }
+    if (simulation_hit(simulation, faults->reload)) {
+        sim_broker_reload(simulation);
+    }
     if (simulation_hit(simulation, faults->crash)) {
         sim_broker_crash(simulation);
     }

@@ -334,6 +334,16 @@ static void check_may_run(struct simulation *simulation, uint32_t index,
     }
 }
 
+static void check_pool(struct simulation *simulation, uint32_t index, const struct effect *effect)
+{
+    const struct sim_worker *worker =
+        &simulation->workers[simulation->links[effect->peer - 1].owner];
+    if (simulation->jobs[index].pool >= worker->pools) {
+        simulation_violate(simulation, "job %u is dispatched to %s, which does not serve its pool",
+                           index, worker->name);
+    }
+}
+
 static void see_dispatch(struct simulation *simulation, const struct effect *effect)
 {
     const uint32_t index = simulation_job_of(simulation, &effect->as.dispatch.lease.job_id);
@@ -345,6 +355,7 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     check_times(simulation, index);
     check_exclusive(simulation, index, effect);
     check_payload(simulation, index, effect);
+    check_pool(simulation, index, effect);
     struct link *link = &simulation->links[effect->peer - 1];
     if (++link->dispatched > link->credit_total) {
         simulation_violate(simulation,

@@ -2,13 +2,14 @@
  * oracle: watches a run and says when a promise is broken (DESIGN: "A job's life, and what is
  * promised").
  *
- *   kept       a job whose acceptance on a durable tier was let go is on disk, pending or
- * concluded, and its client gets its outcome one        a durable job has one conclusion, the same
- * for everybody at any time bounds     jobs, bytes, results, ids, dead letters and credits stay
- * within what was configured dispatch   no job runs before its acceptance is durable, before its
- * time, after its deadline or conclusion, while its route, tier, tenant or worker is held, or while
- * its lease lasts; attempts have growing numbers; a payload is what was submitted tenants    nobody
- * hears of another tenant's job
+ * - Kept: a job whose acceptance on a durable tier was let go is on disk, pending or concluded,
+ *   and its client gets its outcome.
+ * - One: a durable job has one conclusion, the same for everybody at any time.
+ * - Bounds: jobs, bytes, results, ids, dead letters and credits stay within what was configured.
+ * - Dispatch: no job runs before its acceptance is durable, before its time, after its deadline or
+ *   conclusion, outside its pool, while an operator holds it, or while its lease lasts. Attempts
+ *   have growing numbers, and a payload is what was submitted.
+ * - Tenants: nobody hears of another tenant's job.
  */
 #pragma once
 #include "tests/simulation/simulation.h"

@@ -81,6 +81,7 @@ static void init_names(struct scenario *scenario)
             .name = literal(routes[i]), .models = scenario->models, .models_length = 1};
     }
     scenario->pools[0] = literal("default");
+    scenario->pools[1] = literal("gpu");
 }
 
 static struct config_broker broker_config(const struct scenario *scenario, struct dice *dice)
@@ -124,6 +125,7 @@ static void init_faults(struct faults *faults, bool is_tight, struct dice *dice)
         .delay_ms_max = dice_hit(dice, 300) ? 2000 : 20,
         .crash = chance(dice, 20),
         .restart = chance(dice, 10),
+        .reload = chance(dice, 20),
         .store_down = chance(dice, 20),
         .load_error = chance(dice, 100),
         /* Ids are forgotten by the broker's wall clock: one that was made by a clock far ahead of
@@ -168,7 +170,7 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
         .tiers = scenario->tiers,
         .tiers_length = SCENARIO_TIERS,
         .pools = scenario->pools,
-        .pools_length = 1,
+        .pools_length = SCENARIO_POOLS,
         .tenants = scenario->tenants,
         .tenants_length = SCENARIO_TENANTS,
         .providers = &scenario->provider,

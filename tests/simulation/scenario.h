@@ -16,6 +16,7 @@ enum {
     SCENARIO_TIERS = 3,
     SCENARIO_TENANTS = 3,
     SCENARIO_ROUTES = 3,
+    SCENARIO_POOLS = 2, /* every worker serves the first */
     SCENARIO_CLIENTS_MAX = 6,
     SCENARIO_SLOTS_MAX = 8,
     SCENARIO_PAYLOAD_BYTES_MAX = 400,
@@ -31,7 +32,7 @@ struct options {
 struct faults {
     uint32_t lose, duplicate, reorder;
     int64_t delay_ms_max;
-    uint32_t crash, restart, store_down, load_error, clock_jump, pause;
+    uint32_t crash, restart, reload, store_down, load_error, clock_jump, pause;
     uint32_t client_break, worker_break, worker_kill, worker_leave, undeliverable;
     uint32_t stubborn; /* a worker goes on with an attempt that was cancelled */
 };
@@ -50,7 +51,7 @@ struct scenario {
     struct config_route routes[SCENARIO_ROUTES];
     struct config_provider provider;
     struct config_model model;
-    char *pools[1];
+    char *pools[SCENARIO_POOLS];
     char *models[1];
     uint32_t clients, keys;
     bool is_tight; /* small bounds: jobs are refused, results dropped, ids forgotten */

@@ -41,6 +41,7 @@ struct sim_job {
     /* What was asked for. */
     struct id id;
     uint32_t client, tenant, tier, route, key, priority; /* key 0: none */
+    uint32_t pool;                                       /* 0: the tier's */
     uint32_t payload_bytes, attempts_max;
     uint64_t payload_digest;
     int64_t delay_ms, deadline_in_ms; /* deadline 0: the tier's */
@@ -96,7 +97,7 @@ struct answer {
 enum worker_state { WORKER_UP, WORKER_DRAINING, WORKER_DOWN };
 
 struct sim_worker {
-    uint32_t index, slots;
+    uint32_t index, slots, pools; /* it serves so many of the scenario's */
     char name[16];
     enum worker_state state;
     uint64_t life; /* a restart begins a new one */

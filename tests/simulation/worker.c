@@ -18,7 +18,11 @@ void sim_worker_init(struct simulation *simulation, uint32_t index)
 {
     struct sim_worker *worker = &simulation->workers[index];
     *worker = (struct sim_worker){
-        .index = index, .slots = (uint32_t)dice_between(&simulation->dice, 1, SCENARIO_SLOTS_MAX)};
+        .index = index,
+        .slots = (uint32_t)dice_between(&simulation->dice, 1, SCENARIO_SLOTS_MAX),
+        /* One at least serves all. */
+        .pools = index == 0 || dice_hit(&simulation->dice, 300) ? SCENARIO_POOLS : 1,
+    };
     (void)snprintf(worker->name, sizeof(worker->name), "worker-%u", index);
     schedule_add(&simulation->schedule, BEGIN_MS + dice_between(&simulation->dice, 0, BEAT_MS),
                  TASK_WORKER_TICK, index, 0, NULL);
