@@ -1,7 +1,7 @@
 /*
- * Blocks double in size, so that a large turn takes few of them, and the newest, the largest, is the one that
- * the next turn starts with. Under AddressSanitizer what is not handed out is poisoned: a use after
- * arena_reset() is reported.
+ * Blocks double in size, so that a large turn takes few of them, and the newest, the largest, is
+ * the one that the next turn starts with. Under AddressSanitizer what is not handed out is
+ * poisoned: a use after arena_reset() is reported.
  */
 #include "common/arena.h"
 #include <errno.h>
@@ -116,7 +116,8 @@ void *arena_alloc(struct arena *arena, size_t bytes)
     if (bytes > arena->bytes_max) {
         return NULL; /* also keeps the rounding below from overflowing */
     }
-    const size_t rounded = bytes == 0 ? ALIGNMENT : (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
+    const size_t rounded =
+        bytes == 0 ? ALIGNMENT : (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
     struct block *block = arena->newest;
     if (block == NULL || rounded > block->bytes - block->used) {
         block = add_block(arena, rounded);

@@ -99,7 +99,8 @@ void blob_unref(struct blob **blob)
     if (dropped == NULL) {
         return;
     }
-    /* Release and acquire: whoever frees sees all that the other owners did with the bytes before. */
+    /* Release and acquire: whoever frees sees all that the other owners did with the bytes before.
+     */
     if (atomic_fetch_sub_explicit(&dropped->owners, 1, memory_order_acq_rel) > 1) {
         return;
     }

@@ -1,8 +1,10 @@
 /*
- * blob: immutable bytes with an owner count; how payloads move through a process without being copied.
+ * blob: immutable bytes with an owner count; how payloads move through a process without being
+ * copied.
  *
- * A blob may own malloc'ed bytes or wrap a foreign buffer (a ZeroMQ message) with a release function.
- * The count is atomic: a blob may be handed to another thread (the journal). The bytes never change.
+ * A blob may own malloc'ed bytes or wrap a foreign buffer (a ZeroMQ message) with a release
+ * function. The count is atomic: a blob may be handed to another thread (the journal). The bytes
+ * never change.
  */
 #pragma once
 #include <stddef.h>
@@ -23,9 +25,9 @@ MUST_USE int blob_wrap(const void *data, size_t bytes, blob_release_fn *release,
                        struct blob **ret_blob);
 
 /*
- * An empty blob with `room_bytes` of its own memory for the owner of a foreign buffer, so that both are one
- * allocation. Fill the room (aligned for any type), then blob_point_at() the bytes, before the blob is shared.
- * `release(room)` is called once, as for blob_wrap(). Errors: -ENOMEM.
+ * An empty blob with `room_bytes` of its own memory for the owner of a foreign buffer, so that both
+ * are one allocation. Fill the room (aligned for any type), then blob_point_at() the bytes, before
+ * the blob is shared. `release(room)` is called once, as for blob_wrap(). Errors: -ENOMEM.
  */
 MUST_USE int blob_create_with_room(size_t room_bytes, blob_release_fn *release, void **ret_room,
                                    struct blob **ret_blob);

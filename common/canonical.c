@@ -1,7 +1,7 @@
 /*
- * jansson reads; this writes. Its own writer sorts members by bytes and prints reals with 17 digits; RFC 8785 wants
- * UTF-16 order and ECMAScript's shortest form. The containers being written lie on a stack of our own, so that
- * the depth of a body is no depth of calls.
+ * jansson reads; this writes. Its own writer sorts members by bytes and prints reals with 17
+ * digits; RFC 8785 wants UTF-16 order and ECMAScript's shortest form. The containers being written
+ * lie on a stack of our own, so that the depth of a body is no depth of calls.
  */
 #include "common/canonical.h"
 #include <errno.h>
@@ -16,10 +16,10 @@
 
 enum {
     TEXT_FIRST_BYTES = 1024,
-    NUMBER_BYTES_MAX = 48,    /* -1.2345678901234567e+308 */
-    DIGITS_MAX = 17,          /* that tell any double from any other */
-    EXPONENT_FREE_MAX = 21,   /* ECMAScript, Number::toString: larger numbers have an exponent */
-    LEADING_ZEROS_MAX = 6,    /* and so do those below 1e-6 */
+    NUMBER_BYTES_MAX = 48,  /* -1.2345678901234567e+308 */
+    DIGITS_MAX = 17,        /* that tell any double from any other */
+    EXPONENT_FREE_MAX = 21, /* ECMAScript, Number::toString: larger numbers have an exponent */
+    LEADING_ZEROS_MAX = 6,  /* and so do those below 1e-6 */
 };
 
 struct text {
@@ -128,7 +128,8 @@ struct decimal {
     int point; /* the value is 0.digits times ten to this */
 };
 
-/* The locale decides how the point looks in both directions, so it is stepped over, not looked for. */
+/* The locale decides how the point looks in both directions, so it is stepped over, not looked for.
+ */
 static struct decimal shortest(double value)
 {
     char formatted[NUMBER_BYTES_MAX];
@@ -207,8 +208,8 @@ static void append_integer(struct text *text, json_int_t value)
 /* ---- the order of members ---- */
 
 /*
- * UTF-8 sorts by code point, UTF-16 with the surrogates of what lies past U+FFFF before U+E000. So the lead bytes
- * F0–F4 go before EE and EF; everything else is the same in both.
+ * UTF-8 sorts by code point, UTF-16 with the surrogates of what lies past U+FFFF before U+E000. So
+ * the lead bytes F0–F4 go before EE and EF; everything else is the same in both.
  */
 static int utf16_rank(unsigned char byte)
 {

@@ -1,11 +1,11 @@
 /*
  * canonical: the one canonical form of a JSON request body, and the keys made from it.
  *
- * Canonical JSON follows RFC 8785 (JCS): members in the order of their UTF-16 names, no spaces, one form for each
- * text and number, so 1, 1.0 and 10e-1 are all `1`. One exception, since seeds may be long: integers written as
- * such keep all their digits. Members of the top level that do not change an answer (stream, stream_options,
- * user, metadata, store) are left out.
- * The key is BLAKE2b-128 over tenant, operation, route and the canonical body: equal keys ask for the same answer.
+ * Canonical JSON follows RFC 8785 (JCS): members in the order of their UTF-16 names, no spaces, one
+ * form for each text and number, so 1, 1.0 and 10e-1 are all `1`. One exception, since seeds may be
+ * long: integers written as such keep all their digits. Members of the top level that do not change
+ * an answer (stream, stream_options, user, metadata, store) are left out. The key is BLAKE2b-128
+ * over tenant, operation, route and the canonical body: equal keys ask for the same answer.
  */
 #pragma once
 #include <stddef.h>
@@ -16,11 +16,13 @@ enum { CANONICAL_KEY_BYTES = 16, CANONICAL_DEPTH_MAX = 64, CANONICAL_ERROR_BYTES
 
 /*
  * Gives: *ret_text, NUL-terminated, to be released with free().
- * Errors: -EINVAL not JSON, no object at the top, duplicate members, not UTF-8, an integer past 64 bits, a number past
- * the range of a double, or nested deeper than CANONICAL_DEPTH_MAX (ret_error, at least CANONICAL_ERROR_BYTES, says
- * where); -ENOMEM.
+ * Errors: -EINVAL not JSON, no object at the top, duplicate members, not UTF-8, an integer past 64
+ * bits, a number past the range of a double, or nested deeper than CANONICAL_DEPTH_MAX (ret_error,
+ * at least CANONICAL_ERROR_BYTES, says where); -ENOMEM.
  */
-MUST_USE int canonical_json(const void *body, size_t bytes, char **ret_text, size_t *ret_bytes, char *ret_error);
+MUST_USE int canonical_json(const void *body, size_t bytes, char **ret_text, size_t *ret_bytes,
+                            char *ret_error);
 
-void canonical_key(const char *tenant, const char *operation, const char *route, const char *canonical,
-                   size_t canonical_bytes, uint8_t ret_key[CANONICAL_KEY_BYTES]);
+void canonical_key(const char *tenant, const char *operation, const char *route,
+                   const char *canonical, size_t canonical_bytes,
+                   uint8_t ret_key[CANONICAL_KEY_BYTES]);

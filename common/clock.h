@@ -1,6 +1,6 @@
 /*
- * clock: the two times there are. Monotonic milliseconds inside a process; Unix milliseconds only at the
- * wire, in logs and in records. Cores never call these: they are given the time.
+ * clock: the two times there are. Monotonic milliseconds inside a process; Unix milliseconds only
+ * at the wire, in logs and in records. Cores never call these: they are given the time.
  */
 #pragma once
 #include <stdint.h>

@@ -5,8 +5,9 @@
  *   byte 2    protocol version (FRAME_VERSION)
  *   byte 3    kind
  *
- * A chunk of a stream has no envelope: a fixed header of 32 bytes follows (frame_chunk), then the bytes of the
- * chunk are part 1, so that the broker forwards it without unpacking. See proto/wire.proto, docs/protocol.md.
+ * A chunk of a stream has no envelope: a fixed header of 32 bytes follows (frame_chunk), then the
+ * bytes of the chunk are part 1, so that the broker forwards it without unpacking. See
+ * proto/wire.proto, docs/protocol.md.
  */
 #pragma once
 #include <stdbool.h>
@@ -19,7 +20,7 @@ enum {
     FRAME_VERSION = 1,
     FRAME_HEADER_BYTES = 4,
     FRAME_CHUNK_BYTES = FRAME_HEADER_BYTES + 32,
-    FRAME_PARTS_MAX = 4097,               /* an envelope and its payloads */
+    FRAME_PARTS_MAX = 4097, /* an envelope and its payloads */
     FRAME_ENVELOPE_BYTES_MAX = 4 << 20,
     FRAME_PAYLOAD_BYTES_DEFAULT_MAX = 8 << 20,
 };
@@ -37,8 +38,8 @@ enum frame_kind {
 struct frame_chunk {
     struct id job_id;
     uint32_t attempt;
-    uint32_t index;  /* of the chunk in its attempt, from 0 */
-    uint32_t flags;  /* FRAME_CHUNK_LAST */
+    uint32_t index; /* of the chunk in its attempt, from 0 */
+    uint32_t flags; /* FRAME_CHUNK_LAST */
     uint32_t reserved;
 };
 enum { FRAME_CHUNK_LAST = 1 };
@@ -47,7 +48,8 @@ void frame_write_header(enum frame_kind kind, uint8_t ret_header[FRAME_HEADER_BY
 
 /*
  * Checks a header and names its kind.
- * Errors: -EBADMSG too short or not ours; -EPROTONOSUPPORT another version (*ret_version tells which).
+ * Errors: -EBADMSG too short or not ours; -EPROTONOSUPPORT another version (*ret_version tells
+ * which).
  */
 MUST_USE int frame_read_header(const void *data, size_t bytes, enum frame_kind *ret_kind,
                                uint8_t *ret_version);

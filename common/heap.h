@@ -1,9 +1,10 @@
 /*
  * heap: a min-heap of pointers with a 64-bit key, used for ready queues, timers and deadlines.
  *
- * Four children a node, keys beside the pointers, so a comparison touches no foreign memory. Each element
- * holds its own position (a uint32_t field whose offset the heap knows), so any element is removed in
- * O(log n). Pushing keys that grow is O(1). Equal keys come out in no defined order: put the age into the key.
+ * Four children a node, keys beside the pointers, so a comparison touches no foreign memory. Each
+ * element holds its own position (a uint32_t field whose offset the heap knows), so any element is
+ * removed in O(log n). Pushing keys that grow is O(1). Equal keys come out in no defined order: put
+ * the age into the key.
  */
 #pragma once
 #include <stdbool.h>
@@ -30,10 +31,10 @@ void heap_finish(struct heap *heap); /* releases the array; elements are not tou
 /* Makes room for `elements` more, so that so many pushes cannot fail. Errors: -ENOMEM. */
 MUST_USE int heap_reserve(struct heap *heap, uint32_t elements);
 MUST_USE int heap_push(struct heap *heap, void *element, uint64_t key); /* Errors: -ENOMEM */
-void *heap_peek(const struct heap *heap);          /* NULL when empty */
-uint64_t heap_peek_key(const struct heap *heap);   /* UINT64_MAX when empty */
-void *heap_pop(struct heap *heap);                 /* NULL when empty */
-void heap_remove(struct heap *heap, void *element); /* asserts that it is in */
+void *heap_peek(const struct heap *heap);                               /* NULL when empty */
+uint64_t heap_peek_key(const struct heap *heap);                        /* UINT64_MAX when empty */
+void *heap_pop(struct heap *heap);                                      /* NULL when empty */
+void heap_remove(struct heap *heap, void *element);                     /* asserts that it is in */
 bool heap_contains(const struct heap *heap, const void *element);
 /* A time that may be negative, as a key that sorts the same. */
 static inline uint64_t heap_key_from_ms(int64_t ms)

@@ -1,8 +1,8 @@
 #include "common/histogram.h"
 
 /*
- * The first 32 buckets hold one value each; after them every power of two has 32 buckets of equal width, so the
- * width of a bucket is at most 1/32 of the values in it.
+ * The first 32 buckets hold one value each; after them every power of two has 32 buckets of equal
+ * width, so the width of a bucket is at most 1/32 of the values in it.
  */
 enum { SUB_BITS = 5, SUB_BUCKETS = 1 << SUB_BITS };
 

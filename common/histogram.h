@@ -1,6 +1,7 @@
 /*
- * histogram: quantiles of a stream of values in fixed memory, as HdrHistogram does it: buckets of relative width
- * 1/32 from 1 to 2^40, so a quantile is at most 3.2 % too high. For latencies in microseconds. About 9 KB.
+ * histogram: quantiles of a stream of values in fixed memory, as HdrHistogram does it: buckets of
+ * relative width 1/32 from 1 to 2^40, so a quantile is at most 3.2 % too high. For latencies in
+ * microseconds. About 9 KB.
  */
 #pragma once
 #include <stdint.h>
@@ -18,5 +19,6 @@ struct histogram {
 void histogram_init(struct histogram *histogram);
 void histogram_record(struct histogram *histogram, uint64_t value);
 void histogram_merge(struct histogram *into, const struct histogram *from);
-/* Upper edge of the bucket that holds quantile `q` in [0, 1], never more than `max`; 0 when empty. */
+/* Upper edge of the bucket that holds quantile `q` in [0, 1], never more than `max`; 0 when empty.
+ */
 uint64_t histogram_quantile(const struct histogram *histogram, double q);

@@ -1,7 +1,8 @@
 /*
- * libmicrohttpd keeps its connections in an epoll of its own, which the loop watches as one descriptor; it is run
- * when that is readable and when its own timeout has passed. Its timeout for connections counts silence only,
- * so one byte every few seconds would hold a place forever: requests are timed here instead.
+ * libmicrohttpd keeps its connections in an epoll of its own, which the loop watches as one
+ * descriptor; it is run when that is readable and when its own timeout has passed. Its timeout for
+ * connections counts silence only, so one byte every few seconds would hold a place forever:
+ * requests are timed here instead.
  */
 #include "common/http_admin.h"
 #include <assert.h>
@@ -24,7 +25,8 @@
 
 enum {
     BODY_FIRST_BYTES = 1024,
-    /* A body that is too large is read on for so long, so that its sender gets to read the answer. */
+    /* A body that is too large is read on for so long, so that its sender gets to read the answer.
+     */
     DISCARDED_BYTES_MAX = 1 << 20,
     ALLOWED_BYTES_MAX = 128,
 };
@@ -76,8 +78,8 @@ static void watch_visitor(struct http_admin *http, struct visitor *visitor)
 }
 
 /*
- * Shut down, not closed: the descriptor is libmicrohttpd's, which reads the end of it and cleans up. Until it has,
- * the visitor goes to the end of the list.
+ * Shut down, not closed: the descriptor is libmicrohttpd's, which reads the end of it and cleans
+ * up. Until it has, the visitor goes to the end of the list.
  */
 static void disconnect_overdue(struct http_admin *http)
 {
@@ -278,7 +280,8 @@ static bool is_local(struct MHD_Connection *connection)
     }
 }
 
-/* Browsers name the page that asks in `Origin`: a page from anywhere can reach a loopback address. */
+/* Browsers name the page that asks in `Origin`: a page from anywhere can reach a loopback address.
+ */
 static bool is_from_browser(struct MHD_Connection *connection)
 {
     return MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_ORIGIN) != NULL;
@@ -461,8 +464,9 @@ static int start(struct http_admin *http)
         return -ENOTSUP;
     }
     const int r = loop_timer_create(http->loop, run, http, &http->timer);
-    return r < 0 ? r
-                 : loop_watch(http->loop, info->epoll_fd, EPOLLIN, on_readable, http, &http->source);
+    return r < 0
+               ? r
+               : loop_watch(http->loop, info->epoll_fd, EPOLLIN, on_readable, http, &http->source);
 }
 
 int http_admin_create(struct loop *loop, const struct http_admin_options *options,

@@ -144,8 +144,8 @@ static int describe(int fd, char *ret_bound)
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
         return -EINVAL;
     }
-    (void)snprintf(ret_bound, HTTP_ADDRESS_BYTES_MAX, name.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s",
-                   host, port);
+    (void)snprintf(ret_bound, HTTP_ADDRESS_BYTES_MAX,
+                   name.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
     return 0;
 }
 
@@ -156,8 +156,9 @@ static int listen_tcp(const char *address, int *ret_fd, char *ret_bound)
     if (r < 0) {
         return r;
     }
-    const struct addrinfo hints = {
-        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    const struct addrinfo hints = {.ai_family = AF_UNSPEC,
+                                   .ai_socktype = SOCK_STREAM,
+                                   .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *info = NULL;
     if (getaddrinfo(parts.host, parts.port, &hints, &info) != 0) {
         return -EINVAL;

@@ -29,7 +29,8 @@ int id_source_init(struct id_source *source)
     return 0;
 }
 
-/* A new millisecond starts at a new random place, so sources that count in the same one do not meet. */
+/* A new millisecond starts at a new random place, so sources that count in the same one do not
+ * meet. */
 static void start_millisecond(struct id_source *source, uint64_t unix_ms)
 {
     const uint64_t input[] = {source->seed[0], source->seed[1], unix_ms};

@@ -1,8 +1,9 @@
 /*
  * id: 128-bit time-ordered ids, made by clients (UUID version 7, RFC 9562).
  *
- * Bytes 0–5 are Unix milliseconds, big-endian, so ids sort by time; the rest is a per-process random
- * stream that is monotonic within a millisecond. Text form: 36 characters, lower case, as a UUID.
+ * Bytes 0–5 are Unix milliseconds, big-endian, so ids sort by time; the rest is a per-process
+ * random stream that is monotonic within a millisecond. Text form: 36 characters, lower case, as a
+ * UUID.
  */
 #pragma once
 #include <stdbool.h>
@@ -16,7 +17,8 @@ struct id {
     uint8_t bytes[ID_BYTES];
 };
 
-/* State of a source of ids; one for each thread. Seeded by id_source_init() from the kernel's entropy. */
+/* State of a source of ids; one for each thread. Seeded by id_source_init() from the kernel's
+ * entropy. */
 struct id_source {
     uint64_t seed[2];
     uint64_t last_unix_ms;
@@ -31,7 +33,8 @@ struct id id_make(struct id_source *source, int64_t now_unix_ms);
 int64_t id_unix_ms(const struct id *id);
 bool id_equal(const struct id *a, const struct id *b);
 bool id_is_zero(const struct id *id);
-/* For hash tables only; ids come from outside, so `seed` must be secret and random in production. */
+/* For hash tables only; ids come from outside, so `seed` must be secret and random in production.
+ */
 uint64_t id_hash(const struct id *id, uint64_t seed);
 void id_format(const struct id *id, char ret_text[ID_TEXT_BYTES]);
 /* Accepts the UUID form and 32 hex digits, in either case. Errors: -EINVAL. */

@@ -1,11 +1,11 @@
 /*
  * The three things that are easily wrong with ZeroMQ on epoll, and where they are dealt with here:
- * - ZMQ_FD is edge-triggered, and a send may swallow the edge of a receive: every send and every full
- *   receive round touches the loop's source, which then asks has_more() before it sleeps.
+ * - ZMQ_FD is edge-triggered, and a send may swallow the edge of a receive: every send and every
+ * full receive round touches the loop's source, which then asks has_more() before it sleeps.
  * - Half a multipart message cannot be taken back: all parts are prepared before the first is sent.
  *   Under ROUTER only the first, the peer's name, can be refused; after it all parts go.
- * - A received message of less than 8 KiB refers to the 8 KiB buffer it was read into, so keeping it keeps that:
- *   small parts are copied out, which costs less than the reference and pins nothing.
+ * - A received message of less than 8 KiB refers to the 8 KiB buffer it was read into, so keeping
+ * it keeps that: small parts are copied out, which costs less than the reference and pins nothing.
  */
 #include "common/link.h"
 #include <assert.h>
@@ -83,8 +83,9 @@ static int set_kind_options(void *socket, enum link_kind kind)
 }
 
 /*
- * With the option on, ZeroMQ takes a name's IPv6 address if it has one and tries no other, so `localhost` would miss
- * a broker on 127.0.0.1; and it shows IPv4 addresses as mapped ones. So brackets ask for it, and all interfaces mean both.
+ * With the option on, ZeroMQ takes a name's IPv6 address if it has one and tries no other, so
+ * `localhost` would miss a broker on 127.0.0.1; and it shows IPv4 addresses as mapped ones. So
+ * brackets ask for it, and all interfaces mean both.
  */
 static bool wants_ipv6(const char *endpoint)
 {
@@ -127,7 +128,8 @@ static int set_options(void *socket, const struct link_options *options)
 /* What ZeroMQ says about an address that does not make sense has several names. */
 static int endpoint_error(int error)
 {
-    return error == ENODEV || error == EPROTONOSUPPORT || error == ENOCOMPATPROTO ? -EINVAL : -error;
+    return error == ENODEV || error == EPROTONOSUPPORT || error == ENOCOMPATPROTO ? -EINVAL
+                                                                                  : -error;
 }
 
 /* ZeroMQ takes the lower 16 bits of a port and says nothing. */
@@ -434,7 +436,8 @@ static void unref_payload(void *data, void *hint)
     blob_unref(&blob);
 }
 
-/* A payload that came in a message shares it; ZeroMQ has no const for bytes that it will not change. */
+/* A payload that came in a message shares it; ZeroMQ has no const for bytes that it will not
+ * change. */
 static int init_reference(zmq_msg_t *part, struct blob *payload)
 {
     zmq_msg_t *origin = blob_room(payload, close_message);
@@ -471,7 +474,8 @@ static int prepare(struct link_message *outgoing, const void *head, size_t head_
     return 0;
 }
 
-/* A part that was sent is ZeroMQ's, and an empty message in its place; clear() closes both kinds alike. */
+/* A part that was sent is ZeroMQ's, and an empty message in its place; clear() closes both kinds
+ * alike. */
 static int send_parts(struct link *link, const void *peer, size_t peer_bytes)
 {
     if (link->kind == LINK_ROUTER &&
@@ -481,7 +485,8 @@ static int send_parts(struct link *link, const void *peer, size_t peer_bytes)
     for (size_t i = 0; i < link->outgoing.length; i++) {
         const int more = i + 1 < link->outgoing.length ? ZMQ_SNDMORE : 0;
         if (zmq_msg_send(&link->outgoing.parts[i], link->socket, ZMQ_DONTWAIT | more) < 0) {
-            return -zmq_errno(); /* DEALER takes the earlier parts back when its peer goes meanwhile */
+            return -zmq_errno(); /* DEALER takes the earlier parts back when its peer goes meanwhile
+                                  */
         }
     }
     return 0;

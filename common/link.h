@@ -1,16 +1,19 @@
 /*
  * link: a ZeroMQ socket on the loop.
  *
- * ZMQ_FD is edge-triggered: after every receive and send the socket's ZMQ_EVENTS must be looked at again before
- * sleeping. link does this, so that its users only see whole messages. Sends never block: a peer that cannot
- * take more is that peer's problem (-EAGAIN), a peer that is gone is -EHOSTUNREACH.
+ * ZMQ_FD is edge-triggered: after every receive and send the socket's ZMQ_EVENTS must be looked at
+ * again before sleeping. link does this, so that its users only see whole messages. Sends never
+ * block: a peer that cannot take more is that peer's problem (-EAGAIN), a peer that is gone is
+ * -EHOSTUNREACH.
  *
- * Messages are vectors of parts. Part data of a received message stays valid until the handler returns;
- * link_take_blob() moves a part out, without copying it if it is large. A message with more than FRAME_PARTS_MAX
- * parts is received to its end and handed over empty (no parts), so that its sender can be answered.
+ * Messages are vectors of parts. Part data of a received message stays valid until the handler
+ * returns; link_take_blob() moves a part out, without copying it if it is large. A message with
+ * more than FRAME_PARTS_MAX parts is received to its end and handed over empty (no parts), so that
+ * its sender can be answered.
  *
- * Connecting and reconnecting happen behind this: what is sent before the first connection, or while there is none,
- * waits in the queue. The handler may send, and may destroy the link. Belongs to the loop's thread.
+ * Connecting and reconnecting happen behind this: what is sent before the first connection, or
+ * while there is none, waits in the queue. The handler may send, and may destroy the link. Belongs
+ * to the loop's thread.
  */
 #pragma once
 #include <stdbool.h>
@@ -26,31 +29,34 @@ struct link_message;
 enum link_kind {
     LINK_ROUTER, /* refuses peers that are not there; a peer that comes again takes its name over */
     LINK_DEALER,
-    LINK_PUB,    /* sends to whoever listens; what a listener cannot take is lost to it */
-    LINK_SUB,    /* hears all that is published */
+    LINK_PUB, /* sends to whoever listens; what a listener cannot take is lost to it */
+    LINK_SUB, /* hears all that is published */
 };
 
 enum {
     LINK_PEER_BYTES_MAX = 255,
     LINK_MESSAGES_PER_TURN = 512,
     LINK_QUEUE_MESSAGES_DEFAULT_MAX = 10000,
-    LINK_LINGER_MS = 1000, /* how long zmq_ctx_term() may wait for what was sent and is not yet gone */
+    LINK_LINGER_MS =
+        1000, /* how long zmq_ctx_term() may wait for what was sent and is not yet gone */
 };
 
 struct link_options {
     enum link_kind kind;
     /*
-     * tcp://host:port (port 0 or *: any free), ipc://path. A name or address in brackets is IPv6, one without is IPv4;
-     * A host of * is every interface, both.
+     * tcp://host:port (port 0 or *: any free), ipc://path. A name or address in brackets is IPv6,
+     * one without is IPv4; A host of * is every interface, both.
      */
     const char *endpoint;
     bool bind;              /* otherwise connect */
     size_t part_bytes_max;  /* larger parts close the connection (ZMQ_MAXMSGSIZE) */
-    int queue_messages_max; /* high-water mark in both directions; 0: LINK_QUEUE_MESSAGES_DEFAULT_MAX */
+    int queue_messages_max; /* high-water mark in both directions; 0:
+                               LINK_QUEUE_MESSAGES_DEFAULT_MAX */
 };
 
 /* ROUTER: `peer` names the sender. Otherwise peer_bytes is 0. */
-typedef void link_fn(void *context, const void *peer, size_t peer_bytes, struct link_message *message);
+typedef void link_fn(void *context, const void *peer, size_t peer_bytes,
+                     struct link_message *message);
 
 /*
  * Opens the socket and watches it. `zmq_context` is a void * from zmq_ctx_new(), not owned.
@@ -67,17 +73,19 @@ const char *link_endpoint(const struct link *link);
 size_t link_message_parts(const struct link_message *message);
 /* NULL and 0 bytes when there is no such part. */
 const void *link_message_part(const struct link_message *message, size_t index, size_t *ret_bytes);
-/* Moves part `index` into a blob; the part is empty afterwards. Errors: -ENOMEM, -EINVAL no such part. */
+/* Moves part `index` into a blob; the part is empty afterwards. Errors: -ENOMEM, -EINVAL no such
+ * part. */
 MUST_USE int link_take_blob(struct link_message *message, size_t index, struct blob **ret_blob);
 
 /*
  * Sends header-and-envelope `head` (copied) and then the payload blobs (referenced, not copied).
  * ROUTER: to `peer`. Either the whole message is taken or none of it. The blobs stay the caller's.
- * Errors: -EAGAIN the queue to this peer is full; -EHOSTUNREACH no such peer; -EMSGSIZE more than FRAME_PARTS_MAX
- * parts; -ENOMEM.
+ * Errors: -EAGAIN the queue to this peer is full; -EHOSTUNREACH no such peer; -EMSGSIZE more than
+ * FRAME_PARTS_MAX parts; -ENOMEM.
  */
 MUST_USE int link_send(struct link *link, const void *peer, size_t peer_bytes, const void *head,
                        size_t head_bytes, struct blob *const *payloads, size_t payloads_length);
 
-/* True when the last receive round stopped at LINK_MESSAGES_PER_TURN: the link has asked for another turn itself. */
+/* True when the last receive round stopped at LINK_MESSAGES_PER_TURN: the link has asked for
+ * another turn itself. */
 bool link_has_more(const struct link *link);

@@ -63,6 +63,6 @@ static inline struct list_link *list_first(const struct list *list)
 }
 
 /* Visits each link; the visited one may not be removed. */
-#define list_for_each(list_pointer, link)                                                 \
-    for (struct list_link *link = (list_pointer)->head.next; link != &(list_pointer)->head; \
+#define list_for_each(list_pointer, link)                                                          \
+    for (struct list_link *link = (list_pointer)->head.next; link != &(list_pointer)->head;        \
          link = link->next)

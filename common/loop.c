@@ -1,6 +1,7 @@
 /*
- * What is hard here is destruction inside handlers: epoll has already named the sources of this turn when one of
- * them destroys another. A destroyed source is silent at once, and its memory rests on a list until the turn ends.
+ * What is hard here is destruction inside handlers: epoll has already named the sources of this
+ * turn when one of them destroys another. A destroyed source is silent at once, and its memory
+ * rests on a list until the turn ends.
  */
 #include "common/loop.h"
 #include <assert.h>
@@ -54,13 +55,13 @@ struct loop {
     bool is_in_turn;
     bool is_stopped;
     bool is_again;
-    bool is_embedded;      /* loop_fd() was called */
-    int64_t armed_ms;      /* what timer_fd stands at */
+    bool is_embedded; /* loop_fd() was called */
+    int64_t armed_ms; /* what timer_fd stands at */
     int64_t now_ms;
     struct heap timers;
-    uint32_t n_timers;     /* that exist, on or off */
-    struct list touched;   /* has_more() is to be asked */
-    struct list ready;     /* to be handled next turn, whatever epoll says */
+    uint32_t n_timers;   /* that exist, on or off */
+    struct list touched; /* has_more() is to be asked */
+    struct list ready;   /* to be handled next turn, whatever epoll says */
     struct list dead;
     struct turn_handler turn_handlers[LOOP_TURN_HANDLERS_MAX];
     size_t n_turn_handlers;
@@ -105,7 +106,8 @@ static int64_t soonest_ms(const struct loop *loop)
     return loop->timers.length == 0 ? NEVER_MS : heap_ms_from_key(heap_peek_key(&loop->timers));
 }
 
-/* Keeps loop_fd() honest. A time that is past makes a timerfd readable at once; zero would turn it off. */
+/* Keeps loop_fd() honest. A time that is past makes a timerfd readable at once; zero would turn it
+ * off. */
 static void arm_timer_fd(struct loop *loop)
 {
     const int64_t at_ms = soonest_ms(loop);
@@ -213,7 +215,8 @@ void loop_source_destroy(struct loop_source **source)
     if (gone == NULL) {
         return;
     }
-    /* Fails only when the descriptor was closed before, against the contract; epoll has forgotten it then. */
+    /* Fails only when the descriptor was closed before, against the contract; epoll has forgotten
+     * it then. */
     (void)epoll_ctl(gone->loop->epoll_fd, EPOLL_CTL_DEL, gone->fd, NULL);
     gone->handler = NULL;
     source_move(gone, gone->loop->is_in_turn ? SOURCE_DEAD : SOURCE_IDLE);
@@ -249,7 +252,8 @@ static void settle(struct loop *loop)
 static void bury(struct loop *loop)
 {
     while (loop->dead.length > 0) {
-        struct loop_source *source = CONTAINER_OF(list_first(&loop->dead), struct loop_source, link);
+        struct loop_source *source =
+            CONTAINER_OF(list_first(&loop->dead), struct loop_source, link);
         source_move(source, SOURCE_IDLE);
         free(source);
     }
@@ -308,7 +312,8 @@ void loop_timer_destroy(struct loop_timer **timer)
     free(gone);
 }
 
-/* A timer that a handler sets into the past waits for the next turn, or the turn would never end. */
+/* A timer that a handler sets into the past waits for the next turn, or the turn would never end.
+ */
 static void call_due_timers(struct loop *loop)
 {
     for (uint32_t left = loop->timers.length; left > 0; left--) {
@@ -463,7 +468,8 @@ static void handle_event(struct loop *loop, const struct epoll_event *event)
 static void handle_ready(struct loop *loop)
 {
     while (loop->ready.length > 0) {
-        struct loop_source *source = CONTAINER_OF(list_first(&loop->ready), struct loop_source, link);
+        struct loop_source *source =
+            CONTAINER_OF(list_first(&loop->ready), struct loop_source, link);
         source_move(source, SOURCE_IDLE);
         source->handler(source->context, EPOLLIN);
     }

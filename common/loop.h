@@ -1,10 +1,10 @@
 /*
  * loop: the one event loop of a process, on epoll.
  *
- * A turn is: wait for descriptors or the soonest timer; call the ready handlers; call the timers that are due;
- * call the turn handler once. Handlers only take in what arrived; the turn handler does the work of the
- * turn and lets the answers go. Belongs to one thread; only loop_wake() may be called from others and from
- * signal handlers.
+ * A turn is: wait for descriptors or the soonest timer; call the ready handlers; call the timers
+ * that are due; call the turn handler once. Handlers only take in what arrived; the turn handler
+ * does the work of the turn and lets the answers go. Belongs to one thread; only loop_wake() may be
+ * called from others and from signal handlers.
  */
 #pragma once
 #include <stdbool.h>
@@ -24,17 +24,19 @@ typedef void loop_fn(void *context);
 MUST_USE int loop_create(struct loop **ret_loop);
 void loop_destroy(struct loop **loop); /* its sources and timers are destroyed before it */
 
-/* Watches fd (not owned) for `events`; EPOLLET may be given. Errors: -ENOMEM, -errno of epoll_ctl. */
-MUST_USE int loop_watch(struct loop *loop, int fd, uint32_t events, loop_io_fn *handler, void *context,
-                        struct loop_source **ret_source);
+/* Watches fd (not owned) for `events`; EPOLLET may be given. Errors: -ENOMEM, -errno of epoll_ctl.
+ */
+MUST_USE int loop_watch(struct loop *loop, int fd, uint32_t events, loop_io_fn *handler,
+                        void *context, struct loop_source **ret_source);
 MUST_USE int loop_source_set_events(struct loop_source *source, uint32_t events);
 /* Safe inside a handler, also for the source being handled. Call before fd is closed. */
 void loop_source_destroy(struct loop_source **source);
 
 /*
- * For descriptors that do not stay readable while there is something to read (ZMQ_FD is edge-triggered): after
- * loop_source_touch() the loop asks `has_more(context)` before it sleeps, with the context of the watch; if so, the
- * handler is called with EPOLLIN in the next turn, which follows at once.
+ * For descriptors that do not stay readable while there is something to read (ZMQ_FD is
+ * edge-triggered): after loop_source_touch() the loop asks `has_more(context)` before it sleeps,
+ * with the context of the watch; if so, the handler is called with EPOLLIN in the next turn, which
+ * follows at once.
  */
 void loop_source_set_probe(struct loop_source *source, bool (*has_more)(void *context));
 void loop_source_touch(struct loop_source *source);
@@ -42,7 +44,8 @@ void loop_source_touch(struct loop_source *source);
 /* A timer that is off until it is set. Errors: -ENOMEM. */
 MUST_USE int loop_timer_create(struct loop *loop, loop_fn *handler, void *context,
                                struct loop_timer **ret_timer);
-/* Fires once at `at_ms` (monotonic, clock_monotonic_ms()), in the next turn if that is past; set again to move it. */
+/* Fires once at `at_ms` (monotonic, clock_monotonic_ms()), in the next turn if that is past; set
+ * again to move it. */
 void loop_timer_set(struct loop_timer *timer, int64_t at_ms);
 void loop_timer_stop(struct loop_timer *timer);
 void loop_timer_destroy(struct loop_timer **timer); /* safe inside its own handler */
@@ -60,22 +63,25 @@ int64_t loop_now_ms(const struct loop *loop);
 void loop_wake(struct loop *loop);
 
 /*
- * SIGTERM, SIGINT and SIGHUP as events of the loop: `handler(context, signal)` in a turn. Uses signalfd, so the
- * signals are blocked in this thread until loop_destroy(), and in those it creates: call it before any are.
- * Errors: -EEXIST called before; -ENOMEM, -errno of signalfd.
+ * SIGTERM, SIGINT and SIGHUP as events of the loop: `handler(context, signal)` in a turn. Uses
+ * signalfd, so the signals are blocked in this thread until loop_destroy(), and in those it
+ * creates: call it before any are. Errors: -EEXIST called before; -ENOMEM, -errno of signalfd.
  */
-MUST_USE int loop_watch_signals(struct loop *loop, void (*handler)(void *context, int signal_number),
-                                void *context);
+MUST_USE int loop_watch_signals(struct loop *loop,
+                                void (*handler)(void *context, int signal_number), void *context);
 
 /* Runs until loop_stop(), also if that was called before. Errors: -errno of epoll_wait. */
 MUST_USE int loop_run(struct loop *loop);
-/* One turn, waiting at most `timeout_ms` (-1: until something happens). For tests and the client library. */
+/* One turn, waiting at most `timeout_ms` (-1: until something happens). For tests and the client
+ * library. */
 MUST_USE int loop_turn(struct loop *loop, int timeout_ms);
 void loop_stop(struct loop *loop);
-/* How long loop_turn(loop, -1) would wait at most: 0 when something is due, -1 when nothing is timed. */
+/* How long loop_turn(loop, -1) would wait at most: 0 when something is due, -1 when nothing is
+ * timed. */
 int loop_timeout_ms(const struct loop *loop);
 /*
- * A descriptor for a loop around this one: readable when a turn would do something, timers included. From the
- * first call on the loop keeps a timerfd for that, which costs a system call when the soonest timer changes.
+ * A descriptor for a loop around this one: readable when a turn would do something, timers
+ * included. From the first call on the loop keeps a timerfd for that, which costs a system call
+ * when the soonest timer changes.
  */
 int loop_fd(struct loop *loop);

@@ -122,7 +122,8 @@ static struct metric *give_other(struct metric_family *family)
 
 struct metric *metric_series(struct metric_family *family, const char *const *values)
 {
-    if (family->n_labels == 0 || !are_bounded(family, values) || has_values(family->other, values)) {
+    if (family->n_labels == 0 || !are_bounded(family, values) ||
+        has_values(family->other, values)) {
         return give_other(family);
     }
     const uint64_t hash = hash_values(family, values);
@@ -277,11 +278,13 @@ int metrics_register(struct metrics *metrics, enum metric_type type, const char 
     }
     int r = copy_labels(family, labels);
     if (r == 0 && type == METRIC_HISTOGRAM) {
-        r = bounds != NULL ? copy_bounds(family, bounds, bounds_length)
-                           : copy_bounds(family, METRICS_SECONDS_BOUNDS, METRICS_SECONDS_BOUNDS_LENGTH);
+        r = bounds != NULL
+                ? copy_bounds(family, bounds, bounds_length)
+                : copy_bounds(family, METRICS_SECONDS_BOUNDS, METRICS_SECONDS_BOUNDS_LENGTH);
     }
     if (r == 0) {
-        r = metric_create(family, (const char *const[METRICS_LABELS_MAX]){OTHER, OTHER, OTHER, OTHER},
+        r = metric_create(family,
+                          (const char *const[METRICS_LABELS_MAX]){OTHER, OTHER, OTHER, OTHER},
                           &family->other);
     }
     if (r < 0) {

@@ -50,11 +50,15 @@ Test(canonical, follows_the_example_of_the_rfc)
 
 Test(canonical, members_are_in_utf16_order_as_in_the_rfc)
 {
-    check("{\"\\u20ac\":\"Euro Sign\",\"\\r\":\"Carriage Return\",\"\\ufb33\":\"Hebrew Letter Dalet With "
-          "Dagesh\",\"1\":\"One\",\"\\ud83d\\ude00\":\"Emoji: Grinning Face\",\"\\u0080\":\"Control\","
+    check("{\"\\u20ac\":\"Euro Sign\",\"\\r\":\"Carriage Return\",\"\\ufb33\":\"Hebrew Letter "
+          "Dalet With "
+          "Dagesh\",\"1\":\"One\",\"\\ud83d\\ude00\":\"Emoji: Grinning "
+          "Face\",\"\\u0080\":\"Control\","
           "\"\\u00f6\":\"Latin Small Letter O With Diaeresis\"}",
-          "{\"\\r\":\"Carriage Return\",\"1\":\"One\",\"\xc2\x80\":\"Control\",\"\xc3\xb6\":\"Latin Small "
-          "Letter O With Diaeresis\",\"\xe2\x82\xac\":\"Euro Sign\",\"\xf0\x9f\x98\x80\":\"Emoji: Grinning "
+          "{\"\\r\":\"Carriage "
+          "Return\",\"1\":\"One\",\"\xc2\x80\":\"Control\",\"\xc3\xb6\":\"Latin Small "
+          "Letter O With Diaeresis\",\"\xe2\x82\xac\":\"Euro Sign\",\"\xf0\x9f\x98\x80\":\"Emoji: "
+          "Grinning "
           "Face\",\"\xef\xac\xb3\":\"Hebrew Letter Dalet With Dagesh\"}");
 }
 
@@ -113,7 +117,8 @@ Test(canonical, long_integers_keep_all_their_digits)
 
 Test(canonical, what_does_not_change_an_answer_is_left_out_at_the_top_only)
 {
-    check("{\"stream\":true,\"stream_options\":{},\"user\":\"u\",\"metadata\":{\"a\":1},\"store\":false,\"model\":\"m\","
+    check("{\"stream\":true,\"stream_options\":{},\"user\":\"u\",\"metadata\":{\"a\":1},\"store\":"
+          "false,\"model\":\"m\","
           "\"messages\":[{\"user\":\"kept\",\"store\":1}]}",
           "{\"messages\":[{\"store\":1,\"user\":\"kept\"}],\"model\":\"m\"}");
     check("{}", "{}");
@@ -124,7 +129,8 @@ Test(canonical, spaces_order_and_escapes_make_no_difference)
 {
     const char *expected = "{\"a\":[{},[],\"\xc3\xa9/\"],\"b\":{\"c\":1,\"d\":2}}";
     check("{\"a\":[{},[],\"\xc3\xa9/\"],\"b\":{\"c\":1,\"d\":2}}", expected);
-    check(" {\n\"b\" : { \"d\":2 ,\"c\":1.0 } ,\t\"a\" : [ { } , [ ] , \"\\u00e9\\/\" ] }\r\n", expected);
+    check(" {\n\"b\" : { \"d\":2 ,\"c\":1.0 } ,\t\"a\" : [ { } , [ ] , \"\\u00e9\\/\" ] }\r\n",
+          expected);
 }
 
 Test(canonical, zero_bytes_in_texts_are_kept)
@@ -135,10 +141,27 @@ Test(canonical, zero_bytes_in_texts_are_kept)
 Test(canonical, other_bodies_are_refused_with_a_reason)
 {
     const char *const bodies[] = {
-        "", " ", "[]", "1", "\"text\"", "null", "{", "{}{}", "{\"a\":1,}", "{'a':1}", "{\"a\":NaN}",
-        "{\"a\":01}", "{\"a\":1,\"a\":2}", "{\"b\":{\"a\":1,\"\\u0061\":2}}", "{\"a\":\"\xff\"}",
-        "{\"a\":\"\\ud800\"}", "{\"a\":\"\xed\xa0\x80\"}", "{\"a\":\"\n\"}", "{\"a\":1e999}",
-        "{\"a\":92233720368547758080}", "\xef\xbb\xbf{}",
+        "",
+        " ",
+        "[]",
+        "1",
+        "\"text\"",
+        "null",
+        "{",
+        "{}{}",
+        "{\"a\":1,}",
+        "{'a':1}",
+        "{\"a\":NaN}",
+        "{\"a\":01}",
+        "{\"a\":1,\"a\":2}",
+        "{\"b\":{\"a\":1,\"\\u0061\":2}}",
+        "{\"a\":\"\xff\"}",
+        "{\"a\":\"\\ud800\"}",
+        "{\"a\":\"\xed\xa0\x80\"}",
+        "{\"a\":\"\n\"}",
+        "{\"a\":1e999}",
+        "{\"a\":92233720368547758080}",
+        "\xef\xbb\xbf{}",
     };
     for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
         check_refused(bodies[i]);
@@ -171,7 +194,8 @@ Test(canonical, depth_is_bounded)
 /* A program that embeds the client may have a locale whose decimal point is a comma. */
 Test(canonical, the_locale_makes_no_difference)
 {
-    if (setlocale(LC_NUMERIC, "de_DE.UTF-8") == NULL && setlocale(LC_NUMERIC, "fr_FR.UTF-8") == NULL) {
+    if (setlocale(LC_NUMERIC, "de_DE.UTF-8") == NULL &&
+        setlocale(LC_NUMERIC, "fr_FR.UTF-8") == NULL) {
         cr_skip_test("no locale with a decimal comma is installed");
     }
     check("{\"a\":0.7,\"b\":1e-7,\"c\":12.5}", "{\"a\":0.7,\"b\":1e-7,\"c\":12.5}");
@@ -179,9 +203,10 @@ Test(canonical, the_locale_makes_no_difference)
 
 Test(canonical, canonical_text_is_its_own_canonical_form_whatever_comes)
 {
-    static const char *const pieces[] = {"{",   "}",    "[",        "]",    ",",      ":",       "\"a\"", "\"b\"",
-                                         "1",   "-2.5", "1e-9",     "true", "null",   "\"\\n\"", " ",     "\"\xc3\xa9\"",
-                                         "\"x", "\\",   "\xf0\x9f", "{}",   "\"c\":", "\"d\":[", "]}",    "0"};
+    static const char *const pieces[] = {
+        "{",   "}",    "[",        "]",    ",",      ":",       "\"a\"", "\"b\"",
+        "1",   "-2.5", "1e-9",     "true", "null",   "\"\\n\"", " ",     "\"\xc3\xa9\"",
+        "\"x", "\\",   "\xf0\x9f", "{}",   "\"c\":", "\"d\":[", "]}",    "0"};
     const unsigned seed = 4711;
     srand(seed);
     for (int round = 0; round < 20000; round++) {

@@ -24,9 +24,9 @@ Test(frame, other_bytes_are_refused)
         size_t length;
         int error;
     } cases[] = {
-        {"", 0, -EBADMSG},          {"TQ\1", 3, -EBADMSG},      {"XQ\1\1", 4, -EBADMSG},
-        {"TX\1\1", 4, -EBADMSG},    {"TQ\1\0", 4, -EBADMSG},    {"TQ\1\7", 4, -EBADMSG},
-        {"TQ\1\xff", 4, -EBADMSG},  {"TQ\2\1", 4, -EPROTONOSUPPORT}, {"TQ\0\7", 4, -EPROTONOSUPPORT},
+        {"", 0, -EBADMSG},         {"TQ\1", 3, -EBADMSG},           {"XQ\1\1", 4, -EBADMSG},
+        {"TX\1\1", 4, -EBADMSG},   {"TQ\1\0", 4, -EBADMSG},         {"TQ\1\7", 4, -EBADMSG},
+        {"TQ\1\xff", 4, -EBADMSG}, {"TQ\2\1", 4, -EPROTONOSUPPORT}, {"TQ\0\7", 4, -EPROTONOSUPPORT},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         enum frame_kind kind;
@@ -99,7 +99,8 @@ Test(frame, random_bytes_are_read_within_their_bounds)
             if (frame_read_chunk(data, bytes, &chunk) == 0) {
                 uint8_t again[FRAME_CHUNK_BYTES];
                 frame_write_chunk(&chunk, again);
-                cr_assert_eq(memcmp(again + 4, data + 4, FRAME_CHUNK_BYTES - 4), 0, "seed %u", seed);
+                cr_assert_eq(memcmp(again + 4, data + 4, FRAME_CHUNK_BYTES - 4), 0, "seed %u",
+                             seed);
             }
         }
         free(data);

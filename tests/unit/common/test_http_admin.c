@@ -50,7 +50,8 @@ static void show(void *context, const struct http_request *request, struct http_
     answer_text(response, text);
 }
 
-static void change(void *context, const struct http_request *request, struct http_response *response)
+static void change(void *context, const struct http_request *request,
+                   struct http_response *response)
 {
     struct bench *bench = context;
     bench->changes++;
@@ -161,11 +162,13 @@ Test(http_admin, serves_health_readiness_and_metrics, .timeout = 60)
     struct bench bench;
     open_bench(&bench, "127.0.0.1:0");
     struct metric_family *family = NULL;
-    cr_assert_eq(metrics_register(bench.metrics, METRIC_GAUGE, "g", "G.", NULL, NULL, 0, &family), 0);
+    cr_assert_eq(metrics_register(bench.metrics, METRIC_GAUGE, "g", "G.", NULL, NULL, 0, &family),
+                 0);
     check(&bench, "GET /healthz HTTP/1.0\r\n\r\n", "200", "{\"healthy\":true}");
     check(&bench, "GET /readyz HTTP/1.0\r\n\r\n", "200", "{\"ready\":true}");
     bench.is_ready = false;
-    check(&bench, "GET /readyz HTTP/1.0\r\n\r\n", "503", "{\"ready\":false,\"reason\":\"the store is loading\"}");
+    check(&bench, "GET /readyz HTTP/1.0\r\n\r\n", "503",
+          "{\"ready\":false,\"reason\":\"the store is loading\"}");
     check(&bench, "GET /metrics HTTP/1.0\r\n\r\n", "200", "# HELP g G.\n# TYPE g gauge\ng 0\n");
     cr_assert_not_null(strstr(answer, "Content-Type: text/plain; version=0.0.4"));
     check(&bench, "HEAD /healthz HTTP/1.0\r\n\r\n", "200", "");
@@ -176,7 +179,8 @@ Test(http_admin, routes_by_path_prefix_and_query, .timeout = 60)
 {
     struct bench bench;
     open_bench(&bench, "127.0.0.1:0");
-    check(&bench, "GET /v1/things/a/b?name=x%20y&z HTTP/1.0\r\n\r\n", "200", "GET|/v1/things/a/b|a/b|x y");
+    check(&bench, "GET /v1/things/a/b?name=x%20y&z HTTP/1.0\r\n\r\n", "200",
+          "GET|/v1/things/a/b|a/b|x y");
     check(&bench, "GET /v1/things/special HTTP/1.0\r\n\r\n", "200", "GET|/v1/things/special||-");
     check(&bench, "GET /nowhere HTTP/1.0\r\n\r\n", "404", NULL);
     check(&bench, "GET /healthz/x HTTP/1.0\r\n\r\n", "404", NULL);
@@ -207,7 +211,10 @@ Test(http_admin, changes_are_taken_from_this_machine_but_not_from_web_pages, .ti
     check(&bench, "POST /v1/change HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello", "200", "hello");
     check(&bench, "POST /v1/change HTTP/1.0\r\n\r\n", "200", "");
     cr_assert_eq(bench.changes, 2);
-    check(&bench, "POST /v1/change HTTP/1.0\r\norigin: http://evil.example\r\nContent-Length: 5\r\n\r\nhello", "403", NULL);
+    check(
+        &bench,
+        "POST /v1/change HTTP/1.0\r\norigin: http://evil.example\r\nContent-Length: 5\r\n\r\nhello",
+        "403", NULL);
     check(&bench, "POST /v1/change HTTP/1.0\r\nOrigin: null\r\n\r\n", "403", NULL);
     cr_assert_eq(bench.changes, 2);
     close_bench(&bench);
@@ -280,10 +287,16 @@ Test(http_admin, chunked_bodies_are_bounded_too, .timeout = 60)
 {
     struct bench bench;
     open_bench(&bench, "127.0.0.1:0");
-    check(&bench, "POST /v1/change HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-                  "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "200", "abcde");
-    check(&bench, "POST /v1/change HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-                  "zzz\r\nabc\r\n", "400", NULL);
+    check(&bench,
+          "POST /v1/change HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: "
+          "chunked\r\n\r\n"
+          "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+          "200", "abcde");
+    check(&bench,
+          "POST /v1/change HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: "
+          "chunked\r\n\r\n"
+          "zzz\r\nabc\r\n",
+          "400", NULL);
     cr_assert_eq(bench.changes, 1);
     close_bench(&bench);
 }
@@ -298,7 +311,9 @@ Test(http_admin, garbage_hurts_nobody_else, .timeout = 60)
     for (int round = 0; round < 200; round++) {
         char garbage[300];
         const size_t bytes = 1 + (size_t)rand() % (sizeof(garbage) - 1);
-        const char *start = round % 3 == 0 ? "" : round % 3 == 1 ? "GET " : "POST /v1/change HTTP/1.1\r\n";
+        const char *start = round % 3 == 0   ? ""
+                            : round % 3 == 1 ? "GET "
+                                             : "POST /v1/change HTTP/1.1\r\n";
         for (size_t i = 0; i < bytes; i++) {
             garbage[i] = (char)(i < strlen(start) ? start[i] : rand() % 5 == 0 ? '\n' : rand());
         }
@@ -312,8 +327,8 @@ Test(http_admin, garbage_hurts_nobody_else, .timeout = 60)
 }
 
 /*
- * As many slow clients as there are places, each sending a byte now and then so as never to be silent: their time
- * ends all the same, and then others are served.
+ * As many slow clients as there are places, each sending a byte now and then so as never to be
+ * silent: their time ends all the same, and then others are served.
  */
 Test(http_admin, slow_clients_are_disconnected, .timeout = 60)
 {
@@ -385,10 +400,19 @@ Test(http_admin, addresses_in_use_or_senseless_are_refused)
     struct bench bench;
     open_bench(&bench, "127.0.0.1:0");
     struct http_admin *http = NULL;
-    struct http_admin_options options = {.address = http_admin_address(bench.http), .metrics = bench.metrics};
+    struct http_admin_options options = {.address = http_admin_address(bench.http),
+                                         .metrics = bench.metrics};
     cr_assert_eq(http_admin_create(bench.loop, &options, &http), -EADDRINUSE);
-    const char *senseless[] = {"", "7710", ":7710", "127.0.0.1:", "127.0.0.1:port", "127.0.0.1:123456", "::1:80",
-                               "127.0.0.1:99999", "unix:", "[::1]"};
+    const char *senseless[] = {"",
+                               "7710",
+                               ":7710",
+                               "127.0.0.1:",
+                               "127.0.0.1:port",
+                               "127.0.0.1:123456",
+                               "::1:80",
+                               "127.0.0.1:99999",
+                               "unix:",
+                               "[::1]"};
     for (size_t i = 0; i < sizeof(senseless) / sizeof(senseless[0]); i++) {
         options.address = senseless[i];
         cr_assert_eq(http_admin_create(bench.loop, &options, &http), -EINVAL, "%s", senseless[i]);

@@ -16,14 +16,14 @@ enum { PART_BYTES_MAX = 1 << 20, PATIENCE_MS = 20000 };
 struct end {
     struct link *link;
     size_t messages;
-    size_t parts;         /* of the last message */
-    size_t bytes;         /* of the last message */
-    char first[64];       /* the last message's first part */
+    size_t parts;   /* of the last message */
+    size_t bytes;   /* of the last message */
+    char first[64]; /* the last message's first part */
     char peer[LINK_PEER_BYTES_MAX];
     size_t peer_bytes;
     struct blob *payload; /* part 1 of the last message, taken */
     bool is_echoing;
-    bool is_closing;      /* the handler destroys the link */
+    bool is_closing; /* the handler destroys the link */
 };
 
 struct pair {
@@ -141,7 +141,8 @@ Test(link, a_message_arrives_with_its_peer_and_is_answered, .timeout = 30)
     close_pair(&pair);
 }
 
-/* Small ones are copied, large ones referred to; both come out as they went in, and can be passed on. */
+/* Small ones are copied, large ones referred to; both come out as they went in, and can be passed
+ * on. */
 Test(link, payloads_of_every_size_are_passed_on_unchanged, .timeout = 60)
 {
     const size_t sizes[] = {0, 1, 33, 34, 1024, 4096, 4097, 8192, 70000, PART_BYTES_MAX};
@@ -152,8 +153,9 @@ Test(link, payloads_of_every_size_are_passed_on_unchanged, .timeout = 60)
         cr_assert_eq(link_send(pair.dealer.link, NULL, 0, "head", 4, &sent, 1), 0);
         run_until(&pair, &pair.router.messages, i + 1);
         cr_assert_eq(blob_bytes(pair.router.payload), sizes[i]);
-        cr_assert_eq(link_send(pair.router.link, pair.router.peer, pair.router.peer_bytes, "back", 4,
-                               &pair.router.payload, 1), 0);
+        cr_assert_eq(link_send(pair.router.link, pair.router.peer, pair.router.peer_bytes, "back",
+                               4, &pair.router.payload, 1),
+                     0);
         run_until(&pair, &pair.dealer.messages, i + 1);
         cr_assert_eq(blob_bytes(pair.dealer.payload), sizes[i]);
         cr_assert_eq(memcmp(blob_data(pair.dealer.payload), blob_data(sent), sizes[i]), 0);
@@ -173,7 +175,8 @@ Test(link, a_full_batch_of_payloads_is_one_message, .timeout = 30)
     for (size_t i = 0; i < FRAME_PARTS_MAX; i++) {
         payloads[i] = payload;
     }
-    cr_assert_eq(link_send(pair.dealer.link, NULL, 0, "h", 1, payloads, FRAME_PARTS_MAX), -EMSGSIZE);
+    cr_assert_eq(link_send(pair.dealer.link, NULL, 0, "h", 1, payloads, FRAME_PARTS_MAX),
+                 -EMSGSIZE);
     cr_assert_eq(link_send(pair.dealer.link, NULL, 0, "h", 1, payloads, FRAME_PARTS_MAX - 1), 0);
     run_until(&pair, &pair.router.messages, 1);
     cr_assert_eq(pair.router.parts, FRAME_PARTS_MAX);
@@ -218,7 +221,8 @@ Test(link, unknown_peers_and_full_queues_are_told_at_once, .timeout = 60)
     struct blob *payload = make_payload(60000, 'z');
     int r = 0;
     for (int i = 0; r == 0 && i < 100000; i++) {
-        r = link_send(pair.router.link, pair.router.peer, pair.router.peer_bytes, "h", 1, &payload, 1);
+        r = link_send(pair.router.link, pair.router.peer, pair.router.peer_bytes, "h", 1, &payload,
+                      1);
     }
     cr_assert_eq(r, -EAGAIN);
     blob_unref(&payload);
@@ -232,8 +236,9 @@ Test(link, unknown_peers_and_full_queues_are_told_at_once, .timeout = 60)
 }
 
 /*
- * A send may process what a receive was to be woken for: ZeroMQ looks at its commands in any call, but at most once in
- * some 3 million ticks of the processor, so this sends for longer than that. Nothing else would wake the loop again.
+ * A send may process what a receive was to be woken for: ZeroMQ looks at its commands in any call,
+ * but at most once in some 3 million ticks of the processor, so this sends for longer than that.
+ * Nothing else would wake the loop again.
  */
 Test(link, a_send_that_swallows_the_edge_leaves_no_message_behind, .timeout = 60)
 {
@@ -263,8 +268,9 @@ Test(link, a_send_that_swallows_the_edge_leaves_no_message_behind, .timeout = 60
 }
 
 /*
- * Sends swallow the edge of receives. Every message here is sent from a handler or between two turns while answers
- * are on their way; if one edge were lost, the loop would sleep with a message in the socket, and the count stop.
+ * Sends swallow the edge of receives. Every message here is sent from a handler or between two
+ * turns while answers are on their way; if one edge were lost, the loop would sleep with a message
+ * in the socket, and the count stop.
  */
 Test(link, no_message_is_left_behind_when_sends_and_receives_cross, .timeout = 120)
 {
@@ -385,11 +391,14 @@ Test(link, an_ipv4_broker_is_shown_as_such_and_reached_by_name, .timeout = 30)
 {
     struct pair pair;
     open_pair(&pair);
-    cr_assert_eq(strncmp(link_endpoint(pair.router.link), "tcp://127.0.0.1:", 16), 0, "%s", link_endpoint(pair.router.link));
+    cr_assert_eq(strncmp(link_endpoint(pair.router.link), "tcp://127.0.0.1:", 16), 0, "%s",
+                 link_endpoint(pair.router.link));
     char by_name[64];
-    (void)snprintf(by_name, sizeof(by_name), "tcp://localhost:%s", strrchr(link_endpoint(pair.router.link), ':') + 1);
+    (void)snprintf(by_name, sizeof(by_name), "tcp://localhost:%s",
+                   strrchr(link_endpoint(pair.router.link), ':') + 1);
     struct end named = {0};
-    const struct link_options options = {.kind = LINK_DEALER, .endpoint = by_name, .part_bytes_max = 1024};
+    const struct link_options options = {
+        .kind = LINK_DEALER, .endpoint = by_name, .part_bytes_max = 1024};
     open_end(&pair, &named, &options);
     cr_assert_eq(send_text(&named, NULL, 0, "by name"), 0);
     run_until(&pair, &pair.router.messages, 1);
@@ -406,10 +415,12 @@ Test(link, addresses_in_use_or_senseless_are_refused)
     struct link_options options = {
         .kind = LINK_ROUTER, .endpoint = link_endpoint(pair.router.link), .bind = true};
     cr_assert_eq(link_create(pair.loop, pair.zmq, &options, hear, NULL, &link), -EADDRINUSE);
-    const char *senseless[] = {"", "tcp://", "tcp://127.0.0.1", "carrier-pigeon://x", "tcp://127.0.0.1:99999"};
+    const char *senseless[] = {"", "tcp://", "tcp://127.0.0.1", "carrier-pigeon://x",
+                               "tcp://127.0.0.1:99999"};
     for (size_t i = 0; i < sizeof(senseless) / sizeof(senseless[0]); i++) {
         options.endpoint = senseless[i];
-        cr_assert_eq(link_create(pair.loop, pair.zmq, &options, hear, NULL, &link), -EINVAL, "%s", senseless[i]);
+        cr_assert_eq(link_create(pair.loop, pair.zmq, &options, hear, NULL, &link), -EINVAL, "%s",
+                     senseless[i]);
     }
     cr_assert_null(link);
     close_pair(&pair);

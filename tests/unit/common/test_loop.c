@@ -106,7 +106,8 @@ static void destroy_both(void *context, uint32_t events)
     loop_source_destroy(&counter->other);
 }
 
-/* Both are ready in the same turn, and whichever comes first destroys both: only one call may follow. */
+/* Both are ready in the same turn, and whichever comes first destroys both: only one call may
+ * follow. */
 Test(loop, a_handler_may_destroy_itself_and_others)
 {
     struct loop *loop = make_loop();
@@ -255,7 +256,8 @@ static void again_twice(void *context)
     }
 }
 
-/* Would hang if loop_again() did not keep the loop from sleeping: nothing else is going to happen. */
+/* Would hang if loop_again() did not keep the loop from sleeping: nothing else is going to happen.
+ */
 Test(loop, again_takes_another_turn_without_waiting, .timeout = 10)
 {
     struct loop *loop = make_loop();

@@ -13,8 +13,8 @@ static struct metrics *make(void)
     return metrics;
 }
 
-static struct metric_family *add_family(struct metrics *metrics, enum metric_type type, const char *name,
-                                        const char *const *labels)
+static struct metric_family *add_family(struct metrics *metrics, enum metric_type type,
+                                        const char *name, const char *const *labels)
 {
     struct metric_family *family = NULL;
     cr_assert_eq(metrics_register(metrics, type, name, "Help.", labels, NULL, 0, &family), 0);
@@ -34,8 +34,8 @@ static void check_exposition(const struct metrics *metrics, const char *expected
 Test(metrics, counters_and_gauges_are_exposed)
 {
     struct metrics *metrics = make();
-    struct metric_family *jobs =
-        add_family(metrics, METRIC_COUNTER, "jobs_total", (const char *const[]){"tier", "outcome", NULL});
+    struct metric_family *jobs = add_family(metrics, METRIC_COUNTER, "jobs_total",
+                                            (const char *const[]){"tier", "outcome", NULL});
     struct metric_family *memory = add_family(metrics, METRIC_GAUGE, "memory_bytes", NULL);
     metric_add(metric_series(jobs, (const char *const[]){"realtime", "succeeded"}), 2);
     metric_add(metric_series(jobs, (const char *const[]){"realtime", "dead"}), 1);
@@ -56,8 +56,10 @@ Test(metrics, histograms_are_cumulative_and_their_bounds_inclusive)
 {
     struct metrics *metrics = make();
     struct metric_family *family = NULL;
-    cr_assert_eq(metrics_register(metrics, METRIC_HISTOGRAM, "wait_seconds", "Wait.", (const char *const[]){"tier", NULL},
-                                  (const double[]){0.5, 1, 2.5}, 3, &family), 0);
+    cr_assert_eq(metrics_register(metrics, METRIC_HISTOGRAM, "wait_seconds", "Wait.",
+                                  (const char *const[]){"tier", NULL},
+                                  (const double[]){0.5, 1, 2.5}, 3, &family),
+                 0);
     struct metric *wait = metric_series(family, (const char *const[]){"a"});
     const double values[] = {0.25, 0.5, 1, 2, 100};
     for (size_t i = 0; i < 5; i++) {
@@ -79,10 +81,12 @@ Test(metrics, texts_are_escaped)
 {
     struct metrics *metrics = make();
     struct metric_family *family = NULL;
-    cr_assert_eq(metrics_register(metrics, METRIC_GAUGE, "g", "a\\b\nc\"d", (const char *const[]){"l", NULL}, NULL, 0,
-                                  &family), 0);
+    cr_assert_eq(metrics_register(metrics, METRIC_GAUGE, "g", "a\\b\nc\"d",
+                                  (const char *const[]){"l", NULL}, NULL, 0, &family),
+                 0);
     metric_set(metric_series(family, (const char *const[]){"x\"y\\z\n"}), 1);
-    check_exposition(metrics, "# HELP g a\\\\b\\nc\"d\n# TYPE g gauge\ng{l=\"x\\\"y\\\\z\\n\"} 1\n");
+    check_exposition(metrics,
+                     "# HELP g a\\\\b\\nc\"d\n# TYPE g gauge\ng{l=\"x\\\"y\\\\z\\n\"} 1\n");
     metrics_destroy(&metrics);
 }
 
@@ -136,14 +140,22 @@ Test(metrics, wrong_registrations_are_refused)
     struct metric_family *family = NULL;
     const char *const names[] = {"", "1a", "a-b", "a b", "\xc3\xa9"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        cr_assert_eq(metrics_register(metrics, METRIC_COUNTER, names[i], "", NULL, NULL, 0, &family), -EINVAL, "%s", names[i]);
+        cr_assert_eq(
+            metrics_register(metrics, METRIC_COUNTER, names[i], "", NULL, NULL, 0, &family),
+            -EINVAL, "%s", names[i]);
     }
     const char *const labels[][6] = {{"le"}, {""}, {"a:b"}, {"a", "b", "c", "d", "e"}};
     for (size_t i = 0; i < sizeof(labels) / sizeof(labels[0]); i++) {
-        cr_assert_eq(metrics_register(metrics, METRIC_COUNTER, "x", "", labels[i], NULL, 0, &family), -EINVAL);
+        cr_assert_eq(
+            metrics_register(metrics, METRIC_COUNTER, "x", "", labels[i], NULL, 0, &family),
+            -EINVAL);
     }
-    cr_assert_eq(metrics_register(metrics, METRIC_HISTOGRAM, "x", "", NULL, (const double[]){2, 1}, 2, &family), -EINVAL);
-    cr_assert_eq(metrics_register(metrics, METRIC_COUNTER, "ns:x_total", "", NULL, NULL, 0, &family), 0);
-    cr_assert_eq(metrics_register(metrics, METRIC_GAUGE, "ns:x_total", "", NULL, NULL, 0, &family), -EEXIST);
+    cr_assert_eq(metrics_register(metrics, METRIC_HISTOGRAM, "x", "", NULL, (const double[]){2, 1},
+                                  2, &family),
+                 -EINVAL);
+    cr_assert_eq(
+        metrics_register(metrics, METRIC_COUNTER, "ns:x_total", "", NULL, NULL, 0, &family), 0);
+    cr_assert_eq(metrics_register(metrics, METRIC_GAUGE, "ns:x_total", "", NULL, NULL, 0, &family),
+                 -EEXIST);
     metrics_destroy(&metrics);
 }

@@ -1,6 +1,7 @@
 /*
- * What threads may share of common/: blobs, whose last owner may be any of them, and a loop that others wake. A plain
- * program, since ThreadSanitizer and Criterion do not go together; under it a race ends the program.
+ * What threads may share of common/: blobs, whose last owner may be any of them, and a loop that
+ * others wake. A plain program, since ThreadSanitizer and Criterion do not go together; under it a
+ * race ends the program.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -12,12 +13,12 @@
 
 enum { THREADS = 4, BLOBS = 20000, WAKES = 2000 };
 
-#define REQUIRE(fact)                                                      \
-    do {                                                                   \
-        if (!(fact)) {                                                     \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #fact); \
-            exit(1);                                                       \
-        }                                                                  \
+#define REQUIRE(fact)                                                                              \
+    do {                                                                                           \
+        if (!(fact)) {                                                                             \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #fact);                     \
+            exit(1);                                                                               \
+        }                                                                                          \
     } while (0)
 
 struct shared {
@@ -67,7 +68,8 @@ static void create_blobs(struct shared *shared)
 {
     for (size_t i = 0; i < BLOBS; i++) {
         void *room = NULL;
-        REQUIRE(blob_create_with_room(sizeof(struct buffer), release, &room, &shared->blobs[i]) == 0);
+        REQUIRE(blob_create_with_room(sizeof(struct buffer), release, &room, &shared->blobs[i]) ==
+                0);
         memset(room, 0, sizeof(struct buffer));
         ((struct buffer *)room)->shared = shared;
         for (size_t owner = 1; owner < THREADS; owner++) {
