@@ -501,7 +501,9 @@ static void step_message(struct simulation *simulation, const struct message *me
         event.as.worker_hello.name =
             simulation->workers[simulation->links[message->peer - 1].owner].name;
         event.as.worker_hello.pools = (const char *const *)simulation->scenario.pools;
-        event.as.worker_hello.pools_length = worker_of(simulation, message)->pools;
+        event.as.worker_hello.pools_length = simulation_plant(simulation, PLANT_IGNORE_POOL)
+                                                 ? SCENARIO_POOLS
+                                                 : worker_of(simulation, message)->pools;
         event.as.worker_hello.slots = (uint32_t)message->number;
         event.as.worker_hello.held = refs.held;
         event.as.worker_hello.held_length = message->leases->held_length;

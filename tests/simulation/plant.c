@@ -14,6 +14,7 @@ static const char *const names[PLANTS] = {
     [PLANT_IGNORE_DELAY] = "ignore-delay",
     [PLANT_IGNORE_DEADLINE] = "ignore-deadline",
     [PLANT_IGNORE_PAUSE] = "ignore-pause",
+    [PLANT_IGNORE_POOL] = "ignore-pool",
     [PLANT_CHANGE_RESULT] = "change-result",
     [PLANT_CROSS_TENANTS] = "cross-tenants",
     [PLANT_LOSE_RESULT] = "lose-result",

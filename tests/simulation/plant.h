@@ -17,6 +17,7 @@ enum plant {
     PLANT_IGNORE_DELAY,     /* the core does not hear of a job's delay */
     PLANT_IGNORE_DEADLINE,  /* … of its deadline */
     PLANT_IGNORE_PAUSE,     /* … of a pause */
+    PLANT_IGNORE_POOL,      /* the core hears that every worker serves every pool */
     PLANT_CHANGE_RESULT,    /* an outcome differs when it is asked for again */
     PLANT_CROSS_TENANTS,    /* every client belongs to the first tenant */
     PLANT_LOSE_RESULT,      /* the record of a result is not handed to the store */
