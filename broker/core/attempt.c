@@ -6,7 +6,7 @@
 #include "broker/core/worker.h"
 
 enum {
-    DEFERRED_WAIT_MS = 20,  /* another worker may have room at once; the same one has been set aside */
+    DEFERRED_WAIT_MS = 20, /* another worker may have room; the same one was set aside */
     RETRY_AFTER_SPREAD_PERCENT = 10,
 };
 
@@ -36,7 +36,8 @@ static void count_usage(struct tier *tier, const Wire__Usage *usage)
 /* Counted at the tier of the job; at the first one when nothing is known of it any more. */
 static void note_late(struct core *core, const struct event *event)
 {
-    const struct concluded_entry *entry = concluded_find(&core->concluded, &event->as.attempt_result.lease.job_id);
+    const struct concluded_entry *entry =
+        concluded_find(&core->concluded, &event->as.attempt_result.lease.job_id);
     struct tier *tier = &core->tier[entry == NULL ? 0 : concluded_tier(entry)];
     const struct event_attempt_result *result = &event->as.attempt_result;
     const uint64_t cost = result->usage == NULL ? 0 : result->usage->cost_nanousd;
@@ -51,7 +52,10 @@ static void note_late(struct core *core, const struct event *event)
     effect->as.note.number = (int64_t)cost;
 }
 
-/* Exponential with full jitter: otherwise all jobs of a route wake in the same second after an outage. */
+/*
+ * Exponential with full jitter: otherwise all jobs of a route wake in the same second after an
+ * outage.
+ */
 static int64_t backoff_ms(struct core *core, const struct job *job)
 {
     const struct tier *tier = job_tier(job);
@@ -64,7 +68,10 @@ static int64_t backoff_ms(struct core *core, const struct job *job)
     return 1 + (int64_t)core_random_below(core, (uint64_t)longest_ms);
 }
 
-/* What the provider asks for is the least; a little more, spread, keeps its next window from opening to all at once. */
+/*
+ * What the provider asks for is the least; a little more, spread, keeps its next window from
+ * opening to all at once.
+ */
 static int64_t wait_ms(struct core *core, struct job *job, int64_t retry_after_ms)
 {
     if (job->backoffs < UINT16_MAX) {
@@ -96,13 +103,17 @@ static void give_back(struct core *core, struct job *job, const struct event *ev
     lease_end(core, job->at.lease);
     worker_set_aside(core, worker);
     const int64_t asked_ms = event->as.attempt_result.retry_after_ms;
-    job_wait_until(core, job, core->now_ms + (asked_ms > DEFERRED_WAIT_MS ? asked_ms : DEFERRED_WAIT_MS));
+    job_wait_until(core, job,
+                   core->now_ms + (asked_ms > DEFERRED_WAIT_MS ? asked_ms : DEFERRED_WAIT_MS));
     confirm(core, event->peer, &event->as.attempt_result.lease, 0);
 }
 
-/* Ends the job by this attempt. `attempts` counts it, whether it is counted as used up by now or not. */
-static void finish(struct core *core, struct job *job, const struct event *event, Wire__JobState state,
-                   const char *error_code, uint32_t attempts)
+/*
+ * Ends the job by this attempt. `attempts` counts it, whether it is counted as used up by now or
+ * not.
+ */
+static void finish(struct core *core, struct job *job, const struct event *event,
+                   Wire__JobState state, const char *error_code, uint32_t attempts)
 {
     const struct event_attempt_result *result = &event->as.attempt_result;
     const bool is_durable = (job->flags & JOB_DURABLE) != 0;
@@ -113,7 +124,9 @@ static void finish(struct core *core, struct job *job, const struct event *event
         .usage = result->usage,
         .payload = result->payload,
         .worker = worker_find(core, event->peer)->name,
-        .attempts = attempts > 0 ? attempts : 1, /* 0: recovered, and answered by a worker that was not asked anew */
+        .attempts = attempts > 0
+                        ? attempts
+                        : 1, /* 0: recovered, and answered by a worker that was not asked anew */
         .peer = event->peer,
         .attempt = result->lease.attempt,
     };
@@ -141,7 +154,8 @@ static void record_failure(struct core *core, struct job *job, const struct even
                                                      .retry_after_ms = result->retry_after_ms});
 }
 
-static void die(struct core *core, struct job *job, const struct event *event, const char *error_code)
+static void die(struct core *core, struct job *job, const struct event *event,
+                const char *error_code)
 {
     const uint32_t attempts = job_attempts(job);
     record_failure(core, job, event);
@@ -234,7 +248,8 @@ void attempt_chunk(struct core *core, const struct event *event)
 {
     const struct worker *worker = worker_heard(core, event->peer);
     struct job *job = job_find(core, &event->as.chunk.header.job_id);
-    if (worker != NULL && job != NULL && job->place == PLACE_LEASED && job->at.lease->worker == worker &&
+    if (worker != NULL && job != NULL && job->place == PLACE_LEASED &&
+        job->at.lease->worker == worker &&
         job->at.lease->attempt == event->as.chunk.header.attempt) {
         waiters_stream(core, job, event);
     }

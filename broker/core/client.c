@@ -24,7 +24,8 @@ struct client *client_find(const struct core *core, uint64_t peer)
     return NULL;
 }
 
-static void error(struct core *core, uint64_t peer, Wire__ProtocolError__Code code, const char *text)
+static void error(struct core *core, uint64_t peer, Wire__ProtocolError__Code code,
+                  const char *text)
 {
     struct effect *effect = effects_add(core->effects, EFFECT_CLIENT_ERROR, peer, 0);
     effect->as.error.code = code;
@@ -59,7 +60,8 @@ void client_hello(struct core *core, const struct event *event)
     const struct name *tenant = names_find(&core->tenants, event->as.client_hello.tenant);
     if (tenant == NULL || !tenant->is_configured) {
         error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-              effects_format(core->effects, "hello.tenant: \"%.64s\" is not configured; add it under tenants",
+              effects_format(core->effects,
+                             "hello.tenant: \"%.64s\" is not configured; add it under tenants",
                              event->as.client_hello.tenant));
         return;
     }
@@ -101,7 +103,8 @@ static void set_first(struct job *job, uint64_t peer, bool streams)
 {
     job->chunks_left = job->waiter == peer ? job->chunks_left : CHUNKS_UNLIMITED;
     job->waiter = peer;
-    job->flags = (uint16_t)((job->flags & ~JOB_WAITER_STREAMS) | (streams ? JOB_WAITER_STREAMS : 0));
+    job->flags =
+        (uint16_t)((job->flags & ~JOB_WAITER_STREAMS) | (streams ? JOB_WAITER_STREAMS : 0));
 }
 
 /* Frees those whose client is gone. Returns how many stay. */
@@ -149,7 +152,8 @@ void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams)
         if (waiter == NULL) {
             return;
         }
-        *waiter = (struct waiter){.next = job->more_waiters, .peer = peer, .chunks_left = CHUNKS_UNLIMITED};
+        *waiter = (struct waiter){
+            .next = job->more_waiters, .peer = peer, .chunks_left = CHUNKS_UNLIMITED};
         job->more_waiters = waiter;
     }
     waiter->streams = streams;
@@ -166,7 +170,8 @@ void waiters_forget(struct job *job)
 }
 
 void waiters_visit(struct core *core, const struct job *job,
-                   void (*visit)(struct core *core, uint64_t peer, bool streams, const void *context),
+                   void (*visit)(struct core *core, uint64_t peer, bool streams,
+                                 const void *context),
                    const void *context)
 {
     if (job->waiter != 0 && client_find(core, job->waiter) != NULL) {
@@ -202,7 +207,8 @@ void waiters_stream(struct core *core, struct job *job, const struct event *even
         send_chunk(core, job->waiter, event);
     }
     for (struct waiter *waiter = job->more_waiters; waiter != NULL; waiter = waiter->next) {
-        if (waiter->streams && client_find(core, waiter->peer) != NULL && take_chunk(&waiter->chunks_left)) {
+        if (waiter->streams && client_find(core, waiter->peer) != NULL &&
+            take_chunk(&waiter->chunks_left)) {
             send_chunk(core, waiter->peer, event);
         }
     }
@@ -218,10 +224,13 @@ void waiter_credit(struct core *core, const struct event *event)
         return;
     }
     struct waiter *more = find_more(job, event->peer);
-    uint32_t *left = more != NULL ? &more->chunks_left : job->waiter == event->peer ? &job->chunks_left : NULL;
+    uint32_t *left = more != NULL                 ? &more->chunks_left
+                     : job->waiter == event->peer ? &job->chunks_left
+                                                  : NULL;
     if (left != NULL) {
         const uint32_t before = *left == CHUNKS_UNLIMITED ? 0 : *left;
         const uint32_t most = CHUNKS_UNLIMITED - 1 - before;
-        *left = before + (event->as.stream_credit.chunks < most ? event->as.stream_credit.chunks : most);
+        *left = before +
+                (event->as.stream_credit.chunks < most ? event->as.stream_credit.chunks : most);
     }
 }

@@ -9,7 +9,7 @@
 #include "broker/core/result.h"
 #include "broker/core/worker.h"
 
-/* ------------------------------------------------------------------------------------------------- records */
+/* ---- records ---- */
 
 static int64_t unix_of(const struct core *core, int64_t at_ms)
 {
@@ -24,7 +24,8 @@ static int64_t not_negative(int64_t value)
 static void fill_record(const struct core *core, const struct job *job, Record__JobRecord *record)
 {
     const struct queue *queue = job->flow->queue;
-    const struct idempotency *key = (job->flags & JOB_HAS_KEY) != 0 ? key_of_job(core, &job->id) : NULL;
+    const struct idempotency *key =
+        (job->flags & JOB_HAS_KEY) != 0 ? key_of_job(core, &job->id) : NULL;
     record->job_id = (ProtobufCBinaryData){ID_BYTES, (uint8_t *)job->id.bytes};
     record->sequence = job->sequence;
     record->tenant = job->flow->tenant->name->text;
@@ -38,7 +39,8 @@ static void fill_record(const struct core *core, const struct job *job, Record__
     record->attempt_last = job->attempt;
     record->attempts_max = job->attempts_max;
     record->submitted_unix_ms = not_negative(unix_of(core, job->submitted_ms));
-    record->deadline_unix_ms = job->deadline_ms == INT64_MAX ? 0 : not_negative(unix_of(core, job->deadline_ms));
+    record->deadline_unix_ms =
+        job->deadline_ms == INT64_MAX ? 0 : not_negative(unix_of(core, job->deadline_ms));
     if (job->place == PLACE_BACKING_OFF) {
         record->not_before_unix_ms = not_negative(unix_of(core, job->at.not_before_ms));
     } else if (job->place == PLACE_ACCEPTING && job->delay_ms > 0) {
@@ -48,10 +50,12 @@ static void fill_record(const struct core *core, const struct job *job, Record__
         record->idempotency_hash = (ProtobufCBinaryData){sizeof(key->hash), (uint8_t *)key->hash};
     }
     if ((job->flags & JOB_HAS_CANONICAL) != 0) {
-        record->canonical_key = (ProtobufCBinaryData){sizeof(job->canonical_key), (uint8_t *)job->canonical_key};
+        record->canonical_key =
+            (ProtobufCBinaryData){sizeof(job->canonical_key), (uint8_t *)job->canonical_key};
     }
     if ((job->flags & JOB_HAS_TRACE) != 0) {
-        record->trace_parent = (ProtobufCBinaryData){sizeof(job->trace_parent), (uint8_t *)job->trace_parent};
+        record->trace_parent =
+            (ProtobufCBinaryData){sizeof(job->trace_parent), (uint8_t *)job->trace_parent};
     }
     record->estimated_tokens = job->estimated_tokens;
     record->max_tokens = job->max_tokens;
@@ -77,7 +81,8 @@ void conclude_update_record(struct core *core, struct job *job)
     }
 }
 
-void conclude_record_attempt(struct core *core, const struct job *job, const struct attempt_report *report)
+void conclude_record_attempt(struct core *core, const struct job *job,
+                             const struct attempt_report *report)
 {
     if ((job->flags & JOB_DURABLE) == 0) {
         return;
@@ -112,7 +117,8 @@ static void delete_records(struct core *core, const struct job *job)
     }
 }
 
-static void write_dead_letter(struct core *core, const struct job *job, const struct effect_result *result)
+static void write_dead_letter(struct core *core, const struct job *job,
+                              const struct effect_result *result)
 {
     Record__JobRecord record = RECORD__JOB_RECORD__INIT;
     fill_record(core, job, &record);
@@ -122,7 +128,7 @@ static void write_dead_letter(struct core *core, const struct job *job, const st
     core_put_record(core, STORE_JOBS, job->id.bytes, ID_BYTES, &record.base);
 }
 
-/* ------------------------------------------------------------------------------------------------ answering */
+/* ---- answering ---- */
 
 static const Wire__Usage *copy_usage(struct core *core, const Wire__Usage *usage)
 {
@@ -138,15 +144,18 @@ static const Wire__Usage *copy_usage(struct core *core, const Wire__Usage *usage
     return copy;
 }
 
-static struct effect_result make_result(struct core *core, const struct job *job, const struct outcome *outcome)
+static struct effect_result make_result(struct core *core, const struct job *job,
+                                        const struct outcome *outcome)
 {
     const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
     const int64_t dispatched_ms = lease == NULL ? core->now_ms : lease->granted_ms;
     struct effect_result result = {
         .job_id = job->id,
         .state = outcome->state,
-        .error_code = outcome->error_code == NULL ? "" : effects_text(core->effects, outcome->error_code),
-        .error_text = outcome->error_text == NULL ? "" : effects_text(core->effects, outcome->error_text),
+        .error_code =
+            outcome->error_code == NULL ? "" : effects_text(core->effects, outcome->error_code),
+        .error_text =
+            outcome->error_text == NULL ? "" : effects_text(core->effects, outcome->error_text),
         .attempts = outcome->attempts > 0 ? outcome->attempts : job_attempts(job),
         .queue_ms = not_negative(dispatched_ms - job->submitted_ms),
         .run_ms = core->now_ms - dispatched_ms,
@@ -206,12 +215,15 @@ static void end_attempt(struct core *core, struct job *job, const struct outcome
     lease_end(core, job->at.lease);
 }
 
-static void note_conclusion(struct core *core, const struct job *job, const struct effect_result *result)
+static void note_conclusion(struct core *core, const struct job *job,
+                            const struct effect_result *result)
 {
     if (result->state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
-        core_note(core, NOTE_DEAD_LETTER, job, result->error_code, result->error_text, result->attempts);
+        core_note(core, NOTE_DEAD_LETTER, job, result->error_code, result->error_text,
+                  result->attempts);
     } else if (result->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED) {
-        core_note(core, NOTE_EXPIRED, job, result->error_code, result->error_text, core->now_ms - job->submitted_ms);
+        core_note(core, NOTE_EXPIRED, job, result->error_code, result->error_text,
+                  core->now_ms - job->submitted_ms);
     }
 }
 
@@ -240,7 +252,8 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
         delete_records(core, job);
     }
     result_keep(core, job, &result);
-    const struct answer answer = {.result = &result, .batch = is_durable ? effects_batch(core->effects) : 0};
+    const struct answer answer = {.result = &result,
+                                  .batch = is_durable ? effects_batch(core->effects) : 0};
     waiters_visit(core, job, answer_waiter, &answer);
     if (is_dead) {
         bury(core, job, &result);
@@ -277,7 +290,8 @@ void conclude_cancel(struct core *core, const struct event *event)
         conclude(core, job,
                  &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_CANCELLED,
                                    .error_code = "cancelled",
-                                   .error_text = is_operator ? "cancelled by an operator" : "cancelled by the client"});
+                                   .error_text = is_operator ? "cancelled by an operator"
+                                                             : "cancelled by the client"});
     }
     if (client != NULL) {
         result_send_status(core, client, &event->as.job.job_id);

@@ -9,10 +9,11 @@
 _Static_assert(sizeof(struct concluded_entry) == 32, "a million of them are there");
 
 /*
- * Two buckets an id or more, taken at once: the kernel gives the pages as they are touched. Most look-ups are for ids that are
- * not in it, and then find an empty bucket instead of a stranger somewhere in memory. A chain is in order of
- * age, latest first, so the oldest entry is the last of its chain. Chains name an entry by its number
- * modulo NAMES, plus one, so that 0, which fresh pages hold, is the end.
+ * Two buckets an id or more, taken at once: the kernel gives the pages as they are touched. Most
+ * look-ups are for ids that are not in it, and then find an empty bucket instead of a stranger
+ * somewhere in memory. A chain is in order of age, latest first, so the oldest entry is the last of
+ * its chain. Chains name an entry by its number modulo NAMES, plus one, so that 0, which fresh
+ * pages hold, is the end.
  */
 int concluded_init(struct concluded *concluded, uint64_t ids_max, uint64_t seed)
 {
@@ -105,7 +106,8 @@ static void raise_horizon(struct concluded *concluded, int64_t unix_ms)
     }
 }
 
-struct concluded_entry *concluded_add(struct concluded *concluded, const struct id *job_id, int64_t unix_ms)
+struct concluded_entry *concluded_add(struct concluded *concluded, const struct id *job_id,
+                                      int64_t unix_ms)
 {
     assert(!concluded_is_full(concluded));
     struct concluded_entry **chunk = chunk_of(concluded, concluded->end);
@@ -176,7 +178,8 @@ void concluded_drop_disk_result(struct concluded *concluded, struct concluded_en
     entry->flags &= (uint8_t)~CONCLUDED_RESULT_ON_DISK;
 }
 
-void concluded_keep_disk_result(struct concluded *concluded, struct concluded_entry *entry, uint32_t bytes)
+void concluded_keep_disk_result(struct concluded *concluded, struct concluded_entry *entry,
+                                uint32_t bytes)
 {
     entry->flags |= CONCLUDED_RESULT_ON_DISK;
     entry->result_bytes = bytes;
@@ -186,5 +189,6 @@ void concluded_keep_disk_result(struct concluded *concluded, struct concluded_en
 
 struct concluded_entry *concluded_results_oldest(const struct concluded *concluded)
 {
-    return concluded->results_from == concluded->end ? NULL : entry_at(concluded, concluded->results_from);
+    return concluded->results_from == concluded->end ? NULL
+                                                     : entry_at(concluded, concluded->results_from);
 }

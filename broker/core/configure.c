@@ -11,7 +11,8 @@ int core_add_tenant(struct core *core, const char *text, struct tenant **ret_ten
     if (r < 0) {
         return r;
     }
-    struct tenant **tenants = reallocarray(core->tenant, core->tenants.length, sizeof(struct tenant *));
+    struct tenant **tenants =
+        reallocarray(core->tenant, core->tenants.length, sizeof(struct tenant *));
     if (tenants == NULL) {
         return -ENOMEM;
     }
@@ -24,7 +25,8 @@ int core_add_tenant(struct core *core, const char *text, struct tenant **ret_ten
         if (tenant == NULL) {
             return -ENOMEM;
         }
-        *tenant = (struct tenant){.name = name, .weight = 1, .jobs_max = UINT64_MAX, .bytes_max = UINT64_MAX};
+        *tenant = (struct tenant){
+            .name = name, .weight = 1, .jobs_max = UINT64_MAX, .bytes_max = UINT64_MAX};
         tenants[name->index] = tenant;
     }
     *ret_tenant = tenants[name->index];
@@ -191,9 +193,10 @@ static int make_lanes(struct core *core)
 
 bool configure_is_usable(const struct config *config)
 {
-    return config->tiers_length > 0 && config->tiers_length <= CONFIG_TIERS_MAX && config->pools_length > 0 &&
-           config->pools_length <= CONFIG_POOLS_MAX && config->broker.lease_ms > 0 &&
-           config->broker.dedup_ids_max > 0 && config->broker.dedup_ids_max < UINT32_MAX / 2;
+    return config->tiers_length > 0 && config->tiers_length <= CONFIG_TIERS_MAX &&
+           config->pools_length > 0 && config->pools_length <= CONFIG_POOLS_MAX &&
+           config->broker.lease_ms > 0 && config->broker.dedup_ids_max > 0 &&
+           config->broker.dedup_ids_max < UINT32_MAX / 2;
 }
 
 static int configure(struct core *core, const struct config *config)
@@ -226,7 +229,7 @@ int core_reconfigure(struct core *core, const struct config *config, struct core
     if (r < 0) {
         return r;
     }
-    list_for_each(&core->workers_heard, link) {
+    list_for_each (&core->workers_heard, link) {
         struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
         worker_reserve_slots(core, worker);
         worker_refresh(core, worker);

@@ -20,7 +20,7 @@
 
 enum { RECORD_ARENA_BYTES_MAX = 64 << 20 };
 
-/* ------------------------------------------------------------------------------------------ for the modules */
+/* ---- for the modules ---- */
 
 /* splitmix64: small, and every seed is a good one. */
 static uint64_t random_next(struct core *core)
@@ -42,8 +42,8 @@ uint64_t core_pending_batch(const struct core *core)
     return core->batch_last > core->batch_durable ? core->batch_last : 0;
 }
 
-static struct effect *add_change(struct core *core, enum effect_kind kind, enum store_family family, const void *key,
-                                 size_t key_bytes)
+static struct effect *add_change(struct core *core, enum effect_kind kind, enum store_family family,
+                                 const void *key, size_t key_bytes)
 {
     assert(key_bytes <= STORE_KEY_BYTES_MAX);
     core->batch_last = effects_batch(core->effects);
@@ -54,8 +54,8 @@ static struct effect *add_change(struct core *core, enum effect_kind kind, enum 
     return effect;
 }
 
-void core_put(struct core *core, enum store_family family, const void *key, size_t key_bytes, const void *value,
-              size_t value_bytes, struct blob *blob)
+void core_put(struct core *core, enum store_family family, const void *key, size_t key_bytes,
+              const void *value, size_t value_bytes, struct blob *blob)
 {
     struct effect *effect = add_change(core, EFFECT_PUT, family, key, key_bytes);
     effect->as.put.value = value;
@@ -77,8 +77,8 @@ void core_delete(struct core *core, enum store_family family, const void *key, s
     (void)add_change(core, EFFECT_DELETE, family, key, key_bytes);
 }
 
-void core_note(struct core *core, enum note_kind note, const struct job *job, const char *subject, const char *text,
-               int64_t number)
+void core_note(struct core *core, enum note_kind note, const struct job *job, const char *subject,
+               const char *text, int64_t number)
 {
     const char *subject_copy = effects_text(core->effects, subject);
     const char *text_copy = effects_text(core->effects, text);
@@ -95,8 +95,8 @@ void core_note(struct core *core, enum note_kind note, const struct job *job, co
     effect->as.note.number = number;
 }
 
-void core_publish(struct core *core, Wire__Event__Kind kind, const char *subject_kind, const char *subject,
-                  const char *text)
+void core_publish(struct core *core, Wire__Event__Kind kind, const char *subject_kind,
+                  const char *subject, const char *text)
 {
     const char *subject_copy = effects_text(core->effects, subject);
     const char *text_copy = effects_text(core->effects, text);
@@ -107,7 +107,7 @@ void core_publish(struct core *core, Wire__Event__Kind kind, const char *subject
     effect->as.publish.text = text_copy;
 }
 
-/* -------------------------------------------------------------------------------------- creating, destroying */
+/* ---- creating, destroying ---- */
 
 static void init_lists(struct core *core)
 {
@@ -130,10 +130,14 @@ static int init_tables(struct core *core)
         struct table *table;
         table_hash_fn *hash;
     } tables[] = {
-        {&core->jobs, job_hash},          {&core->queue_table, lane_queue_hash},
-        {&core->clients, client_hash},    {&core->workers, worker_peer_hash},
-        {&core->worker_names, worker_name_hash}, {&core->keys, key_hash},
-        {&core->keys_by_job, key_job_hash},      {&core->results, result_hash},
+        {&core->jobs, job_hash},
+        {&core->queue_table, lane_queue_hash},
+        {&core->clients, client_hash},
+        {&core->workers, worker_peer_hash},
+        {&core->worker_names, worker_name_hash},
+        {&core->keys, key_hash},
+        {&core->keys_by_job, key_job_hash},
+        {&core->results, result_hash},
     };
     int r = 0;
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(tables); i++) {
@@ -161,7 +165,8 @@ static int build(struct core *core, const struct config *config)
     return r < 0 ? r : configure_first(core, config);
 }
 
-int core_create(const struct config *config, uint64_t seed, struct core_time now, struct core **ret_core)
+int core_create(const struct config *config, uint64_t seed, struct core_time now,
+                struct core **ret_core)
 {
     if (!configure_is_usable(config)) {
         return -EINVAL;
@@ -209,8 +214,9 @@ static void free_jobs(struct core *core)
 
 static void free_tables(struct core *core)
 {
-    struct table *tables[] = {&core->jobs,         &core->queue_table, &core->clients,     &core->workers,
-                              &core->worker_names, &core->keys,        &core->keys_by_job, &core->results};
+    struct table *tables[] = {&core->jobs,        &core->queue_table,  &core->clients,
+                              &core->workers,     &core->worker_names, &core->keys,
+                              &core->keys_by_job, &core->results};
     for (size_t i = 0; i < ARRAY_LENGTH(tables); i++) {
         table_finish(tables[i]);
     }
@@ -253,11 +259,12 @@ void core_destroy(struct core **core)
     free(dead);
 }
 
-/* -------------------------------------------------------------------------------------------------- a step */
+/* ---- a step ---- */
 
 static struct job *next_timer(const struct core *core)
 {
-    return heap_peek_key(&core->timers) <= heap_key_from_ms(core->now_ms) ? heap_peek(&core->timers) : NULL;
+    return heap_peek_key(&core->timers) <= heap_key_from_ms(core->now_ms) ? heap_peek(&core->timers)
+                                                                          : NULL;
 }
 
 static void timer_is_due(struct core *core, struct job *job)
@@ -269,8 +276,9 @@ static void timer_is_due(struct core *core, struct job *job)
     conclude(core, job,
              &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED,
                                .error_code = "deadline",
-                               .error_text = job->place == PLACE_LEASED ? "its deadline passed while it ran"
-                                                                        : "its deadline passed while it waited"});
+                               .error_text = job->place == PLACE_LEASED
+                                                 ? "its deadline passed while it ran"
+                                                 : "its deadline passed while it waited"});
 }
 
 static bool tick_timers(struct core *core)
@@ -307,7 +315,8 @@ static void tick_rates(struct core *core)
 static void note_damage(struct core *core)
 {
     if (core->records_damaged > 0) {
-        core_note(core, NOTE_RECORD_DAMAGED, NULL, "store", "stored records could not be decoded and were skipped",
+        core_note(core, NOTE_RECORD_DAMAGED, NULL, "store",
+                  "stored records could not be decoded and were skipped",
                   (int64_t)core->records_damaged);
         core->records_damaged = 0;
     }
@@ -403,8 +412,12 @@ static void handle(struct core *core, const struct event *event)
     }
 }
 
-/* Neither time runs backwards here, whatever the clock does: ids and leases are remembered in order of time. */
-void core_step(struct core *core, struct core_time now, const struct event *event, struct effects *effects)
+/*
+ * Neither time runs backwards here, whatever the clock does: ids and leases are remembered in order
+ * of time.
+ */
+void core_step(struct core *core, struct core_time now, const struct event *event,
+               struct effects *effects)
 {
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     core->unix_ms = now.unix_ms > core->unix_ms ? now.unix_ms : core->unix_ms;

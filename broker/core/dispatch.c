@@ -19,7 +19,8 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     const struct queue *queue = job->flow->queue;
     const bool has_canonical = (job->flags & JOB_HAS_CANONICAL) != 0;
     const bool has_trace = (job->flags & JOB_HAS_TRACE) != 0;
-    struct effect_dispatch *dispatch = &effects_add(core->effects, EFFECT_DISPATCH, worker->peer, 0)->as.dispatch;
+    struct effect_dispatch *dispatch =
+        &effects_add(core->effects, EFFECT_DISPATCH, worker->peer, 0)->as.dispatch;
     dispatch->lease = (struct lease_ref){.job_id = job->id, .attempt = job->attempt};
     dispatch->tenant = job->flow->tenant->name->text;
     dispatch->route = queue->route->text;
@@ -28,8 +29,10 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - core->now_ms;
     dispatch->queue_ms = core->now_ms - job->submitted_ms;
     dispatch->stream = (job->flags & JOB_STREAM) != 0;
-    dispatch->canonical_key = has_canonical ? copy_bytes(core, job->canonical_key, sizeof(job->canonical_key)) : NULL;
-    dispatch->trace_parent = has_trace ? copy_bytes(core, job->trace_parent, sizeof(job->trace_parent)) : NULL;
+    dispatch->canonical_key =
+        has_canonical ? copy_bytes(core, job->canonical_key, sizeof(job->canonical_key)) : NULL;
+    dispatch->trace_parent =
+        has_trace ? copy_bytes(core, job->trace_parent, sizeof(job->trace_parent)) : NULL;
     dispatch->estimated_tokens = job->estimated_tokens;
     dispatch->max_tokens = job->max_tokens;
     dispatch->payload = blob_ref(job->payload);
@@ -41,10 +44,14 @@ static void count_dispatch(struct tier *tier)
     tier->drain.dispatches++;
 }
 
-/* Beyond its share of memory a payload that is on disk is let go; it is read again if this attempt fails. */
+/*
+ * Beyond its share of memory a payload that is on disk is let go; it is read again if this attempt
+ * fails.
+ */
 static void release_payload(struct core *core, struct job *job)
 {
-    if ((job->flags & JOB_ON_DISK) != 0 && core->payload_memory_bytes > core->limits.memory_payload_bytes_max) {
+    if ((job->flags & JOB_ON_DISK) != 0 &&
+        core->payload_memory_bytes > core->limits.memory_payload_bytes_max) {
         job_drop_payload(core, job);
     }
 }
@@ -72,19 +79,22 @@ static bool give(struct core *core, struct lane *lane, struct job *job)
     return true;
 }
 
-/* ------------------------------------------------------------------------------------------------- loading */
+/* ---- loading ---- */
 
 static size_t loads_ahead_max(const struct lane *lane)
 {
     const uint64_t slots = lane->pool->slots;
-    return slots < LOADS_AHEAD_MIN ? LOADS_AHEAD_MIN : slots > LOADS_AHEAD_MAX ? LOADS_AHEAD_MAX : (size_t)slots;
+    return slots < LOADS_AHEAD_MIN   ? LOADS_AHEAD_MIN
+           : slots > LOADS_AHEAD_MAX ? LOADS_AHEAD_MAX
+                                     : (size_t)slots;
 }
 
 static bool may_load(const struct core *core, const struct lane *lane, const struct job *job)
 {
     const size_t ahead = lane->loading + lane->loaded.length;
     const uint64_t bytes_max = core->limits.memory_payload_bytes_max / 4;
-    return ahead == 0 || (ahead < loads_ahead_max(lane) && lane->ahead_bytes + job->payload_bytes <= bytes_max);
+    return ahead == 0 ||
+           (ahead < loads_ahead_max(lane) && lane->ahead_bytes + job->payload_bytes <= bytes_max);
 }
 
 static bool load(struct core *core, struct lane *lane, struct job *job)
@@ -133,7 +143,8 @@ void dispatch_loaded(struct core *core, const struct event *event)
         return;
     }
     struct job *job = job_find(core, &answered.job_id);
-    if (job != NULL && job->place == PLACE_LOADING && job->at.load_token == event->as.loaded.token) {
+    if (job != NULL && job->place == PLACE_LOADING &&
+        job->at.load_token == event->as.loaded.token) {
         payload_loaded(core, job, event->as.loaded.result, event->as.loaded.value);
     }
 }
@@ -153,7 +164,7 @@ void dispatch_put_back_held(struct core *core)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ choosing */
+/* ---- choosing ---- */
 
 static struct job *next_job(struct lane *lane)
 {
@@ -186,7 +197,8 @@ static void dispatch_one(struct core *core, struct lane *lane)
 /* Reads ahead for a lane whose workers are all busy, so that the next free slot finds a payload. */
 static void load_ahead(struct core *core, struct lane *lane)
 {
-    for (int i = 0; i < LOADS_AHEAD_MIN && lane->pool->slots > 0 && lane_may_dispatch(core, lane); i++) {
+    for (int i = 0; i < LOADS_AHEAD_MIN && lane->pool->slots > 0 && lane_may_dispatch(core, lane);
+         i++) {
         struct job *job = lane_peek(lane);
         if (job == NULL || job->payload != NULL || !load(core, lane, job)) {
             return;

@@ -26,12 +26,14 @@ void drain_rate_update(struct drain_rate *rate, bool is_backlogged, int64_t now_
     }
     const double seconds = (double)elapsed_ms / 1000.0;
     const double share = 1.0 - exp(-(double)elapsed_ms / SMOOTHING_MS);
-    rate->conclusions_per_s += ((double)rate->conclusions / seconds - rate->conclusions_per_s) * share;
+    rate->conclusions_per_s +=
+        ((double)rate->conclusions / seconds - rate->conclusions_per_s) * share;
     if (!rate->ran_empty) {
         const double sample = (double)rate->dispatches / seconds;
-        rate->dispatches_per_s = is_busy_known(rate, now_ms - elapsed_ms)
-                                     ? rate->dispatches_per_s + (sample - rate->dispatches_per_s) * share
-                                     : sample;
+        rate->dispatches_per_s =
+            is_busy_known(rate, now_ms - elapsed_ms)
+                ? rate->dispatches_per_s + (sample - rate->dispatches_per_s) * share
+                : sample;
         rate->busy_at_ms = now_ms;
     }
     rate->since_ms = now_ms;

@@ -53,7 +53,8 @@ bool job_may_become(enum job_place from, enum job_place to)
         [PLACE_NEW] = TO(PLACE_ACCEPTING) | TO(PLACE_RECOVERED) | waits | ends,
         [PLACE_ACCEPTING] = waits | TO(PLACE_FOLLOWING) | ends,
         [PLACE_RECOVERED] = waits | TO(PLACE_LEASED) | ends,
-        [PLACE_READY] = TO(PLACE_LOADING) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
+        [PLACE_READY] =
+            TO(PLACE_LOADING) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
         [PLACE_BACKING_OFF] = TO(PLACE_READY) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADING] = waits | TO(PLACE_LOADED) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADED] = waits | TO(PLACE_LEASED) | ends,
@@ -78,7 +79,8 @@ bool job_is_pending(const struct job *job)
 
 uint32_t job_attempts(const struct job *job)
 {
-    return (uint32_t)job->failures + job->losses + (job->place == PLACE_LEASED && job->at.lease != NULL);
+    return (uint32_t)job->failures + job->losses +
+           (job->place == PLACE_LEASED && job->at.lease != NULL);
 }
 
 struct tier *job_tier(const struct job *job)
@@ -107,7 +109,8 @@ struct job *job_find(const struct core *core, const struct id *job_id)
 static bool reserve_timer(struct core *core)
 {
     const size_t jobs = core->jobs.length + 1;
-    return jobs < HEAP_NONE && heap_reserve(&core->timers, (uint32_t)jobs - core->timers.length) == 0;
+    return jobs < HEAP_NONE &&
+           heap_reserve(&core->timers, (uint32_t)jobs - core->timers.length) == 0;
 }
 
 struct job *job_create(struct core *core, const struct id *job_id, struct flow *flow)

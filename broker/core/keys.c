@@ -11,13 +11,15 @@ static uint64_t hash_of(uint16_t tenant, const uint8_t *hash, uint64_t seed)
 
 uint64_t key_hash(const struct table_link *link, uint64_t seed)
 {
-    const struct idempotency *key = CONTAINER_OF((struct table_link *)link, struct idempotency, by_key);
+    const struct idempotency *key =
+        CONTAINER_OF((struct table_link *)link, struct idempotency, by_key);
     return hash_of(key->tenant, key->hash, seed);
 }
 
 uint64_t key_job_hash(const struct table_link *link, uint64_t seed)
 {
-    return id_hash(&CONTAINER_OF((struct table_link *)link, struct idempotency, by_job)->job_id, seed);
+    return id_hash(&CONTAINER_OF((struct table_link *)link, struct idempotency, by_job)->job_id,
+                   seed);
 }
 
 void key_make(const char *tenant, const char *key, uint8_t ret_hash[KEY_HASH_BYTES])
@@ -28,7 +30,8 @@ void key_make(const char *tenant, const char *key, uint8_t ret_hash[KEY_HASH_BYT
     memcpy(ret_hash, canonical.digest, KEY_HASH_BYTES);
 }
 
-struct idempotency *key_find(const struct core *core, uint16_t tenant, const uint8_t hash[KEY_HASH_BYTES])
+struct idempotency *key_find(const struct core *core, uint16_t tenant,
+                             const uint8_t hash[KEY_HASH_BYTES])
 {
     struct table_link *link = table_first(&core->keys, hash_of(tenant, hash, core->keys.seed));
     for (; link != NULL; link = link->next) {
@@ -42,7 +45,8 @@ struct idempotency *key_find(const struct core *core, uint16_t tenant, const uin
 
 struct idempotency *key_of_job(const struct core *core, const struct id *job_id)
 {
-    struct table_link *link = table_first(&core->keys_by_job, id_hash(job_id, core->keys_by_job.seed));
+    struct table_link *link =
+        table_first(&core->keys_by_job, id_hash(job_id, core->keys_by_job.seed));
     for (; link != NULL; link = link->next) {
         struct idempotency *key = CONTAINER_OF(link, struct idempotency, by_job);
         if (id_equal(&key->job_id, job_id)) {
@@ -52,7 +56,8 @@ struct idempotency *key_of_job(const struct core *core, const struct id *job_id)
     return NULL;
 }
 
-int key_add(struct core *core, uint16_t tenant, const uint8_t hash[KEY_HASH_BYTES], const struct id *job_id)
+int key_add(struct core *core, uint16_t tenant, const uint8_t hash[KEY_HASH_BYTES],
+            const struct id *job_id)
 {
     struct idempotency *key = calloc(1, sizeof(*key));
     if (key == NULL) {

@@ -9,10 +9,10 @@ enum {
     DISPATCHES_OWED_MAX = 16, /* to a tier that could not dispatch for a while */
 };
 
-/* ------------------------------------------------------------------------------------------- shares of tiers */
+/* ---- shares of tiers ---- */
 
-static void share_the_rest(const struct config_tier *tiers, size_t length, const bool *is_fixed, uint64_t rest,
-                           uint32_t *ret_shares)
+static void share_the_rest(const struct config_tier *tiers, size_t length, const bool *is_fixed,
+                           uint64_t rest, uint32_t *ret_shares)
 {
     uint64_t weights = 0;
     for (size_t i = 0; i < length; i++) {
@@ -26,7 +26,10 @@ static void share_the_rest(const struct config_tier *tiers, size_t length, const
     }
 }
 
-/* Raises those below their minimum, one pass after the other, since the rest gets smaller with each. */
+/*
+ * Raises those below their minimum, one pass after the other, since the rest gets smaller with
+ * each.
+ */
 void lane_compute_shares(const struct config_tier *tiers, size_t length, uint32_t *ret_shares)
 {
     bool is_fixed[CONFIG_TIERS_MAX] = {false};
@@ -47,7 +50,7 @@ void lane_compute_shares(const struct config_tier *tiers, size_t length, uint32_
     }
 }
 
-/* ------------------------------------------------------------------------------------------ queues and flows */
+/* ---- queues and flows ---- */
 
 struct lane *lane_of(const struct core *core, const struct tier *tier, const struct pool *pool)
 {
@@ -66,9 +69,11 @@ uint64_t lane_queue_hash(const struct table_link *link, uint64_t seed)
     return queue_key_hash(queue->lane, queue->route, seed);
 }
 
-static struct queue *find_queue(const struct core *core, const struct lane *lane, const struct name *route)
+static struct queue *find_queue(const struct core *core, const struct lane *lane,
+                                const struct name *route)
 {
-    struct table_link *link = table_first(&core->queue_table, queue_key_hash(lane, route, core->queue_table.seed));
+    struct table_link *link =
+        table_first(&core->queue_table, queue_key_hash(lane, route, core->queue_table.seed));
     for (; link != NULL; link = link->next) {
         struct queue *queue = CONTAINER_OF(link, struct queue, by_key);
         if (queue->lane == lane && queue->route == route) {
@@ -80,7 +85,8 @@ static struct queue *find_queue(const struct core *core, const struct lane *lane
 
 static struct queue *make_queue(struct core *core, struct lane *lane, struct name *route)
 {
-    struct queue **queues = reallocarray(core->queues, core->queues_length + 1, sizeof(struct queue *));
+    struct queue **queues =
+        reallocarray(core->queues, core->queues_length + 1, sizeof(struct queue *));
     if (queues == NULL) {
         return NULL;
     }
@@ -122,7 +128,8 @@ static bool make_room_for_flow(struct queue *queue, size_t index)
     return true;
 }
 
-struct flow *lane_flow(struct core *core, struct lane *lane, struct name *route, struct tenant *tenant)
+struct flow *lane_flow(struct core *core, struct lane *lane, struct name *route,
+                       struct tenant *tenant)
 {
     struct queue *queue = find_queue(core, lane, route);
     if (queue == NULL) {
@@ -194,7 +201,10 @@ static void flow_refresh(struct flow *flow)
 {
     const bool wants = flow->ready.length > 0 && !flow->tenant->name->is_held;
     if (wants && !flow->is_in_ring) {
-        /* A debt stays, so that a tenant cannot shed it by letting its flow run empty; savings do not. */
+        /*
+         * A debt stays, so that a tenant cannot shed it by letting its flow run empty; savings do
+         * not.
+         */
         flow->deficit_tokens = flow->deficit_tokens > 0 ? 0 : flow->deficit_tokens;
         list_append(&flow->queue->ring, &flow->in_ring);
         flow->is_in_ring = true;
@@ -233,7 +243,8 @@ bool lane_is_held(const struct core *core, const struct job *job)
 {
     (void)core;
     const struct queue *queue = job->flow->queue;
-    return queue->route->is_held || queue->lane->tier->name->is_held || job->flow->tenant->name->is_held;
+    return queue->route->is_held || queue->lane->tier->name->is_held ||
+           job->flow->tenant->name->is_held;
 }
 
 void lane_refresh_holds(struct core *core)
@@ -249,13 +260,14 @@ void lane_refresh_holds(struct core *core)
     }
 }
 
-/* -------------------------------------------------------------------------------------------------- choosing */
+/* ---- choosing ---- */
 
 bool lane_may_dispatch(const struct core *core, const struct lane *lane)
 {
     const struct tier *tier = lane->tier;
-    return (lane->queues.length > 0 || !list_is_empty(&lane->loaded)) && lane->stalled_in_turn != core->turn &&
-           !tier->name->is_held && !(tier->is_durable && core->store_is_down);
+    return (lane->queues.length > 0 || !list_is_empty(&lane->loaded)) &&
+           lane->stalled_in_turn != core->turn && !tier->name->is_held &&
+           !(tier->is_durable && core->store_is_down);
 }
 
 static int64_t tier_stride(const struct lane *lane)
@@ -291,7 +303,10 @@ void lane_charge_tier(struct lane *lane)
     lane->pass = turn + tier_stride(lane);
 }
 
-/* The flow at the head of the ring once it may spend; those that may not get their quantum and go to the end. */
+/*
+ * The flow at the head of the ring once it may spend; those that may not get their quantum and go
+ * to the end.
+ */
 static struct flow *next_flow(struct queue *queue)
 {
     for (;;) {
@@ -318,7 +333,8 @@ struct job *lane_peek(struct lane *lane)
 
 static int64_t cost_tokens(const struct job *job)
 {
-    const uint32_t tokens = job->estimated_tokens > 0 ? job->estimated_tokens : job->payload_bytes / 4;
+    const uint32_t tokens =
+        job->estimated_tokens > 0 ? job->estimated_tokens : job->payload_bytes / 4;
     return tokens == 0 ? 1 : tokens > COST_TOKENS_MAX ? COST_TOKENS_MAX : (int64_t)tokens;
 }
 
@@ -351,9 +367,13 @@ uint64_t lane_jobs_ahead(const struct flow *flow, uint32_t priority)
 {
     const struct queue *queue = flow->queue;
     const struct lane *lane = queue->lane;
-    const bool goes_first = flow->ready.length > 0 && heap_peek_key(&flow->ready) >> 56 > 9 - priority;
+    const bool goes_first =
+        flow->ready.length > 0 && heap_peek_key(&flow->ready) >> 56 > 9 - priority;
     const uint64_t own = goes_first ? 0 : flow->ready.length;
-    /* Each job before it, and itself, waits for a turn of every other tenant and every other route. */
+    /*
+     * Each job before it, and itself, waits for a turn of every other tenant and every other route.
+     * /
+     */
     const uint64_t turns = (own + 1) * (queue->ring.length + !flow->is_in_ring) *
                            (lane->queues.length + !heap_contains(&lane->queues, queue));
     const uint64_t waiting = lane->tier->waiting.length;

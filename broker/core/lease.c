@@ -26,7 +26,8 @@ static void detach(struct core *core, struct lease *lease)
     }
 }
 
-struct lease *lease_grant(struct core *core, struct job *job, struct worker *worker, uint32_t attempt)
+struct lease *lease_grant(struct core *core, struct job *job, struct worker *worker,
+                          uint32_t attempt)
 {
     struct lease *lease = calloc(1, sizeof(*lease));
     if (lease == NULL) {
@@ -63,7 +64,8 @@ void lease_end(struct core *core, struct lease *lease)
     free(lease);
 }
 
-void lease_hand_over(struct core *core, struct lease *lease, struct worker *worker, uint32_t attempt)
+void lease_hand_over(struct core *core, struct lease *lease, struct worker *worker,
+                     uint32_t attempt)
 {
     detach(core, lease);
     attach(core, lease, worker);
@@ -87,14 +89,19 @@ void lease_lose(struct core *core, struct lease *lease, const char *why)
     job->flags |= JOB_LEASE_LOST;
     if (is_blamed) {
         job->losses++;
-        conclude_record_attempt(core, job, &(struct attempt_report){.worker = worker, .error_code = "lease_lost", .error_text = why});
+        conclude_record_attempt(core, job,
+                                &(struct attempt_report){.worker = worker,
+                                                         .error_code = "lease_lost",
+                                                         .error_text = why});
     }
     if (job->losses >= LOSSES_MAX) {
-        conclude(core, job,
-                 &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_DEAD,
-                                   .error_code = "lease_lost",
-                                   .error_text = "its worker was lost again and again: the job may be what ends it",
-                                   .worker = worker});
+        conclude(
+            core, job,
+            &(struct outcome){
+                .state = WIRE__JOB_STATE__JOB_STATE_DEAD,
+                .error_code = "lease_lost",
+                .error_text = "its worker was lost again and again: the job may be what ends it",
+                .worker = worker});
         return;
     }
     job_move(core, job, PLACE_READY);
@@ -132,9 +139,10 @@ static bool lose_leases(struct core *core)
         if (i == TIMERS_PER_TICK) {
             return false;
         }
-        const char *why = lease->worker == NULL ? "its worker did not come back after a restart of the broker"
-                                                : effects_format(core->effects, "no heartbeat for %lld ms",
-                                                                 (long long)(core->now_ms - lease->renewed_ms));
+        const char *why = lease->worker == NULL
+                              ? "its worker did not come back after a restart of the broker"
+                              : effects_format(core->effects, "no heartbeat for %lld ms",
+                                               (long long)(core->now_ms - lease->renewed_ms));
         lease_lose(core, lease, why);
         lease = longest_kept(core);
     }
@@ -144,7 +152,8 @@ static bool lose_leases(struct core *core)
 static bool record_leases(struct core *core)
 {
     struct lease *young = oldest_young(core);
-    for (int i = 0; young != NULL && young->granted_ms + LEASE_RECORD_AFTER_MS <= core->now_ms; i++) {
+    for (int i = 0; young != NULL && young->granted_ms + LEASE_RECORD_AFTER_MS <= core->now_ms;
+         i++) {
         if (i == TIMERS_PER_TICK) {
             return false;
         }

@@ -21,7 +21,8 @@ void loads_finish(struct loads *loads)
     *loads = (struct loads){0};
 }
 
-uint64_t loads_open(struct loads *loads, enum load_kind kind, const struct id *job_id, uint64_t peer)
+uint64_t loads_open(struct loads *loads, enum load_kind kind, const struct id *job_id,
+                    uint64_t peer)
 {
     if (loads->first_free == LOADS_MAX) {
         return 0;

@@ -14,7 +14,7 @@ static const char *const SUBJECTS[] = {"route", "tier", "tenant", "worker"};
 
 static struct pause *find(const struct core *core, enum pause_subject subject, const char *name)
 {
-    list_for_each(&core->pauses, link) {
+    list_for_each (&core->pauses, link) {
         struct pause *pause = CONTAINER_OF(link, struct pause, link);
         if (pause->subject == subject && strcmp(pause->name, name) == 0) {
             return pause;
@@ -43,7 +43,7 @@ static bool is_known(const struct core *core, enum pause_subject subject, const 
     return subject == PAUSE_WORKER || name_of(core, subject, name) != NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------ applying */
+/* ---- applying ---- */
 
 /* NULL: not paused. */
 static void apply_to_worker(struct core *core, struct worker *worker, const struct pause *pause)
@@ -52,12 +52,14 @@ static void apply_to_worker(struct core *core, struct worker *worker, const stru
     worker->is_held = pause != NULL && pause->mode == PAUSE_HOLD;
     worker->is_drained = pause != NULL && pause->mode == PAUSE_DRAIN;
     if (worker->is_drained != was_drained) {
-        effects_add(core->effects, EFFECT_WORKER_DRAIN, worker->peer, 0)->as.worker_drain.drain = worker->is_drained;
+        effects_add(core->effects, EFFECT_WORKER_DRAIN, worker->peer, 0)->as.worker_drain.drain =
+            worker->is_drained;
     }
     worker_refresh(core, worker);
 }
 
-static void apply(struct core *core, enum pause_subject subject, const char *text, const struct pause *pause)
+static void apply(struct core *core, enum pause_subject subject, const char *text,
+                  const struct pause *pause)
 {
     if (subject == PAUSE_WORKER) {
         struct worker *worker = worker_find_name(core, text);
@@ -80,9 +82,10 @@ void pause_apply_to_worker(struct core *core, struct worker *worker)
     apply_to_worker(core, worker, find(core, PAUSE_WORKER, worker->name));
 }
 
-/* ------------------------------------------------------------------------------------------------- records */
+/* ---- records ---- */
 
-static void write_key(enum pause_subject subject, const char *name, uint8_t ret_key[PAUSE_KEY_BYTES])
+static void write_key(enum pause_subject subject, const char *name,
+                      uint8_t ret_key[PAUSE_KEY_BYTES])
 {
     XXH128_canonical_t hash;
     XXH128_canonicalFromHash(&hash, XXH3_128bits(name, strlen(name)));
@@ -114,7 +117,7 @@ static void delete_record(struct core *core, const struct pause *pause)
     effects_set_urgent(core->effects);
 }
 
-/* ---------------------------------------------------------------------------------------- beginning, ending */
+/* ---- beginning, ending ---- */
 
 static void free_pause(struct core *core, struct pause *pause)
 {
@@ -124,8 +127,8 @@ static void free_pause(struct core *core, struct pause *pause)
 }
 
 /* NULL: no memory, or too many. An earlier one of the same subject is replaced. */
-static struct pause *make(struct core *core, enum pause_subject subject, enum pause_mode mode, const char *name,
-                          const char *reason, int64_t since_unix_ms)
+static struct pause *make(struct core *core, enum pause_subject subject, enum pause_mode mode,
+                          const char *name, const char *reason, int64_t since_unix_ms)
 {
     struct pause *before = find(core, subject, name);
     if (before == NULL && core->pauses.length >= PAUSES_MAX) {
@@ -196,7 +199,8 @@ int pause_restore(struct core *core, const void *value, size_t value_bytes)
     if (record->subject_kind > PAUSE_WORKER || record->mode > PAUSE_DRAIN) {
         return -EBADMSG;
     }
-    const struct pause *pause = make(core, subject, mode, record->subject, record->reason, record->since_unix_ms);
+    const struct pause *pause =
+        make(core, subject, mode, record->subject, record->reason, record->since_unix_ms);
     if (pause == NULL) {
         return -ENOMEM;
     }

@@ -25,7 +25,8 @@ size_t record_result_head_bytes(const Record__ResultRecord *result)
 void record_write_result_head(const Record__ResultRecord *result, uint8_t *ret_bytes)
 {
     ret_bytes[0] = RECORD_VERSION;
-    const uint32_t length = htobe32((uint32_t)protobuf_c_message_pack(&result->base, ret_bytes + RECORD_RESULT_HEAD_BYTES));
+    const uint32_t length = htobe32(
+        (uint32_t)protobuf_c_message_pack(&result->base, ret_bytes + RECORD_RESULT_HEAD_BYTES));
     memcpy(ret_bytes + 1, &length, sizeof(length));
 }
 
@@ -48,15 +49,18 @@ static bool job_holds(const Record__JobRecord *job)
 {
     struct id id;
     return id_from_bytes(job->job_id.data, job->job_id.len, &id) == 0 && job->tenant[0] != '\0' &&
-           job->tier[0] != '\0' && job->route[0] != '\0' && job->pool[0] != '\0' && job->priority <= 9 &&
-           job->state <= WIRE__JOB_STATE__JOB_STATE_COLLECTED && job->attempts_max <= UINT16_MAX &&
-           job->attempts <= UINT16_MAX && job->lost_leases <= UINT16_MAX && job->sequence < UINT64_C(1) << 56 &&
-           is_empty_or(&job->idempotency_hash, HASH_BYTES) && is_empty_or(&job->canonical_key, HASH_BYTES) &&
+           job->tier[0] != '\0' && job->route[0] != '\0' && job->pool[0] != '\0' &&
+           job->priority <= 9 && job->state <= WIRE__JOB_STATE__JOB_STATE_COLLECTED &&
+           job->attempts_max <= UINT16_MAX && job->attempts <= UINT16_MAX &&
+           job->lost_leases <= UINT16_MAX && job->sequence < UINT64_C(1) << 56 &&
+           is_empty_or(&job->idempotency_hash, HASH_BYTES) &&
+           is_empty_or(&job->canonical_key, HASH_BYTES) &&
            is_empty_or(&job->trace_parent, TRACE_BYTES) && job->submitted_unix_ms >= 0 &&
            job->deadline_unix_ms >= 0 && job->not_before_unix_ms >= 0;
 }
 
-int record_read_job(const void *data, size_t bytes, ProtobufCAllocator *allocator, Record__JobRecord **ret_job)
+int record_read_job(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                    Record__JobRecord **ret_job)
 {
     Record__JobRecord *job = unpack(&record__job_record__descriptor, data, bytes, allocator);
     if (job == NULL || !job_holds(job)) {
@@ -66,7 +70,8 @@ int record_read_job(const void *data, size_t bytes, ProtobufCAllocator *allocato
     return 0;
 }
 
-int record_read_lease(const void *data, size_t bytes, ProtobufCAllocator *allocator, Record__LeaseRecord **ret_lease)
+int record_read_lease(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                      Record__LeaseRecord **ret_lease)
 {
     Record__LeaseRecord *lease = unpack(&record__lease_record__descriptor, data, bytes, allocator);
     if (lease == NULL) {
@@ -79,7 +84,8 @@ int record_read_lease(const void *data, size_t bytes, ProtobufCAllocator *alloca
 int record_read_attempt(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                         Record__AttemptRecord **ret_attempt)
 {
-    Record__AttemptRecord *attempt = unpack(&record__attempt_record__descriptor, data, bytes, allocator);
+    Record__AttemptRecord *attempt =
+        unpack(&record__attempt_record__descriptor, data, bytes, allocator);
     if (attempt == NULL) {
         return -EBADMSG;
     }
@@ -90,8 +96,10 @@ int record_read_attempt(const void *data, size_t bytes, ProtobufCAllocator *allo
 int record_read_concluded(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                           Record__ConcludedRecord **ret_concluded)
 {
-    Record__ConcludedRecord *concluded = unpack(&record__concluded_record__descriptor, data, bytes, allocator);
-    if (concluded == NULL || concluded->tenant[0] == '\0' || !is_empty_or(&concluded->idempotency_hash, HASH_BYTES) ||
+    Record__ConcludedRecord *concluded =
+        unpack(&record__concluded_record__descriptor, data, bytes, allocator);
+    if (concluded == NULL || concluded->tenant[0] == '\0' ||
+        !is_empty_or(&concluded->idempotency_hash, HASH_BYTES) ||
         concluded->state < WIRE__JOB_STATE__JOB_STATE_SUCCEEDED ||
         concluded->state > WIRE__JOB_STATE__JOB_STATE_EXPIRED) {
         return -EBADMSG;
@@ -100,7 +108,8 @@ int record_read_concluded(const void *data, size_t bytes, ProtobufCAllocator *al
     return 0;
 }
 
-int record_read_pause(const void *data, size_t bytes, ProtobufCAllocator *allocator, Record__PauseRecord **ret_pause)
+int record_read_pause(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                      Record__PauseRecord **ret_pause)
 {
     Record__PauseRecord *pause = unpack(&record__pause_record__descriptor, data, bytes, allocator);
     if (pause == NULL || pause->subject[0] == '\0') {
@@ -133,14 +142,16 @@ int record_read_result(const void *data, size_t bytes, ProtobufCAllocator *alloc
     return 0;
 }
 
-void record_write_time_key(int64_t unix_ms, const struct id *job_id, uint8_t ret_key[RECORD_TIME_KEY_BYTES])
+void record_write_time_key(int64_t unix_ms, const struct id *job_id,
+                           uint8_t ret_key[RECORD_TIME_KEY_BYTES])
 {
     const uint64_t time = htobe64((uint64_t)unix_ms);
     memcpy(ret_key, &time, sizeof(time));
     memcpy(ret_key + sizeof(time), job_id->bytes, ID_BYTES);
 }
 
-int record_read_time_key(const void *key, size_t key_bytes, int64_t *ret_unix_ms, struct id *ret_job_id)
+int record_read_time_key(const void *key, size_t key_bytes, int64_t *ret_unix_ms,
+                         struct id *ret_job_id)
 {
     uint64_t time;
     if (key_bytes != RECORD_TIME_KEY_BYTES) {
@@ -157,7 +168,8 @@ int record_read_time_key(const void *key, size_t key_bytes, int64_t *ret_unix_ms
     return 0;
 }
 
-void record_write_attempt_key(const struct id *job_id, uint32_t ordinal, uint8_t ret_key[RECORD_ATTEMPT_KEY_BYTES])
+void record_write_attempt_key(const struct id *job_id, uint32_t ordinal,
+                              uint8_t ret_key[RECORD_ATTEMPT_KEY_BYTES])
 {
     const uint32_t number = htobe32(ordinal);
     memcpy(ret_key, job_id->bytes, ID_BYTES);

@@ -1,6 +1,6 @@
 /*
- * restore: the core as the records say it was. Jobs wait for their workers to come back before they are dispatched again;
- * a job that has a lease record is leased, to a worker that is not known yet.
+ * restore: the core as the records say it was. Jobs wait for their workers to come back before they
+ * are dispatched again; a job that has a lease record is leased, to a worker that is not known yet.
  */
 #include <endian.h>
 #include <errno.h>
@@ -14,17 +14,20 @@
 #include "broker/core/state.h"
 #include "broker/core/worker.h"
 
-#define SPAN_MOST_MS (INT64_C(1) << 40) /* nothing is further away: keeps a damaged time from overflowing */
+#define SPAN_MOST_MS                                                                               \
+    (INT64_C(1) << 40) /* nothing is further away: keeps a damaged time from overflowing */
 
 static int64_t monotonic_of(const struct core *core, int64_t at_unix_ms)
 {
     int64_t span_ms = at_unix_ms - core->unix_ms;
-    span_ms = span_ms > SPAN_MOST_MS ? SPAN_MOST_MS : span_ms < -SPAN_MOST_MS ? -SPAN_MOST_MS : span_ms;
+    span_ms = span_ms > SPAN_MOST_MS    ? SPAN_MOST_MS
+              : span_ms < -SPAN_MOST_MS ? -SPAN_MOST_MS
+                                        : span_ms;
     return core->now_ms + span_ms;
 }
 
-static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes, const uint8_t *value,
-                        size_t value_bytes)
+static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
+                        const uint8_t *value, size_t value_bytes)
 {
     if (key_bytes >= 5 && memcmp(key, "pause", 5) == 0) {
         return pause_restore(core, value, value_bytes);
@@ -44,8 +47,8 @@ static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
     return 0; /* others are not the core's */
 }
 
-static int restore_concluded(struct core *core, const void *key, size_t key_bytes, const void *value,
-                             size_t value_bytes)
+static int restore_concluded(struct core *core, const void *key, size_t key_bytes,
+                             const void *value, size_t value_bytes)
 {
     int64_t unix_ms;
     struct id job_id;
@@ -63,7 +66,8 @@ static int restore_concluded(struct core *core, const void *key, size_t key_byte
     if (r < 0) {
         return r;
     }
-    if (unix_ms < core->concluded.last_unix_ms || concluded_find(&core->concluded, &job_id) != NULL) {
+    if (unix_ms < core->concluded.last_unix_ms ||
+        concluded_find(&core->concluded, &job_id) != NULL) {
         return -EBADMSG; /* out of the order of keys, or twice */
     }
     core->unix_ms = unix_ms > core->unix_ms ? unix_ms : core->unix_ms;
@@ -107,7 +111,8 @@ static int find_flow(struct core *core, const Record__JobRecord *record, struct 
     }
     struct tier *tier = tier_of(core, record->tier);
     const struct name *pool = names_find(&core->pools, record->pool);
-    struct lane *lane = lane_of(core, tier, &core->pool[pool == NULL ? tier->pool->index : pool->index]);
+    struct lane *lane =
+        lane_of(core, tier, &core->pool[pool == NULL ? tier->pool->index : pool->index]);
     struct flow *flow = lane_flow(core, lane, route, tenant);
     if (flow == NULL) {
         return -ENOMEM;
@@ -120,7 +125,8 @@ static void fill(const struct core *core, struct job *job, const Record__JobReco
 {
     job->sequence = record->sequence;
     job->submitted_ms = monotonic_of(core, record->submitted_unix_ms);
-    job->deadline_ms = record->deadline_unix_ms == 0 ? INT64_MAX : monotonic_of(core, record->deadline_unix_ms);
+    job->deadline_ms =
+        record->deadline_unix_ms == 0 ? INT64_MAX : monotonic_of(core, record->deadline_unix_ms);
     job->payload_bytes = record->payload_bytes;
     job->estimated_tokens = record->estimated_tokens;
     job->max_tokens = record->max_tokens;
@@ -184,10 +190,12 @@ static int restore_job(struct core *core, const void *value, size_t value_bytes)
     place(core, job, record);
     return (job->flags & JOB_HAS_KEY) == 0 || known != NULL
                ? 0
-               : key_add(core, job_tenant(job)->name->index, record->idempotency_hash.data, &job_id);
+               : key_add(core, job_tenant(job)->name->index, record->idempotency_hash.data,
+                         &job_id);
 }
 
-static int restore_lease(struct core *core, const void *key, size_t key_bytes, const void *value, size_t value_bytes)
+static int restore_lease(struct core *core, const void *key, size_t key_bytes, const void *value,
+                         size_t value_bytes)
 {
     struct id job_id;
     Record__LeaseRecord *record;
@@ -196,7 +204,10 @@ static int restore_lease(struct core *core, const void *key, size_t key_bytes, c
         return -EBADMSG;
     }
     struct job *job = job_find(core, &job_id);
-    /* A delayed job backs off here when the wall clock was set back since: its lease is as good as any other. */
+    /*
+     * A delayed job backs off here when the wall clock was set back since: its lease is as good as
+     * any other.
+     */
     if (job == NULL || !job_may_become(job->place, PLACE_LEASED)) {
         return 0;
     }
@@ -210,8 +221,8 @@ static int restore_lease(struct core *core, const void *key, size_t key_bytes, c
     return 0;
 }
 
-static int restore(struct core *core, enum store_family family, const void *key, size_t key_bytes, const void *value,
-                   size_t value_bytes)
+static int restore(struct core *core, enum store_family family, const void *key, size_t key_bytes,
+                   const void *value, size_t value_bytes)
 {
     switch (family) {
     case STORE_META:
@@ -231,8 +242,8 @@ static int restore(struct core *core, enum store_family family, const void *key,
     return 0;
 }
 
-int core_restore(struct core *core, enum store_family family, const void *key, size_t key_bytes, const void *value,
-                 size_t value_bytes, struct core_time now)
+int core_restore(struct core *core, enum store_family family, const void *key, size_t key_bytes,
+                 const void *value, size_t value_bytes, struct core_time now)
 {
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     core->unix_ms = now.unix_ms > core->unix_ms ? now.unix_ms : core->unix_ms;
@@ -246,8 +257,9 @@ void core_restored(struct core *core, struct core_time now)
 {
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     core->reclaim_until_ms = core->now_ms + core->limits.reclaim_ms;
-    core->housekeeping_at_ms = core->now_ms; /* results that a bound had dropped are in the records again */
-    list_for_each(&core->leases, link) {
+    core->housekeeping_at_ms =
+        core->now_ms; /* results that a bound had dropped are in the records again */
+    list_for_each (&core->leases, link) {
         CONTAINER_OF(link, struct lease, by_renewal)->renewed_ms = core->now_ms;
     }
 }

@@ -7,11 +7,12 @@
 #include "broker/core/lane.h"
 #include "broker/core/record.h"
 
-/* ------------------------------------------------------------------------------------------ results in memory */
+/* ---- results in memory ---- */
 
 uint64_t result_hash(const struct table_link *link, uint64_t seed)
 {
-    return id_hash(&CONTAINER_OF((struct table_link *)link, struct kept_result, by_id)->job_id, seed);
+    return id_hash(&CONTAINER_OF((struct table_link *)link, struct kept_result, by_id)->job_id,
+                   seed);
 }
 
 static struct kept_result *find_kept(const struct core *core, const struct id *job_id)
@@ -28,7 +29,8 @@ static struct kept_result *find_kept(const struct core *core, const struct id *j
 
 static size_t kept_bytes(const struct kept_result *kept)
 {
-    return sizeof(*kept) + kept->packed_bytes + (kept->payload == NULL ? 0 : blob_bytes(kept->payload));
+    return sizeof(*kept) + kept->packed_bytes +
+           (kept->payload == NULL ? 0 : blob_bytes(kept->payload));
 }
 
 static void free_kept(struct kept_result *kept)
@@ -64,7 +66,7 @@ void result_destroy_all(struct core *core)
     }
 }
 
-/* ---------------------------------------------------------------------------------------------- forgetting */
+/* ---- forgetting ---- */
 
 void result_note_bound(struct core *core, enum bound bound)
 {
@@ -104,7 +106,10 @@ void result_make_room(struct core *core)
     }
 }
 
-/* Passes over the oldest entry that may have a result on disk; the record is deleted by range later. */
+/*
+ * Passes over the oldest entry that may have a result on disk; the record is deleted by range
+ * later.
+ */
 static void drop_oldest_disk_result(struct core *core)
 {
     struct concluded_entry *entry = concluded_results_oldest(&core->concluded);
@@ -126,9 +131,10 @@ static void bound_results(struct core *core)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------- keeping */
+/* ---- keeping ---- */
 
-static const uint8_t *pack_result(struct core *core, const struct effect_result *result, size_t *ret_bytes)
+static const uint8_t *pack_result(struct core *core, const struct effect_result *result,
+                                  size_t *ret_bytes)
 {
     Wire__Result message = WIRE__RESULT__INIT;
     message.job_id = (ProtobufCBinaryData){ID_BYTES, (uint8_t *)result->job_id.bytes};
@@ -147,7 +153,8 @@ static const uint8_t *pack_result(struct core *core, const struct effect_result 
     return packed;
 }
 
-static void keep_on_disk(struct core *core, struct concluded_entry *entry, const struct effect_result *result)
+static void keep_on_disk(struct core *core, struct concluded_entry *entry,
+                         const struct effect_result *result)
 {
     size_t packed_bytes;
     const uint8_t *packed = pack_result(core, result, &packed_bytes);
@@ -160,13 +167,15 @@ static void keep_on_disk(struct core *core, struct concluded_entry *entry, const
     uint8_t key[RECORD_TIME_KEY_BYTES];
     record_write_time_key(core->unix_ms, &result->job_id, key);
     core_put(core, STORE_RESULTS, key, sizeof(key), head, head_bytes, result->payload);
-    concluded_keep_disk_result(&core->concluded, entry, (uint32_t)head_bytes + record.payload_bytes);
+    concluded_keep_disk_result(&core->concluded, entry,
+                               (uint32_t)head_bytes + record.payload_bytes);
 }
 
-static void write_concluded(struct core *core, const struct job *job, const struct effect_result *result,
-                            uint32_t result_bytes)
+static void write_concluded(struct core *core, const struct job *job,
+                            const struct effect_result *result, uint32_t result_bytes)
 {
-    const struct idempotency *key = (job->flags & JOB_HAS_KEY) != 0 ? key_of_job(core, &job->id) : NULL;
+    const struct idempotency *key =
+        (job->flags & JOB_HAS_KEY) != 0 ? key_of_job(core, &job->id) : NULL;
     Record__ConcludedRecord record = RECORD__CONCLUDED_RECORD__INIT;
     record.state = result->state;
     record.tenant = job_tenant(job)->name->text;
@@ -180,7 +189,8 @@ static void write_concluded(struct core *core, const struct job *job, const stru
 }
 
 /* Without memory the result is not kept: as if it had been collected. */
-static void keep_in_memory(struct core *core, struct concluded_entry *entry, const struct effect_result *result)
+static void keep_in_memory(struct core *core, struct concluded_entry *entry,
+                           const struct effect_result *result)
 {
     size_t packed_bytes;
     const uint8_t *packed = pack_result(core, result, &packed_bytes);
@@ -229,9 +239,10 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
     bound_results(core);
 }
 
-/* ----------------------------------------------------------------------------------------------- answering */
+/* ---- answering ---- */
 
-static struct effect_result *add_result(struct core *core, uint64_t peer, const struct id *job_id, uint64_t batch)
+static struct effect_result *add_result(struct core *core, uint64_t peer, const struct id *job_id,
+                                        uint64_t batch)
 {
     struct effect *effect = effects_add(core->effects, EFFECT_RESULT, peer, batch);
     effect->as.result.job_id = *job_id;
@@ -248,9 +259,11 @@ static void send_collected(struct core *core, uint64_t peer, const struct id *jo
     result->error_text = "concluded earlier; its result is no longer kept";
 }
 
-static struct effect *add_status(struct core *core, uint64_t peer, const struct id *job_id, Wire__JobState state)
+static struct effect *add_status(struct core *core, uint64_t peer, const struct id *job_id,
+                                 Wire__JobState state)
 {
-    struct effect *effect = effects_add(core->effects, EFFECT_STATUS, peer, core_pending_batch(core));
+    struct effect *effect =
+        effects_add(core->effects, EFFECT_STATUS, peer, core_pending_batch(core));
     effect->as.status.job_id = *job_id;
     effect->as.status.state = state;
     effect->as.status.why = "";
@@ -279,7 +292,8 @@ static void load_result(struct core *core, uint64_t peer, const struct concluded
     effect->as.load.family = STORE_RESULTS;
     effect->as.load.token = token;
     effect->as.load.key_bytes = RECORD_TIME_KEY_BYTES;
-    record_write_time_key(concluded_unix_ms(&core->concluded, entry), &entry->id, effect->as.load.key);
+    record_write_time_key(concluded_unix_ms(&core->concluded, entry), &entry->id,
+                          effect->as.load.key);
 }
 
 static void send_dead_letter(struct core *core, uint64_t peer, const struct job *job)
@@ -323,7 +337,8 @@ static const char *why_it_waits(struct core *core, const struct job *job)
     case PLACE_RECOVERED:
         return "the broker has restarted and gives its worker time to reclaim it";
     case PLACE_BACKING_OFF:
-        return job->backoffs > 0 ? "the last attempt failed; it waits for the next" : "it is delayed";
+        return job->backoffs > 0 ? "the last attempt failed; it waits for the next"
+                                 : "it is delayed";
     case PLACE_READY:
     case PLACE_LOADED:
         if (lane_is_held(core, job)) {
@@ -418,7 +433,8 @@ static struct blob *payload_of(struct blob *record, size_t offset)
 {
     struct blob *payload = NULL;
     const uint8_t *data = blob_data(record);
-    if (blob_wrap(data + offset, blob_bytes(record) - offset, release_blob, record, &payload) == 0) {
+    if (blob_wrap(data + offset, blob_bytes(record) - offset, release_blob, record, &payload) ==
+        0) {
         (void)blob_ref(record);
     }
     return payload;
@@ -428,7 +444,8 @@ static struct blob *payload_of(struct blob *record, size_t offset)
 static void send_unread(struct core *core, const struct load *load, const char *why)
 {
     const struct concluded_entry *entry = concluded_find(&core->concluded, &load->job_id);
-    const Wire__JobState state = entry == NULL ? WIRE__JOB_STATE__JOB_STATE_COLLECTED : (Wire__JobState)entry->state;
+    const Wire__JobState state =
+        entry == NULL ? WIRE__JOB_STATE__JOB_STATE_COLLECTED : (Wire__JobState)entry->state;
     add_status(core, load->peer, &load->job_id, state)->as.status.why = why;
 }
 
@@ -436,7 +453,8 @@ static void send_loaded(struct core *core, const struct load *load, struct blob 
 {
     Record__ResultRecord *record;
     size_t offset;
-    if (record_read_result(blob_data(value), blob_bytes(value), effects_allocator(core->effects), &record, &offset) < 0) {
+    if (record_read_result(blob_data(value), blob_bytes(value), effects_allocator(core->effects),
+                           &record, &offset) < 0) {
         core_note(core, NOTE_RECORD_DAMAGED, NULL, "results", "a result cannot be decoded", 1);
         send_collected(core, load->peer, &load->job_id);
         return;
@@ -446,7 +464,8 @@ static void send_loaded(struct core *core, const struct load *load, struct blob 
         send_unread(core, load, "the broker is out of memory; wait for it again");
         return;
     }
-    struct effect_result *result = add_result(core, load->peer, &load->job_id, core_pending_batch(core));
+    struct effect_result *result =
+        add_result(core, load->peer, &load->job_id, core_pending_batch(core));
     result->packed = record->result.data;
     result->packed_bytes = record->result.len;
     result->payload = payload;
@@ -466,9 +485,10 @@ void result_loaded(struct core *core, const struct load *load, int error, struct
     }
 }
 
-/* ---------------------------------------------------------------------------------------------------- time */
+/* ---- time ---- */
 
-static void delete_range(struct core *core, enum store_family family, int64_t *from_unix_ms, int64_t to_unix_ms)
+static void delete_range(struct core *core, enum store_family family, int64_t *from_unix_ms,
+                         int64_t to_unix_ms)
 {
     if (to_unix_ms <= *from_unix_ms) {
         return;
@@ -489,7 +509,8 @@ static void delete_range(struct core *core, enum store_family family, int64_t *f
 /* Until when all entries are forgotten; `entry` is the oldest that is not. */
 static int64_t forgotten_until(const struct core *core, const struct concluded_entry *entry)
 {
-    return entry == NULL ? core->concluded.last_unix_ms : concluded_unix_ms(&core->concluded, entry);
+    return entry == NULL ? core->concluded.last_unix_ms
+                         : concluded_unix_ms(&core->concluded, entry);
 }
 
 static void write_horizon(struct core *core)
@@ -527,15 +548,20 @@ void result_tick(struct core *core)
         return;
     }
     int left = TIMERS_PER_TICK;
-    for (; left > 0 && is_older(core, concluded_oldest(&core->concluded), core->limits.dedup_window_ms); left--) {
+    for (; left > 0 &&
+           is_older(core, concluded_oldest(&core->concluded), core->limits.dedup_window_ms);
+         left--) {
         result_forget_oldest(core);
     }
-    for (; left > 0 && is_older(core, concluded_results_oldest(&core->concluded), core->limits.result_ttl_ms); left--) {
+    for (; left > 0 &&
+           is_older(core, concluded_results_oldest(&core->concluded), core->limits.result_ttl_ms);
+         left--) {
         drop_oldest_disk_result(core);
     }
     struct kept_result *kept;
     for (; left > 0 && (kept = oldest_kept(core)) != NULL &&
-           kept->kept_ms + core->limits.result_ttl_ms <= core->now_ms; left--) {
+           kept->kept_ms + core->limits.result_ttl_ms <= core->now_ms;
+         left--) {
         drop_kept(core, kept);
     }
     bound_results(core);

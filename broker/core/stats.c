@@ -76,9 +76,10 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
 }
 
 void core_visit_workers(const struct core *core, struct core_time now,
-                        void (*visit)(void *context, const struct core_worker_view *view), void *context)
+                        void (*visit)(void *context, const struct core_worker_view *view),
+                        void *context)
 {
-    list_for_each(&core->workers_heard, link) {
+    list_for_each (&core->workers_heard, link) {
         const struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
         const struct core_worker_view view = {
             .name = worker->name,
@@ -103,7 +104,8 @@ static uint64_t tenants_waiting(const struct queue *queue)
     return tenants;
 }
 
-void core_visit_queues(const struct core *core, void (*visit)(void *context, const struct core_queue_view *view),
+void core_visit_queues(const struct core *core,
+                       void (*visit)(void *context, const struct core_queue_view *view),
                        void *context)
 {
     for (size_t i = 0; i < core->queues_length; i++) {
@@ -122,10 +124,11 @@ void core_visit_queues(const struct core *core, void (*visit)(void *context, con
     }
 }
 
-void core_visit_pauses(const struct core *core, void (*visit)(void *context, const struct core_pause_view *view),
+void core_visit_pauses(const struct core *core,
+                       void (*visit)(void *context, const struct core_pause_view *view),
                        void *context)
 {
-    list_for_each(&core->pauses, link) {
+    list_for_each (&core->pauses, link) {
         const struct pause *pause = CONTAINER_OF(link, struct pause, link);
         const struct core_pause_view view = {
             .subject = pause->subject,

@@ -68,8 +68,7 @@ static void send_accepted(struct core *core, uint64_t peer, const struct id *job
     }
 }
 
-/* ------------------------------------------------------------------------------------------- known
- * already */
+/* ---- known already ---- */
 
 static void send_conflict(struct core *core, const struct request *request, const char *text)
 {
@@ -148,8 +147,7 @@ static bool is_known_key(struct core *core, struct request *request)
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------------
- * admissible? */
+/* ---- admissible? ---- */
 
 static struct refusal resolve(struct core *core, struct request *request)
 {
@@ -207,8 +205,10 @@ static struct refusal check_fields(const struct core *core, const struct request
     return ACCEPTABLE;
 }
 
-/* An id whose own time is not after the horizon may be that of a job which was concluded and
- * forgotten. */
+/*
+ * An id whose own time is not after the horizon may be that of a job which was concluded and
+ * forgotten.
+ */
 static struct refusal check_age(const struct core *core, const struct request *request)
 {
     if (id_unix_ms(&request->submit->job_id) <= core->concluded.horizon_unix_ms) {
@@ -243,8 +243,10 @@ static struct refusal check_open(const struct core *core, const struct request *
     return ACCEPTABLE;
 }
 
-/* When `jobs` of the tier will have gone, spread a little so that the refused do not come back all
- * at once. */
+/*
+ * When `jobs` of the tier will have gone, spread a little so that the refused do not come back all
+ * at once.
+ */
 static int64_t retry_after_ms(struct core *core, const struct tier *tier, uint64_t jobs)
 {
     int64_t wait = drain_rate_wait_ms(&tier->drain, jobs, core->now_ms);
@@ -341,8 +343,7 @@ static struct refusal check(struct core *core, struct request *request)
     return refusal;
 }
 
-/* -----------------------------------------------------------------------------------------------
- * accepting */
+/* ---- accepting ---- */
 
 static void fill(struct core *core, struct job *job, const struct request *request)
 {
@@ -448,8 +449,7 @@ void submit(struct core *core, const struct event *event)
     }
 }
 
-/* -----------------------------------------------------------------------------------------------
- * the store */
+/* ---- the store ---- */
 
 static struct job *first_accepting(const struct core *core)
 {
@@ -457,8 +457,10 @@ static struct job *first_accepting(const struct core *core)
     return link == NULL ? NULL : CONTAINER_OF(link, struct job, link);
 }
 
-/* Durable now: it may be dispatched. When much is waiting in memory already, its payload stays on
- * disk only. */
+/*
+ * Durable now: it may be dispatched. When much is waiting in memory already, its payload stays on
+ * disk only.
+ */
 static void become_ready(struct core *core, struct job *job)
 {
     job->flags |= JOB_ON_DISK;

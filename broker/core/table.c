@@ -30,7 +30,8 @@ void table_finish(struct table *table)
 static void split(struct table *table)
 {
     if (table->buckets_length == table->capacity) {
-        struct table_link **buckets = reallocarray(table->buckets, table->capacity, 2 * sizeof(struct table_link *));
+        struct table_link **buckets =
+            reallocarray(table->buckets, table->capacity, 2 * sizeof(struct table_link *));
         if (buckets == NULL) {
             return;
         }
@@ -44,7 +45,8 @@ static void split(struct table *table)
     struct table_link *moves = NULL;
     while (link != NULL) {
         struct table_link *next = link->next;
-        struct table_link **to = table_bucket(table, table->hash(link, table->seed)) == added ? &moves : &stays;
+        struct table_link **to =
+            table_bucket(table, table->hash(link, table->seed)) == added ? &moves : &stays;
         link->next = *to;
         *to = link;
         link = next;
@@ -61,7 +63,8 @@ void table_insert(struct table *table, struct table_link *link)
     if (table->length >= table->buckets_length) {
         split(table);
     }
-    struct table_link **bucket = &table->buckets[table_bucket(table, table->hash(link, table->seed))];
+    struct table_link **bucket =
+        &table->buckets[table_bucket(table, table->hash(link, table->seed))];
     link->next = *bucket;
     *bucket = link;
     table->length++;

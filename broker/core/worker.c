@@ -7,9 +7,11 @@
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
 
-enum { ATTEMPTS_UNKNOWN_MAX = 4096 }; /* how far a worker's attempt number may be ahead of what was recorded */
+enum {
+    ATTEMPTS_UNKNOWN_MAX = 4096
+}; /* how far a worker's attempt number may be ahead of what was recorded */
 
-/* ------------------------------------------------------------------------------------------------- finding */
+/* ---- finding ---- */
 
 static uint64_t peer_hash(uint64_t peer, uint64_t seed)
 {
@@ -45,7 +47,8 @@ struct worker *worker_find(const struct core *core, uint64_t peer)
 
 struct worker *worker_find_name(const struct core *core, const char *name)
 {
-    struct table_link *link = table_first(&core->worker_names, text_hash(name, core->worker_names.seed));
+    struct table_link *link =
+        table_first(&core->worker_names, text_hash(name, core->worker_names.seed));
     for (; link != NULL; link = link->next) {
         struct worker *worker = CONTAINER_OF(link, struct worker, by_name);
         if (strcmp(worker->name, name) == 0) {
@@ -55,7 +58,8 @@ struct worker *worker_find_name(const struct core *core, const char *name)
     return NULL;
 }
 
-static void error(struct core *core, uint64_t peer, Wire__ProtocolError__Code code, const char *text)
+static void error(struct core *core, uint64_t peer, Wire__ProtocolError__Code code,
+                  const char *text)
 {
     struct effect *effect = effects_add(core->effects, EFFECT_WORKER_ERROR, peer, 0);
     effect->as.error.code = code;
@@ -66,8 +70,9 @@ struct worker *worker_heard(struct core *core, uint64_t peer)
 {
     struct worker *worker = worker_find(core, peer);
     if (worker == NULL) {
-        error(core, peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED,
-              "this connection has not said hello, or was silent for too long; say it, then repeat");
+        error(
+            core, peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED,
+            "this connection has not said hello, or was silent for too long; say it, then repeat");
         return NULL;
     }
     worker->heard_ms = core->now_ms;
@@ -76,11 +81,12 @@ struct worker *worker_heard(struct core *core, uint64_t peer)
     return worker;
 }
 
-/* --------------------------------------------------------------------------------------- slots and credit */
+/* ---- slots and credit ---- */
 
 uint64_t worker_free(const struct worker *worker)
 {
-    const uint64_t free = worker->credit_total > worker->dispatched ? worker->credit_total - worker->dispatched : 0;
+    const uint64_t free =
+        worker->credit_total > worker->dispatched ? worker->credit_total - worker->dispatched : 0;
     return free < worker->slots ? free : worker->slots;
 }
 
@@ -89,7 +95,8 @@ void worker_reserve_slots(struct core *core, struct worker *worker)
 {
     uint32_t left = worker->slots > 0 ? worker->slots - 1 : 0;
     for (size_t i = 0; i < core->tiers_length; i++) {
-        uint32_t wanted = (uint32_t)((uint64_t)worker->slots * core->tier[i].slots_reserved_percent / 100);
+        uint32_t wanted =
+            (uint32_t)((uint64_t)worker->slots * core->tier[i].slots_reserved_percent / 100);
         wanted += wanted == 0 && core->tier[i].slots_reserved_percent > 0;
         worker->reserved[i] = wanted < left ? wanted : left;
         left -= worker->reserved[i];
@@ -98,7 +105,8 @@ void worker_reserve_slots(struct core *core, struct worker *worker)
 
 static uint32_t reserved_unused(const struct worker *worker, size_t tier)
 {
-    return worker->reserved[tier] > worker->used[tier] ? worker->reserved[tier] - worker->used[tier] : 0;
+    return worker->reserved[tier] > worker->used[tier] ? worker->reserved[tier] - worker->used[tier]
+                                                       : 0;
 }
 
 static void seat_refresh(struct worker_seat *seat, bool can)
@@ -113,7 +121,8 @@ static void seat_refresh(struct worker_seat *seat, bool can)
 
 void worker_refresh(struct core *core, struct worker *worker)
 {
-    const bool is_open = !worker->is_draining && !worker->is_set_aside && !worker->is_held && !worker->is_drained;
+    const bool is_open =
+        !worker->is_draining && !worker->is_set_aside && !worker->is_held && !worker->is_drained;
     const uint64_t free = is_open ? worker_free(worker) : 0;
     core->slots_free += free - worker->free_counted;
     worker->free_counted = free;
@@ -155,13 +164,15 @@ void worker_draining(struct core *core, const struct event *event)
     }
 }
 
-/* ------------------------------------------------------------------------------------------- coming back */
+/* ---- coming back ---- */
 
 /*
- * Whether the worker may go on with what it says it runs or has answered: its own lease; one that nobody holds since a restart;
- * one that was lost and not given to another. `before` is its earlier connection, whose leases it inherits.
+ * Whether the worker may go on with what it says it runs or has answered: its own lease; one that
+ * nobody holds since a restart; one that was lost and not given to another. `before` is its earlier
+ * connection, whose leases it inherits.
  */
-static bool reclaim(struct core *core, struct worker *worker, const struct worker *before, const struct lease_ref *held)
+static bool reclaim(struct core *core, struct worker *worker, const struct worker *before,
+                    const struct lease_ref *held)
 {
     struct job *job = job_find(core, &held->job_id);
     if (job == NULL || !job_is_pending(job) || held->attempt == 0) {
@@ -169,20 +180,25 @@ static bool reclaim(struct core *core, struct worker *worker, const struct worke
     }
     if (job->place == PLACE_LEASED) {
         struct lease *lease = job->at.lease;
-        const bool is_heir = lease->worker == NULL || lease->worker == before || lease->worker == worker;
-        if (!is_heir || (lease->worker != NULL && lease->attempt != held->attempt) || held->attempt < lease->attempt) {
+        const bool is_heir =
+            lease->worker == NULL || lease->worker == before || lease->worker == worker;
+        if (!is_heir || (lease->worker != NULL && lease->attempt != held->attempt) ||
+            held->attempt < lease->attempt) {
             return false;
         }
         lease_hand_over(core, lease, worker, held->attempt);
         return true;
     }
-    const bool is_unknown = held->attempt > job->attempt && held->attempt - job->attempt <= ATTEMPTS_UNKNOWN_MAX;
+    const bool is_unknown =
+        held->attempt > job->attempt && held->attempt - job->attempt <= ATTEMPTS_UNKNOWN_MAX;
     const bool is_lost = held->attempt == job->attempt && (job->flags & JOB_LEASE_LOST) != 0;
     const bool is_open = job_may_become(job->place, PLACE_LEASED);
-    return is_open && (is_unknown || is_lost) && lease_grant(core, job, worker, held->attempt) != NULL;
+    return is_open && (is_unknown || is_lost) &&
+           lease_grant(core, job, worker, held->attempt) != NULL;
 }
 
-static void cancel(struct core *core, const struct worker *worker, const struct lease_ref *held, const char *reason)
+static void cancel(struct core *core, const struct worker *worker, const struct lease_ref *held,
+                   const char *reason)
 {
     struct effect *effect = effects_add(core->effects, EFFECT_ATTEMPT_CANCEL, worker->peer, 0);
     effect->as.attempt.lease = *held;
@@ -194,12 +210,16 @@ static void reclaim_held(struct core *core, struct worker *worker, const struct 
 {
     for (size_t i = 0; i < length; i++) {
         if (!reclaim(core, worker, before, &held[i])) {
-            cancel(core, worker, &held[i], job_find(core, &held[i].job_id) == NULL ? "concluded" : "lease lost");
+            cancel(core, worker, &held[i],
+                   job_find(core, &held[i].job_id) == NULL ? "concluded" : "lease lost");
         }
     }
 }
 
-/* What it answered and nobody waits for any more it may forget; the rest it sends after the welcome. */
+/*
+ * What it answered and nobody waits for any more it may forget; the rest it sends after the
+ * welcome.
+ */
 static void reclaim_answered(struct core *core, struct worker *worker, const struct worker *before,
                              const struct lease_ref *answered, size_t length)
 {
@@ -209,8 +229,8 @@ static void reclaim_answered(struct core *core, struct worker *worker, const str
             (void)reclaim(core, worker, before, &answered[i]);
             continue;
         }
-        struct effect *effect =
-            effects_add(core->effects, EFFECT_ATTEMPT_CONCLUDED, worker->peer, core_pending_batch(core));
+        struct effect *effect = effects_add(core->effects, EFFECT_ATTEMPT_CONCLUDED, worker->peer,
+                                            core_pending_batch(core));
         effect->as.attempt.lease = answered[i];
         effect->as.attempt.reason = "concluded";
     }
@@ -224,10 +244,11 @@ void worker_heartbeat(struct core *core, const struct event *event)
     }
     worker->is_set_aside = false; /* it has had its pause, and may have no credit to tell of */
     worker_refresh(core, worker);
-    reclaim_held(core, worker, NULL, event->as.worker_heartbeat.held, event->as.worker_heartbeat.held_length);
+    reclaim_held(core, worker, NULL, event->as.worker_heartbeat.held,
+                 event->as.worker_heartbeat.held_length);
 }
 
-/* --------------------------------------------------------------------------------------- joining, leaving */
+/* ---- joining, leaving ---- */
 
 static void worker_free_memory(struct worker *worker)
 {
@@ -275,12 +296,14 @@ void worker_destroy_all(struct core *core)
 }
 
 /* The pools it names, each once. False: `ret_unknown` is not configured, or no memory (NULL). */
-static bool resolve_pools(const struct core *core, const struct event *event, struct pool **ret_pools,
-                          size_t *ret_length, const char **ret_unknown)
+static bool resolve_pools(const struct core *core, const struct event *event,
+                          struct pool **ret_pools, size_t *ret_length, const char **ret_unknown)
 {
     static const char *const fallback[] = {"default"};
-    const char *const *names = event->as.worker_hello.pools_length > 0 ? event->as.worker_hello.pools : fallback;
-    const size_t names_length = event->as.worker_hello.pools_length > 0 ? event->as.worker_hello.pools_length : 1;
+    const char *const *names =
+        event->as.worker_hello.pools_length > 0 ? event->as.worker_hello.pools : fallback;
+    const size_t names_length =
+        event->as.worker_hello.pools_length > 0 ? event->as.worker_hello.pools_length : 1;
     size_t length = 0;
     for (size_t i = 0; i < names_length; i++) {
         const struct name *name = names_find(&core->pools, names[i]);
@@ -300,8 +323,8 @@ static bool resolve_pools(const struct core *core, const struct event *event, st
     return true;
 }
 
-static struct worker *make_worker(struct core *core, const struct event *event, struct pool *const *pools,
-                                  size_t pools_length)
+static struct worker *make_worker(struct core *core, const struct event *event,
+                                  struct pool *const *pools, size_t pools_length)
 {
     const size_t seats_length = pools_length * core->tiers_length;
     struct worker *worker = calloc(1, sizeof(*worker) + seats_length * sizeof(struct worker_seat));
@@ -363,7 +386,9 @@ void worker_hello(struct core *core, const struct event *event)
     struct worker *same_peer = worker_find(core, event->peer);
     if (!resolve_pools(core, event, pools, &pools_length, &unknown)) {
         error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-              effects_format(core->effects, "hello.pools: \"%.64s\" is not configured; add it under pools", unknown));
+              effects_format(core->effects,
+                             "hello.pools: \"%.64s\" is not configured; add it under pools",
+                             unknown));
         return;
     }
     if (before == NULL && core->workers.length >= core->limits.workers_max) {
@@ -373,15 +398,18 @@ void worker_hello(struct core *core, const struct event *event)
     }
     struct worker *worker = make_worker(core, event, pools, pools_length);
     if (worker == NULL) {
-        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED, "the broker is out of memory");
+        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+              "the broker is out of memory");
         return;
     }
     worker_reserve_slots(core, worker);
     effects_add(core->effects, EFFECT_WORKER_WELCOME, event->peer, 0)->as.worker_welcome.lease_ms =
         (uint32_t)core->limits.lease_ms;
     pause_apply_to_worker(core, worker);
-    reclaim_held(core, worker, before, event->as.worker_hello.held, event->as.worker_hello.held_length);
-    reclaim_answered(core, worker, before, event->as.worker_hello.answered, event->as.worker_hello.answered_length);
+    reclaim_held(core, worker, before, event->as.worker_hello.held,
+                 event->as.worker_hello.held_length);
+    reclaim_answered(core, worker, before, event->as.worker_hello.answered,
+                     event->as.worker_hello.answered_length);
     worker_replace(core, before, event->peer);
     if (same_peer != NULL && same_peer != before) {
         worker_replace(core, same_peer, event->peer);
@@ -401,15 +429,15 @@ void worker_undeliverable(struct core *core, const struct event *event)
         worker->dispatched -= worker->dispatched > 0;
         worker_set_aside(core, worker);
     }
-    if (job == NULL || job->place != PLACE_LEASED || job->at.lease->worker != worker || worker == NULL ||
-        job->at.lease->attempt != event->as.undeliverable.lease.attempt) {
+    if (job == NULL || job->place != PLACE_LEASED || job->at.lease->worker != worker ||
+        worker == NULL || job->at.lease->attempt != event->as.undeliverable.lease.attempt) {
         return;
     }
     lease_end(core, job->at.lease);
     job_move(core, job, PLACE_READY);
 }
 
-/* ---------------------------------------------------------------------------------------------------- time */
+/* ---- time ---- */
 
 static struct worker *longest_silent(const struct core *core)
 {
@@ -421,8 +449,9 @@ void worker_forget_silent(struct core *core)
 {
     struct worker *worker = longest_silent(core);
     while (worker != NULL && worker->heard_ms + core->limits.lease_ms <= core->now_ms) {
-        worker_remove(core, worker, effects_format(core->effects, "silent for %lld ms",
-                                                   (long long)(core->now_ms - worker->heard_ms)));
+        worker_remove(core, worker,
+                      effects_format(core->effects, "silent for %lld ms",
+                                     (long long)(core->now_ms - worker->heard_ms)));
         worker = longest_silent(core);
     }
 }

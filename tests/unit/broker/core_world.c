@@ -10,26 +10,28 @@ static char *const NAMES[] = {"a", "b", "c", "d"};
 
 void world_init(struct world *world)
 {
-    *world = (struct world){.seed = 1, .now = {.now_ms = 1000, .unix_ms = INT64_C(1700000000000)}, .batch = 1};
+    *world = (struct world){
+        .seed = 1, .now = {.now_ms = 1000, .unix_ms = INT64_C(1700000000000)}, .batch = 1};
     static char *const tiers[] = {"realtime", "standard", "background"};
     static const uint32_t weights[] = {60, 30, 10};
     static char *const models[] = {"m0", "m1", "m2"};
     for (size_t i = 0; i < WORLD_TIERS; i++) {
-        world->tiers[i] = (struct config_tier){.name = tiers[i],
-                                               .weight = weights[i],
-                                               .durability = i == 0 ? DURABILITY_NONE : DURABILITY_FSYNC,
-                                               .pool = "default",
-                                               .deadline_ms = 600000,
-                                               .attempts_max = 3,
-                                               .backoff_first_ms = 1000,
-                                               .backoff_max_ms = 60000,
-                                               .jobs_max = 1000000,
-                                               .bytes_max = 1 << 30};
+        world->tiers[i] =
+            (struct config_tier){.name = tiers[i],
+                                 .weight = weights[i],
+                                 .durability = i == 0 ? DURABILITY_NONE : DURABILITY_FSYNC,
+                                 .pool = "default",
+                                 .deadline_ms = 600000,
+                                 .attempts_max = 3,
+                                 .backoff_first_ms = 1000,
+                                 .backoff_max_ms = 60000,
+                                 .jobs_max = 1000000,
+                                 .bytes_max = 1 << 30};
         world->models[i] = (struct config_model){.name = models[i]};
     }
     for (size_t i = 0; i < 4; i++) {
-        world->tenants[i] =
-            (struct config_tenant){.name = NAMES[i], .weight = 1, .jobs_max = 1000000, .bytes_max = 1 << 30};
+        world->tenants[i] = (struct config_tenant){
+            .name = NAMES[i], .weight = 1, .jobs_max = 1000000, .bytes_max = 1 << 30};
     }
     world->pools[0] = "default";
     world->pools[1] = "gpu";
@@ -103,7 +105,7 @@ void world_finish(struct world *world)
     free(world->records);
 }
 
-/* --------------------------------------------------------------------------------------------------- store */
+/* ---- store ---- */
 
 static int compare_keys(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
 {
@@ -111,12 +113,13 @@ static int compare_keys(const void *a, size_t a_bytes, const void *b, size_t b_b
     return order != 0 ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
 }
 
-static struct world_record *find_record(const struct world *world, enum store_family family, const void *key,
-                                        size_t key_bytes)
+static struct world_record *find_record(const struct world *world, enum store_family family,
+                                        const void *key, size_t key_bytes)
 {
     for (size_t i = 0; i < world->records_length; i++) {
         struct world_record *record = &world->records[i];
-        if (record->family == family && compare_keys(record->key, record->key_bytes, key, key_bytes) == 0) {
+        if (record->family == family &&
+            compare_keys(record->key, record->key_bytes, key, key_bytes) == 0) {
             return record;
         }
     }
@@ -128,9 +131,11 @@ static void put(struct world *world, const struct effect *effect)
     struct world_record *record =
         find_record(world, effect->as.put.family, effect->as.put.key, effect->as.put.key_bytes);
     if (record == NULL) {
-        world->records = realloc(world->records, (world->records_length + 1) * sizeof(*world->records));
+        world->records =
+            realloc(world->records, (world->records_length + 1) * sizeof(*world->records));
         record = &world->records[world->records_length++];
-        *record = (struct world_record){.family = effect->as.put.family, .key_bytes = effect->as.put.key_bytes};
+        *record = (struct world_record){.family = effect->as.put.family,
+                                        .key_bytes = effect->as.put.key_bytes};
         memcpy(record->key, effect->as.put.key, record->key_bytes);
     }
     const size_t blob = effect->as.put.blob == NULL ? 0 : blob_bytes(effect->as.put.blob);
@@ -145,7 +150,7 @@ static void put(struct world *world, const struct effect *effect)
     }
 }
 
-static void delete(struct world *world, const struct effect *effect)
+static void delete (struct world *world, const struct effect *effect)
 {
     const struct world_record *record =
         find_record(world, effect->as.put.family, effect->as.put.key, effect->as.put.key_bytes);
@@ -159,14 +164,16 @@ static void delete_range(struct world *world, const struct effect *effect)
     for (size_t i = world->records_length; i-- > 0;) {
         const struct world_record *record = &world->records[i];
         if (record->family == effect->as.range.family &&
-            compare_keys(record->key, record->key_bytes, effect->as.range.from, effect->as.range.from_bytes) >= 0 &&
-            compare_keys(record->key, record->key_bytes, effect->as.range.to, effect->as.range.to_bytes) < 0) {
+            compare_keys(record->key, record->key_bytes, effect->as.range.from,
+                         effect->as.range.from_bytes) >= 0 &&
+            compare_keys(record->key, record->key_bytes, effect->as.range.to,
+                         effect->as.range.to_bytes) < 0) {
             free_record(world, i);
         }
     }
 }
 
-/* ----------------------------------------------------------------------------------------------------- log */
+/* ---- log ---- */
 
 static void copy_text(char *to, size_t bytes, const char *text)
 {
@@ -230,15 +237,16 @@ static const struct id *job_of(const struct effect *effect)
     }
 }
 
-static bool matches(const struct effect *effect, enum effect_kind kind, const struct id *job_id, uint64_t peer)
+static bool matches(const struct effect *effect, enum effect_kind kind, const struct id *job_id,
+                    uint64_t peer)
 {
     const struct id *job = job_of(effect);
     return effect->kind == kind && (peer == 0 || effect->peer == peer) &&
            (job_id == NULL || (job != NULL && id_equal(job, job_id)));
 }
 
-const struct world_effect *world_find(const struct world *world, enum effect_kind kind, const struct id *job_id,
-                                      uint64_t peer)
+const struct world_effect *world_find(const struct world *world, enum effect_kind kind,
+                                      const struct id *job_id, uint64_t peer)
 {
     for (size_t i = world->log_length; i-- > 0;) {
         if (matches(&world->log[i].effect, kind, job_id, peer)) {
@@ -264,7 +272,7 @@ struct lease_ref world_lease(const struct world *world, const struct id *job_id)
     return found->effect.as.dispatch.lease;
 }
 
-/* --------------------------------------------------------------------------------------------------- turns */
+/* ---- turns ---- */
 
 struct pending_load {
     uint64_t token;
@@ -289,8 +297,9 @@ static void load(struct world *world, const struct effect *effect)
 {
     const struct world_record *record =
         find_record(world, effect->as.load.family, effect->as.load.key, effect->as.load.key_bytes);
-    struct event event = {.kind = EVENT_LOADED,
-                          .as.loaded = {.token = effect->as.load.token, .result = record == NULL ? -ENOENT : 0}};
+    struct event event = {
+        .kind = EVENT_LOADED,
+        .as.loaded = {.token = effect->as.load.token, .result = record == NULL ? -ENOENT : 0}};
     if (record != NULL) {
         cr_assert_eq(blob_create(record->value, record->value_bytes, &event.as.loaded.value), 0);
     }
@@ -310,7 +319,7 @@ static void carry_out(struct world *world)
         if (effect->kind == EFFECT_PUT) {
             put(world, effect);
         } else if (effect->kind == EFFECT_DELETE) {
-            delete(world, effect);
+            delete (world, effect);
         } else if (effect->kind == EFFECT_DELETE_RANGE) {
             delete_range(world, effect);
         } else if (effect->kind == EFFECT_LOAD) {
@@ -377,7 +386,8 @@ static int compare_records(const void *a, const void *b)
 
 void world_restart(struct world *world)
 {
-    static const enum store_family order[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS, STORE_LEASES};
+    static const enum store_family order[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS,
+                                              STORE_LEASES};
     core_destroy(&world->core);
     forget_held(world);
     effects_reset(world->effects, world->batch);
@@ -389,15 +399,16 @@ void world_restart(struct world *world)
         for (size_t i = 0; i < world->records_length; i++) {
             const struct world_record *record = &world->records[i];
             if (record->family == order[f]) {
-                world->restore_errors += core_restore(world->core, record->family, record->key, record->key_bytes,
-                                                      record->value, record->value_bytes, world->now) < 0;
+                world->restore_errors +=
+                    core_restore(world->core, record->family, record->key, record->key_bytes,
+                                 record->value, record->value_bytes, world->now) < 0;
             }
         }
     }
     core_restored(world->core, world->now);
 }
 
-/* --------------------------------------------------------------------------------------------------- peers */
+/* ---- peers ---- */
 
 struct id world_id(struct world *world)
 {
@@ -411,7 +422,9 @@ struct id world_id(struct world *world)
 
 void world_client(struct world *world, uint64_t peer, const char *tenant)
 {
-    world_turn(world, &(struct event){.kind = EVENT_CLIENT_HELLO, .peer = peer, .as.client_hello = {tenant, "test"}});
+    world_turn(world, &(struct event){.kind = EVENT_CLIENT_HELLO,
+                                      .peer = peer,
+                                      .as.client_hello = {tenant, "test"}});
 }
 
 struct event world_submission(struct world *world, uint64_t peer, const char *tier)
@@ -443,7 +456,9 @@ struct id world_submit(struct world *world, uint64_t peer, const char *tier)
 
 void world_credit(struct world *world, uint64_t peer, uint64_t total)
 {
-    world_turn(world, &(struct event){.kind = EVENT_WORKER_CREDIT, .peer = peer, .as.worker_credit.total = total});
+    world_turn(world, &(struct event){.kind = EVENT_WORKER_CREDIT,
+                                      .peer = peer,
+                                      .as.worker_credit.total = total});
 }
 
 void world_worker(struct world *world, uint64_t peer, const char *name, uint32_t slots)
@@ -454,8 +469,8 @@ void world_worker(struct world *world, uint64_t peer, const char *name, uint32_t
     world_credit(world, peer, slots);
 }
 
-void world_result(struct world *world, uint64_t peer, const struct lease_ref *lease, Wire__AttemptOutcome outcome,
-                  int64_t retry_after_ms)
+void world_result(struct world *world, uint64_t peer, const struct lease_ref *lease,
+                  Wire__AttemptOutcome outcome, int64_t retry_after_ms)
 {
     struct event event = {.kind = EVENT_ATTEMPT_RESULT,
                           .peer = peer,
@@ -471,7 +486,8 @@ void world_result(struct world *world, uint64_t peer, const struct lease_ref *le
     blob_unref(&event.as.attempt_result.payload);
 }
 
-void world_job_event(struct world *world, enum event_kind kind, uint64_t peer, const struct id *job_id)
+void world_job_event(struct world *world, enum event_kind kind, uint64_t peer,
+                     const struct id *job_id)
 {
     world_turn(world, &(struct event){.kind = kind, .peer = peer, .as.job.job_id = *job_id});
 }
@@ -479,7 +495,9 @@ void world_job_event(struct world *world, enum event_kind kind, uint64_t peer, c
 Wire__JobState world_state(const struct world *world, const struct id *job_id)
 {
     struct core_job_view view;
-    return core_view_job(world->core, job_id, world->now, &view) < 0 ? WIRE__JOB_STATE__JOB_STATE_UNKNOWN : view.state;
+    return core_view_job(world->core, job_id, world->now, &view) < 0
+               ? WIRE__JOB_STATE__JOB_STATE_UNKNOWN
+               : view.state;
 }
 
 size_t world_records(const struct world *world, enum store_family family)

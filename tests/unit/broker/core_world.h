@@ -1,8 +1,10 @@
 /*
- * core_world: a core in virtual time with peers and a store that do what the test says. One call is one turn.
+ * core_world: a core in virtual time with peers and a store that do what the test says. One call is
+ * one turn.
  *
- * Records go to an array that survives a restart; a batch is durable at once unless the test withholds it. What
- * the core let go is in a log that the test looks through; an effect that waits for a batch is logged when that is durable.
+ * Records go to an array that survives a restart; a batch is durable at once unless the test
+ * withholds it. What the core let go is in a log that the test looks through; an effect that waits
+ * for a batch is logged when that is durable.
  */
 #pragma once
 #include <stdbool.h>
@@ -47,7 +49,10 @@ struct world {
     size_t restore_errors;
 };
 
-/* tiers: weights 60/30/10, no minimum, no reservation; tenants a, b, c, d with weight 1; routes auto, m0, m1, m2; pools default, gpu. */
+/*
+ * tiers: weights 60/30/10, no minimum, no reservation; tenants a, b, c, d with weight 1; routes
+ * auto, m0, m1, m2; pools default, gpu.
+ */
 void world_init(struct world *world);
 /* Creates the core as configured by now. */
 void world_start(struct world *world);
@@ -55,7 +60,10 @@ void world_finish(struct world *world);
 /* A crash: what is not durable is lost; then recovery from the records. */
 void world_restart(struct world *world);
 
-/* One turn: the event, a tick, the effects; then what became durable or was loaded, as turns of their own. */
+/*
+ * One turn: the event, a tick, the effects; then what became durable or was loaded, as turns of
+ * their own.
+ */
 void world_turn(struct world *world, const struct event *event);
 void world_tick(struct world *world);
 /* Moves the time and ticks whenever something is due. */
@@ -64,22 +72,29 @@ void world_make_durable(struct world *world); /* all that is withheld */
 
 struct id world_id(struct world *world);
 void world_client(struct world *world, uint64_t peer, const char *tenant);
-struct event world_submission(struct world *world, uint64_t peer, const char *tier); /* route m0, 4 bytes of payload */
+struct event world_submission(struct world *world, uint64_t peer,
+                              const char *tier); /* route m0, 4 bytes of payload */
 struct id world_submit(struct world *world, uint64_t peer, const char *tier);
 void world_submit_event(struct world *world, struct event *event); /* releases its payload */
-void world_worker(struct world *world, uint64_t peer, const char *name, uint32_t slots); /* with credit for all */
+void world_worker(struct world *world, uint64_t peer, const char *name,
+                  uint32_t slots); /* with credit for all */
 void world_credit(struct world *world, uint64_t peer, uint64_t total);
-void world_result(struct world *world, uint64_t peer, const struct lease_ref *lease, Wire__AttemptOutcome outcome,
-                  int64_t retry_after_ms);
-void world_job_event(struct world *world, enum event_kind kind, uint64_t peer, const struct id *job_id);
+void world_result(struct world *world, uint64_t peer, const struct lease_ref *lease,
+                  Wire__AttemptOutcome outcome, int64_t retry_after_ms);
+void world_job_event(struct world *world, enum event_kind kind, uint64_t peer,
+                     const struct id *job_id);
 
-/* The latest logged effect of this kind, for this job if not NULL, to this peer if not 0; NULL: none. */
-const struct world_effect *world_find(const struct world *world, enum effect_kind kind, const struct id *job_id,
-                                      uint64_t peer);
+/*
+ * The latest logged effect of this kind, for this job if not NULL, to this peer if not 0; NULL:
+ * none.
+ */
+const struct world_effect *world_find(const struct world *world, enum effect_kind kind,
+                                      const struct id *job_id, uint64_t peer);
 size_t world_count(const struct world *world, enum effect_kind kind, const struct id *job_id);
 void world_forget_log(struct world *world);
 /* The latest dispatch of the job. Fails the test when there is none. */
 struct lease_ref world_lease(const struct world *world, const struct id *job_id);
-Wire__JobState world_state(const struct world *world, const struct id *job_id); /* of a job in the table; UNKNOWN */
+Wire__JobState world_state(const struct world *world,
+                           const struct id *job_id); /* of a job in the table; UNKNOWN */
 size_t world_records(const struct world *world, enum store_family family);
 struct core_stats world_stats(struct world *world);

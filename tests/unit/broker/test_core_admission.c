@@ -26,7 +26,8 @@ static void begin(void)
 static const struct effect *refusal(struct event *event)
 {
     world_submit_event(&w, event);
-    const struct world_effect *found = world_find(&w, EFFECT_REJECTED, &event->as.submit.job_id, event->peer);
+    const struct world_effect *found =
+        world_find(&w, EFFECT_REJECTED, &event->as.submit.job_id, event->peer);
     cr_assert_not_null(found, "it was not refused");
     cr_assert_neq(found->text[0], '\0', "without a reason in words");
     return &found->effect;
@@ -172,7 +173,8 @@ Test(core_admission, failing_disk_refuses_what_is_not_durable_and_memory_tiers_r
     world_worker(&w, 100, "w", 2);
     w.withholds_durability = true;
     const struct id lost = world_submit(&w, 1, "standard");
-    world_turn(&w, &(struct event){.kind = EVENT_STORE_DOWN, .as.store_down = {w.batch - 1, "No space left on device"}});
+    world_turn(&w, &(struct event){.kind = EVENT_STORE_DOWN,
+                                   .as.store_down = {w.batch - 1, "No space left on device"}});
     cr_assert_eq(world_find(&w, EFFECT_REJECTED, &lost, 1)->effect.as.rejected.reason,
                  WIRE__REJECT_REASON__REJECT_STORAGE);
     struct event event = world_submission(&w, 1, "standard");
@@ -191,7 +193,8 @@ Test(core_admission, failing_disk_refuses_what_is_not_durable_and_memory_tiers_r
     cr_assert_not_null(world_find(&w, EFFECT_ACCEPTED, &later, 1));
 }
 
-static void pause(enum event_kind kind, enum pause_subject subject, enum pause_mode mode, const char *name)
+static void pause(enum event_kind kind, enum pause_subject subject, enum pause_mode mode,
+                  const char *name)
 {
     world_turn(&w, &(struct event){.kind = kind, .as.pause = {subject, mode, name, "maintenance"}});
 }
@@ -262,7 +265,8 @@ Test(core_admission, disk_that_fails_in_the_turn_of_a_submission_gets_it_refused
     const struct id job = event.as.submit.job_id;
     core_step(w.core, w.now, &event, w.effects);
     blob_unref(&event.as.submit.payload);
-    world_turn(&w, &(struct event){.kind = EVENT_STORE_DOWN, .as.store_down = {w.batch - 1, "No space left on device"}});
+    world_turn(&w, &(struct event){.kind = EVENT_STORE_DOWN,
+                                   .as.store_down = {w.batch - 1, "No space left on device"}});
     cr_assert_eq(world_count(&w, EFFECT_REJECTED, &job), 1);
     world_turn(&w, &(struct event){.kind = EVENT_STORE_UP});
     w.withholds_durability = false;

@@ -195,7 +195,8 @@ Test(core_attempts, undeliverable_dispatch_goes_to_another_worker_at_once)
     const struct id job = world_submit(&w, 1, "standard");
     const struct lease_ref lease = world_lease(&w, &job);
     world_worker(&w, 101, "w2", 1);
-    world_turn(&w, &(struct event){.kind = EVENT_UNDELIVERABLE, .peer = 100, .as.undeliverable.lease = lease});
+    world_turn(&w, &(struct event){
+                       .kind = EVENT_UNDELIVERABLE, .peer = 100, .as.undeliverable.lease = lease});
     cr_assert_not_null(world_find(&w, EFFECT_DISPATCH, &job, 101));
     cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
 }
@@ -209,7 +210,8 @@ Test(core_attempts, job_that_ends_every_worker_is_a_dead_letter)
         world_worker(&w, 100 + i, name, 1);
         world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100 + i});
     }
-    cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.state, WIRE__JOB_STATE__JOB_STATE_DEAD);
+    cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.state,
+                 WIRE__JOB_STATE__JOB_STATE_DEAD);
 }
 
 Test(core_attempts, worker_that_reconnects_keeps_what_it_holds)

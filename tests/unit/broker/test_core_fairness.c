@@ -1,4 +1,7 @@
-/* Who is next: shares of tiers, tenants and routes, reserved slots. Every share is checked by counting dispatches. */
+/*
+ * Who is next: shares of tiers, tenants and routes, reserved slots. Every share is checked by
+ * counting dispatches.
+ */
 #include <criterion/criterion.h>
 #include <string.h>
 #include "tests/unit/broker/core_world.h"
@@ -8,7 +11,8 @@ static struct world w;
 static void start(void)
 {
     world_init(&w);
-    w.tiers[1].durability = w.tiers[2].durability = DURABILITY_NONE; /* what is shared does not depend on it */
+    w.tiers[1].durability = w.tiers[2].durability =
+        DURABILITY_NONE; /* what is shared does not depend on it */
     w.config.broker.lease_ms = INT64_C(1) << 40;
 }
 
@@ -27,8 +31,8 @@ static void begin(void)
     }
 }
 
-static void submit_many(size_t n, uint64_t client, const char *tier, const char *route, uint32_t tokens,
-                        uint32_t priority)
+static void submit_many(size_t n, uint64_t client, const char *tier, const char *route,
+                        uint32_t tokens, uint32_t priority)
 {
     for (size_t i = 0; i < n; i++) {
         struct event event = world_submission(&w, client, tier);
@@ -39,8 +43,12 @@ static void submit_many(size_t n, uint64_t client, const char *tier, const char 
     }
 }
 
-/* Answers every dispatch of the log and gives credit for another; `n` in all. Returns how many `counts` took. */
-static size_t serve(size_t n, uint64_t *credit, bool (*counts)(const struct effect_dispatch *dispatch))
+/*
+ * Answers every dispatch of the log and gives credit for another; `n` in all. Returns how many
+ * `counts` took.
+ */
+static size_t serve(size_t n, uint64_t *credit,
+                    bool (*counts)(const struct effect_dispatch *dispatch))
 {
     size_t taken = 0;
     for (size_t i = 0; i < n; i++) {
@@ -203,7 +211,8 @@ Test(core_fairness, short_queue_is_not_made_to_wait_for_a_long_one)
     (void)serve(50, &credit, is_m0);
     submit_many(10, 1, "background", "m1", 100, 0);
     const size_t n = 200;
-    cr_assert_eq(serve(n, &credit, is_m0), n - 10, "all ten jobs of the short queue go within %zu dispatches", n);
+    cr_assert_eq(serve(n, &credit, is_m0), n - 10,
+                 "all ten jobs of the short queue go within %zu dispatches", n);
 }
 
 Test(core_fairness, route_that_is_held_blocks_no_other)
@@ -211,7 +220,8 @@ Test(core_fairness, route_that_is_held_blocks_no_other)
     begin();
     submit_many(50, 1, "standard", "m0", 100, 0);
     submit_many(50, 1, "standard", "m1", 100, 0);
-    world_turn(&w, &(struct event){.kind = EVENT_PAUSE, .as.pause = {PAUSE_ROUTE, PAUSE_HOLD, "m0", ""}});
+    world_turn(
+        &w, &(struct event){.kind = EVENT_PAUSE, .as.pause = {PAUSE_ROUTE, PAUSE_HOLD, "m0", ""}});
     uint64_t credit = 1;
     world_worker(&w, 100, "w", 1);
     cr_assert_eq(serve(49, &credit, is_m0), 0);
@@ -226,9 +236,11 @@ Test(core_fairness, pools_are_kept_apart)
     world_worker(&w, 100, "w", 1);
     cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 0);
     static const char *const pools[] = {"gpu", "default", "gpu"};
-    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
-                                   .peer = 101,
-                                   .as.worker_hello = {.name = "g", .slots = 1, .pools = pools, .pools_length = 3}});
+    world_turn(
+        &w, &(struct event){
+                .kind = EVENT_WORKER_HELLO,
+                .peer = 101,
+                .as.worker_hello = {.name = "g", .slots = 1, .pools = pools, .pools_length = 3}});
     world_credit(&w, 101, 1);
     cr_assert_not_null(world_find(&w, EFFECT_DISPATCH, &event.as.submit.job_id, 101));
 }

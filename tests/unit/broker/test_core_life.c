@@ -129,15 +129,18 @@ Test(core_life, idempotency_key_finds_the_earlier_job_of_its_tenant_only)
     struct event first = world_submission(&w, 1, "standard");
     struct event again = world_submission(&w, 1, "standard");
     struct event other = world_submission(&w, 2, "standard");
-    first.as.submit.idempotency_key = again.as.submit.idempotency_key = other.as.submit.idempotency_key = "order-1";
+    first.as.submit.idempotency_key = again.as.submit.idempotency_key =
+        other.as.submit.idempotency_key = "order-1";
     const struct id first_id = first.as.submit.job_id;
     world_submit_event(&w, &first);
     world_submit_event(&w, &again);
     world_submit_event(&w, &other);
-    const struct world_effect *accepted = world_find(&w, EFFECT_ACCEPTED, &again.as.submit.job_id, 1);
+    const struct world_effect *accepted =
+        world_find(&w, EFFECT_ACCEPTED, &again.as.submit.job_id, 1);
     cr_assert(accepted->effect.as.accepted.has_known_as);
     cr_assert(id_equal(&accepted->effect.as.accepted.known_as, &first_id));
-    cr_assert(!world_find(&w, EFFECT_ACCEPTED, &other.as.submit.job_id, 2)->effect.as.accepted.duplicate);
+    cr_assert(
+        !world_find(&w, EFFECT_ACCEPTED, &other.as.submit.job_id, 2)->effect.as.accepted.duplicate);
     cr_assert_eq(world_stats(&w).jobs, 2);
 }
 
@@ -293,8 +296,9 @@ Test(core_life, id_older_than_what_was_forgotten_is_refused)
     world_advance(&w, 3700000);
     world_client(&w, 1, "a");
     world_submit_event(&w, &event);
-    cr_assert_eq(world_find(&w, EFFECT_REJECTED, &event.as.submit.job_id, 1)->effect.as.rejected.reason,
-                 WIRE__REJECT_REASON__REJECT_TOO_OLD);
+    cr_assert_eq(
+        world_find(&w, EFFECT_REJECTED, &event.as.submit.job_id, 1)->effect.as.rejected.reason,
+        WIRE__REJECT_REASON__REJECT_TOO_OLD);
 }
 
 Test(core_life, chunks_reach_the_waiters_that_stream_as_far_as_they_give_credit)
@@ -310,7 +314,8 @@ Test(core_life, chunks_reach_the_waiters_that_stream_as_far_as_they_give_credit)
                           .as.chunk.header = {.job_id = job, .attempt = lease.attempt}};
     world_turn(&w, &chunk);
     cr_assert_eq(world_count(&w, EFFECT_CHUNK, &job), 1);
-    world_turn(&w, &(struct event){.kind = EVENT_STREAM_CREDIT, .peer = 1, .as.stream_credit = {job, 1}});
+    world_turn(
+        &w, &(struct event){.kind = EVENT_STREAM_CREDIT, .peer = 1, .as.stream_credit = {job, 1}});
     world_turn(&w, &chunk);
     world_turn(&w, &chunk);
     cr_assert_eq(world_count(&w, EFFECT_CHUNK, &job), 2);

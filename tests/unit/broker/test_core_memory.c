@@ -79,8 +79,10 @@ Test(core_memory, submission_without_memory_is_refused_with_a_retry_after)
             world_forget_log(&w);
             step_with(allocations, &event);
             blob_unref(&event.as.submit.payload);
-            const struct world_effect *rejected = world_find(&w, EFFECT_REJECTED, &event.as.submit.job_id, 1);
-            const struct world_effect *accepted = world_find(&w, EFFECT_ACCEPTED, &event.as.submit.job_id, 1);
+            const struct world_effect *rejected =
+                world_find(&w, EFFECT_REJECTED, &event.as.submit.job_id, 1);
+            const struct world_effect *accepted =
+                world_find(&w, EFFECT_ACCEPTED, &event.as.submit.job_id, 1);
             cr_assert((rejected != NULL) != (accepted != NULL), "%d allocations", allocations);
             cr_assert(rejected == NULL || rejected->effect.as.rejected.retry_after_ms > 0);
             refused += rejected != NULL;
@@ -110,7 +112,8 @@ Test(core_memory, job_that_finds_no_memory_for_its_lease_waits)
     world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
                                    .peer = 100,
                                    .as.worker_hello = {.name = "w", .slots = 1}});
-    const struct event credit = {.kind = EVENT_WORKER_CREDIT, .peer = 100, .as.worker_credit.total = 1};
+    const struct event credit = {
+        .kind = EVENT_WORKER_CREDIT, .peer = 100, .as.worker_credit.total = 1};
     core_step(w.core, w.now, &credit, w.effects);
     allocations_left = 0;
     is_failing = true;
@@ -126,12 +129,13 @@ Test(core_memory, conclusion_without_memory_for_its_result_is_still_answered_onc
     world_worker(&w, 100, "w", 1);
     const struct id job = world_submit(&w, 1, "realtime");
     const struct lease_ref lease = world_lease(&w, &job);
-    const struct event answered = {.kind = EVENT_ATTEMPT_RESULT,
-                                   .peer = 100,
-                                   .as.attempt_result = {.lease = lease,
-                                                         .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED,
-                                                         .error_code = "",
-                                                         .error_text = ""}};
+    const struct event answered = {
+        .kind = EVENT_ATTEMPT_RESULT,
+        .peer = 100,
+        .as.attempt_result = {.lease = lease,
+                              .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED,
+                              .error_code = "",
+                              .error_text = ""}};
     step_with(0, &answered);
     cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.state,
                  WIRE__JOB_STATE__JOB_STATE_SUCCEEDED);

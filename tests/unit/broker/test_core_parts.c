@@ -45,7 +45,8 @@ static uint64_t element_hash(const struct table_link *link, uint64_t seed)
 static struct element *find_element(const struct table *table, uint64_t number)
 {
     const struct id id = id_of(number);
-    for (struct table_link *link = table_first(table, id_hash(&id, table->seed)); link != NULL; link = link->next) {
+    for (struct table_link *link = table_first(table, id_hash(&id, table->seed)); link != NULL;
+         link = link->next) {
         struct element *element = CONTAINER_OF(link, struct element, link);
         if (element->number == number) {
             return element;
@@ -85,7 +86,8 @@ Test(core_concluded, remembers_the_latest_and_forgets_the_oldest)
         if (concluded_is_full(&concluded)) {
             concluded_forget_oldest(&concluded);
         }
-        struct concluded_entry *entry = concluded_add(&concluded, &id, INT64_C(1700000000000) + (int64_t)i * 100);
+        struct concluded_entry *entry =
+            concluded_add(&concluded, &id, INT64_C(1700000000000) + (int64_t)i * 100);
         cr_assert_not_null(entry);
         concluded_keep_disk_result(&concluded, entry, 10);
         if (i % 997 == 0) {
@@ -94,7 +96,8 @@ Test(core_concluded, remembers_the_latest_and_forgets_the_oldest)
             const struct concluded_entry *found = concluded_find(&concluded, &any_id);
             cr_assert_eq(found != NULL, i - any < MAX, "%lu of %lu", any, i);
             if (found != NULL) {
-                cr_assert_eq(concluded_unix_ms(&concluded, found), INT64_C(1700000000000) + (int64_t)any * 100);
+                cr_assert_eq(concluded_unix_ms(&concluded, found),
+                             INT64_C(1700000000000) + (int64_t)any * 100);
             }
         }
     }

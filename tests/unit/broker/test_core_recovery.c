@@ -28,8 +28,8 @@ static void restart(void)
     world_client(&w, 1, "a");
 }
 
-static void hello(uint64_t peer, const struct lease_ref *held, size_t held_length, const struct lease_ref *answered,
-                  size_t answered_length)
+static void hello(uint64_t peer, const struct lease_ref *held, size_t held_length,
+                  const struct lease_ref *answered, size_t answered_length)
 {
     world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
                                    .peer = peer,
@@ -166,7 +166,8 @@ Test(core_recovery, conclusion_survives_with_its_result)
     struct event again = world_submission(&w, 1, "standard");
     again.as.submit.idempotency_key = "k";
     world_submit_event(&w, &again);
-    cr_assert(id_equal(&world_find(&w, EFFECT_ACCEPTED, NULL, 1)->effect.as.accepted.known_as, &job));
+    cr_assert(
+        id_equal(&world_find(&w, EFFECT_ACCEPTED, NULL, 1)->effect.as.accepted.known_as, &job));
 }
 
 Test(core_recovery, crash_before_durability_leaves_nothing_of_what_was_not_acknowledged)
@@ -204,8 +205,10 @@ Test(core_recovery, dead_letters_and_pauses_survive)
     const struct id job = world_submit(&w, 1, "standard");
     const struct lease_ref lease = world_lease(&w, &job);
     world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED, 0);
-    world_turn(&w, &(struct event){.kind = EVENT_PAUSE, .as.pause = {PAUSE_ROUTE, PAUSE_HOLD, "m0", "fire"}});
-    world_turn(&w, &(struct event){.kind = EVENT_PAUSE, .as.pause = {PAUSE_WORKER, PAUSE_DRAIN, "w", "old"}});
+    world_turn(&w, &(struct event){.kind = EVENT_PAUSE,
+                                   .as.pause = {PAUSE_ROUTE, PAUSE_HOLD, "m0", "fire"}});
+    world_turn(&w, &(struct event){.kind = EVENT_PAUSE,
+                                   .as.pause = {PAUSE_WORKER, PAUSE_DRAIN, "w", "old"}});
     restart();
     cr_assert_eq(world_stats(&w).dead_letters, 1);
     cr_assert_eq(world_stats(&w).jobs, 0);
@@ -214,7 +217,8 @@ Test(core_recovery, dead_letters_and_pauses_survive)
     world_worker(&w, 300, "v", 1);
     const struct id held = world_submit(&w, 1, "standard");
     cr_assert_eq(world_state(&w, &held), WIRE__JOB_STATE__JOB_STATE_QUEUED);
-    world_turn(&w, &(struct event){.kind = EVENT_RESUME, .as.pause = {PAUSE_ROUTE, PAUSE_HOLD, "m0", ""}});
+    world_turn(
+        &w, &(struct event){.kind = EVENT_RESUME, .as.pause = {PAUSE_ROUTE, PAUSE_HOLD, "m0", ""}});
     cr_assert_eq(world_state(&w, &held), WIRE__JOB_STATE__JOB_STATE_LEASED);
 }
 
@@ -223,7 +227,8 @@ Test(core_recovery, damaged_records_are_skipped_and_told)
     const struct id first = world_submit(&w, 1, "standard");
     const struct id second = world_submit(&w, 1, "standard");
     for (size_t i = 0; i < w.records_length; i++) {
-        if (w.records[i].family == STORE_JOBS && memcmp(w.records[i].key, first.bytes, ID_BYTES) == 0) {
+        if (w.records[i].family == STORE_JOBS &&
+            memcmp(w.records[i].key, first.bytes, ID_BYTES) == 0) {
             w.records[i].value[0] = 99;
         }
     }
