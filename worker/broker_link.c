@@ -247,6 +247,7 @@ static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcom
            log_text("endpoint", link->options.endpoint), log_int("held", link->held.length),
            log_int("answers", answers_length(&link->answers)));
     link->is_joined = true;
+    link->is_drained = false; /* what holds now follows the welcome */
     link->incarnation = welcome->incarnation;
     link->event_sequence = welcome->event_sequence;
     link->heartbeat_ms = welcome->heartbeat_ms > 0 ? welcome->heartbeat_ms : HEARTBEAT_DEFAULT_MS;

@@ -470,6 +470,16 @@ def test_a_silent_broker_is_joined_again(cluster, broker):
     assert outcome(broker.run(request("back"))[0]) == "ATTEMPT_ANSWERED"
 
 
+def test_an_operators_drain_ends_with_a_resume_that_was_missed(cluster, broker):
+    start(cluster, broker)
+    broker.wait_credit()
+    broker.send(pb.BrokerToWorker(drain=True))
+    broker.run(request("before"))
+    broker.known.clear()  # resumed while the worker is away, so a welcome is all that it hears
+    broker.wait("hello")
+    broker.run(request("after"))
+
+
 def test_malformed_messages_do_no_harm(cluster, broker):
     worker = start(cluster, broker)
     broker.wait_credit()
