@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import time
 
@@ -380,6 +381,24 @@ def test_a_provider_that_hangs_is_timed_out(cluster, broker):
     assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "timeout")
     result, _ = broker.run(request("hang"), deadline_in_ms=100)
     assert outcome(result) == "ATTEMPT_EXPIRED"
+
+
+def test_a_connection_that_hangs_leaves_the_job_its_deadline(cluster, broker):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        address = server.getsockname()
+        others = [socket.socket() for _ in range(8)]  # as many as fill its backlog: whoever comes later waits
+        for other in others:
+            other.setblocking(False)
+            other.connect_ex(address)
+        provider = dict(cluster.base_config()["providers"][0], base_url=f"http://127.0.0.1:{address[1]}/v1",
+                        connect_timeout="300ms", timeout="60s")
+        start(cluster, broker, providers=[provider])
+        result, _ = broker.run(request("anyone?"), deadline_in_ms=30000)
+        assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "timeout")
+        for other in others:
+            other.close()
 
 
 def test_an_absent_model_server_is_unavailable(cluster, broker):

@@ -41,7 +41,7 @@ struct provider_call {
     void *context;
     enum operation operation;
     bool wants_stream;
-    bool is_bounded_by_deadline;
+    int64_t deadline_ms; /* the job's */
     enum call_shape
         shape; /* of the answer: some servers answer whole although a stream was asked */
     struct http_call *http_call;
@@ -249,8 +249,9 @@ static void transfer_done(void *context, const struct http_reply *reply)
     if (call->has_failed) {
         answer.outcome = call->failure;
     } else if (reply->code != CURLE_OK) {
-        outcome_from_transport(reply->code, reply->detail, call->is_bounded_by_deadline,
-                               &answer.outcome);
+        /* A connection may time out long before. */
+        outcome_from_transport(reply->code, reply->detail,
+                               clock_monotonic_ms() >= call->deadline_ms, &answer.outcome);
     } else if (call->shape == SHAPE_STREAM) {
         answer.answer = stream_conclude(call, reply->status, &answer.outcome);
     } else {
@@ -385,13 +386,13 @@ static int call_send(struct provider_call *call, const char *path, int64_t deadl
     }
     int64_t left_ms = deadline_ms - call->started_ms;
     left_ms = left_ms < 1 ? 1 : left_ms;
-    call->is_bounded_by_deadline = left_ms <= provider->timeout_ms;
+    call->deadline_ms = deadline_ms;
     const struct http_request send = {
         .url = url.data,
         .headers = call->headers,
         .body = call->request.data,
         .body_bytes = call->request.length,
-        .timeout_ms = call->is_bounded_by_deadline ? left_ms : provider->timeout_ms,
+        .timeout_ms = left_ms < provider->timeout_ms ? left_ms : provider->timeout_ms,
     };
     r = http_start(provider->http, &send, &handler, call, &call->http_call);
     bytes_finish(&url);
