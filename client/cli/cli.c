@@ -291,6 +291,14 @@ const char *cli_state_name(enum tiermq_state state)
     return names[state];
 }
 
+void cli_state_text(const struct tiermq_answer *answer, char *ret_text)
+{
+    const char *name = cli_state_name(answer->state);
+    const bool says_more = strcmp(name, answer->error_code) != 0;
+    snprintf(ret_text, CLI_STATE_TEXT, "%s%s%s", name, says_more ? ": " : "",
+             says_more ? answer->error_code : "");
+}
+
 int cli_state_exit(enum tiermq_state state)
 {
     switch (state) {

@@ -77,8 +77,9 @@ static int print_answer(struct cli *cli, const struct tiermq_answer *answer)
         return written != EXIT_OK ? written : code;
     }
     if (answer->state != TIERMQ_SUCCEEDED) {
-        return cli_fail(cli, code, "%s: %s: %s", cli_state_name(answer->state), answer->error_code,
-                        answer->error_text);
+        char state[CLI_STATE_TEXT];
+        cli_state_text(answer, state);
+        return cli_fail(cli, code, "%s: %s", state, answer->error_text);
     }
     const bool has_text = answer->text[0] != '\0' || answer->body == NULL;
     puts(has_text ? answer->text : answer->body); /* a copied body ends with a NUL */

@@ -57,6 +57,11 @@ int main(int argc, char **argv)
             return run(commands[i], argc - 1, argv + 1);
         }
     }
+    if (argv[1][0] == '-') {
+        fprintf(stderr, "tiermq: \"%s\" stands before the command; write tiermq COMMAND %s …\n",
+                argv[1], argv[1]);
+        return EXIT_USAGE;
+    }
     fprintf(stderr, "tiermq: unknown command \"%s\"; see tiermq --help\n", argv[1]);
     return EXIT_USAGE;
 }

@@ -350,8 +350,9 @@ static void print_answer(void *context, const struct tiermq_answer *answer)
     } else if (answer->state == TIERMQ_PENDING) {
         fprintf(stderr, "tiermq submit: job %s: %s\n", id, answer->error_text);
     } else {
-        fprintf(stderr, "tiermq submit: %s: %s: %s\n", cli_state_name(answer->state),
-                answer->error_code, answer->error_text);
+        char state[CLI_STATE_TEXT];
+        cli_state_text(answer, state);
+        fprintf(stderr, "tiermq submit: %s: %s\n", state, answer->error_text);
     }
 }
 
