@@ -51,6 +51,7 @@ static int read_arguments(int argc, char **argv, const char **ret_path)
         case 'v':
             return puts("tiermq-worker " TIERMQ_VERSION) < 0 ? EXIT_INTERNAL : EXIT_OK;
         default:
+            (void)fputs("tiermq-worker: see --help\n", stderr);
             return EXIT_USAGE;
         }
     }

@@ -589,10 +589,15 @@ static void log_needs_restart(struct worker *worker, const struct config *next)
     if (out == NULL) {
         return;
     }
-    const size_t n_keys = config_diff_restart(worker->config, next, out);
-    if (fclose(out) == 0 && n_keys > 0) {
-        log_at(worker->log, LOG_WARN, "changes that need a restart are not taken over",
-               log_text("keys", keys));
+    (void)config_diff_restart(worker->config, next, out);
+    if (fclose(out) == 0) {
+        char *rest = keys;
+        for (const char *key; (key = strsep(&rest, "\n")) != NULL;) {
+            if (key[0] != '\0') {
+                log_at(worker->log, LOG_WARN, "a change takes effect at the next start",
+                       log_text("key", key));
+            }
+        }
     }
     free(keys);
 }
