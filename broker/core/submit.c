@@ -154,9 +154,10 @@ static struct refusal resolve(struct core *core, struct request *request)
     const struct event_submit *submit = request->submit;
     struct name *tier = names_find(&core->tiers, submit->tier);
     if (tier == NULL || !tier->is_configured) {
-        return refuse(
-            WIRE__REJECT_REASON__REJECT_UNKNOWN_TIER, 0,
-            effects_format(core->effects, "tier: \"%.64s\" is not configured", submit->tier));
+        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_TIER, 0,
+                      effects_format(core->effects,
+                                     "tier: \"%.64s\" is not configured; add it under tiers",
+                                     submit->tier));
     }
     request->tier = &core->tier[tier->index];
     if (!request->tenant->name->is_configured) { /* since its hello */
@@ -165,17 +166,20 @@ static struct refusal resolve(struct core *core, struct request *request)
     }
     request->route = names_find(&core->routes, submit->route);
     if (request->route == NULL || !request->route->is_configured) {
-        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_ROUTE, 0,
-                      effects_format(core->effects,
-                                     "route: \"%.64s\" is no configured model or alias",
-                                     submit->route));
+        return refuse(
+            WIRE__REJECT_REASON__REJECT_UNKNOWN_ROUTE, 0,
+            effects_format(
+                core->effects,
+                "route: \"%.64s\" is no configured model or alias; add it under models or routes",
+                submit->route));
     }
     const struct name *pool =
         submit->pool[0] == '\0' ? request->tier->pool : names_find(&core->pools, submit->pool);
     if (pool == NULL || !pool->is_configured) {
-        return refuse(
-            WIRE__REJECT_REASON__REJECT_UNKNOWN_POOL, 0,
-            effects_format(core->effects, "pool: \"%.64s\" is not configured", submit->pool));
+        return refuse(WIRE__REJECT_REASON__REJECT_UNKNOWN_POOL, 0,
+                      effects_format(core->effects,
+                                     "pool: \"%.64s\" is not configured; add it under pools",
+                                     submit->pool));
     }
     request->pool = &core->pool[pool->index];
     return ACCEPTABLE;
