@@ -44,11 +44,15 @@ struct log_field {
 
 void log_write(struct log *log, enum log_level level, const char *message, const struct log_field *fields);
 
-/* log_at(log, LOG_INFO, "lease lost", log_job(&id), log_text("worker", name)); */
+/*
+ * The first entry is an empty text, which is left out: so the list may be empty without __VA_OPT__, which cppcheck 2.10
+ * cannot read.
+ * log_at(log, LOG_INFO, "lease lost", log_job(&id), log_text("worker", name));
+ */
 #define log_at(log, level, message, ...)                                                     \
     do {                                                                                     \
         if (log_is_on((log), (level))) {                                                     \
             log_write((log), (level), (message),                                             \
-                      (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.key = NULL}}); \
+                      (const struct log_field[]){{.key = ""}, ##__VA_ARGS__, {.key = NULL}}); \
         }                                                                                    \
     } while (0)

@@ -118,7 +118,7 @@ int faults_read(struct faults *faults, const json_t *script, int64_t now_ms, cha
         snprintf(ret_error, 200, "faults must be a list of at most %d faults", FAULTS_MAX);
         return -EINVAL;
     }
-    struct fault items[FAULTS_MAX];
+    struct fault items[FAULTS_MAX] = {0};
     for (size_t i = 0; i < json_array_size(list); i++) {
         char why[200];
         int r = read_fault(json_array_get(list, i), &items[i], why);
