@@ -19,6 +19,9 @@ int config_locate(const char *argument, char **ret_path)
 {
     const char *path = argument != NULL ? argument : getenv("TIERMQ_CONFIG");
     static const char *const usual[] = {"./tiermq.yaml", "/etc/tiermq/tiermq.yaml"};
+    if (argument == NULL && path != NULL && path[0] == '\0') {
+        path = NULL; /* an empty variable is as good as none */
+    }
     for (size_t i = 0; i < ARRAY_LENGTH(usual) && path == NULL; i++) {
         path = access(usual[i], F_OK) == 0 ? usual[i] : NULL;
     }

@@ -424,6 +424,10 @@ Test(config, the_file_is_looked_for_in_order)
     char *path = located(NULL);
     cr_expect_str_eq(path, "./tiermq.yaml");
     free(path);
+    setenv("TIERMQ_CONFIG", "", 1);
+    path = located(NULL);
+    cr_expect_str_eq(path, "./tiermq.yaml");
+    free(path);
     setenv("TIERMQ_CONFIG", "/env.yaml", 1);
     path = located(NULL);
     cr_expect_str_eq(path, "/env.yaml");
