@@ -223,7 +223,7 @@ static const char *find_job(const struct broker *broker, const struct http_reque
     }
     if (core_view_job(broker->core, &id, broker_time(broker), ret_view) < 0) {
         http_error(response, 404,
-                   "job %s is not pending here; a kept result is collected with `tiermq get %s`",
+                   "job %s is not pending here; a kept result is collected with `tiermq wait %s`",
                    text, text);
         return NULL;
     }

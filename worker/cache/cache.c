@@ -82,8 +82,9 @@ static void store_broke(struct cache *cache, const char *error)
 {
     log_at(cache->log, LOG_ERROR, "cache is broken: every lookup is a miss until it opens again",
            log_text("path", cache->options.path), log_text("error", error),
-           log_text("remedy", "let the worker write to worker.data_dir, or set another directory; "
-                              "a damaged cache may be deleted while the worker is stopped"),
+           log_text("remedy",
+                    "each worker needs a worker.data_dir of its own that it may write to; "
+                    "a damaged cache may be deleted while the worker is stopped"),
            log_int("retry_ms", CACHE_RETRY_MS));
     cache_store_close(&cache->store);
     cache->retry_at_ms = clock_monotonic_ms() + CACHE_RETRY_MS;
