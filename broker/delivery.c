@@ -182,7 +182,9 @@ static void send_stored_result(struct broker *broker, const struct effect *effec
 {
     enum { RESULT_TAG = 4 << 3 | 2, HAS_PAYLOAD_TAG = 10 << 3, TAGS_BYTES = 16 };
     const struct effect_result *result = &effect->as.result;
-    uint8_t *packed = effects_alloc(broker->effects, result->packed_bytes + TAGS_BYTES);
+    const size_t bytes = result->packed_bytes + TAGS_BYTES;
+    uint8_t room[ROOM_BYTES];
+    uint8_t *packed = bytes <= sizeof(room) ? room : effects_alloc(broker->effects, bytes);
     size_t length = 0;
     packed[length++] = RESULT_TAG;
     length += put_varint(packed + length, result->packed_bytes + 2);

@@ -23,6 +23,7 @@ struct effects {
     bool has_records;
     bool is_urgent;
     struct arena *arena;
+    size_t arena_bytes; /* taken of it by effects_alloc() */
     unsigned char *reserve;
     size_t reserve_used;
 };
@@ -102,6 +103,7 @@ void effects_reset(struct effects *effects, uint64_t batch)
         shrink(effects);
     }
     effects->batch = batch;
+    effects->arena_bytes = 0;
     effects->reserve_used = 0;
     effects->has_records = false;
     effects->is_urgent = false;
@@ -148,7 +150,7 @@ bool effects_reserve(struct effects *effects, size_t more)
     if (needed > effects->capacity && !grow(effects, needed)) {
         return false;
     }
-    return effects->reserve_used == 0;
+    return effects->reserve_used == 0 && effects->arena_bytes < ARENA_BYTES_MAX / 2;
 }
 
 struct effect *effects_add(struct effects *effects, enum effect_kind kind, uint64_t peer,
@@ -181,6 +183,7 @@ static void *alloc_from_reserve(struct effects *effects, size_t bytes)
 void *effects_alloc(struct effects *effects, size_t bytes)
 {
     void *memory = arena_alloc(effects->arena, bytes);
+    effects->arena_bytes += bytes;
     return memory != NULL ? memory : alloc_from_reserve(effects, bytes);
 }
 

@@ -192,8 +192,8 @@ bool effects_are_urgent(const struct effects *effects);
 /* ------------------------------------------------------------------------------------------------ for the core */
 
 /*
- * True when `more` effects are certain to fit and memory has not run short in this turn. What comes from outside is
- * refused when not. Beyond that, memory that runs out within a turn ends the process: the state
+ * True when `more` effects are certain to fit and memory has not run short in this turn, of which
+ * what is under way has half for itself. What comes from outside is refused when not. Beyond that, memory that runs out within a turn ends the process: the state
  * has moved on by then, and a restart from the records loses nothing that was acknowledged.
  */
 bool effects_reserve(struct effects *effects, size_t more);

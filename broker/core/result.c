@@ -270,8 +270,14 @@ static struct effect *add_status(struct core *core, uint64_t peer, const struct 
     return effect;
 }
 
-static void send_kept(struct core *core, uint64_t peer, const struct kept_result *kept)
+static void send_kept(struct core *core, uint64_t peer, const struct kept_result *kept,
+                      const struct concluded_entry *entry)
 {
+    if (!effects_reserve(core->effects, 1)) {
+        add_status(core, peer, &entry->id, entry->state)->as.status.why =
+            "too many results are asked for at once; wait for it again";
+        return;
+    }
     uint8_t *packed = effects_alloc(core->effects, kept->packed_bytes);
     memcpy(packed, kept->packed, kept->packed_bytes);
     struct effect_result *result = add_result(core, peer, &kept->job_id, 0);
@@ -320,7 +326,7 @@ void result_send(struct core *core, const struct client *client, const struct id
     const struct kept_result *kept =
         (entry->flags & CONCLUDED_RESULT_IN_MEMORY) != 0 ? find_kept(core, job_id) : NULL;
     if (kept != NULL) {
-        send_kept(core, client->peer, kept);
+        send_kept(core, client->peer, kept, entry);
     } else if ((entry->flags & CONCLUDED_RESULT_ON_DISK) != 0) {
         load_result(core, client->peer, entry);
     } else {

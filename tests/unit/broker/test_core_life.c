@@ -350,3 +350,33 @@ Test(core_life, resubmission_of_a_job_concluded_before_its_acceptance_is_durable
     world_make_durable(&w);
     cr_assert_eq(world_count(&w, EFFECT_ACCEPTED, &job), 2);
 }
+
+Test(core_life, kept_result_that_is_asked_for_too_often_in_a_turn_is_to_be_asked_for_again)
+{
+    enum { TIMES = 300000, TEXT_BYTES = 1000 };
+    char text[TEXT_BYTES + 1];
+    memset(text, 'x', TEXT_BYTES);
+    text[TEXT_BYTES] = '\0';
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "realtime");
+    const struct lease_ref lease = world_lease(&w, &job);
+    world_turn(&w, &(struct event){
+                       .kind = EVENT_ATTEMPT_RESULT,
+                       .peer = 100,
+                       .as.attempt_result = {.lease = lease,
+                                             .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED,
+                                             .error_code = "e",
+                                             .error_text = text}});
+    const struct event wait = {.kind = EVENT_WAIT, .peer = 1, .as.job = {.job_id = job}};
+    for (size_t i = 0; i < TIMES; i++) {
+        core_step(w.core, w.now, &wait, w.effects);
+    }
+    cr_assert_eq(effects_length(w.effects), TIMES);
+    cr_assert_eq(effects_at(w.effects, 0)->kind, EFFECT_RESULT);
+    const struct effect *last = effects_at(w.effects, TIMES - 1);
+    cr_assert_eq(last->kind, EFFECT_STATUS);
+    cr_assert_eq(last->as.status.state, WIRE__JOB_STATE__JOB_STATE_DEAD);
+    effects_reset(w.effects, w.batch);
+    world_job_event(&w, EVENT_WAIT, 1, &job);
+    cr_assert_eq(world_count(&w, EFFECT_RESULT, &job), 2);
+}
