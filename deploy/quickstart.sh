@@ -161,13 +161,24 @@ tiermq config check --config "$config"
 start() {
     local name=$1 health=$2
     shift 2
+    # Else what answers there would be taken for what is started here.
+    if curl -s -o /dev/null -m 2 "$health"; then
+        stop_all
+        fail "$name: something else answers at $health; stop it, or try --port"
+    fi
     "$@" >"$state/$name.log" 2>&1 </dev/null &
     echo $! >"$state/$name.pid"
-    if ! curl -fsS -o /dev/null -m 30 --retry 100 --retry-connrefused --retry-delay 0 --retry-max-time 20 "$health" 2>/dev/null; then
-        tail -n 5 "$state/$name.log" >&2
-        fail "$name did not start; its log is $state/$name.log (port in use? try --port)"
-    fi
-    echo "started $name (process $(cat "$state/$name.pid"), log $state/$name.log)"
+    for _ in {1..200}; do
+        kill -0 $! 2>/dev/null || break
+        if curl -fsS -o /dev/null -m 2 "$health" 2>/dev/null; then
+            echo "started $name (process $(cat "$state/$name.pid"), log $state/$name.log)"
+            return
+        fi
+        sleep 0.1
+    done
+    tail -n 5 "$state/$name.log" >&2
+    stop_all
+    fail "$name did not start; its log is $state/$name.log (port in use? try --port)"
 }
 
 say "Start"
