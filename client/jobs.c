@@ -593,15 +593,20 @@ void jobs_opened(void *context)
     move_all(shard, PENDING_WAITING, PENDING_ASKING);
 }
 
+/* What was accepted before goes on at the broker, which may take this client again. */
 void jobs_refused(void *context, const char *reason)
 {
     struct shard *shard = context;
     const enum pending_state states[] = {PENDING_UNSENT, PENDING_SENT, PENDING_ASKING,
                                          PENDING_WAITING};
     for (size_t i = 0; i < ARRAY_LENGTH(states); i++) {
-        while (!list_is_empty(&shard->jobs[states[i]])) {
-            jobs_end(at_link(list_first(&shard->jobs[states[i]])), TIERMQ_REJECTED, "refused",
-                     reason);
+        const struct list *jobs = &shard->jobs[states[i]];
+        struct list_link *next = NULL;
+        for (struct list_link *link = jobs->head.next; link != &jobs->head; link = next) {
+            next = link->next;
+            if (!at_link(link)->is_accepted) {
+                jobs_end(at_link(link), TIERMQ_REJECTED, "refused", reason);
+            }
         }
     }
     client_complain(shard->client, "%s", reason);

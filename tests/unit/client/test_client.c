@@ -233,6 +233,24 @@ Test(client, refused_tenant_refuses_every_job)
     cr_assert_not_null(strstr(tiermq_connection_error(client), "nobody"));
 }
 
+Test(client, accepted_job_outlives_a_refused_hello)
+{
+    struct heard kept = {0}, refused = {0};
+    const struct id id = submit_and_accept(&kept, (struct tiermq_job){0});
+    fake_broker_stop(&broker);
+    broker.refuses = true;
+    fake_broker_start(&broker);
+    (void)submit(&refused, (struct tiermq_job){0});
+    fake_broker_run(&broker, client, &refused.answers, 1);
+    cr_assert_eq(refused.state, TIERMQ_REJECTED);
+    cr_assert_eq(kept.answers, 0);
+    broker.refuses = false;
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("yes"));
+    fake_broker_run(&broker, client, &kept.answers, 1);
+    cr_assert_eq(kept.state, TIERMQ_SUCCEEDED);
+}
+
 Test(client, payload_beyond_the_brokers_bound_is_refused_here)
 {
     struct heard heard = {0};
