@@ -150,6 +150,13 @@ void record_write_time_key(int64_t unix_ms, const struct id *job_id,
     memcpy(ret_key + sizeof(time), job_id->bytes, ID_BYTES);
 }
 
+void record_write_collected_key(int64_t unix_ms, const struct id *job_id,
+                                uint8_t ret_key[RECORD_COLLECTED_KEY_BYTES])
+{
+    record_write_time_key(unix_ms, job_id, ret_key);
+    ret_key[RECORD_TIME_KEY_BYTES] = 1;
+}
+
 int record_read_time_key(const void *key, size_t key_bytes, int64_t *ret_unix_ms,
                          struct id *ret_job_id)
 {

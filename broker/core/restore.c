@@ -47,9 +47,28 @@ static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
     return 0; /* others are not the core's */
 }
 
+/* The conclusion before it has no result any more. */
+static int restore_collected(struct core *core, const void *key)
+{
+    int64_t unix_ms;
+    struct id job_id;
+    int r = record_read_time_key(key, RECORD_TIME_KEY_BYTES, &unix_ms, &job_id);
+    if (r < 0) {
+        return r;
+    }
+    struct concluded_entry *entry = concluded_find(&core->concluded, &job_id);
+    if (entry != NULL) { /* else it was forgotten to keep a bound */
+        concluded_drop_disk_result(&core->concluded, entry);
+    }
+    return 0;
+}
+
 static int restore_concluded(struct core *core, const void *key, size_t key_bytes,
                              const void *value, size_t value_bytes)
 {
+    if (key_bytes == RECORD_COLLECTED_KEY_BYTES) {
+        return restore_collected(core, key);
+    }
     int64_t unix_ms;
     struct id job_id;
     int r = record_read_time_key(key, key_bytes, &unix_ms, &job_id);

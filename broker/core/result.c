@@ -421,9 +421,12 @@ void result_collected(struct core *core, const struct event *event)
         drop_kept(core, kept);
     }
     if ((entry->flags & CONCLUDED_RESULT_ON_DISK) != 0) {
-        uint8_t key[RECORD_TIME_KEY_BYTES];
-        record_write_time_key(concluded_unix_ms(&core->concluded, entry), &entry->id, key);
-        core_delete(core, STORE_RESULTS, key, sizeof(key));
+        /* Without the mark every collected result would count as kept again after a restart. */
+        static const uint8_t version = RECORD_VERSION;
+        uint8_t key[RECORD_COLLECTED_KEY_BYTES];
+        record_write_collected_key(concluded_unix_ms(&core->concluded, entry), &entry->id, key);
+        core_put(core, STORE_CONCLUDED, key, sizeof(key), &version, sizeof(version), NULL);
+        core_delete(core, STORE_RESULTS, key, RECORD_TIME_KEY_BYTES);
         concluded_drop_disk_result(&core->concluded, entry);
     }
 }

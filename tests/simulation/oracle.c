@@ -383,6 +383,13 @@ void oracle_see_effect(struct simulation *simulation, const struct effect *effec
 /* -----------------------------------------------------------------------------------------------------
  * records */
 
+/* Not the mark beside it that says that its result was collected. */
+static bool is_conclusion(const struct storage_change *change)
+{
+    return change->kind == STORAGE_PUT && change->family == STORE_CONCLUDED &&
+           change->key_bytes != RECORD_COLLECTED_KEY_BYTES;
+}
+
 /* The job and the conclusion that a record of the family concluded is about. */
 static uint32_t read_conclusion(struct simulation *simulation, const struct storage_change *change,
                                 Wire__JobState *ret_state)
@@ -419,7 +426,7 @@ void oracle_see_change(struct simulation *simulation, const struct storage_chang
     if (change->family == STORE_JOBS) {
         check_job_record(simulation, change);
     }
-    if (change->family != STORE_CONCLUDED) {
+    if (!is_conclusion(change)) {
         return;
     }
     Wire__JobState state;
@@ -439,7 +446,7 @@ void oracle_see_durable(void *context, const struct storage_change *change)
 {
     struct simulation *simulation = context;
     Wire__JobState state;
-    if (change->kind == STORAGE_PUT && change->family == STORE_CONCLUDED) {
+    if (is_conclusion(change)) {
         const uint32_t index = read_conclusion(simulation, change, &state);
         if (index != NO_JOB) {
             simulation->jobs[index].durable_conclusion = state;

@@ -170,6 +170,30 @@ Test(core_recovery, conclusion_survives_with_its_result)
         id_equal(&world_find(&w, EFFECT_ACCEPTED, NULL, 1)->effect.as.accepted.known_as, &job));
 }
 
+Test(core_recovery, collected_result_stays_collected)
+{
+    hello(100, NULL, 0, NULL, 0);
+    struct id jobs[2];
+    for (size_t i = 0; i < 2; i++) {
+        jobs[i] = world_submit(&w, 1, "standard");
+        const struct lease_ref lease = world_lease(&w, &jobs[i]);
+        world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
+    }
+    world_job_event(&w, EVENT_COLLECTED, 1, &jobs[0]);
+    const struct core_stats before = world_stats(&w);
+    cr_assert_eq(before.results, 1);
+    restart();
+    cr_expect_eq(world_stats(&w).results, 1);
+    cr_expect_eq(world_stats(&w).results_bytes, before.results_bytes);
+    cr_expect_eq(w.restore_errors, 0);
+    world_job_event(&w, EVENT_WAIT, 1, &jobs[0]);
+    cr_expect_eq(world_find(&w, EFFECT_RESULT, &jobs[0], 1)->effect.as.result.state,
+                 WIRE__JOB_STATE__JOB_STATE_COLLECTED);
+    world_job_event(&w, EVENT_WAIT, 1, &jobs[1]);
+    cr_expect_eq(world_find(&w, EFFECT_RESULT, &jobs[1], 1)->effect.as.result.state,
+                 WIRE__JOB_STATE__JOB_STATE_SUCCEEDED);
+}
+
 Test(core_recovery, crash_before_durability_leaves_nothing_of_what_was_not_acknowledged)
 {
     hello(100, NULL, 0, NULL, 0);
