@@ -4,6 +4,7 @@
 #include <string.h>
 #include "broker/broker.h"
 #include "broker/held.h"
+#include "broker/outbox.h"
 #include "broker/telemetry.h"
 #include "common/config.h"
 #include "common/frame.h"
@@ -245,8 +246,7 @@ static void send_chunk(struct broker *broker, const struct effect *effect)
     uint8_t head[FRAME_CHUNK_BYTES];
     frame_write_chunk(&effect->as.chunk.header, head);
     struct blob *data = effect->as.chunk.data;
-    const int r =
-        link_send(broker->clients, peer->id, peer->id_bytes, head, sizeof(head), &data, 1);
+    const int r = outbox_send_at_once(broker->clients, peer, head, sizeof(head), &data, 1);
     if (r < 0) {
         lose(broker, peer, r);
     }

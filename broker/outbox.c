@@ -215,6 +215,25 @@ int outbox_add(struct outboxes *outboxes, struct peer *peer, const struct parcel
     return 0;
 }
 
+int outbox_send_at_once(struct link *link, struct peer *peer, const void *head, size_t head_bytes,
+                        struct blob *const *payloads, size_t payloads_length)
+{
+    uint64_t bytes = head_bytes;
+    for (size_t i = 0; i < payloads_length; i++) {
+        bytes += blob_bytes(payloads[i]);
+    }
+    /* The first message may be of any size, or a large one would never go. */
+    if (peer->unread_bytes > 0 && peer->unread_bytes + bytes > OUTBOX_UNREAD_BYTES_MAX) {
+        return -EAGAIN;
+    }
+    const int r =
+        link_send(link, peer->id, peer->id_bytes, head, head_bytes, payloads, payloads_length);
+    if (r == 0) {
+        peer->unread_bytes += bytes;
+    }
+    return r;
+}
+
 void outbox_flush(struct outboxes *outboxes, struct peer *peer)
 {
     struct outbox *outbox = peer->outbox;
@@ -222,8 +241,8 @@ void outbox_flush(struct outboxes *outboxes, struct peer *peer)
         return;
     }
     const int r =
-        link_send(outboxes->options.links[peer->side], peer->id, peer->id_bytes, outbox->bytes,
-                  outbox->length, outbox->payloads, outbox->payloads_length);
+        outbox_send_at_once(outboxes->options.links[peer->side], peer, outbox->bytes, outbox->length,
+                            outbox->payloads, outbox->payloads_length);
     if (r < 0) {
         outboxes->options.on_failed(outboxes->options.context, peer, r, outbox->leases,
                                     outbox->leases_length);

@@ -29,6 +29,11 @@ enum {
      * on two cores, against 77 000 with 64.
      */
     OUTBOX_PAYLOADS_MAX = 64,
+    /*
+     * Sent to a peer without a word from it. ZeroMQ bounds what waits for a peer that does not read in messages
+     * alone, and 10 000 of them may be large; who reads also speaks: it collects, answers or pings.
+     */
+    OUTBOX_UNREAD_BYTES_MAX = 64 << 20,
 };
 
 struct link;
@@ -57,6 +62,13 @@ struct outbox_options {
 /* Errors: -ENOMEM. */
 MUST_USE int outboxes_create(const struct outbox_options *options, struct outboxes **ret_outboxes);
 void outboxes_destroy(struct outboxes **outboxes);
+
+/*
+ * Sends one message past the outbox (a chunk of a stream).
+ * Errors: of link_send(); -EAGAIN also when the peer has too much unread.
+ */
+MUST_USE int outbox_send_at_once(struct link *link, struct peer *peer, const void *head, size_t head_bytes,
+                                 struct blob *const *payloads, size_t payloads_length);
 
 /* Errors: -ENOMEM; nothing was added. */
 MUST_USE int outbox_add(struct outboxes *outboxes, struct peer *peer, const struct parcel *parcel,

@@ -180,6 +180,7 @@ void peers_remove(struct peers *peers, struct peer **peer)
 void peers_touch(struct peers *peers, struct peer *peer, int64_t now_ms)
 {
     peer->heard_ms = now_ms;
+    peer->unread_bytes = 0;
     list_remove(&peers->silence[peer->side], &peer->silence);
     list_append(&peers->silence[peer->side], &peer->silence);
 }

@@ -25,6 +25,7 @@ struct peer {
     bool is_lost; /* a message to it failed: it has to say hello again; a worker may still hold
                      leases */
     int64_t heard_ms;
+    uint64_t unread_bytes;    /* sent since it was heard of last: what it may not have read yet */
     struct outbox *outbox;    /* what waits for it; NULL: nothing. Owned by the outboxes */
     char *name;               /* as in its hello; owned */
     struct list_link silence; /* by the time it was heard of last */

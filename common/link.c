@@ -230,11 +230,22 @@ static int receive(struct link *link, zmq_msg_t *peer)
     return zmq_msg_more(peer) ? receive_parts(link) : 0;
 }
 
-static bool receive_one(struct link *link)
+static size_t bytes_of(const struct link_message *message)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < message->length; i++) {
+        bytes += zmq_msg_size(&message->parts[i]);
+    }
+    return bytes;
+}
+
+/* Adds the size of what came to *bytes. */
+static bool receive_one(struct link *link, size_t *bytes)
 {
     zmq_msg_t peer;
     const int r = receive(link, &peer);
     if (r == 0) {
+        *bytes += bytes_of(&link->received);
         link->handler(link->context, zmq_msg_data(&peer), zmq_msg_size(&peer), &link->received);
     }
     clear(&link->received);
@@ -257,8 +268,8 @@ static void on_readable(void *context, uint32_t events)
     struct link *link = context;
     (void)events;
     link->is_receiving = true;
-    size_t n = 0;
-    while (n < LINK_MESSAGES_PER_TURN && receive_one(link)) {
+    size_t n = 0, bytes = 0;
+    while (n < LINK_MESSAGES_PER_TURN && bytes < LINK_BYTES_PER_TURN && receive_one(link, &bytes)) {
         n++;
     }
     link->is_receiving = false;
@@ -266,7 +277,7 @@ static void on_readable(void *context, uint32_t events)
         release(link);
         return;
     }
-    link->has_more = n == LINK_MESSAGES_PER_TURN;
+    link->has_more = n == LINK_MESSAGES_PER_TURN || bytes >= LINK_BYTES_PER_TURN;
     if (link->has_more) {
         loop_source_touch(link->source);
     }

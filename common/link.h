@@ -36,6 +36,7 @@ enum link_kind {
 enum {
     LINK_PEER_BYTES_MAX = 255,
     LINK_MESSAGES_PER_TURN = 512,
+    LINK_BYTES_PER_TURN = 4 << 20, /* a round ends with the message that reaches this */
     LINK_QUEUE_MESSAGES_DEFAULT_MAX = 10000,
     LINK_LINGER_MS =
         1000, /* how long zmq_ctx_term() may wait for what was sent and is not yet gone */
@@ -86,6 +87,6 @@ MUST_USE int link_take_blob(struct link_message *message, size_t index, struct b
 MUST_USE int link_send(struct link *link, const void *peer, size_t peer_bytes, const void *head,
                        size_t head_bytes, struct blob *const *payloads, size_t payloads_length);
 
-/* True when the last receive round stopped at LINK_MESSAGES_PER_TURN: the link has asked for
+/* True when the last receive round stopped at LINK_MESSAGES_PER_TURN or LINK_BYTES_PER_TURN: the link has asked for
  * another turn itself. */
 bool link_has_more(const struct link *link);

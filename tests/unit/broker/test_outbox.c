@@ -152,6 +152,22 @@ Test(outbox, dispatches_that_cannot_be_sent_are_named)
     cr_assert_null(b->outbox);
 }
 
+Test(outbox, a_peer_that_says_nothing_gets_no_more_than_the_bound)
+{
+    static char large[OUTBOX_PAYLOAD_BYTES_MAX];
+    struct blob *payload = NULL;
+    cr_assert_eq(blob_create(large, sizeof(large), &payload), 0);
+    size_t sends = 0;
+    while (outbox_send_at_once(NULL, a, "head", 4, &payload, 1) == 0) {
+        cr_assert_lt(++sends, 100);
+    }
+    cr_expect_eq(sends, OUTBOX_UNREAD_BYTES_MAX / (sizeof(large) + 4));
+    cr_expect_eq(outbox_send_at_once(NULL, b, "head", 4, &payload, 1), 0); /* others have their own */
+    peers_touch(peers, a, 1);
+    cr_expect_eq(outbox_send_at_once(NULL, a, "head", 4, &payload, 1), 0);
+    blob_unref(&payload);
+}
+
 Test(outbox, what_is_dropped_is_not_sent)
 {
     add(a, "x", false);
