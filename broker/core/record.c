@@ -30,6 +30,17 @@ void record_write_result_head(const Record__ResultRecord *result, uint8_t *ret_b
     memcpy(ret_bytes + 1, &length, sizeof(length));
 }
 
+/* protobuf-c takes the illegal field number 0 for an unknown field, and writes it so that it cannot be read again. */
+static bool has_field_zero(const ProtobufCMessage *message)
+{
+    for (unsigned i = 0; i < message->n_unknown_fields; i++) {
+        if (message->unknown_fields[i].tag == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void *unpack(const ProtobufCMessageDescriptor *descriptor, const void *data, size_t bytes,
                     ProtobufCAllocator *allocator)
 {
@@ -37,7 +48,13 @@ static void *unpack(const ProtobufCMessageDescriptor *descriptor, const void *da
     if (bytes == 0 || record[0] != RECORD_VERSION) {
         return NULL;
     }
-    return protobuf_c_message_unpack(descriptor, allocator, bytes - 1, record + 1);
+    ProtobufCMessage *message =
+        protobuf_c_message_unpack(descriptor, allocator, bytes - 1, record + 1);
+    if (message != NULL && has_field_zero(message)) {
+        protobuf_c_message_free_unpacked(message, allocator);
+        return NULL;
+    }
+    return message;
 }
 
 static bool is_empty_or(const ProtobufCBinaryData *field, size_t bytes)
