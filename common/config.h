@@ -109,13 +109,13 @@ struct config_broker {
     uint64_t results_bytes_max;  /* 4 GiB on disk */
     uint64_t results_memory_bytes_max; /* results of tiers without durability: 64 MiB */
     int64_t dedup_window_ms;     /* 1 h */
-    uint64_t dedup_ids_max;      /* 1 000 000: with more, the window gets shorter */
+    uint64_t dedup_ids_max;      /* 500 000: with more, the window gets shorter */
     uint64_t dead_letters_max;   /* 100 000 */
     int64_t drain_timeout_ms;    /* grace for leases at shutdown: 10 s */
     uint64_t clients_max;        /* 10 000 */
     uint64_t workers_max;        /* 4 096 */
     uint64_t rocksdb_write_buffer_bytes; /* 16 MiB */
-    uint64_t rocksdb_block_cache_bytes;  /* 16 MiB */
+    uint64_t rocksdb_block_cache_bytes;  /* 8 MiB */
 };
 
 struct config_worker {

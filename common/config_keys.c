@@ -128,8 +128,8 @@ static const struct config_key broker_keys[] = {
              "resubmission is "
              "recognised."},
     {"dedup_ids_max", COUNTS(1000, INT64_C(1000000000)), FIELD(config_broker, dedup_ids_max),
-     .preset = "1000000",
-     .text = "How many of them; with more, the window gets shorter. Each takes about 100 bytes of "
+     .preset = "500000",
+     .text = "How many of them; with more, the window gets shorter. Each takes about 50 bytes of "
              "memory."},
     {"dead_letters_max", COUNTS(0, INT64_C(1000000000)), FIELD(config_broker, dead_letters_max),
      .is_live = true, .preset = "100000", .text = "Dead letters kept; with more, the oldest go."},
@@ -144,7 +144,7 @@ static const struct config_key broker_keys[] = {
      FIELD(config_broker, rocksdb_write_buffer_bytes), .preset = "16MiB",
      .text = "RocksDB's memory for fresh writes. Larger was measured slower."},
     {"rocksdb_block_cache_bytes", SIZES(MIB, TIB), FIELD(config_broker, rocksdb_block_cache_bytes),
-     .preset = "16MiB", .text = "RocksDB's memory for blocks read."},
+     .preset = "8MiB", .text = "RocksDB's memory for blocks read."},
 };
 static const struct config_schema broker_schema = {SCHEMA(config_broker, broker_keys),
                                                    .check = broker_check};
