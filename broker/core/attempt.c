@@ -202,6 +202,10 @@ static void holder_result(struct core *core, struct job *job, const struct event
         note_failure(core, job, event);
         die(core, job, event, "invalid");
         break;
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED:
+        note_failure(core, job, event);
+        die(core, job, event, "refused");
+        break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED:
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED:
         give_back(core, job, event);

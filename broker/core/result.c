@@ -147,6 +147,10 @@ static const uint8_t *pack_result(struct core *core, const struct effect_result 
     message.usage = (Wire__Usage *)result->usage;
     message.worker = (char *)result->worker;
     message.has_payload = result->payload != NULL;
+    message.retry_after_ms = (uint64_t)(result->retry_after_ms > 0 ? result->retry_after_ms : 0);
+    if (result->has_leader) {
+        message.led_by = (ProtobufCBinaryData){ID_BYTES, (uint8_t *)result->led_by.bytes};
+    }
     const size_t bytes = wire__result__get_packed_size(&message);
     uint8_t *packed = effects_alloc(core->effects, bytes);
     *ret_bytes = wire__result__pack(&message, packed);
