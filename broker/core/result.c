@@ -6,6 +6,7 @@
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/record.h"
+#include "broker/core/upstream.h"
 
 /* ---- results in memory ---- */
 
@@ -352,7 +353,9 @@ static const char *why_it_waits(struct core *core, const struct job *job)
     case PLACE_READY:
     case PLACE_LOADED:
         if (lane_is_held(core, job)) {
-            return "its route, tier or tenant is paused by an operator";
+            return queue->is_blocked          ? upstream_why_blocked(core, queue)
+                   : queue_is_gated(queue)    ? "its route waits for its provider's limits"
+                                              : "its route, tier or tenant is paused by an operator";
         }
         return queue->lane->pool->slots == 0 ? "no worker serves its pool" : "";
     case PLACE_NEW:
