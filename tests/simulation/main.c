@@ -23,9 +23,9 @@ static const char usage[] =
     "\n"
     "  --seed N        the first seed (1); everything else follows from it\n"
     "  --seeds COUNT   so many seeds from there on (1)\n"
-    "  --jobs N        jobs a run (200)\n"
-    "  --workers N     workers (5)\n"
-    "  --minutes N     of virtual time in which things go wrong (2)\n"
+    "  --jobs N        jobs a run (2000)\n"
+    "  --workers N     workers (50)\n"
+    "  --minutes N     of virtual time in which things go wrong (30)\n"
     "  --trace         print every event\n"
     "  --plant NAME    plant a mistake around the core; succeeds when a seed finds it\n"
     "  --plants        print the names of the mistakes that can be planted\n"
@@ -84,8 +84,8 @@ static struct arguments parse_arguments(int argc, char **argv)
         {"plant", required_argument, NULL, 'p'},   {"plants", no_argument, NULL, 'l'},
         {"help", no_argument, NULL, 'h'},          {0},
     };
-    struct arguments arguments = {.options = {.seed = 1, .jobs = 200, .workers = 5, .minutes = 2},
-                                  .seeds = 1};
+    struct arguments arguments = {
+        .options = {.seed = 1, .jobs = 2000, .workers = 50, .minutes = 30}, .seeds = 1};
     int option;
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (option) {
