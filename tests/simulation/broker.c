@@ -41,13 +41,27 @@ int64_t sim_broker_ms(const struct simulation *simulation)
     return now_ms > simulation->broker.told_ms ? now_ms : simulation->broker.told_ms;
 }
 
+/* A later alarm than one that is set already is set when that one rings: deadlines mostly move
+ * away. */
+static void set_alarm(struct simulation *simulation, int64_t at_ms)
+{
+    struct sim_broker *broker = &simulation->broker;
+    const uint32_t length = broker->alarms_length;
+    if (length > 0 && broker->alarms_ms[length - 1] <= at_ms) {
+        return;
+    }
+    assert(length < ALARMS_MAX); /* each is sooner than the one before */
+    broker->alarms_ms[broker->alarms_length++] = at_ms;
+    schedule_add(&simulation->schedule, at_ms, TASK_BROKER_TURN, 0, broker->incarnation, NULL);
+}
+
 static void plan_turn(struct simulation *simulation, int64_t at_ms)
 {
     struct sim_broker *broker = &simulation->broker;
     at_ms = at_ms < simulation->now_ms ? simulation->now_ms : at_ms;
     if (broker->is_up && at_ms < broker->turn_at_ms) {
         broker->turn_at_ms = at_ms;
-        schedule_add(&simulation->schedule, at_ms, TASK_BROKER_TURN, 0, broker->incarnation, NULL);
+        set_alarm(simulation, at_ms);
     }
 }
 
@@ -658,8 +672,13 @@ void sim_broker_turn(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     const struct event tick = {.kind = EVENT_TICK};
-    if (broker->turn_at_ms != simulation->now_ms) {
-        return; /* an earlier turn has planned anew */
+    assert(broker->alarms_length > 0);
+    broker->alarms_length--;
+    if (broker->turn_at_ms > simulation->now_ms) {
+        if (broker->turn_at_ms != INT64_MAX) {
+            set_alarm(simulation, broker->turn_at_ms);
+        }
+        return;
     }
     broker->turn_at_ms = INT64_MAX;
     broker->turns_at_once = broker->turned_ms == simulation->now_ms ? broker->turns_at_once + 1 : 0;
@@ -732,6 +751,7 @@ void sim_broker_start(struct simulation *simulation)
     broker->batch_next = 1;
     broker->batch_durable = 0;
     broker->turn_at_ms = broker->sync_at_ms = INT64_MAX;
+    broker->alarms_length = 0;
     if (core_create(&simulation->scenario.config, dice_next(&simulation->dice),
                     sim_broker_now(simulation), &broker->core) < 0 ||
         effects_create(&broker->effects) < 0) {

@@ -5,9 +5,9 @@
 #include "tests/simulation/network.h"
 
 enum {
-    HELLO_PATIENCE_MS = 8000,
-    GONE_MS_MAX = 30000,    /* until the broker learns of a client that is gone */
-    ASKS_MAX = 20,          /* refusals for now that a client puts up with */
+    GONE_MS_MAX = 30000, /* until the broker learns of a client that is gone */
+    ASKS_MAX = 8,        /* refusals for now that a client puts up with */
+    REFUSED_MORE_MS = 5000,
     REFUSED_MS_MAX = 60000, /* until it comes again, whatever the broker said */
     DELAY_MS_MAX = 120000,
     DEADLINE_MS_MAX = 600000,
@@ -161,8 +161,8 @@ static void connect_anew(struct simulation *simulation, struct sim_client *clien
 {
     lose_connection(simulation, client);
     client->peer = network_connect(simulation, false, client->index);
-    client->patient_until_ms = simulation->now_ms + HELLO_PATIENCE_MS +
-                               dice_between(&simulation->dice, 0, HELLO_PATIENCE_MS);
+    client->patient_until_ms =
+        simulation->now_ms + simulation_patience_ms(simulation, client->hellos++);
     wake_at(simulation, client, client->patient_until_ms);
     tell(simulation, client, EVENT_CLIENT_HELLO, NO_JOB, false);
 }
@@ -295,7 +295,10 @@ static void hear_rejected(struct simulation *simulation, struct sim_client *clie
     if (message->time_ms > 0 && (job->asked++ < ASKS_MAX || job->acknowledged_incarnation != 0)) {
         const int64_t wait_ms =
             message->time_ms < REFUSED_MS_MAX ? message->time_ms : REFUSED_MS_MAX;
-        ask_at(simulation, client, message->job, simulation->now_ms + wait_ms);
+        /* More patient each time, as every client should be. */
+        ask_at(simulation, client, message->job,
+               simulation->now_ms + wait_ms +
+                   dice_between(&simulation->dice, 0, (int64_t)job->asked * REFUSED_MORE_MS));
     } else {
         settle(simulation, client, message->job, VIEW_REFUSED);
     }
@@ -333,6 +336,7 @@ static void hear_status(struct simulation *simulation, struct sim_client *client
 static void hear_welcome(struct simulation *simulation, struct sim_client *client)
 {
     client->is_welcome = true;
+    client->hellos = 0;
     for (uint32_t i = 0; i < client->open_length; i++) {
         simulation->jobs[client->open[i]].ask_at_ms = simulation->now_ms;
     }

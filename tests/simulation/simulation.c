@@ -15,6 +15,8 @@
 enum {
     CHECK_EVERY = 512, /* tasks between two full checks, or as many as there are jobs */
     RETRY_MS = 250,
+    HELLO_PATIENCE_MS = 5000,
+    HELLO_DOUBLINGS = 3,
     LINGER_MS = 5000, /* after all is settled: for what nobody waits for */
 };
 
@@ -45,6 +47,13 @@ uint64_t tally_faults(const struct tally *tally)
         faults += tally->faults[kind];
     }
     return faults;
+}
+
+int64_t simulation_patience_ms(struct simulation *simulation, uint32_t hellos)
+{
+    const int64_t ms = (int64_t)HELLO_PATIENCE_MS
+                       << (hellos < HELLO_DOUBLINGS ? hellos : HELLO_DOUBLINGS);
+    return dice_between(&simulation->dice, ms, 2 * ms);
 }
 
 void message_list_add(struct message_list *list, const struct message *message)

@@ -26,6 +26,7 @@ enum {
     RUNS_MAX = SCENARIO_SLOTS_MAX,
     ANSWERS_MAX = 16,
     HOLDS_MAX = 16,
+    ALARMS_MAX = 64,
     VIOLATION_BYTES = 256,
 };
 static const int64_t BEGIN_MS = 1000;
@@ -87,6 +88,7 @@ struct sim_client {
     int64_t patient_until_ms; /* for the welcome of this connection */
     int64_t wake_at_ms;       /* planned; INT64_MAX: not at all */
     uint64_t wake_generation; /* of that plan; earlier ones are void */
+    uint32_t hellos;          /* in a row without a welcome */
     uint32_t *open;           /* jobs whose view is SENT or ACCEPTED */
     uint32_t open_length;
 };
@@ -117,6 +119,7 @@ struct sim_worker {
     int64_t back_at_ms;
     int64_t cut_until_ms; /* as a client's */
     uint64_t wake_generation;
+    uint32_t hellos; /* in a row without a welcome */
     uint64_t credit_total;
     struct run runs[RUNS_MAX];
     uint32_t runs_length;
@@ -160,7 +163,9 @@ struct sim_broker {
     int64_t
         told_ms; /* the latest time that the core was told, without the base: it never goes back */
     uint64_t batch_next, batch_durable;
-    int64_t turn_at_ms; /* planned; INT64_MAX: none */
+    int64_t turn_at_ms;            /* planned; INT64_MAX: none */
+    int64_t alarms_ms[ALARMS_MAX]; /* of tasks that will ask for one, the soonest last */
+    uint32_t alarms_length;
     int64_t sync_at_ms;
     int64_t turned_ms;
     uint32_t turns_at_once; /* in the millisecond turned_ms */
@@ -205,6 +210,7 @@ struct outcome {
     uint64_t events, steps, hash;
     struct tally tally;
     uint32_t acknowledged, succeeded;
+    bool has_crashed; /* the process that ran it */
     char violation[VIOLATION_BYTES];
 };
 
@@ -229,6 +235,8 @@ static inline bool simulation_plant(const struct simulation *simulation, enum pl
 {
     return simulation->scenario.options.plant == plant;
 }
+/* How long a peer waits for its welcome: longer each time. */
+int64_t simulation_patience_ms(struct simulation *simulation, uint32_t hellos);
 /* NO_JOB: an id that this run did not make. */
 uint32_t simulation_job_of(const struct simulation *simulation, const struct id *id);
 void message_list_add(struct message_list *list, const struct message *message);

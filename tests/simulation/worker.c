@@ -7,7 +7,6 @@
 #include "tests/simulation/network.h"
 
 enum {
-    HELLO_PATIENCE_MS = 8000,
     RESEND_MS = 30000,
     DOWN_MS_MAX = 60000,
     CANCEL_MS_MAX = 200, /* until a cancelled attempt has stopped */
@@ -167,8 +166,7 @@ static void connect_anew(struct simulation *simulation, struct sim_worker *worke
     lose_connection(simulation, worker);
     worker->peer = network_connect(simulation, true, worker->index);
     wake_at(simulation, worker,
-            simulation->now_ms + HELLO_PATIENCE_MS +
-                dice_between(&simulation->dice, 0, HELLO_PATIENCE_MS));
+            simulation->now_ms + simulation_patience_ms(simulation, worker->hellos++));
     simulation_trace(simulation,
                      "worker %" PRIu64 " connects as peer %" PRIu64 ", running %" PRIu64,
                      worker->index, worker->peer, worker->runs_length);
@@ -424,6 +422,7 @@ static void hear_welcome(struct simulation *simulation, struct sim_worker *worke
         return;
     }
     worker->is_welcome = true;
+    worker->hellos = 0;
     for (uint32_t i = 0; i < worker->answers_length; i++) {
         worker->answers[i].sent_ms = simulation->now_ms;
         tell_result(simulation, worker, &worker->answers[i]);
