@@ -7,6 +7,7 @@
 #include <xxhash.h>
 #include "broker/core/core.h"
 #include "tests/simulation/client.h"
+#include "tests/simulation/fairness.h"
 #include "tests/simulation/faults.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
@@ -374,13 +375,26 @@ static void change_record(struct simulation *simulation, const struct effect *ef
     storage_add(simulation->broker.storage, &change);
 }
 
+/* Results are loaded too, under keys of another kind. */
+static uint32_t job_of_load(const struct simulation *simulation, const struct effect *effect)
+{
+    struct id id;
+    if (effect->as.load.family != STORE_PAYLOADS || effect->as.load.key_bytes != ID_BYTES) {
+        return NO_JOB;
+    }
+    memcpy(id.bytes, effect->as.load.key, ID_BYTES);
+    return simulation_job_of(simulation, &id);
+}
+
 static void load(struct simulation *simulation, const struct effect *effect)
 {
     struct blob *value =
         storage_find(simulation->broker.storage, STORAGE_CURRENT, effect->as.load.family,
                      effect->as.load.key, effect->as.load.key_bytes);
-    struct message message = {
-        .to_broker = true, .event = EVENT_LOADED, .job = NO_JOB, .total = effect->as.load.token};
+    struct message message = {.to_broker = true,
+                              .event = EVENT_LOADED,
+                              .job = job_of_load(simulation, effect),
+                              .total = effect->as.load.token};
     if (simulation->now_ms < simulation->broker.loads_fail_until_ms ||
         simulation_hit(simulation, simulation->scenario.faults.load_error)) {
         simulation->tally.loads_failed++;
@@ -614,6 +628,9 @@ static void examine(struct simulation *simulation)
     while (broker->examined < effects_length(broker->effects)) {
         const struct effect *effect = effects_at(broker->effects, broker->examined++);
         oracle_see_effect(simulation, effect);
+        if (effect->kind == EFFECT_LOAD && job_of_load(simulation, effect) != NO_JOB) {
+            fairness_see_load(simulation, &simulation->jobs[job_of_load(simulation, effect)]);
+        }
         if (effect->kind == EFFECT_DISPATCH &&
             simulation_plant(simulation, PLANT_DOUBLE_DISPATCH) &&
             dice_hit(&simulation->dice, 50)) {
@@ -698,8 +715,10 @@ void sim_broker_turn(struct simulation *simulation)
         memmove(broker->inbox.items, broker->inbox.items + heard,
                 broker->inbox.length * sizeof(*broker->inbox.items));
     }
+    fairness_before_tick(simulation);
     step(simulation, &tick);
     examine(simulation);
+    fairness_after_tick(simulation);
     for (size_t i = 0; i < effects_length(broker->effects); i++) {
         carry_out(simulation, effects_at(broker->effects, i));
     }
@@ -768,6 +787,7 @@ void sim_broker_start(struct simulation *simulation)
     }
     core_restored(broker->core, sim_broker_now(simulation));
     broker->is_up = true;
+    fairness_restart(simulation);
     simulation_trace(
         simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk%.0s",
         broker->incarnation, storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);
@@ -807,6 +827,7 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
     message_list_clear(&broker->held);
     broker->is_up = broker->is_draining = broker->store_is_down = false;
     oracle_see_crash(simulation);
+    fairness_stop(simulation);
     oracle_check(simulation);
     lose_connections(simulation);
     schedule_add(&simulation->schedule,
@@ -863,6 +884,7 @@ void sim_broker_jump(struct simulation *simulation, int64_t jump_ms)
 
 void sim_broker_init(struct simulation *simulation)
 {
+    fairness_init(simulation);
     simulation->broker.storage = storage_create(oracle_see_durable, simulation);
     sim_broker_start(simulation);
 }

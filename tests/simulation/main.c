@@ -225,6 +225,9 @@ static void add(struct sum *sum, const struct outcome *outcome)
     sum->tally.duplicated += outcome->tally.duplicated;
     sum->tally.overtaken += outcome->tally.overtaken;
     sum->tally.undeliverable += outcome->tally.undeliverable;
+    sum->tally.fair_tenants += outcome->tally.fair_tenants;
+    sum->tally.fair_tiers += outcome->tally.fair_tiers;
+    sum->tally.fair_slots += outcome->tally.fair_slots;
     sum->tally.loads_failed += outcome->tally.loads_failed;
 }
 
@@ -243,6 +246,9 @@ static void print_faults(const struct sum *sum)
            " dispatches undeliverable, %" PRIu64 " loads failed\n",
            sum->tally.lost, sum->tally.duplicated, sum->tally.overtaken, sum->tally.undeliverable,
            sum->tally.loads_failed);
+    printf("fairness: %" PRIu64 " comparisons of tenants, %" PRIu64 " of tiers; %" PRIu64
+           " times a job waited for a load beside a free slot\n",
+           sum->tally.fair_tenants, sum->tally.fair_tiers, sum->tally.fair_slots);
 }
 
 static void print_sum(const struct arguments *arguments, const struct sum *sum)

@@ -6,6 +6,7 @@
 #include "broker/core/record.h"
 #include "common/id.h"
 #include "tests/simulation/broker.h"
+#include "tests/simulation/fairness.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/worker.h"
 
@@ -62,6 +63,7 @@ static void end_lease(struct simulation *simulation, struct sim_job *job)
     if (job->lease.is_held) {
         job->lease.is_held = false;
         list_remove(leases_of(simulation, job->lease.peer), &job->lease.link);
+        fairness_join(simulation, job);
     }
 }
 
@@ -74,6 +76,7 @@ static void hold_lease(struct simulation *simulation, struct sim_job *job, uint6
     job->lease.attempt = attempt;
     job->lease.renewed_ms = sim_broker_ms(simulation);
     list_append(leases_of(simulation, peer), &job->lease.link);
+    fairness_leave(simulation, job);
 }
 
 /* What the worker holds by this connection, or (any) by any one. */
@@ -90,6 +93,12 @@ static void lose_leases_of(struct simulation *simulation, uint64_t peer, bool an
     }
 }
 
+static void forget_worker(struct simulation *simulation, uint64_t peer)
+{
+    struct sim_worker *worker = &simulation->workers[network_link(simulation, peer)->owner];
+    worker->known_as = worker->known_as == peer ? 0 : worker->known_as;
+}
+
 /* Who was silent for too long has lost its leases, whatever it says now. */
 static void see_life(struct simulation *simulation, uint64_t peer)
 {
@@ -97,6 +106,7 @@ static void see_life(struct simulation *simulation, uint64_t peer)
     if (link->is_worker &&
         sim_broker_ms(simulation) >= link->heard_ms + simulation->scenario.config.broker.lease_ms) {
         lose_leases_of(simulation, peer, false);
+        forget_worker(simulation, peer);
     }
     link->heard_ms = sim_broker_ms(simulation);
 }
@@ -109,6 +119,7 @@ static struct sim_job *leased_job(struct simulation *simulation, const struct me
 
 static void see_heartbeat(struct simulation *simulation, const struct message *message)
 {
+    network_link(simulation, message->peer)->is_set_aside = false;
     for (uint8_t i = 0; i < message->leases->held_length; i++) {
         struct sim_job *job = &simulation->jobs[message->leases->held[i].job];
         if (job->lease.is_held && job->lease.peer == message->peer &&
@@ -121,11 +132,24 @@ static void see_heartbeat(struct simulation *simulation, const struct message *m
 static void see_credit(struct simulation *simulation, const struct message *message)
 {
     struct link *link = network_link(simulation, message->peer);
+    link->is_set_aside = false;
     link->credit_total = message->total > link->credit_total ? message->total : link->credit_total;
+}
+
+/* A worker that could not be reached, or that gave its attempt back, is given nothing for now. */
+static void see_set_aside(struct simulation *simulation, const struct message *message)
+{
+    const bool has_given_back = message->event == EVENT_ATTEMPT_RESULT &&
+                                (message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED ||
+                                 message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED);
+    if (has_given_back || message->event == EVENT_UNDELIVERABLE) {
+        network_link(simulation, message->peer)->is_set_aside = true;
+    }
 }
 
 static void see_attempt_end(struct simulation *simulation, const struct message *message)
 {
+    see_set_aside(simulation, message);
     struct sim_job *job = leased_job(simulation, message);
     if (job == NULL) {
         return;
@@ -204,6 +228,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
         break;
     case EVENT_WORKER_GONE:
         lose_leases_of(simulation, message->peer, false);
+        forget_worker(simulation, message->peer);
         break;
     case EVENT_ATTEMPT_RESULT:
     case EVENT_UNDELIVERABLE:
@@ -215,16 +240,20 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_RESUME:
         see_resume(simulation, message);
         break;
+    case EVENT_WORKER_DRAINING:
+        network_link(simulation, message->peer)->is_draining = true;
+        break;
+    case EVENT_STORE_DOWN:
+    case EVENT_STORE_UP:
+        simulation->broker.core_store_is_down = message->event == EVENT_STORE_DOWN;
+        break;
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
     case EVENT_WAIT:
     case EVENT_WORKER_HELLO:
-    case EVENT_WORKER_DRAINING:
     case EVENT_CHUNK:
     case EVENT_STREAM_CREDIT:
     case EVENT_DURABLE:
-    case EVENT_STORE_DOWN:
-    case EVENT_STORE_UP:
     case EVENT_LOADED:
     case EVENT_DRAIN:
     case EVENT_TICK:
@@ -235,8 +264,9 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
 /* A worker that comes back has what the core says it has; what its last connection held is over. */
 static void see_hello(struct simulation *simulation, const struct message *message)
 {
-    const struct sim_worker *worker =
+    struct sim_worker *worker =
         &simulation->workers[network_link(simulation, message->peer)->owner];
+    worker->known_as = message->peer;
     lose_leases_of(simulation, message->peer, true);
     for (uint8_t i = 0; i < message->leases->held_length; i++) {
         struct sim_job *job = &simulation->jobs[message->leases->held[i].job];
@@ -254,6 +284,10 @@ void oracle_after_step(struct simulation *simulation, const struct message *mess
 {
     if (message->event == EVENT_WORKER_HELLO) {
         see_hello(simulation, message);
+    } else if (message->event == EVENT_PAUSE || message->event == EVENT_RESUME) {
+        fairness_see_pause(simulation);
+    } else if (message->event == EVENT_LOADED && message->job != NO_JOB) {
+        fairness_see_loaded(simulation, &simulation->jobs[message->job], message->number != 0);
     }
 }
 
@@ -385,6 +419,7 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     }
     struct sim_job *job = &simulation->jobs[index];
     job->attempt_last = effect->as.dispatch.lease.attempt;
+    fairness_see_dispatch(simulation, job);
     hold_lease(simulation, job, effect->peer, effect->as.dispatch.lease.attempt);
 }
 
@@ -506,6 +541,10 @@ void oracle_see_crash(struct simulation *simulation)
             *key_owner(simulation, job) = NO_JOB;
         }
     }
+    for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
+        simulation->workers[i].known_as = 0;
+    }
+    simulation->broker.core_store_is_down = false;
     simulation->broker.holds_length = 0;
     storage_visit(simulation->broker.storage, STORAGE_DURABLE, STORE_META, see_stored_pause,
                   simulation);
@@ -554,6 +593,7 @@ static void release_accepted(struct simulation *simulation, const struct message
     }
     if (message->other_job == NO_JOB) {
         job->acknowledged_incarnation = simulation->broker.incarnation;
+        fairness_join(simulation, job);
     }
 }
 

@@ -56,6 +56,10 @@ struct sim_job {
     enum view view;
     int64_t ask_at_ms;
     uint32_t asked;
+    /* Of fairness.h. */
+    bool is_waiting, is_chosen; /* chosen: its payload is loaded for a worker */
+    uint64_t chosen_in_turn;
+    struct list_link waiting_link;
     /* The oracle's: what the core was told … */
     bool is_submitted, is_cancelled;
     uint64_t submitted_incarnation; /* the latest */
@@ -125,7 +129,9 @@ struct sim_worker {
     uint32_t runs_length;
     struct answer answers[ANSWERS_MAX]; /* until concluded; when full the oldest is forgotten */
     uint32_t answers_length;
-    struct list leases; /* the oracle's: those that it holds by what the core was told and did */
+    /* The oracle's. */
+    struct list leases; /* that it holds by what the core was told and did */
+    uint64_t known_as;  /* the peer by which the core knows it; 0: none */
 };
 
 /* A connection, by the number of its peer; numbers are never used again. */
@@ -135,7 +141,50 @@ struct link {
     uint64_t incarnation;              /* of the broker that it leads to */
     int64_t arrival_ms[2];             /* latest, from and to the broker */
     uint64_t credit_total, dispatched; /* of a worker, as the core was told and did */
+    bool is_set_aside, is_draining;    /* it is given nothing for now, or any more */
     int64_t heard_ms;                  /* when the core heard of it last */
+};
+
+/* Of fairness.h: somebody is seen to wait. */
+struct backlog {
+    struct sim_job *witness; /* NULL: nobody */
+    uint64_t epoch;          /* grows when it may have been empty */
+};
+
+struct fair_flow {
+    struct list waiting; /* jobs that may be ready */
+    struct backlog backlog;
+    int64_t served; /* tokens for its weight, scaled */
+};
+
+/* In which two wait both, and how far one was ahead of the other. */
+struct interval {
+    bool is_open;
+    uint64_t epochs[2];
+    int64_t low, high, latest;
+};
+
+struct fair_queue {
+    struct fair_flow flows[SCENARIO_TENANTS];
+    struct interval intervals[SCENARIO_TENANTS]; /* of pairs: their sum - 1 */
+    bool is_touched;
+};
+
+struct fair_lane {
+    struct fair_queue queues[SCENARIO_ROUTES];
+    struct backlog backlog;
+    uint64_t dispatched;
+    uint32_t loading;        /* payloads on the way */
+    bool is_served;          /* in this turn */
+    int64_t hungry_since_ms; /* a job waits and a slot is free; INT64_MAX: not so */
+};
+
+struct fairness {
+    struct fair_lane lanes[SCENARIO_POOLS][SCENARIO_TIERS];
+    struct interval intervals[SCENARIO_POOLS][SCENARIO_TIERS]; /* of pairs of tiers */
+    uint32_t loading[SCENARIO_POOLS];
+    uint64_t turn;
+    int64_t from_ms; /* before, recovered jobs wait for their workers */
 };
 
 struct hold {
@@ -156,6 +205,7 @@ struct sim_broker {
     struct storage *storage;
     uint64_t incarnation;
     bool is_up, is_draining, store_is_down;
+    bool core_store_is_down; /* as the core was told */
     int64_t drain_until_ms, loads_fail_until_ms;
     int64_t mono_base_ms;   /* of this incarnation's monotonic clock */
     int64_t mono_jumped_ms; /* by it, over the whole run */
@@ -180,6 +230,7 @@ struct tally {
     uint64_t faults[FAULTS];
     uint64_t lost, duplicated, overtaken; /* messages */
     uint64_t undeliverable, loads_failed;
+    uint64_t fair_tenants, fair_tiers, fair_slots; /* comparisons that were made */
 };
 
 struct simulation {
@@ -202,6 +253,7 @@ struct simulation {
     uint64_t links_length, links_capacity;
     struct sim_broker broker;
     struct upstream upstreams[SCENARIO_UPSTREAMS];
+    struct fairness fairness;
     char violation[VIOLATION_BYTES]; /* the first promise that was broken; empty: none */
 };
 
