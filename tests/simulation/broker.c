@@ -723,6 +723,7 @@ void sim_broker_turn(struct simulation *simulation)
         carry_out(simulation, effects_at(broker->effects, i));
     }
     commit(simulation);
+    oracle_check_turn(simulation);
     if (is_drained(simulation)) {
         stop(simulation, UINT64_MAX);
         return;

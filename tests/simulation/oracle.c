@@ -10,6 +10,8 @@
 #include "tests/simulation/network.h"
 #include "tests/simulation/worker.h"
 
+enum { KEPT_PER_TURN = 2 }; /* jobs that are looked at after each turn, one after the other */
+
 static const char *const no_conclusion = "none";
 
 static const char *state_name(Wire__JobState state)
@@ -379,8 +381,7 @@ static void check_may_run(struct simulation *simulation, uint32_t index,
         simulation_violate(simulation, "job %u is dispatched after its conclusion %s", index,
                            state_name(job->shown != 0 ? job->shown : job->current_conclusion));
     }
-    if (job->is_durable && storage_find(simulation->broker.storage, STORAGE_DURABLE, STORE_JOBS,
-                                        job->id.bytes, ID_BYTES) == NULL) {
+    if (job->is_durable && !job->is_on_disk) {
         simulation_violate(simulation, "job %u is dispatched before its acceptance is durable",
                            index);
     }
@@ -435,6 +436,11 @@ void oracle_see_effect(struct simulation *simulation, const struct effect *effec
 
 /* -----------------------------------------------------------------------------------------------------
  * records */
+
+static bool has_durable_record(const struct sim_job *job)
+{
+    return job->durable_conclusion != 0 || job->is_on_disk;
+}
 
 /* Not the mark beside it that says that its result was collected. */
 static bool is_conclusion(const struct storage_change *change)
@@ -495,10 +501,51 @@ void oracle_see_change(struct simulation *simulation, const struct storage_chang
     job->current_conclusion = state;
 }
 
+/* The index of the job whose record it is; NO_JOB: of another run, or no such record. */
+static uint32_t job_of_record(const struct simulation *simulation,
+                              const struct storage_change *change)
+{
+    struct id id;
+    if (change->family != STORE_JOBS || change->key_bytes != ID_BYTES) {
+        return NO_JOB;
+    }
+    memcpy(id.bytes, change->key, ID_BYTES);
+    return simulation_job_of(simulation, &id);
+}
+
+static void see_durable_record(struct simulation *simulation, const struct storage_change *change)
+{
+    const uint32_t index = job_of_record(simulation, change);
+    if (index == NO_JOB) {
+        return;
+    }
+    simulation->jobs[index].is_on_disk = change->kind == STORAGE_PUT;
+    if (change->kind == STORAGE_DELETE && simulation->deleted_length < DELETED_MAX) {
+        simulation->deleted[simulation->deleted_length++] = index;
+    }
+}
+
+/* What a batch takes away it has to replace by a conclusion. */
+static void see_durable_batch(struct simulation *simulation)
+{
+    while (simulation->deleted_length > 0) {
+        const uint32_t index = simulation->deleted[--simulation->deleted_length];
+        const struct sim_job *job = &simulation->jobs[index];
+        if (job->acknowledged_incarnation != 0 && !has_durable_record(job)) {
+            simulation_violate(simulation, "job %u was acknowledged and is lost on disk", index);
+        }
+    }
+}
+
 void oracle_see_durable(void *context, const struct storage_change *change)
 {
     struct simulation *simulation = context;
     Wire__JobState state;
+    if (change == NULL) {
+        see_durable_batch(simulation);
+        return;
+    }
+    see_durable_record(simulation, change);
     if (is_conclusion(change)) {
         const uint32_t index = read_conclusion(simulation, change, &state);
         if (index != NO_JOB) {
@@ -553,13 +600,6 @@ void oracle_see_crash(struct simulation *simulation)
 /* ---------------------------------------------------------------------------------------------------
  * promises */
 
-static bool has_durable_record(const struct simulation *simulation, const struct sim_job *job)
-{
-    return job->durable_conclusion != 0 ||
-           storage_find(simulation->broker.storage, STORAGE_DURABLE, STORE_JOBS, job->id.bytes,
-                        ID_BYTES) != NULL;
-}
-
 static void check_key(struct simulation *simulation, const struct message *message)
 {
     struct sim_job *job = &simulation->jobs[message->job];
@@ -588,7 +628,7 @@ static void release_accepted(struct simulation *simulation, const struct message
     check_key(simulation, message);
     const uint32_t kept = message->other_job != NO_JOB ? message->other_job : message->job;
     const struct sim_job *kept_job = &simulation->jobs[kept];
-    if (kept_job->is_durable && !has_durable_record(simulation, kept_job)) {
+    if (kept_job->is_durable && !has_durable_record(kept_job)) {
         simulation_violate(simulation, "job %u is acknowledged before it is durable", kept);
     }
     if (message->other_job == NO_JOB) {
@@ -740,13 +780,25 @@ static void check_kept(struct simulation *simulation, uint32_t index)
     if (!job->is_durable || job->acknowledged_incarnation == 0) {
         return;
     }
-    if (!has_durable_record(simulation, job)) {
+    if (!has_durable_record(job)) {
         simulation_violate(simulation, "job %u was acknowledged and is lost on disk", index);
     }
     struct core_job_view view;
     if (simulation->broker.is_up && job->current_conclusion == 0 &&
         core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0) {
         simulation_violate(simulation, "job %u was acknowledged and is lost in memory", index);
+    }
+}
+
+/* What is believed of the disk is what is there. */
+static void check_disk(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    const bool is_there = storage_find(simulation->broker.storage, STORAGE_DURABLE, STORE_JOBS,
+                                       job->id.bytes, ID_BYTES) != NULL;
+    if (is_there != job->is_on_disk) {
+        simulation_violate(simulation, "the record of job %u %s, and its batches say otherwise",
+                           index, is_there ? "is there" : "is not there");
     }
 }
 
@@ -781,10 +833,20 @@ static void check_bounds(struct simulation *simulation)
     }
 }
 
+void oracle_check_turn(struct simulation *simulation)
+{
+    check_bounds(simulation);
+    for (int i = 0; i < KEPT_PER_TURN && simulation->jobs_length > 0; i++) {
+        simulation->check_next = (simulation->check_next + 1) % simulation->jobs_length;
+        check_kept(simulation, simulation->check_next);
+    }
+}
+
 void oracle_check(struct simulation *simulation)
 {
     for (uint32_t i = 0; i < simulation->jobs_length; i++) {
         check_kept(simulation, i);
+        check_disk(simulation, i);
     }
     if (simulation->broker.is_up) {
         check_bounds(simulation);

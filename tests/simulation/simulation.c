@@ -13,7 +13,7 @@
 #include "tests/simulation/worker.h"
 
 enum {
-    CHECK_EVERY = 512, /* tasks between two full checks, or as many as there are jobs */
+    CHECK_STEPS = 10000, /* of the core between two full checks */
     RETRY_MS = 250,
     HELLO_PATIENCE_MS = 5000,
     HELLO_DOUBLINGS = 3,
@@ -274,8 +274,9 @@ static bool advance(struct simulation *simulation, int64_t until_ms)
     struct task *task = schedule_take(&simulation->schedule, &simulation->now_ms);
     run_task(simulation, task);
     schedule_release(&simulation->schedule, &task);
-    const uint32_t jobs = simulation->scenario.options.jobs;
-    if (++simulation->events % (jobs > CHECK_EVERY ? jobs : CHECK_EVERY) == 0) {
+    simulation->events++;
+    if (simulation->steps >= simulation->checked_steps + CHECK_STEPS) {
+        simulation->checked_steps = simulation->steps;
         oracle_check(simulation);
     }
     return simulation->violation[0] == '\0';

@@ -27,6 +27,7 @@ enum {
     ANSWERS_MAX = 16,
     HOLDS_MAX = 16,
     ALARMS_MAX = 64,
+    DELETED_MAX = 1024,
     VIOLATION_BYTES = 256,
 };
 static const int64_t BEGIN_MS = 1000;
@@ -74,6 +75,7 @@ struct sim_job {
     Wire__JobState shown;              /* to a client; 0: not yet */
     uint64_t shown_digest, shown_incarnation;
     bool result_is_gone;   /* a client said that it has it */
+    bool is_on_disk;       /* its record is durable */
     uint32_t attempt_last; /* dispatched in this incarnation */
     struct {
         bool is_held;
@@ -240,13 +242,17 @@ struct simulation {
     struct trace trace;
     int64_t now_ms, quiet_from_ms;
     bool is_quiet;
-    uint64_t events, steps;
+    uint64_t events, steps, checked_steps;
     struct tally tally;
     int64_t clock_jumped_ms; /* sum of all jumps, without sign */
     struct sim_job *jobs;
     uint32_t jobs_length;
     uint32_t
         *key_owners; /* by key and tenant: the job that was acknowledged under it; NO_JOB: none */
+    uint32_t
+        deleted[DELETED_MAX]; /* jobs whose records the batch deleted that is becoming durable */
+    uint32_t deleted_length;
+    uint32_t check_next; /* the job that is looked at next */
     struct sim_client clients[SCENARIO_CLIENTS_MAX];
     struct sim_worker *workers;
     struct link **links; /* by peer - 1 */
