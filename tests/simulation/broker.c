@@ -613,7 +613,11 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_STREAM_CREDIT:
         break;
     }
-    if (message->event == EVENT_PAUSE && simulation_plant(simulation, PLANT_IGNORE_PAUSE)) {
+    const bool is_lost =
+        (message->event == EVENT_PAUSE && simulation_plant(simulation, PLANT_IGNORE_PAUSE)) ||
+        (message->event == EVENT_WORKER_CREDIT && simulation_plant(simulation, PLANT_LOSE_CREDIT) &&
+         dice_hit(&simulation->dice, 50));
+    if (is_lost) {
         return;
     }
     step(simulation, &event);
@@ -760,11 +764,37 @@ static void restore_record(void *context, const void *key, size_t key_bytes, str
     }
 }
 
+/* The configuration as the core is told of it: as it is, but for planted mistakes. */
+struct told {
+    struct config config;
+    struct config_tier tiers[SCENARIO_TIERS];
+    struct config_tenant tenants[SCENARIO_TENANTS];
+};
+
+static void tell_config(const struct simulation *simulation, struct told *told)
+{
+    const struct scenario *scenario = &simulation->scenario;
+    told->config = scenario->config;
+    memcpy(told->tiers, scenario->tiers, sizeof(told->tiers));
+    memcpy(told->tenants, scenario->tenants, sizeof(told->tenants));
+    told->config.tiers = told->tiers;
+    told->config.tenants = told->tenants;
+    for (int i = 0; i < SCENARIO_TENANTS && simulation_plant(simulation, PLANT_EQUAL_TENANTS);
+         i++) {
+        told->tenants[i].weight = 1;
+    }
+    for (int i = 0; i < SCENARIO_TIERS && simulation_plant(simulation, PLANT_EQUAL_TIERS); i++) {
+        told->tiers[i].weight = 1;
+    }
+}
+
 void sim_broker_start(struct simulation *simulation)
 {
     static const enum store_family families[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS,
                                                  STORE_LEASES};
     struct sim_broker *broker = &simulation->broker;
+    struct told told;
+    tell_config(simulation, &told);
     broker->incarnation++;
     broker->mono_base_ms = dice_between(&simulation->dice, 0, 1000000);
     broker->mono_jumped_ms = sim_broker_ms(simulation) - simulation->now_ms;
@@ -772,8 +802,8 @@ void sim_broker_start(struct simulation *simulation)
     broker->batch_durable = 0;
     broker->turn_at_ms = broker->sync_at_ms = INT64_MAX;
     broker->alarms_length = 0;
-    if (core_create(&simulation->scenario.config, dice_next(&simulation->dice),
-                    sim_broker_now(simulation), &broker->core) < 0 ||
+    if (core_create(&told.config, dice_next(&simulation->dice), sim_broker_now(simulation),
+                    &broker->core) < 0 ||
         effects_create(&broker->effects) < 0) {
         simulation_violate(simulation, "the core cannot be created");
         return;
@@ -863,11 +893,12 @@ bool sim_broker_restart(struct simulation *simulation)
 bool sim_broker_reload(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
+    struct told told;
     if (!broker->is_up) {
         return false;
     }
-    if (core_reconfigure(broker->core, &simulation->scenario.config, sim_broker_now(simulation)) <
-        0) {
+    tell_config(simulation, &told);
+    if (core_reconfigure(broker->core, &told.config, sim_broker_now(simulation)) < 0) {
         simulation_violate(simulation, "the core refuses the configuration that it has");
     }
     return true;

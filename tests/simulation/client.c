@@ -90,13 +90,16 @@ void sim_client_add_job(struct simulation *simulation, struct sim_client *client
     struct dice *dice = &simulation->dice;
     const uint32_t index = simulation->jobs_length++;
     struct sim_job *job = &simulation->jobs[index];
-    const uint32_t tier = (uint32_t)dice_below(dice, SCENARIO_TIERS);
+    const struct scenario *scenario = &simulation->scenario;
+    const bool is_in_focus = dice_hit(dice, scenario->focus.permille);
+    const uint32_t tier =
+        is_in_focus ? scenario->focus.tier : (uint32_t)dice_below(dice, SCENARIO_TIERS);
     *job = (struct sim_job){
         .id = make_id(simulation, index),
         .client = client->index,
         .tenant = client->tenant,
         .tier = tier,
-        .route = (uint32_t)dice_below(dice, SCENARIO_ROUTES),
+        .route = is_in_focus ? scenario->focus.route : (uint32_t)dice_below(dice, SCENARIO_ROUTES),
         .key = dice_hit(dice, 200) ? 1 + (uint32_t)dice_below(dice, simulation->scenario.keys) : 0,
         .priority = (uint32_t)dice_below(dice, 10),
         .pool = dice_hit(dice, 150),

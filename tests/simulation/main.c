@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 #include "common/exit_codes.h"
@@ -200,6 +201,20 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* What this process and those that have ended have used. */
+static double processor_seconds(void)
+{
+    static const int whose[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+    double seconds = 1e-6; /* never none */
+    for (size_t i = 0; i < sizeof(whose) / sizeof(whose[0]); i++) {
+        struct rusage used;
+        (void)getrusage(whose[i], &used);
+        seconds += (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                   (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+    }
+    return seconds;
+}
+
 /* What all seeds came to. */
 struct sum {
     uint64_t seeds, failures, steps, events, acknowledged, succeeded, hash;
@@ -258,7 +273,8 @@ static void print_sum(const struct arguments *arguments, const struct sum *sum)
     printf("%" PRIu64 " seeds: %" PRIu64 " jobs acknowledged, %" PRIu64 " succeeded, %" PRIu64
            " steps of the core, %" PRIu64 " events, traces %016" PRIx64 "\n",
            sum->seeds, sum->acknowledged, sum->succeeded, sum->steps, sum->events, sum->hash);
-    fprintf(stderr, "%.1f s, %.0f events/s\n", took, (double)sum->events / took);
+    fprintf(stderr, "%.1f s, %.0f events/s, %.0f for each second of a processor\n", took,
+            (double)sum->events / took, (double)sum->events / processor_seconds());
     if (arguments->keep_going) {
         printf("seeds %" PRIu64 " to %" PRIu64 ": %" PRIu64 " of them failed\n",
                arguments->options.seed, arguments->options.seed + arguments->seeds - 1,

@@ -179,6 +179,10 @@ static void init_load(struct scenario *scenario, struct dice *dice)
     static const uint32_t bursts[] = {300, 900, 985, 997};
     scenario->slots_max = slots[dice_below(dice, sizeof(slots) / sizeof(slots[0]))];
     scenario->burst = bursts[dice_below(dice, sizeof(bursts) / sizeof(bursts[0]))];
+    static const uint32_t focus[] = {0, 0, 600, 900};
+    scenario->focus.permille = focus[dice_below(dice, sizeof(focus) / sizeof(focus[0]))];
+    scenario->focus.tier = (uint32_t)dice_below(dice, SCENARIO_TIERS);
+    scenario->focus.route = (uint32_t)dice_below(dice, SCENARIO_ROUTES);
     scenario->clients = (uint32_t)dice_between(dice, 1, SCENARIO_CLIENTS_MAX);
     scenario->sync_ms_max = dice_hit(dice, 300) ? 500 : 10;
     scenario->turn_ms = dice_hit(dice, 500) ? 0 : dice_between(dice, 1, 20);

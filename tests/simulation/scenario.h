@@ -88,7 +88,11 @@ struct scenario {
     int64_t sync_ms_max; /* an fsync takes up to so long */
     int64_t turn_ms;     /* the broker looks at what it heard so much later */
     uint32_t slots_max;  /* of a worker */
-    uint32_t burst;      /* permille: chance that one more job comes at the same time */
+    struct {
+        uint32_t permille; /* of the jobs go to this queue */
+        uint32_t tier, route;
+    } focus;
+    uint32_t burst; /* permille: chance that one more job comes at the same time */
 };
 
 void scenario_init(struct scenario *scenario, const struct options *options, struct dice *dice);
