@@ -2,13 +2,11 @@
 
 import errno
 import signal
-import threading
-import time
 
 import pytest
 
-from harness import EXIT_ADDRESS, EXIT_STORE, TIMEOUT_S, DiskFaults
-from wire import Client, Worker, make_id, pb
+from harness import EXIT_ADDRESS, EXIT_STORE, DiskFaults
+from wire import Client, Stream, Worker, pb, serve_all
 
 
 def start_refused(cluster, **broker):
@@ -207,37 +205,6 @@ def test_large_payloads_survive_and_come_back_from_the_disk(cluster):
         assert client.result(job)[1] == payload[:3]
 
 
-class Stream(threading.Thread):
-    """Submits jobs without end and remembers which were accepted."""
-
-    def __init__(self, broker):
-        super().__init__()
-        self.client = Client(broker)
-        self.accepted, self.is_stopped = {}, False
-        self.enough = threading.Event()
-        self.start()
-
-    def run(self):
-        sent = {}
-        while not self.is_stopped:
-            job = make_id()
-            sent[job] = b"stream " + job
-            self.client.submit(sent[job], job=job)
-            while self.client._receive(0 if len(sent) - len(self.accepted) < 100 else 0.05):
-                pass
-            for field, item, _ in self.client.items:
-                if field == "accepted":
-                    self.accepted[item.job_id] = sent[item.job_id]
-            self.client.items.clear()
-            if len(self.accepted) >= 150:
-                self.enough.set()
-
-    def stop(self):
-        self.is_stopped = True
-        self.join()
-        self.client.close()
-
-
 def test_kills_in_full_flow_lose_nothing(cluster):
     cluster.start_broker(broker={"reclaim": "100ms"})
     accepted = {}
@@ -251,24 +218,7 @@ def test_kills_in_full_flow_lose_nothing(cluster):
         accepted |= stream.accepted
         cluster.restart_broker(broker={"lease": "1s", "heartbeat": "250ms"})
 
-    client, worker = Client(cluster.broker), Worker(cluster.broker)
-    for job in accepted:
-        client.ask(job)
-    results = {}
-    end = time.monotonic() + 2 * TIMEOUT_S
-    while len(results) < len(accepted):
-        assert time.monotonic() < end, f"{len(results)} of {len(accepted)} jobs have a result"
-        worker.heartbeat()
-        client.ping()
-        while worker.has("dispatch"):
-            dispatch, payload = worker.dispatched()
-            worker.answer(dispatch, payload[::-1])
-        while client.has("result"):
-            result, answer = client.wait("result")
-            assert results.setdefault(result.job_id, answer) == answer
-        worker._receive(0.05)
-    for job, payload in accepted.items():
-        assert results[job] == payload[::-1]
+    assert serve_all(cluster.broker, accepted) == {job: payload[::-1] for job, payload in accepted.items()}
 
 
 # ----------------------------------------------------------------------------------------------- a failing disk
