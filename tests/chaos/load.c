@@ -75,7 +75,6 @@ struct task {
     int64_t cancel_at_ms;
     int64_t act_at_ms;     /* 0: nothing to do; otherwise to be submitted or waited for then */
     bool is_accepted;
-    bool was_lost_sight_of; /* the library has given it up once */
     bool is_again;         /* concluded before: what comes now must be the same */
     bool is_over;          /* to be let go of in the next turn */
     char *streamed;
@@ -300,15 +299,24 @@ static void conclude(struct task *task, const struct tiermq_answer *answer)
     task->act_at_ms = now_ms() + below(&task->load->random, 3000);
 }
 
+/*
+ * No outcome: the library has lost sight of the job, and says that one should ask again; or it could not even ask, which says nothing
+ * of a job that was accepted before.
+ */
+static bool is_open_still(const struct task *task, const struct tiermq_answer *answer)
+{
+    const bool was_not_sent = answer->state == TIERMQ_EXPIRED && strncmp(answer->error_text, "no broker", 9) == 0;
+    return answer->state == TIERMQ_LOST || (was_not_sent && task->is_accepted);
+}
+
 static void on_answer(void *context, const struct tiermq_answer *answer)
 {
     struct task *task = context;
     if (answer->state == TIERMQ_PENDING) {
         note(task, "detached");
         task->act_at_ms = now_ms() + below(&task->load->random, 2000);
-    } else if (answer->state == TIERMQ_LOST && !task->was_lost_sight_of) {
-        note(task, "lost_sight"); /* no outcome: the library says itself that one should ask again */
-        task->was_lost_sight_of = true;
+    } else if (is_open_still(task, answer)) {
+        note(task, "lost_sight");
         task->act_at_ms = now_ms();
     } else if (answer->state == TIERMQ_UNKNOWN && may_submit_again(task)) {
         note(task, "forgotten");
