@@ -45,6 +45,10 @@ class Campaign:
         self.directory = self.cluster.directory
         self.workers = [f"worker-{i}" for i in range(1, options.workers + 1)]
         self.clients = [f"{TENANTS[i % 2]}-{i // 2 + 1}" for i in range(options.clients)]
+        self.power = None
+        self.power_cuts = []  # of each: how many things it took away
+        if options.power_cut or options.lying_disk:
+            self.power = harness.PowerCut(self.cluster, lie=".log" if options.lying_disk else None)
         self._running = {}  # name: Process
         self._argv = {}     # name: how it is started again
 
@@ -60,10 +64,21 @@ class Campaign:
         self._running[name] = self.cluster.run(name, self._argv[name], ready=False)
 
     def after_kill(self, name):
-        """What a kill alone does not do."""
+        """What a kill alone does not do: the page cache outlives a process, and would keep what was never fsynced."""
+        if self.power is None or name != "broker" or not self._has_written():
+            return
+        done = self.power.cut(self.random.getrandbits(32))
+        self.power_cuts.append(len(done))
+        with open(self.directory / "power-cuts.txt", "a") as log:
+            log.write(f"{nemesis.monotonic_ms()}: " + "; ".join(done) + "\n")
+
+    def _has_written(self):
+        """Whether the broker came so far, before it was killed, that its library had begun to take notes."""
+        state = self.directory / "broker-power"
+        return state.exists() and any(state.open("rb").read(4))
 
     def broker_environment(self):
-        return None
+        return self.power.environment if self.power is not None else None
 
     @property
     def simulator_http(self):
@@ -261,7 +276,7 @@ class Campaign:
         (self.directory / "run.json").write_text(json.dumps({
             "seed": options.seed, "arguments": sys.argv[1:], "tiers": TIERS, "models": MODELS, "modelsim_arguments": MODELSIM_ARGUMENTS,
             "quiet_s": QUIET_S, "kills_wanted": options.kills, "faults_wanted": sorted(options.deck) if options.kills >= 12 else [],
-            "succeeded_wanted": options.kills * 10, "crashes": self.crashes}, indent=1))
+            "succeeded_wanted": options.kills * 10, "crashes": self.crashes, "power_cuts": self.power_cuts if self.power else None}, indent=1))
 
     def close(self):
         self.cluster.stop(check=False)
@@ -274,6 +289,9 @@ def read_options():
     parser.add_argument("--kills", type=int, help="of broker and workers (200; quick: 12)")
     parser.add_argument("--seconds", type=float, default=1500, help="ends the campaign even if kills are missing (1500)")
     parser.add_argument("--quick", action="store_true", help="every kind of fault once, a dozen kills")
+    parser.add_argument("--power-cut", action="store_true", help="a killed broker loses what it had not fsynced")
+    parser.add_argument("--lying-disk", action="store_true",
+                        help="and what it had fsynced in its log: jobs are lost, and the campaign must fail")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--rate", type=int, default=8, help="jobs a second of each client (8)")

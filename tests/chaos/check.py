@@ -34,6 +34,7 @@ CONCLUSIONS = ("succeeded", "dead", "cancelled", "expired")
 REFUSALS = ("draining", "storage", "queue_full")
 PENDING = ("queued", "backing_off", "loading", "leased", "following", "parked")
 BROKER_DEATHS = ("kill_broker", "term_broker")
+NOT_REACHED = "no broker could be reached"  # what the library says when it could not even ask: no broker's word, so no conclusion
 CLOCK_SLACK_MS = 20  # milliseconds are rounded on their way from client to broker and back
 SLACK_AFTER_FAULT_MS = 500
 LINES_SHOWN = 12
@@ -124,6 +125,8 @@ class Campaign:
         if job is None:
             raise ValueError(f"a history that begins in the middle: {line}")
         job.lines.append(line)
+        if event["event"] == "outcome" and event["state"] == "expired" and event["reason"].startswith(NOT_REACHED):
+            event["state"] = "not_reached"
         kinds = {"accepted": job.accepted, "outcome": job.outcomes, "cancel": job.cancels, "call_failed": job.failures}
         kinds.get(event["event"], []).append(event)
 
@@ -271,7 +274,7 @@ class Checker:
         if job.conclusions and job.accepted and self.campaign.is_durable(job):
             later = job.outcomes[job.outcomes.index(job.conclusions[0]) + 1:]
             for event in later:
-                if event["state"] not in CONCLUSIONS + ("collected",) and not job.is_alias:
+                if event["state"] not in CONCLUSIONS + ("collected", "not_reached") and not job.is_alias:
                     self.find("lost", job, f"its conclusion was known, and is {event['state']} when asked again")
 
     def check_keys(self):
@@ -413,6 +416,10 @@ class Checker:
         self.counts["kills of the broker"] = done["kill_broker"]
         self.counts["kills of clients"] = done["kill_client"]
         self.counts["other faults"] = sum(done.values()) - done["healed"] - kills - done["kill_client"]
+        if run["power_cuts"] is not None:
+            self.counts["power cuts"], self.counts["things they took away"] = len(run["power_cuts"]), sum(run["power_cuts"])
+            if not sum(run["power_cuts"]):
+                self.find("proves_little", None, f"{len(run['power_cuts'])} power cuts took nothing away")
         if kills < run["kills_wanted"]:
             self.find("proves_little", None, f"{kills} kills of the {run['kills_wanted']} that were wanted")
         missing = sorted(set(run["faults_wanted"]) - set(done))

@@ -291,7 +291,8 @@ static bool may_submit_again(const struct task *task)
 static void conclude(struct task *task, const struct tiermq_answer *answer)
 {
     note_outcome(task, answer);
-    if (!task->ask_again || task->is_again || answer->state == TIERMQ_REJECTED) {
+    /* One that was cancelled, or whose time was up, before it was sent would be a new job. */
+    if (!task->ask_again || task->is_again || !task->is_accepted) {
         task->is_over = true;
         return;
     }

@@ -3,6 +3,8 @@
 
 #   tests/chaos/run.sh                    200 kills of broker and workers, about 8 minutes
 #   tests/chaos/run.sh --quick            every kind of fault once, a dozen kills, under a minute
+#   tests/chaos/run.sh --power-cut        a killed broker loses what it had not fsynced, as when the power fails
+#   tests/chaos/run.sh --lying-disk       its log too, fsynced or not: must fail, or the checker is blind
 #   tests/chaos/run.sh --seed 7           the same decisions again (not the same instants: these are real processes)
 #   tests/chaos/run.sh --kills 50 --seconds 300 --workers 6 --clients 8 --rate 20
 #   tests/chaos/run.sh --keep             keep the directory; a failed run's is always kept, and its path printed
