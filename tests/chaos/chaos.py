@@ -268,6 +268,7 @@ class Campaign:
         said["after its restart"] = self._admin("/v1/stats")
         self._audit()
         self._stop_all(["broker", "simulator"])
+        self.crashes += [f"{process.name}: {report}" for process in self.cluster.processes for report in process.sanitizer_reports()]
         (self.directory / "broker.json").write_text(json.dumps(said, indent=1))
         self.save_run()
 

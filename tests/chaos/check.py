@@ -21,6 +21,7 @@ Exit code 0: none of these. 1: some, each printed with its job and the lines of 
 import argparse
 import collections
 import dataclasses
+import functools
 import http.client
 import json
 import os
@@ -134,8 +135,10 @@ class Campaign:
         return self.run["tiers"][job.submit["tier"]]["durable"]
 
     def broker_died(self, from_ms, to_ms):
-        return any(line["fault"] in BROKER_DEATHS and from_ms - SLACK_AFTER_FAULT_MS <= line["at_ms"] <= to_ms for line in self.nemesis)
+        """Whether one was dead, or told to stop, at any moment of that time."""
+        return any(fault in BROKER_DEATHS and from_ms <= end and begin <= to_ms for fault, _, begin, end in self.deeds)
 
+    @functools.cached_property
     def deeds(self):
         """[fault, target, from_ms, to_ms] of all that was done; what was not healed lasts to the end."""
         ends = {line["of"]: line["at_ms"] for line in self.nemesis if line["fault"] == "healed"}
@@ -377,7 +380,7 @@ class Checker:
         return target in ("broker", "simulator", call["account"], again["account"])
 
     def check_money(self):
-        by_key, deeds = self._calls_by_key(), self.campaign.deeds()
+        by_key, deeds = self._calls_by_key(), self.campaign.deeds
         paid = set()  # (tenant, operation, prompt, model)
         for key, calls in by_key.items():
             job = self.campaign.jobs.get(key)
@@ -429,15 +432,15 @@ class Checker:
             self.find("proves_little", None, f"only {self.counts['succeeded']} jobs succeeded")
 
 
-def print_report(checker, out=sys.stdout):
+def print_report(checker):
     found = collections.Counter(finding.kind for finding in checker.findings)
     for finding in checker.findings[:50]:
-        print(f"{finding.kind.upper()} {finding.job}: {finding.why}", file=out)
+        print(f"{finding.kind.upper()} {finding.job}: {finding.why}")
         for line in finding.lines:
-            print(f"    {line[:600]}", file=out)
+            print(f"    {line[:600]}")
     for name, count in checker.counts.items():
-        print(f"{count:8}  {name}", file=out)
-    print("  ".join(f"{kind} {found[kind]}" for kind in KINDS), file=out)
+        print(f"{count:8}  {name}")
+    print("  ".join(f"{kind} {found[kind]}" for kind in KINDS))
 
 
 def check_directory(directory, modelsim):
