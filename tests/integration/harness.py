@@ -44,7 +44,8 @@ EXIT_ADDRESS, EXIT_CONFIG, EXIT_STORE = 4, 3, 5
 def program(name):
     """The path of a built program."""
     folders = {"tiermq-broker": "broker", "tiermq-worker": "worker", "tiermq": "client", "tiermq-modelsim": "tests/modelsim",
-               "libtiermq-disk-faults.so": "tests/faults", "libtiermq-power-cut.so": "tests/faults"}
+               "libtiermq-disk-faults.so": "tests/faults", "libtiermq-power-cut.so": "tests/faults",
+               "tiermq-chaos-load": "tests/chaos"}
     path = BUILD / folders.get(name, "") / name
     if not path.is_file():
         found = [p for p in BUILD.rglob(name) if p.is_file() and os.access(p, os.X_OK)]

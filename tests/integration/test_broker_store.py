@@ -2,11 +2,12 @@
 
 import errno
 import signal
+import time
 
 import pytest
 
 from harness import EXIT_ADDRESS, EXIT_STORE, DiskFaults
-from wire import Client, Stream, Worker, pb, serve_all
+from wire import Client, Stream, Worker, make_id, pb, serve_all
 
 
 def start_refused(cluster, **broker):
@@ -306,3 +307,22 @@ def test_store_in_memory_needs_no_directory(cluster):
     assert client.result(job)[1] == b"cba"
     client.ask(job)
     assert client.result(job)[1] == b"cba"
+
+
+def test_recovery_takes_nothing_from_the_time_that_jobs_have(cluster):
+    cluster.start_broker()
+    with Client(cluster.broker) as client:
+        for _ in range(10):
+            backlog = [pb.Submit(job_id=make_id(), tier="background", route="auto", has_payload=True) for _ in range(2000)]
+            client.send(pb.ClientMessage(submit=backlog), *[b"x"] * len(backlog))
+            client.accepted(backlog[-1].job_id)
+        # The youngest: it is recovered last, when the recovery of the others has taken its time.
+        began = time.monotonic()
+        job = client.submit(tier="background", deadline_in_ms=2000)
+        client.accepted(job)
+    restart_after_kill(cluster)
+    with Client(cluster.broker) as client:
+        client.ask(job)
+        result, _ = client.result(job)
+    assert result.state == pb.JOB_STATE_EXPIRED
+    assert time.monotonic() - began >= 2 - 0.005
