@@ -199,6 +199,7 @@ static void free_leases(struct core *core)
 
 static void free_jobs(struct core *core)
 {
+    table_settle(&core->jobs);
     for (size_t i = 0; i < core->jobs.buckets_length; i++) {
         struct table_link *link = core->jobs.buckets[i];
         while (link != NULL) {

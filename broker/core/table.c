@@ -81,3 +81,41 @@ void table_remove(struct table *table, struct table_link *link)
     link->next = NULL;
     table->length--;
 }
+
+void table_insert_later(struct table *table, struct table_link *link)
+{
+    link->next = table->later;
+    table->later = link;
+    table->later_length++;
+}
+
+/* As many buckets as `length` elements want, in an empty table. Without memory it stays small. */
+static void grow_empty(struct table *table, size_t length)
+{
+    size_t capacity = table->capacity;
+    while (capacity < length) {
+        capacity *= 2;
+    }
+    struct table_link **buckets = calloc(capacity, sizeof(struct table_link *));
+    if (buckets == NULL) {
+        return;
+    }
+    free(table->buckets);
+    table->buckets = buckets;
+    table->capacity = capacity;
+    table->buckets_length = capacity;
+    table->low_mask = capacity - 1;
+}
+
+void table_settle(struct table *table)
+{
+    if (table->length == 0 && table->later_length > table->buckets_length) {
+        grow_empty(table, table->later_length);
+    }
+    while (table->later != NULL) {
+        struct table_link *link = table->later;
+        table->later = link->next;
+        table_insert(table, link);
+    }
+    table->later_length = 0;
+}

@@ -3,6 +3,9 @@
  *
  * Linear hashing: each insertion splits at most one bucket, so no insertion ever rehashes ten million jobs. Keys are
  * compared by the caller, who walks a bucket with table_first() and table_next().
+ *
+ * A million elements that come at once are added by table_insert_later() and table_settle(): buckets that are split while they
+ * fill would cost each of them another walk through foreign memory.
  */
 #pragma once
 #include <stddef.h>
@@ -22,6 +25,8 @@ struct table {
     size_t buckets_length;
     size_t low_mask;  /* buckets_length is between low_mask + 1 and twice that */
     size_t length;
+    struct table_link *later; /* in no bucket yet, and not counted */
+    size_t later_length;
     uint64_t seed;
     table_hash_fn *hash;
 };
@@ -31,6 +36,9 @@ void table_finish(struct table *table);
 /* Never fails: without memory for more buckets the chains get longer. */
 void table_insert(struct table *table, struct table_link *link);
 void table_remove(struct table *table, struct table_link *link); /* asserts that it is in */
+/* Not found before table_settle(), which alone may follow until then. */
+void table_insert_later(struct table *table, struct table_link *link);
+void table_settle(struct table *table); /* never fails either */
 
 static inline size_t table_bucket(const struct table *table, uint64_t hash)
 {
