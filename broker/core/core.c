@@ -201,7 +201,7 @@ static void free_jobs(struct core *core)
 {
     table_settle(&core->jobs);
     for (size_t i = 0; i < core->jobs.buckets_length; i++) {
-        struct table_link *link = core->jobs.buckets[i];
+        struct table_link *link = core->jobs.buckets[i].first;
         while (link != NULL) {
             struct table_link *next = link->next;
             struct job *job = CONTAINER_OF(link, struct job, by_id);
