@@ -121,6 +121,7 @@ static void init_lists(struct core *core)
     list_init(&core->leases_young);
     list_init(&core->results_by_age);
     list_init(&core->pauses);
+    slab_init(&core->job_memory, sizeof(struct job));
     heap_init(&core->timers, offsetof(struct job, timer_position));
 }
 
@@ -207,10 +208,10 @@ static void free_jobs(struct core *core)
             struct job *job = CONTAINER_OF(link, struct job, by_id);
             blob_unref(&job->payload);
             waiters_forget(job);
-            free(job);
             link = next;
         }
     }
+    slab_finish(&core->job_memory);
 }
 
 static void free_tables(struct core *core)

@@ -118,7 +118,7 @@ static struct job *make(struct core *core, const struct id *job_id, struct flow 
     if (!flow_reserve(flow) || !reserve_timer(core)) {
         return NULL;
     }
-    struct job *job = calloc(1, sizeof(*job));
+    struct job *job = slab_alloc(&core->job_memory);
     if (job == NULL) {
         return NULL;
     }
@@ -160,7 +160,7 @@ void job_destroy(struct core *core, struct job **job)
     waiters_forget(dead);
     dead->flow->jobs--;
     table_remove(&core->jobs, &dead->by_id);
-    free(dead);
+    slab_free(&core->job_memory, dead);
 }
 
 /* When something is due for this job, wherever it is. */
