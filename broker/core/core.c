@@ -123,6 +123,7 @@ static void init_lists(struct core *core)
     list_init(&core->leases_young);
     list_init(&core->results_by_age);
     list_init(&core->pauses);
+    slab_init(&core->job_memory, sizeof(struct job));
     heap_init(&core->timers, offsetof(struct job, timer_position));
     heap_init(&core->gates, offsetof(struct queue, gate_position));
     core->aside_until_ms = INT64_MAX;
@@ -203,17 +204,18 @@ static void free_leases(struct core *core)
 
 static void free_jobs(struct core *core)
 {
+    table_settle(&core->jobs);
     for (size_t i = 0; i < core->jobs.buckets_length; i++) {
-        struct table_link *link = core->jobs.buckets[i];
+        struct table_link *link = core->jobs.buckets[i].first;
         while (link != NULL) {
             struct table_link *next = link->next;
             struct job *job = CONTAINER_OF(link, struct job, by_id);
             blob_unref(&job->payload);
             waiters_forget(job);
-            free(job);
             link = next;
         }
     }
+    slab_finish(&core->job_memory);
 }
 
 static void free_tables(struct core *core)

@@ -102,6 +102,8 @@ struct tenant *job_tenant(const struct job *job);
 struct job *job_find(const struct core *core, const struct id *job_id);
 /* A new job in `flow`, in place NEW, counted and in the table; room for it in every heap is reserved. NULL: no memory. */
 struct job *job_create(struct core *core, const struct id *job_id, struct flow *flow);
+/* The same, but in the table only after table_settle(): for many at once, of which none is known. */
+struct job *job_create_later(struct core *core, const struct id *job_id, struct flow *flow);
 /* Leaves its place, the table and the counters, and frees it. A leased job has lost its lease before. */
 void job_destroy(struct core *core, struct job **job);
 

@@ -18,6 +18,7 @@
 #include "common/config.h"
 #include "common/heap.h"
 #include "common/list.h"
+#include "common/slab.h"
 
 enum {
     TIMERS_PER_TICK = 4096,     /* of each kind */
@@ -100,6 +101,7 @@ struct core {
     struct tenant **tenant;      /* by index of its name */
     size_t tenants_known;        /* of them */
 
+    struct slab job_memory;
     struct table jobs;           /* by id */
     struct heap timers;          /* jobs: deadline, or not_before if sooner */
     uint64_t jobs_pending;
