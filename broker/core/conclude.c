@@ -7,6 +7,7 @@
 #include "broker/core/lease.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
+#include "broker/core/status.h"
 #include "broker/core/worker.h"
 
 /* ---- records ---- */
@@ -294,6 +295,6 @@ void conclude_cancel(struct core *core, const struct event *event)
                                                              : "cancelled by the client"});
     }
     if (client != NULL) {
-        result_send_status(core, client, &event->as.job.job_id);
+        status_send(core, client, &event->as.job.job_id);
     }
 }

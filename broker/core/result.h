@@ -24,8 +24,6 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
 
 /* Sends the outcome of a job that is not pending: its Result, or COLLECTED; JobStatus when the id is unknown. */
 void result_send(struct core *core, const struct client *client, const struct id *job_id);
-/* Sends where the job is, whatever that is. Jobs of others are unknown. */
-void result_send_status(struct core *core, const struct client *client, const struct id *job_id);
 
 /* Events. */
 void result_wait(struct core *core, const struct event *event);
