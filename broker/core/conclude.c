@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <string.h>
 #include "broker/core/client.h"
+#include "broker/core/estimate.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -190,6 +191,7 @@ static void count(struct core *core, const struct job *job, const struct outcome
     (void)core;
     tier->stats.concluded[outcome->state]++;
     tier->drain.conclusions++;
+    job->flow->queue->drain.conclusions++;
 }
 
 static const char *cancel_reason(Wire__JobState state)
@@ -248,6 +250,9 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     const struct effect_result result = make_result(core, job, outcome);
     end_attempt(core, job, outcome);
     count(core, job, outcome);
+    if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
+        estimate_note_run(job->flow->queue, result.run_ms);
+    }
     note_conclusion(core, job, &result);
     if (is_durable && !is_dead) {
         delete_records(core, job);

@@ -8,6 +8,7 @@
 #include "broker/core/conclude.h"
 #include "broker/core/configure.h"
 #include "broker/core/dispatch.h"
+#include "broker/core/estimate.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -305,13 +306,6 @@ static bool tick_recovered(struct core *core)
     return true;
 }
 
-static void tick_rates(struct core *core)
-{
-    for (size_t i = 0; i < core->tiers_length; i++) {
-        drain_rate_update(&core->tier[i].drain, core->tier[i].waiting.length > 0, core->now_ms);
-    }
-}
-
 static void note_damage(struct core *core)
 {
     if (core->records_damaged > 0) {
@@ -333,7 +327,7 @@ static void tick(struct core *core)
     is_done &= tick_recovered(core);
     result_tick(core);
     dispatch_tick(core);
-    tick_rates(core);
+    estimate_tick(core);
     core->has_more |= !is_done;
 }
 

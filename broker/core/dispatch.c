@@ -38,10 +38,11 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->payload = blob_ref(job->payload);
 }
 
-static void count_dispatch(struct tier *tier)
+static void count_dispatch(struct tier *tier, struct queue *queue)
 {
     tier->stats.dispatched++;
     tier->drain.dispatches++;
+    queue->drain.dispatches++;
 }
 
 /*
@@ -73,7 +74,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job)
         list_remove(&lane->available, &seat->link);
         list_append(&lane->available, &seat->link);
     }
-    count_dispatch(lane->tier);
+    count_dispatch(lane->tier, job->flow->queue);
     send_dispatch(core, job, worker);
     release_payload(core, job);
     return true;

@@ -43,6 +43,10 @@ struct queue {
     uint32_t position;          /* in lane.queues */
     uint64_t pass;
     uint64_t ready, backing_off, leased;
+    struct drain_rate drain;    /* its own: a slow route is not the tier's mean */
+    int64_t run_ms;             /* of attempts that succeed, smoothed; 0: not known */
+    int64_t open_at_ms;         /* nobody can serve it until then; 0: open */
+    int64_t opened_ms;          /* waiting counts from here; whoever opens it again sets this */
 };
 
 struct lane {
@@ -83,8 +87,6 @@ bool lane_is_held(const struct core *core, const struct job *job); /* by route, 
 /* After a pause or its end: queues and flows join or leave the choice. */
 void lane_refresh_holds(struct core *core);
 
-/* How many ready jobs may go before a new one of this flow and priority. */
-uint64_t lane_jobs_ahead(const struct flow *flow, uint32_t priority);
 /* Whether it has work that may go now, apart from workers. */
 bool lane_may_dispatch(const struct core *core, const struct lane *lane);
 

@@ -123,6 +123,7 @@ struct core {
     struct list results_by_age;
     uint64_t results_memory_bytes;
     int64_t housekeeping_at_ms;
+    int64_t queue_rates_at_ms;         /* when queues' drain rates are next looked at */
     int64_t concluded_deleted_unix_ms; /* records before are deleted */
     int64_t results_deleted_unix_ms;
     bool concluded_is_due, results_are_due; /* something was forgotten whose record is still there */
