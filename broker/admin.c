@@ -66,7 +66,7 @@ static json_t *tier_object(const struct core_tier_stats *tier)
 {
     return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
                      "s:I, s:f, s:f, s:I, "
-                     "s:I, s:I, s:I, s:I, s:f}",
+                     "s:I, s:I, s:I, s:I, s:f, s:I}",
                      "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word),
                      "submitted", integer(tier->submitted), "accepted", integer(tier->accepted),
                      "duplicates", integer(tier->duplicates), "rejected",
@@ -82,7 +82,8 @@ static json_t *tier_object(const struct core_tier_stats *tier)
                      (double)tier->saved_nanousd * NANOUSD, "cache_hits", integer(tier->cache_hits),
                      "cache_near_hits", integer(tier->cache_near_hits), "cache_stale_hits",
                      integer(tier->cache_stale_hits), "cache_misses", integer(tier->cache_misses),
-                     "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s", tier->drain_per_s);
+                     "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s", tier->drain_per_s, "shed",
+                     integer(tier->shed));
 }
 
 static json_t *store_object(struct broker *broker)

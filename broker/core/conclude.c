@@ -164,6 +164,7 @@ static struct effect_result make_result(struct core *core, const struct job *job
         .usage = copy_usage(core, outcome->usage),
         .worker = outcome->worker == NULL ? "" : effects_text(core->effects, outcome->worker),
         .tier = job_tier(job)->index,
+        .retry_after_ms = outcome->retry_after_ms,
         .payload = outcome->payload,
     };
     return result;
@@ -224,7 +225,7 @@ static void note_conclusion(struct core *core, const struct job *job,
     if (result->state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
         core_note(core, NOTE_DEAD_LETTER, job, result->error_code, result->error_text,
                   result->attempts);
-    } else if (result->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED) {
+    } else if (result->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED && !result_is_shed(result)) {
         core_note(core, NOTE_EXPIRED, job, result->error_code, result->error_text,
                   core->now_ms - job->submitted_ms);
     }

@@ -90,6 +90,7 @@ static void configure_tier(struct tier *tier, const struct config_tier *given)
     tier->backoff_max_ms = given->backoff_max_ms > 0 ? given->backoff_max_ms : 1;
     tier->jobs_max = given->jobs_max;
     tier->bytes_max = given->bytes_max;
+    tier->shed_target_ms = given->shed_target_ms > 0 ? given->shed_target_ms : 0;
 }
 
 static void configure_tiers(struct core *core, const struct config *config)

@@ -12,6 +12,7 @@
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/overload.h"
 #include "broker/core/pause.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
@@ -327,6 +328,7 @@ static void tick(struct core *core)
     is_done &= tick_recovered(core);
     result_tick(core);
     dispatch_tick(core);
+    overload_tick(core);
     estimate_tick(core);
     core->has_more |= !is_done;
 }

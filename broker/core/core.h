@@ -68,6 +68,7 @@ struct core_tier_stats {
     uint64_t duplicates;
     uint64_t rejected[CORE_REJECT_REASONS];
     uint64_t concluded[CORE_STATES];  /* by conclusion */
+    uint64_t shed;                    /* of concluded[EXPIRED]: given up in overload */
     uint64_t dispatched;
     uint64_t attempts_failed;
     uint64_t leases_lost;

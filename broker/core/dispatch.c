@@ -4,6 +4,7 @@
 #include "broker/core/conclude.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/overload.h"
 #include "broker/core/result.h"
 #include "broker/core/worker.h"
 
@@ -187,6 +188,9 @@ static void dispatch_one(struct core *core, struct lane *lane)
     struct job *job = next_job(lane);
     if (job->deadline_ms <= core->now_ms) {
         expire(core, job);
+        return;
+    }
+    if (overload_sheds(core, job)) {
         return;
     }
     const bool is_done = job->payload != NULL ? give(core, lane, job) : load(core, lane, job);

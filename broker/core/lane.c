@@ -237,6 +237,7 @@ void lane_remove(struct core *core, struct job *job)
     flow->queue->ready--;
     flow->queue->drain.ran_empty |= flow->queue->ready == 0;
     if (flow->ready.length == 0) {
+        shed_rest(&flow->shed);
         flow_refresh(flow);
     }
 }

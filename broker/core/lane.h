@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "broker/core/shed.h"
 #include "broker/core/state.h"
 
 enum {
@@ -31,6 +32,7 @@ struct flow {
     bool is_in_ring;
     int64_t deficit_tokens;
     uint32_t jobs;              /* in any place */
+    struct shed shed;
 };
 
 struct queue {

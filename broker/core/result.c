@@ -214,6 +214,26 @@ static void keep_in_memory(struct core *core, struct concluded_entry *entry,
     entry->flags |= CONCLUDED_RESULT_IN_MEMORY;
 }
 
+bool result_is_shed(const struct effect_result *result)
+{
+    return result->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED && result->retry_after_ms > 0;
+}
+
+/* Its place in the ring stays until it is the oldest; a later conclusion of the same id is found
+ * first. */
+void result_reopen(struct core *core, struct concluded_entry *entry)
+{
+    struct kept_result *kept =
+        (entry->flags & CONCLUDED_RESULT_IN_MEMORY) != 0 ? find_kept(core, &entry->id) : NULL;
+    if (kept != NULL) {
+        drop_kept(core, kept);
+    }
+    if ((entry->flags & CONCLUDED_HAS_KEY) != 0) {
+        key_forget(core, &entry->id);
+        entry->flags &= (uint8_t)~CONCLUDED_HAS_KEY;
+    }
+}
+
 void result_keep(struct core *core, const struct job *job, const struct effect_result *result)
 {
     if (concluded_is_full(&core->concluded)) {
@@ -227,7 +247,7 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
         return;
     }
     entry->tenant = job_tenant(job)->name->index;
-    entry->state = (uint8_t)result->state;
+    concluded_set_state(entry, (uint8_t)result->state, result_is_shed(result));
     entry->flags = (uint8_t)((is_durable ? CONCLUDED_DURABLE : 0) |
                              ((job->flags & JOB_HAS_KEY) != 0 ? CONCLUDED_HAS_KEY : 0) |
                              job_tier(job)->index << CONCLUDED_TIER_SHIFT);

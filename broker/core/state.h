@@ -46,6 +46,9 @@ struct tier {
     uint64_t jobs_max, bytes_max;
     uint64_t jobs, bytes;       /* pending */
     struct list waiting;        /* READY jobs, roughly by age */
+    int64_t shed_target_ms;     /* 0: nothing is shed */
+    uint64_t shed_unnoted;      /* jobs, since the last note */
+    int64_t shed_noted_ms;      /* when the next note may be */
     struct drain_rate drain;
     struct core_tier_stats stats;
 };
@@ -61,6 +64,7 @@ struct pool {
     struct name *name;
     uint64_t slots;             /* of all its workers */
     int64_t virtual_time;       /* of the sharing between its tiers: lane.c */
+    int64_t served_since_ms;    /* when a worker came, or was let go on, after there was none */
 };
 
 struct client {

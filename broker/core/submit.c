@@ -104,7 +104,7 @@ static bool is_known_id(struct core *core, const struct request *request)
 {
     const struct id *job_id = &request->submit->job_id;
     struct job *job = job_find(core, job_id);
-    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
+    struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
     const bool is_theirs =
         (job != NULL && job_tenant(job) != request->tenant) ||
         (job == NULL && entry != NULL && entry->tenant != request->tenant->name->index);
@@ -116,6 +116,10 @@ static bool is_known_id(struct core *core, const struct request *request)
     if (job != NULL && job_is_pending(job)) {
         join_pending(core, request, job, NULL);
         return true;
+    }
+    if (job == NULL && entry != NULL && entry->is_shed) {
+        result_reopen(core, entry);
+        return false;
     }
     if (job != NULL || entry != NULL) {
         join_concluded(core, request, job_id, NULL);
@@ -137,6 +141,11 @@ static bool is_known_key(struct core *core, struct request *request)
     }
     const struct id known_as = key->job_id;
     struct job *job = job_find(core, &known_as);
+    struct concluded_entry *entry = concluded_find(&core->concluded, &known_as);
+    if (job == NULL && entry != NULL && entry->is_shed) {
+        result_reopen(core, entry);
+        return false;
+    }
     if (job != NULL && job_is_pending(job)) {
         join_pending(core, request, job, &known_as);
     } else {

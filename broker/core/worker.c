@@ -360,6 +360,9 @@ static void worker_insert(struct core *core, struct worker *worker)
     list_append(&core->workers_heard, &worker->heard_link);
     core->slots += worker->slots;
     for (size_t i = 0; i < worker->pools_length; i++) {
+        if (worker->pools[i]->slots == 0) {
+            worker->pools[i]->served_since_ms = core->now_ms;
+        }
         worker->pools[i]->slots += worker->slots;
     }
 }
