@@ -98,6 +98,8 @@ struct core_stats {
 };
 void core_read_stats(struct core *core, struct core_time now, struct core_stats *ret_stats);
 
+enum { CORE_WHY_BYTES = 256 };
+
 /* One job for the admin API. Errors: -ENOENT. Strings live until the next step. */
 struct core_job_view {
     struct id id;
@@ -106,6 +108,10 @@ struct core_job_view {
     uint32_t priority, attempts, attempts_max;
     int64_t age_ms, waits_ms, deadline_in_ms; /* deadline 0: none */
     size_t payload_bytes;
+    uint64_t position;    /* queued: jobs of its tenant that go before it in its queue */
+    bool has_estimate;    /* of starts_in_ms */
+    int64_t starts_in_ms;
+    char why[CORE_WHY_BYTES]; /* it waits; "" when it does not */
 };
 MUST_USE int core_view_job(const struct core *core, const struct id *job_id, struct core_time now, struct core_job_view *ret_view);
 
