@@ -15,6 +15,7 @@ enum {
     RETRY_AFTER_LEAST_MS = 100,
     RETRY_AFTER_MOST_MS = 60000,
     RETRY_AFTER_UNKNOWN_MS = 1000,
+    RETRY_AFTER_CONNECTIONS_MS = 5000, /* until one of too many peers may have gone */
 };
 
 /* Until a new job of this flow and priority is dispatched; -1: not known. */
