@@ -9,9 +9,11 @@
 #include "broker/core/configure.h"
 #include "broker/core/dispatch.h"
 #include "broker/core/gate.h"
+#include "broker/core/estimate.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/overload.h"
 #include "broker/core/pause.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
@@ -313,13 +315,6 @@ static bool tick_recovered(struct core *core)
     return true;
 }
 
-static void tick_rates(struct core *core)
-{
-    for (size_t i = 0; i < core->tiers_length; i++) {
-        drain_rate_update(&core->tier[i].drain, core->tier[i].waiting.length > 0, core->now_ms);
-    }
-}
-
 static void note_damage(struct core *core)
 {
     if (core->records_damaged > 0) {
@@ -343,7 +338,8 @@ static void tick(struct core *core)
     result_tick(core);
     gate_tick(core);
     dispatch_tick(core);
-    tick_rates(core);
+    overload_tick(core);
+    estimate_tick(core);
     core->has_more |= !is_done;
 }
 

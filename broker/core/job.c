@@ -251,6 +251,11 @@ static void join_waiting(struct list *waiting, struct job *job)
     }
 }
 
+static uint32_t at_most_u32(int64_t ms)
+{
+    return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+}
+
 static void join(struct core *core, struct job *job)
 {
     struct queue *queue = job->flow->queue;
@@ -265,6 +270,7 @@ static void join(struct core *core, struct job *job)
         list_append(&core->recovered, &job->link);
         break;
     case PLACE_READY:
+        job->ready_after_ms = at_most_u32(core->now_ms - job->submitted_ms);
         join_waiting(&job_tier(job)->waiting, job);
         lane_push(core, job);
         break;

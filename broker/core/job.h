@@ -70,6 +70,7 @@ struct job {
     uint8_t trace_parent[24];
     uint32_t chunks_left;       /* of the first waiter's stream: struct waiter */
     uint32_t delay_ms;          /* of the submission, capped; used once */
+    uint32_t ready_after_ms;    /* from submitted_ms until it last became READY, capped */
     uint32_t payload_bytes;
     uint32_t estimated_tokens;
     uint32_t max_tokens;
