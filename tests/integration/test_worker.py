@@ -331,7 +331,7 @@ def test_anthropic_streams_in_openai_form(cluster, broker):
     assert result.usage.output_tokens > 0
 
 
-@pytest.mark.parametrize("fault, wanted", [({"kind": "status", "status": 529}, "ATTEMPT_UNAVAILABLE"),
+@pytest.mark.parametrize("fault, wanted", [({"kind": "status", "status": 529}, "ATTEMPT_RATE_LIMITED"),
                                            ({"kind": "status", "status": 429}, "ATTEMPT_RATE_LIMITED"),
                                            ({"kind": "error_in_200"}, "ATTEMPT_UNAVAILABLE"),
                                            ({"kind": "truncated"}, "ATTEMPT_UNAVAILABLE")])
