@@ -14,6 +14,7 @@ struct shared {
     struct loop *loop;
     struct server_options options;
     struct counters counters;
+    struct rates rates;
     struct list exchanges;
 };
 
