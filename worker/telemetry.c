@@ -179,6 +179,7 @@ static const char *outcome_name(Wire__AttemptOutcome outcome)
         [WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED] = "expired",
         [WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED] = "cancelled",
         [WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID] = "invalid",
+        [WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED] = "refused",
     };
     return (size_t)outcome < ARRAY_LENGTH(names) ? names[outcome] : "none";
 }

@@ -8,6 +8,7 @@
 #include "broker/core/conclude.h"
 #include "broker/core/configure.h"
 #include "broker/core/dispatch.h"
+#include "broker/core/gate.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -16,6 +17,7 @@
 #include "broker/core/result.h"
 #include "broker/core/state.h"
 #include "broker/core/submit.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 enum { RECORD_ARENA_BYTES_MAX = 64 << 20 };
@@ -122,6 +124,8 @@ static void init_lists(struct core *core)
     list_init(&core->results_by_age);
     list_init(&core->pauses);
     heap_init(&core->timers, offsetof(struct job, timer_position));
+    heap_init(&core->gates, offsetof(struct queue, gate_position));
+    core->aside_until_ms = INT64_MAX;
 }
 
 static int init_tables(struct core *core)
@@ -240,6 +244,7 @@ void core_destroy(struct core **core)
     result_destroy_all(dead);
     pause_destroy_all(dead);
     lane_destroy_queues(dead);
+    upstreams_destroy(dead);
     for (size_t i = 0; dead->lanes != NULL && i < dead->pools.length * dead->tiers_length; i++) {
         heap_finish(&dead->lanes[i].queues);
     }
@@ -247,6 +252,7 @@ void core_destroy(struct core **core)
         free(dead->tenant[i]);
     }
     heap_finish(&dead->timers);
+    heap_finish(&dead->gates);
     concluded_finish(&dead->concluded);
     loads_finish(&dead->loads);
     arena_destroy(&dead->arena);
@@ -270,7 +276,7 @@ static struct job *next_timer(const struct core *core)
 static void timer_is_due(struct core *core, struct job *job)
 {
     if (job->deadline_ms > core->now_ms) {
-        job_move(core, job, PLACE_READY);
+        attempt_try_again(core, job);
         return;
     }
     conclude(core, job,
@@ -330,8 +336,10 @@ static void tick(struct core *core)
     bool is_done = tick_timers(core);
     is_done &= lease_tick(core);
     worker_forget_silent(core);
+    worker_take_back(core);
     is_done &= tick_recovered(core);
     result_tick(core);
+    gate_tick(core);
     dispatch_tick(core);
     tick_rates(core);
     core->has_more |= !is_done;
@@ -438,6 +446,7 @@ int64_t core_next_deadline_ms(const struct core *core)
     }
     int64_t at_ms = sooner(lease_next_deadline_ms(core), result_next_deadline_ms(core));
     at_ms = sooner(at_ms, worker_next_deadline_ms(core));
+    at_ms = sooner(at_ms, gate_next_deadline_ms(core));
     if (core->timers.length > 0) {
         at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));
     }

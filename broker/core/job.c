@@ -54,7 +54,7 @@ bool job_may_become(enum job_place from, enum job_place to)
         [PLACE_ACCEPTING] = waits | TO(PLACE_FOLLOWING) | ends,
         [PLACE_RECOVERED] = waits | TO(PLACE_LEASED) | ends,
         [PLACE_READY] =
-            TO(PLACE_LOADING) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
+            TO(PLACE_BACKING_OFF) | TO(PLACE_LOADING) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
         [PLACE_BACKING_OFF] = TO(PLACE_READY) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADING] = waits | TO(PLACE_LOADED) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADED] = waits | TO(PLACE_LEASED) | ends,
@@ -166,6 +166,11 @@ static void arm(struct core *core, struct job *job)
         const int r = heap_push(&core->timers, job, heap_key_from_ms(at_ms));
         assert(r == 0); /* reserved by job_create(): every job in the table has room */
     }
+}
+
+void job_rearm(struct core *core, struct job *job)
+{
+    arm(core, job);
 }
 
 void job_set_deadline(struct core *core, struct job *job, int64_t deadline_ms)

@@ -43,6 +43,9 @@ struct queue {
     uint32_t position;          /* in lane.queues */
     uint64_t pass;
     uint64_t ready, backing_off, leased;
+    uint32_t gate_position;     /* in core.gates */
+    int64_t gated_until_ms;     /* while it is there */
+    bool is_blocked;            /* nobody can serve it: paused, but for probes */
 };
 
 struct lane {
@@ -79,9 +82,15 @@ struct job *lane_peek(struct lane *lane);
 /* Takes the job that lane_peek() gave on account of its route and tenant. Called while it is still READY. */
 void lane_charge(struct lane *lane, struct job *job);
 
-bool lane_is_held(const struct core *core, const struct job *job); /* by route, tier or tenant */
+bool lane_is_held(const struct core *core, const struct job *job); /* by route, tier, tenant or a gate */
 /* After a pause or its end: queues and flows join or leave the choice. */
 void lane_refresh_holds(struct core *core);
+/* The same for one queue, whose gate has opened or closed. */
+void queue_refresh(struct queue *queue);
+static inline bool queue_is_gated(const struct queue *queue)
+{
+    return queue->gate_position != HEAP_NONE;
+}
 
 /* How many ready jobs may go before a new one of this flow and priority. */
 uint64_t lane_jobs_ahead(const struct flow *flow, uint32_t priority);

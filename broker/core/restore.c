@@ -12,6 +12,7 @@
 #include "broker/core/record.h"
 #include "broker/core/result.h"
 #include "broker/core/state.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 #define SPAN_MOST_MS                                                                               \
@@ -31,6 +32,9 @@ static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
 {
     if (key_bytes >= 5 && memcmp(key, "pause", 5) == 0) {
         return pause_restore(core, value, value_bytes);
+    }
+    if (key_bytes >= 8 && memcmp(key, "upstream", 8) == 0) {
+        return upstream_restore(core, value, value_bytes);
     }
     if (key_bytes == 7 && memcmp(key, "horizon", 7) == 0) {
         uint64_t horizon;

@@ -6,6 +6,7 @@
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/record.h"
+#include "broker/core/upstream.h"
 
 /* ---- results in memory ---- */
 
@@ -147,6 +148,10 @@ static const uint8_t *pack_result(struct core *core, const struct effect_result 
     message.usage = (Wire__Usage *)result->usage;
     message.worker = (char *)result->worker;
     message.has_payload = result->payload != NULL;
+    message.retry_after_ms = (uint64_t)(result->retry_after_ms > 0 ? result->retry_after_ms : 0);
+    if (result->has_leader) {
+        message.led_by = (ProtobufCBinaryData){ID_BYTES, (uint8_t *)result->led_by.bytes};
+    }
     const size_t bytes = wire__result__get_packed_size(&message);
     uint8_t *packed = effects_alloc(core->effects, bytes);
     *ret_bytes = wire__result__pack(&message, packed);
@@ -348,7 +353,9 @@ static const char *why_it_waits(struct core *core, const struct job *job)
     case PLACE_READY:
     case PLACE_LOADED:
         if (lane_is_held(core, job)) {
-            return "its route, tier or tenant is paused by an operator";
+            return queue->is_blocked          ? upstream_why_blocked(core, queue)
+                   : queue_is_gated(queue)    ? "its route waits for its provider's limits"
+                                              : "its route, tier or tenant is paused by an operator";
         }
         return queue->lane->pool->slots == 0 ? "no worker serves its pool" : "";
     case PLACE_NEW:

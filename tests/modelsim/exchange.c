@@ -15,6 +15,7 @@ struct exchange {
     struct list_link link;
     struct MHD_Connection *connection;
     const char *idempotency_key; /* the connection's */
+    uint64_t call;               /* its number in shared->calls */
     char path[64];
     enum api api;
     bool is_control, is_get;
@@ -63,6 +64,8 @@ int exchange_create(struct shared *shared, struct MHD_Connection *connection, co
     if (exchange->api != API_NONE) {
         exchange->idempotency_key = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Idempotency-Key");
         counters_begin(&shared->counters, exchange->api, exchange->idempotency_key);
+        const char *bearer = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
+        exchange->call = calls_began(shared->calls, exchange->idempotency_key, bearer);
     }
     *ret_exchange = exchange;
     return 0;
@@ -77,6 +80,10 @@ void exchange_destroy(struct exchange **exchange_pointer)
     if (exchange->api != API_NONE) {
         exchange->shared->counters.in_flight--;
         exchange->shared->counters.aborted += !exchange->is_answered;
+        if (!exchange->is_answered) {
+            calls_ended(exchange->shared->calls, exchange->call, "unanswered", exchange->request.model,
+                        fault_kind_name(exchange->fault.kind));
+        }
     }
     list_remove(&exchange->shared->exchanges, &exchange->link);
     loop_timer_destroy(&exchange->timer);
@@ -270,6 +277,7 @@ static void count_answer(struct exchange *exchange)
     counters->input_tokens += exchange->request.input_tokens;
     counters->output_tokens += exchange->answer.tokens;
     counters_answered(counters, exchange->idempotency_key);
+    calls_ended(exchange->shared->calls, exchange->call, "answered", exchange->request.model, fault_kind_name(exchange->fault.kind));
 }
 
 static enum MHD_Result queue_whole(struct exchange *exchange)

@@ -26,6 +26,7 @@ static const char usage[] =
     "  --slots N              requests served at full speed; more share it; 0: any number (0)\n"
     "  --faults FILE          fault script, see docs/modelsim.md\n"
     "  --api-key KEY          refuse requests without this key (any is taken)\n"
+    "  --calls FILE           append two lines for each call: that it began, and how it ended\n"
     "  --help, --version\n"
     "\n"
     "Examples:\n"
@@ -35,7 +36,7 @@ static const char usage[] =
     "Exit codes: 0 stopped by a signal, 1 internal, 2 wrong arguments, 3 bad fault script, 4 address in use.\n";
 
 enum option_code { OPTION_LISTEN = 1000, OPTION_SEED, OPTION_MODEL, OPTION_TOKENS, OPTION_FIRST, OPTION_SPEED, OPTION_JITTER,
-              OPTION_SLOTS, OPTION_FAULTS, OPTION_KEY, OPTION_HELP, OPTION_VERSION };
+              OPTION_SLOTS, OPTION_FAULTS, OPTION_KEY, OPTION_CALLS, OPTION_HELP, OPTION_VERSION };
 
 static const struct option long_options[] = {
     {"listen", required_argument, NULL, OPTION_LISTEN},       {"seed", required_argument, NULL, OPTION_SEED},
@@ -43,7 +44,8 @@ static const struct option long_options[] = {
     {"first-token-ms", required_argument, NULL, OPTION_FIRST}, {"tokens-per-s", required_argument, NULL, OPTION_SPEED},
     {"jitter", required_argument, NULL, OPTION_JITTER},       {"slots", required_argument, NULL, OPTION_SLOTS},
     {"faults", required_argument, NULL, OPTION_FAULTS},       {"api-key", required_argument, NULL, OPTION_KEY},
-    {"help", no_argument, NULL, OPTION_HELP},                 {"version", no_argument, NULL, OPTION_VERSION},
+    {"calls", required_argument, NULL, OPTION_CALLS},         {"help", no_argument, NULL, OPTION_HELP},
+    {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
 
@@ -134,6 +136,9 @@ static int read_option(int option, struct arguments *arguments)
         return 0;
     case OPTION_KEY:
         server->api_key = optarg;
+        return 0;
+    case OPTION_CALLS:
+        server->calls_path = optarg;
         return 0;
     default:
         fprintf(stderr, "Try 'tiermq-modelsim --help'.\n");

@@ -100,6 +100,12 @@ int server_create(struct loop *loop, const struct server_options *options, struc
     if (r < 0) {
         return r;
     }
+    if (options->calls_path != NULL) {
+        r = calls_open(options->calls_path, &server->shared.calls);
+        if (r < 0) {
+            return r;
+        }
+    }
     r = start_daemon(server, options);
     if (r < 0) {
         return r;
@@ -138,6 +144,7 @@ void server_destroy(struct server **server_pointer)
         MHD_stop_daemon(server->daemon);
     }
     counters_finish(&server->shared.counters);
+    calls_close(&server->shared.calls);
     free(server);
 }
 

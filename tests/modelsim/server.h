@@ -30,6 +30,7 @@ struct server_options {
     struct model_length length;
     struct latency latency;
     struct faults faults;
+    const char *calls_path; /* where each call is written down (calls.h); NULL: nowhere */
 };
 
 /* Errors: -EADDRINUSE and other errno of binding, -EINVAL host, -ENOMEM. */

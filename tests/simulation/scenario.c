@@ -220,5 +220,14 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
         .models_length = 1,
         .routes = scenario->routes,
         .routes_length = SCENARIO_ROUTES,
+        .breaker = {.failures = 5,
+                    .failure_share_permille = 500,
+                    .calls_min = 20,
+                    .window_ms = 10000,
+                    .slow_share_permille = 800,
+                    .open_first_ms = 1000,
+                    .open_max_ms = 10000,
+                    .slow_start_per_s = 20},
+        .retries = {.share_permille = 100, .least_per_min = 600, .burst = 20},
     };
 }
