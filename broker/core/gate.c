@@ -22,10 +22,10 @@ static void look_whether_blocked(struct core *core, struct queue *queue)
     if (is_blocked == queue->is_blocked) {
         return;
     }
-    queue->is_blocked = is_blocked;
     if (core->effects == NULL) {
-        return; /* a configuration: nothing can be said now */
+        return; /* a configuration: nothing can be said now, so the next look finds it changed */
     }
+    queue->is_blocked = is_blocked;
     const char *subject = subject_of(core, queue);
     const char *why = is_blocked ? upstream_why_blocked(core, queue) : "";
     core_note(core, is_blocked ? NOTE_QUEUE_PAUSED : NOTE_QUEUE_RESUMED, NULL, subject, why, 0);
