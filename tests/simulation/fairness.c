@@ -94,17 +94,18 @@ static void note_gate(void *context, const struct core_queue_view *view)
 {
     struct simulation *simulation = context;
     const struct scenario *scenario = &simulation->scenario;
-    for (int pool = 0; pool < SCENARIO_POOLS; pool++) {
-        for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
-            for (int route = 0; route < SCENARIO_ROUTES; route++) {
-                if (strcmp(view->pool, scenario->pools[pool]) == 0 &&
-                    strcmp(view->tier, scenario->tiers[tier].name) == 0 &&
-                    strcmp(view->route, scenario->routes[route]) == 0) {
-                    simulation->fairness.lanes[pool][tier].queues[route].is_gated =
-                        view->gated_ms > 0;
-                }
-            }
-        }
+    size_t pool = 0, tier = 0, route = 0;
+    while (pool < SCENARIO_POOLS && strcmp(view->pool, scenario->pools[pool]) != 0) {
+        pool++;
+    }
+    while (tier < SCENARIO_TIERS && strcmp(view->tier, scenario->tiers[tier].name) != 0) {
+        tier++;
+    }
+    while (route < SCENARIO_ROUTES && strcmp(view->route, scenario->routes[route]) != 0) {
+        route++;
+    }
+    if (pool < SCENARIO_POOLS && tier < SCENARIO_TIERS && route < SCENARIO_ROUTES) {
+        simulation->fairness.lanes[pool][tier].queues[route].is_gated = view->gated_ms > 0;
     }
 }
 
