@@ -64,25 +64,25 @@ static const char *reason_word(int reason)
 
 static json_t *tier_object(const struct core_tier_stats *tier)
 {
-    return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
-                     "s:I, s:f, s:f, s:I, "
-                     "s:I, s:I, s:I, s:I, s:f}",
-                     "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word),
-                     "submitted", integer(tier->submitted), "accepted", integer(tier->accepted),
-                     "duplicates", integer(tier->duplicates), "rejected",
-                     counts_of(tier->rejected, CORE_REJECT_REASONS, reason_word), "concluded",
-                     counts_of(tier->concluded, CORE_STATES, state_word), "dispatched",
-                     integer(tier->dispatched), "attempts_failed", integer(tier->attempts_failed),
-                     "leases_lost", integer(tier->leases_lost), "redelivered",
-                     integer(tier->redelivered), "late_results", integer(tier->late_results),
-                     "late_cost_usd", (double)tier->late_cost_nanousd * NANOUSD, "payload_bytes",
-                     integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens),
-                     "output_tokens", integer(tier->output_tokens), "cost_usd",
-                     (double)tier->cost_nanousd * NANOUSD, "saved_usd",
-                     (double)tier->saved_nanousd * NANOUSD, "cache_hits", integer(tier->cache_hits),
-                     "cache_near_hits", integer(tier->cache_near_hits), "cache_stale_hits",
-                     integer(tier->cache_stale_hits), "cache_misses", integer(tier->cache_misses),
-                     "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s", tier->drain_per_s);
+    return json_pack(
+        "{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
+        "s:I, s:f, s:f, s:I, "
+        "s:I, s:I, s:I, s:I, s:f, s:I}",
+        "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word), "submitted",
+        integer(tier->submitted), "accepted", integer(tier->accepted), "duplicates",
+        integer(tier->duplicates), "rejected",
+        counts_of(tier->rejected, CORE_REJECT_REASONS, reason_word), "concluded",
+        counts_of(tier->concluded, CORE_STATES, state_word), "dispatched",
+        integer(tier->dispatched), "attempts_failed", integer(tier->attempts_failed), "leases_lost",
+        integer(tier->leases_lost), "redelivered", integer(tier->redelivered), "late_results",
+        integer(tier->late_results), "late_cost_usd", (double)tier->late_cost_nanousd * NANOUSD,
+        "payload_bytes", integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens),
+        "output_tokens", integer(tier->output_tokens), "cost_usd",
+        (double)tier->cost_nanousd * NANOUSD, "saved_usd", (double)tier->saved_nanousd * NANOUSD,
+        "cache_hits", integer(tier->cache_hits), "cache_near_hits", integer(tier->cache_near_hits),
+        "cache_stale_hits", integer(tier->cache_stale_hits), "cache_misses",
+        integer(tier->cache_misses), "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s",
+        tier->drain_per_s, "shed", integer(tier->shed));
 }
 
 static json_t *store_object(struct broker *broker)
@@ -293,13 +293,17 @@ static void get_job(void *context, const struct http_request *request,
     char id[ID_TEXT_BYTES];
     id_format(&view.id, id);
     answer(response, 200,
-           json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I}",
+           json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, "
+                     "s:o, s:s}",
                      "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
                      view.tier, "route", view.route, "pool", view.pool, "worker", view.worker,
                      "priority", (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
                      (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
                      (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
-                     "payload_bytes", (json_int_t)view.payload_bytes));
+                     "payload_bytes", (json_int_t)view.payload_bytes, "position",
+                     integer(view.position), "starts_in_ms",
+                     view.has_estimate ? json_integer(view.starts_in_ms) : json_null(), "why",
+                     view.why));
 }
 
 static void cancel_job(void *context, const struct http_request *request,

@@ -25,6 +25,7 @@ enum family {
     REJECTED,
     DISPATCHED,
     JOBS,
+    SHED,
     ATTEMPTS_FAILED,
     LEASES_LOST,
     REDELIVERED,
@@ -103,6 +104,8 @@ static const struct family_row {
     [DISPATCHED] = {METRIC_COUNTER, "tiermq_dispatched_total", "Attempts handed to workers.",
                     LABELS("tier")},
     [JOBS] = {METRIC_COUNTER, "tiermq_jobs_total", "Jobs concluded.", LABELS("tier", "outcome")},
+    [SHED] = {METRIC_COUNTER, "tiermq_shed_total", "Jobs given up in overload; they count as expired, too.",
+              LABELS("tier")},
     [ATTEMPTS_FAILED] = {METRIC_COUNTER, "tiermq_attempts_failed_total", "Attempts that failed.",
                          LABELS("tier")},
     [LEASES_LOST] = {METRIC_COUNTER, "tiermq_leases_lost_total",
@@ -316,6 +319,7 @@ static void collect_counts(struct telemetry *telemetry, const struct core_tier_s
         {ACCEPTED, (double)tier->accepted},
         {DUPLICATES, (double)tier->duplicates},
         {DISPATCHED, (double)tier->dispatched},
+        {SHED, (double)tier->shed},
         {ATTEMPTS_FAILED, (double)tier->attempts_failed},
         {LEASES_LOST, (double)tier->leases_lost},
         {REDELIVERED, (double)tier->redelivered},
@@ -543,6 +547,7 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_UPSTREAM_DOWN:
     case NOTE_QUEUE_PAUSED:
     case NOTE_WORKER_SET_ASIDE:
+    case NOTE_SHED:
         return LOG_WARN;
     case NOTE_LATE_RESULT:
     case NOTE_ATTEMPT_FAILED:
@@ -572,6 +577,8 @@ static const char *note_message(enum note_kind note)
         return "attempt failed";
     case NOTE_EXPIRED:
         return "job expired";
+    case NOTE_SHED:
+        return "jobs shed";
     case NOTE_WORKER_JOINED:
         return "worker joined";
     case NOTE_WORKER_LEFT:

@@ -93,6 +93,7 @@ static void configure_tier(struct tier *tier, const struct config_tier *given)
     tier->quality_min = given->quality_min;
     tier->jobs_max = given->jobs_max;
     tier->bytes_max = given->bytes_max;
+    tier->shed_target_ms = given->shed_target_ms > 0 ? given->shed_target_ms : 0;
 }
 
 static void configure_tiers(struct core *core, const struct config *config)

@@ -9,9 +9,11 @@
 #include "broker/core/configure.h"
 #include "broker/core/dispatch.h"
 #include "broker/core/gate.h"
+#include "broker/core/estimate.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/overload.h"
 #include "broker/core/pause.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
@@ -123,6 +125,7 @@ static void init_lists(struct core *core)
     list_init(&core->leases_young);
     list_init(&core->results_by_age);
     list_init(&core->pauses);
+    slab_init(&core->job_memory, sizeof(struct job));
     heap_init(&core->timers, offsetof(struct job, timer_position));
     heap_init(&core->gates, offsetof(struct queue, gate_position));
     core->aside_until_ms = INT64_MAX;
@@ -203,17 +206,18 @@ static void free_leases(struct core *core)
 
 static void free_jobs(struct core *core)
 {
+    table_settle(&core->jobs);
     for (size_t i = 0; i < core->jobs.buckets_length; i++) {
-        struct table_link *link = core->jobs.buckets[i];
+        struct table_link *link = core->jobs.buckets[i].first;
         while (link != NULL) {
             struct table_link *next = link->next;
             struct job *job = CONTAINER_OF(link, struct job, by_id);
             blob_unref(&job->payload);
             waiters_forget(job);
-            free(job);
             link = next;
         }
     }
+    slab_finish(&core->job_memory);
 }
 
 static void free_tables(struct core *core)
@@ -311,13 +315,6 @@ static bool tick_recovered(struct core *core)
     return true;
 }
 
-static void tick_rates(struct core *core)
-{
-    for (size_t i = 0; i < core->tiers_length; i++) {
-        drain_rate_update(&core->tier[i].drain, core->tier[i].waiting.length > 0, core->now_ms);
-    }
-}
-
 static void note_damage(struct core *core)
 {
     if (core->records_damaged > 0) {
@@ -341,7 +338,8 @@ static void tick(struct core *core)
     result_tick(core);
     gate_tick(core);
     dispatch_tick(core);
-    tick_rates(core);
+    overload_tick(core);
+    estimate_tick(core);
     core->has_more |= !is_done;
 }
 

@@ -77,6 +77,7 @@ struct core_tier_stats {
     uint64_t duplicates;
     uint64_t rejected[CORE_REJECT_REASONS];
     uint64_t concluded[CORE_STATES];  /* by conclusion */
+    uint64_t shed;                    /* of concluded[EXPIRED]: given up in overload */
     uint64_t dispatched;
     uint64_t attempts_failed;
     uint64_t leases_lost;
@@ -110,6 +111,8 @@ struct core_stats {
 };
 void core_read_stats(struct core *core, struct core_time now, struct core_stats *ret_stats);
 
+enum { CORE_WHY_BYTES = 256 };
+
 /* One job for the admin API. Errors: -ENOENT. Strings live until the next step. */
 struct core_job_view {
     struct id id;
@@ -118,6 +121,10 @@ struct core_job_view {
     uint32_t priority, attempts, attempts_max;
     int64_t age_ms, waits_ms, deadline_in_ms; /* deadline 0: none */
     size_t payload_bytes;
+    uint64_t position;    /* queued: jobs of its tenant that go before it in its queue */
+    bool has_estimate;    /* of starts_in_ms */
+    int64_t starts_in_ms;
+    char why[CORE_WHY_BYTES]; /* it waits; "" when it does not */
 };
 MUST_USE int core_view_job(const struct core *core, const struct id *job_id, struct core_time now, struct core_job_view *ret_view);
 

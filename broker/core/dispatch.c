@@ -5,6 +5,7 @@
 #include "broker/core/gate.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/overload.h"
 #include "broker/core/result.h"
 #include "broker/core/upstream.h"
 #include "broker/core/worker.h"
@@ -46,10 +47,11 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->payload = blob_ref(job->payload);
 }
 
-static void count_dispatch(struct tier *tier)
+static void count_dispatch(struct tier *tier, struct queue *queue)
 {
     tier->stats.dispatched++;
     tier->drain.dispatches++;
+    queue->drain.dispatches++;
 }
 
 /*
@@ -93,7 +95,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct u
         list_remove(&lane->available, &seat->link);
         list_append(&lane->available, &seat->link);
     }
-    count_dispatch(lane->tier);
+    count_dispatch(lane->tier, job->flow->queue);
     send_dispatch(core, job, worker);
     release_payload(core, job);
     return true;
@@ -209,7 +211,7 @@ static void dispatch_one(struct core *core, struct lane *lane)
         return;
     }
     struct upstream *upstream;
-    if (!gate_pass(core, job, &upstream)) {
+    if (!gate_pass(core, job, &upstream) || overload_sheds(core, job)) {
         return;
     }
     const bool is_done =

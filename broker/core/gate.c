@@ -5,7 +5,7 @@
 #include "broker/core/lane.h"
 #include "broker/core/upstream.h"
 
-enum { GATE_LEAST_MS = 1 };
+enum { GATE_LEAST_MS = 1, WHY_BYTES = 256 };
 
 /* ---- pausing ---- */
 
@@ -15,24 +15,34 @@ static const char *subject_of(struct core *core, const struct queue *queue)
                           queue->lane->pool->name->text, queue->route->text);
 }
 
+static void say_whether_blocked(struct core *core, const struct queue *queue)
+{
+    char why[WHY_BYTES] = "";
+    const char *subject = subject_of(core, queue);
+    if (queue->is_blocked) {
+        upstream_why_blocked(core, queue, core->now_ms, why, sizeof(why));
+    }
+    core_note(core, queue->is_blocked ? NOTE_QUEUE_PAUSED : NOTE_QUEUE_RESUMED, NULL, subject, why,
+              0);
+    core_publish(core,
+                 queue->is_blocked ? WIRE__EVENT__KIND__EVENT_QUEUE_PAUSED
+                                   : WIRE__EVENT__KIND__EVENT_QUEUE_RESUMED,
+                 "queue", subject, why);
+}
+
 /* Says so when nobody can serve the queue any more, or somebody can again. */
 static void look_whether_blocked(struct core *core, struct queue *queue)
 {
-    const bool is_blocked = upstream_all_blocked(core, queue);
-    if (is_blocked == queue->is_blocked) {
-        return;
-    }
+    const bool was_blocked = queue->is_blocked;
     if (core->effects == NULL) {
         return; /* a configuration: nothing can be said now, so the next look finds it changed */
     }
-    queue->is_blocked = is_blocked;
-    const char *subject = subject_of(core, queue);
-    const char *why = is_blocked ? upstream_why_blocked(core, queue) : "";
-    core_note(core, is_blocked ? NOTE_QUEUE_PAUSED : NOTE_QUEUE_RESUMED, NULL, subject, why, 0);
-    core_publish(core,
-                 is_blocked ? WIRE__EVENT__KIND__EVENT_QUEUE_PAUSED
-                            : WIRE__EVENT__KIND__EVENT_QUEUE_RESUMED,
-                 "queue", subject, why);
+    queue->is_blocked = upstream_all_blocked(core, queue);
+    queue->open_at_ms = queue->is_blocked ? upstream_back_at_ms(core, queue) : 0;
+    if (queue->is_blocked != was_blocked) {
+        queue->opened_ms = was_blocked ? core->now_ms : queue->opened_ms;
+        say_whether_blocked(core, queue);
+    }
 }
 
 /* ---- opening and closing ---- */

@@ -70,6 +70,7 @@ struct job {
     uint8_t trace_parent[24];
     uint32_t chunks_left;       /* of the first waiter's stream: struct waiter */
     uint32_t delay_ms;          /* of the submission, capped; used once */
+    uint32_t ready_after_ms;    /* from submitted_ms until it last became READY, capped */
     uint32_t payload_bytes;
     uint32_t estimated_tokens;
     uint32_t max_tokens;
@@ -102,6 +103,8 @@ struct tenant *job_tenant(const struct job *job);
 struct job *job_find(const struct core *core, const struct id *job_id);
 /* A new job in `flow`, in place NEW, counted and in the table; room for it in every heap is reserved. NULL: no memory. */
 struct job *job_create(struct core *core, const struct id *job_id, struct flow *flow);
+/* The same, but in the table only after table_settle(): for many at once, of which none is known. */
+struct job *job_create_later(struct core *core, const struct id *job_id, struct flow *flow);
 /* Leaves its place, the table and the counters, and frees it. A leased job has lost its lease before. */
 void job_destroy(struct core *core, struct job **job);
 

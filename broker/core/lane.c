@@ -109,6 +109,7 @@ static struct queue *make_queue(struct core *core, struct lane *lane, struct nam
     queue->position = HEAP_NONE;
     queue->gate_position = HEAP_NONE;
     list_init(&queue->ring);
+    drain_rate_init(&queue->drain, core->now_ms);
     queues[core->queues_length++] = queue;
     table_insert(&core->queue_table, &queue->by_key);
     return queue;
@@ -238,7 +239,9 @@ void lane_remove(struct core *core, struct job *job)
     struct flow *flow = job->flow;
     heap_remove(&flow->ready, job);
     flow->queue->ready--;
+    flow->queue->drain.ran_empty |= flow->queue->ready == 0;
     if (flow->ready.length == 0) {
+        shed_rest(&flow->shed);
         flow_refresh(flow);
     }
 }
@@ -365,21 +368,4 @@ void lane_charge(struct lane *lane, struct job *job)
     queue->pass += PASS_SCALE / backlog_weight(queue);
     const int r = heap_push(&lane->queues, queue, queue->pass);
     assert(r == 0); /* its own room */
-}
-
-uint64_t lane_jobs_ahead(const struct flow *flow, uint32_t priority)
-{
-    const struct queue *queue = flow->queue;
-    const struct lane *lane = queue->lane;
-    const bool goes_first =
-        flow->ready.length > 0 && heap_peek_key(&flow->ready) >> 56 > 9 - priority;
-    const uint64_t own = goes_first ? 0 : flow->ready.length;
-    /*
-     * Each job before it, and itself, waits for a turn of every other tenant and every other route.
-     * /
-     */
-    const uint64_t turns = (own + 1) * (queue->ring.length + !flow->is_in_ring) *
-                           (lane->queues.length + !heap_contains(&lane->queues, queue));
-    const uint64_t waiting = lane->tier->waiting.length;
-    return turns - 1 < waiting ? turns - 1 : waiting;
 }

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "broker/core/shed.h"
 #include "broker/core/state.h"
 
 enum {
@@ -31,6 +32,7 @@ struct flow {
     bool is_in_ring;
     int64_t deficit_tokens;
     uint32_t jobs;              /* in any place */
+    struct shed shed;
 };
 
 struct queue {
@@ -46,6 +48,10 @@ struct queue {
     uint32_t gate_position;     /* in core.gates */
     int64_t gated_until_ms;     /* while it is there */
     bool is_blocked;            /* nobody can serve it: paused, but for probes */
+    struct drain_rate drain;    /* its own: a slow route is not the tier's mean */
+    int64_t run_ms;             /* of attempts that succeed, smoothed; 0: not known */
+    int64_t open_at_ms;         /* nobody can serve it until then; 0: open */
+    int64_t opened_ms;          /* waiting counts from here; whoever opens it again sets this */
 };
 
 struct lane {
@@ -92,8 +98,6 @@ static inline bool queue_is_gated(const struct queue *queue)
     return queue->gate_position != HEAP_NONE;
 }
 
-/* How many ready jobs may go before a new one of this flow and priority. */
-uint64_t lane_jobs_ahead(const struct flow *flow, uint32_t priority);
 /* Whether it has work that may go now, apart from workers. */
 bool lane_may_dispatch(const struct core *core, const struct lane *lane);
 

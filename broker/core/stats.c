@@ -1,11 +1,13 @@
 /* stats: what operators see of the core. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
 #include "broker/core/state.h"
 #include "broker/core/upstream.h"
+#include "broker/core/status.h"
 #include "broker/core/worker.h"
 
 static int64_t oldest_ms(const struct tier *tier, int64_t now_ms)
@@ -56,7 +58,10 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
         return -ENOENT;
     }
     const struct queue *queue = job->flow->queue;
-    const bool waits = job->place == PLACE_BACKING_OFF && job->at.not_before_ms > now.now_ms;
+    struct status_view status = {0};
+    if (job_is_pending(job)) {
+        status_read(core, job, now.now_ms, &status);
+    }
     const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
     *ret_view = (struct core_job_view){
         .id = job->id,
@@ -70,10 +75,14 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
         .attempts = job_attempts(job),
         .attempts_max = job->attempts_max,
         .age_ms = now.now_ms - job->submitted_ms,
-        .waits_ms = waits ? job->at.not_before_ms - now.now_ms : 0,
+        .waits_ms = status.waits_ms,
         .deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - now.now_ms,
         .payload_bytes = job->payload_bytes,
+        .position = status.position,
+        .has_estimate = status.has_estimate,
+        .starts_in_ms = status.starts_in_ms,
     };
+    memcpy(ret_view->why, status.why, sizeof(ret_view->why));
     return 0;
 }
 

@@ -473,7 +473,8 @@ int64_t upstream_back_at_ms(struct core *core, const struct queue *queue)
     return soonest_ms;
 }
 
-const char *upstream_why_blocked(struct core *core, const struct queue *queue)
+void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms,
+                          char *ret_text, size_t bytes)
 {
     const struct candidates *candidates = upstream_candidates(core, queue);
     const struct upstream *first = NULL;
@@ -483,19 +484,22 @@ const char *upstream_why_blocked(struct core *core, const struct queue *queue)
             first = upstream;
         }
     }
+    ret_text[0] = '\0';
     if (first == NULL) {
-        return "";
+        return;
     }
-    const int64_t for_ms = later(blocked_until_ms(first) - core->now_ms, 0);
+    const long long for_ms = (long long)later(blocked_until_ms(first) - now_ms, 0);
     if (first->breaker.state == BREAKER_CLOSED) {
-        return effects_format(core->effects, "its route is paused: %s is rate limited for %lld ms",
-                              first->subject, (long long)for_ms);
+        (void)snprintf(ret_text, bytes, "its route is paused: %.100s is rate limited for %lld ms",
+                       first->subject, for_ms);
+    } else if (first->breaker.state == BREAKER_OPEN && for_ms > 0) {
+        (void)snprintf(ret_text, bytes,
+                       "its route is paused: %.100s is down (%s) and is probed in %lld ms",
+                       first->subject, first->error_code, for_ms);
+    } else {
+        (void)snprintf(ret_text, bytes, "its route is paused: %.100s was down (%s) and is probed now",
+                       first->subject, first->error_code);
     }
-    return effects_format(core->effects,
-                          first->breaker.state == BREAKER_OPEN
-                              ? "its route is paused: %s is down (%s) and is probed in %lld ms"
-                              : "its route is paused: %s was down (%s) and is being probed%.0lld",
-                          first->subject, first->error_code, (long long)for_ms);
 }
 
 uint16_t upstream_bit(const struct core *core, const struct queue *queue,

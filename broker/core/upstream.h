@@ -75,7 +75,8 @@ bool upstream_all_blocked(struct core *core, const struct queue *queue);
 /* When the first that is blocked may be called or probed; at the latest now when one is not. */
 int64_t upstream_back_at_ms(struct core *core, const struct queue *queue);
 /* Why nobody can serve it, in words. */
-const char *upstream_why_blocked(struct core *core, const struct queue *queue);
+void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms, char *ret_text,
+                          size_t bytes);
 bool upstream_is_down(struct core *core, struct upstream *upstream);
 /* For struct job's `tried`; 0 when it is no candidate (any more). */
 uint16_t upstream_bit(const struct core *core, const struct queue *queue, const struct upstream *upstream);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "broker/core/estimate.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
@@ -65,6 +66,15 @@ static void error(struct core *core, uint64_t peer, Wire__ProtocolError__Code co
     struct effect *effect = effects_add(core->effects, EFFECT_WORKER_ERROR, peer, 0);
     effect->as.error.code = code;
     effect->as.error.text = text;
+}
+
+static void refuse_for_now(struct core *core, uint64_t peer, int64_t wait_ms, const char *text)
+{
+    const int64_t retry_after_ms = estimate_retry_after_ms(core, wait_ms);
+    struct effect *effect = effects_add(core->effects, EFFECT_WORKER_ERROR, peer, 0);
+    effect->as.error.code = WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED;
+    effect->as.error.text = text;
+    effect->as.error.retry_after_ms = retry_after_ms;
 }
 
 struct worker *worker_heard(struct core *core, uint64_t peer)
@@ -387,6 +397,9 @@ static void worker_insert(struct core *core, struct worker *worker)
     list_append(&core->workers_heard, &worker->heard_link);
     core->slots += worker->slots;
     for (size_t i = 0; i < worker->pools_length; i++) {
+        if (worker->pools[i]->slots == 0) {
+            worker->pools[i]->served_since_ms = core->now_ms;
+        }
         worker->pools[i]->slots += worker->slots;
     }
 }
@@ -419,14 +432,13 @@ void worker_hello(struct core *core, const struct event *event)
         return;
     }
     if (before == NULL && core->workers.length >= core->limits.workers_max) {
-        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-              "broker.workers_max workers are connected; raise it");
+        refuse_for_now(core, event->peer, RETRY_AFTER_CONNECTIONS_MS,
+                       "broker.workers_max workers are connected; raise it");
         return;
     }
     struct worker *worker = make_worker(core, event, pools, pools_length);
     if (worker == NULL) {
-        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-              "the broker is out of memory");
+        refuse_for_now(core, event->peer, RETRY_AFTER_UNKNOWN_MS, "the broker is out of memory");
         return;
     }
     worker_reserve_slots(core, worker);

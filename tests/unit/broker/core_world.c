@@ -211,6 +211,8 @@ static void append(struct world_effect **list, size_t *length, const struct effe
         if (result->payload != NULL) {
             blob_ref(result->payload);
         }
+    } else if (effect->kind == EFFECT_STATUS) {
+        copy_text(entry->text, sizeof(entry->text), effect->as.status.why);
     } else if (effect->kind == EFFECT_REJECTED) {
         copy_text(entry->text, sizeof(entry->text), effect->as.rejected.text);
     } else if (effect->kind == EFFECT_NOTE) {
