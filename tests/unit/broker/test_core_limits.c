@@ -218,6 +218,19 @@ Test(core_breaker, a_probe_that_is_not_heard_of_is_given_up)
     cr_assert(breaker_allows(&breaker));
 }
 
+Test(core_breaker, a_probe_that_was_given_up_does_not_end_a_later_one)
+{
+    struct breaker breaker = opened(0);
+    breaker_tick(&breaker, 1000);
+    const uint32_t first = breaker_probe(&breaker, &BREAKER, 1000);
+    breaker_tick(&breaker, 9000);
+    const uint32_t second = breaker_probe(&breaker, &BREAKER, 9000);
+    breaker_forget_probe(&breaker, first);
+    cr_assert_not(breaker_allows(&breaker));
+    breaker_forget_probe(&breaker, second);
+    cr_assert(breaker_allows(&breaker));
+}
+
 /* ---- pace ---- */
 
 /* A provider that takes so many a second and keeps a second's worth: the share of what it allows
