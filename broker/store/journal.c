@@ -29,6 +29,7 @@ enum {
     RETRY_FIRST_MS = 100,
     RETRY_MAX_MS = 5000,
     MEASURE_EVERY_MS = 1000,
+    FAULT_EVERY_MS = 1000,
 };
 
 /*
@@ -42,6 +43,8 @@ struct news {
     char down_why[STORE_WHY_BYTES];
     uint64_t durable;
     bool is_up_due;
+    bool is_fault_due;
+    char fault_why[STORE_WHY_BYTES];
 };
 
 struct load_list {
@@ -70,6 +73,8 @@ struct journal {
     bool is_closing;
     bool is_woken; /* the loop was woken and has not looked */
     struct news news;
+    char why_down[STORE_WHY_BYTES]; /* as last reported */
+    int64_t fault_at_ms;            /* when the next fault may be */
     struct store_stats stats;
     uint64_t batches_in_group; /* being written */
 };
@@ -172,13 +177,37 @@ static void report_durable(struct journal *journal, uint64_t batch)
     wake_loop(journal);
 }
 
+/* Lock held. */
+static void report_fault(struct journal *journal, const char *why)
+{
+    const int64_t now_ms = clock_monotonic_ms();
+    if (now_ms < journal->fault_at_ms) {
+        return;
+    }
+    journal->fault_at_ms = now_ms + FAULT_EVERY_MS;
+    journal->news.is_fault_due = true;
+    snprintf(journal->news.fault_why, sizeof(journal->news.fault_why), "%s", why);
+    wake_loop(journal);
+}
+
+/* What keeps it down may change while it is: room is made, and then there is damage. Lock held. */
+static void report_still_down(struct journal *journal, const char *why)
+{
+    if (strcmp(journal->why_down, why) != 0) {
+        snprintf(journal->why_down, sizeof(journal->why_down), "%s", why);
+        report_fault(journal, why);
+    }
+}
+
 static void report_down(struct journal *journal, uint64_t first_batch, const char *why)
 {
     struct news *news = &journal->news;
     journal->stats.failures++;
     if (journal->is_down) {
+        report_still_down(journal, why);
         return;
     }
+    snprintf(journal->why_down, sizeof(journal->why_down), "%s", why);
     journal->is_down = true;
     if (news->is_up_due) {
         /* The loop did not see it up: to the loop it is down all the time. */
@@ -253,7 +282,10 @@ static int write_group(struct journal *journal, const struct batch_list *group)
         if (r == -ECANCELED) {
             return r;
         }
-        journal->stats.failures += r < 0;
+        if (r < 0) {
+            journal->stats.failures++;
+            report_still_down(journal, why);
+        }
     }
 }
 
@@ -329,14 +361,19 @@ static void *loader_run(void *context)
         }
         journal->is_loading = true;
         pthread_mutex_unlock(&journal->lock);
-        disk_load(journal->disk, loads.first);
+        char why[STORE_WHY_BYTES] = "";
+        disk_load(journal->disk, loads.first, why);
         pthread_mutex_lock(&journal->lock);
+        if (why[0] != '\0') {
+            report_fault(journal, why);
+        }
         journal->is_loading = false;
         if (!journal->is_disk_open) {
             pthread_cond_signal(&journal->write_work); /* the writer waits to reopen */
         }
         struct disk_load *load;
         while ((load = load_list_pop(&loads)) != NULL) {
+            journal->stats.read_failures += load->result < 0 && load->result != -ENOENT;
             load_list_append(&journal->answered, load);
         }
         wake_loop(journal);
@@ -348,11 +385,11 @@ static void *loader_run(void *context)
 /* ------------------------------------------------------------------------------ the loop's side */
 
 static int journal_scan(struct store *store, enum store_family family, store_visit_fn *visit,
-                        void *context)
+                        void *context, char *ret_why)
 {
     struct journal *journal = (struct journal *)store;
     assert(journal->last_handed == 0);
-    return disk_scan(journal->disk, family, visit, context);
+    return disk_scan(journal->disk, family, visit, context, ret_why);
 }
 
 static void journal_commit(struct store *store, struct store_batch **batch, bool urgent)
@@ -428,6 +465,9 @@ static void deliver_news(struct journal *journal, const struct news *news)
     }
     if (news->is_up_due) {
         callbacks->on_up(callbacks->context);
+    }
+    if (news->is_fault_due) {
+        callbacks->on_fault(callbacks->context, news->fault_why);
     }
 }
 

@@ -2,11 +2,12 @@
 
 import os
 import random
+import shutil
 
 import pytest
 
-from harness import PowerCut
-from wire import Client, Stream, Worker, pb, serve_all
+from harness import EXIT_STORE, PowerCut
+from wire import Client, Stream, Worker, id_text, pb, serve_all
 
 SEED = int(os.environ.get("TIERMQ_TEST_SEED") or random.randrange(1 << 32))
 SMALL_BUFFERS = {"rocksdb_write_buffer_bytes": "1MiB"}  # so that tables are written and merged too
@@ -72,3 +73,228 @@ def test_power_cut_of_a_disk_that_lies_about_fsync_loses_jobs(cluster):
     power.cut(seed=1)
     cluster.restart_broker(environment=power.environment)
     assert lost_jobs(cluster.broker, stream.accepted)
+
+
+# ----------------------------------------------------------------------------------------------- damage
+
+
+def database(cluster):
+    return cluster.directory / "broker" / "rocksdb"
+
+
+def flip_bit(path, at):
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def find_bytes(cluster, ending, wanted, without=None):
+    """(path, offset) of these bytes in a file of the database."""
+    for path in sorted(database(cluster).glob("*" + ending)):
+        data = path.read_bytes()
+        if wanted in data and (without is None or without not in data):
+            return path, data.index(wanted)
+    raise AssertionError(f"{wanted} is in no {ending}")
+
+
+def accept_some(cluster, count, payload_bytes=100):
+    """Each in a batch of its own, since it is waited for: {job: payload}."""
+    jobs = {}
+    with Client(cluster.broker) as client:
+        for n in range(count):
+            payload = (f"payload {n:04} " * (payload_bytes // 13 + 1)).encode()[:payload_bytes]
+            job = client.submit(payload)
+            client.accepted(job)
+            jobs[job] = payload
+    return jobs
+
+
+def refused_start(cluster):
+    """The broker must not start; returns what it said."""
+    broker = cluster.restart_broker(ready=False)
+    assert broker.wait() == EXIT_STORE, broker.output()
+    broker.was_killed = True
+    return broker.wait_log(lambda line: line["level"] == "error")
+
+
+def salvage(cluster):
+    """Starts it with --salvage; returns the log line about it."""
+    broker = cluster.restart_broker(arguments=["--salvage"], ready=False)
+    line = broker.wait_log("salvaged")
+    broker.wait_ready()
+    broker.stop()  # the ports of a start without waiting are not kept
+    cluster.restart_broker()
+    return line
+
+
+def damage_middle(cluster, payload):
+    path, at = find_bytes(cluster, ".log", payload)
+    flip_bit(path, at)
+    return path
+
+
+def damage_length(cluster, payload):
+    """The length in the head of a record: RocksDB takes it for the log's torn end."""
+    path, at = find_bytes(cluster, ".log", payload)
+    data = path.read_bytes()
+    head = max(n for n in range(at - 200, at) if data[n + 6] == 1 and data[n + 15:n + 19] == b"\x02\0\0\0")
+    flip_bit(path, head + 5)
+    return path
+
+
+def damage_zeros(cluster, payload):
+    """RocksDB takes zeros for space that was reserved and never written, and goes on behind them."""
+    path, at = find_bytes(cluster, ".log", payload)
+    with open(path, "r+b") as file:
+        file.seek(at - 150)
+        file.write(bytes(300))
+    return path
+
+
+@pytest.mark.parametrize("damage", [damage_middle, damage_length, damage_zeros])
+def test_damage_in_the_log_is_refused_and_salvaged(cluster, damage):
+    cluster.start_broker()
+    jobs = accept_some(cluster, 60)
+    cluster.broker.kill()
+    path = damage(cluster, list(jobs.values())[20])
+    before = {p: p.read_bytes() for p in database(cluster).glob("*.log")}
+
+    line = refused_start(cluster)
+    assert path.name in line["reason"] and "missing" in line["reason"] and "--salvage" in line["reason"]
+    assert {p: p.read_bytes() for p in database(cluster).glob("*.log")} == before, "and is left alone"
+
+    line = salvage(cluster)
+    lost = lost_jobs(cluster.broker, jobs)
+    assert 1 <= len(lost) <= 3 and list(jobs)[20] in lost
+    assert line["changes_lost"] == 2 * len(lost) and path.name in line["log"]
+    assert (cluster.directory / "broker" / "rocksdb.damaged-1" / path.name).read_bytes() == before[path]
+    kept = {job: payload for job, payload in jobs.items() if job not in lost}
+    assert serve_all(cluster.broker, kept) == {job: payload[::-1] for job, payload in kept.items()}
+
+
+def test_salvage_is_counted(cluster):
+    cluster.start_broker()
+    jobs = accept_some(cluster, 10)
+    cluster.broker.kill()
+    damage_middle(cluster, list(jobs.values())[5])
+    broker = cluster.restart_broker(arguments=["--salvage"])
+    assert broker.metrics()["tiermq_store_salvage_lost_total"] == 2
+    broker.stop()
+    assert cluster.restart_broker().metrics()["tiermq_store_salvage_lost_total"] == 0
+
+
+def cut_off(cluster):
+    path = max(database(cluster).glob("*.log"))
+    os.truncate(path, path.stat().st_size - 5)
+
+
+def remove_log(cluster):
+    max(database(cluster).glob("*.log")).unlink()
+
+
+def remove_database(cluster):
+    shutil.rmtree(database(cluster))
+
+
+@pytest.mark.parametrize("damage", [cut_off, remove_log, remove_database])
+def test_log_without_its_acknowledged_end_is_refused(cluster, damage):
+    """Nothing in the log itself shows it: the broker's own mark does."""
+    cluster.start_broker()
+    accept_some(cluster, 20)
+    cluster.broker.kill()
+    damage(cluster)
+    assert "missing" in refused_start(cluster)["reason"]
+
+
+@pytest.mark.parametrize("tail", [b"\x01", bytes(100), os.urandom(3000)], ids=["byte", "zeros", "noise"])
+def test_torn_end_that_was_never_acknowledged_loses_nothing(cluster, tail):
+    cluster.start_broker()
+    jobs = accept_some(cluster, 20)
+    cluster.broker.kill()
+    with open(max(database(cluster).glob("*.log")), "ab") as file:
+        file.write(tail)
+    cluster.restart_broker()
+    assert not lost_jobs(cluster.broker, jobs)
+
+
+def in_tables(cluster, jobs, payload_bytes):
+    """What was accepted lies in table files, since a restart after a kill writes the log's changes there."""
+    accepted = accept_some(cluster, jobs, payload_bytes)
+    cluster.broker.kill()
+    cluster.restart_broker()
+    cluster.broker.stop()
+    return accepted
+
+
+def test_damaged_payload_makes_a_dead_letter(cluster):
+    cluster.start_broker()
+    jobs = in_tables(cluster, 10, payload_bytes=6000)  # a block of the table for each
+    bad = list(jobs)[4]
+    path, at = find_bytes(cluster, ".sst", jobs[bad][:12])
+    flip_bit(path, at + 500)
+    cluster.restart_broker()
+    good = {job: payload for job, payload in jobs.items() if job != bad}
+    assert serve_all(cluster.broker, good) == {job: payload[::-1] for job, payload in good.items()}
+
+    with Client(cluster.broker) as client:
+        client.ask(bad)
+        result, _ = client.result(bad)
+    assert (result.state, result.error_code) == (pb.JOB_STATE_DEAD, "payload_lost")
+    assert path.name in cluster.broker.wait_log("store fault")["reason"]
+    assert cluster.broker.wait_log("dead letter")["job"] == id_text(bad)
+    metrics = cluster.broker.metrics()
+    assert metrics["tiermq_store_read_failures_total"] >= 1
+    assert metrics['tiermq_jobs_total{tier="standard",outcome="dead"}'] == 1
+
+
+def test_damaged_result_is_said_to_be_lost(cluster):
+    cluster.start_broker()
+    jobs = accept_some(cluster, 10, payload_bytes=6000)
+    serve_all(cluster.broker, jobs)
+    cluster.broker.kill()
+    cluster.restart_broker()
+    cluster.broker.stop()
+    bad = list(jobs)[4]
+    path, at = find_bytes(cluster, ".sst", jobs[bad][::-1][:200])
+    flip_bit(path, at + 500)
+    cluster.restart_broker()
+    with Client(cluster.broker) as client:
+        for job, payload in jobs.items():
+            client.ask(job)
+            result, answer = client.result(job)
+            if job == bad:
+                assert (result.state, result.error_code) == (pb.JOB_STATE_COLLECTED, "result_lost")
+            else:
+                assert answer == payload[::-1]
+    assert path.name in cluster.broker.wait_log("store fault")["reason"]
+    assert id_text(bad) in cluster.broker.wait_log("record damaged")["reason"]
+    assert cluster.broker.metrics()["tiermq_store_read_failures_total"] == 1
+
+
+def test_damaged_job_record_is_refused_and_salvaged(cluster):
+    cluster.start_broker()
+    jobs = in_tables(cluster, 300, payload_bytes=100)
+    path, at = find_bytes(cluster, ".sst", b"standard", without=b"payload 0001")
+    flip_bit(path, at + 4000)
+    line = refused_start(cluster)
+    assert path.name in line["reason"] and "--salvage" in line["reason"]
+
+    line = salvage(cluster)
+    assert line["ranges_unreadable"] == 1 and path.name in line["table"]
+    lost = lost_jobs(cluster.broker, jobs)
+    assert 1 <= len(lost) <= 100, "those of one block"
+    kept = {job: payload for job, payload in jobs.items() if job not in lost}
+    assert serve_all(cluster.broker, kept) == {job: payload[::-1] for job, payload in kept.items()}
+
+
+def test_salvage_of_what_is_whole_loses_nothing(cluster):
+    cluster.start_broker()
+    jobs = in_tables(cluster, 50, payload_bytes=1000)
+    cluster.restart_broker()
+    jobs |= accept_some(cluster, 50)
+    cluster.broker.kill()
+    line = salvage(cluster)
+    assert (line["changes_lost"], line["ranges_unreadable"], line["level"]) == (0, 0, "info")
+    assert serve_all(cluster.broker, jobs) == {job: payload[::-1] for job, payload in jobs.items()}

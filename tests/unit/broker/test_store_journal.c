@@ -87,8 +87,9 @@ int disk_reopen(struct disk *disk, char *ret_why)
     return r;
 }
 
-void disk_load(struct disk *disk, struct disk_load *loads)
+void disk_load(struct disk *disk, struct disk_load *loads, char *ret_why)
 {
+    (void)ret_why;
     pthread_mutex_lock(&disk->lock);
     CHECK(!disk->is_closed);
     disk->is_loading = true;
@@ -109,8 +110,10 @@ void disk_load(struct disk *disk, struct disk_load *loads)
     pthread_mutex_unlock(&disk->lock);
 }
 
-int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit, void *context)
+int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit, void *context,
+              char *ret_why)
 {
+    (void)ret_why;
     (void)disk, (void)family, (void)visit, (void)context;
     return 0;
 }
@@ -158,7 +161,8 @@ struct bench {
     struct store *store;
     uint64_t handed, durable;
     uint32_t expected[KEYS];
-    unsigned n_down, n_up;
+    unsigned n_down, n_up, n_faults;
+    char fault_why[STORE_WHY_BYTES];
     uint64_t down_first;
     size_t n_loaded;
 };
@@ -188,6 +192,13 @@ static void on_up(void *context)
     CHECK(bench->n_down == bench->n_up);
 }
 
+static void on_fault(void *context, const char *why)
+{
+    struct bench *bench = context;
+    bench->n_faults++;
+    snprintf(bench->fault_why, sizeof(bench->fault_why), "%s", why);
+}
+
 static void on_loaded(void *context, uint64_t token, int result, struct blob *value)
 {
     struct bench *bench = context;
@@ -209,7 +220,14 @@ static void bench_init(struct bench *bench)
     *bench = (struct bench){.disk = {.lock = PTHREAD_MUTEX_INITIALIZER,
                                      .released = PTHREAD_COND_INITIALIZER,
                                      .held_from = UINT64_MAX}};
-    struct store_callbacks callbacks = {on_durable, on_down, on_up, on_loaded, bench};
+    struct store_callbacks callbacks = {
+        .on_durable = on_durable,
+        .on_down = on_down,
+        .on_up = on_up,
+        .on_fault = on_fault,
+        .on_loaded = on_loaded,
+        .context = bench,
+    };
     struct disk *disk = &bench->disk;
     CHECK(loop_create(&bench->loop) == 0);
     CHECK(store_open_journal(&disk, bench->loop, &callbacks, &bench->store) == 0);
