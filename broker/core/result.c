@@ -251,6 +251,13 @@ static struct effect_result *add_result(struct core *core, uint64_t peer, const 
     return &effect->as.result;
 }
 
+uint64_t result_promised_batch(const struct core *core, const struct id *job_id)
+{
+    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
+    const bool is_in_memory = entry != NULL && (entry->flags & CONCLUDED_DURABLE) == 0;
+    return is_in_memory ? 0 : core_pending_batch(core);
+}
+
 /* Its record is damaged: no use to ask for it again. */
 static void send_result_lost(struct core *core, const struct load *load)
 {
@@ -267,7 +274,8 @@ static void send_result_lost(struct core *core, const struct load *load)
 
 static void send_collected(struct core *core, uint64_t peer, const struct id *job_id)
 {
-    struct effect_result *result = add_result(core, peer, job_id, core_pending_batch(core));
+    struct effect_result *result =
+        add_result(core, peer, job_id, result_promised_batch(core, job_id));
     result->state = WIRE__JOB_STATE__JOB_STATE_COLLECTED;
     result->error_code = "collected";
     result->error_text = "concluded earlier; its result is no longer kept";
@@ -276,8 +284,9 @@ static void send_collected(struct core *core, uint64_t peer, const struct id *jo
 static struct effect *add_status(struct core *core, uint64_t peer, const struct id *job_id,
                                  Wire__JobState state)
 {
-    struct effect *effect =
-        effects_add(core->effects, EFFECT_STATUS, peer, core_pending_batch(core));
+    const uint64_t batch =
+        state == WIRE__JOB_STATE__JOB_STATE_UNKNOWN ? 0 : result_promised_batch(core, job_id);
+    struct effect *effect = effects_add(core->effects, EFFECT_STATUS, peer, batch);
     effect->as.status.job_id = *job_id;
     effect->as.status.state = state;
     effect->as.status.why = "";

@@ -22,6 +22,12 @@ uint64_t result_hash(const struct table_link *link, uint64_t seed);
 /* Remembers the id of a job that is being concluded and keeps its result, unless it is to be discarded. */
 void result_keep(struct core *core, const struct job *job, const struct effect_result *result);
 
+/*
+ * The batch that an answer about a concluded job has to wait for, since it promises that the conclusion, and
+ * even the acceptance, is kept. 0 for a job in memory: nothing is.
+ */
+uint64_t result_promised_batch(const struct core *core, const struct id *job_id);
+
 /* Sends the outcome of a job that is not pending: its Result, or COLLECTED; JobStatus when the id is unknown. */
 void result_send(struct core *core, const struct client *client, const struct id *job_id);
 /* Sends where the job is, whatever that is. Jobs of others are unknown. */
