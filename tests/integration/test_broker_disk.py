@@ -1,12 +1,14 @@
 """What is left of the broker's jobs when power or disk fail, on the real program with its real database."""
 
+import errno
 import os
 import random
 import shutil
+import subprocess
 
 import pytest
 
-from harness import EXIT_STORE, PowerCut
+from harness import EXIT_STORE, DiskFaults, PowerCut
 from wire import Client, Stream, Worker, id_text, pb, serve_all
 
 SEED = int(os.environ.get("TIERMQ_TEST_SEED") or random.randrange(1 << 32))
@@ -298,3 +300,133 @@ def test_salvage_of_what_is_whole_loses_nothing(cluster):
     line = salvage(cluster)
     assert (line["changes_lost"], line["ranges_unreadable"], line["level"]) == (0, 0, "info")
     assert serve_all(cluster.broker, jobs) == {job: payload[::-1] for job, payload in jobs.items()}
+
+
+# ----------------------------------------------------------------------------------------------- a failing disk
+
+
+def expect_memory_tier_served(cluster):
+    with Client(cluster.broker) as client, Worker(cluster.broker, name="memory") as worker:
+        job = client.submit(b"memory", tier="realtime")
+        client.accepted(job)
+        dispatch, _ = worker.dispatched(job)
+        assert client.status(job).state == pb.JOB_STATE_LEASED
+        worker.answer(dispatch)
+        assert client.result(job)[0].state == pb.JOB_STATE_SUCCEEDED
+        assert client.status(job).state == pb.JOB_STATE_SUCCEEDED
+
+
+def submit_until_rejected(cluster, payload_bytes, count_max):
+    """One after the other; returns {accepted job: payload} and the refusal."""
+    accepted = {}
+    with Client(cluster.broker) as client:
+        while True:
+            assert len(accepted) < count_max, "the disk never failed"
+            payload = os.urandom(payload_bytes)
+            job = client.submit(payload)
+            field, item = client.any(("accepted", "rejected"), lambda item: item.job_id == job)
+            if field == "rejected":
+                return accepted, item
+            accepted[job] = payload
+
+
+@pytest.fixture
+def small_disk(cluster):
+    """A file system of 24 MiB."""
+    path = cluster.directory / "small"
+    path.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(path)], capture_output=True, check=False)
+    if mount.returncode != 0:
+        pytest.skip("may not mount a file system here")
+    yield path
+    cluster.stop(check=False)
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_full_disk_refuses_and_goes_on_when_there_is_room(cluster, small_disk):
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(14 << 20))
+    cluster.start_broker(broker=SMALL_BUFFERS | {"data_dir": str(small_disk / "data")})
+    accepted, rejected = submit_until_rejected(cluster, 100_000, 300)
+    assert accepted
+    assert rejected.reason == pb.REJECT_STORAGE and rejected.retry_after_ms > 0
+    reason = cluster.broker.wait_log("store down")["reason"]
+    assert "No space left on device" in reason and str(small_disk) in reason
+    assert cluster.broker.metrics()["tiermq_store_up"] == 0
+    assert cluster.broker.metrics()["tiermq_store_failures_total"] > 0
+    expect_memory_tier_served(cluster)
+
+    filler.unlink()
+    with Client(cluster.broker) as client:
+        job, _ = client.submit_until("accepted", b"after")
+    accepted[job] = b"after"
+    cluster.broker.wait_log("store up")
+    assert cluster.broker.metrics()["tiermq_store_up"] == 1
+    cluster.broker.kill()
+    cluster.restart_broker()
+    assert serve_all(cluster.broker, accepted) == {job: payload[::-1] for job, payload in accepted.items()}
+
+
+@pytest.mark.parametrize("error, calls, ending", [
+    (errno.ENOSPC, "write", ".log"), (errno.EIO, "write", ".log"), (errno.EIO, "sync", ".log"),
+    (errno.EIO, "write", ".sst"), (errno.EIO, "sync", ".sst"), (errno.ENOSPC, "write", ".sst"), (errno.EIO, "write", "MANIFEST"),
+])
+def test_failing_writes_lose_nothing_and_end_by_themselves(cluster, error, calls, ending):
+    """Each kind of file in turn: those of the log fail commits, the others what RocksDB does in the background."""
+    faults = DiskFaults(cluster)
+    cluster.start_broker(environment=faults.environment, broker=SMALL_BUFFERS)
+    if ending == "MANIFEST":
+        ending = max(database(cluster).glob("MANIFEST-*")).name
+    faults.fail(error, calls, ending)
+    accepted, rejected = submit_until_rejected(cluster, 20_000, 2000)
+    assert rejected.reason == pb.REJECT_STORAGE and rejected.retry_after_ms > 0
+    reason = cluster.broker.wait_log("store down")["reason"]
+    assert os.strerror(error) in reason and (ending in reason or ending == ".sst")
+    expect_memory_tier_served(cluster)
+
+    faults.heal()
+    with Client(cluster.broker) as client:
+        job, _ = client.submit_until("accepted", b"after")
+    accepted[job] = b"after"
+    cluster.broker.kill()
+    cluster.restart_broker(environment=faults.environment)
+    assert serve_all(cluster.broker, accepted) == {job: payload[::-1] for job, payload in accepted.items()}
+
+
+def test_payload_that_cannot_be_read_now_is_read_again(cluster):
+    faults = DiskFaults(cluster)
+    cluster.start_broker(environment=faults.environment)
+    jobs = in_tables(cluster, 5, payload_bytes=6000)
+    broker = cluster.restart_broker(environment=faults.environment)
+    faults.fail(errno.EIO, "read", ".sst")
+    with Worker(broker) as worker:
+        reason = broker.wait_log("store fault")["reason"]
+        assert "Input/output error" in reason and ".sst" in reason
+        assert broker.metrics()["tiermq_store_read_failures_total"] > 0
+        assert not worker.has("dispatch")
+    expect_memory_tier_served(cluster)
+    assert not lost_jobs(broker, jobs)
+    faults.heal()
+    assert serve_all(broker, jobs) == {job: payload[::-1] for job, payload in jobs.items()}
+
+
+def test_damage_that_merging_meets_ends_merging_and_not_the_service(cluster):
+    cluster.start_broker(broker=SMALL_BUFFERS)
+    jobs = in_tables(cluster, 10, payload_bytes=6000)
+    path, at = find_bytes(cluster, ".sst", list(jobs.values())[4][:12])
+    flip_bit(path, at + 500)
+    broker = cluster.restart_broker()
+    good = {job: payload for job, payload in jobs.items() if payload != jobs[list(jobs)[4]]}
+    serve_all(broker, good)  # the deletions have to be merged with what they delete
+    accepted = {}
+    with Client(broker) as client:
+        while not any(isinstance(line, dict) and line["message"] == "store down" for line in broker.lines):
+            assert len(accepted) < 3000, "RocksDB never merged the damaged table"
+            accepted |= {job: b"x" for job in [client.submit(bytes(20_000))]}
+            client.any(("accepted", "rejected"))
+        assert path.name in broker.wait_log("store down")["reason"]
+        first, _ = client.submit_until("accepted", b"after")
+        for _ in range(200):
+            client.accepted(client.submit(bytes(20_000)))
+    assert len([line for line in broker.lines if line["message"] == "store down"]) == 1
+    assert not lost_jobs(broker, [first])
