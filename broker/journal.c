@@ -1,6 +1,7 @@
 #include "broker/journal.h"
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "broker/broker.h"
@@ -66,6 +67,26 @@ struct restoring {
     uint64_t records, damaged;
 };
 
+/* The key has the job's id in it: proto/records.proto. */
+static void log_damaged(const struct restoring *restoring, const void *key, size_t key_bytes)
+{
+    enum { DAMAGED_NAMED_MAX = 100 };
+    static const char *const families[STORE_FAMILIES] = {
+        [STORE_META] = "meta",
+        [STORE_CONCLUDED] = "concluded",
+        [STORE_JOBS] = "jobs",
+        [STORE_LEASES] = "leases",
+    };
+    char text[2 * STORE_KEY_BYTES_MAX + 1] = "";
+    for (size_t i = 0; i < key_bytes && i < STORE_KEY_BYTES_MAX; i++) {
+        snprintf(text + 2 * i, 3, "%02x", ((const uint8_t *)key)[i]);
+    }
+    if (restoring->damaged < DAMAGED_NAMED_MAX) {
+        log_at(restoring->broker->log, LOG_ERROR, "a damaged record was skipped",
+               log_text("family", families[restoring->family]), log_text("key", text));
+    }
+}
+
 static int restore_record(void *context, const void *key, size_t key_bytes, const void *value,
                           size_t value_bytes)
 {
@@ -73,6 +94,7 @@ static int restore_record(void *context, const void *key, size_t key_bytes, cons
     const int r = core_restore(restoring->broker->core, restoring->family, key, key_bytes, value,
                                value_bytes, broker_time(restoring->broker));
     if (r == -EBADMSG) {
+        log_damaged(restoring, key, key_bytes);
         restoring->damaged++;
         return 0;
     }

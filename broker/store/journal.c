@@ -28,7 +28,8 @@ enum {
     GROUP_BYTES_MAX = 16 << 20, /* bounds the memory and the time of one write */
     RETRY_FIRST_MS = 100,
     RETRY_MAX_MS = 5000,
-    MEASURE_EVERY_MS = 1000,
+    LOOK_EVERY_MS = 1000,
+    RESTS_MAX = 30, /* looks after the last write: merging may take that long */
     FAULT_EVERY_MS = 1000,
 };
 
@@ -75,6 +76,8 @@ struct journal {
     struct news news;
     char why_down[STORE_WHY_BYTES]; /* as last reported */
     int64_t fault_at_ms;            /* when the next fault may be */
+    int64_t look_at_ms;             /* when the writer looks after the disk next */
+    int rests_left;                 /* how often it does so before the next write */
     struct store_stats stats;
     uint64_t batches_in_group; /* being written */
 };
@@ -128,6 +131,44 @@ static void wake_loop(struct journal *journal)
 
 /* --------------------------------------------------------------------------- the journal thread */
 
+/*
+ * Figures for operators, and space that can be given back; not with every commit, because it costs
+ * more than one. Lock held; released meanwhile.
+ */
+static void writer_look_after(struct journal *journal)
+{
+    int64_t now_ms = clock_monotonic_ms();
+    if (now_ms < journal->look_at_ms) {
+        return;
+    }
+    journal->look_at_ms = now_ms + LOOK_EVERY_MS;
+    struct store_stats measured = {0};
+    pthread_mutex_unlock(&journal->lock);
+    disk_tidy(journal->disk);
+    disk_measure(journal->disk, &measured);
+    pthread_mutex_lock(&journal->lock);
+    journal->stats.disk_bytes = measured.disk_bytes;
+    journal->stats.memory_bytes = measured.memory_bytes;
+}
+
+/*
+ * Nothing is pending: waits for more, and looks after the disk meanwhile, until some time after the
+ * last write. Lock held; released meanwhile.
+ */
+static void writer_rest(struct journal *journal)
+{
+    if (journal->rests_left == 0) {
+        pthread_cond_wait(&journal->write_work, &journal->lock);
+        return;
+    }
+    if (clock_monotonic_ms() < journal->look_at_ms) {
+        wait_until(journal, &journal->write_work, journal->look_at_ms);
+        return;
+    }
+    journal->rests_left--;
+    writer_look_after(journal);
+}
+
 /* Waits until a group is due. False: closing, and nothing is left that can be written. */
 static bool writer_wait(struct journal *journal)
 {
@@ -136,7 +177,7 @@ static bool writer_wait(struct journal *journal)
             if (journal->is_closing) {
                 return false;
             }
-            pthread_cond_wait(&journal->write_work, &journal->lock);
+            writer_rest(journal);
             continue;
         }
         if (journal->is_urgent || journal->is_closing ||
@@ -289,30 +330,10 @@ static int write_group(struct journal *journal, const struct batch_list *group)
     }
 }
 
-/*
- * Figures for operators; not with every commit, because they cost more than one. Lock held;
- * released meanwhile.
- */
-static void writer_measure(struct journal *journal, int64_t *measure_at_ms)
-{
-    int64_t now_ms = clock_monotonic_ms();
-    if (now_ms < *measure_at_ms) {
-        return;
-    }
-    *measure_at_ms = now_ms + MEASURE_EVERY_MS;
-    struct store_stats measured = {0};
-    pthread_mutex_unlock(&journal->lock);
-    disk_measure(journal->disk, &measured);
-    pthread_mutex_lock(&journal->lock);
-    journal->stats.disk_bytes = measured.disk_bytes;
-    journal->stats.memory_bytes = measured.memory_bytes;
-}
-
 static void *writer_run(void *context)
 {
     struct journal *journal = context;
     struct batch_list group = {0};
-    int64_t measure_at_ms = 0;
     pthread_mutex_lock(&journal->lock);
     while (writer_wait(journal)) {
         take_group(journal, &group);
@@ -327,7 +348,8 @@ static void *writer_run(void *context)
         if (journal->asked.first != NULL) {
             pthread_cond_signal(&journal->load_work);
         }
-        writer_measure(journal, &measure_at_ms);
+        writer_look_after(journal);
+        journal->rests_left = RESTS_MAX;
     }
     pthread_mutex_unlock(&journal->lock);
     return NULL;

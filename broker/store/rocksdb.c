@@ -445,6 +445,7 @@ static void add_change(struct disk *disk, const struct store_batch *batch,
         rocksdb_writebatch_delete_range_cf(disk->write_batch, family, key, change->key_bytes,
                                            (const char *)change_tail(batch, change),
                                            change->tail_bytes);
+        disk_note_gone(disk, change->family, change_tail(batch, change), change->tail_bytes);
         return;
     }
 }

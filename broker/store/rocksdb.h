@@ -1,6 +1,7 @@
 /*
  * rocksdb: what the files about RocksDB share: the open database (rocksdb.c), its mark and whether
- * it is whole (whole.c), and how to get out of it what can be read (salvage.c). For those alone.
+ * it is whole (whole.c), how to get out of it what can be read (salvage.c), and how its space is
+ * given back (tidy.c). For those alone.
  */
 #pragma once
 #include <rocksdb/c.h>
@@ -15,6 +16,14 @@ enum {
 };
 extern const char *const disk_family_names[DISK_FAMILIES];
 
+/* Of a family: what tidy.c remembers. */
+struct tidy {
+    uint64_t keys_most; /* since it was last merged */
+    bool is_flushing;   /* its deletions are on their way to tables, to be merged next */
+    uint8_t gone_bytes; /* length of: all keys before this one were deleted; 0: none */
+    uint8_t gone[STORE_KEY_BYTES_MAX];
+};
+
 struct disk {
     char data_dir[DISK_PATH_BYTES];
     char path[DISK_PATH_BYTES]; /* RocksDB's own directory, in it */
@@ -27,6 +36,7 @@ struct disk {
     rocksdb_readoptions_t *reading;
     rocksdb_readoptions_t *scanning;
     rocksdb_writebatch_t *write_batch;
+    struct tidy tidy[DISK_FAMILIES];
     rocksdb_t *db; /* NULL: closed after a failure */
     rocksdb_column_family_handle_t *families[DISK_FAMILIES];
 };
@@ -69,3 +79,8 @@ void disk_begin_mark(struct disk *disk);
 /* Everything up to now is durable, and will be acknowledged. */
 void disk_mark(struct disk *disk);
 void disk_forget_mark(struct disk *disk);
+
+/* ---- tidy.c ---- */
+
+/* A range up to this key was deleted. */
+void disk_note_gone(struct disk *disk, enum store_family family, const void *to, size_t to_bytes);

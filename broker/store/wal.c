@@ -106,6 +106,9 @@ static void end_record(struct reader *reader, size_t at)
         note_place(reader, at, "records before this one are missing");
         report->missing += first - reader->next;
     }
+    if (reader->next == 0 && report->place[0] != '\0') {
+        report->missing++; /* damage before the first: how many there were cannot be told */
+    }
     report->records++;
     if (first + changes > reader->next) {
         reader->next = first + changes;

@@ -21,7 +21,7 @@ struct wal_report {
     uint64_t files;
     uint64_t records; /* whole ones; a record is a batch of changes */
     uint64_t last;    /* number of the last change in them; 0: there is none */
-    uint64_t missing; /* changes in gaps between them */
+    uint64_t missing; /* changes in gaps between them, at least */
     uint64_t gapless; /* number of the last change before the first gap; 0: there is none */
     /* The first thing that does not hold together, in words; empty when all does. */
     char place[WAL_PLACE_BYTES];

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from harness import EXIT_STORE, DiskFaults, PowerCut
+from harness import EXIT_STORE, DiskFaults, PowerCut, wait_for
 from wire import Client, Stream, Worker, id_text, pb, serve_all
 
 SEED = int(os.environ.get("TIERMQ_TEST_SEED") or random.randrange(1 << 32))
@@ -430,3 +430,27 @@ def test_damage_that_merging_meets_ends_merging_and_not_the_service(cluster):
             client.accepted(client.submit(bytes(20_000)))
     assert len([line for line in broker.lines if line["message"] == "store down"]) == 1
     assert not lost_jobs(broker, [first])
+
+
+# ----------------------------------------------------------------------------------------------- space
+
+
+def table_bytes(cluster):
+    return sum(path.stat().st_size for path in database(cluster).glob("*.sst"))
+
+
+def test_drained_backlog_gives_its_space_back_without_more_traffic(cluster):
+    cluster.start_broker(broker=SMALL_BUFFERS)
+    with Client(cluster.broker) as client:
+        jobs = {}
+        for n in range(1000):
+            payload = n.to_bytes(2, "big") * 15_000
+            jobs[client.submit(payload, discard_result=True)] = payload
+        for job in jobs:
+            client.accepted(job)
+    wait_for(lambda: table_bytes(cluster) > 20 << 20, "the backlog in tables")
+    with Worker(cluster.broker) as worker:
+        for _ in jobs:
+            dispatch, _ = worker.dispatched()
+            worker.answer(dispatch, None)
+    wait_for(lambda: table_bytes(cluster) < 2 << 20, "the space")

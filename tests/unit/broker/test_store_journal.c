@@ -118,6 +118,11 @@ int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit
     return 0;
 }
 
+void disk_tidy(struct disk *disk)
+{
+    (void)disk;
+}
+
 void disk_measure(struct disk *disk, struct store_stats *stats)
 {
     (void)disk, (void)stats;
@@ -328,6 +333,20 @@ static void failed_write_is_repeated_in_order(void)
     bench_finish(&bench);
 }
 
+static void another_reason_to_stay_down_is_said(void)
+{
+    struct bench bench;
+    bench_init(&bench);
+    disk_fail(&bench.disk, 1, 3);
+    put(&bench, 1, true);
+    TURN_UNTIL(&bench, bench.n_down == 1);
+    TURN_UNTIL(&bench, bench.n_faults == 1);
+    CHECK(strcmp(bench.fault_why, "the disk does not open") == 0);
+    TURN_UNTIL(&bench, bench.n_up == 1);
+    CHECK(bench.n_faults == 1); /* once, though it did not open three times */
+    bench_finish(&bench);
+}
+
 static void store_is_up_only_when_all_is_durable(void)
 {
     struct bench bench;
@@ -417,6 +436,7 @@ int main(void)
 {
     batches_that_gather_are_one_write();
     failed_write_is_repeated_in_order();
+    another_reason_to_stay_down_is_said();
     store_is_up_only_when_all_is_durable();
     disk_is_not_reopened_under_a_load();
     random_failures_lose_nothing();
