@@ -160,7 +160,7 @@ enum exit_code journal_open(struct broker *broker)
         .context = broker,
     };
     char why[STORE_WHY_BYTES] = "";
-    if (broker->salvages) {
+    if (broker->salvages && broker->config->broker.store == STORE_ROCKSDB) {
         const enum exit_code code = salvage(broker);
         if (code != EXIT_OK) {
             return code;

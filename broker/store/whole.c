@@ -69,17 +69,18 @@ void disk_forget_mark(struct disk *disk)
 }
 
 /* What RocksDB would recover: the oldest log that it still needs, and the last change. */
-static void look_inside(struct disk *disk, uint64_t *ret_log, uint64_t *ret_last)
+static int look_inside(struct disk *disk, uint64_t *ret_log, uint64_t *ret_last, char *ret_why)
 {
-    char why[STORE_WHY_BYTES];
     *ret_log = *ret_last = 0;
-    if (disk_open_reading(disk, why) == 0) {
+    const int r = disk_open_reading(disk, ret_why);
+    if (r == 0) {
         *ret_last = rocksdb_get_latest_sequence_number(disk->db);
         if (rocksdb_property_int(disk->db, "rocksdb.min-log-number-to-keep", ret_log) != 0) {
             *ret_log = 0;
         }
     }
     disk_close_database(disk);
+    return r == -ENOENT ? 0 : r; /* no database: nothing is in it */
 }
 
 static int say_missing(const struct disk *disk, const struct disk_whole *whole, char *ret_why)
@@ -90,24 +91,38 @@ static int say_missing(const struct disk *disk, const struct disk_whole *whole, 
     return disk_say(ret_why, disk, -EBADMSG, what);
 }
 
+/*
+ * A second look, at what RocksDB needs: logs whose changes are all in tables may have gone, in any
+ * order, and the last change may be in a table. Errors: that RocksDB cannot look, for another
+ * reason than the log.
+ */
+static int look_again(struct disk *disk, uint64_t mark, struct wal_report *log,
+                      struct disk_whole *whole, char *ret_why)
+{
+    uint64_t last;
+    const int inside = look_inside(disk, &whole->log_oldest, &last, ret_why);
+    const int r = wal_check(disk->path, whole->log_oldest, log);
+    if (r < 0) {
+        return disk_say(ret_why, disk, r, strerrordesc_np(-r));
+    }
+    last = last > log->last ? last : log->last;
+    whole->missing = log->missing + (last < mark ? mark - last : 0);
+    return inside == -EBADMSG && log->missing > 0 ? 0 : inside;
+}
+
 int disk_check_whole(struct disk *disk, struct disk_whole *ret_whole, char *ret_why)
 {
     struct wal_report log;
     const uint64_t mark = read_mark(disk);
     *ret_whole = (struct disk_whole){0};
     int r = wal_check(disk->path, 0, &log);
-    if (r == 0 && (log.missing > 0 || log.last < mark)) {
-        /* Logs whose changes are all in tables may have gone, in any order. */
-        uint64_t last;
-        look_inside(disk, &ret_whole->log_oldest, &last);
-        r = wal_check(disk->path, ret_whole->log_oldest, &log);
-        last = last > log.last ? last : log.last;
-        ret_whole->missing = log.missing + (last < mark ? mark - last : 0);
-    }
     if (r < 0) {
         return disk_say(ret_why, disk, r, strerrordesc_np(-r));
     }
+    if (log.missing > 0 || log.last < mark) {
+        r = look_again(disk, mark, &log, ret_whole, ret_why);
+    }
     snprintf(ret_whole->place, sizeof(ret_whole->place), "%s",
              log.place[0] == '\0' ? "the log ends too early" : log.place);
-    return ret_whole->missing == 0 ? 0 : say_missing(disk, ret_whole, ret_why);
+    return r < 0 || ret_whole->missing == 0 ? r : say_missing(disk, ret_whole, ret_why);
 }
