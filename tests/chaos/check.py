@@ -259,8 +259,18 @@ class Checker:
             elif jobs != 0:
                 self.find("stuck" if when == "after quiet" else "duplicated", None,
                           f"the broker has {jobs} pending jobs {when}, and should have none: {self.campaign.broker[when]}")
+        self.check_dead_letters()
         for client in self.campaign.broker.get("clients that did not end", []):
             self.find("stuck", None, f"{client} still waited {self.campaign.run['quiet_s']} s after the last fault")
+
+    def check_dead_letters(self):
+        """An operator finds each dead job; one whose client saw no conclusion (its result was not kept, say) may be one, too."""
+        durable = [job for job in self.campaign.jobs.values() if self.campaign.is_durable(job)]
+        dead = sum(job.conclusions[0]["state"] == "dead" for job in durable if job.conclusions)
+        unseen = sum(not job.conclusions for job in durable)
+        letters = self.campaign.broker.get("after its restart", {}).get("dead_letters", 0)
+        if not dead <= letters <= dead + unseen:
+            self.find("lost", None, f"{dead} jobs are dead, and the broker has {letters} dead letters")
 
     # --------------------------------------------------------------------------------------- duplicated
 
