@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 """
 check: judges what a chaos campaign left in its directory (chaos.py), and can be run on it again:
 
@@ -266,7 +267,8 @@ class Checker:
     def check_dead_letters(self):
         """An operator finds each dead job; one whose client saw no conclusion (its result was not kept, say) may be one, too."""
         durable = [job for job in self.campaign.jobs.values() if self.campaign.is_durable(job)]
-        dead = sum(job.conclusions[0]["state"] == "dead" for job in durable if job.conclusions)
+        dead = len({(job.tenant, job.submit["key"] or job.id)
+                    for job in durable if job.conclusions and job.conclusions[0]["state"] == "dead"})
         unseen = sum(not job.conclusions for job in durable)
         letters = self.campaign.broker.get("after its restart", {}).get("dead_letters", 0)
         if not dead <= letters <= dead + unseen:

@@ -205,6 +205,16 @@ def test_dead_job_that_no_operator_finds_is_lost(evidence, found, letters):
     assert found(evidence) == [("lost", "")]
 
 
+def test_dead_job_that_two_clients_share_is_one_dead_letter(evidence, found):
+    for job in ("B", "C"):
+        evidence.submit(job, tier="background", key="k")
+        evidence.accept(job, duplicate=job == "C")
+        evidence.outcome(job, "dead", attempts=4)
+        evidence.audit[job] = "dead" if job == "B" else "unknown"
+    evidence.broker["after its restart"]["dead_letters"] = 1
+    assert found(evidence) == []
+
+
 # ------------------------------------------------------------------------------------------------- duplicated
 
 
