@@ -216,6 +216,10 @@ static void send_result(struct broker *broker, const struct effect *effect)
     result.usage = (Wire__Usage *)from->usage;
     result.worker = unconst(from->worker);
     result.has_payload = from->payload != NULL;
+    result.retry_after_ms = not_negative(from->retry_after_ms);
+    if (from->has_leader) {
+        result.led_by = id_data(&from->led_by);
+    }
     Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
     envelope.result = (Wire__Result *[]){&result};
     envelope.n_result = 1;
@@ -231,6 +235,8 @@ static void send_status(struct broker *broker, const struct effect *effect)
     status.waits_ms = not_negative(effect->as.status.waits_ms);
     status.position = effect->as.status.position;
     status.why = unconst(effect->as.status.why);
+    status.has_estimate = effect->as.status.has_estimate;
+    status.starts_in_ms = not_negative(effect->as.status.starts_in_ms);
     Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
     envelope.status = (Wire__JobStatus *[]){&status};
     envelope.n_status = 1;
@@ -309,13 +315,49 @@ static void note_pause(void *context, const struct core_pause_view *view)
     snapshot->events[snapshot->length++] = event;
 }
 
+static void count_upstream(void *context, const struct core_upstream_view *view)
+{
+    (void)view;
+    ((struct snapshot *)context)->capacity++;
+}
+
+static void note_upstream(void *context, const struct core_upstream_view *view)
+{
+    struct snapshot *snapshot = context;
+    if (view->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_CLOSED) {
+        return;
+    }
+    Wire__Upstream name = WIRE__UPSTREAM__INIT;
+    name.provider = unconst(view->provider);
+    name.model = unconst(view->model);
+    Wire__UpstreamState state = WIRE__UPSTREAM_STATE__INIT;
+    state.upstream = &name;
+    state.state = view->state;
+    state.for_ms = not_negative(view->blocked_ms);
+    Wire__Event *event = effects_alloc(snapshot->effects, sizeof(*event));
+    wire__event__init(event);
+    event->sequence = snapshot->sequence;
+    event->kind = WIRE__EVENT__KIND__EVENT_UPSTREAM;
+    event->subject_kind = unconst("upstream");
+    event->subject =
+        unconst(effects_format(snapshot->effects, "%s/%s", view->provider, view->model));
+    event->text = unconst(view->error_code);
+    event->data.len = wire__upstream_state__get_packed_size(&state);
+    event->data.data = effects_alloc(snapshot->effects, event->data.len);
+    (void)wire__upstream_state__pack(&state, event->data.data);
+    snapshot->events[snapshot->length++] = event;
+}
+
 static void welcome_worker(struct broker *broker, const struct effect *effect)
 {
     struct snapshot snapshot = {.effects = broker->effects, .sequence = broker->event_sequence};
+    const struct core_time now = broker_time(broker);
     core_visit_pauses(broker->core, count_pause, &snapshot);
+    core_visit_upstreams(broker->core, now, count_upstream, &snapshot);
     snapshot.events =
         effects_alloc(broker->effects, (snapshot.capacity + 1) * sizeof(Wire__Event *));
     core_visit_pauses(broker->core, note_pause, &snapshot);
+    core_visit_upstreams(broker->core, now, note_upstream, &snapshot);
 
     Wire__WorkerWelcome welcome = WIRE__WORKER_WELCOME__INIT;
     welcome.broker = broker->config->broker.name;
@@ -346,6 +388,13 @@ static void send_dispatch(struct broker *broker, const struct effect *effect)
     dispatch.estimated_tokens = from->estimated_tokens;
     dispatch.max_tokens = from->max_tokens;
     dispatch.has_payload = true;
+    dispatch.is_probe = from->is_probe;
+    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
+    if (from->provider != NULL) {
+        upstream.provider = unconst(from->provider);
+        upstream.model = unconst(from->model);
+        dispatch.upstream = &upstream;
+    }
     if (from->canonical_key != NULL) {
         dispatch.canonical_key =
             (ProtobufCBinaryData){CANONICAL_KEY_BYTES, (uint8_t *)from->canonical_key};
@@ -414,6 +463,7 @@ static void send_error(struct broker *broker, const struct effect *effect)
     Wire__ProtocolError error = WIRE__PROTOCOL_ERROR__INIT;
     error.code = effect->as.error.code;
     error.text = unconst(effect->as.error.text);
+    error.retry_after_ms = not_negative(effect->as.error.retry_after_ms);
     struct peer *peer = peers_by_number(broker->peers, effect->peer);
     if (peer == NULL) {
         return;
@@ -442,6 +492,8 @@ static void publish(struct broker *broker, const struct effect *effect)
     event.subject_kind = unconst(effect->as.publish.subject_kind);
     event.subject = unconst(effect->as.publish.subject);
     event.text = unconst(effect->as.publish.text);
+    event.data =
+        (ProtobufCBinaryData){effect->as.publish.data_bytes, (uint8_t *)effect->as.publish.data};
     const size_t bytes = FRAME_HEADER_BYTES + wire__event__get_packed_size(&event);
     uint8_t *packed = effects_alloc(broker->effects, bytes);
     frame_write_header(FRAME_EVENT, packed);

@@ -16,7 +16,7 @@
 #include "common/config.h"
 #include "common/link.h"
 
-enum { SLOTS_MAX = 65536 };
+enum { SLOTS_MAX = 65536, CALLS_MAX = 64 };
 static const uint64_t RETRY_AFTER_MS_MAX = UINT64_C(366) * 24 * 3600 * 1000;
 
 /* ---- leases ---- */
@@ -74,16 +74,15 @@ static int enter(const struct intake *intake, const Wire__WorkerHello *hello,
         leave(broker, before, hello->name);
     }
     if (peers_count(broker->peers, PEER_WORKER) >= broker->config->broker.workers_max) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-                      "%zu workers are connected, as many as broker.workers_max allows",
-                      peers_count(broker->peers, PEER_WORKER));
+        intake_refuse_for_now(intake, CONNECTIONS_RETRY_MS,
+                              "%zu workers are connected, as many as broker.workers_max allows",
+                              peers_count(broker->peers, PEER_WORKER));
         return -EBUSY;
     }
     const int r = peers_add(broker->peers, PEER_WORKER, intake->id, intake->id_bytes, hello->name,
                             broker_time(broker).now_ms, ret_peer);
     if (r < 0) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-                      "out of memory; try again later");
+        intake_refuse_for_now(intake, OUT_OF_MEMORY_RETRY_MS, "out of memory; try again later");
     }
     return r;
 }
@@ -155,6 +154,27 @@ static bool outcome_is_known(Wire__AttemptOutcome outcome)
                NULL;
 }
 
+/* What a worker says of its calls counts for breakers and limits: only what is whole. */
+static void take_calls(const Wire__AttemptResult *result, struct event_attempt_result *attempt)
+{
+    if (result->n_calls > CALLS_MAX) {
+        return;
+    }
+    for (size_t i = 0; i < result->n_calls; i++) {
+        Wire__Call *call = result->calls[i];
+        if (call->upstream == NULL || !text_is_good(call->upstream->provider, TEXT_BYTES_MAX) ||
+            !text_is_good(call->upstream->model, TEXT_BYTES_MAX) ||
+            !outcome_is_known(call->outcome)) {
+            return;
+        }
+        text_clean(call->error_code, TEXT_BYTES_MAX);
+        call->retry_after_ms =
+            call->retry_after_ms < RETRY_AFTER_MS_MAX ? call->retry_after_ms : RETRY_AFTER_MS_MAX;
+    }
+    attempt->calls = (const Wire__Call *const *)result->calls;
+    attempt->calls_length = result->n_calls;
+}
+
 static void take_result(const struct intake *intake, const struct peer *peer,
                         Wire__AttemptResult *result, size_t part)
 {
@@ -187,6 +207,8 @@ static void take_result(const struct intake *intake, const struct peer *peer,
                                                               : RETRY_AFTER_MS_MAX);
     attempt->usage = result->usage;
     attempt->payload = payload;
+    attempt->key_mismatch = result->key_mismatch;
+    take_calls(result, attempt);
     broker_step(intake->broker, &event);
 }
 

@@ -46,6 +46,8 @@ struct config_tier {
     uint64_t jobs_max;              /* 20 000 / 1 000 000 / 10 000 000 */
     uint64_t bytes_max;             /* payload bytes waiting: 256 MiB / 16 GiB / 64 GiB */
     int64_t cache_ttl_ms;           /* 24 h */
+    uint32_t quality_min;           /* no model of a lower grade stands in for one that fails: 0 */
+    int64_t shed_target_ms;         /* CoDel: waits above it for long shed jobs; 0 never. Tiers without durability only */
 };
 
 /* tenants[]: who pays. Default: one tenant "default". */
@@ -65,12 +67,18 @@ struct config_provider {
     int64_t connect_timeout_ms;     /* 5 s */
     int64_t timeout_ms;             /* whole call: 120 s */
     uint32_t connections_max;       /* open at once: 256 */
+    uint64_t requests_per_min;      /* over all workers; 0: no limit known */
+    uint64_t tokens_per_min;        /* over all workers; 0: no limit known */
 };
 
 /* models[]: something a provider serves; given wherever providers are given. Prices are nano-dollars per million tokens (USD 0.15 = 150 000 000). */
 struct config_model {
     char *name;           /* also a route */
     char *provider;       /* name of a provider */
+    char **failover;      /* further providers of the same model, in order */
+    size_t failover_length;
+    char **fallback;      /* models that may stand in for it when a job names it; none: only itself may */
+    size_t fallback_length;
     char *provider_model; /* what the provider calls it; default: name */
     uint64_t input_nanousd_per_mtok;
     uint64_t cached_input_nanousd_per_mtok; /* default: as input */
@@ -114,8 +122,30 @@ struct config_broker {
     int64_t drain_timeout_ms;    /* grace for leases at shutdown: 10 s */
     uint64_t clients_max;        /* 10 000 */
     uint64_t workers_max;        /* 4 096 */
+    uint32_t losses_max;         /* leases that a job may lose with their workers: 5 */
+    uint64_t stream_log_bytes_max; /* of one stream, for those who join it late: 256 KiB */
     uint64_t rocksdb_write_buffer_bytes; /* 16 MiB */
     uint64_t rocksdb_block_cache_bytes;  /* 8 MiB */
+};
+
+/* When an upstream (a model at a provider) is taken to be down, and how it comes back. */
+struct config_breaker {
+    uint32_t failures;            /* in a row: 5 */
+    uint32_t failure_share_permille; /* of the calls in the window: 0.5 */
+    uint32_t calls_min;           /* before a share counts: 20 */
+    int64_t window_ms;            /* 10 s */
+    int64_t slow_call_ms;         /* a call that takes longer is slow; 0: none is */
+    uint32_t slow_share_permille; /* of the calls in the window: 0.8 */
+    int64_t open_first_ms;        /* until the first probe: 1 s; doubles with each that fails */
+    int64_t open_max_ms;          /* 10 s */
+    uint32_t slow_start_per_s;    /* dispatches a second after reopening; doubles each second: 20 */
+};
+
+/* Retries as a share of traffic, by route. */
+struct config_retries {
+    uint32_t share_permille;      /* of first attempts: 0.1 */
+    uint32_t least_per_min;       /* granted whatever the traffic: 60 */
+    uint32_t burst;               /* saved up at most: 20 */
 };
 
 struct config_worker {
@@ -171,6 +201,8 @@ struct config {
     size_t models_length;
     struct config_route *routes; /* without the models' own names; `auto` is always there */
     size_t routes_length;
+    struct config_breaker breaker;
+    struct config_retries retries;
     struct config_worker worker;
     struct config_cache cache;
     struct config_client client;

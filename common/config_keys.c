@@ -140,6 +140,13 @@ static const struct config_key broker_keys[] = {
      .preset = "10000", .text = "Client connections; more are refused."},
     {"workers_max", COUNTS(1, 1000000), FIELD(config_broker, workers_max), .is_live = true,
      .preset = "4096", .text = "Worker connections; more are refused."},
+    {"losses_max", COUNTS(1, 1000), FIELD(config_broker, losses_max), .is_live = true,
+     .preset = "5",
+     .text = "A job whose worker was lost so often is taken for what ends workers, and becomes a "
+             "dead letter."},
+    {"stream_log_bytes_max", SIZES(0, GIB), FIELD(config_broker, stream_log_bytes_max),
+     .is_live = true, .preset = "256KiB",
+     .text = "What is kept of a running stream, so that who joins it late gets it from the start."},
     {"rocksdb_write_buffer_bytes", SIZES(MIB, GIB),
      FIELD(config_broker, rocksdb_write_buffer_bytes), .preset = "16MiB",
      .text = "RocksDB's memory for fresh writes. Larger was measured slower."},
@@ -193,6 +200,58 @@ static const struct config_key worker_keys[] = {
 };
 static const struct config_schema worker_schema = {SCHEMA(config_worker, worker_keys),
                                                    .check = worker_check};
+
+static bool breaker_check(const void *object, struct config_complaint *ret_complaint)
+{
+    const struct config_breaker *breaker = object;
+    if (breaker->open_first_ms <= breaker->open_max_ms) {
+        return true;
+    }
+    ret_complaint->key = "open_max";
+    snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+             "is shorter than open_first (%" PRId64 "ms); write at least that",
+             breaker->open_first_ms);
+    return false;
+}
+
+static const struct config_key breaker_keys[] = {
+    {"failures", COUNTS(1, 10000), FIELD(config_breaker, failures), .is_live = true, .preset = "5",
+     .text = "So many failed calls in a row open it. Rate limits are no failures."},
+    {"failure_share", KIND_FRACTION, .min = 1, .max = 1000,
+     FIELD(config_breaker, failure_share_permille), .is_live = true, .preset = "0.5",
+     .text = "So many of the calls in `window`, when there were `calls_min`, open it."},
+    {"calls_min", COUNTS(1, 1000000), FIELD(config_breaker, calls_min), .is_live = true,
+     .preset = "20", .text = "Fewer calls in `window` say nothing about a share."},
+    {"window", DURATIONS(100), FIELD(config_breaker, window_ms), .is_live = true, .preset = "10s",
+     .text = "How far back calls are counted."},
+    {"slow_call", DURATIONS(0), FIELD(config_breaker, slow_call_ms), .is_live = true,
+     .preset = "0s", .text = "A call that takes longer is slow; `0s`: none is."},
+    {"slow_share", KIND_FRACTION, .min = 1, .max = 1000,
+     FIELD(config_breaker, slow_share_permille), .is_live = true, .preset = "0.8",
+     .text = "So many slow calls in `window` open it."},
+    {"open_first", DURATIONS(1), FIELD(config_breaker, open_first_ms), .is_live = true,
+     .preset = "1s", .text = "Until the first probe; doubles with each probe that fails."},
+    {"open_max", DURATIONS(1), FIELD(config_breaker, open_max_ms), .is_live = true,
+     .preset = "10s", .text = "The longest time between probes."},
+    {"slow_start_per_s", COUNTS(1, 1000000), FIELD(config_breaker, slow_start_per_s),
+     .is_live = true, .preset = "20",
+     .text = "Calls a second just after it has closed again; doubles each second up to the rate "
+             "before, then grows slowly."},
+};
+static const struct config_schema breaker_schema = {SCHEMA(config_breaker, breaker_keys),
+                                                    .check = breaker_check};
+
+static const struct config_key retries_keys[] = {
+    {"share", KIND_FRACTION, .min = 0, .max = 1000, FIELD(config_retries, share_permille),
+     .is_live = true, .preset = "0.1",
+     .text = "Retries and failovers of a route, as a share of its first attempts; beyond it jobs "
+             "wait."},
+    {"least_per_min", COUNTS(0, 1000000), FIELD(config_retries, least_per_min), .is_live = true,
+     .preset = "60", .text = "Granted besides, however little traffic there is."},
+    {"burst", COUNTS(1, 1000000), FIELD(config_retries, burst), .is_live = true, .preset = "20",
+     .text = "As many are saved up at most."},
+};
+static const struct config_schema retries_schema = {SCHEMA(config_retries, retries_keys)};
 
 static const struct config_key cache_keys[] = {
     {"mode", KIND_ENUM, .words = words_cache_mode, FIELD(config_cache, mode), .preset = "exact",
@@ -281,6 +340,14 @@ static const struct config_key tier_keys[] = {
              "`none`, else on disk."},
     {"cache_ttl", DURATIONS(0), FIELD(config_tier, cache_ttl_ms), .is_live = true, .preset = "24h",
      .text = "How long answers to its jobs may be served from the cache; `0s`: they are not kept."},
+    {"quality_min", COUNTS(0, 100), FIELD(config_tier, quality_min), .is_live = true,
+     .preset = "0",
+     .text = "The quality floor: no model of a lower grade stands in for one that cannot serve."},
+    {"shed_target", DURATIONS(0), FIELD(config_tier, shed_target_ms), .is_live = true,
+     .preset = "0s",
+     .text = "Where all jobs have waited longer than this for twice as long, some are shed, so that "
+             "the others are in time; none is served that has waited twice as long. `0s`: none is "
+             "shed. It has no effect with `durability: fsync`."},
 };
 static const struct config_schema tier_schema = {SCHEMA(config_tier, tier_keys),
                                                  .check = tier_check};
@@ -315,6 +382,12 @@ static const struct config_key provider_keys[] = {
      .text = "A call that takes longer is a failure; a job's deadline can end it earlier."},
     {"connections_max", COUNTS(1, 65536), FIELD(config_provider, connections_max), .preset = "256",
      .text = "Connections of one worker that are open at once."},
+    {"requests_per_min", COUNTS(0, INT64_C(1000000000)), FIELD(config_provider, requests_per_min),
+     .preset = "0",
+     .text = "What its key allows over all workers, in any minute; 0: what it says itself, if "
+             "anything."},
+    {"tokens_per_min", COUNTS(0, INT64_C(1000000000000)), FIELD(config_provider, tokens_per_min),
+     .preset = "0", .text = "The same in tokens."},
 };
 static const struct config_schema provider_schema = {SCHEMA(config_provider, provider_keys)};
 
@@ -323,6 +396,13 @@ static const struct config_key model_keys[] = {
      .text = "What jobs ask for; it is a route as well."},
     {"provider", KIND_NAME, .refers = NAMES_PROVIDERS, FIELD(config_model, provider),
      .text = "Who serves it."},
+    {"failover", KIND_LIST, KIND_NAME, NAMES_PROVIDERS, LIST(config_model, failover), .min = 0,
+     .max = 8, .otherwise = "none",
+     .text = "Further providers of the same model, asked in this order when the first cannot "
+             "serve."},
+    {"fallback", KIND_LIST, KIND_NAME, NAMES_MODELS, LIST(config_model, fallback), .min = 0,
+     .max = 8, .otherwise = "none",
+     .text = "Models that may stand in when no provider can serve a job that names this one."},
     {"provider_model", KIND_TEXT, FIELD(config_model, provider_model), .otherwise = "`name`",
      .text = "What the provider calls it."},
     {"input_usd_per_mtok", PRICES, FIELD(config_model, input_nanousd_per_mtok), .preset = "0",
@@ -397,6 +477,10 @@ static const struct config_key root_keys[] = {
      .max = 1024, .otherwise = "`auto`",
      .text = "Aliases of models. The route `auto` always exists: where it is not given it has all "
              "models in their order, with the default models an order for each tier."},
+    {"breaker", KIND_SECTION, .schema = &breaker_schema, FIELD(config, breaker),
+     .text = "When a model at a provider is taken to be down, and how it comes back."},
+    {"retries", KIND_SECTION, .schema = &retries_schema, FIELD(config, retries),
+     .text = "How many retries there may be, as a share of traffic."},
     {"worker", KIND_SECTION, .schema = &worker_schema, FIELD(config, worker),
      .text = "`tiermq-worker`."},
     {"cache", KIND_SECTION, .schema = &cache_schema, FIELD(config, cache),
@@ -418,6 +502,7 @@ const char config_default_lists[] = "tiers:\n"
                                     "    backoff_max: 2s\n"
                                     "    jobs_max: 20000\n"
                                     "    bytes_max: 256MiB\n"
+                                    "    shed_target: 2s\n"
                                     "  - name: standard\n"
                                     "    weight: 30\n"
                                     "    share_min_percent: 10\n"

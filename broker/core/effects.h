@@ -49,6 +49,7 @@ enum note_kind {
     NOTE_LATE_RESULT,     /* an attempt's result after the conclusion: its cost was spent for nothing */
     NOTE_ATTEMPT_FAILED,
     NOTE_EXPIRED,
+    NOTE_SHED,            /* of a tier; number: jobs since the last one */
     NOTE_WORKER_JOINED,
     NOTE_WORKER_LEFT,
     NOTE_PAUSED,
@@ -56,6 +57,11 @@ enum note_kind {
     NOTE_STORE_DOWN,
     NOTE_STORE_UP,
     NOTE_RECORD_DAMAGED,
+    NOTE_UPSTREAM_DOWN,   /* subject provider/model; text: the error; number: milliseconds until it is probed */
+    NOTE_UPSTREAM_UP,
+    NOTE_QUEUE_PAUSED,    /* subject tier/pool/route; nobody can serve it; text says why */
+    NOTE_QUEUE_RESUMED,
+    NOTE_WORKER_SET_ASIDE, /* its calls fail while those of others are answered; number: milliseconds */
     NOTE_BOUND_REACHED,   /* results, dead letters or deduplication ids were dropped to keep a bound */
 };
 
@@ -67,6 +73,7 @@ struct effect {
         struct {
             Wire__ProtocolError__Code code;
             const char *text;
+            int64_t retry_after_ms; /* 0: it does not pass */
         } error; /* CLIENT_ERROR, WORKER_ERROR */
 
         struct {
@@ -93,6 +100,9 @@ struct effect {
             const Wire__Usage *usage; /* in the arena; NULL: none */
             const char *worker;
             uint8_t tier;
+            int64_t retry_after_ms; /* 0: not known */
+            bool has_leader;
+            struct id led_by;
             struct blob *payload; /* NULL: none */
             /* A Result as it was stored: when set, the fields above but job_id and payload are unset. */
             const uint8_t *packed;
@@ -105,6 +115,8 @@ struct effect {
             uint32_t attempts;
             int64_t waits_ms;
             uint64_t position;
+            bool has_estimate; /* position and starts_in_ms mean something */
+            int64_t starts_in_ms;
             const char *why;
         } status;
 
@@ -127,6 +139,8 @@ struct effect {
             const uint8_t *canonical_key; /* 16 bytes in the arena, or NULL */
             const uint8_t *trace_parent;  /* 24 bytes in the arena, or NULL */
             uint32_t estimated_tokens, max_tokens;
+            const char *provider, *model; /* the upstream it may call; NULL: the worker chooses */
+            bool is_probe;
             struct blob *payload;
         } dispatch;
 
@@ -164,6 +178,8 @@ struct effect {
         struct {
             Wire__Event__Kind kind;
             const char *subject_kind, *subject, *text;
+            const uint8_t *data; /* in the arena; per kind */
+            size_t data_bytes;
         } publish;
 
         struct {

@@ -108,6 +108,9 @@ struct event {
             int64_t retry_after_ms;
             const Wire__Usage *usage; /* NULL: none */
             struct blob *payload;     /* NULL: none */
+            const Wire__Call *const *calls; /* to providers, in order; checked by the shell */
+            size_t calls_length;
+            bool key_mismatch;
         } attempt_result;
 
         struct {

@@ -16,6 +16,7 @@ struct shared {
     struct server_options options;
     struct counters counters;
     struct calls *calls; /* NULL: none are written down */
+    struct rates rates;
     struct list exchanges;
 };
 

@@ -96,6 +96,7 @@ int server_create(struct loop *loop, const struct server_options *options, struc
     server->shared.loop = loop;
     server->shared.options = *options;
     list_init(&server->shared.exchanges);
+    rates_init(&server->shared.rates, &options->rates, clock_monotonic_ms());
     int r = counters_init(&server->shared.counters);
     if (r < 0) {
         return r;
