@@ -50,8 +50,9 @@ enum {
 struct core_time broker_time(const struct broker *broker)
 {
     /*
-     * Both of the same instant: a recovery takes place within one turn of the loop, whose time stands still meanwhile, and what
-     * the wall clock went on would be taken from the deadlines of recovered jobs.
+     * Both of the same instant: a recovery takes place within one turn of the loop, whose time
+     * stands still meanwhile, and what the wall clock went on would be taken from the deadlines of
+     * recovered jobs.
      */
     const int64_t now_ms = loop_now_ms(broker->loop);
     const int64_t since_ms = clock_monotonic_ms() - now_ms;

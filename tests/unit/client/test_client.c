@@ -374,6 +374,38 @@ Test(client, job_that_was_not_sent_is_cancelled_here)
     cr_assert_eq(broker.submits_length, 0);
 }
 
+Test(client, job_that_was_sent_before_under_the_same_id_is_cancelled_by_the_broker)
+{
+    struct heard heard = {0}, again = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.detach = true});
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    submit(&again, (struct tiermq_job){.id = same});
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &broker.submits_length, 2);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    cr_assert_eq(again.answers, 0);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("too late"));
+    fake_broker_run(&broker, client, &again.answers, 1);
+    cr_assert_eq(again.state, TIERMQ_SUCCEEDED);
+}
+
+Test(client, cancellation_of_what_was_not_accepted_follows_it_to_a_restarted_broker)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    fake_broker_run(&broker, client, &broker.submits_length, 1);
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.submits_length, 2);
+    fake_broker_run(&broker, client, &broker.cancels_length, 2);
+    cr_assert(id_equal(&broker.cancels[1], &id));
+}
+
 Test(client, cancellation_is_repeated_to_a_restarted_broker)
 {
     struct heard heard = {0};
