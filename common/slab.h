@@ -10,10 +10,12 @@
 #include <stddef.h>
 #include "common/list.h"
 
+struct block;
 struct slab {
     size_t element_bytes; /* rounded up to cache lines */
     struct list with_room;
     struct list full;
+    struct block *spare; /* empty; NULL: none */
 };
 
 /* `element_bytes` is at most 64 KiB. */
