@@ -235,14 +235,20 @@ models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_
             values = [self.median(name, window, k) for k in
                       ("jobs_per_s", "p50_us", "p99_us", "broker_cpu_s_per_million", "all_cpu_s_per_million")]
             print(f"{name:<44}{window:>7}{values[0]:>10.0f}{values[1] / 1000:>9.2f}{values[2] / 1000:>9.2f}{values[3]:>16.1f}{values[4]:>13.1f}")
-        print(f"\n{'bar':<52}{'measured':>10}{'limit':>10}")
+        self.print_bars()
+        if path:
+            self.write_json(path)
+
+    def print_bars(self):
+        print(f"\n{'bar':<60}{'measured':>10}{'limit':>10}")
         for bar in self.bars:
             sign = ">=" if bar["at_least"] else "<="
-            print(f"{bar['what']:<52}{bar['value']:>10}{sign:>4}{bar['limit']:>6}  {'holds' if bar['holds'] else 'MISSED'}")
-        if path:
-            with open(path, "w") as out:
-                json.dump({"machine": {"cores": os.cpu_count(), "uname": list(os.uname())[2:]}, "seconds": self.seconds,
-                           "rounds": self.rounds, "rows": self.rows, "bars": self.bars}, out, indent=1)
+            print(f"{bar['what']:<60}{bar['value']:>10}{sign:>4}{bar['limit']:>6}  {'holds' if bar['holds'] else 'MISSED'}")
+
+    def write_json(self, path, **more):
+        with open(path, "w") as out:
+            json.dump({"machine": {"cores": os.cpu_count(), "uname": list(os.uname())[2:]}, "seconds": self.seconds, "rounds": self.rounds,
+                       **more, "rows": self.rows, "bars": self.bars}, out, indent=1)
 
 
 def main():
