@@ -120,14 +120,13 @@ static void give_back(struct slab *slab, struct block *block)
     }
 }
 
-/* Blocks with room are filled one after the other: one that just got some waits behind them, and
- * may get empty meanwhile. */
+/* What was freed last is handed out next: it is in the processor's cache. */
 void slab_free(struct slab *slab, void *element)
 {
     struct block *block = block_of(element);
     if (block->used == block_length(slab)) {
         list_remove(&slab->full, &block->link);
-        list_append(&slab->with_room, &block->link);
+        list_prepend(&slab->with_room, &block->link);
     }
     struct vacancy *vacancy = element;
     vacancy->next = block->vacancies;

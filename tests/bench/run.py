@@ -2,10 +2,12 @@
 """Runs the benchmarks side by side and prints a table. Called by run.sh.
 
 Questions: how near does the broker come to what ZeroMQ and RocksDB allow on this machine (queue)? Do realtime jobs wait for a
-backlog (tiers)? What stays resident after a million jobs (memory)? How soon is a broker back with a million jobs waiting (recovery)? Is the simulator faster than what it tests (modelsim)?
+backlog (tiers)? What stays resident after a million jobs (memory)? How soon is a broker back with a million jobs waiting (recovery)? Does a job cost more
+beside a million than beside a thousand (flat)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 
+from flat import flat
 from recovery import recovery
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -98,7 +101,8 @@ class Bench:
         return path
 
     def broker(self, store, **more):
-        folder = self.work / "broker" if more.get("keep") else self.folder("broker")
+        name = more.get("kept_as", "broker")
+        folder = self.work / name if more.get("keep") else self.folder(name)
         config = folder / "tiermq.yaml"
         provider = more.get("provider", "http://127.0.0.1:9/v1")
         config.write_text(f"""
@@ -256,19 +260,20 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="short: shows that it runs, its figures mean little")
-    parser.add_argument("--only", default="queue,tiers,memory,recovery,modelsim")
+    parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,modelsim")
     parser.add_argument("--jobs", type=int, help="of the backlog that recovery makes; each takes about 1.2 KiB of disk")
     parser.add_argument("--dir", help="where data directories are made; its disk is what is measured")
     arguments = parser.parse_args()
     bench = Bench(arguments)
     scenarios = {"queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
-                 "recovery": lambda: recovery(bench), "modelsim": bench.modelsim_speed}
+                 "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench), "modelsim": bench.modelsim_speed}
     try:
         for name in arguments.only.split(","):
             if name not in scenarios:
                 parser.error(f"--only {name}: use {','.join(scenarios)}")
-            print(f"== {name}: {(scenarios[name].__doc__ or recovery.__doc__)}", flush=True)
-            scenarios[name]()
+            scenario = scenarios[name]
+            print(f"== {name}: {getattr(scenario, 'func', scenario).__doc__ or ''}", flush=True)
+            scenario()
         bench.report(arguments.json)
     finally:
         shutil.rmtree(bench.work, ignore_errors=True)

@@ -1,0 +1,52 @@
+"""Whether a job costs the same beside a backlog of a thousand and of a million.
+
+First the core alone, in process: CPU time for each event (flat.c). Then the broker with its store, sockets and a worker: as many jobs are
+submitted as are concluded, so that the backlog stays; beyond memory_payload_bytes_max payloads are read from the disk before they are
+dispatched, which is part of what a large backlog costs.
+"""
+import json
+import statistics
+import subprocess
+
+BACKLOGS = (1000, 10000, 100000, 1000000)
+
+
+def core_alone(bench):
+    rounds, jobs = (3, 8192) if bench.quick else (21, 32768)
+    done = subprocess.run([bench.program("bench-flat"), str(rounds), str(jobs)], stdout=subprocess.PIPE, check=True, text=True, timeout=900)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    for row in rows:
+        bench.add("core alone", row)
+    bench.bar("core's CPU time an event, most / least", max(row["ratio"] for row in rows), 1.2, at_least=False)
+
+
+def fill(bench, backlog):
+    broker = bench.broker("rocksdb", kept_as=f"broker-{backlog}")
+    bench.run(bench.program("bench-backlog"), "fill", broker.ready["clients"], "background", backlog, 600)
+    return broker
+
+
+def end_to_end(bench):
+    """All brokers are there at once, and measured in turn."""
+    brokers = {}
+    try:
+        for backlog in BACKLOGS[:3] if bench.quick else BACKLOGS:
+            brokers[backlog] = fill(bench, backlog)
+        for _ in range(bench.rounds if bench.quick else 5):
+            for backlog, broker in brokers.items():
+                bench.add("broker, end to end", {"backlog": backlog, **bench.run(
+                    bench.program("bench-backlog"), "cycle", broker.ready["clients"], broker.ready["workers"], "background", broker.pid,
+                    1 if bench.quick else 3)})
+    finally:
+        for broker in brokers.values():
+            broker.stop()
+    for key, text in (("broker_cpu_s_per_million", "broker's CPU time a job, most / least"), ("jobs_per_s", "broker's jobs/s, most / least")):
+        medians = [statistics.median(r[key] for r in bench.rows if r["name"] == "broker, end to end" and r["backlog"] == backlog)
+                   for backlog in brokers]
+        bench.bar(text, max(medians) / min(medians), 1.35, at_least=False)
+
+
+def flat(bench):
+    """What a job costs beside backlogs of 1 k to 1 M."""
+    core_alone(bench)
+    end_to_end(bench)
