@@ -209,7 +209,7 @@ static void free_jobs(struct core *core)
 {
     table_settle(&core->jobs);
     for (size_t i = 0; i < core->jobs.buckets_length; i++) {
-        struct table_link *link = core->jobs.buckets[i].first;
+        struct table_link *link = table_bucket_at(&core->jobs, i)->first;
         while (link != NULL) {
             struct table_link *next = link->next;
             struct job *job = CONTAINER_OF(link, struct job, by_id);
@@ -432,6 +432,11 @@ void core_step(struct core *core, struct core_time now, const struct event *even
     core->effects = effects;
     handle(core, event);
     core->effects = NULL;
+}
+
+void core_expect(const struct core *core, const struct id *job_id)
+{
+    table_fetch(&core->jobs, id_hash(job_id, core->jobs.seed));
 }
 
 static int64_t sooner(int64_t a, int64_t b)
