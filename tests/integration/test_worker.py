@@ -448,6 +448,14 @@ def test_an_absent_model_server_is_unavailable(cluster, broker):
     assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "connect")
 
 
+def test_a_server_without_tls_is_unavailable(cluster, broker):
+    url = cluster.modelsim.ready["http"].replace("http:", "https:")
+    start(cluster, broker, providers=[{"name": "sim", "type": "openai", "base_url": f"{url}/v1"}])
+    result, _ = broker.run(request("secret"))
+    assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "tls")
+    assert result.calls[0].error_code == "tls" and result.calls[0].http_status == 0
+
+
 def test_unusable_payloads_are_invalid(cluster, broker):
     start(cluster, broker)
     for payload in (b"\xff\xff\xff", request(operation="images"), pb.ModelRequest(
