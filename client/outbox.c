@@ -115,7 +115,7 @@ static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Su
 static bool end_instead(struct pending *pending)
 {
     if (pending->is_cancel_wanted && !pending->was_sent) {
-        jobs_end(pending, TIERMQ_CANCELLED, "cancelled", "cancelled before it was sent");
+        jobs_end(pending, TIERMQ_CANCELLED, "cancelled", "cancelled before a broker had it");
         return true;
     }
     if (blob_bytes(pending->request->payload) >
@@ -205,6 +205,9 @@ static void move_first(struct list *from, size_t length, enum pending_state next
         struct pending *pending = CONTAINER_OF(list_first(from), struct pending, link);
         pending->was_sent = true;
         pending->word_at_ms = now_ms;
+        if (next == PENDING_SENT) {
+            retry_note_sent(pending, now_ms);
+        }
         jobs_move(pending, next);
     }
 }
