@@ -1,11 +1,14 @@
 /* The library against a broker that answers, forgets, refuses, vanishes, and talks nonsense. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include "client/tiermq.h"
 #include "common/clock.h"
 #include "common/frame.h"
+#include "common/loop.h"
 #include "tests/unit/client/fake_broker.h"
 
 #define CHAT(text) "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"" text "\"}}]}"
@@ -376,6 +379,62 @@ Test(client, hello_that_is_refused_for_longer_than_a_deadline_refuses_its_job)
     fake_broker_run(&broker, client, &heard.answers, 1);
     cr_assert_eq(heard.state, TIERMQ_REJECTED);
     cr_assert_eq(heard.retry_after_ms, 30000);
+}
+
+/* The broker of a test whose client blocks: refuses the first ones, accepts the others. */
+struct refuser {
+    size_t refusals;
+    uint64_t retry_after_ms;
+    atomic_bool is_over;
+};
+
+static void *refuse_first(void *context)
+{
+    struct refuser *refuser = context;
+    for (size_t seen = 0; !atomic_load(&refuser->is_over);) {
+        cr_assert_eq(loop_turn(broker.loop, 5), 0);
+        for (; seen < broker.submits_length; seen++) {
+            if (seen < refuser->refusals) {
+                fake_reject(&broker, &broker.submits[seen].id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
+                            refuser->retry_after_ms);
+            } else {
+                fake_accept(&broker, &broker.submits[seen].id, NULL);
+            }
+        }
+    }
+    return NULL;
+}
+
+static int submit_blocking(struct refuser *refuser, int64_t timeout_ms, int64_t *ret_retry_after_ms)
+{
+    pthread_t thread;
+    tiermq_id id;
+    cr_assert_eq(pthread_create(&thread, NULL, refuse_first, refuser), 0);
+    const int r = tiermq_submit(client, &(struct tiermq_job){.prompt = "x"}, timeout_ms, &id, ret_retry_after_ms);
+    atomic_store(&refuser->is_over, true);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    return r;
+}
+
+Test(client, blocking_submit_comes_back_when_it_was_told_to)
+{
+    struct refuser refuser = {.refusals = 2, .retry_after_ms = 150};
+    const int64_t before_ms = clock_monotonic_ms();
+    int64_t retry_after_ms = -1;
+    cr_assert_eq(submit_blocking(&refuser, 20000, &retry_after_ms), 0, "%s", tiermq_last_error(client));
+    cr_assert_geq(clock_monotonic_ms() - before_ms, 300);
+    cr_assert_eq(broker.submits_length, 3);
+}
+
+Test(client, blocking_submit_does_not_wait_for_what_comes_too_late)
+{
+    struct refuser refuser = {.refusals = 1, .retry_after_ms = 60000};
+    const int64_t before_ms = clock_monotonic_ms();
+    int64_t retry_after_ms = -1;
+    cr_assert_eq(submit_blocking(&refuser, 30000, &retry_after_ms), -EAGAIN);
+    cr_assert_lt(clock_monotonic_ms() - before_ms, 15000);
+    cr_assert_eq(retry_after_ms, 60000);
+    cr_assert_not_null(strstr(tiermq_last_error(client), "queue_full"));
 }
 
 /*
