@@ -51,6 +51,7 @@ struct shard {
     struct id_queue collected;
     int64_t blocked_until_ms;
     struct throttle throttles[CLIENT_THROTTLES];
+    uint64_t incarnation; /* the broker's, at the last welcome; 0: there was none */
 };
 
 struct outbox;

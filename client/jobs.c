@@ -617,11 +617,30 @@ static void repeat_cancels(struct shard *shard)
     }
 }
 
+/*
+ * A broker that was restarted may give a job the number of an attempt anew, whose wording need not be that of the chunks that
+ * were handed on.
+ */
+static void end_streams(struct shard *shard)
+{
+    for (size_t i = 0; i < PENDING_STATES; i++) {
+        list_for_each (&shard->jobs[i], link) {
+            struct pending *pending = at_link(link);
+            pending->is_stream_over = pending->is_stream_over || pending->chunk_attempt != 0;
+        }
+    }
+}
+
 /* Accepted jobs that were sent again, and not accepted again yet, are asked for like the others:
  * the answer is the same. */
 void jobs_opened(void *context)
 {
     struct shard *shard = context;
+    const uint64_t incarnation = connection_incarnation(shard->connection);
+    if (shard->incarnation != 0 && shard->incarnation != incarnation) {
+        end_streams(shard);
+    }
+    shard->incarnation = incarnation;
     shard->blocked_until_ms = 0;
     repeat_cancels(shard);
     move_all(shard, PENDING_SENT, PENDING_UNSENT);

@@ -103,7 +103,7 @@ void client_gone(struct core *core, const struct event *event)
 void client_destroy_all(struct core *core)
 {
     for (size_t i = 0; i < core->clients.buckets_length; i++) {
-        struct table_link *link = core->clients.buckets[i];
+        struct table_link *link = core->clients.buckets[i].first;
         while (link != NULL) {
             struct table_link *next = link->next;
             free(CONTAINER_OF(link, struct client, by_peer));

@@ -8,6 +8,7 @@
 #include "broker/core/lease.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
+#include "broker/core/upstream.h"
 #include "broker/core/status.h"
 #include "broker/core/worker.h"
 
@@ -216,6 +217,8 @@ static void end_attempt(struct core *core, struct job *job, const struct outcome
         effect->as.attempt.lease = (struct lease_ref){.job_id = job->id, .attempt = attempt};
         effect->as.attempt.reason = cancel_reason(outcome->state);
     }
+    upstream_settle_silent(core, &job->at.lease->permit,
+                           outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED);
     lease_end(core, job->at.lease);
 }
 

@@ -60,6 +60,15 @@ bool core_is_idle(const struct core *core);
 
 enum { CORE_REJECT_REASONS = 16, CORE_STATES = 16 };
 
+/* Of an upstream, since start. */
+struct core_upstream_counts {
+    uint64_t dispatched;   /* permits */
+    uint64_t answered, failed, rate_limited, rejected; /* calls, as workers reported them */
+    uint64_t probes;
+    uint64_t opened;       /* times its breaker opened, failed probes not counted */
+    uint64_t cost_nanousd;
+};
+
 struct core_tier_stats {
     const char *name;
     uint64_t states[CORE_STATES];     /* jobs now, by wire.JobState (pending states and dead letters) */
@@ -75,6 +84,10 @@ struct core_tier_stats {
     uint64_t late_results;            /* after the conclusion: double spending, counted */
     uint64_t late_cost_nanousd;
     uint64_t redelivered;
+    uint64_t retries;                 /* after an attempt that counted, granted by the budget */
+    uint64_t retries_held;            /* times a retry had to wait for the budget */
+    uint64_t failovers;               /* sent on to another upstream at once */
+    uint64_t attempts_spared;         /* failed with their upstream down or limiting: not counted */
     uint64_t payload_bytes;           /* of pending jobs */
     uint64_t input_tokens, output_tokens, cost_nanousd, saved_nanousd;
     uint64_t cache_hits, cache_near_hits, cache_stale_hits, cache_misses;
@@ -129,9 +142,24 @@ void core_visit_workers(const struct core *core, struct core_time now,
 struct core_queue_view {
     const char *tier, *pool, *route;
     uint64_t ready, backing_off, leased, tenants;
-    bool is_paused;
+    bool is_paused;        /* by an operator */
+    bool is_blocked;       /* nobody can serve it now: its upstreams are down */
+    int64_t gated_ms;      /* until it may be dispatched again; 0: it may */
+    const char *upstreams; /* its candidates, in order, separated by spaces; lives until the next view */
 };
 void core_visit_queues(const struct core *core, void (*visit)(void *context, const struct core_queue_view *view), void *context);
+
+struct core_upstream_view {
+    const char *provider, *model, *error_code;
+    Wire__UpstreamState__State state;
+    int64_t blocked_ms;    /* until it may be called or probed; 0: it may */
+    uint64_t requests_per_min, tokens_per_min; /* the tighter of configured and learned; 0: none */
+    double pace_per_s;     /* 0: not paced */
+    double typical_ms, answered_per_s;
+    struct core_upstream_counts counts;
+};
+void core_visit_upstreams(const struct core *core, struct core_time now,
+                          void (*visit)(void *context, const struct core_upstream_view *view), void *context);
 
 struct core_pause_view {
     enum pause_subject subject;

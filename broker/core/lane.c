@@ -95,7 +95,9 @@ static struct queue *make_queue(struct core *core, struct lane *lane, struct nam
     for (size_t i = 0; i < core->queues_length; i++) {
         of_lane += queues[i]->lane == lane;
     }
-    if (heap_reserve(&lane->queues, of_lane - lane->queues.length) < 0) {
+    const uint32_t gates = (uint32_t)core->queues_length + 1;
+    if (heap_reserve(&lane->queues, of_lane - lane->queues.length) < 0 ||
+        heap_reserve(&core->gates, gates - core->gates.length) < 0) {
         return NULL;
     }
     struct queue *queue = calloc(1, sizeof(*queue));
@@ -105,6 +107,7 @@ static struct queue *make_queue(struct core *core, struct lane *lane, struct nam
     queue->lane = lane;
     queue->route = route;
     queue->position = HEAP_NONE;
+    queue->gate_position = HEAP_NONE;
     list_init(&queue->ring);
     drain_rate_init(&queue->drain, core->now_ms);
     queues[core->queues_length++] = queue;
@@ -187,9 +190,10 @@ static void queue_join(struct queue *queue)
     assert(r == 0); /* reserved by make_queue() */
 }
 
-static void queue_refresh(struct queue *queue)
+void queue_refresh(struct queue *queue)
 {
-    const bool wants = !list_is_empty(&queue->ring) && !queue->route->is_held;
+    const bool wants =
+        !list_is_empty(&queue->ring) && !queue->route->is_held && !queue_is_gated(queue);
     const bool is_in = heap_contains(&queue->lane->queues, queue);
     if (wants && !is_in) {
         queue_join(queue);
@@ -247,7 +251,7 @@ bool lane_is_held(const struct core *core, const struct job *job)
     (void)core;
     const struct queue *queue = job->flow->queue;
     return queue->route->is_held || queue->lane->tier->name->is_held ||
-           job->flow->tenant->name->is_held;
+           job->flow->tenant->name->is_held || queue_is_gated(queue);
 }
 
 void lane_refresh_holds(struct core *core)

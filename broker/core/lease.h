@@ -20,6 +20,7 @@ struct lease {
     int64_t renewed_ms;
     int64_t granted_ms;
     uint32_t attempt;
+    struct permit permit;
     bool is_young;
     bool is_recorded;            /* a LeaseRecord was written */
 };

@@ -1,10 +1,12 @@
 /* stats: what operators see of the core. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
 #include "broker/core/state.h"
+#include "broker/core/upstream.h"
 #include "broker/core/status.h"
 #include "broker/core/worker.h"
 
@@ -113,12 +115,76 @@ static uint64_t tenants_waiting(const struct queue *queue)
     return tenants;
 }
 
+static uint64_t tighter(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+static Wire__UpstreamState__State upstream_state(const struct upstream *upstream, int64_t now_ms)
+{
+    if (upstream->limited_until_ms > now_ms ||
+        (upstream->breaker.state == BREAKER_OPEN && upstream->breaker.open_until_ms > now_ms)) {
+        return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN;
+    }
+    if (upstream->breaker.state != BREAKER_CLOSED) {
+        return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN;
+    }
+    return upstream->pace.is_free ? WIRE__UPSTREAM_STATE__STATE__UPSTREAM_CLOSED
+                                  : WIRE__UPSTREAM_STATE__STATE__UPSTREAM_SLOW_START;
+}
+
+void core_visit_upstreams(const struct core *core, struct core_time now,
+                          void (*visit)(void *context, const struct core_upstream_view *view),
+                          void *context)
+{
+    for (size_t i = 0; i < core->upstreams_length; i++) {
+        const struct upstream *upstream = core->upstreams[i];
+        if (!upstream->is_configured) {
+            continue;
+        }
+        const int64_t breaker_ms = breaker_closed_until_ms(&upstream->breaker);
+        const int64_t until_ms =
+            breaker_ms > upstream->limited_until_ms ? breaker_ms : upstream->limited_until_ms;
+        const struct core_upstream_view view = {
+            .provider = upstream->provider,
+            .model = upstream->model,
+            .error_code = upstream->error_code,
+            .state = upstream_state(upstream, now.now_ms),
+            .blocked_ms = until_ms > now.now_ms ? until_ms - now.now_ms : 0,
+            .requests_per_min =
+                tighter(upstream->limits->requests.per_min, upstream->requests.per_min),
+            .tokens_per_min = tighter(upstream->limits->tokens.per_min, upstream->tokens.per_min),
+            .pace_per_s = upstream->pace.is_free ? 0 : upstream->pace.per_s,
+            .typical_ms = upstream->typical_ms,
+            .answered_per_s = pace_answered_per_s(&upstream->pace, now.now_ms),
+            .counts = upstream->counts,
+        };
+        visit(context, &view);
+    }
+}
+
+/* Its candidates in order, as far as there is room. */
+static const char *names_of(const struct core *core, const struct queue *queue, char *text,
+                            size_t bytes)
+{
+    const struct candidates *candidates = upstream_candidates(core, queue);
+    size_t length = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < candidates->length && length < bytes; i++) {
+        const int added = snprintf(text + length, bytes - length, "%s%s", i > 0 ? " " : "",
+                                   candidates->items[i]->subject);
+        length += added > 0 ? (size_t)added : 0;
+    }
+    return text;
+}
+
 void core_visit_queues(const struct core *core,
                        void (*visit)(void *context, const struct core_queue_view *view),
                        void *context)
 {
     for (size_t i = 0; i < core->queues_length; i++) {
         const struct queue *queue = core->queues[i];
+        char upstreams[1024];
         const struct core_queue_view view = {
             .tier = queue->lane->tier->name->text,
             .pool = queue->lane->pool->name->text,
@@ -128,6 +194,11 @@ void core_visit_queues(const struct core *core,
             .leased = queue->leased,
             .tenants = tenants_waiting(queue),
             .is_paused = queue->route->is_held || queue->lane->tier->name->is_held,
+            .is_blocked = queue->is_blocked,
+            .gated_ms = queue_is_gated(queue) && queue->gated_until_ms > core->now_ms
+                            ? queue->gated_until_ms - core->now_ms
+                            : 0,
+            .upstreams = names_of(core, queue, upstreams, sizeof(upstreams)),
         };
         visit(context, &view);
     }

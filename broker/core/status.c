@@ -3,6 +3,7 @@
 #include "broker/core/client.h"
 #include "broker/core/estimate.h"
 #include "broker/core/lane.h"
+#include "broker/core/upstream.h"
 
 struct effect *status_add(struct core *core, uint64_t peer, const struct id *job_id,
                           Wire__JobState state)
@@ -54,10 +55,8 @@ static bool say_what_holds(const struct core *core, const struct job *job, int64
         (void)snprintf(ret_why, STATUS_WHY_BYTES, "the broker is shutting down");
     } else if ((job->flags & JOB_DURABLE) != 0 && core->store_is_down) {
         (void)snprintf(ret_why, STATUS_WHY_BYTES, "the broker cannot write to its disk now");
-    } else if (queue->open_at_ms > now_ms) {
-        (void)snprintf(ret_why, STATUS_WHY_BYTES,
-                       "nobody can serve the route %.64s now; it is tried again in %lld ms",
-                       queue->route->text, (long long)(queue->open_at_ms - now_ms));
+    } else if (queue->is_blocked) {
+        upstream_why_blocked(core, queue, now_ms, ret_why, STATUS_WHY_BYTES);
     } else if (queue->lane->pool->slots == 0) {
         (void)snprintf(ret_why, STATUS_WHY_BYTES, "no worker serves the pool %.64s",
                        queue->lane->pool->name->text);
@@ -123,7 +122,7 @@ static void read_ready(const struct core *core, const struct job *job, int64_t n
     if (!say_what_holds(core, job, now_ms, view->why)) {
         say_place_in_line(view->position, view->why);
         estimate_start(job, view->position, now_ms, view);
-    } else if (job->flow->queue->open_at_ms > now_ms) {
+    } else if (job->flow->queue->is_blocked) {
         estimate_start(job, view->position, now_ms, view);
     }
 }

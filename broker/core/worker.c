@@ -7,6 +7,7 @@
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
+#include "broker/core/upstream.h"
 
 enum {
     ATTEMPTS_UNKNOWN_MAX = 4096
@@ -132,7 +133,8 @@ static void seat_refresh(struct worker_seat *seat, bool can)
 void worker_refresh(struct core *core, struct worker *worker)
 {
     const bool is_open =
-        !worker->is_draining && !worker->is_set_aside && !worker->is_held && !worker->is_drained;
+        !worker->is_draining && !worker->is_set_aside && !worker->is_held && !worker->is_drained &&
+        worker->aside_until_ms <= core->now_ms;
     const uint64_t free = is_open ? worker_free(worker) : 0;
     core->slots_free += free - worker->free_counted;
     worker->free_counted = free;
@@ -150,6 +152,31 @@ void worker_set_aside(struct core *core, struct worker *worker)
 {
     worker->is_set_aside = true;
     worker_refresh(core, worker);
+}
+
+void worker_set_aside_for(struct core *core, struct worker *worker, int64_t for_ms)
+{
+    worker->aside_until_ms = core->now_ms + for_ms;
+    core->aside_until_ms = worker->aside_until_ms < core->aside_until_ms ? worker->aside_until_ms
+                                                                         : core->aside_until_ms;
+    core_note(core, NOTE_WORKER_SET_ASIDE, NULL, worker->name,
+              "its calls fail while those of others are answered", for_ms);
+    worker_refresh(core, worker);
+}
+
+void worker_take_back(struct core *core)
+{
+    if (core->now_ms < core->aside_until_ms) {
+        return;
+    }
+    core->aside_until_ms = INT64_MAX;
+    list_for_each (&core->workers_heard, link) {
+        struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
+        if (worker->aside_until_ms > core->now_ms && worker->aside_until_ms < core->aside_until_ms) {
+            core->aside_until_ms = worker->aside_until_ms;
+        }
+        worker_refresh(core, worker);
+    }
 }
 
 void worker_credit(struct core *core, const struct event *event)
@@ -445,6 +472,7 @@ void worker_undeliverable(struct core *core, const struct event *event)
         worker == NULL || job->at.lease->attempt != event->as.undeliverable.lease.attempt) {
         return;
     }
+    upstream_give_back(core, &job->at.lease->permit);
     lease_end(core, job->at.lease);
     job_move(core, job, PLACE_READY);
 }
@@ -471,5 +499,7 @@ void worker_forget_silent(struct core *core)
 int64_t worker_next_deadline_ms(const struct core *core)
 {
     const struct worker *worker = longest_silent(core);
-    return worker == NULL ? INT64_MAX : worker->heard_ms + core->limits.lease_ms;
+    const int64_t silent_ms =
+        worker == NULL ? INT64_MAX : worker->heard_ms + core->limits.lease_ms;
+    return silent_ms < core->aside_until_ms ? silent_ms : core->aside_until_ms;
 }
