@@ -618,8 +618,8 @@ static void repeat_cancels(struct shard *shard)
 }
 
 /*
- * A broker that was restarted may give a job the number of an attempt anew, whose wording need not be that of the chunks that
- * were handed on.
+ * A broker that was restarted may give a job the number of an attempt anew, whose wording need not
+ * be that of the chunks that were handed on.
  */
 static void end_streams(struct shard *shard)
 {

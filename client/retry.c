@@ -58,7 +58,8 @@ static bool put_off(struct pending *pending, int64_t wait_ms, int64_t now_ms)
 bool retry_put_off(struct pending *pending, int64_t retry_after_ms, int64_t now_ms)
 {
     struct tiermq *client = pending->shard->client;
-    if (retry_after_ms <= 0 || (client->retry_ms < 0 && !pending->is_accepted)) {
+    const bool is_wanted = pending->is_accepted || client->retry_ms >= 0;
+    if (retry_after_ms <= 0 || !is_wanted || pending->is_cancel_wanted) {
         return false;
     }
     pending->retry_after_ms = retry_after_ms < RETRY_MOST_MS ? retry_after_ms : RETRY_MOST_MS;

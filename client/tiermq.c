@@ -286,6 +286,17 @@ int tiermq_wait_async(struct tiermq *client, const tiermq_id *id,
     return r < 0 ? r : jobs_wait(client, &job_id, callbacks, NULL, &pending);
 }
 
+/* Whether a broker may have it, from this submission or an earlier one under the same id, or is being
+ * asked for it. */
+static bool was_sent(const struct tiermq *client, const struct id *id)
+{
+    const struct pending *pending = pending_table_first(&client->pending, id);
+    while (pending != NULL && !pending->was_sent) {
+        pending = pending_table_next(pending);
+    }
+    return pending != NULL;
+}
+
 /* A job of ours is cancelled where it is; another one can be at any broker, and those that do not
  * know it ignore it. */
 int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
@@ -295,6 +306,7 @@ int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
     if (r < 0) {
         return r;
     }
+    const bool is_sent = was_sent(client, &job_id);
     bool is_ours = false;
     struct pending *pending = pending_table_first(&client->pending, &job_id);
     for (; r == 0 && pending != NULL; pending = pending_table_next(pending)) {
@@ -303,9 +315,9 @@ int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
         }
         is_ours = true;
         pending->is_cancel_wanted = true;
-        if (!pending->was_sent || pending->state == PENDING_DEFERRED) {
+        if (!is_sent) {
             jobs_end(pending, TIERMQ_CANCELLED, "cancelled", "cancelled before a broker had it");
-        } else {
+        } else if (pending->was_sent) { /* otherwise it follows the submission */
             r = id_queue_push(&pending->shard->cancels, &job_id);
         }
     }

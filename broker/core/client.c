@@ -147,6 +147,11 @@ static struct waiter *find_more(const struct job *job, uint64_t peer)
     return waiter;
 }
 
+bool waiter_is(const struct job *job, uint64_t peer)
+{
+    return job->waiter == peer || find_more(job, peer) != NULL;
+}
+
 void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams)
 {
     if (job->waiter == peer || job->waiter == 0 || client_find(core, job->waiter) == NULL) {

@@ -116,6 +116,7 @@ void core_publish(struct core *core, Wire__Event__Kind kind, const char *subject
 static void init_lists(struct core *core)
 {
     list_init(&core->accepting);
+    list_init(&core->aliases);
     list_init(&core->recovered);
     list_init(&core->loading);
     list_init(&core->dead);
@@ -242,6 +243,7 @@ void core_destroy(struct core **core)
     }
     free_leases(dead);
     free_jobs(dead);
+    submit_forget_aliases(dead, 0, UINT64_MAX);
     client_destroy_all(dead);
     worker_destroy_all(dead);
     key_destroy_all(dead);

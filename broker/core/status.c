@@ -3,13 +3,15 @@
 #include "broker/core/client.h"
 #include "broker/core/estimate.h"
 #include "broker/core/lane.h"
+#include "broker/core/result.h"
 #include "broker/core/upstream.h"
 
 struct effect *status_add(struct core *core, uint64_t peer, const struct id *job_id,
                           Wire__JobState state)
 {
-    struct effect *effect =
-        effects_add(core->effects, EFFECT_STATUS, peer, core_pending_batch(core));
+    const uint64_t batch =
+        state == WIRE__JOB_STATE__JOB_STATE_UNKNOWN ? 0 : result_promised_batch(core, job_id);
+    struct effect *effect = effects_add(core->effects, EFFECT_STATUS, peer, batch);
     effect->as.status.job_id = *job_id;
     effect->as.status.state = state;
     effect->as.status.why = "";

@@ -345,6 +345,21 @@ Test(client, job_that_waits_for_another_try_is_cancelled_here)
     cr_assert_eq(broker.submits_length, 1);
 }
 
+Test(client, job_whose_cancellation_meets_a_refusal_is_not_tried_again)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    (void)run_until_submitted(1);
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 100);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(broker.submits_length, 1);
+}
+
 Test(client, hello_that_is_refused_for_now_is_said_again_and_its_jobs_wait)
 {
     struct heard heard = {0};
@@ -622,6 +637,38 @@ Test(client, job_that_was_not_sent_is_cancelled_here)
     fake_broker_run(&broker, client, &heard.answers, 1);
     cr_assert_eq(heard.state, TIERMQ_CANCELLED);
     cr_assert_eq(broker.submits_length, 0);
+}
+
+Test(client, job_that_was_sent_before_under_the_same_id_is_cancelled_by_the_broker)
+{
+    struct heard heard = {0}, again = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.detach = true});
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    submit(&again, (struct tiermq_job){.id = same});
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &broker.submits_length, 2);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    cr_assert_eq(again.answers, 0);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("too late"));
+    fake_broker_run(&broker, client, &again.answers, 1);
+    cr_assert_eq(again.state, TIERMQ_SUCCEEDED);
+}
+
+Test(client, cancellation_of_what_was_not_accepted_follows_it_to_a_restarted_broker)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    fake_broker_run(&broker, client, &broker.submits_length, 1);
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.submits_length, 2);
+    fake_broker_run(&broker, client, &broker.cancels_length, 2);
+    cr_assert(id_equal(&broker.cancels[1], &id));
 }
 
 Test(client, cancellation_is_repeated_to_a_restarted_broker)
