@@ -31,6 +31,7 @@ struct connection {
     int64_t closed_since_ms; /* INT64_MAX while open */
     int64_t heartbeat_ms;
     uint64_t payload_bytes_max;
+    uint64_t incarnation;
     uint64_t pings;
     uint32_t failures; /* since the last welcome */
     uint8_t *packed;   /* grows to the largest message */
@@ -145,6 +146,7 @@ static void take_welcome(struct connection *connection, const Wire__ClientWelcom
     heartbeat_ms = heartbeat_ms > HEARTBEAT_MS_MAX ? HEARTBEAT_MS_MAX : heartbeat_ms;
     connection->heartbeat_ms = heartbeat_ms;
     connection->payload_bytes_max = welcome->payload_bytes_max;
+    connection->incarnation = welcome->incarnation;
     connection->state = CONNECTION_OPEN;
     connection->closed_since_ms = INT64_MAX;
     connection->failures = 0;
@@ -367,6 +369,11 @@ bool connection_is_refused(const struct connection *connection)
 int64_t connection_closed_since_ms(const struct connection *connection)
 {
     return connection->closed_since_ms;
+}
+
+uint64_t connection_incarnation(const struct connection *connection)
+{
+    return connection->incarnation;
 }
 
 uint64_t connection_payload_bytes_max(const struct connection *connection)

@@ -582,12 +582,31 @@ static void repeat_cancels(struct shard *shard)
     }
 }
 
+/*
+ * A broker that was started anew counts the attempts of a job that it has lost, or has no record
+ * of, from the beginning: chunks would be taken for those of the attempt before.
+ */
+static void end_streams(struct shard *shard)
+{
+    for (size_t i = 0; i < PENDING_STATES; i++) {
+        list_for_each (&shard->jobs[i], link) {
+            struct pending *pending = at_link(link);
+            pending->is_stream_over = pending->is_stream_over || pending->chunk_attempt != 0;
+        }
+    }
+}
+
 /* Accepted jobs that were sent again, and not accepted again yet, are asked for like the others:
  * the answer is the same. */
 void jobs_opened(void *context)
 {
     struct shard *shard = context;
+    const uint64_t incarnation = connection_incarnation(shard->connection);
     shard->blocked_until_ms = 0;
+    if (incarnation != shard->incarnation) {
+        shard->incarnation = incarnation;
+        end_streams(shard);
+    }
     repeat_cancels(shard);
     move_all(shard, PENDING_SENT, PENDING_UNSENT);
     move_all(shard, PENDING_WAITING, PENDING_ASKING);

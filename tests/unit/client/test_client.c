@@ -340,6 +340,24 @@ Test(client, stream_with_a_gap_ends_and_its_answer_is_whole)
     cr_assert_str_eq(heard.text, "abc");
 }
 
+Test(client, stream_ends_with_the_broker_that_began_it)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.stream = true});
+    fake_chunk(&broker, &id, 1, 0, false, "a");
+    fake_broker_run(&broker, client, &heard.chunks, 1);
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    fake_chunk(&broker, &id, 1, 0, false, "x"); /* the first attempt again, as the new broker counts */
+    fake_chunk(&broker, &id, 1, 1, false, "y");
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("xy"));
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.streamed, "a");
+    cr_assert_not(heard.is_last);
+    cr_assert_str_eq(heard.text, "xy");
+}
+
 Test(client, job_that_was_not_sent_is_cancelled_here)
 {
     struct heard heard = {0};
