@@ -204,6 +204,9 @@ void answer_read(const Wire__Result *result, const void *payload, size_t payload
     answer->attempts = result->attempts;
     answer->queue_ms = (int64_t)result->queue_ms;
     answer->run_ms = (int64_t)result->run_ms;
+    if (result->led_by.len == sizeof(answer->led_by.bytes)) {
+        memcpy(answer->led_by.bytes, result->led_by.data, sizeof(answer->led_by.bytes));
+    }
     if (payload != NULL) {
         read_response(payload, payload_bytes, ret_view);
     }
