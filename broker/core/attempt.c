@@ -2,7 +2,9 @@
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
+#include "broker/core/flight.h"
 #include "broker/core/lease.h"
+#include "broker/core/stream.h"
 #include "broker/core/worker.h"
 
 enum {
@@ -237,6 +239,9 @@ void attempt_result(struct core *core, const struct event *event)
         confirm(core, event->peer, &result->lease, core_pending_batch(core));
         return;
     }
+    if (result->key_mismatch) {
+        flight_split(core, job);
+    }
     if (is_answer(event)) {
         count_usage(job_tier(job), result->usage);
         finish(core, job, event, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, "", job_attempts(job));
@@ -255,6 +260,6 @@ void attempt_chunk(struct core *core, const struct event *event)
     if (worker != NULL && job != NULL && job->place == PLACE_LEASED &&
         job->at.lease->worker == worker &&
         job->at.lease->attempt == event->as.chunk.header.attempt) {
-        waiters_stream(core, job, event);
+        stream_chunk(core, job, event);
     }
 }

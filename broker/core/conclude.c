@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <string.h>
 #include "broker/core/client.h"
+#include "broker/core/flight.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -163,7 +164,11 @@ static struct effect_result make_result(struct core *core, const struct job *job
         .worker = outcome->worker == NULL ? "" : effects_text(core->effects, outcome->worker),
         .tier = job_tier(job)->index,
         .payload = outcome->payload,
+        .has_leader = outcome->led_by != NULL,
     };
+    if (result.has_leader) {
+        result.led_by = *outcome->led_by;
+    }
     return result;
 }
 
@@ -246,6 +251,7 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     const bool is_dead = outcome->state == WIRE__JOB_STATE__JOB_STATE_DEAD;
     const struct effect_result result = make_result(core, job, outcome);
     end_attempt(core, job, outcome);
+    flight_conclude(core, job, outcome);
     count(core, job, outcome);
     note_conclusion(core, job, &result);
     if (is_durable && !is_dead) {

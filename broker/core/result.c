@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "broker/core/client.h"
+#include "broker/core/flight.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/record.h"
@@ -355,10 +356,11 @@ static const char *why_it_waits(struct core *core, const struct job *job)
             return "its route, tier or tenant is paused by an operator";
         }
         return queue->lane->pool->slots == 0 ? "no worker serves its pool" : "";
+    case PLACE_FOLLOWING:
+        return flight_why(core, job);
     case PLACE_NEW:
     case PLACE_LOADING:
     case PLACE_LEASED:
-    case PLACE_FOLLOWING:
     case PLACE_PARKED:
     case PLACE_DEAD:
     case PLACE_GONE:

@@ -1,5 +1,6 @@
 /* stats: what operators see of the core. */
 #include <errno.h>
+#include "broker/core/flight.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
@@ -55,6 +56,7 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
     }
     const struct queue *queue = job->flow->queue;
     const bool waits = job->place == PLACE_BACKING_OFF && job->at.not_before_ms > now.now_ms;
+    const struct job *leader = job->place == PLACE_FOLLOWING ? flight_leader(job) : NULL;
     const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
     *ret_view = (struct core_job_view){
         .id = job->id,
@@ -71,7 +73,12 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
         .waits_ms = waits ? job->at.not_before_ms - now.now_ms : 0,
         .deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - now.now_ms,
         .payload_bytes = job->payload_bytes,
+        .has_leader = leader != NULL,
+        .followers = flight_followers(core, job),
     };
+    if (leader != NULL) {
+        ret_view->led_by = leader->id;
+    }
     return 0;
 }
 
