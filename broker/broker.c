@@ -49,7 +49,13 @@ enum {
 
 struct core_time broker_time(const struct broker *broker)
 {
-    return (struct core_time){.now_ms = loop_now_ms(broker->loop), .unix_ms = clock_unix_ms()};
+    /*
+     * Both of the same instant: a recovery takes place within one turn of the loop, whose time stands still meanwhile, and what
+     * the wall clock went on would be taken from the deadlines of recovered jobs.
+     */
+    const int64_t now_ms = loop_now_ms(broker->loop);
+    const int64_t since_ms = clock_monotonic_ms() - now_ms;
+    return (struct core_time){.now_ms = now_ms, .unix_ms = clock_unix_ms() - since_ms};
 }
 
 void broker_step(struct broker *broker, const struct event *event)

@@ -214,6 +214,8 @@ static int status_copy(const struct id *id, const char *state, const Wire__JobSt
         copy->attempts = status->attempts;
         copy->waits_ms = (int64_t)status->waits_ms;
         copy->position = status->position;
+        copy->has_estimate = status->has_estimate;
+        copy->starts_in_ms = (int64_t)status->starts_in_ms;
     }
     *ret_status = copy;
     return 0;

@@ -47,7 +47,7 @@ struct shard {
     struct id_queue cancels;
     struct id_queue collected;
     int64_t blocked_until_ms;
-    uint64_t incarnation; /* of the broker, as last welcomed */
+    uint64_t incarnation; /* the broker's, at the last welcome; 0: there was none */
 };
 
 struct outbox;

@@ -70,7 +70,7 @@ bool connection_is_open(const struct connection *connection);
 bool connection_is_refused(const struct connection *connection);
 /* Since when it is not open; INT64_MAX while it is. */
 int64_t connection_closed_since_ms(const struct connection *connection);
-/* Of the broker that welcomed it last; another one after each start of it. 0 before the first welcome. */
+/* Which of its lives the broker is in, as of the last welcome. */
 uint64_t connection_incarnation(const struct connection *connection);
 /* 0 before the first welcome. */
 uint64_t connection_payload_bytes_max(const struct connection *connection);

@@ -583,8 +583,8 @@ static void repeat_cancels(struct shard *shard)
 }
 
 /*
- * A broker that was started anew counts the attempts of a job that it has lost, or has no record
- * of, from the beginning: chunks would be taken for those of the attempt before.
+ * A broker that was restarted may give a job the number of an attempt anew, whose wording need not be that of the chunks that
+ * were handed on.
  */
 static void end_streams(struct shard *shard)
 {
@@ -602,11 +602,11 @@ void jobs_opened(void *context)
 {
     struct shard *shard = context;
     const uint64_t incarnation = connection_incarnation(shard->connection);
-    shard->blocked_until_ms = 0;
-    if (incarnation != shard->incarnation) {
-        shard->incarnation = incarnation;
+    if (shard->incarnation != 0 && shard->incarnation != incarnation) {
         end_streams(shard);
     }
+    shard->incarnation = incarnation;
+    shard->blocked_until_ms = 0;
     repeat_cancels(shard);
     move_all(shard, PENDING_SENT, PENDING_UNSENT);
     move_all(shard, PENDING_WAITING, PENDING_ASKING);

@@ -117,9 +117,11 @@ struct tiermq_status {
     tiermq_id id;
     const char *state;           /* queued, backing_off, loading, leased, … , unknown */
     unsigned attempts;
-    int64_t waits_ms;
-    uint64_t position;
-    const char *why;
+    int64_t waits_ms;            /* until it may be tried again, when backing off or delayed */
+    uint64_t position;           /* queued: jobs of its tenant that go before it; estimated in a queue beyond 16 384 */
+    const char *why;             /* why it waits, in words; "" when it does not */
+    bool has_estimate;           /* of starts_in_ms: how fast its queue moves is known */
+    int64_t starts_in_ms;        /* estimated; 0: now */
 };
 
 typedef void tiermq_answer_fn(void *context, const struct tiermq_answer *answer);

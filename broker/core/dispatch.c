@@ -3,9 +3,12 @@
 #include <string.h>
 #include "broker/core/conclude.h"
 #include "broker/core/flight.h"
+#include "broker/core/gate.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/overload.h"
 #include "broker/core/result.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 enum { LOAD_RETRY_MS = 1000 };
@@ -36,13 +39,20 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
         has_trace ? copy_bytes(core, job->trace_parent, sizeof(job->trace_parent)) : NULL;
     dispatch->estimated_tokens = job->estimated_tokens;
     dispatch->max_tokens = job->max_tokens;
+    const struct permit *permit = &job->at.lease->permit;
+    if (permit->upstream != NULL) {
+        dispatch->provider = permit->upstream->provider;
+        dispatch->model = permit->upstream->model;
+        dispatch->is_probe = permit->is_probe;
+    }
     dispatch->payload = blob_ref(job->payload);
 }
 
-static void count_dispatch(struct tier *tier)
+static void count_dispatch(struct tier *tier, struct queue *queue)
 {
     tier->stats.dispatched++;
     tier->drain.dispatches++;
+    queue->drain.dispatches++;
 }
 
 /*
@@ -57,16 +67,28 @@ static void release_payload(struct core *core, struct job *job)
     }
 }
 
-static bool give(struct core *core, struct lane *lane, struct job *job)
+/* Its first one earns retries for others. */
+static void count_attempt(struct core *core, const struct job *job)
+{
+    const struct name *route = job->flow->queue->route;
+    if (job->attempt == 0 && route->index < core->route_length) {
+        retry_budget_credit(&core->route[route->index].budget, &core->retries, core->now_ms);
+    }
+}
+
+static bool give(struct core *core, struct lane *lane, struct job *job, struct upstream *upstream)
 {
     struct worker_seat *seat = CONTAINER_OF(list_first(&lane->available), struct worker_seat, link);
     struct worker *worker = seat->worker;
     if (job->place == PLACE_READY) {
         lane_charge(lane, job);
     }
-    if (lease_grant(core, job, worker, job->attempt + 1) == NULL) {
+    count_attempt(core, job);
+    struct lease *lease = lease_grant(core, job, worker, job->attempt + 1);
+    if (lease == NULL) {
         return false;
     }
+    lease->permit = upstream_take(core, upstream, job);
     lane_charge_tier(lane);
     worker->dispatched++;
     worker_refresh(core, worker);
@@ -74,7 +96,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job)
         list_remove(&lane->available, &seat->link);
         list_append(&lane->available, &seat->link);
     }
-    count_dispatch(lane->tier);
+    count_dispatch(lane->tier, job->flow->queue);
     send_dispatch(core, job, worker);
     release_payload(core, job);
     return true;
@@ -189,7 +211,12 @@ static void dispatch_one(struct core *core, struct lane *lane)
         expire(core, job);
         return;
     }
-    const bool is_done = job->payload != NULL ? give(core, lane, job) : load(core, lane, job);
+    struct upstream *upstream;
+    if (!gate_pass(core, job, &upstream) || overload_sheds(core, job)) {
+        return;
+    }
+    const bool is_done =
+        job->payload != NULL ? give(core, lane, job, upstream) : load(core, lane, job);
     if (!is_done) {
         lane->stalled_in_turn = core->turn;
     }

@@ -49,6 +49,7 @@ enum note_kind {
     NOTE_LATE_RESULT,     /* an attempt's result after the conclusion: its cost was spent for nothing */
     NOTE_ATTEMPT_FAILED,
     NOTE_EXPIRED,
+    NOTE_SHED,            /* of a tier; number: jobs since the last one */
     NOTE_WORKER_JOINED,
     NOTE_WORKER_LEFT,
     NOTE_PAUSED,
@@ -56,6 +57,11 @@ enum note_kind {
     NOTE_STORE_DOWN,
     NOTE_STORE_UP,
     NOTE_RECORD_DAMAGED,
+    NOTE_UPSTREAM_DOWN,   /* subject provider/model; text: the error; number: milliseconds until it is probed */
+    NOTE_UPSTREAM_UP,
+    NOTE_QUEUE_PAUSED,    /* subject tier/pool/route; nobody can serve it; text says why */
+    NOTE_QUEUE_RESUMED,
+    NOTE_WORKER_SET_ASIDE, /* its calls fail while those of others are answered; number: milliseconds */
     NOTE_BOUND_REACHED,   /* results, dead letters or deduplication ids were dropped to keep a bound */
 };
 

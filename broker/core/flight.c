@@ -448,17 +448,6 @@ size_t flight_followers(const struct core *core, const struct job *job)
     return flight == NULL ? 0 : flight->followers.length;
 }
 
-const char *flight_why(struct core *core, const struct job *job)
-{
-    const struct job *leader = flight_leader(job);
-    if (leader == NULL) {
-        return "an identical job has led; its turn comes now";
-    }
-    char id[ID_TEXT_BYTES];
-    id_format(&leader->id, id);
-    return effects_format(core->effects, "an identical job leads: %s", id);
-}
-
 /* ---- streams ---- */
 
 struct list *flight_streaming(const struct core *core, const struct job *job)
@@ -497,7 +486,7 @@ void flight_begin_stream(const struct core *core, const struct job *job)
 void flight_destroy_all(struct core *core)
 {
     for (size_t i = 0; i < core->flights.buckets_length; i++) {
-        struct table_link *link = core->flights.buckets[i];
+        struct table_link *link = core->flights.buckets[i].first;
         while (link != NULL) {
             struct table_link *next = link->next;
             destroy(CONTAINER_OF(link, struct flight, by_leader));

@@ -44,8 +44,6 @@ bool flight_tick(struct core *core);
 /* The leader of a job that is FOLLOWING; NULL: its flight ends. */
 const struct job *flight_leader(const struct job *job);
 size_t flight_followers(const struct core *core, const struct job *job);
-/* Why a job that is FOLLOWING waits. */
-const char *flight_why(struct core *core, const struct job *job);
 
 /* The followers of the job that get its chunks; NULL: none. */
 struct list *flight_streaming(const struct core *core, const struct job *job);

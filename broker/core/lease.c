@@ -4,6 +4,7 @@
 #include "broker/core/flight.h"
 #include "broker/core/record.h"
 #include "broker/core/stream.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 static void attach(struct core *core, struct lease *lease, struct worker *worker)
@@ -56,6 +57,7 @@ struct lease *lease_grant(struct core *core, struct job *job, struct worker *wor
 void lease_end(struct core *core, struct lease *lease)
 {
     stream_end(core, lease);
+    upstream_settle_silent(core, &lease->permit, false);
     detach(core, lease);
     list_remove(&core->leases, &lease->by_renewal);
     if (lease->is_young) {

@@ -22,6 +22,7 @@ struct lease {
     int64_t granted_ms;
     struct stream *stream;       /* NULL: no chunk came yet */
     uint32_t attempt;
+    struct permit permit;
     bool is_young;
     bool is_recorded;            /* a LeaseRecord was written */
 };

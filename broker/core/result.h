@@ -22,10 +22,15 @@ uint64_t result_hash(const struct table_link *link, uint64_t seed);
 /* Remembers the id of a job that is being concluded and keeps its result, unless it is to be discarded. */
 void result_keep(struct core *core, const struct job *job, const struct effect_result *result);
 
+/* It was not run, and may be submitted again. Such are noted together: overload.h. */
+bool result_is_shed(const struct effect_result *result);
+/*
+ * Lets a job that was shed be submitted again under the same id or idempotency key: nothing remains of its conclusion.
+ */
+void result_reopen(struct core *core, struct concluded_entry *entry);
+
 /* Sends the outcome of a job that is not pending: its Result, or COLLECTED; JobStatus when the id is unknown. */
 void result_send(struct core *core, const struct client *client, const struct id *job_id);
-/* Sends where the job is, whatever that is. Jobs of others are unknown. */
-void result_send_status(struct core *core, const struct client *client, const struct id *job_id);
 
 /* Events. */
 void result_wait(struct core *core, const struct event *event);

@@ -127,12 +127,27 @@ static int take_error(const struct disk *disk, char **error, char *ret_why)
 
 /* ------------------------------------------------------------------------------------ directory */
 
+/* Makes the names in a directory survive a power cut. */
+static int sync_directory(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return errno == EACCES ? 0 : -errno; /* may be searched, not read: somebody else's */
+    }
+    int r = fsync(fd) < 0 && errno != EINVAL ? -errno : 0; /* EINVAL: a kind that cannot */
+    close(fd);
+    return r;
+}
+
 /*
  * Like `mkdir -p`; what it makes may be read by the broker's user alone, since prompts are private.
+ * The last one's name is made durable even if it was there: an earlier start may have been cut off
+ * between the two.
  */
 static int make_directories(const char *path)
 {
     char partial[PATH_BYTES];
+    char parent[PATH_BYTES] = ".";
     size_t length = strlen(path);
     for (size_t i = 1; i <= length; i++) {
         if (path[i] != '/' && path[i] != '\0') {
@@ -140,9 +155,15 @@ static int make_directories(const char *path)
         }
         memcpy(partial, path, i);
         partial[i] = '\0';
-        if (mkdir(partial, 0700) < 0 && errno != EEXIST) {
+        bool is_made = mkdir(partial, 0700) == 0;
+        if (!is_made && errno != EEXIST) {
             return -errno;
         }
+        int r = is_made || i == length ? sync_directory(parent) : 0;
+        if (r < 0) {
+            return r;
+        }
+        memcpy(parent, partial, i + 1);
     }
     return 0;
 }
@@ -284,10 +305,20 @@ static int check_format(struct disk *disk, char *ret_why)
     return -EBADMSG;
 }
 
+/* RocksDB syncs what is in its directory, never the directory's own name. */
+static int sync_name(struct disk *disk, char *ret_why)
+{
+    int r = sync_directory(disk->data_dir);
+    return r < 0 ? say(ret_why, disk, r, strerrordesc_np(-r)) : 0;
+}
+
 int disk_reopen(struct disk *disk, char *ret_why)
 {
     close_database(disk);
     int r = open_database(disk, ret_why);
+    if (r == 0) {
+        r = sync_name(disk, ret_why);
+    }
     if (r == 0) {
         r = check_format(disk, ret_why);
     }

@@ -2,7 +2,7 @@
 """Runs the benchmarks side by side and prints a table. Called by run.sh.
 
 Questions: how near does the broker come to what ZeroMQ and RocksDB allow on this machine (queue)? Do realtime jobs wait for a
-backlog (tiers)? What stays resident after a million jobs (memory)? Is the simulator faster than what it tests (modelsim)?
+backlog (tiers)? What stays resident after a million jobs (memory)? How soon is a broker back with a million jobs waiting (recovery)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
 import argparse
@@ -18,22 +18,26 @@ import sys
 import tempfile
 import time
 
+from recovery import recovery
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Daemon:
     """A program of ours that says "ready" on standard error, with its endpoints."""
 
-    def __init__(self, arguments, log_path):
+    def __init__(self, arguments, log_path, ready_seconds=30):
         self.log_path = log_path
+        began = time.monotonic()
         self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self.ready = self._wait_ready(arguments[0])
+        self.ready = self._wait_ready(arguments[0], ready_seconds)
+        self.ready_s = time.monotonic() - began
         # From here on the log goes to a file, by a process that costs nothing while it is quiet.
         self.drain = subprocess.Popen(["cat"], stdin=self.process.stderr, stdout=open(log_path, "ab"))
         self.process.stderr.close()
 
-    def _wait_ready(self, name):
-        ends, data, fd = time.monotonic() + 30, b"", self.process.stderr.fileno()
+    def _wait_ready(self, name, seconds):
+        ends, data, fd = time.monotonic() + seconds, b"", self.process.stderr.fileno()
         while time.monotonic() < ends:
             if not select.select([fd], [], [], 0.5)[0]:
                 continue
@@ -57,8 +61,8 @@ class Daemon:
                 return int(line.split()[1]) / 1024
         return 0.0
 
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
@@ -71,6 +75,7 @@ class Bench:
     def __init__(self, arguments):
         self.build = pathlib.Path(arguments.build).resolve()
         self.quick = arguments.quick
+        self.jobs = arguments.jobs
         self.seconds = 1.0 if self.quick else 4.0
         self.rounds = 1 if self.quick else 3
         self.rows, self.bars = [], []
@@ -93,7 +98,7 @@ class Bench:
         return path
 
     def broker(self, store, **more):
-        folder = self.folder("broker")
+        folder = self.work / "broker" if more.get("keep") else self.folder("broker")
         config = folder / "tiermq.yaml"
         provider = more.get("provider", "http://127.0.0.1:9/v1")
         config.write_text(f"""
@@ -105,10 +110,11 @@ broker:
   store: {store}
   data_dir: {folder}/data
   {more.get('broker', '')}
+tenants: {json.dumps(more.get('tenants', [{'name': 'default'}]))}
 providers: [{{name: sim, type: openai, base_url: "{provider}"}}]
 models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.60}}]
 """)
-        return Daemon([self.program("tiermq-broker"), "--config", str(config)], folder / "log")
+        return Daemon([self.program("tiermq-broker"), "--config", str(config)], folder / "log", more.get("ready_seconds", 30))
 
     def worker(self, broker, provider, name, cache="off", slots=256):
         folder = self.folder(name)
@@ -244,16 +250,18 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="short: shows that it runs, its figures mean little")
-    parser.add_argument("--only", default="queue,tiers,memory,modelsim")
+    parser.add_argument("--only", default="queue,tiers,memory,recovery,modelsim")
+    parser.add_argument("--jobs", type=int, help="of the backlog that recovery makes; each takes about 1.2 KiB of disk")
     parser.add_argument("--dir", help="where data directories are made; its disk is what is measured")
     arguments = parser.parse_args()
     bench = Bench(arguments)
-    scenarios = {"queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory, "modelsim": bench.modelsim_speed}
+    scenarios = {"queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
+                 "recovery": lambda: recovery(bench), "modelsim": bench.modelsim_speed}
     try:
         for name in arguments.only.split(","):
             if name not in scenarios:
                 parser.error(f"--only {name}: use {','.join(scenarios)}")
-            print(f"== {name}: {scenarios[name].__doc__ or ''}", flush=True)
+            print(f"== {name}: {(scenarios[name].__doc__ or recovery.__doc__)}", flush=True)
             scenarios[name]()
         bench.report(arguments.json)
     finally:

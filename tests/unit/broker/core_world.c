@@ -55,7 +55,17 @@ void world_init(struct world *world)
                                                .dedup_ids_max = 100000,
                                                .dead_letters_max = 1000,
                                                .clients_max = 1000,
-                                               .workers_max = 100}};
+                                               .workers_max = 100,
+                                               .losses_max = 10},
+                                    .breaker = {.failures = 5,
+                                                .failure_share_permille = 500,
+                                                .calls_min = 20,
+                                                .window_ms = 10000,
+                                                .slow_share_permille = 800,
+                                                .open_first_ms = 1000,
+                                                .open_max_ms = 10000,
+                                                .slow_start_per_s = 20},
+                                    .retries = {.share_permille = 100, .least_per_min = 60, .burst = 20}};
     cr_assert_eq(effects_create(&world->effects), 0);
     effects_reset(world->effects, world->batch);
 }

@@ -76,6 +76,35 @@ Test(core_table, holds_what_was_inserted_and_not_removed_while_it_grows)
     free(elements);
 }
 
+Test(core_table, holds_what_came_at_once_and_grows_on_from_there)
+{
+    enum { N = 20000, AT_ONCE = 9999 };
+    struct table table;
+    cr_assert_eq(table_init(&table, 7, element_hash), 0);
+    struct element *elements = calloc(N, sizeof(*elements));
+    for (uint64_t i = 0; i < N; i++) {
+        elements[i].number = i;
+    }
+    for (uint64_t i = 0; i < AT_ONCE; i++) {
+        table_insert_later(&table, &elements[i].link);
+    }
+    cr_assert_eq(table.length, 0);
+    table_settle(&table);
+    cr_assert_eq(table.length, AT_ONCE);
+    cr_assert_eq(table.later_length, 0);
+    table_insert_later(&table, &elements[AT_ONCE].link);
+    table_settle(&table);
+    for (uint64_t i = AT_ONCE + 1; i < N; i++) {
+        table_insert(&table, &elements[i].link);
+    }
+    table_remove(&table, &elements[5].link);
+    for (uint64_t i = 0; i < N; i++) {
+        cr_assert_eq(find_element(&table, i) != NULL, i != 5, "element %lu", i);
+    }
+    table_finish(&table);
+    free(elements);
+}
+
 Test(core_concluded, remembers_the_latest_and_forgets_the_oldest)
 {
     enum { MAX = 10000, N = 50000 };

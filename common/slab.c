@@ -1,0 +1,126 @@
+#include "common/slab.h"
+#include <assert.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "common/poison.h"
+
+enum { BLOCK_BYTES = 2 << 20, CACHE_LINE_BYTES = 64, ELEMENT_BYTES_MAX = 64 << 10 };
+
+/* An element that was freed. */
+struct vacancy {
+    struct vacancy *next;
+};
+
+/* At the begin of its memory, which is aligned to its size: the block of an element is known by the address. */
+struct block {
+    struct list_link link;
+    struct vacancy *vacancies;
+    uint32_t used;  /* handed out now */
+    uint32_t fresh; /* the first that never was */
+    _Alignas(CACHE_LINE_BYTES) unsigned char elements[];
+};
+
+void slab_init(struct slab *slab, size_t element_bytes)
+{
+    assert(element_bytes > 0);
+    assert(element_bytes <= ELEMENT_BYTES_MAX);
+    slab->element_bytes = (element_bytes + CACHE_LINE_BYTES - 1) & ~(size_t)(CACHE_LINE_BYTES - 1);
+    list_init(&slab->with_room);
+    list_init(&slab->full);
+}
+
+static uint32_t block_length(const struct slab *slab)
+{
+    return (uint32_t)((BLOCK_BYTES - offsetof(struct block, elements)) / slab->element_bytes);
+}
+
+static struct block *block_of(const void *element)
+{
+    const char *at = element;
+    return (struct block *)(void *)(uintptr_t)(at - (uintptr_t)at % BLOCK_BYTES);
+}
+
+static void free_block(struct list *list, struct block *block)
+{
+    list_remove(list, &block->link);
+    ASAN_UNPOISON_MEMORY_REGION(block, BLOCK_BYTES);
+    free(block);
+}
+
+static void free_blocks(struct list *list)
+{
+    struct list_link *link;
+    while ((link = list_first(list)) != NULL) {
+        free_block(list, CONTAINER_OF(link, struct block, link));
+    }
+}
+
+void slab_finish(struct slab *slab)
+{
+    free_blocks(&slab->with_room);
+    free_blocks(&slab->full);
+}
+
+static struct block *add_block(struct slab *slab)
+{
+    struct block *block = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+    if (block == NULL) {
+        return NULL;
+    }
+    (void)madvise(block, BLOCK_BYTES, MADV_HUGEPAGE); /* refused: small pages do as well */
+    memset(block, 0, sizeof(*block));
+    ASAN_POISON_MEMORY_REGION(block->elements, BLOCK_BYTES - offsetof(struct block, elements));
+    list_prepend(&slab->with_room, &block->link);
+    return block;
+}
+
+static void *take_element(struct slab *slab, struct block *block)
+{
+    void *element;
+    if (block->vacancies != NULL) {
+        element = block->vacancies;
+        ASAN_UNPOISON_MEMORY_REGION(element, slab->element_bytes);
+        block->vacancies = block->vacancies->next;
+    } else {
+        element = block->elements + block->fresh++ * slab->element_bytes;
+        ASAN_UNPOISON_MEMORY_REGION(element, slab->element_bytes);
+    }
+    block->used++;
+    return memset(element, 0, slab->element_bytes);
+}
+
+void *slab_alloc(struct slab *slab)
+{
+    struct list_link *link = list_first(&slab->with_room);
+    struct block *block =
+        link == NULL ? add_block(slab) : CONTAINER_OF(link, struct block, link);
+    if (block == NULL) {
+        return NULL;
+    }
+    void *element = take_element(slab, block);
+    if (block->used == block_length(slab)) {
+        list_remove(&slab->with_room, &block->link);
+        list_append(&slab->full, &block->link);
+    }
+    return element;
+}
+
+/* Blocks with room are filled one after the other: one that just got some waits behind them, and may get empty meanwhile. */
+void slab_free(struct slab *slab, void *element)
+{
+    struct block *block = block_of(element);
+    if (block->used == block_length(slab)) {
+        list_remove(&slab->full, &block->link);
+        list_append(&slab->with_room, &block->link);
+    }
+    struct vacancy *vacancy = element;
+    vacancy->next = block->vacancies;
+    block->vacancies = vacancy;
+    ASAN_POISON_MEMORY_REGION(element, slab->element_bytes);
+    block->used--;
+    if (block->used == 0 && slab->with_room.length > 1) {
+        free_block(&slab->with_room, block);
+    }
+}
