@@ -43,7 +43,7 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     if (permit->upstream != NULL) {
         dispatch->provider = permit->upstream->provider;
         dispatch->model = permit->upstream->model;
-        dispatch->is_probe = permit->is_probe;
+        dispatch->is_probe = permit->probe != 0;
     }
     dispatch->payload = blob_ref(job->payload);
 }

@@ -7,14 +7,26 @@ bool queue_is_served(const struct core *core, const struct queue *queue)
 {
     const struct lane *lane = queue->lane;
     return !list_is_empty(&queue->ring) && !queue->route->is_held && !lane->tier->name->is_held &&
-           queue->open_at_ms <= core->now_ms && lane->pool->slots > 0 && !core->is_draining &&
+           !queue->is_blocked && lane->pool->slots > 0 && !core->is_draining &&
            !(lane->tier->is_durable && core->store_is_down);
+}
+
+/* What waits may be in queues that nobody can serve, which says nothing about the tier. */
+static bool all_is_blocked(const struct core *core, const struct tier *tier)
+{
+    for (size_t i = 0; core->gates.length > 0 && i < core->queues_length; i++) {
+        const struct queue *queue = core->queues[i];
+        if (queue->lane->tier == tier && queue->ready > 0 && !queue->is_blocked) {
+            return false;
+        }
+    }
+    return core->gates.length > 0;
 }
 
 static bool tier_is_served(const struct core *core, const struct tier *tier)
 {
-    return tier->waiting.length > 0 && !tier->name->is_held && core->slots > 0 &&
-           !core->is_draining && !(tier->is_durable && core->store_is_down);
+    return tier->waiting.length > 0 && !all_is_blocked(core, tier) && !tier->name->is_held &&
+           core->slots > 0 && !core->is_draining && !(tier->is_durable && core->store_is_down);
 }
 
 /* Queues can be many (routes times tiers), so they are looked at as often as there is a sample to

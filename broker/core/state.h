@@ -61,7 +61,7 @@ struct upstream;
 struct permit {
     struct upstream *upstream;  /* NULL: none */
     uint32_t tokens;
-    bool is_probe;
+    uint32_t probe;             /* its number at the breaker; 0: it is none */
 };
 
 struct tenant {

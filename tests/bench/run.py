@@ -75,7 +75,7 @@ class Bench:
     def __init__(self, arguments):
         self.build = pathlib.Path(arguments.build).resolve()
         self.quick = arguments.quick
-        self.jobs = arguments.jobs
+        self.jobs = getattr(arguments, "jobs", None)
         self.seconds = 1.0 if self.quick else 4.0
         self.rounds = 1 if self.quick else 3
         self.rows, self.bars = [], []

@@ -58,7 +58,7 @@ Test(core_bucket, gives_nearly_all_of_the_limit)
     struct bucket bucket = {0};
     bucket_set(&bucket, 600, 0);
     int taken = 0;
-    for (int64_t now_ms = 0; now_ms < 600000; now_ms += 7) {
+    for (int64_t now_ms = 0; now_ms < 600000; now_ms++) {
         while (bucket_wait_ms(&bucket, 1, now_ms) == 0) {
             bucket_take(&bucket, 1, now_ms);
             taken++;
@@ -84,7 +84,7 @@ Test(core_bucket, wait_is_exact)
 Test(core_bucket, more_than_its_capacity_is_given_when_it_is_full_and_leaves_a_debt)
 {
     struct bucket bucket = {0};
-    bucket_set(&bucket, 6000, 0); /* 100 at once */
+    bucket_set(&bucket, 6000, 0); /* 100 a second, 5 at once */
     const int64_t full_ms = bucket_wait_ms(&bucket, 1000, 0);
     cr_assert_eq(bucket_wait_ms(&bucket, 1000, full_ms), 0);
     bucket_take(&bucket, 1000, full_ms);
@@ -215,6 +215,19 @@ Test(core_breaker, a_probe_that_is_not_heard_of_is_given_up)
     breaker_tick(&breaker, 8999);
     cr_assert_not(breaker_allows(&breaker));
     breaker_tick(&breaker, 9000);
+    cr_assert(breaker_allows(&breaker));
+}
+
+Test(core_breaker, a_probe_that_was_given_up_does_not_end_a_later_one)
+{
+    struct breaker breaker = opened(0);
+    breaker_tick(&breaker, 1000);
+    const uint32_t first = breaker_probe(&breaker, &BREAKER, 1000);
+    breaker_tick(&breaker, 9000);
+    const uint32_t second = breaker_probe(&breaker, &BREAKER, 9000);
+    breaker_forget_probe(&breaker, first);
+    cr_assert_not(breaker_allows(&breaker));
+    breaker_forget_probe(&breaker, second);
     cr_assert(breaker_allows(&breaker));
 }
 
