@@ -692,7 +692,7 @@ Test(core_flight, core_is_destroyed_with_flights_in_it)
 
 /* ---- in any order ---- */
 
-enum { STEPS = 3000, JOBS = 600, KEYS = 4 };
+enum { STEPS = 2000, JOBS = 600, KEYS = 4 };
 
 static uint64_t dice;
 
@@ -887,7 +887,7 @@ Test(core_flight, every_order_of_events_keeps_the_flights_whole, .timeout = 110)
 {
     const char *given = getenv("TIERMQ_TEST_SEED");
     const uint64_t first = given != NULL ? strtoull(given, NULL, 10) : 1;
-    const uint64_t seeds = given != NULL ? 1 : 12;
+    const uint64_t seeds = given != NULL ? 1 : 6;
     for (uint64_t seed = first; seed < first + seeds; seed++) {
         fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
         stop();
