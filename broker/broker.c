@@ -114,7 +114,7 @@ static int64_t forget_silent(struct broker *broker, enum peer_side side, int64_t
         if (side == PEER_CLIENT) {
             clients_forget(broker, peer);
         } else {
-            workers_forget(broker, peer);
+            workers_forget(broker, peer, false);
         }
         peer = peers_most_silent(broker->peers, side);
     }

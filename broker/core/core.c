@@ -7,7 +7,9 @@
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
 #include "broker/core/configure.h"
+#include "broker/core/dead.h"
 #include "broker/core/dispatch.h"
+#include "broker/core/history.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -114,7 +116,7 @@ static void init_lists(struct core *core)
     list_init(&core->accepting);
     list_init(&core->recovered);
     list_init(&core->loading);
-    list_init(&core->dead);
+    list_init(&core->histories_by_age);
     list_init(&core->parked);
     list_init(&core->workers_heard);
     list_init(&core->leases);
@@ -138,6 +140,7 @@ static int init_tables(struct core *core)
         {&core->keys, key_hash},
         {&core->keys_by_job, key_job_hash},
         {&core->results, result_hash},
+        {&core->histories, history_hash},
     };
     int r = 0;
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(tables); i++) {
@@ -155,6 +158,9 @@ static int build(struct core *core, const struct config *config)
     int r = init_tables(core);
     if (r == 0) {
         r = concluded_init(&core->concluded, config->broker.dedup_ids_max, random_next(core));
+    }
+    if (r == 0) {
+        r = dead_init(core);
     }
     if (r == 0) {
         r = loads_init(&core->loads);
@@ -205,6 +211,7 @@ static void free_jobs(struct core *core)
             struct table_link *next = link->next;
             struct job *job = CONTAINER_OF(link, struct job, by_id);
             blob_unref(&job->payload);
+            dead_free_letter(job);
             waiters_forget(job);
             free(job);
             link = next;
@@ -216,7 +223,7 @@ static void free_tables(struct core *core)
 {
     struct table *tables[] = {&core->jobs,        &core->queue_table,  &core->clients,
                               &core->workers,     &core->worker_names, &core->keys,
-                              &core->keys_by_job, &core->results};
+                              &core->keys_by_job, &core->results,      &core->histories};
     for (size_t i = 0; i < ARRAY_LENGTH(tables); i++) {
         table_finish(tables[i]);
     }
@@ -238,6 +245,8 @@ void core_destroy(struct core **core)
     worker_destroy_all(dead);
     key_destroy_all(dead);
     result_destroy_all(dead);
+    history_destroy_all(dead);
+    dead_finish(dead);
     pause_destroy_all(dead);
     lane_destroy_queues(dead);
     for (size_t i = 0; dead->lanes != NULL && i < dead->pools.length * dead->tiers_length; i++) {
@@ -332,6 +341,7 @@ static void tick(struct core *core)
     worker_forget_silent(core);
     is_done &= tick_recovered(core);
     result_tick(core);
+    dead_tick(core);
     dispatch_tick(core);
     tick_rates(core);
     core->has_more |= !is_done;
@@ -403,6 +413,15 @@ static void handle(struct core *core, const struct event *event)
     case EVENT_RESUME:
         pause_end(core, event);
         break;
+    case EVENT_DEAD_ONE:
+        dead_one(core, event);
+        break;
+    case EVENT_DEAD_SWEEP:
+        dead_sweep_begin(core, event);
+        break;
+    case EVENT_DEAD_STOP:
+        dead_sweep_stop(core, event);
+        break;
     case EVENT_DRAIN:
         core->is_draining = true;
         break;
@@ -438,6 +457,7 @@ int64_t core_next_deadline_ms(const struct core *core)
     }
     int64_t at_ms = sooner(lease_next_deadline_ms(core), result_next_deadline_ms(core));
     at_ms = sooner(at_ms, worker_next_deadline_ms(core));
+    at_ms = sooner(at_ms, dead_next_deadline_ms(core));
     if (core->timers.length > 0) {
         at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));
     }

@@ -2,6 +2,8 @@
 #include <assert.h>
 #include <stdlib.h>
 #include "broker/core/client.h"
+#include "broker/core/dead.h"
+#include "broker/core/history.h"
 #include "broker/core/lane.h"
 #include "broker/core/state.h"
 
@@ -53,15 +55,15 @@ bool job_may_become(enum job_place from, enum job_place to)
         [PLACE_NEW] = TO(PLACE_ACCEPTING) | TO(PLACE_RECOVERED) | waits | ends,
         [PLACE_ACCEPTING] = waits | TO(PLACE_FOLLOWING) | ends,
         [PLACE_RECOVERED] = waits | TO(PLACE_LEASED) | ends,
-        [PLACE_READY] =
-            TO(PLACE_LOADING) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
+        [PLACE_READY] = TO(PLACE_BACKING_OFF) | TO(PLACE_LOADING) | TO(PLACE_LEASED) |
+                        TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
         [PLACE_BACKING_OFF] = TO(PLACE_READY) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADING] = waits | TO(PLACE_LOADED) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADED] = waits | TO(PLACE_LEASED) | ends,
         [PLACE_LEASED] = waits | TO(PLACE_PARKED) | ends,
         [PLACE_FOLLOWING] = waits | ends,
         [PLACE_PARKED] = waits | ends,
-        [PLACE_DEAD] = TO(PLACE_GONE),
+        [PLACE_DEAD] = TO(PLACE_READY) | TO(PLACE_GONE),
         [PLACE_GONE] = 0,
     };
     return (allowed[from] & TO(to)) != 0;
@@ -139,6 +141,7 @@ void job_destroy(struct core *core, struct job **job)
     if (dead->place != PLACE_GONE) {
         job_move(core, dead, PLACE_GONE);
     }
+    history_forget(core, dead);
     job_drop_payload(core, dead);
     waiters_forget(dead);
     dead->flow->jobs--;
@@ -213,7 +216,7 @@ static void leave(struct core *core, struct job *job)
         list_remove(&core->parked, &job->link);
         break;
     case PLACE_DEAD:
-        list_remove(&core->dead, &job->link);
+        dead_leave(core, job);
         break;
     }
 }
@@ -266,7 +269,7 @@ static void join(struct core *core, struct job *job)
         list_append(&core->parked, &job->link);
         break;
     case PLACE_DEAD:
-        list_append(&core->dead, &job->link);
+        dead_join(core, job);
         break;
     }
 }

@@ -14,6 +14,7 @@
 #include "common/list.h"
 
 struct client;
+struct dead_letter;
 struct flow;
 struct lease;
 struct tenant;
@@ -64,6 +65,7 @@ struct job {
         int64_t not_before_ms; /* BACKING_OFF, and ACCEPTING uses it afterwards */
         uint64_t load_token;   /* LOADING */
         struct lease *lease;   /* LEASED */
+        struct dead_letter *letter; /* DEAD; NULL: nothing is known but that it is dead */
     } at;
     uint8_t canonical_key[16];
     uint8_t trace_parent[24];
@@ -79,6 +81,7 @@ struct job {
     uint16_t failures;          /* attempts that were used up */
     uint16_t losses;            /* leases that were lost */
     uint16_t backoffs;          /* in a row: the exponent */
+    uint16_t history;           /* attempts that were recorded: history.h */
     uint16_t flags;
     uint8_t place;
     uint8_t priority;

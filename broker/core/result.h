@@ -22,6 +22,12 @@ uint64_t result_hash(const struct table_link *link, uint64_t seed);
 /* Remembers the id of a job that is being concluded and keeps its result, unless it is to be discarded. */
 void result_keep(struct core *core, const struct job *job, const struct effect_result *result);
 
+/*
+ * Takes the conclusion of a dead letter back, with its result and their records: the job lives again. Its idempotency key goes on
+ * referring to it. `at_unix_ms` is when that was; 0: not known.
+ */
+void result_withdraw(struct core *core, const struct job *job, int64_t at_unix_ms);
+
 /* Sends the outcome of a job that is not pending: its Result, or COLLECTED; JobStatus when the id is unknown. */
 void result_send(struct core *core, const struct client *client, const struct id *job_id);
 /* Sends where the job is, whatever that is. Jobs of others are unknown. */

@@ -31,6 +31,7 @@ struct worker {
     bool is_set_aside;       /* deferred or unreachable: until it gives credit or a sign of life */
     bool is_held, is_drained; /* paused by an operator */
     struct list leases;
+    uint32_t suspects;       /* leases of jobs that may be what ends workers */
     uint32_t used[CONFIG_TIERS_MAX];     /* leases by tier */
     uint32_t reserved[CONFIG_TIERS_MAX]; /* slots by tier */
     uint64_t free_counted;   /* its part of core.slots_free */

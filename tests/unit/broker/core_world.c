@@ -54,6 +54,7 @@ void world_init(struct world *world)
                                                .dedup_window_ms = 3600000,
                                                .dedup_ids_max = 100000,
                                                .dead_letters_max = 1000,
+                                               .losses_max = 5,
                                                .clients_max = 1000,
                                                .workers_max = 100}};
     cr_assert_eq(effects_create(&world->effects), 0);
