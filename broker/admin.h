@@ -12,10 +12,15 @@
  * common/http_admin.h.
  */
 #pragma once
+#include <jansson.h>
 #include "common/attributes.h"
 #include "common/exit_codes.h"
 
 struct broker;
+struct http_response;
 
 /* Binds broker.admin. What goes wrong is logged in words. */
 MUST_USE enum exit_code admin_open(struct broker *broker);
+
+/* For the files of this folder: answers with the value, which it takes; NULL: no memory for it. */
+void admin_answer(struct http_response *response, int status, json_t *value);

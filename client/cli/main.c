@@ -6,7 +6,7 @@
 
 static const struct command *const commands[] = {
     &submit_command, &wait_command,   &get_command,   &cancel_command, &stats_command,
-    &pause_command,  &resume_command, &drain_command, &config_command,
+    &dead_command,   &pause_command,  &resume_command, &drain_command,  &config_command,
 };
 
 static void print_help(FILE *out)
