@@ -176,7 +176,7 @@ MUST_USE int core_view_dead(const struct core *core, const struct id *job_id, st
  * Visits letters that fit, the oldest first, from the one behind `cursor` (0: the first), at most `limit`; looks at CORE_DEAD_LOOKS_MAX
  * at most, so that none may fit and yet more be there. Returns the cursor to go on with; 0: there is no more.
  */
-enum { CORE_DEAD_LOOKS_MAX = 4096 };
+enum { CORE_DEAD_LOOKS_MAX = 2048 };
 uint64_t core_visit_dead(const struct core *core, const struct dead_filter *filter, uint64_t cursor, size_t limit,
                          void (*visit)(void *context, const struct core_dead_view *view), void *context);
 

@@ -628,14 +628,13 @@ uint64_t core_visit_dead(const struct core *core, const struct dead_filter *filt
                          void (*visit)(void *context, const struct core_dead_view *view),
                          void *context)
 {
+    const struct dead *dead = &core->dead;
     size_t visited = 0;
-    for (size_t looks = 0; visited < limit && looks < CORE_DEAD_LOOKS_MAX; looks++) {
-        const struct job *job = letter_behind(core, cursor);
-        if (job == NULL) {
-            return 0;
-        }
-        cursor = job->at.letter->number;
-        if (fits(filter, job)) {
+    const size_t first = slot_from(dead, cursor + 1);
+    for (size_t i = first; i < dead->end && i - first < CORE_DEAD_LOOKS_MAX && visited < limit; i++) {
+        const struct job *job = dead->slots[i].job;
+        cursor = dead->slots[i].number;
+        if (job != NULL && fits(filter, job)) {
             struct core_dead_view view;
             fill_view(core, job, &view);
             visit(context, &view);
