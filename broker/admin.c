@@ -109,16 +109,17 @@ static void get_stats(void *context, const struct http_request *request,
     for (size_t i = 0; i < stats.tiers_length; i++) {
         json_array_append_new(tiers, tier_object(&stats.tiers[i]));
     }
-    admin_answer(response, 200,
-           json_pack("{s:s, s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
-                     "broker", broker->config->broker.name, "draining", stats.is_draining, "tiers",
-                     tiers, "jobs", integer(stats.jobs), "jobs_bytes", integer(stats.jobs_bytes),
-                     "payload_memory_bytes", integer(stats.payload_memory_bytes), "results",
-                     integer(stats.results), "results_bytes", integer(stats.results_bytes),
-                     "concluded_ids", integer(stats.concluded_ids), "dead_letters",
-                     integer(stats.dead_letters), "clients", integer(stats.clients), "workers",
-                     integer(stats.workers), "slots", integer(stats.slots), "slots_free",
-                     integer(stats.slots_free), "store", store_object(broker)));
+    admin_answer(
+        response, 200,
+        json_pack("{s:s, s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
+                  "broker", broker->config->broker.name, "draining", stats.is_draining, "tiers",
+                  tiers, "jobs", integer(stats.jobs), "jobs_bytes", integer(stats.jobs_bytes),
+                  "payload_memory_bytes", integer(stats.payload_memory_bytes), "results",
+                  integer(stats.results), "results_bytes", integer(stats.results_bytes),
+                  "concluded_ids", integer(stats.concluded_ids), "dead_letters",
+                  integer(stats.dead_letters), "clients", integer(stats.clients), "workers",
+                  integer(stats.workers), "slots", integer(stats.slots), "slots_free",
+                  integer(stats.slots_free), "store", store_object(broker)));
 }
 
 static void add_queue(void *context, const struct core_queue_view *view)
@@ -250,13 +251,13 @@ static void get_job(void *context, const struct http_request *request,
     id_format(&view.id, id);
     inquiry_answer(
         broker, request, response,
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I}",
-                     "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
-                     view.tier, "route", view.route, "pool", view.pool, "worker", view.worker,
-                     "priority", (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
-                     (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
-                     (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
-                     "payload_bytes", (json_int_t)view.payload_bytes),
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "id",
+                  id, "state", name_of_state(view.state), "tenant", view.tenant, "tier", view.tier,
+                  "route", view.route, "pool", view.pool, "worker", view.worker, "priority",
+                  (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
+                  (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
+                  (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
+                  "payload_bytes", (json_int_t)view.payload_bytes),
         &view.id, false);
 }
 
@@ -402,8 +403,9 @@ static void carry_out(struct broker *broker, const struct http_request *request,
                      .reason = command.reason},
     };
     broker_step(broker, &event);
-    admin_answer(response, 200,
-           json_pack("{s:s, s:s, s:s}", "kind", subject, "name", command.name, "state", done));
+    admin_answer(
+        response, 200,
+        json_pack("{s:s, s:s, s:s}", "kind", subject, "name", command.name, "state", done));
 }
 
 static void post_pause(void *context, const struct http_request *request,

@@ -84,11 +84,10 @@ static int read_body_filter(json_t *from, struct http_response *response,
     json_int_t older_than_ms = 0;
     json_int_t newer_than_ms = 0;
     struct dead_filter filter = {0};
-    if (json_unpack_ex(from, &error, JSON_STRICT,
-                       "{s?s, s?s, s?s, s?s, s?s, s?s, s?I, s?I}", "tenant", &filter.tenant, "tier",
-                       &filter.tier, "route", &filter.route, "code", &filter.code, "worker",
-                       &filter.worker, "provider", &filter.provider, "older_than_ms",
-                       &older_than_ms, "newer_than_ms", &newer_than_ms) < 0) {
+    if (json_unpack_ex(from, &error, JSON_STRICT, "{s?s, s?s, s?s, s?s, s?s, s?s, s?I, s?I}",
+                       "tenant", &filter.tenant, "tier", &filter.tier, "route", &filter.route,
+                       "code", &filter.code, "worker", &filter.worker, "provider", &filter.provider,
+                       "older_than_ms", &older_than_ms, "newer_than_ms", &newer_than_ms) < 0) {
         http_error(response, 400, "filter: %s", error.text);
         return -EINVAL;
     }
@@ -128,14 +127,14 @@ static json_t *letter_object(const struct core_dead_view *view)
     char id[ID_TEXT_BYTES];
     id_format(&view->id, id);
     const int64_t age_ms = clock_unix_ms() - view->died_unix_ms;
-    return json_pack(
-        "{s:s, s:I, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:s}", "id", id,
-        "died_unix_ms", (json_int_t)view->died_unix_ms, "dead_for_ms",
-        (json_int_t)(age_ms > 0 ? age_ms : 0), "tenant", view->tenant, "tier", view->tier, "route",
-        view->route, "error_code", view->code, "error_text", view->text, "worker", view->worker,
-        "provider", view->provider, "attempts", (json_int_t)view->attempts, "losses",
-        (json_int_t)view->losses, "payload_bytes", (json_int_t)view->payload_bytes, "requeuable",
-        !view->is_lost, "why_not", view->why_not);
+    return json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:s}",
+                     "id", id, "died_unix_ms", (json_int_t)view->died_unix_ms, "dead_for_ms",
+                     (json_int_t)(age_ms > 0 ? age_ms : 0), "tenant", view->tenant, "tier",
+                     view->tier, "route", view->route, "error_code", view->code, "error_text",
+                     view->text, "worker", view->worker, "provider", view->provider, "attempts",
+                     (json_int_t)view->attempts, "losses", (json_int_t)view->losses,
+                     "payload_bytes", (json_int_t)view->payload_bytes, "requeuable", !view->is_lost,
+                     "why_not", view->why_not);
 }
 
 static void add_letter(void *context, const struct core_dead_view *view)
@@ -161,13 +160,15 @@ static void get_list(void *context, const struct http_request *request,
     /* A number as text: JSON's numbers are doubles to many, and this is larger than they hold. */
     char text[24] = "";
     (void)snprintf(text, sizeof(text), "%llu", (unsigned long long)next);
-    admin_answer(response, 200,
-                 json_pack("{s:o, s:s?}", "dead_letters", letters, "next", next == 0 ? NULL : text));
+    admin_answer(
+        response, 200,
+        json_pack("{s:o, s:s?}", "dead_letters", letters, "next", next == 0 ? NULL : text));
 }
 
 /* ---- one ---- */
 
-/* The letter that "{id}…" names, of this tenant if one is given; answers when there is none. Returns what follows the id. */
+/* The letter that "{id}…" names, of this tenant if one is given; answers when there is none.
+ * Returns what follows the id. */
 static const char *find_letter(const struct broker *broker, const char *text, const char *tenant,
                                struct http_response *response, struct core_dead_view *ret_view)
 {
@@ -192,7 +193,8 @@ static void show(struct broker *broker, const struct http_request *request,
                  struct http_response *response, bool wants_payload)
 {
     struct core_dead_view view;
-    const char *rest = find_letter(broker, request->rest, http_query(request, "tenant"), response, &view);
+    const char *rest =
+        find_letter(broker, request->rest, http_query(request, "tenant"), response, &view);
     if (rest == NULL) {
         return;
     }
@@ -249,9 +251,10 @@ static void post_one(void *context, const struct http_request *request,
     } else if (rest != NULL && strcmp(rest, "/drop") == 0) {
         do_to_one(broker, DEAD_DROP, &view, response);
     } else if (rest != NULL) {
-        http_error(response, 404,
-                   "\"%s\" cannot be done to a dead letter; POST /v1/dead/{id}/requeue and …/drop can",
-                   rest);
+        http_error(
+            response, 404,
+            "\"%s\" cannot be done to a dead letter; POST /v1/dead/{id}/requeue and …/drop can",
+            rest);
     }
     json_decref(body);
 }
@@ -285,8 +288,9 @@ static json_t *filter_object(const struct dead_filter *filter)
 
 static json_t *sweep_object(const struct core_sweep_view *view)
 {
-    const char *state = !view->is_over                ? view->waits[0] != '\0' ? "waiting" : "running"
-                        : view->is_stopped ? "stopped" : "done";
+    const char *state = !view->is_over     ? view->waits[0] != '\0' ? "waiting" : "running"
+                        : view->is_stopped ? "stopped"
+                                           : "done";
     return json_pack("{s:I, s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "number",
                      (json_int_t)view->number, "action",
                      view->action == DEAD_REQUEUE ? "requeue" : "drop", "state", state, "filter",
@@ -396,8 +400,8 @@ static int read_sweep_number(const struct broker *broker, const struct http_requ
     if (length < sizeof(text) && strcmp(request->rest + length, rest) == 0) {
         memcpy(text, request->rest, length);
     }
-    json_t *found = read_number(text, INT64_MAX, ret_number) == 0 ? find_sweep(broker, *ret_number)
-                                                                  : NULL;
+    json_t *found =
+        read_number(text, INT64_MAX, ret_number) == 0 ? find_sweep(broker, *ret_number) : NULL;
     if (found == NULL) {
         http_error(response, 404, "there is no sweep \"%.64s\"", request->rest);
         return -ENOENT;

@@ -9,7 +9,8 @@
 #include "broker/store/store.h"
 #include "common/blob.h"
 
-/* A token: the mark, how often the slot was used, the slot, the part. The core's tokens are below the mark. */
+/* A token: the mark, how often the slot was used, the slot, the part. The core's tokens are below
+ * the mark. */
 #define TOKEN_MARK (UINT64_C(1) << 63)
 enum { INQUIRIES_MAX = 32, PARTS_MAX = CORE_HISTORY_MAX + 1, PART_PAYLOAD = CORE_HISTORY_MAX };
 enum { GENERATION_SHIFT = 16, SLOT_SHIFT = 8 };
@@ -172,7 +173,8 @@ static json_t *base64(const uint8_t *data, size_t bytes)
     size_t length = 0;
     for (size_t i = 0; text != NULL && i < bytes; i += 3) {
         const size_t rest = bytes - i;
-        const uint32_t group = (uint32_t)data[i] << 16 | (rest > 1 ? (uint32_t)data[i + 1] << 8 : 0) |
+        const uint32_t group = (uint32_t)data[i] << 16 |
+                               (rest > 1 ? (uint32_t)data[i + 1] << 8 : 0) |
                                (rest > 2 ? data[i + 2] : 0u);
         text[length++] = digits[group >> 18];
         text[length++] = digits[group >> 12 & 63];
@@ -212,9 +214,9 @@ static void set_request(json_t *object, int result, const struct blob *payload)
         json_object_set_new(object, "request", request);
         return;
     }
-    json_object_set_new(object, "request_error",
-                        json_string(result == -ENOENT ? "it is not kept any more"
-                                                      : "it cannot be read now"));
+    json_object_set_new(
+        object, "request_error",
+        json_string(result == -ENOENT ? "it is not kept any more" : "it cannot be read now"));
 }
 
 /* ---- asking ---- */
@@ -242,8 +244,8 @@ static void answer_at_once(struct broker *broker, struct http_response *response
     }
     set_history(object, history, entries);
     if (wants_payload) {
-        const bool is_there = core_view_dead(broker->core, job_id, &letter) == 0 &&
-                              letter.payload != NULL;
+        const bool is_there =
+            core_view_dead(broker->core, job_id, &letter) == 0 && letter.payload != NULL;
         set_request(object, is_there ? 0 : -ENOENT, is_there ? letter.payload : NULL);
     }
     admin_answer(response, 200, object);
@@ -354,8 +356,7 @@ void inquiries_loaded(struct broker *broker, uint64_t token, int result, struct 
 {
     const size_t slot = token >> SLOT_SHIFT & 0xff;
     const size_t part = token & 0xff;
-    struct inquiry *inquiry =
-        slot < INQUIRIES_MAX ? &broker->inquiries->slots[slot] : NULL;
+    struct inquiry *inquiry = slot < INQUIRIES_MAX ? &broker->inquiries->slots[slot] : NULL;
     if (inquiry != NULL && inquiry->is_open && part < PARTS_MAX &&
         inquiry->generation == (uint32_t)(token >> GENERATION_SHIFT)) {
         take_part(inquiry, part, result, value);

@@ -57,7 +57,8 @@ struct arrival {
     bool has_answer;
 };
 
-/* An answer that is owed. While it is, libmicrohttpd keeps its connection aside and does not look at it. */
+/* An answer that is owed. While it is, libmicrohttpd keeps its connection aside and does not look
+ * at it. */
 struct http_later {
     struct list_link link; /* in http->laters */
     struct http_admin *http;
@@ -460,7 +461,8 @@ static enum MHD_Result take_body(struct arrival *arrival, const char *data, size
     return MHD_YES;
 }
 
-/* Called once with the head, then with each piece of the body, then with none; again when it was set aside. */
+/* Called once with the head, then with each piece of the body, then with none; again when it was
+ * set aside. */
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *data,
                                   size_t *data_bytes, void **arrival_place)
@@ -559,10 +561,11 @@ static int add_own_routes(struct http_admin *http)
 
 static int start(struct http_admin *http)
 {
-    http->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, http, MHD_OPTION_LISTEN_SOCKET, http->listen_fd,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+    http->daemon =
+        MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, http,
+                         MHD_OPTION_LISTEN_SOCKET, http->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+                         (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+                         http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
     if (http->daemon == NULL) {
         return -ENOMEM;
     }

@@ -120,7 +120,8 @@ static void give_back(struct core *core, struct job *job, const struct event *ev
     struct worker *worker = job->at.lease->worker;
     const int64_t asked_ms = event->as.attempt_result.retry_after_ms;
     const int64_t wait = asked_ms > DEFERRED_WAIT_MS ? asked_ms : DEFERRED_WAIT_MS;
-    /* A worker without room says nothing more, and is no news; one that says how long, or why, is. */
+    /* A worker without room says nothing more, and is no news; one that says how long, or why, is.
+     */
     const bool is_news = asked_ms > 0 || event->as.attempt_result.error_code[0] != '\0';
     if (is_news) {
         record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_BACKOFF, wait);

@@ -108,8 +108,7 @@ static int64_t run_ms(const struct core *core, const struct job *job,
                       const struct attempt_report *report)
 {
     const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
-    return report->run_ms > 0 || lease == NULL ? report->run_ms
-                                               : core->now_ms - lease->granted_ms;
+    return report->run_ms > 0 || lease == NULL ? report->run_ms : core->now_ms - lease->granted_ms;
 }
 
 static uint32_t at_most_u32(int64_t value)
@@ -148,8 +147,7 @@ void conclude_delete_records(struct core *core, const struct job *job)
     history_delete(core, job);
 }
 
-static void write_dead_letter(struct core *core, const struct job *job,
-                              const struct death *death)
+static void write_dead_letter(struct core *core, const struct job *job, const struct death *death)
 {
     Record__JobRecord record = RECORD__JOB_RECORD__INIT;
     fill_record(core, job, &record);

@@ -272,9 +272,8 @@ void dead_restored(struct core *core)
 
 bool dead_may_keep_payload(const struct core *core, const struct job *job)
 {
-    return job->payload != NULL &&
-           core->dead.payload_bytes + blob_bytes(job->payload) <=
-               core->limits.results_memory_bytes_max / DEAD_PAYLOAD_SHARE;
+    return job->payload != NULL && core->dead.payload_bytes + blob_bytes(job->payload) <=
+                                       core->limits.results_memory_bytes_max / DEAD_PAYLOAD_SHARE;
 }
 
 /* ---- dropping ---- */
@@ -326,7 +325,8 @@ static void note_in_history(struct core *core, struct job *job)
     history_add(core, job, &record);
 }
 
-/* A life as if it had been submitted now, at the end of its queue, so that no other has to wait for it. */
+/* A life as if it had been submitted now, at the end of its queue, so that no other has to wait for
+ * it. */
 static void begin_anew(struct core *core, struct job *job)
 {
     job->failures = job->losses = job->backoffs = 0;
@@ -334,7 +334,7 @@ static void begin_anew(struct core *core, struct job *job)
     job->sequence = ++core->sequence;
     job->submitted_ms = core->now_ms;
     job->deadline_ms = core->now_ms + job_tier(job)->deadline_ms;
-    job->flags &= (uint16_t)~(JOB_LEASE_LOST | JOB_HAS_KEY);
+    job->flags &= (uint16_t) ~(JOB_LEASE_LOST | JOB_HAS_KEY);
     if (key_of_job(core, &job->id) != NULL) {
         job->flags |= JOB_HAS_KEY;
     }
@@ -631,7 +631,8 @@ uint64_t core_visit_dead(const struct core *core, const struct dead_filter *filt
     const struct dead *dead = &core->dead;
     size_t visited = 0;
     const size_t first = slot_from(dead, cursor + 1);
-    for (size_t i = first; i < dead->end && i - first < CORE_DEAD_LOOKS_MAX && visited < limit; i++) {
+    for (size_t i = first; i < dead->end && i - first < CORE_DEAD_LOOKS_MAX && visited < limit;
+         i++) {
         const struct job *job = dead->slots[i].job;
         cursor = dead->slots[i].number;
         if (job != NULL && fits(filter, job)) {

@@ -9,7 +9,7 @@
 
 enum {
     LOAD_RETRY_MS = 1000,
-    SUSPECT_RETRY_MS = 100,  /* until a job that may end workers is tried again */
+    SUSPECT_RETRY_MS = 100,   /* until a job that may end workers is tried again */
     SUSPECTS_PER_RETRY = 256, /* more of them in one turn wait longer, so that they are no load */
 };
 
@@ -60,7 +60,8 @@ static void release_payload(struct core *core, struct job *job)
     }
 }
 
-/* For a suspect: with a worker that runs no other one, and of those where the fewest jobs are. NULL: there is none. */
+/* For a suspect: with a worker that runs no other one, and of those where the fewest jobs are.
+ * NULL: there is none. */
 static struct worker_seat *seat_for_suspect(const struct lane *lane)
 {
     struct worker_seat *best = NULL;

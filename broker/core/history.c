@@ -8,7 +8,8 @@
 enum { COUNT_FOLD = HISTORY_LATEST * 2000 };
 
 _Static_assert((int)HISTORY_MAX == (int)CORE_HISTORY_MAX, "operators see all of it");
-_Static_assert((int)RECORD_ATTEMPT_KEY_BYTES == (int)CORE_HISTORY_KEY_BYTES, "and are told its keys");
+_Static_assert((int)RECORD_ATTEMPT_KEY_BYTES == (int)CORE_HISTORY_KEY_BYTES,
+               "and are told its keys");
 
 struct entry {
     size_t bytes;

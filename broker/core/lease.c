@@ -87,7 +87,8 @@ void lease_hand_over(struct core *core, struct lease *lease, struct worker *work
     list_append(&core->leases, &lease->by_renewal);
 }
 
-/* Counts the loss, when there is something to blame the job for, and records it. True: the job is condemned. */
+/* Counts the loss, when there is something to blame the job for, and records it. True: the job is
+ * condemned. */
 static bool note_loss(struct core *core, struct job *job, const struct lease *lease, bool is_crash,
                       const char *worker, const char *why)
 {
@@ -96,13 +97,13 @@ static bool note_loss(struct core *core, struct job *job, const struct lease *le
                               job->losses >= core->limits.losses_max;
     conclude_record_attempt(
         core, job,
-        &(struct attempt_report){
-            .worker = worker,
-            .error_code = "lease_lost",
-            .error_text = why,
-            .run_ms = core->now_ms - lease->granted_ms,
-            .is_lost = true,
-            .next = is_condemned ? RECORD__ATTEMPT_NEXT__NEXT_DEAD : RECORD__ATTEMPT_NEXT__NEXT_RETRY});
+        &(struct attempt_report){.worker = worker,
+                                 .error_code = "lease_lost",
+                                 .error_text = why,
+                                 .run_ms = core->now_ms - lease->granted_ms,
+                                 .is_lost = true,
+                                 .next = is_condemned ? RECORD__ATTEMPT_NEXT__NEXT_DEAD
+                                                      : RECORD__ATTEMPT_NEXT__NEXT_RETRY});
     return is_condemned;
 }
 
@@ -111,8 +112,7 @@ void lease_lose(struct core *core, struct lease *lease, bool is_crash, const cha
     struct job *job = lease->job;
     struct tier *tier = job_tier(job);
     const struct lease lost = *lease;
-    const char *worker =
-        lost.worker == NULL ? "" : effects_text(core->effects, lost.worker->name);
+    const char *worker = lost.worker == NULL ? "" : effects_text(core->effects, lost.worker->name);
     tier->stats.leases_lost++;
     tier->stats.redelivered++;
     core_note(core, NOTE_LEASE_LOST, job, worker, why, lost.attempt);

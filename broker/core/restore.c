@@ -157,7 +157,7 @@ static void fill(const struct core *core, struct job *job, const Record__JobReco
     job->backoffs = job->failures;
     /* Older records have no count of their own: each failure and each loss made an entry. */
     const uint32_t counted = record->attempts + record->lost_leases;
-    job->history = (uint16_t)(record->history > 0 ? record->history
+    job->history = (uint16_t)(record->history > 0     ? record->history
                               : counted <= UINT16_MAX ? counted
                                                       : UINT16_MAX);
     job->priority = (uint8_t)record->priority;

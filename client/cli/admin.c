@@ -116,8 +116,7 @@ char *cli_admin_path(const char *path, const json_t *parameters)
     fputs(path, out);
     const char *name = NULL;
     json_t *value = NULL;
-    json_object_foreach((json_t *)parameters, name, value)
-    {
+    json_object_foreach ((json_t *)parameters, name, value) {
         char number[24];
         snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
         add_parameter(out, name, json_is_string(value) ? json_string_value(value) : number,

@@ -50,20 +50,23 @@ static const char help[] =
     "gives them a new life, as if they\n"
     "had been submitted now; drop deletes them. With filters or --all the broker does it in a "
     "sweep, at its own pace, whether somebody waits\n"
-    "for it or not; a restart of the broker ends it. Answers on the broker's admin HTTP, which takes "
+    "for it or not; a restart of the broker ends it. Answers on the broker's admin HTTP, which "
+    "takes "
     "changes, and shows requests, on the same\n"
     "machine only.\n"
     "\n"
     "Filters; those given must all hold:\n"
     "  --tenant NAME      whose; nothing of others is seen or touched then\n"
     "  --tier NAME, --route NAME, --code CODE, --worker NAME, --provider NAME\n"
-    "                     code is the error code; worker and provider are those of the last attempt\n"
+    "                     code is the error code; worker and provider are those of the last "
+    "attempt\n"
     "  --older TIME, --newer TIME\n"
     "                     dead for longer, or for less: 30m, 24h, 7d\n"
     "\n"
     "  --limit N          of list: at most so many\n"
     "  --payload          of show: what was asked for, too\n"
-    "  --rate N/s         of sweeps: at most so many a second; 100/s unless given, as fast as may be "
+    "  --rate N/s         of sweeps: at most so many a second; 100/s unless given, as fast as may "
+    "be "
     "for drop. 0: as fast as may be\n"
     "  --wait             of sweeps: until the end, with progress\n"
     "\n"
@@ -146,10 +149,10 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
 /* As the broker has them. Gives: a new reference. */
 static json_t *filter_object(const struct cli *cli, const struct dead_options *options)
 {
-    json_t *filter = json_pack("{s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "tenant", cli->tenant_option,
-                               "tier", options->tier, "route", options->route, "code",
-                               options->code, "worker", options->worker, "provider",
-                               options->provider);
+    json_t *filter =
+        json_pack("{s:s*, s:s*, s:s*, s:s*, s:s*, s:s*}", "tenant", cli->tenant_option, "tier",
+                  options->tier, "route", options->route, "code", options->code, "worker",
+                  options->worker, "provider", options->provider);
     if (filter != NULL && options->older_ms > 0) {
         json_object_set_new(filter, "older_than_ms", json_integer(options->older_ms));
     }
@@ -219,8 +222,7 @@ static int list_page(struct cli *cli, json_t *parameters, uint64_t *printed, uin
     }
     size_t i = 0;
     const json_t *letter = NULL;
-    json_array_foreach(json_object_get(page, "dead_letters"), i, letter)
-    {
+    json_array_foreach (json_object_get(page, "dead_letters"), i, letter) {
         if (*printed == limit || code != EXIT_OK) {
             break;
         }
@@ -351,7 +353,8 @@ static void print_sweep(const json_t *sweep, FILE *out)
 
 static bool is_over(const json_t *sweep)
 {
-    return strcmp(text(sweep, "state"), "done") == 0 || strcmp(text(sweep, "state"), "stopped") == 0;
+    return strcmp(text(sweep, "state"), "done") == 0 ||
+           strcmp(text(sweep, "state"), "stopped") == 0;
 }
 
 static void show_progress(const json_t *sweep, char before[96])
@@ -400,13 +403,13 @@ static int begin_sweep(struct cli *cli, const char *action, const struct dead_op
 {
     char path[32];
     snprintf(path, sizeof(path), "/v1/dead/%s", action);
-    const uint64_t rate = options->has_rate                  ? options->rate
+    const uint64_t rate = options->has_rate                ? options->rate
                           : strcmp(action, "requeue") == 0 ? RATE_REQUEUE
-                                                             : 0;
+                                                           : 0;
     json_t *filter = filter_object(cli, options);
-    json_t *body = filter == NULL ? NULL
-                                  : json_pack("{s:o, s:I}", "filter", filter, "rate_per_s",
-                                              (json_int_t)rate);
+    json_t *body = filter == NULL
+                       ? NULL
+                       : json_pack("{s:o, s:I}", "filter", filter, "rate_per_s", (json_int_t)rate);
     json_t *sweep = NULL;
     int code = body == NULL ? cli_fail(cli, EXIT_USAGE, "filters must be UTF-8")
                             : cli_admin(cli, path, body, &sweep);
@@ -437,8 +440,7 @@ static int list_sweeps(struct cli *cli)
     int code = cli_admin(cli, "/v1/dead/sweeps", NULL, &answer);
     size_t i = 0;
     const json_t *sweep = NULL;
-    json_array_foreach(json_object_get(answer, "sweeps"), i, sweep)
-    {
+    json_array_foreach (json_object_get(answer, "sweeps"), i, sweep) {
         if (cli->json && code == EXIT_OK) {
             code = print_json(cli, sweep);
         } else if (!cli->json) {
@@ -560,8 +562,7 @@ static int dead_run(const struct command *command, int argc, char **argv)
     cli_parse(&cli, command, argc, argv, own_options, take_option, &options);
     const int length = argc - optind;
     char **rest = argv + optind;
-    const bool is_good =
-        !cli.is_done && check(&cli, &options, length, rest) && cli_configure(&cli);
+    const bool is_good = !cli.is_done && check(&cli, &options, length, rest) && cli_configure(&cli);
     const int code = is_good ? carry_out(&cli, &options, length, rest) : cli.exit_code;
     cli_finish(&cli);
     return code;

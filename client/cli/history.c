@@ -70,8 +70,7 @@ void history_print(const json_t *job)
     printf("attempts without an answer, times in UTC:\n");
     size_t i = 0;
     const json_t *entry = NULL;
-    json_array_foreach(history, i, entry)
-    {
+    json_array_foreach (history, i, entry) {
         if (i == FIRST_ONES && omitted > 0) {
             printf("  …    %lld more\n", (long long)omitted);
         }

@@ -58,10 +58,9 @@ static void one(enum dead_action action, const struct id *job)
 
 static uint64_t sweep(enum dead_action action, const struct dead_filter *filter, uint32_t rate)
 {
-    world_turn(
-        &w, &(struct event){
-                .kind = EVENT_DEAD_SWEEP,
-                .as.dead_sweep = {.action = action, .filter = *filter, .rate_per_s = rate}});
+    world_turn(&w, &(struct event){
+                       .kind = EVENT_DEAD_SWEEP,
+                       .as.dead_sweep = {.action = action, .filter = *filter, .rate_per_s = rate}});
     return core_latest_sweep(w.core);
 }
 
@@ -775,7 +774,8 @@ static void start_worker(size_t index)
     world_worker(&w, peers[index], name, WORKER_SLOTS);
 }
 
-/* Workers that hold the poison are gone before they answer anything; the others answer all they hold. */
+/* Workers that hold the poison are gone before they answer anything; the others answer all they
+ * hold. */
 static void live_one_round(const struct id *poison, const struct id *innocents, size_t length)
 {
     const struct world_effect *given = world_find(&w, EFFECT_DISPATCH, poison, 0);
@@ -823,7 +823,8 @@ static void check_poison(const char *tier, unsigned seed)
         live_one_round(&poison, innocents, INNOCENTS);
     }
     const struct core_tier_stats *stats = &world_stats(&w).tiers[strcmp(tier, "realtime") != 0];
-    cr_assert_eq(stats->concluded[WIRE__JOB_STATE__JOB_STATE_SUCCEEDED], INNOCENTS, "seed %u", seed);
+    cr_assert_eq(stats->concluded[WIRE__JOB_STATE__JOB_STATE_SUCCEEDED], INNOCENTS, "seed %u",
+                 seed);
     cr_assert_eq(stats->concluded[WIRE__JOB_STATE__JOB_STATE_DEAD], 1, "seed %u", seed);
     struct core_dead_view view;
     cr_assert_eq(core_view_dead(w.core, &poison, &view), 0);
@@ -834,8 +835,8 @@ static void check_poison(const char *tier, unsigned seed)
     for (uint32_t i = 0; i < 5; i++) {
         cr_assert(history.entries[i]->lost);
         cr_assert_eq(history.entries[i]->worker[0], 'w');
-        cr_assert_eq(history.entries[i]->next, i == 4 ? RECORD__ATTEMPT_NEXT__NEXT_DEAD
-                                                      : RECORD__ATTEMPT_NEXT__NEXT_RETRY);
+        cr_assert_eq(history.entries[i]->next,
+                     i == 4 ? RECORD__ATTEMPT_NEXT__NEXT_DEAD : RECORD__ATTEMPT_NEXT__NEXT_RETRY);
     }
     forget(&history);
 }

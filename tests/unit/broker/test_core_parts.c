@@ -127,8 +127,7 @@ Test(core_concluded, withdrawn_id_is_unknown_and_may_be_concluded_again)
             continue;
         }
         if (concluded_is_full(&concluded)) {
-            const int64_t gone_ms =
-                concluded_unix_ms(&concluded, concluded_oldest(&concluded));
+            const int64_t gone_ms = concluded_unix_ms(&concluded, concluded_oldest(&concluded));
             concluded_forget_oldest(&concluded);
             for (size_t i = 0; i < IDS; i++) {
                 at_ms[i] = at_ms[i] == gone_ms ? 0 : at_ms[i];

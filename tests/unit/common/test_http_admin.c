@@ -64,7 +64,8 @@ static void change(void *context, const struct http_request *request,
 
 static void give(struct bench *bench, const char *text)
 {
-    struct http_response response = {.status = 202, .body = strdup(text), .body_bytes = strlen(text)};
+    struct http_response response = {
+        .status = 202, .body = strdup(text), .body_bytes = strlen(text)};
     http_later_answer(&bench->later, &response);
     cr_assert_null(bench->later);
     cr_assert_null(response.body);
