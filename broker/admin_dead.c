@@ -224,7 +224,7 @@ static void do_to_one(struct broker *broker, enum dead_action action,
     char id[ID_TEXT_BYTES];
     id_format(&view->id, id);
     if (action == DEAD_REQUEUE && view->why_not[0] != '\0') {
-        http_error(response, view->is_lost ? 409 : 503, "job %s cannot be requeued%s: %s", id,
+        http_error(response, 409, "job %s cannot be requeued%s: %s", id,
                    view->is_lost ? "" : " now", view->why_not);
         return;
     }

@@ -1,10 +1,12 @@
 """Dead letters on real processes: their history, what an operator does with them, and a job that ends workers."""
 
+import errno
 import json
+import threading
 
 import pytest
 
-from harness import http_request, wait_for
+from harness import DiskFaults, http_request, wait_for
 from wire import Client, Worker, id_text, pb
 
 TENANTS = {"tenants": [{"name": "default"}, {"name": "other"}]}
@@ -230,6 +232,28 @@ def test_a_letter_in_memory_beyond_the_bound_says_that_it_cannot_be_requeued(clu
         assert swept.returncode == 7 and "1 done, 1 skipped" in swept.stdout, swept.stderr
 
 
+def test_a_store_that_is_down_holds_up_an_answer_but_not_the_broker(cluster):
+    faults = DiskFaults(cluster)
+    broker = cluster.start_broker(environment=faults.environment)
+    with Client(broker) as client, Worker(broker) as worker:
+        job = die(client, worker)
+        faults.fail(errno.ENOSPC)
+        client.submit_until("rejected", tier="standard")
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(broker.admin(f"/v1/dead/{id_text(job)}")))
+        asking.start()
+        refused = cluster.cli("dead", "requeue", id_text(job))
+        assert refused.returncode == 7 and "cannot write to its disk now" in refused.stderr
+        assert client.ping() == 1 and not answers
+        faults.heal()
+        asking.join()
+        status, text = answers[0]
+        assert status in (200, 503), text  # 503: healing took longer than whoever asks is made to wait
+        wait_for(lambda: broker.admin("/readyz")[0] == 200, "the store's return")
+        assert broker.admin_json(f"/v1/dead/{id_text(job)}")["history"]
+        assert cluster.cli("dead", "requeue", id_text(job)).returncode == 0
+
+
 @pytest.mark.parametrize("arguments", [[], ["bury"], ["requeue"], ["drop"], ["show"], ["stop"], ["stop", "x"], ["list", "more"],
                                        ["requeue", "--all", "--rate", "5/m"], ["show", "17"], ["list", "--older", "long"]])
 def test_wrong_arguments_are_refused(cluster, arguments):
@@ -257,7 +281,8 @@ def test_a_job_that_ends_workers_is_condemned_alone(cluster):
     def condemned():
         seen = broker.admin_json(f"/v1/jobs/{job}")
         running = [w for w in cluster.workers if w.is_running() and w.name == seen["worker"]]
-        if seen["state"] == "leased" and running:
+        is_new = seen["attempts"] == len(killed) + 1  # else it is where it was when its worker was killed
+        if seen["state"] == "leased" and is_new and running:
             running[0].kill()
             killed.append(seen["worker"])
             cluster.start_worker(name=seen["worker"], worker={"slots": 16})

@@ -247,30 +247,30 @@ static void check_bounded_history(const char *tier)
 }
 
 /* A deadline that the backoffs do not reach. */
-static void start_patient(void)
+static void be_patient(void)
 {
-    world_init(&w);
     for (size_t i = 0; i < WORLD_TIERS; i++) {
         w.tiers[i].deadline_ms = INT64_C(1) << 40;
     }
     w.config.broker.lease_ms = INT64_C(1) << 40;
-    world_start(&w);
-    world_client(&w, 1, "a");
-    credit = SLOTS;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
 }
 
-Test(core_dead, history_keeps_the_first_and_the_latest_of_a_thousand, .init = start_patient)
+Test(core_dead, history_keeps_the_first_and_the_latest_of_a_thousand)
 {
+    be_patient();
     check_bounded_history("standard");
 }
 
-Test(core_dead, history_in_memory_is_bounded_likewise, .init = start_patient)
+Test(core_dead, history_in_memory_is_bounded_likewise)
 {
+    be_patient();
     check_bounded_history("realtime");
 }
 
-Test(core_dead, history_on_disk_goes_on_after_a_restart, .init = start_patient)
+Test(core_dead, history_on_disk_goes_on_after_a_restart)
 {
+    be_patient();
     world_worker(&w, WORKER, "w", SLOTS);
     const struct id job = world_submit(&w, 1, "standard");
     for (int i = 0; i < 40; i++) {
