@@ -99,6 +99,7 @@ def test_list_filters_pages_and_keeps_tenants_apart(cluster):
         for verb in ("show", "requeue", "drop"):
             refused = cluster.cli("dead", verb, "--tenant", "default", foreign)
             assert refused.returncode == 7 and "no dead letter" in refused.stderr
+        assert broker.admin(f"/v1/jobs/{foreign}?tenant=default")[0] == 404
         assert broker.admin("/v1/dead?limit=x")[0] == 400
         assert broker.admin("/v1/dead/requeue", {"rate_per_s": 5})[0] == 400, "all of them must be asked for"
         assert broker.admin("/v1/dead/drop", {"filter": {"colour": "red"}})[0] == 400

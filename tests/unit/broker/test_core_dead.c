@@ -595,6 +595,51 @@ Test(core_dead, letters_are_in_order_of_death_after_a_restart_and_know_of_what_t
     cr_expect_eq(view.died_unix_ms, w.now.unix_ms - 10);
 }
 
+/* Without what this version adds to a job's record. */
+static void age_record(const struct id *job)
+{
+    for (size_t i = 0; i < w.records_length; i++) {
+        struct world_record *record = &w.records[i];
+        Record__JobRecord *message = NULL;
+        if (record->family != STORE_JOBS || memcmp(record->key, job->bytes, ID_BYTES) != 0) {
+            continue;
+        }
+        cr_assert_eq(record_read_job(record->value, record->value_bytes, NULL, &message), 0);
+        char *const texts[] = {message->died_worker, message->died_provider};
+        message->died_worker = message->died_provider = (char *)protobuf_c_empty_string;
+        message->history = 0;
+        message->died_unix_ms = 0;
+        record->value_bytes = record_bytes(&message->base);
+        record_write(&message->base, record->value); /* it gets shorter */
+        message->died_worker = texts[0];
+        message->died_provider = texts[1];
+        record__job_record__free_unpacked(message, NULL);
+    }
+}
+
+Test(core_dead, letter_of_an_earlier_version_is_read_with_its_history)
+{
+    world_worker(&w, WORKER, "w", SLOTS);
+    const struct id job = world_submit(&w, 1, "standard");
+    fail(&job, WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE, 0);
+    world_advance(&w, 2000);
+    fail(&job, WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED, 0);
+    age_record(&job);
+    restart();
+    struct core_dead_view view;
+    cr_assert_eq(core_view_dead(w.core, &job, &view), 0);
+    cr_expect_str_eq(view.code, "rejected");
+    cr_expect_str_eq(view.worker, "");
+    struct history history = history_of(&job);
+    cr_expect_eq(history.kept, 2);
+    cr_expect_not_null(history.entries[1]);
+    forget(&history);
+    one(DEAD_REQUEUE, &job);
+    cr_expect_eq(world_records(&w, STORE_CONCLUDED), 0);
+    one(DEAD_DROP, &job);
+    cr_expect_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_QUEUED, "it lives");
+}
+
 Test(core_dead, filters_take_what_fits_alone)
 {
     world_client(&w, 2, "b");
