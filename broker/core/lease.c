@@ -118,7 +118,7 @@ void lease_lose(struct core *core, struct lease *lease, bool is_crash, const cha
     core_note(core, NOTE_LEASE_LOST, job, worker, why, lost.attempt);
     lease_end(core, lease);
     job->flags |= JOB_LEASE_LOST;
-    if (lost.worker != NULL && note_loss(core, job, &lost, is_crash, worker, why)) {
+    if (note_loss(core, job, &lost, is_crash && lost.worker != NULL, worker, why)) {
         conclude(core, job,
                  &(struct outcome){
                      .state = WIRE__JOB_STATE__JOB_STATE_DEAD,

@@ -963,6 +963,26 @@ Test(core_dead, job_whose_workers_said_goodbye_is_never_condemned)
     cr_assert_eq(view.attempts, 0);
 }
 
+Test(core_dead, lease_that_nobody_reclaims_after_a_restart_is_in_the_history_and_blames_nobody)
+{
+    w.config.broker.lease_ms = 15000;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    peer_last = WORKER;
+    start_worker(0);
+    const struct id job = world_submit(&w, 1, "standard");
+    world_advance(&w, 500); /* now the lease is on disk */
+    restart();
+    world_advance(&w, 15000);
+    struct history history = history_of(&job);
+    cr_assert_eq(history.kept, 1);
+    cr_expect(history.entries[0]->lost);
+    cr_expect_str_eq(history.entries[0]->worker, "");
+    struct core_job_view view;
+    cr_assert_eq(core_view_job(w.core, &job, w.now, &view), 0);
+    cr_expect_eq(view.attempts, 0);
+    forget(&history);
+}
+
 static int crashes_until_dead(uint32_t losses_max)
 {
     w.config.broker.losses_max = losses_max;
