@@ -65,25 +65,25 @@ static const char *reason_word(int reason)
 
 static json_t *tier_object(const struct core_tier_stats *tier)
 {
-    return json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
-                     "s:I, s:f, s:f, s:I, "
-                     "s:I, s:I, s:I, s:I, s:f}",
-                     "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word),
-                     "submitted", integer(tier->submitted), "accepted", integer(tier->accepted),
-                     "duplicates", integer(tier->duplicates), "rejected",
-                     counts_of(tier->rejected, CORE_REJECT_REASONS, reason_word), "concluded",
-                     counts_of(tier->concluded, CORE_STATES, state_word), "dispatched",
-                     integer(tier->dispatched), "attempts_failed", integer(tier->attempts_failed),
-                     "leases_lost", integer(tier->leases_lost), "redelivered",
-                     integer(tier->redelivered), "late_results", integer(tier->late_results),
-                     "late_cost_usd", (double)tier->late_cost_nanousd * NANOUSD, "payload_bytes",
-                     integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens),
-                     "output_tokens", integer(tier->output_tokens), "cost_usd",
-                     (double)tier->cost_nanousd * NANOUSD, "saved_usd",
-                     (double)tier->saved_nanousd * NANOUSD, "cache_hits", integer(tier->cache_hits),
-                     "cache_near_hits", integer(tier->cache_near_hits), "cache_stale_hits",
-                     integer(tier->cache_stale_hits), "cache_misses", integer(tier->cache_misses),
-                     "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s", tier->drain_per_s);
+    return json_pack(
+        "{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
+        "s:I, s:f, s:f, s:I, "
+        "s:I, s:I, s:I, s:I, s:f, s:I}",
+        "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word), "submitted",
+        integer(tier->submitted), "accepted", integer(tier->accepted), "duplicates",
+        integer(tier->duplicates), "rejected",
+        counts_of(tier->rejected, CORE_REJECT_REASONS, reason_word), "concluded",
+        counts_of(tier->concluded, CORE_STATES, state_word), "dispatched",
+        integer(tier->dispatched), "attempts_failed", integer(tier->attempts_failed), "leases_lost",
+        integer(tier->leases_lost), "redelivered", integer(tier->redelivered), "late_results",
+        integer(tier->late_results), "late_cost_usd", (double)tier->late_cost_nanousd * NANOUSD,
+        "payload_bytes", integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens),
+        "output_tokens", integer(tier->output_tokens), "cost_usd",
+        (double)tier->cost_nanousd * NANOUSD, "saved_usd", (double)tier->saved_nanousd * NANOUSD,
+        "cache_hits", integer(tier->cache_hits), "cache_near_hits", integer(tier->cache_near_hits),
+        "cache_stale_hits", integer(tier->cache_stale_hits), "cache_misses",
+        integer(tier->cache_misses), "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s",
+        tier->drain_per_s, "shed", integer(tier->shed));
 }
 
 static json_t *store_object(struct broker *broker)
@@ -124,12 +124,13 @@ static void get_stats(void *context, const struct http_request *request,
 
 static void add_queue(void *context, const struct core_queue_view *view)
 {
-    json_array_append_new(context,
-                          json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b}", "tier", view->tier,
-                                    "pool", view->pool, "route", view->route, "ready",
-                                    integer(view->ready), "backing_off", integer(view->backing_off),
-                                    "leased", integer(view->leased), "tenants",
-                                    integer(view->tenants), "paused", view->is_paused));
+    json_array_append_new(
+        context, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:s}", "tier",
+                           view->tier, "pool", view->pool, "route", view->route, "ready",
+                           integer(view->ready), "backing_off", integer(view->backing_off),
+                           "leased", integer(view->leased), "tenants", integer(view->tenants),
+                           "paused", view->is_paused, "blocked", view->is_blocked, "gated_ms",
+                           (json_int_t)view->gated_ms, "upstreams", view->upstreams));
 }
 
 static void get_queues(void *context, const struct http_request *request,
@@ -159,6 +160,52 @@ static void get_workers(void *context, const struct http_request *request,
     json_t *workers = json_array();
     core_visit_workers(broker->core, broker_time(broker), add_worker, workers);
     admin_answer(response, 200, json_pack("{s:o}", "workers", workers));
+}
+
+static const char *upstream_word(Wire__UpstreamState__State state)
+{
+    switch (state) {
+    case WIRE__UPSTREAM_STATE__STATE__UPSTREAM_CLOSED:
+        return "closed";
+    case WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN:
+        return "open";
+    case WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN:
+        return "half_open";
+    case WIRE__UPSTREAM_STATE__STATE__UPSTREAM_SLOW_START:
+        return "slow_start";
+    case _WIRE__UPSTREAM_STATE__STATE_IS_INT_SIZE:
+        break;
+    }
+    return "";
+}
+
+static void add_upstream(void *context, const struct core_upstream_view *view)
+{
+    const struct core_upstream_counts *counts = &view->counts;
+    json_array_append_new(
+        context,
+        json_pack(
+            "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, "
+            "s:I, s:f}",
+            "provider", view->provider, "model", view->model, "state", upstream_word(view->state),
+            "error", view->error_code, "blocked_ms", (json_int_t)view->blocked_ms,
+            "requests_per_min", integer(view->requests_per_min), "tokens_per_min",
+            integer(view->tokens_per_min), "pace_per_s", view->pace_per_s, "typical_ms",
+            view->typical_ms, "answered_per_s", view->answered_per_s, "dispatched",
+            integer(counts->dispatched), "answered", integer(counts->answered), "unavailable",
+            integer(counts->failed), "rate_limited", integer(counts->rate_limited), "rejected",
+            integer(counts->rejected), "probes", integer(counts->probes), "opened",
+            integer(counts->opened), "cost_usd", (double)counts->cost_nanousd * NANOUSD));
+}
+
+static void get_upstreams(void *context, const struct http_request *request,
+                          struct http_response *response)
+{
+    (void)request;
+    const struct broker *broker = context;
+    json_t *upstreams = json_array();
+    core_visit_upstreams(broker->core, broker_time(broker), add_upstream, upstreams);
+    admin_answer(response, 200, json_pack("{s:o}", "upstreams", upstreams));
 }
 
 static const char *const SUBJECTS[] = {
@@ -249,16 +296,19 @@ static void get_job(void *context, const struct http_request *request,
     }
     char id[ID_TEXT_BYTES];
     id_format(&view.id, id);
-    inquiry_answer(
-        broker, request, response,
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I}", "id",
-                  id, "state", name_of_state(view.state), "tenant", view.tenant, "tier", view.tier,
-                  "route", view.route, "pool", view.pool, "worker", view.worker, "priority",
-                  (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
-                  (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
-                  (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
-                  "payload_bytes", (json_int_t)view.payload_bytes),
-        &view.id, false);
+    inquiry_answer(broker, request, response,
+           json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, "
+                     "s:o, s:s}",
+                     "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
+                     view.tier, "route", view.route, "pool", view.pool, "worker", view.worker,
+                     "priority", (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
+                     (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
+                     (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
+                     "payload_bytes", (json_int_t)view.payload_bytes, "position",
+                     integer(view.position), "starts_in_ms",
+                     view.has_estimate ? json_integer(view.starts_in_ms) : json_null(), "why",
+                     view.why),
+           &view.id, false);
 }
 
 static void cancel_job(void *context, const struct http_request *request,
@@ -443,8 +493,11 @@ static void before_metrics(void *context)
 {
     struct broker *broker = context;
     struct telemetry_sources sources = {
+        .queue = broker->core,
+        .now = broker_time(broker),
         .messages_sent = outboxes_messages(broker->outboxes),
         .answers_held = held_length(broker->held),
+        .salvage_lost = broker->salvage_lost,
     };
     core_read_stats(broker->core, broker_time(broker), &sources.core);
     store_read_stats(broker->store, &sources.store);
@@ -458,11 +511,12 @@ static int add_routes(struct broker *broker)
         bool changes;
         http_fn *handler;
     } routes[] = {
-        {"GET", "/v1/stats", false, get_stats},     {"GET", "/v1/queues", false, get_queues},
-        {"GET", "/v1/workers", false, get_workers}, {"GET", "/v1/pauses", false, get_pauses},
-        {"GET", "/v1/config", false, get_config},   {"GET", "/v1/jobs/", false, get_job},
-        {"POST", "/v1/jobs/", true, cancel_job},    {"POST", "/v1/pause", true, post_pause},
-        {"POST", "/v1/resume", true, post_resume},  {"POST", "/v1/drain", true, post_drain},
+        {"GET", "/v1/stats", false, get_stats},         {"GET", "/v1/queues", false, get_queues},
+        {"GET", "/v1/workers", false, get_workers},     {"GET", "/v1/pauses", false, get_pauses},
+        {"GET", "/v1/upstreams", false, get_upstreams}, {"GET", "/v1/config", false, get_config},
+        {"GET", "/v1/jobs/", false, get_job},           {"POST", "/v1/jobs/", true, cancel_job},
+        {"POST", "/v1/pause", true, post_pause},        {"POST", "/v1/resume", true, post_resume},
+        {"POST", "/v1/drain", true, post_drain},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(routes); i++) {
         const int r = http_admin_route(broker->admin, routes[i].method, routes[i].path,

@@ -21,7 +21,6 @@ enum {
     TRACE_PARENT_BYTES = 24,
     PRIORITY_MAX = 9,
     ATTEMPTS_MAX = 1000,
-    OUT_OF_MEMORY_RETRY_MS = 1000,
 };
 static const uint64_t SPAN_MS_MAX = UINT64_C(366) * 24 * 3600 * 1000;
 
@@ -46,8 +45,8 @@ static int enter(const struct intake *intake, const Wire__ClientHello *hello,
         clients_forget(broker, before);
     }
     if (peers_count(broker->peers, PEER_CLIENT) >= broker->config->broker.clients_max) {
-        intake_refuse(
-            intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+        intake_refuse_for_now(
+            intake, CONNECTIONS_RETRY_MS,
             "%zu clients are connected, as many as broker.clients_max allows; try again later",
             peers_count(broker->peers, PEER_CLIENT));
         return -EBUSY;
@@ -55,8 +54,7 @@ static int enter(const struct intake *intake, const Wire__ClientHello *hello,
     const int r = peers_add(broker->peers, PEER_CLIENT, intake->id, intake->id_bytes, hello->name,
                             broker_time(broker).now_ms, ret_peer);
     if (r < 0) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-                      "out of memory; try again later");
+        intake_refuse_for_now(intake, OUT_OF_MEMORY_RETRY_MS, "out of memory; try again later");
     }
     return r;
 }
@@ -180,7 +178,7 @@ static void take_submit(const struct intake *intake, const struct peer *peer,
     CLEANUP(blob_unref) struct blob *payload = NULL;
     if (link_take_blob(intake->message, part, &payload) < 0) {
         reject(intake, peer, &job_id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
-               "the broker is out of memory", OUT_OF_MEMORY_RETRY_MS);
+               "the broker is out of memory", intake_jittered(OUT_OF_MEMORY_RETRY_MS));
         return;
     }
     step_submit(intake, peer, submit, &job_id, payload);
@@ -191,6 +189,9 @@ static void take_submits(const struct intake *intake, const struct peer *peer,
 {
     size_t part = 1;
     for (size_t i = 0; i < message->n_submit; i++) {
+        if (i + INTAKE_AHEAD < message->n_submit) {
+            intake_expect(intake, &message->submit[i + INTAKE_AHEAD]->job_id);
+        }
         take_submit(intake, peer, message->submit[i], part);
         part += message->submit[i]->has_payload ? 1 : 0;
     }

@@ -315,13 +315,49 @@ static void note_pause(void *context, const struct core_pause_view *view)
     snapshot->events[snapshot->length++] = event;
 }
 
+static void count_upstream(void *context, const struct core_upstream_view *view)
+{
+    (void)view;
+    ((struct snapshot *)context)->capacity++;
+}
+
+static void note_upstream(void *context, const struct core_upstream_view *view)
+{
+    struct snapshot *snapshot = context;
+    if (view->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_CLOSED) {
+        return;
+    }
+    Wire__Upstream name = WIRE__UPSTREAM__INIT;
+    name.provider = unconst(view->provider);
+    name.model = unconst(view->model);
+    Wire__UpstreamState state = WIRE__UPSTREAM_STATE__INIT;
+    state.upstream = &name;
+    state.state = view->state;
+    state.for_ms = not_negative(view->blocked_ms);
+    Wire__Event *event = effects_alloc(snapshot->effects, sizeof(*event));
+    wire__event__init(event);
+    event->sequence = snapshot->sequence;
+    event->kind = WIRE__EVENT__KIND__EVENT_UPSTREAM;
+    event->subject_kind = unconst("upstream");
+    event->subject =
+        unconst(effects_format(snapshot->effects, "%s/%s", view->provider, view->model));
+    event->text = unconst(view->error_code);
+    event->data.len = wire__upstream_state__get_packed_size(&state);
+    event->data.data = effects_alloc(snapshot->effects, event->data.len);
+    (void)wire__upstream_state__pack(&state, event->data.data);
+    snapshot->events[snapshot->length++] = event;
+}
+
 static void welcome_worker(struct broker *broker, const struct effect *effect)
 {
     struct snapshot snapshot = {.effects = broker->effects, .sequence = broker->event_sequence};
+    const struct core_time now = broker_time(broker);
     core_visit_pauses(broker->core, count_pause, &snapshot);
+    core_visit_upstreams(broker->core, now, count_upstream, &snapshot);
     snapshot.events =
         effects_alloc(broker->effects, (snapshot.capacity + 1) * sizeof(Wire__Event *));
     core_visit_pauses(broker->core, note_pause, &snapshot);
+    core_visit_upstreams(broker->core, now, note_upstream, &snapshot);
 
     Wire__WorkerWelcome welcome = WIRE__WORKER_WELCOME__INIT;
     welcome.broker = broker->config->broker.name;
@@ -456,8 +492,8 @@ static void publish(struct broker *broker, const struct effect *effect)
     event.subject_kind = unconst(effect->as.publish.subject_kind);
     event.subject = unconst(effect->as.publish.subject);
     event.text = unconst(effect->as.publish.text);
-    event.data = (ProtobufCBinaryData){effect->as.publish.data_bytes,
-                                       (uint8_t *)effect->as.publish.data};
+    event.data =
+        (ProtobufCBinaryData){effect->as.publish.data_bytes, (uint8_t *)effect->as.publish.data};
     const size_t bytes = FRAME_HEADER_BYTES + wire__event__get_packed_size(&event);
     uint8_t *packed = effects_alloc(broker->effects, bytes);
     frame_write_header(FRAME_EVENT, packed);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/random.h>
 #include "broker/broker.h"
 #include "broker/telemetry.h"
 #include "common/link.h"
@@ -25,6 +26,31 @@ static size_t pack_error(enum peer_side side, Wire__ProtocolError *error, uint8_
            wire__broker_to_worker__pack(&envelope, ret_bytes + FRAME_HEADER_BYTES);
 }
 
+int64_t intake_jittered(int64_t retry_after_ms)
+{
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
+        return retry_after_ms;
+    }
+    return retry_after_ms + random % (retry_after_ms / 4 + 1);
+}
+
+static void refuse(const struct intake *intake, Wire__ProtocolError__Code code,
+                   int64_t retry_after_ms, char *text)
+{
+    struct broker *broker = intake->broker;
+    Wire__ProtocolError error = WIRE__PROTOCOL_ERROR__INIT;
+    error.code = code;
+    error.text = text;
+    error.retry_after_ms = (uint64_t)retry_after_ms;
+    uint8_t bytes[ERROR_BYTES_MAX];
+    const size_t length = pack_error(intake->side, &error, bytes);
+    struct link *link = intake->side == PEER_CLIENT ? broker->clients : broker->workers;
+    /* A sender that is gone, or takes nothing, is told nothing. */
+    (void)!link_send(link, intake->id, intake->id_bytes, bytes, length, NULL, 0);
+    telemetry_protocol_error(broker->telemetry, intake->side, code, text);
+}
+
 void intake_refuse(const struct intake *intake, Wire__ProtocolError__Code code, const char *format,
                    ...)
 {
@@ -33,17 +59,19 @@ void intake_refuse(const struct intake *intake, Wire__ProtocolError__Code code, 
     va_start(arguments, format);
     (void)vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
+    refuse(intake, code, 0, text);
+}
 
-    struct broker *broker = intake->broker;
-    Wire__ProtocolError error = WIRE__PROTOCOL_ERROR__INIT;
-    error.code = code;
-    error.text = text;
-    uint8_t bytes[ERROR_BYTES_MAX];
-    const size_t length = pack_error(intake->side, &error, bytes);
-    struct link *link = intake->side == PEER_CLIENT ? broker->clients : broker->workers;
-    /* A sender that is gone, or takes nothing, is told nothing. */
-    (void)!link_send(link, intake->id, intake->id_bytes, bytes, length, NULL, 0);
-    telemetry_protocol_error(broker->telemetry, intake->side, code, text);
+void intake_refuse_for_now(const struct intake *intake, int64_t retry_after_ms, const char *format,
+                           ...)
+{
+    char text[TEXT_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED, intake_jittered(retry_after_ms),
+           text);
 }
 
 int intake_open(struct intake *intake)
@@ -106,4 +134,12 @@ int intake_id(const struct intake *intake, const ProtobufCBinaryData *data, cons
         return -EBADMSG;
     }
     return 0;
+}
+
+void intake_expect(const struct intake *intake, const ProtobufCBinaryData *job_id)
+{
+    struct id id;
+    if (id_from_bytes(job_id->data, job_id->len, &id) == 0) { /* else it is refused when it is taken */
+        core_expect(intake->broker->core, &id);
+    }
 }

@@ -14,6 +14,8 @@
 #include "common/id.h"
 #include "proto/wire.pb-c.h"
 
+enum { OUT_OF_MEMORY_RETRY_MS = 1000, CONNECTIONS_RETRY_MS = 5000 };
+
 struct broker;
 struct link_message;
 
@@ -36,9 +38,19 @@ MUST_USE int intake_open(struct intake *intake);
 void intake_refuse(const struct intake *intake, Wire__ProtocolError__Code code, const char *format,
                    ...) PRINTF_LIKE(3, 4);
 
+/* Refuses a hello for a reason that passes; `retry_after_ms` is told with jitter. */
+void intake_refuse_for_now(const struct intake *intake, int64_t retry_after_ms, const char *format,
+                           ...) PRINTF_LIKE(3, 4);
+/* Later by up to a quarter, so that those who were refused together do not come back together. */
+int64_t intake_jittered(int64_t retry_after_ms);
+
 /* The sender, now heard of; NULL when it has not said hello: already answered. */
 struct peer *intake_peer(const struct intake *intake);
 
 /* Reads an id. Errors: -EBADMSG, already answered with `field`'s name. */
 MUST_USE int intake_id(const struct intake *intake, const ProtobufCBinaryData *data,
                        const char *field, struct id *ret_id);
+
+/* So many items before its turn an item's job is announced to the core: about as long as a look into memory takes. */
+enum { INTAKE_AHEAD = 8 };
+void intake_expect(const struct intake *intake, const ProtobufCBinaryData *job_id);

@@ -25,6 +25,7 @@ enum family {
     REJECTED,
     DISPATCHED,
     JOBS,
+    SHED,
     ATTEMPTS_FAILED,
     LEASES_LOST,
     REDELIVERED,
@@ -53,11 +54,26 @@ enum family {
     STORE_RECORDS,
     STORE_BYTES,
     STORE_FAILURES,
+    STORE_READ_FAILURES,
+    STORE_LOST,
     STORE_PENDING,
     STORE_DISK,
     STORE_MEMORY_BYTES,
     ANSWERS_HELD,
     MESSAGES_SENT,
+    RETRIES,
+    RETRIES_HELD,
+    FAILOVERS,
+    ATTEMPTS_SPARED,
+    UPSTREAM_STATE,
+    UPSTREAM_CALLS,
+    UPSTREAM_DISPATCHED,
+    UPSTREAM_PROBES,
+    UPSTREAM_OPENED,
+    UPSTREAM_BLOCKED,
+    UPSTREAM_PACE,
+    UPSTREAM_LIMIT,
+    QUEUES_PAUSED,
     PROTOCOL_ERRORS,
     PEERS_LOST,
     PROCESS_RSS,
@@ -93,6 +109,8 @@ static const struct family_row {
     [DISPATCHED] = {METRIC_COUNTER, "tiermq_dispatched_total", "Attempts handed to workers.",
                     LABELS("tier")},
     [JOBS] = {METRIC_COUNTER, "tiermq_jobs_total", "Jobs concluded.", LABELS("tier", "outcome")},
+    [SHED] = {METRIC_COUNTER, "tiermq_shed_total", "Jobs given up in overload; they count as expired, too.",
+              LABELS("tier")},
     [ATTEMPTS_FAILED] = {METRIC_COUNTER, "tiermq_attempts_failed_total", "Attempts that failed.",
                          LABELS("tier")},
     [LEASES_LOST] = {METRIC_COUNTER, "tiermq_leases_lost_total",
@@ -137,6 +155,11 @@ static const struct family_row {
                      NULL},
     [STORE_FAILURES] = {METRIC_COUNTER, "tiermq_store_failures_total",
                         "Commits and openings that failed.", NULL},
+    [STORE_READ_FAILURES] = {METRIC_COUNTER, "tiermq_store_read_failures_total",
+                             "Reads that failed or found damage.", NULL},
+    [STORE_LOST] = {METRIC_COUNTER, "tiermq_store_salvage_lost_total",
+                    "Changes and ranges of keys that --salvage could not read at this start.",
+                    NULL},
     [STORE_PENDING] = {METRIC_GAUGE, "tiermq_store_pending_batches",
                        "Batches handed over, not durable yet.", NULL},
     [STORE_DISK] = {METRIC_GAUGE, "tiermq_store_disk_bytes",
@@ -147,6 +170,38 @@ static const struct family_row {
                       NULL},
     [MESSAGES_SENT] = {METRIC_COUNTER, "tiermq_messages_sent_total",
                        "Messages to clients and workers.", NULL},
+    [RETRIES] = {METRIC_COUNTER, "tiermq_retries_total",
+                 "Dispatches after an attempt that counted, granted by the retry budget.",
+                 LABELS("tier")},
+    [RETRIES_HELD] = {METRIC_COUNTER, "tiermq_retries_held_total",
+                      "Times a retry had to wait for the retry budget.", LABELS("tier")},
+    [FAILOVERS] = {METRIC_COUNTER, "tiermq_failovers_total",
+                   "Jobs sent on to another upstream at once.", LABELS("tier")},
+    [ATTEMPTS_SPARED] = {METRIC_COUNTER, "tiermq_attempts_spared_total",
+                         "Attempts that failed with their upstream down or limiting: not counted.",
+                         LABELS("tier")},
+    [UPSTREAM_STATE] = {METRIC_GAUGE, "tiermq_upstream_state",
+                        "0 closed, 1 open, 2 half open, 3 slow start.",
+                        LABELS("provider", "model")},
+    [UPSTREAM_CALLS] = {METRIC_COUNTER, "tiermq_upstream_calls_total",
+                        "Calls as workers reported them.", LABELS("provider", "model", "outcome")},
+    [UPSTREAM_DISPATCHED] = {METRIC_COUNTER, "tiermq_upstream_dispatched_total",
+                             "Dispatches that may call it.", LABELS("provider", "model")},
+    [UPSTREAM_PROBES] = {METRIC_COUNTER, "tiermq_upstream_probes_total",
+                         "Dispatches that tell whether it has recovered.",
+                         LABELS("provider", "model")},
+    [UPSTREAM_OPENED] = {METRIC_COUNTER, "tiermq_upstream_opened_total",
+                         "Times it was taken to be down.", LABELS("provider", "model")},
+    [UPSTREAM_BLOCKED] = {METRIC_GAUGE, "tiermq_upstream_blocked_seconds",
+                          "Until it may be called or probed.", LABELS("provider", "model")},
+    [UPSTREAM_PACE] = {METRIC_GAUGE, "tiermq_upstream_pace",
+                       "Calls a second that it is given; 0 while it is not paced.",
+                       LABELS("provider", "model")},
+    [UPSTREAM_LIMIT] = {METRIC_GAUGE, "tiermq_upstream_limit_per_minute",
+                        "Its limit, configured or learned; 0: none.",
+                        LABELS("provider", "model", "unit")},
+    [QUEUES_PAUSED] = {METRIC_GAUGE, "tiermq_queues_paused",
+                       "Queues that nobody can serve now: their upstreams are down.", NULL},
     [PROTOCOL_ERRORS] = {METRIC_COUNTER, "tiermq_protocol_errors_total", "Messages refused.",
                          LABELS("side", "kind")},
     [PEERS_LOST] = {METRIC_COUNTER, "tiermq_peers_lost_total", "Peers that could not be sent to.",
@@ -280,9 +335,14 @@ static void collect_counts(struct telemetry *telemetry, const struct core_tier_s
         {ACCEPTED, (double)tier->accepted},
         {DUPLICATES, (double)tier->duplicates},
         {DISPATCHED, (double)tier->dispatched},
+        {SHED, (double)tier->shed},
         {ATTEMPTS_FAILED, (double)tier->attempts_failed},
         {LEASES_LOST, (double)tier->leases_lost},
         {REDELIVERED, (double)tier->redelivered},
+        {RETRIES, (double)tier->retries},
+        {RETRIES_HELD, (double)tier->retries_held},
+        {FAILOVERS, (double)tier->failovers},
+        {ATTEMPTS_SPARED, (double)tier->attempts_spared},
         {LATE_RESULTS, (double)tier->late_results},
         {LATE_COST, (double)tier->late_cost_nanousd * NANOUSD},
         {COST, (double)tier->cost_nanousd * NANOUSD},
@@ -337,12 +397,64 @@ static void collect_core(struct telemetry *telemetry, const struct core_stats *c
     set(telemetry, STORE_UP, core->store_is_down ? 0 : 1);
 }
 
+static void collect_upstream(void *context, const struct core_upstream_view *view)
+{
+    struct telemetry *telemetry = context;
+    const struct core_upstream_counts *counts = &view->counts;
+    const char *const *const name = LABELS(view->provider, view->model);
+    const struct {
+        enum family family;
+        double value;
+    } values[] = {
+        {UPSTREAM_STATE, view->state},
+        {UPSTREAM_DISPATCHED, (double)counts->dispatched},
+        {UPSTREAM_PROBES, (double)counts->probes},
+        {UPSTREAM_OPENED, (double)counts->opened},
+        {UPSTREAM_BLOCKED, (double)view->blocked_ms / 1000},
+        {UPSTREAM_PACE, view->pace_per_s},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(values); i++) {
+        metric_set(series(telemetry, values[i].family, name), values[i].value);
+    }
+    const struct {
+        const char *outcome;
+        uint64_t calls;
+    } calls[] = {{"answered", counts->answered},
+                 {"unavailable", counts->failed},
+                 {"rate_limited", counts->rate_limited},
+                 {"rejected", counts->rejected}};
+    for (size_t i = 0; i < ARRAY_LENGTH(calls); i++) {
+        metric_set(series(telemetry, UPSTREAM_CALLS,
+                          LABELS(view->provider, view->model, calls[i].outcome)),
+                   (double)calls[i].calls);
+    }
+    metric_set(series(telemetry, UPSTREAM_LIMIT, LABELS(view->provider, view->model, "requests")),
+               (double)view->requests_per_min);
+    metric_set(series(telemetry, UPSTREAM_LIMIT, LABELS(view->provider, view->model, "tokens")),
+               (double)view->tokens_per_min);
+}
+
+static void count_blocked(void *context, const struct core_queue_view *view)
+{
+    *(size_t *)context += view->is_blocked;
+}
+
+static void collect_upstreams(struct telemetry *telemetry, const struct core *core,
+                              struct core_time now)
+{
+    size_t blocked = 0;
+    core_visit_upstreams(core, now, collect_upstream, telemetry);
+    core_visit_queues(core, count_blocked, &blocked);
+    set(telemetry, QUEUES_PAUSED, (double)blocked);
+}
+
 static void collect_store(struct telemetry *telemetry, const struct store_stats *store)
 {
     set(telemetry, STORE_COMMITS, (double)store->commits);
     set(telemetry, STORE_RECORDS, (double)store->records);
     set(telemetry, STORE_BYTES, (double)store->bytes);
     set(telemetry, STORE_FAILURES, (double)store->failures);
+    set(telemetry, STORE_READ_FAILURES, (double)store->read_failures);
     set(telemetry, STORE_PENDING, (double)store->pending_batches);
     set(telemetry, STORE_DISK, (double)store->disk_bytes);
     set(telemetry, STORE_MEMORY_BYTES, (double)store->memory_bytes);
@@ -392,10 +504,12 @@ static void collect_process(struct telemetry *telemetry)
 void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sources *sources)
 {
     collect_core(telemetry, &sources->core);
+    collect_upstreams(telemetry, sources->queue, sources->now);
     collect_store(telemetry, &sources->store);
     collect_process(telemetry);
     set(telemetry, MESSAGES_SENT, (double)sources->messages_sent);
     set(telemetry, ANSWERS_HELD, (double)sources->answers_held);
+    set(telemetry, STORE_LOST, (double)sources->salvage_lost);
 }
 
 /* ---- as it happens ---- */
@@ -462,6 +576,10 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_LEASE_LOST:
     case NOTE_DEAD_LETTER:
     case NOTE_BOUND_REACHED:
+    case NOTE_UPSTREAM_DOWN:
+    case NOTE_QUEUE_PAUSED:
+    case NOTE_WORKER_SET_ASIDE:
+    case NOTE_SHED:
         return LOG_WARN;
     case NOTE_LATE_RESULT:
     case NOTE_ATTEMPT_FAILED:
@@ -474,6 +592,8 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_PAUSED:
     case NOTE_RESUMED:
     case NOTE_STORE_UP:
+    case NOTE_UPSTREAM_UP:
+    case NOTE_QUEUE_RESUMED:
         return LOG_INFO;
     }
     return LOG_INFO;
@@ -498,6 +618,8 @@ static const char *note_message(enum note_kind note)
         return "dead letter dropped";
     case NOTE_DEAD_SWEEP:
         return "dead letter sweep";
+    case NOTE_SHED:
+        return "jobs shed";
     case NOTE_WORKER_JOINED:
         return "worker joined";
     case NOTE_WORKER_LEFT:
@@ -512,6 +634,16 @@ static const char *note_message(enum note_kind note)
         return "store up";
     case NOTE_RECORD_DAMAGED:
         return "record damaged";
+    case NOTE_UPSTREAM_DOWN:
+        return "upstream down";
+    case NOTE_UPSTREAM_UP:
+        return "upstream up";
+    case NOTE_QUEUE_PAUSED:
+        return "queue paused";
+    case NOTE_QUEUE_RESUMED:
+        return "queue resumed";
+    case NOTE_WORKER_SET_ASIDE:
+        return "worker set aside";
     case NOTE_BOUND_REACHED:
         return "bound reached";
     }

@@ -26,10 +26,13 @@ struct metrics *telemetry_metrics(struct telemetry *telemetry);
 
 /* What is copied from elsewhere before an exposition. */
 struct telemetry_sources {
+    const struct core *queue; /* for its upstreams */
+    struct core_time now;
     struct core_stats core;
     struct store_stats store;
     uint64_t messages_sent;
     uint64_t answers_held;
+    uint64_t salvage_lost;
 };
 void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sources *sources);
 

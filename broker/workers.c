@@ -76,16 +76,15 @@ static int enter(const struct intake *intake, const Wire__WorkerHello *hello,
         leave(broker, before, hello->name);
     }
     if (peers_count(broker->peers, PEER_WORKER) >= broker->config->broker.workers_max) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-                      "%zu workers are connected, as many as broker.workers_max allows",
-                      peers_count(broker->peers, PEER_WORKER));
+        intake_refuse_for_now(intake, CONNECTIONS_RETRY_MS,
+                              "%zu workers are connected, as many as broker.workers_max allows",
+                              peers_count(broker->peers, PEER_WORKER));
         return -EBUSY;
     }
     const int r = peers_add(broker->peers, PEER_WORKER, intake->id, intake->id_bytes, hello->name,
                             broker_time(broker).now_ms, ret_peer);
     if (r < 0) {
-        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-                      "out of memory; try again later");
+        intake_refuse_for_now(intake, OUT_OF_MEMORY_RETRY_MS, "out of memory; try again later");
     }
     return r;
 }
@@ -171,8 +170,8 @@ static void take_calls(const Wire__AttemptResult *result, struct event_attempt_r
             return;
         }
         text_clean(call->error_code, TEXT_BYTES_MAX);
-        call->retry_after_ms = call->retry_after_ms < RETRY_AFTER_MS_MAX ? call->retry_after_ms
-                                                                         : RETRY_AFTER_MS_MAX;
+        call->retry_after_ms =
+            call->retry_after_ms < RETRY_AFTER_MS_MAX ? call->retry_after_ms : RETRY_AFTER_MS_MAX;
     }
     attempt->calls = (const Wire__Call *const *)result->calls;
     attempt->calls_length = result->n_calls;
@@ -236,6 +235,9 @@ static void take_results(const struct intake *intake, const struct peer *peer,
 {
     size_t part = 1;
     for (size_t i = 0; i < message->n_result; i++) {
+        if (i + INTAKE_AHEAD < message->n_result) {
+            intake_expect(intake, &message->result[i + INTAKE_AHEAD]->job_id);
+        }
         take_result(intake, peer, message->result[i], part);
         part += message->result[i]->has_payload ? 1 : 0;
     }

@@ -7,18 +7,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
-
-#ifdef __has_feature
-#if __has_feature(address_sanitizer)
-#define HAS_ASAN
-#endif
-#endif
-#if defined(HAS_ASAN) || defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#else
-#define ASAN_POISON_MEMORY_REGION(at, bytes)   ((void)(at), (void)(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
-#endif
+#include "common/poison.h"
 
 enum { ALIGNMENT = 16, BLOCK_FIRST_BYTES = 64 << 10 };
 

@@ -332,7 +332,7 @@ static const struct config_key tier_keys[] = {
      .preset = "60s", .text = "The longest such wait."},
     {"jobs_max", COUNTS(1, INT64_C(1000000000)), FIELD(config_tier, jobs_max), .is_live = true,
      .preset = "1000000",
-     .text = "Pending jobs; more are refused with a time to retry. Each takes up to 200 bytes of "
+     .text = "Pending jobs; more are refused with a time to retry. Each takes about 250 bytes of "
              "memory."},
     {"bytes_max", SIZES(MIB, 1024 * TIB), FIELD(config_tier, bytes_max), .is_live = true,
      .preset = "16GiB",
@@ -345,8 +345,9 @@ static const struct config_key tier_keys[] = {
      .text = "The quality floor: no model of a lower grade stands in for one that cannot serve."},
     {"shed_target", DURATIONS(0), FIELD(config_tier, shed_target_ms), .is_live = true,
      .preset = "0s",
-     .text = "Where jobs wait longer than this all the time, some are shed so that the others are "
-             "in time; `0s`: none is. For tiers with `durability: none`."},
+     .text = "Where all jobs have waited longer than this for twice as long, some are shed, so that "
+             "the others are in time; none is served that has waited twice as long. `0s`: none is "
+             "shed. It has no effect with `durability: fsync`."},
 };
 static const struct config_schema tier_schema = {SCHEMA(config_tier, tier_keys),
                                                  .check = tier_check};
@@ -501,6 +502,7 @@ const char config_default_lists[] = "tiers:\n"
                                     "    backoff_max: 2s\n"
                                     "    jobs_max: 20000\n"
                                     "    bytes_max: 256MiB\n"
+                                    "    shed_target: 2s\n"
                                     "  - name: standard\n"
                                     "    weight: 30\n"
                                     "    share_min_percent: 10\n"

@@ -3,7 +3,7 @@
 #
 #   tests/run.sh [--build DIR] [--sanitize address,undefined] [--compiler gcc|clang] [MESON TEST ARGUMENTS]
 #   tests/run.sh                         every test
-#   tests/run.sh --suite unit            one suite: unit, integration, simulation, static, install
+#   tests/run.sh --suite unit            one suite: unit, integration, simulation, chaos, static
 #
 # Tests that need real-world data read it from the folder TIERMQ_TEST_DATA, and say that they skip where it is not set.
 set -euo pipefail

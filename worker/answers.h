@@ -25,7 +25,12 @@ struct answer {
     char *error_text;       /* NULL: none */
     int64_t retry_after_ms;
     bool has_usage;
-    Wire__Usage usage;    /* provider and model are owned */
+    Wire__Usage usage; /* provider and model are owned */
+    bool has_call;     /* its upstream is that of the usage */
+    Wire__Call call;
+    bool has_limits;
+    Wire__RateLimits limits; /* of the call */
+    bool key_mismatch;
     struct blob *payload; /* NULL: none */
 };
 
@@ -45,6 +50,12 @@ void answers_sent(struct answers *answers, struct answer *answer);
 /* The broker has it for good. False: it was not kept. */
 bool answers_conclude(struct answers *answers, const struct id *job_id, uint32_t attempt);
 void answers_unsend_all(struct answers *answers);
+/*
+ * The job is dispatched again although its answer is here: the broker has forgotten the attempt, or
+ * not heard of its end. The answer becomes that of the new attempt, which has called nobody, and is
+ * to be sent. False: no answer to this job is kept (failures are not answers).
+ */
+bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t attempt);
 /* Drops what is older. Returns how many. */
 size_t answers_drop_older(struct answers *answers, int64_t than_ms);
 size_t answers_length(const struct answers *answers);

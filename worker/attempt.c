@@ -19,15 +19,17 @@ void hex_write(const uint8_t *data, size_t bytes, char *ret_text)
     ret_text[2 * bytes] = '\0';
 }
 
+static bool is_name(const char *name)
+{
+    return name[0] != '\0' && strnlen(name, NAME_BYTES_MAX + 1) <= NAME_BYTES_MAX;
+}
+
 static bool is_well_formed(const Wire__Dispatch *dispatch)
 {
-    const char *const names[] = {dispatch->tenant, dispatch->route, dispatch->tier};
-    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
-        if (names[i][0] == '\0' || strnlen(names[i], NAME_BYTES_MAX + 1) > NAME_BYTES_MAX) {
-            return false;
-        }
-    }
-    return dispatch->attempt > 0 &&
+    const Wire__Upstream *upstream = dispatch->upstream;
+    return dispatch->attempt > 0 && is_name(dispatch->tenant) && is_name(dispatch->route) &&
+           is_name(dispatch->tier) &&
+           (upstream == NULL || (is_name(upstream->provider) && is_name(upstream->model))) &&
            (dispatch->canonical_key.len == 0 || dispatch->canonical_key.len == ATTEMPT_KEY_BYTES) &&
            (dispatch->trace_parent.len == 0 || dispatch->trace_parent.len == TRACE_PARENT_BYTES);
 }
@@ -37,6 +39,13 @@ static int copy_names(struct attempt *attempt, const Wire__Dispatch *dispatch)
     attempt->tenant = strdup(dispatch->tenant);
     attempt->route = strdup(dispatch->route);
     attempt->tier = strdup(dispatch->tier);
+    if (dispatch->upstream != NULL) {
+        attempt->upstream_provider = strdup(dispatch->upstream->provider);
+        attempt->upstream_model = strdup(dispatch->upstream->model);
+        if (attempt->upstream_provider == NULL || attempt->upstream_model == NULL) {
+            return -ENOMEM;
+        }
+    }
     return attempt->tenant == NULL || attempt->route == NULL || attempt->tier == NULL ? -ENOMEM : 0;
 }
 
@@ -44,6 +53,7 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
 {
     attempt->number = dispatch->attempt;
     attempt->wants_stream = dispatch->stream;
+    attempt->is_probe = dispatch->is_probe;
     attempt->started_ms = now_ms;
     attempt->deadline_ms = dispatch->deadline_in_ms == 0 || dispatch->deadline_in_ms > INT64_MAX / 2
                                ? INT64_MAX
@@ -105,6 +115,8 @@ void attempt_destroy(struct attempt **attempt)
     free(old->model);
     free(old->provider_model);
     free(old->provider_name);
+    free(old->upstream_provider);
+    free(old->upstream_model);
     free(old->tenant);
     free(old->route);
     free(old->tier);
@@ -132,6 +144,20 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
     usage.call_ms = (uint32_t)attempt->call_ms;
     usage.first_token_ms = (uint32_t)attempt->first_token_ms;
     *ret_usage = usage;
+}
+
+void attempt_call(const struct attempt *attempt, Wire__Call *ret_call)
+{
+    const struct call_report *report = &attempt->report;
+    Wire__Call call = WIRE__CALL__INIT;
+    call.outcome = report->outcome;
+    call.error_code = (char *)report->code;
+    call.http_status = report->http_status;
+    call.call_ms = (uint32_t)report->call_ms;
+    call.retry_after_ms = (uint64_t)report->retry_after_ms;
+    call.tokens = report->tokens;
+    call.cost_nanousd = report->cost_nanousd;
+    *ret_call = call;
 }
 
 int attempt_pack_response(const struct attempt *attempt, struct blob **ret_payload)

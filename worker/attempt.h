@@ -19,6 +19,7 @@
 #include "worker/bytes.h"
 #include "worker/operation.h"
 #include "worker/provider/outcome.h"
+#include "worker/provider/provider.h"
 #include "worker/route/router.h"
 
 struct broker_link;
@@ -26,10 +27,22 @@ struct loop;
 struct loop_timer;
 struct pipeline;
 struct cache_lookup;
-struct provider;
-struct provider_call;
 
 enum { ATTEMPT_KEY_BYTES = 16, ATTEMPT_HEX_BYTES = 2 * ATTEMPT_KEY_BYTES + 1 };
+
+/* What the broker is told of the provider call: its breakers and limits live on it. */
+struct call_report {
+    bool is_made; /* the call was begun, whatever came of it */
+    Wire__AttemptOutcome outcome;
+    const char *code;     /* static */
+    uint32_t http_status; /* 0: no answer */
+    int64_t call_ms;
+    int64_t retry_after_ms; /* 0: not said */
+    bool has_limits;
+    Wire__RateLimits limits; /* valid if has_limits */
+    uint64_t tokens;         /* that the provider counted; 0: not known */
+    uint64_t cost_nanousd;
+};
 
 struct attempt {
     struct list_link link;      /* its broker_link's attempts; then the pipeline's concluded ones */
@@ -40,7 +53,9 @@ struct attempt {
     struct id job_id;
     uint32_t number;
     char *tenant, *route, *tier;
-    char trace_id[ATTEMPT_HEX_BYTES]; /* hex; empty: none */
+    char trace_id[ATTEMPT_HEX_BYTES];         /* hex; empty: none */
+    char *upstream_provider, *upstream_model; /* that it may call; NULL: the router chooses */
+    bool is_probe;
     bool wants_stream;
     bool has_client_key;
     uint8_t client_key[ATTEMPT_KEY_BYTES];
@@ -57,6 +72,7 @@ struct attempt {
     Wire__ModelRequest *request;
     enum operation operation;
     uint8_t key[ATTEMPT_KEY_BYTES]; /* canonical, computed here */
+    bool key_mismatch;              /* the client named another one */
 
     /* cache: a lookup while it waits; then what it needs to fill */
     struct cache_lookup *lookup;
@@ -74,7 +90,10 @@ struct attempt {
     char router_reason[ROUTER_REASON_BYTES];
 
     /* provider call */
+    struct provider *provider; /* that it waits for or calls; not owned */
+    struct provider_wait wait; /* in the provider's line, until a call may begin */
     struct provider_call *call;
+    struct call_report report;
     struct bytes chunks; /* pieces of the stream that wait for company */
     uint32_t chunks_sent;
     bool is_chunk_timer_set;
@@ -104,5 +123,7 @@ void attempt_destroy(struct attempt **attempt);
 MUST_USE int attempt_pack_response(const struct attempt *attempt, struct blob **ret_payload);
 /* Strings are borrowed from the attempt. */
 void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage);
+/* Its call, if it made one, without the upstream: that is in the usage. */
+void attempt_call(const struct attempt *attempt, Wire__Call *ret_call);
 
 void hex_write(const uint8_t *data, size_t bytes, char *ret_text); /* 2 × bytes + 1 */

@@ -21,6 +21,7 @@
 #include "common/loop.h"
 #include "worker/answers.h"
 #include "worker/attempt.h"
+#include "worker/route/upstreams.h"
 #include "worker/telemetry.h"
 
 enum { ARENA_BYTES_MAX = 64 << 20, HEARTBEAT_DEFAULT_MS = 3000 };
@@ -56,6 +57,7 @@ struct broker_link {
     uint64_t dispatched;   /* since the welcome */
     bool must_tell_credit;
 
+    struct upstreams *upstreams;
     struct list held; /* attempts */
     struct answers answers;
     uint8_t *buffer; /* a message being packed */
@@ -241,6 +243,45 @@ static void leave(struct broker_link *link, const char *reason)
     loop_again(link->loop);
 }
 
+/*
+ * An event that changes a state, as it comes with a welcome or by itself. Of those that only
+ * announce, nothing is kept.
+ */
+static void event_taken(struct broker_link *link, const Wire__Event *event)
+{
+    const struct upstream *upstream = NULL;
+    bool is_changed = false;
+    if (event->kind != WIRE__EVENT__KIND__EVENT_UPSTREAM) {
+        return;
+    }
+    int r = upstreams_take(link->upstreams, event->data.data, event->data.len, clock_monotonic_ms(),
+                           &upstream, &is_changed);
+    if (r < 0) {
+        telemetry_protocol_error(link->telemetry, r == -EBADMSG ? "malformed" : "upstreams");
+        log_at(link->log, LOG_ERROR, "news of an upstream cannot be taken",
+               log_text("broker", link->options.endpoint), log_text("upstream", event->subject),
+               log_text("error", strerror(-r)));
+        return;
+    }
+    if (is_changed) {
+        telemetry_upstream(link->telemetry, upstream->provider, upstream->model,
+                           upstream_state_name(upstream->state));
+        log_at(link->log, LOG_INFO, "upstream changed", log_text("broker", link->options.endpoint),
+               log_text("provider", upstream->provider), log_text("model", upstream->model),
+               log_text("state", upstream_state_name(upstream->state)),
+               log_text("reason", event->text));
+    }
+    link->handler.on_upstream(link->context, upstream);
+}
+
+static void snapshot_taken(struct broker_link *link, const Wire__WorkerWelcome *welcome)
+{
+    upstreams_forget(link->upstreams);
+    for (size_t i = 0; i < welcome->n_snapshot; i++) {
+        event_taken(link, welcome->snapshot[i]);
+    }
+}
+
 static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcome)
 {
     log_at(link->log, LOG_INFO, "joined a broker", log_text("broker", welcome->broker),
@@ -257,6 +298,7 @@ static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcom
     link->dispatched = 0;
     link->must_tell_draining = link->is_draining;
     answers_unsend_all(&link->answers);
+    snapshot_taken(link, welcome);
 }
 
 /* ---- receiving ---- */
@@ -400,7 +442,11 @@ static void message_arrived(void *context, const void *peer, size_t peer_bytes,
     envelope_arrived(link, envelope, message);
 }
 
-/* Events only announce; what they say is not needed yet, but gaps are seen. */
+/*
+ * Gaps are seen and counted, and nothing else: what may have been missed is the state of an
+ * upstream, which ends by itself (upstreams.h). Saying hello again for it would give back whatever
+ * the broker has dispatched meanwhile.
+ */
 static void event_arrived(void *context, const void *peer, size_t peer_bytes,
                           struct link_message *message)
 {
@@ -428,8 +474,11 @@ static void event_arrived(void *context, const void *peer, size_t peer_bytes,
     if (link->is_joined && event->sequence > link->event_sequence + 1) {
         telemetry_protocol_error(link->telemetry, "event_gap");
     }
-    link->event_sequence =
-        event->sequence > link->event_sequence ? event->sequence : link->event_sequence;
+    if (event->sequence > link->event_sequence) {
+        link->event_sequence =
+            event->sequence; /* older ones are in the welcome's snapshot already */
+        event_taken(link, event);
+    }
     log_at(link->log, LOG_DEBUG, "event", log_int("kind", event->kind),
            log_text("subject", event->subject), log_text("text", event->text));
 }
@@ -440,11 +489,27 @@ static void event_arrived(void *context, const void *peer, size_t peer_bytes,
 struct results {
     Wire__AttemptResult items[BROKER_LINK_RESULTS_A_MESSAGE];
     Wire__AttemptResult *pointers[BROKER_LINK_RESULTS_A_MESSAGE];
+    Wire__Upstream upstreams[BROKER_LINK_RESULTS_A_MESSAGE];
+    Wire__Call *calls[BROKER_LINK_RESULTS_A_MESSAGE]; /* an attempt makes one at most */
     struct blob *payloads[BROKER_LINK_RESULTS_A_MESSAGE];
     size_t length;
     size_t payloads_length;
     size_t bytes;
 };
+
+static void results_add_call(struct results *results, struct answer *answer)
+{
+    Wire__AttemptResult *item = &results->items[results->length];
+    Wire__Upstream *upstream = &results->upstreams[results->length];
+    wire__upstream__init(upstream);
+    upstream->provider = answer->usage.provider;
+    upstream->model = answer->usage.model;
+    answer->call.upstream = upstream;
+    answer->call.limits = answer->has_limits ? &answer->limits : NULL;
+    results->calls[results->length] = &answer->call;
+    item->calls = &results->calls[results->length];
+    item->n_calls = 1;
+}
 
 static void results_add(struct results *results, struct answer *answer)
 {
@@ -459,6 +524,10 @@ static void results_add(struct results *results, struct answer *answer)
     item->retry_after_ms = (uint64_t)answer->retry_after_ms;
     item->usage = answer->has_usage ? &answer->usage : NULL;
     item->has_payload = answer->payload != NULL;
+    item->key_mismatch = answer->key_mismatch;
+    if (answer->has_call) {
+        results_add_call(results, answer);
+    }
     results->pointers[results->length++] = item;
     if (answer->payload != NULL) {
         results->payloads[results->payloads_length++] = answer->payload;
@@ -594,7 +663,8 @@ int broker_link_create(struct loop *loop, void *zmq_context, struct log *log,
     link->retry_ms = BROKER_LINK_RETRY_FIRST_MS;
     list_init(&link->held);
     answers_init(&link->answers);
-    int r = arena_create(ARENA_BYTES_MAX, &link->arena);
+    int r = upstreams_create(&link->upstreams);
+    r = r < 0 ? r : arena_create(ARENA_BYTES_MAX, &link->arena);
     r = r < 0 ? r : loop_timer_create(loop, timer_due, link, &link->timer);
     r = r < 0 ? r : events_open(link);
     if (r < 0) {
@@ -619,6 +689,7 @@ void broker_link_destroy(struct broker_link **link)
     link_destroy(&old->events);
     loop_timer_destroy(&old->timer);
     arena_destroy(&old->arena);
+    upstreams_destroy(&old->upstreams);
     answers_finish(&old->answers);
     free(old->buffer);
     free(old);
@@ -640,6 +711,14 @@ static int answer_copy_usage(struct answer *answer, const struct attempt *attemp
     return answer->usage.provider == NULL || answer->usage.model == NULL ? -ENOMEM : 0;
 }
 
+static void answer_copy_call(struct answer *answer, const struct attempt *attempt)
+{
+    answer->has_call = attempt->report.is_made;
+    answer->has_limits = attempt->report.has_limits;
+    answer->limits = attempt->report.limits;
+    attempt_call(attempt, &answer->call);
+}
+
 static int answer_fill(struct answer *answer, const struct attempt *attempt)
 {
     const struct outcome *outcome = &attempt->outcome;
@@ -652,6 +731,8 @@ static int answer_fill(struct answer *answer, const struct attempt *attempt)
     if (outcome->text[0] != '\0') {
         answer->error_text = strdup(outcome->text);
     }
+    answer->key_mismatch = attempt->key_mismatch;
+    answer_copy_call(answer, attempt);
     int r = answer_copy_usage(answer, attempt);
     if (r == 0 && outcome->kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
         r = attempt_pack_response(attempt, &answer->payload);
@@ -687,6 +768,52 @@ int broker_link_defer(struct broker_link *link, const Wire__Dispatch *dispatch, 
     answer->error_text = strdup(reason);
     answers_add(&link->answers, &answer);
     return 0;
+}
+
+bool broker_link_answer_again(struct broker_link *link, const Wire__Dispatch *dispatch)
+{
+    struct id job_id;
+    return id_from_bytes(dispatch->job_id.data, dispatch->job_id.len, &job_id) == 0 &&
+           answers_renew(&link->answers, &job_id, dispatch->attempt);
+}
+
+static bool is_same_upstream(const struct attempt *attempt, const Wire__Upstream *upstream)
+{
+    if (upstream == NULL || attempt->upstream_model == NULL) {
+        return upstream == NULL && attempt->upstream_model == NULL;
+    }
+    return strcmp(upstream->provider, attempt->upstream_provider) == 0 &&
+           strcmp(upstream->model, attempt->upstream_model) == 0;
+}
+
+bool broker_link_carry_on(struct broker_link *link, const Wire__Dispatch *dispatch)
+{
+    if (dispatch->attempt < 2 || dispatch->is_probe || dispatch->job_id.len != ID_BYTES) {
+        return false; /* the usual case, without a look at all that run */
+    }
+    list_for_each (&link->held, at) {
+        struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
+        if (attempt->number < dispatch->attempt && attempt->chunks_sent == 0 &&
+            is_same_upstream(attempt, dispatch->upstream) &&
+            memcmp(attempt->job_id.bytes, dispatch->job_id.data, ID_BYTES) == 0) {
+            log_at(link->log, LOG_INFO, "attempt carried on as a later one",
+                   log_job(&attempt->job_id), log_int("attempt", dispatch->attempt));
+            attempt->number = dispatch->attempt;
+            return true;
+        }
+    }
+    return false;
+}
+
+int64_t broker_link_upstream_open_ms(const struct broker_link *link, const char *provider,
+                                     const char *model, int64_t now_ms)
+{
+    return upstreams_open_ms(link->upstreams, provider, model, now_ms);
+}
+
+size_t broker_link_upstreams(const struct broker_link *link, const struct upstream **ret_items)
+{
+    return upstreams_list(link->upstreams, ret_items);
 }
 
 void broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index,

@@ -24,6 +24,7 @@ struct broker_link;
 struct log;
 struct loop;
 struct telemetry;
+struct upstream;
 
 enum {
     BROKER_LINK_SILENT_HEARTBEATS = 4,
@@ -51,6 +52,8 @@ struct broker_handler {
                         struct blob *payload);
     /* Stop this attempt; it is one of the link's. */
     void (*on_cancel)(void *context, struct attempt *attempt, const char *reason);
+    /* The broker has news of an upstream. */
+    void (*on_upstream)(void *context, const struct upstream *upstream);
 };
 
 /*
@@ -80,6 +83,26 @@ MUST_USE int broker_link_defer(struct broker_link *link, const Wire__Dispatch *d
 /* A piece of the attempt's stream, at once. One that cannot be sent is dropped and counted. */
 void broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index,
                             bool is_last, const void *data, size_t bytes);
+
+/*
+ * A job that is dispatched again although its answer is kept here: the answer goes out once more,
+ * as that of the new attempt. False: there is none, the job has to be run.
+ */
+bool broker_link_answer_again(struct broker_link *link, const Wire__Dispatch *dispatch);
+
+/*
+ * A job that is dispatched again while an earlier attempt still runs here (its lease was lost, the
+ * worker was not): that attempt becomes the new one. False: none runs, or it is not the same: it is
+ * at another upstream, the new one is a probe, or some of its stream is out.
+ */
+bool broker_link_carry_on(struct broker_link *link, const Wire__Dispatch *dispatch);
+
+/* How long the broker's breaker for this upstream stays open, as far as is known here; 0: it may be
+ * called. */
+int64_t broker_link_upstream_open_ms(const struct broker_link *link, const char *provider,
+                                     const char *model, int64_t now_ms);
+/* What the broker has said of its upstreams. Valid until the next turn. */
+size_t broker_link_upstreams(const struct broker_link *link, const struct upstream **ret_items);
 
 /*
  * May it be given credit: it is joined, not drained, and its kept answers are within their bound.

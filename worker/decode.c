@@ -14,12 +14,14 @@
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 
 /*
- * The client named a key under which identical jobs share one answer. Ours is the one that counts.
+ * The client named a key under which identical jobs share one answer. Ours is the one that counts:
+ * the broker is told, since it has let others follow under the wrong one.
  */
-static void compare_keys(struct services *services, const struct attempt *attempt)
+static void compare_keys(struct services *services, struct attempt *attempt)
 {
     if (attempt->has_client_key &&
         memcmp(attempt->client_key, attempt->key, ATTEMPT_KEY_BYTES) != 0) {
+        attempt->key_mismatch = true;
         telemetry_key_mismatch(services->telemetry);
         log_at(services->log, LOG_WARN, "canonical key of the client is not that of its request",
                log_job(&attempt->job_id), log_text("tenant", attempt->tenant));

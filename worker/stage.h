@@ -20,7 +20,12 @@ enum stage_verdict {
 };
 
 struct stage_event {
-    enum { STAGE_EVENT_TIMER, STAGE_EVENT_CACHE, STAGE_EVENT_REPLY } kind;
+    enum {
+        STAGE_EVENT_TIMER,
+        STAGE_EVENT_CACHE,
+        STAGE_EVENT_REPLY,
+        STAGE_EVENT_ROOM, /* its turn in the provider's line has come */
+    } kind;
     union {
         struct cache_result *cache;   /* its entry may be taken */
         struct provider_reply *reply; /* its body may be taken */

@@ -25,6 +25,8 @@ enum family {
     PROTOCOL_ERRORS,
     ANSWERS_DROPPED,
     CHUNKS_DROPPED,
+    UPSTREAM_CHANGES,
+    ANSWERED_AGAIN,
     OPERATION_SECONDS,
     TOKEN_USAGE,
     /* From here on set by telemetry_set_gauges(), in the order of struct telemetry_gauges. */
@@ -40,6 +42,7 @@ enum family {
     CACHE_FILLS,
     CACHE_FILLS_FAILED,
     CACHE_BROKEN,
+    UPSTREAMS_OPEN,
     RESIDENT_BYTES,
     CPU_SECONDS,
     FAMILIES,
@@ -59,6 +62,7 @@ static const char *const by_result[] = {"result", NULL};
 static const char *const by_kind[] = {"kind", NULL};
 static const char *const by_model[] = {"provider", "model", NULL};
 static const char *const by_model_outcome[] = {"provider", "model", "outcome", NULL};
+static const char *const by_upstream_state[] = {"provider", "model", "state", NULL};
 static const char *const by_model_token[] = {"provider", "model", "type", NULL};
 static const char *const by_gen_ai[] = {"gen_ai_operation_name", "gen_ai_provider_name",
                                         "gen_ai_request_model", "error_type", NULL};
@@ -103,6 +107,12 @@ static const struct {
     [CHUNKS_DROPPED] =
         {METRIC_COUNTER, "tiermq_worker_chunks_dropped_total",
          "Pieces of streams that the broker could not take; the whole answer still follows.", NULL},
+    [UPSTREAM_CHANGES] = {METRIC_COUNTER, "tiermq_worker_upstream_changes_total",
+                          "Changes of the brokers' breakers that this worker has heard of.",
+                          by_upstream_state},
+    [ANSWERED_AGAIN] = {METRIC_COUNTER, "tiermq_worker_answered_again_total",
+                        "Dispatches of jobs whose answer was still kept: answered without a call.",
+                        NULL},
     [OPERATION_SECONDS] =
         {METRIC_HISTOGRAM, "gen_ai_client_operation_duration_seconds",
          "Duration of provider calls (OpenTelemetry gen_ai.client.operation.duration).", by_gen_ai,
@@ -131,6 +141,8 @@ static const struct {
                             "Answers that the cache could not write.", NULL},
     [CACHE_BROKEN] = {METRIC_GAUGE, "tiermq_worker_cache_broken",
                       "1 while the cache's store cannot be opened or read.", NULL},
+    [UPSTREAMS_OPEN] = {METRIC_GAUGE, "tiermq_worker_upstreams_open",
+                        "Upstreams that a broker has closed to all but probes.", NULL},
     [CPU_SECONDS] = {METRIC_COUNTER, "process_cpu_seconds_total",
                      "User and system CPU time in seconds.", NULL},
     [RESIDENT_BYTES] = {METRIC_GAUGE, "process_resident_memory_bytes",
@@ -195,10 +207,10 @@ void telemetry_attempt(struct telemetry *telemetry, const struct attempt *attemp
 void telemetry_call(struct telemetry *telemetry, const struct attempt *attempt)
 {
     const char *const values[] = {attempt->provider_name, attempt->model,
-                                  outcome_name(attempt->outcome.kind)};
+                                  outcome_name(attempt->report.outcome)};
     const char *const gen_ai[] = {operation_telemetry(attempt->operation), attempt->provider_name,
-                                  attempt->model, attempt->outcome.code};
-    const double seconds = (double)attempt->call_ms / 1000.0;
+                                  attempt->model, attempt->report.code};
+    const double seconds = (double)attempt->report.call_ms / 1000.0;
     metric_observe(series(telemetry, CALL_SECONDS, values), seconds);
     metric_add(series(telemetry, CALLS, values), 1);
     metric_observe(series(telemetry, OPERATION_SECONDS, gen_ai), seconds);
@@ -270,6 +282,18 @@ void telemetry_chunk_dropped(struct telemetry *telemetry)
     metric_add(series(telemetry, CHUNKS_DROPPED, NULL), 1);
 }
 
+void telemetry_upstream(struct telemetry *telemetry, const char *provider, const char *model,
+                        const char *state)
+{
+    const char *const values[] = {provider, model, state};
+    metric_add(series(telemetry, UPSTREAM_CHANGES, values), 1);
+}
+
+void telemetry_answered_again(struct telemetry *telemetry)
+{
+    metric_add(series(telemetry, ANSWERED_AGAIN, NULL), 1);
+}
+
 /* 0 when /proc does not say. */
 static double resident_bytes(void)
 {
@@ -300,10 +324,11 @@ static double cpu_seconds(void)
 void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_gauges *gauges)
 {
     const uint64_t values[] = {
-        gauges->slots,       gauges->in_flight,          gauges->brokers_joined,
-        gauges->answers,     gauges->answers_bytes,      gauges->cache_entries,
-        gauges->cache_bytes, gauges->cache_memory_bytes, gauges->cache_evictions,
-        gauges->cache_fills, gauges->cache_fills_failed, gauges->cache_is_broken,
+        gauges->slots,          gauges->in_flight,          gauges->brokers_joined,
+        gauges->answers,        gauges->answers_bytes,      gauges->cache_entries,
+        gauges->cache_bytes,    gauges->cache_memory_bytes, gauges->cache_evictions,
+        gauges->cache_fills,    gauges->cache_fills_failed, gauges->cache_is_broken,
+        gauges->upstreams_open,
     };
     for (size_t i = 0; i < ARRAY_LENGTH(values); i++) {
         metric_set(series(telemetry, (enum family)(SLOTS + i), NULL), (double)values[i]);

@@ -30,6 +30,9 @@ void telemetry_key_mismatch(struct telemetry *telemetry);
 void telemetry_protocol_error(struct telemetry *telemetry, const char *kind);
 void telemetry_answers_dropped(struct telemetry *telemetry, uint64_t count);
 void telemetry_chunk_dropped(struct telemetry *telemetry);
+void telemetry_upstream(struct telemetry *telemetry, const char *provider, const char *model,
+                        const char *state); /* a broker's breaker has changed */
+void telemetry_answered_again(struct telemetry *telemetry);
 
 /* Figures that are read when somebody looks. */
 struct telemetry_gauges {
@@ -38,5 +41,6 @@ struct telemetry_gauges {
     uint64_t cache_entries, cache_bytes, cache_memory_bytes, cache_evictions, cache_fills,
         cache_fills_failed;
     uint64_t cache_is_broken;
+    uint64_t upstreams_open;
 };
 void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_gauges *gauges);

@@ -26,6 +26,7 @@
 #include "worker/provider/call_stage.h"
 #include "worker/provider/provider.h"
 #include "worker/route/router_stage.h"
+#include "worker/route/upstreams.h"
 #include "worker/services.h"
 #include "worker/telemetry.h"
 
@@ -109,6 +110,13 @@ static void dispatched(void *context, struct broker_link *link, const Wire__Disp
 {
     struct worker *worker = context;
     struct attempt *attempt = NULL;
+    if (broker_link_answer_again(link, dispatch)) {
+        telemetry_answered_again(worker->telemetry);
+        return;
+    }
+    if (broker_link_carry_on(link, dispatch)) {
+        return;
+    }
     if (worker->is_draining) {
         defer(worker, link, dispatch, "the worker is shutting down");
         return;
@@ -139,17 +147,33 @@ static void cancelled(void *context, struct attempt *attempt, const char *reason
     pipeline_stop(attempt, WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED, "cancelled", reason);
 }
 
+/* Those who wait for a connection to an upstream that has just failed need not wait. */
+static void upstream_heard_of(void *context, const struct upstream *upstream)
+{
+    const struct worker *worker = context;
+    for (size_t i = 0; i < worker->services.providers_length; i++) {
+        struct provider *provider = worker->services.providers[i];
+        if (upstream->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN &&
+            strcmp(provider_name(provider), upstream->provider) == 0) {
+            provider_call_up(provider);
+        }
+    }
+}
+
 static void log_outcome(struct worker *worker, const struct attempt *attempt)
 {
     const bool is_good = attempt->outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
-    log_at(worker->log, is_good ? LOG_DEBUG : LOG_WARN,
-           is_good ? "attempt answered" : "attempt failed", log_job(&attempt->job_id),
-           log_int("attempt", attempt->number), log_text("tenant", attempt->tenant),
-           log_text("trace", attempt->trace_id), log_text("tier", attempt->tier),
-           log_text("route", attempt->route), log_text("model", attempt->model),
-           log_text("provider", attempt->provider_name), log_text("code", attempt->outcome.code),
-           log_text("error", attempt->outcome.text), log_int("cost_nanousd", attempt->cost_nanousd),
-           log_int("call_ms", attempt->call_ms));
+    const bool is_back = attempt->outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    log_at(worker->log, is_good || is_back ? LOG_DEBUG : LOG_WARN,
+           is_good   ? "attempt answered"
+           : is_back ? "attempt given back"
+                     : "attempt failed",
+           log_job(&attempt->job_id), log_int("attempt", attempt->number),
+           log_text("tenant", attempt->tenant), log_text("trace", attempt->trace_id),
+           log_text("tier", attempt->tier), log_text("route", attempt->route),
+           log_text("model", attempt->model), log_text("provider", attempt->provider_name),
+           log_text("code", attempt->outcome.code), log_text("error", attempt->outcome.text),
+           log_int("cost_nanousd", attempt->cost_nanousd), log_int("call_ms", attempt->call_ms));
 }
 
 static void attempt_concluded(void *context, struct attempt *attempt)
@@ -253,6 +277,17 @@ static bool is_ready(void *context, const char **ret_why_not)
     return !worker->is_draining && brokers_joined(worker) > 0;
 }
 
+static size_t upstreams_open(const struct broker_link *broker, int64_t now_ms)
+{
+    const struct upstream *items;
+    const size_t length = broker_link_upstreams(broker, &items);
+    size_t open = 0;
+    for (size_t i = 0; i < length; i++) {
+        open += broker_link_upstream_open_ms(broker, items[i].provider, items[i].model, now_ms) > 0;
+    }
+    return open;
+}
+
 static void read_gauges(const struct worker *worker, struct telemetry_gauges *gauges)
 {
     struct cache_stats cache = {.is_broken = false};
@@ -275,6 +310,7 @@ static void read_gauges(const struct worker *worker, struct telemetry_gauges *ga
         uint64_t bytes;
         gauges->answers += broker_link_answers(worker->brokers[i], &bytes);
         gauges->answers_bytes += bytes;
+        gauges->upstreams_open += upstreams_open(worker->brokers[i], clock_monotonic_ms());
     }
 }
 
@@ -286,6 +322,22 @@ static void before_metrics(void *context)
     telemetry_set_gauges(worker->telemetry, &gauges);
 }
 
+static json_t *upstreams_to_json(const struct broker_link *broker)
+{
+    const struct upstream *items;
+    const size_t length = broker_link_upstreams(broker, &items);
+    const int64_t now_ms = clock_monotonic_ms();
+    json_t *list = json_array();
+    for (size_t i = 0; i < length; i++) {
+        const int64_t left_ms = items[i].until_ms > now_ms ? items[i].until_ms - now_ms : 0;
+        (void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I}", "provider",
+                                                    items[i].provider, "model", items[i].model,
+                                                    "state", upstream_state_name(items[i].state),
+                                                    "for_ms", (json_int_t)left_ms));
+    }
+    return list;
+}
+
 static json_t *brokers_to_json(const struct worker *worker)
 {
     json_t *list = json_array();
@@ -294,11 +346,12 @@ static json_t *brokers_to_json(const struct worker *worker)
         uint64_t bytes;
         const size_t answers = broker_link_answers(broker, &bytes);
         (void)json_array_append_new(
-            list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I}", "endpoint",
+            list, json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:o}", "endpoint",
                             broker_link_endpoint(broker), "joined", broker_link_is_joined(broker),
                             "running", (json_int_t)broker_link_held(broker), "credit",
                             (json_int_t)broker_link_outstanding(broker), "answers_kept",
-                            (json_int_t)answers, "answers_kept_bytes", (json_int_t)bytes));
+                            (json_int_t)answers, "answers_kept_bytes", (json_int_t)bytes,
+                            "upstreams", upstreams_to_json(broker)));
     }
     return list;
 }
@@ -466,8 +519,8 @@ static int open_admin(struct worker *worker, char *ret_error)
 static int open_broker(struct worker *worker, size_t index)
 {
     const struct config_worker *config = &worker->config->worker;
-    static const struct broker_handler handler = {.on_dispatch = dispatched,
-                                                  .on_cancel = cancelled};
+    static const struct broker_handler handler = {
+        .on_dispatch = dispatched, .on_cancel = cancelled, .on_upstream = upstream_heard_of};
     const struct broker_link_options options = {
         .endpoint = config->brokers[index],
         .events = index < config->events_length ? config->events[index] : NULL,

@@ -2,12 +2,15 @@
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
+#include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 enum {
     DEFERRED_WAIT_MS = 20, /* another worker may have room; the same one was set aside */
     RETRY_AFTER_SPREAD_PERCENT = 10,
+    RETRY_HELD_MS = 100, /* the least that a retry waits for the budget */
 };
 
 static void confirm(struct core *core, uint64_t peer, const struct lease_ref *lease, uint64_t batch)
@@ -72,9 +75,9 @@ static int64_t backoff_ms(struct core *core, const struct job *job)
  * What the provider asks for is the least; a little more, spread, keeps its next window from
  * opening to all at once.
  */
-static int64_t wait_ms(struct core *core, struct job *job, int64_t retry_after_ms)
+static int64_t wait_ms(struct core *core, struct job *job, int64_t retry_after_ms, bool is_counted)
 {
-    if (job->backoffs < UINT16_MAX) {
+    if (job->backoffs < UINT16_MAX && (is_counted || job->backoffs == 0)) {
         job->backoffs++;
     }
     const int64_t backoff = backoff_ms(core, job);
@@ -105,14 +108,75 @@ static void record(struct core *core, struct job *job, const struct event *event
                                                      .wait_ms = wait_ms});
 }
 
-static void back_off(struct core *core, struct job *job, const struct event *event)
+/* What was not the job's fault does not make its next wait longer. */
+static void back_off(struct core *core, struct job *job, const struct event *event, bool is_counted)
 {
-    const int64_t wait = wait_ms(core, job, event->as.attempt_result.retry_after_ms);
-    record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_BACKOFF, wait);
+    const int64_t asked_at_ms =
+        core->now_ms + wait_ms(core, job, event->as.attempt_result.retry_after_ms, is_counted);
+    const int64_t back_at_ms = upstream_back_at_ms(core, job->flow->queue);
+    const int64_t at_ms = asked_at_ms > back_at_ms ? asked_at_ms : back_at_ms;
+    record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_BACKOFF, at_ms - core->now_ms);
+    job->tried = 0; /* a new round */
     lease_end(core, job->at.lease);
-    job_wait_until(core, job, core->now_ms + wait);
+    job_wait_until(core, job, at_ms);
     conclude_update_record(core, job);
     confirm(core, event->peer, &event->as.attempt_result.lease, 0);
+}
+
+static struct retry_budget *budget_of(const struct core *core, const struct job *job)
+{
+    const struct name *route = job->flow->queue->route;
+    return route->index < core->route_length ? &core->route[route->index].budget : NULL;
+}
+
+static bool may_retry(struct core *core, const struct job *job)
+{
+    struct retry_budget *budget = budget_of(core, job);
+    return budget == NULL || retry_budget_take(budget, &core->retries, core->now_ms);
+}
+
+/*
+ * Another upstream may answer at once. Whether the retry budget grants that is asked last, since
+ * asking takes from it; what an outage or a limit sent back is no retry.
+ */
+static bool fail_over(struct core *core, struct job *job, const struct event *event,
+                      bool is_counted)
+{
+    int64_t at_ms;
+    if (job->deadline_ms <= core->now_ms || upstream_choose(core, job, &at_ms) == NULL ||
+        (is_counted && !may_retry(core, job))) {
+        return false;
+    }
+    job_tier(job)->stats.failovers++;
+    job_tier(job)->stats.retries += is_counted;
+    record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_FAILOVER, 0);
+    lease_end(core, job->at.lease);
+    job_move(core, job, PLACE_READY);
+    conclude_update_record(core, job);
+    confirm(core, event->peer, &event->as.attempt_result.lease, 0);
+    return true;
+}
+
+void attempt_try_again(struct core *core, struct job *job)
+{
+    struct tier *tier = job_tier(job);
+    if ((job->flags & JOB_RETRIES) == 0) {
+        job_move(core, job, PLACE_READY);
+    } else if (may_retry(core, job)) {
+        job->flags &= (uint16_t)~JOB_RETRIES;
+        tier->stats.retries++;
+        job_move(core, job, PLACE_READY);
+    } else {
+        tier->stats.retries_held++;
+        job->at.not_before_ms = core->now_ms + RETRY_HELD_MS + backoff_ms(core, job);
+        job_rearm(core, job);
+    }
+}
+
+/* The worker has heard that the upstream is down since: it is not at fault. */
+static bool is_upstreams_fault(const struct event *event)
+{
+    return strcmp(event->as.attempt_result.error_code, "upstream_open") == 0;
 }
 
 static void give_back(struct core *core, struct job *job, const struct event *event)
@@ -127,7 +191,9 @@ static void give_back(struct core *core, struct job *job, const struct event *ev
         record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_BACKOFF, wait);
     }
     lease_end(core, job->at.lease);
-    worker_set_aside(core, worker);
+    if (!is_upstreams_fault(event)) {
+        worker_set_aside(core, worker);
+    }
     job_wait_until(core, job, core->now_ms + wait);
     if (is_news) {
         conclude_update_record(core, job);
@@ -186,6 +252,7 @@ static void die(struct core *core, struct job *job, const struct event *event,
     finish(core, job, event, WIRE__JOB_STATE__JOB_STATE_DEAD, error_code, attempts);
 }
 
+/* An attempt that says something about the job: its upstream serves others. */
 static void fail(struct core *core, struct job *job, const struct event *event)
 {
     note_failure(core, job, event);
@@ -194,7 +261,35 @@ static void fail(struct core *core, struct job *job, const struct event *event)
         return;
     }
     job->failures++;
-    back_off(core, job, event);
+    if (!fail_over(core, job, event, true)) {
+        job->flags |= JOB_RETRIES;
+        back_off(core, job, event, true);
+    }
+}
+
+/* Its upstream is down or has had enough: no attempt is used up by that. */
+static void spare(struct core *core, struct job *job, const struct event *event)
+{
+    note_failure(core, job, event);
+    job_tier(job)->stats.attempts_spared++;
+    if (!fail_over(core, job, event, false)) {
+        back_off(core, job, event, false);
+    }
+}
+
+static void fail_or_spare(struct core *core, struct job *job, const struct event *event,
+                          struct upstream *called)
+{
+    const bool is_limited =
+        event->as.attempt_result.outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED;
+    if (called != NULL) {
+        job->tried |= upstream_bit(core, job->flow->queue, called);
+    }
+    if (is_limited || (called != NULL && upstream_is_down(core, called))) {
+        spare(core, job, event);
+    } else {
+        fail(core, job, event);
+    }
 }
 
 /* Its lease, at this worker: only then a failure says something about the job now. */
@@ -205,18 +300,16 @@ static bool is_holder(const struct core *core, const struct job *job, const stru
            job->at.lease->attempt == event->as.attempt_result.lease.attempt;
 }
 
-static void holder_result(struct core *core, struct job *job, const struct event *event)
+static void holder_result(struct core *core, struct job *job, const struct event *event,
+                          struct upstream *called)
 {
     switch (event->as.attempt_result.outcome) {
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED:
         break; /* concluded before, whoever answers */
-    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED:
-        note_failure(core, job, event);
-        back_off(core, job, event);
-        break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE:
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED:
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE:
-        fail(core, job, event);
+        fail_or_spare(core, job, event, called);
         break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED:
         note_failure(core, job, event);
@@ -250,11 +343,18 @@ static bool is_answer(const struct event *event)
 void attempt_result(struct core *core, const struct event *event)
 {
     const struct event_attempt_result *result = &event->as.attempt_result;
-    if (worker_heard(core, event->peer) == NULL) {
+    struct worker *worker = worker_heard(core, event->peer);
+    if (worker == NULL) {
         return; /* it says hello and sends its answers again */
     }
     struct job *job = job_find(core, &result->lease.job_id);
-    if (job == NULL || !job_is_pending(job)) {
+    const bool is_pending = job != NULL && job_is_pending(job);
+    const bool holds = is_pending && is_holder(core, job, event);
+    struct permit none = {.upstream = NULL};
+    struct permit *permit = holds ? &job->at.lease->permit : &none;
+    struct upstream *called = permit->upstream;
+    upstream_settle(core, worker, permit, result);
+    if (!is_pending) {
         if (is_answer(event)) {
             note_late(core, event);
         }
@@ -264,9 +364,9 @@ void attempt_result(struct core *core, const struct event *event)
     if (is_answer(event)) {
         count_usage(job_tier(job), result->usage);
         finish(core, job, event, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, "", job_attempts(job));
-    } else if (is_holder(core, job, event)) {
+    } else if (holds) {
         count_usage(job_tier(job), result->usage);
-        holder_result(core, job, event);
+        holder_result(core, job, event, called);
     } else {
         confirm(core, event->peer, &result->lease, 0); /* the job waits, or runs elsewhere */
     }

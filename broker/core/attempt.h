@@ -10,3 +10,5 @@
 /* Events. */
 void attempt_result(struct core *core, const struct event *event);
 void attempt_chunk(struct core *core, const struct event *event);
+/* The time of a job that backs off is over: it is ready, unless it is a retry and the budget has none left. */
+void attempt_try_again(struct core *core, struct job *job);

@@ -1,6 +1,7 @@
 #include "broker/core/client.h"
 #include <stdlib.h>
 #include <xxhash.h>
+#include "broker/core/estimate.h"
 
 static uint64_t peer_hash(uint64_t peer, uint64_t seed)
 {
@@ -32,6 +33,15 @@ static void error(struct core *core, uint64_t peer, Wire__ProtocolError__Code co
     effect->as.error.text = text;
 }
 
+static void refuse_for_now(struct core *core, uint64_t peer, int64_t wait_ms, const char *text)
+{
+    const int64_t retry_after_ms = estimate_retry_after_ms(core, wait_ms);
+    struct effect *effect = effects_add(core->effects, EFFECT_CLIENT_ERROR, peer, 0);
+    effect->as.error.code = WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED;
+    effect->as.error.text = text;
+    effect->as.error.retry_after_ms = retry_after_ms;
+}
+
 struct client *client_expect(struct core *core, uint64_t peer)
 {
     struct client *client = client_find(core, peer);
@@ -42,15 +52,20 @@ struct client *client_expect(struct core *core, uint64_t peer)
     return client;
 }
 
+/* NULL: refused, and told so. */
 static struct client *make_client(struct core *core, uint64_t peer)
 {
     if (core->clients.length >= core->limits.clients_max) {
+        refuse_for_now(core, peer, RETRY_AFTER_CONNECTIONS_MS,
+                       "broker.clients_max connections are open; try again later or raise it");
         return NULL;
     }
     struct client *client = calloc(1, sizeof(*client));
     if (client != NULL) {
         client->peer = peer;
         table_insert(&core->clients, &client->by_peer);
+    } else {
+        refuse_for_now(core, peer, RETRY_AFTER_UNKNOWN_MS, "the broker is out of memory");
     }
     return client;
 }
@@ -70,8 +85,6 @@ void client_hello(struct core *core, const struct event *event)
         client = make_client(core, event->peer);
     }
     if (client == NULL) {
-        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-              "broker.clients_max connections are open; try again later or raise it");
         return;
     }
     client->tenant = core->tenant[tenant->index];
@@ -90,7 +103,7 @@ void client_gone(struct core *core, const struct event *event)
 void client_destroy_all(struct core *core)
 {
     for (size_t i = 0; i < core->clients.buckets_length; i++) {
-        struct table_link *link = core->clients.buckets[i];
+        struct table_link *link = table_bucket_at(&core->clients, i)->first;
         while (link != NULL) {
             struct table_link *next = link->next;
             free(CONTAINER_OF(link, struct client, by_peer));
@@ -132,6 +145,11 @@ static struct waiter *find_more(const struct job *job, uint64_t peer)
         waiter = waiter->next;
     }
     return waiter;
+}
+
+bool waiter_is(const struct job *job, uint64_t peer)
+{
+    return job->waiter == peer || find_more(job, peer) != NULL;
 }
 
 void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams)

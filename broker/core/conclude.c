@@ -3,12 +3,15 @@
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/dead.h"
+#include "broker/core/estimate.h"
 #include "broker/core/history.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
+#include "broker/core/upstream.h"
+#include "broker/core/status.h"
 #include "broker/core/worker.h"
 
 /* ---- records ---- */
@@ -194,6 +197,7 @@ static struct effect_result make_result(struct core *core, const struct job *job
         .usage = copy_usage(core, outcome->usage),
         .worker = outcome->worker == NULL ? "" : effects_text(core->effects, outcome->worker),
         .tier = job_tier(job)->index,
+        .retry_after_ms = outcome->retry_after_ms,
         .payload = outcome->payload,
     };
     return result;
@@ -221,6 +225,7 @@ static void count(struct core *core, const struct job *job, const struct outcome
     (void)core;
     tier->stats.concluded[outcome->state]++;
     tier->drain.conclusions++;
+    job->flow->queue->drain.conclusions++;
 }
 
 static const char *cancel_reason(Wire__JobState state)
@@ -244,6 +249,8 @@ static void end_attempt(struct core *core, struct job *job, const struct outcome
         effect->as.attempt.lease = (struct lease_ref){.job_id = job->id, .attempt = attempt};
         effect->as.attempt.reason = cancel_reason(outcome->state);
     }
+    upstream_settle_silent(core, &job->at.lease->permit,
+                           outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED);
     lease_end(core, job->at.lease);
 }
 
@@ -253,7 +260,7 @@ static void note_conclusion(struct core *core, const struct job *job,
     if (result->state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
         core_note(core, NOTE_DEAD_LETTER, job, result->error_code, result->error_text,
                   result->attempts);
-    } else if (result->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED) {
+    } else if (result->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED && !result_is_shed(result)) {
         core_note(core, NOTE_EXPIRED, job, result->error_code, result->error_text,
                   core->now_ms - job->submitted_ms);
     }
@@ -297,6 +304,9 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     const struct effect_result result = make_result(core, job, outcome);
     end_attempt(core, job, outcome);
     count(core, job, outcome);
+    if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
+        estimate_note_run(job->flow->queue, result.run_ms);
+    }
     note_conclusion(core, job, &result);
     if (is_durable && !is_dead) {
         conclude_delete_records(core, job);
@@ -342,6 +352,6 @@ void conclude_cancel(struct core *core, const struct event *event)
                                                              : "cancelled by the client"});
     }
     if (client != NULL) {
-        result_send_status(core, client, &event->as.job.job_id);
+        status_send(core, client, &event->as.job.job_id);
     }
 }

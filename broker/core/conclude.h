@@ -15,6 +15,7 @@ struct outcome {
     struct blob *payload;                /* NULL: none */
     const char *worker;                  /* NULL: "" */
     const char *provider;                /* of a dead letter: the last one that was called; NULL: none */
+    int64_t retry_after_ms;              /* EXPIRED: > 0: shed, and may be submitted again then */
     uint32_t attempts;                   /* 0: as the job has them */
     uint64_t peer;                       /* the attempt that concluded it; another one is cancelled. 0: none */
     uint32_t attempt;

@@ -155,7 +155,7 @@ void concluded_withdraw(struct concluded *concluded, struct concluded_entry *ent
 {
     concluded_drop_disk_result(concluded, entry);
     unchain(concluded, entry);
-    entry->state = CONCLUDED_WITHDRAWN;
+    concluded_set_state(entry, CONCLUDED_WITHDRAWN, false);
     entry->flags &= (uint8_t) ~(CONCLUDED_HAS_KEY | CONCLUDED_RESULT_IN_MEMORY);
 }
 

@@ -26,11 +26,12 @@ struct concluded_entry {
     uint32_t result_bytes; /* on disk */
     uint32_t next;         /* in the chain of its bucket: low bits of the number */
     uint16_t tenant;
-    uint8_t state;         /* wire.JobState, or CONCLUDED_WITHDRAWN */
+    uint8_t state : 7;     /* wire.JobState, or CONCLUDED_WITHDRAWN */
+    uint8_t is_shed : 1;   /* never run: may be submitted again */
     uint8_t flags;
 };
 
-enum { CONCLUDED_CHUNK_LENGTH = 4096, CONCLUDED_WITHDRAWN = UINT8_MAX };
+enum { CONCLUDED_CHUNK_LENGTH = 4096, CONCLUDED_WITHDRAWN = 127 };
 
 struct concluded {
     struct concluded_entry **chunks;
@@ -52,7 +53,7 @@ void concluded_finish(struct concluded *concluded);
 size_t concluded_length(const struct concluded *concluded);
 struct concluded_entry *concluded_find(const struct concluded *concluded, const struct id *job_id);
 /*
- * Adds an id that is not in it; the caller has made room (concluded_is_full()). `unix_ms` never falls. NULL: no memory;
+ * Adds an id that is not in it, or was shed; the caller has made room (concluded_is_full()). `unix_ms` never falls. NULL: no memory;
  * the id is then as good as forgotten, and the horizon says so.
  */
 struct concluded_entry *concluded_add(struct concluded *concluded, const struct id *job_id, int64_t unix_ms);
@@ -68,6 +69,11 @@ void concluded_drop_disk_result(struct concluded *concluded, struct concluded_en
 void concluded_keep_disk_result(struct concluded *concluded, struct concluded_entry *entry, uint32_t bytes);
 /* The oldest entry from results_from on; NULL at the end. */
 struct concluded_entry *concluded_results_oldest(const struct concluded *concluded);
+static inline void concluded_set_state(struct concluded_entry *entry, uint8_t state, bool is_shed)
+{
+    entry->state = state & 0x7fu;
+    entry->is_shed = is_shed;
+}
 static inline uint8_t concluded_tier(const struct concluded_entry *entry)
 {
     return entry->flags >> CONCLUDED_TIER_SHIFT;

@@ -1,7 +1,9 @@
 #include "broker/core/configure.h"
 #include <errno.h>
 #include <stdlib.h>
+#include "broker/core/gate.h"
 #include "broker/core/lane.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 int core_add_tenant(struct core *core, const char *text, struct tenant **ret_tenant)
@@ -88,8 +90,10 @@ static void configure_tier(struct tier *tier, const struct config_tier *given)
     tier->attempts_max = given->attempts_max > UINT16_MAX ? UINT16_MAX : given->attempts_max;
     tier->backoff_first_ms = given->backoff_first_ms > 0 ? given->backoff_first_ms : 1;
     tier->backoff_max_ms = given->backoff_max_ms > 0 ? given->backoff_max_ms : 1;
+    tier->quality_min = given->quality_min;
     tier->jobs_max = given->jobs_max;
     tier->bytes_max = given->bytes_max;
+    tier->shed_target_ms = given->shed_target_ms > 0 ? given->shed_target_ms : 0;
 }
 
 static void configure_tiers(struct core *core, const struct config *config)
@@ -203,8 +207,13 @@ static int configure(struct core *core, const struct config *config)
 {
     configure_limits(core, config);
     configure_tiers(core, config);
+    core->breaker = config->breaker;
+    core->retries = config->retries;
     int r = configure_tenants(core, config);
-    return r < 0 ? r : configure_routes(core, config);
+    if (r == 0) {
+        r = configure_routes(core, config);
+    }
+    return r < 0 ? r : upstreams_configure(core, config);
 }
 
 int configure_first(struct core *core, const struct config *config)
@@ -234,5 +243,6 @@ int core_reconfigure(struct core *core, const struct config *config, struct core
         worker_reserve_slots(core, worker);
         worker_refresh(core, worker);
     }
+    gate_look(core, NULL);
     return 0;
 }

@@ -9,15 +9,19 @@
 #include "broker/core/configure.h"
 #include "broker/core/dead.h"
 #include "broker/core/dispatch.h"
+#include "broker/core/estimate.h"
+#include "broker/core/gate.h"
 #include "broker/core/history.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/overload.h"
 #include "broker/core/pause.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
 #include "broker/core/state.h"
 #include "broker/core/submit.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 enum { RECORD_ARENA_BYTES_MAX = 64 << 20 };
@@ -114,6 +118,7 @@ void core_publish(struct core *core, Wire__Event__Kind kind, const char *subject
 static void init_lists(struct core *core)
 {
     list_init(&core->accepting);
+    list_init(&core->aliases);
     list_init(&core->recovered);
     list_init(&core->loading);
     list_init(&core->histories_by_age);
@@ -123,7 +128,10 @@ static void init_lists(struct core *core)
     list_init(&core->leases_young);
     list_init(&core->results_by_age);
     list_init(&core->pauses);
+    slab_init(&core->job_memory, sizeof(struct job));
     heap_init(&core->timers, offsetof(struct job, timer_position));
+    heap_init(&core->gates, offsetof(struct queue, gate_position));
+    core->aside_until_ms = INT64_MAX;
 }
 
 static int init_tables(struct core *core)
@@ -205,18 +213,19 @@ static void free_leases(struct core *core)
 
 static void free_jobs(struct core *core)
 {
+    table_settle(&core->jobs);
     for (size_t i = 0; i < core->jobs.buckets_length; i++) {
-        struct table_link *link = core->jobs.buckets[i];
+        struct table_link *link = table_bucket_at(&core->jobs, i)->first;
         while (link != NULL) {
             struct table_link *next = link->next;
             struct job *job = CONTAINER_OF(link, struct job, by_id);
             blob_unref(&job->payload);
             dead_free_letter(job);
             waiters_forget(job);
-            free(job);
             link = next;
         }
     }
+    slab_finish(&core->job_memory);
 }
 
 static void free_tables(struct core *core)
@@ -241,6 +250,7 @@ void core_destroy(struct core **core)
     }
     free_leases(dead);
     free_jobs(dead);
+    submit_forget_aliases(dead, 0, UINT64_MAX);
     client_destroy_all(dead);
     worker_destroy_all(dead);
     key_destroy_all(dead);
@@ -249,6 +259,7 @@ void core_destroy(struct core **core)
     dead_finish(dead);
     pause_destroy_all(dead);
     lane_destroy_queues(dead);
+    upstreams_destroy(dead);
     for (size_t i = 0; dead->lanes != NULL && i < dead->pools.length * dead->tiers_length; i++) {
         heap_finish(&dead->lanes[i].queues);
     }
@@ -256,6 +267,7 @@ void core_destroy(struct core **core)
         free(dead->tenant[i]);
     }
     heap_finish(&dead->timers);
+    heap_finish(&dead->gates);
     concluded_finish(&dead->concluded);
     loads_finish(&dead->loads);
     arena_destroy(&dead->arena);
@@ -279,7 +291,7 @@ static struct job *next_timer(const struct core *core)
 static void timer_is_due(struct core *core, struct job *job)
 {
     if (job->deadline_ms > core->now_ms) {
-        job_move(core, job, PLACE_READY);
+        attempt_try_again(core, job);
         return;
     }
     conclude(core, job,
@@ -314,13 +326,6 @@ static bool tick_recovered(struct core *core)
     return true;
 }
 
-static void tick_rates(struct core *core)
-{
-    for (size_t i = 0; i < core->tiers_length; i++) {
-        drain_rate_update(&core->tier[i].drain, core->tier[i].waiting.length > 0, core->now_ms);
-    }
-}
-
 static void note_damage(struct core *core)
 {
     if (core->records_damaged > 0) {
@@ -339,11 +344,14 @@ static void tick(struct core *core)
     bool is_done = tick_timers(core);
     is_done &= lease_tick(core);
     worker_forget_silent(core);
+    worker_take_back(core);
     is_done &= tick_recovered(core);
     result_tick(core);
     dead_tick(core);
+    gate_tick(core);
     dispatch_tick(core);
-    tick_rates(core);
+    overload_tick(core);
+    estimate_tick(core);
     core->has_more |= !is_done;
 }
 
@@ -445,6 +453,11 @@ void core_step(struct core *core, struct core_time now, const struct event *even
     core->effects = NULL;
 }
 
+void core_expect(const struct core *core, const struct id *job_id)
+{
+    table_fetch(&core->jobs, id_hash(job_id, core->jobs.seed));
+}
+
 static int64_t sooner(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -458,6 +471,7 @@ int64_t core_next_deadline_ms(const struct core *core)
     int64_t at_ms = sooner(lease_next_deadline_ms(core), result_next_deadline_ms(core));
     at_ms = sooner(at_ms, worker_next_deadline_ms(core));
     at_ms = sooner(at_ms, dead_next_deadline_ms(core));
+    at_ms = sooner(at_ms, gate_next_deadline_ms(core));
     if (core->timers.length > 0) {
         at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));
     }

@@ -50,6 +50,12 @@ void core_restored(struct core *core, struct core_time now);
 /* One event. Never fails: what cannot be done is answered by an effect. */
 void core_step(struct core *core, struct core_time now, const struct event *event, struct effects *effects);
 
+/*
+ * An event about this job, or its submission, follows within a few. Only makes that faster: where it will be looked for comes
+ * into the processor's cache meanwhile.
+ */
+void core_expect(const struct core *core, const struct id *job_id);
+
 /* When EVENT_TICK is due at the latest; INT64_MAX: nothing is waiting for time. */
 int64_t core_next_deadline_ms(const struct core *core);
 
@@ -60,6 +66,15 @@ bool core_is_idle(const struct core *core);
 
 enum { CORE_REJECT_REASONS = 16, CORE_STATES = 16, CORE_DEAD_CODES = 32 };
 
+/* Of an upstream, since start. */
+struct core_upstream_counts {
+    uint64_t dispatched;   /* permits */
+    uint64_t answered, failed, rate_limited, rejected; /* calls, as workers reported them */
+    uint64_t probes;
+    uint64_t opened;       /* times its breaker opened, failed probes not counted */
+    uint64_t cost_nanousd;
+};
+
 struct core_tier_stats {
     const char *name;
     uint64_t states[CORE_STATES];     /* jobs now, by wire.JobState (pending states and dead letters) */
@@ -68,12 +83,17 @@ struct core_tier_stats {
     uint64_t duplicates;
     uint64_t rejected[CORE_REJECT_REASONS];
     uint64_t concluded[CORE_STATES];  /* by conclusion */
+    uint64_t shed;                    /* of concluded[EXPIRED]: given up in overload */
     uint64_t dispatched;
     uint64_t attempts_failed;
     uint64_t leases_lost;
     uint64_t late_results;            /* after the conclusion: double spending, counted */
     uint64_t late_cost_nanousd;
     uint64_t redelivered;
+    uint64_t retries;                 /* after an attempt that counted, granted by the budget */
+    uint64_t retries_held;            /* times a retry had to wait for the budget */
+    uint64_t failovers;               /* sent on to another upstream at once */
+    uint64_t attempts_spared;         /* failed with their upstream down or limiting: not counted */
     uint64_t payload_bytes;           /* of pending jobs */
     uint64_t input_tokens, output_tokens, cost_nanousd, saved_nanousd;
     uint64_t cache_hits, cache_near_hits, cache_stale_hits, cache_misses;
@@ -103,6 +123,8 @@ struct core_stats {
 };
 void core_read_stats(struct core *core, struct core_time now, struct core_stats *ret_stats);
 
+enum { CORE_WHY_BYTES = 256 };
+
 /* One job for the admin API. Errors: -ENOENT. Strings live until the next step. */
 struct core_job_view {
     struct id id;
@@ -111,6 +133,10 @@ struct core_job_view {
     uint32_t priority, attempts, attempts_max;
     int64_t age_ms, waits_ms, deadline_in_ms; /* deadline 0: none */
     size_t payload_bytes;
+    uint64_t position;    /* queued: jobs of its tenant that go before it in its queue */
+    bool has_estimate;    /* of starts_in_ms */
+    int64_t starts_in_ms;
+    char why[CORE_WHY_BYTES]; /* it waits; "" when it does not */
 };
 MUST_USE int core_view_job(const struct core *core, const struct id *job_id, struct core_time now, struct core_job_view *ret_view);
 
@@ -128,9 +154,24 @@ void core_visit_workers(const struct core *core, struct core_time now,
 struct core_queue_view {
     const char *tier, *pool, *route;
     uint64_t ready, backing_off, leased, tenants;
-    bool is_paused;
+    bool is_paused;        /* by an operator */
+    bool is_blocked;       /* nobody can serve it now: its upstreams are down */
+    int64_t gated_ms;      /* until it may be dispatched again; 0: it may */
+    const char *upstreams; /* its candidates, in order, separated by spaces; lives until the next view */
 };
 void core_visit_queues(const struct core *core, void (*visit)(void *context, const struct core_queue_view *view), void *context);
+
+struct core_upstream_view {
+    const char *provider, *model, *error_code;
+    Wire__UpstreamState__State state;
+    int64_t blocked_ms;    /* until it may be called or probed; 0: it may */
+    uint64_t requests_per_min, tokens_per_min; /* the tighter of configured and learned; 0: none */
+    double pace_per_s;     /* 0: not paced */
+    double typical_ms, answered_per_s;
+    struct core_upstream_counts counts;
+};
+void core_visit_upstreams(const struct core *core, struct core_time now,
+                          void (*visit)(void *context, const struct core_upstream_view *view), void *context);
 
 struct core_pause_view {
     enum pause_subject subject;

@@ -329,12 +329,12 @@ static void note_in_history(struct core *core, struct job *job)
  * it. */
 static void begin_anew(struct core *core, struct job *job)
 {
-    job->failures = job->losses = job->backoffs = 0;
+    job->failures = job->losses = job->backoffs = job->tried = 0;
     job->delay_ms = 0;
     job->sequence = ++core->sequence;
     job->submitted_ms = core->now_ms;
     job->deadline_ms = core->now_ms + job_tier(job)->deadline_ms;
-    job->flags &= (uint16_t) ~(JOB_LEASE_LOST | JOB_HAS_KEY);
+    job->flags &= (uint16_t) ~(JOB_LEASE_LOST | JOB_HAS_KEY | JOB_RETRIES);
     if (key_of_job(core, &job->id) != NULL) {
         job->flags |= JOB_HAS_KEY;
     }

@@ -2,9 +2,12 @@
 #include <errno.h>
 #include <string.h>
 #include "broker/core/conclude.h"
+#include "broker/core/gate.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/overload.h"
 #include "broker/core/result.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 enum {
@@ -39,13 +42,20 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
         has_trace ? copy_bytes(core, job->trace_parent, sizeof(job->trace_parent)) : NULL;
     dispatch->estimated_tokens = job->estimated_tokens;
     dispatch->max_tokens = job->max_tokens;
+    const struct permit *permit = &job->at.lease->permit;
+    if (permit->upstream != NULL) {
+        dispatch->provider = permit->upstream->provider;
+        dispatch->model = permit->upstream->model;
+        dispatch->is_probe = permit->probe != 0;
+    }
     dispatch->payload = blob_ref(job->payload);
 }
 
-static void count_dispatch(struct tier *tier)
+static void count_dispatch(struct tier *tier, struct queue *queue)
 {
     tier->stats.dispatched++;
     tier->drain.dispatches++;
+    queue->drain.dispatches++;
 }
 
 /*
@@ -95,15 +105,28 @@ static void make_suspect_wait(struct core *core, struct job *job)
     job_wait_until(core, job, core->now_ms + wait_ms);
 }
 
-static bool give(struct core *core, struct lane *lane, struct job *job, struct worker_seat *seat)
+/* Its first one earns retries for others. */
+static void count_attempt(struct core *core, const struct job *job)
+{
+    const struct name *route = job->flow->queue->route;
+    if (job->attempt == 0 && route->index < core->route_length) {
+        retry_budget_credit(&core->route[route->index].budget, &core->retries, core->now_ms);
+    }
+}
+
+static bool give(struct core *core, struct lane *lane, struct job *job, struct worker_seat *seat,
+                 struct upstream *upstream)
 {
     struct worker *worker = seat->worker;
     if (job->place == PLACE_READY) {
         lane_charge(lane, job);
     }
-    if (lease_grant(core, job, worker, job->attempt + 1) == NULL) {
+    count_attempt(core, job);
+    struct lease *lease = lease_grant(core, job, worker, job->attempt + 1);
+    if (lease == NULL) {
         return false;
     }
+    lease->permit = upstream_take(core, upstream, job);
     lane_charge_tier(lane);
     worker->dispatched++;
     worker_refresh(core, worker);
@@ -111,7 +134,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
         list_remove(&lane->available, &seat->link);
         list_append(&lane->available, &seat->link);
     }
-    count_dispatch(lane->tier);
+    count_dispatch(lane->tier, job->flow->queue);
     send_dispatch(core, job, worker);
     release_payload(core, job);
     return true;
@@ -160,7 +183,7 @@ static void payload_loaded(struct core *core, struct job *job, int error, struct
     if (error == 0 && blob_bytes(value) == job->payload_bytes) {
         job_keep_payload(core, job, value);
         job_move(core, job, lane_is_held(core, job) ? PLACE_READY : PLACE_LOADED);
-    } else if (error == 0 || error == -ENOENT) {
+    } else if (error == 0 || error == -ENOENT || error == -EBADMSG) {
         conclude(core, job,
                  &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_DEAD,
                                    .error_code = "payload_lost",
@@ -231,7 +254,12 @@ static void dispatch_one(struct core *core, struct lane *lane)
         make_suspect_wait(core, job);
         return;
     }
-    const bool is_done = job->payload != NULL ? give(core, lane, job, seat) : load(core, lane, job);
+    struct upstream *upstream;
+    if (!gate_pass(core, job, &upstream) || overload_sheds(core, job)) {
+        return;
+    }
+    const bool is_done = job->payload != NULL ? give(core, lane, job, seat, upstream)
+                                              : load(core, lane, job);
     if (!is_done) {
         lane->stalled_in_turn = core->turn;
     }

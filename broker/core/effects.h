@@ -52,6 +52,7 @@ enum note_kind {
     NOTE_DEAD_REQUEUED,   /* one, by an operator */
     NOTE_DEAD_DROPPED,
     NOTE_DEAD_SWEEP,      /* began, ended, was stopped; number is the sweep's */
+    NOTE_SHED,            /* of a tier; number: jobs since the last one */
     NOTE_WORKER_JOINED,
     NOTE_WORKER_LEFT,
     NOTE_PAUSED,
@@ -59,6 +60,11 @@ enum note_kind {
     NOTE_STORE_DOWN,
     NOTE_STORE_UP,
     NOTE_RECORD_DAMAGED,
+    NOTE_UPSTREAM_DOWN,   /* subject provider/model; text: the error; number: milliseconds until it is probed */
+    NOTE_UPSTREAM_UP,
+    NOTE_QUEUE_PAUSED,    /* subject tier/pool/route; nobody can serve it; text says why */
+    NOTE_QUEUE_RESUMED,
+    NOTE_WORKER_SET_ASIDE, /* its calls fail while those of others are answered; number: milliseconds */
     NOTE_BOUND_REACHED,   /* results, dead letters or deduplication ids were dropped to keep a bound */
 };
 

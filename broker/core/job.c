@@ -110,17 +110,17 @@ struct job *job_find(const struct core *core, const struct id *job_id)
 /* Room for every job there is and one more, since any of them may be armed. */
 static bool reserve_timer(struct core *core)
 {
-    const size_t jobs = core->jobs.length + 1;
+    const size_t jobs = core->jobs.length + core->jobs.later_length + 1;
     return jobs < HEAP_NONE &&
            heap_reserve(&core->timers, (uint32_t)jobs - core->timers.length) == 0;
 }
 
-struct job *job_create(struct core *core, const struct id *job_id, struct flow *flow)
+static struct job *make(struct core *core, const struct id *job_id, struct flow *flow)
 {
     if (!flow_reserve(flow) || !reserve_timer(core)) {
         return NULL;
     }
-    struct job *job = calloc(1, sizeof(*job));
+    struct job *job = slab_alloc(&core->job_memory);
     if (job == NULL) {
         return NULL;
     }
@@ -131,7 +131,24 @@ struct job *job_create(struct core *core, const struct id *job_id, struct flow *
     job->ready_position = HEAP_NONE;
     job->timer_position = HEAP_NONE;
     flow->jobs++;
-    table_insert(&core->jobs, &job->by_id);
+    return job;
+}
+
+struct job *job_create(struct core *core, const struct id *job_id, struct flow *flow)
+{
+    struct job *job = make(core, job_id, flow);
+    if (job != NULL) {
+        table_insert(&core->jobs, &job->by_id);
+    }
+    return job;
+}
+
+struct job *job_create_later(struct core *core, const struct id *job_id, struct flow *flow)
+{
+    struct job *job = make(core, job_id, flow);
+    if (job != NULL) {
+        table_insert_later(&core->jobs, &job->by_id);
+    }
     return job;
 }
 
@@ -146,7 +163,7 @@ void job_destroy(struct core *core, struct job **job)
     waiters_forget(dead);
     dead->flow->jobs--;
     table_remove(&core->jobs, &dead->by_id);
-    free(dead);
+    slab_free(&core->job_memory, dead);
 }
 
 /* When something is due for this job, wherever it is. */
@@ -169,6 +186,11 @@ static void arm(struct core *core, struct job *job)
         const int r = heap_push(&core->timers, job, heap_key_from_ms(at_ms));
         assert(r == 0); /* reserved by job_create(): every job in the table has room */
     }
+}
+
+void job_rearm(struct core *core, struct job *job)
+{
+    arm(core, job);
 }
 
 void job_set_deadline(struct core *core, struct job *job, int64_t deadline_ms)
@@ -232,6 +254,11 @@ static void join_waiting(struct list *waiting, struct job *job)
     }
 }
 
+static uint32_t at_most_u32(int64_t ms)
+{
+    return ms < 0 ? 0 : ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+}
+
 static void join(struct core *core, struct job *job)
 {
     struct queue *queue = job->flow->queue;
@@ -246,6 +273,7 @@ static void join(struct core *core, struct job *job)
         list_append(&core->recovered, &job->link);
         break;
     case PLACE_READY:
+        job->ready_after_ms = at_most_u32(core->now_ms - job->submitted_ms);
         join_waiting(&job_tier(job)->waiting, job);
         lane_push(core, job);
         break;

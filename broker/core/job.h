@@ -47,6 +47,7 @@ enum job_flag {
     JOB_HAS_KEY = 1 << 6,        /* an idempotency entry refers to it */
     JOB_WAITER_STREAMS = 1 << 7, /* the first waiter wants chunks */
     JOB_LEASE_LOST = 1 << 8,     /* its latest attempt may still run: the worker may reclaim it */
+    JOB_RETRIES = 1 << 9,        /* backing off after an attempt that counted: the retry budget has to grant it */
 };
 
 struct job {
@@ -71,6 +72,7 @@ struct job {
     uint8_t trace_parent[24];
     uint32_t chunks_left;       /* of the first waiter's stream: struct waiter */
     uint32_t delay_ms;          /* of the submission, capped; used once */
+    uint32_t ready_after_ms;    /* from submitted_ms until it last became READY, capped */
     uint32_t payload_bytes;
     uint32_t estimated_tokens;
     uint32_t max_tokens;
@@ -83,6 +85,7 @@ struct job {
     uint16_t backoffs;          /* in a row: the exponent */
     uint16_t history;           /* attempts that were recorded: history.h */
     uint16_t flags;
+    uint16_t tried;             /* candidates of its queue that failed it in this round: upstream_bit() */
     uint8_t place;
     uint8_t priority;
 };
@@ -103,12 +106,16 @@ struct tenant *job_tenant(const struct job *job);
 struct job *job_find(const struct core *core, const struct id *job_id);
 /* A new job in `flow`, in place NEW, counted and in the table; room for it in every heap is reserved. NULL: no memory. */
 struct job *job_create(struct core *core, const struct id *job_id, struct flow *flow);
+/* The same, but in the table only after table_settle(): for many at once, of which none is known. */
+struct job *job_create_later(struct core *core, const struct id *job_id, struct flow *flow);
 /* Leaves its place, the table and the counters, and frees it. A leased job has lost its lease before. */
 void job_destroy(struct core *core, struct job **job);
 
 void job_move(struct core *core, struct job *job, enum job_place next);
 /* To READY, or to BACKING_OFF when it has to wait until then. */
 void job_wait_until(struct core *core, struct job *job, int64_t not_before_ms);
+/* After a change of at.not_before_ms. */
+void job_rearm(struct core *core, struct job *job);
 void job_set_deadline(struct core *core, struct job *job, int64_t deadline_ms);
 
 /* References the payload; counts the memory. */

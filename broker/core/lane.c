@@ -95,7 +95,9 @@ static struct queue *make_queue(struct core *core, struct lane *lane, struct nam
     for (size_t i = 0; i < core->queues_length; i++) {
         of_lane += queues[i]->lane == lane;
     }
-    if (heap_reserve(&lane->queues, of_lane - lane->queues.length) < 0) {
+    const uint32_t gates = (uint32_t)core->queues_length + 1;
+    if (heap_reserve(&lane->queues, of_lane - lane->queues.length) < 0 ||
+        heap_reserve(&core->gates, gates - core->gates.length) < 0) {
         return NULL;
     }
     struct queue *queue = calloc(1, sizeof(*queue));
@@ -105,7 +107,9 @@ static struct queue *make_queue(struct core *core, struct lane *lane, struct nam
     queue->lane = lane;
     queue->route = route;
     queue->position = HEAP_NONE;
+    queue->gate_position = HEAP_NONE;
     list_init(&queue->ring);
+    drain_rate_init(&queue->drain, core->now_ms);
     queues[core->queues_length++] = queue;
     table_insert(&core->queue_table, &queue->by_key);
     return queue;
@@ -186,9 +190,10 @@ static void queue_join(struct queue *queue)
     assert(r == 0); /* reserved by make_queue() */
 }
 
-static void queue_refresh(struct queue *queue)
+void queue_refresh(struct queue *queue)
 {
-    const bool wants = !list_is_empty(&queue->ring) && !queue->route->is_held;
+    const bool wants =
+        !list_is_empty(&queue->ring) && !queue->route->is_held && !queue_is_gated(queue);
     const bool is_in = heap_contains(&queue->lane->queues, queue);
     if (wants && !is_in) {
         queue_join(queue);
@@ -234,7 +239,9 @@ void lane_remove(struct core *core, struct job *job)
     struct flow *flow = job->flow;
     heap_remove(&flow->ready, job);
     flow->queue->ready--;
+    flow->queue->drain.ran_empty |= flow->queue->ready == 0;
     if (flow->ready.length == 0) {
+        shed_rest(&flow->shed);
         flow_refresh(flow);
     }
 }
@@ -244,7 +251,7 @@ bool lane_is_held(const struct core *core, const struct job *job)
     (void)core;
     const struct queue *queue = job->flow->queue;
     return queue->route->is_held || queue->lane->tier->name->is_held ||
-           job->flow->tenant->name->is_held;
+           job->flow->tenant->name->is_held || queue_is_gated(queue);
 }
 
 void lane_refresh_holds(struct core *core)
@@ -361,21 +368,4 @@ void lane_charge(struct lane *lane, struct job *job)
     queue->pass += PASS_SCALE / backlog_weight(queue);
     const int r = heap_push(&lane->queues, queue, queue->pass);
     assert(r == 0); /* its own room */
-}
-
-uint64_t lane_jobs_ahead(const struct flow *flow, uint32_t priority)
-{
-    const struct queue *queue = flow->queue;
-    const struct lane *lane = queue->lane;
-    const bool goes_first =
-        flow->ready.length > 0 && heap_peek_key(&flow->ready) >> 56 > 9 - priority;
-    const uint64_t own = goes_first ? 0 : flow->ready.length;
-    /*
-     * Each job before it, and itself, waits for a turn of every other tenant and every other route.
-     * /
-     */
-    const uint64_t turns = (own + 1) * (queue->ring.length + !flow->is_in_ring) *
-                           (lane->queues.length + !heap_contains(&lane->queues, queue));
-    const uint64_t waiting = lane->tier->waiting.length;
-    return turns - 1 < waiting ? turns - 1 : waiting;
 }

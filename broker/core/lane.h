@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "broker/core/shed.h"
 #include "broker/core/state.h"
 
 enum {
@@ -31,6 +32,7 @@ struct flow {
     bool is_in_ring;
     int64_t deficit_tokens;
     uint32_t jobs;              /* in any place */
+    struct shed shed;
 };
 
 struct queue {
@@ -43,6 +45,13 @@ struct queue {
     uint32_t position;          /* in lane.queues */
     uint64_t pass;
     uint64_t ready, backing_off, leased;
+    uint32_t gate_position;     /* in core.gates */
+    int64_t gated_until_ms;     /* while it is there */
+    bool is_blocked;            /* nobody can serve it: paused, but for probes */
+    struct drain_rate drain;    /* its own: a slow route is not the tier's mean */
+    int64_t run_ms;             /* of attempts that succeed, smoothed; 0: not known */
+    int64_t open_at_ms;         /* nobody can serve it until then; 0: open */
+    int64_t opened_ms;          /* waiting counts from here; whoever opens it again sets this */
 };
 
 struct lane {
@@ -79,12 +88,16 @@ struct job *lane_peek(struct lane *lane);
 /* Takes the job that lane_peek() gave on account of its route and tenant. Called while it is still READY. */
 void lane_charge(struct lane *lane, struct job *job);
 
-bool lane_is_held(const struct core *core, const struct job *job); /* by route, tier or tenant */
+bool lane_is_held(const struct core *core, const struct job *job); /* by route, tier, tenant or a gate */
 /* After a pause or its end: queues and flows join or leave the choice. */
 void lane_refresh_holds(struct core *core);
+/* The same for one queue, whose gate has opened or closed. */
+void queue_refresh(struct queue *queue);
+static inline bool queue_is_gated(const struct queue *queue)
+{
+    return queue->gate_position != HEAP_NONE;
+}
 
-/* How many ready jobs may go before a new one of this flow and priority. */
-uint64_t lane_jobs_ahead(const struct flow *flow, uint32_t priority);
 /* Whether it has work that may go now, apart from workers. */
 bool lane_may_dispatch(const struct core *core, const struct lane *lane);
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include "broker/core/conclude.h"
 #include "broker/core/record.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 enum { SUSPECT_LOSSES = 2 }; /* one loss is what happens to any job when a machine fails */
@@ -64,6 +65,7 @@ struct lease *lease_grant(struct core *core, struct job *job, struct worker *wor
 
 void lease_end(struct core *core, struct lease *lease)
 {
+    upstream_settle_silent(core, &lease->permit, false);
     detach(core, lease);
     list_remove(&core->leases, &lease->by_renewal);
     if (lease->is_young) {

@@ -21,6 +21,7 @@ struct lease {
     int64_t granted_ms;
     uint32_t attempt;
     bool is_suspect;             /* its job was when it was granted */
+    struct permit permit;
     bool is_young;
     bool is_recorded;            /* a LeaseRecord was written */
 };

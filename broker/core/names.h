@@ -19,6 +19,7 @@ struct name {
     bool is_configured;
     bool is_held;   /* paused: admitted, not dispatched */
     bool is_refused; /* drained: not admitted */
+    int64_t opened_ms; /* when it was last held no more */
     char text[];
 };
 

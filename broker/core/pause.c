@@ -49,8 +49,12 @@ static bool is_known(const struct core *core, enum pause_subject subject, const 
 static void apply_to_worker(struct core *core, struct worker *worker, const struct pause *pause)
 {
     const bool was_drained = worker->is_drained;
+    const bool was_stopped = worker->is_held || worker->is_drained;
     worker->is_held = pause != NULL && pause->mode == PAUSE_HOLD;
     worker->is_drained = pause != NULL && pause->mode == PAUSE_DRAIN;
+    for (size_t i = 0; was_stopped && pause == NULL && i < worker->pools_length; i++) {
+        worker->pools[i]->served_since_ms = core->now_ms;
+    }
     if (worker->is_drained != was_drained) {
         effects_add(core->effects, EFFECT_WORKER_DRAIN, worker->peer, 0)->as.worker_drain.drain =
             worker->is_drained;
@@ -70,7 +74,9 @@ static void apply(struct core *core, enum pause_subject subject, const char *tex
     }
     struct name *name = name_of(core, subject, text);
     if (name != NULL) {
+        const bool was_held = name->is_held;
         name->is_held = pause != NULL && pause->mode == PAUSE_HOLD;
+        name->opened_ms = was_held && !name->is_held ? core->now_ms : name->opened_ms;
         name->is_refused = pause != NULL && pause->mode == PAUSE_DRAIN;
         lane_refresh_holds(core);
         dispatch_put_back_held(core);

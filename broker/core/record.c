@@ -137,6 +137,19 @@ int record_read_pause(const void *data, size_t bytes, ProtobufCAllocator *alloca
     return 0;
 }
 
+int record_read_upstream(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                         Record__UpstreamRecord **ret_upstream)
+{
+    Record__UpstreamRecord *upstream =
+        unpack(&record__upstream_record__descriptor, data, bytes, allocator);
+    if (upstream == NULL || upstream->provider[0] == '\0' || upstream->model[0] == '\0' ||
+        upstream->open_until_unix_ms < 0 || upstream->limited_until_unix_ms < 0) {
+        return -EBADMSG;
+    }
+    *ret_upstream = upstream;
+    return 0;
+}
+
 int record_read_result(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                        Record__ResultRecord **ret_result, size_t *ret_payload_offset)
 {

@@ -39,6 +39,8 @@ MUST_USE int record_read_concluded(const void *data, size_t bytes, ProtobufCAllo
                                    Record__ConcludedRecord **ret_concluded);
 MUST_USE int record_read_pause(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                Record__PauseRecord **ret_pause);
+MUST_USE int record_read_upstream(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                                  Record__UpstreamRecord **ret_upstream);
 /* Gives besides: where the payload begins; its length is in the record and checked. */
 MUST_USE int record_read_result(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                 Record__ResultRecord **ret_result, size_t *ret_payload_offset);

@@ -13,6 +13,7 @@
 #include "broker/core/record.h"
 #include "broker/core/result.h"
 #include "broker/core/state.h"
+#include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
 #define SPAN_MOST_MS                                                                               \
@@ -32,6 +33,9 @@ static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
 {
     if (key_bytes >= 5 && memcmp(key, "pause", 5) == 0) {
         return pause_restore(core, value, value_bytes);
+    }
+    if (key_bytes >= 8 && memcmp(key, "upstream", 8) == 0) {
+        return upstream_restore(core, value, value_bytes);
     }
     if (key_bytes == 7 && memcmp(key, "horizon", 7) == 0) {
         uint64_t horizon;
@@ -97,7 +101,7 @@ static int restore_concluded(struct core *core, const void *key, size_t key_byte
         return -ENOMEM;
     }
     entry->tenant = tenant->name->index;
-    entry->state = (uint8_t)record->state;
+    concluded_set_state(entry, (uint8_t)record->state, false);
     entry->flags = CONCLUDED_DURABLE;
     if (record->result_bytes > 0) {
         concluded_keep_disk_result(&core->concluded, entry, record->result_bytes);
@@ -198,6 +202,22 @@ static void place(struct core *core, struct job *job, const Record__JobRecord *r
     }
 }
 
+/* Records come in the order of their ids, so what follows the last one is not known yet, and nothing has to be looked up. */
+static bool follows_last(const struct core *core, const struct id *job_id)
+{
+    return core->jobs.later != NULL &&
+           memcmp(job_id->bytes, CONTAINER_OF(core->jobs.later, struct job, by_id)->id.bytes, ID_BYTES) > 0;
+}
+
+static bool is_known(struct core *core, const struct id *job_id)
+{
+    if (follows_last(core, job_id)) {
+        return false;
+    }
+    table_settle(&core->jobs);
+    return job_find(core, job_id) != NULL;
+}
+
 static int restore_job(struct core *core, const void *value, size_t value_bytes)
 {
     Record__JobRecord *record;
@@ -211,10 +231,10 @@ static int restore_job(struct core *core, const void *value, size_t value_bytes)
     }
     struct id job_id;
     memcpy(job_id.bytes, record->job_id.data, ID_BYTES);
-    if (job_find(core, &job_id) != NULL) {
+    if (is_known(core, &job_id)) {
         return -EBADMSG;
     }
-    struct job *job = job_create(core, &job_id, flow);
+    struct job *job = job_create_later(core, &job_id, flow);
     if (job == NULL) {
         return -ENOMEM;
     }
@@ -245,6 +265,7 @@ static int restore_lease(struct core *core, const void *key, size_t key_bytes, c
     if (r < 0 || id_from_bytes(key, key_bytes, &job_id) < 0) {
         return -EBADMSG;
     }
+    table_settle(&core->jobs);
     struct job *job = job_find(core, &job_id);
     /*
      * A delayed job backs off here when the wall clock was set back since: its lease is as good as
@@ -299,6 +320,7 @@ void core_restored(struct core *core, struct core_time now)
 {
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     dead_restored(core);
+    table_settle(&core->jobs);
     core->reclaim_until_ms = core->now_ms + core->limits.reclaim_ms;
     core->housekeeping_at_ms =
         core->now_ms; /* results that a bound had dropped are in the records again */

@@ -5,8 +5,8 @@
 #include "broker/core/client.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
-#include "broker/core/lease.h"
 #include "broker/core/record.h"
+#include "broker/core/status.h"
 
 /* ---- results in memory ---- */
 
@@ -214,6 +214,26 @@ static void keep_in_memory(struct core *core, struct concluded_entry *entry,
     entry->flags |= CONCLUDED_RESULT_IN_MEMORY;
 }
 
+bool result_is_shed(const struct effect_result *result)
+{
+    return result->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED && result->retry_after_ms > 0;
+}
+
+/* Its place in the ring stays until it is the oldest; a later conclusion of the same id is found
+ * first. */
+void result_reopen(struct core *core, struct concluded_entry *entry)
+{
+    struct kept_result *kept =
+        (entry->flags & CONCLUDED_RESULT_IN_MEMORY) != 0 ? find_kept(core, &entry->id) : NULL;
+    if (kept != NULL) {
+        drop_kept(core, kept);
+    }
+    if ((entry->flags & CONCLUDED_HAS_KEY) != 0) {
+        key_forget(core, &entry->id);
+        entry->flags &= (uint8_t)~CONCLUDED_HAS_KEY;
+    }
+}
+
 void result_keep(struct core *core, const struct job *job, const struct effect_result *result)
 {
     if (concluded_is_full(&core->concluded)) {
@@ -227,7 +247,7 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
         return;
     }
     entry->tenant = job_tenant(job)->name->index;
-    entry->state = (uint8_t)result->state;
+    concluded_set_state(entry, (uint8_t)result->state, result_is_shed(result));
     entry->flags = (uint8_t)((is_durable ? CONCLUDED_DURABLE : 0) |
                              ((job->flags & JOB_HAS_KEY) != 0 ? CONCLUDED_HAS_KEY : 0) |
                              job_tier(job)->index << CONCLUDED_TIER_SHIFT);
@@ -285,30 +305,41 @@ static struct effect_result *add_result(struct core *core, uint64_t peer, const 
     return &effect->as.result;
 }
 
+uint64_t result_promised_batch(const struct core *core, const struct id *job_id)
+{
+    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
+    const bool is_in_memory = entry != NULL && (entry->flags & CONCLUDED_DURABLE) == 0;
+    return is_in_memory ? 0 : core_pending_batch(core);
+}
+
+/* Its record is damaged: no use to ask for it again. */
+static void send_result_lost(struct core *core, const struct load *load)
+{
+    struct effect_result *result =
+        add_result(core, load->peer, &load->job_id, core_pending_batch(core));
+    result->state = WIRE__JOB_STATE__JOB_STATE_COLLECTED;
+    result->error_code = "result_lost";
+    result->error_text = "concluded earlier; its stored result is damaged";
+    char text[ID_TEXT_BYTES];
+    id_format(&load->job_id, text);
+    core_note(core, NOTE_RECORD_DAMAGED, NULL, "results",
+              effects_format(core->effects, "the stored result of job %s is damaged", text), 1);
+}
+
 static void send_collected(struct core *core, uint64_t peer, const struct id *job_id)
 {
-    struct effect_result *result = add_result(core, peer, job_id, core_pending_batch(core));
+    struct effect_result *result =
+        add_result(core, peer, job_id, result_promised_batch(core, job_id));
     result->state = WIRE__JOB_STATE__JOB_STATE_COLLECTED;
     result->error_code = "collected";
     result->error_text = "concluded earlier; its result is no longer kept";
-}
-
-static struct effect *add_status(struct core *core, uint64_t peer, const struct id *job_id,
-                                 Wire__JobState state)
-{
-    struct effect *effect =
-        effects_add(core->effects, EFFECT_STATUS, peer, core_pending_batch(core));
-    effect->as.status.job_id = *job_id;
-    effect->as.status.state = state;
-    effect->as.status.why = "";
-    return effect;
 }
 
 static void send_kept(struct core *core, uint64_t peer, const struct kept_result *kept,
                       const struct concluded_entry *entry)
 {
     if (!effects_reserve(core->effects, 1)) {
-        add_status(core, peer, &entry->id, entry->state)->as.status.why =
+        status_add(core, peer, &entry->id, entry->state)->as.status.why =
             "too many results are asked for at once; wait for it again";
         return;
     }
@@ -324,7 +355,7 @@ static void load_result(struct core *core, uint64_t peer, const struct concluded
 {
     const uint64_t token = loads_open(&core->loads, LOAD_RESULT, &entry->id, peer);
     if (token == 0) {
-        add_status(core, peer, &entry->id, entry->state)->as.status.why =
+        status_add(core, peer, &entry->id, entry->state)->as.status.why =
             "too many results are being read; wait for it again";
         return;
     }
@@ -353,7 +384,7 @@ void result_send(struct core *core, const struct client *client, const struct id
         if (job != NULL && job_tenant(job) == client->tenant) {
             send_dead_letter(core, client->peer, job);
         } else {
-            result_send_status(core, client, job_id);
+            status_send(core, client, job_id);
         }
         return;
     }
@@ -368,63 +399,6 @@ void result_send(struct core *core, const struct client *client, const struct id
     }
 }
 
-static const char *why_it_waits(struct core *core, const struct job *job)
-{
-    const struct queue *queue = job->flow->queue;
-    switch ((enum job_place)job->place) {
-    case PLACE_ACCEPTING:
-        return "it is being written to disk";
-    case PLACE_RECOVERED:
-        return "the broker has restarted and gives its worker time to reclaim it";
-    case PLACE_BACKING_OFF:
-        if (lease_is_for_suspect(core, job)) {
-            return "its worker was lost more than once; it waits for one that runs no other such "
-                   "job";
-        }
-        return job->backoffs > 0 ? "the last attempt failed; it waits for the next"
-                                 : "it is delayed";
-    case PLACE_READY:
-    case PLACE_LOADED:
-        if (lane_is_held(core, job)) {
-            return "its route, tier or tenant is paused by an operator";
-        }
-        return queue->lane->pool->slots == 0 ? "no worker serves its pool" : "";
-    case PLACE_NEW:
-    case PLACE_LOADING:
-    case PLACE_LEASED:
-    case PLACE_FOLLOWING:
-    case PLACE_PARKED:
-    case PLACE_DEAD:
-    case PLACE_GONE:
-        break;
-    }
-    return "";
-}
-
-static void send_pending_status(struct core *core, uint64_t peer, const struct job *job)
-{
-    struct effect *effect = add_status(core, peer, &job->id, job_state(job));
-    effect->batch = job->place == PLACE_ACCEPTING ? job->at.accept_batch : 0;
-    effect->as.status.attempts = job_attempts(job);
-    effect->as.status.why = why_it_waits(core, job);
-    if (job->place == PLACE_BACKING_OFF && job->at.not_before_ms > core->now_ms) {
-        effect->as.status.waits_ms = job->at.not_before_ms - core->now_ms;
-    }
-}
-
-void result_send_status(struct core *core, const struct client *client, const struct id *job_id)
-{
-    const struct job *job = job_find(core, job_id);
-    if (job != NULL && job_tenant(job) == client->tenant) {
-        send_pending_status(core, client->peer, job);
-        return;
-    }
-    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
-    const bool is_known = entry != NULL && entry->tenant == client->tenant->name->index;
-    (void)add_status(core, client->peer, job_id,
-                     is_known ? (Wire__JobState)entry->state : WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
-}
-
 void result_wait(struct core *core, const struct event *event)
 {
     const struct client *client = client_expect(core, event->peer);
@@ -434,10 +408,10 @@ void result_wait(struct core *core, const struct event *event)
     const struct id *job_id = &event->as.job.job_id;
     struct job *job = job_find(core, job_id);
     if (event->as.job.status_only) {
-        result_send_status(core, client, job_id);
+        status_send(core, client, job_id);
     } else if (job != NULL && job_is_pending(job) && job_tenant(job) == client->tenant) {
         waiter_add(core, job, event->peer, event->as.job.stream);
-        send_pending_status(core, event->peer, job);
+        status_send_pending(core, event->peer, job);
     } else {
         result_send(core, client, job_id);
     }
@@ -493,7 +467,7 @@ static void send_unread(struct core *core, const struct load *load, const char *
     const struct concluded_entry *entry = concluded_find(&core->concluded, &load->job_id);
     const Wire__JobState state =
         entry == NULL ? WIRE__JOB_STATE__JOB_STATE_COLLECTED : (Wire__JobState)entry->state;
-    add_status(core, load->peer, &load->job_id, state)->as.status.why = why;
+    status_add(core, load->peer, &load->job_id, state)->as.status.why = why;
 }
 
 static void send_loaded(struct core *core, const struct load *load, struct blob *value)
@@ -502,8 +476,7 @@ static void send_loaded(struct core *core, const struct load *load, struct blob 
     size_t offset;
     if (record_read_result(blob_data(value), blob_bytes(value), effects_allocator(core->effects),
                            &record, &offset) < 0) {
-        core_note(core, NOTE_RECORD_DAMAGED, NULL, "results", "a result cannot be decoded", 1);
-        send_collected(core, load->peer, &load->job_id);
+        send_result_lost(core, load);
         return;
     }
     struct blob *payload = record->payload_bytes > 0 ? payload_of(value, offset) : NULL;
@@ -526,11 +499,13 @@ void result_loaded(struct core *core, const struct load *load, int error, struct
     struct job *job = job_find(core, &load->job_id);
     if (job != NULL && job_is_pending(job)) { /* its conclusion was withdrawn meanwhile */
         waiter_add(core, job, load->peer, false);
-        send_pending_status(core, load->peer, job);
+        status_send_pending(core, load->peer, job);
     } else if (error == 0) {
         send_loaded(core, load, value);
     } else if (error == -ENOENT) {
         send_collected(core, load->peer, &load->job_id);
+    } else if (error == -EBADMSG) {
+        send_result_lost(core, load);
     } else {
         send_unread(core, load, "its result cannot be read from disk now; wait for it again");
     }

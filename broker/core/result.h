@@ -27,11 +27,20 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
  * referring to it. `at_unix_ms` is when that was; 0: not known.
  */
 void result_withdraw(struct core *core, const struct job *job, int64_t at_unix_ms);
+/* It was not run, and may be submitted again. Such are noted together: overload.h. */
+bool result_is_shed(const struct effect_result *result);
+/*
+ * Lets a job that was shed be submitted again under the same id or idempotency key: nothing remains of its conclusion.
+ */
+void result_reopen(struct core *core, struct concluded_entry *entry);
+/*
+ * The batch that an answer about a concluded job has to wait for, since it promises that the conclusion, and
+ * even the acceptance, is kept. 0 for a job in memory: nothing is.
+ */
+uint64_t result_promised_batch(const struct core *core, const struct id *job_id);
 
 /* Sends the outcome of a job that is not pending: its Result, or COLLECTED; JobStatus when the id is unknown. */
 void result_send(struct core *core, const struct client *client, const struct id *job_id);
-/* Sends where the job is, whatever that is. Jobs of others are unknown. */
-void result_send_status(struct core *core, const struct client *client, const struct id *job_id);
 
 /* Events. */
 void result_wait(struct core *core, const struct event *event);

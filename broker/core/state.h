@@ -18,6 +18,7 @@
 #include "common/config.h"
 #include "common/heap.h"
 #include "common/list.h"
+#include "common/slab.h"
 
 enum {
     TIMERS_PER_TICK = 4096,     /* of each kind */
@@ -42,11 +43,24 @@ struct tier {
     int64_t deadline_ms;
     uint32_t attempts_max;
     int64_t backoff_first_ms, backoff_max_ms;
+    uint32_t quality_min;       /* of models that stand in */
     uint64_t jobs_max, bytes_max;
     uint64_t jobs, bytes;       /* pending */
     struct list waiting;        /* READY jobs, roughly by age */
+    int64_t shed_target_ms;     /* 0: nothing is shed */
+    uint64_t shed_unnoted;      /* jobs, since the last note */
+    int64_t shed_noted_ms;      /* when the next note may be */
     struct drain_rate drain;
     struct core_tier_stats stats;
+};
+
+struct upstream;
+
+/* What a dispatch took of an upstream's limits: upstream.h. */
+struct permit {
+    struct upstream *upstream;  /* NULL: none */
+    uint32_t tokens;
+    uint32_t probe;             /* its number at the breaker; 0: it is none */
 };
 
 struct tenant {
@@ -60,6 +74,7 @@ struct pool {
     struct name *name;
     uint64_t slots;             /* of all its workers */
     int64_t virtual_time;       /* of the sharing between its tiers: lane.c */
+    int64_t served_since_ms;    /* when a worker came, or was let go on, after there was none */
 };
 
 /* See dead.h. */
@@ -106,12 +121,14 @@ struct core {
     struct tenant **tenant;      /* by index of its name */
     size_t tenants_known;        /* of them */
 
+    struct slab job_memory;
     struct table jobs;           /* by id */
     struct heap timers;          /* jobs: deadline, or not_before if sooner */
     uint64_t jobs_pending;
     uint64_t sequence;           /* of the last job */
     uint64_t payload_memory_bytes;
     struct list accepting;       /* ACCEPTING, in order of their batch */
+    struct list aliases;         /* submit.c: other ids that jobs in `accepting` were submitted under */
     struct list recovered;       /* RECOVERED, by age */
     struct list loading;         /* LOADING */
     struct dead dead;            /* DEAD */
@@ -123,8 +140,19 @@ struct core {
     size_t queues_length;
     struct table queue_table;
 
+    struct config_breaker breaker;
+    struct config_retries retries;
+    struct upstream **upstreams; /* never forgotten while it runs */
+    size_t upstreams_length;
+    struct provider_limits **providers;
+    size_t providers_length;
+    struct route *route;         /* by index of its name: those that were ever configured */
+    size_t route_length;
+    struct heap gates;           /* gated queues, by when they may go again */
+
     struct table clients;
     struct table workers;        /* by peer */
+    int64_t aside_until_ms;      /* when the first worker that is set aside for a while comes back; INT64_MAX none */
     struct table worker_names;
     struct list workers_heard;   /* longest silent first */
     uint64_t slots, slots_free;
@@ -139,6 +167,7 @@ struct core {
     struct list results_by_age;
     uint64_t results_memory_bytes;
     int64_t housekeeping_at_ms;
+    int64_t queue_rates_at_ms;         /* when queues' drain rates are next looked at */
     int64_t concluded_deleted_unix_ms; /* records before are deleted */
     int64_t results_deleted_unix_ms;
     bool concluded_is_due, results_are_due; /* something was forgotten whose record is still there */

@@ -1,9 +1,13 @@
 /* stats: what operators see of the core. */
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
 #include "broker/core/state.h"
+#include "broker/core/upstream.h"
+#include "broker/core/status.h"
 #include "broker/core/worker.h"
 
 static int64_t oldest_ms(const struct tier *tier, int64_t now_ms)
@@ -58,7 +62,10 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
         return -ENOENT;
     }
     const struct queue *queue = job->flow->queue;
-    const bool waits = job->place == PLACE_BACKING_OFF && job->at.not_before_ms > now.now_ms;
+    struct status_view status = {0};
+    if (job_is_pending(job)) {
+        status_read(core, job, now.now_ms, &status);
+    }
     const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
     *ret_view = (struct core_job_view){
         .id = job->id,
@@ -72,10 +79,14 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
         .attempts = job_attempts(job),
         .attempts_max = job->attempts_max,
         .age_ms = now.now_ms - job->submitted_ms,
-        .waits_ms = waits ? job->at.not_before_ms - now.now_ms : 0,
+        .waits_ms = status.waits_ms,
         .deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - now.now_ms,
         .payload_bytes = job->payload_bytes,
+        .position = status.position,
+        .has_estimate = status.has_estimate,
+        .starts_in_ms = status.starts_in_ms,
     };
+    memcpy(ret_view->why, status.why, sizeof(ret_view->why));
     return 0;
 }
 
@@ -108,12 +119,76 @@ static uint64_t tenants_waiting(const struct queue *queue)
     return tenants;
 }
 
+static uint64_t tighter(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+static Wire__UpstreamState__State upstream_state(const struct upstream *upstream, int64_t now_ms)
+{
+    if (upstream->limited_until_ms > now_ms ||
+        (upstream->breaker.state == BREAKER_OPEN && upstream->breaker.open_until_ms > now_ms)) {
+        return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN;
+    }
+    if (upstream->breaker.state != BREAKER_CLOSED) {
+        return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN;
+    }
+    return upstream->pace.is_free ? WIRE__UPSTREAM_STATE__STATE__UPSTREAM_CLOSED
+                                  : WIRE__UPSTREAM_STATE__STATE__UPSTREAM_SLOW_START;
+}
+
+void core_visit_upstreams(const struct core *core, struct core_time now,
+                          void (*visit)(void *context, const struct core_upstream_view *view),
+                          void *context)
+{
+    for (size_t i = 0; i < core->upstreams_length; i++) {
+        const struct upstream *upstream = core->upstreams[i];
+        if (!upstream->is_configured) {
+            continue;
+        }
+        const int64_t breaker_ms = breaker_closed_until_ms(&upstream->breaker);
+        const int64_t until_ms =
+            breaker_ms > upstream->limited_until_ms ? breaker_ms : upstream->limited_until_ms;
+        const struct core_upstream_view view = {
+            .provider = upstream->provider,
+            .model = upstream->model,
+            .error_code = upstream->error_code,
+            .state = upstream_state(upstream, now.now_ms),
+            .blocked_ms = until_ms > now.now_ms ? until_ms - now.now_ms : 0,
+            .requests_per_min =
+                tighter(upstream->limits->requests.per_min, upstream->requests.per_min),
+            .tokens_per_min = tighter(upstream->limits->tokens.per_min, upstream->tokens.per_min),
+            .pace_per_s = upstream->pace.is_free ? 0 : upstream->pace.per_s,
+            .typical_ms = upstream->typical_ms,
+            .answered_per_s = pace_answered_per_s(&upstream->pace, now.now_ms),
+            .counts = upstream->counts,
+        };
+        visit(context, &view);
+    }
+}
+
+/* Its candidates in order, as far as there is room. */
+static const char *names_of(const struct core *core, const struct queue *queue, char *text,
+                            size_t bytes)
+{
+    const struct candidates *candidates = upstream_candidates(core, queue);
+    size_t length = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < candidates->length && length < bytes; i++) {
+        const int added = snprintf(text + length, bytes - length, "%s%s", i > 0 ? " " : "",
+                                   candidates->items[i]->subject);
+        length += added > 0 ? (size_t)added : 0;
+    }
+    return text;
+}
+
 void core_visit_queues(const struct core *core,
                        void (*visit)(void *context, const struct core_queue_view *view),
                        void *context)
 {
     for (size_t i = 0; i < core->queues_length; i++) {
         const struct queue *queue = core->queues[i];
+        char upstreams[1024];
         const struct core_queue_view view = {
             .tier = queue->lane->tier->name->text,
             .pool = queue->lane->pool->name->text,
@@ -123,6 +198,11 @@ void core_visit_queues(const struct core *core,
             .leased = queue->leased,
             .tenants = tenants_waiting(queue),
             .is_paused = queue->route->is_held || queue->lane->tier->name->is_held,
+            .is_blocked = queue->is_blocked,
+            .gated_ms = queue_is_gated(queue) && queue->gated_until_ms > core->now_ms
+                            ? queue->gated_until_ms - core->now_ms
+                            : 0,
+            .upstreams = names_of(core, queue, upstreams, sizeof(upstreams)),
         };
         visit(context, &view);
     }

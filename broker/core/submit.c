@@ -1,18 +1,18 @@
 #include "broker/core/submit.h"
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
+#include "broker/core/estimate.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/result.h"
 
 enum {
-    RETRY_AFTER_LEAST_MS = 100,
-    RETRY_AFTER_MOST_MS = 60000,
-    RETRY_AFTER_UNKNOWN_MS = 1000,
-    STORE_RETRY_AFTER_MS = 1000,
-    DRAINING_RETRY_AFTER_MS = 5000,
+    STORE_RETRY_AFTER_MS = 1000,    /* the journal tries again about as often */
+    DRAINING_RETRY_AFTER_MS = 5000, /* a restart, or an operator's patience */
+    ALIASES_MAX = 65536,
     DRAINED_SHARE = 64, /* of a full queue: when that much has drained it is worth to try again */
 };
 #define DEADLINE_MOST_MS (INT64_C(1) << 40)
@@ -76,11 +76,54 @@ static void send_conflict(struct core *core, const struct request *request, cons
     send_rejected(core, request->peer, &request->submit->job_id, request->tier, &refusal);
 }
 
+/*
+ * A submission that turned out to be a job which is on its way to the disk, by its idempotency key:
+ * should the disk fail, it is refused by the id that its client knows.
+ */
+struct alias {
+    struct list_link link;
+    struct id job_id, submitted_as;
+    uint64_t peer, batch;
+    bool is_only; /* the peer does not wait for the job by its own id as well */
+};
+
+/* Without memory, or beyond the bound, the refusal names the job by its own id. */
+static void add_alias(struct core *core, const struct request *request, const struct job *job)
+{
+    struct alias *alias = core->aliases.length < ALIASES_MAX ? malloc(sizeof(*alias)) : NULL;
+    if (alias != NULL) {
+        *alias = (struct alias){
+            .job_id = job->id,
+            .submitted_as = request->submit->job_id,
+            .peer = request->peer,
+            .batch = job->at.accept_batch,
+            .is_only = !waiter_is(job, request->peer),
+        };
+        list_append(&core->aliases, &alias->link);
+    }
+}
+
+void submit_forget_aliases(struct core *core, uint64_t batch_min, uint64_t batch_max)
+{
+    struct list_link *link = core->aliases.head.next;
+    while (link != &core->aliases.head) {
+        struct alias *alias = CONTAINER_OF(link, struct alias, link);
+        link = link->next;
+        if (alias->batch >= batch_min && alias->batch <= batch_max) {
+            list_remove(&core->aliases, &alias->link);
+            free(alias);
+        }
+    }
+}
+
 /* The job that is pending under `job_id`: this client waits for it now. */
 static void join_pending(struct core *core, const struct request *request, struct job *job,
                          const struct id *known_as)
 {
     const uint64_t batch = job->place == PLACE_ACCEPTING ? job->at.accept_batch : 0;
+    if (known_as != NULL && batch > 0) {
+        add_alias(core, request, job);
+    }
     waiter_add(core, job, request->peer, request->submit->stream);
     send_accepted(core, request->peer, &request->submit->job_id, true, known_as, batch);
     job_tier(job)->stats.duplicates++;
@@ -90,11 +133,8 @@ static void join_concluded(struct core *core, const struct request *request,
                            const struct id *job_id, const struct id *known_as)
 {
     const struct client *client = client_find(core, request->peer);
-    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
-    /* Its conclusion, and even its acceptance, may still be on the way to the disk. */
-    const bool is_in_memory = entry != NULL && (entry->flags & CONCLUDED_DURABLE) == 0;
     send_accepted(core, request->peer, &request->submit->job_id, true, known_as,
-                  is_in_memory ? 0 : core_pending_batch(core));
+                  result_promised_batch(core, job_id));
     if (request->tier != NULL) {
         request->tier->stats.duplicates++;
     }
@@ -106,7 +146,7 @@ static bool is_known_id(struct core *core, const struct request *request)
 {
     const struct id *job_id = &request->submit->job_id;
     struct job *job = job_find(core, job_id);
-    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
+    struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
     const bool is_theirs =
         (job != NULL && job_tenant(job) != request->tenant) ||
         (job == NULL && entry != NULL && entry->tenant != request->tenant->name->index);
@@ -118,6 +158,10 @@ static bool is_known_id(struct core *core, const struct request *request)
     if (job != NULL && job_is_pending(job)) {
         join_pending(core, request, job, NULL);
         return true;
+    }
+    if (job == NULL && entry != NULL && entry->is_shed) {
+        result_reopen(core, entry);
+        return false;
     }
     if (job != NULL || entry != NULL) {
         join_concluded(core, request, job_id, NULL);
@@ -139,6 +183,11 @@ static bool is_known_key(struct core *core, struct request *request)
     }
     const struct id known_as = key->job_id;
     struct job *job = job_find(core, &known_as);
+    struct concluded_entry *entry = concluded_find(&core->concluded, &known_as);
+    if (job == NULL && entry != NULL && entry->is_shed) {
+        result_reopen(core, entry);
+        return false;
+    }
     if (job != NULL && job_is_pending(job)) {
         join_pending(core, request, job, &known_as);
     } else {
@@ -222,74 +271,71 @@ static struct refusal check_age(const struct core *core, const struct request *r
     return ACCEPTABLE;
 }
 
-static struct refusal check_open(const struct core *core, const struct request *request)
+/* It passes, but no rate says when. */
+static struct refusal refuse_for_now(struct core *core, Wire__RejectReason reason, int64_t wait_ms,
+                                     const char *text)
+{
+    return refuse(reason, estimate_retry_after_ms(core, wait_ms), text);
+}
+
+static struct refusal check_open(struct core *core, const struct request *request)
 {
     if (core->is_draining) {
-        return refuse(WIRE__REJECT_REASON__REJECT_DRAINING, DRAINING_RETRY_AFTER_MS,
-                      "the broker is shutting down");
+        return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_DRAINING, DRAINING_RETRY_AFTER_MS,
+                              "the broker is shutting down");
     }
     if (request->route->is_refused) {
-        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
-                      "an operator drains this route");
+        return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
+                              "an operator drains this route");
     }
     if (request->tier->name->is_refused) {
-        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
-                      "an operator drains this tier");
+        return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
+                              "an operator drains this tier");
     }
     if (request->tenant->name->is_refused) {
-        return refuse(WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
-                      "an operator drains this tenant");
+        return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
+                              "an operator drains this tenant");
     }
     if (core->store_is_down && request->tier->is_durable) {
-        return refuse(WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS,
-                      "the broker cannot write to its disk now");
+        return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS,
+                              "the broker cannot write to its disk now");
     }
     return ACCEPTABLE;
 }
 
-/*
- * When `jobs` of the tier will have gone, spread a little so that the refused do not come back all
- * at once.
- */
-static int64_t retry_after_ms(struct core *core, const struct tier *tier, uint64_t jobs)
-{
-    int64_t wait = drain_rate_wait_ms(&tier->drain, jobs, core->now_ms);
-    if (wait < 0) {
-        wait = tier->drain.conclusions_per_s > 0.01
-                   ? (int64_t)((double)jobs * 1000.0 / tier->drain.conclusions_per_s)
-                   : RETRY_AFTER_UNKNOWN_MS;
-    }
-    wait = wait < RETRY_AFTER_LEAST_MS  ? RETRY_AFTER_LEAST_MS
-           : wait > RETRY_AFTER_MOST_MS ? RETRY_AFTER_MOST_MS
-                                        : wait;
-    return wait + (int64_t)core_random_below(core, (uint64_t)wait / 4 + 1);
-}
-
+/* Until a part of what is there has gone: of the tier, or of the flow's tenant. */
 static struct refusal refuse_full(struct core *core, const struct request *request,
-                                  uint64_t jobs_max, const char *text)
+                                  const struct flow *flow, uint64_t jobs, const char *text)
 {
-    return refuse(WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
-                  retry_after_ms(core, request->tier, jobs_max / DRAINED_SHARE + 1), text);
+    const int64_t wait_ms = estimate_drain_ms(core, request->tier, flow, jobs / DRAINED_SHARE + 1);
+    return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, wait_ms, text);
 }
 
-static struct refusal check_bounds(struct core *core, const struct request *request)
+static struct refusal check_bounds(struct core *core, const struct request *request,
+                                   const struct flow *flow)
 {
     const struct tier *tier = request->tier;
     const struct tenant *tenant = request->tenant;
     const uint64_t bytes = blob_bytes(request->submit->payload);
+    if (bytes > tier->bytes_max || bytes > tenant->bytes_max) {
+        return refuse(WIRE__REJECT_REASON__REJECT_TOO_LARGE, 0,
+                      bytes > tier->bytes_max ? "payload: is larger than tiers.bytes_max"
+                                              : "payload: is larger than tenants.bytes_max");
+    }
     if (tier->jobs >= tier->jobs_max) {
-        return refuse_full(core, request, tier->jobs_max,
+        return refuse_full(core, request, NULL, tier->jobs,
                            "the tier's queue is full: tiers.jobs_max");
     }
     if (tier->bytes + bytes > tier->bytes_max) {
-        return refuse_full(core, request, tier->jobs, "the tier's queue is full: tiers.bytes_max");
+        return refuse_full(core, request, NULL, tier->jobs,
+                           "the tier's queue is full: tiers.bytes_max");
     }
     if (tenant->jobs >= tenant->jobs_max) {
-        return refuse_full(core, request, tenant->jobs_max,
+        return refuse_full(core, request, flow, tenant->jobs,
                            "the tenant's queue is full: tenants.jobs_max");
     }
     if (tenant->bytes + bytes > tenant->bytes_max) {
-        return refuse_full(core, request, tenant->jobs,
+        return refuse_full(core, request, flow, tenant->jobs,
                            "the tenant's queue is full: tenants.bytes_max");
     }
     return ACCEPTABLE;
@@ -312,17 +358,13 @@ static struct refusal check_deadline(struct core *core, struct request *request,
         return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE, 0,
                       "delay_ms: is not shorter than the deadline");
     }
-    if (request->tier->waiting.length == 0) {
-        return ACCEPTABLE;
-    }
-    const int64_t wait_ms = drain_rate_wait_ms(
-        &request->tier->drain, lane_jobs_ahead(flow, submit->priority), core->now_ms);
+    const int64_t wait_ms = queue_expected_wait_ms(core, flow, submit->priority, core->now_ms);
     if (wait_ms > request->deadline_in_ms) {
-        return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE,
-                      retry_after_ms(core, request->tier, request->tier->waiting.length / 2 + 1),
-                      effects_format(core->effects,
-                                     "the estimated wait is %lld ms, the deadline is in %lld ms",
-                                     (long long)wait_ms, (long long)request->deadline_in_ms));
+        return refuse_for_now(
+            core, WIRE__REJECT_REASON__REJECT_DEADLINE, wait_ms - request->deadline_in_ms,
+            effects_format(core->effects,
+                           "the estimated wait is %lld ms, the deadline is in %lld ms",
+                           (long long)wait_ms, (long long)request->deadline_in_ms));
     }
     return ACCEPTABLE;
 }
@@ -338,13 +380,7 @@ static struct refusal check(struct core *core, struct request *request)
     if (!is_refusal(&refusal)) {
         refusal = check_age(core, request);
     }
-    if (!is_refusal(&refusal)) {
-        refusal = check_open(core, request);
-    }
-    if (!is_refusal(&refusal)) {
-        refusal = check_bounds(core, request);
-    }
-    return refusal;
+    return is_refusal(&refusal) ? refusal : check_open(core, request);
 }
 
 /* ---- accepting ---- */
@@ -398,11 +434,14 @@ static void accept(struct core *core, struct job *job, const struct request *req
     send_accepted(core, request->peer, &job->id, false, NULL, 0);
 }
 
+static struct refusal refuse_memory(struct core *core)
+{
+    return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, RETRY_AFTER_UNKNOWN_MS,
+                          "the broker is out of memory");
+}
+
 static struct refusal admit(struct core *core, struct request *request)
 {
-    static const struct refusal no_memory = {.reason = WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
-                                             .retry_after_ms = RETRY_AFTER_UNKNOWN_MS,
-                                             .text = "the broker is out of memory"};
     assert(request->tier != NULL);
     struct refusal refusal = check(core, request);
     if (is_refusal(&refusal)) {
@@ -411,20 +450,23 @@ static struct refusal admit(struct core *core, struct request *request)
     struct lane *lane = lane_of(core, request->tier, request->pool);
     struct flow *flow = lane_flow(core, lane, request->route, request->tenant);
     if (flow == NULL || !effects_reserve(core->effects, 4)) {
-        return no_memory;
+        return refuse_memory(core);
     }
-    refusal = check_deadline(core, request, flow);
+    refusal = check_bounds(core, request, flow);
+    if (!is_refusal(&refusal)) {
+        refusal = check_deadline(core, request, flow);
+    }
     if (is_refusal(&refusal)) {
         return refusal;
     }
     const bool has_key = request->submit->idempotency_key[0] != '\0';
     struct job *job = job_create(core, &request->submit->job_id, flow);
     if (job == NULL) {
-        return no_memory;
+        return refuse_memory(core);
     }
     if (has_key && key_add(core, request->tenant->name->index, request->key, &job->id) < 0) {
         job_destroy(core, &job);
-        return no_memory;
+        return refuse_memory(core);
     }
     accept(core, job, request);
     return ACCEPTABLE;
@@ -482,22 +524,40 @@ void submit_durable(struct core *core, const struct event *event)
     while ((job = first_accepting(core)) != NULL && job->at.accept_batch <= batch) {
         become_ready(core, job);
     }
+    submit_forget_aliases(core, 0, batch);
 }
 
-static void send_storage_rejected(struct core *core, uint64_t peer, bool streams,
-                                  const void *context)
+static void send_storage_rejected(struct core *core, uint64_t peer, const struct job *job,
+                                  const struct id *job_id)
+{
+    const struct refusal refusal =
+        refuse_for_now(core, WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS,
+                       "the broker could not write it to its disk");
+    send_rejected(core, peer, job_id, job_tier(job), &refusal);
+}
+
+static void reject_waiter(struct core *core, uint64_t peer, bool streams, const void *context)
 {
     (void)streams;
     const struct job *job = context;
-    const struct refusal refusal = refuse(WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS,
-                                          "the broker could not write it to its disk");
-    send_rejected(core, peer, &job->id, job_tier(job), &refusal);
+    bool is_by_alias = false;
+    for (struct list_link *link = core->aliases.head.next; link != &core->aliases.head;
+         link = link->next) {
+        const struct alias *alias = CONTAINER_OF(link, struct alias, link);
+        if (alias->peer == peer && id_equal(&alias->job_id, &job->id)) {
+            send_storage_rejected(core, peer, job, &alias->submitted_as);
+            is_by_alias |= alias->is_only;
+        }
+    }
+    if (!is_by_alias) {
+        send_storage_rejected(core, peer, job, &job->id);
+    }
 }
 
 /* It may be on the disk or get there yet, when the store tries again: the next batch deletes it. */
 static void take_back(struct core *core, struct job *job)
 {
-    waiters_visit(core, job, send_storage_rejected, job);
+    waiters_visit(core, job, reject_waiter, job);
     job_tier(job)->stats.accepted--;
     core_delete(core, STORE_JOBS, job->id.bytes, ID_BYTES);
     core_delete(core, STORE_PAYLOADS, job->id.bytes, ID_BYTES);
@@ -520,6 +580,7 @@ void submit_store_down(struct core *core, const struct event *event)
             take_back(core, job);
         }
     }
+    submit_forget_aliases(core, event->as.store_down.first_batch, UINT64_MAX);
     core_note(core, NOTE_STORE_DOWN, NULL, "store", why, (int64_t)event->as.store_down.first_batch);
     core_publish(core, WIRE__EVENT__KIND__EVENT_STORE_DOWN, "store", "store", why);
 }

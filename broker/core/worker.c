@@ -3,9 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "broker/core/estimate.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
+#include "broker/core/upstream.h"
 
 enum {
     ATTEMPTS_UNKNOWN_MAX = 4096
@@ -66,6 +68,15 @@ static void error(struct core *core, uint64_t peer, Wire__ProtocolError__Code co
     effect->as.error.text = text;
 }
 
+static void refuse_for_now(struct core *core, uint64_t peer, int64_t wait_ms, const char *text)
+{
+    const int64_t retry_after_ms = estimate_retry_after_ms(core, wait_ms);
+    struct effect *effect = effects_add(core->effects, EFFECT_WORKER_ERROR, peer, 0);
+    effect->as.error.code = WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED;
+    effect->as.error.text = text;
+    effect->as.error.retry_after_ms = retry_after_ms;
+}
+
 struct worker *worker_heard(struct core *core, uint64_t peer)
 {
     struct worker *worker = worker_find(core, peer);
@@ -122,7 +133,8 @@ static void seat_refresh(struct worker_seat *seat, bool can)
 void worker_refresh(struct core *core, struct worker *worker)
 {
     const bool is_open =
-        !worker->is_draining && !worker->is_set_aside && !worker->is_held && !worker->is_drained;
+        !worker->is_draining && !worker->is_set_aside && !worker->is_held && !worker->is_drained &&
+        worker->aside_until_ms <= core->now_ms;
     const uint64_t free = is_open ? worker_free(worker) : 0;
     core->slots_free += free - worker->free_counted;
     worker->free_counted = free;
@@ -140,6 +152,31 @@ void worker_set_aside(struct core *core, struct worker *worker)
 {
     worker->is_set_aside = true;
     worker_refresh(core, worker);
+}
+
+void worker_set_aside_for(struct core *core, struct worker *worker, int64_t for_ms)
+{
+    worker->aside_until_ms = core->now_ms + for_ms;
+    core->aside_until_ms = worker->aside_until_ms < core->aside_until_ms ? worker->aside_until_ms
+                                                                         : core->aside_until_ms;
+    core_note(core, NOTE_WORKER_SET_ASIDE, NULL, worker->name,
+              "its calls fail while those of others are answered", for_ms);
+    worker_refresh(core, worker);
+}
+
+void worker_take_back(struct core *core)
+{
+    if (core->now_ms < core->aside_until_ms) {
+        return;
+    }
+    core->aside_until_ms = INT64_MAX;
+    list_for_each (&core->workers_heard, link) {
+        struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
+        if (worker->aside_until_ms > core->now_ms && worker->aside_until_ms < core->aside_until_ms) {
+            core->aside_until_ms = worker->aside_until_ms;
+        }
+        worker_refresh(core, worker);
+    }
 }
 
 void worker_credit(struct core *core, const struct event *event)
@@ -360,6 +397,9 @@ static void worker_insert(struct core *core, struct worker *worker)
     list_append(&core->workers_heard, &worker->heard_link);
     core->slots += worker->slots;
     for (size_t i = 0; i < worker->pools_length; i++) {
+        if (worker->pools[i]->slots == 0) {
+            worker->pools[i]->served_since_ms = core->now_ms;
+        }
         worker->pools[i]->slots += worker->slots;
     }
 }
@@ -392,14 +432,13 @@ void worker_hello(struct core *core, const struct event *event)
         return;
     }
     if (before == NULL && core->workers.length >= core->limits.workers_max) {
-        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-              "broker.workers_max workers are connected; raise it");
+        refuse_for_now(core, event->peer, RETRY_AFTER_CONNECTIONS_MS,
+                       "broker.workers_max workers are connected; raise it");
         return;
     }
     struct worker *worker = make_worker(core, event, pools, pools_length);
     if (worker == NULL) {
-        error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-              "the broker is out of memory");
+        refuse_for_now(core, event->peer, RETRY_AFTER_UNKNOWN_MS, "the broker is out of memory");
         return;
     }
     worker_reserve_slots(core, worker);
@@ -433,6 +472,7 @@ void worker_undeliverable(struct core *core, const struct event *event)
         worker == NULL || job->at.lease->attempt != event->as.undeliverable.lease.attempt) {
         return;
     }
+    upstream_give_back(core, &job->at.lease->permit);
     lease_end(core, job->at.lease);
     job_move(core, job, PLACE_READY);
 }
@@ -459,5 +499,7 @@ void worker_forget_silent(struct core *core)
 int64_t worker_next_deadline_ms(const struct core *core)
 {
     const struct worker *worker = longest_silent(core);
-    return worker == NULL ? INT64_MAX : worker->heard_ms + core->limits.lease_ms;
+    const int64_t silent_ms =
+        worker == NULL ? INT64_MAX : worker->heard_ms + core->limits.lease_ms;
+    return silent_ms < core->aside_until_ms ? silent_ms : core->aside_until_ms;
 }

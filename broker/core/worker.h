@@ -30,6 +30,8 @@ struct worker {
     bool is_draining;        /* it said so */
     bool is_set_aside;       /* deferred or unreachable: until it gives credit or a sign of life */
     bool is_held, is_drained; /* paused by an operator */
+    uint32_t failures_in_a_row; /* of its calls, to any upstream */
+    int64_t aside_until_ms;  /* its calls failed while others' were answered; 0: no */
     struct list leases;
     uint32_t suspects;       /* leases of jobs that may be what ends workers */
     uint32_t used[CONFIG_TIERS_MAX];     /* leases by tier */
@@ -59,6 +61,10 @@ struct worker *worker_find_name(const struct core *core, const char *name);
 uint64_t worker_free(const struct worker *worker);
 void worker_refresh(struct core *core, struct worker *worker);
 void worker_set_aside(struct core *core, struct worker *worker);
+/* It gets no jobs for so long, whatever it says. */
+void worker_set_aside_for(struct core *core, struct worker *worker, int64_t for_ms);
+/* Takes back those whose time is over. */
+void worker_take_back(struct core *core);
 /* After core_reconfigure(). */
 void worker_reserve_slots(struct core *core, struct worker *worker);
 void worker_destroy_all(struct core *core);

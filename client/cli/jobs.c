@@ -1,4 +1,4 @@
-/* wait, get, cancel: jobs that were submitted before, by whomever, named by their ids. */
+/* wait, status (get), cancel: jobs that were submitted before, by whomever, named by their ids. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,17 +24,21 @@ static const char wait_help[] =
     "  tiermq wait --timeout 30s --json \"$job\"\n";
 
 static const char get_help[] =
-    "Usage: tiermq get [OPTIONS] JOB …\n"
+    "Usage: tiermq status [OPTIONS] JOB …\n"
+    "       tiermq get [OPTIONS] JOB …\n"
     "\n"
-    "Says where jobs are, without waiting and without collecting their answers.\n"
+    "Says where jobs are, without waiting and without collecting their answers: the state, how "
+    "many "
+    "of the tenant's jobs are\n"
+    "ahead, when it may start as far as that is known, and why it waits.\n"
     "\n"
     "  --history          of pending jobs and dead letters: what became of each attempt, from the "
     "broker's admin HTTP\n"
     "\n"
     "Examples:\n"
-    "  tiermq get --history 01936e2a-7b1c-7def-8a90-123456789abc\n"
-    "  tiermq get 01936e2a-7b1c-7def-8a90-123456789abc\n"
-    "  tiermq get --json 01936e2a-7b1c-7def-8a90-123456789abc\n";
+    "  tiermq status 01936e2a-7b1c-7def-8a90-123456789abc\n"
+    "  tiermq status --history 01936e2a-7b1c-7def-8a90-123456789abc\n"
+    "  tiermq status --json 01936e2a-7b1c-7def-8a90-123456789abc | jq .starts_in_ms\n";
 
 static const char cancel_help[] = "Usage: tiermq cancel [OPTIONS] JOB …\n"
                                   "\n"
@@ -110,11 +114,13 @@ static int print_status(struct cli *cli, const struct tiermq_status *status)
     const bool is_unknown = strcmp(status->state, "unknown") == 0;
     const int code = is_unknown ? EXIT_NOT_SUCCEEDED : EXIT_OK;
     if (cli->json) {
-        const int written =
-            print_json(cli, json_pack("{s:s,s:s,s:i,s:I,s:I,s:s}", "job", id, "state",
-                                      status->state, "attempts", (int)status->attempts, "waits_ms",
-                                      (json_int_t)status->waits_ms, "position",
-                                      (json_int_t)status->position, "why", status->why));
+        const int written = print_json(
+            cli,
+            json_pack("{s:s,s:s,s:i,s:I,s:I,s:o,s:s}", "job", id, "state", status->state,
+                      "attempts", (int)status->attempts, "waits_ms", (json_int_t)status->waits_ms,
+                      "position", (json_int_t)status->position, "starts_in_ms",
+                      status->has_estimate ? json_integer(status->starts_in_ms) : json_null(),
+                      "why", status->why));
         return written != EXIT_OK ? written : code;
     }
     printf("%s  %s", id, status->state);
@@ -126,6 +132,9 @@ static int print_status(struct cli *cli, const struct tiermq_status *status)
     }
     if (status->position > 0) {
         printf("  %llu ahead", (unsigned long long)status->position);
+    }
+    if (status->has_estimate) {
+        printf("  starts in about %.1f s", (double)status->starts_in_ms / 1e3);
     }
     printf("%s%s\n", status->why[0] == '\0' ? "" : "  ", status->why);
     return code;
@@ -289,5 +298,7 @@ static int cancel_run(const struct command *command, int argc, char **argv)
 
 const struct command wait_command = {"wait", "wait for the answers of jobs and collect them",
                                      wait_help, wait_run};
-const struct command get_command = {"get", "say where jobs are", get_help, get_run};
+const struct command get_command = {"get", "the same as status", get_help, get_run};
+const struct command status_command = {"status", "say where jobs are, and why they wait", get_help,
+                                       get_run};
 const struct command cancel_command = {"cancel", "cancel jobs", cancel_help, cancel_run};

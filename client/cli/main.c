@@ -5,15 +5,15 @@
 #include "client/cli/cli.h"
 
 static const struct command *const commands[] = {
-    &submit_command, &wait_command,  &get_command,    &cancel_command, &stats_command,
-    &dead_command,   &pause_command, &resume_command, &drain_command,  &config_command,
+    &submit_command, &wait_command,      &status_command, &get_command,    &cancel_command, &dead_command,
+    &stats_command,  &upstreams_command, &pause_command,  &resume_command, &drain_command,  &config_command,
 };
 
 static void print_help(FILE *out)
 {
     fprintf(out, "Usage: tiermq COMMAND [OPTIONS]\n\nCommands:\n");
     for (size_t i = 0; i < ARRAY_LENGTH(commands); i++) {
-        fprintf(out, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
+        fprintf(out, "  %-9s %s\n", commands[i]->name, commands[i]->summary);
     }
     fprintf(out, "\ntiermq COMMAND --help tells more, with examples.\n"
                  "\nExamples:\n"

@@ -6,103 +6,25 @@
  * A client and a worker that answers at once with what it got, each a process that speaks the protocol of
  * proto/wire.proto. As the client library does, the client gathers what it submits and collects in one turn.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <zmq.h>
 #include "common/attributes.h"
 #include "common/clock.h"
-#include "common/frame.h"
 #include "proto/wire.pb-c.h"
 #include "tests/bench/load.h"
+#include "tests/bench/wire_socket.h"
 
-enum { ENVELOPE_BYTES_MAX = 1 << 20, ITEMS_MAX = LOAD_WINDOW_MAX, WORKER_SLOTS = 4 * LOAD_WINDOW_MAX, NUMBER_OFFSET = 8 };
-
-static void die(const char *what)
-{
-    fprintf(stderr, "bench-queue: %s: %s\n", what, zmq_strerror(errno));
-    exit(1);
-}
-
-static void *open_socket(const char *endpoint)
-{
-    void *socket = zmq_socket(zmq_ctx_new(), ZMQ_DEALER);
-    int unlimited = 0;
-    if (socket == NULL || zmq_setsockopt(socket, ZMQ_SNDHWM, &unlimited, sizeof(unlimited)) != 0 ||
-        zmq_setsockopt(socket, ZMQ_RCVHWM, &unlimited, sizeof(unlimited)) != 0 || zmq_connect(socket, endpoint) != 0) {
-        die(endpoint);
-    }
-    return socket;
-}
-
-/* Sends an envelope; `more`: payloads follow. */
-static void send_envelope(void *socket, enum frame_kind kind, const ProtobufCMessage *envelope, bool more)
-{
-    static uint8_t buffer[ENVELOPE_BYTES_MAX];
-    frame_write_header(kind, buffer);
-    if (protobuf_c_message_get_packed_size(envelope) > sizeof(buffer) - FRAME_HEADER_BYTES) {
-        die("envelope too large");
-    }
-    size_t bytes = FRAME_HEADER_BYTES + protobuf_c_message_pack(envelope, buffer + FRAME_HEADER_BYTES);
-    if (zmq_send(socket, buffer, bytes, more ? ZMQ_SNDMORE : 0) < 0) {
-        die("send");
-    }
-}
-
-/*
- * Receives a message: the envelope's bytes, and its payloads moved into `payloads`.
- * Returns false when there is none (only with ZMQ_DONTWAIT).
- */
-struct received {
-    zmq_msg_t head;
-    zmq_msg_t payloads[ITEMS_MAX];
-    size_t length;
-};
-
-static bool receive(void *socket, int flags, struct received *received)
-{
-    zmq_msg_init(&received->head);
-    received->length = 0;
-    if (zmq_msg_recv(&received->head, socket, flags) < 0) {
-        zmq_msg_close(&received->head);
-        return false;
-    }
-    bool more = zmq_msg_more(&received->head);
-    while (more) {
-        if (received->length == ITEMS_MAX) {
-            die("more payloads than expected");
-        }
-        zmq_msg_t *payload = &received->payloads[received->length++];
-        zmq_msg_init(payload);
-        zmq_msg_recv(payload, socket, 0);
-        more = zmq_msg_more(payload);
-    }
-    return true;
-}
-
-static void release(struct received *received)
-{
-    zmq_msg_close(&received->head);
-    for (size_t i = 0; i < received->length; i++) {
-        zmq_msg_close(&received->payloads[i]);
-    }
-}
-
-static const uint8_t *envelope_of(struct received *received, size_t *ret_bytes)
-{
-    *ret_bytes = zmq_msg_size(&received->head) - FRAME_HEADER_BYTES;
-    return (const uint8_t *)zmq_msg_data(&received->head) + FRAME_HEADER_BYTES;
-}
+enum { WORKER_SLOTS = 4 * LOAD_WINDOW_MAX, NUMBER_OFFSET = 8 };
 
 /* ------------------------------------------------------------------------------------------------------------ worker */
 
 /* Sends back the payloads of a dispatch as answers, in one message. */
 static void answer(void *socket, struct received *received, const Wire__BrokerToWorker *message, uint64_t *credit_total)
 {
-    static Wire__AttemptResult results[ITEMS_MAX];
-    static Wire__AttemptResult *list[ITEMS_MAX];
+    static Wire__AttemptResult results[WIRE_ITEMS_MAX];
+    static Wire__AttemptResult *list[WIRE_ITEMS_MAX];
     Wire__Usage usage = WIRE__USAGE__INIT;
     usage.input_tokens = usage.output_tokens = 100;
     usage.cost_nanousd = 75000;
@@ -123,7 +45,7 @@ static void answer(void *socket, struct received *received, const Wire__BrokerTo
     reply.credit_total = *credit_total;
     reply.result = list;
     reply.n_result = length;
-    send_envelope(socket, FRAME_WORKER_TO_BROKER, &reply.base, true);
+    socket_send(socket, FRAME_WORKER_TO_BROKER, &reply.base, true);
     for (size_t i = 0; i < length; i++) {
         zmq_msg_send(&received->payloads[i], socket, i + 1 < length ? ZMQ_SNDMORE : 0);
     }
@@ -140,30 +62,30 @@ static void say_worker_hello(void *socket)
     Wire__WorkerMessage message = WIRE__WORKER_MESSAGE__INIT;
     message.hello = &hello;
     message.credit_total = WORKER_SLOTS;
-    send_envelope(socket, FRAME_WORKER_TO_BROKER, &message.base, false);
+    socket_send(socket, FRAME_WORKER_TO_BROKER, &message.base, false);
 }
 
 static void run_worker(const char *endpoint)
 {
-    void *socket = open_socket(endpoint);
+    void *socket = socket_open(endpoint);
     static struct received received;
     uint64_t credit_total = WORKER_SLOTS;
     int heartbeat_ms = 1000;
-    zmq_setsockopt(socket, ZMQ_RCVTIMEO, &heartbeat_ms, sizeof(heartbeat_ms));
+    socket_set_timeout(socket, heartbeat_ms);
     say_worker_hello(socket);
     int64_t heartbeat_at = clock_monotonic_ms();
     for (;;) {
         if (clock_monotonic_ms() - heartbeat_at >= heartbeat_ms) {
             Wire__WorkerMessage heartbeat = WIRE__WORKER_MESSAGE__INIT;
             heartbeat.heartbeat = 1;
-            send_envelope(socket, FRAME_WORKER_TO_BROKER, &heartbeat.base, false);
+            socket_send(socket, FRAME_WORKER_TO_BROKER, &heartbeat.base, false);
             heartbeat_at = clock_monotonic_ms();
         }
-        if (!receive(socket, 0, &received)) {
+        if (!socket_receive(socket, 0, &received)) {
             continue;
         }
         size_t bytes;
-        const uint8_t *envelope = envelope_of(&received, &bytes);
+        const uint8_t *envelope = received_envelope(&received, &bytes);
         Wire__BrokerToWorker *message = wire__broker_to_worker__unpack(NULL, bytes, envelope);
         if (message == NULL || message->error != NULL || message->n_dispatch != received.length) {
             fprintf(stderr, "bench-queue: worker: %s\n",
@@ -174,7 +96,7 @@ static void run_worker(const char *endpoint)
             answer(socket, &received, message, &credit_total);
         }
         wire__broker_to_worker__free_unpacked(message, NULL);
-        release(&received);
+        received_release(&received);
     }
 }
 
@@ -184,8 +106,8 @@ struct client {
     void *socket;
     const char *tier;
     struct load *load;
-    uint8_t ids[ITEMS_MAX][ID_BYTES];
-    uint8_t collected_ids[ITEMS_MAX][ID_BYTES];
+    uint8_t ids[WIRE_ITEMS_MAX][ID_BYTES];
+    uint8_t collected_ids[WIRE_ITEMS_MAX][ID_BYTES];
     size_t collected_length;
     int64_t ping_at_ms;
 };
@@ -209,13 +131,13 @@ static uint64_t number_of(const uint8_t id[ID_BYTES])
 /* One message with all that may be submitted and all that is to be collected. */
 static void send_turn(struct client *client)
 {
-    static Wire__Submit submits[ITEMS_MAX];
-    static Wire__Submit *submit_list[ITEMS_MAX];
-    static Wire__Collected collected[ITEMS_MAX];
-    static Wire__Collected *collected_list[ITEMS_MAX];
+    static Wire__Submit submits[WIRE_ITEMS_MAX];
+    static Wire__Submit *submit_list[WIRE_ITEMS_MAX];
+    static Wire__Collected collected[WIRE_ITEMS_MAX];
+    static Wire__Collected *collected_list[WIRE_ITEMS_MAX];
     static char payload[LOAD_PAYLOAD_BYTES];
     size_t length = 0;
-    while (length < ITEMS_MAX && load_may_send(client->load)) {
+    while (length < WIRE_ITEMS_MAX && load_may_send(client->load)) {
         make_id(load_note_sent(client->load), client->ids[length]);
         Wire__Submit *submit = &submits[length];
         *submit = (Wire__Submit)WIRE__SUBMIT__INIT;
@@ -244,7 +166,7 @@ static void send_turn(struct client *client)
         message.ping = 1;
         client->ping_at_ms = clock_monotonic_ms() + 1000;
     }
-    send_envelope(client->socket, FRAME_CLIENT_TO_BROKER, &message.base, length > 0);
+    socket_send(client->socket, FRAME_CLIENT_TO_BROKER, &message.base, length > 0);
     for (size_t i = 0; i < length; i++) {
         zmq_send(client->socket, payload, sizeof(payload), i + 1 < length ? ZMQ_SNDMORE : 0);
     }
@@ -258,7 +180,7 @@ static void take_result(struct client *client, const Wire__Result *result)
         exit(1);
     }
     load_note_done(client->load, number_of(result->job_id.data));
-    if (client->collected_length == ITEMS_MAX) {
+    if (client->collected_length == WIRE_ITEMS_MAX) {
         send_turn(client);
     }
     memcpy(client->collected_ids[client->collected_length++], result->job_id.data, ID_BYTES);
@@ -268,7 +190,7 @@ static void take_result(struct client *client, const Wire__Result *result)
 static bool take_message(struct client *client, struct received *received)
 {
     size_t bytes;
-    const uint8_t *envelope = envelope_of(received, &bytes);
+    const uint8_t *envelope = received_envelope(received, &bytes);
     Wire__BrokerToClient *message = wire__broker_to_client__unpack(NULL, bytes, envelope);
     if (message == NULL || message->error != NULL || message->n_rejected > 0) {
         const char *why = message == NULL            ? "an envelope that cannot be read"
@@ -288,22 +210,21 @@ static bool take_message(struct client *client, struct received *received)
 static void run_client(const char *endpoint, struct client *client)
 {
     static struct received received;
-    client->socket = open_socket(endpoint);
-    int timeout_ms = 30000;
-    zmq_setsockopt(client->socket, ZMQ_RCVTIMEO, &timeout_ms, sizeof(timeout_ms));
+    client->socket = socket_open(endpoint);
+    socket_set_timeout(client->socket, 30000);
     Wire__ClientHello hello = WIRE__CLIENT_HELLO__INIT;
     hello.tenant = (char *)(uintptr_t)"default";
     hello.name = (char *)(uintptr_t)"bench";
     Wire__ClientMessage message = WIRE__CLIENT_MESSAGE__INIT;
     message.hello = &hello;
-    send_envelope(client->socket, FRAME_CLIENT_TO_BROKER, &message.base, false);
+    socket_send(client->socket, FRAME_CLIENT_TO_BROKER, &message.base, false);
     bool is_welcome = false;
     while (!is_welcome) {
-        if (!receive(client->socket, 0, &received)) {
+        if (!socket_receive(client->socket, 0, &received)) {
             die("no welcome");
         }
         is_welcome = take_message(client, &received);
-        release(&received);
+        received_release(&received);
     }
     load_begin(client->load);
     while (!load_is_over(client->load) || client->load->done < client->load->sent) {
@@ -311,14 +232,14 @@ static void run_client(const char *endpoint, struct client *client)
         if (client->load->done == client->load->sent) {
             continue; /* time ran out just now */
         }
-        bool has_one = receive(client->socket, 0, &received);
+        bool has_one = socket_receive(client->socket, 0, &received);
         if (!has_one) {
             die("no answer for 30 s");
         }
         while (has_one) {
             take_message(client, &received);
-            release(&received);
-            has_one = receive(client->socket, ZMQ_DONTWAIT, &received);
+            received_release(&received);
+            has_one = socket_receive(client->socket, ZMQ_DONTWAIT, &received);
         }
     }
     send_turn(client);

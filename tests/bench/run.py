@@ -2,10 +2,12 @@
 """Runs the benchmarks side by side and prints a table. Called by run.sh.
 
 Questions: how near does the broker come to what ZeroMQ and RocksDB allow on this machine (queue)? Do realtime jobs wait for a
-backlog (tiers)? What stays resident after a million jobs (memory)? Is the simulator faster than what it tests (modelsim)?
+backlog (tiers)? What stays resident after a million jobs (memory)? How soon is a broker back with a million jobs waiting (recovery)? Does a job cost more
+beside a million than beside a thousand (flat)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -18,22 +20,27 @@ import sys
 import tempfile
 import time
 
+from flat import flat
+from recovery import recovery
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Daemon:
     """A program of ours that says "ready" on standard error, with its endpoints."""
 
-    def __init__(self, arguments, log_path):
+    def __init__(self, arguments, log_path, ready_seconds=30):
         self.log_path = log_path
+        began = time.monotonic()
         self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self.ready = self._wait_ready(arguments[0])
+        self.ready = self._wait_ready(arguments[0], ready_seconds)
+        self.ready_s = time.monotonic() - began
         # From here on the log goes to a file, by a process that costs nothing while it is quiet.
         self.drain = subprocess.Popen(["cat"], stdin=self.process.stderr, stdout=open(log_path, "ab"))
         self.process.stderr.close()
 
-    def _wait_ready(self, name):
-        ends, data, fd = time.monotonic() + 30, b"", self.process.stderr.fileno()
+    def _wait_ready(self, name, seconds):
+        ends, data, fd = time.monotonic() + seconds, b"", self.process.stderr.fileno()
         while time.monotonic() < ends:
             if not select.select([fd], [], [], 0.5)[0]:
                 continue
@@ -57,8 +64,8 @@ class Daemon:
                 return int(line.split()[1]) / 1024
         return 0.0
 
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
@@ -71,6 +78,7 @@ class Bench:
     def __init__(self, arguments):
         self.build = pathlib.Path(arguments.build).resolve()
         self.quick = arguments.quick
+        self.jobs = getattr(arguments, "jobs", None)
         self.seconds = 1.0 if self.quick else 4.0
         self.rounds = 1 if self.quick else 3
         self.rows, self.bars = [], []
@@ -93,7 +101,8 @@ class Bench:
         return path
 
     def broker(self, store, **more):
-        folder = self.folder("broker")
+        name = more.get("kept_as", "broker")
+        folder = self.work / name if more.get("keep") else self.folder(name)
         config = folder / "tiermq.yaml"
         provider = more.get("provider", "http://127.0.0.1:9/v1")
         config.write_text(f"""
@@ -105,10 +114,11 @@ broker:
   store: {store}
   data_dir: {folder}/data
   {more.get('broker', '')}
+tenants: {json.dumps(more.get('tenants', [{'name': 'default'}]))}
 providers: [{{name: sim, type: openai, base_url: "{provider}"}}]
 models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.60}}]
 """)
-        return Daemon([self.program("tiermq-broker"), "--config", str(config)], folder / "log")
+        return Daemon([self.program("tiermq-broker"), "--config", str(config)], folder / "log", more.get("ready_seconds", 30))
 
     def worker(self, broker, provider, name, cache="off", slots=256):
         folder = self.folder(name)
@@ -229,14 +239,20 @@ models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_
             values = [self.median(name, window, k) for k in
                       ("jobs_per_s", "p50_us", "p99_us", "broker_cpu_s_per_million", "all_cpu_s_per_million")]
             print(f"{name:<44}{window:>7}{values[0]:>10.0f}{values[1] / 1000:>9.2f}{values[2] / 1000:>9.2f}{values[3]:>16.1f}{values[4]:>13.1f}")
-        print(f"\n{'bar':<52}{'measured':>10}{'limit':>10}")
+        self.print_bars()
+        if path:
+            self.write_json(path)
+
+    def print_bars(self):
+        print(f"\n{'bar':<60}{'measured':>10}{'limit':>10}")
         for bar in self.bars:
             sign = ">=" if bar["at_least"] else "<="
-            print(f"{bar['what']:<52}{bar['value']:>10}{sign:>4}{bar['limit']:>6}  {'holds' if bar['holds'] else 'MISSED'}")
-        if path:
-            with open(path, "w") as out:
-                json.dump({"machine": {"cores": os.cpu_count(), "uname": list(os.uname())[2:]}, "seconds": self.seconds,
-                           "rounds": self.rounds, "rows": self.rows, "bars": self.bars}, out, indent=1)
+            print(f"{bar['what']:<60}{bar['value']:>10}{sign:>4}{bar['limit']:>6}  {'holds' if bar['holds'] else 'MISSED'}")
+
+    def write_json(self, path, **more):
+        with open(path, "w") as out:
+            json.dump({"machine": {"cores": os.cpu_count(), "uname": list(os.uname())[2:]}, "seconds": self.seconds, "rounds": self.rounds,
+                       **more, "rows": self.rows, "bars": self.bars}, out, indent=1)
 
 
 def main():
@@ -244,17 +260,20 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="short: shows that it runs, its figures mean little")
-    parser.add_argument("--only", default="queue,tiers,memory,modelsim")
+    parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,modelsim")
+    parser.add_argument("--jobs", type=int, help="of the backlog that recovery makes; each takes about 1.2 KiB of disk")
     parser.add_argument("--dir", help="where data directories are made; its disk is what is measured")
     arguments = parser.parse_args()
     bench = Bench(arguments)
-    scenarios = {"queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory, "modelsim": bench.modelsim_speed}
+    scenarios = {"queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
+                 "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench), "modelsim": bench.modelsim_speed}
     try:
         for name in arguments.only.split(","):
             if name not in scenarios:
                 parser.error(f"--only {name}: use {','.join(scenarios)}")
-            print(f"== {name}: {scenarios[name].__doc__ or ''}", flush=True)
-            scenarios[name]()
+            scenario = scenarios[name]
+            print(f"== {name}: {getattr(scenario, 'func', scenario).__doc__ or ''}", flush=True)
+            scenario()
         bench.report(arguments.json)
     finally:
         shutil.rmtree(bench.work, ignore_errors=True)

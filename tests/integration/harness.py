@@ -20,9 +20,11 @@ are kept for its restarts.
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -42,7 +44,8 @@ EXIT_ADDRESS, EXIT_CONFIG, EXIT_STORE = 4, 3, 5
 def program(name):
     """The path of a built program."""
     folders = {"tiermq-broker": "broker", "tiermq-worker": "worker", "tiermq": "client", "tiermq-modelsim": "tests/modelsim",
-               "libtiermq-disk-faults.so": "tests/faults"}
+               "libtiermq-disk-faults.so": "tests/faults", "libtiermq-power-cut.so": "tests/faults",
+               "tiermq-chaos-load": "tests/chaos"}
     path = BUILD / folders.get(name, "") / name
     if not path.is_file():
         found = [p for p in BUILD.rglob(name) if p.is_file() and os.access(p, os.X_OK)]
@@ -290,9 +293,9 @@ class Cluster:
             self.brokers.append(broker)
         return broker
 
-    def _run_broker(self, name, config, ready, environment):
+    def _run_broker(self, name, config, ready, environment, arguments=()):
         path = self.write_config(name, config)
-        broker = self.run(name, [program("tiermq-broker"), "--config", path], ready, environment)
+        broker = self.run(name, [program("tiermq-broker"), "--config", path, *arguments], ready, environment)
         broker.config = config
         if ready:
             ports = {f"listen_{k}": broker.ready[k] for k in ("clients", "workers", "events")}
@@ -300,11 +303,11 @@ class Cluster:
             broker.config = merge(config, {"broker": ports})
         return broker
 
-    def restart_broker(self, process=None, environment=None, ready=True, **changes):
+    def restart_broker(self, process=None, environment=None, ready=True, arguments=(), **changes):
         """Starts it again where it was; stop() or kill() it before."""
         old = process or self.broker
         assert not old.is_running()
-        new = self._run_broker(old.name, merge(old.config, changes), ready, environment)
+        new = self._run_broker(old.name, merge(old.config, changes), ready, environment, arguments)
         self.brokers[self.brokers.index(old)] = new
         return new
 
@@ -373,6 +376,21 @@ class Cluster:
         assert not check or not problems, "\n\n".join(problems)
 
 
+def preload(library, **environment):
+    """The environment of a program that has one of the libraries of tests/faults put before the C library."""
+    return {"LD_PRELOAD": str(program(library)), **environment,
+            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
+
+
+def join_environments(*environments):
+    """Several faults under one program; PowerCut comes first."""
+    joined = {}
+    for environment in environments:
+        joined |= environment
+    joined["LD_PRELOAD"] = ":".join(e["LD_PRELOAD"] for e in environments)
+    return joined
+
+
 class DiskFaults:
     """
     A disk that fails on demand under a program started with `environment` (tests/faults/disk_faults.c):
@@ -384,20 +402,120 @@ class DiskFaults:
 
     def __init__(self, cluster):
         self._path = cluster.directory / "disk-fault"
-        library = program("libtiermq-disk-faults.so")
-        self.environment = {
-            "LD_PRELOAD": str(library),
-            "TIERMQ_DISK_FAULTS": str(self._path),
-            "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0",
-        }
+        self.environment = preload("libtiermq-disk-faults.so", TIERMQ_DISK_FAULTS=str(self._path))
 
-    def fail(self, error):
+    def fail(self, error, calls="", ending=""):
+        """`calls`: "write", "sync" or "read", only; and only of files whose path ends so."""
         aside = self._path.with_suffix(".new")
-        aside.write_text(str(int(error)))
+        aside.write_text(f"{int(error)} {calls} {ending}".strip())
         aside.rename(self._path)
 
     def heal(self):
         self._path.unlink()
+
+
+class PowerCut:
+    """
+    Makes a SIGKILL a power cut for a program started with `environment` (tests/faults/power_cut.c): what it wrote to its data
+    directory and did not fsync may be gone.
+
+        power = PowerCut(cluster)
+        cluster.start_broker(environment=power.environment)
+        cluster.broker.kill()
+        power.cut(seed)
+        cluster.restart_broker(environment=power.environment)
+
+    `lie` is the end of the paths whose fsync the disk only pretends to do (".log"; "" for all).
+    """
+
+    _CREATE, _RENAME, _UNLINK, _MKDIR = range(1, 5)
+    _HEAD, _FILE, _STEP = struct.Struct("=IIIIII"), struct.Struct("=QQ"), struct.Struct("=IIIIQ240s240s")
+    _MAGIC = 0x71747063
+
+    def __init__(self, cluster, name="broker", lie=None):
+        self.root = cluster.directory / name
+        self._state = cluster.directory / f"{name}-power"
+        faults = {} if lie is None else {"TIERMQ_POWER_CUT_LIE": lie}
+        self.environment = preload("libtiermq-power-cut.so", TIERMQ_POWER_CUT_ROOT=str(self.root),
+                                   TIERMQ_POWER_CUT_STATE=str(self._state), **faults)
+
+    def cut(self, seed):
+        """
+        Takes away what was not kept, all or a part of it as the seed wants. The program must have ended. Returns what was done,
+        in words, for messages.
+        """
+        random_ = random.Random(seed)
+        kept, steps = self._read()
+        done = self._undo(random_, steps)
+        for path in sorted(self.root.rglob("*")):
+            if path.is_file():
+                done += self._cut_file(random_, path, kept.get(path.stat().st_ino))
+        for path in self._state.parent.glob(self._state.name + "*"):
+            path.unlink()
+        return done
+
+    def _read(self):
+        data = self._state.read_bytes()
+        magic, steps_length, unmodelled, files_max, _, _ = self._HEAD.unpack_from(data)
+        assert magic == self._MAGIC, "the program did not run with the library"
+        assert unmodelled == 0, f"{unmodelled} changes of the disk that a power cut cannot be made of"
+        steps_at = self._HEAD.size + files_max * self._FILE.size
+        files = self._FILE.iter_unpack(data[self._HEAD.size:steps_at])
+        steps = [self._STEP.unpack_from(data, steps_at + n * self._STEP.size) for n in range(steps_length)]
+        return {inode: length for inode, length in files if inode}, steps
+
+    def _undo(self, random_, steps):
+        """Takes back what was done to directories and not kept: of each, the last so many steps."""
+        open_steps = {}
+        for number, step in enumerate(steps):
+            if not step[1]:
+                open_steps.setdefault(step[4], []).append(number)
+        lost = set()
+        for numbers in open_steps.values():
+            lost.update(numbers[random_.choice((0, random_.randrange(len(numbers) + 1))):])
+        done = []
+        for number in sorted(lost, reverse=True):
+            kind, _, has_saved, _, _, from_, to = steps[number]
+            from_, to = (pathlib.Path(os.fsdecode(name.rstrip(b"\0"))) for name in (from_, to))
+            saved = pathlib.Path(f"{self._state}.{number}") if has_saved else None
+            done += self._undo_step(kind, from_, to, saved)
+        return done
+
+    def _undo_step(self, kind, from_, to, saved):
+        """A step that was noted may not have been made."""
+        if kind == self._CREATE and from_.exists():
+            from_.unlink()
+            return [f"{from_.name}: not created"]
+        if kind == self._RENAME and to.exists() and not from_.exists():
+            to.rename(from_)
+            if saved:
+                saved.rename(to)
+            return [f"{to.name}: not renamed from {from_.name}"]
+        if kind == self._UNLINK and saved and not from_.exists():
+            saved.rename(from_)
+            return [f"{from_.name}: not unlinked"]
+        if kind == self._MKDIR and from_.exists():
+            shutil.rmtree(from_)
+            return [f"{from_.name}: directory not made"]
+        return []
+
+    @staticmethod
+    def _cut_file(random_, path, kept):
+        """A torn tail is cut off, cut in the middle, or has its last sector never written."""
+        length = path.stat().st_size
+        if kept is None:
+            path.unlink()
+            return [f"{path.name}: never kept"]
+        if kept >= length:
+            return []
+        left = random_.choice((kept, random_.randrange(kept, length + 1)))
+        os.truncate(path, left)
+        zeros = min(left - kept, 512) if random_.random() < 0.5 else 0
+        if zeros:
+            with open(path, "r+b") as file:
+                file.seek(left - zeros)
+                file.write(bytes(zeros))
+        return [f"{path.name}: {length} bytes, of which {kept} were kept and {left} are left, {zeros} of them zeros"]
 
 
 def free_port():

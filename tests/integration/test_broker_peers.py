@@ -112,6 +112,7 @@ def test_more_clients_than_allowed_are_refused(cluster):
         second.send(pb.ClientMessage(hello=pb.ClientHello(tenant="default")))
         error = second.error()
         assert error.code == pb.ProtocolError.ERROR_REFUSED and "clients_max" in error.text
+        assert 5000 <= error.retry_after_ms <= 6250
 
 
 def test_chunks_pass_through_in_order_before_the_result(cluster):

@@ -2,13 +2,12 @@
 
 import errno
 import signal
-import threading
 import time
 
 import pytest
 
-from harness import EXIT_ADDRESS, EXIT_STORE, TIMEOUT_S, DiskFaults
-from wire import Client, Worker, make_id, pb
+from harness import EXIT_ADDRESS, EXIT_STORE, DiskFaults
+from wire import Client, Stream, Worker, make_id, pb, serve_all
 
 
 def start_refused(cluster, **broker):
@@ -207,37 +206,6 @@ def test_large_payloads_survive_and_come_back_from_the_disk(cluster):
         assert client.result(job)[1] == payload[:3]
 
 
-class Stream(threading.Thread):
-    """Submits jobs without end and remembers which were accepted."""
-
-    def __init__(self, broker):
-        super().__init__()
-        self.client = Client(broker)
-        self.accepted, self.is_stopped = {}, False
-        self.enough = threading.Event()
-        self.start()
-
-    def run(self):
-        sent = {}
-        while not self.is_stopped:
-            job = make_id()
-            sent[job] = b"stream " + job
-            self.client.submit(sent[job], job=job)
-            while self.client._receive(0 if len(sent) - len(self.accepted) < 100 else 0.05):
-                pass
-            for field, item, _ in self.client.items:
-                if field == "accepted":
-                    self.accepted[item.job_id] = sent[item.job_id]
-            self.client.items.clear()
-            if len(self.accepted) >= 150:
-                self.enough.set()
-
-    def stop(self):
-        self.is_stopped = True
-        self.join()
-        self.client.close()
-
-
 def test_kills_in_full_flow_lose_nothing(cluster):
     cluster.start_broker(broker={"reclaim": "100ms"})
     accepted = {}
@@ -251,24 +219,7 @@ def test_kills_in_full_flow_lose_nothing(cluster):
         accepted |= stream.accepted
         cluster.restart_broker(broker={"lease": "1s", "heartbeat": "250ms"})
 
-    client, worker = Client(cluster.broker), Worker(cluster.broker)
-    for job in accepted:
-        client.ask(job)
-    results = {}
-    end = time.monotonic() + 2 * TIMEOUT_S
-    while len(results) < len(accepted):
-        assert time.monotonic() < end, f"{len(results)} of {len(accepted)} jobs have a result"
-        worker.heartbeat()
-        client.ping()
-        while worker.has("dispatch"):
-            dispatch, payload = worker.dispatched()
-            worker.answer(dispatch, payload[::-1])
-        while client.has("result"):
-            result, answer = client.wait("result")
-            assert results.setdefault(result.job_id, answer) == answer
-        worker._receive(0.05)
-    for job, payload in accepted.items():
-        assert results[job] == payload[::-1]
+    assert serve_all(cluster.broker, accepted) == {job: payload[::-1] for job, payload in accepted.items()}
 
 
 # ----------------------------------------------------------------------------------------------- a failing disk
@@ -356,3 +307,22 @@ def test_store_in_memory_needs_no_directory(cluster):
     assert client.result(job)[1] == b"cba"
     client.ask(job)
     assert client.result(job)[1] == b"cba"
+
+
+def test_recovery_takes_nothing_from_the_time_that_jobs_have(cluster):
+    cluster.start_broker()
+    with Client(cluster.broker) as client:
+        for _ in range(10):
+            backlog = [pb.Submit(job_id=make_id(), tier="background", route="auto", has_payload=True) for _ in range(2000)]
+            client.send(pb.ClientMessage(submit=backlog), *[b"x"] * len(backlog))
+            client.accepted(backlog[-1].job_id)
+        # The youngest: it is recovered last, when the recovery of the others has taken its time.
+        began = time.monotonic()
+        job = client.submit(tier="background", deadline_in_ms=2000)
+        client.accepted(job)
+    restart_after_kill(cluster)
+    with Client(cluster.broker) as client:
+        client.ask(job)
+        result, _ = client.result(job)
+    assert result.state == pb.JOB_STATE_EXPIRED
+    assert time.monotonic() - began >= 2 - 0.005

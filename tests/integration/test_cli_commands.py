@@ -103,8 +103,13 @@ def test_pause_holds_a_tier_and_resume_lets_it_go(cluster):
     assert done.returncode == 0, done.stderr
     job = submit_held(cluster, "--tier", "background")
     assert cluster.cli("submit", "--tier", "standard", "not held").returncode == 0
-    status = json.loads(cluster.cli("get", "--json", job).stdout)
-    assert status["state"] == "queued" and "pause" in status["why"]
+    status = json.loads(cluster.cli("status", "--json", job).stdout)
+    assert status["state"] == "queued" and status["why"] == "the tier background is paused by an operator"
+    assert status["position"] == 0 and status["starts_in_ms"] is None
+    behind = submit_held(cluster, "--tier", "background")
+    assert "1 ahead" in cluster.cli("status", behind).stdout
+    seen = cluster.broker.admin_json(f"/v1/jobs/{behind}")
+    assert seen["position"] == 1 and seen["starts_in_ms"] is None and "paused" in seen["why"]
     assert cluster.cli("resume", "tier", "background").returncode == 0
     assert cluster.cli("wait", "--timeout", "20s", job).returncode == 0
 

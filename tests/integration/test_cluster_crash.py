@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness import wait_for
+from harness import http_request, wait_for
 
 JOBS = 400
 
@@ -97,3 +97,25 @@ def test_jobs_wait_for_a_worker_that_comes_later(cluster):
     answered = cluster.cli("wait", job)
     assert answered.returncode == 0, answered.stderr
     assert answered.stdout.strip()
+
+
+def requests_seen(cluster):
+    counted = json.loads(http_request(cluster.modelsim.ready["http"], "/control/counters")[1])
+    return counted["requests_total"], counted["in_flight"]
+
+
+def test_answers_that_come_while_the_broker_is_away_are_not_bought_again(cluster):
+    """The broker dies with leases out, the calls end meanwhile, and it recovers the jobs: the workers have their answers."""
+    count = 24
+    cluster.start_modelsim("--first-token-ms", "1500")
+    cluster.start_broker()
+    for _ in range(2):
+        cluster.start_worker(worker={"slots": 16}, cache={"mode": "off"})
+    submission = Submission(cluster, "standard", count=count)
+    wait_for(lambda: requests_seen(cluster) == (count, count), "all calls")
+    cluster.broker.kill()
+    wait_for(lambda: requests_seen(cluster) == (count, 0), "their ends")
+    wait_for(lambda: sum(worker.metrics()["tiermq_worker_answers_kept"] for worker in cluster.workers) == count, "the answers")
+    cluster.restart_broker()
+    submission.finish()
+    assert requests_seen(cluster)[0] == count

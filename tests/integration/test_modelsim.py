@@ -179,6 +179,105 @@ def test_rate_and_window_and_model_select_what_fails(sim):
     assert counters(sim)["faults"]["status"] == small.count(503)
 
 
+def send(sim, path="/v1/chat/completions", key=None, body=CHAT):
+    """Status, headers in lower case, text."""
+    connection = http.client.HTTPConnection(sim.removeprefix("http://"))
+    connection.request("POST", path, json.dumps(body), {"Authorization": f"Bearer {key}"} if key else {})
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, text
+
+
+def history(sim, field):
+    return sum(second[field] for second in json.loads(http_request(sim, "/control/history")[1])["seconds"])
+
+
+def test_content_is_refused_in_the_words_of_the_provider(sim):
+    set_faults(sim, {"kind": "refused"})
+    status, answer = post(sim, "/v1/chat/completions", CHAT)
+    assert (status, answer["error"]["code"]) == (400, "content_filter")
+    status, answer = post(sim, "/v1/messages", dict(CHAT, max_tokens=9))
+    assert status == 400 and "content filtering policy" in answer["error"]["message"]
+
+
+def test_a_stream_can_end_with_an_error(sim):
+    set_faults(sim, {"kind": "error_in_stream"})
+    events = stream(sim, "/v1/chat/completions", CHAT)
+    assert len(events) > 2 and "error" in json.loads(events[-1])
+    events = stream(sim, "/v1/messages", dict(CHAT, max_tokens=40))
+    assert json.loads(events[-1])["error"]["type"] == "overloaded_error"
+    status, answer = post(sim, "/v1/chat/completions", CHAT)
+    assert status == 200 and "error" in answer
+    assert counters(sim)["answered"] == 0
+
+
+def test_more_requests_than_the_limit_are_told_when_to_come_back(cluster):
+    # Three at once, then one in 20 s: slow enough that none is filled up during the test.
+    sim = cluster.start_modelsim("--requests-per-min", "3", "--limit-burst", "60").ready["http"]
+    for left in (2, 1, 0):
+        status, headers, _ = send(sim)
+        assert (status, headers["x-ratelimit-limit-requests"], headers["x-ratelimit-remaining-requests"]) == (200, "3", str(left))
+        assert headers["x-ratelimit-reset-requests"].endswith("s")
+    status, headers, text = send(sim)
+    assert status == 429 and "try again in" in json.loads(text)["error"]["message"]
+    wait_ms = int(headers["retry-after-ms"])
+    assert 0 < wait_ms <= 20000 and int(headers["retry-after"]) == -(-wait_ms // 1000)
+    assert send(sim, key="another")[0] == 200  # each key has limits of its own
+    assert counters(sim)["limited"] == 1 and counters(sim)["answered"] == 4
+    assert [history(sim, field) for field in ("requests", "answered", "limited", "failed")] == [5, 4, 1, 0]
+
+
+def test_tokens_are_limited_as_they_are_counted(cluster):
+    sim = cluster.start_modelsim("--tokens", "10:10").ready["http"]  # 8 of the prompt, 10 of the answer
+    assert post(sim, "/control/limits", {"tokens_per_min": 40, "burst_s": 60})[0] == 200
+    assert send(sim)[1]["x-ratelimit-remaining-tokens"] == "22"
+    assert send(sim)[1]["x-ratelimit-remaining-tokens"] == "4"
+    status, headers, _ = send(sim)
+    assert status == 429 and headers["x-ratelimit-limit-tokens"] == "40" and "x-ratelimit-limit-requests" not in headers
+    # 14 tokens are missing, at 1.5 s each.
+    assert 15000 < int(headers["retry-after-ms"]) <= 21000
+    # One that is larger than a full bucket passes, and leaves a debt.
+    assert post(sim, "/control/limits", {"tokens_per_min": 10, "burst_s": 1})[0] == 200
+    assert send(sim)[0] == 200
+    assert send(sim)[0] == 429
+
+
+def test_anthropic_has_its_own_names_for_limits(cluster):
+    sim = cluster.start_modelsim("--requests-per-min", "3", "--limit-burst", "60").ready["http"]
+    status, headers, _ = send(sim, "/v1/messages", body=dict(CHAT, max_tokens=9))
+    assert status == 200 and headers["anthropic-ratelimit-requests-limit"] == "3"
+    assert headers["anthropic-ratelimit-requests-remaining"] == "2"
+    assert time.strptime(headers["anthropic-ratelimit-requests-reset"], "%Y-%m-%dT%H:%M:%SZ")
+    assert not any(name.startswith("x-ratelimit") for name in headers)
+
+
+def test_limits_can_be_kept_secret_and_lifted(cluster):
+    sim = cluster.start_modelsim("--requests-per-min", "1", "--limit-burst", "60", "--no-limit-headers").ready["http"]
+    for wanted in (200, 429):
+        status, headers, _ = send(sim)
+        assert status == wanted and not any(name.startswith("x-ratelimit") for name in headers)
+    assert "retry-after" in headers
+    assert post(sim, "/control/limits", {"requests_per_min": 0, "headers": True}) == (
+        200, {"requests_per_min": 0.0, "tokens_per_min": 0.0, "burst_s": 60.0, "headers": True})
+    assert send(sim)[0] == 200
+    for wrong, word in (({"requests_per_min": -1}, "requests_per_min"), ({"burst": 1}, "burst"), ({"headers": 1}, "headers"), ([], "object")):
+        status, answer = post(sim, "/control/limits", wrong)
+        assert status == 400 and word in answer["error"]
+
+
+def test_history_tells_what_each_second_saw(sim):
+    set_faults(sim, {"kind": "status", "status": 500, "model": "sim-large"}, {"kind": "status", "status": 529, "model": "sim-medium"})
+    for model in ("sim-small", "sim-medium", "sim-large"):
+        post(sim, "/v1/chat/completions", dict(CHAT, model=model))
+    assert [history(sim, field) for field in ("requests", "answered", "limited", "failed")] == [3, 1, 1, 1]
+    seconds = json.loads(http_request(sim, "/control/history")[1])["seconds"]
+    assert all(later["t_ms"] - earlier["t_ms"] == 1000 for earlier, later in zip(seconds, seconds[1:]))
+    assert abs(seconds[-1]["t_ms"] - time.time() * 1000) < 5000 and max(s["concurrent"] for s in seconds) == 1
+    post(sim, "/control/reset", {})
+    assert history(sim, "requests") == 0
+
+
 def test_a_bad_fault_script_is_refused_and_the_old_one_stays(sim):
     set_faults(sim, {"kind": "status", "status": 500})
     for script, word in (({"faults": [{"kind": "fire"}]}, "kind"), ({"faults": [{"kind": "hang", "rate": 7}]}, "rate"),
@@ -210,3 +309,26 @@ def test_a_wrong_key_is_refused(cluster):
     assert post(sim, "/v1/chat/completions", CHAT)[0] == 401
     assert http_request(sim, "/v1/chat/completions", CHAT, headers={"Authorization": "Bearer secret"})[0] == 200
     assert http_request(sim, "/v1/chat/completions", CHAT, headers={"x-api-key": "secret"})[0] == 200
+
+
+def test_calls_are_written_down_over_a_kill_with_key_account_and_end(cluster):
+    path = cluster.directory / "calls.jsonl"
+
+    def call(sim, key):
+        return http_request(sim.ready["http"], "/v1/chat/completions", CHAT,
+                            headers={"Idempotency-Key": key, "Authorization": "Bearer worker-1"})[0]
+
+    sim = cluster.start_modelsim("--calls", path)
+    assert call(sim, "one") == 200
+    set_faults(sim.ready["http"], {"kind": "status", "status": 503})
+    assert call(sim, "two") == 503
+    sim.kill()
+    sim = cluster.start_modelsim("--calls", path)
+    assert call(sim, "one") == 200
+    sim.stop()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    began = {line["call"]: line for line in lines if line["event"] == "began"}
+    ended = [(began[line["call"]]["key"], line["event"], line["model"], line["fault"]) for line in lines if line["event"] != "began"]
+    assert ended == [("one", "answered", "sim-small", "none"), ("two", "unanswered", "sim-small", "status"),
+                     ("one", "answered", "sim-small", "none")]
+    assert len(began) == 3 and {line["account"] for line in began.values()} == {"worker-1"}

@@ -1,16 +1,18 @@
 """The worker, opposite a broker that is played by the test and a simulated model server."""
 
+import http.server
 import json
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
 import zmq
 
 from harness import EXIT_ADDRESS, EXIT_CONFIG, TIMEOUT_S, free_port, http_request, program, wait_for
-from wire import BROKER_TO_WORKER, CHUNK, VERSION, WORKER_TO_BROKER, context, make_id, pb
+from wire import BROKER_TO_WORKER, CHUNK, EVENT, VERSION, WORKER_TO_BROKER, context, make_id, pb
 
 
 def request(text="hello", operation="chat.completions", model="sim-small", **members):
@@ -32,7 +34,13 @@ class PlayedBroker:
         self.socket.setsockopt(zmq.LINGER, 0)
         self._bind(endpoint)
         self.endpoint = self.socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
-        self.config = {"broker": {"listen_workers": self.endpoint, "listen_events": f"tcp://127.0.0.1:{free_port()}"}}
+        self.events = context.socket(zmq.XPUB)  # it hears of subscriptions
+        self.events.setsockopt(zmq.LINGER, 0)
+        self.events.bind("tcp://127.0.0.1:*")
+        events = self.events.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
+        self.config = {"broker": {"listen_workers": self.endpoint, "listen_events": events}}
+        self.sequence = 0
+        self.snapshot = []
         self.heartbeat_ms, self.incarnation = heartbeat_ms, incarnation
         self.items = []  # (kind, item, payload)
         self.peer = None  # who spoke last
@@ -53,6 +61,16 @@ class PlayedBroker:
 
     def close(self):
         self.socket.close()
+        self.events.close()
+
+    def wait_subscription(self):
+        assert self.events.poll(TIMEOUT_S * 1000), "nobody listens to the events"
+        assert self.events.recv() == b"\x01"
+
+    def publish(self, event):
+        self.sequence += 1
+        event.sequence = self.sequence
+        self.events.send(b"TQ" + bytes([VERSION, EVENT]) + event.SerializeToString())
 
     def send(self, message, *payloads):
         head = b"TQ" + bytes([VERSION, BROKER_TO_WORKER]) + message.SerializeToString()
@@ -73,7 +91,8 @@ class PlayedBroker:
             self.dispatched = 0
             if self.welcomes:
                 self.send(pb.BrokerToWorker(welcome=pb.WorkerWelcome(
-                    broker="played", incarnation=self.incarnation, lease_ms=10000, heartbeat_ms=self.heartbeat_ms)))
+                    broker="played", incarnation=self.incarnation, lease_ms=10000, heartbeat_ms=self.heartbeat_ms,
+                    event_sequence=self.sequence, snapshot=self.snapshot)))
         if message.credit_total:
             self.credit = message.credit_total
         if message.heartbeat:
@@ -122,7 +141,12 @@ class PlayedBroker:
             assert time.monotonic() < end, "no credit came"
             self.turn(0.1)
 
-    def dispatch(self, payload, job=None, attempt=1, tier="standard", route="sim-small", tenant="default", **fields):
+    def dispatch(self, payload, job=None, attempt=1, tier="standard", route="sim-small", tenant="default", upstream=None,
+                 **fields):
+        """`upstream` is "provider/model"."""
+        if upstream:
+            provider, model = upstream.split("/")
+            fields["upstream"] = pb.Upstream(provider=provider, model=model)
         self.wait_credit()
         job = job or make_id()
         self.dispatched += 1
@@ -331,15 +355,23 @@ def test_anthropic_streams_in_openai_form(cluster, broker):
     assert result.usage.output_tokens > 0
 
 
-@pytest.mark.parametrize("fault, wanted", [({"kind": "status", "status": 529}, "ATTEMPT_UNAVAILABLE"),
+@pytest.mark.parametrize("fault, wanted", [({"kind": "status", "status": 529}, "ATTEMPT_RATE_LIMITED"),
                                            ({"kind": "status", "status": 429}, "ATTEMPT_RATE_LIMITED"),
                                            ({"kind": "error_in_200"}, "ATTEMPT_UNAVAILABLE"),
+                                           ({"kind": "refused"}, "ATTEMPT_REFUSED"),
                                            ({"kind": "truncated"}, "ATTEMPT_UNAVAILABLE")])
 def test_anthropic_failures_have_their_outcomes(cluster, broker, fault, wanted):
     start_anthropic(cluster, broker)
     faults(cluster, fault)
     assert outcome(broker.run(request("fail"))[0]) == wanted
     assert outcome(broker.result(broker.dispatch(request("fail"), stream=True))[0]) == wanted
+
+
+def test_anthropic_that_is_overloaded_in_mid_stream_is_rate_limited(cluster, broker):
+    start_anthropic(cluster, broker)
+    faults(cluster, {"kind": "error_in_stream"})
+    result, _ = broker.result(broker.dispatch(request("fail", max_tokens=40), stream=True))
+    assert (outcome(result), result.error_code) == ("ATTEMPT_RATE_LIMITED", "overloaded")
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong
@@ -349,6 +381,9 @@ def test_anthropic_failures_have_their_outcomes(cluster, broker, fault, wanted):
     ({"kind": "status", "status": 500}, "ATTEMPT_UNAVAILABLE", "unavailable"),
     ({"kind": "status", "status": 401}, "ATTEMPT_UNAVAILABLE", "credentials"),
     ({"kind": "status", "status": 400}, "ATTEMPT_REJECTED", "rejected"),
+    ({"kind": "status", "status": 498}, "ATTEMPT_RATE_LIMITED", "overloaded"),
+    ({"kind": "status", "status": 529}, "ATTEMPT_RATE_LIMITED", "overloaded"),
+    ({"kind": "refused"}, "ATTEMPT_REFUSED", "content_refused"),
     ({"kind": "reset"}, "ATTEMPT_UNAVAILABLE", "reset"),
     ({"kind": "truncated"}, "ATTEMPT_UNAVAILABLE", "truncated"),
     ({"kind": "garbage"}, "ATTEMPT_UNAVAILABLE", "garbage"),
@@ -361,6 +396,12 @@ def test_each_failure_has_its_outcome(cluster, broker, fault, wanted, code):
     result, response = broker.run(request("fail"))
     assert (outcome(result), result.error_code) == (wanted, code), result
     assert result.error_text and response is None
+    call, = result.calls
+    assert (call.outcome, call.error_code) == (result.outcome, code)
+    assert (call.upstream.provider, call.upstream.model) == ("sim", "sim-small")
+    assert call.http_status == (0 if fault["kind"] == "reset" else 200 if "20" in fault["kind"] or fault["kind"] in (
+        "truncated", "garbage", "empty") else fault.get("status", 400))
+    assert call.tokens == call.cost_nanousd == 0
 
 
 @pytest.mark.parametrize("how, low, high", [("header", 2000, 2000), ("ms_header", 1500, 1500), ("body", 1500, 1500),
@@ -407,6 +448,14 @@ def test_an_absent_model_server_is_unavailable(cluster, broker):
     assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "connect")
 
 
+def test_a_server_without_tls_is_unavailable(cluster, broker):
+    url = cluster.modelsim.ready["http"].replace("http:", "https:")
+    start(cluster, broker, providers=[{"name": "sim", "type": "openai", "base_url": f"{url}/v1"}])
+    result, _ = broker.run(request("secret"))
+    assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "tls")
+    assert result.calls[0].error_code == "tls" and result.calls[0].http_status == 0
+
+
 def test_unusable_payloads_are_invalid(cluster, broker):
     start(cluster, broker)
     for payload in (b"\xff\xff\xff", request(operation="images"), pb.ModelRequest(
@@ -419,6 +468,298 @@ def test_an_unknown_route_is_left_to_other_workers(cluster, broker):
     start(cluster, broker)
     result, _ = broker.run(request(), route="unheard-of")
     assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "no_model")
+
+
+# ------------------------------------------------------------------------------------------------ what the broker is told
+
+
+def limits(cluster, **changes):
+    status, text = http_request(cluster.modelsim.ready["http"], "/control/limits", changes)
+    assert status == 200, text
+
+
+def seen(cluster, field, modelsim=None):
+    """A counter of the simulated model server."""
+    return json.loads(http_request((modelsim or cluster.modelsim).ready["http"], "/control/counters")[1])[field]
+
+
+def test_an_answered_call_is_reported_with_what_it_used(cluster, broker):
+    start(cluster, broker)
+    result, _ = broker.run(request("report me"))
+    call, = result.calls
+    assert (call.upstream.provider, call.upstream.model) == ("sim", "sim-small")
+    assert (call.outcome, call.error_code, call.http_status) == (pb.ATTEMPT_ANSWERED, "", 200)
+    assert call.tokens == result.usage.input_tokens + result.usage.output_tokens > 0
+    assert call.cost_nanousd == result.usage.cost_nanousd > 0 and call.call_ms == result.usage.call_ms
+    assert not call.HasField("limits")
+    hit, _ = broker.run(request("report me"))
+    assert hit.usage.cache == pb.CACHE_HIT and not hit.calls
+
+
+def test_an_attempt_that_ends_before_its_call_reports_none(cluster, broker):
+    start(cluster, broker)
+    for payload, fields, wanted in ((b"\xff", {}, "ATTEMPT_INVALID"), (request(), {"route": "unheard-of"}, "ATTEMPT_UNAVAILABLE")):
+        result, _ = broker.run(payload, **fields)
+        assert outcome(result) == wanted and not result.calls
+    assert seen(cluster, "requests_total") == 0
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_limits_of_the_provider_are_passed_on(cluster, broker, kind):
+    start_anthropic(cluster, broker) if kind == "anthropic" else start(cluster, broker)
+    # Two at once and one in 20 s; a hundred tokens at once.
+    limits(cluster, requests_per_min=3, tokens_per_min=6000, burst_s=40)
+    first = broker.run(request("one"))[0].calls[0].limits
+    assert (first.requests_per_min, first.tokens_per_min) == (3, 6000)
+    assert first.has_requests_left and first.requests_left == 1 and 19000 <= first.requests_reset_ms <= 21000
+    assert first.has_tokens_left and 0 < first.tokens_left < 4000
+    broker.run(request("two"))
+    result, _ = broker.run(request("three"))
+    call, = result.calls
+    assert outcome(result) == "ATTEMPT_RATE_LIMITED" and call.http_status == 429
+    assert 15000 < call.retry_after_ms == result.retry_after_ms <= 20000
+    assert call.limits.has_requests_left and call.limits.requests_left == 0
+
+
+def test_a_provider_that_keeps_its_limits_secret_says_only_when_to_come_back(cluster, broker):
+    start(cluster, broker)
+    limits(cluster, requests_per_min=1, burst_s=60, headers=False)
+    broker.run(request("one"))
+    call, = broker.run(request("two"))[0].calls
+    assert not call.HasField("limits") and 55000 < call.retry_after_ms <= 60000
+
+
+def test_a_cancelled_call_is_reported_too(cluster, broker):
+    worker = start(cluster, broker)
+    faults(cluster, {"kind": "hang"})
+    job = broker.dispatch(request("hang"))
+    wait_for(lambda: seen(cluster, "in_flight") == 1, "the call")
+    broker.send(pb.BrokerToWorker(cancel=[pb.WorkerCancel(lease=pb.LeaseRef(job_id=job, attempt=1), reason="test")]))
+    result, _ = broker.result(job)
+    call, = result.calls
+    assert (outcome(result), call.outcome, call.http_status) == ("ATTEMPT_CANCELLED", pb.ATTEMPT_CANCELLED, 0)
+    assert call.upstream.model == "sim-small"
+    assert worker.metrics()['tiermq_worker_provider_calls_total{provider="sim",model="sim-small",outcome="cancelled"}'] == 1
+
+
+def test_a_wrong_canonical_key_is_told(cluster, broker):
+    worker = start(cluster, broker)
+    assert not broker.run(request("right"))[0].key_mismatch
+    result, _ = broker.run(request("wrong"), canonical_key=bytes(16))
+    assert outcome(result) == "ATTEMPT_ANSWERED" and result.key_mismatch
+    faults(cluster, {"kind": "status", "status": 500})
+    assert broker.run(request("wrong too"), canonical_key=bytes(16))[0].key_mismatch
+    assert worker.metrics()["tiermq_worker_key_mismatches_total"] == 2
+
+
+# ------------------------------------------------------------------------------------------------ upstreams
+
+
+def start_two_providers(cluster, broker, **changes):
+    """Model sim-small at "sim", and at "other" when the broker says so. Returns (worker, the other model server)."""
+    config = cluster.base_config()
+    first = cluster.modelsim
+    other = cluster.run("modelsim-other", [program("tiermq-modelsim"), "--listen", "127.0.0.1:0"])
+    cluster.modelsim = first
+    config["providers"].append({"name": "other", "type": "openai", "base_url": other.ready["http"] + "/v1"})
+    config["providers"].append({"name": "third", "type": "openai", "base_url": other.ready["http"] + "/v1"})
+    config["models"][0]["failover"] = ["other"]
+    worker = start(cluster, broker, providers=config["providers"], models=config["models"], cache={"mode": "off"}, **changes)
+    return worker, other
+
+
+def test_the_upstream_that_the_broker_names_is_called(cluster, broker):
+    _, other = start_two_providers(cluster, broker)
+    for upstream, model, server in (("other/sim-small", "sim-small", other), ("sim/sim-large", "sim-large", cluster.modelsim)):
+        before = seen(cluster, "requests_total", server)
+        result, response = broker.run(request("where?"), upstream=upstream)
+        assert outcome(result) == "ATTEMPT_ANSWERED", result
+        assert f"{result.usage.provider}/{result.usage.model}" == upstream
+        assert f"{result.calls[0].upstream.provider}/{result.calls[0].upstream.model}" == upstream
+        assert json.loads(response.body)["model"] == model
+        assert response.router_reason == f"named by the broker: {upstream}"
+        assert seen(cluster, "requests_total", server) == before + 1
+
+
+@pytest.mark.parametrize("upstream, code", [("sim/unheard-of", "no_model"), ("nowhere/sim-small", "no_provider"),
+                                            ("third/sim-small", "no_provider")])
+def test_an_upstream_that_is_not_configured_here_is_unavailable(cluster, broker, upstream, code):
+    _, other = start_two_providers(cluster, broker)
+    result, _ = broker.run(request(), upstream=upstream)
+    assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", code) and not result.calls
+    assert seen(cluster, "requests_total") == seen(cluster, "requests_total", other) == 0
+
+
+def test_the_idempotency_key_belongs_to_job_and_upstream(cluster, broker):
+    start_two_providers(cluster, broker)
+    job = make_id()
+    for attempt, upstream in enumerate(("sim/sim-small", "sim/sim-large", "sim/sim-small"), start=1):
+        broker.result(broker.dispatch(request("twice"), job=job, attempt=attempt, upstream=upstream))
+        wait_for(lambda: broker.turn(0.01) or cluster.worker.metrics()["tiermq_worker_answers_kept"] == 0, "the conclusion")
+    assert seen(cluster, "answered") == 3
+    assert seen(cluster, "repeated_keys") == 1  # the third is the first again
+
+
+def state(upstream, name, for_ms=0):
+    provider, model = upstream.split("/")
+    data = pb.UpstreamState(upstream=pb.Upstream(provider=provider, model=model), for_ms=for_ms,
+                            state=pb.UpstreamState.State.Value(f"UPSTREAM_{name}"))
+    return pb.Event(kind=pb.Event.EVENT_UPSTREAM, subject_kind="upstream", subject=upstream, text="test",
+                    data=data.SerializeToString())
+
+
+def upstream_states(worker):
+    listed = worker.admin_json("/v1/stats")["brokers"][0]["upstreams"]
+    return {f"{item['provider']}/{item['model']}": item["state"] for item in listed}
+
+
+def test_an_upstream_that_failed_since_the_dispatch_is_not_called(cluster, broker):
+    broker.snapshot = [state("sim/sim-small", "OPEN", 60000)]
+    worker = start(cluster, broker)
+    assert upstream_states(worker) == {"sim/sim-small": "open"}
+    assert worker.metrics()["tiermq_worker_upstreams_open"] == 1
+    result, _ = broker.run(request("now?"), upstream="sim/sim-small")
+    assert (outcome(result), result.error_code) == ("ATTEMPT_DEFERRED", "upstream_open") and not result.calls
+    assert 30000 < result.retry_after_ms <= 60000
+    assert seen(cluster, "requests_total") == 0
+    # Others are not touched, and the probe has to go.
+    assert outcome(broker.run(request("now?"), upstream="sim/sim-large")[0]) == "ATTEMPT_ANSWERED"
+    assert outcome(broker.run(request("probe"), upstream="sim/sim-small", is_probe=True)[0]) == "ATTEMPT_ANSWERED"
+    # News by event.
+    broker.wait_subscription()
+    broker.publish(state("sim/sim-small", "SLOW_START"))
+    worker.wait_log(lambda line: line["message"] == "upstream changed" and line["state"] == "slow_start")
+    assert outcome(broker.run(request("now!"), upstream="sim/sim-small")[0]) == "ATTEMPT_ANSWERED"
+    assert upstream_states(worker) == {"sim/sim-small": "slow_start"}
+    metrics = worker.metrics()
+    assert metrics["tiermq_worker_upstreams_open"] == 0
+    assert metrics['tiermq_worker_upstream_changes_total{provider="sim",model="sim-small",state="open"}'] == 1
+
+
+def test_a_hit_needs_no_upstream(cluster, broker):
+    worker = start(cluster, broker)
+    broker.run(request("known"), upstream="sim/sim-small")
+    broker.wait_subscription()
+    broker.publish(state("sim/sim-small", "OPEN", 60000))
+    worker.wait_log(lambda line: line["message"] == "upstream changed")
+    assert broker.run(request("known"), upstream="sim/sim-small")[0].usage.cache == pb.CACHE_HIT
+
+
+def test_an_open_state_ends_when_its_time_is_over(cluster, broker):
+    broker.snapshot = [state("sim/sim-small", "OPEN", 300)]
+    start(cluster, broker)
+    wait_for(lambda: outcome(broker.run(request("and now?"), upstream="sim/sim-small")[0]) == "ATTEMPT_ANSWERED", "its end")
+
+
+def test_a_welcome_replaces_what_was_known_of_upstreams(cluster, broker):
+    broker.snapshot = [state("sim/sim-small", "OPEN", 60000)]
+    worker = start(cluster, broker)
+    broker.snapshot = [state("sim/sim-large", "HALF_OPEN")]
+    broker.known.clear()
+    broker.wait("hello")
+    broker.wait_credit()
+    wait_for(lambda: upstream_states(worker) == {"sim/sim-large": "half_open"}, "the new snapshot")
+    assert outcome(broker.run(request("now?"), upstream="sim/sim-small")[0]) == "ATTEMPT_ANSWERED"
+
+
+def test_news_that_cannot_be_read_does_no_harm(cluster, broker):
+    worker = start(cluster, broker)
+    broker.wait_subscription()
+    broker.publish(pb.Event(kind=pb.Event.EVENT_UPSTREAM, data=b"\xff\xff"))
+    broker.publish(pb.Event(kind=pb.Event.EVENT_UPSTREAM))
+    broker.sequence += 5  # a gap
+    broker.publish(state("sim/sim-small", "CLOSED"))
+    wait_for(lambda: worker.metrics().get('tiermq_worker_protocol_errors_total{kind="event_gap"}') == 1, "the gap")
+    assert worker.metrics()['tiermq_worker_protocol_errors_total{kind="malformed"}'] == 2
+    assert outcome(broker.run(request("still here"))[0]) == "ATTEMPT_ANSWERED"
+
+
+def start_with_one_connection(cluster, broker):
+    provider = dict(cluster.base_config()["providers"][0], connections_max=1)
+    return start(cluster, broker, providers=[provider], cache={"mode": "off"})
+
+
+def test_no_more_calls_run_than_connections_may_be_open(cluster, broker):
+    start_with_one_connection(cluster, broker)
+    jobs = [broker.dispatch(request(f"{n}")) for n in range(20)]
+    assert all(outcome(broker.result(job)[0]) == "ATTEMPT_ANSWERED" for job in jobs)
+    assert seen(cluster, "answered") == 20 and seen(cluster, "in_flight_max") == 1
+
+
+def test_those_who_wait_for_a_connection_are_given_back_when_the_upstream_fails(cluster, broker):
+    start_with_one_connection(cluster, broker)
+    broker.wait_subscription()
+    faults(cluster, {"kind": "hang", "model": "sim-small"})
+    hanging = broker.dispatch(request("hangs"), upstream="sim/sim-small")
+    wait_for(lambda: broker.turn(0.01) or seen(cluster, "in_flight") == 1, "the call")
+    waiting = [broker.dispatch(request(f"waits {n}"), upstream="sim/sim-small") for n in range(3)]
+    other = broker.dispatch(request("waits for the other model"), route="sim-large", upstream="sim/sim-large")
+    broker.wait("heartbeat", lambda m: len(m.held) == 5)
+    broker.publish(state("sim/sim-small", "OPEN", 60000))
+    for job in waiting:
+        result, _ = broker.result(job)
+        assert (outcome(result), result.error_code) == ("ATTEMPT_DEFERRED", "upstream_open") and not result.calls
+    # The probe does not wait behind what hangs.
+    faults(cluster)
+    probe, _ = broker.run(request("probe"), upstream="sim/sim-small", is_probe=True)
+    assert outcome(probe) == "ATTEMPT_ANSWERED"
+    broker.send(pb.BrokerToWorker(cancel=[pb.WorkerCancel(lease=pb.LeaseRef(job_id=hanging, attempt=1), reason="test")]))
+    assert outcome(broker.result(hanging)[0]) == "ATTEMPT_CANCELLED"
+    assert outcome(broker.result(other)[0]) == "ATTEMPT_ANSWERED"
+    assert seen(cluster, "requests_total") == 3
+
+
+def test_waiting_for_a_connection_ends_with_the_deadline_or_a_cancel(cluster, broker):
+    start_with_one_connection(cluster, broker)
+    faults(cluster, {"kind": "hang"})
+    hanging = broker.dispatch(request("hangs"))
+    wait_for(lambda: broker.turn(0.01) or seen(cluster, "in_flight") == 1, "the call")
+    late = broker.dispatch(request("late"), deadline_in_ms=200)
+    unwanted = broker.dispatch(request("unwanted"))
+    result, _ = broker.result(late)
+    assert outcome(result) == "ATTEMPT_EXPIRED" and not result.calls
+    for job, calls in ((unwanted, 0), (hanging, 1)):
+        broker.send(pb.BrokerToWorker(cancel=[pb.WorkerCancel(lease=pb.LeaseRef(job_id=job, attempt=1), reason="test")]))
+        result, _ = broker.result(job)
+        assert outcome(result) == "ATTEMPT_CANCELLED" and len(result.calls) == calls
+    assert seen(cluster, "requests_total") == 1
+
+
+def test_the_answer_of_a_stand_in_is_not_kept_for_others(cluster, broker):
+    start(cluster, broker)
+    assert broker.run(request("who?"), upstream="sim/sim-large")[0].usage.model == "sim-large"
+    again, _ = broker.run(request("who?"), upstream="sim/sim-small")
+    assert again.usage.cache == pb.CACHE_MISS and again.usage.model == "sim-small"
+    assert broker.run(request("who?"), upstream="sim/sim-large")[0].usage.cache == pb.CACHE_HIT
+
+
+def test_a_filtered_answer_is_answered_and_not_kept(cluster, broker):
+    answer = {"object": "chat.completion", "choices": [{"index": 0, "message": {"role": "assistant", "content": ""},
+                                                        "finish_reason": "content_filter"}]}
+
+    class Filter(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Filter) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            start(cluster, broker, providers=[{"name": "sim", "type": "openai",
+                                               "base_url": f"http://127.0.0.1:{server.server_port}/v1"}])
+            for _ in range(2):
+                result, response = broker.run(request("filter me"))
+                assert outcome(result) == "ATTEMPT_ANSWERED" and result.usage.cache == pb.CACHE_MISS
+                assert json.loads(response.body)["choices"][0]["finish_reason"] == "content_filter"
+        finally:
+            server.shutdown()
 
 
 # ------------------------------------------------------------------------------------------------ the broker's side
@@ -462,6 +803,80 @@ def test_answers_are_kept_until_concluded_and_sent_again(cluster, broker):
     broker.concludes = True
     broker.send(pb.BrokerToWorker(concluded=[pb.LeaseRef(job_id=job, attempt=1)]))
     wait_for(lambda: broker.turn(0.01) or worker.metrics()["tiermq_worker_answers_kept"] == 0, "the conclusion")
+
+
+def test_a_job_that_comes_again_is_answered_from_the_kept_answer(cluster, broker):
+    worker = start(cluster, broker, cache={"mode": "off"})
+    broker.concludes = False
+    job = broker.dispatch(request("dear"))
+    first, response = broker.result(job)
+    # The broker has not taken it for good, and dispatches the job once more.
+    again, same = broker.result(broker.dispatch(request("dear"), job=job, attempt=2))
+    assert (again.attempt, outcome(again)) == (2, "ATTEMPT_ANSWERED") and same.body == response.body
+    assert again.usage.cost_nanousd == first.usage.cost_nanousd and len(first.calls) == 1 and not again.calls
+    assert seen(cluster, "requests_total") == 1
+    assert worker.metrics()["tiermq_worker_answered_again_total"] == 1
+    broker.concludes = True
+    broker.send(pb.BrokerToWorker(concluded=[pb.LeaseRef(job_id=job, attempt=2)]))
+    wait_for(lambda: broker.turn(0.01) or worker.metrics()["tiermq_worker_answers_kept"] == 0, "the conclusion")
+
+
+def test_a_broker_that_comes_back_without_its_memory_costs_no_second_call(cluster, broker):
+    start(cluster, broker, cache={"mode": "off"})
+    broker.concludes = False
+    job = broker.dispatch(request("dear"))
+    broker.result(job)
+    broker.socket.close(linger=0)
+    again = PlayedBroker(endpoint=broker.endpoint, incarnation=2)
+    again.events.close()
+    broker.socket, broker.items, broker.known = again.socket, [], set()
+    hello, _ = broker.wait("hello")
+    assert [ref.job_id for ref in hello.answered] == [job]
+    # It has recovered the job without its lease, and dispatches it before the answer is there.
+    again, _ = broker.result(broker.dispatch(request("dear"), job=job, attempt=1))
+    assert outcome(again) == "ATTEMPT_ANSWERED"
+    assert seen(cluster, "requests_total") == 1
+    broker.concludes = True
+    broker.send(pb.BrokerToWorker(concluded=[pb.LeaseRef(job_id=job, attempt=1)]))
+
+
+def test_a_job_that_comes_again_while_it_runs_is_called_for_once(cluster, broker):
+    worker = start(cluster, broker, cache={"mode": "off"})
+    status, _ = http_request(cluster.modelsim.ready["http"], "/control/latency", {"first_token_ms": 700})
+    assert status == 200
+    job = broker.dispatch(request("long"), upstream="sim/sim-small")
+    wait_for(lambda: seen(cluster, "in_flight") == 1, "the call")
+    broker.dispatch(request("long"), job=job, attempt=2, upstream="sim/sim-small")  # its lease was lost, and the worker was not
+    worker.wait_log("attempt carried on as a later one")
+    broker.wait("heartbeat", lambda m: [(ref.job_id, ref.attempt) for ref in m.held] == [(job, 2)])
+    result, _ = broker.result(job)
+    assert (result.attempt, outcome(result), len(result.calls)) == (2, "ATTEMPT_ANSWERED", 1)
+    assert seen(cluster, "requests_total") == 1
+
+
+def test_a_job_that_comes_again_for_another_upstream_is_called_for_there(cluster, broker):
+    _, other = start_two_providers(cluster, broker)
+    faults(cluster, {"kind": "hang"})
+    job = broker.dispatch(request("long"), upstream="sim/sim-small")
+    wait_for(lambda: seen(cluster, "in_flight") == 1, "the call")
+    broker.dispatch(request("long"), job=job, attempt=2, upstream="other/sim-small")
+    result, _ = broker.result(job)
+    assert (result.attempt, outcome(result), result.usage.provider) == (2, "ATTEMPT_ANSWERED", "other")
+    broker.send(pb.BrokerToWorker(cancel=[pb.WorkerCancel(lease=pb.LeaseRef(job_id=job, attempt=1), reason="concluded")]))
+    assert outcome(broker.result(job)[0]) == "ATTEMPT_CANCELLED"
+
+
+def test_failures_are_no_answers_for_the_next_attempt(cluster, broker):
+    start(cluster, broker, cache={"mode": "off"})
+    broker.concludes = False
+    faults(cluster, {"kind": "status", "status": 500})
+    job = broker.dispatch(request("fails first"))
+    assert outcome(broker.result(job)[0]) == "ATTEMPT_UNAVAILABLE"
+    faults(cluster)
+    assert outcome(broker.result(broker.dispatch(request("fails first"), job=job, attempt=2))[0]) == "ATTEMPT_ANSWERED"
+    broker.concludes = True
+    for attempt in (1, 2):
+        broker.send(pb.BrokerToWorker(concluded=[pb.LeaseRef(job_id=job, attempt=attempt)]))
 
 
 def test_held_leases_are_named_after_a_broker_restart(cluster, broker):

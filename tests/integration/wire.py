@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import zmq
@@ -238,3 +239,55 @@ class Worker(Peer):
         for _ in range(jobs):
             dispatch, payload = self.dispatched()
             self.answer(dispatch, payload[::-1])
+
+
+class Stream(threading.Thread):
+    """Submits jobs without end and remembers which were accepted."""
+
+    def __init__(self, broker, padding=b""):
+        super().__init__()
+        self.client, self.padding = Client(broker), padding
+        self.accepted, self.is_stopped = {}, False
+        self.enough = threading.Event()  # 150 were accepted
+        self.start()
+
+    def run(self):
+        sent = {}
+        while not self.is_stopped:
+            job = make_id()
+            sent[job] = b"stream " + job + self.padding
+            self.client.submit(sent[job], job=job)
+            while self.client._receive(0 if len(sent) - len(self.accepted) < 100 else 0.05):
+                pass
+            for field, item, _ in self.client.items:
+                if field == "accepted":
+                    self.accepted[item.job_id] = sent[item.job_id]
+            self.client.items.clear()
+            if len(self.accepted) >= 150:
+                self.enough.set()
+
+    def stop(self):
+        self.is_stopped = True
+        self.join()
+        self.client.close()
+
+
+def serve_all(broker, jobs):
+    """Answers, with their own payloads backwards, all that is pending, until all of `jobs` have a result: {job: payload}."""
+    client, worker = Client(broker), Worker(broker)
+    for job in jobs:
+        client.ask(job)
+    results = {}
+    end = time.monotonic() + 2 * TIMEOUT_S
+    while len(results) < len(jobs):
+        assert time.monotonic() < end, f"{len(results)} of {len(jobs)} jobs have a result"
+        worker.heartbeat()
+        client.ping()
+        while worker.has("dispatch"):
+            dispatch, payload = worker.dispatched()
+            worker.answer(dispatch, payload[::-1])
+        while client.has("result"):
+            result, answer = client.wait("result")
+            assert results.setdefault(result.job_id, answer) == answer
+        worker._receive(0.05)
+    return results

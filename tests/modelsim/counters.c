@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "common/clock.h"
 
 /* Hashes of the keys that were answered, open addressing. When full it counts no more repeats rather than wrong ones. */
 enum { KEYS_MAX = 1 << 22 };
@@ -54,6 +55,7 @@ void counters_begin(struct counters *counters, enum api api, const char *idempot
     if (counters->in_flight > counters->in_flight_max) {
         counters->in_flight_max = counters->in_flight;
     }
+    history_at(&counters->history, clock_unix_ms(), counters->in_flight)->requests++;
     if (idempotency_key != NULL && *find_slot(counters->answered_keys, hash_key(idempotency_key)) != 0) {
         counters->repeated_keys++;
     }
@@ -69,6 +71,17 @@ void counters_answered(struct counters *counters, const char *idempotency_key)
     uint64_t *slot = find_slot(counters->answered_keys, hash);
     counters->answered_keys->length += *slot == 0;
     *slot = hash;
+}
+
+void counters_end(struct counters *counters, bool is_answered, int status)
+{
+    struct history_second *second = history_at(&counters->history, clock_unix_ms(), counters->in_flight);
+    const bool is_limited = status == 429 || status == 498 || status == 529;
+    counters->in_flight--;
+    counters->aborted += !is_answered;
+    second->answered += is_answered;
+    second->limited += !is_answered && is_limited;
+    second->failed += !is_answered && !is_limited;
 }
 
 json_t *counters_describe(const struct counters *counters, const struct faults *faults)
@@ -89,10 +102,10 @@ json_t *counters_describe(const struct counters *counters, const struct faults *
     for (size_t i = FAULT_NONE + 1; i < FAULT_KINDS; i++) {
         json_object_set_new(happened, fault_kind_name((enum fault_kind)i), json_integer((json_int_t)faults->happened[i]));
     }
-    return json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "requests_total", (json_int_t)total,
+    return json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "requests_total", (json_int_t)total,
                      "requests", requests, "statuses", statuses, "faults", happened, "streams", (json_int_t)counters->streams,
                      "answered", (json_int_t)counters->answered, "aborted", (json_int_t)counters->aborted, "in_flight",
                      (json_int_t)counters->in_flight, "in_flight_max", (json_int_t)counters->in_flight_max, "input_tokens",
                      (json_int_t)counters->input_tokens, "output_tokens", (json_int_t)counters->output_tokens, "repeated_keys",
-                     (json_int_t)counters->repeated_keys);
+                     (json_int_t)counters->repeated_keys, "limited", (json_int_t)counters->limited);
 }

@@ -15,6 +15,7 @@ struct exchange {
     struct list_link link;
     struct MHD_Connection *connection;
     const char *idempotency_key; /* the connection's */
+    uint64_t call;               /* its number in shared->calls */
     char path[64];
     enum api api;
     bool is_control, is_get;
@@ -25,6 +26,8 @@ struct exchange {
     bool is_suspended;
     bool is_queued;    /* libmicrohttpd has the response */
     bool is_answered;  /* the whole answer went out */
+    int status;        /* of the reply; 0: none was queued */
+    struct rate_verdict rate;
     struct loop_timer *timer;
     struct fault fault; /* FAULT_NONE: all is well */
     struct latency_plan plan;
@@ -63,6 +66,8 @@ int exchange_create(struct shared *shared, struct MHD_Connection *connection, co
     if (exchange->api != API_NONE) {
         exchange->idempotency_key = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Idempotency-Key");
         counters_begin(&shared->counters, exchange->api, exchange->idempotency_key);
+        const char *bearer = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
+        exchange->call = calls_began(shared->calls, exchange->idempotency_key, bearer);
     }
     *ret_exchange = exchange;
     return 0;
@@ -75,8 +80,11 @@ void exchange_destroy(struct exchange **exchange_pointer)
         return;
     }
     if (exchange->api != API_NONE) {
-        exchange->shared->counters.in_flight--;
-        exchange->shared->counters.aborted += !exchange->is_answered;
+        counters_end(&exchange->shared->counters, exchange->is_answered, exchange->status);
+        if (!exchange->is_answered) {
+            calls_ended(exchange->shared->calls, exchange->call, "unanswered", exchange->request.model,
+                        fault_kind_name(exchange->fault.kind));
+        }
     }
     list_remove(&exchange->shared->exchanges, &exchange->link);
     loop_timer_destroy(&exchange->timer);
@@ -143,6 +151,66 @@ void exchange_abort(struct exchange *exchange)
 
 /* ---------------------------------------------------------------------------------------------- replies */
 
+/* "12ms", "1.5s", "6m0s": as OpenAI writes times. */
+static void write_duration(int64_t ms, char *ret_text, size_t bytes)
+{
+    if (ms < 1000) {
+        snprintf(ret_text, bytes, "%" PRId64 "ms", ms);
+    } else if (ms < 60000) {
+        snprintf(ret_text, bytes, "%.4gs", (double)ms / 1000);
+    } else {
+        snprintf(ret_text, bytes, "%" PRId64 "m%gs", ms / 60000, (double)(ms % 60000) / 1000);
+    }
+}
+
+static void add_openai_limit(struct MHD_Response *response, const char *what, const struct rate_state *state)
+{
+    char name[64], value[32];
+    snprintf(name, sizeof(name), "x-ratelimit-limit-%s", what);
+    snprintf(value, sizeof(value), "%.0f", state->per_min);
+    MHD_add_response_header(response, name, value);
+    snprintf(name, sizeof(name), "x-ratelimit-remaining-%s", what);
+    snprintf(value, sizeof(value), "%" PRId64, state->left);
+    MHD_add_response_header(response, name, value);
+    snprintf(name, sizeof(name), "x-ratelimit-reset-%s", what);
+    write_duration(state->reset_ms, value, sizeof(value));
+    MHD_add_response_header(response, name, value);
+}
+
+static void add_anthropic_limit(struct MHD_Response *response, const char *what, const struct rate_state *state)
+{
+    char name[64], value[32];
+    time_t at = (time_t)((clock_unix_ms() + state->reset_ms + 999) / 1000);
+    struct tm parts;
+    snprintf(name, sizeof(name), "anthropic-ratelimit-%s-limit", what);
+    snprintf(value, sizeof(value), "%.0f", state->per_min);
+    MHD_add_response_header(response, name, value);
+    snprintf(name, sizeof(name), "anthropic-ratelimit-%s-remaining", what);
+    snprintf(value, sizeof(value), "%" PRId64, state->left);
+    MHD_add_response_header(response, name, value);
+    snprintf(name, sizeof(name), "anthropic-ratelimit-%s-reset", what);
+    if (strftime(value, sizeof(value), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&at, &parts)) > 0) {
+        MHD_add_response_header(response, name, value);
+    }
+}
+
+/* As they were after this request was judged. */
+static void add_limits(const struct exchange *exchange, struct MHD_Response *response)
+{
+    const struct rate_verdict *rate = &exchange->rate;
+    void (*const add)(struct MHD_Response *, const char *, const struct rate_state *) =
+        exchange->api == API_MESSAGES ? add_anthropic_limit : add_openai_limit;
+    if (exchange->shared->rates.options.without_headers) {
+        return;
+    }
+    if (rate->requests.per_min > 0) {
+        add(response, "requests", &rate->requests);
+    }
+    if (rate->tokens.per_min > 0) {
+        add(response, "tokens", &rate->tokens);
+    }
+}
+
 /* Queues a response and lets it go. */
 static enum MHD_Result queue(struct exchange *exchange, int status, struct MHD_Response *response)
 {
@@ -150,7 +218,9 @@ static enum MHD_Result queue(struct exchange *exchange, int status, struct MHD_R
         return MHD_NO;
     }
     exchange->is_queued = true;
+    exchange->status = status;
     exchange->shared->counters.statuses[status]++;
+    add_limits(exchange, response);
     enum MHD_Result result = MHD_queue_response(exchange->connection, (unsigned int)status, response);
     MHD_destroy_response(response);
     return result;
@@ -220,6 +290,50 @@ static enum MHD_Result queue_error(struct exchange *exchange, int status, const 
     return queue(exchange, status, response);
 }
 
+/* 429 with the wait in every place where a provider may put it. */
+static enum MHD_Result queue_limited(struct exchange *exchange)
+{
+    const struct rate_verdict *rate = &exchange->rate;
+    char text[200], value[32];
+    char *body = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&body, &bytes);
+    if (out == NULL) {
+        return MHD_NO;
+    }
+    exchange->shared->counters.limited++;
+    snprintf(text, sizeof(text), "Rate limit reached for %.64s on %s per min.", exchange->request.model, rate->what);
+    reply_write_error(exchange->api, 429, text, rate->wait_ms, out);
+    if (fclose(out) != 0) {
+        free(body);
+        return MHD_NO;
+    }
+    struct MHD_Response *response = json_response(body, bytes);
+    if (response != NULL) {
+        snprintf(value, sizeof(value), "%" PRId64, (rate->wait_ms + 999) / 1000);
+        MHD_add_response_header(response, "Retry-After", value);
+        snprintf(value, sizeof(value), "%" PRId64, rate->wait_ms);
+        MHD_add_response_header(response, "retry-after-ms", value);
+    }
+    return queue(exchange, 429, response);
+}
+
+static enum MHD_Result queue_refusal(struct exchange *exchange)
+{
+    char *body = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&body, &bytes);
+    if (out == NULL) {
+        return MHD_NO;
+    }
+    reply_write_refusal(exchange->api, out);
+    if (fclose(out) != 0) {
+        free(body);
+        return MHD_NO;
+    }
+    return queue(exchange, 400, json_response(body, bytes));
+}
+
 /*
  * Closes the connection at once. libmicrohttpd shuts a socket down before it closes it, which would be an orderly end;
  * connecting to no address makes Linux send a reset instead (tcp(7), tcp_disconnect).
@@ -270,6 +384,7 @@ static void count_answer(struct exchange *exchange)
     counters->input_tokens += exchange->request.input_tokens;
     counters->output_tokens += exchange->answer.tokens;
     counters_answered(counters, exchange->idempotency_key);
+    calls_ended(exchange->shared->calls, exchange->call, "answered", exchange->request.model, fault_kind_name(exchange->fault.kind));
 }
 
 static enum MHD_Result queue_whole(struct exchange *exchange)
@@ -326,7 +441,10 @@ static int write_due_piece(struct exchange *exchange)
     }
     reply_stream_tokens(&exchange->reply, exchange->tokens_written, to, out);
     exchange->tokens_written = to;
-    if (to == exchange->answer.tokens && exchange->fault.kind != FAULT_TRUNCATED) {
+    if (exchange->fault.kind == FAULT_ERROR_IN_STREAM && to >= exchange->answer.tokens / 2) {
+        reply_stream_error(exchange->api, out);
+        exchange->is_closed = true;
+    } else if (to == exchange->answer.tokens && exchange->fault.kind != FAULT_TRUNCATED) {
         reply_stream_close(&exchange->reply, out);
         exchange->is_closed = true;
     }
@@ -339,7 +457,9 @@ static ssize_t read_stream(void *context, uint64_t position, char *buffer, size_
     struct exchange *exchange = context;
     if (exchange->piece_taken == exchange->piece_bytes) {
         if (exchange->is_closed) {
-            count_answer(exchange);
+            if (exchange->fault.kind != FAULT_ERROR_IN_STREAM) {
+                count_answer(exchange);
+            }
             return MHD_CONTENT_READER_END_OF_STREAM;
         }
         int r = write_due_piece(exchange);
@@ -381,16 +501,21 @@ static bool is_served(const struct server_options *options, const char *model)
     return false;
 }
 
+/* NULL: none was given. */
+static const char *api_key_of(struct exchange *exchange)
+{
+    const char *bearer = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Authorization");
+    if (bearer != NULL && strncmp(bearer, "Bearer ", 7) == 0) {
+        return bearer + 7;
+    }
+    return MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "x-api-key");
+}
+
 static bool is_authorised(struct exchange *exchange)
 {
     const char *wanted = exchange->shared->options.api_key;
-    if (wanted == NULL) {
-        return true;
-    }
-    const char *bearer = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Authorization");
-    const char *key = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "x-api-key");
-    return (bearer != NULL && strncmp(bearer, "Bearer ", 7) == 0 && strcmp(bearer + 7, wanted) == 0) ||
-           (key != NULL && strcmp(key, wanted) == 0);
+    const char *key = api_key_of(exchange);
+    return wanted == NULL || (key != NULL && strcmp(key, wanted) == 0);
 }
 
 static enum MHD_Result answer_models(struct exchange *exchange)
@@ -440,6 +565,11 @@ static enum MHD_Result plan(struct exchange *exchange)
     exchange->reply = (struct reply){.request = request,
                                      .answer = &exchange->answer,
                                      .id = XXH3_64bits_withSeed(request->prompt, strlen(request->prompt), shared->options.seed)};
+    exchange->rate = rates_take(&shared->rates, api_key_of(exchange),
+                                (uint64_t)request->input_tokens + exchange->answer.tokens, clock_monotonic_ms());
+    if (exchange->rate.is_refused) {
+        return queue_limited(exchange);
+    }
     const struct fault *fault = faults_draw(&shared->options.faults, request->model, clock_monotonic_ms());
     if (fault != NULL) {
         exchange->fault = *fault;
@@ -456,7 +586,8 @@ static int64_t reply_due_us(const struct exchange *exchange)
     if (exchange->fault.kind == FAULT_HANG) {
         return exchange->began_us + exchange->fault.hang_ms * 1000;
     }
-    if (exchange->fault.kind == FAULT_STATUS || exchange->fault.kind == FAULT_RESET) {
+    if (exchange->fault.kind == FAULT_STATUS || exchange->fault.kind == FAULT_RESET ||
+        exchange->fault.kind == FAULT_REFUSED) {
         return exchange->began_us;
     }
     return exchange->request.stream ? at : at + (int64_t)(exchange->plan.token_us * exchange->answer.tokens);
@@ -464,6 +595,7 @@ static int64_t reply_due_us(const struct exchange *exchange)
 
 static enum MHD_Result reply_now(struct exchange *exchange)
 {
+    const bool is_stream = exchange->request.stream && exchange->api != API_EMBEDDINGS;
     switch (exchange->fault.kind) {
     case FAULT_STATUS:
         return queue_error(exchange, exchange->fault.status, "The simulated provider refuses by its fault script.");
@@ -475,6 +607,13 @@ static enum MHD_Result reply_now(struct exchange *exchange)
         return queue_text(exchange, 200, "<html><body>Bad Gateway {\"choices\":[</body></html>");
     case FAULT_EMPTY:
         return queue_text(exchange, 200, "");
+    case FAULT_REFUSED:
+        return queue_refusal(exchange);
+    case FAULT_ERROR_IN_STREAM:
+        if (is_stream) {
+            break;
+        }
+        /* fallthrough */
     case FAULT_ERROR_IN_200:
         return queue_text(exchange, 200, "{\"error\":{\"message\":\"Network connection lost.\",\"type\":\"server_error\"}}");
     case FAULT_NONE:
@@ -484,7 +623,7 @@ static enum MHD_Result reply_now(struct exchange *exchange)
     case FAULT_KINDS:
         break;
     }
-    return exchange->request.stream && exchange->api != API_EMBEDDINGS ? queue_stream(exchange) : queue_whole(exchange);
+    return is_stream ? queue_stream(exchange) : queue_whole(exchange);
 }
 
 /* ---------------------------------------------------------------------------------------------- control */
@@ -522,6 +661,17 @@ static enum MHD_Result control(struct exchange *exchange)
         int r = exchange->is_get ? 0 : faults_read(&options->faults, body, clock_monotonic_ms(), error);
         result = r < 0 ? queue_json(exchange, 400, json_pack("{s:s}", "error", error))
                        : queue_json(exchange, 200, json_pack("{s:o}", "faults", faults_describe(&options->faults)));
+    } else if (strcmp(what, "limits") == 0) {
+        char error[200];
+        struct rates *rates = &exchange->shared->rates;
+        int r = exchange->is_get ? 0 : rates_read(rates, body, clock_monotonic_ms(), error);
+        result = r < 0 ? queue_json(exchange, 400, json_pack("{s:s}", "error", error))
+                       : queue_json(exchange, 200, rates_describe(rates));
+    } else if (strcmp(what, "history") == 0) {
+        struct counters *counters = &exchange->shared->counters;
+        result = queue_json(exchange, 200, json_pack("{s:o}", "seconds",
+                                                     history_describe(&counters->history, clock_unix_ms(),
+                                                                      counters->in_flight)));
     } else if (strcmp(what, "latency") == 0) {
         latency->first_token_ms = or_zero(body, "first_token_ms", latency->first_token_ms);
         latency->tokens_per_s = or_zero(body, "tokens_per_s", latency->tokens_per_s);
@@ -531,7 +681,7 @@ static enum MHD_Result control(struct exchange *exchange)
                             json_pack("{s:f, s:f, s:f, s:f}", "first_token_ms", latency->first_token_ms, "tokens_per_s",
                                       latency->tokens_per_s, "jitter_percent", latency->jitter_percent, "slots", latency->slots));
     } else {
-        result = queue_text(exchange, 404, "{\"error\":\"unknown path; see /control/counters, faults, latency, reset\"}");
+        result = queue_text(exchange, 404, "{\"error\":\"unknown path; see /control/counters, faults, history, latency, limits, reset\"}");
     }
     json_decref(body);
     return result;

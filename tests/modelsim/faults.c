@@ -10,6 +10,7 @@ static const char *const kind_names[FAULT_KINDS] = {
     [FAULT_TRUNCATED] = "truncated", [FAULT_GARBAGE] = "garbage",
     [FAULT_EMPTY] = "empty",       [FAULT_ERROR_IN_200] = "error_in_200",
     [FAULT_SLOW] = "slow",         [FAULT_STALL] = "stall",
+    [FAULT_REFUSED] = "refused",   [FAULT_ERROR_IN_STREAM] = "error_in_stream",
 };
 static const char *const retry_names[] = {
     [RETRY_AFTER_NONE] = "none",           [RETRY_AFTER_HEADER] = "header", [RETRY_AFTER_DATE] = "date",
@@ -76,7 +77,7 @@ static int read_fault(const json_t *object, struct fault *ret_fault, char *ret_e
     size_t retry_index = find_word(retry_names, ARRAY_LENGTH(retry_names), retry);
     if (kind_index == FAULT_NONE || kind_index == FAULT_KINDS) {
         snprintf(ret_error, 200, "kind \"%.40s\" is unknown; use status, reset, hang, truncated, garbage, empty, "
-                 "error_in_200, slow or stall", kind);
+                 "error_in_200, error_in_stream, slow, stall or refused", kind);
         return -EINVAL;
     }
     if (retry_index == ARRAY_LENGTH(retry_names)) {

@@ -27,6 +27,8 @@ enum fault_kind {
     FAULT_ERROR_IN_200, /* 200 whose body is an error */
     FAULT_SLOW,        /* everything takes `factor` times as long */
     FAULT_STALL,       /* a stream stops in the middle for hang_ms, then goes on */
+    FAULT_REFUSED,     /* the content is refused, in the provider's own words */
+    FAULT_ERROR_IN_STREAM, /* a stream ends in the middle with an error event; else as FAULT_ERROR_IN_200 */
     FAULT_KINDS,
 };
 

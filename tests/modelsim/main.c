@@ -25,7 +25,12 @@ static const char usage[] =
     "  --jitter PERCENT       each request is faster or slower by up to so much (0)\n"
     "  --slots N              requests served at full speed; more share it; 0: any number (0)\n"
     "  --faults FILE          fault script, see docs/modelsim.md\n"
+    "  --requests-per-min N   rate limit of each API key; more are answered with 429; 0: none (0)\n"
+    "  --tokens-per-min N     likewise, in tokens of prompt and answer (0)\n"
+    "  --limit-burst SECONDS  what may come at once, as seconds of the rate (1)\n"
+    "  --no-limit-headers     say nothing of the limits but in a 429\n"
     "  --api-key KEY          refuse requests without this key (any is taken)\n"
+    "  --calls FILE           append two lines for each call: that it began, and how it ended\n"
     "  --help, --version\n"
     "\n"
     "Examples:\n"
@@ -35,7 +40,8 @@ static const char usage[] =
     "Exit codes: 0 stopped by a signal, 1 internal, 2 wrong arguments, 3 bad fault script, 4 address in use.\n";
 
 enum option_code { OPTION_LISTEN = 1000, OPTION_SEED, OPTION_MODEL, OPTION_TOKENS, OPTION_FIRST, OPTION_SPEED, OPTION_JITTER,
-              OPTION_SLOTS, OPTION_FAULTS, OPTION_KEY, OPTION_HELP, OPTION_VERSION };
+              OPTION_SLOTS, OPTION_FAULTS, OPTION_KEY, OPTION_REQUESTS, OPTION_TOKENS_PER_MIN, OPTION_BURST, OPTION_NO_HEADERS,
+              OPTION_CALLS, OPTION_HELP, OPTION_VERSION };
 
 static const struct option long_options[] = {
     {"listen", required_argument, NULL, OPTION_LISTEN},       {"seed", required_argument, NULL, OPTION_SEED},
@@ -43,6 +49,11 @@ static const struct option long_options[] = {
     {"first-token-ms", required_argument, NULL, OPTION_FIRST}, {"tokens-per-s", required_argument, NULL, OPTION_SPEED},
     {"jitter", required_argument, NULL, OPTION_JITTER},       {"slots", required_argument, NULL, OPTION_SLOTS},
     {"faults", required_argument, NULL, OPTION_FAULTS},       {"api-key", required_argument, NULL, OPTION_KEY},
+    {"requests-per-min", required_argument, NULL, OPTION_REQUESTS},
+    {"tokens-per-min", required_argument, NULL, OPTION_TOKENS_PER_MIN},
+    {"limit-burst", required_argument, NULL, OPTION_BURST},
+    {"no-limit-headers", no_argument, NULL, OPTION_NO_HEADERS},
+    {"calls", required_argument, NULL, OPTION_CALLS},
     {"help", no_argument, NULL, OPTION_HELP},                 {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -135,6 +146,18 @@ static int read_option(int option, struct arguments *arguments)
     case OPTION_KEY:
         server->api_key = optarg;
         return 0;
+    case OPTION_CALLS:
+        server->calls_path = optarg;
+        return 0;
+    case OPTION_REQUESTS:
+        return read_number("requests-per-min", optarg, 1e9, &server->rates.requests_per_min);
+    case OPTION_TOKENS_PER_MIN:
+        return read_number("tokens-per-min", optarg, 1e12, &server->rates.tokens_per_min);
+    case OPTION_BURST:
+        return read_number("limit-burst", optarg, 3600, &server->rates.burst_s);
+    case OPTION_NO_HEADERS:
+        server->rates.without_headers = true;
+        return 0;
     default:
         fprintf(stderr, "Try 'tiermq-modelsim --help'.\n");
         return -EINVAL;
@@ -199,7 +222,8 @@ int main(int argc, char **argv)
                    .seed = 1,
                    .models = {"sim-small", "sim-medium", "sim-large", "sim-embed"},
                    .models_length = 4,
-                   .length = {.tokens_min = 8, .tokens_max = 48}},
+                   .length = {.tokens_min = 8, .tokens_max = 48},
+                   .rates = {.burst_s = 1}},
         .host = "127.0.0.1",
     };
     int option;

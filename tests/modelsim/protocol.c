@@ -333,3 +333,25 @@ void reply_write_error(enum api api, int status, const char *text, int64_t retry
     }
     free(quoted);
 }
+
+void reply_write_refusal(enum api api, FILE *out)
+{
+    fputs(api == API_MESSAGES
+              ? "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\","
+                "\"message\":\"Output blocked by content filtering policy\"}}"
+              : "{\"error\":{\"message\":\"The response was filtered due to the prompt triggering the "
+                "content management policy.\",\"type\":null,\"param\":\"prompt\","
+                "\"code\":\"content_filter\",\"status\":400,"
+                "\"innererror\":{\"code\":\"ResponsibleAIPolicyViolation\"}}}",
+          out);
+}
+
+void reply_stream_error(enum api api, FILE *out)
+{
+    fputs(api == API_MESSAGES
+              ? "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\","
+                "\"message\":\"Overloaded\"}}\n\n"
+              : "data: {\"error\":{\"message\":\"The server had an error while processing your "
+                "request.\",\"type\":\"server_error\",\"code\":null}}\n\n",
+          out);
+}

@@ -51,5 +51,9 @@ void reply_write_models(const char *const *models, size_t length, FILE *out);
 void reply_stream_open(const struct reply *reply, FILE *out);
 void reply_stream_tokens(const struct reply *reply, uint32_t from, uint32_t to, FILE *out);
 void reply_stream_close(const struct reply *reply, FILE *out);
+/* Content that is refused, with status 400: as Azure OpenAI (`content_filter`) or Anthropic says it. */
+void reply_write_refusal(enum api api, FILE *out);
+/* An error as the last event of a stream. */
+void reply_stream_error(enum api api, FILE *out);
 /* An error in the shape of the API. retry_after_ms > 0: the text names it ("try again in 1.5s"). */
 void reply_write_error(enum api api, int status, const char *text, int64_t retry_after_ms, FILE *out);

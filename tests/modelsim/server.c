@@ -96,9 +96,16 @@ int server_create(struct loop *loop, const struct server_options *options, struc
     server->shared.loop = loop;
     server->shared.options = *options;
     list_init(&server->shared.exchanges);
+    rates_init(&server->shared.rates, &options->rates, clock_monotonic_ms());
     int r = counters_init(&server->shared.counters);
     if (r < 0) {
         return r;
+    }
+    if (options->calls_path != NULL) {
+        r = calls_open(options->calls_path, &server->shared.calls);
+        if (r < 0) {
+            return r;
+        }
     }
     r = start_daemon(server, options);
     if (r < 0) {
@@ -138,6 +145,7 @@ void server_destroy(struct server **server_pointer)
         MHD_stop_daemon(server->daemon);
     }
     counters_finish(&server->shared.counters);
+    calls_close(&server->shared.calls);
     free(server);
 }
 

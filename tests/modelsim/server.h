@@ -6,7 +6,9 @@
  *   GET  /control/counters   what was served, by API, status, model and fault; tokens; in flight now and at most
  *   POST /control/faults     a new fault script (faults.h); GET shows it
  *   POST /control/latency    {"first_token_ms", "tokens_per_s", "jitter_percent", "slots"}; GET shows it
- *   POST /control/reset      counters to zero
+ *   POST /control/limits     new rate limits (rates.h), all buckets full; GET shows them
+ *   GET  /control/history    what happened in each second of the last ten minutes (history.h)
+ *   POST /control/reset      counters and history to zero
  */
 #pragma once
 #include <stdint.h>
@@ -14,6 +16,7 @@
 #include "tests/modelsim/faults.h"
 #include "tests/modelsim/latency.h"
 #include "tests/modelsim/model.h"
+#include "tests/modelsim/rates.h"
 
 struct loop;
 struct server;
@@ -30,6 +33,8 @@ struct server_options {
     struct model_length length;
     struct latency latency;
     struct faults faults;
+    const char *calls_path; /* where each call is written down (calls.h); NULL: nowhere */
+    struct rate_options rates;
 };
 
 /* Errors: -EADDRINUSE and other errno of binding, -EINVAL host, -ENOMEM. */

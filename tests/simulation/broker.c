@@ -7,6 +7,9 @@
 #include <xxhash.h>
 #include "broker/core/core.h"
 #include "tests/simulation/client.h"
+#include "tests/simulation/degradation.h"
+#include "tests/simulation/fairness.h"
+#include "tests/simulation/faults.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/oracle.h"
@@ -15,18 +18,43 @@
 enum {
     EVENTS_PER_TURN = 64,
     TURNS_AT_ONCE_MAX = 10000, /* in one millisecond: more is no progress */
-    DOWN_MS_MAX = 4000,        /* between a crash and the next start */
+    DOWN_MS_MAX = 20000,       /* between a crash and the next start */
     DRAIN_MS = 5000,
-    STORE_DOWN_MS_MAX = 6000,
+    STORE_DOWN_MS_MAX = 60000,
     LOAD_MS_MAX = 50,
     STORE_LAZY_MS = 100, /* what nobody waits for is written as late as this */
 };
 
-static struct core_time core_now(const struct simulation *simulation)
+static int64_t mono_offset_ms(const struct simulation *simulation)
 {
-    return (struct core_time){simulation->now_ms + simulation->broker.mono_offset_ms,
+    return simulation->broker.mono_base_ms + simulation->broker.mono_jumped_ms;
+}
+
+struct core_time sim_broker_now(const struct simulation *simulation)
+{
+    return (struct core_time){simulation->now_ms + mono_offset_ms(simulation),
                               UNIX_BEGIN_MS + simulation->now_ms +
                                   simulation->broker.unix_offset_ms};
+}
+
+int64_t sim_broker_ms(const struct simulation *simulation)
+{
+    const int64_t now_ms = simulation->now_ms + simulation->broker.mono_jumped_ms;
+    return now_ms > simulation->broker.told_ms ? now_ms : simulation->broker.told_ms;
+}
+
+/* A later alarm than one that is set already is set when that one rings: deadlines mostly move
+ * away. */
+static void set_alarm(struct simulation *simulation, int64_t at_ms)
+{
+    struct sim_broker *broker = &simulation->broker;
+    const uint32_t length = broker->alarms_length;
+    if (length > 0 && broker->alarms_ms[length - 1] <= at_ms) {
+        return;
+    }
+    assert(length < ALARMS_MAX); /* each is sooner than the one before */
+    broker->alarms_ms[broker->alarms_length++] = at_ms;
+    schedule_add(&simulation->schedule, at_ms, TASK_BROKER_TURN, 0, broker->incarnation, NULL);
 }
 
 static void plan_turn(struct simulation *simulation, int64_t at_ms)
@@ -35,14 +63,14 @@ static void plan_turn(struct simulation *simulation, int64_t at_ms)
     at_ms = at_ms < simulation->now_ms ? simulation->now_ms : at_ms;
     if (broker->is_up && at_ms < broker->turn_at_ms) {
         broker->turn_at_ms = at_ms;
-        schedule_add(&simulation->schedule, at_ms, TASK_BROKER_TURN, 0, broker->incarnation, NULL);
+        set_alarm(simulation, at_ms);
     }
 }
 
 void sim_broker_hear(struct simulation *simulation, const struct message *message)
 {
     message_list_add(&simulation->broker.inbox, message);
-    plan_turn(simulation, simulation->now_ms);
+    plan_turn(simulation, simulation->now_ms + simulation->scenario.turn_ms);
 }
 
 static void hear_own(struct simulation *simulation, enum event_kind kind, uint64_t total)
@@ -57,8 +85,12 @@ static void hear_own(struct simulation *simulation, enum event_kind kind, uint64
 
 static void plan_sync(struct simulation *simulation, int64_t after_ms)
 {
-    schedule_add(&simulation->schedule, simulation->now_ms + after_ms, TASK_STORE_SYNC, 0,
-                 simulation->broker.incarnation, NULL);
+    const int64_t at_ms = simulation->now_ms + after_ms;
+    if (at_ms < simulation->broker.sync_at_ms) {
+        simulation->broker.sync_at_ms = at_ms;
+        schedule_add(&simulation->schedule, at_ms, TASK_STORE_SYNC, 0,
+                     simulation->broker.incarnation, NULL);
+    }
 }
 
 void sim_broker_store_sync(struct simulation *simulation)
@@ -66,6 +98,10 @@ void sim_broker_store_sync(struct simulation *simulation)
     struct sim_broker *broker = &simulation->broker;
     const uint64_t pending =
         storage_latest(broker->storage) + 1 - storage_first_pending(broker->storage);
+    if (broker->sync_at_ms != simulation->now_ms) {
+        return; /* an earlier one has planned anew */
+    }
+    broker->sync_at_ms = INT64_MAX;
     if (broker->store_is_down || pending == 0) {
         return;
     }
@@ -83,12 +119,12 @@ void sim_broker_store_sync(struct simulation *simulation)
     }
 }
 
-void sim_broker_store_down(struct simulation *simulation)
+bool sim_broker_store_down(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     const uint64_t first = storage_first_pending(broker->storage);
     if (!broker->is_up || broker->store_is_down || first > storage_latest(broker->storage)) {
-        return; /* only a commit fails */
+        return false; /* only a commit fails */
     }
     simulation_trace(simulation, "store is down from batch %" PRIu64 "%.0s%.0s", first, 0, 0);
     broker->store_is_down = true;
@@ -96,6 +132,7 @@ void sim_broker_store_down(struct simulation *simulation)
     schedule_add(&simulation->schedule,
                  simulation->now_ms + dice_between(&simulation->dice, 1, STORE_DOWN_MS_MAX),
                  TASK_STORE_UP, 0, broker->incarnation, NULL);
+    return true;
 }
 
 void sim_broker_store_up(struct simulation *simulation)
@@ -190,6 +227,7 @@ static struct message message_of(struct simulation *simulation, const struct eff
     case EFFECT_DISPATCH:
         message.job = simulation_job_of(simulation, &effect->as.dispatch.lease.job_id);
         message.attempt = effect->as.dispatch.lease.attempt;
+        message.upstream = degradation_upstream_of(simulation, effect);
         break;
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
@@ -271,10 +309,11 @@ static void forget_accepted(struct simulation *simulation, uint64_t first_batch)
 static void dispatch(struct simulation *simulation, const struct effect *effect)
 {
     struct message message = message_of(simulation, effect);
-    const struct link *link = &simulation->links[effect->peer - 1];
+    const struct link *link = network_link(simulation, effect->peer);
     const bool is_gone = simulation->workers[link->owner].peer != effect->peer;
     if (simulation_hit(simulation, simulation->scenario.faults.undeliverable) ||
         (is_gone && dice_hit(&simulation->dice, 500))) {
+        simulation->tally.undeliverable++;
         message.to_broker = true;
         message.event = EVENT_UNDELIVERABLE;
         sim_broker_hear(simulation, &message);
@@ -338,14 +377,29 @@ static void change_record(struct simulation *simulation, const struct effect *ef
     storage_add(simulation->broker.storage, &change);
 }
 
+/* Results are loaded too, under keys of another kind. */
+static uint32_t job_of_load(const struct simulation *simulation, const struct effect *effect)
+{
+    struct id id;
+    if (effect->as.load.family != STORE_PAYLOADS || effect->as.load.key_bytes != ID_BYTES) {
+        return NO_JOB;
+    }
+    memcpy(id.bytes, effect->as.load.key, ID_BYTES);
+    return simulation_job_of(simulation, &id);
+}
+
 static void load(struct simulation *simulation, const struct effect *effect)
 {
     struct blob *value =
         storage_find(simulation->broker.storage, STORAGE_CURRENT, effect->as.load.family,
                      effect->as.load.key, effect->as.load.key_bytes);
-    struct message message = {
-        .to_broker = true, .event = EVENT_LOADED, .job = NO_JOB, .total = effect->as.load.token};
-    if (simulation_hit(simulation, simulation->scenario.faults.load_error)) {
+    struct message message = {.to_broker = true,
+                              .event = EVENT_LOADED,
+                              .job = job_of_load(simulation, effect),
+                              .total = effect->as.load.token};
+    if (simulation->now_ms < simulation->broker.loads_fail_until_ms ||
+        simulation_hit(simulation, simulation->scenario.faults.load_error)) {
+        simulation->tally.loads_failed++;
         message.number = -EIO;
     } else if (value == NULL) {
         message.number = -ENOENT;
@@ -429,14 +483,14 @@ static void fill_submit(const struct simulation *simulation, const struct messag
     event->as.submit = (struct event_submit){
         .job_id = job->id,
         .tier = simulation->scenario.tiers[job->tier].name,
-        .route = simulation->scenario.routes[job->route].name,
+        .route = simulation->scenario.routes[job->route],
         .pool = job->pool == 0 ? "" : simulation->scenario.pools[job->pool],
         .idempotency_key = key,
         .deadline_in_ms = simulation_plant(simulation, PLANT_IGNORE_DEADLINE) ? 24 * 3600000
                                                                               : job->deadline_in_ms,
         .delay_ms = simulation_plant(simulation, PLANT_IGNORE_DELAY) ? 0 : job->delay_ms,
         .priority = job->priority,
-        .estimated_tokens = job->payload_bytes,
+        .estimated_tokens = job->tokens,
         .attempts_max = job->attempts_max,
         .discard_result = job->discard_result,
         .payload = message->payload,
@@ -448,7 +502,7 @@ static void fill_pause(const struct simulation *simulation, const struct message
 {
     const struct scenario *scenario = &simulation->scenario;
     const char *names[] = {
-        [PAUSE_ROUTE] = scenario->routes[message->total % SCENARIO_ROUTES].name,
+        [PAUSE_ROUTE] = scenario->routes[message->total % SCENARIO_ROUTES],
         [PAUSE_TIER] = scenario->tiers[message->total % SCENARIO_TIERS].name,
         [PAUSE_TENANT] = scenario->tenants[message->total % SCENARIO_TENANTS].name,
         [PAUSE_WORKER] = simulation->workers[message->total % scenario->options.workers].name,
@@ -462,13 +516,49 @@ static void fill_pause(const struct simulation *simulation, const struct message
 static void step(struct simulation *simulation, const struct event *event)
 {
     simulation->steps++;
-    core_step(simulation->broker.core, core_now(simulation), event, simulation->broker.effects);
+    simulation->broker.told_ms = sim_broker_ms(simulation);
+    core_step(simulation->broker.core, sim_broker_now(simulation), event,
+              simulation->broker.effects);
 }
 
 static const struct sim_worker *worker_of(const struct simulation *simulation,
                                           const struct message *message)
 {
-    return &simulation->workers[simulation->links[message->peer - 1].owner];
+    return &simulation->workers[network_link(simulation, message->peer)->owner];
+}
+
+/* A call as the wire has it. */
+struct told_call {
+    Wire__Upstream upstream;
+    Wire__RateLimits limits;
+    Wire__Call call;
+    const Wire__Call *calls[1];
+};
+
+static void tell_call(const struct simulation *simulation, const struct message *message,
+                      struct told_call *told, struct event *event)
+{
+    const struct call *call = &message->call;
+    if (!call->is_made) {
+        return;
+    }
+    *told = (struct told_call){.upstream = WIRE__UPSTREAM__INIT,
+                               .limits = WIRE__RATE_LIMITS__INIT,
+                               .call = WIRE__CALL__INIT,
+                               .calls = {&told->call}};
+    told->upstream.provider = (char *)(uintptr_t)simulation->upstreams[call->upstream].provider;
+    told->upstream.model = (char *)(uintptr_t)simulation->upstreams[call->upstream].model;
+    told->limits.requests_per_min = call->limit_per_min;
+    told->call.upstream = &told->upstream;
+    told->call.outcome = call->outcome;
+    told->call.error_code = (char *)(uintptr_t)call->error_code;
+    told->call.call_ms = (uint32_t)call->call_ms;
+    told->call.retry_after_ms = (uint64_t)call->retry_after_ms;
+    told->call.tokens = call->tokens;
+    told->call.limits = call->limit_per_min > 0 ? &told->limits : NULL;
+    event->as.attempt_result.error_code = call->error_code;
+    event->as.attempt_result.calls = told->calls;
+    event->as.attempt_result.calls_length = 1;
 }
 
 static void step_message(struct simulation *simulation, const struct message *message)
@@ -476,6 +566,7 @@ static void step_message(struct simulation *simulation, const struct message *me
     struct event event = {.kind = message->event, .peer = message->peer};
     struct lease_refs refs;
     char text[32] = "client";
+    struct told_call told_call;
     if (message->leases != NULL) {
         name_leases(simulation, message, &refs);
     }
@@ -499,7 +590,7 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_WORKER_HELLO:
         assert(message->leases != NULL);
         event.as.worker_hello.name =
-            simulation->workers[simulation->links[message->peer - 1].owner].name;
+            simulation->workers[network_link(simulation, message->peer)->owner].name;
         event.as.worker_hello.pools = (const char *const *)simulation->scenario.pools;
         event.as.worker_hello.pools_length = simulation_plant(simulation, PLANT_IGNORE_POOL)
                                                  ? SCENARIO_POOLS
@@ -528,6 +619,7 @@ static void step_message(struct simulation *simulation, const struct message *me
             .retry_after_ms = message->time_ms,
             .payload = message->payload,
         };
+        tell_call(simulation, message, &told_call, &event);
         break;
     case EVENT_UNDELIVERABLE:
         event.as.undeliverable.lease =
@@ -562,7 +654,11 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_STREAM_CREDIT:
         break;
     }
-    if (message->event == EVENT_PAUSE && simulation_plant(simulation, PLANT_IGNORE_PAUSE)) {
+    const bool is_lost =
+        (message->event == EVENT_PAUSE && simulation_plant(simulation, PLANT_IGNORE_PAUSE)) ||
+        (message->event == EVENT_WORKER_CREDIT && simulation_plant(simulation, PLANT_LOSE_CREDIT) &&
+         dice_hit(&simulation->dice, 50));
+    if (is_lost) {
         return;
     }
     step(simulation, &event);
@@ -577,6 +673,9 @@ static void examine(struct simulation *simulation)
     while (broker->examined < effects_length(broker->effects)) {
         const struct effect *effect = effects_at(broker->effects, broker->examined++);
         oracle_see_effect(simulation, effect);
+        if (effect->kind == EFFECT_LOAD && job_of_load(simulation, effect) != NO_JOB) {
+            fairness_see_load(simulation, &simulation->jobs[job_of_load(simulation, effect)]);
+        }
         if (effect->kind == EFFECT_DISPATCH &&
             simulation_plant(simulation, PLANT_DOUBLE_DISPATCH) &&
             dice_hit(&simulation->dice, 50)) {
@@ -635,8 +734,13 @@ void sim_broker_turn(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     const struct event tick = {.kind = EVENT_TICK};
-    if (broker->turn_at_ms != simulation->now_ms) {
-        return; /* an earlier turn has planned anew */
+    assert(broker->alarms_length > 0);
+    broker->alarms_length--;
+    if (broker->turn_at_ms > simulation->now_ms) {
+        if (broker->turn_at_ms != INT64_MAX) {
+            set_alarm(simulation, broker->turn_at_ms);
+        }
+        return;
     }
     broker->turn_at_ms = INT64_MAX;
     broker->turns_at_once = broker->turned_ms == simulation->now_ms ? broker->turns_at_once + 1 : 0;
@@ -656,19 +760,22 @@ void sim_broker_turn(struct simulation *simulation)
         memmove(broker->inbox.items, broker->inbox.items + heard,
                 broker->inbox.length * sizeof(*broker->inbox.items));
     }
+    fairness_before_tick(simulation);
     step(simulation, &tick);
     examine(simulation);
+    fairness_after_tick(simulation);
     for (size_t i = 0; i < effects_length(broker->effects); i++) {
         carry_out(simulation, effects_at(broker->effects, i));
     }
     commit(simulation);
+    oracle_check_turn(simulation);
     if (is_drained(simulation)) {
         stop(simulation, UINT64_MAX);
         return;
     }
     const int64_t deadline_ms = core_next_deadline_ms(broker->core);
     if (deadline_ms != INT64_MAX) {
-        plan_turn(simulation, deadline_ms - broker->mono_offset_ms);
+        plan_turn(simulation, deadline_ms - mono_offset_ms(simulation));
     }
     if (broker->inbox.length > 0) {
         plan_turn(simulation, simulation->now_ms);
@@ -691,10 +798,34 @@ static void restore_record(void *context, const void *key, size_t key_bytes, str
     const struct restoring *restoring = context;
     struct simulation *simulation = restoring->simulation;
     const int r = core_restore(simulation->broker.core, restoring->family, key, key_bytes,
-                               blob_data(value), blob_bytes(value), core_now(simulation));
+                               blob_data(value), blob_bytes(value), sim_broker_now(simulation));
     if (r < 0) {
         simulation_violate(simulation, "a record of family %d cannot be restored: %s",
                            (int)restoring->family, strerrorname_np(-r));
+    }
+}
+
+/* The configuration as the core is told of it: as it is, but for planted mistakes. */
+struct told {
+    struct config config;
+    struct config_tier tiers[SCENARIO_TIERS];
+    struct config_tenant tenants[SCENARIO_TENANTS];
+};
+
+static void tell_config(const struct simulation *simulation, struct told *told)
+{
+    const struct scenario *scenario = &simulation->scenario;
+    told->config = scenario->config;
+    memcpy(told->tiers, scenario->tiers, sizeof(told->tiers));
+    memcpy(told->tenants, scenario->tenants, sizeof(told->tenants));
+    told->config.tiers = told->tiers;
+    told->config.tenants = told->tenants;
+    for (int i = 0; i < SCENARIO_TENANTS && simulation_plant(simulation, PLANT_EQUAL_TENANTS);
+         i++) {
+        told->tenants[i].weight = 1;
+    }
+    for (int i = 0; i < SCENARIO_TIERS && simulation_plant(simulation, PLANT_EQUAL_TIERS); i++) {
+        told->tiers[i].weight = 1;
     }
 }
 
@@ -703,13 +834,17 @@ void sim_broker_start(struct simulation *simulation)
     static const enum store_family families[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS,
                                                  STORE_LEASES};
     struct sim_broker *broker = &simulation->broker;
+    struct told told;
+    tell_config(simulation, &told);
     broker->incarnation++;
-    broker->mono_offset_ms = dice_between(&simulation->dice, 0, 1000000);
+    broker->mono_base_ms = dice_between(&simulation->dice, 0, 1000000);
+    broker->mono_jumped_ms = sim_broker_ms(simulation) - simulation->now_ms;
     broker->batch_next = 1;
     broker->batch_durable = 0;
-    broker->turn_at_ms = INT64_MAX;
-    if (core_create(&simulation->scenario.config, dice_next(&simulation->dice),
-                    core_now(simulation), &broker->core) < 0 ||
+    broker->turn_at_ms = broker->sync_at_ms = INT64_MAX;
+    broker->alarms_length = 0;
+    if (core_create(&told.config, dice_next(&simulation->dice), sim_broker_now(simulation),
+                    &broker->core) < 0 ||
         effects_create(&broker->effects) < 0) {
         simulation_violate(simulation, "the core cannot be created");
         return;
@@ -722,12 +857,17 @@ void sim_broker_start(struct simulation *simulation)
                           &restoring);
         }
     }
-    core_restored(broker->core, core_now(simulation));
+    core_restored(broker->core, sim_broker_now(simulation));
     broker->is_up = true;
+    fairness_restart(simulation);
+    degradation_restart(simulation);
     simulation_trace(
         simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk%.0s",
         broker->incarnation, storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);
     plan_turn(simulation, simulation->now_ms);
+    if (simulation->is_quiet) {
+        faults_resume_all(simulation);
+    }
 }
 
 static void lose_connections(struct simulation *simulation)
@@ -760,6 +900,7 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
     message_list_clear(&broker->held);
     broker->is_up = broker->is_draining = broker->store_is_down = false;
     oracle_see_crash(simulation);
+    fairness_stop(simulation);
     oracle_check(simulation);
     lose_connections(simulation);
     schedule_add(&simulation->schedule,
@@ -767,37 +908,57 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
                  TASK_BROKER_START, 0, broker->incarnation, NULL);
 }
 
-void sim_broker_crash(struct simulation *simulation)
+bool sim_broker_crash(struct simulation *simulation)
 {
     const struct sim_broker *broker = &simulation->broker;
-    if (broker->is_up) {
-        const uint64_t pending =
-            storage_latest(broker->storage) + 1 - storage_first_pending(broker->storage);
-        stop(simulation, broker->store_is_down ? 0 : dice_below(&simulation->dice, pending + 1));
+    if (!broker->is_up) {
+        return false;
     }
+    const uint64_t pending =
+        storage_latest(broker->storage) + 1 - storage_first_pending(broker->storage);
+    stop(simulation, broker->store_is_down ? 0 : dice_below(&simulation->dice, pending + 1));
+    return true;
 }
 
-void sim_broker_restart(struct simulation *simulation)
+bool sim_broker_restart(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
-    if (broker->is_up && !broker->is_draining && !broker->store_is_down) {
-        broker->is_draining = true;
-        broker->drain_until_ms = simulation->now_ms + DRAIN_MS;
-        hear_own(simulation, EVENT_DRAIN, 0);
+    if (!broker->is_up || broker->is_draining || broker->store_is_down) {
+        return false;
     }
+    broker->is_draining = true;
+    broker->drain_until_ms = simulation->now_ms + DRAIN_MS;
+    hear_own(simulation, EVENT_DRAIN, 0);
+    return true;
 }
 
-void sim_broker_reload(struct simulation *simulation)
+bool sim_broker_reload(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
-    if (broker->is_up &&
-        core_reconfigure(broker->core, &simulation->scenario.config, core_now(simulation)) < 0) {
+    struct told told;
+    if (!broker->is_up) {
+        return false;
+    }
+    tell_config(simulation, &told);
+    if (core_reconfigure(broker->core, &told.config, sim_broker_now(simulation)) < 0) {
         simulation_violate(simulation, "the core refuses the configuration that it has");
     }
+    return true;
+}
+
+/* Records keep the wall clock's time, which need not jump with it. */
+void sim_broker_jump(struct simulation *simulation, int64_t jump_ms)
+{
+    simulation->broker.mono_jumped_ms += jump_ms;
+    simulation->clock_jumped_ms += jump_ms < 0 ? -jump_ms : jump_ms;
+    simulation_trace(simulation, "the broker's monotonic clock jumps by %" PRId64 " ms%.0s%.0s",
+                     (uint64_t)jump_ms, 0, 0);
+    plan_turn(simulation, simulation->now_ms);
 }
 
 void sim_broker_init(struct simulation *simulation)
 {
+    fairness_init(simulation);
     simulation->broker.storage = storage_create(oracle_see_durable, simulation);
     sim_broker_start(simulation);
 }

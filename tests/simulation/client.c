@@ -5,18 +5,45 @@
 #include "tests/simulation/network.h"
 
 enum {
-    HELLO_PATIENCE_MS = 2000,
-    GONE_MS_MAX = 10000, /* until the broker learns of a client that is gone */
-    ASKS_MAX = 20,       /* refusals for now that a client puts up with */
-    DELAY_MS_MAX = 5000,
+    GONE_MS_MAX = 30000, /* until the broker learns of a client that is gone */
+    ASKS_MAX = 8,        /* refusals for now that a client puts up with */
+    REFUSED_MORE_MS = 5000,
+    REFUSED_MS_MAX = 60000, /* until it comes again, whatever the broker said */
+    DELAY_MS_MAX = 120000,
+    DEADLINE_MS_MAX = 600000,
+    MEDDLE_MS_MAX = 20000, /* between two surprises */
+    /* Something lost breaks the connection, and a new one asks for everything; so this is rare. */
+    ANSWER_PATIENCE_MS = 40000,
+    OUTCOME_PATIENCE_MS = 120000,
 };
+
+/* Not later than planned already. */
+static void wake_at(struct simulation *simulation, struct sim_client *client, int64_t at_ms)
+{
+    at_ms = at_ms > simulation->now_ms ? at_ms : simulation->now_ms;
+    if (at_ms < client->wake_at_ms) {
+        client->wake_at_ms = at_ms;
+        schedule_add(&simulation->schedule, at_ms, TASK_CLIENT_WAKE, client->index,
+                     ++client->wake_generation, NULL);
+    }
+}
+
+static void ask_at(struct simulation *simulation, struct sim_client *client, uint32_t index,
+                   int64_t at_ms)
+{
+    simulation->jobs[index].ask_at_ms = at_ms;
+    if (client->is_welcome) { /* else it asks for everything when it is */
+        wake_at(simulation, client, at_ms);
+    }
+}
 
 void sim_client_init(struct simulation *simulation, uint32_t index)
 {
     struct sim_client *client = &simulation->clients[index];
-    *client = (struct sim_client){.index = index, .tenant = index % SCENARIO_TENANTS};
+    *client = (struct sim_client){
+        .index = index, .tenant = index % SCENARIO_TENANTS, .wake_at_ms = INT64_MAX};
     client->open = must(calloc(simulation->scenario.options.jobs, sizeof(*client->open)));
-    schedule_add(&simulation->schedule, BEGIN_MS, TASK_CLIENT_TICK, index, 0, NULL);
+    wake_at(simulation, client, BEGIN_MS);
 }
 
 void sim_client_finish(struct sim_client *client)
@@ -63,29 +90,34 @@ void sim_client_add_job(struct simulation *simulation, struct sim_client *client
     struct dice *dice = &simulation->dice;
     const uint32_t index = simulation->jobs_length++;
     struct sim_job *job = &simulation->jobs[index];
-    const uint32_t tier = (uint32_t)dice_below(dice, SCENARIO_TIERS);
+    const struct scenario *scenario = &simulation->scenario;
+    const bool is_in_focus = dice_hit(dice, scenario->focus.permille);
+    const uint32_t tier =
+        is_in_focus ? scenario->focus.tier : (uint32_t)dice_below(dice, SCENARIO_TIERS);
     *job = (struct sim_job){
         .id = make_id(simulation, index),
         .client = client->index,
         .tenant = client->tenant,
         .tier = tier,
-        .route = (uint32_t)dice_below(dice, SCENARIO_ROUTES),
+        .route = is_in_focus ? scenario->focus.route : (uint32_t)dice_below(dice, SCENARIO_ROUTES),
         .key = dice_hit(dice, 200) ? 1 + (uint32_t)dice_below(dice, simulation->scenario.keys) : 0,
         .priority = (uint32_t)dice_below(dice, 10),
         .pool = dice_hit(dice, 150),
         .payload_bytes = (uint32_t)dice_between(dice, 1, SCENARIO_PAYLOAD_BYTES_MAX),
         .attempts_max = dice_hit(dice, 200) ? (uint32_t)dice_between(dice, 1, 3) : 0,
-        .delay_ms = dice_hit(dice, 200) ? dice_between(dice, 1, DELAY_MS_MAX) : 0,
-        .deadline_in_ms = dice_hit(dice, 300) ? dice_between(dice, 500, 60000) : 0,
+        .delay_ms = dice_hit(dice, 100) ? dice_between(dice, 1, DELAY_MS_MAX) : 0,
+        .deadline_in_ms = dice_hit(dice, 300) ? dice_between(dice, 500, DEADLINE_MS_MAX) : 0,
+        .tokens = (uint32_t)dice_between(dice, 1, SCENARIO_TOKENS_MAX),
         .is_durable = simulation->scenario.tiers[tier].durability == DURABILITY_FSYNC,
         .discard_result = dice_hit(dice, 50),
-        .is_poison = dice_hit(dice, 10),
-        .ask_at_ms = simulation->now_ms,
+        .is_poison = dice_hit(dice, simulation->scenario.faults.poison),
+        .is_killer = dice_hit(dice, simulation->scenario.faults.killer),
     };
     struct blob *payload = sim_client_payload(simulation, index);
     job->payload_digest = XXH3_64bits(blob_data(payload), blob_bytes(payload));
     blob_unref(&payload);
     client->open[client->open_length++] = index;
+    ask_at(simulation, client, index, simulation->now_ms);
 }
 
 static void settle(struct simulation *simulation, struct sim_client *client, uint32_t index,
@@ -115,15 +147,7 @@ static void tell(struct simulation *simulation, const struct sim_client *client,
     network_send(simulation, &message);
 }
 
-static void connect_anew(struct simulation *simulation, struct sim_client *client)
-{
-    sim_client_break(simulation, client);
-    client->peer = network_connect(simulation, false, client->index);
-    client->connected_ms = simulation->now_ms;
-    tell(simulation, client, EVENT_CLIENT_HELLO, NO_JOB, false);
-}
-
-void sim_client_break(struct simulation *simulation, struct sim_client *client)
+static void lose_connection(struct simulation *simulation, struct sim_client *client)
 {
     if (client->peer != 0) {
         const struct message gone = {
@@ -136,10 +160,26 @@ void sim_client_break(struct simulation *simulation, struct sim_client *client)
     client->is_welcome = false;
 }
 
+static void connect_anew(struct simulation *simulation, struct sim_client *client)
+{
+    lose_connection(simulation, client);
+    client->peer = network_connect(simulation, false, client->index);
+    client->patient_until_ms =
+        simulation->now_ms + simulation_patience_ms(simulation, client->hellos++);
+    wake_at(simulation, client, client->patient_until_ms);
+    tell(simulation, client, EVENT_CLIENT_HELLO, NO_JOB, false);
+}
+
+void sim_client_break(struct simulation *simulation, struct sim_client *client)
+{
+    lose_connection(simulation, client);
+    wake_at(simulation, client, simulation->now_ms);
+}
+
 /* ------------------------------------------------------------------------------------------------------
  * asking */
 
-static void submit(struct simulation *simulation, struct sim_client *client, uint32_t index)
+static void submit(struct simulation *simulation, const struct sim_client *client, uint32_t index)
 {
     const struct message message = {.to_broker = true,
                                     .event = EVENT_SUBMIT,
@@ -154,20 +194,20 @@ static void ask(struct simulation *simulation, struct sim_client *client, uint32
     struct sim_job *job = &simulation->jobs[index];
     if (job->view == VIEW_SENT) {
         submit(simulation, client, index);
-        job->ask_at_ms = simulation->now_ms + dice_between(&simulation->dice, 1000, 6000);
+        job->ask_at_ms =
+            simulation->now_ms +
+            dice_between(&simulation->dice, ANSWER_PATIENCE_MS / 2, ANSWER_PATIENCE_MS);
     } else {
         tell(simulation, client, EVENT_WAIT, index, dice_hit(&simulation->dice, 100));
-        job->ask_at_ms = simulation->now_ms + dice_between(&simulation->dice, 3000, 8000);
+        job->ask_at_ms =
+            simulation->now_ms +
+            dice_between(&simulation->dice, OUTCOME_PATIENCE_MS / 2, OUTCOME_PATIENCE_MS);
     }
 }
 
-/* What a client may do that nobody expects of it. */
-static void meddle(struct simulation *simulation, struct sim_client *client)
+static void meddle(struct simulation *simulation, const struct sim_client *client)
 {
     struct dice *dice = &simulation->dice;
-    if (simulation->is_quiet || simulation->jobs_length == 0 || !dice_hit(dice, 150)) {
-        return;
-    }
     const uint32_t index = (uint32_t)dice_below(dice, simulation->jobs_length);
     const bool is_own = simulation->jobs[index].client == client->index;
     switch (dice_below(dice, 4)) {
@@ -185,26 +225,50 @@ static void meddle(struct simulation *simulation, struct sim_client *client)
     }
 }
 
-void sim_client_tick(struct simulation *simulation, struct sim_client *client)
+void sim_client_meddle(struct simulation *simulation)
 {
-    schedule_add(&simulation->schedule, simulation->now_ms + TICK_MS, TASK_CLIENT_TICK,
-                 client->index, 0, NULL);
-    const bool is_impatient = !client->is_welcome && client->connected_ms + HELLO_PATIENCE_MS +
-                                                             (int64_t)client->index * 100 <
-                                                         simulation->now_ms;
-    if (client->peer == 0 || is_impatient || network_is_broken(simulation, client->peer)) {
-        connect_anew(simulation, client);
+    if (simulation->is_quiet) {
         return;
     }
-    if (!client->is_welcome) {
-        return;
+    const struct sim_client *client =
+        &simulation->clients[dice_below(&simulation->dice, simulation->scenario.clients)];
+    if (client->is_welcome && simulation->jobs_length > 0) {
+        meddle(simulation, client);
     }
+    schedule_add(&simulation->schedule,
+                 simulation->now_ms + dice_between(&simulation->dice, 1, MEDDLE_MS_MAX),
+                 TASK_MEDDLE, 0, 0, NULL);
+}
+
+/* Asks what is due, and wakes for what is due next. */
+static void ask_due(struct simulation *simulation, struct sim_client *client)
+{
+    int64_t next_ms = INT64_MAX;
     for (uint32_t i = 0; i < client->open_length; i++) {
-        if (simulation->jobs[client->open[i]].ask_at_ms <= simulation->now_ms) {
+        const struct sim_job *job = &simulation->jobs[client->open[i]];
+        if (job->ask_at_ms <= simulation->now_ms) {
             ask(simulation, client, client->open[i]);
         }
+        next_ms = job->ask_at_ms < next_ms ? job->ask_at_ms : next_ms;
     }
-    meddle(simulation, client);
+    if (next_ms != INT64_MAX) {
+        wake_at(simulation, client, next_ms);
+    }
+}
+
+void sim_client_wake(struct simulation *simulation, struct sim_client *client, uint64_t generation)
+{
+    if (generation != client->wake_generation) {
+        return;
+    }
+    client->wake_at_ms = INT64_MAX;
+    if (client->is_welcome) {
+        ask_due(simulation, client);
+    } else if (client->peer == 0 || client->patient_until_ms <= simulation->now_ms) {
+        connect_anew(simulation, client);
+    } else {
+        wake_at(simulation, client, client->patient_until_ms);
+    }
 }
 
 /* -----------------------------------------------------------------------------------------------------
@@ -218,7 +282,9 @@ static void hear_accepted(struct simulation *simulation, struct sim_client *clie
         settle(simulation, client, message->job, VIEW_DONE);
     } else if (job->view == VIEW_SENT) {
         job->view = VIEW_ACCEPTED;
-        job->ask_at_ms = simulation->now_ms + dice_between(&simulation->dice, 3000, 8000);
+        ask_at(simulation, client, message->job,
+               simulation->now_ms +
+                   dice_between(&simulation->dice, OUTCOME_PATIENCE_MS / 2, OUTCOME_PATIENCE_MS));
     }
 }
 
@@ -230,8 +296,12 @@ static void hear_rejected(struct simulation *simulation, struct sim_client *clie
         return;
     }
     if (message->time_ms > 0 && (job->asked++ < ASKS_MAX || job->acknowledged_incarnation != 0)) {
-        const int64_t wait_ms = message->time_ms < 10000 ? message->time_ms : 10000;
-        job->ask_at_ms = simulation->now_ms + wait_ms;
+        const int64_t wait_ms =
+            message->time_ms < REFUSED_MS_MAX ? message->time_ms : REFUSED_MS_MAX;
+        /* More patient each time, as every client should be. */
+        ask_at(simulation, client, message->job,
+               simulation->now_ms + wait_ms +
+                   dice_between(&simulation->dice, 0, (int64_t)job->asked * REFUSED_MORE_MS));
     } else {
         settle(simulation, client, message->job, VIEW_REFUSED);
     }
@@ -259,7 +329,7 @@ static void hear_status(struct simulation *simulation, struct sim_client *client
         /* The broker has lost what was in memory: once more, unless it is too late. */
         if (simulation->now_ms < job->deadline_max_ms) {
             job->view = VIEW_SENT;
-            job->ask_at_ms = simulation->now_ms;
+            ask_at(simulation, client, message->job, simulation->now_ms);
         } else {
             settle(simulation, client, message->job, VIEW_LOST);
         }
@@ -269,9 +339,11 @@ static void hear_status(struct simulation *simulation, struct sim_client *client
 static void hear_welcome(struct simulation *simulation, struct sim_client *client)
 {
     client->is_welcome = true;
+    client->hellos = 0;
     for (uint32_t i = 0; i < client->open_length; i++) {
         simulation->jobs[client->open[i]].ask_at_ms = simulation->now_ms;
     }
+    wake_at(simulation, client, simulation->now_ms);
 }
 
 void sim_client_hear(struct simulation *simulation, struct sim_client *client,

@@ -9,7 +9,10 @@ void sim_client_init(struct simulation *simulation, uint32_t index);
 void sim_client_finish(struct sim_client *client);
 /* Makes a new job and submits it as soon as the client is welcome. */
 void sim_client_add_job(struct simulation *simulation, struct sim_client *client);
-void sim_client_tick(struct simulation *simulation, struct sim_client *client);
+/* Asks for what is due, or connects. A wake of an older plan is void. */
+void sim_client_wake(struct simulation *simulation, struct sim_client *client, uint64_t generation);
+/* Some client does what nobody expects of it, and some time later another one. */
+void sim_client_meddle(struct simulation *simulation);
 void sim_client_hear(struct simulation *simulation, struct sim_client *client,
                      const struct message *message);
 /* The connection breaks now. */

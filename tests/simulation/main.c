@@ -9,12 +9,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 #include "common/exit_codes.h"
+#include "tests/simulation/crew.h"
+#include "tests/simulation/faults.h"
 #include "tests/simulation/simulation.h"
 
-enum { SEED_TEXT_BYTES = 160, JOBS_MAX = 10000000, WORKERS_MAX = 10000, MINUTES_MAX = 100000 };
+enum {
+    SEED_TEXT_BYTES = 160,
+    JOBS_MAX = 10000000,
+    WORKERS_MAX = 10000,
+    MINUTES_MAX = 100000,
+    FAILURES_PRINTED_MAX = 100,
+};
 
 static const char usage[] =
     "Usage: tiermq-simulate [OPTIONS]\n"
@@ -23,16 +32,19 @@ static const char usage[] =
     "\n"
     "  --seed N        the first seed (1); everything else follows from it\n"
     "  --seeds COUNT   so many seeds from there on (1)\n"
-    "  --jobs N        jobs a run (200)\n"
-    "  --workers N     workers (5)\n"
-    "  --minutes N     of virtual time in which things go wrong (2)\n"
+    "  --processes N   run so many seeds at a time (1)\n"
+    "  --keep-going    go on after a seed that fails, and sum up at the end\n"
+    "  --progress N    say after every N seeds how far it is\n"
+    "  --jobs N        jobs a run (2000)\n"
+    "  --workers N     workers (50)\n"
+    "  --minutes N     of virtual time in which things go wrong (30)\n"
     "  --trace         print every event\n"
     "  --plant NAME    plant a mistake around the core; succeeds when a seed finds it\n"
     "  --plants        print the names of the mistakes that can be planted\n"
     "  --help          print this\n"
     "\n"
     "Examples:\n"
-    "  tiermq-simulate --seeds 1000\n"
+    "  tiermq-simulate --seeds 1000 --processes 2\n"
     "  tiermq-simulate --seed 17 --trace | less\n"
     "\n"
     "Exits with 0 when every promise held, 1 when one was broken (the seed and the last events are "
@@ -64,8 +76,9 @@ static uint64_t parse_number(const char *text, uint64_t low, uint64_t high)
 
 struct arguments {
     struct options options;
-    uint64_t seeds;
-    bool trace;
+    uint64_t seeds, progress; /* progress 0: none */
+    uint32_t processes;
+    bool trace, keep_going;
 };
 
 static void print_plants(void)
@@ -78,14 +91,22 @@ static void print_plants(void)
 static struct arguments parse_arguments(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'},    {"seeds", required_argument, NULL, 'n'},
-        {"jobs", required_argument, NULL, 'j'},    {"workers", required_argument, NULL, 'w'},
-        {"minutes", required_argument, NULL, 'm'}, {"trace", no_argument, NULL, 't'},
-        {"plant", required_argument, NULL, 'p'},   {"plants", no_argument, NULL, 'l'},
-        {"help", no_argument, NULL, 'h'},          {0},
+        {"seed", required_argument, NULL, 's'},
+        {"seeds", required_argument, NULL, 'n'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"workers", required_argument, NULL, 'w'},
+        {"minutes", required_argument, NULL, 'm'},
+        {"trace", no_argument, NULL, 't'},
+        {"plant", required_argument, NULL, 'p'},
+        {"plants", no_argument, NULL, 'l'},
+        {"help", no_argument, NULL, 'h'},
+        {"processes", required_argument, NULL, 'P'},
+        {"keep-going", no_argument, NULL, 'k'},
+        {"progress", required_argument, NULL, 'g'},
+        {0},
     };
-    struct arguments arguments = {.options = {.seed = 1, .jobs = 200, .workers = 5, .minutes = 2},
-                                  .seeds = 1};
+    struct arguments arguments = {
+        .options = {.seed = 1, .jobs = 2000, .workers = 50, .minutes = 30}, .seeds = 1};
     int option;
     while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         switch (option) {
@@ -103,6 +124,15 @@ static struct arguments parse_arguments(int argc, char **argv)
             break;
         case 'm':
             arguments.options.minutes = (uint32_t)parse_number(optarg, 1, MINUTES_MAX);
+            break;
+        case 'P':
+            arguments.processes = (uint32_t)parse_number(optarg, 1, PROCESSES_MAX);
+            break;
+        case 'k':
+            arguments.keep_going = true;
+            break;
+        case 'g':
+            arguments.progress = parse_number(optarg, 1, UINT64_MAX);
             break;
         case 't':
             arguments.trace = true;
@@ -171,39 +201,165 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static int run_seeds(const struct arguments *arguments)
+/* What this process and those that have ended have used. */
+static double processor_seconds(void)
+{
+    static const int whose[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+    double seconds = 1e-6; /* never none */
+    for (size_t i = 0; i < sizeof(whose) / sizeof(whose[0]); i++) {
+        struct rusage used;
+        (void)getrusage(whose[i], &used);
+        seconds += (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                   (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+    }
+    return seconds;
+}
+
+/* What all seeds came to. */
+struct sum {
+    uint64_t seeds, failures, steps, events, acknowledged, succeeded, hash;
+    uint64_t faults_least;
+    struct tally tally;
+    double begun;
+};
+
+static void add(struct sum *sum, const struct outcome *outcome)
+{
+    const uint64_t faults = tally_faults(&outcome->tally);
+    sum->faults_least = sum->seeds == 0 || faults < sum->faults_least ? faults : sum->faults_least;
+    sum->seeds++;
+    sum->steps += outcome->steps;
+    sum->events += outcome->events;
+    sum->acknowledged += outcome->acknowledged;
+    sum->succeeded += outcome->succeeded;
+    sum->hash = sum->hash * 31 + outcome->hash;
+    for (int kind = 0; kind < FAULTS; kind++) {
+        sum->tally.faults[kind] += outcome->tally.faults[kind];
+    }
+    sum->tally.lost += outcome->tally.lost;
+    sum->tally.duplicated += outcome->tally.duplicated;
+    sum->tally.overtaken += outcome->tally.overtaken;
+    sum->tally.undeliverable += outcome->tally.undeliverable;
+    sum->tally.downs += outcome->tally.downs;
+    sum->tally.pauses += outcome->tally.pauses;
+    sum->tally.probes += outcome->tally.probes;
+    sum->tally.retries += outcome->tally.retries;
+    sum->tally.spared += outcome->tally.spared;
+    sum->tally.fair_tenants += outcome->tally.fair_tenants;
+    sum->tally.fair_tiers += outcome->tally.fair_tiers;
+    sum->tally.fair_slots += outcome->tally.fair_slots;
+    sum->tally.loads_failed += outcome->tally.loads_failed;
+}
+
+static void print_faults(const struct sum *sum)
+{
+    printf("faults: %" PRIu64 ", at least %" PRIu64 " a seed:", tally_faults(&sum->tally),
+           sum->faults_least);
+    for (enum fault_kind kind = 0; kind < FAULTS; kind++) {
+        printf("%s%" PRIu64 " %s",
+               kind == 0                     ? " "
+               : kind == FAULTS_OF_OPERATORS ? "; by operators: "
+                                             : ", ",
+               sum->tally.faults[kind], faults_name(kind));
+    }
+    printf("; messages: %" PRIu64 " lost, %" PRIu64 " duplicated, %" PRIu64 " overtaken; %" PRIu64
+           " dispatches undeliverable, %" PRIu64 " loads failed\n",
+           sum->tally.lost, sum->tally.duplicated, sum->tally.overtaken, sum->tally.undeliverable,
+           sum->tally.loads_failed);
+    printf("degradation: %" PRIu64 " breakers opened, %" PRIu64 " queues paused, %" PRIu64
+           " probes, %" PRIu64 " retries, %" PRIu64 " attempts spared\n",
+           sum->tally.downs, sum->tally.pauses, sum->tally.probes, sum->tally.retries,
+           sum->tally.spared);
+    printf("fairness: %" PRIu64 " comparisons of tenants, %" PRIu64 " of tiers; %" PRIu64
+           " times a job waited for a load beside a free slot\n",
+           sum->tally.fair_tenants, sum->tally.fair_tiers, sum->tally.fair_slots);
+}
+
+static void print_sum(const struct arguments *arguments, const struct sum *sum)
+{
+    const double took = seconds_now() - sum->begun;
+    print_faults(sum);
+    printf("%" PRIu64 " seeds: %" PRIu64 " jobs acknowledged, %" PRIu64 " succeeded, %" PRIu64
+           " steps of the core, %" PRIu64 " events, traces %016" PRIx64 "\n",
+           sum->seeds, sum->acknowledged, sum->succeeded, sum->steps, sum->events, sum->hash);
+    fprintf(stderr, "%.1f s, %.0f events/s, %.0f for each second of a processor\n", took,
+            (double)sum->events / took, (double)sum->events / processor_seconds());
+    if (arguments->keep_going) {
+        printf("seeds %" PRIu64 " to %" PRIu64 ": %" PRIu64 " of them failed\n",
+               arguments->options.seed, arguments->options.seed + arguments->seeds - 1,
+               sum->failures);
+    } else if (sum->failures == 0) {
+        puts("every promise was kept");
+    }
+}
+
+static void print_progress(const struct arguments *arguments, const struct sum *sum)
+{
+    if (arguments->progress == 0 || sum->seeds % arguments->progress != 0) {
+        return;
+    }
+    const double took = seconds_now() - sum->begun;
+    const double left = took / (double)sum->seeds * (double)(arguments->seeds - sum->seeds);
+    fprintf(stderr,
+            "%" PRIu64 " of %" PRIu64 " seeds (next: --seed %" PRIu64 "), %" PRIu64
+            " failed, %.0f events/s, %.0f s left\n",
+            sum->seeds, arguments->seeds, arguments->options.seed + sum->seeds, sum->failures,
+            (double)sum->events / took, left);
+}
+
+/* True: that is enough. */
+static bool see_failure(const struct arguments *arguments, struct sum *sum, uint64_t seed,
+                        const struct outcome *outcome)
 {
     struct options options = arguments->options;
-    uint64_t steps = 0, events = 0, acknowledged = 0, succeeded = 0;
-    struct outcome outcome = {0};
-    const double begun = seconds_now();
-    for (uint64_t i = 0; i < arguments->seeds; i++, options.seed++) {
-        run(&options, arguments->trace ? TRACE_PRINT : TRACE_HASH, &outcome);
-        if (outcome.violation[0] != '\0' && options.plant != PLANT_NONE) {
-            printf("%s is found by seed %" PRIu64 ": %s\n", plant_name(options.plant), options.seed,
-                   outcome.violation);
-            return EXIT_OK;
-        }
-        if (outcome.violation[0] != '\0') {
-            report(&options, &outcome);
-            return EXIT_INTERNAL;
-        }
-        steps += outcome.steps;
-        events += outcome.events;
-        acknowledged += outcome.acknowledged;
-        succeeded += outcome.succeeded;
-    }
-    const double took = seconds_now() - begun;
-    printf("%" PRIu64 " seeds: %" PRIu64 " jobs acknowledged, %" PRIu64 " succeeded, %" PRIu64
-           " steps of the core, %" PRIu64 " events, last trace %016" PRIx64 "\n",
-           arguments->seeds, acknowledged, succeeded, steps, events, outcome.hash);
-    fprintf(stderr, "%.1f s, %.0f events/s\n", took, (double)events / took);
+    options.seed = seed;
+    sum->failures++;
     if (options.plant != PLANT_NONE) {
-        printf("%s was not found\n", plant_name(options.plant));
+        printf("%s is found by seed %" PRIu64 ": %s\n", plant_name(options.plant), seed,
+               outcome->violation);
+        return true;
+    }
+    if (arguments->keep_going) {
+        if (sum->failures <= FAILURES_PRINTED_MAX) {
+            printf("seed %" PRIu64 ": %s\n", seed, outcome->violation);
+            (void)fflush(stdout);
+        }
+        return false;
+    }
+    if (outcome->has_crashed) { /* it has said so itself */
+        printf("seed %" PRIu64 ": %s\n", seed, outcome->violation);
+    } else {
+        report(&options, outcome);
+    }
+    return true;
+}
+
+static int run_seeds(const struct arguments *arguments)
+{
+    struct sum sum = {.begun = seconds_now()};
+    struct outcome outcome;
+    struct crew crew;
+    bool is_enough = false;
+    crew_begin(&crew, &arguments->options, arguments->seeds, arguments->processes,
+               arguments->trace ? TRACE_PRINT : TRACE_HASH, run);
+    while (!is_enough && sum.seeds < arguments->seeds) {
+        const uint64_t seed = crew_next(&crew, &outcome);
+        add(&sum, &outcome);
+        if (outcome.violation[0] != '\0') {
+            is_enough = see_failure(arguments, &sum, seed, &outcome);
+        }
+        print_progress(arguments, &sum);
+    }
+    crew_end(&crew);
+    if (is_enough) {
+        return arguments->options.plant == PLANT_NONE ? EXIT_INTERNAL : EXIT_OK;
+    }
+    print_sum(arguments, &sum);
+    if (arguments->options.plant != PLANT_NONE) {
+        printf("%s was not found\n", plant_name(arguments->options.plant));
         return EXIT_INTERNAL;
     }
-    puts("every promise was kept");
-    return EXIT_OK;
+    return sum.failures == 0 ? EXIT_OK : EXIT_INTERNAL;
 }
 
 int main(int argc, char **argv)

@@ -5,7 +5,13 @@
 #include "broker/core/core.h"
 #include "broker/core/record.h"
 #include "common/id.h"
+#include "tests/simulation/broker.h"
+#include "tests/simulation/degradation.h"
+#include "tests/simulation/fairness.h"
+#include "tests/simulation/network.h"
 #include "tests/simulation/worker.h"
+
+enum { KEPT_PER_TURN = 2 }; /* jobs that are looked at after each turn, one after the other */
 
 static const char *const no_conclusion = "none";
 
@@ -39,35 +45,73 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
     const int64_t in_ms = job->deadline_in_ms != 0
                               ? job->deadline_in_ms
                               : simulation->scenario.tiers[job->tier].deadline_ms;
-    const int64_t deadline_ms = simulation->now_ms + in_ms;
+    const int64_t deadline_ms = sim_broker_ms(simulation) + in_ms;
     if (!job->is_submitted) {
         job->is_submitted = true;
         job->first_incarnation = simulation->broker.incarnation;
-        job->not_before_ms = simulation->now_ms + job->delay_ms;
+        job->not_before_ms = sim_broker_ms(simulation) + job->delay_ms;
         job->deadline_min_ms = deadline_ms;
     }
     job->submitted_incarnation = simulation->broker.incarnation;
     job->deadline_max_ms = deadline_ms;
 }
 
-static void lose_leases_of(struct simulation *simulation, uint64_t peer)
+static struct list *leases_of(const struct simulation *simulation, uint64_t peer)
 {
-    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
-        if (simulation->jobs[i].lease.peer == peer) {
-            simulation->jobs[i].lease.is_held = false;
+    return &simulation->workers[network_link(simulation, peer)->owner].leases;
+}
+
+static void end_lease(struct simulation *simulation, struct sim_job *job)
+{
+    if (job->lease.is_held) {
+        job->lease.is_held = false;
+        list_remove(leases_of(simulation, job->lease.peer), &job->lease.link);
+        fairness_join(simulation, job);
+    }
+}
+
+static void hold_lease(struct simulation *simulation, struct sim_job *job, uint64_t peer,
+                       uint32_t attempt)
+{
+    end_lease(simulation, job);
+    job->lease.is_held = true;
+    job->lease.peer = peer;
+    job->lease.attempt = attempt;
+    job->lease.renewed_ms = sim_broker_ms(simulation);
+    list_append(leases_of(simulation, peer), &job->lease.link);
+    fairness_leave(simulation, job);
+}
+
+/* What the worker holds by this connection, or (any) by any one. */
+static void lose_leases_of(struct simulation *simulation, uint64_t peer, bool any)
+{
+    struct list *leases = leases_of(simulation, peer);
+    struct list_link *link = leases->head.next;
+    while (link != &leases->head) {
+        struct sim_job *job = CONTAINER_OF(link, struct sim_job, lease.link);
+        link = link->next;
+        if (any || job->lease.peer == peer) {
+            end_lease(simulation, job);
         }
     }
+}
+
+static void forget_worker(struct simulation *simulation, uint64_t peer)
+{
+    struct sim_worker *worker = &simulation->workers[network_link(simulation, peer)->owner];
+    worker->known_as = worker->known_as == peer ? 0 : worker->known_as;
 }
 
 /* Who was silent for too long has lost its leases, whatever it says now. */
 static void see_life(struct simulation *simulation, uint64_t peer)
 {
-    struct link *link = &simulation->links[peer - 1];
+    struct link *link = network_link(simulation, peer);
     if (link->is_worker &&
-        simulation->now_ms >= link->heard_ms + simulation->scenario.config.broker.lease_ms) {
-        lose_leases_of(simulation, peer);
+        sim_broker_ms(simulation) >= link->heard_ms + simulation->scenario.config.broker.lease_ms) {
+        lose_leases_of(simulation, peer, false);
+        forget_worker(simulation, peer);
     }
-    link->heard_ms = simulation->now_ms;
+    link->heard_ms = sim_broker_ms(simulation);
 }
 
 static struct sim_job *leased_job(struct simulation *simulation, const struct message *message)
@@ -78,30 +122,44 @@ static struct sim_job *leased_job(struct simulation *simulation, const struct me
 
 static void see_heartbeat(struct simulation *simulation, const struct message *message)
 {
+    network_link(simulation, message->peer)->is_set_aside = false;
     for (uint8_t i = 0; i < message->leases->held_length; i++) {
         struct sim_job *job = &simulation->jobs[message->leases->held[i].job];
         if (job->lease.is_held && job->lease.peer == message->peer &&
             job->lease.attempt == message->leases->held[i].attempt) {
-            job->lease.renewed_ms = simulation->now_ms;
+            job->lease.renewed_ms = sim_broker_ms(simulation);
         }
     }
 }
 
 static void see_credit(struct simulation *simulation, const struct message *message)
 {
-    struct link *link = &simulation->links[message->peer - 1];
+    struct link *link = network_link(simulation, message->peer);
+    link->is_set_aside = false;
     link->credit_total = message->total > link->credit_total ? message->total : link->credit_total;
+}
+
+/* A worker that could not be reached, or that gave its attempt back, is given nothing for now. */
+static void see_set_aside(struct simulation *simulation, const struct message *message)
+{
+    const bool has_given_back = message->event == EVENT_ATTEMPT_RESULT &&
+                                (message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED ||
+                                 message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED);
+    if (has_given_back || message->event == EVENT_UNDELIVERABLE) {
+        network_link(simulation, message->peer)->is_set_aside = true;
+    }
 }
 
 static void see_attempt_end(struct simulation *simulation, const struct message *message)
 {
+    see_set_aside(simulation, message);
     struct sim_job *job = leased_job(simulation, message);
     if (job == NULL) {
         return;
     }
-    job->lease.is_held = false;
+    end_lease(simulation, job);
     if (message->event == EVENT_UNDELIVERABLE) {
-        simulation->links[message->peer - 1].dispatched--;
+        network_link(simulation, message->peer)->dispatched--;
     }
 }
 
@@ -115,7 +173,7 @@ static const char *hold_name(const struct simulation *simulation, const struct m
     const struct scenario *scenario = &simulation->scenario;
     switch ((enum pause_subject)message->number) {
     case PAUSE_ROUTE:
-        return scenario->routes[message->total].name;
+        return scenario->routes[message->total];
     case PAUSE_TIER:
         return scenario->tiers[message->total].name;
     case PAUSE_TENANT:
@@ -172,10 +230,12 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
         see_heartbeat(simulation, message);
         break;
     case EVENT_WORKER_GONE:
-        lose_leases_of(simulation, message->peer);
+        lose_leases_of(simulation, message->peer, false);
+        forget_worker(simulation, message->peer);
         break;
     case EVENT_ATTEMPT_RESULT:
     case EVENT_UNDELIVERABLE:
+        degradation_before_end(simulation, message);
         see_attempt_end(simulation, message);
         break;
     case EVENT_PAUSE:
@@ -184,16 +244,20 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_RESUME:
         see_resume(simulation, message);
         break;
+    case EVENT_WORKER_DRAINING:
+        network_link(simulation, message->peer)->is_draining = true;
+        break;
+    case EVENT_STORE_DOWN:
+    case EVENT_STORE_UP:
+        simulation->broker.core_store_is_down = message->event == EVENT_STORE_DOWN;
+        break;
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
     case EVENT_WAIT:
     case EVENT_WORKER_HELLO:
-    case EVENT_WORKER_DRAINING:
     case EVENT_CHUNK:
     case EVENT_STREAM_CREDIT:
     case EVENT_DURABLE:
-    case EVENT_STORE_DOWN:
-    case EVENT_STORE_UP:
     case EVENT_LOADED:
     case EVENT_DEAD_ONE:
     case EVENT_DEAD_SWEEP:
@@ -207,35 +271,32 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
 /* A worker that comes back has what the core says it has; what its last connection held is over. */
 static void see_hello(struct simulation *simulation, const struct message *message)
 {
-    const struct sim_worker *worker =
-        &simulation->workers[simulation->links[message->peer - 1].owner];
-    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
-        struct sim_job *job = &simulation->jobs[i];
-        if (job->lease.is_held && simulation->links[job->lease.peer - 1].owner == worker->index) {
-            job->lease.is_held = false;
-        }
-    }
+    struct sim_worker *worker =
+        &simulation->workers[network_link(simulation, message->peer)->owner];
+    worker->known_as = message->peer;
+    lose_leases_of(simulation, message->peer, true);
     for (uint8_t i = 0; i < message->leases->held_length; i++) {
         struct sim_job *job = &simulation->jobs[message->leases->held[i].job];
         struct core_job_view view;
-        const struct core_time now = {simulation->now_ms + simulation->broker.mono_offset_ms,
-                                      UNIX_BEGIN_MS + simulation->now_ms +
-                                          simulation->broker.unix_offset_ms};
-        if (core_view_job(simulation->broker.core, &job->id, now, &view) == 0 &&
+        if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) ==
+                0 &&
             view.state == WIRE__JOB_STATE__JOB_STATE_LEASED && view.worker != NULL &&
             strcmp(view.worker, worker->name) == 0) {
-            job->lease.is_held = true;
-            job->lease.peer = message->peer;
-            job->lease.attempt = message->leases->held[i].attempt;
-            job->lease.renewed_ms = simulation->now_ms;
+            hold_lease(simulation, job, message->peer, message->leases->held[i].attempt);
         }
     }
 }
 
 void oracle_after_step(struct simulation *simulation, const struct message *message)
 {
-    if (message->event == EVENT_WORKER_HELLO) {
+    if (message->event == EVENT_ATTEMPT_RESULT || message->event == EVENT_UNDELIVERABLE) {
+        degradation_after_end(simulation, message);
+    } else if (message->event == EVENT_WORKER_HELLO) {
         see_hello(simulation, message);
+    } else if (message->event == EVENT_PAUSE || message->event == EVENT_RESUME) {
+        fairness_see_pause(simulation);
+    } else if (message->event == EVENT_LOADED && message->job != NO_JOB) {
+        fairness_see_loaded(simulation, &simulation->jobs[message->job], message->number != 0);
     }
 }
 
@@ -247,10 +308,10 @@ static bool is_held_back(const struct simulation *simulation, const struct sim_j
 {
     const struct scenario *scenario = &simulation->scenario;
     const char *names[] = {
-        [PAUSE_ROUTE] = scenario->routes[job->route].name,
+        [PAUSE_ROUTE] = scenario->routes[job->route],
         [PAUSE_TIER] = scenario->tiers[job->tier].name,
         [PAUSE_TENANT] = scenario->tenants[job->tenant].name,
-        [PAUSE_WORKER] = simulation->workers[simulation->links[effect->peer - 1].owner].name,
+        [PAUSE_WORKER] = simulation->workers[network_link(simulation, effect->peer)->owner].name,
     };
     for (uint32_t i = 0; i < simulation->broker.holds_length; i++) {
         const struct hold *hold = &simulation->broker.holds[i];
@@ -272,7 +333,7 @@ static void check_payload(struct simulation *simulation, uint32_t index,
                            index);
     }
     if (strcmp(effect->as.dispatch.tenant, simulation->scenario.tenants[job->tenant].name) != 0 ||
-        strcmp(effect->as.dispatch.route, simulation->scenario.routes[job->route].name) != 0) {
+        strcmp(effect->as.dispatch.route, simulation->scenario.routes[job->route]) != 0) {
         simulation_violate(simulation, "job %u is dispatched as %s's for %s", index,
                            effect->as.dispatch.tenant, effect->as.dispatch.route);
     }
@@ -282,20 +343,20 @@ static void check_times(struct simulation *simulation, uint32_t index)
 {
     const struct sim_job *job = &simulation->jobs[index];
     const int64_t slack = slack_ms(simulation, job);
-    if (simulation->now_ms < job->not_before_ms - slack) {
+    if (sim_broker_ms(simulation) < job->not_before_ms - slack) {
         simulation_violate(simulation, "job %u is dispatched %" PRId64 " ms before its time", index,
-                           job->not_before_ms - simulation->now_ms);
+                           job->not_before_ms - sim_broker_ms(simulation));
     }
-    if (simulation->now_ms > job->deadline_max_ms + slack) {
+    if (sim_broker_ms(simulation) > job->deadline_max_ms + slack) {
         simulation_violate(simulation, "job %u is dispatched %" PRId64 " ms after its deadline",
-                           index, simulation->now_ms - job->deadline_max_ms);
+                           index, sim_broker_ms(simulation) - job->deadline_max_ms);
     }
 }
 
 /* A lease ends when its worker does not name it for so long, or says nothing at all. */
 static int64_t lease_lasts_ms(const struct simulation *simulation, const struct sim_job *job)
 {
-    const int64_t heard_ms = simulation->links[job->lease.peer - 1].heard_ms;
+    const int64_t heard_ms = network_link(simulation, job->lease.peer)->heard_ms;
     const int64_t since_ms = heard_ms < job->lease.renewed_ms ? heard_ms : job->lease.renewed_ms;
     return since_ms + simulation->scenario.config.broker.lease_ms;
 }
@@ -304,7 +365,7 @@ static void check_exclusive(struct simulation *simulation, uint32_t index,
                             const struct effect *effect)
 {
     const struct sim_job *job = &simulation->jobs[index];
-    if (job->lease.is_held && lease_lasts_ms(simulation, job) > simulation->now_ms) {
+    if (job->lease.is_held && lease_lasts_ms(simulation, job) > sim_broker_ms(simulation)) {
         simulation_violate(simulation,
                            "job %u is dispatched to peer %" PRIu64 " while peer %" PRIu64
                            " holds its lease",
@@ -327,8 +388,7 @@ static void check_may_run(struct simulation *simulation, uint32_t index,
         simulation_violate(simulation, "job %u is dispatched after its conclusion %s", index,
                            state_name(job->shown != 0 ? job->shown : job->current_conclusion));
     }
-    if (job->is_durable && storage_find(simulation->broker.storage, STORAGE_DURABLE, STORE_JOBS,
-                                        job->id.bytes, ID_BYTES) == NULL) {
+    if (job->is_durable && !job->is_on_disk) {
         simulation_violate(simulation, "job %u is dispatched before its acceptance is durable",
                            index);
     }
@@ -340,7 +400,7 @@ static void check_may_run(struct simulation *simulation, uint32_t index,
 static void check_pool(struct simulation *simulation, uint32_t index, const struct effect *effect)
 {
     const struct sim_worker *worker =
-        &simulation->workers[simulation->links[effect->peer - 1].owner];
+        &simulation->workers[network_link(simulation, effect->peer)->owner];
     if (simulation->jobs[index].pool >= worker->pools) {
         simulation_violate(simulation, "job %u is dispatched to %s, which does not serve its pool",
                            index, worker->name);
@@ -359,7 +419,7 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     check_exclusive(simulation, index, effect);
     check_payload(simulation, index, effect);
     check_pool(simulation, index, effect);
-    struct link *link = &simulation->links[effect->peer - 1];
+    struct link *link = network_link(simulation, effect->peer);
     if (++link->dispatched > link->credit_total) {
         simulation_violate(simulation,
                            "peer %" PRIu64 " is given dispatch %" PRIu64 " on a credit of %" PRIu64,
@@ -367,10 +427,19 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     }
     struct sim_job *job = &simulation->jobs[index];
     job->attempt_last = effect->as.dispatch.lease.attempt;
-    job->lease.is_held = true;
-    job->lease.peer = effect->peer;
-    job->lease.attempt = effect->as.dispatch.lease.attempt;
-    job->lease.renewed_ms = simulation->now_ms;
+    fairness_see_dispatch(simulation, job);
+    degradation_see_dispatch(simulation, index, effect);
+    hold_lease(simulation, job, effect->peer, effect->as.dispatch.lease.attempt);
+}
+
+static void see_worker_aside(struct simulation *simulation, const struct effect *effect)
+{
+    for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
+        if (strcmp(simulation->workers[i].name, effect->as.note.subject) == 0) {
+            simulation->workers[i].aside_until_ms =
+                sim_broker_ms(simulation) + effect->as.note.number;
+        }
+    }
 }
 
 void oracle_see_effect(struct simulation *simulation, const struct effect *effect)
@@ -380,11 +449,20 @@ void oracle_see_effect(struct simulation *simulation, const struct effect *effec
     } else if (effect->kind == EFFECT_NOTE && effect->as.note.note == NOTE_RECORD_DAMAGED) {
         simulation_violate(simulation, "the core cannot read a record of its own: %s",
                            effect->as.note.text == NULL ? "" : effect->as.note.text);
+    } else if (effect->kind == EFFECT_NOTE && effect->as.note.note == NOTE_WORKER_SET_ASIDE) {
+        see_worker_aside(simulation, effect);
+    } else if (effect->kind == EFFECT_NOTE) {
+        degradation_see_note(simulation, effect);
     }
 }
 
 /* -----------------------------------------------------------------------------------------------------
  * records */
+
+static bool has_durable_record(const struct sim_job *job)
+{
+    return job->durable_conclusion != 0 || job->is_on_disk;
+}
 
 /* Not the mark beside it that says that its result was collected. */
 static bool is_conclusion(const struct storage_change *change)
@@ -445,10 +523,51 @@ void oracle_see_change(struct simulation *simulation, const struct storage_chang
     job->current_conclusion = state;
 }
 
+/* The index of the job whose record it is; NO_JOB: of another run, or no such record. */
+static uint32_t job_of_record(const struct simulation *simulation,
+                              const struct storage_change *change)
+{
+    struct id id;
+    if (change->family != STORE_JOBS || change->key_bytes != ID_BYTES) {
+        return NO_JOB;
+    }
+    memcpy(id.bytes, change->key, ID_BYTES);
+    return simulation_job_of(simulation, &id);
+}
+
+static void see_durable_record(struct simulation *simulation, const struct storage_change *change)
+{
+    const uint32_t index = job_of_record(simulation, change);
+    if (index == NO_JOB) {
+        return;
+    }
+    simulation->jobs[index].is_on_disk = change->kind == STORAGE_PUT;
+    if (change->kind == STORAGE_DELETE && simulation->deleted_length < DELETED_MAX) {
+        simulation->deleted[simulation->deleted_length++] = index;
+    }
+}
+
+/* What a batch takes away it has to replace by a conclusion. */
+static void see_durable_batch(struct simulation *simulation)
+{
+    while (simulation->deleted_length > 0) {
+        const uint32_t index = simulation->deleted[--simulation->deleted_length];
+        const struct sim_job *job = &simulation->jobs[index];
+        if (job->acknowledged_incarnation != 0 && !has_durable_record(job)) {
+            simulation_violate(simulation, "job %u was acknowledged and is lost on disk", index);
+        }
+    }
+}
+
 void oracle_see_durable(void *context, const struct storage_change *change)
 {
     struct simulation *simulation = context;
     Wire__JobState state;
+    if (change == NULL) {
+        see_durable_batch(simulation);
+        return;
+    }
+    see_durable_record(simulation, change);
     if (is_conclusion(change)) {
         const uint32_t index = read_conclusion(simulation, change, &state);
         if (index != NO_JOB) {
@@ -485,12 +604,16 @@ void oracle_see_crash(struct simulation *simulation)
     for (uint32_t i = 0; i < simulation->jobs_length; i++) {
         struct sim_job *job = &simulation->jobs[i];
         job->current_conclusion = job->durable_conclusion;
-        job->lease.is_held = false;
+        end_lease(simulation, job);
         job->attempt_last = 0;
         if (job->key != 0 && !job->is_durable && *key_owner(simulation, job) == i) {
             *key_owner(simulation, job) = NO_JOB;
         }
     }
+    for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
+        simulation->workers[i].known_as = 0;
+    }
+    simulation->broker.core_store_is_down = false;
     simulation->broker.holds_length = 0;
     storage_visit(simulation->broker.storage, STORAGE_DURABLE, STORE_META, see_stored_pause,
                   simulation);
@@ -498,13 +621,6 @@ void oracle_see_crash(struct simulation *simulation)
 
 /* ---------------------------------------------------------------------------------------------------
  * promises */
-
-static bool has_durable_record(const struct simulation *simulation, const struct sim_job *job)
-{
-    return job->durable_conclusion != 0 ||
-           storage_find(simulation->broker.storage, STORAGE_DURABLE, STORE_JOBS, job->id.bytes,
-                        ID_BYTES) != NULL;
-}
 
 static void check_key(struct simulation *simulation, const struct message *message)
 {
@@ -534,11 +650,12 @@ static void release_accepted(struct simulation *simulation, const struct message
     check_key(simulation, message);
     const uint32_t kept = message->other_job != NO_JOB ? message->other_job : message->job;
     const struct sim_job *kept_job = &simulation->jobs[kept];
-    if (kept_job->is_durable && !has_durable_record(simulation, kept_job)) {
+    if (kept_job->is_durable && !has_durable_record(kept_job)) {
         simulation_violate(simulation, "job %u is acknowledged before it is durable", kept);
     }
     if (message->other_job == NO_JOB) {
         job->acknowledged_incarnation = simulation->broker.incarnation;
+        fairness_join(simulation, job);
     }
 }
 
@@ -592,7 +709,7 @@ static void check_conclusion(struct simulation *simulation, const struct message
                            message->job);
     }
     if (state == WIRE__JOB_STATE__JOB_STATE_EXPIRED &&
-        simulation->now_ms < job->deadline_min_ms - slack_ms(simulation, job)) {
+        sim_broker_ms(simulation) < job->deadline_min_ms - slack_ms(simulation, job)) {
         simulation_violate(simulation, "job %u is expired before its deadline", message->job);
     }
     if (state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED &&
@@ -652,7 +769,7 @@ static void release_status(struct simulation *simulation, const struct message *
 
 void oracle_see_release(struct simulation *simulation, const struct message *message)
 {
-    const struct link *link = &simulation->links[message->peer - 1];
+    const struct link *link = network_link(simulation, message->peer);
     if (link->is_worker || message->job == NO_JOB) {
         return;
     }
@@ -679,26 +796,31 @@ void oracle_see_release(struct simulation *simulation, const struct message *mes
 /* ------------------------------------------------------------------------------------------
  * everything at once */
 
-static struct core_time core_now(const struct simulation *simulation)
-{
-    return (struct core_time){simulation->now_ms + simulation->broker.mono_offset_ms,
-                              UNIX_BEGIN_MS + simulation->now_ms +
-                                  simulation->broker.unix_offset_ms};
-}
-
 static void check_kept(struct simulation *simulation, uint32_t index)
 {
     const struct sim_job *job = &simulation->jobs[index];
     if (!job->is_durable || job->acknowledged_incarnation == 0) {
         return;
     }
-    if (!has_durable_record(simulation, job)) {
+    if (!has_durable_record(job)) {
         simulation_violate(simulation, "job %u was acknowledged and is lost on disk", index);
     }
     struct core_job_view view;
     if (simulation->broker.is_up && job->current_conclusion == 0 &&
-        core_view_job(simulation->broker.core, &job->id, core_now(simulation), &view) < 0) {
+        core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0) {
         simulation_violate(simulation, "job %u was acknowledged and is lost in memory", index);
+    }
+}
+
+/* What is believed of the disk is what is there. */
+static void check_disk(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    const bool is_there = storage_find(simulation->broker.storage, STORAGE_DURABLE, STORE_JOBS,
+                                       job->id.bytes, ID_BYTES) != NULL;
+    if (is_there != job->is_on_disk) {
+        simulation_violate(simulation, "the record of job %u %s, and its batches say otherwise",
+                           index, is_there ? "is there" : "is not there");
     }
 }
 
@@ -706,7 +828,7 @@ static void check_bounds(struct simulation *simulation)
 {
     const struct config *config = &simulation->scenario.config;
     struct core_stats stats;
-    core_read_stats(simulation->broker.core, core_now(simulation), &stats);
+    core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
     if (stats.concluded_ids > config->broker.dedup_ids_max ||
         stats.dead_letters > config->broker.dead_letters_max ||
         stats.clients > config->broker.clients_max || stats.workers > config->broker.workers_max ||
@@ -733,10 +855,20 @@ static void check_bounds(struct simulation *simulation)
     }
 }
 
+void oracle_check_turn(struct simulation *simulation)
+{
+    check_bounds(simulation);
+    for (int i = 0; i < KEPT_PER_TURN && simulation->jobs_length > 0; i++) {
+        simulation->check_next = (simulation->check_next + 1) % simulation->jobs_length;
+        check_kept(simulation, simulation->check_next);
+    }
+}
+
 void oracle_check(struct simulation *simulation)
 {
     for (uint32_t i = 0; i < simulation->jobs_length; i++) {
         check_kept(simulation, i);
+        check_disk(simulation, i);
     }
     if (simulation->broker.is_up) {
         check_bounds(simulation);
@@ -756,7 +888,7 @@ bool oracle_is_settled(struct simulation *simulation)
         }
     }
     struct core_stats stats;
-    core_read_stats(simulation->broker.core, core_now(simulation), &stats);
+    core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
     return stats.jobs == 0;
 }
 
@@ -781,7 +913,7 @@ void oracle_check_end(struct simulation *simulation)
         return;
     }
     storage_visit(storage, STORAGE_DURABLE, STORE_LEASES, see_left_lease, simulation);
-    core_read_stats(simulation->broker.core, core_now(simulation), &stats);
+    core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
     if (storage_length(storage, STORAGE_DURABLE, STORE_JOBS) > stats.dead_letters ||
         storage_length(storage, STORAGE_DURABLE, STORE_PAYLOADS) > stats.dead_letters) {
         simulation_violate(simulation,

@@ -27,6 +27,8 @@ void oracle_see_release(struct simulation *simulation, const struct message *mes
  * forgotten. */
 bool oracle_knows(const struct simulation *simulation, uint32_t job);
 void oracle_see_crash(struct simulation *simulation);
+/* After each turn: the bounds, and a few of the jobs, one after the other. */
+void oracle_check_turn(struct simulation *simulation);
 /* Everything at once, now and then; and when all is settled. */
 void oracle_check(struct simulation *simulation);
 bool oracle_is_settled(struct simulation *simulation);

@@ -18,6 +18,9 @@ static const char *const names[PLANTS] = {
     [PLANT_CHANGE_RESULT] = "change-result",
     [PLANT_CROSS_TENANTS] = "cross-tenants",
     [PLANT_LOSE_RESULT] = "lose-result",
+    [PLANT_EQUAL_TENANTS] = "equal-tenants",
+    [PLANT_EQUAL_TIERS] = "equal-tiers",
+    [PLANT_LOSE_CREDIT] = "lose-credit",
 };
 
 const char *plant_name(enum plant plant)

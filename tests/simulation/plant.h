@@ -21,6 +21,9 @@ enum plant {
     PLANT_CHANGE_RESULT,    /* an outcome differs when it is asked for again */
     PLANT_CROSS_TENANTS,    /* every client belongs to the first tenant */
     PLANT_LOSE_RESULT,      /* the record of a result is not handed to the store */
+    PLANT_EQUAL_TENANTS,    /* the core is told that all tenants weigh the same */
+    PLANT_EQUAL_TIERS,      /* … that all tiers do */
+    PLANT_LOSE_CREDIT,      /* … not of some of the credit that workers give */
     PLANTS,
 };
 

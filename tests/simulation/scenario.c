@@ -1,6 +1,8 @@
 #include "tests/simulation/scenario.h"
 #include <string.h>
 
+enum { FAULTS_COUNT_MIN = 32 };
+
 /* The configuration's strings are char *, and nobody writes to these. */
 static char *literal(const char *text)
 {
@@ -20,33 +22,33 @@ static void init_tiers(struct scenario *scenario, struct dice *dice)
         .weight = 60,
         .slots_reserved_percent = 25,
         .durability = DURABILITY_NONE,
-        .deadline_ms = seconds(dice, 5, 30),
+        .deadline_ms = seconds(dice, 10, 60),
         .attempts_max = 3,
         .backoff_first_ms = 100,
         .backoff_max_ms = 2000,
-        .jobs_max = is_tight ? 10 : 20000,
+        .jobs_max = is_tight ? 40 : 20000,
     };
     scenario->tiers[1] = (struct config_tier){
         .name = literal("standard"),
         .weight = 30,
         .share_min_percent = 10,
         .durability = DURABILITY_FSYNC,
-        .deadline_ms = seconds(dice, 20, 120),
+        .deadline_ms = seconds(dice, 60, 600),
         .attempts_max = 5,
-        .backoff_first_ms = 500,
-        .backoff_max_ms = 10000,
-        .jobs_max = is_tight ? 30 : 20000,
+        .backoff_first_ms = 1000,
+        .backoff_max_ms = 30000,
+        .jobs_max = is_tight ? 80 : 20000,
     };
     scenario->tiers[2] = (struct config_tier){
         .name = literal("background"),
         .weight = 10,
         .share_min_percent = 5,
         .durability = DURABILITY_FSYNC,
-        .deadline_ms = seconds(dice, 120, 300),
+        .deadline_ms = seconds(dice, 600, 1800),
         .attempts_max = 10,
-        .backoff_first_ms = 1000,
-        .backoff_max_ms = 20000,
-        .jobs_max = is_tight ? 60 : 20000,
+        .backoff_first_ms = 5000,
+        .backoff_max_ms = 120000,
+        .jobs_max = is_tight ? 160 : 20000,
     };
     for (size_t i = 0; i < SCENARIO_TIERS; i++) {
         struct config_tier *tier = &scenario->tiers[i];
@@ -60,25 +62,12 @@ static void init_tiers(struct scenario *scenario, struct dice *dice)
 static void init_names(struct scenario *scenario)
 {
     static const char *const tenants[SCENARIO_TENANTS] = {"acme", "bolt", "core"};
-    static const char *const routes[SCENARIO_ROUTES] = {"large", "small", "vision"};
     for (size_t i = 0; i < SCENARIO_TENANTS; i++) {
         scenario->tenants[i] =
             (struct config_tenant){.name = literal(tenants[i]),
                                    .weight = (uint32_t)(i + 1),
-                                   .jobs_max = scenario->is_tight ? 50 : 100000,
-                                   .bytes_max = scenario->is_tight ? 10000 : 100000000};
-    }
-    scenario->provider = (struct config_provider){.name = literal("simulated"),
-                                                  .base_url = literal("http://127.0.0.1:1/v1"),
-                                                  .api_key = literal("")};
-    scenario->model = (struct config_model){.name = literal("model"),
-                                            .provider = scenario->provider.name,
-                                            .provider_model = literal("model"),
-                                            .max_tokens_default = 100};
-    scenario->models[0] = scenario->model.name;
-    for (size_t i = 0; i < SCENARIO_ROUTES; i++) {
-        scenario->routes[i] = (struct config_route){
-            .name = literal(routes[i]), .models = scenario->models, .models_length = 1};
+                                   .jobs_max = scenario->is_tight ? 120 : 100000,
+                                   .bytes_max = scenario->is_tight ? 20000 : 100000000};
     }
     scenario->pools[0] = literal("default");
     scenario->pools[1] = literal("gpu");
@@ -87,7 +76,8 @@ static void init_names(struct scenario *scenario)
 static struct config_broker broker_config(const struct scenario *scenario, struct dice *dice)
 {
     const bool is_tight = scenario->is_tight;
-    const int64_t heartbeat_ms = 500;
+    /* Long, as in large clusters: a run is about what goes wrong, not about heartbeats. */
+    const int64_t heartbeat_ms = seconds(dice, 15, 60);
     return (struct config_broker){
         .name = literal("broker"),
         .store = STORE_ROCKSDB,
@@ -95,14 +85,15 @@ static struct config_broker broker_config(const struct scenario *scenario, struc
         /* Often nothing of a durable payload may stay in memory, so that loads happen. */
         .memory_payload_bytes_max =
             dice_hit(dice, 500) ? (uint64_t)dice_between(dice, 0, 2000) : 1 << 20,
-        .lease_ms = heartbeat_ms * dice_between(dice, 4, 8),
+        .lease_ms = heartbeat_ms * dice_between(dice, 2, 5),
         .heartbeat_ms = heartbeat_ms,
-        .reclaim_ms = dice_between(dice, 0, 3000),
-        .result_ttl_ms = is_tight ? 30000 : 24 * 3600 * 1000,
+        .reclaim_ms = dice_hit(dice, 300) ? 0 : seconds(dice, 1, 30),
+        .result_ttl_ms = is_tight ? 60000 : 24 * 3600 * 1000,
         .results_bytes_max = is_tight ? 5000 : 1 << 30,
         .results_memory_bytes_max = is_tight ? 2000 : 1 << 30,
         .dedup_window_ms = 24 * 3600 * 1000,
-        .dedup_ids_max = is_tight ? 100 : 1000000,
+        .dedup_ids_max = is_tight ? 300 : 1000000,
+        .losses_max = (uint32_t)dice_between(dice, 3, 10),
         .dead_letters_max = is_tight ? 5 : 100000,
         .drain_timeout_ms = 5000,
         .clients_max = 1000,
@@ -116,54 +107,184 @@ static uint32_t chance(struct dice *dice, uint32_t permille_max)
     return dice_hit(dice, 500) ? 0 : (uint32_t)dice_between(dice, 1, permille_max);
 }
 
-static void init_faults(struct faults *faults, bool is_tight, struct dice *dice)
+/* In proportion to the time, so that a short run is not drowned. */
+static uint32_t count_of(const struct options *options, int64_t in_half_an_hour)
 {
+    return (uint32_t)(in_half_an_hour * (options->minutes < 30 ? options->minutes : 30) / 30);
+}
+
+static void init_faults(struct scenario *scenario, struct dice *dice)
+{
+    static const uint32_t weights_max[FAULTS] = {
+        [FAULT_CRASH] = 15,        [FAULT_STORE_DOWN] = 20,   [FAULT_LOADS_FAIL] = 15,
+        [FAULT_WALL_JUMP] = 10,    [FAULT_MONO_JUMP] = 8,     [FAULT_PARTITION] = 20,
+        [FAULT_CLIENT_BREAK] = 30, [FAULT_WORKER_BREAK] = 40, [FAULT_WORKER_KILL] = 40,
+        [FAULT_WORKERS_KILL] = 10, [FAULT_UPSTREAM] = 40,     [FAULT_RESTART] = 15,
+        [FAULT_RELOAD] = 20,       [FAULT_PAUSE] = 60,        [FAULT_WORKER_LEAVE] = 40,
+    };
+    struct faults *faults = &scenario->faults;
     *faults = (struct faults){
-        .lose = chance(dice, 50),
+        .lose = chance(dice, 5),
         .duplicate = chance(dice, 50),
         .reorder = chance(dice, 200),
         .delay_ms_max = dice_hit(dice, 300) ? 2000 : 20,
-        .crash = chance(dice, 20),
-        .restart = chance(dice, 10),
-        .reload = chance(dice, 20),
-        .store_down = chance(dice, 20),
+        .count = count_of(&scenario->options, dice_between(dice, FAULTS_COUNT_MIN, 80)),
+        .count_of_operators = count_of(&scenario->options, dice_between(dice, 0, 30)),
         .load_error = chance(dice, 100),
-        /* Ids are forgotten by the broker's wall clock: one that was made by a clock far ahead of
-           it would be taken for new. */
-        .clock_jump = is_tight ? 0 : chance(dice, 10),
-        .pause = chance(dice, 20),
-        .client_break = chance(dice, 50),
-        .worker_break = chance(dice, 50),
-        .worker_kill = chance(dice, 50),
-        .worker_leave = chance(dice, 30),
         .undeliverable = chance(dice, 50),
         .stubborn = chance(dice, 500),
+        .poison = chance(dice, 10),
+        .killer = chance(dice, 3),
     };
+    for (int kind = 0; kind < FAULTS; kind++) {
+        faults->weight[kind] = chance(dice, weights_max[kind]);
+    }
+    if (scenario->is_tight) {
+        /* Ids are forgotten by the broker's wall clock: one that was made by a clock far ahead of
+           it would be taken for new. */
+        faults->weight[FAULT_WALL_JUMP] = 0;
+    }
+    /* Something that can always happen. */
+    faults->weight[FAULT_WORKER_KILL] += faults->weight[FAULT_WORKER_BREAK] == 0;
 }
 
 static void init_outcomes(struct outcomes *outcomes, struct dice *dice)
 {
     *outcomes = (struct outcomes){
-        .rate_limited = chance(dice, 200),
-        .unavailable = chance(dice, 200),
+        .rate_limited = chance(dice, 100),
+        .unavailable = chance(dice, 100),
         .rejected = chance(dice, 50),
-        .deferred = chance(dice, 100),
+        .deferred = chance(dice, 50),
         .invalid = chance(dice, 20),
         .hung = chance(dice, 20),
-        .run_ms_max = dice_hit(dice, 300) ? 10000 : 500,
+        .run_ms_max = dice_hit(dice, 400) ? 60000 : 3000,
     };
+}
+
+static void init_load(struct scenario *scenario, struct dice *dice)
+{
+    static const uint32_t slots[] = {1, 2, SCENARIO_SLOTS_MAX};
+    static const uint32_t bursts[] = {300, 900, 985, 997};
+    scenario->slots_max = slots[dice_below(dice, sizeof(slots) / sizeof(slots[0]))];
+    scenario->burst = bursts[dice_below(dice, sizeof(bursts) / sizeof(bursts[0]))];
+    static const uint32_t focus[] = {0, 0, 600, 900};
+    scenario->focus.permille = focus[dice_below(dice, sizeof(focus) / sizeof(focus[0]))];
+    scenario->focus.tier = (uint32_t)dice_below(dice, SCENARIO_TIERS);
+    scenario->focus.route = (uint32_t)dice_below(dice, SCENARIO_ROUTES);
+    scenario->clients = (uint32_t)dice_between(dice, 1, SCENARIO_CLIENTS_MAX);
+    scenario->sync_ms_max = dice_hit(dice, 300) ? 500 : 10;
+    scenario->turn_ms = dice_hit(dice, 500) ? 0 : dice_between(dice, 1, 20);
+}
+
+const char *const scenario_upstreams[SCENARIO_UPSTREAMS][2] = {{"alpha", "large"},
+                                                               {"beta", "large"},
+                                                               {"alpha", "small"},
+                                                               {"beta", "small"},
+                                                               {"gamma", "vision"}};
+
+uint32_t scenario_upstream(const char *provider, const char *model)
+{
+    uint32_t i = 0;
+    while (i < SCENARIO_UPSTREAMS && (strcmp(scenario_upstreams[i][0], provider) != 0 ||
+                                      strcmp(scenario_upstreams[i][1], model) != 0)) {
+        i++;
+    }
+    return i;
+}
+
+static void init_providers(struct scenario *scenario, struct dice *dice)
+{
+    static const char *const names[SCENARIO_PROVIDERS] = {"alpha", "beta", "gamma"};
+    for (size_t i = 0; i < SCENARIO_PROVIDERS; i++) {
+        scenario->providers[i] = (struct config_provider){
+            .name = literal(names[i]),
+            .base_url = literal("http://127.0.0.1:1/v1"),
+            .api_key = literal(""),
+            .requests_per_min = dice_hit(dice, 200) ? (uint64_t)dice_between(dice, 20, 600) : 0,
+            .tokens_per_min = dice_hit(dice, 200) ? (uint64_t)dice_between(dice, 20000, 600000) : 0,
+        };
+    }
+}
+
+/* One model with another provider and another model behind it, one with another provider, one with
+ * nothing. */
+static void init_models(struct scenario *scenario, struct dice *dice)
+{
+    static const char *const names[SCENARIO_MODELS] = {"large", "small", "vision"};
+    scenario->failover[0] = scenario->providers[1].name;
+    for (size_t i = 0; i < SCENARIO_MODELS; i++) {
+        scenario->models[i] = (struct config_model){
+            .name = literal(names[i]),
+            .provider = scenario->providers[i == 2 ? 2 : 0].name,
+            .provider_model = literal(names[i]),
+            .max_tokens_default = 100,
+            .quality = i == 0 ? 90 : 60,
+            .failover = scenario->failover,
+            .failover_length = i != 2 && dice_hit(dice, 700),
+        };
+    }
+    scenario->fallback[0] = scenario->models[1].name;
+    scenario->models[0].fallback = scenario->fallback;
+    scenario->models[0].fallback_length = dice_hit(dice, 500);
+    scenario->mixed[0] = scenario->models[2].name;
+    scenario->mixed[1] = scenario->models[1].name;
+    scenario->alias = (struct config_route){
+        .name = literal("mixed"), .models = scenario->mixed, .models_length = 2};
+    scenario->routes[0] = scenario->models[0].name;
+    scenario->routes[1] = scenario->models[1].name;
+    scenario->routes[2] = scenario->alias.name;
+    /* Of one tier nothing worse than "large" may stand in. */
+    scenario->tiers[dice_below(dice, SCENARIO_TIERS)].quality_min = 80;
+}
+
+/* By hand, as the documentation has it: so it is not the core that says what is right. */
+static void init_candidates(struct scenario *scenario)
+{
+    const struct config_model *models = scenario->models;
+    const uint32_t small = 1u << 2 | (models[1].failover_length > 0 ? 1u << 3 : 0);
+    for (size_t tier = 0; tier < SCENARIO_TIERS; tier++) {
+        const bool may_be_small = scenario->tiers[tier].quality_min <= models[1].quality;
+        scenario->candidates[0][tier] = 1u << 0 | (models[0].failover_length > 0 ? 1u << 1 : 0) |
+                                        (models[0].fallback_length > 0 && may_be_small ? small : 0);
+        scenario->candidates[1][tier] = small;
+        scenario->candidates[2][tier] = 1u << 4 | (may_be_small ? small : 0);
+    }
+}
+
+static struct config_breaker breaker_config(struct dice *dice)
+{
+    return (struct config_breaker){
+        .failures = (uint32_t)dice_between(dice, 2, 8),
+        .failure_share_permille = 500,
+        .calls_min = 20,
+        .window_ms = seconds(dice, 5, 60),
+        .slow_call_ms = dice_hit(dice, 500) ? seconds(dice, 5, 60) : 0,
+        .slow_share_permille = 800,
+        .open_first_ms = seconds(dice, 1, 5),
+        .open_max_ms = seconds(dice, 10, 60),
+        .slow_start_per_s = (uint32_t)dice_between(dice, 1, 20),
+    };
+}
+
+static struct config_retries retries_config(struct dice *dice)
+{
+    return (struct config_retries){.share_permille = (uint32_t)dice_between(dice, 0, 300),
+                                   .least_per_min = (uint32_t)dice_between(dice, 1, 60),
+                                   .burst = (uint32_t)dice_between(dice, 1, 20)};
 }
 
 void scenario_init(struct scenario *scenario, const struct options *options, struct dice *dice)
 {
     *scenario = (struct scenario){.options = *options};
     scenario->is_tight = dice_hit(dice, 250);
-    scenario->clients = (uint32_t)dice_between(dice, 1, SCENARIO_CLIENTS_MAX);
     scenario->keys = options->jobs / 8 + 1;
-    scenario->sync_ms_max = dice_hit(dice, 300) ? 500 : 10;
+    init_load(scenario, dice);
     init_tiers(scenario, dice);
     init_names(scenario);
-    init_faults(&scenario->faults, scenario->is_tight, dice);
+    init_providers(scenario, dice);
+    init_models(scenario, dice);
+    init_candidates(scenario);
+    init_faults(scenario, dice);
     init_outcomes(&scenario->outcomes, dice);
     scenario->config = (struct config){
         .broker = broker_config(scenario, dice),
@@ -173,11 +294,13 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
         .pools_length = SCENARIO_POOLS,
         .tenants = scenario->tenants,
         .tenants_length = SCENARIO_TENANTS,
-        .providers = &scenario->provider,
-        .providers_length = 1,
-        .models = &scenario->model,
-        .models_length = 1,
-        .routes = scenario->routes,
-        .routes_length = SCENARIO_ROUTES,
+        .providers = scenario->providers,
+        .providers_length = SCENARIO_PROVIDERS,
+        .models = scenario->models,
+        .models_length = SCENARIO_MODELS,
+        .routes = &scenario->alias,
+        .routes_length = 1,
+        .breaker = breaker_config(dice),
+        .retries = retries_config(dice),
     };
 }

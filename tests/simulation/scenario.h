@@ -20,6 +20,31 @@ enum {
     SCENARIO_CLIENTS_MAX = 6,
     SCENARIO_SLOTS_MAX = 8,
     SCENARIO_PAYLOAD_BYTES_MAX = 400,
+    SCENARIO_TOKENS_MAX = 1024, /* estimated, of a job */
+    SCENARIO_UPSTREAMS = 5,
+    SCENARIO_PROVIDERS = 3,
+    SCENARIO_MODELS = 3,
+};
+
+/* What breaks, and what operators do (from FAULT_RESTART on). */
+enum fault_kind {
+    FAULT_CRASH,        /* of the broker, with the loss of what was not durable */
+    FAULT_STORE_DOWN,   /* commits fail for a while */
+    FAULT_LOADS_FAIL,   /* reads fail for a while */
+    FAULT_WALL_JUMP,    /* the broker's wall clock jumps */
+    FAULT_MONO_JUMP,    /* its monotonic clock jumps: the process stood still */
+    FAULT_PARTITION,    /* a set of peers is cut off for a while */
+    FAULT_CLIENT_BREAK, /* a client loses its connection */
+    FAULT_WORKER_BREAK, /* a worker does */
+    FAULT_WORKER_KILL,  /* a worker dies with all that it holds */
+    FAULT_WORKERS_KILL, /* many workers die at once */
+    FAULT_UPSTREAM,     /* a model at a provider fails, slows down or has had enough */
+    FAULT_RESTART,      /* of the broker, in good order */
+    FAULT_RELOAD,
+    FAULT_PAUSE,        /* an operator pauses something for a while */
+    FAULT_WORKER_LEAVE, /* a worker drains and leaves */
+    FAULTS,
+    FAULTS_OF_OPERATORS = FAULT_RESTART,
 };
 
 struct options {
@@ -28,16 +53,18 @@ struct options {
     enum plant plant;
 };
 
-/* Chances in permille: of a message, or of every fault tick (250 ms). 0: never in this seed. */
+/* Chances in permille, where nothing else is said. 0: never in this seed. */
 struct faults {
-    uint32_t lose, duplicate, reorder;
+    uint32_t lose, duplicate, reorder; /* of a message */
     int64_t delay_ms_max;
-    uint32_t crash, restart, reload, store_down, load_error, clock_jump, pause;
-    uint32_t client_break, worker_break, worker_kill, worker_leave, undeliverable;
-    uint32_t stubborn; /* a worker goes on with an attempt that was cancelled */
+    uint32_t count, count_of_operators; /* so many of them in all … */
+    uint32_t weight[FAULTS];            /* … and how often each kind, beside the others */
+    uint32_t load_error, undeliverable;
+    uint32_t stubborn;       /* a worker goes on with an attempt that was cancelled */
+    uint32_t poison, killer; /* of a job */
 };
 
-/* How attempts end, in permille; the rest is answered. */
+/* How attempts end apart from what their upstream does, in permille; the rest is left to that. */
 struct outcomes {
     uint32_t rate_limited, unavailable, rejected, deferred, invalid, hung;
     int64_t run_ms_max;
@@ -48,16 +75,30 @@ struct scenario {
     struct config config; /* points into the fields below and to literals */
     struct config_tier tiers[SCENARIO_TIERS];
     struct config_tenant tenants[SCENARIO_TENANTS];
-    struct config_route routes[SCENARIO_ROUTES];
-    struct config_provider provider;
-    struct config_model model;
+    struct config_route alias;
+    char *routes[SCENARIO_ROUTES]; /* that jobs ask for: two models and an alias */
+    struct config_provider providers[SCENARIO_PROVIDERS];
+    struct config_model models[SCENARIO_MODELS];
+    char *failover[1], *fallback[1], *mixed[2];
+    uint32_t candidates[SCENARIO_ROUTES]
+                       [SCENARIO_TIERS]; /* a bit for each upstream that may serve it */
     char *pools[SCENARIO_POOLS];
-    char *models[1];
     uint32_t clients, keys;
     bool is_tight; /* small bounds: jobs are refused, results dropped, ids forgotten */
     struct faults faults;
     struct outcomes outcomes;
     int64_t sync_ms_max; /* an fsync takes up to so long */
+    int64_t turn_ms;     /* the broker looks at what it heard so much later */
+    uint32_t slots_max;  /* of a worker */
+    struct {
+        uint32_t permille; /* of the jobs go to this queue */
+        uint32_t tier, route;
+    } focus;
+    uint32_t burst; /* permille: chance that one more job comes at the same time */
 };
+
+/* By the names that a dispatch has. SCENARIO_UPSTREAMS: there is none such. */
+uint32_t scenario_upstream(const char *provider, const char *model);
+extern const char *const scenario_upstreams[SCENARIO_UPSTREAMS][2]; /* provider, model */
 
 void scenario_init(struct scenario *scenario, const struct options *options, struct dice *dice);

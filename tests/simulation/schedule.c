@@ -11,13 +11,28 @@ void schedule_init(struct schedule *schedule)
 {
     heap_init(&schedule->heap, offsetof(struct task, position));
     schedule->sequence = 0;
+    schedule->spare = NULL;
+}
+
+static struct task *take_spare(struct schedule *schedule)
+{
+    struct task *task = schedule->spare;
+    if (task == NULL) {
+        return must(calloc(1, sizeof(*task)));
+    }
+    schedule->spare = task->next;
+    return task;
 }
 
 void schedule_finish(struct schedule *schedule)
 {
     struct task *task;
     while ((task = heap_pop(&schedule->heap)) != NULL) {
-        schedule_release(&task);
+        schedule_release(schedule, &task);
+    }
+    while ((task = schedule->spare) != NULL) {
+        schedule->spare = task->next;
+        free(task);
     }
     heap_finish(&schedule->heap);
 }
@@ -25,7 +40,7 @@ void schedule_finish(struct schedule *schedule)
 void schedule_add(struct schedule *schedule, int64_t at_ms, enum task_kind kind, uint32_t who,
                   uint64_t generation, const struct message *message)
 {
-    struct task *task = must(calloc(1, sizeof(*task)));
+    struct task *task = take_spare(schedule);
     *task =
         (struct task){.position = HEAP_NONE, .kind = kind, .who = who, .generation = generation};
     if (message != NULL) {
@@ -49,11 +64,12 @@ struct task *schedule_take(struct schedule *schedule, int64_t *ret_at_ms)
     return heap_pop(&schedule->heap);
 }
 
-void schedule_release(struct task **task)
+void schedule_release(struct schedule *schedule, struct task **task)
 {
     if (*task != NULL) {
         message_finish(&(*task)->message);
-        free(*task);
+        (*task)->next = schedule->spare;
+        schedule->spare = *task;
         *task = NULL;
     }
 }

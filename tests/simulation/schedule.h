@@ -14,16 +14,21 @@ enum task_kind {
     TASK_STORE_SYNC,
     TASK_STORE_UP,
     TASK_STORE_LOADED, /* message */
-    TASK_CLIENT_TICK,  /* who: a client */
-    TASK_WORKER_TICK,  /* who: a worker */
+    TASK_CLIENT_WAKE,  /* who: a client; generation: its wake's */
+    TASK_WORKER_WAKE,  /* who: a worker; generation: its wake's */
+    TASK_LINK_BROKEN,  /* generation: the peer whose owner notices */
     TASK_ATTEMPT_END,  /* who: a worker; message.job, message.attempt */
-    TASK_ARRIVAL,      /* the next new job */
-    TASK_FAULTS,
-    TASK_RESUME, /* an operator resumes message.number, message.second */
+    TASK_ARRIVAL,      /* the next new jobs */
+    TASK_MEDDLE,       /* a client does what nobody expects of it */
+    TASK_FAULT,        /* something breaks */
+    TASK_OPERATOR,     /* somebody pauses, reloads, restarts */
+    TASK_RESUME,       /* an operator resumes message.number, message.second */
+    TASK_UPSTREAM,     /* who: an upstream, which recovers */
 };
 
 struct task {
     uint32_t position; /* in the heap */
+    struct task *next; /* of the spare ones */
     enum task_kind kind;
     uint32_t who;
     uint64_t generation; /* of `who`: a task of an older one is void */
@@ -33,6 +38,7 @@ struct task {
 struct schedule {
     struct heap heap;
     uint64_t sequence;
+    struct task *spare; /* released ones, to be taken again */
 };
 
 void schedule_init(struct schedule *schedule);
@@ -44,4 +50,4 @@ void schedule_add(struct schedule *schedule, int64_t at_ms, enum task_kind kind,
 int64_t schedule_next_ms(const struct schedule *schedule);
 /* The next task and its time, to be released with schedule_release(); NULL when there is none. */
 struct task *schedule_take(struct schedule *schedule, int64_t *ret_at_ms);
-void schedule_release(struct task **task);
+void schedule_release(struct schedule *schedule, struct task **task);

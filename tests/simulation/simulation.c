@@ -13,8 +13,11 @@
 #include "tests/simulation/worker.h"
 
 enum {
-    CHECK_EVERY = 512, /* tasks between two full checks, or as many as there are jobs */
-    LINGER_MS = 5000,  /* after all is settled: for what nobody waits for */
+    CHECK_STEPS = 10000, /* of the core between two full checks */
+    RETRY_MS = 250,
+    HELLO_PATIENCE_MS = 5000,
+    HELLO_DOUBLINGS = 3,
+    LINGER_MS = 5000, /* after all is settled: for what nobody waits for */
 };
 
 void simulation_violate(struct simulation *simulation, const char *format, ...)
@@ -35,6 +38,22 @@ uint32_t simulation_job_of(const struct simulation *simulation, const struct id 
     index = be32toh(index);
     return index < simulation->jobs_length && id_equal(&simulation->jobs[index].id, id) ? index
                                                                                         : NO_JOB;
+}
+
+uint64_t tally_faults(const struct tally *tally)
+{
+    uint64_t faults = 0;
+    for (int kind = 0; kind < FAULTS_OF_OPERATORS; kind++) {
+        faults += tally->faults[kind];
+    }
+    return faults;
+}
+
+int64_t simulation_patience_ms(struct simulation *simulation, uint32_t hellos)
+{
+    const int64_t ms = (int64_t)HELLO_PATIENCE_MS
+                       << (hellos < HELLO_DOUBLINGS ? hellos : HELLO_DOUBLINGS);
+    return dice_between(&simulation->dice, ms, 2 * ms);
 }
 
 void message_list_add(struct message_list *list, const struct message *message)
@@ -60,14 +79,18 @@ void message_list_clear(struct message_list *list)
 static void arrive(struct simulation *simulation)
 {
     const struct options *options = &simulation->scenario.options;
-    struct sim_client *client =
-        &simulation->clients[dice_below(&simulation->dice, simulation->scenario.clients)];
-    sim_client_add_job(simulation, client);
+    do {
+        struct sim_client *client =
+            &simulation->clients[dice_below(&simulation->dice, simulation->scenario.clients)];
+        sim_client_add_job(simulation, client);
+    } while (simulation->jobs_length < options->jobs &&
+             dice_hit(&simulation->dice, simulation->scenario.burst));
     if (simulation->jobs_length < options->jobs) {
-        /* In bursts, and all of them within the time of trouble. */
-        const int64_t mean_ms = (int64_t)options->minutes * 60000 / options->jobs;
+        /* On average so that all of them come within the time of trouble. */
+        const int64_t all_ms = (int64_t)options->minutes * 60000;
+        const int64_t bursts = (int64_t)options->jobs * (1000 - simulation->scenario.burst) / 1000;
         const int64_t wait_ms =
-            dice_hit(&simulation->dice, 500) ? 0 : dice_between(&simulation->dice, 0, mean_ms * 3);
+            dice_between(&simulation->dice, 0, all_ms * 9 / 5 / (bursts > 0 ? bursts : 1));
         schedule_add(&simulation->schedule, simulation->now_ms + wait_ms, TASK_ARRIVAL, 0, 0, NULL);
     }
 }
@@ -89,11 +112,22 @@ static void deliver(struct simulation *simulation, struct task *task)
     }
 }
 
+/* Owner of a connection on which something was lost: it notices now. */
+static void notice_break(struct simulation *simulation, uint64_t peer)
+{
+    const struct link *link = network_link(simulation, peer);
+    if (link->is_worker && simulation->workers[link->owner].peer == peer) {
+        sim_worker_break(simulation, &simulation->workers[link->owner]);
+    } else if (!link->is_worker && simulation->clients[link->owner].peer == peer) {
+        sim_client_break(simulation, &simulation->clients[link->owner]);
+    }
+}
+
 static void hear_loaded(struct simulation *simulation, struct task *task)
 {
     if (simulation->broker.store_is_down) {
         const struct message waiting = message_copy(&task->message);
-        schedule_add(&simulation->schedule, simulation->now_ms + TICK_MS, TASK_STORE_LOADED, 0,
+        schedule_add(&simulation->schedule, simulation->now_ms + RETRY_MS, TASK_STORE_LOADED, 0,
                      task->generation, &waiting);
         return;
     }
@@ -106,7 +140,7 @@ static void resume(struct simulation *simulation, const struct task *task)
     if (simulation->broker.is_up) {
         sim_broker_hear(simulation, &task->message);
     } else {
-        schedule_add(&simulation->schedule, simulation->now_ms + TICK_MS, TASK_RESUME, 0, 0,
+        schedule_add(&simulation->schedule, simulation->now_ms + RETRY_MS, TASK_RESUME, 0, 0,
                      &task->message);
     }
 }
@@ -141,11 +175,14 @@ static void run_task(struct simulation *simulation, struct task *task)
             hear_loaded(simulation, task);
         }
         break;
-    case TASK_CLIENT_TICK:
-        sim_client_tick(simulation, &simulation->clients[task->who]);
+    case TASK_CLIENT_WAKE:
+        sim_client_wake(simulation, &simulation->clients[task->who], task->generation);
         break;
-    case TASK_WORKER_TICK:
-        sim_worker_tick(simulation, &simulation->workers[task->who]);
+    case TASK_WORKER_WAKE:
+        sim_worker_wake(simulation, &simulation->workers[task->who], task->generation);
+        break;
+    case TASK_LINK_BROKEN:
+        notice_break(simulation, task->generation);
         break;
     case TASK_ATTEMPT_END:
         if (simulation->workers[task->who].life == task->generation) {
@@ -156,8 +193,19 @@ static void run_task(struct simulation *simulation, struct task *task)
     case TASK_ARRIVAL:
         arrive(simulation);
         break;
-    case TASK_FAULTS:
-        faults_tick(simulation);
+    case TASK_MEDDLE:
+        sim_client_meddle(simulation);
+        break;
+    case TASK_FAULT:
+        faults_strike(simulation);
+        break;
+    case TASK_OPERATOR:
+        faults_operate(simulation);
+        break;
+    case TASK_UPSTREAM:
+        if (simulation->upstreams[task->who].generation == task->generation) {
+            upstream_heal(simulation, task->who);
+        }
         break;
     case TASK_RESUME:
         resume(simulation, task);
@@ -182,6 +230,9 @@ static void begin(struct simulation *simulation, const struct options *options,
     simulation->key_owners = must(malloc(keys * sizeof(*simulation->key_owners)));
     memset(simulation->key_owners, 0xff, keys * sizeof(*simulation->key_owners)); /* NO_JOB */
     simulation->workers = must(calloc(options->workers, sizeof(*simulation->workers)));
+    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
+        upstream_init(simulation, i);
+    }
     sim_broker_init(simulation);
     for (uint32_t i = 0; i < simulation->scenario.clients; i++) {
         sim_client_init(simulation, i);
@@ -190,7 +241,8 @@ static void begin(struct simulation *simulation, const struct options *options,
         sim_worker_init(simulation, i);
     }
     schedule_add(&simulation->schedule, BEGIN_MS, TASK_ARRIVAL, 0, 0, NULL);
-    schedule_add(&simulation->schedule, BEGIN_MS + TICK_MS, TASK_FAULTS, 0, 0, NULL);
+    schedule_add(&simulation->schedule, BEGIN_MS, TASK_MEDDLE, 0, 0, NULL);
+    faults_begin(simulation);
 }
 
 static void finish(struct simulation *simulation)
@@ -206,6 +258,9 @@ static void finish(struct simulation *simulation)
     free(simulation->workers);
     free(simulation->jobs);
     free(simulation->key_owners);
+    for (uint64_t i = 0; i < simulation->links_length; i++) {
+        free(simulation->links[i]);
+    }
     free(simulation->links);
     trace_finish(&simulation->trace);
 }
@@ -218,9 +273,10 @@ static bool advance(struct simulation *simulation, int64_t until_ms)
     }
     struct task *task = schedule_take(&simulation->schedule, &simulation->now_ms);
     run_task(simulation, task);
-    schedule_release(&task);
-    const uint32_t jobs = simulation->scenario.options.jobs;
-    if (++simulation->events % (jobs > CHECK_EVERY ? jobs : CHECK_EVERY) == 0) {
+    schedule_release(&simulation->schedule, &task);
+    simulation->events++;
+    if (simulation->steps >= simulation->checked_steps + CHECK_STEPS) {
+        simulation->checked_steps = simulation->steps;
         oracle_check(simulation);
     }
     return simulation->violation[0] == '\0';
@@ -240,6 +296,16 @@ static void name_unsettled(struct simulation *simulation)
                        simulation->now_ms - simulation->quiet_from_ms);
 }
 
+/* A run in which little went wrong proves little. */
+static void check_faults(struct simulation *simulation)
+{
+    const uint64_t faults = tally_faults(&simulation->tally);
+    if (faults < FAULTS_MIN && simulation->scenario.options.minutes >= FAULTS_MINUTES) {
+        simulation_violate(simulation, "only %" PRIu64 " faults happened in %u minutes", faults,
+                           simulation->scenario.options.minutes);
+    }
+}
+
 /* Trouble, then peace until every client has every outcome, then a look at what is left. */
 static void live(struct simulation *simulation)
 {
@@ -249,6 +315,7 @@ static void live(struct simulation *simulation)
         return;
     }
     faults_end(simulation);
+    check_faults(simulation);
     const int64_t end_ms = simulation->quiet_from_ms + QUIET_MS_MAX;
     while (!oracle_is_settled(simulation)) {
         if (!advance(simulation, end_ms)) {
@@ -269,7 +336,11 @@ void simulation_run(const struct options *options, enum trace_mode mode,
     begin(simulation, options, mode);
     live(simulation);
     *ret_outcome = (struct outcome){
-        .events = simulation->events, .steps = simulation->steps, .hash = simulation->trace.hash};
+        .events = simulation->events,
+        .steps = simulation->steps,
+        .hash = simulation->trace.hash,
+        .tally = simulation->tally,
+    };
     for (uint32_t i = 0; i < simulation->jobs_length; i++) {
         ret_outcome->acknowledged += simulation->jobs[i].acknowledged_incarnation != 0;
         ret_outcome->succeeded += simulation->jobs[i].shown == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED;

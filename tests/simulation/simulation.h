@@ -11,18 +11,23 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
+#include "common/list.h"
 #include "tests/simulation/dice.h"
 #include "tests/simulation/scenario.h"
 #include "tests/simulation/schedule.h"
 #include "tests/simulation/storage.h"
 #include "tests/simulation/trace.h"
+#include "tests/simulation/upstream.h"
 
 enum {
-    TICK_MS = 250,             /* of clients and faults */
-    QUIET_MS_MAX = 40 * 60000, /* after the faults have stopped everything must be settled within */
+    QUIET_MS_MAX = 90 * 60000, /* after the faults have stopped everything must be settled within */
+    FAULTS_MIN = 20,           /* that really happened, in a run of FAULTS_MINUTES or more */
+    FAULTS_MINUTES = 30,
     RUNS_MAX = SCENARIO_SLOTS_MAX,
     ANSWERS_MAX = 16,
     HOLDS_MAX = 16,
+    ALARMS_MAX = 64,
+    DELETED_MAX = 1024,
     VIOLATION_BYTES = 256,
 };
 static const int64_t BEGIN_MS = 1000;
@@ -45,11 +50,24 @@ struct sim_job {
     uint32_t payload_bytes, attempts_max;
     uint64_t payload_digest;
     int64_t delay_ms, deadline_in_ms; /* deadline 0: the tier's */
-    bool is_durable, discard_result, is_poison;
+    uint32_t tokens;                  /* estimated */
+    bool is_durable, discard_result;
+    bool is_poison, is_killer; /* fails wherever it runs; ends the worker that runs it */
     /* The client's. */
     enum view view;
     int64_t ask_at_ms;
     uint32_t asked;
+    /* Of degradation.h. */
+    struct {
+        bool is_open, is_probe;
+        uint32_t upstream, attempt;
+    } permit;          /* of its latest dispatch */
+    uint32_t failures; /* that count, whatever the broker remembers of them */
+    bool is_retry;     /* its next dispatch is one */
+    /* Of fairness.h. */
+    bool is_waiting, is_chosen; /* chosen: its payload is loaded for a worker */
+    uint64_t chosen_in_turn;
+    struct list_link waiting_link, chosen_link;
     /* The oracle's: what the core was told … */
     bool is_submitted, is_cancelled;
     uint64_t submitted_incarnation; /* the latest */
@@ -64,12 +82,14 @@ struct sim_job {
     Wire__JobState shown;              /* to a client; 0: not yet */
     uint64_t shown_digest, shown_incarnation;
     bool result_is_gone;   /* a client said that it has it */
+    bool is_on_disk;       /* its record is durable */
     uint32_t attempt_last; /* dispatched in this incarnation */
     struct {
         bool is_held;
         uint64_t peer;
         uint32_t attempt;
         int64_t renewed_ms;
+        struct list_link link; /* among the leases of its peer */
     } lease;
 };
 
@@ -77,19 +97,26 @@ struct sim_client {
     uint32_t index, tenant;
     uint64_t peer; /* 0: not connected */
     bool is_welcome;
-    int64_t connected_ms;
-    uint32_t *open; /* jobs whose view is SENT or ACCEPTED */
+    int64_t cut_until_ms;     /* a partition keeps everything from and to it */
+    int64_t patient_until_ms; /* for the welcome of this connection */
+    int64_t wake_at_ms;       /* planned; INT64_MAX: not at all */
+    uint64_t wake_generation; /* of that plan; earlier ones are void */
+    uint32_t hellos;          /* in a row without a welcome */
+    uint32_t *open;           /* jobs whose view is SENT or ACCEPTED */
     uint32_t open_length;
 };
 
 struct run {
     struct job_lease lease;
     bool is_cancelled;
+    int64_t began_ms;
+    struct call call; /* that it makes, and what will come of it */
 };
 
 struct answer {
     struct job_lease lease;
     Wire__AttemptOutcome outcome;
+    struct call call;
     struct blob *payload;
     int64_t sent_ms;
 };
@@ -103,23 +130,100 @@ struct sim_worker {
     uint64_t life; /* a restart begins a new one */
     uint64_t peer;
     bool is_welcome;
-    int64_t connected_ms, back_at_ms;
+    int64_t back_at_ms;
+    int64_t cut_until_ms; /* as a client's */
+    uint64_t wake_generation;
+    uint32_t hellos; /* in a row without a welcome */
     uint64_t credit_total;
     struct run runs[RUNS_MAX];
     uint32_t runs_length;
     struct answer answers[ANSWERS_MAX]; /* until concluded; when full the oldest is forgotten */
     uint32_t answers_length;
+    /* The oracle's. */
+    struct list leases; /* that it holds by what the core was told and did */
+    int64_t aside_until_ms;
+    uint64_t known_as; /* the peer by which the core knows it; 0: none */
 };
 
 /* A connection, by the number of its peer; numbers are never used again. */
 struct link {
     bool is_worker, is_lossy; /* lossy: something was lost, so it breaks soon */
     uint32_t owner;
-    uint64_t incarnation; /* of the broker that it leads to */
-    int64_t breaks_at_ms;
+    uint64_t incarnation;              /* of the broker that it leads to */
     int64_t arrival_ms[2];             /* latest, from and to the broker */
     uint64_t credit_total, dispatched; /* of a worker, as the core was told and did */
+    bool is_set_aside, is_draining;    /* it is given nothing for now, or any more */
     int64_t heard_ms;                  /* when the core heard of it last */
+};
+
+/* Of fairness.h: somebody is seen to wait. */
+struct backlog {
+    struct sim_job *witness; /* NULL: nobody */
+    uint64_t epoch;          /* grows when it may have been empty */
+};
+
+struct fair_flow {
+    struct list waiting; /* jobs that may be ready */
+    struct backlog backlog;
+    int64_t served; /* tokens for its weight, scaled */
+};
+
+/* In which two wait both, and how far one was ahead of the other. */
+struct interval {
+    bool is_open;
+    uint64_t epochs[2];
+    int64_t low, high, latest;
+};
+
+struct fair_queue {
+    struct fair_flow flows[SCENARIO_TENANTS];
+    struct interval intervals[SCENARIO_TENANTS]; /* of pairs: their sum - 1 */
+    bool is_touched;
+    bool is_gated; /* at the end of the turn gates_of_turn */
+};
+
+struct fair_lane {
+    struct fair_queue queues[SCENARIO_ROUTES];
+    struct backlog backlog;
+    uint64_t dispatched;
+    uint32_t loading;        /* payloads on the way */
+    bool is_served;          /* in this turn */
+    int64_t hungry_since_ms; /* a job waits and a slot is free; INT64_MAX: not so */
+};
+
+struct fairness {
+    struct fair_lane lanes[SCENARIO_POOLS][SCENARIO_TIERS];
+    struct interval intervals[SCENARIO_POOLS][SCENARIO_TIERS]; /* of pairs of tiers */
+    uint32_t loading[SCENARIO_POOLS];
+    uint64_t turn, gates_of_turn;
+    struct list chosen; /* jobs */
+    int64_t from_ms;    /* before, recovered jobs wait for their workers */
+};
+
+/* Of degradation.h. */
+struct watched_upstream {
+    bool is_down; /* the core said so, and not otherwise since */
+    uint32_t probing_job, probing_attempt;
+    int64_t probe_until_ms, answered_ms;
+    uint32_t failures; /* in a row */
+};
+
+struct watched_route {
+    uint64_t firsts, retries; /* dispatches */
+};
+
+/* In one second. */
+struct spent {
+    int64_t second, requests, tokens;
+};
+
+struct degradation {
+    bool is_paused[SCENARIO_POOLS][SCENARIO_TIERS][SCENARIO_ROUTES];
+    struct watched_upstream upstreams[SCENARIO_UPSTREAMS];
+    struct watched_route routes[SCENARIO_ROUTES];
+    struct spent spent[SCENARIO_PROVIDERS][UPSTREAM_SECONDS]; /* by second modulo their number */
+    int64_t since_ms;                                         /* the start of the core */
+    bool may_count, holds; /* of the end of an attempt that is being told */
 };
 
 struct hold {
@@ -140,16 +244,33 @@ struct sim_broker {
     struct storage *storage;
     uint64_t incarnation;
     bool is_up, is_draining, store_is_down;
-    int64_t drain_until_ms;
-    int64_t mono_offset_ms, unix_offset_ms;
+    bool core_store_is_down; /* as the core was told */
+    int64_t drain_until_ms, loads_fail_until_ms;
+    int64_t mono_base_ms;   /* of this incarnation's monotonic clock */
+    int64_t mono_jumped_ms; /* by it, over the whole run */
+    int64_t unix_offset_ms;
+    int64_t
+        told_ms; /* the latest time that the core was told, without the base: it never goes back */
     uint64_t batch_next, batch_durable;
-    int64_t turn_at_ms; /* planned; INT64_MAX: none */
+    int64_t turn_at_ms;            /* planned; INT64_MAX: none */
+    int64_t alarms_ms[ALARMS_MAX]; /* of tasks that will ask for one, the soonest last */
+    uint32_t alarms_length;
+    int64_t sync_at_ms;
     int64_t turned_ms;
     uint32_t turns_at_once; /* in the millisecond turned_ms */
     struct message_list inbox, held;
     struct hold holds[HOLDS_MAX]; /* in force, as far as the core was told */
     uint32_t holds_length;
     size_t examined; /* effects of the turn that the oracle has seen */
+};
+
+/* What really happened to it. */
+struct tally {
+    uint64_t faults[FAULTS];
+    uint64_t lost, duplicated, overtaken; /* messages */
+    uint64_t undeliverable, loads_failed;
+    uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
+    uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */
 };
 
 struct simulation {
@@ -159,29 +280,42 @@ struct simulation {
     struct trace trace;
     int64_t now_ms, quiet_from_ms;
     bool is_quiet;
-    uint64_t events, steps;
+    uint64_t events, steps, checked_steps;
+    struct tally tally;
     int64_t clock_jumped_ms; /* sum of all jumps, without sign */
     struct sim_job *jobs;
     uint32_t jobs_length;
     uint32_t
         *key_owners; /* by key and tenant: the job that was acknowledged under it; NO_JOB: none */
+    uint32_t
+        deleted[DELETED_MAX]; /* jobs whose records the batch deleted that is becoming durable */
+    uint32_t deleted_length;
+    uint32_t check_next; /* the job that is looked at next */
     struct sim_client clients[SCENARIO_CLIENTS_MAX];
     struct sim_worker *workers;
-    struct link *links; /* by peer - 1 */
+    struct link **links; /* by peer - 1 */
     uint64_t links_length, links_capacity;
     struct sim_broker broker;
+    struct upstream upstreams[SCENARIO_UPSTREAMS];
+    struct fairness fairness;
+    struct degradation degradation;
     char violation[VIOLATION_BYTES]; /* the first promise that was broken; empty: none */
 };
 
 /* What a run came to. */
 struct outcome {
     uint64_t events, steps, hash;
+    struct tally tally;
     uint32_t acknowledged, succeeded;
+    bool has_crashed; /* the process that ran it */
     char violation[VIOLATION_BYTES];
 };
 
 void simulation_run(const struct options *options, enum trace_mode mode,
                     struct outcome *ret_outcome);
+
+/* Faults that really happened, without those of single messages and what operators did. */
+uint64_t tally_faults(const struct tally *tally);
 
 /* For the modules of the simulator. */
 PRINTF_LIKE(2, 3) void simulation_violate(struct simulation *simulation, const char *format, ...);
@@ -198,6 +332,8 @@ static inline bool simulation_plant(const struct simulation *simulation, enum pl
 {
     return simulation->scenario.options.plant == plant;
 }
+/* How long a peer waits for its welcome: longer each time. */
+int64_t simulation_patience_ms(struct simulation *simulation, uint32_t hellos);
 /* NO_JOB: an id that this run did not make. */
 uint32_t simulation_job_of(const struct simulation *simulation, const struct id *id);
 void message_list_add(struct message_list *list, const struct message *message);

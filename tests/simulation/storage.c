@@ -235,6 +235,7 @@ void storage_sync_one(struct storage *storage)
         apply(storage->views[STORAGE_DURABLE], &batch->changes[i]);
         storage->observe(storage->context, &batch->changes[i]);
     }
+    storage->observe(storage->context, NULL);
     batch_finish(batch);
 }
 

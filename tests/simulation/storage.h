@@ -29,7 +29,7 @@ struct storage_change {
     struct blob *value;                                        /* PUT: referenced */
 };
 
-/* Told of each change when it becomes durable. */
+/* Told of each change when it becomes durable; NULL: that was all of the batch. */
 typedef void storage_observe_fn(void *context, const struct storage_change *change);
 
 struct storage *storage_create(storage_observe_fn *observe, void *context);

@@ -1,5 +1,6 @@
 """The simulator itself: its checks can fail, its runs repeat, and wrong arguments are told."""
 import os
+import re
 import subprocess
 
 import pytest
@@ -29,8 +30,29 @@ def test_planted_mistake_is_found(plant):
 def test_same_seed_is_the_same_run(seed):
     first, second = simulate("--seed", seed), simulate("--seed", seed)
     assert first.returncode == 0, first.stdout + first.stderr
-    assert "last trace" in first.stdout
+    assert "traces" in first.stdout
     assert first.stdout == second.stdout
+
+
+def test_processes_change_nothing_but_the_time():
+    alone, beside = simulate("--seeds", "5"), simulate("--seeds", "5", "--processes", "3")
+    assert alone.returncode == beside.returncode == 0, beside.stdout + beside.stderr
+    assert alone.stdout == beside.stdout
+
+
+def test_enough_goes_wrong_in_every_seed():
+    run = simulate("--seeds", "10", "--processes", "2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert int(re.search(r"at least (\d+) a seed", run.stdout)[1]) >= 20
+    jobs, seeds = re.search(r"10 seeds: (\d+) jobs acknowledged", run.stdout)[1], 10
+    assert int(jobs) / seeds > 1000
+
+
+def test_campaign_says_how_far_it_is_and_where_to_go_on():
+    run = simulate("--keep-going", "--progress", "2", "--seed", "3", "--seeds", "4", "--minutes", "30", "--jobs", "1")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "seeds 3 to 6: 0 of them failed" in run.stdout
+    assert "2 of 4 seeds (next: --seed 5), 0 failed" in run.stderr
 
 
 def test_traces_of_different_seeds_differ():

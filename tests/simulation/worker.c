@@ -7,25 +7,37 @@
 #include "tests/simulation/network.h"
 
 enum {
-    BEAT_MS = 500,
-    HELLO_PATIENCE_MS = 2000,
-    RESEND_MS = 2000,
-    DOWN_MS_MAX = 10000,
+    RESEND_MS = 30000,
+    DOWN_MS_MAX = 60000,
     CANCEL_MS_MAX = 200, /* until a cancelled attempt has stopped */
+    BEGIN_MS_MAX = 500,  /* they do not start all at once */
+    DEFERRED_MS_MAX = 3000,
+    LEAVE_MS = 1000, /* between two looks whether a draining worker has ended */
 };
+
+static void wake_at(struct simulation *simulation, struct sim_worker *worker, int64_t at_ms)
+{
+    schedule_add(&simulation->schedule, at_ms, TASK_WORKER_WAKE, worker->index,
+                 ++worker->wake_generation, NULL);
+}
+
+static int64_t heartbeat_ms(const struct simulation *simulation)
+{
+    return simulation->scenario.config.broker.heartbeat_ms;
+}
 
 void sim_worker_init(struct simulation *simulation, uint32_t index)
 {
     struct sim_worker *worker = &simulation->workers[index];
     *worker = (struct sim_worker){
         .index = index,
-        .slots = (uint32_t)dice_between(&simulation->dice, 1, SCENARIO_SLOTS_MAX),
+        .slots = (uint32_t)dice_between(&simulation->dice, 1, simulation->scenario.slots_max),
         /* One at least serves all. */
         .pools = index == 0 || dice_hit(&simulation->dice, 300) ? SCENARIO_POOLS : 1,
     };
+    list_init(&worker->leases);
     (void)snprintf(worker->name, sizeof(worker->name), "worker-%u", index);
-    schedule_add(&simulation->schedule, BEGIN_MS + dice_between(&simulation->dice, 0, BEAT_MS),
-                 TASK_WORKER_TICK, index, 0, NULL);
+    wake_at(simulation, worker, BEGIN_MS + dice_between(&simulation->dice, 0, BEGIN_MS_MAX));
 }
 
 static void drop_answer(struct sim_worker *worker, uint32_t i)
@@ -119,7 +131,6 @@ static void tell_leases(struct simulation *simulation, const struct sim_worker *
 static void tell_result(struct simulation *simulation, const struct sim_worker *worker,
                         const struct answer *answer)
 {
-    struct dice *dice = &simulation->dice;
     const struct message message = {
         .to_broker = true,
         .event = EVENT_ATTEMPT_RESULT,
@@ -127,24 +138,11 @@ static void tell_result(struct simulation *simulation, const struct sim_worker *
         .job = answer->lease.job,
         .attempt = answer->lease.attempt,
         .number = (int)answer->outcome,
-        .time_ms =
-            answer->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED && dice_hit(dice, 500)
-                ? dice_between(dice, 1, 3000)
-                : 0,
+        .time_ms = answer->call.retry_after_ms,
+        .call = answer->call,
         .payload = answer->payload == NULL ? NULL : blob_ref(answer->payload),
     };
     network_send(simulation, &message);
-}
-
-static void connect_anew(struct simulation *simulation, struct sim_worker *worker)
-{
-    sim_worker_break(simulation, worker);
-    worker->peer = network_connect(simulation, true, worker->index);
-    worker->connected_ms = simulation->now_ms;
-    simulation_trace(simulation,
-                     "worker %" PRIu64 " connects as peer %" PRIu64 ", running %" PRIu64,
-                     worker->index, worker->peer, worker->runs_length);
-    tell_leases(simulation, worker, EVENT_WORKER_HELLO);
 }
 
 static void goodbye(struct simulation *simulation, const struct sim_worker *worker)
@@ -154,10 +152,7 @@ static void goodbye(struct simulation *simulation, const struct sim_worker *work
     }
 }
 
-/* --------------------------------------------------------------------------------------------
- * coming and going */
-
-void sim_worker_break(struct simulation *simulation, struct sim_worker *worker)
+static void lose_connection(struct simulation *simulation, struct sim_worker *worker)
 {
     /* The broker may learn that the connection is closed, or find out by the silence. */
     if (simulation_hit(simulation, 500)) {
@@ -165,6 +160,29 @@ void sim_worker_break(struct simulation *simulation, struct sim_worker *worker)
     }
     worker->peer = 0;
     worker->is_welcome = false;
+}
+
+static void connect_anew(struct simulation *simulation, struct sim_worker *worker)
+{
+    lose_connection(simulation, worker);
+    worker->peer = network_connect(simulation, true, worker->index);
+    wake_at(simulation, worker,
+            simulation->now_ms + simulation_patience_ms(simulation, worker->hellos++));
+    simulation_trace(simulation,
+                     "worker %" PRIu64 " connects as peer %" PRIu64 ", running %" PRIu64,
+                     worker->index, worker->peer, worker->runs_length);
+    tell_leases(simulation, worker, EVENT_WORKER_HELLO);
+}
+
+/* --------------------------------------------------------------------------------------------
+ * coming and going */
+
+void sim_worker_break(struct simulation *simulation, struct sim_worker *worker)
+{
+    if (worker->state != WORKER_DOWN) {
+        lose_connection(simulation, worker);
+        wake_at(simulation, worker, simulation->now_ms);
+    }
 }
 
 void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, bool says_goodbye)
@@ -184,6 +202,7 @@ void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, b
     worker->state = WORKER_DOWN;
     worker->life++;
     worker->back_at_ms = simulation->now_ms + dice_between(&simulation->dice, 0, DOWN_MS_MAX);
+    wake_at(simulation, worker, worker->back_at_ms);
 }
 
 void sim_worker_drain(struct simulation *simulation, struct sim_worker *worker)
@@ -191,39 +210,39 @@ void sim_worker_drain(struct simulation *simulation, struct sim_worker *worker)
     if (worker->state == WORKER_UP && worker->is_welcome) {
         worker->state = WORKER_DRAINING;
         tell(simulation, worker, EVENT_WORKER_DRAINING);
+        wake_at(simulation, worker, simulation->now_ms);
     }
 }
 
-void sim_worker_tick(struct simulation *simulation, struct sim_worker *worker)
+static void beat(struct simulation *simulation, struct sim_worker *worker)
 {
-    schedule_add(&simulation->schedule, simulation->now_ms + BEAT_MS, TASK_WORKER_TICK,
-                 worker->index, 0, NULL);
-    if (worker->state == WORKER_DOWN) {
-        if (simulation->now_ms < worker->back_at_ms && !simulation->is_quiet) {
-            return;
-        }
-        worker->state = WORKER_UP;
-    }
-    if (worker->state == WORKER_DRAINING && worker->runs_length == 0 &&
-        worker->answers_length == 0) {
-        sim_worker_kill(simulation, worker, true);
-        return;
-    }
-    const bool is_impatient =
-        !worker->is_welcome && worker->connected_ms + HELLO_PATIENCE_MS < simulation->now_ms;
-    if (worker->peer == 0 || is_impatient || network_is_broken(simulation, worker->peer)) {
-        connect_anew(simulation, worker);
-        return;
-    }
-    if (!worker->is_welcome) {
-        return;
-    }
     tell_leases(simulation, worker, EVENT_WORKER_HEARTBEAT);
     for (uint32_t i = 0; i < worker->answers_length; i++) {
         if (worker->answers[i].sent_ms + RESEND_MS < simulation->now_ms) {
             worker->answers[i].sent_ms = simulation->now_ms;
             tell_result(simulation, worker, &worker->answers[i]);
         }
+    }
+    wake_at(simulation, worker,
+            simulation->now_ms +
+                (worker->state == WORKER_DRAINING ? LEAVE_MS : heartbeat_ms(simulation)));
+}
+
+void sim_worker_wake(struct simulation *simulation, struct sim_worker *worker, uint64_t generation)
+{
+    if (generation != worker->wake_generation) {
+        return;
+    }
+    if (worker->state == WORKER_DOWN) {
+        worker->state = WORKER_UP;
+    }
+    if (worker->state == WORKER_DRAINING && worker->runs_length == 0 &&
+        worker->answers_length == 0) {
+        sim_worker_kill(simulation, worker, true);
+    } else if (worker->peer == 0 || !worker->is_welcome) {
+        connect_anew(simulation, worker);
+    } else {
+        beat(simulation, worker);
     }
 }
 
@@ -260,8 +279,60 @@ static void plan_end(struct simulation *simulation, const struct sim_worker *wor
                  worker->index, worker->life, &message);
 }
 
+/* What ends an attempt before it makes a call; NONE: nothing does. */
+static Wire__AttemptOutcome throw_outcome(struct simulation *simulation,
+                                          const struct job_lease *lease)
+{
+    const struct outcomes *outcomes = &simulation->scenario.outcomes;
+    if (simulation->jobs[lease->job].is_poison ||
+        simulation_hit(simulation, outcomes->unavailable)) {
+        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE;
+    }
+    if (simulation_hit(simulation, outcomes->rate_limited)) {
+        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED;
+    }
+    if (simulation_hit(simulation, outcomes->rejected)) {
+        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED;
+    }
+    if (simulation_hit(simulation, outcomes->deferred)) {
+        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    }
+    return simulation_hit(simulation, outcomes->invalid)
+               ? WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID
+               : WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE;
+}
+
+/* Not an answer, but for other reasons than the upstream's trouble. It is called all the same,
+ * unless the attempt is deferred. */
+static struct call call_in_vain(struct simulation *simulation, Wire__AttemptOutcome outcome)
+{
+    const bool may_say_when = outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED ||
+                              outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    return (struct call){
+        .is_made = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED,
+        .outcome = outcome,
+        .error_code = "thrown",
+        .call_ms = dice_between(&simulation->dice, 0, simulation->scenario.outcomes.run_ms_max),
+        .retry_after_ms = may_say_when && dice_hit(&simulation->dice, 500)
+                              ? dice_between(&simulation->dice, 1, DEFERRED_MS_MAX)
+                              : 0,
+    };
+}
+
+static struct call make_call(struct simulation *simulation, const struct job_lease *lease,
+                             uint32_t upstream)
+{
+    const Wire__AttemptOutcome outcome = throw_outcome(simulation, lease);
+    struct call call = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
+                           ? call_in_vain(simulation, outcome)
+                           : upstream_call(simulation, &simulation->upstreams[upstream],
+                                           simulation->jobs[lease->job].tokens);
+    call.upstream = upstream;
+    return call;
+}
+
 static void start(struct simulation *simulation, struct sim_worker *worker,
-                  const struct job_lease *lease)
+                  const struct job_lease *lease, uint32_t upstream)
 {
     if (find_run(worker, lease) != NULL || find_answer(worker, lease) >= 0) {
         return; /* a duplicate */
@@ -271,36 +342,13 @@ static void start(struct simulation *simulation, struct sim_worker *worker,
                            worker->slots);
         return;
     }
-    worker->runs[worker->runs_length++] = (struct run){.lease = *lease};
+    struct run *run = &worker->runs[worker->runs_length++];
+    *run = (struct run){.lease = *lease,
+                        .call = make_call(simulation, lease, upstream),
+                        .began_ms = simulation->now_ms};
     if (!simulation_hit(simulation, simulation->scenario.outcomes.hung)) {
-        plan_end(simulation, worker, lease,
-                 dice_between(&simulation->dice, 0, simulation->scenario.outcomes.run_ms_max));
+        plan_end(simulation, worker, lease, run->call.call_ms);
     }
-}
-
-static Wire__AttemptOutcome throw_outcome(struct simulation *simulation, const struct run *run)
-{
-    const struct outcomes *outcomes = &simulation->scenario.outcomes;
-    if (run->is_cancelled) {
-        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED;
-    }
-    if (simulation->jobs[run->lease.job].is_poison) {
-        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE;
-    }
-    if (simulation_hit(simulation, outcomes->rate_limited)) {
-        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED;
-    }
-    if (simulation_hit(simulation, outcomes->unavailable)) {
-        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE;
-    }
-    if (simulation_hit(simulation, outcomes->rejected)) {
-        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED;
-    }
-    if (simulation_hit(simulation, outcomes->deferred)) {
-        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
-    }
-    return simulation_hit(simulation, outcomes->invalid) ? WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID
-                                                         : WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
 }
 
 /* Answers that cost money are kept until the broker says that the job is concluded. */
@@ -320,6 +368,13 @@ static void answer_with(struct simulation *simulation, struct sim_worker *worker
     worker->answers[worker->answers_length++].payload = blob_ref(answer->payload);
 }
 
+/* A job that ends who runs it: the worker is gone before it can say anything. */
+static void die_of(struct simulation *simulation, struct sim_worker *worker)
+{
+    /* The broker learns of a crash by the closed connection, or by the silence. */
+    sim_worker_kill(simulation, worker, dice_hit(&simulation->dice, 700));
+}
+
 void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *worker,
                             const struct job_lease *lease)
 {
@@ -327,8 +382,19 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
     if (run == NULL) {
         return;
     }
-    struct answer answer = {
-        .lease = *lease, .outcome = throw_outcome(simulation, run), .sent_ms = simulation->now_ms};
+    if (simulation->jobs[lease->job].is_killer && !run->is_cancelled) {
+        die_of(simulation, worker);
+        return;
+    }
+    if (run->is_cancelled) {
+        run->call.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED;
+        run->call.retry_after_ms = 0;
+        run->call.call_ms = simulation->now_ms - run->began_ms;
+    }
+    struct answer answer = {.lease = *lease,
+                            .outcome = run->call.outcome,
+                            .call = run->call,
+                            .sent_ms = simulation->now_ms};
     if (answer.outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
         answer.payload = sim_worker_answer(simulation, lease);
     }
@@ -361,11 +427,14 @@ static void hear_welcome(struct simulation *simulation, struct sim_worker *worke
         return;
     }
     worker->is_welcome = true;
+    worker->hellos = 0;
     for (uint32_t i = 0; i < worker->answers_length; i++) {
         worker->answers[i].sent_ms = simulation->now_ms;
         tell_result(simulation, worker, &worker->answers[i]);
     }
     worker->credit_total = worker->slots - worker->runs_length;
+    wake_at(simulation, worker,
+            simulation->now_ms + dice_between(&simulation->dice, 1, heartbeat_ms(simulation)));
     if (worker->state == WORKER_DRAINING) {
         tell(simulation, worker, EVENT_WORKER_DRAINING);
     } else if (worker->credit_total > 0) {
@@ -385,7 +454,7 @@ void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
     } else if (message->effect == EFFECT_WORKER_ERROR) {
         network_break(simulation, worker->peer);
     } else if (message->effect == EFFECT_DISPATCH) {
-        start(simulation, worker, &lease);
+        start(simulation, worker, &lease, message->upstream);
     } else if (message->effect == EFFECT_ATTEMPT_CANCEL) {
         hear_cancel(simulation, worker, &lease);
     } else if (message->effect == EFFECT_ATTEMPT_CONCLUDED && find_answer(worker, &lease) >= 0) {

@@ -7,7 +7,8 @@
 
 void sim_worker_init(struct simulation *simulation, uint32_t index);
 void sim_worker_finish(struct sim_worker *worker);
-void sim_worker_tick(struct simulation *simulation, struct sim_worker *worker);
+/* Connects, says that it lives, or leaves. A wake of an older plan is void. */
+void sim_worker_wake(struct simulation *simulation, struct sim_worker *worker, uint64_t generation);
 void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
                      const struct message *message);
 void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *worker,

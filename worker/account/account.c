@@ -49,12 +49,17 @@ void account_read_usage(const json_t *answer, enum operation operation, size_t r
 {
     const json_t *usage = json_object_get(answer, "usage");
     struct token_counts tokens = {0};
-    if (!read_count(usage, "prompt_tokens", &tokens.input)) {
+    if (read_count(usage, "prompt_tokens", &tokens.input)) {
+        tokens.counted += tokens.input;
+    } else {
         tokens.input = estimate(request_bytes);
     }
-    if (operation != OPERATION_EMBEDDINGS &&
-        !read_count(usage, "completion_tokens", &tokens.output)) {
-        tokens.output = estimate(answer_bytes(answer));
+    if (operation != OPERATION_EMBEDDINGS) {
+        if (read_count(usage, "completion_tokens", &tokens.output)) {
+            tokens.counted += tokens.output;
+        } else {
+            tokens.output = estimate(answer_bytes(answer));
+        }
     }
     (void)read_count(json_object_get(usage, "prompt_tokens_details"), "cached_tokens",
                      &tokens.cached_input);

@@ -22,6 +22,7 @@ struct token_counts {
     uint64_t cached_input; /* never more than input */
     uint64_t output;       /* all of the answer, reasoning included */
     uint64_t reasoning;    /* never more than output */
+    uint64_t counted;      /* input and output as far as the provider counted them itself */
 };
 
 /* Saturates at UINT64_MAX. */

@@ -9,6 +9,8 @@ static enum stage_verdict account_start(void *module, struct attempt *attempt)
     account_read_usage(attempt->answer, attempt->operation, attempt->request->body.len,
                        &attempt->tokens);
     attempt->cost_nanousd = account_cost_nanousd(&attempt->prices, &attempt->tokens);
+    attempt->report.tokens = attempt->tokens.counted;
+    attempt->report.cost_nanousd = attempt->cost_nanousd;
     json_decref(attempt->answer);
     attempt->answer = NULL;
     telemetry_usage(services->telemetry, attempt);

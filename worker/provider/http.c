@@ -10,12 +10,12 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
+#include "common/clock.h"
 #include "common/list.h"
 #include "common/loop.h"
 
-enum { HTTP_IDLE_HANDLES_MAX = 64, HTTP_RETRY_AFTER_S_MAX = 24 * 3600 };
+enum { HTTP_IDLE_HANDLES_MAX = 64 };
 
 struct http {
     struct loop *loop;
@@ -34,7 +34,7 @@ struct http_call {
     CURL *easy;
     struct http_handler handler;
     void *context;
-    int64_t retry_after_ms; /* from the header retry-after-ms */
+    struct limits limits;
     char detail[CURL_ERROR_SIZE];
 };
 
@@ -62,23 +62,10 @@ static void call_release(struct http_call *call)
     free(call);
 }
 
-static int64_t call_retry_after_ms(const struct http_call *call)
-{
-    curl_off_t seconds = 0;
-    if (call->retry_after_ms > 0) {
-        return call->retry_after_ms;
-    }
-    if (curl_easy_getinfo(call->easy, CURLINFO_RETRY_AFTER, &seconds) != CURLE_OK || seconds <= 0) {
-        return 0;
-    }
-    return (seconds > HTTP_RETRY_AFTER_S_MAX ? HTTP_RETRY_AFTER_S_MAX : (int64_t)seconds) * 1000;
-}
-
 static void call_done(struct http_call *call, CURLcode code)
 {
-    struct http_reply reply = {.code = code, .detail = call->detail};
+    struct http_reply reply = {.code = code, .detail = call->detail, .limits = &call->limits};
     (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &reply.status);
-    reply.retry_after_ms = call_retry_after_ms(call);
     call->handler.on_done(call->context, &reply);
     call_release(call);
 }
@@ -191,17 +178,9 @@ static size_t body_arrived(char *data, size_t size, size_t count, void *context)
 
 static size_t header_arrived(char *data, size_t size, size_t count, void *context)
 {
-    static const char name[] = "retry-after-ms:";
     struct http_call *call = context;
-    const size_t bytes = size * count;
-    char value[24] = "";
-    if (bytes > sizeof(name) - 1 && strncasecmp(data, name, sizeof(name) - 1) == 0) {
-        const size_t length = bytes - (sizeof(name) - 1);
-        memcpy(value, data + sizeof(name) - 1, length < sizeof(value) ? length : sizeof(value) - 1);
-        const long long ms = strtoll(value, NULL, 10);
-        call->retry_after_ms = ms > 0 && ms <= HTTP_RETRY_AFTER_S_MAX * 1000LL ? ms : 0;
-    }
-    return bytes;
+    limits_take_line(&call->limits, data, size * count, clock_unix_ms());
+    return size * count;
 }
 
 /* Errors: -EINVAL. */
@@ -255,7 +234,7 @@ int http_create(struct loop *loop, const struct http_options *options, struct ht
     set |= curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, timeout_changed);
     set |= curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
     set |= curl_multi_setopt(http->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS,
-                             (long)options->connections_max);
+                             (long)options->connections_max + HTTP_PROBES_MAX);
     set |= curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, (long)options->connections_max);
     if (set != CURLM_OK) {
         return -ENOMEM;

@@ -3,17 +3,23 @@
  *
  * Connections are kept alive and bounded; HTTP/2 is spoken where the server offers it over TLS.
  * Redirects are not followed: a credential goes to the address that was configured and nowhere
- * else. Calls above the bound of connections wait inside libcurl, on their own timeout. Belongs to
- * the loop's thread; nothing blocks (names are resolved on libcurl's threads).
+ * else. Calls above the bound of connections would wait inside libcurl, on their own timeout, where
+ * nobody sees them: the caller starts no more than that. Belongs to the loop's thread; nothing
+ * blocks (names are resolved on libcurl's threads).
  */
 #pragma once
 #include <curl/curl.h>
 #include <stdint.h>
 #include "common/attributes.h"
+#include "worker/provider/limits.h"
 
 struct loop;
 struct http;
 struct http_call;
+
+/* Connections above the bound, for calls that are not to wait behind those of a server that hangs.
+ */
+enum { HTTP_PROBES_MAX = 8 };
 
 struct http_options {
     uint32_t connections_max;
@@ -30,10 +36,10 @@ struct http_request {
 };
 
 struct http_reply {
-    CURLcode code;      /* CURLE_OK: status is set and the body was whole */
-    const char *detail; /* of a failure, in libcurl's words; may be empty */
-    long status;
-    int64_t retry_after_ms; /* from retry-after-ms or Retry-After (seconds or a date); 0: none */
+    CURLcode code;               /* CURLE_OK: status is set and the body was whole */
+    const char *detail;          /* of a failure, in libcurl's words; may be empty */
+    long status;                 /* 0: no head arrived */
+    const struct limits *limits; /* what its head said */
 };
 
 struct http_handler {

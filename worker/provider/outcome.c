@@ -1,17 +1,28 @@
+/*
+ * Sources: platform.openai.com/docs/guides/error-codes; docs.anthropic.com/en/api/errors;
+ * learn.microsoft.com, "Content filtering" of Azure OpenAI; cloud.google.com/apis/design/errors
+ * (google.rpc.RetryInfo); console.groq.com/docs/errors; and replies that were seen
+ * (tests/unit/worker/test_outcome.c).
+ *
+ * The words of an error are looked at before its status, since the statuses do not tell enough
+ * apart: 429 is also "no money", and 400 is also "this content" and "no money".
+ */
 #include "worker/provider/outcome.h"
 
-#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+
+#include "common/attributes.h"
+#include "worker/provider/limits.h"
 
 #define ANSWERED     WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
 #define RATE_LIMITED WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED
 #define UNAVAILABLE  WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 #define REJECTED     WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED
 #define EXPIRED      WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED
+#define REFUSED      WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED
 
 void outcome_set(struct outcome *outcome, Wire__AttemptOutcome kind, const char *code,
                  const char *format, ...)
@@ -27,15 +38,33 @@ void outcome_set(struct outcome *outcome, Wire__AttemptOutcome kind, const char 
 
 static const char *transport_code(CURLcode code)
 {
-    if (code == CURLE_OPERATION_TIMEDOUT) {
-        return "timeout";
-    }
-    if (code == CURLE_PARTIAL_FILE || code == CURLE_WRITE_ERROR ||
-        code == CURLE_BAD_CONTENT_ENCODING) {
-        return "truncated";
-    }
-    if (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR) {
-        return "reset";
+    static const struct {
+        CURLcode code;
+        const char *word;
+    } words[] = {
+        {CURLE_OPERATION_TIMEDOUT, "timeout"},
+        {CURLE_PARTIAL_FILE, "truncated"},
+        {CURLE_WRITE_ERROR, "truncated"},
+        {CURLE_BAD_CONTENT_ENCODING, "truncated"},
+        {CURLE_GOT_NOTHING, "reset"},
+        {CURLE_RECV_ERROR, "reset"},
+        {CURLE_SEND_ERROR, "reset"},
+        {CURLE_HTTP2, "reset"},
+        {CURLE_HTTP2_STREAM, "reset"},
+        {CURLE_SSL_CONNECT_ERROR, "tls"},
+        {CURLE_PEER_FAILED_VERIFICATION, "tls"},
+        {CURLE_SSL_CERTPROBLEM, "tls"},
+        {CURLE_SSL_CACERT_BADFILE, "tls"},
+        {CURLE_SSL_CIPHER, "tls"},
+        {CURLE_SSL_ISSUER_ERROR, "tls"},
+        {CURLE_SSL_INVALIDCERTSTATUS, "tls"},
+        {CURLE_WEIRD_SERVER_REPLY, "garbage"},
+        {CURLE_UNSUPPORTED_PROTOCOL, "garbage"}, /* a reply that is no HTTP/1.0 or later */
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++) {
+        if (words[i].code == code) {
+            return words[i].word;
+        }
     }
     return "connect";
 }
@@ -52,7 +81,10 @@ void outcome_from_transport(CURLcode code, const char *detail, bool is_past_dead
                 detail != NULL && detail[0] != '\0' ? detail : curl_easy_strerror(code));
 }
 
-/* ---- what the error says in words ---- */
+/* ---- when to come back ---- */
+
+/* Bounded by limits_read_wait(), as all waits are: the bounds agree. */
+static_assert((int)OUTCOME_RETRY_AFTER_MS_MAX == (int)LIMITS_WAIT_MS_MAX, "waits have one bound");
 
 static const char *text_of(const json_t *object, const char *name)
 {
@@ -60,55 +92,126 @@ static const char *text_of(const json_t *object, const char *name)
     return text == NULL ? "" : text;
 }
 
-/*
- * "Please try again in 1.5s", "… in 120ms", "… in 6m0s": the wait, as OpenAI writes it. 0: nothing
- * of the kind.
- */
+/* "Please try again in 6m0s" (OpenAI), "Please retry in 36.4s" (Google). 0: nothing of the kind. */
 static int64_t wait_in_words(const char *message)
 {
-    static const char phrase[] = "try again in ";
-    const char *at = strcasestr(message, phrase);
-    double sum_ms = 0;
-    if (at == NULL) {
-        return 0;
-    }
-    at += sizeof(phrase) - 1;
-    while (isdigit((unsigned char)*at)) {
-        char *end;
-        const double number = strtod(at, &end);
-        if (strncmp(end, "ms", 2) == 0) {
-            sum_ms += number;
-            end += 2;
-        } else if (*end == 's' || *end == 'm' || *end == 'h') {
-            sum_ms += number * (*end == 's' ? 1000.0 : *end == 'm' ? 60e3 : 3600e3);
-            end++;
-        } else {
-            break;
+    static const char *const phrases[] = {"try again in ", "retry in "};
+    int64_t wait_ms = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(phrases); i++) {
+        const char *at = strcasestr(message, phrases[i]);
+        if (at != NULL && limits_read_duration(at + strlen(phrases[i]), &wait_ms)) {
+            return wait_ms;
         }
-        at = end;
     }
-    return sum_ms > OUTCOME_RETRY_AFTER_MS_MAX ? OUTCOME_RETRY_AFTER_MS_MAX
-                                               : (int64_t)(sum_ms + 0.5);
+    return 0;
 }
 
-/* Some servers put the wait, in seconds, into the body only. */
-static int64_t wait_in_member(const json_t *error)
+/* A number of seconds, or a text that is a wait. */
+static int64_t wait_of_value(const json_t *value)
 {
-    const json_t *value = json_object_get(error, "retry_after");
-    if (!json_is_number(value)) {
-        return 0;
+    int64_t wait_ms = 0;
+    if (json_is_number(value) && json_number_value(value) > 0) {
+        const double ms = json_number_value(value) * 1000.0;
+        return ms > OUTCOME_RETRY_AFTER_MS_MAX ? OUTCOME_RETRY_AFTER_MS_MAX : (int64_t)(ms + 0.5);
     }
-    const double ms = json_number_value(value) * 1000.0;
-    if (!(ms > 0)) {
-        return 0;
+    if (json_is_string(value)) {
+        (void)limits_read_wait(json_string_value(value), 0, &wait_ms);
     }
-    return ms > OUTCOME_RETRY_AFTER_MS_MAX ? OUTCOME_RETRY_AFTER_MS_MAX : (int64_t)(ms + 0.5);
+    return wait_ms;
+}
+
+/* Some servers put the wait into the body only: a member, or google.rpc.RetryInfo among details. */
+static int64_t wait_in_members(const json_t *error)
+{
+    int64_t wait_ms = wait_of_value(json_object_get(error, "retry_after"));
+    size_t i;
+    json_t *detail;
+    json_array_foreach (json_object_get(error, "details"), i, detail) {
+        if (wait_ms == 0) {
+            wait_ms = wait_of_value(json_object_get(detail, "retryDelay"));
+        }
+    }
+    return wait_ms;
 }
 
 static int64_t wait_in_error(const json_t *error, const char *message)
 {
-    const int64_t wait_ms = wait_in_member(error);
+    const int64_t wait_ms = wait_in_members(error);
     return wait_ms > 0 ? wait_ms : wait_in_words(message);
+}
+
+/* ---- what an error says ---- */
+
+enum reason {
+    REASON_UNKNOWN,  /* the status decides */
+    REASON_RATE,     /* too many requests or tokens: it passes */
+    REASON_CAPACITY, /* the provider has too little for all: it passes */
+    REASON_ACCOUNT,  /* no money, no permission: an operator has to act */
+    REASON_CONTENT,
+    REASON_TOO_LARGE, /* larger than the limit itself: it never passes */
+};
+
+/* Words for machines, in `type`, `code`, `status` and the like. */
+static const struct {
+    const char *word;
+    enum reason reason;
+} words[] = {
+    {"rate_limit_error", REASON_RATE},    /* Anthropic */
+    {"rate_limit_exceeded", REASON_RATE}, /* OpenAI */
+    {"rate_limited", REASON_RATE},
+    {"RESOURCE_EXHAUSTED", REASON_RATE},    /* Google */
+    {"slow_down", REASON_RATE},             /* OpenAI, with 503 */
+    {"overloaded_error", REASON_CAPACITY},  /* Anthropic, 529 or in a stream */
+    {"capacity_exceeded", REASON_CAPACITY}, /* Groq, 498 */
+    {"insufficient_quota", REASON_ACCOUNT}, /* OpenAI, 429 */
+    {"billing_hard_limit_reached", REASON_ACCOUNT},
+    {"billing_not_active", REASON_ACCOUNT},
+    {"credit_balance_exhausted", REASON_ACCOUNT},
+    {"enforced_spend_limit_reached", REASON_ACCOUNT}, /* Anthropic, 429 of type rate_limit_error */
+    {"billing_error", REASON_ACCOUNT},
+    {"authentication_error", REASON_ACCOUNT},
+    {"permission_error", REASON_ACCOUNT},
+    {"invalid_api_key", REASON_ACCOUNT},
+    {"content_filter", REASON_CONTENT},           /* Azure, 400 */
+    {"content_policy_violation", REASON_CONTENT}, /* OpenAI, 400 */
+    {"ResponsibleAIPolicyViolation", REASON_CONTENT},
+    {"moderation_blocked", REASON_CONTENT},
+    {"PROHIBITED_CONTENT", REASON_CONTENT}, /* Google */
+};
+
+/* Words for people, where there are no others. */
+static const struct {
+    const char *phrase;
+    enum reason reason;
+} phrases[] = {
+    {"blocked by content filtering policy", REASON_CONTENT}, /* Anthropic, 400 */
+    {"flagged as potentially violating our usage policy",
+     REASON_CONTENT}, /* OpenAI, 400 invalid_prompt */
+    {"rejected as a result of our safety system", REASON_CONTENT},
+    {"content management policy", REASON_CONTENT},
+    {"credit balance is too low", REASON_ACCOUNT},               /* Anthropic, 400 */
+    {"reached your specified API usage limits", REASON_ACCOUNT}, /* Anthropic, 400 */
+    {"Request too large for", REASON_TOO_LARGE},                 /* OpenAI and Groq, 429 */
+};
+
+static enum reason reason_of_word(const char *word)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++) {
+        if (strcmp(word, words[i].word) == 0) {
+            return words[i].reason;
+        }
+    }
+    return REASON_UNKNOWN;
+}
+
+static enum reason reason_of_phrase(const char *message)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(phrases); i++) {
+        if (strcasestr(message, phrases[i].phrase) != NULL) {
+            return phrases[i].reason;
+        }
+    }
+    return REASON_UNKNOWN;
 }
 
 static const char *error_message(const json_t *error)
@@ -116,41 +219,120 @@ static const char *error_message(const json_t *error)
     return json_is_string(error) ? json_string_value(error) : text_of(error, "message");
 }
 
-static bool says_rate_limit(const json_t *error)
+/* The most telling of all its words: an account's limit is of type rate_limit_error too. */
+static enum reason reason_of(const json_t *error)
+{
+    const enum reason found[] = {
+        reason_of_word(text_of(error, "type")),
+        reason_of_word(text_of(error, "code")),
+        reason_of_word(text_of(error, "status")),
+        reason_of_word(text_of(json_object_get(error, "innererror"), "code")),
+        reason_of_word(text_of(json_object_get(error, "details"), "error_code")),
+        reason_of_phrase(error_message(error)),
+        /* OpenRouter, 403: what its moderation found. */
+        json_object_get(json_object_get(error, "metadata"), "flagged_input") != NULL
+            ? REASON_CONTENT
+            : REASON_UNKNOWN,
+    };
+    enum reason most = REASON_UNKNOWN;
+    for (size_t i = 0; i < ARRAY_LENGTH(found); i++) {
+        most = found[i] > most ? found[i] : most;
+    }
+    return most;
+}
+
+/* ---- judging ---- */
+
+/*
+ * False: the reason decides nothing, the status has to. What a server says that is itself at fault
+ * (5xx) of the content or the account is not believed.
+ */
+static bool judge_reason(enum reason reason, long status, const char *text, struct outcome *outcome)
+{
+    switch (reason) {
+    case REASON_UNKNOWN:
+        return false;
+    case REASON_RATE:
+        outcome_set(outcome, RATE_LIMITED, "rate_limited", "%s", text);
+        return true;
+    case REASON_CAPACITY:
+        outcome_set(outcome, RATE_LIMITED, "overloaded", "%s", text);
+        return true;
+    case REASON_ACCOUNT:
+        outcome_set(outcome, UNAVAILABLE, "credentials", "%s", text);
+        return status < 500;
+    case REASON_CONTENT:
+        outcome_set(outcome, REFUSED, "content_refused", "%s", text);
+        return status < 500;
+    case REASON_TOO_LARGE:
+        outcome_set(outcome, REJECTED, "over_limit", "%s", text);
+        return status < 500;
+    }
+    return false;
+}
+
+static void judge_status(long status, const char *text, struct outcome *outcome)
+{
+    if (status == 429) {
+        outcome_set(outcome, RATE_LIMITED, "rate_limited", "%s", text);
+    } else if (status == 498 || status == 529) {
+        outcome_set(outcome, RATE_LIMITED, "overloaded", "%s", text);
+    } else if (status == 401 || status == 402 || status == 403) {
+        outcome_set(outcome, UNAVAILABLE, "credentials", "%s", text);
+    } else if (status >= 400 && status < 500 && status != 408 && status != 409 && status != 425) {
+        outcome_set(outcome, REJECTED, "rejected", "%s", text);
+    } else {
+        outcome_set(outcome, UNAVAILABLE, "unavailable", "%s", text);
+    }
+}
+
+static void judge_error(long status, const json_t *error, struct outcome *outcome)
+{
+    char text[OUTCOME_TEXT_BYTES_MAX];
+    const char *message = error_message(error);
+    (void)snprintf(text, sizeof(text), "status %ld: %s", status,
+                   message[0] == '\0' ? "no message" : message);
+    if (!judge_reason(reason_of(error), status, text, outcome)) {
+        judge_status(status, text, outcome);
+    }
+    outcome->retry_after_ms = wait_in_error(error, message);
+}
+
+/* The status that an error names itself, as gateways do in a 200 (OpenRouter). 0: none. */
+static long status_in_error(const json_t *error)
 {
     const json_t *code = json_object_get(error, "code");
-    return strncmp(text_of(error, "type"), "rate_limit", 10) == 0 ||
-           strncmp(text_of(error, "code"), "rate_limit", 10) == 0 ||
-           (json_is_integer(code) && json_integer_value(code) == 429);
+    const json_int_t status = json_is_string(code) && strlen(json_string_value(code)) == 3
+                                  ? strtol(json_string_value(code), NULL, 10)
+                                  : json_integer_value(code);
+    return status >= 400 && status <= 599 ? (long)status : 0;
 }
 
 void outcome_from_error(const json_t *error, struct outcome *ret_outcome)
 {
+    char text[OUTCOME_TEXT_BYTES_MAX];
     const char *message = error_message(error);
-    const char *words = message[0] == '\0' ? "no message" : message;
-    if (says_rate_limit(error)) {
-        outcome_set(ret_outcome, RATE_LIMITED, "rate_limited", "%s", words);
+    const long status = status_in_error(error);
+    (void)snprintf(text, sizeof(text), "the answer carries an error: %s",
+                   message[0] == '\0' ? "no message" : message);
+    if (judge_reason(reason_of(error), status, text, ret_outcome)) {
+        /* judged */
+    } else if (status > 0) {
+        judge_status(status, text, ret_outcome);
     } else {
-        outcome_set(ret_outcome, UNAVAILABLE, "provider_error", "the answer carries an error: %s",
-                    words);
+        outcome_set(ret_outcome, UNAVAILABLE, "provider_error", "%s", text);
     }
     ret_outcome->retry_after_ms = wait_in_error(error, message);
 }
 
-/* ---- by status ---- */
+/* ---- a whole reply ---- */
 
-static void judge_status(long status, const char *message, struct outcome *outcome)
+/* Google's gateway wraps it into a list of one. */
+static const json_t *unwrapped(const json_t *body)
 {
-    const char *words = message[0] == '\0' ? "no message" : message;
-    if (status == 429 || status == 498) {
-        outcome_set(outcome, RATE_LIMITED, "rate_limited", "status %ld: %s", status, words);
-    } else if (status == 401 || status == 402 || status == 403) {
-        outcome_set(outcome, UNAVAILABLE, "credentials", "status %ld: %s", status, words);
-    } else if (status >= 400 && status < 500 && status != 408 && status != 409 && status != 425) {
-        outcome_set(outcome, REJECTED, "rejected", "status %ld: %s", status, words);
-    } else {
-        outcome_set(outcome, UNAVAILABLE, "unavailable", "status %ld: %s", status, words);
-    }
+    return json_array_size(body) == 1 && json_object_get(json_array_get(body, 0), "error") != NULL
+               ? json_array_get(body, 0)
+               : body;
 }
 
 static bool is_answer(const json_t *body, enum operation operation)
@@ -176,17 +358,29 @@ static void judge_success(enum operation operation, const json_t *body, struct o
 void outcome_from_reply(long status, enum operation operation, const json_t *body,
                         int64_t retry_after_ms, struct outcome *ret_outcome)
 {
+    body = unwrapped(body);
     if (status >= 200 && status < 300) {
         judge_success(operation, body, ret_outcome);
     } else {
+        /* Without `error` the members stand in the body itself (vLLM). */
         const json_t *error = json_object_get(body, "error");
-        const char *message = error == NULL ? text_of(body, "message") : error_message(error);
-        judge_status(status, message, ret_outcome);
-        ret_outcome->retry_after_ms = wait_in_error(error, message);
+        judge_error(status, error == NULL ? body : error, ret_outcome);
     }
     if (retry_after_ms > 0 && ret_outcome->kind != ANSWERED) {
         ret_outcome->retry_after_ms = retry_after_ms > OUTCOME_RETRY_AFTER_MS_MAX
                                           ? OUTCOME_RETRY_AFTER_MS_MAX
                                           : retry_after_ms;
     }
+}
+
+bool outcome_is_filtered(const json_t *answer)
+{
+    size_t i;
+    json_t *choice;
+    json_array_foreach (json_object_get(answer, "choices"), i, choice) {
+        if (strcmp(text_of(choice, "finish_reason"), "content_filter") == 0) {
+            return true;
+        }
+    }
+    return false;
 }

@@ -1,14 +1,18 @@
 /*
  * outcome: what a provider's reply means for the job. One table of judgement for all providers.
  *
- *   answered      200 with a whole answer
- *   rate limited  429, 498 (Groq: no capacity), or an error of that type in a 200; the wait comes
- *                 from the headers, the body or its words
- *   rejected      400, 404, 413, 414, 415, 422 and other 4xx: the same request will never pass
- *   unavailable   what another try, key or provider may answer: no connection, reset, timeout, 3xx,
- *                 5xx, 408, 409, 425, and a 200 that is empty, cut, no JSON, or carries an error.
- *                 401, 402 and 403 too: the key or the account is at fault, not the job, and an
- *                 operator can mend it while the job waits
+ *   answered      200 with a whole answer, also one that a filter of the provider has cut
+ *                 (finish_reason "content_filter"): it is whole, paid for, and says so itself
+ *   rate limited  429; 498 (Groq) and 529 (Anthropic), which say "no capacity"; an error of such a
+ *                 type with another status, in a 200 or in a stream. The wait comes from the
+ *                 headers, the body or its words
+ *   refused       an error that says the content is the reason: no provider is asked again
+ *   rejected      400, 404, 413, 414, 415, 422 and other 4xx: the same request will never pass.
+ * Also a 429 for a request that is larger than the whole limit unavailable   what another try, key
+ * or provider may answer: no connection, reset, timeout, 3xx, 5xx (a 503 with Retry-After too: the
+ * server is down for that long), 408, 409, 425, and a 200 that is empty, cut, no JSON, or carries
+ * an error. 401, 402 and 403 too, and whatever says that the account is out of money: the key or
+ * the account is at fault, not the job, and an operator can mend it while the job waits
  */
 #pragma once
 #include <curl/curl.h>
@@ -46,3 +50,7 @@ void outcome_from_reply(long status, enum operation operation, const json_t *bod
 
 /* An error in the middle of a stream, or in a 200: {"message":…,"type":…,"code":…}, or a text. */
 void outcome_from_error(const json_t *error, struct outcome *ret_outcome);
+
+/* Did a filter of the provider cut this answer? It counts as one, but is none to be kept for
+ * others. */
+bool outcome_is_filtered(const json_t *answer);

@@ -30,6 +30,10 @@ struct provider {
     size_t answer_bytes_max;
     struct http *http;
     struct list calls;
+    size_t calls_max;
+    struct list waiting;
+    struct loop_timer *room_timer; /* calls up from the loop: a call may end within anything */
+    bool must_call_up_all;
 };
 
 enum call_shape { SHAPE_UNKNOWN, SHAPE_WHOLE, SHAPE_STREAM };
@@ -69,7 +73,51 @@ static void call_release(struct provider_call *call)
     protocol_stream_finish(&call->stream);
     assembly_destroy(&call->assembly);
     list_remove(&call->provider->calls, &call->link);
+    if (!list_is_empty(&call->provider->waiting)) {
+        loop_timer_set(call->provider->room_timer, loop_now_ms(call->provider->loop));
+    }
     free(call);
+}
+
+/* ---- the line ---- */
+
+bool provider_is_full(const struct provider *provider)
+{
+    return provider->calls.length >= provider->calls_max;
+}
+
+void provider_wait(struct provider *provider, struct provider_wait *wait)
+{
+    list_append(&provider->waiting, &wait->link);
+}
+
+void provider_leave(struct provider *provider, struct provider_wait *wait)
+{
+    if (wait->link.next != NULL) {
+        list_remove(&provider->waiting, &wait->link);
+    }
+}
+
+void provider_call_up(struct provider *provider)
+{
+    provider->must_call_up_all = true;
+    loop_timer_set(provider->room_timer, loop_now_ms(provider->loop));
+}
+
+/* Those who find no room join the line again at its end, in their old order. */
+static void room_due(void *context)
+{
+    struct provider *provider = context;
+    size_t left = provider->waiting.length;
+    const bool is_all = provider->must_call_up_all;
+    provider->must_call_up_all = false;
+    while (left-- > 0 && !list_is_empty(&provider->waiting) &&
+           (is_all || !provider_is_full(provider))) {
+        struct provider_wait *wait =
+            CONTAINER_OF(list_first(&provider->waiting), struct provider_wait, link);
+        list_remove(&provider->waiting, &wait->link);
+        wait->on_turn(wait->context);
+    }
 }
 
 /* ---- a stream ---- */
@@ -233,7 +281,8 @@ static json_t *whole_conclude(struct provider_call *call, const struct http_repl
             return NULL;
         }
     }
-    outcome_from_reply(reply->status, call->operation, body, reply->retry_after_ms, ret_outcome);
+    outcome_from_reply(reply->status, call->operation, body, reply->limits->retry_after_ms,
+                       ret_outcome);
     return body;
 }
 
@@ -242,6 +291,7 @@ static void transfer_done(void *context, const struct http_reply *reply)
     struct provider_call *call = context;
     struct provider_reply answer = {
         .http_status = reply->status,
+        .limits = reply->limits,
         .call_ms = clock_monotonic_ms() - call->started_ms,
         .first_token_ms = call->first_token_ms,
     };
@@ -277,6 +327,8 @@ int provider_create(struct loop *loop, const struct config_provider *config,
         return -ENOMEM;
     }
     list_init(&provider->calls);
+    list_init(&provider->waiting);
+    provider->calls_max = config->connections_max;
     provider->loop = loop;
     provider->protocol =
         config->type == PROVIDER_ANTHROPIC ? &protocol_anthropic : &protocol_openai;
@@ -297,6 +349,7 @@ int provider_create(struct loop *loop, const struct config_provider *config,
         .connect_timeout_ms = config->connect_timeout_ms,
     };
     int r = http_create(loop, &options, &provider->http);
+    r = r < 0 ? r : loop_timer_create(loop, room_due, provider, &provider->room_timer);
     if (r < 0) {
         return r;
     }
@@ -314,6 +367,7 @@ void provider_destroy(struct provider **provider)
         call_release(CONTAINER_OF(list_first(&old->calls), struct provider_call, link));
     }
     http_destroy(&old->http);
+    loop_timer_destroy(&old->room_timer);
     free(old->name);
     free(old->base_url);
     free(old->api_key);
@@ -447,4 +501,9 @@ void provider_cancel(struct provider_call **call)
     if (old != NULL) {
         call_release(old);
     }
+}
+
+int64_t provider_call_ms(const struct provider_call *call)
+{
+    return clock_monotonic_ms() - call->started_ms;
 }

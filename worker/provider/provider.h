@@ -4,7 +4,9 @@
  * Asks in OpenAI form, answers in OpenAI form, whatever is spoken on the wire: a protocol
  * (protocol.h) translates. A streamed answer is forwarded piece by piece and given whole at the end
  * too. Every call ends in an outcome (outcome.h). One try each: trying again is the broker's
- * business. Belongs to the loop's thread.
+ * business. No more calls run at once than connections may be open; whoever wants one more waits in
+ * line here, where it can still be called back, and not inside libcurl. Belongs to the loop's
+ * thread.
  */
 #pragma once
 #include <jansson.h>
@@ -13,10 +15,12 @@
 #include <stdint.h>
 #include "common/attributes.h"
 #include "common/config.h"
+#include "common/list.h"
 #include "worker/bytes.h"
 #include "worker/operation.h"
 #include "worker/provider/outcome.h"
 
+struct limits;
 struct loop;
 struct provider;
 struct provider_call;
@@ -30,15 +34,16 @@ struct provider_request {
     uint32_t
         max_tokens_default; /* for a protocol that demands a bound and a body that names none */
     bool stream;
-    const char *idempotency_key; /* the same for every attempt of the job */
+    const char *idempotency_key; /* the same for every attempt of the job at this upstream */
     int64_t deadline_ms;         /* monotonic; the call ends then at the latest */
 };
 
 struct provider_reply {
     struct outcome outcome;
-    long http_status;  /* 0: none arrived */
-    json_t *answer;    /* answered: the body, parsed; borrowed */
-    struct bytes body; /* answered: OpenAI-format JSON; may be taken */
+    long http_status;            /* 0: none arrived */
+    const struct limits *limits; /* what the head said; borrowed */
+    json_t *answer;              /* answered: the body, parsed; borrowed */
+    struct bytes body;           /* answered: OpenAI-format JSON; may be taken */
     int64_t call_ms;
     int64_t first_token_ms; /* 0 when not streamed */
 };
@@ -70,3 +75,21 @@ MUST_USE int provider_start(struct provider *provider, const struct provider_req
                             struct provider_call **ret_call, struct outcome *ret_outcome);
 /* Closes the connection, so that the provider may stop. Not from within on_chunk. */
 void provider_cancel(struct provider_call **call);
+int64_t provider_call_ms(const struct provider_call *call); /* how long it has run */
+
+/* ---- the line ---- */
+
+struct provider_wait {
+    struct list_link link; /* next NULL: does not wait */
+    void (*on_turn)(void *context);
+    void *context;
+};
+
+/* As many calls run as may: provider_start() would let one more wait inside libcurl. */
+bool provider_is_full(const struct provider *provider);
+/* Waits in line; on_turn is called once, from the loop, when there is room or all are called up. */
+void provider_wait(struct provider *provider, struct provider_wait *wait);
+/* Leaves the line; nothing happens when it does not wait. */
+void provider_leave(struct provider *provider, struct provider_wait *wait);
+/* Calls up all that wait, room or not: something has changed for them. */
+void provider_call_up(struct provider *provider);

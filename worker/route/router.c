@@ -85,3 +85,34 @@ int router_choose(const struct config *config, const char *tier, const char *rou
     explain(ret_choice, "route \"%s\" is not configured at this worker", route);
     return -ENOENT;
 }
+
+static bool is_provider_of(const struct config_model *model, const char *provider)
+{
+    bool is_one = strcmp(model->provider, provider) == 0;
+    for (size_t i = 0; i < model->failover_length; i++) {
+        is_one = is_one || strcmp(model->failover[i], provider) == 0;
+    }
+    return is_one;
+}
+
+int router_take(const struct config *config, const char *provider, const char *model, bool is_probe,
+                struct router_choice *ret_choice)
+{
+    *ret_choice = (struct router_choice){.model = config_find_model(config, model)};
+    if (ret_choice->model == NULL) {
+        explain(ret_choice, "model \"%s\", named by the broker, is not configured at this worker",
+                model);
+        return -ENOENT;
+    }
+    ret_choice->provider = config_find_provider(config, provider);
+    if (ret_choice->provider == NULL || !is_provider_of(ret_choice->model, provider)) {
+        explain(ret_choice,
+                "provider \"%s\", named by the broker, is not configured for model \"%s\" at this "
+                "worker",
+                provider, model);
+        return -ENODEV;
+    }
+    explain(ret_choice, "named by the broker%s: %s/%s", is_probe ? " as a probe" : "", provider,
+            model);
+    return 0;
+}

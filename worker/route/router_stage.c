@@ -1,5 +1,6 @@
 #include "worker/route/router_stage.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,17 +25,33 @@ static bool keep_choice(struct attempt *attempt, const struct router_choice *cho
            attempt->provider_name != NULL;
 }
 
+/*
+ * The answer of a stand-in is for this job alone: whoever asks for the same model again, when it is
+ * back, is not to get it from the cache.
+ */
+static bool is_stand_in(const struct services *services, const struct attempt *attempt,
+                        const struct router_choice *choice)
+{
+    return config_find_model(services->config, attempt->route) != NULL &&
+           strcmp(choice->model->name, attempt->route) != 0;
+}
+
 static enum stage_verdict router_start(void *module, struct attempt *attempt)
 {
     const struct services *services = module;
     struct router_choice choice;
-    int r = router_choose(services->config, attempt->tier, attempt->route, &choice);
+    int r = attempt->upstream_model == NULL
+                ? router_choose(services->config, attempt->tier, attempt->route, &choice)
+                : router_take(services->config, attempt->upstream_provider, attempt->upstream_model,
+                              attempt->is_probe, &choice);
     memcpy(attempt->router_reason, choice.reason, sizeof(choice.reason));
     if (r < 0) {
         /* Another worker may be configured differently, so the job is not at fault. */
-        outcome_set(&attempt->outcome, UNAVAILABLE, "no_model", "%s", choice.reason);
+        outcome_set(&attempt->outcome, UNAVAILABLE, r == -ENODEV ? "no_provider" : "no_model", "%s",
+                    choice.reason);
         return STAGE_CONCLUDES;
     }
+    attempt->may_be_filled = attempt->may_be_filled && !is_stand_in(services, attempt, &choice);
     if (!keep_choice(attempt, &choice)) {
         outcome_set(&attempt->outcome, UNAVAILABLE, "memory", "the worker is out of memory");
         return STAGE_CONCLUDES;

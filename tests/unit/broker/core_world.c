@@ -54,9 +54,18 @@ void world_init(struct world *world)
                                                .dedup_window_ms = 3600000,
                                                .dedup_ids_max = 100000,
                                                .dead_letters_max = 1000,
-                                               .losses_max = 5,
                                                .clients_max = 1000,
-                                               .workers_max = 100}};
+                                               .workers_max = 100,
+                                               .losses_max = 5},
+                                    .breaker = {.failures = 5,
+                                                .failure_share_permille = 500,
+                                                .calls_min = 20,
+                                                .window_ms = 10000,
+                                                .slow_share_permille = 800,
+                                                .open_first_ms = 1000,
+                                                .open_max_ms = 10000,
+                                                .slow_start_per_s = 20},
+                                    .retries = {.share_permille = 100, .least_per_min = 60, .burst = 20}};
     cr_assert_eq(effects_create(&world->effects), 0);
     effects_reset(world->effects, world->batch);
 }
@@ -202,6 +211,8 @@ static void append(struct world_effect **list, size_t *length, const struct effe
         if (result->payload != NULL) {
             blob_ref(result->payload);
         }
+    } else if (effect->kind == EFFECT_STATUS) {
+        copy_text(entry->text, sizeof(entry->text), effect->as.status.why);
     } else if (effect->kind == EFFECT_REJECTED) {
         copy_text(entry->text, sizeof(entry->text), effect->as.rejected.text);
     } else if (effect->kind == EFFECT_NOTE) {

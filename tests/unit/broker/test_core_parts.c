@@ -57,7 +57,7 @@ static struct element *find_element(const struct table *table, uint64_t number)
 
 Test(core_table, holds_what_was_inserted_and_not_removed_while_it_grows)
 {
-    enum { N = 20000 };
+    enum { N = 300000 };
     struct table table;
     cr_assert_eq(table_init(&table, 7, element_hash), 0);
     struct element *elements = calloc(N, sizeof(*elements));
@@ -68,9 +68,39 @@ Test(core_table, holds_what_was_inserted_and_not_removed_while_it_grows)
             table_remove(&table, &elements[i - 1].link);
         }
     }
+    cr_assert_gt(table.segments_length, 1);
     for (uint64_t i = 0; i < N; i++) {
         const bool removed = i % 3 == 1 && i + 1 < N;
         cr_assert_eq(find_element(&table, i) != NULL, !removed, "element %lu", i);
+    }
+    table_finish(&table);
+    free(elements);
+}
+
+Test(core_table, holds_what_came_at_once_and_grows_on_from_there)
+{
+    enum { N = 400000, AT_ONCE = 199999 };
+    struct table table;
+    cr_assert_eq(table_init(&table, 7, element_hash), 0);
+    struct element *elements = calloc(N, sizeof(*elements));
+    for (uint64_t i = 0; i < N; i++) {
+        elements[i].number = i;
+    }
+    for (uint64_t i = 0; i < AT_ONCE; i++) {
+        table_insert_later(&table, &elements[i].link);
+    }
+    cr_assert_eq(table.length, 0);
+    table_settle(&table);
+    cr_assert_eq(table.length, AT_ONCE);
+    cr_assert_eq(table.later_length, 0);
+    table_insert_later(&table, &elements[AT_ONCE].link);
+    table_settle(&table);
+    for (uint64_t i = AT_ONCE + 1; i < N; i++) {
+        table_insert(&table, &elements[i].link);
+    }
+    table_remove(&table, &elements[5].link);
+    for (uint64_t i = 0; i < N; i++) {
+        cr_assert_eq(find_element(&table, i) != NULL, i != 5, "element %lu", i);
     }
     table_finish(&table);
     free(elements);

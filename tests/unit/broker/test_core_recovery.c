@@ -266,6 +266,35 @@ Test(core_recovery, damaged_records_are_skipped_and_told)
     cr_assert_eq(note->effect.as.note.note, NOTE_RECORD_DAMAGED);
 }
 
+/* Nothing is looked up for ids that follow each other: this one does not. */
+Test(core_recovery, a_record_that_names_a_job_again_is_damaged)
+{
+    const struct id first = world_submit(&w, 1, "standard");
+    const struct id second = world_submit(&w, 1, "standard");
+    const struct id third = world_submit(&w, 1, "standard");
+    const struct world_record *of_first = NULL;
+    struct world_record *of_second = NULL;
+    for (size_t i = 0; i < w.records_length; i++) {
+        struct world_record *record = &w.records[i];
+        if (record->family == STORE_JOBS && memcmp(record->key, first.bytes, ID_BYTES) == 0) {
+            of_first = record;
+        }
+        if (record->family == STORE_JOBS && memcmp(record->key, second.bytes, ID_BYTES) == 0) {
+            of_second = record;
+        }
+    }
+    cr_assert_not_null(of_first);
+    cr_assert_not_null(of_second);
+    cr_assert_eq(of_first->value_bytes, of_second->value_bytes);
+    memcpy(of_second->value, of_first->value, of_first->value_bytes);
+    world_restart(&w);
+    cr_assert_eq(w.restore_errors, 1);
+    cr_assert_eq(world_stats(&w).jobs, 2);
+    cr_assert_eq(world_state(&w, &first), WIRE__JOB_STATE__JOB_STATE_QUEUED);
+    cr_assert_eq(world_state(&w, &second), WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
+    cr_assert_eq(world_state(&w, &third), WIRE__JOB_STATE__JOB_STATE_QUEUED);
+}
+
 Test(core_recovery, tenants_and_routes_that_are_configured_no_more_lose_no_job)
 {
     struct event event = world_submission(&w, 1, "standard");

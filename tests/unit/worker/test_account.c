@@ -53,6 +53,7 @@ Test(account, usage_is_read_with_its_parts)
     cr_assert_eq(tokens.output, 30);
     cr_assert_eq(tokens.cached_input, 16);
     cr_assert_eq(tokens.reasoning, 12);
+    cr_assert_eq(tokens.counted, 50);
 }
 
 Test(account, missing_usage_is_estimated_from_the_texts)
@@ -61,6 +62,7 @@ Test(account, missing_usage_is_estimated_from_the_texts)
         read_usage("{\"choices\":[{\"message\":{\"content\":\"twelve bytes\"}}]}", OPERATION_CHAT);
     cr_assert_eq(tokens.input, 10);
     cr_assert_eq(tokens.output, 3);
+    cr_assert_eq(tokens.counted, 0, "an estimate is no count");
     cr_assert_eq(read_usage("{\"data\":[]}", OPERATION_EMBEDDINGS).output, 0);
 }
 

@@ -8,6 +8,8 @@ static void add(struct answers *answers, uint8_t number, int64_t made_ms)
     struct answer *answer = calloc(1, sizeof(*answer));
     answer->job_id.bytes[0] = number;
     answer->attempt = 1;
+    answer->outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
+    answer->has_call = true;
     answer->made_ms = made_ms;
     cr_assert_eq(blob_create("12345", 5, &answer->payload), 0);
     answers_add(answers, &answer);
@@ -66,5 +68,36 @@ Test(answers, the_old_are_dropped)
     cr_assert_eq(answers_drop_older(&answers, 30), 2);
     cr_assert_eq(answers_length(&answers), 1);
     cr_assert_eq(answers.bytes, 5);
+    answers_finish(&answers);
+}
+
+Test(answers, an_answer_serves_the_next_attempt_too)
+{
+    struct answers answers;
+    const struct id first = {.bytes = {1}};
+    const struct id third = {.bytes = {3}};
+    answers_init(&answers);
+    add(&answers, 1, 10);
+    add(&answers, 2, 20);
+    cr_assert_eq(send_one(&answers), 1);
+    cr_assert(answers_renew(&answers, &first, 4));
+    cr_assert_not(answers_renew(&answers, &third, 2), "there is none");
+    struct answer *answer = answers_next_unsent(&answers);
+    cr_assert_eq(answer->job_id.bytes[0], 1);
+    cr_assert_eq(answer->attempt, 4);
+    cr_assert_not(answer->has_call);
+    cr_assert_not(answers_conclude(&answers, &first, 1), "that attempt is no more");
+    cr_assert(answers_conclude(&answers, &first, 4));
+    answers_finish(&answers);
+}
+
+Test(answers, a_failure_serves_no_other_attempt)
+{
+    struct answers answers;
+    const struct id first = {.bytes = {1}};
+    answers_init(&answers);
+    add(&answers, 1, 10);
+    answers_next_unsent(&answers)->outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE;
+    cr_assert_not(answers_renew(&answers, &first, 2));
     answers_finish(&answers);
 }

@@ -188,7 +188,8 @@ Test(anthropic, an_error_event_ends_the_stream)
     cr_assert_eq(
         protocol_anthropic.read_event(&stream, "error", event, strlen(event), &chunk, &outcome),
         -ECONNABORTED);
-    cr_assert_eq(outcome.kind, WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE);
+    cr_assert_eq(outcome.kind, WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED);
+    cr_assert_str_eq(outcome.code, "overloaded");
     cr_assert_not_null(strstr(outcome.text, "Overloaded"));
     protocol_stream_finish(&stream);
 }

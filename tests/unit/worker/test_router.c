@@ -65,3 +65,37 @@ Test(router, an_unknown_route_says_so)
     cr_assert_not_null(strstr(choice.reason, "gone"));
     config_destroy(&config);
 }
+
+static const char failover[] = "providers:\n"
+                               "  - {name: near, type: openai, base_url: 'http://127.0.0.1:1/v1'}\n"
+                               "  - {name: far, type: openai, base_url: 'http://127.0.0.1:2/v1'}\n"
+                               "  - {name: other, type: openai, base_url: 'http://127.0.0.1:3/v1'}\n"
+                               "models:\n"
+                               "  - {name: small, provider: near, failover: [far]}\n";
+
+Test(router, an_upstream_named_by_the_broker_is_taken)
+{
+    struct config *config = read_config(failover);
+    struct router_choice choice;
+    cr_assert_eq(router_take(config, "near", "small", false, &choice), 0);
+    cr_assert_str_eq(choice.provider->name, "near");
+    cr_assert_str_eq(choice.reason, "named by the broker: near/small");
+    cr_assert_eq(router_take(config, "far", "small", true, &choice), 0);
+    cr_assert_str_eq(choice.provider->name, "far");
+    cr_assert_str_eq(choice.model->name, "small");
+    cr_assert_not_null(strstr(choice.reason, "probe"));
+    config_destroy(&config);
+}
+
+Test(router, an_upstream_that_is_not_here_is_said)
+{
+    struct config *config = read_config(failover);
+    struct router_choice choice;
+    cr_assert_eq(router_take(config, "near", "huge", false, &choice), -ENOENT);
+    cr_assert_not_null(strstr(choice.reason, "huge"));
+    cr_assert_eq(router_take(config, "nowhere", "small", false, &choice), -ENODEV);
+    cr_assert_not_null(strstr(choice.reason, "nowhere"));
+    cr_assert_eq(router_take(config, "other", "small", false, &choice), -ENODEV,
+                 "a provider that does not serve the model");
+    config_destroy(&config);
+}

@@ -1,0 +1,23 @@
+/*
+ * gate: queues that may not be dispatched now, because no upstream of theirs may be called.
+ *
+ * A gated queue has left the choice of its lane, so that it blocks no other, and comes back at the time when its first
+ * candidate may be called. It is *paused*, and said to be, when every candidate is down or has said when to come back;
+ * otherwise it only waits for its pace or its limits. A paused queue lets single probes through.
+ */
+#pragma once
+#include "broker/core/state.h"
+
+struct queue;
+struct upstream;
+
+/*
+ * Whether the job, READY or LOADED, may be dispatched now. Gives: *ret_upstream, the one it may call, NULL: the route names
+ * none. False: its queue is gated or the job waits; the choice begins anew.
+ */
+bool gate_pass(struct core *core, struct job *job, struct upstream **ret_upstream);
+/* It may be called again, or less: its queues are looked at again. NULL: all are. */
+void gate_look(struct core *core, const struct upstream *upstream);
+/* Opens the gates whose time has come. */
+void gate_tick(struct core *core);
+int64_t gate_next_deadline_ms(const struct core *core);

@@ -1,0 +1,189 @@
+#include "broker/core/status.h"
+#include <stdio.h>
+#include "broker/core/client.h"
+#include "broker/core/estimate.h"
+#include "broker/core/lane.h"
+#include "broker/core/lease.h"
+#include "broker/core/result.h"
+#include "broker/core/upstream.h"
+
+struct effect *status_add(struct core *core, uint64_t peer, const struct id *job_id,
+                          Wire__JobState state)
+{
+    const uint64_t batch =
+        state == WIRE__JOB_STATE__JOB_STATE_UNKNOWN ? 0 : result_promised_batch(core, job_id);
+    struct effect *effect = effects_add(core->effects, EFFECT_STATUS, peer, batch);
+    effect->as.status.job_id = *job_id;
+    effect->as.status.state = state;
+    effect->as.status.why = "";
+    return effect;
+}
+
+/* ---- how many are ahead ---- */
+
+/*
+ * Beyond POSITION_SCANNED_MAX every nth node of the heap stands for n of them: a heap holds its
+ * keys in no order that a stride could follow, so this is as good as a random sample, whatever the
+ * mix of priorities.
+ */
+static uint64_t position_of(const struct job *job)
+{
+    const struct heap *ready = &job->flow->ready;
+    const uint64_t key = ready->nodes[job->ready_position].key;
+    const uint32_t stride = ready->length / POSITION_SCANNED_MAX + 1;
+    uint64_t ahead = 0;
+    for (uint32_t i = 0; i < ready->length; i += stride) {
+        ahead += ready->nodes[i].key < key ? stride : 0;
+    }
+    return ahead < ready->length ? ahead : ready->length - 1;
+}
+
+/* ---- why it waits ---- */
+
+/* What holds the whole queue, or its tenant, in words; false: nothing does. */
+static bool say_what_holds(const struct core *core, const struct job *job, int64_t now_ms,
+                           char *ret_why)
+{
+    const struct queue *queue = job->flow->queue;
+    const struct name *names[] = {queue->route, queue->lane->tier->name, job->flow->tenant->name};
+    static const char *const kinds[] = {"route", "tier", "tenant"};
+    for (size_t i = 0; i < 3; i++) {
+        if (names[i]->is_held) {
+            (void)snprintf(ret_why, STATUS_WHY_BYTES, "the %s %.64s is paused by an operator",
+                           kinds[i], names[i]->text);
+            return true;
+        }
+    }
+    if (core->is_draining) {
+        (void)snprintf(ret_why, STATUS_WHY_BYTES, "the broker is shutting down");
+    } else if ((job->flags & JOB_DURABLE) != 0 && core->store_is_down) {
+        (void)snprintf(ret_why, STATUS_WHY_BYTES, "the broker cannot write to its disk now");
+    } else if (queue->is_blocked) {
+        upstream_why_blocked(core, queue, now_ms, ret_why, STATUS_WHY_BYTES);
+    } else if (queue->lane->pool->slots == 0) {
+        (void)snprintf(ret_why, STATUS_WHY_BYTES, "no worker serves the pool %.64s",
+                       queue->lane->pool->name->text);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void say_place_in_line(uint64_t position, char *ret_why)
+{
+    if (position == 0) {
+        (void)snprintf(ret_why, STATUS_WHY_BYTES,
+                       "the next of its tenant; it waits for a worker to be free");
+    } else {
+        (void)snprintf(ret_why, STATUS_WHY_BYTES, "queued behind %llu of its tenant's jobs",
+                       (unsigned long long)position);
+    }
+}
+
+static const char *why_there(const struct core *core, const struct job *job)
+{
+    switch ((enum job_place)job->place) {
+    case PLACE_ACCEPTING:
+        return "it is being written to disk";
+    case PLACE_RECOVERED:
+        return "the broker has restarted and gives its worker time to reclaim it";
+    case PLACE_BACKING_OFF:
+        if (lease_is_for_suspect(core, job)) {
+            return "its worker was lost more than once; it waits for one that runs no other such job";
+        }
+        return job->backoffs > 0 ? "the last attempt failed; it waits for the next"
+                                 : "it is delayed";
+    case PLACE_LOADING:
+        return "its payload is being read from disk";
+    case PLACE_LOADED:
+        return "it waits for a worker to be free";
+    case PLACE_FOLLOWING:
+        return "an identical job is being answered; it gets the same answer";
+    case PLACE_PARKED:
+        return "it is part of a provider's batch";
+    case PLACE_NEW:
+    case PLACE_READY:
+    case PLACE_LEASED:
+    case PLACE_DEAD:
+    case PLACE_GONE:
+        break;
+    }
+    return "";
+}
+
+/* ---- all of it ---- */
+
+static void estimate_start(const struct job *job, uint64_t own_ahead, int64_t now_ms,
+                           struct status_view *view)
+{
+    const int64_t wait_ms = estimate_wait_ms(job->flow, own_ahead, now_ms);
+    view->has_estimate = wait_ms >= 0;
+    view->starts_in_ms = wait_ms >= 0 ? view->waits_ms + wait_ms : 0;
+}
+
+static void read_ready(const struct core *core, const struct job *job, int64_t now_ms,
+                       struct status_view *view)
+{
+    view->position = position_of(job);
+    if (!say_what_holds(core, job, now_ms, view->why)) {
+        say_place_in_line(view->position, view->why);
+        estimate_start(job, view->position, now_ms, view);
+    } else if (job->flow->queue->is_blocked) {
+        estimate_start(job, view->position, now_ms, view);
+    }
+}
+
+/* When its time comes it goes before all that were submitted after it: of those that wait now,
+ * hardly one before it will. */
+static void read_backing_off(const struct job *job, int64_t now_ms, struct status_view *view)
+{
+    const int64_t waits_ms = job->at.not_before_ms - now_ms;
+    view->waits_ms = waits_ms > 0 ? waits_ms : 0;
+    estimate_start(job, 0, now_ms, view);
+}
+
+void status_read(const struct core *core, const struct job *job, int64_t now_ms,
+                 struct status_view *ret_view)
+{
+    *ret_view = (struct status_view){0};
+    if (job->place == PLACE_READY) {
+        read_ready(core, job, now_ms, ret_view);
+        return;
+    }
+    (void)snprintf(ret_view->why, sizeof(ret_view->why), "%s", why_there(core, job));
+    if (job->place == PLACE_BACKING_OFF) {
+        read_backing_off(job, now_ms, ret_view);
+    } else if (job->place == PLACE_LOADED) {
+        (void)say_what_holds(core, job, now_ms, ret_view->why);
+    }
+}
+
+/* ---- sending ---- */
+
+void status_send_pending(struct core *core, uint64_t peer, const struct job *job)
+{
+    struct status_view view;
+    status_read(core, job, core->now_ms, &view);
+    const char *why = effects_text(core->effects, view.why);
+    struct effect *effect = status_add(core, peer, &job->id, job_state(job));
+    effect->batch = job->place == PLACE_ACCEPTING ? job->at.accept_batch : 0;
+    effect->as.status.attempts = job_attempts(job);
+    effect->as.status.why = why;
+    effect->as.status.waits_ms = view.waits_ms;
+    effect->as.status.position = view.position;
+    effect->as.status.has_estimate = view.has_estimate;
+    effect->as.status.starts_in_ms = view.starts_in_ms;
+}
+
+void status_send(struct core *core, const struct client *client, const struct id *job_id)
+{
+    const struct job *job = job_find(core, job_id);
+    if (job != NULL && job_tenant(job) == client->tenant) {
+        status_send_pending(core, client->peer, job);
+        return;
+    }
+    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
+    const bool is_known = entry != NULL && entry->tenant == client->tenant->name->index;
+    (void)status_add(core, client->peer, job_id,
+                     is_known ? (Wire__JobState)entry->state : WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
+}

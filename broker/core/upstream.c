@@ -1,0 +1,777 @@
+#include "broker/core/upstream.h"
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+#include "broker/core/gate.h"
+#include "broker/core/lane.h"
+#include "broker/core/lease.h"
+#include "broker/core/record.h"
+#include "broker/core/worker.h"
+
+enum {
+    RECORD_KEY_BYTES = 8 + 16, /* "upstream", hash of its name */
+    RECORD_LIMIT_MS = 5000,    /* a shorter "come back later" is not worth a record */
+    HUNG_TIMES =
+        4, /* a call given up after so many typical ones has found a provider that hangs … */
+    HUNG_LEAST_MS = 1000, /* … and after that at least */
+    TYPICAL_SMOOTHING = 16,
+    LIMITED_MOST_MS = 24 * 3600 * 1000,
+};
+
+/* ---- which there are ---- */
+
+static struct upstream *find(const struct core *core, const char *provider, const char *model)
+{
+    for (size_t i = 0; i < core->upstreams_length; i++) {
+        struct upstream *upstream = core->upstreams[i];
+        if (strcmp(upstream->model, model) == 0 && strcmp(upstream->provider, provider) == 0) {
+            return upstream;
+        }
+    }
+    return NULL;
+}
+
+static void free_upstream(struct upstream *upstream)
+{
+    free(upstream->provider);
+    free(upstream->model);
+    free(upstream->subject);
+    free(upstream);
+}
+
+static struct provider_limits *limits_of(struct core *core, const char *name)
+{
+    for (size_t i = 0; i < core->providers_length; i++) {
+        if (strcmp(core->providers[i]->name, name) == 0) {
+            return core->providers[i];
+        }
+    }
+    struct provider_limits **providers =
+        reallocarray(core->providers, core->providers_length + 1, sizeof(*providers));
+    if (providers == NULL) {
+        return NULL;
+    }
+    core->providers = providers;
+    struct provider_limits *limits = calloc(1, sizeof(*limits));
+    if (limits == NULL || (limits->name = strdup(name)) == NULL) {
+        free(limits);
+        return NULL;
+    }
+    providers[core->providers_length++] = limits;
+    return limits;
+}
+
+static struct upstream *add(struct core *core, const char *provider, const char *model)
+{
+    struct upstream **upstreams =
+        reallocarray(core->upstreams, core->upstreams_length + 1, sizeof(*upstreams));
+    if (upstreams == NULL) {
+        return NULL;
+    }
+    core->upstreams = upstreams;
+    struct upstream *upstream = calloc(1, sizeof(*upstream));
+    if (upstream == NULL) {
+        return NULL;
+    }
+    upstream->provider = strdup(provider);
+    upstream->model = strdup(model);
+    upstream->limits = limits_of(core, provider);
+    upstream->answered_ms = INT64_MIN;
+    pace_init(&upstream->pace);
+    if (asprintf(&upstream->subject, "%s/%s", provider, model) < 0) {
+        upstream->subject = NULL;
+    }
+    if (upstream->provider == NULL || upstream->model == NULL || upstream->limits == NULL ||
+        upstream->subject == NULL) {
+        free_upstream(upstream);
+        return NULL;
+    }
+    upstreams[core->upstreams_length++] = upstream;
+    return upstream;
+}
+
+static int configure_one(struct core *core, const char *provider, const char *model)
+{
+    struct upstream *upstream = find(core, provider, model);
+    if (upstream == NULL) {
+        upstream = add(core, provider, model);
+    }
+    if (upstream == NULL) {
+        return -ENOMEM;
+    }
+    upstream->is_configured = true;
+    return 0;
+}
+
+static int configure_model(struct core *core, const struct config_model *model)
+{
+    int r = model->provider == NULL ? 0 : configure_one(core, model->provider, model->name);
+    for (size_t i = 0; r == 0 && i < model->failover_length; i++) {
+        r = configure_one(core, model->failover[i], model->name);
+    }
+    return r;
+}
+
+static int configure_limits(struct core *core, const struct config_provider *provider)
+{
+    struct provider_limits *limits = limits_of(core, provider->name);
+    if (limits == NULL) {
+        return -ENOMEM;
+    }
+    bucket_set(&limits->requests, provider->requests_per_min, core->now_ms);
+    bucket_set(&limits->tokens, provider->tokens_per_min, core->now_ms);
+    return 0;
+}
+
+/* ---- candidates ---- */
+
+static bool has(const struct candidates *candidates, const struct upstream *upstream)
+{
+    for (size_t i = 0; i < candidates->length; i++) {
+        if (candidates->items[i] == upstream) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void add_candidate(struct candidates *candidates, struct upstream *upstream)
+{
+    if (upstream != NULL && candidates->length < CANDIDATES_MAX && !has(candidates, upstream)) {
+        candidates->items[candidates->length++] = upstream;
+    }
+}
+
+static void add_providers_of(const struct core *core, const struct config_model *model,
+                             struct candidates *candidates)
+{
+    if (model->provider == NULL) {
+        return;
+    }
+    add_candidate(candidates, find(core, model->provider, model->name));
+    for (size_t i = 0; i < model->failover_length; i++) {
+        add_candidate(candidates, find(core, model->failover[i], model->name));
+    }
+}
+
+/* What stands in for another has to be good enough for the tier. */
+static void add_models(const struct core *core, const struct config *config,
+                       const struct tier *tier, char *const *models, size_t length,
+                       bool is_asked_for, struct candidates *candidates)
+{
+    for (size_t i = 0; i < length; i++) {
+        const struct config_model *model = config_find_model(config, models[i]);
+        if (model != NULL && ((is_asked_for && i == 0) || model->quality >= tier->quality_min)) {
+            add_providers_of(core, model, candidates);
+        }
+    }
+}
+
+static void add_of_alias(const struct core *core, const struct config *config,
+                         const struct config_route *route, const struct tier *tier,
+                         struct candidates *candidates)
+{
+    for (size_t i = 0; i < route->tiers_length; i++) {
+        const struct config_route_tier *own = &route->tiers[i];
+        if (own->models_length > 0 && strcmp(own->tier, tier->name->text) == 0) {
+            add_models(core, config, tier, own->models, own->models_length, true, candidates);
+            return;
+        }
+    }
+    add_models(core, config, tier, route->models, route->models_length, true, candidates);
+}
+
+static void find_candidates(const struct core *core, const struct config *config,
+                            const struct name *route, const struct tier *tier,
+                            struct candidates *candidates)
+{
+    const struct config_model *model = config_find_model(config, route->text);
+    const struct config_route *alias = config_find_route(config, route->text);
+    candidates->length = 0;
+    if (!route->is_configured) {
+        return;
+    }
+    if (model != NULL) {
+        add_providers_of(core, model, candidates);
+        add_models(core, config, tier, model->fallback, model->fallback_length, false, candidates);
+    } else if (alias != NULL) {
+        add_of_alias(core, config, alias, tier, candidates);
+    } else if (strcmp(route->text, "auto") == 0) {
+        for (size_t i = 0; i < config->models_length; i++) {
+            char *const name = config->models[i].name;
+            add_models(core, config, tier, &name, 1, i == 0, candidates);
+        }
+    }
+}
+
+static int configure_candidates(struct core *core, const struct config *config)
+{
+    const size_t length = core->routes.length;
+    struct route *routes = reallocarray(core->route, length + 1, sizeof(*routes));
+    if (routes == NULL) {
+        return -ENOMEM;
+    }
+    core->route = routes;
+    for (; core->route_length < length; core->route_length++) {
+        routes[core->route_length] = (struct route){.budget = {.level = 0}};
+        retry_budget_init(&routes[core->route_length].budget, &core->retries, core->now_ms);
+    }
+    for (size_t i = 0; i < length; i++) {
+        for (size_t t = 0; t < core->tiers_length; t++) {
+            find_candidates(core, config, core->routes.items[i], &core->tier[t],
+                            &routes[i].by_tier[t]);
+        }
+    }
+    return 0;
+}
+
+const struct candidates *upstream_candidates(const struct core *core, const struct queue *queue)
+{
+    static const struct candidates none = {.length = 0};
+    return queue->route->index < core->route_length
+               ? &core->route[queue->route->index].by_tier[queue->lane->tier->index]
+               : &none;
+}
+
+int upstreams_configure(struct core *core, const struct config *config)
+{
+    for (size_t i = 0; i < core->upstreams_length; i++) {
+        core->upstreams[i]->is_configured = false;
+    }
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < config->models_length; i++) {
+        r = configure_model(core, &config->models[i]);
+    }
+    for (size_t i = 0; r == 0 && i < config->providers_length; i++) {
+        r = configure_limits(core, &config->providers[i]);
+    }
+    return r < 0 ? r : configure_candidates(core, config);
+}
+
+void upstreams_destroy(struct core *core)
+{
+    for (size_t i = 0; i < core->upstreams_length; i++) {
+        free_upstream(core->upstreams[i]);
+    }
+    for (size_t i = 0; i < core->providers_length; i++) {
+        free(core->providers[i]->name);
+        free(core->providers[i]);
+    }
+    free(core->upstreams);
+    free(core->providers);
+    free(core->route);
+}
+
+/* ---- records and announcements ---- */
+
+static bool is_limited(const struct core *core, const struct upstream *upstream)
+{
+    return upstream->limited_until_ms > core->now_ms;
+}
+
+static int64_t blocked_until_ms(const struct upstream *upstream)
+{
+    const int64_t breaker_ms = breaker_closed_until_ms(&upstream->breaker);
+    return breaker_ms > upstream->limited_until_ms ? breaker_ms : upstream->limited_until_ms;
+}
+
+static Wire__UpstreamState__State state_of(const struct core *core, const struct upstream *upstream)
+{
+    if (upstream->breaker.state == BREAKER_OPEN || is_limited(core, upstream)) {
+        return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN;
+    }
+    if (upstream->breaker.state == BREAKER_HALF_OPEN) {
+        return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN;
+    }
+    return upstream->pace.is_free ? WIRE__UPSTREAM_STATE__STATE__UPSTREAM_CLOSED
+                                  : WIRE__UPSTREAM_STATE__STATE__UPSTREAM_SLOW_START;
+}
+
+static void write_key(const struct upstream *upstream, uint8_t ret_key[RECORD_KEY_BYTES])
+{
+    XXH128_canonical_t hash;
+    XXH128_canonicalFromHash(&hash, XXH3_128bits(upstream->subject, strlen(upstream->subject)));
+    static const uint8_t prefix[8] = {'u', 'p', 's', 't', 'r', 'e', 'a', 'm'};
+    memcpy(ret_key, prefix, sizeof(prefix));
+    memcpy(ret_key + sizeof(prefix), hash.digest, sizeof(hash.digest));
+}
+
+/* Known to be down after a restart, too; what is short is not written. */
+static void record(struct core *core, struct upstream *upstream)
+{
+    uint8_t key[RECORD_KEY_BYTES];
+    write_key(upstream, key);
+    const bool is_open = upstream->breaker.state != BREAKER_CLOSED;
+    if (!is_open && upstream->limited_until_ms < core->now_ms + RECORD_LIMIT_MS) {
+        if (upstream->is_recorded) {
+            upstream->is_recorded = false;
+            core_delete(core, STORE_META, key, sizeof(key));
+        }
+        return;
+    }
+    Record__UpstreamRecord message = RECORD__UPSTREAM_RECORD__INIT;
+    message.provider = upstream->provider;
+    message.model = upstream->model;
+    message.opened_in_a_row = is_open ? upstream->breaker.opened_in_a_row : 0;
+    message.open_until_unix_ms =
+        is_open ? core->unix_ms + upstream->breaker.open_until_ms - core->now_ms : 0;
+    message.limited_until_unix_ms =
+        is_limited(core, upstream) ? core->unix_ms + upstream->limited_until_ms - core->now_ms : 0;
+    message.error_code = upstream->error_code;
+    upstream->is_recorded = true;
+    core_put_record(core, STORE_META, key, sizeof(key), &message.base);
+}
+
+static void publish(struct core *core, const struct upstream *upstream)
+{
+    Wire__Upstream name = WIRE__UPSTREAM__INIT;
+    name.provider = upstream->provider;
+    name.model = upstream->model;
+    Wire__UpstreamState state = WIRE__UPSTREAM_STATE__INIT;
+    state.upstream = &name;
+    state.state = upstream->announced;
+    const int64_t for_ms = blocked_until_ms(upstream) - core->now_ms;
+    state.for_ms = upstream->announced == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN && for_ms > 0
+                       ? (uint64_t)for_ms
+                       : 0;
+    const size_t bytes = wire__upstream_state__get_packed_size(&state);
+    uint8_t *data = effects_alloc(core->effects, bytes);
+    (void)wire__upstream_state__pack(&state, data);
+    const char *text = effects_text(core->effects, upstream->error_code);
+    struct effect *effect = effects_add(core->effects, EFFECT_PUBLISH, 0, 0);
+    effect->as.publish.kind = WIRE__EVENT__KIND__EVENT_UPSTREAM;
+    effect->as.publish.subject_kind = "upstream";
+    effect->as.publish.subject = upstream->subject;
+    effect->as.publish.text = text;
+    effect->as.publish.data = data;
+    effect->as.publish.data_bytes = bytes;
+}
+
+/* Whatever changed it ends with this. */
+static void announce(struct core *core, struct upstream *upstream)
+{
+    const Wire__UpstreamState__State state = state_of(core, upstream);
+    if (state != upstream->announced) {
+        upstream->announced = state;
+        publish(core, upstream);
+    }
+}
+
+static void refresh(struct core *core, struct upstream *upstream)
+{
+    breaker_tick(&upstream->breaker, core->now_ms);
+    announce(core, upstream);
+}
+
+int upstream_restore(struct core *core, const void *value, size_t value_bytes)
+{
+    Record__UpstreamRecord *message;
+    int r =
+        record_read_upstream(value, value_bytes, arena_protobuf_allocator(core->arena), &message);
+    if (r < 0) {
+        return r;
+    }
+    struct upstream *upstream = find(core, message->provider, message->model);
+    if (upstream == NULL) {
+        return 0; /* configured no more */
+    }
+    const int64_t most_ms = core->now_ms + LIMITED_MOST_MS;
+    const int64_t open_ms = core->now_ms + message->open_until_unix_ms - core->unix_ms;
+    const int64_t limited_ms = core->now_ms + message->limited_until_unix_ms - core->unix_ms;
+    if (message->open_until_unix_ms > 0) {
+        const int64_t longest_ms = core->now_ms + core->breaker.open_max_ms;
+        breaker_restore(&upstream->breaker, message->opened_in_a_row,
+                        open_ms < longest_ms ? open_ms : longest_ms);
+    }
+    if (message->limited_until_unix_ms > 0) {
+        upstream->limited_until_ms = limited_ms < most_ms ? limited_ms : most_ms;
+    }
+    (void)snprintf(upstream->error_code, sizeof(upstream->error_code), "%s", message->error_code);
+    upstream->is_recorded = true;
+    upstream->announced = state_of(core, upstream);
+    return 0;
+}
+
+/* ---- choosing ---- */
+
+static double tokens_of(const struct job *job)
+{
+    return job->estimated_tokens > 0 ? job->estimated_tokens : job->payload_bytes / 4;
+}
+
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* When a job of so many tokens may call it; now or earlier: at once. */
+static int64_t open_at_ms(struct core *core, struct upstream *upstream, double tokens)
+{
+    const int64_t now_ms = core->now_ms;
+    refresh(core, upstream);
+    const int64_t blocked_ms = blocked_until_ms(upstream);
+    if (blocked_ms > now_ms) {
+        return blocked_ms;
+    }
+    int64_t wait_ms = bucket_wait_ms(&upstream->limits->requests, 1.0, now_ms);
+    wait_ms = later(wait_ms, bucket_wait_ms(&upstream->limits->tokens, tokens, now_ms));
+    wait_ms = later(wait_ms, bucket_wait_ms(&upstream->requests, 1.0, now_ms));
+    wait_ms = later(wait_ms, bucket_wait_ms(&upstream->tokens, tokens, now_ms));
+    if (upstream->breaker.state == BREAKER_CLOSED) {
+        wait_ms = later(wait_ms, pace_wait_ms(&upstream->pace, now_ms));
+    }
+    return now_ms + wait_ms;
+}
+
+struct upstream *upstream_choose(struct core *core, const struct job *job, int64_t *ret_at_ms)
+{
+    const struct candidates *candidates = upstream_candidates(core, job->flow->queue);
+    int64_t soonest_ms = INT64_MAX;
+    for (size_t i = 0; i < candidates->length; i++) {
+        if ((job->tried >> i & 1) != 0) {
+            continue;
+        }
+        const int64_t at_ms = open_at_ms(core, candidates->items[i], tokens_of(job));
+        if (at_ms <= core->now_ms) {
+            return candidates->items[i];
+        }
+        soonest_ms = at_ms < soonest_ms ? at_ms : soonest_ms;
+    }
+    *ret_at_ms = soonest_ms;
+    return NULL;
+}
+
+bool upstream_is_down(struct core *core, struct upstream *upstream)
+{
+    breaker_tick(&upstream->breaker, core->now_ms);
+    return upstream->breaker.state != BREAKER_CLOSED || is_limited(core, upstream);
+}
+
+bool upstream_all_blocked(struct core *core, const struct queue *queue)
+{
+    const struct candidates *candidates = upstream_candidates(core, queue);
+    for (size_t i = 0; i < candidates->length; i++) {
+        if (!upstream_is_down(core, candidates->items[i])) {
+            return false;
+        }
+    }
+    return candidates->length > 0;
+}
+
+int64_t upstream_back_at_ms(struct core *core, const struct queue *queue)
+{
+    const struct candidates *candidates = upstream_candidates(core, queue);
+    int64_t soonest_ms = candidates->length == 0 ? core->now_ms : INT64_MAX;
+    for (size_t i = 0; i < candidates->length; i++) {
+        breaker_tick(&candidates->items[i]->breaker, core->now_ms);
+        const int64_t at_ms = blocked_until_ms(candidates->items[i]);
+        soonest_ms = at_ms < soonest_ms ? at_ms : soonest_ms;
+    }
+    return soonest_ms;
+}
+
+void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms,
+                          char *ret_text, size_t bytes)
+{
+    const struct candidates *candidates = upstream_candidates(core, queue);
+    const struct upstream *first = NULL;
+    for (size_t i = 0; i < candidates->length; i++) {
+        const struct upstream *upstream = candidates->items[i];
+        if (first == NULL || blocked_until_ms(upstream) < blocked_until_ms(first)) {
+            first = upstream;
+        }
+    }
+    ret_text[0] = '\0';
+    if (first == NULL) {
+        return;
+    }
+    const long long for_ms = (long long)later(blocked_until_ms(first) - now_ms, 0);
+    if (first->breaker.state == BREAKER_CLOSED) {
+        (void)snprintf(ret_text, bytes, "its route is paused: %.100s is rate limited for %lld ms",
+                       first->subject, for_ms);
+    } else if (first->breaker.state == BREAKER_OPEN && for_ms > 0) {
+        (void)snprintf(ret_text, bytes,
+                       "its route is paused: %.100s is down (%s) and is probed in %lld ms",
+                       first->subject, first->error_code, for_ms);
+    } else {
+        (void)snprintf(ret_text, bytes, "its route is paused: %.100s was down (%s) and is probed now",
+                       first->subject, first->error_code);
+    }
+}
+
+uint16_t upstream_bit(const struct core *core, const struct queue *queue,
+                      const struct upstream *upstream)
+{
+    const struct candidates *candidates = upstream_candidates(core, queue);
+    for (size_t i = 0; i < candidates->length; i++) {
+        if (candidates->items[i] == upstream) {
+            return (uint16_t)(1u << i);
+        }
+    }
+    return 0;
+}
+
+/* ---- permits ---- */
+
+/* There is room again: queues that wait for it need not wait for their time. */
+static void wake(struct core *core, const struct upstream *upstream)
+{
+    if (core->gates.length > 0) {
+        gate_look(core, upstream);
+    }
+}
+
+/* `requests` and `tokens` below 0 are given back. */
+static void take_of_limits(struct core *core, struct upstream *upstream, double requests,
+                           double tokens)
+{
+    bucket_take(&upstream->limits->requests, requests, core->now_ms);
+    bucket_take(&upstream->limits->tokens, tokens, core->now_ms);
+    bucket_take(&upstream->requests, requests, core->now_ms);
+    bucket_take(&upstream->tokens, tokens, core->now_ms);
+}
+
+struct permit upstream_take(struct core *core, struct upstream *upstream, const struct job *job)
+{
+    struct permit permit = {.upstream = upstream};
+    if (upstream == NULL) {
+        return permit;
+    }
+    permit.tokens = (uint32_t)tokens_of(job);
+    take_of_limits(core, upstream, 1.0, permit.tokens);
+    upstream->counts.dispatched++;
+    if (upstream->breaker.state == BREAKER_CLOSED) {
+        pace_take(&upstream->pace, 1, core->now_ms);
+    } else {
+        upstream->counts.probes++;
+        permit.probe = breaker_probe(&upstream->breaker, &core->breaker, core->now_ms);
+    }
+    return permit;
+}
+
+void upstream_give_back(struct core *core, struct permit *permit)
+{
+    struct upstream *upstream = TAKE(permit->upstream);
+    if (upstream == NULL) {
+        return;
+    }
+    take_of_limits(core, upstream, -1.0, -(double)permit->tokens);
+    if (permit->probe != 0) {
+        breaker_forget_probe(&upstream->breaker, permit->probe);
+    } else {
+        pace_take(&upstream->pace, -1, core->now_ms);
+    }
+    wake(core, upstream);
+}
+
+/* ---- what calls came to ---- */
+
+static void state_changed(struct core *core, struct upstream *upstream, bool is_probe)
+{
+    const bool is_open = upstream->breaker.state == BREAKER_OPEN;
+    if (is_open) {
+        upstream->counts.opened += !is_probe;
+        pace_stopped(&upstream->pace, core->now_ms);
+    } else {
+        pace_start_slowly(&upstream->pace, core->breaker.slow_start_per_s, core->now_ms);
+    }
+    if (!is_probe || !is_open) { /* not each failed probe of a long outage */
+        core_note(core, is_open ? NOTE_UPSTREAM_DOWN : NOTE_UPSTREAM_UP, NULL, upstream->subject,
+                  upstream->error_code, upstream->breaker.open_until_ms - core->now_ms);
+    }
+    record(core, upstream);
+}
+
+static void sample(struct core *core, struct upstream *upstream, enum breaker_sample what,
+                   bool is_probe)
+{
+    breaker_tick(&upstream->breaker, core->now_ms);
+    const double jitter = (double)core_random_below(core, 1000) / 1000.0;
+    if (breaker_report(&upstream->breaker, &core->breaker, what, is_probe, jitter, core->now_ms)) {
+        state_changed(core, upstream, is_probe);
+    }
+}
+
+static void answered(struct core *core, struct upstream *upstream, struct worker *worker,
+                     const Wire__Call *call, bool is_probe)
+{
+    const bool is_slow =
+        core->breaker.slow_call_ms > 0 && call->call_ms > core->breaker.slow_call_ms;
+    upstream->counts.answered++;
+    upstream->typical_ms += ((double)call->call_ms - upstream->typical_ms) /
+                            (upstream->typical_ms > 0 ? TYPICAL_SMOOTHING : 1);
+    upstream->answered_peer = worker->peer;
+    upstream->answered_ms = core->now_ms;
+    worker->failures_in_a_row = 0;
+    pace_answered(&upstream->pace, core->now_ms);
+    sample(core, upstream, is_slow ? SAMPLE_SLOW : SAMPLE_SUCCESS, is_probe);
+}
+
+static void limited(struct core *core, struct upstream *upstream, const Wire__Call *call,
+                    bool is_probe)
+{
+    upstream->counts.rate_limited++;
+    if (is_probe) {
+        sample(core, upstream, SAMPLE_SUCCESS, true); /* it answers, if only "too many" */
+    }
+    pace_limited(&upstream->pace, core->now_ms);
+    if (call->retry_after_ms > 0) {
+        const int64_t for_ms = call->retry_after_ms < LIMITED_MOST_MS
+                                   ? (int64_t)call->retry_after_ms
+                                   : LIMITED_MOST_MS;
+        upstream->limited_until_ms = later(upstream->limited_until_ms, core->now_ms + for_ms);
+        record(core, upstream);
+    }
+}
+
+/*
+ * A worker whose calls fail while another's were answered just now is at fault itself: its network,
+ * its credentials. It is set aside for a while, and the upstream is not blamed.
+ */
+static bool is_workers_fault(struct core *core, const struct upstream *upstream,
+                             struct worker *worker)
+{
+    worker->failures_in_a_row++;
+    if (worker->failures_in_a_row < core->breaker.failures ||
+        upstream->answered_peer == worker->peer || upstream->answered_ms == INT64_MIN ||
+        core->now_ms - upstream->answered_ms > core->breaker.window_ms) {
+        return false;
+    }
+    const uint32_t doublings = worker->failures_in_a_row - core->breaker.failures;
+    int64_t for_ms = core->breaker.open_first_ms;
+    for (uint32_t i = 0; i < doublings && for_ms < core->breaker.open_max_ms; i++) {
+        for_ms *= 2;
+    }
+    worker_set_aside_for(core, worker,
+                         for_ms < core->breaker.open_max_ms ? for_ms : core->breaker.open_max_ms);
+    return true;
+}
+
+static void failed(struct core *core, struct upstream *upstream, struct worker *worker,
+                   const Wire__Call *call, uint32_t probe)
+{
+    upstream->counts.failed++;
+    (void)snprintf(upstream->error_code, sizeof(upstream->error_code), "%s", call->error_code);
+    if (!is_workers_fault(core, upstream, worker)) {
+        sample(core, upstream, SAMPLE_FAILURE, probe != 0);
+    } else if (probe != 0) {
+        breaker_forget_probe(&upstream->breaker, probe);
+    }
+}
+
+/* Given up by us: it says something only when an answer was long overdue. */
+static void given_up(struct core *core, struct upstream *upstream, struct worker *worker,
+                     const Wire__Call *call, uint32_t probe)
+{
+    const double overdue_ms = upstream->typical_ms * HUNG_TIMES;
+    if (call->call_ms > HUNG_LEAST_MS && (double)call->call_ms > overdue_ms) {
+        failed(core, upstream, worker, call, probe);
+    } else if (probe != 0) {
+        breaker_forget_probe(&upstream->breaker, probe);
+    }
+}
+
+static void learn_limits(struct core *core, struct upstream *upstream,
+                         const Wire__RateLimits *limits)
+{
+    if (limits == NULL) {
+        return;
+    }
+    if (limits->requests_per_min > 0) {
+        bucket_set(&upstream->requests, limits->requests_per_min, core->now_ms);
+    }
+    if (limits->tokens_per_min > 0) {
+        bucket_set(&upstream->tokens, limits->tokens_per_min, core->now_ms);
+    }
+    if (limits->has_requests_left && upstream->requests.per_min > 0) {
+        bucket_lower(&upstream->requests, (double)limits->requests_left, core->now_ms);
+    }
+    if (limits->has_tokens_left && upstream->tokens.per_min > 0) {
+        bucket_lower(&upstream->tokens, (double)limits->tokens_left, core->now_ms);
+    }
+}
+
+static void report(struct core *core, struct worker *worker, struct upstream *upstream,
+                   const Wire__Call *call, uint32_t probe)
+{
+    const bool was_down = upstream_is_down(core, upstream);
+    upstream->counts.cost_nanousd += call->cost_nanousd;
+    learn_limits(core, upstream, call->limits);
+    switch (call->outcome) {
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED:
+        answered(core, upstream, worker, call, probe != 0);
+        break;
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED:
+        limited(core, upstream, call, probe != 0);
+        break;
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE:
+        failed(core, upstream, worker, call, probe);
+        break;
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED:
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED:
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID:
+        upstream->counts.rejected++;
+        sample(core, upstream, SAMPLE_SUCCESS, probe != 0);
+        break;
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED:
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED:
+        given_up(core, upstream, worker, call, probe);
+        break;
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE:
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED:
+    case _WIRE__ATTEMPT_OUTCOME_IS_INT_SIZE:
+        break;
+    }
+    announce(core, upstream);
+    if (probe != 0 || was_down != upstream_is_down(core, upstream)) {
+        gate_look(core, upstream);
+    }
+}
+
+static bool is_named(const struct upstream *upstream, const Wire__Upstream *name)
+{
+    return strcmp(upstream->model, name->model) == 0 &&
+           strcmp(upstream->provider, name->provider) == 0;
+}
+
+void upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
+                     const struct event_attempt_result *result)
+{
+    if (result->calls_length == 0) {
+        upstream_give_back(core, permit);
+        return;
+    }
+    struct upstream *permitted = TAKE(permit->upstream);
+    for (size_t i = 0; i < result->calls_length; i++) {
+        const Wire__Call *call = result->calls[i];
+        const bool is_permitted = permitted != NULL && is_named(permitted, call->upstream);
+        struct upstream *upstream =
+            is_permitted ? permitted : find(core, call->upstream->provider, call->upstream->model);
+        if (upstream == NULL) {
+            continue;
+        }
+        if (is_permitted && call->tokens > 0) {
+            take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
+            wake(core, upstream);
+        }
+        report(core, worker, upstream, call, is_permitted ? permit->probe : 0);
+    }
+}
+
+void upstream_settle_silent(struct core *core, struct permit *permit, bool is_expired)
+{
+    struct upstream *upstream = TAKE(permit->upstream);
+    if (upstream == NULL || permit->probe == 0) {
+        return;
+    }
+    if (is_expired) {
+        sample(core, upstream, SAMPLE_FAILURE, true);
+    } else {
+        breaker_forget_probe(&upstream->breaker, permit->probe);
+    }
+    announce(core, upstream);
+    wake(core, upstream);
+}

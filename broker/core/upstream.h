@@ -1,0 +1,94 @@
+/*
+ * upstream: a model at a provider, as the whole cluster knows it: its breaker, its limits, its pace.
+ *
+ * Each dispatch names the one upstream that its attempt may call. That is a permit: one request and the job's
+ * estimated tokens are taken from the provider's limit (configured), from the upstream's own (learned from what the
+ * provider says) and from its pace, and settled by what the worker reports; an attempt that made no call gives them
+ * back. So the sum over any number of workers stays within the limits, and a provider that is down gets single probes
+ * and nothing else.
+ *
+ * The candidates of a queue (tier, pool, route) are, in order: the providers of the model that is asked for, then those
+ * of the models that may stand in for it and meet the tier's quality floor. When none of them can serve, the queue is paused:
+ * gate.h. See DESIGN.md, "Degradation".
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "broker/core/breaker.h"
+#include "broker/core/bucket.h"
+#include "broker/core/pace.h"
+#include "broker/core/retry_budget.h"
+#include "broker/core/state.h"
+
+struct queue;
+struct worker;
+
+/* What a provider's key allows, as configured: shared by its upstreams. */
+struct provider_limits {
+    char *name;
+    struct bucket requests, tokens;
+};
+
+struct upstream {
+    char *provider, *model;
+    char *subject;                  /* "provider/model" */
+    struct provider_limits *limits;
+    struct bucket requests, tokens; /* learned from the provider's answers */
+    struct breaker breaker;
+    struct pace pace;
+    int64_t limited_until_ms;       /* it said when to come back */
+    double typical_ms;              /* of an answered call, smoothed; 0: none yet */
+    uint64_t answered_peer;         /* the worker that was answered last, and when; INT64_MIN never */
+    int64_t answered_ms;
+    char error_code[32];            /* of the last failure */
+    bool is_configured;
+    bool is_recorded;               /* a record says that it is down */
+    Wire__UpstreamState__State announced;
+    struct core_upstream_counts counts;
+};
+
+enum { CANDIDATES_MAX = 16 }; /* struct job's `tried` has a bit for each */
+struct candidates {
+    size_t length;
+    struct upstream *items[CANDIDATES_MAX];
+};
+
+/* What the core keeps of a route. */
+struct route {
+    struct retry_budget budget;
+    struct candidates by_tier[CONFIG_TIERS_MAX];
+};
+
+/* After tiers and routes. Errors: -ENOMEM. */
+MUST_USE int upstreams_configure(struct core *core, const struct config *config);
+/* Of a route that is not configured: none. */
+const struct candidates *upstream_candidates(const struct core *core, const struct queue *queue);
+void upstreams_destroy(struct core *core);
+
+/*
+ * The first candidate of the job's queue that may be called now and that the job has not tried in this round. NULL:
+ * none; *ret_at_ms says when one of those may that it has not tried (INT64_MAX: it has tried all).
+ */
+struct upstream *upstream_choose(struct core *core, const struct job *job, int64_t *ret_at_ms);
+/* Every candidate is down, or has said when to come back: nobody can serve the queue. */
+bool upstream_all_blocked(struct core *core, const struct queue *queue);
+/* When the first that is blocked may be called or probed; at the latest now when one is not. */
+int64_t upstream_back_at_ms(struct core *core, const struct queue *queue);
+/* Why nobody can serve it, in words. */
+void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms, char *ret_text,
+                          size_t bytes);
+bool upstream_is_down(struct core *core, struct upstream *upstream);
+/* For struct job's `tried`; 0 when it is no candidate (any more). */
+uint16_t upstream_bit(const struct core *core, const struct queue *queue, const struct upstream *upstream);
+
+struct permit upstream_take(struct core *core, struct upstream *upstream, const struct job *job);
+/* The attempt is over and said what it called. Empties the permit. */
+void upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
+                     const struct event_attempt_result *result);
+/* Nothing was called, for certain. Empties the permit. */
+void upstream_give_back(struct core *core, struct permit *permit);
+/* The attempt ended without a word. `is_expired`: its time was over. Empties the permit. */
+void upstream_settle_silent(struct core *core, struct permit *permit, bool is_expired);
+
+/* From a record. Errors: -EBADMSG. */
+MUST_USE int upstream_restore(struct core *core, const void *value, size_t value_bytes);

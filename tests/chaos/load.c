@@ -1,0 +1,759 @@
+/*
+ * tiermq-chaos-load: a client of the shipped library that submits jobs of every sort and keeps a
+ * history.
+ *
+ * It is made to be killed. What job number N of a client is follows from seed, name and N alone;
+ * ids and deadlines are in the history. So a client that is started again continues where it was:
+ * it asks for what was accepted, submits again what was not, and goes on with new jobs. SIGTERM: no
+ * new jobs, ends when none is open.
+ *
+ * With --audit it submits nothing and asks once where each job of a list stands.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+#include "client/tiermq.h"
+#include "common/attributes.h"
+#include "common/list.h"
+#include "tests/chaos/history.h"
+
+enum {
+    OPEN_MAX_DEFAULT = 150,
+    TICK_MS = 20,
+    DEADLINE_FAR_MS = 1800 * 1000, /* later than the end of any campaign */
+    AUDIT_TIMEOUT_MS = 20000,
+};
+
+static const char *const tiers[] = {"realtime", "standard", "background"};
+static const char *const state_names[] = {
+    [TIERMQ_UNKNOWN] = "unknown",     [TIERMQ_PENDING] = "pending",
+    [TIERMQ_SUCCEEDED] = "succeeded", [TIERMQ_DEAD] = "dead",
+    [TIERMQ_CANCELLED] = "cancelled", [TIERMQ_EXPIRED] = "expired",
+    [TIERMQ_REJECTED] = "rejected",   [TIERMQ_COLLECTED] = "collected",
+    [TIERMQ_LOST] = "lost",
+};
+static const char *const cache_names[] = {"none", "miss", "hit", "near_hit", "stale_hit"};
+
+struct options {
+    const char *broker, *tenant, *name, *history, *foreign, *audit;
+    uint64_t seed;
+    int rate_per_s, open_max;
+};
+
+struct load {
+    struct options options;
+    struct tiermq *client;
+    struct history *history;
+    struct list open; /* of struct task */
+    uint64_t next_number;
+    int64_t next_submit_ms;
+    uint64_t random; /* for what need not be told again after a restart */
+};
+
+/* A job that is open here. The first group follows from its number. */
+struct task {
+    struct load *load;
+    struct list_link link; /* in load->open */
+    uint64_t number;
+    const char *tier, *operation;
+    char *prompt;
+    char key[64]; /* "": none */
+    unsigned priority;
+    int64_t lasts_ms, delay_ms;
+    int64_t cancel_after_ms; /* 0: never */
+    bool stream, detach, discard;
+    bool ask_again; /* once it is concluded, by a wait or by a submission */
+    bool again_by_submit;
+
+    tiermq_id id;
+    int64_t deadline_at_ms;
+    int64_t cancel_at_ms;
+    int64_t act_at_ms; /* 0: nothing to do; otherwise to be submitted or waited for then */
+    bool is_accepted;
+    bool is_again; /* concluded before: what comes now must be the same */
+    bool is_over;  /* to be let go of in the next turn */
+    char *streamed;
+    bool is_stream_whole;
+};
+
+static volatile sig_atomic_t is_ending;
+
+static void on_signal(int number)
+{
+    (void)number;
+    is_ending = 1;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* splitmix64 */
+static uint64_t mix(uint64_t *state)
+{
+    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static int64_t below(uint64_t *random, int64_t limit)
+{
+    return (int64_t)(mix(random) % (uint64_t)limit);
+}
+
+static bool chance(uint64_t *random, int percent)
+{
+    return below(random, 100) < percent;
+}
+
+static uint64_t text_hash(const char *text)
+{
+    uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a */
+    for (; *text != '\0'; text++) {
+        hash = (hash ^ (unsigned char)*text) * UINT64_C(1099511628211);
+    }
+    return hash;
+}
+
+/* Time-ordered, as the broker wants them (UUID version 7). Made here, since the history must have
+ * it before the library does. */
+static tiermq_id make_id(void)
+{
+    tiermq_id id;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    const uint64_t unix_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    if (getrandom(id.bytes, sizeof(id.bytes), 0) != (ssize_t)sizeof(id.bytes)) {
+        abort();
+    }
+    for (int i = 0; i < 6; i++) {
+        id.bytes[i] = (uint8_t)(unix_ms >> (40 - 8 * i));
+    }
+    id.bytes[6] = 0x70 | (id.bytes[6] & 0x0f);
+    id.bytes[8] = 0x80 | (id.bytes[8] & 0x3f);
+    return id;
+}
+
+static const char *id_text(const tiermq_id *id, char ret_text[TIERMQ_ID_TEXT])
+{
+    tiermq_id_format(id, ret_text);
+    return ret_text;
+}
+
+/* ------------------------------------------------------------------------------------- what job
+ * number N is */
+
+static char *write_prompt(const char *who, uint64_t number, int64_t padding_words)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    if (out == NULL) {
+        abort();
+    }
+    fprintf(out, "%s asks question %llu: why?", who, (unsigned long long)number);
+    for (int64_t i = 0; i < padding_words; i++) {
+        fputs(" because", out);
+    }
+    fclose(out);
+    return text;
+}
+
+/* The same job for all clients of a tenant: whoever comes first submits it, the others join. */
+static void make_shared(struct task *task, uint64_t group)
+{
+    uint64_t random = group;
+    task->tier = tiers[below(&random, 3)];
+    task->operation = "chat.completions";
+    task->lasts_ms = DEADLINE_FAR_MS;
+    task->prompt = write_prompt("The team", group, 0);
+    snprintf(task->key, sizeof(task->key), "shared-%llu", (unsigned long long)group);
+}
+
+static void make_own(struct task *task, uint64_t *random)
+{
+    const struct options *options = &task->load->options;
+    const int64_t tier = below(random, 10);
+    task->tier = tiers[tier < 3 ? 0 : tier < 7 ? 1 : 2];
+    const bool is_durable = tier >= 3;
+    task->operation = chance(random, 15) ? "completions" : "chat.completions";
+    task->priority = (unsigned)below(random, 10);
+    task->stream = chance(random, 15);
+    task->detach = is_durable && chance(random, 6);
+    task->discard = is_durable && !task->detach && chance(random, 3);
+    task->lasts_ms = chance(random, 12) ? 300 + below(random, 5000) : DEADLINE_FAR_MS;
+    task->delay_ms = chance(random, 10) ? 100 + below(random, 2000) : 0;
+    task->cancel_after_ms = chance(random, 6) ? 1 + below(random, 1500) : 0;
+    task->ask_again = chance(random, 6);
+    task->again_by_submit = is_durable && chance(random, 50);
+    const int64_t padding_words = chance(random, 3) ? 1000 + below(random, 8000) : 0;
+    const bool is_twin = chance(random, 10); /* others, also of other tenants, ask the very same */
+    task->prompt = is_twin ? write_prompt("Everyone", task->number % 50, 0)
+                           : write_prompt(options->name, task->number, padding_words);
+    if (chance(random, 20)) {
+        snprintf(task->key, sizeof(task->key), "%.32s-%llu", options->name,
+                 (unsigned long long)task->number);
+    }
+}
+
+static struct task *task_create(struct load *load, uint64_t number)
+{
+    struct task *task = calloc(1, sizeof(*task));
+    if (task == NULL) {
+        abort();
+    }
+    task->load = load;
+    task->number = number;
+    uint64_t random =
+        load->options.seed ^ text_hash(load->options.name) ^ number * UINT64_C(0xd6e8feb86659fd93);
+    if (chance(&random, 8)) {
+        make_shared(task, number / 8);
+    } else {
+        make_own(task, &random);
+    }
+    list_append(&load->open, &task->link);
+    return task;
+}
+
+static void task_destroy(struct task *task)
+{
+    list_remove(&task->load->open, &task->link);
+    free(task->prompt);
+    free(task->streamed);
+    free(task);
+}
+
+static bool is_durable(const struct task *task)
+{
+    return task->tier != tiers[0];
+}
+
+/* ------------------------------------------------------------------------------------------ what
+ * is seen */
+
+static void note(struct task *task, const char *event)
+{
+    char text[TIERMQ_ID_TEXT];
+    history_append(task->load->history,
+                   json_pack("{s:s, s:s, s:I}", "event", event, "id", id_text(&task->id, text),
+                             "number", (json_int_t)task->number));
+}
+
+static void note_outcome(struct task *task, const struct tiermq_answer *answer)
+{
+    char text[TIERMQ_ID_TEXT];
+    json_t *event = json_pack(
+        "{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "event", "outcome",
+        "id", id_text(&task->id, text), "number", (json_int_t)task->number, "state",
+        state_names[answer->state], "code", answer->error_code, "reason", answer->error_text,
+        "text", answer->text, "model", answer->model, "worker", answer->worker, "attempts",
+        (json_int_t)answer->attempts, "cache", cache_names[answer->cache], "retry_after_ms",
+        (json_int_t)answer->retry_after_ms, "again", (int)task->is_again);
+    if (event != NULL && task->streamed != NULL) {
+        json_object_set_new(event, "streamed", json_string(task->streamed));
+        json_object_set_new(event, "stream_whole", json_boolean(task->is_stream_whole));
+    }
+    history_append(task->load->history, event);
+}
+
+static void on_accepted(void *context, const tiermq_id *id, bool duplicate)
+{
+    struct task *task = context;
+    char text[TIERMQ_ID_TEXT];
+    history_append(task->load->history,
+                   json_pack("{s:s, s:s, s:I, s:b}", "event", "accepted", "id", id_text(id, text),
+                             "number", (json_int_t)task->number, "duplicate", (int)duplicate));
+    task->is_accepted = true;
+}
+
+static void on_chunk(void *context, const tiermq_id *id, const void *data, size_t bytes, bool last)
+{
+    (void)id;
+    struct task *task = context;
+    char *piece = NULL, *longer = NULL;
+    if (tiermq_chunk_text(data, bytes, &piece) < 0 ||
+        asprintf(&longer, "%s%s", task->streamed != NULL ? task->streamed : "", piece) < 0) {
+        abort();
+    }
+    free(piece);
+    free(task->streamed);
+    task->streamed = longer;
+    task->is_stream_whole = last;
+}
+
+/* A job that the library or the broker knows nothing of may be handed in again, as long as the
+ * answer is of use. */
+static bool may_submit_again(const struct task *task)
+{
+    return !task->is_again && (!is_durable(task) || !task->is_accepted) &&
+           now_ms() < task->deadline_at_ms;
+}
+
+static void conclude(struct task *task, const struct tiermq_answer *answer)
+{
+    note_outcome(task, answer);
+    /* One that was cancelled, or whose time was up, before it was sent would be a new job. */
+    if (!task->ask_again || task->is_again || !task->is_accepted) {
+        task->is_over = true;
+        return;
+    }
+    task->is_again = true;
+    task->cancel_at_ms = 0;
+    task->act_at_ms = now_ms() + below(&task->load->random, 3000);
+}
+
+/*
+ * No outcome: the library has lost sight of the job, and says that one should ask again; or it
+ * could not even ask, which says nothing of a job that was accepted before.
+ */
+static bool is_open_still(const struct task *task, const struct tiermq_answer *answer)
+{
+    const bool was_not_sent =
+        answer->state == TIERMQ_EXPIRED && strncmp(answer->error_text, "no broker", 9) == 0;
+    return answer->state == TIERMQ_LOST || (was_not_sent && task->is_accepted);
+}
+
+static void on_answer(void *context, const struct tiermq_answer *answer)
+{
+    struct task *task = context;
+    if (answer->state == TIERMQ_PENDING) {
+        note(task, "detached");
+        task->act_at_ms = now_ms() + below(&task->load->random, 2000);
+    } else if (is_open_still(task, answer)) {
+        note(task, "lost_sight");
+        task->act_at_ms = now_ms();
+    } else if (answer->state == TIERMQ_UNKNOWN && may_submit_again(task)) {
+        note(task, "forgotten");
+        task->is_accepted = false;
+        task->act_at_ms = now_ms();
+    } else {
+        conclude(task, answer);
+    }
+}
+
+static const struct tiermq_callbacks callbacks = {
+    .on_accepted = on_accepted, .on_chunk = on_chunk, .on_answer = on_answer};
+
+/* ------------------------------------------------------------------------------------------ what
+ * is done */
+
+/* Not in the callbacks' way: a call that fails has no answer to come. */
+static void give_up(struct task *task, const char *call, int error)
+{
+    char text[TIERMQ_ID_TEXT];
+    history_append(task->load->history,
+                   json_pack("{s:s, s:s, s:s, s:s, s:s}", "event", "call_failed", "id",
+                             id_text(&task->id, text), "call", call, "error", strerror(-error),
+                             "words", tiermq_last_error(task->load->client)));
+    task->is_over = true;
+}
+
+/* What comes now may be another attempt's stream. */
+static void begin_stream(struct task *task)
+{
+    free(task->streamed);
+    task->streamed = NULL;
+    task->is_stream_whole = false;
+}
+
+static void submit(struct task *task)
+{
+    begin_stream(task);
+    char text[TIERMQ_ID_TEXT];
+    const int64_t left_ms = task->deadline_at_ms - now_ms();
+    history_append(
+        task->load->history,
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:b, s:b, s:b, s:b}", "event",
+                  "submit", "id", id_text(&task->id, text), "number", (json_int_t)task->number,
+                  "tier", task->tier, "operation", task->operation, "prompt", task->prompt, "key",
+                  task->key, "deadline_at_ms", (json_int_t)task->deadline_at_ms, "delay_ms",
+                  (json_int_t)task->delay_ms, "priority", (int)task->priority, "stream",
+                  (int)task->stream, "detach", (int)task->detach, "discard", (int)task->discard,
+                  "again", (int)task->is_again));
+    const struct tiermq_job job = {
+        .id = task->id,
+        .tier = task->tier,
+        .operation = task->operation,
+        .prompt = task->prompt,
+        .priority = task->priority,
+        .deadline_ms = left_ms > 0 ? left_ms : 1,
+        .delay_ms = task->delay_ms,
+        .idempotency_key = task->key[0] != '\0' ? task->key : NULL,
+        .stream = task->stream,
+        .detach = task->detach && !task->is_accepted,
+        .discard_result = task->discard,
+    };
+    struct tiermq_callbacks own = callbacks;
+    own.context = task;
+    int r = tiermq_submit_async(task->load->client, &job, &own, NULL);
+    if (r < 0) {
+        give_up(task, "submit", r);
+    }
+}
+
+static void wait_for(struct task *task)
+{
+    begin_stream(task);
+    note(task, task->is_again ? "wait_again" : "wait");
+    struct tiermq_callbacks own = callbacks;
+    own.context = task;
+    int r = tiermq_wait_async(task->load->client, &task->id, &own);
+    if (r < 0) {
+        give_up(task, "wait", r);
+    }
+}
+
+/* Under a key, the job may be an earlier one, whose id only the broker knows: to submit it again is
+ * how to ask for it. */
+static void act(struct task *task)
+{
+    const bool is_useful =
+        task->key[0] != '\0' || (!task->is_accepted && now_ms() < task->deadline_at_ms);
+    const bool by_submit = task->is_again ? task->again_by_submit : is_useful;
+    task->act_at_ms = 0;
+    if (by_submit) {
+        submit(task);
+    } else {
+        wait_for(task);
+    }
+}
+
+static void cancel(struct task *task)
+{
+    task->cancel_at_ms = 0;
+    note(task, "cancel");
+    int r = tiermq_cancel(task->load->client, &task->id);
+    if (r < 0) {
+        fprintf(stderr, "cancel: %s\n", strerror(-r));
+    }
+}
+
+static void start_next(struct load *load)
+{
+    struct task *task = task_create(load, load->next_number++);
+    task->id = make_id();
+    task->deadline_at_ms = now_ms() + task->lasts_ms;
+    task->cancel_at_ms = task->cancel_after_ms > 0 ? now_ms() + task->cancel_after_ms : 0;
+    submit(task);
+}
+
+/* ------------------------------------------------------------------------------- what is not ours
+ * to see */
+
+struct foreign_pick {
+    uint64_t *random;
+    uint64_t seen;
+    tiermq_id id;
+};
+
+static void pick_accepted(void *context, const json_t *event)
+{
+    struct foreign_pick *pick = context;
+    const char *name = json_string_value(json_object_get(event, "event"));
+    const char *id = json_string_value(json_object_get(event, "id"));
+    const bool is_candidate = name != NULL && id != NULL && strcmp(name, "accepted") == 0;
+    if (is_candidate && below(pick->random, (int64_t)++pick->seen) == 0 &&
+        tiermq_id_parse(id, &pick->id) < 0) {
+        pick->seen = 0;
+    }
+}
+
+static void on_foreign(void *context, const struct tiermq_answer *answer)
+{
+    struct load *load = context;
+    char text[TIERMQ_ID_TEXT];
+    history_append(load->history, json_pack("{s:s, s:s, s:s, s:s}", "event", "foreign", "id",
+                                            id_text(&answer->id, text), "state",
+                                            state_names[answer->state], "text", answer->text));
+}
+
+/* Tries to see, and to cancel, a job of another tenant. */
+static void try_foreign(struct load *load)
+{
+    struct foreign_pick pick = {.random = &load->random};
+    history_read(load->options.foreign, pick_accepted, &pick);
+    if (pick.seen == 0) {
+        return;
+    }
+    const struct tiermq_callbacks own = {.on_answer = on_foreign, .context = load};
+    if (tiermq_wait_async(load->client, &pick.id, &own) < 0 ||
+        tiermq_cancel(load->client, &pick.id) < 0) {
+        fprintf(stderr, "foreign job: %s\n", tiermq_last_error(load->client));
+    }
+}
+
+/* ------------------------------------------------------------------------------------ after a
+ * restart */
+
+struct recovery {
+    struct load *load;
+    struct task **tasks; /* by number; NULL: concluded, or never begun */
+    size_t length;
+};
+
+static struct task **recovered(struct recovery *recovery, uint64_t number)
+{
+    if (number >= recovery->length) {
+        const size_t length = (size_t)number * 2 + 64;
+        recovery->tasks = realloc(recovery->tasks, length * sizeof(*recovery->tasks));
+        if (recovery->tasks == NULL) {
+            abort();
+        }
+        memset(recovery->tasks + recovery->length, 0,
+               (length - recovery->length) * sizeof(*recovery->tasks));
+        recovery->length = length;
+    }
+    return &recovery->tasks[number];
+}
+
+static void recover_submit(struct recovery *recovery, struct task **task, uint64_t number,
+                           const json_t *event)
+{
+    struct load *load = recovery->load;
+    const char *id = json_string_value(json_object_get(event, "id"));
+    if (*task != NULL || number < load->next_number || id == NULL) {
+        return; /* submitted again */
+    }
+    *task = task_create(load, number);
+    (*task)->deadline_at_ms = json_integer_value(json_object_get(event, "deadline_at_ms"));
+    load->next_number = number + 1;
+    if (tiermq_id_parse(id, &(*task)->id) < 0) {
+        abort();
+    }
+}
+
+static void recover(void *context, const json_t *event)
+{
+    struct recovery *recovery = context;
+    const char *name = json_string_value(json_object_get(event, "event"));
+    const json_t *number = json_object_get(event, "number");
+    if (name == NULL || !json_is_integer(number)) {
+        return;
+    }
+    struct task **task = recovered(recovery, (uint64_t)json_integer_value(number));
+    if (strcmp(name, "submit") == 0) {
+        recover_submit(recovery, task, (uint64_t)json_integer_value(number), event);
+    } else if (*task != NULL && strcmp(name, "accepted") == 0) {
+        (*task)->is_accepted = true;
+    } else if (*task != NULL && strcmp(name, "forgotten") == 0) {
+        (*task)->is_accepted = false;
+    } else if (*task != NULL &&
+               (strcmp(name, "outcome") == 0 || strcmp(name, "call_failed") == 0)) {
+        task_destroy(*task);
+        *task = NULL;
+    }
+}
+
+/* A cancellation may not have left the process that is gone: whoever still wants it has to ask
+ * again. */
+static void continue_history(struct load *load)
+{
+    struct recovery recovery = {.load = load};
+    history_read(load->options.history, recover, &recovery);
+    free(recovery.tasks);
+    list_for_each (&load->open, link) {
+        struct task *task = CONTAINER_OF(link, struct task, link);
+        task->act_at_ms = now_ms();
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * the loop */
+
+static void tick(struct load *load)
+{
+    const int64_t now = now_ms();
+    struct list_link *next = NULL;
+    for (struct list_link *link = load->open.head.next; link != &load->open.head; link = next) {
+        struct task *task = CONTAINER_OF(link, struct task, link);
+        next = link->next;
+        if (task->is_over) {
+            task_destroy(task);
+            continue;
+        }
+        if (task->act_at_ms != 0 && now >= task->act_at_ms) {
+            act(task);
+        }
+        if (task->cancel_at_ms != 0 && now >= task->cancel_at_ms) {
+            cancel(task);
+        }
+    }
+    while (!is_ending && now >= load->next_submit_ms &&
+           load->open.length < (size_t)load->options.open_max) {
+        start_next(load);
+        load->next_submit_ms += 1 + below(&load->random, 2000 / load->options.rate_per_s);
+        if (load->options.foreign != NULL && chance(&load->random, 2)) {
+            try_foreign(load);
+        }
+    }
+    /* What was held up by the bound is not caught up with. */
+    load->next_submit_ms = load->next_submit_ms > now - 1000 ? load->next_submit_ms : now;
+}
+
+static void run(struct load *load)
+{
+    continue_history(load);
+    load->next_submit_ms = now_ms();
+    while (!is_ending || load->open.length > 0) {
+        tick(load);
+        int timeout_ms = tiermq_timeout_ms(load->client);
+        timeout_ms = timeout_ms < 0 || timeout_ms > TICK_MS ? TICK_MS : timeout_ms;
+        struct pollfd fd = {.fd = tiermq_fd(load->client), .events = POLLIN};
+        if (poll(&fd, 1, timeout_ms) < 0 && errno != EINTR) {
+            perror("poll");
+            exit(EXIT_FAILURE);
+        }
+        int r = tiermq_dispatch(load->client, 0);
+        if (r < 0) {
+            fprintf(stderr, "dispatch: %s\n", strerror(-r));
+            exit(EXIT_FAILURE);
+        }
+    }
+}
+
+static void audit_one(void *context, const json_t *event)
+{
+    struct load *load = context;
+    const char *text = json_string_value(json_object_get(event, "id"));
+    tiermq_id id;
+    struct tiermq_status *status = NULL;
+    if (text == NULL || tiermq_id_parse(text, &id) < 0) {
+        return;
+    }
+    int r = tiermq_get_status(load->client, &id, AUDIT_TIMEOUT_MS, &status);
+    if (r < 0) {
+        fprintf(stderr, "audit of %s: %s\n", text, strerror(-r));
+        exit(EXIT_FAILURE);
+    }
+    history_append(load->history, json_pack("{s:s, s:s, s:s, s:s, s:I}", "event", "audit", "id",
+                                            text, "state", status->state, "why", status->why,
+                                            "attempts", (json_int_t)status->attempts));
+    tiermq_status_free(&status);
+}
+
+/* ------------------------------------------------------------------------------------------------
+ * arguments */
+
+static const char usage[] =
+    "Usage: tiermq-chaos-load --broker ENDPOINT --name NAME --history FILE [OPTION]...\n"
+    "  --tenant NAME      (default)\n"
+    "  --seed N           decides, with the name, what its jobs are (1)\n"
+    "  --rate N           jobs a second (10)\n"
+    "  --open N           jobs that are open at once (150)\n"
+    "  --foreign FILE     history of a client of another tenant, whose jobs it tries to get at\n"
+    "  --audit FILE       submit nothing: ask where each job of this list stands, one {\"id\": …} "
+    "a line\n";
+
+static int number_of(const char *text, int max)
+{
+    char *end = NULL;
+    const long number = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || number < 1 || number > max) {
+        fprintf(stderr, "tiermq-chaos-load: \"%s\" is not a number from 1 to %d\n", text, max);
+        exit(EXIT_FAILURE);
+    }
+    return (int)number;
+}
+
+static struct options read_options(int argc, char **argv)
+{
+    static const struct option known[] = {
+        {"broker", required_argument, NULL, 'b'}, {"tenant", required_argument, NULL, 't'},
+        {"name", required_argument, NULL, 'n'},   {"history", required_argument, NULL, 'h'},
+        {"seed", required_argument, NULL, 's'},   {"rate", required_argument, NULL, 'r'},
+        {"open", required_argument, NULL, 'o'},   {"foreign", required_argument, NULL, 'f'},
+        {"audit", required_argument, NULL, 'a'},  {NULL, 0, NULL, 0},
+    };
+    struct options options = {
+        .tenant = "default", .seed = 1, .rate_per_s = 10, .open_max = OPEN_MAX_DEFAULT};
+    int option;
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        switch (option) {
+        case 'b':
+            options.broker = optarg;
+            break;
+        case 't':
+            options.tenant = optarg;
+            break;
+        case 'n':
+            options.name = optarg;
+            break;
+        case 'h':
+            options.history = optarg;
+            break;
+        case 'f':
+            options.foreign = optarg;
+            break;
+        case 'a':
+            options.audit = optarg;
+            break;
+        case 's':
+            options.seed = (uint64_t)number_of(optarg, INT32_MAX);
+            break;
+        case 'r':
+            options.rate_per_s = number_of(optarg, 1000);
+            break;
+        case 'o':
+            options.open_max = number_of(optarg, 10000);
+            break;
+        default:
+            fputs(usage, stderr);
+            exit(EXIT_FAILURE);
+        }
+    }
+    if (options.broker == NULL || options.name == NULL || options.history == NULL ||
+        optind < argc) {
+        fputs(usage, stderr);
+        exit(EXIT_FAILURE);
+    }
+    return options;
+}
+
+int main(int argc, char **argv)
+{
+    struct load load = {.options = read_options(argc, argv)};
+    list_init(&load.open);
+    load.random = (uint64_t)now_ms() ^ (uint64_t)getpid();
+    int r = history_open(load.options.history, &load.history);
+    if (r < 0) {
+        fprintf(stderr, "%s: %s\n", load.options.history, strerror(-r));
+        return EXIT_FAILURE;
+    }
+    const struct sigaction action = {.sa_handler = on_signal};
+    if (sigaction(SIGTERM, &action, NULL) < 0) {
+        return EXIT_FAILURE;
+    }
+    history_append(load.history,
+                   json_pack("{s:s, s:s, s:s, s:i}", "event", "start", "client", load.options.name,
+                             "tenant", load.options.tenant, "pid", (int)getpid()));
+    r = tiermq_connect(&(struct tiermq_options){.brokers = load.options.broker,
+                                                .tenant = load.options.tenant,
+                                                .name = load.options.name},
+                       &load.client);
+    if (r < 0) {
+        fprintf(stderr, "connect: %s\n", strerror(-r));
+        return EXIT_FAILURE;
+    }
+    if (load.options.audit != NULL) {
+        history_read(load.options.audit, audit_one, &load);
+    } else {
+        run(&load);
+    }
+    history_append(load.history, json_pack("{s:s}", "event", "end"));
+    tiermq_close(&load.client);
+    history_close(&load.history);
+    return EXIT_SUCCESS;
+}

@@ -1,0 +1,543 @@
+#include "tests/simulation/fairness.h"
+#include <inttypes.h>
+#include <string.h>
+#include "broker/core/core.h"
+#include "broker/core/lane.h"
+#include "tests/simulation/broker.h"
+#include "tests/simulation/network.h"
+
+enum {
+    LOOKS_MAX = 4,    /* at jobs, to find a witness */
+    OWED_MAX = 16,    /* lane.c: DISPATCHES_OWED_MAX */
+    TENANT_SCALE = 6, /* a multiple of every weight: served tokens stay whole numbers */
+    TIER_SCALE = 60,
+    LOAD_MS_MAX =
+        300, /* until a load is answered, the retry after an outage of the store included */
+};
+
+/* ---- who waits ---- */
+
+static struct fair_lane *lane_of_job(struct simulation *simulation, const struct sim_job *job)
+{
+    return &simulation->fairness.lanes[job->pool][job->tier];
+}
+
+static struct fair_flow *flow_of_job(struct simulation *simulation, const struct sim_job *job)
+{
+    return &lane_of_job(simulation, job)->queues[job->route].flows[job->tenant];
+}
+
+static void set_chosen(struct simulation *simulation, struct sim_job *job, bool is_chosen)
+{
+    if (is_chosen && !job->is_chosen) {
+        list_append(&simulation->fairness.chosen, &job->chosen_link);
+    } else if (!is_chosen && job->is_chosen) {
+        list_remove(&simulation->fairness.chosen, &job->chosen_link);
+    }
+    job->is_chosen = is_chosen;
+}
+
+void fairness_join(struct simulation *simulation, struct sim_job *job)
+{
+    if (!job->is_waiting) {
+        job->is_waiting = true;
+        list_append(&flow_of_job(simulation, job)->waiting, &job->waiting_link);
+    }
+}
+
+void fairness_leave(struct simulation *simulation, struct sim_job *job)
+{
+    set_chosen(simulation, job, false);
+    if (job->is_waiting) {
+        job->is_waiting = false;
+        list_remove(&flow_of_job(simulation, job)->waiting, &job->waiting_link);
+    }
+}
+
+/* Ready, as the core says; one that is out of the table or runs is not looked at again. */
+static bool is_ready(struct simulation *simulation, struct sim_job *job)
+{
+    struct core_job_view view;
+    if (!job->is_waiting || job->is_chosen) {
+        return false;
+    }
+    if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0 ||
+        view.state == WIRE__JOB_STATE__JOB_STATE_LEASED ||
+        view.state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
+        fairness_leave(simulation, job);
+        return false;
+    }
+    return view.state == WIRE__JOB_STATE__JOB_STATE_QUEUED;
+}
+
+/* Of the latest few, the one with the lowest priority: it is served last. */
+static struct sim_job *find_in_flow(struct simulation *simulation, struct fair_flow *flow)
+{
+    struct sim_job *best = NULL;
+    struct list_link *link = flow->waiting.head.previous;
+    for (int i = 0; i < LOOKS_MAX && link != &flow->waiting.head; i++) {
+        struct sim_job *job = CONTAINER_OF(link, struct sim_job, waiting_link);
+        link = link->previous;
+        if ((best == NULL || job->priority < best->priority) && is_ready(simulation, job)) {
+            best = job;
+        }
+    }
+    if (best == NULL && !list_is_empty(&flow->waiting)) { /* look at others next time */
+        struct list_link *last = flow->waiting.head.previous;
+        list_remove(&flow->waiting, last);
+        list_prepend(&flow->waiting, last);
+    }
+    return best;
+}
+
+static void note_gate(void *context, const struct core_queue_view *view)
+{
+    struct simulation *simulation = context;
+    const struct scenario *scenario = &simulation->scenario;
+    size_t pool = 0, tier = 0, route = 0;
+    while (pool < SCENARIO_POOLS && strcmp(view->pool, scenario->pools[pool]) != 0) {
+        pool++;
+    }
+    while (tier < SCENARIO_TIERS && strcmp(view->tier, scenario->tiers[tier].name) != 0) {
+        tier++;
+    }
+    while (route < SCENARIO_ROUTES && strcmp(view->route, scenario->routes[route]) != 0) {
+        route++;
+    }
+    if (pool < SCENARIO_POOLS && tier < SCENARIO_TIERS && route < SCENARIO_ROUTES) {
+        simulation->fairness.lanes[pool][tier].queues[route].is_gated = view->gated_ms > 0;
+    }
+}
+
+/* A queue that its upstreams keep waiting does not compete. Looked up once a turn at most: it is
+ * dear. */
+static void look_at_gates(struct simulation *simulation)
+{
+    if (simulation->fairness.gates_of_turn != simulation->fairness.turn) {
+        simulation->fairness.gates_of_turn = simulation->fairness.turn;
+        core_visit_queues(simulation->broker.core, note_gate, simulation);
+    }
+}
+
+static struct sim_job *find_in_lane(struct simulation *simulation, struct fair_lane *lane)
+{
+    for (int route = 0; route < SCENARIO_ROUTES; route++) {
+        for (int tenant = 0; tenant < SCENARIO_TENANTS && !lane->queues[route].is_gated; tenant++) {
+            struct sim_job *job = find_in_flow(simulation, &lane->queues[route].flows[tenant]);
+            if (job != NULL) {
+                return job;
+            }
+        }
+    }
+    return NULL;
+}
+
+/*
+ * Whether `backlog` may keep its epoch: its witness still waits, or was chosen in this very turn.
+ * Whoever waits at the end of that turn has waited beside it: within a turn jobs become ready
+ * before any is chosen.
+ */
+static bool goes_on(struct simulation *simulation, const struct backlog *backlog, bool *ret_waits)
+{
+    struct sim_job *job = backlog->witness;
+    *ret_waits = job != NULL && is_ready(simulation, job);
+    return *ret_waits || (job != NULL && job->chosen_in_turn == simulation->fairness.turn);
+}
+
+static void refresh_flow(struct simulation *simulation, struct fair_flow *flow)
+{
+    bool waits;
+    const bool may_go_on = goes_on(simulation, &flow->backlog, &waits);
+    if (!waits) {
+        flow->backlog.witness = find_in_flow(simulation, flow);
+        flow->backlog.epoch += !may_go_on || flow->backlog.witness == NULL;
+    }
+}
+
+static void refresh_lane(struct simulation *simulation, struct fair_lane *lane)
+{
+    bool waits;
+    bool may_go_on = goes_on(simulation, &lane->backlog, &waits);
+    look_at_gates(simulation);
+    if (lane->backlog.witness != NULL && lane->queues[lane->backlog.witness->route].is_gated) {
+        may_go_on = waits = false;
+    }
+    if (!waits) {
+        lane->backlog.witness = find_in_lane(simulation, lane);
+        lane->backlog.epoch += !may_go_on || lane->backlog.witness == NULL;
+    }
+}
+
+/* ---- intervals ---- */
+
+/* Notes where the difference is now. False: the interval is not open. */
+static bool measure(struct interval *interval, const struct backlog *a, const struct backlog *b,
+                    int64_t difference)
+{
+    if (a->witness == NULL || b->witness == NULL) {
+        interval->is_open = false;
+        return false;
+    }
+    if (!interval->is_open || interval->epochs[0] != a->epoch || interval->epochs[1] != b->epoch) {
+        *interval = (struct interval){
+            .is_open = true, .epochs = {a->epoch, b->epoch}, .low = difference, .high = difference};
+    }
+    interval->latest = difference;
+    interval->low = difference < interval->low ? difference : interval->low;
+    interval->high = difference > interval->high ? difference : interval->high;
+    return true;
+}
+
+static void close_all(struct simulation *simulation)
+{
+    struct fairness *fairness = &simulation->fairness;
+    for (int pool = 0; pool < SCENARIO_POOLS; pool++) {
+        for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
+            struct fair_lane *lane = &fairness->lanes[pool][tier];
+            lane->backlog.witness = NULL;
+            lane->backlog.epoch++;
+            lane->hungry_since_ms = INT64_MAX;
+            for (int route = 0; route < SCENARIO_ROUTES; route++) {
+                for (int tenant = 0; tenant < SCENARIO_TENANTS; tenant++) {
+                    struct backlog *backlog = &lane->queues[route].flows[tenant].backlog;
+                    backlog->witness = NULL;
+                    backlog->epoch++;
+                }
+            }
+        }
+    }
+}
+
+/* ---- tenants ---- */
+
+static void check_tenants(struct simulation *simulation, struct fair_queue *queue, int a, int b)
+{
+    const struct config_tenant *tenants = simulation->scenario.tenants;
+    struct fair_flow *flow_a = &queue->flows[a], *flow_b = &queue->flows[b];
+    struct interval *interval = &queue->intervals[a + b - 1];
+    const int64_t bound = TENANT_SCALE * 3 * (int64_t)QUANTUM_TOKENS +
+                          TENANT_SCALE * (int64_t)SCENARIO_TOKENS_MAX / tenants[a].weight +
+                          TENANT_SCALE * (int64_t)SCENARIO_TOKENS_MAX / tenants[b].weight;
+    if (measure(interval, &flow_a->backlog, &flow_b->backlog, flow_a->served - flow_b->served)) {
+        simulation->tally.fair_tenants++;
+        if (interval->high - interval->low > bound) {
+            simulation_violate(simulation,
+                               "tenants %d and %d of one queue wait both, and one was served "
+                               "%" PRId64 " tokens more for its weight",
+                               a, b, (interval->high - interval->low) / TENANT_SCALE);
+        }
+    }
+}
+
+static void check_queue(struct simulation *simulation, struct fair_queue *queue)
+{
+    for (int tenant = 0; tenant < SCENARIO_TENANTS; tenant++) {
+        refresh_flow(simulation, &queue->flows[tenant]);
+    }
+    for (int a = 0; a < SCENARIO_TENANTS; a++) {
+        for (int b = a + 1; b < SCENARIO_TENANTS; b++) {
+            check_tenants(simulation, queue, a, b);
+        }
+    }
+}
+
+/* ---- tiers ---- */
+
+static int64_t served_of_tier(const struct simulation *simulation, const struct fair_lane *lane,
+                              int tier)
+{
+    return (int64_t)lane->dispatched * TIER_SCALE / simulation->scenario.tiers[tier].weight;
+}
+
+static void check_tiers(struct simulation *simulation, int pool, int a, int b)
+{
+    const struct config_tier *tiers = simulation->scenario.tiers;
+    struct fairness *fairness = &simulation->fairness;
+    struct fair_lane *lane_a = &fairness->lanes[pool][a], *lane_b = &fairness->lanes[pool][b];
+    struct interval *interval = &fairness->intervals[pool][a + b - 1];
+    const int64_t difference =
+        served_of_tier(simulation, lane_a, a) - served_of_tier(simulation, lane_b, b);
+    const int64_t bound = (OWED_MAX + 2) * (int64_t)TIER_SCALE / tiers[a].weight +
+                          (OWED_MAX + 2) * (int64_t)TIER_SCALE / tiers[b].weight;
+    if (!measure(interval, &lane_a->backlog, &lane_b->backlog, difference)) {
+        return;
+    }
+    simulation->tally.fair_tiers++;
+    const bool has_own_slots = tiers[a].slots_reserved_percent > 0;
+    const int64_t behind = interval->high - interval->latest;
+    const int64_t ahead = interval->latest - interval->low;
+    if (behind > bound || (ahead > bound && !has_own_slots)) {
+        simulation_violate(simulation,
+                           "tiers %s and %s of a pool wait both, and %s was served too little",
+                           tiers[a].name, tiers[b].name, tiers[behind > bound ? a : b].name);
+    }
+}
+
+static void check_pool(struct simulation *simulation, int pool)
+{
+    struct fairness *fairness = &simulation->fairness;
+    for (int a = 0; a < SCENARIO_TIERS; a++) {
+        for (int b = a + 1; b < SCENARIO_TIERS; b++) {
+            if (fairness->loading[pool] > 0) {
+                fairness->intervals[pool][a + b - 1].is_open = false;
+            } else {
+                check_tiers(simulation, pool, a, b);
+            }
+        }
+    }
+}
+
+/* ---- starvation ---- */
+
+/* Reservations leave at least one slot to everybody: worker_reserve_slots(). */
+static uint32_t reserved_for_others(const struct simulation *simulation,
+                                    const struct sim_worker *worker, int tier)
+{
+    uint32_t reserved = 0, left = worker->slots - 1;
+    for (int i = 0; i < SCENARIO_TIERS; i++) {
+        const uint32_t percent = simulation->scenario.tiers[i].slots_reserved_percent;
+        uint32_t wanted = worker->slots * percent / 100;
+        wanted += wanted == 0 && percent > 0;
+        wanted = wanted < left ? wanted : left;
+        left -= wanted;
+        reserved += i == tier ? 0 : wanted;
+    }
+    return reserved;
+}
+
+static bool has_slot(const struct simulation *simulation, const struct sim_worker *worker, int pool,
+                     int tier)
+{
+    if (worker->known_as == 0 || worker->pools <= (uint32_t)pool) {
+        return false;
+    }
+    const struct link *link = network_link(simulation, worker->known_as);
+    const uint64_t credit =
+        link->credit_total > link->dispatched ? link->credit_total - link->dispatched : 0;
+    const uint64_t free = credit < worker->slots ? credit : worker->slots;
+    return !link->is_set_aside && !link->is_draining &&
+           worker->aside_until_ms <= sim_broker_ms(simulation) &&
+           link->heard_ms + simulation->scenario.config.broker.lease_ms >
+               sim_broker_ms(simulation) &&
+           free > reserved_for_others(simulation, worker, tier);
+}
+
+static const struct sim_worker *find_slot(const struct simulation *simulation, int pool, int tier)
+{
+    for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
+        if (has_slot(simulation, &simulation->workers[i], pool, tier)) {
+            return &simulation->workers[i];
+        }
+    }
+    return NULL;
+}
+
+static void check_starved(struct simulation *simulation, int pool, int tier)
+{
+    struct fair_lane *lane = &simulation->fairness.lanes[pool][tier];
+    const struct sim_broker *broker = &simulation->broker;
+    const int64_t now_ms = simulation->now_ms;
+    const bool may_go =
+        lane->backlog.witness != NULL && !broker->store_is_down && !broker->core_store_is_down;
+    const struct sim_worker *worker = may_go ? find_slot(simulation, pool, tier) : NULL;
+    if (worker == NULL || (lane->is_served && lane->loading > 0)) {
+        lane->hungry_since_ms = INT64_MAX;
+        return;
+    }
+    simulation->tally.fair_slots++;
+    lane->hungry_since_ms = now_ms < lane->hungry_since_ms ? now_ms : lane->hungry_since_ms;
+    const int64_t bound_ms = lane->loading == 0 ? 0 : LOAD_MS_MAX + simulation->scenario.turn_ms;
+    if (lane->loading == 0 || now_ms - lane->hungry_since_ms > bound_ms) {
+        simulation_violate(
+            simulation, "job %td waits for %" PRId64 " ms though %s has a free slot for it",
+            lane->backlog.witness - simulation->jobs, now_ms - lane->hungry_since_ms, worker->name);
+    }
+}
+
+/* ---- what happens ---- */
+
+static void choose(struct simulation *simulation, struct sim_job *job)
+{
+    struct fair_flow *flow = flow_of_job(simulation, job);
+    flow->served +=
+        (int64_t)job->tokens * TENANT_SCALE / simulation->scenario.tenants[job->tenant].weight;
+    lane_of_job(simulation, job)->queues[job->route].is_touched = true;
+    job->chosen_in_turn = simulation->fairness.turn;
+}
+
+void fairness_see_load(struct simulation *simulation, struct sim_job *job)
+{
+    choose(simulation, job);
+    set_chosen(simulation, job, true);
+    lane_of_job(simulation, job)->loading++;
+    simulation->fairness.loading[job->pool]++;
+}
+
+void fairness_see_loaded(struct simulation *simulation, struct sim_job *job, bool has_failed)
+{
+    struct fair_lane *lane = lane_of_job(simulation, job);
+    struct core_job_view view;
+    lane->loading--;
+    simulation->fairness.loading[job->pool]--;
+    lane->hungry_since_ms = has_failed ? INT64_MAX : lane->hungry_since_ms;
+    if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0 ||
+        view.state != WIRE__JOB_STATE__JOB_STATE_LOADING) {
+        set_chosen(simulation, job, false);
+    }
+}
+
+void fairness_see_dispatch(struct simulation *simulation, struct sim_job *job)
+{
+    struct fair_lane *lane = lane_of_job(simulation, job);
+    if (!job->is_chosen) {
+        choose(simulation, job);
+    }
+    job->chosen_in_turn = simulation->fairness.turn;
+    lane->dispatched++;
+    lane->is_served = true;
+    fairness_leave(simulation, job);
+}
+
+/* What was loaded may have been put back, since its queue has to wait: it is chosen anew. */
+static void look_at_chosen(struct simulation *simulation)
+{
+    struct list_link *link = simulation->fairness.chosen.head.next;
+    while (link != &simulation->fairness.chosen.head) {
+        struct sim_job *job = CONTAINER_OF(link, struct sim_job, chosen_link);
+        struct core_job_view view;
+        link = link->next;
+        if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) <
+                0 ||
+            view.state != WIRE__JOB_STATE__JOB_STATE_LOADING) {
+            set_chosen(simulation, job, false);
+        }
+    }
+}
+
+void fairness_see_pause(struct simulation *simulation)
+{
+    look_at_chosen(simulation);
+}
+
+/* ---- turns ---- */
+
+static bool is_measurable(const struct simulation *simulation)
+{
+    const struct sim_broker *broker = &simulation->broker;
+    return broker->holds_length == 0 && !broker->is_draining &&
+           sim_broker_ms(simulation) >= simulation->fairness.from_ms;
+}
+
+void fairness_before_tick(struct simulation *simulation)
+{
+    struct fairness *fairness = &simulation->fairness;
+    fairness->turn++;
+    for (int pool = 0; pool < SCENARIO_POOLS; pool++) {
+        for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
+            fairness->lanes[pool][tier].is_served = false;
+        }
+    }
+}
+
+static bool is_waited_for(const struct fair_lane *lane)
+{
+    for (int route = 0; route < SCENARIO_ROUTES; route++) {
+        for (int tenant = 0; tenant < SCENARIO_TENANTS; tenant++) {
+            if (!list_is_empty(&lane->queues[route].flows[tenant].waiting)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void check_lane(struct simulation *simulation, int pool, int tier, bool is_pool_served)
+{
+    struct fair_lane *lane = &simulation->fairness.lanes[pool][tier];
+    if (is_waited_for(lane) && (is_pool_served || find_slot(simulation, pool, tier) != NULL)) {
+        refresh_lane(simulation, lane);
+        check_starved(simulation, pool, tier);
+    } else if (!is_waited_for(lane)) {
+        lane->backlog.epoch += lane->backlog.witness != NULL;
+        lane->backlog.witness = NULL;
+        lane->hungry_since_ms = INT64_MAX;
+    } else {
+        lane->hungry_since_ms = INT64_MAX;
+    }
+    for (int route = 0; route < SCENARIO_ROUTES; route++) {
+        if (lane->queues[route].is_touched) {
+            lane->queues[route].is_touched = false;
+            check_queue(simulation, &lane->queues[route]);
+        }
+    }
+}
+
+void fairness_after_tick(struct simulation *simulation)
+{
+    look_at_chosen(simulation);
+    if (!is_measurable(simulation)) {
+        close_all(simulation);
+        return;
+    }
+    for (int pool = 0; pool < SCENARIO_POOLS; pool++) {
+        bool is_served = false;
+        for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
+            is_served |= simulation->fairness.lanes[pool][tier].is_served;
+        }
+        for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
+            check_lane(simulation, pool, tier, is_served);
+        }
+        if (is_served) {
+            check_pool(simulation, pool);
+        }
+    }
+}
+
+/* ---- beginning and end ---- */
+
+void fairness_init(struct simulation *simulation)
+{
+    list_init(&simulation->fairness.chosen);
+    for (int pool = 0; pool < SCENARIO_POOLS; pool++) {
+        for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
+            for (int route = 0; route < SCENARIO_ROUTES; route++) {
+                for (int tenant = 0; tenant < SCENARIO_TENANTS; tenant++) {
+                    list_init(&simulation->fairness.lanes[pool][tier]
+                                   .queues[route]
+                                   .flows[tenant]
+                                   .waiting);
+                }
+            }
+        }
+    }
+    close_all(simulation);
+}
+
+void fairness_stop(struct simulation *simulation)
+{
+    struct fairness *fairness = &simulation->fairness;
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        fairness_leave(simulation, &simulation->jobs[i]);
+    }
+    for (int pool = 0; pool < SCENARIO_POOLS; pool++) {
+        fairness->loading[pool] = 0;
+        for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
+            fairness->lanes[pool][tier].loading = 0;
+        }
+    }
+    close_all(simulation);
+}
+
+void fairness_restart(struct simulation *simulation)
+{
+    simulation->fairness.from_ms =
+        sim_broker_ms(simulation) + simulation->scenario.config.broker.reclaim_ms + 1;
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        struct sim_job *job = &simulation->jobs[i];
+        struct core_job_view view;
+        if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) ==
+            0) {
+            fairness_join(simulation, job);
+        }
+    }
+}

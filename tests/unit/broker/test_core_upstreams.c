@@ -1,0 +1,542 @@
+/* Breakers, limits, failover, pauses: what the core makes of the calls that workers report. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include "tests/unit/broker/core_world.h"
+
+#define ANSWERED     WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
+#define RATE_LIMITED WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED
+#define UNAVAILABLE  WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
+#define DEFERRED     WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED
+#define EXPIRED      WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED
+
+static struct world w;
+static struct config_provider providers[2];
+static struct config_route routes[1];
+static char *m0_failover[] = {"p1"};
+static char *alias_models[] = {"m1", "m2", "m0"};
+
+/* m0 at p0, then at p1; m1 at p0; m2 at p1. The route `alias`: m1, m2, m0. Grades 50, 80, 20. */
+static void start(void)
+{
+    world_init(&w);
+    providers[0] = (struct config_provider){.name = "p0"};
+    providers[1] = (struct config_provider){.name = "p1"};
+    w.models[0] = (struct config_model){.name = "m0",
+                                        .provider = "p0",
+                                        .failover = m0_failover,
+                                        .failover_length = 1,
+                                        .quality = 50};
+    w.models[1] = (struct config_model){.name = "m1", .provider = "p0", .quality = 80};
+    w.models[2] = (struct config_model){.name = "m2", .provider = "p1", .quality = 20};
+    routes[0] = (struct config_route){.name = "alias", .models = alias_models, .models_length = 3};
+    w.config.providers = providers;
+    w.config.providers_length = 2;
+    w.config.routes = routes;
+    w.config.routes_length = 1;
+}
+
+static void go(void)
+{
+    world_start(&w);
+    world_client(&w, 1, "a");
+    world_worker(&w, 100, "w", 1000);
+}
+
+static void stop(void)
+{
+    world_finish(&w);
+}
+
+TestSuite(core_upstreams, .init = start, .fini = stop);
+
+static struct id submit_to(const char *tier, const char *route)
+{
+    struct event event = world_submission(&w, 1, tier);
+    event.as.submit.route = route;
+    const struct id id = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    return id;
+}
+
+static const struct effect_dispatch *dispatch_of(const struct id *job)
+{
+    const struct world_effect *found = world_find(&w, EFFECT_DISPATCH, job, 0);
+    return found == NULL ? NULL : &found->effect.as.dispatch;
+}
+
+struct said {
+    Wire__AttemptOutcome outcome;
+    uint64_t retry_after_ms;
+    uint32_t call_ms;
+    Wire__RateLimits *limits;
+    uint64_t tokens;
+    uint64_t peer; /* 0: 100 */
+};
+
+/* The worker calls what the latest dispatch names, and this comes of it. */
+static void says(const struct id *job, const struct said *said)
+{
+    const struct effect_dispatch *dispatch = dispatch_of(job);
+    cr_assert_not_null(dispatch);
+    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
+    upstream.provider = (char *)dispatch->provider;
+    upstream.model = (char *)dispatch->model;
+    Wire__Call call = WIRE__CALL__INIT;
+    call.upstream = &upstream;
+    call.outcome = said->outcome;
+    call.error_code = said->outcome == ANSWERED ? "" : "status_503";
+    call.retry_after_ms = said->retry_after_ms;
+    call.call_ms = said->call_ms;
+    call.limits = said->limits;
+    call.tokens = said->tokens;
+    const Wire__Call *const calls[] = {&call};
+    const struct event event = {
+        .kind = EVENT_ATTEMPT_RESULT,
+        .peer = said->peer == 0 ? 100 : said->peer,
+        .as.attempt_result = {.lease = dispatch->lease,
+                              .outcome = said->outcome,
+                              .error_code = "code",
+                              .error_text = "text",
+                              .retry_after_ms = (int64_t)said->retry_after_ms,
+                              .calls = calls,
+                              .calls_length = 1},
+    };
+    world_turn(&w, &event);
+}
+
+static void is_said(const struct id *job, Wire__AttemptOutcome outcome)
+{
+    says(job, &(struct said){.outcome = outcome});
+}
+
+static bool is_at(const struct id *job, const char *provider, const char *model)
+{
+    const struct effect_dispatch *dispatch = dispatch_of(job);
+    return dispatch != NULL && strcmp(dispatch->provider, provider) == 0 &&
+           strcmp(dispatch->model, model) == 0;
+}
+
+struct search {
+    const char *provider, *model;
+    struct core_upstream_view found;
+};
+
+static void look(void *context, const struct core_upstream_view *view)
+{
+    struct search *search = context;
+    if (strcmp(view->provider, search->provider) == 0 && strcmp(view->model, search->model) == 0) {
+        search->found = *view;
+    }
+}
+
+static struct core_upstream_view upstream(const char *provider, const char *model)
+{
+    struct search search = {.provider = provider, .model = model};
+    core_visit_upstreams(w.core, w.now, look, &search);
+    cr_assert_not_null(search.found.provider);
+    return search.found;
+}
+
+/* Fails all that m1 at p0 is asked until its breaker opens. */
+static void break_m1(void)
+{
+    for (int i = 0; i < 5; i++) {
+        const struct id job = submit_to("standard", "m1");
+        is_said(&job, UNAVAILABLE);
+    }
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN);
+}
+
+/* Time with a worker that lives. */
+static void pass(int64_t ms)
+{
+    for (; ms > 0; ms -= 1000) {
+        world_advance(&w, ms < 1000 ? ms : 1000);
+        world_turn(&w, &(struct event){.kind = EVENT_WORKER_HEARTBEAT, .peer = 100});
+    }
+}
+
+Test(core_upstreams, dispatch_names_the_first_candidate)
+{
+    go();
+    const struct id named = submit_to("standard", "m0");
+    const struct id alias = submit_to("standard", "alias");
+    cr_assert(is_at(&named, "p0", "m0"));
+    cr_assert(is_at(&alias, "p0", "m1"));
+    cr_assert_not(dispatch_of(&named)->is_probe);
+}
+
+Test(core_upstreams, failure_goes_to_the_next_provider_at_once)
+{
+    go();
+    const struct id job = submit_to("standard", "m0");
+    is_said(&job, UNAVAILABLE);
+    cr_assert(is_at(&job, "p1", "m0"));
+    cr_assert_eq(dispatch_of(&job)->lease.attempt, 2);
+    is_said(&job, ANSWERED);
+    cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.state,
+                 WIRE__JOB_STATE__JOB_STATE_SUCCEEDED);
+    cr_assert_eq(world_stats(&w).tiers[1].failovers, 1);
+}
+
+Test(core_upstreams, after_the_last_candidate_the_job_backs_off_and_begins_anew)
+{
+    go();
+    const struct id job = submit_to("standard", "m0");
+    is_said(&job, UNAVAILABLE);
+    is_said(&job, UNAVAILABLE);
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
+    pass(3000);
+    cr_assert(is_at(&job, "p0", "m0"));
+    cr_assert_eq(dispatch_of(&job)->lease.attempt, 3);
+}
+
+Test(core_upstreams, stands_in_only_what_meets_the_quality_floor)
+{
+    w.tiers[1].quality_min = 30;
+    go();
+    const struct id job = submit_to("standard", "alias");
+    is_said(&job, UNAVAILABLE);
+    cr_assert(is_at(&job, "p0", "m0")); /* m2 has 20 */
+    const struct id other = submit_to("background", "alias");
+    is_said(&other, UNAVAILABLE);
+    cr_assert(is_at(&other, "p1", "m2"));
+}
+
+Test(core_upstreams, a_named_model_is_not_replaced_by_another)
+{
+    go();
+    const struct id job = submit_to("standard", "m1");
+    is_said(&job, UNAVAILABLE);
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
+}
+
+Test(core_upstreams, configured_fallback_stands_in_for_a_named_model)
+{
+    static char *fallback[] = {"m2"};
+    w.models[1].fallback = fallback;
+    w.models[1].fallback_length = 1;
+    go();
+    const struct id job = submit_to("standard", "m1");
+    is_said(&job, UNAVAILABLE);
+    cr_assert(is_at(&job, "p1", "m2"));
+}
+
+Test(core_upstreams, nothing_goes_to_what_is_down_but_single_probes)
+{
+    go();
+    break_m1();
+    struct id jobs[20];
+    for (int i = 0; i < 20; i++) {
+        jobs[i] = submit_to("standard", "m1");
+        cr_assert_null(dispatch_of(&jobs[i]));
+    }
+    int64_t waited_ms = 0;
+    world_forget_log(&w);
+    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+        pass(10);
+        waited_ms += 10;
+    }
+    cr_assert(waited_ms >= 800 && waited_ms <= 1010, "%ld", waited_ms);
+    cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 1);
+    const struct world_effect *probe = world_find(&w, EFFECT_DISPATCH, NULL, 0);
+    cr_assert(probe->effect.as.dispatch.is_probe);
+    pass(5000);
+    cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 1, "another went while one was under way");
+}
+
+Test(core_upstreams, outage_burns_no_attempts)
+{
+    go();
+    break_m1();
+    const struct id job = submit_to("standard", "m1");
+    for (int i = 0; i < 60; i++) {
+        pass(1000);
+        if (world_state(&w, &job) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+            is_said(&job, UNAVAILABLE);
+        }
+    }
+    struct core_job_view view;
+    cr_assert_eq(core_view_job(w.core, &job, w.now, &view), 0);
+    cr_assert_eq(view.attempts, 0);
+    cr_assert_leq(upstream("p0", "m1").counts.probes, 12);
+    cr_assert_geq(upstream("p0", "m1").counts.probes, 6);
+}
+
+Test(core_upstreams, probe_that_succeeds_reopens_slowly)
+{
+    go();
+    break_m1();
+    for (int i = 0; i < 300; i++) {
+        (void)submit_to("standard", "m1");
+    }
+    world_forget_log(&w);
+    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+        pass(10);
+    }
+    const struct id probe =
+        world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease.job_id;
+    is_said(&probe, ANSWERED);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_SLOW_START);
+    world_forget_log(&w);
+    pass(500);
+    const size_t soon = world_count(&w, EFFECT_DISPATCH, NULL);
+    cr_assert(soon >= 5 && soon <= 25, "%zu", soon);
+    pass(3500);
+    cr_assert_gt(world_count(&w, EFFECT_DISPATCH, NULL), 150);
+}
+
+Test(core_upstreams, queue_says_that_it_is_paused_and_why)
+{
+    go();
+    break_m1();
+    const struct id job = submit_to("standard", "m1");
+    const struct world_effect *note = NULL;
+    for (size_t i = 0; i < w.log_length; i++) {
+        if (w.log[i].effect.kind == EFFECT_NOTE &&
+            w.log[i].effect.as.note.note == NOTE_QUEUE_PAUSED) {
+            note = &w.log[i];
+        }
+    }
+    cr_assert_not_null(note);
+    world_job_event(&w, EVENT_WAIT, 1, &job);
+    const struct world_effect *status = world_find(&w, EFFECT_STATUS, &job, 1);
+    cr_assert_not_null(status);
+}
+
+Test(core_upstreams, rate_limit_opens_no_breaker_and_burns_no_attempt)
+{
+    go();
+    const struct id job = submit_to("standard", "m1");
+    for (int i = 0; i < 30; i++) {
+        if (world_state(&w, &job) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+            is_said(&job, RATE_LIMITED);
+        }
+        pass(2000);
+    }
+    const struct core_upstream_view view = upstream("p0", "m1");
+    cr_assert_eq(view.counts.opened, 0);
+    cr_assert_gt(view.counts.rate_limited, 5);
+    cr_assert_neq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_DEAD);
+}
+
+Test(core_upstreams, retry_after_holds_everybody_back)
+{
+    go();
+    const struct id first = submit_to("standard", "m1");
+    says(&first, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = 7000});
+    const struct id second = submit_to("background", "m1");
+    pass(6900);
+    cr_assert_null(dispatch_of(&second));
+    pass(2000);
+    cr_assert_not_null(dispatch_of(&second));
+}
+
+Test(core_upstreams, configured_limit_holds_over_all_models_of_the_key)
+{
+    providers[0].requests_per_min = 60;
+    go();
+    for (int i = 0; i < 100; i++) {
+        (void)submit_to("standard", i % 2 == 0 ? "m0" : "m1");
+    }
+    world_forget_log(&w);
+    size_t at_p0 = 0;
+    pass(60000);
+    for (size_t i = 0; i < w.log_length; i++) {
+        at_p0 += w.log[i].effect.kind == EFFECT_DISPATCH &&
+                 strcmp(w.log[i].effect.as.dispatch.provider, "p0") == 0;
+    }
+    cr_assert(at_p0 >= 57 && at_p0 <= 60, "%zu", at_p0);
+}
+
+Test(core_upstreams, permit_that_was_not_used_is_given_back)
+{
+    providers[0].requests_per_min = 60;
+    go();
+    pass(2000);
+    for (int i = 0; i < 30; i++) { /* from the cache: no call */
+        const struct id job = submit_to("standard", "m1");
+        const struct lease_ref lease = world_lease(&w, &job);
+        world_result(&w, 100, &lease, ANSWERED, 0);
+    }
+}
+
+Test(core_upstreams, learned_limit_is_held)
+{
+    go();
+    Wire__RateLimits limits = WIRE__RATE_LIMITS__INIT;
+    limits.requests_per_min = 120;
+    const struct id first = submit_to("standard", "m1");
+    says(&first, &(struct said){.outcome = ANSWERED, .limits = &limits});
+    for (int i = 0; i < 300; i++) {
+        (void)submit_to("standard", "m1");
+    }
+    world_forget_log(&w);
+    pass(60000);
+    const size_t dispatched = world_count(&w, EFFECT_DISPATCH, NULL);
+    cr_assert(dispatched >= 115 && dispatched <= 120, "%zu", dispatched);
+}
+
+Test(core_upstreams, tokens_are_settled_by_what_was_used)
+{
+    providers[0].tokens_per_min = 6000; /* 100 a second */
+    go();
+    pass(5000);
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m1";
+    event.as.submit.estimated_tokens = 100;
+    const struct id first = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    says(&first, &(struct said){.outcome = ANSWERED, .tokens = 3000});
+    const struct id second = submit_to("standard", "m1");
+    pass(20000);
+    cr_assert_null(dispatch_of(&second), "a debt of 2900 tokens takes 29 s");
+    pass(12000);
+    cr_assert_not_null(dispatch_of(&second));
+}
+
+Test(core_upstreams, worker_at_fault_is_set_aside_and_the_upstream_stays_open_to_others)
+{
+    go();
+    world_worker(&w, 101, "broken", 1000);
+    int broken = 0;
+    for (int i = 0; i < 40; i++) {
+        const struct id job = submit_to("standard", "m1");
+        const struct world_effect *dispatch = world_find(&w, EFFECT_DISPATCH, &job, 0);
+        cr_assert_not_null(dispatch);
+        broken += dispatch->effect.peer == 101;
+        says(&job, &(struct said){.outcome = dispatch->effect.peer == 101 ? UNAVAILABLE : ANSWERED,
+                                  .peer = dispatch->effect.peer});
+    }
+    cr_assert_leq(broken, 8);
+    cr_assert_eq(upstream("p0", "m1").counts.opened, 0);
+}
+
+Test(core_upstreams, hanging_provider_is_found_by_calls_given_up)
+{
+    go();
+    for (int i = 0; i < 5; i++) {
+        const struct id job = submit_to("standard", "m1");
+        says(&job, &(struct said){.outcome = ANSWERED, .call_ms = 500});
+    }
+    for (int i = 0; i < 5; i++) {
+        const struct id job = submit_to("standard", "m1");
+        says(&job, &(struct said){.outcome = EXPIRED, .call_ms = 900});
+    }
+    cr_assert_eq(upstream("p0", "m1").counts.opened, 0);
+    for (int i = 0; i < 5; i++) {
+        const struct id job = submit_to("standard", "m1");
+        says(&job, &(struct said){.outcome = EXPIRED, .call_ms = 5000});
+    }
+    cr_assert_eq(upstream("p0", "m1").counts.opened, 1);
+}
+
+Test(core_upstreams, what_is_down_is_down_after_a_restart)
+{
+    go();
+    break_m1();
+    cr_assert_eq(world_records(&w, STORE_META), 1);
+    world_restart(&w);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN);
+    cr_assert_gt(upstream("p0", "m1").blocked_ms, 0);
+}
+
+Test(core_upstreams, record_goes_when_it_is_up_again)
+{
+    go();
+    break_m1();
+    const struct id job = submit_to("standard", "m1");
+    while (dispatch_of(&job) == NULL) {
+        pass(10);
+        const struct world_effect *probe = world_find(&w, EFFECT_DISPATCH, NULL, 0);
+        if (probe->effect.as.dispatch.is_probe) {
+            const struct id probed = probe->effect.as.dispatch.lease.job_id;
+            is_said(&probed, ANSWERED);
+            break;
+        }
+    }
+    cr_assert_eq(world_records(&w, STORE_META), 0);
+}
+
+Test(core_upstreams, retries_stay_within_the_budget)
+{
+    w.config.retries =
+        (struct config_retries){.share_permille = 100, .least_per_min = 6, .burst = 3};
+    w.config.breaker.failures = 10000;
+    w.config.breaker.failure_share_permille = 1000;
+    w.tiers[1].attempts_max = 100;
+    go();
+    struct id jobs[50];
+    for (int i = 0; i < 50; i++) {
+        jobs[i] = submit_to("standard", "m1");
+    }
+    for (int second = 0; second < 60; second++) {
+        for (int i = 0; i < 50; i++) {
+            if (world_state(&w, &jobs[i]) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+                is_said(&jobs[i], UNAVAILABLE);
+            }
+        }
+        const struct id good = submit_to("background", "m1"); /* keeps the breaker closed */
+        if (dispatch_of(&good) != NULL) {
+            is_said(&good, ANSWERED);
+        }
+        pass(1000);
+    }
+    const uint64_t retries = world_stats(&w).tiers[1].retries;
+    cr_assert_leq(retries, (uint64_t)(0.1 * 110 + 6 + 3 + 1), "%lu", retries);
+    cr_assert_gt(retries, 5);
+    cr_assert_gt(world_stats(&w).tiers[1].retries_held, 0);
+}
+
+Test(core_upstreams, route_that_is_down_blocks_no_other)
+{
+    go();
+    break_m1();
+    (void)submit_to("standard", "m1");
+    const struct id other = submit_to("standard", "m2");
+    cr_assert(is_at(&other, "p1", "m2"));
+}
+
+Test(core_upstreams, alias_goes_around_what_is_down_and_probes_it)
+{
+    go();
+    for (int i = 0; i < 5; i++) {
+        const struct id job = submit_to("standard", "alias");
+        is_said(&job, UNAVAILABLE);
+        cr_assert(is_at(&job, "p1", "m2"));
+    }
+    const struct id job = submit_to("standard", "alias");
+    cr_assert(is_at(&job, "p1", "m2"));
+    pass(1500);
+    const struct id probe = submit_to("standard", "alias");
+    cr_assert(is_at(&probe, "p0", "m1"));
+    cr_assert(dispatch_of(&probe)->is_probe);
+    is_said(&probe, UNAVAILABLE);
+    cr_assert(is_at(&probe, "p1", "m2"));
+}
+
+Test(core_upstreams, worker_that_gives_back_for_an_open_upstream_is_not_set_aside)
+{
+    go();
+    const struct id job = submit_to("standard", "m1");
+    const struct lease_ref lease = world_lease(&w, &job);
+    world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                                   .peer = 100,
+                                   .as.attempt_result = {.lease = lease,
+                                                         .outcome = DEFERRED,
+                                                         .error_code = "upstream_open",
+                                                         .error_text = ""}});
+    const struct id other = submit_to("standard", "m2");
+    cr_assert_not_null(dispatch_of(&other));
+}
+
+Test(core_upstreams, reload_changes_candidates_and_limits)
+{
+    go();
+    w.models[0].provider = "p1";
+    w.models[0].failover_length = 0;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    const struct id job = submit_to("standard", "m0");
+    cr_assert(is_at(&job, "p1", "m0"));
+}
