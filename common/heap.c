@@ -199,3 +199,14 @@ bool heap_contains(const struct heap *heap, const void *element)
     }
     return heap->runs != NULL && heap_runs_contain(heap->runs, position, element);
 }
+
+uint32_t heap_count_below(const struct heap *heap, uint64_t key, uint32_t looked_at_max)
+{
+    const uint32_t stride = heap->nodes_length / looked_at_max + 1;
+    uint32_t below = 0;
+    for (uint32_t i = 0; i < heap->nodes_length; i += stride) {
+        below += heap->nodes[i].key < key ? stride : 0;
+    }
+    below = below < heap->nodes_length ? below : heap->nodes_length;
+    return below + (heap->runs == NULL ? 0 : heap_runs_count_below(heap->runs, key));
+}

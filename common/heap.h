@@ -36,6 +36,11 @@ uint64_t heap_peek_key(const struct heap *heap);                        /* UINT6
 void *heap_pop(struct heap *heap);                                      /* NULL when empty */
 void heap_remove(struct heap *heap, void *element);                     /* asserts that it is in */
 bool heap_contains(const struct heap *heap, const void *element);
+/*
+ * How many have a smaller key. Of a tree with more than `looked_at_max` nodes every nth stands for n of them: it holds its keys
+ * in no order that a stride could follow, so this is as good as a random sample.
+ */
+uint32_t heap_count_below(const struct heap *heap, uint64_t key, uint32_t looked_at_max);
 /* A time that may be negative, as a key that sorts the same. */
 static inline uint64_t heap_key_from_ms(int64_t ms)
 {

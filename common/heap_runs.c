@@ -216,6 +216,37 @@ bool heap_runs_contain(const struct heap_runs *runs, uint32_t position, const vo
            chunk->nodes[offset].element == element;
 }
 
+static uint32_t count_in_chunk(const struct chunk *chunk, uint64_t key)
+{
+    uint32_t below = 0;
+    for (uint32_t i = chunk->first; i < chunk->end && chunk->nodes[i].key < key; i++) {
+        below += chunk->nodes[i].element != NULL;
+    }
+    return below;
+}
+
+static uint32_t count_in_run(const struct run *run, uint64_t key)
+{
+    uint32_t below = 0;
+    list_for_each (&run->chunks, link) {
+        const struct chunk *chunk = CONTAINER_OF(link, struct chunk, link);
+        if (chunk->nodes[chunk->end - 1].key >= key) {
+            return below + count_in_chunk(chunk, key);
+        }
+        below += chunk->left;
+    }
+    return below;
+}
+
+uint32_t heap_runs_count_below(const struct heap_runs *runs, uint64_t key)
+{
+    uint32_t below = 0;
+    for (size_t i = 0; i < RUNS; i++) {
+        below += count_in_run(&runs->runs[i], key);
+    }
+    return below;
+}
+
 /* ---- removing ---- */
 
 /* Who takes the first out wants the next ones soon; without a backlog they are in the cache anyway.

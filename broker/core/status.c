@@ -21,21 +21,9 @@ struct effect *status_add(struct core *core, uint64_t peer, const struct id *job
 
 /* ---- how many are ahead ---- */
 
-/*
- * Beyond POSITION_SCANNED_MAX every nth node of the heap stands for n of them: a heap holds its
- * keys in no order that a stride could follow, so this is as good as a random sample, whatever the
- * mix of priorities.
- */
 static uint64_t position_of(const struct job *job)
 {
-    const struct heap *ready = &job->flow->ready;
-    const uint64_t key = ready->nodes[job->ready_position].key;
-    const uint32_t stride = ready->length / POSITION_SCANNED_MAX + 1;
-    uint64_t ahead = 0;
-    for (uint32_t i = 0; i < ready->length; i += stride) {
-        ahead += ready->nodes[i].key < key ? stride : 0;
-    }
-    return ahead < ready->length ? ahead : ready->length - 1;
+    return heap_count_below(&job->flow->ready, lane_key(job), POSITION_SCANNED_MAX);
 }
 
 /* ---- why it waits ---- */
