@@ -3,6 +3,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,8 +86,8 @@ static int fragment_length(const struct reader *reader, size_t at, size_t length
 static void note_place(struct reader *reader, size_t at, const char *what)
 {
     if (reader->report->place[0] == '\0') {
-        snprintf(reader->report->place, WAL_PLACE_BYTES, "%.24s at byte %llu: %s", reader->name,
-                 (unsigned long long)(reader->block_at + at), what);
+        snprintf(reader->report->place, WAL_PLACE_BYTES, "%.24s at byte %" PRIu64 ": %s",
+                 reader->name, reader->block_at + at, what);
     }
 }
 
