@@ -307,3 +307,15 @@ int wal_visit(const char *directory, uint64_t number_min, wal_visit_fn *visit, v
     free(reader);
     return r == -ENOENT ? 0 : r;
 }
+
+int wal_newest(const char *directory, uint64_t *ret_number)
+{
+    uint64_t *numbers = calloc(LOGS_MAX, sizeof(*numbers));
+    size_t length = 0;
+    const int r = numbers == NULL ? -ENOMEM : list_logs(directory, 0, numbers, &length);
+    if (r == 0) {
+        *ret_number = length == 0 ? 0 : numbers[length - 1];
+    }
+    free(numbers);
+    return r;
+}

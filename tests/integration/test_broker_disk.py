@@ -228,6 +228,16 @@ def test_torn_end_that_was_never_acknowledged_loses_nothing(cluster, tail):
     assert not lost_jobs(cluster.broker, jobs)
 
 
+def test_torn_log_of_an_earlier_opening_counts_no_more(cluster):
+    """Such a one is left where a write failed, the database was opened again, and the process ended before it was deleted."""
+    cluster.start_broker()
+    jobs = accept_some(cluster, 20)
+    cluster.broker.kill()
+    (database(cluster) / "000002.log").write_bytes(os.urandom(3000))
+    cluster.restart_broker()
+    assert not lost_jobs(cluster.broker, jobs)
+
+
 def in_tables(cluster, jobs, payload_bytes):
     """What was accepted lies in table files, since a restart after a kill writes the log's changes there."""
     accepted = accept_some(cluster, jobs, payload_bytes)
