@@ -64,7 +64,8 @@ MUST_USE int disk_sync_directory(const char *path);
 
 /* What was acknowledged and is not there. */
 struct disk_whole {
-    uint64_t missing;    /* changes */
+    uint64_t missing;    /* changes that are nowhere, at least */
+    uint64_t dropped;    /* changes that are whole in the log, where RocksDB would drop them */
     uint64_t log_oldest; /* file number of the oldest log that counts */
     char place[WAL_PLACE_BYTES];
 };

@@ -16,6 +16,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -125,29 +126,43 @@ static int look_inside(struct disk *disk, uint64_t *ret_log, uint64_t *ret_last,
 static int say_missing(const struct disk *disk, const struct disk_whole *whole, char *ret_why)
 {
     char what[STORE_WHY_BYTES];
-    snprintf(what, sizeof(what), "at least %llu acknowledged changes are missing (%s)",
-             (unsigned long long)whole->missing, whole->place);
+    if (whole->missing > 0) {
+        snprintf(what, sizeof(what), "at least %" PRIu64 " acknowledged changes are missing (%s)",
+                 whole->missing, whole->place);
+    } else {
+        snprintf(what, sizeof(what), "RocksDB would drop %" PRIu64 " acknowledged changes (%s)",
+                 whole->dropped, whole->place);
+    }
     return disk_say(ret_why, disk, -EBADMSG, what);
 }
 
-/*
- * A second look, at what RocksDB needs: logs whose changes are all in tables may have gone, in any
- * order, and the last change may be in a table. Errors: that RocksDB cannot look, for another
- * reason than the log.
- */
-static int look_again(struct disk *disk, uint64_t mark, struct wal_report *log,
-                      struct disk_whole *whole, char *ret_why)
+static uint64_t how_much_less(uint64_t is, uint64_t should_be)
 {
-    uint64_t log_oldest, last;
-    const int inside = look_inside(disk, &log_oldest, &last, ret_why);
+    return is < should_be ? should_be - is : 0;
+}
+
+/*
+ * A second look, at what RocksDB would make of it: logs whose changes are all in tables may have
+ * gone, in any order, and the last change may be in a table. Errors: that RocksDB cannot look, for
+ * another reason than the log.
+ */
+static int look_again(struct disk *disk, uint64_t mark, struct disk_whole *whole, char *ret_why)
+{
+    uint64_t log_oldest, recovered;
+    struct wal_report log;
+    const int inside = look_inside(disk, &log_oldest, &recovered, ret_why);
     whole->log_oldest = log_oldest > whole->log_oldest ? log_oldest : whole->log_oldest;
-    const int r = wal_check(disk->path, whole->log_oldest, log);
+    const int r = wal_check(disk->path, whole->log_oldest, &log);
     if (r < 0) {
         return disk_say(ret_why, disk, r, strerrordesc_np(-r));
     }
-    last = last > log->last ? last : log->last;
-    whole->missing = log->missing + (last < mark ? mark - last : 0);
-    return inside == -EBADMSG && log->missing > 0 ? 0 : inside;
+    const uint64_t last = recovered > log.last ? recovered : log.last;
+    whole->missing = log.missing + how_much_less(last, mark);
+    whole->dropped = how_much_less(recovered, last);
+    if (log.place[0] != '\0') {
+        snprintf(whole->place, sizeof(whole->place), "%s", log.place);
+    }
+    return inside == -EBADMSG && log.missing > 0 ? 0 : inside;
 }
 
 int disk_check_whole(struct disk *disk, struct disk_whole *ret_whole, char *ret_why)
@@ -156,14 +171,18 @@ int disk_check_whole(struct disk *disk, struct disk_whole *ret_whole, char *ret_
     uint64_t mark;
     *ret_whole = (struct disk_whole){0};
     read_mark(disk, &ret_whole->log_oldest, &mark);
-    int r = wal_check(disk->path, ret_whole->log_oldest, &log);
+    int r = wal_check(disk->path, 0, &log);
     if (r < 0) {
         return disk_say(ret_why, disk, r, strerrordesc_np(-r));
     }
-    if (log.missing > 0 || log.last < mark) {
-        r = look_again(disk, mark, &log, ret_whole, ret_why);
-    }
+    const bool is_whole = log.place[0] == '\0' && log.last >= mark;
     snprintf(ret_whole->place, sizeof(ret_whole->place), "%s",
              log.place[0] == '\0' ? "the log ends too early" : log.place);
-    return r < 0 || ret_whole->missing == 0 ? r : say_missing(disk, ret_whole, ret_why);
+    if (!is_whole) {
+        r = look_again(disk, mark, ret_whole, ret_why);
+    }
+    if (r < 0 || (ret_whole->missing == 0 && ret_whole->dropped == 0)) {
+        return r;
+    }
+    return say_missing(disk, ret_whole, ret_why);
 }
