@@ -379,8 +379,8 @@ static enum exit_code start(struct broker *broker)
     return EXIT_OK;
 }
 
-enum exit_code broker_create(struct config **config, const char *config_path, struct log *log,
-                             struct broker **ret_broker)
+enum exit_code broker_create(struct config **config, const char *config_path, bool salvages,
+                             struct log *log, struct broker **ret_broker)
 {
     CLEANUP(broker_destroy) struct broker *broker = calloc(1, sizeof(*broker));
     if (broker == NULL) {
@@ -389,6 +389,7 @@ enum exit_code broker_create(struct config **config, const char *config_path, st
     broker->log = log;
     broker->config = TAKE(*config);
     broker->batch = 1;
+    broker->salvages = salvages;
     broker->config_path = config_path == NULL ? NULL : strdup(config_path);
     if (config_path != NULL && broker->config_path == NULL) {
         return EXIT_INTERNAL;

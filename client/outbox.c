@@ -201,6 +201,9 @@ static void move_first(struct list *from, size_t length, enum pending_state next
         struct pending *pending = CONTAINER_OF(list_first(from), struct pending, link);
         pending->was_sent = true;
         pending->word_at_ms = now_ms;
+        if (next == PENDING_SENT) {
+            retry_note_sent(pending, now_ms);
+        }
         jobs_move(pending, next);
         /* A broker that was restarted has not heard of a cancellation that came before the job. */
         if (next == PENDING_SENT && pending->is_cancel_wanted &&

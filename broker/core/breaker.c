@@ -28,15 +28,19 @@ int64_t breaker_closed_until_ms(const struct breaker *breaker)
     return breaker->is_probing ? breaker->probe_until_ms : INT64_MIN;
 }
 
-void breaker_probe(struct breaker *breaker, const struct config_breaker *config, int64_t now_ms)
+uint32_t breaker_probe(struct breaker *breaker, const struct config_breaker *config, int64_t now_ms)
 {
+    breaker->probe = breaker->probe == UINT32_MAX ? 1 : breaker->probe + 1;
     breaker->is_probing = true;
     breaker->probe_until_ms = now_ms + config->open_max_ms;
+    return breaker->probe;
 }
 
-void breaker_forget_probe(struct breaker *breaker)
+void breaker_forget_probe(struct breaker *breaker, uint32_t probe)
 {
-    breaker->is_probing = false;
+    if (probe == breaker->probe) {
+        breaker->is_probing = false;
+    }
 }
 
 static void count(struct breaker *breaker, const struct config_breaker *config,
@@ -95,7 +99,7 @@ static void open_it(struct breaker *breaker, const struct config_breaker *config
 
 static void close_it(struct breaker *breaker)
 {
-    *breaker = (struct breaker){.state = BREAKER_CLOSED};
+    *breaker = (struct breaker){.state = BREAKER_CLOSED, .probe = breaker->probe};
 }
 
 bool breaker_report(struct breaker *breaker, const struct config_breaker *config,

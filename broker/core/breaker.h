@@ -28,7 +28,8 @@ struct breaker {
     uint32_t failures_in_a_row;
     uint32_t opened_in_a_row; /* without having closed: the exponent */
     int64_t open_until_ms;    /* OPEN: then it may be probed */
-    bool is_probing;          /* HALF_OPEN: a probe is under way … */
+    uint32_t probe;           /* number of the latest probe; 0: there was none */
+    bool is_probing;          /* HALF_OPEN: it is under way … */
     int64_t probe_until_ms;   /* … and is given up then */
 };
 
@@ -38,10 +39,10 @@ void breaker_tick(struct breaker *breaker, int64_t now_ms);
 bool breaker_allows(const struct breaker *breaker);
 /* Until when it allows none for certain; now or earlier: it may. */
 int64_t breaker_closed_until_ms(const struct breaker *breaker);
-/* A probe goes out. */
-void breaker_probe(struct breaker *breaker, const struct config_breaker *config, int64_t now_ms);
-/* The probe made no call, so that it says nothing: another may go. */
-void breaker_forget_probe(struct breaker *breaker);
+/* A probe goes out. Returns its number, which is never 0. */
+uint32_t breaker_probe(struct breaker *breaker, const struct config_breaker *config, int64_t now_ms);
+/* The probe made no call, so that it says nothing: another may go, unless one has gone since. */
+void breaker_forget_probe(struct breaker *breaker, uint32_t probe);
 
 /*
  * What a call came to. Of others than the probe only what was called while closed counts. `jitter` (0 to 1) spreads

@@ -2,6 +2,7 @@
 #include <math.h>
 
 static const double MINUTE_MS = 60000.0;
+static const double BURST_S = 0.05; /* of the rate at once: as even as can be, with loops of milliseconds */
 
 static void refill(struct bucket *bucket, int64_t now_ms)
 {
@@ -18,9 +19,9 @@ void bucket_set(struct bucket *bucket, uint64_t per_min, int64_t now_ms)
         return;
     }
     const double share = bucket->per_min == 0 ? 0.0 : bucket->level / bucket->capacity;
-    const double second = (double)per_min / 60.0;
+    const double burst = (double)per_min / 60.0 * BURST_S;
     bucket->per_min = per_min;
-    bucket->capacity = second > 1.0 ? second : 1.0;
+    bucket->capacity = burst > 1.0 ? burst : 1.0;
     /* Counts are whole, so that a little less than one above the limit is within it. */
     bucket->per_ms = ((double)per_min + 0.999 - bucket->capacity) / MINUTE_MS;
     bucket->level = share * bucket->capacity;

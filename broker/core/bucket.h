@@ -1,8 +1,8 @@
 /*
  * bucket: a limit a minute, held in every minute: what a provider's key allows in requests or tokens.
  *
- * A token bucket whose capacity and refill together stay within the limit: in any 60 s it gives at most its capacity (one
- * second's worth) and what flows in meanwhile, and that is the limit and no more. It begins empty, since what was given
+ * A token bucket whose capacity and refill together stay within the limit: in any 60 s it gives at most its capacity (a
+ * twentieth of a second's worth, at least 1) and what flows in meanwhile, and that is the limit and no more. It begins empty, since what was given
  * before a restart is not known. More than the capacity is given when it is full, and leaves a debt. Pure; times in
  * monotonic milliseconds.
  */

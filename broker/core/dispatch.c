@@ -42,7 +42,7 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     if (permit->upstream != NULL) {
         dispatch->provider = permit->upstream->provider;
         dispatch->model = permit->upstream->model;
-        dispatch->is_probe = permit->is_probe;
+        dispatch->is_probe = permit->probe != 0;
     }
     dispatch->payload = blob_ref(job->payload);
 }
@@ -144,7 +144,7 @@ static void payload_loaded(struct core *core, struct job *job, int error, struct
     if (error == 0 && blob_bytes(value) == job->payload_bytes) {
         job_keep_payload(core, job, value);
         job_move(core, job, lane_is_held(core, job) ? PLACE_READY : PLACE_LOADED);
-    } else if (error == 0 || error == -ENOENT) {
+    } else if (error == 0 || error == -ENOENT || error == -EBADMSG) {
         conclude(core, job,
                  &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_DEAD,
                                    .error_code = "payload_lost",

@@ -7,14 +7,26 @@ bool queue_is_served(const struct core *core, const struct queue *queue)
 {
     const struct lane *lane = queue->lane;
     return !list_is_empty(&queue->ring) && !queue->route->is_held && !lane->tier->name->is_held &&
-           queue->open_at_ms <= core->now_ms && lane->pool->slots > 0 && !core->is_draining &&
+           !queue->is_blocked && lane->pool->slots > 0 && !core->is_draining &&
            !(lane->tier->is_durable && core->store_is_down);
+}
+
+/* What waits may be in queues that nobody can serve, which says nothing about the tier. */
+static bool all_is_blocked(const struct core *core, const struct tier *tier)
+{
+    for (size_t i = 0; core->gates.length > 0 && i < core->queues_length; i++) {
+        const struct queue *queue = core->queues[i];
+        if (queue->lane->tier == tier && queue->ready > 0 && !queue->is_blocked) {
+            return false;
+        }
+    }
+    return core->gates.length > 0;
 }
 
 static bool tier_is_served(const struct core *core, const struct tier *tier)
 {
-    return tier->waiting.length > 0 && !tier->name->is_held && core->slots > 0 &&
-           !core->is_draining && !(tier->is_durable && core->store_is_down);
+    return tier->waiting.length > 0 && !all_is_blocked(core, tier) && !tier->name->is_held &&
+           core->slots > 0 && !core->is_draining && !(tier->is_durable && core->store_is_down);
 }
 
 /* Queues can be many (routes times tiers), so they are looked at as often as there is a sample to
@@ -69,6 +81,14 @@ static uint64_t ahead_in_tier(const struct flow *flow, uint64_t own_ahead)
     return turns < waiting ? turns : waiting;
 }
 
+/* While jobs are shed, none that is served has waited longer than this, however many are ahead of
+ * it. */
+static int64_t at_most_limit(const struct flow *flow, int64_t wait_ms)
+{
+    const int64_t limit_ms = SHED_LIMIT_TARGETS * flow->queue->lane->tier->shed_target_ms;
+    return flow->shed.is_shedding && limit_ms > 0 && wait_ms > limit_ms ? limit_ms : wait_ms;
+}
+
 int64_t estimate_wait_ms(const struct flow *flow, uint64_t own_ahead, int64_t now_ms)
 {
     const struct queue *queue = flow->queue;
@@ -83,6 +103,7 @@ int64_t estimate_wait_ms(const struct flow *flow, uint64_t own_ahead, int64_t no
     if (wait_ms < 0) {
         wait_ms = drain_rate_wait_ms(&tier->drain, ahead_in_tier(flow, own_ahead), now_ms);
     }
+    wait_ms = at_most_limit(flow, wait_ms);
     const int64_t closed_ms = queue->open_at_ms > now_ms ? queue->open_at_ms - now_ms : 0;
     return wait_ms < 0 && closed_ms == 0 ? -1 : closed_ms + (wait_ms > 0 ? wait_ms : 0);
 }

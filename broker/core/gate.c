@@ -34,13 +34,13 @@ static void say_whether_blocked(struct core *core, const struct queue *queue)
 static void look_whether_blocked(struct core *core, struct queue *queue)
 {
     const bool was_blocked = queue->is_blocked;
+    if (core->effects == NULL) {
+        return; /* a configuration: nothing can be said now, so the next look finds it changed */
+    }
     queue->is_blocked = upstream_all_blocked(core, queue);
     queue->open_at_ms = queue->is_blocked ? upstream_back_at_ms(core, queue) : 0;
-    if (queue->is_blocked == was_blocked) {
-        return;
-    }
-    queue->opened_ms = was_blocked ? core->now_ms : queue->opened_ms;
-    if (core->effects != NULL) { /* NULL: a configuration, which says nothing */
+    if (queue->is_blocked != was_blocked) {
+        queue->opened_ms = was_blocked ? core->now_ms : queue->opened_ms;
         say_whether_blocked(core, queue);
     }
 }

@@ -497,7 +497,8 @@ void upstream_why_blocked(const struct core *core, const struct queue *queue, in
                        "its route is paused: %.100s is down (%s) and is probed in %lld ms",
                        first->subject, first->error_code, for_ms);
     } else {
-        (void)snprintf(ret_text, bytes, "its route is paused: %.100s was down (%s) and is probed now",
+        (void)snprintf(ret_text, bytes,
+                       "its route is paused: %.100s was down (%s) and is probed now",
                        first->subject, first->error_code);
     }
 }
@@ -546,9 +547,8 @@ struct permit upstream_take(struct core *core, struct upstream *upstream, const 
     if (upstream->breaker.state == BREAKER_CLOSED) {
         pace_take(&upstream->pace, 1, core->now_ms);
     } else {
-        permit.is_probe = true;
         upstream->counts.probes++;
-        breaker_probe(&upstream->breaker, &core->breaker, core->now_ms);
+        permit.probe = breaker_probe(&upstream->breaker, &core->breaker, core->now_ms);
     }
     return permit;
 }
@@ -560,8 +560,8 @@ void upstream_give_back(struct core *core, struct permit *permit)
         return;
     }
     take_of_limits(core, upstream, -1.0, -(double)permit->tokens);
-    if (permit->is_probe) {
-        breaker_forget_probe(&upstream->breaker);
+    if (permit->probe != 0) {
+        breaker_forget_probe(&upstream->breaker, permit->probe);
     } else {
         pace_take(&upstream->pace, -1, core->now_ms);
     }
@@ -618,7 +618,7 @@ static void limited(struct core *core, struct upstream *upstream, const Wire__Ca
     if (is_probe) {
         sample(core, upstream, SAMPLE_SUCCESS, true); /* it answers, if only "too many" */
     }
-    pace_limited(&upstream->pace, core->now_ms);
+    pace_limited(&upstream->pace, core->breaker.slow_start_per_s, core->now_ms);
     if (call->retry_after_ms > 0) {
         const int64_t for_ms = call->retry_after_ms < LIMITED_MOST_MS
                                    ? (int64_t)call->retry_after_ms
@@ -629,15 +629,19 @@ static void limited(struct core *core, struct upstream *upstream, const Wire__Ca
 }
 
 /*
- * A worker whose calls fail while another's were answered just now is at fault itself: its network,
- * its credentials. It is set aside for a while, and the upstream is not blamed.
+ * A worker whose calls fail while another's are answered, since after its first failure, is at
+ * fault itself: its network, its credentials. It is set aside for a while, and the upstream is not
+ * blamed.
  */
 static bool is_workers_fault(struct core *core, const struct upstream *upstream,
                              struct worker *worker)
 {
-    worker->failures_in_a_row++;
+    if (worker->failures_in_a_row++ == 0) {
+        worker->failing_since_ms = core->now_ms;
+    }
     if (worker->failures_in_a_row < core->breaker.failures ||
-        upstream->answered_peer == worker->peer || upstream->answered_ms == INT64_MIN ||
+        upstream->answered_peer == worker->peer ||
+        upstream->answered_ms <= worker->failing_since_ms ||
         core->now_ms - upstream->answered_ms > core->breaker.window_ms) {
         return false;
     }
@@ -652,26 +656,26 @@ static bool is_workers_fault(struct core *core, const struct upstream *upstream,
 }
 
 static void failed(struct core *core, struct upstream *upstream, struct worker *worker,
-                   const Wire__Call *call, bool is_probe)
+                   const Wire__Call *call, uint32_t probe)
 {
     upstream->counts.failed++;
     (void)snprintf(upstream->error_code, sizeof(upstream->error_code), "%s", call->error_code);
     if (!is_workers_fault(core, upstream, worker)) {
-        sample(core, upstream, SAMPLE_FAILURE, is_probe);
-    } else if (is_probe) {
-        breaker_forget_probe(&upstream->breaker);
+        sample(core, upstream, SAMPLE_FAILURE, probe != 0);
+    } else if (probe != 0) {
+        breaker_forget_probe(&upstream->breaker, probe);
     }
 }
 
 /* Given up by us: it says something only when an answer was long overdue. */
 static void given_up(struct core *core, struct upstream *upstream, struct worker *worker,
-                     const Wire__Call *call, bool is_probe)
+                     const Wire__Call *call, uint32_t probe)
 {
     const double overdue_ms = upstream->typical_ms * HUNG_TIMES;
     if (call->call_ms > HUNG_LEAST_MS && (double)call->call_ms > overdue_ms) {
-        failed(core, upstream, worker, call, is_probe);
-    } else if (is_probe) {
-        breaker_forget_probe(&upstream->breaker);
+        failed(core, upstream, worker, call, probe);
+    } else if (probe != 0) {
+        breaker_forget_probe(&upstream->breaker, probe);
     }
 }
 
@@ -696,30 +700,30 @@ static void learn_limits(struct core *core, struct upstream *upstream,
 }
 
 static void report(struct core *core, struct worker *worker, struct upstream *upstream,
-                   const Wire__Call *call, bool is_probe)
+                   const Wire__Call *call, uint32_t probe)
 {
     const bool was_down = upstream_is_down(core, upstream);
     upstream->counts.cost_nanousd += call->cost_nanousd;
     learn_limits(core, upstream, call->limits);
     switch (call->outcome) {
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED:
-        answered(core, upstream, worker, call, is_probe);
+        answered(core, upstream, worker, call, probe != 0);
         break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED:
-        limited(core, upstream, call, is_probe);
+        limited(core, upstream, call, probe != 0);
         break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE:
-        failed(core, upstream, worker, call, is_probe);
+        failed(core, upstream, worker, call, probe);
         break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED:
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED:
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID:
         upstream->counts.rejected++;
-        sample(core, upstream, SAMPLE_SUCCESS, is_probe);
+        sample(core, upstream, SAMPLE_SUCCESS, probe != 0);
         break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED:
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED:
-        given_up(core, upstream, worker, call, is_probe);
+        given_up(core, upstream, worker, call, probe);
         break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE:
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED:
@@ -727,7 +731,7 @@ static void report(struct core *core, struct worker *worker, struct upstream *up
         break;
     }
     announce(core, upstream);
-    if (is_probe || was_down != upstream_is_down(core, upstream)) {
+    if (probe != 0 || was_down != upstream_is_down(core, upstream)) {
         gate_look(core, upstream);
     }
 }
@@ -758,20 +762,20 @@ void upstream_settle(struct core *core, struct worker *worker, struct permit *pe
             take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
             wake(core, upstream);
         }
-        report(core, worker, upstream, call, is_permitted && permit->is_probe);
+        report(core, worker, upstream, call, is_permitted ? permit->probe : 0);
     }
 }
 
 void upstream_settle_silent(struct core *core, struct permit *permit, bool is_expired)
 {
     struct upstream *upstream = TAKE(permit->upstream);
-    if (upstream == NULL || !permit->is_probe) {
+    if (upstream == NULL || permit->probe == 0) {
         return;
     }
     if (is_expired) {
         sample(core, upstream, SAMPLE_FAILURE, true);
     } else {
-        breaker_forget_probe(&upstream->breaker);
+        breaker_forget_probe(&upstream->breaker, permit->probe);
     }
     announce(core, upstream);
     wake(core, upstream);

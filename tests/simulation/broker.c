@@ -7,6 +7,7 @@
 #include <xxhash.h>
 #include "broker/core/core.h"
 #include "tests/simulation/client.h"
+#include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/faults.h"
 #include "tests/simulation/memory.h"
@@ -226,6 +227,7 @@ static struct message message_of(struct simulation *simulation, const struct eff
     case EFFECT_DISPATCH:
         message.job = simulation_job_of(simulation, &effect->as.dispatch.lease.job_id);
         message.attempt = effect->as.dispatch.lease.attempt;
+        message.upstream = degradation_upstream_of(simulation, effect);
         break;
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
@@ -481,7 +483,7 @@ static void fill_submit(const struct simulation *simulation, const struct messag
     event->as.submit = (struct event_submit){
         .job_id = job->id,
         .tier = simulation->scenario.tiers[job->tier].name,
-        .route = simulation->scenario.routes[job->route].name,
+        .route = simulation->scenario.routes[job->route],
         .pool = job->pool == 0 ? "" : simulation->scenario.pools[job->pool],
         .idempotency_key = key,
         .deadline_in_ms = simulation_plant(simulation, PLANT_IGNORE_DEADLINE) ? 24 * 3600000
@@ -500,7 +502,7 @@ static void fill_pause(const struct simulation *simulation, const struct message
 {
     const struct scenario *scenario = &simulation->scenario;
     const char *names[] = {
-        [PAUSE_ROUTE] = scenario->routes[message->total % SCENARIO_ROUTES].name,
+        [PAUSE_ROUTE] = scenario->routes[message->total % SCENARIO_ROUTES],
         [PAUSE_TIER] = scenario->tiers[message->total % SCENARIO_TIERS].name,
         [PAUSE_TENANT] = scenario->tenants[message->total % SCENARIO_TENANTS].name,
         [PAUSE_WORKER] = simulation->workers[message->total % scenario->options.workers].name,
@@ -525,11 +527,46 @@ static const struct sim_worker *worker_of(const struct simulation *simulation,
     return &simulation->workers[network_link(simulation, message->peer)->owner];
 }
 
+/* A call as the wire has it. */
+struct told_call {
+    Wire__Upstream upstream;
+    Wire__RateLimits limits;
+    Wire__Call call;
+    const Wire__Call *calls[1];
+};
+
+static void tell_call(const struct simulation *simulation, const struct message *message,
+                      struct told_call *told, struct event *event)
+{
+    const struct call *call = &message->call;
+    if (!call->is_made) {
+        return;
+    }
+    *told = (struct told_call){.upstream = WIRE__UPSTREAM__INIT,
+                               .limits = WIRE__RATE_LIMITS__INIT,
+                               .call = WIRE__CALL__INIT,
+                               .calls = {&told->call}};
+    told->upstream.provider = (char *)(uintptr_t)simulation->upstreams[call->upstream].provider;
+    told->upstream.model = (char *)(uintptr_t)simulation->upstreams[call->upstream].model;
+    told->limits.requests_per_min = call->limit_per_min;
+    told->call.upstream = &told->upstream;
+    told->call.outcome = call->outcome;
+    told->call.error_code = (char *)(uintptr_t)call->error_code;
+    told->call.call_ms = (uint32_t)call->call_ms;
+    told->call.retry_after_ms = (uint64_t)call->retry_after_ms;
+    told->call.tokens = call->tokens;
+    told->call.limits = call->limit_per_min > 0 ? &told->limits : NULL;
+    event->as.attempt_result.error_code = call->error_code;
+    event->as.attempt_result.calls = told->calls;
+    event->as.attempt_result.calls_length = 1;
+}
+
 static void step_message(struct simulation *simulation, const struct message *message)
 {
     struct event event = {.kind = message->event, .peer = message->peer};
     struct lease_refs refs;
     char text[32] = "client";
+    struct told_call told_call;
     if (message->leases != NULL) {
         name_leases(simulation, message, &refs);
     }
@@ -582,6 +619,7 @@ static void step_message(struct simulation *simulation, const struct message *me
             .retry_after_ms = message->time_ms,
             .payload = message->payload,
         };
+        tell_call(simulation, message, &told_call, &event);
         break;
     case EVENT_UNDELIVERABLE:
         event.as.undeliverable.lease =
@@ -819,6 +857,7 @@ void sim_broker_start(struct simulation *simulation)
     core_restored(broker->core, sim_broker_now(simulation));
     broker->is_up = true;
     fairness_restart(simulation);
+    degradation_restart(simulation);
     simulation_trace(
         simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk%.0s",
         broker->incarnation, storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);

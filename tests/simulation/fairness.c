@@ -1,5 +1,6 @@
 #include "tests/simulation/fairness.h"
 #include <inttypes.h>
+#include <string.h>
 #include "broker/core/core.h"
 #include "broker/core/lane.h"
 #include "tests/simulation/broker.h"
@@ -26,6 +27,16 @@ static struct fair_flow *flow_of_job(struct simulation *simulation, const struct
     return &lane_of_job(simulation, job)->queues[job->route].flows[job->tenant];
 }
 
+static void set_chosen(struct simulation *simulation, struct sim_job *job, bool is_chosen)
+{
+    if (is_chosen && !job->is_chosen) {
+        list_append(&simulation->fairness.chosen, &job->chosen_link);
+    } else if (!is_chosen && job->is_chosen) {
+        list_remove(&simulation->fairness.chosen, &job->chosen_link);
+    }
+    job->is_chosen = is_chosen;
+}
+
 void fairness_join(struct simulation *simulation, struct sim_job *job)
 {
     if (!job->is_waiting) {
@@ -36,7 +47,7 @@ void fairness_join(struct simulation *simulation, struct sim_job *job)
 
 void fairness_leave(struct simulation *simulation, struct sim_job *job)
 {
-    job->is_chosen = false;
+    set_chosen(simulation, job, false);
     if (job->is_waiting) {
         job->is_waiting = false;
         list_remove(&flow_of_job(simulation, job)->waiting, &job->waiting_link);
@@ -79,10 +90,39 @@ static struct sim_job *find_in_flow(struct simulation *simulation, struct fair_f
     return best;
 }
 
+static void note_gate(void *context, const struct core_queue_view *view)
+{
+    struct simulation *simulation = context;
+    const struct scenario *scenario = &simulation->scenario;
+    size_t pool = 0, tier = 0, route = 0;
+    while (pool < SCENARIO_POOLS && strcmp(view->pool, scenario->pools[pool]) != 0) {
+        pool++;
+    }
+    while (tier < SCENARIO_TIERS && strcmp(view->tier, scenario->tiers[tier].name) != 0) {
+        tier++;
+    }
+    while (route < SCENARIO_ROUTES && strcmp(view->route, scenario->routes[route]) != 0) {
+        route++;
+    }
+    if (pool < SCENARIO_POOLS && tier < SCENARIO_TIERS && route < SCENARIO_ROUTES) {
+        simulation->fairness.lanes[pool][tier].queues[route].is_gated = view->gated_ms > 0;
+    }
+}
+
+/* A queue that its upstreams keep waiting does not compete. Looked up once a turn at most: it is
+ * dear. */
+static void look_at_gates(struct simulation *simulation)
+{
+    if (simulation->fairness.gates_of_turn != simulation->fairness.turn) {
+        simulation->fairness.gates_of_turn = simulation->fairness.turn;
+        core_visit_queues(simulation->broker.core, note_gate, simulation);
+    }
+}
+
 static struct sim_job *find_in_lane(struct simulation *simulation, struct fair_lane *lane)
 {
     for (int route = 0; route < SCENARIO_ROUTES; route++) {
-        for (int tenant = 0; tenant < SCENARIO_TENANTS; tenant++) {
+        for (int tenant = 0; tenant < SCENARIO_TENANTS && !lane->queues[route].is_gated; tenant++) {
             struct sim_job *job = find_in_flow(simulation, &lane->queues[route].flows[tenant]);
             if (job != NULL) {
                 return job;
@@ -117,7 +157,11 @@ static void refresh_flow(struct simulation *simulation, struct fair_flow *flow)
 static void refresh_lane(struct simulation *simulation, struct fair_lane *lane)
 {
     bool waits;
-    const bool may_go_on = goes_on(simulation, &lane->backlog, &waits);
+    bool may_go_on = goes_on(simulation, &lane->backlog, &waits);
+    look_at_gates(simulation);
+    if (lane->backlog.witness != NULL && lane->queues[lane->backlog.witness->route].is_gated) {
+        may_go_on = waits = false;
+    }
     if (!waits) {
         lane->backlog.witness = find_in_lane(simulation, lane);
         lane->backlog.epoch += !may_go_on || lane->backlog.witness == NULL;
@@ -272,6 +316,7 @@ static bool has_slot(const struct simulation *simulation, const struct sim_worke
         link->credit_total > link->dispatched ? link->credit_total - link->dispatched : 0;
     const uint64_t free = credit < worker->slots ? credit : worker->slots;
     return !link->is_set_aside && !link->is_draining &&
+           worker->aside_until_ms <= sim_broker_ms(simulation) &&
            link->heard_ms + simulation->scenario.config.broker.lease_ms >
                sim_broker_ms(simulation) &&
            free > reserved_for_others(simulation, worker, tier);
@@ -323,7 +368,7 @@ static void choose(struct simulation *simulation, struct sim_job *job)
 void fairness_see_load(struct simulation *simulation, struct sim_job *job)
 {
     choose(simulation, job);
-    job->is_chosen = true;
+    set_chosen(simulation, job, true);
     lane_of_job(simulation, job)->loading++;
     simulation->fairness.loading[job->pool]++;
 }
@@ -337,7 +382,7 @@ void fairness_see_loaded(struct simulation *simulation, struct sim_job *job, boo
     lane->hungry_since_ms = has_failed ? INT64_MAX : lane->hungry_since_ms;
     if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0 ||
         view.state != WIRE__JOB_STATE__JOB_STATE_LOADING) {
-        job->is_chosen = false;
+        set_chosen(simulation, job, false);
     }
 }
 
@@ -353,18 +398,25 @@ void fairness_see_dispatch(struct simulation *simulation, struct sim_job *job)
     fairness_leave(simulation, job);
 }
 
-void fairness_see_pause(struct simulation *simulation)
+/* What was loaded may have been put back, since its queue has to wait: it is chosen anew. */
+static void look_at_chosen(struct simulation *simulation)
 {
-    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
-        struct sim_job *job = &simulation->jobs[i];
+    struct list_link *link = simulation->fairness.chosen.head.next;
+    while (link != &simulation->fairness.chosen.head) {
+        struct sim_job *job = CONTAINER_OF(link, struct sim_job, chosen_link);
         struct core_job_view view;
-        if (job->is_chosen &&
-            core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) ==
-                0 &&
+        link = link->next;
+        if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) <
+                0 ||
             view.state != WIRE__JOB_STATE__JOB_STATE_LOADING) {
-            job->is_chosen = false;
+            set_chosen(simulation, job, false);
         }
     }
+}
+
+void fairness_see_pause(struct simulation *simulation)
+{
+    look_at_chosen(simulation);
 }
 
 /* ---- turns ---- */
@@ -387,11 +439,31 @@ void fairness_before_tick(struct simulation *simulation)
     }
 }
 
-static void check_lane(struct simulation *simulation, int pool, int tier)
+static bool is_waited_for(const struct fair_lane *lane)
+{
+    for (int route = 0; route < SCENARIO_ROUTES; route++) {
+        for (int tenant = 0; tenant < SCENARIO_TENANTS; tenant++) {
+            if (!list_is_empty(&lane->queues[route].flows[tenant].waiting)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void check_lane(struct simulation *simulation, int pool, int tier, bool is_pool_served)
 {
     struct fair_lane *lane = &simulation->fairness.lanes[pool][tier];
-    refresh_lane(simulation, lane);
-    check_starved(simulation, pool, tier);
+    if (is_waited_for(lane) && (is_pool_served || find_slot(simulation, pool, tier) != NULL)) {
+        refresh_lane(simulation, lane);
+        check_starved(simulation, pool, tier);
+    } else if (!is_waited_for(lane)) {
+        lane->backlog.epoch += lane->backlog.witness != NULL;
+        lane->backlog.witness = NULL;
+        lane->hungry_since_ms = INT64_MAX;
+    } else {
+        lane->hungry_since_ms = INT64_MAX;
+    }
     for (int route = 0; route < SCENARIO_ROUTES; route++) {
         if (lane->queues[route].is_touched) {
             lane->queues[route].is_touched = false;
@@ -402,15 +474,22 @@ static void check_lane(struct simulation *simulation, int pool, int tier)
 
 void fairness_after_tick(struct simulation *simulation)
 {
+    look_at_chosen(simulation);
     if (!is_measurable(simulation)) {
         close_all(simulation);
         return;
     }
     for (int pool = 0; pool < SCENARIO_POOLS; pool++) {
+        bool is_served = false;
         for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
-            check_lane(simulation, pool, tier);
+            is_served |= simulation->fairness.lanes[pool][tier].is_served;
         }
-        check_pool(simulation, pool);
+        for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
+            check_lane(simulation, pool, tier, is_served);
+        }
+        if (is_served) {
+            check_pool(simulation, pool);
+        }
     }
 }
 
@@ -418,6 +497,7 @@ void fairness_after_tick(struct simulation *simulation)
 
 void fairness_init(struct simulation *simulation)
 {
+    list_init(&simulation->fairness.chosen);
     for (int pool = 0; pool < SCENARIO_POOLS; pool++) {
         for (int tier = 0; tier < SCENARIO_TIERS; tier++) {
             for (int route = 0; route < SCENARIO_ROUTES; route++) {

@@ -262,6 +262,7 @@ static bool strike_any(struct simulation *simulation, int first, int last)
     for (int i = 0; i < TRIES; i++) {
         const enum fault_kind kind = choose(simulation, first, last);
         if (strike(simulation, kind)) {
+            simulation_trace(simulation, "fault of kind %" PRIu64 "%.0s%.0s", kind, 0, 0);
             simulation->tally.faults[kind]++;
             return true;
         }
@@ -276,7 +277,7 @@ static void plan(struct simulation *simulation, enum task_kind task, uint32_t co
     if (count > 0) {
         schedule_add(&simulation->schedule,
                      simulation->now_ms +
-                         dice_between(&simulation->dice, 1, all_ms * 9 / 5 / count),
+                         dice_between(&simulation->dice, 1, all_ms * 8 / 5 / count),
                      task, 0, 0, NULL);
     }
 }

@@ -240,6 +240,11 @@ static void add(struct sum *sum, const struct outcome *outcome)
     sum->tally.duplicated += outcome->tally.duplicated;
     sum->tally.overtaken += outcome->tally.overtaken;
     sum->tally.undeliverable += outcome->tally.undeliverable;
+    sum->tally.downs += outcome->tally.downs;
+    sum->tally.pauses += outcome->tally.pauses;
+    sum->tally.probes += outcome->tally.probes;
+    sum->tally.retries += outcome->tally.retries;
+    sum->tally.spared += outcome->tally.spared;
     sum->tally.fair_tenants += outcome->tally.fair_tenants;
     sum->tally.fair_tiers += outcome->tally.fair_tiers;
     sum->tally.fair_slots += outcome->tally.fair_slots;
@@ -261,6 +266,10 @@ static void print_faults(const struct sum *sum)
            " dispatches undeliverable, %" PRIu64 " loads failed\n",
            sum->tally.lost, sum->tally.duplicated, sum->tally.overtaken, sum->tally.undeliverable,
            sum->tally.loads_failed);
+    printf("degradation: %" PRIu64 " breakers opened, %" PRIu64 " queues paused, %" PRIu64
+           " probes, %" PRIu64 " retries, %" PRIu64 " attempts spared\n",
+           sum->tally.downs, sum->tally.pauses, sum->tally.probes, sum->tally.retries,
+           sum->tally.spared);
     printf("fairness: %" PRIu64 " comparisons of tenants, %" PRIu64 " of tiers; %" PRIu64
            " times a job waited for a load beside a free slot\n",
            sum->tally.fair_tenants, sum->tally.fair_tiers, sum->tally.fair_slots);

@@ -6,6 +6,7 @@
 #include "broker/core/record.h"
 #include "common/id.h"
 #include "tests/simulation/broker.h"
+#include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/worker.h"
@@ -172,7 +173,7 @@ static const char *hold_name(const struct simulation *simulation, const struct m
     const struct scenario *scenario = &simulation->scenario;
     switch ((enum pause_subject)message->number) {
     case PAUSE_ROUTE:
-        return scenario->routes[message->total].name;
+        return scenario->routes[message->total];
     case PAUSE_TIER:
         return scenario->tiers[message->total].name;
     case PAUSE_TENANT:
@@ -234,6 +235,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
         break;
     case EVENT_ATTEMPT_RESULT:
     case EVENT_UNDELIVERABLE:
+        degradation_before_end(simulation, message);
         see_attempt_end(simulation, message);
         break;
     case EVENT_PAUSE:
@@ -284,7 +286,9 @@ static void see_hello(struct simulation *simulation, const struct message *messa
 
 void oracle_after_step(struct simulation *simulation, const struct message *message)
 {
-    if (message->event == EVENT_WORKER_HELLO) {
+    if (message->event == EVENT_ATTEMPT_RESULT || message->event == EVENT_UNDELIVERABLE) {
+        degradation_after_end(simulation, message);
+    } else if (message->event == EVENT_WORKER_HELLO) {
         see_hello(simulation, message);
     } else if (message->event == EVENT_PAUSE || message->event == EVENT_RESUME) {
         fairness_see_pause(simulation);
@@ -301,7 +305,7 @@ static bool is_held_back(const struct simulation *simulation, const struct sim_j
 {
     const struct scenario *scenario = &simulation->scenario;
     const char *names[] = {
-        [PAUSE_ROUTE] = scenario->routes[job->route].name,
+        [PAUSE_ROUTE] = scenario->routes[job->route],
         [PAUSE_TIER] = scenario->tiers[job->tier].name,
         [PAUSE_TENANT] = scenario->tenants[job->tenant].name,
         [PAUSE_WORKER] = simulation->workers[network_link(simulation, effect->peer)->owner].name,
@@ -326,7 +330,7 @@ static void check_payload(struct simulation *simulation, uint32_t index,
                            index);
     }
     if (strcmp(effect->as.dispatch.tenant, simulation->scenario.tenants[job->tenant].name) != 0 ||
-        strcmp(effect->as.dispatch.route, simulation->scenario.routes[job->route].name) != 0) {
+        strcmp(effect->as.dispatch.route, simulation->scenario.routes[job->route]) != 0) {
         simulation_violate(simulation, "job %u is dispatched as %s's for %s", index,
                            effect->as.dispatch.tenant, effect->as.dispatch.route);
     }
@@ -421,7 +425,18 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     struct sim_job *job = &simulation->jobs[index];
     job->attempt_last = effect->as.dispatch.lease.attempt;
     fairness_see_dispatch(simulation, job);
+    degradation_see_dispatch(simulation, index, effect);
     hold_lease(simulation, job, effect->peer, effect->as.dispatch.lease.attempt);
+}
+
+static void see_worker_aside(struct simulation *simulation, const struct effect *effect)
+{
+    for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
+        if (strcmp(simulation->workers[i].name, effect->as.note.subject) == 0) {
+            simulation->workers[i].aside_until_ms =
+                sim_broker_ms(simulation) + effect->as.note.number;
+        }
+    }
 }
 
 void oracle_see_effect(struct simulation *simulation, const struct effect *effect)
@@ -431,6 +446,10 @@ void oracle_see_effect(struct simulation *simulation, const struct effect *effec
     } else if (effect->kind == EFFECT_NOTE && effect->as.note.note == NOTE_RECORD_DAMAGED) {
         simulation_violate(simulation, "the core cannot read a record of its own: %s",
                            effect->as.note.text == NULL ? "" : effect->as.note.text);
+    } else if (effect->kind == EFFECT_NOTE && effect->as.note.note == NOTE_WORKER_SET_ASIDE) {
+        see_worker_aside(simulation, effect);
+    } else if (effect->kind == EFFECT_NOTE) {
+        degradation_see_note(simulation, effect);
     }
 }
 

@@ -1,7 +1,7 @@
 #include "tests/simulation/scenario.h"
 #include <string.h>
 
-enum { FAULTS_COUNT_MIN = 24 };
+enum { FAULTS_COUNT_MIN = 32 };
 
 /* The configuration's strings are char *, and nobody writes to these. */
 static char *literal(const char *text)
@@ -62,25 +62,12 @@ static void init_tiers(struct scenario *scenario, struct dice *dice)
 static void init_names(struct scenario *scenario)
 {
     static const char *const tenants[SCENARIO_TENANTS] = {"acme", "bolt", "core"};
-    static const char *const routes[SCENARIO_ROUTES] = {"large", "small", "vision"};
     for (size_t i = 0; i < SCENARIO_TENANTS; i++) {
         scenario->tenants[i] =
             (struct config_tenant){.name = literal(tenants[i]),
                                    .weight = (uint32_t)(i + 1),
                                    .jobs_max = scenario->is_tight ? 120 : 100000,
                                    .bytes_max = scenario->is_tight ? 20000 : 100000000};
-    }
-    scenario->provider = (struct config_provider){.name = literal("simulated"),
-                                                  .base_url = literal("http://127.0.0.1:1/v1"),
-                                                  .api_key = literal("")};
-    scenario->model = (struct config_model){.name = literal("model"),
-                                            .provider = scenario->provider.name,
-                                            .provider_model = literal("model"),
-                                            .max_tokens_default = 100};
-    scenario->models[0] = scenario->model.name;
-    for (size_t i = 0; i < SCENARIO_ROUTES; i++) {
-        scenario->routes[i] = (struct config_route){
-            .name = literal(routes[i]), .models = scenario->models, .models_length = 1};
     }
     scenario->pools[0] = literal("default");
     scenario->pools[1] = literal("gpu");
@@ -106,6 +93,7 @@ static struct config_broker broker_config(const struct scenario *scenario, struc
         .results_memory_bytes_max = is_tight ? 2000 : 1 << 30,
         .dedup_window_ms = 24 * 3600 * 1000,
         .dedup_ids_max = is_tight ? 300 : 1000000,
+        .losses_max = (uint32_t)dice_between(dice, 3, 10),
         .dead_letters_max = is_tight ? 5 : 100000,
         .drain_timeout_ms = 5000,
         .clients_max = 1000,
@@ -188,11 +176,101 @@ static void init_load(struct scenario *scenario, struct dice *dice)
     scenario->turn_ms = dice_hit(dice, 500) ? 0 : dice_between(dice, 1, 20);
 }
 
-static void init_upstreams(struct scenario *scenario)
+const char *const scenario_upstreams[SCENARIO_UPSTREAMS][2] = {{"alpha", "large"},
+                                                               {"beta", "large"},
+                                                               {"alpha", "small"},
+                                                               {"beta", "small"},
+                                                               {"gamma", "vision"}};
+
+uint32_t scenario_upstream(const char *provider, const char *model)
 {
-    static const uint32_t upstreams[SCENARIO_ROUTES][SCENARIO_UPSTREAMS_OF_ROUTE] = {
-        {0, 1}, {2, 3}, {4, 1}};
-    memcpy(scenario->upstreams, upstreams, sizeof(upstreams));
+    uint32_t i = 0;
+    while (i < SCENARIO_UPSTREAMS && (strcmp(scenario_upstreams[i][0], provider) != 0 ||
+                                      strcmp(scenario_upstreams[i][1], model) != 0)) {
+        i++;
+    }
+    return i;
+}
+
+static void init_providers(struct scenario *scenario, struct dice *dice)
+{
+    static const char *const names[SCENARIO_PROVIDERS] = {"alpha", "beta", "gamma"};
+    for (size_t i = 0; i < SCENARIO_PROVIDERS; i++) {
+        scenario->providers[i] = (struct config_provider){
+            .name = literal(names[i]),
+            .base_url = literal("http://127.0.0.1:1/v1"),
+            .api_key = literal(""),
+            .requests_per_min = dice_hit(dice, 200) ? (uint64_t)dice_between(dice, 20, 600) : 0,
+            .tokens_per_min = dice_hit(dice, 200) ? (uint64_t)dice_between(dice, 20000, 600000) : 0,
+        };
+    }
+}
+
+/* One model with another provider and another model behind it, one with another provider, one with
+ * nothing. */
+static void init_models(struct scenario *scenario, struct dice *dice)
+{
+    static const char *const names[SCENARIO_MODELS] = {"large", "small", "vision"};
+    scenario->failover[0] = scenario->providers[1].name;
+    for (size_t i = 0; i < SCENARIO_MODELS; i++) {
+        scenario->models[i] = (struct config_model){
+            .name = literal(names[i]),
+            .provider = scenario->providers[i == 2 ? 2 : 0].name,
+            .provider_model = literal(names[i]),
+            .max_tokens_default = 100,
+            .quality = i == 0 ? 90 : 60,
+            .failover = scenario->failover,
+            .failover_length = i != 2 && dice_hit(dice, 700),
+        };
+    }
+    scenario->fallback[0] = scenario->models[1].name;
+    scenario->models[0].fallback = scenario->fallback;
+    scenario->models[0].fallback_length = dice_hit(dice, 500);
+    scenario->mixed[0] = scenario->models[2].name;
+    scenario->mixed[1] = scenario->models[1].name;
+    scenario->alias = (struct config_route){
+        .name = literal("mixed"), .models = scenario->mixed, .models_length = 2};
+    scenario->routes[0] = scenario->models[0].name;
+    scenario->routes[1] = scenario->models[1].name;
+    scenario->routes[2] = scenario->alias.name;
+    /* Of one tier nothing worse than "large" may stand in. */
+    scenario->tiers[dice_below(dice, SCENARIO_TIERS)].quality_min = 80;
+}
+
+/* By hand, as the documentation has it: so it is not the core that says what is right. */
+static void init_candidates(struct scenario *scenario)
+{
+    const struct config_model *models = scenario->models;
+    const uint32_t small = 1u << 2 | (models[1].failover_length > 0 ? 1u << 3 : 0);
+    for (size_t tier = 0; tier < SCENARIO_TIERS; tier++) {
+        const bool may_be_small = scenario->tiers[tier].quality_min <= models[1].quality;
+        scenario->candidates[0][tier] = 1u << 0 | (models[0].failover_length > 0 ? 1u << 1 : 0) |
+                                        (models[0].fallback_length > 0 && may_be_small ? small : 0);
+        scenario->candidates[1][tier] = small;
+        scenario->candidates[2][tier] = 1u << 4 | (may_be_small ? small : 0);
+    }
+}
+
+static struct config_breaker breaker_config(struct dice *dice)
+{
+    return (struct config_breaker){
+        .failures = (uint32_t)dice_between(dice, 2, 8),
+        .failure_share_permille = 500,
+        .calls_min = 20,
+        .window_ms = seconds(dice, 5, 60),
+        .slow_call_ms = dice_hit(dice, 500) ? seconds(dice, 5, 60) : 0,
+        .slow_share_permille = 800,
+        .open_first_ms = seconds(dice, 1, 5),
+        .open_max_ms = seconds(dice, 10, 60),
+        .slow_start_per_s = (uint32_t)dice_between(dice, 1, 20),
+    };
+}
+
+static struct config_retries retries_config(struct dice *dice)
+{
+    return (struct config_retries){.share_permille = (uint32_t)dice_between(dice, 0, 300),
+                                   .least_per_min = (uint32_t)dice_between(dice, 1, 60),
+                                   .burst = (uint32_t)dice_between(dice, 1, 20)};
 }
 
 void scenario_init(struct scenario *scenario, const struct options *options, struct dice *dice)
@@ -203,7 +281,9 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
     init_load(scenario, dice);
     init_tiers(scenario, dice);
     init_names(scenario);
-    init_upstreams(scenario);
+    init_providers(scenario, dice);
+    init_models(scenario, dice);
+    init_candidates(scenario);
     init_faults(scenario, dice);
     init_outcomes(&scenario->outcomes, dice);
     scenario->config = (struct config){
@@ -214,20 +294,13 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
         .pools_length = SCENARIO_POOLS,
         .tenants = scenario->tenants,
         .tenants_length = SCENARIO_TENANTS,
-        .providers = &scenario->provider,
-        .providers_length = 1,
-        .models = &scenario->model,
-        .models_length = 1,
-        .routes = scenario->routes,
-        .routes_length = SCENARIO_ROUTES,
-        .breaker = {.failures = 5,
-                    .failure_share_permille = 500,
-                    .calls_min = 20,
-                    .window_ms = 10000,
-                    .slow_share_permille = 800,
-                    .open_first_ms = 1000,
-                    .open_max_ms = 10000,
-                    .slow_start_per_s = 20},
-        .retries = {.share_permille = 100, .least_per_min = 600, .burst = 20},
+        .providers = scenario->providers,
+        .providers_length = SCENARIO_PROVIDERS,
+        .models = scenario->models,
+        .models_length = SCENARIO_MODELS,
+        .routes = &scenario->alias,
+        .routes_length = 1,
+        .breaker = breaker_config(dice),
+        .retries = retries_config(dice),
     };
 }

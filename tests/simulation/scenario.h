@@ -22,7 +22,8 @@ enum {
     SCENARIO_PAYLOAD_BYTES_MAX = 400,
     SCENARIO_TOKENS_MAX = 1024, /* estimated, of a job */
     SCENARIO_UPSTREAMS = 5,
-    SCENARIO_UPSTREAMS_OF_ROUTE = 2,
+    SCENARIO_PROVIDERS = 3,
+    SCENARIO_MODELS = 3,
 };
 
 /* What breaks, and what operators do (from FAULT_RESTART on). */
@@ -74,13 +75,14 @@ struct scenario {
     struct config config; /* points into the fields below and to literals */
     struct config_tier tiers[SCENARIO_TIERS];
     struct config_tenant tenants[SCENARIO_TENANTS];
-    struct config_route routes[SCENARIO_ROUTES];
-    uint32_t upstreams[SCENARIO_ROUTES]
-                      [SCENARIO_UPSTREAMS_OF_ROUTE]; /* that serve it, best first */
-    struct config_provider provider;
-    struct config_model model;
+    struct config_route alias;
+    char *routes[SCENARIO_ROUTES]; /* that jobs ask for: two models and an alias */
+    struct config_provider providers[SCENARIO_PROVIDERS];
+    struct config_model models[SCENARIO_MODELS];
+    char *failover[1], *fallback[1], *mixed[2];
+    uint32_t candidates[SCENARIO_ROUTES]
+                       [SCENARIO_TIERS]; /* a bit for each upstream that may serve it */
     char *pools[SCENARIO_POOLS];
-    char *models[1];
     uint32_t clients, keys;
     bool is_tight; /* small bounds: jobs are refused, results dropped, ids forgotten */
     struct faults faults;
@@ -94,5 +96,9 @@ struct scenario {
     } focus;
     uint32_t burst; /* permille: chance that one more job comes at the same time */
 };
+
+/* By the names that a dispatch has. SCENARIO_UPSTREAMS: there is none such. */
+uint32_t scenario_upstream(const char *provider, const char *model);
+extern const char *const scenario_upstreams[SCENARIO_UPSTREAMS][2]; /* provider, model */
 
 void scenario_init(struct scenario *scenario, const struct options *options, struct dice *dice);

@@ -57,10 +57,17 @@ struct sim_job {
     enum view view;
     int64_t ask_at_ms;
     uint32_t asked;
+    /* Of degradation.h. */
+    struct {
+        bool is_open, is_probe;
+        uint32_t upstream, attempt;
+    } permit;          /* of its latest dispatch */
+    uint32_t failures; /* that count, whatever the broker remembers of them */
+    bool is_retry;     /* its next dispatch is one */
     /* Of fairness.h. */
     bool is_waiting, is_chosen; /* chosen: its payload is loaded for a worker */
     uint64_t chosen_in_turn;
-    struct list_link waiting_link;
+    struct list_link waiting_link, chosen_link;
     /* The oracle's: what the core was told … */
     bool is_submitted, is_cancelled;
     uint64_t submitted_incarnation; /* the latest */
@@ -102,13 +109,14 @@ struct sim_client {
 struct run {
     struct job_lease lease;
     bool is_cancelled;
+    int64_t began_ms;
     struct call call; /* that it makes, and what will come of it */
 };
 
 struct answer {
     struct job_lease lease;
     Wire__AttemptOutcome outcome;
-    int64_t retry_after_ms;
+    struct call call;
     struct blob *payload;
     int64_t sent_ms;
 };
@@ -133,7 +141,8 @@ struct sim_worker {
     uint32_t answers_length;
     /* The oracle's. */
     struct list leases; /* that it holds by what the core was told and did */
-    uint64_t known_as;  /* the peer by which the core knows it; 0: none */
+    int64_t aside_until_ms;
+    uint64_t known_as; /* the peer by which the core knows it; 0: none */
 };
 
 /* A connection, by the number of its peer; numbers are never used again. */
@@ -170,6 +179,7 @@ struct fair_queue {
     struct fair_flow flows[SCENARIO_TENANTS];
     struct interval intervals[SCENARIO_TENANTS]; /* of pairs: their sum - 1 */
     bool is_touched;
+    bool is_gated; /* at the end of the turn gates_of_turn */
 };
 
 struct fair_lane {
@@ -185,8 +195,35 @@ struct fairness {
     struct fair_lane lanes[SCENARIO_POOLS][SCENARIO_TIERS];
     struct interval intervals[SCENARIO_POOLS][SCENARIO_TIERS]; /* of pairs of tiers */
     uint32_t loading[SCENARIO_POOLS];
-    uint64_t turn;
-    int64_t from_ms; /* before, recovered jobs wait for their workers */
+    uint64_t turn, gates_of_turn;
+    struct list chosen; /* jobs */
+    int64_t from_ms;    /* before, recovered jobs wait for their workers */
+};
+
+/* Of degradation.h. */
+struct watched_upstream {
+    bool is_down; /* the core said so, and not otherwise since */
+    uint32_t probing_job, probing_attempt;
+    int64_t probe_until_ms, answered_ms;
+    uint32_t failures; /* in a row */
+};
+
+struct watched_route {
+    uint64_t firsts, retries; /* dispatches */
+};
+
+/* In one second. */
+struct spent {
+    int64_t second, requests, tokens;
+};
+
+struct degradation {
+    bool is_paused[SCENARIO_POOLS][SCENARIO_TIERS][SCENARIO_ROUTES];
+    struct watched_upstream upstreams[SCENARIO_UPSTREAMS];
+    struct watched_route routes[SCENARIO_ROUTES];
+    struct spent spent[SCENARIO_PROVIDERS][UPSTREAM_SECONDS]; /* by second modulo their number */
+    int64_t since_ms;                                         /* the start of the core */
+    bool may_count, holds; /* of the end of an attempt that is being told */
 };
 
 struct hold {
@@ -232,7 +269,8 @@ struct tally {
     uint64_t faults[FAULTS];
     uint64_t lost, duplicated, overtaken; /* messages */
     uint64_t undeliverable, loads_failed;
-    uint64_t fair_tenants, fair_tiers, fair_slots; /* comparisons that were made */
+    uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
+    uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */
 };
 
 struct simulation {
@@ -260,6 +298,7 @@ struct simulation {
     struct sim_broker broker;
     struct upstream upstreams[SCENARIO_UPSTREAMS];
     struct fairness fairness;
+    struct degradation degradation;
     char violation[VIOLATION_BYTES]; /* the first promise that was broken; empty: none */
 };
 

@@ -9,6 +9,7 @@ enum {
     GARBAGE_MS_MAX = 200,
     REFUSAL_MS_MAX = 50,
     TIMEOUT_MS_MAX = 20000,
+    LIMIT_GONE_PER_MIN = 1000000,
 };
 
 static const char *const state_names[] = {
@@ -22,12 +23,8 @@ static const char *const state_names[] = {
 
 void upstream_init(struct simulation *simulation, uint32_t index)
 {
-    static const char *const providers[SCENARIO_UPSTREAMS] = {"alpha", "beta", "alpha", "beta",
-                                                              "gamma"};
-    static const char *const models[SCENARIO_UPSTREAMS] = {"large", "large", "small", "small",
-                                                           "vision"};
-    simulation->upstreams[index] =
-        (struct upstream){.provider = providers[index], .model = models[index]};
+    simulation->upstreams[index] = (struct upstream){.provider = scenario_upstreams[index][0],
+                                                     .model = scenario_upstreams[index][1]};
 }
 
 /* ---- the sliding minute ---- */
@@ -79,6 +76,8 @@ static struct call answer(struct simulation *simulation, struct upstream *upstre
     return (struct call){
         .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED,
         .error_code = "",
+        .is_made = true,
+        .limit_per_min = upstream->limit_told_per_min,
         .call_ms =
             slower * dice_between(&simulation->dice, 0, simulation->scenario.outcomes.run_ms_max),
         .tokens = tokens,
@@ -87,7 +86,8 @@ static struct call answer(struct simulation *simulation, struct upstream *upstre
 
 static struct call fail(struct simulation *simulation, const char *error_code, int64_t most_ms)
 {
-    return (struct call){.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE,
+    return (struct call){.is_made = true,
+                         .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE,
                          .error_code = error_code,
                          .call_ms = dice_between(&simulation->dice, 1, most_ms)};
 }
@@ -97,6 +97,8 @@ static struct call refuse(struct simulation *simulation, struct upstream *upstre
 {
     upstream->refusals++;
     return (struct call){
+        .is_made = true,
+        .limit_per_min = upstream->limit_told_per_min,
         .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED,
         .error_code = "rate_limited",
         .call_ms = dice_between(&simulation->dice, 1, REFUSAL_MS_MAX),
@@ -160,8 +162,12 @@ bool upstream_trouble(struct simulation *simulation, uint32_t index)
     upstream->requests_per_min = (uint32_t)dice_between(dice, 1, 40);
     upstream->tokens_per_min =
         upstream->requests_per_min * (uint32_t)dice_between(dice, 100, SCENARIO_TOKENS_MAX);
+    const bool tells = dice_hit(dice, 300);
     become(simulation, index,
            (enum upstream_state)dice_between(dice, UPSTREAM_DOWN, UPSTREAM_GARBAGE));
+    if (upstream->state == UPSTREAM_LIMITED && tells) {
+        upstream->limit_told_per_min = upstream->requests_per_min;
+    }
     schedule_add(&simulation->schedule,
                  simulation->now_ms + dice_between(dice, TROUBLE_MS_MIN, TROUBLE_MS_MAX),
                  TASK_UPSTREAM, index, upstream->generation, NULL);
@@ -172,5 +178,8 @@ void upstream_heal(struct simulation *simulation, uint32_t index)
 {
     if (simulation->upstreams[index].state != UPSTREAM_HEALTHY) {
         become(simulation, index, UPSTREAM_HEALTHY);
+        struct upstream *upstream = &simulation->upstreams[index];
+        /* Who has told of a limit tells that it is gone. */
+        upstream->limit_told_per_min = upstream->limit_told_per_min > 0 ? LIMIT_GONE_PER_MIN : 0;
     }
 }

@@ -29,6 +29,7 @@ struct upstream {
     int64_t since_ms;                          /* in that state */
     int64_t fails_after_ms;                    /* while it is down: refused at once, or timeouts */
     uint32_t requests_per_min, tokens_per_min; /* while it is limited */
+    uint32_t limit_told_per_min; /* requests, along with its answers; 0: it says nothing */
     struct {
         int64_t second;
         uint32_t requests, tokens;
@@ -39,11 +40,14 @@ struct upstream {
 
 /* What comes of a call. */
 struct call {
+    bool is_made;      /* by the attempt; else it used nothing */
+    uint32_t upstream; /* index */
     Wire__AttemptOutcome outcome;
     const char *error_code;
     int64_t call_ms;
     int64_t retry_after_ms; /* 0: not said */
     uint32_t tokens;
+    uint32_t limit_per_min; /* told along; 0: nothing */
 };
 
 void upstream_init(struct simulation *simulation, uint32_t index);

@@ -138,7 +138,8 @@ static void tell_result(struct simulation *simulation, const struct sim_worker *
         .job = answer->lease.job,
         .attempt = answer->lease.attempt,
         .number = (int)answer->outcome,
-        .time_ms = answer->retry_after_ms,
+        .time_ms = answer->call.retry_after_ms,
+        .call = answer->call,
         .payload = answer->payload == NULL ? NULL : blob_ref(answer->payload),
     };
     network_send(simulation, &message);
@@ -301,11 +302,14 @@ static Wire__AttemptOutcome throw_outcome(struct simulation *simulation,
                : WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE;
 }
 
-static struct call without_call(struct simulation *simulation, Wire__AttemptOutcome outcome)
+/* Not an answer, but for other reasons than the upstream's trouble. It is called all the same,
+ * unless the attempt is deferred. */
+static struct call call_in_vain(struct simulation *simulation, Wire__AttemptOutcome outcome)
 {
     const bool may_say_when = outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED ||
                               outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
     return (struct call){
+        .is_made = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED,
         .outcome = outcome,
         .error_code = "thrown",
         .call_ms = dice_between(&simulation->dice, 0, simulation->scenario.outcomes.run_ms_max),
@@ -315,24 +319,20 @@ static struct call without_call(struct simulation *simulation, Wire__AttemptOutc
     };
 }
 
-/* The upstream that this attempt is to call. Dispatch names none today: the route's first. */
-static struct upstream *upstream_of(struct simulation *simulation, const struct job_lease *lease)
-{
-    const uint32_t route = simulation->jobs[lease->job].route;
-    return &simulation->upstreams[simulation->scenario.upstreams[route][0]];
-}
-
-static struct call make_call(struct simulation *simulation, const struct job_lease *lease)
+static struct call make_call(struct simulation *simulation, const struct job_lease *lease,
+                             uint32_t upstream)
 {
     const Wire__AttemptOutcome outcome = throw_outcome(simulation, lease);
-    return outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
-               ? without_call(simulation, outcome)
-               : upstream_call(simulation, upstream_of(simulation, lease),
-                               simulation->jobs[lease->job].tokens);
+    struct call call = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
+                           ? call_in_vain(simulation, outcome)
+                           : upstream_call(simulation, &simulation->upstreams[upstream],
+                                           simulation->jobs[lease->job].tokens);
+    call.upstream = upstream;
+    return call;
 }
 
 static void start(struct simulation *simulation, struct sim_worker *worker,
-                  const struct job_lease *lease)
+                  const struct job_lease *lease, uint32_t upstream)
 {
     if (find_run(worker, lease) != NULL || find_answer(worker, lease) >= 0) {
         return; /* a duplicate */
@@ -343,7 +343,9 @@ static void start(struct simulation *simulation, struct sim_worker *worker,
         return;
     }
     struct run *run = &worker->runs[worker->runs_length++];
-    *run = (struct run){.lease = *lease, .call = make_call(simulation, lease)};
+    *run = (struct run){.lease = *lease,
+                        .call = make_call(simulation, lease, upstream),
+                        .began_ms = simulation->now_ms};
     if (!simulation_hit(simulation, simulation->scenario.outcomes.hung)) {
         plan_end(simulation, worker, lease, run->call.call_ms);
     }
@@ -384,12 +386,15 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
         die_of(simulation, worker);
         return;
     }
-    struct answer answer = {
-        .lease = *lease,
-        .outcome = run->is_cancelled ? WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED : run->call.outcome,
-        .retry_after_ms = run->is_cancelled ? 0 : run->call.retry_after_ms,
-        .sent_ms = simulation->now_ms,
-    };
+    if (run->is_cancelled) {
+        run->call.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED;
+        run->call.retry_after_ms = 0;
+        run->call.call_ms = simulation->now_ms - run->began_ms;
+    }
+    struct answer answer = {.lease = *lease,
+                            .outcome = run->call.outcome,
+                            .call = run->call,
+                            .sent_ms = simulation->now_ms};
     if (answer.outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
         answer.payload = sim_worker_answer(simulation, lease);
     }
@@ -449,7 +454,7 @@ void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
     } else if (message->effect == EFFECT_WORKER_ERROR) {
         network_break(simulation, worker->peer);
     } else if (message->effect == EFFECT_DISPATCH) {
-        start(simulation, worker, &lease);
+        start(simulation, worker, &lease, message->upstream);
     } else if (message->effect == EFFECT_ATTEMPT_CANCEL) {
         hear_cancel(simulation, worker, &lease);
     } else if (message->effect == EFFECT_ATTEMPT_CONCLUDED && find_answer(worker, &lease) >= 0) {

@@ -58,7 +58,7 @@ Test(core_bucket, gives_nearly_all_of_the_limit)
     struct bucket bucket = {0};
     bucket_set(&bucket, 600, 0);
     int taken = 0;
-    for (int64_t now_ms = 0; now_ms < 600000; now_ms += 7) {
+    for (int64_t now_ms = 0; now_ms < 600000; now_ms++) {
         while (bucket_wait_ms(&bucket, 1, now_ms) == 0) {
             bucket_take(&bucket, 1, now_ms);
             taken++;
@@ -84,7 +84,7 @@ Test(core_bucket, wait_is_exact)
 Test(core_bucket, more_than_its_capacity_is_given_when_it_is_full_and_leaves_a_debt)
 {
     struct bucket bucket = {0};
-    bucket_set(&bucket, 6000, 0); /* 100 at once */
+    bucket_set(&bucket, 6000, 0); /* 100 a second, 5 at once */
     const int64_t full_ms = bucket_wait_ms(&bucket, 1000, 0);
     cr_assert_eq(bucket_wait_ms(&bucket, 1000, full_ms), 0);
     bucket_take(&bucket, 1000, full_ms);
@@ -218,6 +218,19 @@ Test(core_breaker, a_probe_that_is_not_heard_of_is_given_up)
     cr_assert(breaker_allows(&breaker));
 }
 
+Test(core_breaker, a_probe_that_was_given_up_does_not_end_a_later_one)
+{
+    struct breaker breaker = opened(0);
+    breaker_tick(&breaker, 1000);
+    const uint32_t first = breaker_probe(&breaker, &BREAKER, 1000);
+    breaker_tick(&breaker, 9000);
+    const uint32_t second = breaker_probe(&breaker, &BREAKER, 9000);
+    breaker_forget_probe(&breaker, first);
+    cr_assert_not(breaker_allows(&breaker));
+    breaker_forget_probe(&breaker, second);
+    cr_assert(breaker_allows(&breaker));
+}
+
 /* ---- pace ---- */
 
 /* A provider that takes so many a second and keeps a second's worth: the share of what it allows
@@ -241,7 +254,7 @@ static double goodput(double per_s, double offered_per_s, bool says_when, int *r
                 pace_answered(&pace, now_ms);
             } else {
                 refused++;
-                pace_limited(&pace, now_ms);
+                pace_limited(&pace, 20, now_ms);
                 blocked_until_ms = says_when ? now_ms + 1000 : 0;
             }
         }
@@ -262,6 +275,52 @@ Test(core_pace, most_of_what_a_provider_allows_is_used_and_little_is_refused)
                           rates[i], says_when, refused);
         }
     }
+}
+
+Test(core_pace, a_burst_that_is_refused_at_once_does_not_choke_it)
+{
+    struct pace pace;
+    pace_init(&pace);
+    double level = 30;
+    int answered = 0;
+    for (int64_t now_ms = 1000; now_ms < 31000; now_ms++) {
+        level = fmin(level + 0.03, 30);
+        /* The refusals of the first burst come before its answers. */
+        for (int i = 0; now_ms == 1000 && i < 30; i++) {
+            pace_limited(&pace, 20, now_ms);
+        }
+        while (pace_wait_ms(&pace, now_ms) == 0) {
+            pace_take(&pace, 1, now_ms);
+            if (level >= 1) {
+                level -= 1;
+                answered++;
+                pace_answered(&pace, now_ms);
+            } else {
+                pace_limited(&pace, 20, now_ms);
+            }
+        }
+    }
+    cr_assert_geq(answered, 0.85 * 900, "%d of 900", answered);
+}
+
+Test(core_pace, grows_from_the_lowest_rate_too)
+{
+    struct pace pace;
+    pace_init(&pace);
+    pace_limited(&pace, 0, 1000);
+    cr_assert_lt(pace.per_s, 1);
+    int64_t now_ms = 1000;
+    int taken = 0;
+    while (now_ms < 91000 && pace.per_s < 100) { /* looked at when it said so, and no sooner */
+        const int64_t wait_ms = pace_wait_ms(&pace, now_ms);
+        now_ms += wait_ms;
+        if (wait_ms == 0) {
+            pace_take(&pace, 1, now_ms);
+            pace_answered(&pace, now_ms);
+            taken++;
+        }
+    }
+    cr_assert_gt(pace.per_s, 50, "%.2f after 90 s, %d taken", pace.per_s, taken);
 }
 
 Test(core_pace, free_without_limits)

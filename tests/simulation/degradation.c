@@ -1,0 +1,353 @@
+#include "tests/simulation/degradation.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include "broker/core/core.h"
+#include "tests/simulation/broker.h"
+#include "tests/simulation/network.h"
+
+/* ---- names ---- */
+
+uint32_t degradation_upstream_of(const struct simulation *simulation, const struct effect *effect)
+{
+    (void)simulation;
+    return effect->as.dispatch.provider == NULL || effect->as.dispatch.model == NULL
+               ? SCENARIO_UPSTREAMS
+               : scenario_upstream(effect->as.dispatch.provider, effect->as.dispatch.model);
+}
+
+static uint32_t upstream_of_subject(const char *subject)
+{
+    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
+        char text[64];
+        (void)snprintf(text, sizeof(text), "%s/%s", scenario_upstreams[i][0],
+                       scenario_upstreams[i][1]);
+        if (strcmp(text, subject) == 0) {
+            return i;
+        }
+    }
+    return SCENARIO_UPSTREAMS;
+}
+
+/* NULL: no queue has this name. */
+static bool *queue_of_subject(struct simulation *simulation, const char *subject)
+{
+    const struct scenario *scenario = &simulation->scenario;
+    for (uint32_t pool = 0; pool < SCENARIO_POOLS; pool++) {
+        for (uint32_t tier = 0; tier < SCENARIO_TIERS; tier++) {
+            for (uint32_t route = 0; route < SCENARIO_ROUTES; route++) {
+                char text[64];
+                (void)snprintf(text, sizeof(text), "%s/%s/%s", scenario->tiers[tier].name,
+                               scenario->pools[pool], scenario->routes[route]);
+                if (strcmp(text, subject) == 0) {
+                    return &simulation->degradation.is_paused[pool][tier][route];
+                }
+            }
+        }
+    }
+    return NULL;
+}
+
+void degradation_restart(struct simulation *simulation)
+{
+    struct degradation *degradation = &simulation->degradation;
+    memset(degradation->is_paused, 0, sizeof(degradation->is_paused));
+    memset(degradation->upstreams, 0, sizeof(degradation->upstreams));
+    memset(degradation->routes, 0, sizeof(degradation->routes));
+    degradation->since_ms = sim_broker_ms(simulation);
+    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
+        degradation->upstreams[i].probing_job = NO_JOB;
+        degradation->upstreams[i].answered_ms = INT64_MIN / 2;
+    }
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        simulation->jobs[i].permit.is_open = simulation->jobs[i].is_retry = false;
+    }
+}
+
+/* ---- limits ---- */
+
+static uint32_t provider_of(const struct simulation *simulation, uint32_t upstream)
+{
+    uint32_t i = 0;
+    while (i < SCENARIO_PROVIDERS - 1 &&
+           strcmp(simulation->scenario.providers[i].name, scenario_upstreams[upstream][0]) != 0) {
+        i++;
+    }
+    return i;
+}
+
+static void spend(struct simulation *simulation, uint32_t upstream, int requests, int64_t tokens)
+{
+    const int64_t second = sim_broker_ms(simulation) / 1000;
+    const uint32_t index = provider_of(simulation, upstream);
+    const struct config_provider *provider = &simulation->scenario.providers[index];
+    struct spent *spent = simulation->degradation.spent[index];
+    struct spent *now = &spent[second % UPSTREAM_SECONDS];
+    if (now->second != second) {
+        *now = (struct spent){.second = second};
+    }
+    now->requests += requests;
+    now->tokens += tokens;
+    int64_t all_requests = 0, all_tokens = 0;
+    for (int i = 0; i < UPSTREAM_SECONDS; i++) {
+        if (spent[i].second > second - UPSTREAM_SECONDS) {
+            all_requests += spent[i].requests;
+            all_tokens += spent[i].tokens;
+        }
+    }
+    if (provider->requests_per_min > 0 && all_requests > (int64_t)provider->requests_per_min + 1) {
+        simulation_violate(simulation,
+                           "provider %s is sent %" PRId64 " requests within a minute, and %" PRIu64
+                           " is its limit",
+                           provider->name, all_requests, provider->requests_per_min);
+    }
+    if (provider->tokens_per_min > 0 &&
+        all_tokens > (int64_t)provider->tokens_per_min + SCENARIO_TOKENS_MAX) {
+        simulation_violate(simulation,
+                           "provider %s is sent %" PRId64 " tokens within a minute, and %" PRIu64
+                           " is its limit",
+                           provider->name, all_tokens, provider->tokens_per_min);
+    }
+}
+
+/* ---- dispatch ---- */
+
+static void check_probe(struct simulation *simulation, uint32_t index, uint32_t upstream)
+{
+    struct watched_upstream *watched = &simulation->degradation.upstreams[upstream];
+    const int64_t now_ms = sim_broker_ms(simulation);
+    const struct sim_job *before =
+        watched->probing_job == NO_JOB ? NULL : &simulation->jobs[watched->probing_job];
+    struct core_job_view view;
+    if (before != NULL && now_ms < watched->probe_until_ms && before->lease.is_held &&
+        before->lease.attempt == watched->probing_attempt &&
+        core_view_job(simulation->broker.core, &before->id, sim_broker_now(simulation), &view) ==
+            0 &&
+        view.state == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+        simulation_violate(simulation, "upstream %s/%s is probed by job %u while job %u probes it",
+                           scenario_upstreams[upstream][0], scenario_upstreams[upstream][1], index,
+                           watched->probing_job);
+    }
+    watched->probing_job = index;
+    watched->probe_until_ms = now_ms + simulation->scenario.config.breaker.open_max_ms;
+}
+
+static void check_budget(struct simulation *simulation, const struct sim_job *job)
+{
+    const struct config_retries *config = &simulation->scenario.config.retries;
+    const struct watched_route *route = &simulation->degradation.routes[job->route];
+    const double minutes =
+        (double)(sim_broker_ms(simulation) - simulation->degradation.since_ms) / 60000.0;
+    const double most = config->burst + (double)route->firsts * config->share_permille / 1000.0 +
+                        minutes * config->least_per_min + 1.0;
+    if ((double)route->retries > most) {
+        simulation_violate(simulation,
+                           "route %s has made %" PRIu64 " retries for %" PRIu64
+                           " first attempts, more than its budget",
+                           simulation->scenario.routes[job->route], route->retries, route->firsts);
+    }
+}
+
+void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
+                              const struct effect *effect)
+{
+    struct sim_job *job = &simulation->jobs[index];
+    struct degradation *degradation = &simulation->degradation;
+    const uint32_t upstream = degradation_upstream_of(simulation, effect);
+    const bool is_probe = effect->as.dispatch.is_probe;
+    if (upstream == SCENARIO_UPSTREAMS ||
+        (simulation->scenario.candidates[job->route][job->tier] >> upstream & 1) == 0) {
+        simulation_violate(simulation, "job %u is dispatched to an upstream that may not serve it",
+                           index);
+        return;
+    }
+    if (!is_probe && degradation->is_paused[job->pool][job->tier][job->route]) {
+        simulation_violate(simulation, "job %u is dispatched though its queue is paused", index);
+    }
+    if (!is_probe && degradation->upstreams[upstream].is_down) {
+        simulation_violate(simulation, "job %u is dispatched to %s/%s, which is down", index,
+                           scenario_upstreams[upstream][0], scenario_upstreams[upstream][1]);
+    }
+    simulation_trace(simulation,
+                     is_probe ? "job %" PRIu64 " probes upstream %" PRIu64 " by attempt %" PRIu64
+                              : "job %" PRIu64 " may call upstream %" PRIu64 " by attempt %" PRIu64,
+                     index, upstream, effect->as.dispatch.lease.attempt);
+    if (is_probe) {
+        check_probe(simulation, index, upstream);
+        degradation->upstreams[upstream].probing_attempt = effect->as.dispatch.lease.attempt;
+        simulation->tally.probes++;
+    }
+    spend(simulation, upstream, 1, job->tokens);
+    degradation->routes[job->route].firsts += effect->as.dispatch.lease.attempt == 1;
+    degradation->routes[job->route].retries += job->is_retry;
+    if (job->is_retry) {
+        job->is_retry = false;
+        simulation->tally.retries++;
+        check_budget(simulation, job);
+    }
+    job->permit.is_open = true;
+    job->permit.is_probe = is_probe;
+    job->permit.upstream = upstream;
+    job->permit.attempt = effect->as.dispatch.lease.attempt;
+}
+
+/* ---- notes ---- */
+
+static void see_death(struct simulation *simulation, const struct effect *effect)
+{
+    const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
+    if (index == NO_JOB || strcmp(effect->as.note.subject, "attempts_exhausted") != 0) {
+        return;
+    }
+    const struct sim_job *job = &simulation->jobs[index];
+    const uint32_t most = job->attempts_max > 0
+                              ? job->attempts_max
+                              : simulation->scenario.tiers[job->tier].attempts_max;
+    if (job->failures < most) {
+        simulation_violate(simulation,
+                           "job %u dies of its attempts after %u of %u failures that count", index,
+                           job->failures, most);
+    }
+}
+
+/*
+ * What a probe comes to decides, even when it was given up and another one is under way: from then
+ * on the breaker counts anew.
+ */
+static void end_probe(struct simulation *simulation, const struct sim_job *job)
+{
+    if (job->permit.is_open && job->permit.is_probe) {
+        simulation->degradation.upstreams[job->permit.upstream].probing_job = NO_JOB;
+    }
+}
+
+/* A probe whose worker is lost is under way no more. */
+static void see_lost(struct simulation *simulation, const struct effect *effect)
+{
+    const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
+    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
+        struct watched_upstream *watched = &simulation->degradation.upstreams[i];
+        if (watched->probing_job == index && watched->probing_attempt == effect->as.note.number) {
+            watched->probing_job = NO_JOB;
+        }
+    }
+}
+
+void degradation_see_note(struct simulation *simulation, const struct effect *effect)
+{
+    const enum note_kind note = effect->as.note.note;
+    if (note == NOTE_LEASE_LOST) {
+        see_lost(simulation, effect);
+    } else if (note == NOTE_DEAD_LETTER) {
+        see_death(simulation, effect);
+    } else if (note == NOTE_EXPIRED) {
+        const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
+        if (index != NO_JOB) {
+            end_probe(simulation, &simulation->jobs[index]);
+        }
+    } else if (note == NOTE_UPSTREAM_DOWN || note == NOTE_UPSTREAM_UP) {
+        const uint32_t upstream = upstream_of_subject(effect->as.note.subject);
+        if (upstream < SCENARIO_UPSTREAMS) {
+            simulation->degradation.upstreams[upstream].is_down = note == NOTE_UPSTREAM_DOWN;
+            simulation->degradation.upstreams[upstream].failures = 0;
+            simulation->tally.downs += note == NOTE_UPSTREAM_DOWN;
+        }
+    } else if (note == NOTE_QUEUE_PAUSED || note == NOTE_QUEUE_RESUMED) {
+        bool *is_paused = queue_of_subject(simulation, effect->as.note.subject);
+        if (is_paused != NULL) {
+            *is_paused = note == NOTE_QUEUE_PAUSED;
+            simulation->tally.pauses += *is_paused;
+        }
+    }
+}
+
+/* ---- ends of attempts ---- */
+
+struct look {
+    uint32_t upstream;
+    bool is_down;
+};
+
+static void look_at(void *context, const struct core_upstream_view *view)
+{
+    struct look *look = context;
+    if (scenario_upstream(view->provider, view->model) == look->upstream) {
+        look->is_down = view->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN ||
+                        view->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN;
+    }
+}
+
+static bool is_down(const struct simulation *simulation, uint32_t upstream)
+{
+    struct look look = {.upstream = upstream};
+    core_visit_upstreams(simulation->broker.core, sim_broker_now(simulation), look_at, &look);
+    return look.is_down;
+}
+
+static bool is_known(const struct simulation *simulation, uint64_t peer)
+{
+    return simulation->workers[network_link(simulation, peer)->owner].known_as == peer;
+}
+
+void degradation_before_end(struct simulation *simulation, const struct message *message)
+{
+    struct sim_job *job = &simulation->jobs[message->job];
+    struct degradation *degradation = &simulation->degradation;
+    struct core_job_view view;
+    const struct sim_worker *worker =
+        &simulation->workers[network_link(simulation, message->peer)->owner];
+    const bool is_latest = job->permit.is_open && job->permit.attempt == message->attempt;
+    degradation->may_count =
+        core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) == 0 &&
+        view.state == WIRE__JOB_STATE__JOB_STATE_LEASED && view.worker != NULL &&
+        strcmp(view.worker, worker->name) == 0;
+    degradation->holds = degradation->may_count && is_latest && job->lease.is_held &&
+                         job->lease.attempt == message->attempt && job->lease.peer == message->peer;
+    if (is_latest && (message->event == EVENT_UNDELIVERABLE || !message->call.is_made)) {
+        spend(simulation, job->permit.upstream, -1, -(int64_t)job->tokens);
+    }
+    if (is_latest) {
+        end_probe(simulation, job);
+        job->permit.is_open = false;
+    }
+}
+
+/* In a row, and not by a worker's own fault: while none of its calls is answered for others. */
+static void see_call(struct simulation *simulation, const struct call *call)
+{
+    struct watched_upstream *watched = &simulation->degradation.upstreams[call->upstream];
+    const struct config_breaker *config = &simulation->scenario.config.breaker;
+    const int64_t now_ms = sim_broker_ms(simulation);
+    if (call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
+        watched->answered_ms = now_ms;
+    }
+    if (call->outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE) {
+        watched->failures = 0;
+        return;
+    }
+    watched->failures += now_ms - watched->answered_ms > config->window_ms;
+    if (watched->failures >= config->failures && !is_down(simulation, call->upstream)) {
+        simulation_violate(simulation, "upstream %s/%s failed %u calls in a row and is not down",
+                           scenario_upstreams[call->upstream][0],
+                           scenario_upstreams[call->upstream][1], watched->failures);
+    }
+}
+
+void degradation_after_end(struct simulation *simulation, const struct message *message)
+{
+    const struct degradation *degradation = &simulation->degradation;
+    struct sim_job *job = &simulation->jobs[message->job];
+    if (message->event == EVENT_UNDELIVERABLE) {
+        return;
+    }
+    if (message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE && degradation->may_count) {
+        const bool was_spared = degradation->holds && message->call.is_made &&
+                                is_down(simulation, message->call.upstream);
+        job->failures += !was_spared;
+        job->is_retry |= degradation->holds && !was_spared;
+        simulation->tally.spared += was_spared;
+    }
+    if (message->call.is_made && is_known(simulation, message->peer)) {
+        see_call(simulation, &message->call);
+    }
+}

@@ -1,0 +1,27 @@
+/*
+ * degradation: watches what the core does while upstreams fail (docs/degradation.md).
+ *
+ * - Each dispatch names one upstream, and one that may serve its queue.
+ * - While a queue is said to be paused, or an upstream to be down, only probes are dispatched
+ * there; of an upstream one at a time.
+ * - A provider's limits hold in any 60 s of the broker's clock: what is dispatched, less what is
+ * given back, is at most the limit, and one job more in tokens, since a bucket that is full may be
+ * overdrawn.
+ * - An upstream that fails `breaker.failures` calls in a row is down by then.
+ * - No attempt is used up by an upstream that is down: a job that dies of its attempts has had as
+ * many failures at upstreams that were not.
+ * - Retries of a route are within its budget since the broker's start.
+ */
+#pragma once
+#include "tests/simulation/simulation.h"
+
+/* A core has started. */
+void degradation_restart(struct simulation *simulation);
+/* The index of the upstream that a dispatch names; SCENARIO_UPSTREAMS: none that is known. */
+uint32_t degradation_upstream_of(const struct simulation *simulation, const struct effect *effect);
+void degradation_see_dispatch(struct simulation *simulation, uint32_t job,
+                              const struct effect *effect);
+void degradation_see_note(struct simulation *simulation, const struct effect *effect);
+/* An attempt's end (result or undeliverable), before and after the core hears of it. */
+void degradation_before_end(struct simulation *simulation, const struct message *message);
+void degradation_after_end(struct simulation *simulation, const struct message *message);
