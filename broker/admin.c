@@ -296,19 +296,20 @@ static void get_job(void *context, const struct http_request *request,
     }
     char id[ID_TEXT_BYTES];
     id_format(&view.id, id);
-    inquiry_answer(broker, request, response,
-           json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, "
-                     "s:o, s:s}",
-                     "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
-                     view.tier, "route", view.route, "pool", view.pool, "worker", view.worker,
-                     "priority", (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
-                     (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
-                     (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
-                     "payload_bytes", (json_int_t)view.payload_bytes, "position",
-                     integer(view.position), "starts_in_ms",
-                     view.has_estimate ? json_integer(view.starts_in_ms) : json_null(), "why",
-                     view.why),
-           &view.id, false);
+    inquiry_answer(
+        broker, request, response,
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, "
+                  "s:o, s:s}",
+                  "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
+                  view.tier, "route", view.route, "pool", view.pool, "worker", view.worker,
+                  "priority", (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
+                  (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
+                  (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
+                  "payload_bytes", (json_int_t)view.payload_bytes, "position",
+                  integer(view.position), "starts_in_ms",
+                  view.has_estimate ? json_integer(view.starts_in_ms) : json_null(), "why",
+                  view.why),
+        &view.id, false);
 }
 
 static void cancel_job(void *context, const struct http_request *request,
