@@ -4,6 +4,7 @@
 #include "broker/core/client.h"
 #include "broker/core/dead.h"
 #include "broker/core/estimate.h"
+#include "broker/core/flight.h"
 #include "broker/core/history.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
@@ -199,7 +200,11 @@ static struct effect_result make_result(struct core *core, const struct job *job
         .tier = job_tier(job)->index,
         .retry_after_ms = outcome->retry_after_ms,
         .payload = outcome->payload,
+        .has_leader = outcome->led_by != NULL,
     };
+    if (result.has_leader) {
+        result.led_by = *outcome->led_by;
+    }
     return result;
 }
 
@@ -282,7 +287,7 @@ static void bury(struct core *core, struct job *job, const struct effect_result 
     if (is_durable || !dead_may_keep_payload(core, job)) {
         job_drop_payload(core, job);
     }
-    if (!dead_prepare(core, job, &death)) {
+    if (!dead_prepare(core, &death)) {
         result_note_bound(core, BOUND_DEAD_LETTERS);
         job_tier(job)->stats.dead_evicted++;
         dead_drop(core, job);
@@ -291,8 +296,8 @@ static void bury(struct core *core, struct job *job, const struct effect_result 
     if (is_durable) {
         write_dead_letter(core, job, &death);
     }
-    job_tier(job)->stats.died[job->at.letter->code->index]++;
     job_move(core, job, PLACE_DEAD);
+    job_tier(job)->stats.died[job->at.letter->code->index]++;
     conclude_bound_dead_letters(core);
 }
 
@@ -303,8 +308,9 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     const bool is_dead = outcome->state == WIRE__JOB_STATE__JOB_STATE_DEAD;
     const struct effect_result result = make_result(core, job, outcome);
     end_attempt(core, job, outcome);
+    flight_conclude(core, job, outcome);
     count(core, job, outcome);
-    if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
+    if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED && !result.has_leader) {
         estimate_note_run(job->flow->queue, result.run_ms);
     }
     note_conclusion(core, job, &result);

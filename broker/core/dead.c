@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "broker/core/conclude.h"
+#include "broker/core/flight.h"
 #include "broker/core/history.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
@@ -197,14 +198,14 @@ static struct job *letter_behind(const struct core *core, uint64_t cursor)
     return i < dead->end ? dead->slots[i].job : NULL;
 }
 
-bool dead_prepare(struct core *core, struct job *job, const struct death *death)
+bool dead_prepare(struct core *core, const struct death *death)
 {
     struct dead_letter *letter = make_room(&core->dead) ? make_letter(core, death) : NULL;
     if (letter == NULL) {
         return false;
     }
     core->dead.number_last = letter->number;
-    job->at.letter = letter;
+    core->dead.coming = letter;
     return true;
 }
 
@@ -216,7 +217,8 @@ static bool keeps_payload_in_memory(const struct job *job)
 void dead_join(struct core *core, struct job *job)
 {
     struct dead *dead = &core->dead;
-    assert(dead->end < dead->capacity); /* dead_prepare() has made room */
+    assert(dead->end < dead->capacity); /* dead_prepare() has made room, and a letter */
+    job->at.letter = TAKE(dead->coming);
     dead->slots[dead->end++] = (struct dead_slot){job->at.letter->number, job};
     dead->length++;
     dead->payload_bytes += keeps_payload_in_memory(job) ? blob_bytes(job->payload) : 0;
@@ -346,7 +348,8 @@ static void requeue(struct core *core, struct job *job)
     result_withdraw(core, job, job->at.letter->died_unix_ms);
     begin_anew(core, job);
     note_in_history(core, job);
-    job_move(core, job, PLACE_READY);
+    job_move(core, job, PLACE_BACKING_OFF); /* until now: its letter is gone then */
+    flight_enter(core, job);
     conclude_update_record(core, job);
     job_tier(job)->stats.dead_requeued++;
     if ((job->flags & JOB_DURABLE) != 0) {

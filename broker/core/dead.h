@@ -40,10 +40,10 @@ MUST_USE int dead_init(struct core *core); /* Errors: -ENOMEM */
 void dead_finish(struct core *core);
 
 /*
- * Makes the letter of a job that is to be moved to DEAD right after, and room for it. False: no memory, and the job
+ * Makes the letter of the job that is moved to DEAD right after, and room for it. False: no memory, and the job
  * cannot be kept as a dead letter.
  */
-bool dead_prepare(struct core *core, struct job *job, const struct death *death);
+bool dead_prepare(struct core *core, const struct death *death);
 /* For job_move(). */
 void dead_join(struct core *core, struct job *job);
 void dead_leave(struct core *core, struct job *job);

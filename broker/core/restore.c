@@ -185,7 +185,7 @@ static int place_dead(struct core *core, struct job *job, const Record__JobRecor
         .worker = record->died_worker,
         .provider = record->died_provider,
     };
-    if (!dead_prepare(core, job, &death)) {
+    if (!dead_prepare(core, &death)) {
         return -ENOMEM;
     }
     job_move(core, job, PLACE_DEAD);

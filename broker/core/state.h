@@ -88,6 +88,7 @@ struct dead {
     size_t first, end, capacity;
     size_t length;              /* letters */
     uint64_t number_last;
+    struct dead_letter *coming; /* of the job that is moved to DEAD next: its old place may use its `at` until then */
     struct names codes;         /* error codes; the first is what does not fit in */
     uint64_t payload_bytes;     /* kept in memory for tiers in memory */
     struct list sweeps;         /* oldest first */
@@ -105,6 +106,8 @@ struct waiter {
     uint64_t peer;
     bool streams;
     uint32_t chunks_left; /* CHUNKS_UNLIMITED until it gives credit */
+    uint32_t attempt;     /* whose chunks it gets; 0: none yet */
+    uint32_t chunk_next;  /* the next one of these */
 };
 
 struct core {
@@ -132,7 +135,7 @@ struct core {
     struct list recovered;       /* RECOVERED, by age */
     struct list loading;         /* LOADING */
     struct dead dead;            /* DEAD */
-    struct list parked;          /* FOLLOWING and PARKED */
+    struct list parked;          /* PARKED */
     int64_t reclaim_until_ms;
 
     struct lane *lanes;          /* [pool * tiers_length + tier] */
@@ -159,6 +162,12 @@ struct core {
     struct list leases;          /* longest not renewed first: all last equally long */
     size_t leases_running;       /* of workers that are there */
     struct list leases_young;    /* durable, without a record; oldest first */
+
+    struct table leaders;        /* jobs by flow and canonical key: flight.c */
+    struct table flights;        /* by leader */
+    struct list flights_ending;
+    struct list streams_late;    /* streams of which somebody lacks chunks: stream.c */
+    uint64_t stream_log_bytes;   /* of all streams */
 
     struct table keys;           /* idempotency entries by key */
     struct table keys_by_job;
