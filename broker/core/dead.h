@@ -40,7 +40,7 @@ MUST_USE int dead_init(struct core *core); /* Errors: -ENOMEM */
 void dead_finish(struct core *core);
 
 /*
- * Makes the letter of a job that is to be moved to DEAD right after, and room for it. False: no memory, and the job
+ * Makes the letter of the job that is moved to DEAD right after, and room for it. False: no memory, and the job
  * cannot be kept as a dead letter.
  */
 bool dead_prepare(struct core *core, const struct death *death);

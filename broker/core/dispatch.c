@@ -259,8 +259,8 @@ static void dispatch_one(struct core *core, struct lane *lane)
     if (!gate_pass(core, job, &upstream) || overload_sheds(core, job)) {
         return;
     }
-    const bool is_done = job->payload != NULL ? give(core, lane, job, seat, upstream)
-                                              : load(core, lane, job);
+    const bool is_done =
+        job->payload != NULL ? give(core, lane, job, seat, upstream) : load(core, lane, job);
     if (!is_done) {
         lane->stalled_in_turn = core->turn;
     }

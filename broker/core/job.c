@@ -57,15 +57,15 @@ bool job_may_become(enum job_place from, enum job_place to)
             TO(PLACE_ACCEPTING) | TO(PLACE_RECOVERED) | TO(PLACE_FOLLOWING) | waits | ends,
         [PLACE_ACCEPTING] = waits | TO(PLACE_FOLLOWING) | ends,
         [PLACE_RECOVERED] = waits | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | ends,
-        [PLACE_READY] =
-            TO(PLACE_BACKING_OFF) | TO(PLACE_LOADING) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
+        [PLACE_READY] = TO(PLACE_BACKING_OFF) | TO(PLACE_LOADING) | TO(PLACE_LEASED) |
+                        TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
         [PLACE_BACKING_OFF] = TO(PLACE_READY) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | ends,
         [PLACE_LOADING] = waits | TO(PLACE_LOADED) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADED] = waits | TO(PLACE_LEASED) | ends,
         [PLACE_LEASED] = waits | TO(PLACE_PARKED) | ends,
         [PLACE_FOLLOWING] = TO(PLACE_READY) | ends,
         [PLACE_PARKED] = waits | ends,
-        [PLACE_DEAD] = TO(PLACE_READY) | TO(PLACE_FOLLOWING) | TO(PLACE_GONE),
+        [PLACE_DEAD] = TO(PLACE_BACKING_OFF) | TO(PLACE_GONE),
         [PLACE_GONE] = 0,
     };
     return (allowed[from] & TO(to)) != 0;

@@ -92,7 +92,8 @@ static const char *why_there(const struct core *core, const struct job *job)
         return "the broker has restarted and gives its worker time to reclaim it";
     case PLACE_BACKING_OFF:
         if (lease_is_for_suspect(core, job)) {
-            return "its worker was lost more than once; it waits for one that runs no other such job";
+            return "its worker was lost more than once; it waits for one that runs no other such "
+                   "job";
         }
         return job->backoffs > 0 ? "the last attempt failed; it waits for the next"
                                  : "it is delayed";

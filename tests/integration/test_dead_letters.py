@@ -11,7 +11,9 @@ from wire import Client, Worker, id_text, pb
 
 TENANTS = {"tenants": [{"name": "default"}, {"name": "other"}]}
 IMPATIENT = {"tiers": [{"name": name, "durability": durability, "backoff_first": "1ms", "backoff_max": "5ms"}
-                       for name, durability in (("realtime", "none"), ("standard", "fsync"))]}
+                       for name, durability in (("realtime", "none"), ("standard", "fsync"))],
+             "providers": [{"name": "p", "type": "openai", "base_url": "http://127.0.0.1:9/v1"}],
+             "models": [{"name": "m", "provider": "p", "input_usd_per_mtok": 1, "output_usd_per_mtok": 1}]}  # nothing to fail over to
 
 
 def lines(done, code=0):
@@ -48,7 +50,7 @@ def test_history_tells_what_became_of_each_attempt(cluster, tier):
                       retry_after_ms=60, calls=[call("first", pb.ATTEMPT_UNAVAILABLE, call_ms=5),
                                                 call("second", pb.ATTEMPT_RATE_LIMITED, call_ms=7, cost_nanousd=2_000_000)])
         dispatch, _ = worker.dispatched(job)
-        (seen,) = lines(cluster.cli("get", "--history", "--json", id_text(job)))
+        (seen,) = lines(cluster.cli("status", "--history", "--json", id_text(job)))
         assert seen["state"] == "leased" and seen["history_omitted"] == 0
         (entry,) = seen["history"]
         assert (entry["attempt"], entry["outcome"], entry["error_code"], entry["worker"]) == (1, "rate_limited", "http_429", "raw-worker")
@@ -60,6 +62,21 @@ def test_history_tells_what_became_of_each_attempt(cluster, tier):
         assert shown.returncode == 0, shown.stderr
         for word in ("invalid: no JSON", "rate_limited", "second/m", "then: tried again after", "then: dead letter"):
             assert word in shown.stdout, shown.stdout
+
+
+def test_history_names_a_failover(cluster):
+    broker = cluster.start_broker(
+        providers=[{"name": name, "type": "openai", "base_url": "http://127.0.0.1:9/v1"} for name in ("p", "q")],
+        models=[{"name": "m", "provider": "p", "failover": ["q"], "input_usd_per_mtok": 1, "output_usd_per_mtok": 1}])
+    with Client(broker) as client, Worker(broker) as worker:
+        job = client.submit(b"x")
+        for provider in ("p", "q"):
+            dispatch, _ = worker.dispatched(job)
+            assert dispatch.upstream.provider == provider
+            worker.answer(dispatch, None, outcome=pb.ATTEMPT_UNAVAILABLE, error_code="http_503",
+                          calls=[call(provider, pb.ATTEMPT_UNAVAILABLE)])
+        history = wait_for(lambda: (h := broker.admin_json(f"/v1/jobs/{id_text(job)}")["history"]) and len(h) == 2 and h, "both")
+        assert [(e["provider"], e["next"]) for e in history] == [("p", "failover"), ("q", "backing_off")]
 
 
 def test_a_job_that_is_rate_limited_again_and_again_has_a_bounded_history(cluster):

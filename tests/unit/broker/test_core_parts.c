@@ -260,7 +260,7 @@ Test(core_job, what_is_concluded_becomes_nothing_else_but_a_dead_letter_may_live
 {
     for (int to = PLACE_NEW; to <= PLACE_GONE; to++) {
         cr_assert(!job_may_become(PLACE_GONE, to));
-        cr_assert_eq(job_may_become(PLACE_DEAD, to), to == PLACE_GONE || to == PLACE_READY || to == PLACE_FOLLOWING);
+        cr_assert_eq(job_may_become(PLACE_DEAD, to), to == PLACE_GONE || to == PLACE_BACKING_OFF);
         cr_assert(!job_may_become(to, PLACE_NEW));
     }
 }
