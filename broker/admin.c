@@ -501,6 +501,7 @@ static void before_metrics(void *context)
         .now = broker_time(broker),
         .messages_sent = outboxes_messages(broker->outboxes),
         .answers_held = held_length(broker->held),
+        .salvage_lost = broker->salvage_lost,
     };
     core_read_stats(broker->core, broker_time(broker), &sources.core);
     store_read_stats(broker->store, &sources.store);

@@ -50,8 +50,9 @@ enum {
 struct core_time broker_time(const struct broker *broker)
 {
     /*
-     * Both of the same instant: a recovery takes place within one turn of the loop, whose time stands still meanwhile, and what
-     * the wall clock went on would be taken from the deadlines of recovered jobs.
+     * Both of the same instant: a recovery takes place within one turn of the loop, whose time
+     * stands still meanwhile, and what the wall clock went on would be taken from the deadlines of
+     * recovered jobs.
      */
     const int64_t now_ms = loop_now_ms(broker->loop);
     const int64_t since_ms = clock_monotonic_ms() - now_ms;
@@ -378,8 +379,8 @@ static enum exit_code start(struct broker *broker)
     return EXIT_OK;
 }
 
-enum exit_code broker_create(struct config **config, const char *config_path, struct log *log,
-                             struct broker **ret_broker)
+enum exit_code broker_create(struct config **config, const char *config_path, bool salvages,
+                             struct log *log, struct broker **ret_broker)
 {
     CLEANUP(broker_destroy) struct broker *broker = calloc(1, sizeof(*broker));
     if (broker == NULL) {
@@ -388,6 +389,7 @@ enum exit_code broker_create(struct config **config, const char *config_path, st
     broker->log = log;
     broker->config = TAKE(*config);
     broker->batch = 1;
+    broker->salvages = salvages;
     broker->config_path = config_path == NULL ? NULL : strdup(config_path);
     if (config_path != NULL && broker->config_path == NULL) {
         return EXIT_INTERNAL;

@@ -63,16 +63,19 @@ struct broker {
     size_t later_length, later_capacity;
     bool is_draining; /* told to stop */
     bool is_store_down;
+    bool salvages;
+    uint64_t salvage_lost; /* at this start: changes, and ranges of keys */
     int64_t drain_until_ms;
 };
 
 /*
- * Opens the store, recovers, binds. What goes wrong is logged in words.
+ * Opens the store, recovers, binds. What goes wrong is logged in words. `salvages`: replaces the store's
+ * data by what can be read of it before.
  * Takes: *config; `config_path` is where a reload reads it again (copied, may be NULL).
  * Returns EXIT_OK with *ret_broker, or what the program is to exit with.
  */
 MUST_USE enum exit_code broker_create(struct config **config, const char *config_path,
-                                      struct log *log, struct broker **ret_broker);
+                                      bool salvages, struct log *log, struct broker **ret_broker);
 void broker_destroy(struct broker **broker);
 /* Serves until it is told to stop (SIGTERM, SIGINT) and has drained. */
 MUST_USE enum exit_code broker_run(struct broker *broker);

@@ -189,6 +189,9 @@ static void take_submits(const struct intake *intake, const struct peer *peer,
 {
     size_t part = 1;
     for (size_t i = 0; i < message->n_submit; i++) {
+        if (i + INTAKE_AHEAD < message->n_submit) {
+            intake_expect(intake, &message->submit[i + INTAKE_AHEAD]->job_id);
+        }
         take_submit(intake, peer, message->submit[i], part);
         part += message->submit[i]->has_payload ? 1 : 0;
     }

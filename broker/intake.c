@@ -135,3 +135,11 @@ int intake_id(const struct intake *intake, const ProtobufCBinaryData *data, cons
     }
     return 0;
 }
+
+void intake_expect(const struct intake *intake, const ProtobufCBinaryData *job_id)
+{
+    struct id id;
+    if (id_from_bytes(job_id->data, job_id->len, &id) == 0) { /* else it is refused when it is taken */
+        core_expect(intake->broker->core, &id);
+    }
+}

@@ -50,3 +50,7 @@ struct peer *intake_peer(const struct intake *intake);
 /* Reads an id. Errors: -EBADMSG, already answered with `field`'s name. */
 MUST_USE int intake_id(const struct intake *intake, const ProtobufCBinaryData *data,
                        const char *field, struct id *ret_id);
+
+/* So many items before its turn an item's job is announced to the core: about as long as a look into memory takes. */
+enum { INTAKE_AHEAD = 8 };
+void intake_expect(const struct intake *intake, const ProtobufCBinaryData *job_id);

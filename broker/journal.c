@@ -1,6 +1,7 @@
 #include "broker/journal.h"
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "broker/broker.h"
@@ -43,6 +44,12 @@ static void on_up(void *context)
     broker_step(broker, &(struct event){.kind = EVENT_STORE_UP});
 }
 
+static void on_fault(void *context, const char *why)
+{
+    const struct broker *broker = context;
+    log_at(broker->log, LOG_ERROR, "store fault", log_text("reason", why));
+}
+
 static void on_loaded(void *context, uint64_t token, int result, struct blob *value)
 {
     const struct event event = {
@@ -60,6 +67,26 @@ struct restoring {
     uint64_t records, damaged;
 };
 
+/* The key has the job's id in it: proto/records.proto. */
+static void log_damaged(const struct restoring *restoring, const void *key, size_t key_bytes)
+{
+    enum { DAMAGED_NAMED_MAX = 100 };
+    static const char *const families[STORE_FAMILIES] = {
+        [STORE_META] = "meta",
+        [STORE_CONCLUDED] = "concluded",
+        [STORE_JOBS] = "jobs",
+        [STORE_LEASES] = "leases",
+    };
+    char text[2 * STORE_KEY_BYTES_MAX + 1] = "";
+    for (size_t i = 0; i < key_bytes && i < STORE_KEY_BYTES_MAX; i++) {
+        snprintf(text + 2 * i, 3, "%02x", ((const uint8_t *)key)[i]);
+    }
+    if (restoring->damaged < DAMAGED_NAMED_MAX) {
+        log_at(restoring->broker->log, LOG_ERROR, "a damaged record was skipped",
+               log_text("family", families[restoring->family]), log_text("key", text));
+    }
+}
+
 static int restore_record(void *context, const void *key, size_t key_bytes, const void *value,
                           size_t value_bytes)
 {
@@ -67,6 +94,7 @@ static int restore_record(void *context, const void *key, size_t key_bytes, cons
     const int r = core_restore(restoring->broker->core, restoring->family, key, key_bytes, value,
                                value_bytes, broker_time(restoring->broker));
     if (r == -EBADMSG) {
+        log_damaged(restoring, key, key_bytes);
         restoring->damaged++;
         return 0;
     }
@@ -74,14 +102,14 @@ static int restore_record(void *context, const void *key, size_t key_bytes, cons
     return r;
 }
 
-static int restore(struct broker *broker)
+static int restore(struct broker *broker, char *ret_why)
 {
     static const enum store_family families[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS,
                                                  STORE_LEASES};
     struct restoring restoring = {.broker = broker};
     for (size_t i = 0; i < ARRAY_LENGTH(families); i++) {
         restoring.family = families[i];
-        const int r = store_scan(broker->store, families[i], restore_record, &restoring);
+        const int r = store_scan(broker->store, families[i], restore_record, &restoring, ret_why);
         if (r < 0) {
             return r;
         }
@@ -95,16 +123,49 @@ static int restore(struct broker *broker)
     return 0;
 }
 
+static const char *or_nothing(const char *text)
+{
+    return text[0] == '\0' ? NULL : text;
+}
+
+static enum exit_code salvage(struct broker *broker)
+{
+    char why[STORE_WHY_BYTES] = "";
+    struct store_salvage report;
+    const int r = store_salvage(&broker->config->broker, &report, why);
+    if (r < 0) {
+        log_at(broker->log, LOG_ERROR, "nothing could be salvaged", log_text("reason", why),
+               log_text("data_dir", broker->config->broker.data_dir),
+               log_text("error", strerror(-r)));
+        return EXIT_STORE;
+    }
+    broker->salvage_lost = report.changes + report.ranges;
+    log_at(broker->log, broker->salvage_lost > 0 ? LOG_ERROR : LOG_INFO, "salvaged",
+           log_int("records", report.records), log_int("batches_replayed", report.replayed),
+           log_int("changes_lost", report.changes), log_int("ranges_unreadable", report.ranges),
+           log_text("log", or_nothing(report.first_change)),
+           log_text("table", or_nothing(report.first_range)),
+           log_text("damaged_database", report.aside));
+    return EXIT_OK;
+}
+
 enum exit_code journal_open(struct broker *broker)
 {
     const struct store_callbacks callbacks = {
         .on_durable = on_durable,
         .on_down = on_down,
         .on_up = on_up,
+        .on_fault = on_fault,
         .on_loaded = on_loaded,
         .context = broker,
     };
     char why[STORE_WHY_BYTES] = "";
+    if (broker->salvages && broker->config->broker.store == STORE_ROCKSDB) {
+        const enum exit_code code = salvage(broker);
+        if (code != EXIT_OK) {
+            return code;
+        }
+    }
     int r = store_open(&broker->config->broker, broker->loop, &callbacks, &broker->store, why);
     if (r < 0) {
         log_at(broker->log, LOG_ERROR, "the store cannot be opened", log_text("reason", why),
@@ -112,9 +173,10 @@ enum exit_code journal_open(struct broker *broker)
                log_text("error", strerror(-r)));
         return EXIT_STORE;
     }
-    r = restore(broker);
+    r = restore(broker, why);
     if (r < 0) {
-        log_at(broker->log, LOG_ERROR, "the store cannot be read", log_text("error", strerror(-r)),
+        log_at(broker->log, LOG_ERROR, "the store cannot be read", log_text("reason", why),
+               log_text("error", strerror(-r)),
                log_text("data_dir", broker->config->broker.data_dir));
         return EXIT_STORE;
     }

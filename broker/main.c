@@ -1,5 +1,6 @@
 #include <getopt.h>
 #include <malloc.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 #include "common/log.h"
 
 static const char HELP[] =
-    "usage: tiermq-broker [--config FILE]\n"
+    "usage: tiermq-broker [--config FILE] [--salvage]\n"
     "\n"
     "Keeps the queues of a tiermq cluster: takes jobs from clients, hands them to workers, keeps "
     "what was accepted.\n"
@@ -18,6 +19,9 @@ static const char HELP[] =
     "  --config FILE  read this configuration; otherwise $TIERMQ_CONFIG, ./tiermq.yaml, "
     "/etc/tiermq/tiermq.yaml, or\n"
     "                 the defaults (`tiermq config reference` lists every key)\n"
+    "  --salvage      when the data directory is damaged: before it starts, copy what can be read "
+    "into a new\n"
+    "                 database, put the damaged one aside, and say what is lost\n"
     "  --help         this text\n"
     "  --version      the version\n"
     "\n"
@@ -70,18 +74,18 @@ static enum exit_code read_config(const char *path, struct config **ret_config)
     return r < 0 ? EXIT_CONFIG : EXIT_OK;
 }
 
-static enum exit_code serve(struct config **config, const char *path)
+static enum exit_code serve(struct config **config, const char *path, bool salvages)
 {
     CLEANUP(log_destroy) struct log *log = NULL;
     if (log_create("broker", (enum log_level)(*config)->log.level, STDERR_FILENO, &log) < 0) {
         return EXIT_INTERNAL;
     }
     CLEANUP(broker_destroy) struct broker *broker = NULL;
-    const enum exit_code code = broker_create(config, path, log, &broker);
+    const enum exit_code code = broker_create(config, path, salvages, log, &broker);
     return code != EXIT_OK ? code : broker_run(broker);
 }
 
-static enum exit_code locate_and_serve(const char *argument)
+static enum exit_code locate_and_serve(const char *argument, bool salvages)
 {
     char *path = NULL;
     if (config_locate(argument, &path) < 0) {
@@ -90,7 +94,7 @@ static enum exit_code locate_and_serve(const char *argument)
     CLEANUP(config_destroy) struct config *config = NULL;
     enum exit_code code = read_config(path, &config);
     if (code == EXIT_OK) {
-        code = serve(&config, path);
+        code = serve(&config, path, salvages);
     }
     free(path);
     return code;
@@ -100,15 +104,20 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"config", required_argument, NULL, 'c'},
+        {"salvage", no_argument, NULL, 's'},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'v'},
         {NULL, 0, NULL, 0},
     };
     const char *config_path = NULL;
+    bool salvages = false;
     for (int option = 0; (option = getopt_long(argc, argv, "c:hv", options, NULL)) != -1;) {
         switch (option) {
         case 'c':
             config_path = optarg;
+            break;
+        case 's':
+            salvages = true;
             break;
         case 'h':
             fputs(HELP, stdout);
@@ -127,5 +136,5 @@ int main(int argc, char **argv)
     }
     bound_memory();
     raise_descriptor_limit();
-    return locate_and_serve(config_path);
+    return locate_and_serve(config_path, salvages);
 }

@@ -51,6 +51,8 @@ enum family {
     STORE_RECORDS,
     STORE_BYTES,
     STORE_FAILURES,
+    STORE_READ_FAILURES,
+    STORE_LOST,
     STORE_PENDING,
     STORE_DISK,
     STORE_MEMORY_BYTES,
@@ -144,6 +146,11 @@ static const struct family_row {
                      NULL},
     [STORE_FAILURES] = {METRIC_COUNTER, "tiermq_store_failures_total",
                         "Commits and openings that failed.", NULL},
+    [STORE_READ_FAILURES] = {METRIC_COUNTER, "tiermq_store_read_failures_total",
+                             "Reads that failed or found damage.", NULL},
+    [STORE_LOST] = {METRIC_COUNTER, "tiermq_store_salvage_lost_total",
+                    "Changes and ranges of keys that --salvage could not read at this start.",
+                    NULL},
     [STORE_PENDING] = {METRIC_GAUGE, "tiermq_store_pending_batches",
                        "Batches handed over, not durable yet.", NULL},
     [STORE_DISK] = {METRIC_GAUGE, "tiermq_store_disk_bytes",
@@ -424,6 +431,7 @@ static void collect_store(struct telemetry *telemetry, const struct store_stats 
     set(telemetry, STORE_RECORDS, (double)store->records);
     set(telemetry, STORE_BYTES, (double)store->bytes);
     set(telemetry, STORE_FAILURES, (double)store->failures);
+    set(telemetry, STORE_READ_FAILURES, (double)store->read_failures);
     set(telemetry, STORE_PENDING, (double)store->pending_batches);
     set(telemetry, STORE_DISK, (double)store->disk_bytes);
     set(telemetry, STORE_MEMORY_BYTES, (double)store->memory_bytes);
@@ -478,6 +486,7 @@ void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sourc
     collect_process(telemetry);
     set(telemetry, MESSAGES_SENT, (double)sources->messages_sent);
     set(telemetry, ANSWERS_HELD, (double)sources->answers_held);
+    set(telemetry, STORE_LOST, (double)sources->salvage_lost);
 }
 
 /* ---- as it happens ---- */

@@ -32,6 +32,7 @@ struct telemetry_sources {
     struct store_stats store;
     uint64_t messages_sent;
     uint64_t answers_held;
+    uint64_t salvage_lost;
 };
 void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sources *sources);
 

@@ -233,6 +233,9 @@ static void take_results(const struct intake *intake, const struct peer *peer,
 {
     size_t part = 1;
     for (size_t i = 0; i < message->n_result; i++) {
+        if (i + INTAKE_AHEAD < message->n_result) {
+            intake_expect(intake, &message->result[i + INTAKE_AHEAD]->job_id);
+        }
         take_result(intake, peer, message->result[i], part);
         part += message->result[i]->has_payload ? 1 : 0;
     }

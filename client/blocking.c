@@ -85,7 +85,11 @@ int tiermq_submit(struct tiermq *client, const struct tiermq_job *job, int64_t t
         return r;
     }
     const struct id id = pending->id;
-    r = dispatch_until(client, &outcome.is_done, deadline_of(timeout_ms));
+    const int64_t until_ms = deadline_of(timeout_ms);
+    if (until_ms < pending->retry_until_ms) {
+        pending->retry_until_ms = until_ms; /* what cannot be tried again by then is told at once */
+    }
+    r = dispatch_until(client, &outcome.is_done, until_ms);
     if (!outcome.is_done) {
         jobs_forget(client, pending);
         complain_of_timeout(client, timeout_ms);

@@ -11,6 +11,7 @@
 #include "client/answer.h"
 #include "client/connection.h"
 #include "client/pending.h"
+#include "client/throttle.h"
 #include "client/tiermq.h"
 #include "common/attributes.h"
 #include "common/heap.h"
@@ -27,6 +28,8 @@ enum {
     CLIENT_OVERDUE_MS = 2000,       /* after its deadline, for the broker's word to arrive */
     CLIENT_BLOCKED_MS = 5,          /* the queue to a broker was full */
     CLIENT_CANCELS_MAX = 1000000,   /* ids; twice, for cancellations and collections */
+    CLIENT_RETRY_MS = 600000,       /* a job without a deadline is submitted again for so long */
+    CLIENT_THROTTLES = 16,          /* by tier */
     CLIENT_ERROR_BYTES = 512,
 };
 
@@ -47,6 +50,7 @@ struct shard {
     struct id_queue cancels;
     struct id_queue collected;
     int64_t blocked_until_ms;
+    struct throttle throttles[CLIENT_THROTTLES];
     uint64_t incarnation; /* the broker's, at the last welcome; 0: there was none */
 };
 
@@ -63,6 +67,9 @@ struct tiermq {
     struct pending_table pending;
     struct list detached;  /* oldest first */
     struct heap overdue;   /* jobs with a deadline, by the time to look at them */
+    struct heap deferred;  /* DEFERRED jobs, by the time to submit them again */
+    int64_t retry_ms;      /* a job without a deadline is submitted again for so long; negative: none is */
+    uint64_t random;
     struct id_source ids;
     size_t jobs_max, bytes_max;
     size_t bytes;          /* payloads kept */
@@ -73,6 +80,8 @@ struct tiermq {
 
 /* tiermq.c */
 void client_complain(struct tiermq *client, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Random number below `bound`, which is not 0. */
+uint64_t client_random_below(struct tiermq *client, uint64_t bound);
 /* Errors: -EINVAL it is all zero; client->error says so. */
 MUST_USE int client_read_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id);
 
@@ -93,9 +102,18 @@ void jobs_tick(struct tiermq *client, int64_t now_ms);
 int64_t jobs_next_ms(const struct tiermq *client);
 /* For connection.h; `context` is the shard. */
 void jobs_opened(void *context);
-void jobs_refused(void *context, const char *reason);
+void jobs_refused(void *context, const char *reason, int64_t retry_after_ms);
 void jobs_message(void *context, const Wire__BrokerToClient *message, struct link_message *parts);
 void jobs_chunk(void *context, const struct frame_chunk *chunk, const void *data, size_t bytes);
+
+/* retry.c: what was refused for now, and comes again. */
+/* Puts the job off, as long as the broker asks for (0: for ever) and its deadline allows. False: it is refused for good. */
+bool retry_put_off(struct pending *pending, int64_t retry_after_ms, int64_t now_ms);
+void retry_note_sent(struct pending *pending, int64_t now_ms);
+void retry_note_accepted(struct pending *pending, int64_t now_ms);
+void retry_tick(struct tiermq *client, int64_t now_ms);
+/* INT64_MAX: nothing is put off. */
+int64_t retry_next_ms(const struct tiermq *client);
 
 /* outbox.c: what is due, in as few messages as their bounds allow. */
 MUST_USE int outbox_create(struct outbox **ret_outbox); /* Errors: -ENOMEM */

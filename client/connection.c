@@ -51,6 +51,16 @@ static void complain(struct connection *connection, const char *format, ...)
     va_end(arguments);
 }
 
+/* 0 to `most`; `most` when there is no random number. */
+static int64_t random_up_to(int64_t most)
+{
+    uint32_t random = 0;
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
+        return most;
+    }
+    return random % (most + 1);
+}
+
 /* Full jitter, so that the clients of a broker that restarts do not come all at once. */
 static int64_t backoff_ms(uint32_t failures)
 {
@@ -58,11 +68,7 @@ static int64_t backoff_ms(uint32_t failures)
     if (most > CONNECTION_BACKOFF_MAX_MS) {
         most = CONNECTION_BACKOFF_MAX_MS;
     }
-    uint32_t random = 0;
-    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) != sizeof(random)) {
-        return most;
-    }
-    return random % (most + 1);
+    return random_up_to(most);
 }
 
 static int64_t silent_ms_max(const struct connection *connection)
@@ -155,11 +161,25 @@ static void take_welcome(struct connection *connection, const Wire__ClientWelcom
     connection->options.handlers.opened(connection->options.handlers.context);
 }
 
-static void take_refusal(struct connection *connection, const char *text, int64_t now_ms)
+/* Not before the broker says, and spread over a quarter more. */
+static int64_t refused_ms(int64_t retry_after_ms)
 {
-    complain(connection, "refused: %s", text);
-    leave_open(connection, CONNECTION_REFUSED, now_ms, now_ms + CONNECTION_REFUSED_MS);
-    connection->options.handlers.refused(connection->options.handlers.context, connection->why);
+    if (retry_after_ms == 0) {
+        return CONNECTION_REFUSED_MS;
+    }
+    return retry_after_ms + random_up_to(retry_after_ms / 4);
+}
+
+static void take_refusal(struct connection *connection, const Wire__ProtocolError *error,
+                         int64_t now_ms)
+{
+    const int64_t retry_after_ms = error->retry_after_ms < CONNECTION_REFUSED_MS_MAX
+                                       ? (int64_t)error->retry_after_ms
+                                       : CONNECTION_REFUSED_MS_MAX;
+    complain(connection, "refused: %s", error->text);
+    leave_open(connection, CONNECTION_REFUSED, now_ms, now_ms + refused_ms(retry_after_ms));
+    connection->options.handlers.refused(connection->options.handlers.context, connection->why,
+                                         retry_after_ms);
 }
 
 static void take_error(struct connection *connection, const Wire__ProtocolError *error,
@@ -175,7 +195,7 @@ static void take_error(struct connection *connection, const Wire__ProtocolError 
         return;
     case WIRE__PROTOCOL_ERROR__CODE__ERROR_VERSION:
     case WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED:
-        take_refusal(connection, error->text, now_ms);
+        take_refusal(connection, error, now_ms);
         return;
     case WIRE__PROTOCOL_ERROR__CODE__ERROR_NONE:
     case WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED:

@@ -30,13 +30,15 @@ enum {
     CONNECTION_BACKOFF_FIRST_MS = 50,
     CONNECTION_BACKOFF_MAX_MS = 2000,
     CONNECTION_REFUSED_MS = 5000,        /* an operator may add the tenant */
+    CONNECTION_REFUSED_MS_MAX = 60000,   /* of what a broker may ask for */
     CONNECTION_WHY_BYTES = 320,
 };
 
 /* Called from within a turn of the loop. What they are given is valid until they return. */
 struct connection_handlers {
     void (*opened)(void *context);                      /* welcomed: repeat what is pending */
-    void (*refused)(void *context, const char *reason); /* hello was refused: nothing will be served */
+    /* Hello was refused: nothing will be served, until retry_after_ms if that is not 0. */
+    void (*refused)(void *context, const char *reason, int64_t retry_after_ms);
     void (*message)(void *context, const Wire__BrokerToClient *message, struct link_message *parts);
     void (*chunk)(void *context, const struct frame_chunk *chunk, const void *data, size_t bytes);
     void *context;

@@ -17,16 +17,24 @@ static struct pending *at_link(struct list_link *link)
     return CONTAINER_OF(link, struct pending, link);
 }
 
-void jobs_move(struct pending *pending, enum pending_state next)
+static void leave_state(struct pending *pending)
 {
     list_remove(&pending->shard->jobs[pending->state], &pending->link);
+    if (pending->deferred_position != HEAP_NONE) {
+        heap_remove(&pending->shard->client->deferred, pending);
+    }
+}
+
+void jobs_move(struct pending *pending, enum pending_state next)
+{
+    leave_state(pending);
     pending->state = next;
     list_append(&pending->shard->jobs[next], &pending->link);
 }
 
 static void move_to_shard(struct pending *pending, struct shard *shard, enum pending_state next)
 {
-    list_remove(&pending->shard->jobs[pending->state], &pending->link);
+    leave_state(pending);
     pending->shard = shard;
     pending->state = next;
     list_append(&shard->jobs[next], &pending->link);
@@ -59,7 +67,7 @@ static void pending_destroy(struct pending **pending)
 
 void jobs_forget(struct tiermq *client, struct pending *pending)
 {
-    list_remove(&pending->shard->jobs[pending->state], &pending->link);
+    leave_state(pending);
     pending_table_remove(&client->pending, pending);
     if (pending->overdue_position != HEAP_NONE) {
         heap_remove(&client->overdue, pending);
@@ -119,7 +127,7 @@ static struct pending *pending_create(const struct id *id, const struct tiermq_c
     }
     pending->id = pending->wire_id = *id;
     pending->started_ns = clock_monotonic_ns();
-    pending->overdue_position = HEAP_NONE;
+    pending->overdue_position = pending->deferred_position = HEAP_NONE;
     if (callbacks != NULL) {
         pending->callbacks = *callbacks;
     }
@@ -175,8 +183,12 @@ int jobs_submit(struct tiermq *client, const struct tiermq_job *job,
     }
     pending->request = request;
     pending->detach = job->detach;
+    const int64_t started_ms = pending->started_ns / 1000000;
+    pending->retry_until_ms =
+        client->retry_ms < INT64_MAX - started_ms ? started_ms + client->retry_ms : INT64_MAX;
     if (request->deadline_ms > 0) {
-        pending->deadline_at_ms = pending->started_ns / 1000000 + request->deadline_ms;
+        pending->deadline_at_ms = started_ms + request->deadline_ms;
+        pending->retry_until_ms = pending->deadline_at_ms;
     }
     struct pending *added = pending;
     r = enlist(client, &pending, PENDING_UNSENT);
@@ -246,6 +258,7 @@ static void conclude_ending(struct tiermq *client, struct pending *pending)
 {
     struct tiermq_answer said =
         answer_local(pending->ending.state, pending->ending.code, pending->ending.text);
+    said.retry_after_ms = pending->ending.retry_after_ms;
     conclude(client, pending, &said);
 }
 
@@ -319,6 +332,7 @@ static void take_accepted_one(struct tiermq *client, struct pending *pending,
     const bool is_news = !pending->is_accepted;
     pending->is_accepted = true;
     pending->word_at_ms = now_ms;
+    retry_note_accepted(pending, now_ms);
     take_known_as(client, pending, &accepted->known_as);
     if (!is_news) {
         return;
@@ -354,6 +368,11 @@ static void take_accepted(struct shard *shard, const Wire__Accepted *accepted, i
     }
 }
 
+static int64_t at_most_int64(uint64_t value)
+{
+    return value < INT64_MAX ? (int64_t)value : INT64_MAX;
+}
+
 static void take_rejected_one(struct shard *shard, struct pending *pending,
                               const Wire__Rejected *rejected, int64_t now_ms)
 {
@@ -365,12 +384,11 @@ static void take_rejected_one(struct shard *shard, struct pending *pending,
         move_to_shard(pending, other, PENDING_UNSENT);
         return;
     }
-    /* It was accepted once and forgotten in a restart: the promise stands, so it waits in SENT for
-     * the next resubmission. */
-    if (pending->is_accepted && rejected->retry_after_ms > 0 &&
-        !is_past_deadline(pending, now_ms)) {
-        pending->word_at_ms = now_ms;
-        jobs_move(pending, PENDING_SENT);
+    if (pending->is_accepted && pending->deadline_at_ms == 0) {
+        pending->retry_until_ms = INT64_MAX; /* forgotten in a restart: the promise stands */
+    }
+    pending->was_sent = pending->is_accepted; /* this broker, at least, has it not */
+    if (retry_put_off(pending, at_most_int64(rejected->retry_after_ms), now_ms)) {
         return;
     }
     struct tiermq_answer said =
@@ -394,8 +412,22 @@ static void take_rejected(struct shard *shard, const Wire__Rejected *rejected, i
     }
 }
 
+/* Given up in an overload, and not run: the broker takes it again under its own id. */
+static bool put_off_shed(struct tiermq *client, struct pending *pending,
+                         const struct tiermq_answer *answer, int64_t now_ms)
+{
+    const bool is_shed = answer->state == TIERMQ_EXPIRED && answer->retry_after_ms > 0;
+    if (!is_shed || pending->request == NULL || pending->state == PENDING_ENDING ||
+        client->retry_ms < 0 || !retry_put_off(pending, answer->retry_after_ms, now_ms)) {
+        return false;
+    }
+    know_as(client, pending, &pending->id);
+    pending->was_sent = false;
+    return true;
+}
+
 static void take_result(struct shard *shard, const Wire__Result *result, const void *payload,
-                        size_t payload_bytes)
+                        size_t payload_bytes, int64_t now_ms)
 {
     struct id id;
     if (id_from_bytes(result->job_id.data, result->job_id.len, &id) < 0) {
@@ -409,6 +441,9 @@ static void take_result(struct shard *shard, const Wire__Result *result, const v
     struct pending *pending = NULL;
     shard->client->round++;
     while (is_conclusion && (pending = first_unseen(shard->client, &id)) != NULL) {
+        if (put_off_shed(shard->client, pending, &view.answer, now_ms)) {
+            continue;
+        }
         /* Nobody sees the answer of a detached job: it stays at the broker for a later
          * tiermq_wait(). */
         struct tiermq_answer said =
@@ -515,7 +550,7 @@ void jobs_message(void *context, const Wire__BrokerToClient *message, struct lin
         if (result->has_payload && part < link_message_parts(parts)) {
             payload = link_message_part(parts, part++, &bytes);
         }
-        take_result(shard, result, payload, bytes);
+        take_result(shard, result, payload, bytes, now_ms);
     }
     for (size_t i = 0; i < message->n_status; i++) {
         take_status(shard, message->status[i], now_ms);
@@ -583,8 +618,8 @@ static void repeat_cancels(struct shard *shard)
 }
 
 /*
- * A broker that was restarted may give a job the number of an attempt anew, whose wording need not be that of the chunks that
- * were handed on.
+ * A broker that was restarted may give a job the number of an attempt anew, whose wording need not
+ * be that of the chunks that were handed on.
  */
 static void end_streams(struct shard *shard)
 {
@@ -612,19 +647,31 @@ void jobs_opened(void *context)
     move_all(shard, PENDING_WAITING, PENDING_ASKING);
 }
 
+/* A refusal that passes is waited for, as a broker is that cannot be reached. */
+static bool waits_for_welcome(const struct tiermq *client, const struct pending *pending,
+                              int64_t retry_after_ms, int64_t now_ms)
+{
+    return retry_after_ms > 0 && client->retry_ms >= 0 &&
+           (pending->request == NULL || retry_after_ms < pending->retry_until_ms - now_ms);
+}
+
 /* What was accepted before goes on at the broker, which may take this client again. */
-void jobs_refused(void *context, const char *reason)
+void jobs_refused(void *context, const char *reason, int64_t retry_after_ms)
 {
     struct shard *shard = context;
-    const enum pending_state states[] = {PENDING_UNSENT, PENDING_SENT, PENDING_ASKING,
-                                         PENDING_WAITING};
+    const int64_t now_ms = clock_monotonic_ms();
+    const enum pending_state states[] = {PENDING_UNSENT, PENDING_SENT, PENDING_DEFERRED,
+                                         PENDING_ASKING, PENDING_WAITING};
     for (size_t i = 0; i < ARRAY_LENGTH(states); i++) {
         const struct list *jobs = &shard->jobs[states[i]];
         struct list_link *next = NULL;
         for (struct list_link *link = jobs->head.next; link != &jobs->head; link = next) {
             next = link->next;
-            if (!at_link(link)->is_accepted) {
-                jobs_end(at_link(link), TIERMQ_REJECTED, "refused", reason);
+            struct pending *pending = at_link(link);
+            if (!pending->is_accepted &&
+                !waits_for_welcome(shard->client, pending, retry_after_ms, now_ms)) {
+                pending->ending.retry_after_ms = retry_after_ms;
+                jobs_end(pending, TIERMQ_REJECTED, "refused", reason);
             }
         }
     }
@@ -676,7 +723,8 @@ static void take_overdue(struct tiermq *client, struct pending *pending, int64_t
     const bool is_over = now_ms >= pending->deadline_at_ms + CLIENT_OVERDUE_MS;
     if (!pending->was_sent) {
         jobs_end(pending, TIERMQ_EXPIRED, "deadline",
-                 "no broker could be reached before its deadline");
+                 pending->refusals > 0 ? "it was refused for now until its deadline had passed"
+                                       : "no broker could be reached before its deadline");
         return;
     }
     if (is_over && !is_open) {
@@ -719,6 +767,7 @@ static void tick_shard(struct tiermq *client, struct shard *shard, int64_t now_m
 void jobs_tick(struct tiermq *client, int64_t now_ms)
 {
     look_at_deadlines(client, now_ms);
+    retry_tick(client, now_ms);
     for (size_t i = 0; i < client->shards_length; i++) {
         tick_shard(client, &client->shards[i], now_ms);
     }
@@ -754,9 +803,9 @@ static int64_t next_of_shard(const struct shard *shard)
 
 int64_t jobs_next_ms(const struct tiermq *client)
 {
-    int64_t next_ms = INT64_MAX;
+    int64_t next_ms = retry_next_ms(client);
     if (heap_peek(&client->overdue) != NULL) {
-        next_ms = heap_ms_from_key(heap_peek_key(&client->overdue));
+        next_ms = earlier(next_ms, heap_ms_from_key(heap_peek_key(&client->overdue)));
     }
     for (size_t i = 0; i < client->shards_length; i++) {
         next_ms = earlier(next_ms, next_of_shard(&client->shards[i]));

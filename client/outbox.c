@@ -114,10 +114,6 @@ static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Su
 /* True when the job must not be sent: it is on its way to its end then. */
 static bool end_instead(struct pending *pending)
 {
-    if (pending->is_cancel_wanted && !pending->was_sent) {
-        jobs_end(pending, TIERMQ_CANCELLED, "cancelled", "cancelled before it was sent");
-        return true;
-    }
     if (blob_bytes(pending->request->payload) >
         connection_payload_bytes_max(pending->shard->connection)) {
         jobs_end(pending, TIERMQ_REJECTED, "too_large",
@@ -205,16 +201,25 @@ static void move_first(struct list *from, size_t length, enum pending_state next
         struct pending *pending = CONTAINER_OF(list_first(from), struct pending, link);
         pending->was_sent = true;
         pending->word_at_ms = now_ms;
+        if (next == PENDING_SENT) {
+            retry_note_sent(pending, now_ms);
+        }
         jobs_move(pending, next);
+        /* A broker that was restarted has not heard of a cancellation that came before the job. */
+        if (next == PENDING_SENT && pending->is_cancel_wanted &&
+            id_queue_push(&pending->shard->cancels, &pending->wire_id) < 0) {
+            client_complain(pending->shard->client,
+                            "a cancellation could not be sent: out of memory");
+        }
     }
 }
 
 static void note_sent(struct outbox *outbox, struct shard *shard, int64_t now_ms)
 {
-    move_first(&shard->jobs[PENDING_UNSENT], outbox->submits_length, PENDING_SENT, now_ms);
-    move_first(&shard->jobs[PENDING_ASKING], outbox->waits_length, PENDING_WAITING, now_ms);
     id_queue_drop(&shard->cancels, outbox->cancels_length);
     id_queue_drop(&shard->collected, outbox->collected_length);
+    move_first(&shard->jobs[PENDING_UNSENT], outbox->submits_length, PENDING_SENT, now_ms);
+    move_first(&shard->jobs[PENDING_ASKING], outbox->waits_length, PENDING_WAITING, now_ms);
 }
 
 static bool has_something(const struct shard *shard)

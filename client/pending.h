@@ -22,6 +22,7 @@ enum pending_state {
     PENDING_SENT,    /* submitted; the broker has not said yet whether it takes it */
     PENDING_ASKING,  /* a wait for the next message */
     PENDING_WAITING, /* the broker knows that we wait */
+    PENDING_DEFERRED, /* refused for now: a submission for later, see retry.c */
     PENDING_ENDING,  /* to be concluded in the next turn with `ending`, without a broker's word */
     PENDING_STATES,
 };
@@ -37,11 +38,16 @@ struct pending {
     struct list_link link;         /* in shard->jobs[state] */
     struct list_link detached_link; /* in client->detached, when is_detached */
     uint32_t overdue_position;     /* in client->overdue */
+    uint32_t deferred_position;    /* in client->deferred */
     struct request *request;       /* owned; NULL: a wait for a job that was submitted elsewhere */
     struct tiermq_callbacks callbacks;
     pending_status_fn *on_status;  /* set: only the status is asked for; gets callbacks.context */
     int64_t started_ns;
     int64_t deadline_at_ms;        /* 0: only the broker knows it */
+    int64_t retry_until_ms;        /* it is submitted again before then, or not at all */
+    int64_t retry_after_ms;        /* as the broker said last */
+    uint32_t refusals;             /* in a row */
+    uint32_t holds;                /* since the last one, by the throttle */
     int64_t word_at_ms;            /* when it was last sent or heard of */
     uint64_t seen_in_round;        /* see jobs.c, first_unseen() */
     uint64_t shards_asked;         /* bit n: shard n does not know the job, or refused it as draining */
@@ -56,6 +62,7 @@ struct pending {
     struct {
         enum tiermq_state state;
         const char *code, *text;   /* static, or the connection's */
+        int64_t retry_after_ms;
     } ending;
 };
 

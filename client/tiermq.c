@@ -27,6 +27,15 @@ void client_complain(struct tiermq *client, const char *format, ...)
     va_end(arguments);
 }
 
+/* splitmix64: for spreading in time, nothing else. */
+uint64_t client_random_below(struct tiermq *client, uint64_t bound)
+{
+    uint64_t z = client->random += UINT64_C(0x9E3779B97F4A7C15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return (z ^ (z >> 31)) % bound;
+}
+
 /* -----------------------------------------------------------------------------------------------
  * opening */
 
@@ -120,7 +129,8 @@ static int open_loop(struct tiermq *client)
 static int init_tables(struct tiermq *client)
 {
     uint64_t seed = 0;
-    if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed)) {
+    if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed) ||
+        getrandom(&client->random, sizeof(client->random), 0) != sizeof(client->random)) {
         return -EIO;
     }
     int r = id_source_init(&client->ids);
@@ -148,6 +158,8 @@ int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_cli
     }
     list_init(&client->detached);
     heap_init(&client->overdue, offsetof(struct pending, overdue_position));
+    heap_init(&client->deferred, offsetof(struct pending, deferred_position));
+    client->retry_ms = options->retry_ms == 0 ? CLIENT_RETRY_MS : options->retry_ms;
     client->jobs_max = or_number(options->pending_max, PENDING_MAX_DEFAULT);
     client->bytes_max = or_number(options->pending_bytes_max, PENDING_BYTES_MAX_DEFAULT);
     client->tenant = strdup(or_default(options->tenant, "default"));
@@ -220,6 +232,7 @@ void tiermq_close(struct tiermq **client_pointer)
         pending_table_finish(&client->pending);
     }
     heap_finish(&client->overdue);
+    heap_finish(&client->deferred);
     free(client->tenant);
     free(client->name);
     free(client);
@@ -273,6 +286,17 @@ int tiermq_wait_async(struct tiermq *client, const tiermq_id *id,
     return r < 0 ? r : jobs_wait(client, &job_id, callbacks, NULL, &pending);
 }
 
+/* Whether a broker may have it, from this submission or an earlier one under the same id, or is being
+ * asked for it. */
+static bool was_sent(const struct tiermq *client, const struct id *id)
+{
+    const struct pending *pending = pending_table_first(&client->pending, id);
+    while (pending != NULL && !pending->was_sent) {
+        pending = pending_table_next(pending);
+    }
+    return pending != NULL;
+}
+
 /* A job of ours is cancelled where it is; another one can be at any broker, and those that do not
  * know it ignore it. */
 int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
@@ -282,6 +306,7 @@ int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
     if (r < 0) {
         return r;
     }
+    const bool is_sent = was_sent(client, &job_id);
     bool is_ours = false;
     struct pending *pending = pending_table_first(&client->pending, &job_id);
     for (; r == 0 && pending != NULL; pending = pending_table_next(pending)) {
@@ -290,9 +315,9 @@ int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
         }
         is_ours = true;
         pending->is_cancel_wanted = true;
-        if (!pending->was_sent) {
-            jobs_end(pending, TIERMQ_CANCELLED, "cancelled", "cancelled before it was sent");
-        } else {
+        if (!is_sent) {
+            jobs_end(pending, TIERMQ_CANCELLED, "cancelled", "cancelled before a broker had it");
+        } else if (pending->was_sent) { /* otherwise it follows the submission */
             r = id_queue_push(&pending->shard->cancels, &job_id);
         }
     }

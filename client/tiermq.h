@@ -15,6 +15,10 @@
  *
  * Errors: 0 or a negative errno; tiermq_last_error() has the words. What happened to a job is not an error but a state.
  *
+ * Refusals: what a broker refuses for now (a full queue, a pause, a shutdown) or sheds in an overload is submitted again here, not
+ * before the broker said, spread at random, and held back while most is refused; until the job's deadline, or for
+ * options.retry_ms when it has none. Only when no time is left for another try does the refusal come as the answer.
+ *
  * Promises: a job accepted on a durable tier is kept by the broker; one on a tier in memory is kept by this library until its
  * answer comes and is submitted again, under the same id, after a reconnect. Ids make every resubmission the same job.
  */
@@ -51,7 +55,7 @@ enum tiermq_state {
     TIERMQ_SUCCEEDED,
     TIERMQ_DEAD,        /* used up its attempts, or can never succeed */
     TIERMQ_CANCELLED,
-    TIERMQ_EXPIRED,     /* its deadline passed */
+    TIERMQ_EXPIRED,     /* its deadline passed; or, with retry_after_ms > 0, it was shed: see there */
     TIERMQ_REJECTED,    /* not accepted; reason and retry_after_ms say more */
     TIERMQ_COLLECTED,   /* concluded earlier; its answer is no longer kept */
     TIERMQ_LOST,        /* outcome unknown: a tier in memory, and its deadline passed without a broker's word */
@@ -65,7 +69,11 @@ struct tiermq_options {
     const char *name;        /* for the broker's log; NULL: the program's name */
     size_t pending_max;      /* jobs submitted and not answered; 0: 100 000. More: -ENOBUFS */
     size_t pending_bytes_max; /* payloads kept for resubmission; 0: 256 MiB */
+    int64_t retry_ms;        /* for how long a job without a deadline is submitted again when it is refused for now;
+                                0: 10 minutes; TIERMQ_RETRY_NONE: no job is, a refusal is given at once */
 };
+
+#define TIERMQ_RETRY_NONE (-1)
 
 /* What is asked for. Everything but `prompt` or `body` may be left out. Strings are copied. */
 struct tiermq_job {
@@ -95,7 +103,8 @@ struct tiermq_answer {
     enum tiermq_state state;
     const char *error_code;      /* "" when succeeded */
     const char *error_text;
-    int64_t retry_after_ms;      /* rejected: 0 do not retry unchanged */
+    int64_t retry_after_ms;      /* rejected: 0 do not retry unchanged. Expired: > 0: given up unrun in an overload ("shed"),
+                                    and may be submitted again then, under the same id */
     const char *text;            /* the first choice's text, "" if there is none */
     const void *body;            /* the OpenAI-format JSON answer; NULL if none */
     size_t body_bytes;
@@ -153,8 +162,8 @@ TIERMQ_API const char *tiermq_connection_error(const struct tiermq *client);
 /*
  * Hands a job in and returns when the broker has accepted it (durable tiers: after its fsync).
  * Errors: -ETIMEDOUT no word within timeout_ms (it may still be accepted: submit again under the same id);
- * -EINVAL the job is malformed; -ENOBUFS too much pending; -EPERM refused for good, -EAGAIN refused for now
- * (tiermq_last_error() says why, ret_retry_after_ms when to try again; may be NULL).
+ * -EINVAL the job is malformed; -ENOBUFS too much pending; -EPERM refused for good, -EAGAIN refused for now, and longer than
+ * timeout_ms or its deadline leaves time for (tiermq_last_error() says why, ret_retry_after_ms when to try again; may be NULL).
  */
 TIERMQ_API TIERMQ_CHECK int tiermq_submit(struct tiermq *client, const struct tiermq_job *job, int64_t timeout_ms,
                                           tiermq_id *ret_id, int64_t *ret_retry_after_ms);

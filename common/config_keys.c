@@ -332,7 +332,7 @@ static const struct config_key tier_keys[] = {
      .preset = "60s", .text = "The longest such wait."},
     {"jobs_max", COUNTS(1, INT64_C(1000000000)), FIELD(config_tier, jobs_max), .is_live = true,
      .preset = "1000000",
-     .text = "Pending jobs; more are refused with a time to retry. Each takes up to 200 bytes of "
+     .text = "Pending jobs; more are refused with a time to retry. Each takes about 250 bytes of "
              "memory."},
     {"bytes_max", SIZES(MIB, 1024 * TIB), FIELD(config_tier, bytes_max), .is_live = true,
      .preset = "16GiB",

@@ -3,26 +3,26 @@
  *
  * Four children a node, keys beside the pointers, so a comparison touches no foreign memory. Each
  * element holds its own position (a uint32_t field whose offset the heap knows), so any element is
- * removed in O(log n). Pushing keys that grow is O(1). Equal keys come out in no defined order: put
- * the age into the key.
+ * removed in O(log n). Once there are many, those whose keys came in order are kept in runs beside
+ * the tree, where everything is O(1) (heap_runs.h). Equal keys come out in no defined order: put the
+ * age into the key.
  */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
+#include "common/heap_runs.h"
 
 #define HEAP_NONE UINT32_MAX /* the position of an element that is in no heap */
-
-struct heap_node {
-    uint64_t key;
-    void *element;
-};
+#define HEAP_LENGTH_MAX (INT32_MAX) /* positions above are those in runs */
 
 struct heap {
-    struct heap_node *nodes;
-    uint32_t length;
-    uint32_t capacity;
+    struct heap_node *nodes; /* the tree */
+    uint32_t nodes_length;
+    uint32_t length;   /* of tree and runs */
+    uint32_t capacity; /* of the tree, which takes all if need be */
+    struct heap_runs *runs; /* NULL: it was never long */
     size_t position_offset; /* of the element's uint32_t position */
 };
 
@@ -36,6 +36,11 @@ uint64_t heap_peek_key(const struct heap *heap);                        /* UINT6
 void *heap_pop(struct heap *heap);                                      /* NULL when empty */
 void heap_remove(struct heap *heap, void *element);                     /* asserts that it is in */
 bool heap_contains(const struct heap *heap, const void *element);
+/*
+ * How many have a smaller key. Of a tree with more than `looked_at_max` nodes every nth stands for n of them: it holds its keys
+ * in no order that a stride could follow, so this is as good as a random sample.
+ */
+uint32_t heap_count_below(const struct heap *heap, uint64_t key, uint32_t looked_at_max);
 /* A time that may be negative, as a key that sorts the same. */
 static inline uint64_t heap_key_from_ms(int64_t ms)
 {

@@ -3,17 +3,18 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include "common/large_page.h"
 #include "common/poison.h"
 
-enum { BLOCK_BYTES = 2 << 20, CACHE_LINE_BYTES = 64, ELEMENT_BYTES_MAX = 64 << 10 };
+enum { BLOCK_BYTES = LARGE_PAGE_BYTES, CACHE_LINE_BYTES = 64, ELEMENT_BYTES_MAX = 64 << 10 };
 
 /* An element that was freed. */
 struct vacancy {
     struct vacancy *next;
 };
 
-/* At the begin of its memory, which is aligned to its size: the block of an element is known by the address. */
+/* At the begin of its memory, which is aligned to its size: the block of an element is known by the
+ * address. */
 struct block {
     struct list_link link;
     struct vacancy *vacancies;
@@ -29,6 +30,7 @@ void slab_init(struct slab *slab, size_t element_bytes)
     slab->element_bytes = (element_bytes + CACHE_LINE_BYTES - 1) & ~(size_t)(CACHE_LINE_BYTES - 1);
     list_init(&slab->with_room);
     list_init(&slab->full);
+    slab->spare = NULL;
 }
 
 static uint32_t block_length(const struct slab *slab)
@@ -42,9 +44,8 @@ static struct block *block_of(const void *element)
     return (struct block *)(void *)(uintptr_t)(at - (uintptr_t)at % BLOCK_BYTES);
 }
 
-static void free_block(struct list *list, struct block *block)
+static void free_block(struct block *block)
 {
-    list_remove(list, &block->link);
     ASAN_UNPOISON_MEMORY_REGION(block, BLOCK_BYTES);
     free(block);
 }
@@ -53,7 +54,8 @@ static void free_blocks(struct list *list)
 {
     struct list_link *link;
     while ((link = list_first(list)) != NULL) {
-        free_block(list, CONTAINER_OF(link, struct block, link));
+        list_remove(list, link);
+        free_block(CONTAINER_OF(link, struct block, link));
     }
 }
 
@@ -61,15 +63,17 @@ void slab_finish(struct slab *slab)
 {
     free_blocks(&slab->with_room);
     free_blocks(&slab->full);
+    if (slab->spare != NULL) {
+        free_block(TAKE(slab->spare));
+    }
 }
 
 static struct block *add_block(struct slab *slab)
 {
-    struct block *block = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+    struct block *block = slab->spare == NULL ? large_page_alloc() : TAKE(slab->spare);
     if (block == NULL) {
         return NULL;
     }
-    (void)madvise(block, BLOCK_BYTES, MADV_HUGEPAGE); /* refused: small pages do as well */
     memset(block, 0, sizeof(*block));
     ASAN_POISON_MEMORY_REGION(block->elements, BLOCK_BYTES - offsetof(struct block, elements));
     list_prepend(&slab->with_room, &block->link);
@@ -94,8 +98,7 @@ static void *take_element(struct slab *slab, struct block *block)
 void *slab_alloc(struct slab *slab)
 {
     struct list_link *link = list_first(&slab->with_room);
-    struct block *block =
-        link == NULL ? add_block(slab) : CONTAINER_OF(link, struct block, link);
+    struct block *block = link == NULL ? add_block(slab) : CONTAINER_OF(link, struct block, link);
     if (block == NULL) {
         return NULL;
     }
@@ -107,20 +110,31 @@ void *slab_alloc(struct slab *slab)
     return element;
 }
 
-/* Blocks with room are filled one after the other: one that just got some waits behind them, and may get empty meanwhile. */
+/* A queue that moves on empties a block about as often as it wants one: one is kept for that. */
+static void give_back(struct slab *slab, struct block *block)
+{
+    if (slab->spare == NULL) {
+        slab->spare = block;
+    } else {
+        free_block(block);
+    }
+}
+
+/* What was freed last is handed out next: it is in the processor's cache. */
 void slab_free(struct slab *slab, void *element)
 {
     struct block *block = block_of(element);
     if (block->used == block_length(slab)) {
         list_remove(&slab->full, &block->link);
-        list_append(&slab->with_room, &block->link);
+        list_prepend(&slab->with_room, &block->link);
     }
     struct vacancy *vacancy = element;
     vacancy->next = block->vacancies;
     block->vacancies = vacancy;
     ASAN_POISON_MEMORY_REGION(element, slab->element_bytes);
     block->used--;
-    if (block->used == 0 && slab->with_room.length > 1) {
-        free_block(&slab->with_room, block);
+    if (block->used == 0) {
+        list_remove(&slab->with_room, &block->link);
+        give_back(slab, block);
     }
 }

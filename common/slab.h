@@ -3,17 +3,19 @@
  *
  * Blocks of 2 MiB, so that the kernel can back each with one large page: a million elements of 200 bytes are a hundred blocks, and
  * walking through them costs no walk through page tables. Elements lie on cache lines of their own and side by side, whatever is
- * allocated between them. What is freed is used again first where most is in use; a block that is empty goes back to the system,
- * but for one. Not for threads.
+ * allocated between them. What is freed last is used again first; a block that is empty goes back to the system, but for one. Not
+ * for threads.
  */
 #pragma once
 #include <stddef.h>
 #include "common/list.h"
 
+struct block;
 struct slab {
     size_t element_bytes; /* rounded up to cache lines */
     struct list with_room;
     struct list full;
+    struct block *spare; /* empty; NULL: none */
 };
 
 /* `element_bytes` is at most 64 KiB. */

@@ -95,22 +95,33 @@ void answers_unsend_all(struct answers *answers)
     }
 }
 
-bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t attempt)
+static struct answer *find_answered(const struct list *list, const struct id *job_id)
 {
-    struct list *lists[] = {&answers->sent, &answers->unsent};
-    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++) {
-        list_for_each (lists[i], link) {
-            struct answer *answer = CONTAINER_OF(link, struct answer, link);
-            if (answer->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED &&
-                id_equal(&answer->job_id, job_id)) {
-                list_remove(lists[i], link);
-                answer->attempt = attempt;
-                list_prepend(&answers->unsent, link); /* it is the oldest there, or nearly */
-                return true;
-            }
+    list_for_each (list, link) {
+        struct answer *answer = CONTAINER_OF(link, struct answer, link);
+        if (answer->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED &&
+            id_equal(&answer->job_id, job_id)) {
+            return answer;
         }
     }
-    return false;
+    return NULL;
+}
+
+bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t attempt)
+{
+    struct answer *answer = find_answered(&answers->sent, job_id);
+    if (answer != NULL) {
+        list_remove(&answers->sent, &answer->link);
+        list_prepend(&answers->unsent, &answer->link); /* it is the oldest there */
+    } else {
+        answer = find_answered(&answers->unsent, job_id);
+    }
+    if (answer == NULL) {
+        return false;
+    }
+    answer->attempt = attempt;
+    answer->has_call = false;
+    return true;
 }
 
 size_t answers_drop_older(struct answers *answers, int64_t than_ms)

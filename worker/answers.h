@@ -25,8 +25,8 @@ struct answer {
     char *error_text;       /* NULL: none */
     int64_t retry_after_ms;
     bool has_usage;
-    Wire__Usage usage;    /* provider and model are owned */
-    bool has_call;        /* its upstream is that of the usage */
+    Wire__Usage usage; /* provider and model are owned */
+    bool has_call;     /* its upstream is that of the usage */
     Wire__Call call;
     bool has_limits;
     Wire__RateLimits limits; /* of the call */
@@ -52,8 +52,8 @@ bool answers_conclude(struct answers *answers, const struct id *job_id, uint32_t
 void answers_unsend_all(struct answers *answers);
 /*
  * The job is dispatched again although its answer is here: the broker has forgotten the attempt, or
- * not heard of its end. The answer becomes that of the new attempt and is to be sent. False: no
- * answer to this job is kept (failures are not answers).
+ * not heard of its end. The answer becomes that of the new attempt, which has called nobody, and is
+ * to be sent. False: no answer to this job is kept (failures are not answers).
  */
 bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t attempt);
 /* Drops what is older. Returns how many. */

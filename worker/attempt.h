@@ -34,7 +34,7 @@ enum { ATTEMPT_KEY_BYTES = 16, ATTEMPT_HEX_BYTES = 2 * ATTEMPT_KEY_BYTES + 1 };
 struct call_report {
     bool is_made; /* the call was begun, whatever came of it */
     Wire__AttemptOutcome outcome;
-    const char *code; /* static */
+    const char *code;     /* static */
     uint32_t http_status; /* 0: no answer */
     int64_t call_ms;
     int64_t retry_after_ms; /* 0: not said */
@@ -53,7 +53,7 @@ struct attempt {
     struct id job_id;
     uint32_t number;
     char *tenant, *route, *tier;
-    char trace_id[ATTEMPT_HEX_BYTES]; /* hex; empty: none */
+    char trace_id[ATTEMPT_HEX_BYTES];         /* hex; empty: none */
     char *upstream_provider, *upstream_model; /* that it may call; NULL: the router chooses */
     bool is_probe;
     bool wants_stream;
@@ -90,8 +90,8 @@ struct attempt {
     char router_reason[ROUTER_REASON_BYTES];
 
     /* provider call */
-    struct provider *provider;  /* that it waits for or calls; not owned */
-    struct provider_wait wait;  /* in the provider's line, until a call may begin */
+    struct provider *provider; /* that it waits for or calls; not owned */
+    struct provider_wait wait; /* in the provider's line, until a call may begin */
     struct provider_call *call;
     struct call_report report;
     struct bytes chunks; /* pieces of the stream that wait for company */

@@ -475,7 +475,8 @@ static void event_arrived(void *context, const void *peer, size_t peer_bytes,
         telemetry_protocol_error(link->telemetry, "event_gap");
     }
     if (event->sequence > link->event_sequence) {
-        link->event_sequence = event->sequence; /* older ones are in the welcome's snapshot already */
+        link->event_sequence =
+            event->sequence; /* older ones are in the welcome's snapshot already */
         event_taken(link, event);
     }
     log_at(link->log, LOG_DEBUG, "event", log_int("kind", event->kind),
@@ -774,6 +775,34 @@ bool broker_link_answer_again(struct broker_link *link, const Wire__Dispatch *di
     struct id job_id;
     return id_from_bytes(dispatch->job_id.data, dispatch->job_id.len, &job_id) == 0 &&
            answers_renew(&link->answers, &job_id, dispatch->attempt);
+}
+
+static bool is_same_upstream(const struct attempt *attempt, const Wire__Upstream *upstream)
+{
+    if (upstream == NULL || attempt->upstream_model == NULL) {
+        return upstream == NULL && attempt->upstream_model == NULL;
+    }
+    return strcmp(upstream->provider, attempt->upstream_provider) == 0 &&
+           strcmp(upstream->model, attempt->upstream_model) == 0;
+}
+
+bool broker_link_carry_on(struct broker_link *link, const Wire__Dispatch *dispatch)
+{
+    if (dispatch->attempt < 2 || dispatch->is_probe || dispatch->job_id.len != ID_BYTES) {
+        return false; /* the usual case, without a look at all that run */
+    }
+    list_for_each (&link->held, at) {
+        struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
+        if (attempt->number < dispatch->attempt && attempt->chunks_sent == 0 &&
+            is_same_upstream(attempt, dispatch->upstream) &&
+            memcmp(attempt->job_id.bytes, dispatch->job_id.data, ID_BYTES) == 0) {
+            log_at(link->log, LOG_INFO, "attempt carried on as a later one",
+                   log_job(&attempt->job_id), log_int("attempt", dispatch->attempt));
+            attempt->number = dispatch->attempt;
+            return true;
+        }
+    }
+    return false;
 }
 
 int64_t broker_link_upstream_open_ms(const struct broker_link *link, const char *provider,

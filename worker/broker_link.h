@@ -85,12 +85,20 @@ void broker_link_send_chunk(struct broker_link *link, const struct attempt *atte
                             bool is_last, const void *data, size_t bytes);
 
 /*
- * A job that is dispatched again although its answer is kept here: the answer goes out once more, as
- * that of the new attempt. False: there is none, the job has to be run.
+ * A job that is dispatched again although its answer is kept here: the answer goes out once more,
+ * as that of the new attempt. False: there is none, the job has to be run.
  */
 bool broker_link_answer_again(struct broker_link *link, const Wire__Dispatch *dispatch);
 
-/* How long the broker's breaker for this upstream stays open, as far as is known here; 0: it may be called. */
+/*
+ * A job that is dispatched again while an earlier attempt still runs here (its lease was lost, the
+ * worker was not): that attempt becomes the new one. False: none runs, or it is not the same: it is
+ * at another upstream, the new one is a probe, or some of its stream is out.
+ */
+bool broker_link_carry_on(struct broker_link *link, const Wire__Dispatch *dispatch);
+
+/* How long the broker's breaker for this upstream stays open, as far as is known here; 0: it may be
+ * called. */
 int64_t broker_link_upstream_open_ms(const struct broker_link *link, const char *provider,
                                      const char *model, int64_t now_ms);
 /* What the broker has said of its upstreams. Valid until the next turn. */

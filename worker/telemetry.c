@@ -207,10 +207,10 @@ void telemetry_attempt(struct telemetry *telemetry, const struct attempt *attemp
 void telemetry_call(struct telemetry *telemetry, const struct attempt *attempt)
 {
     const char *const values[] = {attempt->provider_name, attempt->model,
-                                  outcome_name(attempt->outcome.kind)};
+                                  outcome_name(attempt->report.outcome)};
     const char *const gen_ai[] = {operation_telemetry(attempt->operation), attempt->provider_name,
-                                  attempt->model, attempt->outcome.code};
-    const double seconds = (double)attempt->call_ms / 1000.0;
+                                  attempt->model, attempt->report.code};
+    const double seconds = (double)attempt->report.call_ms / 1000.0;
     metric_observe(series(telemetry, CALL_SECONDS, values), seconds);
     metric_add(series(telemetry, CALLS, values), 1);
     metric_observe(series(telemetry, OPERATION_SECONDS, gen_ai), seconds);
@@ -324,10 +324,10 @@ static double cpu_seconds(void)
 void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_gauges *gauges)
 {
     const uint64_t values[] = {
-        gauges->slots,       gauges->in_flight,          gauges->brokers_joined,
-        gauges->answers,     gauges->answers_bytes,      gauges->cache_entries,
-        gauges->cache_bytes, gauges->cache_memory_bytes, gauges->cache_evictions,
-        gauges->cache_fills, gauges->cache_fills_failed, gauges->cache_is_broken,
+        gauges->slots,          gauges->in_flight,          gauges->brokers_joined,
+        gauges->answers,        gauges->answers_bytes,      gauges->cache_entries,
+        gauges->cache_bytes,    gauges->cache_memory_bytes, gauges->cache_evictions,
+        gauges->cache_fills,    gauges->cache_fills_failed, gauges->cache_is_broken,
         gauges->upstreams_open,
     };
     for (size_t i = 0; i < ARRAY_LENGTH(values); i++) {

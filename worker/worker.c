@@ -114,6 +114,9 @@ static void dispatched(void *context, struct broker_link *link, const Wire__Disp
         telemetry_answered_again(worker->telemetry);
         return;
     }
+    if (broker_link_carry_on(link, dispatch)) {
+        return;
+    }
     if (worker->is_draining) {
         defer(worker, link, dispatch, "the worker is shutting down");
         return;
@@ -165,13 +168,12 @@ static void log_outcome(struct worker *worker, const struct attempt *attempt)
            is_good   ? "attempt answered"
            : is_back ? "attempt given back"
                      : "attempt failed",
-           log_job(&attempt->job_id),
-           log_int("attempt", attempt->number), log_text("tenant", attempt->tenant),
-           log_text("trace", attempt->trace_id), log_text("tier", attempt->tier),
-           log_text("route", attempt->route), log_text("model", attempt->model),
-           log_text("provider", attempt->provider_name), log_text("code", attempt->outcome.code),
-           log_text("error", attempt->outcome.text), log_int("cost_nanousd", attempt->cost_nanousd),
-           log_int("call_ms", attempt->call_ms));
+           log_job(&attempt->job_id), log_int("attempt", attempt->number),
+           log_text("tenant", attempt->tenant), log_text("trace", attempt->trace_id),
+           log_text("tier", attempt->tier), log_text("route", attempt->route),
+           log_text("model", attempt->model), log_text("provider", attempt->provider_name),
+           log_text("code", attempt->outcome.code), log_text("error", attempt->outcome.text),
+           log_int("cost_nanousd", attempt->cost_nanousd), log_int("call_ms", attempt->call_ms));
 }
 
 static void attempt_concluded(void *context, struct attempt *attempt)
@@ -328,10 +330,10 @@ static json_t *upstreams_to_json(const struct broker_link *broker)
     json_t *list = json_array();
     for (size_t i = 0; i < length; i++) {
         const int64_t left_ms = items[i].until_ms > now_ms ? items[i].until_ms - now_ms : 0;
-        (void)json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:I}", "provider", items[i].provider, "model",
-                            items[i].model, "state", upstream_state_name(items[i].state), "for_ms",
-                            (json_int_t)left_ms));
+        (void)json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I}", "provider",
+                                                    items[i].provider, "model", items[i].model,
+                                                    "state", upstream_state_name(items[i].state),
+                                                    "for_ms", (json_int_t)left_ms));
     }
     return list;
 }
@@ -348,8 +350,8 @@ static json_t *brokers_to_json(const struct worker *worker)
                             broker_link_endpoint(broker), "joined", broker_link_is_joined(broker),
                             "running", (json_int_t)broker_link_held(broker), "credit",
                             (json_int_t)broker_link_outstanding(broker), "answers_kept",
-                            (json_int_t)answers, "answers_kept_bytes", (json_int_t)bytes, "upstreams",
-                            upstreams_to_json(broker)));
+                            (json_int_t)answers, "answers_kept_bytes", (json_int_t)bytes,
+                            "upstreams", upstreams_to_json(broker)));
     }
     return list;
 }

@@ -103,7 +103,7 @@ void client_gone(struct core *core, const struct event *event)
 void client_destroy_all(struct core *core)
 {
     for (size_t i = 0; i < core->clients.buckets_length; i++) {
-        struct table_link *link = core->clients.buckets[i].first;
+        struct table_link *link = table_bucket_at(&core->clients, i)->first;
         while (link != NULL) {
             struct table_link *next = link->next;
             free(CONTAINER_OF(link, struct client, by_peer));
@@ -145,6 +145,11 @@ static struct waiter *find_more(const struct job *job, uint64_t peer)
         waiter = waiter->next;
     }
     return waiter;
+}
+
+bool waiter_is(const struct job *job, uint64_t peer)
+{
+    return job->waiter == peer || find_more(job, peer) != NULL;
 }
 
 void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams)

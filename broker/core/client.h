@@ -17,6 +17,8 @@ void client_destroy_all(struct core *core);
 
 /* This client gets the outcome, too. Beyond WAITERS_MAX, or without memory, the latest is not added: it asks again. */
 void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams);
+/* Whether it does; also when it is gone since. */
+bool waiter_is(const struct job *job, uint64_t peer);
 void waiters_forget(struct job *job);
 /* Calls `visit` for each waiter that is still connected. */
 void waiters_visit(struct core *core, const struct job *job,

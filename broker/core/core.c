@@ -116,6 +116,7 @@ void core_publish(struct core *core, Wire__Event__Kind kind, const char *subject
 static void init_lists(struct core *core)
 {
     list_init(&core->accepting);
+    list_init(&core->aliases);
     list_init(&core->recovered);
     list_init(&core->loading);
     list_init(&core->dead);
@@ -208,7 +209,7 @@ static void free_jobs(struct core *core)
 {
     table_settle(&core->jobs);
     for (size_t i = 0; i < core->jobs.buckets_length; i++) {
-        struct table_link *link = core->jobs.buckets[i].first;
+        struct table_link *link = table_bucket_at(&core->jobs, i)->first;
         while (link != NULL) {
             struct table_link *next = link->next;
             struct job *job = CONTAINER_OF(link, struct job, by_id);
@@ -242,6 +243,7 @@ void core_destroy(struct core **core)
     }
     free_leases(dead);
     free_jobs(dead);
+    submit_forget_aliases(dead, 0, UINT64_MAX);
     client_destroy_all(dead);
     worker_destroy_all(dead);
     key_destroy_all(dead);
@@ -430,6 +432,11 @@ void core_step(struct core *core, struct core_time now, const struct event *even
     core->effects = effects;
     handle(core, event);
     core->effects = NULL;
+}
+
+void core_expect(const struct core *core, const struct id *job_id)
+{
+    table_fetch(&core->jobs, id_hash(job_id, core->jobs.seed));
 }
 
 static int64_t sooner(int64_t a, int64_t b)

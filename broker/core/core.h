@@ -51,6 +51,12 @@ void core_restored(struct core *core, struct core_time now);
 /* One event. Never fails: what cannot be done is answered by an effect. */
 void core_step(struct core *core, struct core_time now, const struct event *event, struct effects *effects);
 
+/*
+ * An event about this job, or its submission, follows within a few. Only makes that faster: where it will be looked for comes
+ * into the processor's cache meanwhile.
+ */
+void core_expect(const struct core *core, const struct id *job_id);
+
 /* When EVENT_TICK is due at the latest; INT64_MAX: nothing is waiting for time. */
 int64_t core_next_deadline_ms(const struct core *core);
 

@@ -144,7 +144,7 @@ static void payload_loaded(struct core *core, struct job *job, int error, struct
     if (error == 0 && blob_bytes(value) == job->payload_bytes) {
         job_keep_payload(core, job, value);
         job_move(core, job, lane_is_held(core, job) ? PLACE_READY : PLACE_LOADED);
-    } else if (error == 0 || error == -ENOENT) {
+    } else if (error == 0 || error == -ENOENT || error == -EBADMSG) {
         conclude(core, job,
                  &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_DEAD,
                                    .error_code = "payload_lost",

@@ -81,6 +81,14 @@ static uint64_t ahead_in_tier(const struct flow *flow, uint64_t own_ahead)
     return turns < waiting ? turns : waiting;
 }
 
+/* While jobs are shed, none that is served has waited longer than this, however many are ahead of
+ * it. */
+static int64_t at_most_limit(const struct flow *flow, int64_t wait_ms)
+{
+    const int64_t limit_ms = SHED_LIMIT_TARGETS * flow->queue->lane->tier->shed_target_ms;
+    return flow->shed.is_shedding && limit_ms > 0 && wait_ms > limit_ms ? limit_ms : wait_ms;
+}
+
 int64_t estimate_wait_ms(const struct flow *flow, uint64_t own_ahead, int64_t now_ms)
 {
     const struct queue *queue = flow->queue;
@@ -95,6 +103,7 @@ int64_t estimate_wait_ms(const struct flow *flow, uint64_t own_ahead, int64_t no
     if (wait_ms < 0) {
         wait_ms = drain_rate_wait_ms(&tier->drain, ahead_in_tier(flow, own_ahead), now_ms);
     }
+    wait_ms = at_most_limit(flow, wait_ms);
     const int64_t closed_ms = queue->open_at_ms > now_ms ? queue->open_at_ms - now_ms : 0;
     return wait_ms < 0 && closed_ms == 0 ? -1 : closed_ms + (wait_ms > 0 ? wait_ms : 0);
 }

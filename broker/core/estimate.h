@@ -4,6 +4,7 @@
  * A queue (tier, pool, route) is judged by its own rate where that is known, since a route whose model is slow drains
  * slower than its tier on the whole; by the tier's otherwise. What is ahead of a job is what fairness puts there: the
  * jobs of its tenant, each of which waits for a turn of every other tenant. So a tenant's flood makes its own jobs wait.
+ * While jobs of a flow are shed, those that are served wait less than the rest of the queue would take: the law's limit (shed.h).
  * Estimates refuse jobs at the door, so what is not known refuses nothing.
  */
 #pragma once

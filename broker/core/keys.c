@@ -84,7 +84,7 @@ void key_forget(struct core *core, const struct id *job_id)
 void key_destroy_all(struct core *core)
 {
     for (size_t i = 0; i < core->keys.buckets_length; i++) {
-        struct table_link *link = core->keys.buckets[i].first;
+        struct table_link *link = table_bucket_at(&core->keys, i)->first;
         while (link != NULL) {
             struct table_link *next = link->next;
             free(CONTAINER_OF(link, struct idempotency, by_key));

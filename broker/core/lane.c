@@ -220,12 +220,16 @@ static void flow_refresh(struct flow *flow)
     queue_refresh(flow->queue);
 }
 
+uint64_t lane_key(const struct job *job)
+{
+    return (uint64_t)(9 - job->priority) << 56 | job->sequence;
+}
+
 void lane_push(struct core *core, struct job *job)
 {
     (void)core;
     struct flow *flow = job->flow;
-    const uint64_t key = (uint64_t)(9 - job->priority) << 56 | job->sequence;
-    const int r = heap_push(&flow->ready, job, key);
+    const int r = heap_push(&flow->ready, job, lane_key(job));
     assert(r == 0); /* reserved by flow_reserve() */
     flow->queue->ready++;
     if (flow->ready.length == 1) {

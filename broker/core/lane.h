@@ -76,6 +76,8 @@ struct flow *lane_flow(struct core *core, struct lane *lane, struct name *route,
 /* Makes room for one more job. False: no memory. */
 bool flow_reserve(struct flow *flow);
 
+/* What its flow is in order of: higher priority, then age. */
+uint64_t lane_key(const struct job *job);
 /* For job_move(): in and out of READY. */
 void lane_push(struct core *core, struct job *job);
 void lane_remove(struct core *core, struct job *job);

@@ -27,7 +27,7 @@ void names_finish(struct names *names)
         free(names->items[i]);
     }
     free(names->items);
-    if (names->table.buckets != NULL) {
+    if (names->table.segments != NULL) {
         table_finish(&names->table);
     }
     *names = (struct names){0};

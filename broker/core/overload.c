@@ -33,8 +33,8 @@ static void shed(struct core *core, struct job *job, int64_t waited_ms)
 {
     struct flow *flow = job->flow;
     struct tier *tier = job_tier(job);
-    /* For one that takes its place now, less what it may wait. */
-    const int64_t wait_ms = estimate_wait_ms(flow, flow->ready.length - 1, core->now_ms);
+    /* Until what waits is served, but for what may wait. */
+    const int64_t wait_ms = estimate_drain_ms(core, tier, flow, flow->ready.length);
     const int64_t excess_ms = wait_ms < 0 ? -1 : later(wait_ms - tier->shed_target_ms, 0);
     tier->stats.shed++;
     tier->shed_unnoted++;

@@ -5,6 +5,8 @@ enum {
     LOWER_EVERY_MS = 1000,
     GROWTH_DOUBLES_MS = 5000,
     LIMIT_FORGOTTEN_MS = 60000,
+    HELD_BACK_LATE_MS =
+        1000, /* after the time a call was told to wait for, it counts as held back so long */
     HELD_BACK_FORGOTTEN_MS = 5000,
     BURST_MS = 50, /* of the rate may go at once */
 };
@@ -13,13 +15,14 @@ static const double GROWTH_SLOW = 0.25;  /* a second, beyond what flowed before 
 static const double LOWERED_TO = 0.97; /* of what was answered: what waits at the provider drains */
 static const double LOWERED_LEAST = 0.7; /* of the rate, at one time */
 static const double PER_S_LEAST = 0.2;
+static const double PER_S_MOST = 1e6;
 
 void pace_init(struct pace *pace)
 {
     *pace = (struct pace){.is_free = true,
                           .limited_at_ms = INT64_MIN,
                           .lowered_at_ms = INT64_MIN,
-                          .held_back_at_ms = INT64_MIN};
+                          .held_back_until_ms = INT64_MIN};
 }
 
 static bool is_within(int64_t at_ms, int64_t span_ms, int64_t now_ms)
@@ -54,12 +57,14 @@ static void advance(struct pace *pace, int64_t now_ms)
     pace->level += pace->per_s * seconds;
     pace->level = pace->level > burst(pace) ? burst(pace) : pace->level;
     /* A rate that holds nothing back says nothing about what could be taken: it does not grow. */
-    if (is_within(pace->held_back_at_ms, LOWER_EVERY_MS, now_ms)) {
-        pace->per_s *= 1.0 + growth_per_s(pace, now_ms) * (seconds < 1.0 ? seconds : 1.0);
+    if (pace->held_back_until_ms != INT64_MIN &&
+        now_ms - pace->held_back_until_ms < HELD_BACK_LATE_MS) {
+        pace->per_s *= 1.0 + growth_per_s(pace, now_ms) * (seconds < 5.0 ? seconds : 5.0);
     }
+    pace->per_s = pace->per_s < PER_S_MOST ? pace->per_s : PER_S_MOST;
     pace->at_ms = now_ms;
     const bool is_quiet = !is_within(pace->limited_at_ms, LIMIT_FORGOTTEN_MS, now_ms) &&
-                          !is_within(pace->held_back_at_ms, HELD_BACK_FORGOTTEN_MS, now_ms) &&
+                          !is_within(pace->held_back_until_ms, HELD_BACK_FORGOTTEN_MS, now_ms) &&
                           !is_within(pace->began_at_ms, HELD_BACK_FORGOTTEN_MS, now_ms);
     pace->is_free = is_quiet;
 }
@@ -84,8 +89,9 @@ int64_t pace_wait_ms(struct pace *pace, int64_t now_ms)
     if (pace->is_free || pace->level >= 1.0) {
         return 0;
     }
-    pace->held_back_at_ms = now_ms;
-    return (int64_t)ceil((1.0 - pace->level) * 1000.0 / pace->per_s);
+    const int64_t wait_ms = (int64_t)ceil((1.0 - pace->level) * 1000.0 / pace->per_s);
+    pace->held_back_until_ms = now_ms + wait_ms;
+    return wait_ms;
 }
 
 void pace_take(struct pace *pace, int calls, int64_t now_ms)
@@ -119,7 +125,7 @@ double pace_answered_per_s(const struct pace *pace, int64_t now_ms)
     return (double)answered * 1000.0 / (double)span_ms;
 }
 
-void pace_limited(struct pace *pace, int64_t now_ms)
+void pace_limited(struct pace *pace, double unknown_per_s, int64_t now_ms)
 {
     advance(pace, now_ms);
     pace->limited_at_ms = now_ms;
@@ -129,7 +135,7 @@ void pace_limited(struct pace *pace, int64_t now_ms)
     pace->lowered_at_ms = now_ms;
     const double answered = LOWERED_TO * pace_answered_per_s(pace, now_ms);
     if (pace->is_free) {
-        begin(pace, answered, now_ms);
+        begin(pace, answered > unknown_per_s ? answered : unknown_per_s, now_ms);
         return;
     }
     const double least = LOWERED_LEAST * pace->per_s;

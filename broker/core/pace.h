@@ -22,7 +22,7 @@ struct pace {
     int64_t at_ms;            /* level and per_s are of then */
     int64_t limited_at_ms;    /* the last time it said "too many"; INT64_MIN never */
     int64_t lowered_at_ms;
-    int64_t held_back_at_ms;  /* the last time it kept a call waiting */
+    int64_t held_back_until_ms; /* until when it kept a call waiting the last time; INT64_MIN never */
     int64_t began_at_ms;      /* not free since */
     struct {
         int64_t number;
@@ -38,8 +38,8 @@ int64_t pace_wait_ms(struct pace *pace, int64_t now_ms);
 /* One call goes, or (-1) did not go after all. */
 void pace_take(struct pace *pace, int calls, int64_t now_ms);
 void pace_answered(struct pace *pace, int64_t now_ms);
-/* It said "too many". */
-void pace_limited(struct pace *pace, int64_t now_ms);
+/* It said "too many". `unknown_per_s`: where to begin at least, since what was answered so far may be little. */
+void pace_limited(struct pace *pace, double unknown_per_s, int64_t now_ms);
 /* It is down: remembers what flowed. */
 void pace_stopped(struct pace *pace, int64_t now_ms);
 /* Answers a second, over the last two seconds. */

@@ -276,9 +276,31 @@ static struct effect_result *add_result(struct core *core, uint64_t peer, const 
     return &effect->as.result;
 }
 
+uint64_t result_promised_batch(const struct core *core, const struct id *job_id)
+{
+    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
+    const bool is_in_memory = entry != NULL && (entry->flags & CONCLUDED_DURABLE) == 0;
+    return is_in_memory ? 0 : core_pending_batch(core);
+}
+
+/* Its record is damaged: no use to ask for it again. */
+static void send_result_lost(struct core *core, const struct load *load)
+{
+    struct effect_result *result =
+        add_result(core, load->peer, &load->job_id, core_pending_batch(core));
+    result->state = WIRE__JOB_STATE__JOB_STATE_COLLECTED;
+    result->error_code = "result_lost";
+    result->error_text = "concluded earlier; its stored result is damaged";
+    char text[ID_TEXT_BYTES];
+    id_format(&load->job_id, text);
+    core_note(core, NOTE_RECORD_DAMAGED, NULL, "results",
+              effects_format(core->effects, "the stored result of job %s is damaged", text), 1);
+}
+
 static void send_collected(struct core *core, uint64_t peer, const struct id *job_id)
 {
-    struct effect_result *result = add_result(core, peer, job_id, core_pending_batch(core));
+    struct effect_result *result =
+        add_result(core, peer, job_id, result_promised_batch(core, job_id));
     result->state = WIRE__JOB_STATE__JOB_STATE_COLLECTED;
     result->error_code = "collected";
     result->error_text = "concluded earlier; its result is no longer kept";
@@ -425,8 +447,7 @@ static void send_loaded(struct core *core, const struct load *load, struct blob 
     size_t offset;
     if (record_read_result(blob_data(value), blob_bytes(value), effects_allocator(core->effects),
                            &record, &offset) < 0) {
-        core_note(core, NOTE_RECORD_DAMAGED, NULL, "results", "a result cannot be decoded", 1);
-        send_collected(core, load->peer, &load->job_id);
+        send_result_lost(core, load);
         return;
     }
     struct blob *payload = record->payload_bytes > 0 ? payload_of(value, offset) : NULL;
@@ -450,6 +471,8 @@ void result_loaded(struct core *core, const struct load *load, int error, struct
         send_loaded(core, load, value);
     } else if (error == -ENOENT) {
         send_collected(core, load->peer, &load->job_id);
+    } else if (error == -EBADMSG) {
+        send_result_lost(core, load);
     } else {
         send_unread(core, load, "its result cannot be read from disk now; wait for it again");
     }

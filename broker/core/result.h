@@ -28,6 +28,11 @@ bool result_is_shed(const struct effect_result *result);
  * Lets a job that was shed be submitted again under the same id or idempotency key: nothing remains of its conclusion.
  */
 void result_reopen(struct core *core, struct concluded_entry *entry);
+/*
+ * The batch that an answer about a concluded job has to wait for, since it promises that the conclusion, and
+ * even the acceptance, is kept. 0 for a job in memory: nothing is.
+ */
+uint64_t result_promised_batch(const struct core *core, const struct id *job_id);
 
 /* Sends the outcome of a job that is not pending: its Result, or COLLECTED; JobStatus when the id is unknown. */
 void result_send(struct core *core, const struct client *client, const struct id *job_id);

@@ -112,6 +112,7 @@ struct core {
     uint64_t sequence;           /* of the last job */
     uint64_t payload_memory_bytes;
     struct list accepting;       /* ACCEPTING, in order of their batch */
+    struct list aliases;         /* submit.c: other ids that jobs in `accepting` were submitted under */
     struct list recovered;       /* RECOVERED, by age */
     struct list loading;         /* LOADING */
     struct list dead;            /* DEAD, oldest first */

@@ -3,13 +3,15 @@
 #include "broker/core/client.h"
 #include "broker/core/estimate.h"
 #include "broker/core/lane.h"
+#include "broker/core/result.h"
 #include "broker/core/upstream.h"
 
 struct effect *status_add(struct core *core, uint64_t peer, const struct id *job_id,
                           Wire__JobState state)
 {
-    struct effect *effect =
-        effects_add(core->effects, EFFECT_STATUS, peer, core_pending_batch(core));
+    const uint64_t batch =
+        state == WIRE__JOB_STATE__JOB_STATE_UNKNOWN ? 0 : result_promised_batch(core, job_id);
+    struct effect *effect = effects_add(core->effects, EFFECT_STATUS, peer, batch);
     effect->as.status.job_id = *job_id;
     effect->as.status.state = state;
     effect->as.status.why = "";
@@ -18,21 +20,9 @@ struct effect *status_add(struct core *core, uint64_t peer, const struct id *job
 
 /* ---- how many are ahead ---- */
 
-/*
- * Beyond POSITION_SCANNED_MAX every nth node of the heap stands for n of them: a heap holds its
- * keys in no order that a stride could follow, so this is as good as a random sample, whatever the
- * mix of priorities.
- */
 static uint64_t position_of(const struct job *job)
 {
-    const struct heap *ready = &job->flow->ready;
-    const uint64_t key = ready->nodes[job->ready_position].key;
-    const uint32_t stride = ready->length / POSITION_SCANNED_MAX + 1;
-    uint64_t ahead = 0;
-    for (uint32_t i = 0; i < ready->length; i += stride) {
-        ahead += ready->nodes[i].key < key ? stride : 0;
-    }
-    return ahead < ready->length ? ahead : ready->length - 1;
+    return heap_count_below(&job->flow->ready, lane_key(job), POSITION_SCANNED_MAX);
 }
 
 /* ---- why it waits ---- */

@@ -1,5 +1,6 @@
 #include "broker/core/submit.h"
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
@@ -11,6 +12,7 @@
 enum {
     STORE_RETRY_AFTER_MS = 1000,    /* the journal tries again about as often */
     DRAINING_RETRY_AFTER_MS = 5000, /* a restart, or an operator's patience */
+    ALIASES_MAX = 65536,
     DRAINED_SHARE = 64, /* of a full queue: when that much has drained it is worth to try again */
 };
 #define DEADLINE_MOST_MS (INT64_C(1) << 40)
@@ -74,11 +76,54 @@ static void send_conflict(struct core *core, const struct request *request, cons
     send_rejected(core, request->peer, &request->submit->job_id, request->tier, &refusal);
 }
 
+/*
+ * A submission that turned out to be a job which is on its way to the disk, by its idempotency key:
+ * should the disk fail, it is refused by the id that its client knows.
+ */
+struct alias {
+    struct list_link link;
+    struct id job_id, submitted_as;
+    uint64_t peer, batch;
+    bool is_only; /* the peer does not wait for the job by its own id as well */
+};
+
+/* Without memory, or beyond the bound, the refusal names the job by its own id. */
+static void add_alias(struct core *core, const struct request *request, const struct job *job)
+{
+    struct alias *alias = core->aliases.length < ALIASES_MAX ? malloc(sizeof(*alias)) : NULL;
+    if (alias != NULL) {
+        *alias = (struct alias){
+            .job_id = job->id,
+            .submitted_as = request->submit->job_id,
+            .peer = request->peer,
+            .batch = job->at.accept_batch,
+            .is_only = !waiter_is(job, request->peer),
+        };
+        list_append(&core->aliases, &alias->link);
+    }
+}
+
+void submit_forget_aliases(struct core *core, uint64_t batch_min, uint64_t batch_max)
+{
+    struct list_link *link = core->aliases.head.next;
+    while (link != &core->aliases.head) {
+        struct alias *alias = CONTAINER_OF(link, struct alias, link);
+        link = link->next;
+        if (alias->batch >= batch_min && alias->batch <= batch_max) {
+            list_remove(&core->aliases, &alias->link);
+            free(alias);
+        }
+    }
+}
+
 /* The job that is pending under `job_id`: this client waits for it now. */
 static void join_pending(struct core *core, const struct request *request, struct job *job,
                          const struct id *known_as)
 {
     const uint64_t batch = job->place == PLACE_ACCEPTING ? job->at.accept_batch : 0;
+    if (known_as != NULL && batch > 0) {
+        add_alias(core, request, job);
+    }
     waiter_add(core, job, request->peer, request->submit->stream);
     send_accepted(core, request->peer, &request->submit->job_id, true, known_as, batch);
     job_tier(job)->stats.duplicates++;
@@ -88,11 +133,8 @@ static void join_concluded(struct core *core, const struct request *request,
                            const struct id *job_id, const struct id *known_as)
 {
     const struct client *client = client_find(core, request->peer);
-    const struct concluded_entry *entry = concluded_find(&core->concluded, job_id);
-    /* Its conclusion, and even its acceptance, may still be on the way to the disk. */
-    const bool is_in_memory = entry != NULL && (entry->flags & CONCLUDED_DURABLE) == 0;
     send_accepted(core, request->peer, &request->submit->job_id, true, known_as,
-                  is_in_memory ? 0 : core_pending_batch(core));
+                  result_promised_batch(core, job_id));
     if (request->tier != NULL) {
         request->tier->stats.duplicates++;
     }
@@ -482,23 +524,40 @@ void submit_durable(struct core *core, const struct event *event)
     while ((job = first_accepting(core)) != NULL && job->at.accept_batch <= batch) {
         become_ready(core, job);
     }
+    submit_forget_aliases(core, 0, batch);
 }
 
-static void send_storage_rejected(struct core *core, uint64_t peer, bool streams,
-                                  const void *context)
+static void send_storage_rejected(struct core *core, uint64_t peer, const struct job *job,
+                                  const struct id *job_id)
 {
-    (void)streams;
-    const struct job *job = context;
     const struct refusal refusal =
         refuse_for_now(core, WIRE__REJECT_REASON__REJECT_STORAGE, STORE_RETRY_AFTER_MS,
                        "the broker could not write it to its disk");
-    send_rejected(core, peer, &job->id, job_tier(job), &refusal);
+    send_rejected(core, peer, job_id, job_tier(job), &refusal);
+}
+
+static void reject_waiter(struct core *core, uint64_t peer, bool streams, const void *context)
+{
+    (void)streams;
+    const struct job *job = context;
+    bool is_by_alias = false;
+    for (struct list_link *link = core->aliases.head.next; link != &core->aliases.head;
+         link = link->next) {
+        const struct alias *alias = CONTAINER_OF(link, struct alias, link);
+        if (alias->peer == peer && id_equal(&alias->job_id, &job->id)) {
+            send_storage_rejected(core, peer, job, &alias->submitted_as);
+            is_by_alias |= alias->is_only;
+        }
+    }
+    if (!is_by_alias) {
+        send_storage_rejected(core, peer, job, &job->id);
+    }
 }
 
 /* It may be on the disk or get there yet, when the store tries again: the next batch deletes it. */
 static void take_back(struct core *core, struct job *job)
 {
-    waiters_visit(core, job, send_storage_rejected, job);
+    waiters_visit(core, job, reject_waiter, job);
     job_tier(job)->stats.accepted--;
     core_delete(core, STORE_JOBS, job->id.bytes, ID_BYTES);
     core_delete(core, STORE_PAYLOADS, job->id.bytes, ID_BYTES);
@@ -521,6 +580,7 @@ void submit_store_down(struct core *core, const struct event *event)
             take_back(core, job);
         }
     }
+    submit_forget_aliases(core, event->as.store_down.first_batch, UINT64_MAX);
     core_note(core, NOTE_STORE_DOWN, NULL, "store", why, (int64_t)event->as.store_down.first_batch);
     core_publish(core, WIRE__EVENT__KIND__EVENT_STORE_DOWN, "store", "store", why);
 }

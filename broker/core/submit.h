@@ -10,3 +10,6 @@ void submit(struct core *core, const struct event *event);
 void submit_durable(struct core *core, const struct event *event);
 void submit_store_down(struct core *core, const struct event *event);
 void submit_store_up(struct core *core);
+
+/* Frees what was kept of submissions that joined a job by their key before it was durable in one of these batches. */
+void submit_forget_aliases(struct core *core, uint64_t batch_min, uint64_t batch_max);

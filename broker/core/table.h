@@ -1,7 +1,8 @@
 /*
  * table: a hash table whose links lie in the elements; it owns nothing.
  *
- * Linear hashing: each insertion splits at most one bucket, so no insertion ever rehashes ten million jobs. Keys are
+ * Linear hashing: each insertion splits at most one bucket, and buckets lie in segments that stay where they are, so no insertion
+ * ever rehashes or moves ten million jobs. Keys are
  * compared by the caller, who walks the chain that table_first() gives.
  *
  * A million elements that come at once are added by table_insert_later() and table_settle(): buckets that are split while they
@@ -11,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
+#include "common/large_page.h"
 
 struct table_link {
     struct table_link *next;
@@ -29,9 +31,12 @@ struct table_bucket {
 /* The hash of an element, needed again when its bucket is split. */
 typedef uint64_t table_hash_fn(const struct table_link *link, uint64_t seed);
 
+enum { TABLE_SEGMENT_LENGTH = LARGE_PAGE_BYTES / sizeof(struct table_bucket) };
+
 struct table {
-    struct table_bucket *buckets;
-    size_t capacity;  /* of the array */
+    struct table_bucket **segments; /* the first one grows to TABLE_SEGMENT_LENGTH, the others begin with it */
+    size_t segments_length;
+    size_t capacity;  /* of all segments */
     size_t buckets_length;
     size_t low_mask;  /* buckets_length is between low_mask + 1 and twice that */
     size_t length;
@@ -50,10 +55,14 @@ void table_remove(struct table *table, struct table_link *link); /* asserts that
 void table_insert_later(struct table *table, struct table_link *link);
 void table_settle(struct table *table); /* never fails either */
 
+static inline struct table_bucket *table_bucket_at(const struct table *table, size_t index)
+{
+    return &table->segments[index / TABLE_SEGMENT_LENGTH][index % TABLE_SEGMENT_LENGTH];
+}
 static inline struct table_bucket *table_bucket(const struct table *table, uint64_t hash)
 {
     const size_t wide = (size_t)hash & (table->low_mask * 2 + 1);
-    return &table->buckets[wide < table->buckets_length ? wide : wide & table->low_mask];
+    return table_bucket_at(table, wide < table->buckets_length ? wide : wide & table->low_mask);
 }
 /* Of bits that choose no bucket. */
 static inline uint64_t table_mark(uint64_t hash)
@@ -65,4 +74,9 @@ static inline struct table_link *table_first(const struct table *table, uint64_t
 {
     const struct table_bucket *bucket = table_bucket(table, hash);
     return (bucket->marks & table_mark(hash)) != 0 ? bucket->first : NULL;
+}
+/* An element of this hash is looked up soon. */
+static inline void table_fetch(const struct table *table, uint64_t hash)
+{
+    __builtin_prefetch(table_bucket(table, hash), 1);
 }

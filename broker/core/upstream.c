@@ -497,7 +497,8 @@ void upstream_why_blocked(const struct core *core, const struct queue *queue, in
                        "its route is paused: %.100s is down (%s) and is probed in %lld ms",
                        first->subject, first->error_code, for_ms);
     } else {
-        (void)snprintf(ret_text, bytes, "its route is paused: %.100s was down (%s) and is probed now",
+        (void)snprintf(ret_text, bytes,
+                       "its route is paused: %.100s was down (%s) and is probed now",
                        first->subject, first->error_code);
     }
 }
@@ -617,7 +618,7 @@ static void limited(struct core *core, struct upstream *upstream, const Wire__Ca
     if (is_probe) {
         sample(core, upstream, SAMPLE_SUCCESS, true); /* it answers, if only "too many" */
     }
-    pace_limited(&upstream->pace, core->now_ms);
+    pace_limited(&upstream->pace, core->breaker.slow_start_per_s, core->now_ms);
     if (call->retry_after_ms > 0) {
         const int64_t for_ms = call->retry_after_ms < LIMITED_MOST_MS
                                    ? (int64_t)call->retry_after_ms
@@ -628,15 +629,19 @@ static void limited(struct core *core, struct upstream *upstream, const Wire__Ca
 }
 
 /*
- * A worker whose calls fail while another's were answered just now is at fault itself: its network,
- * its credentials. It is set aside for a while, and the upstream is not blamed.
+ * A worker whose calls fail while another's are answered, since after its first failure, is at
+ * fault itself: its network, its credentials. It is set aside for a while, and the upstream is not
+ * blamed.
  */
 static bool is_workers_fault(struct core *core, const struct upstream *upstream,
                              struct worker *worker)
 {
-    worker->failures_in_a_row++;
+    if (worker->failures_in_a_row++ == 0) {
+        worker->failing_since_ms = core->now_ms;
+    }
     if (worker->failures_in_a_row < core->breaker.failures ||
-        upstream->answered_peer == worker->peer || upstream->answered_ms == INT64_MIN ||
+        upstream->answered_peer == worker->peer ||
+        upstream->answered_ms <= worker->failing_since_ms ||
         core->now_ms - upstream->answered_ms > core->breaker.window_ms) {
         return false;
     }

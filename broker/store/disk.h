@@ -38,11 +38,20 @@ struct disk_load {
     uint8_t family, key_bytes;
     uint8_t key[STORE_KEY_BYTES_MAX];
 };
-/* Answers up to DISK_LOADS_MAX of the chain's loads, in place. */
-void disk_load(struct disk *disk, struct disk_load *loads);
+/*
+ * Answers up to DISK_LOADS_MAX of the chain's loads, in place. `ret_why`, empty before, tells of one that
+ * failed, if any did.
+ */
+void disk_load(struct disk *disk, struct disk_load *loads, char *ret_why);
 
 MUST_USE int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit,
-                       void *context);
+                       void *context, char *ret_why);
+
+/*
+ * Gives back the space of what was deleted, when that is worth it. Starts work in the background and does not
+ * wait for it; called about once a second after writes, until some time after the last one.
+ */
+void disk_tidy(struct disk *disk);
 
 /* Fills disk_bytes and memory_bytes. */
 void disk_measure(struct disk *disk, struct store_stats *stats);

@@ -8,7 +8,7 @@
 
 struct store_engine {
     int (*scan)(struct store *store, enum store_family family, store_visit_fn *visit,
-                void *context);
+                void *context, char *ret_why);
     void (*commit)(struct store *store, struct store_batch **batch, bool urgent);
     int (*load)(struct store *store, enum store_family family, const void *key, size_t key_bytes,
                 uint64_t token);

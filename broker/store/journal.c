@@ -28,7 +28,9 @@ enum {
     GROUP_BYTES_MAX = 16 << 20, /* bounds the memory and the time of one write */
     RETRY_FIRST_MS = 100,
     RETRY_MAX_MS = 5000,
-    MEASURE_EVERY_MS = 1000,
+    LOOK_EVERY_MS = 1000,
+    RESTS_MAX = 30, /* looks after the last write: merging may take that long */
+    FAULT_EVERY_MS = 1000,
 };
 
 /*
@@ -42,6 +44,8 @@ struct news {
     char down_why[STORE_WHY_BYTES];
     uint64_t durable;
     bool is_up_due;
+    bool is_fault_due;
+    char fault_why[STORE_WHY_BYTES];
 };
 
 struct load_list {
@@ -70,6 +74,10 @@ struct journal {
     bool is_closing;
     bool is_woken; /* the loop was woken and has not looked */
     struct news news;
+    char why_down[STORE_WHY_BYTES]; /* as last reported */
+    int64_t fault_at_ms;            /* when the next fault may be */
+    int64_t look_at_ms;             /* when the writer looks after the disk next */
+    int rests_left;                 /* how often it does so before the next write */
     struct store_stats stats;
     uint64_t batches_in_group; /* being written */
 };
@@ -123,6 +131,44 @@ static void wake_loop(struct journal *journal)
 
 /* --------------------------------------------------------------------------- the journal thread */
 
+/*
+ * Figures for operators, and space that can be given back; not with every commit, because it costs
+ * more than one. Lock held; released meanwhile.
+ */
+static void writer_look_after(struct journal *journal)
+{
+    int64_t now_ms = clock_monotonic_ms();
+    if (now_ms < journal->look_at_ms) {
+        return;
+    }
+    journal->look_at_ms = now_ms + LOOK_EVERY_MS;
+    struct store_stats measured = {0};
+    pthread_mutex_unlock(&journal->lock);
+    disk_tidy(journal->disk);
+    disk_measure(journal->disk, &measured);
+    pthread_mutex_lock(&journal->lock);
+    journal->stats.disk_bytes = measured.disk_bytes;
+    journal->stats.memory_bytes = measured.memory_bytes;
+}
+
+/*
+ * Nothing is pending: waits for more, and looks after the disk meanwhile, until some time after the
+ * last write. Lock held; released meanwhile.
+ */
+static void writer_rest(struct journal *journal)
+{
+    if (journal->rests_left == 0) {
+        pthread_cond_wait(&journal->write_work, &journal->lock);
+        return;
+    }
+    if (clock_monotonic_ms() < journal->look_at_ms) {
+        wait_until(journal, &journal->write_work, journal->look_at_ms);
+        return;
+    }
+    journal->rests_left--;
+    writer_look_after(journal);
+}
+
 /* Waits until a group is due. False: closing, and nothing is left that can be written. */
 static bool writer_wait(struct journal *journal)
 {
@@ -131,7 +177,7 @@ static bool writer_wait(struct journal *journal)
             if (journal->is_closing) {
                 return false;
             }
-            pthread_cond_wait(&journal->write_work, &journal->lock);
+            writer_rest(journal);
             continue;
         }
         if (journal->is_urgent || journal->is_closing ||
@@ -172,13 +218,37 @@ static void report_durable(struct journal *journal, uint64_t batch)
     wake_loop(journal);
 }
 
+/* Lock held. */
+static void report_fault(struct journal *journal, const char *why)
+{
+    const int64_t now_ms = clock_monotonic_ms();
+    if (now_ms < journal->fault_at_ms) {
+        return;
+    }
+    journal->fault_at_ms = now_ms + FAULT_EVERY_MS;
+    journal->news.is_fault_due = true;
+    snprintf(journal->news.fault_why, sizeof(journal->news.fault_why), "%s", why);
+    wake_loop(journal);
+}
+
+/* What keeps it down may change while it is: room is made, and then there is damage. Lock held. */
+static void report_still_down(struct journal *journal, const char *why)
+{
+    if (strcmp(journal->why_down, why) != 0) {
+        snprintf(journal->why_down, sizeof(journal->why_down), "%s", why);
+        report_fault(journal, why);
+    }
+}
+
 static void report_down(struct journal *journal, uint64_t first_batch, const char *why)
 {
     struct news *news = &journal->news;
     journal->stats.failures++;
     if (journal->is_down) {
+        report_still_down(journal, why);
         return;
     }
+    snprintf(journal->why_down, sizeof(journal->why_down), "%s", why);
     journal->is_down = true;
     if (news->is_up_due) {
         /* The loop did not see it up: to the loop it is down all the time. */
@@ -253,34 +323,17 @@ static int write_group(struct journal *journal, const struct batch_list *group)
         if (r == -ECANCELED) {
             return r;
         }
-        journal->stats.failures += r < 0;
+        if (r < 0) {
+            journal->stats.failures++;
+            report_still_down(journal, why);
+        }
     }
-}
-
-/*
- * Figures for operators; not with every commit, because they cost more than one. Lock held;
- * released meanwhile.
- */
-static void writer_measure(struct journal *journal, int64_t *measure_at_ms)
-{
-    int64_t now_ms = clock_monotonic_ms();
-    if (now_ms < *measure_at_ms) {
-        return;
-    }
-    *measure_at_ms = now_ms + MEASURE_EVERY_MS;
-    struct store_stats measured = {0};
-    pthread_mutex_unlock(&journal->lock);
-    disk_measure(journal->disk, &measured);
-    pthread_mutex_lock(&journal->lock);
-    journal->stats.disk_bytes = measured.disk_bytes;
-    journal->stats.memory_bytes = measured.memory_bytes;
 }
 
 static void *writer_run(void *context)
 {
     struct journal *journal = context;
     struct batch_list group = {0};
-    int64_t measure_at_ms = 0;
     pthread_mutex_lock(&journal->lock);
     while (writer_wait(journal)) {
         take_group(journal, &group);
@@ -295,7 +348,8 @@ static void *writer_run(void *context)
         if (journal->asked.first != NULL) {
             pthread_cond_signal(&journal->load_work);
         }
-        writer_measure(journal, &measure_at_ms);
+        writer_look_after(journal);
+        journal->rests_left = RESTS_MAX;
     }
     pthread_mutex_unlock(&journal->lock);
     return NULL;
@@ -329,14 +383,19 @@ static void *loader_run(void *context)
         }
         journal->is_loading = true;
         pthread_mutex_unlock(&journal->lock);
-        disk_load(journal->disk, loads.first);
+        char why[STORE_WHY_BYTES] = "";
+        disk_load(journal->disk, loads.first, why);
         pthread_mutex_lock(&journal->lock);
+        if (why[0] != '\0') {
+            report_fault(journal, why);
+        }
         journal->is_loading = false;
         if (!journal->is_disk_open) {
             pthread_cond_signal(&journal->write_work); /* the writer waits to reopen */
         }
         struct disk_load *load;
         while ((load = load_list_pop(&loads)) != NULL) {
+            journal->stats.read_failures += load->result < 0 && load->result != -ENOENT;
             load_list_append(&journal->answered, load);
         }
         wake_loop(journal);
@@ -348,11 +407,11 @@ static void *loader_run(void *context)
 /* ------------------------------------------------------------------------------ the loop's side */
 
 static int journal_scan(struct store *store, enum store_family family, store_visit_fn *visit,
-                        void *context)
+                        void *context, char *ret_why)
 {
     struct journal *journal = (struct journal *)store;
     assert(journal->last_handed == 0);
-    return disk_scan(journal->disk, family, visit, context);
+    return disk_scan(journal->disk, family, visit, context, ret_why);
 }
 
 static void journal_commit(struct store *store, struct store_batch **batch, bool urgent)
@@ -428,6 +487,9 @@ static void deliver_news(struct journal *journal, const struct news *news)
     }
     if (news->is_up_due) {
         callbacks->on_up(callbacks->context);
+    }
+    if (news->is_fault_due) {
+        callbacks->on_fault(callbacks->context, news->fault_why);
     }
 }
 

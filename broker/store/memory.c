@@ -252,9 +252,9 @@ static void memory_poll(struct store *store)
 }
 
 static int scan_nothing(struct store *store, enum store_family family, store_visit_fn *visit,
-                        void *context)
+                        void *context, char *ret_why)
 {
-    (void)store, (void)family, (void)visit, (void)context;
+    (void)store, (void)family, (void)visit, (void)context, (void)ret_why;
     return 0;
 }
 

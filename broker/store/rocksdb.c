@@ -9,21 +9,19 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <rocksdb/c.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "broker/store/disk.h"
+#include "broker/store/rocksdb.h"
 #include "common/blob.h"
 #include "common/config.h"
 
 enum {
     FORMAT_VERSION = 1,
-    FAMILIES = STORE_FAMILIES + 1, /* and the default one, the last */
-    BLOOM_BITS = 10,               /* a key, for one false positive in a hundred */
+    BLOOM_BITS = 10, /* a key, for one false positive in a hundred */
     OPEN_FILES_MAX = 256,
     /*
      * One above the highest level. RocksDB writes to its log again after a write to it failed,
@@ -33,28 +31,13 @@ enum {
     INFO_LOG_NOTHING = 6,
     ARENA_BLOCK_BYTES = 256 << 10,    /* the least that a used family takes of memory */
     KEPT_WRITE_BATCH_BYTES = 4 << 20, /* a larger write batch is freed after use */
-    PATH_BYTES = 4096,
 };
 
 static const char format_key[] = "format";
-static const char *const family_names[FAMILIES] = {
+const char *const disk_family_names[DISK_FAMILIES] = {
     [STORE_JOBS] = "jobs",         [STORE_PAYLOADS] = "payloads",   [STORE_LEASES] = "leases",
     [STORE_ATTEMPTS] = "attempts", [STORE_CONCLUDED] = "concluded", [STORE_RESULTS] = "results",
     [STORE_META] = "meta",         [STORE_FAMILIES] = "default",
-};
-
-struct disk {
-    char data_dir[PATH_BYTES];
-    char path[PATH_BYTES]; /* RocksDB's own directory, in it */
-    int lock_fd;
-    rocksdb_options_t *options;
-    rocksdb_cache_t *cache;
-    rocksdb_writeoptions_t *synced;
-    rocksdb_readoptions_t *reading;
-    rocksdb_readoptions_t *scanning;
-    rocksdb_writebatch_t *write_batch;
-    rocksdb_t *db; /* NULL: closed after a failure */
-    rocksdb_column_family_handle_t *families[FAMILIES];
 };
 
 /* --------------------------------------------------------------------------------------- errors */
@@ -96,39 +79,46 @@ static const char *remedy(int error)
     case ENFILE:
         return "raise the limit of open files";
     case EBADMSG:
-        return "damaged, or of a later version of tiermq: restore a copy, or set broker.data_dir "
-               "to an empty directory";
+        return "it is damaged, or of a later version of tiermq: restore a copy, or start once with "
+               "--salvage to keep what can be read";
     default:
         return "see the system's log for the disk's state";
     }
 }
 
-static int say(char *ret_why, const struct disk *disk, int error, const char *what)
+int disk_say(char *ret_why, const struct disk *disk, int error, const char *what)
 {
-    snprintf(ret_why, STORE_WHY_BYTES, "data directory %.64s: %.64s; %s", disk->data_dir, what,
+    snprintf(ret_why, STORE_WHY_BYTES, "data directory %.100s: %.250s; %s", disk->data_dir, what,
              remedy(error));
     return error;
 }
 
-/* Takes RocksDB's error text, if there is one. */
-static int take_error(const struct disk *disk, char **error, char *ret_why)
+/* RocksDB names files by long paths: what they all begin with is said already. */
+static void shorten(char *text, const char *directory)
+{
+    const size_t length = strlen(directory);
+    for (char *found = text; (found = strstr(found, directory)) != NULL;) {
+        const size_t cut = length + (found[length] == '/');
+        memmove(found, found + cut, strlen(found + cut) + 1);
+    }
+}
+
+int disk_take_error(const struct disk *disk, char **error, char *ret_why)
 {
     if (*error == NULL) {
         return 0;
     }
     char *text = TAKE(*error);
     int r = errno_of_text(text);
-    /* Shorter than RocksDB's sentence with its long paths, if it says the same. */
-    const char *words = strerrordesc_np(-r);
-    say(ret_why, disk, r, strstr(text, words) != NULL ? words : text);
+    shorten(text, disk->path);
+    disk_say(ret_why, disk, r, text);
     rocksdb_free(text);
     return r;
 }
 
 /* ------------------------------------------------------------------------------------ directory */
 
-/* Makes the names in a directory survive a power cut. */
-static int sync_directory(const char *path)
+int disk_sync_directory(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
@@ -146,8 +136,8 @@ static int sync_directory(const char *path)
  */
 static int make_directories(const char *path)
 {
-    char partial[PATH_BYTES];
-    char parent[PATH_BYTES] = ".";
+    char partial[DISK_PATH_BYTES];
+    char parent[DISK_PATH_BYTES] = ".";
     size_t length = strlen(path);
     for (size_t i = 1; i <= length; i++) {
         if (path[i] != '/' && path[i] != '\0') {
@@ -159,7 +149,7 @@ static int make_directories(const char *path)
         if (!is_made && errno != EEXIST) {
             return -errno;
         }
-        int r = is_made || i == length ? sync_directory(parent) : 0;
+        int r = is_made || i == length ? disk_sync_directory(parent) : 0;
         if (r < 0) {
             return r;
         }
@@ -187,7 +177,7 @@ static int claim_directory(struct disk *disk, const char *data_dir, char *ret_wh
     int length = snprintf(disk->path, sizeof(disk->path), "%s/rocksdb", data_dir);
     int r = length >= (int)sizeof(disk->path) ? -ENAMETOOLONG : make_directories(disk->data_dir);
     r = r < 0 ? r : lock_directory(disk);
-    return r < 0 ? say(ret_why, disk, r, strerrordesc_np(-r)) : 0;
+    return r < 0 ? disk_say(ret_why, disk, r, strerrordesc_np(-r)) : 0;
 }
 
 /* -------------------------------------------------------------------------------------- opening */
@@ -245,9 +235,9 @@ static void set_options(struct disk *disk, const struct config_broker *config)
     disk->write_batch = rocksdb_writebatch_create();
 }
 
-static void close_database(struct disk *disk)
+void disk_close_database(struct disk *disk)
 {
-    for (size_t i = 0; i < FAMILIES; i++) {
+    for (size_t i = 0; i < DISK_FAMILIES; i++) {
         if (disk->families[i] != NULL) {
             rocksdb_column_family_handle_destroy(TAKE(disk->families[i]));
         }
@@ -257,16 +247,32 @@ static void close_database(struct disk *disk)
     }
 }
 
-static int open_database(struct disk *disk, char *ret_why)
+static void list_options(const struct disk *disk, const rocksdb_options_t **ret_options)
 {
-    const rocksdb_options_t *options[FAMILIES];
-    for (size_t i = 0; i < FAMILIES; i++) {
-        options[i] = disk->options;
+    for (size_t i = 0; i < DISK_FAMILIES; i++) {
+        ret_options[i] = disk->options;
     }
+}
+
+int disk_open_database(struct disk *disk, char *ret_why)
+{
+    const rocksdb_options_t *options[DISK_FAMILIES];
+    list_options(disk, options);
     char *error = NULL;
-    disk->db = rocksdb_open_column_families(disk->options, disk->path, FAMILIES, family_names,
-                                            options, disk->families, &error);
-    return take_error(disk, &error, ret_why);
+    disk->db = rocksdb_open_column_families(disk->options, disk->path, DISK_FAMILIES,
+                                            disk_family_names, options, disk->families, &error);
+    return disk_take_error(disk, &error, ret_why);
+}
+
+int disk_open_reading(struct disk *disk, char *ret_why)
+{
+    const rocksdb_options_t *options[DISK_FAMILIES];
+    list_options(disk, options);
+    char *error = NULL;
+    disk->db = rocksdb_open_for_read_only_column_families(disk->options, disk->path, DISK_FAMILIES,
+                                                          disk_family_names, options,
+                                                          disk->families, 0, &error);
+    return disk_take_error(disk, &error, ret_why);
 }
 
 static int write_format(struct disk *disk, char *ret_why)
@@ -275,7 +281,7 @@ static int write_format(struct disk *disk, char *ret_why)
     char *error = NULL;
     rocksdb_put_cf(disk->db, disk->synced, disk->families[STORE_FAMILIES], format_key,
                    sizeof(format_key) - 1, &version, sizeof(version), &error);
-    return take_error(disk, &error, ret_why);
+    return disk_take_error(disk, &error, ret_why);
 }
 
 /* A new database gets the version of this program; an older one would be migrated here. */
@@ -285,7 +291,7 @@ static int check_format(struct disk *disk, char *ret_why)
     size_t bytes = 0;
     char *version = rocksdb_get_cf(disk->db, disk->reading, disk->families[STORE_FAMILIES],
                                    format_key, sizeof(format_key) - 1, &bytes, &error);
-    int r = take_error(disk, &error, ret_why);
+    int r = disk_take_error(disk, &error, ret_why);
     if (r < 0) {
         return r;
     }
@@ -308,14 +314,22 @@ static int check_format(struct disk *disk, char *ret_why)
 /* RocksDB syncs what is in its directory, never the directory's own name. */
 static int sync_name(struct disk *disk, char *ret_why)
 {
-    int r = sync_directory(disk->data_dir);
-    return r < 0 ? say(ret_why, disk, r, strerrordesc_np(-r)) : 0;
+    int r = disk_sync_directory(disk->data_dir);
+    return r < 0 ? disk_say(ret_why, disk, r, strerrordesc_np(-r)) : 0;
 }
 
 int disk_reopen(struct disk *disk, char *ret_why)
 {
-    close_database(disk);
-    int r = open_database(disk, ret_why);
+    struct disk_whole whole;
+    disk_close_database(disk);
+    if (disk->is_damaged) {
+        /* Merging meets the damage again and again, and ends all writing each time. */
+        rocksdb_options_set_disable_auto_compactions(disk->options, 1);
+    }
+    int r = disk_check_whole(disk, &whole, ret_why);
+    if (r == 0) {
+        r = disk_open_database(disk, ret_why);
+    }
     if (r == 0) {
         r = sync_name(disk, ret_why);
     }
@@ -323,25 +337,47 @@ int disk_reopen(struct disk *disk, char *ret_why)
         r = check_format(disk, ret_why);
     }
     if (r < 0) {
-        close_database(disk);
+        disk_close_database(disk);
+        return r;
     }
-    return r;
+    disk_begin_mark(disk);
+    return 0;
 }
 
-int disk_open(const struct config_broker *config, struct disk **ret_disk, char *ret_why)
+int disk_prepare(const struct config_broker *config, struct disk **ret_disk, char *ret_why)
 {
-    CLEANUP(disk_close) struct disk *disk = calloc(1, sizeof(*disk));
+    struct disk *disk = calloc(1, sizeof(*disk));
     if (disk == NULL) {
         snprintf(ret_why, STORE_WHY_BYTES, "no memory for the store");
         return -ENOMEM;
     }
-    disk->lock_fd = -1;
-    int r = claim_directory(disk, config->data_dir, ret_why);
+    disk->lock_fd = disk->mark_fd = -1;
+    set_options(disk, config);
+    *ret_disk = disk;
+    return 0;
+}
+
+int disk_claim(const struct config_broker *config, struct disk **ret_disk, char *ret_why)
+{
+    CLEANUP(disk_close) struct disk *disk = NULL;
+    int r = disk_prepare(config, &disk, ret_why);
+    if (r == 0) {
+        r = claim_directory(disk, config->data_dir, ret_why);
+    }
     if (r < 0) {
         return r;
     }
-    set_options(disk, config);
-    r = disk_reopen(disk, ret_why);
+    *ret_disk = TAKE(disk);
+    return 0;
+}
+
+int disk_open(const struct config_broker *config, struct disk **ret_disk, char *ret_why)
+{
+    CLEANUP(disk_close) struct disk *disk = NULL;
+    int r = disk_claim(config, &disk, ret_why);
+    if (r == 0) {
+        r = disk_reopen(disk, ret_why);
+    }
     if (r < 0) {
         return r;
     }
@@ -355,7 +391,7 @@ void disk_close(struct disk **disk)
         return;
     }
     struct disk *closed = TAKE(*disk);
-    close_database(closed);
+    disk_close_database(closed);
     if (closed->options != NULL) {
         rocksdb_writebatch_destroy(closed->write_batch);
         rocksdb_readoptions_destroy(closed->scanning);
@@ -363,6 +399,9 @@ void disk_close(struct disk **disk)
         rocksdb_writeoptions_destroy(closed->synced);
         rocksdb_options_destroy(closed->options);
         rocksdb_cache_destroy(closed->cache);
+    }
+    if (closed->mark_fd >= 0) {
+        close(closed->mark_fd);
     }
     if (closed->lock_fd >= 0) {
         close(closed->lock_fd);
@@ -406,6 +445,7 @@ static void add_change(struct disk *disk, const struct store_batch *batch,
         rocksdb_writebatch_delete_range_cf(disk->write_batch, family, key, change->key_bytes,
                                            (const char *)change_tail(batch, change),
                                            change->tail_bytes);
+        disk_note_gone(disk, change->family, change_tail(batch, change), change->tail_bytes);
         return;
     }
 }
@@ -425,16 +465,21 @@ int disk_write(struct disk *disk, const struct batch_list *batches, char *ret_wh
         rocksdb_writebatch_destroy(disk->write_batch);
         disk->write_batch = rocksdb_writebatch_create();
     }
-    return take_error(disk, &error, ret_why);
+    int r = disk_take_error(disk, &error, ret_why);
+    disk->is_damaged |= r == -EBADMSG;
+    if (r == 0) {
+        disk_mark(disk);
+    }
+    return r;
 }
 
 /* -------------------------------------------------------------------------------------- reading */
 
-static void answer_load(struct disk_load *load, char *value, size_t bytes, char *error)
+static void answer_load(const struct disk *disk, struct disk_load *load, char *value, size_t bytes,
+                        char *error, char *ret_why)
 {
-    if (error != NULL) {
-        load->result = errno_of_text(error);
-        rocksdb_free(error);
+    load->result = disk_take_error(disk, &error, ret_why);
+    if (load->result < 0) {
         return;
     }
     if (value == NULL) {
@@ -447,7 +492,7 @@ static void answer_load(struct disk_load *load, char *value, size_t bytes, char 
     }
 }
 
-void disk_load(struct disk *disk, struct disk_load *loads)
+void disk_load(struct disk *disk, struct disk_load *loads, char *ret_why)
 {
     const rocksdb_column_family_handle_t *families[DISK_LOADS_MAX] = {NULL};
     const char *keys[DISK_LOADS_MAX] = {NULL};
@@ -462,11 +507,12 @@ void disk_load(struct disk *disk, struct disk_load *loads)
     rocksdb_multi_get_cf(disk->db, disk->reading, families, length, keys, key_sizes, values, sizes,
                          errors);
     for (size_t i = 0; i < length; i++, loads = loads->next) {
-        answer_load(loads, values[i], sizes[i], errors[i]);
+        answer_load(disk, loads, values[i], sizes[i], errors[i], ret_why);
     }
 }
 
-int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit, void *context)
+int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit, void *context,
+              char *ret_why)
 {
     rocksdb_iterator_t *at =
         rocksdb_create_iterator_cf(disk->db, disk->scanning, disk->families[family]);
@@ -480,17 +526,14 @@ int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit
     char *error = NULL;
     rocksdb_iter_get_error(at, &error);
     rocksdb_iter_destroy(at);
-    if (error != NULL) {
-        r = r < 0 ? r : errno_of_text(error);
-        rocksdb_free(error);
-    }
-    return r;
+    int error_read = disk_take_error(disk, &error, ret_why);
+    return error_read < 0 ? error_read : r;
 }
 
 static uint64_t sum_property(struct disk *disk, const char *property)
 {
     uint64_t sum = 0;
-    for (size_t i = 0; i < FAMILIES; i++) {
+    for (size_t i = 0; i < DISK_FAMILIES; i++) {
         uint64_t value = 0;
         if (rocksdb_property_int_cf(disk->db, disk->families[i], property, &value) == 0) {
             sum += value;

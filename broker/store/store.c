@@ -49,10 +49,12 @@ void store_close(struct store **store)
     closed->engine->close(closed);
 }
 
-int store_scan(struct store *store, enum store_family family, store_visit_fn *visit, void *context)
+int store_scan(struct store *store, enum store_family family, store_visit_fn *visit, void *context,
+               char *ret_why)
 {
     assert(family < STORE_FAMILIES);
-    return store->engine->scan(store, family, visit, context);
+    ret_why[0] = '\0';
+    return store->engine->scan(store, family, visit, context, ret_why);
 }
 
 void store_commit(struct store *store, struct store_batch **batch, uint64_t number, bool urgent)

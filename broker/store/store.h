@@ -44,7 +44,7 @@ enum store_family {
 
 enum {
     STORE_KEY_BYTES_MAX = 64,
-    STORE_WHY_BYTES = 256,   /* room for a reason in words */
+    STORE_WHY_BYTES = 512,   /* room for a reason in words */
     STORE_LOADS_MAX = 16384, /* asked for and not answered */
 };
 
@@ -52,6 +52,11 @@ struct store_callbacks {
     void (*on_durable)(void *context, uint64_t batch); /* this batch and all before it */
     void (*on_down)(void *context, uint64_t first_batch, const char *why);
     void (*on_up)(void *context);
+    /*
+     * Something else that an operator has to know: a read that failed or found damage, or that the store
+     * cannot come up again for another reason than on_down() said. At most one a second.
+     */
+    void (*on_fault)(void *context, const char *why);
     /* result: 0 with a blob (borrowed), -ENOENT, or another negative errno. */
     void (*on_loaded)(void *context, uint64_t token, int result, struct blob *value);
     void *context;
@@ -67,6 +72,7 @@ struct store_stats {
     uint64_t pending_batches; /* handed over and not durable */
     uint64_t pending_loads;
     uint64_t failures;     /* commits, and attempts to open again */
+    uint64_t read_failures; /* loads that failed, or found damage */
     uint64_t disk_bytes;   /* estimate of the engine; 0 unknown */
     uint64_t memory_bytes; /* write buffers and caches */
 };
@@ -80,17 +86,34 @@ struct store_stats {
 MUST_USE int store_open(const struct config_broker *config, struct loop *loop,
                         const struct store_callbacks *callbacks, struct store **ret_store,
                         char *ret_why);
+/*
+ * Replaces the database in config->data_dir by one with everything in it that can be read, and puts it aside
+ * whole. For an operator who was told that it is damaged; before store_open(). Blocks, long. Needs as
+ * much room again. Errors, ret_why: as store_open(); nothing has changed then.
+ */
+struct store_salvage {
+    uint64_t records;  /* copied */
+    uint64_t replayed; /* batches from the log, behind damage in it */
+    uint64_t changes;  /* acknowledged and not in the log any more, at least */
+    uint64_t ranges;   /* of keys that could not be read in tables */
+    char first_change[STORE_WHY_BYTES], first_range[STORE_WHY_BYTES]; /* in words, or empty */
+    char aside[4096];                                                 /* where the damaged one is */
+};
+MUST_USE int store_salvage(const struct config_broker *config, struct store_salvage *ret_report,
+                           char *ret_why);
+
 /* Commits what is pending (unless down), stops the threads, closes. Blocks. */
 void store_close(struct store **store);
 
 /*
  * Visits every record of a family in the order of its keys. Blocks; only before the first commit.
- * The visitor returns 0 to go on, or a negative errno to stop. Errors: that, or of the engine.
+ * The visitor returns 0 to go on, or a negative errno to stop. Errors: that, with an empty ret_why; or of
+ * the engine, -EBADMSG damaged, -EIO …, in words.
  */
 typedef int store_visit_fn(void *context, const void *key, size_t key_bytes, const void *value,
                            size_t value_bytes);
 MUST_USE int store_scan(struct store *store, enum store_family family, store_visit_fn *visit,
-                        void *context);
+                        void *context, char *ret_why);
 
 /*
  * Collects changes; a change that could not be added leaves the batch as it was. Values given as

@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 #include "client/cli/cli.h"
@@ -16,7 +15,6 @@
 
 enum {
     PROGRESS_MS = 200,
-    RETRY_MS_MAX = 30000,
     RETRY_FULL_MS = 50, /* the library's own bound on bytes; answers make room */
     RUN_ERROR_BYTES = 300,
     LINES_PER_TURN = 1024, /* then the sockets have their turn */
@@ -162,33 +160,20 @@ static void finish_locally(struct slot *slot, enum outcome outcome, const char *
 /* ---------------------------------------------------------------------------------------------
  * submitting */
 
-/* Half as much again at random: or a full queue would be tried by all at once. */
-static void retry_later(struct slot *slot, int64_t after_ms)
+/* What a broker refuses for now the library submits again; this is for what the library itself has
+ * no room for. */
+static void retry_later(struct slot *slot)
 {
-    uint32_t random = 0;
-    after_ms = after_ms < RETRY_MS_MAX ? after_ms : RETRY_MS_MAX;
-    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) == sizeof(random)) {
-        after_ms += random % (after_ms / 2 + 1);
-    }
-    int r = heap_push(&slot->run->retries, slot, heap_key_from_ms(clock_monotonic_ms() + after_ms));
+    int r = heap_push(&slot->run->retries, slot,
+                      heap_key_from_ms(clock_monotonic_ms() + RETRY_FULL_MS));
     if (r < 0) {
         fail(slot->run, "cannot wait for another try", r);
     }
 }
 
-static bool may_retry(const struct run *run, const struct tiermq_answer *answer)
-{
-    return answer->state == TIERMQ_REJECTED && answer->retry_after_ms > 0 &&
-           !run->options->no_retry && !is_stopping(run);
-}
-
 static void take_answer(void *context, const struct tiermq_answer *answer)
 {
     struct slot *slot = context;
-    if (may_retry(slot->run, answer)) {
-        retry_later(slot, answer->retry_after_ms);
-        return;
-    }
     const bool is_accepted = answer->state == TIERMQ_PENDING && slot->run->options->no_wait;
     finish_line(slot, is_accepted ? OUTCOME_ACCEPTED : summary_outcome(answer->state), answer);
 }
@@ -219,7 +204,7 @@ static void submit(struct slot *slot)
     };
     int r = tiermq_submit_async(run->client, &job, &callbacks, &slot->job.job.id);
     if (r == -ENOBUFS) {
-        retry_later(slot, RETRY_FULL_MS);
+        retry_later(slot);
     } else if (r < 0) {
         finish_locally(slot, OUTCOME_INVALID, "invalid", tiermq_last_error(run->client));
     }

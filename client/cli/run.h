@@ -2,7 +2,7 @@
  * run: many jobs through a window: read a line, submit it, write its result, with memory bounded by the window.
  *
  * Every line of the input has exactly one result: what is no job is "invalid", what a broker refuses for now is submitted
- * again when it said to, and what has no answer when the run is given up is "pending".
+ * again by the library (tiermq_options.retry_ms), and what has no answer when the run is given up is "pending".
  */
 #pragma once
 #include <stdbool.h>
@@ -27,7 +27,6 @@ struct run_options {
     int64_t timeout_ms;   /* for the whole run; 0: none */
     bool is_ordered;      /* results in the order of the input */
     bool no_wait;         /* a job is done with when it is accepted */
-    bool no_retry;        /* what is refused for now stays refused */
     bool leave_on_interrupt; /* what is pending then stays in the broker; else it is cancelled */
     bool with_body;
     bool has_progress;    /* a line on standard error that is written over */

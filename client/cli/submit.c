@@ -103,7 +103,7 @@ static const char help[] =
     "\n"
     "What happens when:\n"
     "  --no-wait          end when the jobs are accepted; tiermq wait collects the answers\n"
-    "  --no-retry         do not submit again what is refused for now (a full queue)\n"
+    "  --no-retry         do not submit again what is refused for now (a full queue) or shed\n"
     "  --leave            on Ctrl-C leave pending jobs in the broker; else they are cancelled\n"
     "\n"
     "Examples:\n"
@@ -121,6 +121,7 @@ struct submit {
     char *prompt;     /* owned */
     bool is_json;
     bool has_id, has_key;
+    bool no_retry;        /* what is refused for now stays refused */
     bool has_streamed;    /* something of the answer is on the screen already */
     bool is_stream_whole; /* all of it is */
     int exit_code;
@@ -242,7 +243,7 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
         submit->run.no_wait = true;
         return true;
     case OPTION_NO_RETRY:
-        submit->run.no_retry = true;
+        submit->no_retry = true;
         return true;
     case OPTION_LEAVE:
         submit->run.leave_on_interrupt = true;
@@ -520,8 +521,11 @@ static int run_submit(struct submit *submit, struct cli *cli)
     struct tiermq *client = NULL;
     /* Answers make room for the next line in the same turn: a little more than the window is never
      * needed. */
-    if (!cli_connect(cli, &(struct tiermq_options){.pending_max = submit->run.window + 16},
-                     &client)) {
+    const struct tiermq_options limits = {
+        .pending_max = submit->run.window + 16,
+        .retry_ms = submit->no_retry ? TIERMQ_RETRY_NONE : INT64_MAX,
+    };
+    if (!cli_connect(cli, &limits, &client)) {
         return cli->exit_code;
     }
     submit->run.interrupt_fd = open_interrupts();

@@ -3,14 +3,18 @@
  *
  *   bench-backlog fill  CLIENTS_ENDPOINT TIER JOBS SECONDS_MAX    submits, and waits until every one is accepted
  *   bench-backlog drain WORKERS_ENDPOINT JOBS SECONDS_MAX         answers so many dispatches, and sees them concluded
+ *   bench-backlog cycle CLIENTS_ENDPOINT WORKERS_ENDPOINT TIER BROKER_PID SECONDS
+ *                                                                 submits as many as are concluded: the backlog stays as long as it is
  *
  * Payloads of 1 KiB, each with the number of its job in it, which the worker checks. Nobody waits for results. One line of
- * JSON: jobs, seconds, and for `drain` the milliseconds until the first dispatch.
+ * JSON: jobs, seconds; for `drain` the milliseconds until the first dispatch, for `cycle` the broker's CPU time.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "common/clock.h"
 #include "common/id.h"
 #include "proto/wire.pb-c.h"
@@ -24,6 +28,9 @@ enum {
     RESERVED_SLOTS = DRAIN_SLOTS / 4, /* for realtime jobs, by default: others are not given the last credit */
     HEARTBEAT_MS = 1000,
     SILENCE_MS = 100,
+    CYCLE_JOBS = 256, /* in flight, beyond the backlog */
+    CYCLE_WAIT_MS = 1,
+    WARM_UP_MS = 500,
 };
 
 static int64_t ends_ms;
@@ -74,13 +81,13 @@ static void send_payload(void *socket, uint64_t number, bool more)
     }
 }
 
-static void submit_some(struct filler *filler)
+static void submit_some(struct filler *filler, size_t most)
 {
     static struct id ids[MESSAGE_JOBS];
     static Wire__Submit submits[MESSAGE_JOBS];
     static Wire__Submit *list[MESSAGE_JOBS];
     size_t length = 0;
-    for (; length < MESSAGE_JOBS && filler->sent + length < filler->jobs; length++) {
+    for (; length < most && length < MESSAGE_JOBS && filler->sent + length < filler->jobs; length++) {
         ids[length] = id_make(&filler->ids, clock_unix_ms());
         Wire__Submit *submit = &submits[length];
         *submit = (Wire__Submit)WIRE__SUBMIT__INIT;
@@ -133,23 +140,28 @@ static void take_answers(struct filler *filler)
     received_release(&received);
 }
 
-static int fill(const char *endpoint, const char *tier, uint64_t jobs)
+static void filler_open(struct filler *filler, const char *endpoint, const char *tier, uint64_t jobs)
 {
-    static struct filler filler;
-    filler = (struct filler){.socket = socket_open(endpoint), .tier = tier, .jobs = jobs};
-    if (id_source_init(&filler.ids) < 0) {
+    *filler = (struct filler){.socket = socket_open(endpoint), .tier = tier, .jobs = jobs};
+    if (id_source_init(&filler->ids) < 0) {
         die("ids");
     }
-    socket_set_timeout(filler.socket, SILENCE_MS);
-    say_client_hello(filler.socket);
-    while (!filler.is_welcome) {
-        take_answers(&filler);
+    socket_set_timeout(filler->socket, SILENCE_MS);
+    say_client_hello(filler->socket);
+    while (!filler->is_welcome) {
+        take_answers(filler);
         check_time("no welcome");
     }
+}
+
+static int fill(const char *endpoint, const char *tier, uint64_t jobs)
+{
+    struct filler filler;
+    filler_open(&filler, endpoint, tier, jobs);
     const int64_t began_ns = clock_monotonic_ns();
     while (filler.accepted < jobs) {
         while (filler.sent < jobs && filler.sent - filler.accepted <= ACCEPTS_OUTSTANDING_MAX - MESSAGE_JOBS) {
-            submit_some(&filler);
+            submit_some(&filler, MESSAGE_JOBS);
         }
         ping(&filler);
         take_answers(&filler);
@@ -262,12 +274,18 @@ static void beat(struct drainer *drainer)
     socket_send(drainer->socket, FRAME_WORKER_TO_BROKER, &heartbeat.base, false);
 }
 
+static void drainer_open(struct drainer *drainer, const char *endpoint, uint64_t jobs)
+{
+    *drainer = (struct drainer){.socket = socket_open(endpoint), .jobs = jobs, .began_ns = clock_monotonic_ns()};
+    socket_set_timeout(drainer->socket, SILENCE_MS);
+    say_worker_hello(drainer);
+    drainer->heartbeat_at_ms = clock_monotonic_ms() + HEARTBEAT_MS;
+}
+
 static int drain(const char *endpoint, uint64_t jobs)
 {
-    struct drainer drainer = {.socket = socket_open(endpoint), .jobs = jobs, .began_ns = clock_monotonic_ns()};
-    socket_set_timeout(drainer.socket, SILENCE_MS);
-    say_worker_hello(&drainer);
-    drainer.heartbeat_at_ms = clock_monotonic_ms() + HEARTBEAT_MS;
+    struct drainer drainer;
+    drainer_open(&drainer, endpoint, jobs);
     while (drainer.concluded < jobs) {
         take_dispatches(&drainer);
         beat(&drainer);
@@ -277,19 +295,83 @@ static int drain(const char *endpoint, uint64_t jobs)
     return 0;
 }
 
+/* ------------------------------------------------------------------------------------------------------------- cycle */
+
+/* The worker's side, in a process of its own, which tells how many jobs were concluded. */
+static _Noreturn void drain_for_ever(const char *endpoint, atomic_uint_fast64_t *concluded)
+{
+    struct drainer drainer;
+    drainer_open(&drainer, endpoint, UINT64_MAX / 2);
+    for (;;) {
+        take_dispatches(&drainer);
+        beat(&drainer);
+        atomic_store(concluded, drainer.concluded);
+    }
+}
+
+/* Returns how many jobs were concluded meanwhile. */
+static uint64_t cycle_until(struct filler *filler, const atomic_uint_fast64_t *concluded, int64_t until_ms)
+{
+    const uint64_t before = atomic_load(concluded);
+    while (clock_monotonic_ms() < until_ms) {
+        const uint64_t allowed = atomic_load(concluded) + CYCLE_JOBS;
+        if (filler->sent < allowed) {
+            submit_some(filler, (size_t)(allowed - filler->sent));
+        }
+        ping(filler);
+        take_answers(filler);
+    }
+    return atomic_load(concluded) - before;
+}
+
+static int cycle(const char *clients, const char *workers, const char *tier, pid_t broker, int64_t wanted_ms)
+{
+    atomic_uint_fast64_t *concluded =
+        mmap(NULL, sizeof(*concluded), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (concluded == MAP_FAILED) {
+        die("shared memory");
+    }
+    const pid_t worker = child_begin();
+    if (worker == 0) {
+        drain_for_ever(workers, concluded);
+    }
+    struct filler filler;
+    filler_open(&filler, clients, tier, UINT64_MAX);
+    socket_set_timeout(filler.socket, CYCLE_WAIT_MS);
+    (void)cycle_until(&filler, concluded, clock_monotonic_ms() + WARM_UP_MS);
+    const int64_t began_ns = clock_monotonic_ns();
+    const double before_s = process_cpu_s(broker);
+    const uint64_t jobs = cycle_until(&filler, concluded, clock_monotonic_ms() + wanted_ms);
+    const double cpu_s = process_cpu_s(broker) - before_s, took_s = (double)(clock_monotonic_ns() - began_ns) / 1e9;
+    (void)child_end(worker);
+    if (jobs == 0) {
+        errno = ETIMEDOUT;
+        die("cycle: nothing was concluded");
+    }
+    printf("{\"jobs\":%llu,\"seconds\":%.2f,\"jobs_per_s\":%.0f,\"broker_cpu_s_per_million\":%.2f}\n", (unsigned long long)jobs, took_s,
+           (double)jobs / took_s, cpu_s * 1e6 / (double)jobs);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
-    bool is_fill = argc == 6 && strcmp(argv[1], "fill") == 0;
-    if (!is_fill && (argc != 5 || strcmp(argv[1], "drain") != 0)) {
-        fprintf(stderr, "usage: bench-backlog fill CLIENTS_ENDPOINT TIER JOBS SECONDS_MAX | "
-                        "bench-backlog drain WORKERS_ENDPOINT JOBS SECONDS_MAX\n");
-        return 2;
+    const char *what = argc > 1 ? argv[1] : "";
+    const int64_t seconds = argc > 1 ? atoi(argv[argc - 1]) : 0;
+    const uint64_t jobs = argc > 2 ? strtoull(argv[argc - 2], NULL, 10) : 0; /* of `cycle` the process */
+    ends_ms = clock_monotonic_ms() + seconds * 1000;
+    if (seconds > 0 && jobs > 0) {
+        if (argc == 6 && strcmp(what, "fill") == 0) {
+            return fill(argv[2], argv[3], jobs);
+        }
+        if (argc == 5 && strcmp(what, "drain") == 0) {
+            return drain(argv[2], jobs);
+        }
+        if (argc == 7 && strcmp(what, "cycle") == 0) {
+            return cycle(argv[2], argv[3], argv[4], (pid_t)jobs, seconds * 1000);
+        }
     }
-    uint64_t jobs = strtoull(argv[argc - 2], NULL, 10);
-    ends_ms = clock_monotonic_ms() + atoi(argv[argc - 1]) * INT64_C(1000);
-    if (jobs < 1) {
-        fprintf(stderr, "bench-backlog: JOBS must be at least 1\n");
-        return 2;
-    }
-    return is_fill ? fill(argv[2], argv[3], jobs) : drain(argv[2], jobs);
+    fprintf(stderr, "usage: bench-backlog fill CLIENTS_ENDPOINT TIER JOBS SECONDS_MAX\n"
+                    "       bench-backlog drain WORKERS_ENDPOINT JOBS SECONDS_MAX\n"
+                    "       bench-backlog cycle CLIENTS_ENDPOINT WORKERS_ENDPOINT TIER BROKER_PID SECONDS\n");
+    return 2;
 }

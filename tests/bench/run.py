@@ -2,10 +2,12 @@
 """Runs the benchmarks side by side and prints a table. Called by run.sh.
 
 Questions: how near does the broker come to what ZeroMQ and RocksDB allow on this machine (queue)? Do realtime jobs wait for a
-backlog (tiers)? What stays resident after a million jobs (memory)? How soon is a broker back with a million jobs waiting (recovery)? Is the simulator faster than what it tests (modelsim)?
+backlog (tiers)? What stays resident after a million jobs (memory)? How soon is a broker back with a million jobs waiting (recovery)? Does a job cost more
+beside a million than beside a thousand (flat)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 
+from flat import flat
 from recovery import recovery
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -98,7 +101,8 @@ class Bench:
         return path
 
     def broker(self, store, **more):
-        folder = self.work / "broker" if more.get("keep") else self.folder("broker")
+        name = more.get("kept_as", "broker")
+        folder = self.work / name if more.get("keep") else self.folder(name)
         config = folder / "tiermq.yaml"
         provider = more.get("provider", "http://127.0.0.1:9/v1")
         config.write_text(f"""
@@ -235,14 +239,20 @@ models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_
             values = [self.median(name, window, k) for k in
                       ("jobs_per_s", "p50_us", "p99_us", "broker_cpu_s_per_million", "all_cpu_s_per_million")]
             print(f"{name:<44}{window:>7}{values[0]:>10.0f}{values[1] / 1000:>9.2f}{values[2] / 1000:>9.2f}{values[3]:>16.1f}{values[4]:>13.1f}")
-        print(f"\n{'bar':<52}{'measured':>10}{'limit':>10}")
+        self.print_bars()
+        if path:
+            self.write_json(path)
+
+    def print_bars(self):
+        print(f"\n{'bar':<60}{'measured':>10}{'limit':>10}")
         for bar in self.bars:
             sign = ">=" if bar["at_least"] else "<="
-            print(f"{bar['what']:<52}{bar['value']:>10}{sign:>4}{bar['limit']:>6}  {'holds' if bar['holds'] else 'MISSED'}")
-        if path:
-            with open(path, "w") as out:
-                json.dump({"machine": {"cores": os.cpu_count(), "uname": list(os.uname())[2:]}, "seconds": self.seconds,
-                           "rounds": self.rounds, "rows": self.rows, "bars": self.bars}, out, indent=1)
+            print(f"{bar['what']:<60}{bar['value']:>10}{sign:>4}{bar['limit']:>6}  {'holds' if bar['holds'] else 'MISSED'}")
+
+    def write_json(self, path, **more):
+        with open(path, "w") as out:
+            json.dump({"machine": {"cores": os.cpu_count(), "uname": list(os.uname())[2:]}, "seconds": self.seconds, "rounds": self.rounds,
+                       **more, "rows": self.rows, "bars": self.bars}, out, indent=1)
 
 
 def main():
@@ -250,19 +260,20 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="short: shows that it runs, its figures mean little")
-    parser.add_argument("--only", default="queue,tiers,memory,recovery,modelsim")
+    parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,modelsim")
     parser.add_argument("--jobs", type=int, help="of the backlog that recovery makes; each takes about 1.2 KiB of disk")
     parser.add_argument("--dir", help="where data directories are made; its disk is what is measured")
     arguments = parser.parse_args()
     bench = Bench(arguments)
     scenarios = {"queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
-                 "recovery": lambda: recovery(bench), "modelsim": bench.modelsim_speed}
+                 "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench), "modelsim": bench.modelsim_speed}
     try:
         for name in arguments.only.split(","):
             if name not in scenarios:
                 parser.error(f"--only {name}: use {','.join(scenarios)}")
-            print(f"== {name}: {(scenarios[name].__doc__ or recovery.__doc__)}", flush=True)
-            scenarios[name]()
+            scenario = scenarios[name]
+            print(f"== {name}: {getattr(scenario, 'func', scenario).__doc__ or ''}", flush=True)
+            scenario()
         bench.report(arguments.json)
     finally:
         shutil.rmtree(bench.work, ignore_errors=True)

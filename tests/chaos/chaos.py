@@ -277,7 +277,8 @@ class Campaign:
         (self.directory / "run.json").write_text(json.dumps({
             "seed": options.seed, "arguments": sys.argv[1:], "tiers": TIERS, "models": MODELS, "modelsim_arguments": MODELSIM_ARGUMENTS,
             "quiet_s": QUIET_S, "kills_wanted": options.kills, "faults_wanted": sorted(options.deck) if options.kills >= 12 else [],
-            "succeeded_wanted": options.kills * 10, "crashes": self.crashes, "power_cuts": self.power_cuts if self.power else None}, indent=1))
+            "succeeded_wanted": options.kills * 10, "crashes": self.crashes,
+            "power_cuts": self.power_cuts if self.power else None}, indent=1))
 
     def close(self):
         self.cluster.stop(check=False)
@@ -300,7 +301,7 @@ def read_options():
     options = parser.parse_args()
     options.deck = nemesis.QUICK_DECK if options.quick else nemesis.DECK
     options.kills = options.kills or (12 if options.quick else 200)
-    options.pause_s = 0.55 if options.quick else 1.1
+    options.pause_s = 0.55 if options.quick else 0.9
     options.say = lambda text: print(text, flush=True)
     return options
 

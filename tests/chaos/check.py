@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 """
 check: judges what a chaos campaign left in its directory (chaos.py), and can be run on it again:
 
@@ -36,6 +37,7 @@ REFUSALS = ("draining", "storage", "queue_full")
 PENDING = ("queued", "backing_off", "loading", "leased", "following", "parked")
 BROKER_DEATHS = ("kill_broker", "term_broker")
 NOT_REACHED = "no broker could be reached"  # what the library says when it could not even ask: no broker's word, so no conclusion
+ID_LENGTH = 36
 CLOCK_SLACK_MS = 20  # milliseconds are rounded on their way from client to broker and back
 SLACK_AFTER_FAULT_MS = 500
 LINES_SHOWN = 12
@@ -259,8 +261,19 @@ class Checker:
             elif jobs != 0:
                 self.find("stuck" if when == "after quiet" else "duplicated", None,
                           f"the broker has {jobs} pending jobs {when}, and should have none: {self.campaign.broker[when]}")
+        self.check_dead_letters()
         for client in self.campaign.broker.get("clients that did not end", []):
             self.find("stuck", None, f"{client} still waited {self.campaign.run['quiet_s']} s after the last fault")
+
+    def check_dead_letters(self):
+        """An operator finds each dead job; one whose client saw no conclusion (its result was not kept, say) may be one, too."""
+        durable = [job for job in self.campaign.jobs.values() if self.campaign.is_durable(job)]
+        dead = len({(job.tenant, job.submit["key"] or job.id)
+                    for job in durable if job.conclusions and job.conclusions[0]["state"] == "dead"})
+        unseen = sum(not job.conclusions for job in durable)
+        letters = self.campaign.broker.get("after its restart", {}).get("dead_letters", 0)
+        if not dead <= letters <= dead + unseen:
+            self.find("lost", None, f"{dead} jobs are dead, and the broker has {letters} dead letters")
 
     # --------------------------------------------------------------------------------------- duplicated
 
@@ -362,15 +375,16 @@ class Checker:
 
     # -------------------------------------------------------------------------------------------- money
 
-    def _calls_by_key(self):
-        began, by_key = {}, collections.defaultdict(list)
+    def _calls_by_job(self):
+        """A key is the job's id and, behind it, whom was asked: an answer from another provider is paid again, too."""
+        began, by_job = {}, collections.defaultdict(list)
         for line in self.campaign.calls:
             if line["event"] == "began":
                 began[line["call"]] = {**line, "end": None}
-                by_key[line["key"]].append(began[line["call"]])
+                by_job[line["key"][:ID_LENGTH]].append(began[line["call"]])
             elif line["call"] in began:
                 began[line["call"]]["end"] = line
-        return by_key
+        return by_job
 
     def _explains(self, deed, call, again):
         """Whether this deed can be why a call that was answered was made again: it hit whoever had the answer, or was to keep it."""
@@ -380,15 +394,15 @@ class Checker:
         return target in ("broker", "simulator", call["account"], again["account"])
 
     def check_money(self):
-        by_key, deeds = self._calls_by_key(), self.campaign.deeds
+        by_job, deeds = self._calls_by_job(), self.campaign.deeds
         paid = set()  # (tenant, operation, prompt, model)
-        for key, calls in by_key.items():
-            job = self.campaign.jobs.get(key)
+        for id_, calls in by_job.items():
+            job = self.campaign.jobs.get(id_)
             answered = [call for call in calls if call["end"] is not None and call["end"]["event"] == "answered"]
             self.counts["provider calls"] += len(calls)
             self.counts["provider calls answered"] += len(answered)
             if job is None:
-                self.find("money", None, f"{len(calls)} calls for {key!r}, which is no client's job")
+                self.find("money", None, f"{len(calls)} calls for {id_!r}, which is no client's job")
                 continue
             paid.update((job.tenant, job.submit["operation"], job.submit["prompt"], call["end"]["model"]) for call in answered)
             for call in answered:

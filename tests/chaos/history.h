@@ -1,8 +1,9 @@
 /*
- * history: what one load client did and saw, one JSON object a line, appended before the deed: a client that is killed between
- * two instructions leaves a true history behind.
+ * history: what one load client did and saw, one JSON object a line, appended before the deed: a
+ * client that is killed between two instructions leaves a true history behind.
  *
- * Each line has at_ms (CLOCK_MONOTONIC, the same for all processes of a machine) and event; check.py knows the rest.
+ * Each line has at_ms (CLOCK_MONOTONIC, the same for all processes of a machine) and event;
+ * check.py knows the rest.
  */
 #pragma once
 #include <jansson.h>
@@ -15,8 +16,8 @@ MUST_USE int history_open(const char *path, struct history **ret_history);
 void history_close(struct history **history);
 
 /*
- * Appends `event` with one write(2) and ends the process if that fails: without a history its run proves nothing.
- * Takes: event, which json_pack() gave; NULL (out of memory) ends the process, too.
+ * Appends `event` with one write(2) and ends the process if that fails: without a history its run
+ * proves nothing. Takes: event, which json_pack() gave; NULL (out of memory) ends the process, too.
  */
 void history_append(struct history *history, json_t *event);
 

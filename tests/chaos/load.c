@@ -1,9 +1,11 @@
 /*
- * tiermq-chaos-load: a client of the shipped library that submits jobs of every sort and keeps a history.
+ * tiermq-chaos-load: a client of the shipped library that submits jobs of every sort and keeps a
+ * history.
  *
- * It is made to be killed. What job number N of a client is follows from seed, name and N alone; ids and deadlines are in the
- * history. So a client that is started again continues where it was: it asks for what was accepted, submits again what was not,
- * and goes on with new jobs. SIGTERM: no new jobs, ends when none is open.
+ * It is made to be killed. What job number N of a client is follows from seed, name and N alone;
+ * ids and deadlines are in the history. So a client that is started again continues where it was:
+ * it asks for what was accepted, submits again what was not, and goes on with new jobs. SIGTERM: no
+ * new jobs, ends when none is open.
  *
  * With --audit it submits nothing and asks once where each job of a list stands.
  */
@@ -33,9 +35,11 @@ enum {
 
 static const char *const tiers[] = {"realtime", "standard", "background"};
 static const char *const state_names[] = {
-    [TIERMQ_UNKNOWN] = "unknown",     [TIERMQ_PENDING] = "pending",     [TIERMQ_SUCCEEDED] = "succeeded",
-    [TIERMQ_DEAD] = "dead",           [TIERMQ_CANCELLED] = "cancelled", [TIERMQ_EXPIRED] = "expired",
-    [TIERMQ_REJECTED] = "rejected",   [TIERMQ_COLLECTED] = "collected", [TIERMQ_LOST] = "lost",
+    [TIERMQ_UNKNOWN] = "unknown",     [TIERMQ_PENDING] = "pending",
+    [TIERMQ_SUCCEEDED] = "succeeded", [TIERMQ_DEAD] = "dead",
+    [TIERMQ_CANCELLED] = "cancelled", [TIERMQ_EXPIRED] = "expired",
+    [TIERMQ_REJECTED] = "rejected",   [TIERMQ_COLLECTED] = "collected",
+    [TIERMQ_LOST] = "lost",
 };
 static const char *const cache_names[] = {"none", "miss", "hit", "near_hit", "stale_hit"};
 
@@ -49,10 +53,10 @@ struct load {
     struct options options;
     struct tiermq *client;
     struct history *history;
-    struct list open;       /* of struct task */
+    struct list open; /* of struct task */
     uint64_t next_number;
     int64_t next_submit_ms;
-    uint64_t random;        /* for what need not be told again after a restart */
+    uint64_t random; /* for what need not be told again after a restart */
 };
 
 /* A job that is open here. The first group follows from its number. */
@@ -62,21 +66,21 @@ struct task {
     uint64_t number;
     const char *tier, *operation;
     char *prompt;
-    char key[64];          /* "": none */
+    char key[64]; /* "": none */
     unsigned priority;
     int64_t lasts_ms, delay_ms;
     int64_t cancel_after_ms; /* 0: never */
     bool stream, detach, discard;
-    bool ask_again;        /* once it is concluded, by a wait or by a submission */
+    bool ask_again; /* once it is concluded, by a wait or by a submission */
     bool again_by_submit;
 
     tiermq_id id;
     int64_t deadline_at_ms;
     int64_t cancel_at_ms;
-    int64_t act_at_ms;     /* 0: nothing to do; otherwise to be submitted or waited for then */
+    int64_t act_at_ms; /* 0: nothing to do; otherwise to be submitted or waited for then */
     bool is_accepted;
-    bool is_again;         /* concluded before: what comes now must be the same */
-    bool is_over;          /* to be let go of in the next turn */
+    bool is_again; /* concluded before: what comes now must be the same */
+    bool is_over;  /* to be let go of in the next turn */
     char *streamed;
     bool is_stream_whole;
 };
@@ -124,7 +128,8 @@ static uint64_t text_hash(const char *text)
     return hash;
 }
 
-/* Time-ordered, as the broker wants them (UUID version 7). Made here, since the history must have it before the library does. */
+/* Time-ordered, as the broker wants them (UUID version 7). Made here, since the history must have
+ * it before the library does. */
 static tiermq_id make_id(void)
 {
     tiermq_id id;
@@ -148,7 +153,8 @@ static const char *id_text(const tiermq_id *id, char ret_text[TIERMQ_ID_TEXT])
     return ret_text;
 }
 
-/* ------------------------------------------------------------------------------------- what job number N is */
+/* ------------------------------------------------------------------------------------- what job
+ * number N is */
 
 static char *write_prompt(const char *who, uint64_t number, int64_t padding_words)
 {
@@ -198,7 +204,8 @@ static void make_own(struct task *task, uint64_t *random)
     task->prompt = is_twin ? write_prompt("Everyone", task->number % 50, 0)
                            : write_prompt(options->name, task->number, padding_words);
     if (chance(random, 20)) {
-        snprintf(task->key, sizeof(task->key), "%.32s-%llu", options->name, (unsigned long long)task->number);
+        snprintf(task->key, sizeof(task->key), "%.32s-%llu", options->name,
+                 (unsigned long long)task->number);
     }
 }
 
@@ -210,7 +217,8 @@ static struct task *task_create(struct load *load, uint64_t number)
     }
     task->load = load;
     task->number = number;
-    uint64_t random = load->options.seed ^ text_hash(load->options.name) ^ number * UINT64_C(0xd6e8feb86659fd93);
+    uint64_t random =
+        load->options.seed ^ text_hash(load->options.name) ^ number * UINT64_C(0xd6e8feb86659fd93);
     if (chance(&random, 8)) {
         make_shared(task, number / 8);
     } else {
@@ -233,24 +241,27 @@ static bool is_durable(const struct task *task)
     return task->tier != tiers[0];
 }
 
-/* ------------------------------------------------------------------------------------------ what is seen */
+/* ------------------------------------------------------------------------------------------ what
+ * is seen */
 
 static void note(struct task *task, const char *event)
 {
     char text[TIERMQ_ID_TEXT];
     history_append(task->load->history,
-                   json_pack("{s:s, s:s, s:I}", "event", event, "id", id_text(&task->id, text), "number", (json_int_t)task->number));
+                   json_pack("{s:s, s:s, s:I}", "event", event, "id", id_text(&task->id, text),
+                             "number", (json_int_t)task->number));
 }
 
 static void note_outcome(struct task *task, const struct tiermq_answer *answer)
 {
     char text[TIERMQ_ID_TEXT];
     json_t *event = json_pack(
-        "{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "event", "outcome", "id", id_text(&task->id, text),
-        "number", (json_int_t)task->number, "state", state_names[answer->state], "code", answer->error_code, "reason",
-        answer->error_text, "text", answer->text, "model", answer->model, "worker", answer->worker, "attempts",
-        (json_int_t)answer->attempts, "cache", cache_names[answer->cache], "retry_after_ms", (json_int_t)answer->retry_after_ms,
-        "again", (int)task->is_again);
+        "{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "event", "outcome",
+        "id", id_text(&task->id, text), "number", (json_int_t)task->number, "state",
+        state_names[answer->state], "code", answer->error_code, "reason", answer->error_text,
+        "text", answer->text, "model", answer->model, "worker", answer->worker, "attempts",
+        (json_int_t)answer->attempts, "cache", cache_names[answer->cache], "retry_after_ms",
+        (json_int_t)answer->retry_after_ms, "again", (int)task->is_again);
     if (event != NULL && task->streamed != NULL) {
         json_object_set_new(event, "streamed", json_string(task->streamed));
         json_object_set_new(event, "stream_whole", json_boolean(task->is_stream_whole));
@@ -262,8 +273,9 @@ static void on_accepted(void *context, const tiermq_id *id, bool duplicate)
 {
     struct task *task = context;
     char text[TIERMQ_ID_TEXT];
-    history_append(task->load->history, json_pack("{s:s, s:s, s:I, s:b}", "event", "accepted", "id", id_text(id, text), "number",
-                                                  (json_int_t)task->number, "duplicate", (int)duplicate));
+    history_append(task->load->history,
+                   json_pack("{s:s, s:s, s:I, s:b}", "event", "accepted", "id", id_text(id, text),
+                             "number", (json_int_t)task->number, "duplicate", (int)duplicate));
     task->is_accepted = true;
 }
 
@@ -282,10 +294,12 @@ static void on_chunk(void *context, const tiermq_id *id, const void *data, size_
     task->is_stream_whole = last;
 }
 
-/* A job that the library or the broker knows nothing of may be handed in again, as long as the answer is of use. */
+/* A job that the library or the broker knows nothing of may be handed in again, as long as the
+ * answer is of use. */
 static bool may_submit_again(const struct task *task)
 {
-    return !task->is_again && (!is_durable(task) || !task->is_accepted) && now_ms() < task->deadline_at_ms;
+    return !task->is_again && (!is_durable(task) || !task->is_accepted) &&
+           now_ms() < task->deadline_at_ms;
 }
 
 static void conclude(struct task *task, const struct tiermq_answer *answer)
@@ -297,16 +311,18 @@ static void conclude(struct task *task, const struct tiermq_answer *answer)
         return;
     }
     task->is_again = true;
+    task->cancel_at_ms = 0;
     task->act_at_ms = now_ms() + below(&task->load->random, 3000);
 }
 
 /*
- * No outcome: the library has lost sight of the job, and says that one should ask again; or it could not even ask, which says nothing
- * of a job that was accepted before.
+ * No outcome: the library has lost sight of the job, and says that one should ask again; or it
+ * could not even ask, which says nothing of a job that was accepted before.
  */
 static bool is_open_still(const struct task *task, const struct tiermq_answer *answer)
 {
-    const bool was_not_sent = answer->state == TIERMQ_EXPIRED && strncmp(answer->error_text, "no broker", 9) == 0;
+    const bool was_not_sent =
+        answer->state == TIERMQ_EXPIRED && strncmp(answer->error_text, "no broker", 9) == 0;
     return answer->state == TIERMQ_LOST || (was_not_sent && task->is_accepted);
 }
 
@@ -328,17 +344,20 @@ static void on_answer(void *context, const struct tiermq_answer *answer)
     }
 }
 
-static const struct tiermq_callbacks callbacks = {.on_accepted = on_accepted, .on_chunk = on_chunk, .on_answer = on_answer};
+static const struct tiermq_callbacks callbacks = {
+    .on_accepted = on_accepted, .on_chunk = on_chunk, .on_answer = on_answer};
 
-/* ------------------------------------------------------------------------------------------ what is done */
+/* ------------------------------------------------------------------------------------------ what
+ * is done */
 
 /* Not in the callbacks' way: a call that fails has no answer to come. */
 static void give_up(struct task *task, const char *call, int error)
 {
     char text[TIERMQ_ID_TEXT];
     history_append(task->load->history,
-                   json_pack("{s:s, s:s, s:s, s:s, s:s}", "event", "call_failed", "id", id_text(&task->id, text), "call", call, "error",
-                             strerror(-error), "words", tiermq_last_error(task->load->client)));
+                   json_pack("{s:s, s:s, s:s, s:s, s:s}", "event", "call_failed", "id",
+                             id_text(&task->id, text), "call", call, "error", strerror(-error),
+                             "words", tiermq_last_error(task->load->client)));
     task->is_over = true;
 }
 
@@ -357,11 +376,13 @@ static void submit(struct task *task)
     const int64_t left_ms = task->deadline_at_ms - now_ms();
     history_append(
         task->load->history,
-        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:b, s:b, s:b, s:b}", "event", "submit", "id",
-                  id_text(&task->id, text), "number", (json_int_t)task->number, "tier", task->tier, "operation", task->operation, "prompt",
-                  task->prompt, "key", task->key, "deadline_at_ms", (json_int_t)task->deadline_at_ms, "delay_ms",
-                  (json_int_t)task->delay_ms, "priority", (int)task->priority, "stream", (int)task->stream, "detach", (int)task->detach,
-                  "discard", (int)task->discard, "again", (int)task->is_again));
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:b, s:b, s:b, s:b}", "event",
+                  "submit", "id", id_text(&task->id, text), "number", (json_int_t)task->number,
+                  "tier", task->tier, "operation", task->operation, "prompt", task->prompt, "key",
+                  task->key, "deadline_at_ms", (json_int_t)task->deadline_at_ms, "delay_ms",
+                  (json_int_t)task->delay_ms, "priority", (int)task->priority, "stream",
+                  (int)task->stream, "detach", (int)task->detach, "discard", (int)task->discard,
+                  "again", (int)task->is_again));
     const struct tiermq_job job = {
         .id = task->id,
         .tier = task->tier,
@@ -395,10 +416,12 @@ static void wait_for(struct task *task)
     }
 }
 
-/* Under a key, the job may be an earlier one, whose id only the broker knows: to submit it again is how to ask for it. */
+/* Under a key, the job may be an earlier one, whose id only the broker knows: to submit it again is
+ * how to ask for it. */
 static void act(struct task *task)
 {
-    const bool is_useful = task->key[0] != '\0' || (!task->is_accepted && now_ms() < task->deadline_at_ms);
+    const bool is_useful =
+        task->key[0] != '\0' || (!task->is_accepted && now_ms() < task->deadline_at_ms);
     const bool by_submit = task->is_again ? task->again_by_submit : is_useful;
     task->act_at_ms = 0;
     if (by_submit) {
@@ -427,7 +450,8 @@ static void start_next(struct load *load)
     submit(task);
 }
 
-/* ------------------------------------------------------------------------------- what is not ours to see */
+/* ------------------------------------------------------------------------------- what is not ours
+ * to see */
 
 struct foreign_pick {
     uint64_t *random;
@@ -441,7 +465,8 @@ static void pick_accepted(void *context, const json_t *event)
     const char *name = json_string_value(json_object_get(event, "event"));
     const char *id = json_string_value(json_object_get(event, "id"));
     const bool is_candidate = name != NULL && id != NULL && strcmp(name, "accepted") == 0;
-    if (is_candidate && below(pick->random, (int64_t)++pick->seen) == 0 && tiermq_id_parse(id, &pick->id) < 0) {
+    if (is_candidate && below(pick->random, (int64_t)++pick->seen) == 0 &&
+        tiermq_id_parse(id, &pick->id) < 0) {
         pick->seen = 0;
     }
 }
@@ -450,7 +475,8 @@ static void on_foreign(void *context, const struct tiermq_answer *answer)
 {
     struct load *load = context;
     char text[TIERMQ_ID_TEXT];
-    history_append(load->history, json_pack("{s:s, s:s, s:s, s:s}", "event", "foreign", "id", id_text(&answer->id, text), "state",
+    history_append(load->history, json_pack("{s:s, s:s, s:s, s:s}", "event", "foreign", "id",
+                                            id_text(&answer->id, text), "state",
                                             state_names[answer->state], "text", answer->text));
 }
 
@@ -463,12 +489,14 @@ static void try_foreign(struct load *load)
         return;
     }
     const struct tiermq_callbacks own = {.on_answer = on_foreign, .context = load};
-    if (tiermq_wait_async(load->client, &pick.id, &own) < 0 || tiermq_cancel(load->client, &pick.id) < 0) {
+    if (tiermq_wait_async(load->client, &pick.id, &own) < 0 ||
+        tiermq_cancel(load->client, &pick.id) < 0) {
         fprintf(stderr, "foreign job: %s\n", tiermq_last_error(load->client));
     }
 }
 
-/* ------------------------------------------------------------------------------------ after a restart */
+/* ------------------------------------------------------------------------------------ after a
+ * restart */
 
 struct recovery {
     struct load *load;
@@ -484,13 +512,15 @@ static struct task **recovered(struct recovery *recovery, uint64_t number)
         if (recovery->tasks == NULL) {
             abort();
         }
-        memset(recovery->tasks + recovery->length, 0, (length - recovery->length) * sizeof(*recovery->tasks));
+        memset(recovery->tasks + recovery->length, 0,
+               (length - recovery->length) * sizeof(*recovery->tasks));
         recovery->length = length;
     }
     return &recovery->tasks[number];
 }
 
-static void recover_submit(struct recovery *recovery, struct task **task, uint64_t number, const json_t *event)
+static void recover_submit(struct recovery *recovery, struct task **task, uint64_t number,
+                           const json_t *event)
 {
     struct load *load = recovery->load;
     const char *id = json_string_value(json_object_get(event, "id"));
@@ -520,13 +550,15 @@ static void recover(void *context, const json_t *event)
         (*task)->is_accepted = true;
     } else if (*task != NULL && strcmp(name, "forgotten") == 0) {
         (*task)->is_accepted = false;
-    } else if (*task != NULL && (strcmp(name, "outcome") == 0 || strcmp(name, "call_failed") == 0)) {
+    } else if (*task != NULL &&
+               (strcmp(name, "outcome") == 0 || strcmp(name, "call_failed") == 0)) {
         task_destroy(*task);
         *task = NULL;
     }
 }
 
-/* A cancellation may not have left the process that is gone: whoever still wants it has to ask again. */
+/* A cancellation may not have left the process that is gone: whoever still wants it has to ask
+ * again. */
 static void continue_history(struct load *load)
 {
     struct recovery recovery = {.load = load};
@@ -538,7 +570,8 @@ static void continue_history(struct load *load)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ the loop */
+/* ------------------------------------------------------------------------------------------------
+ * the loop */
 
 static void tick(struct load *load)
 {
@@ -558,7 +591,8 @@ static void tick(struct load *load)
             cancel(task);
         }
     }
-    while (!is_ending && now >= load->next_submit_ms && load->open.length < (size_t)load->options.open_max) {
+    while (!is_ending && now >= load->next_submit_ms &&
+           load->open.length < (size_t)load->options.open_max) {
         start_next(load);
         load->next_submit_ms += 1 + below(&load->random, 2000 / load->options.rate_per_s);
         if (load->options.foreign != NULL && chance(&load->random, 2)) {
@@ -604,12 +638,14 @@ static void audit_one(void *context, const json_t *event)
         fprintf(stderr, "audit of %s: %s\n", text, strerror(-r));
         exit(EXIT_FAILURE);
     }
-    history_append(load->history, json_pack("{s:s, s:s, s:s, s:s, s:I}", "event", "audit", "id", text, "state", status->state, "why",
-                                            status->why, "attempts", (json_int_t)status->attempts));
+    history_append(load->history, json_pack("{s:s, s:s, s:s, s:s, s:I}", "event", "audit", "id",
+                                            text, "state", status->state, "why", status->why,
+                                            "attempts", (json_int_t)status->attempts));
     tiermq_status_free(&status);
 }
 
-/* ------------------------------------------------------------------------------------------------ arguments */
+/* ------------------------------------------------------------------------------------------------
+ * arguments */
 
 static const char usage[] =
     "Usage: tiermq-chaos-load --broker ENDPOINT --name NAME --history FILE [OPTION]...\n"
@@ -618,7 +654,8 @@ static const char usage[] =
     "  --rate N           jobs a second (10)\n"
     "  --open N           jobs that are open at once (150)\n"
     "  --foreign FILE     history of a client of another tenant, whose jobs it tries to get at\n"
-    "  --audit FILE       submit nothing: ask where each job of this list stands, one {\"id\": …} a line\n";
+    "  --audit FILE       submit nothing: ask where each job of this list stands, one {\"id\": …} "
+    "a line\n";
 
 static int number_of(const char *text, int max)
 {
@@ -634,28 +671,51 @@ static int number_of(const char *text, int max)
 static struct options read_options(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"broker", required_argument, NULL, 'b'}, {"tenant", required_argument, NULL, 't'},  {"name", required_argument, NULL, 'n'},
-        {"history", required_argument, NULL, 'h'}, {"seed", required_argument, NULL, 's'},   {"rate", required_argument, NULL, 'r'},
-        {"open", required_argument, NULL, 'o'},   {"foreign", required_argument, NULL, 'f'}, {"audit", required_argument, NULL, 'a'},
-        {NULL, 0, NULL, 0},
+        {"broker", required_argument, NULL, 'b'}, {"tenant", required_argument, NULL, 't'},
+        {"name", required_argument, NULL, 'n'},   {"history", required_argument, NULL, 'h'},
+        {"seed", required_argument, NULL, 's'},   {"rate", required_argument, NULL, 'r'},
+        {"open", required_argument, NULL, 'o'},   {"foreign", required_argument, NULL, 'f'},
+        {"audit", required_argument, NULL, 'a'},  {NULL, 0, NULL, 0},
     };
-    struct options options = {.tenant = "default", .seed = 1, .rate_per_s = 10, .open_max = OPEN_MAX_DEFAULT};
+    struct options options = {
+        .tenant = "default", .seed = 1, .rate_per_s = 10, .open_max = OPEN_MAX_DEFAULT};
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (option) {
-        case 'b': options.broker = optarg; break;
-        case 't': options.tenant = optarg; break;
-        case 'n': options.name = optarg; break;
-        case 'h': options.history = optarg; break;
-        case 'f': options.foreign = optarg; break;
-        case 'a': options.audit = optarg; break;
-        case 's': options.seed = (uint64_t)number_of(optarg, INT32_MAX); break;
-        case 'r': options.rate_per_s = number_of(optarg, 1000); break;
-        case 'o': options.open_max = number_of(optarg, 10000); break;
-        default: fputs(usage, stderr); exit(EXIT_FAILURE);
+        case 'b':
+            options.broker = optarg;
+            break;
+        case 't':
+            options.tenant = optarg;
+            break;
+        case 'n':
+            options.name = optarg;
+            break;
+        case 'h':
+            options.history = optarg;
+            break;
+        case 'f':
+            options.foreign = optarg;
+            break;
+        case 'a':
+            options.audit = optarg;
+            break;
+        case 's':
+            options.seed = (uint64_t)number_of(optarg, INT32_MAX);
+            break;
+        case 'r':
+            options.rate_per_s = number_of(optarg, 1000);
+            break;
+        case 'o':
+            options.open_max = number_of(optarg, 10000);
+            break;
+        default:
+            fputs(usage, stderr);
+            exit(EXIT_FAILURE);
         }
     }
-    if (options.broker == NULL || options.name == NULL || options.history == NULL || optind < argc) {
+    if (options.broker == NULL || options.name == NULL || options.history == NULL ||
+        optind < argc) {
         fputs(usage, stderr);
         exit(EXIT_FAILURE);
     }
@@ -676,9 +736,12 @@ int main(int argc, char **argv)
     if (sigaction(SIGTERM, &action, NULL) < 0) {
         return EXIT_FAILURE;
     }
-    history_append(load.history, json_pack("{s:s, s:s, s:s, s:i}", "event", "start", "client", load.options.name, "tenant",
-                                           load.options.tenant, "pid", (int)getpid()));
-    r = tiermq_connect(&(struct tiermq_options){.brokers = load.options.broker, .tenant = load.options.tenant, .name = load.options.name},
+    history_append(load.history,
+                   json_pack("{s:s, s:s, s:s, s:i}", "event", "start", "client", load.options.name,
+                             "tenant", load.options.tenant, "pid", (int)getpid()));
+    r = tiermq_connect(&(struct tiermq_options){.brokers = load.options.broker,
+                                                .tenant = load.options.tenant,
+                                                .name = load.options.name},
                        &load.client);
     if (r < 0) {
         fprintf(stderr, "connect: %s\n", strerror(-r));

@@ -17,7 +17,7 @@ from harness import http_request
 # Cards, and how many of each a deck has.
 KILLS = {"kill_broker": 6, "kill_worker": 12}
 OTHERS = {
-    "kill_client": 3, "kill_simulator": 1, "term_broker": 1, "term_worker": 1,
+    "kill_machine": 1, "kill_client": 3, "kill_simulator": 1, "term_broker": 1, "term_worker": 1,
     "stop_broker": 1, "stop_worker": 2, "stop_client": 1, "stop_simulator": 1,
     **{f"net_{fault}": 1 for fault in proxy.FAULTS}, "net_partition": 1,
     "sim_429": 1, "sim_500": 1, "sim_503": 1, "sim_hang": 1, "sim_reset": 1, "sim_truncated": 1, "sim_garbage": 1, "sim_empty": 1,
@@ -99,6 +99,8 @@ class Nemesis:
 
     def _play(self, card):
         deed, _, what = card.partition("_")
+        if card == "kill_machine":
+            return self._kill_machine(card)
         if deed == "net":
             return self._net(card, what)
         if deed == "sim":
@@ -127,6 +129,15 @@ class Nemesis:
         self.campaign.current(victim).kill()
         self.campaign.after_kill(victim)
         self.later(self.random.choice((0, 0, 0.1, 0.5, 1.5)), lambda: self._restart(number, victim))
+
+    def _kill_machine(self, card):
+        """The broker and the workers beside it, in one moment."""
+        victims = [name for name in ("broker", *self.campaign.workers) if name not in self._busy]
+        number = self.write(card, "machine")
+        for victim in victims:
+            self._kill("kill_broker" if victim == "broker" else "kill_worker", victim)
+        self.write_healed(number, "machine")
+        return bool(victims)
 
     def _restart(self, number, victim):
         self.campaign.restart(victim)

@@ -26,7 +26,7 @@ class Evidence:
         self.histories = {"red-1": [{"event": "start", "client": "red-1", "tenant": "red", "at_ms": 0}],
                           "blue-1": [{"event": "start", "client": "blue-1", "tenant": "blue", "at_ms": 0}]}
         self.nemesis, self.calls = [], []
-        self.broker = {"after quiet": {"jobs": 0}, "after its restart": {"jobs": 0}, "open": {}, "clients that did not end": []}
+        self.broker = {"after quiet": {"jobs": 0}, "after its restart": {"jobs": 0, "dead_letters": 0}, "open": {}, "clients that did not end": []}
         self.audit = {}
         self.deed("kill_worker", "worker-9", 5, 6)
         self.deed("kill_broker", "broker", 7, 8)
@@ -116,6 +116,7 @@ def test_good_campaign_has_no_findings(evidence, found):
     evidence.accept("E")
     evidence.outcome("E", "dead", attempts=4)
     evidence.audit["E"] = "dead"
+    evidence.broker["after its restart"]["dead_letters"] = 1
     evidence.submit("F")
     evidence.outcome("F", "rejected", code="draining")
     assert found(evidence) == []
@@ -192,6 +193,26 @@ def test_conclusion_that_a_restart_forgot_is_lost(evidence, found):
 def test_conclusion_that_is_unknown_when_asked_again_is_lost(evidence, found):
     evidence.outcome("A", "unknown", at_ms=300, again=True)
     assert found(evidence) == [("lost", "A")]
+
+
+@pytest.mark.parametrize("letters", [0, 2])
+def test_dead_job_that_no_operator_finds_is_lost(evidence, found, letters):
+    evidence.submit("B", tier="background")
+    evidence.accept("B")
+    evidence.outcome("B", "dead", attempts=4)
+    evidence.audit["B"] = "dead"
+    evidence.broker["after its restart"]["dead_letters"] = letters
+    assert found(evidence) == [("lost", "")]
+
+
+def test_dead_job_that_two_clients_share_is_one_dead_letter(evidence, found):
+    for job in ("B", "C"):
+        evidence.submit(job, tier="background", key="k")
+        evidence.accept(job, duplicate=job == "C")
+        evidence.outcome(job, "dead", attempts=4)
+        evidence.audit[job] = "dead" if job == "B" else "unknown"
+    evidence.broker["after its restart"]["dead_letters"] = 1
+    assert found(evidence) == []
 
 
 # ------------------------------------------------------------------------------------------------- duplicated
@@ -323,6 +344,7 @@ def test_death_with_attempts_left_is_wrong(evidence, found):
     evidence.accept("B")
     evidence.outcome("B", "dead", attempts=3)
     evidence.audit["B"] = "dead"
+    evidence.broker["after its restart"]["dead_letters"] = 1
     assert found(evidence) == [("wrong", "B")]
 
 

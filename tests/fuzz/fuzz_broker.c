@@ -217,7 +217,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     struct broker *broker = NULL;
     const int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC);
     must_hold(log_create("fuzz", LOG_DEBUG, quiet, &log) == 0);
-    must_hold(broker_create(&config, NULL, log, &broker) == EXIT_OK);
+    must_hold(broker_create(&config, NULL, false, log, &broker) == EXIT_OK);
     struct input input = {.data = data, .bytes = bytes};
     while (input.bytes > 0) {
         send_one(broker, &input);

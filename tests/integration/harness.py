@@ -293,9 +293,9 @@ class Cluster:
             self.brokers.append(broker)
         return broker
 
-    def _run_broker(self, name, config, ready, environment):
+    def _run_broker(self, name, config, ready, environment, arguments=()):
         path = self.write_config(name, config)
-        broker = self.run(name, [program("tiermq-broker"), "--config", path], ready, environment)
+        broker = self.run(name, [program("tiermq-broker"), "--config", path, *arguments], ready, environment)
         broker.config = config
         if ready:
             ports = {f"listen_{k}": broker.ready[k] for k in ("clients", "workers", "events")}
@@ -303,11 +303,11 @@ class Cluster:
             broker.config = merge(config, {"broker": ports})
         return broker
 
-    def restart_broker(self, process=None, environment=None, ready=True, **changes):
+    def restart_broker(self, process=None, environment=None, ready=True, arguments=(), **changes):
         """Starts it again where it was; stop() or kill() it before."""
         old = process or self.broker
         assert not old.is_running()
-        new = self._run_broker(old.name, merge(old.config, changes), ready, environment)
+        new = self._run_broker(old.name, merge(old.config, changes), ready, environment, arguments)
         self.brokers[self.brokers.index(old)] = new
         return new
 
@@ -404,9 +404,10 @@ class DiskFaults:
         self._path = cluster.directory / "disk-fault"
         self.environment = preload("libtiermq-disk-faults.so", TIERMQ_DISK_FAULTS=str(self._path))
 
-    def fail(self, error):
+    def fail(self, error, calls="", ending=""):
+        """`calls`: "write", "sync" or "read", only; and only of files whose path ends so."""
         aside = self._path.with_suffix(".new")
-        aside.write_text(str(int(error)))
+        aside.write_text(f"{int(error)} {calls} {ending}".strip())
         aside.rename(self._path)
 
     def heal(self):

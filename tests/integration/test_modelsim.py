@@ -309,3 +309,26 @@ def test_a_wrong_key_is_refused(cluster):
     assert post(sim, "/v1/chat/completions", CHAT)[0] == 401
     assert http_request(sim, "/v1/chat/completions", CHAT, headers={"Authorization": "Bearer secret"})[0] == 200
     assert http_request(sim, "/v1/chat/completions", CHAT, headers={"x-api-key": "secret"})[0] == 200
+
+
+def test_calls_are_written_down_over_a_kill_with_key_account_and_end(cluster):
+    path = cluster.directory / "calls.jsonl"
+
+    def call(sim, key):
+        return http_request(sim.ready["http"], "/v1/chat/completions", CHAT,
+                            headers={"Idempotency-Key": key, "Authorization": "Bearer worker-1"})[0]
+
+    sim = cluster.start_modelsim("--calls", path)
+    assert call(sim, "one") == 200
+    set_faults(sim.ready["http"], {"kind": "status", "status": 503})
+    assert call(sim, "two") == 503
+    sim.kill()
+    sim = cluster.start_modelsim("--calls", path)
+    assert call(sim, "one") == 200
+    sim.stop()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    began = {line["call"]: line for line in lines if line["event"] == "began"}
+    ended = [(began[line["call"]]["key"], line["event"], line["model"], line["fault"]) for line in lines if line["event"] != "began"]
+    assert ended == [("one", "answered", "sim-small", "none"), ("two", "unanswered", "sim-small", "status"),
+                     ("one", "answered", "sim-small", "none")]
+    assert len(began) == 3 and {line["account"] for line in began.values()} == {"worker-1"}

@@ -448,6 +448,14 @@ def test_an_absent_model_server_is_unavailable(cluster, broker):
     assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "connect")
 
 
+def test_a_server_without_tls_is_unavailable(cluster, broker):
+    url = cluster.modelsim.ready["http"].replace("http:", "https:")
+    start(cluster, broker, providers=[{"name": "sim", "type": "openai", "base_url": f"{url}/v1"}])
+    result, _ = broker.run(request("secret"))
+    assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "tls")
+    assert result.calls[0].error_code == "tls" and result.calls[0].http_status == 0
+
+
 def test_unusable_payloads_are_invalid(cluster, broker):
     start(cluster, broker)
     for payload in (b"\xff\xff\xff", request(operation="images"), pb.ModelRequest(
@@ -522,7 +530,7 @@ def test_a_provider_that_keeps_its_limits_secret_says_only_when_to_come_back(clu
 
 
 def test_a_cancelled_call_is_reported_too(cluster, broker):
-    start(cluster, broker)
+    worker = start(cluster, broker)
     faults(cluster, {"kind": "hang"})
     job = broker.dispatch(request("hang"))
     wait_for(lambda: seen(cluster, "in_flight") == 1, "the call")
@@ -531,6 +539,7 @@ def test_a_cancelled_call_is_reported_too(cluster, broker):
     call, = result.calls
     assert (outcome(result), call.outcome, call.http_status) == ("ATTEMPT_CANCELLED", pb.ATTEMPT_CANCELLED, 0)
     assert call.upstream.model == "sim-small"
+    assert worker.metrics()['tiermq_worker_provider_calls_total{provider="sim",model="sim-small",outcome="cancelled"}'] == 1
 
 
 def test_a_wrong_canonical_key_is_told(cluster, broker):
@@ -804,7 +813,7 @@ def test_a_job_that_comes_again_is_answered_from_the_kept_answer(cluster, broker
     # The broker has not taken it for good, and dispatches the job once more.
     again, same = broker.result(broker.dispatch(request("dear"), job=job, attempt=2))
     assert (again.attempt, outcome(again)) == (2, "ATTEMPT_ANSWERED") and same.body == response.body
-    assert again.usage.cost_nanousd == first.usage.cost_nanousd
+    assert again.usage.cost_nanousd == first.usage.cost_nanousd and len(first.calls) == 1 and not again.calls
     assert seen(cluster, "requests_total") == 1
     assert worker.metrics()["tiermq_worker_answered_again_total"] == 1
     broker.concludes = True
@@ -829,6 +838,32 @@ def test_a_broker_that_comes_back_without_its_memory_costs_no_second_call(cluste
     assert seen(cluster, "requests_total") == 1
     broker.concludes = True
     broker.send(pb.BrokerToWorker(concluded=[pb.LeaseRef(job_id=job, attempt=1)]))
+
+
+def test_a_job_that_comes_again_while_it_runs_is_called_for_once(cluster, broker):
+    worker = start(cluster, broker, cache={"mode": "off"})
+    status, _ = http_request(cluster.modelsim.ready["http"], "/control/latency", {"first_token_ms": 700})
+    assert status == 200
+    job = broker.dispatch(request("long"), upstream="sim/sim-small")
+    wait_for(lambda: seen(cluster, "in_flight") == 1, "the call")
+    broker.dispatch(request("long"), job=job, attempt=2, upstream="sim/sim-small")  # its lease was lost, and the worker was not
+    worker.wait_log("attempt carried on as a later one")
+    broker.wait("heartbeat", lambda m: [(ref.job_id, ref.attempt) for ref in m.held] == [(job, 2)])
+    result, _ = broker.result(job)
+    assert (result.attempt, outcome(result), len(result.calls)) == (2, "ATTEMPT_ANSWERED", 1)
+    assert seen(cluster, "requests_total") == 1
+
+
+def test_a_job_that_comes_again_for_another_upstream_is_called_for_there(cluster, broker):
+    _, other = start_two_providers(cluster, broker)
+    faults(cluster, {"kind": "hang"})
+    job = broker.dispatch(request("long"), upstream="sim/sim-small")
+    wait_for(lambda: seen(cluster, "in_flight") == 1, "the call")
+    broker.dispatch(request("long"), job=job, attempt=2, upstream="other/sim-small")
+    result, _ = broker.result(job)
+    assert (result.attempt, outcome(result), result.usage.provider) == (2, "ATTEMPT_ANSWERED", "other")
+    broker.send(pb.BrokerToWorker(cancel=[pb.WorkerCancel(lease=pb.LeaseRef(job_id=job, attempt=1), reason="concluded")]))
+    assert outcome(broker.result(job)[0]) == "ATTEMPT_CANCELLED"
 
 
 def test_failures_are_no_answers_for_the_next_attempt(cluster, broker):

@@ -26,7 +26,8 @@ int calls_open(const char *path, struct calls **ret_calls)
         free(calls);
         return -error;
     }
-    /* Unique over restarts: the clock goes on, and nobody starts a simulator twice in a nanosecond. */
+    /* Unique over restarts: the clock goes on, and nobody starts a simulator twice in a nanosecond.
+     */
     calls->next = (uint64_t)clock_monotonic_ns();
     *ret_calls = calls;
     return 0;
@@ -41,7 +42,8 @@ void calls_close(struct calls **calls)
     }
 }
 
-/* Takes: line. A line that cannot be written leaves a hole in somebody's proof: no reason to go on. */
+/* Takes: line. A line that cannot be written leaves a hole in somebody's proof: no reason to go on.
+ */
 static void append(struct calls *calls, json_t *line)
 {
     char *text = line == NULL ? NULL : json_dumps(line, JSON_COMPACT);
@@ -67,15 +69,18 @@ uint64_t calls_began(struct calls *calls, const char *key, const char *authoriza
         account += strlen(bearer);
     }
     const uint64_t call = calls->next++;
-    append(calls, json_pack("{s:I, s:I, s:s, s:s, s:s}", "at_ms", (json_int_t)clock_monotonic_ms(), "call", (json_int_t)call, "event",
-                            "began", "key", key != NULL ? key : "", "account", account));
+    append(calls, json_pack("{s:I, s:I, s:s, s:s, s:s}", "at_ms", (json_int_t)clock_monotonic_ms(),
+                            "call", (json_int_t)call, "event", "began", "key",
+                            key != NULL ? key : "", "account", account));
     return call;
 }
 
-void calls_ended(struct calls *calls, uint64_t call, const char *event, const char *model, const char *fault)
+void calls_ended(struct calls *calls, uint64_t call, const char *event, const char *model,
+                 const char *fault)
 {
     if (calls != NULL) {
-        append(calls, json_pack("{s:I, s:I, s:s, s:s, s:s}", "at_ms", (json_int_t)clock_monotonic_ms(), "call", (json_int_t)call, "event",
+        append(calls, json_pack("{s:I, s:I, s:s, s:s, s:s}", "at_ms",
+                                (json_int_t)clock_monotonic_ms(), "call", (json_int_t)call, "event",
                                 event, "model", model != NULL ? model : "", "fault", fault));
     }
 }

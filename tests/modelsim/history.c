@@ -28,11 +28,11 @@ json_t *history_describe(struct history *history, int64_t now_unix_ms, uint64_t 
     for (int64_t at_s = history->first_s; at_s <= history->last_s; at_s++) {
         const struct history_second *second = &history->seconds[at_s % HISTORY_SECONDS];
         json_array_append_new(
-            list, json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "t_ms", (json_int_t)at_s * 1000,
-                            "requests", (json_int_t)second->requests, "answered",
-                            (json_int_t)second->answered, "limited", (json_int_t)second->limited,
-                            "failed", (json_int_t)second->failed, "concurrent",
-                            (json_int_t)second->concurrent));
+            list,
+            json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "t_ms", (json_int_t)at_s * 1000, "requests",
+                      (json_int_t)second->requests, "answered", (json_int_t)second->answered,
+                      "limited", (json_int_t)second->limited, "failed", (json_int_t)second->failed,
+                      "concurrent", (json_int_t)second->concurrent));
     }
     return list;
 }

@@ -1,6 +1,6 @@
 /*
- * history: what happened in each of the last ten minutes' seconds, as the provider saw it, so that a
- * drill can plot attempts a second. Seconds of wall time; each is counted once it has begun.
+ * history: what happened in each of the last ten minutes' seconds, as the provider saw it, so that
+ * a drill can plot attempts a second. Seconds of wall time; each is counted once it has begun.
  */
 #pragma once
 #include <jansson.h>

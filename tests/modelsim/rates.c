@@ -66,7 +66,8 @@ static struct rate_state state_of(const struct bucket *bucket, double per_min, d
     };
 }
 
-struct rate_verdict rates_take(struct rates *rates, const char *key, uint64_t tokens, int64_t now_ms)
+struct rate_verdict rates_take(struct rates *rates, const char *key, uint64_t tokens,
+                               int64_t now_ms)
 {
     const struct rate_options *options = &rates->options;
     const size_t i = find(rates, key, now_ms);
@@ -83,9 +84,10 @@ struct rate_verdict rates_take(struct rates *rates, const char *key, uint64_t to
     for (size_t k = 0; k < ARRAY_LENGTH(limits); k++) {
         const double most = capacity(limits[k].per_min, options->burst_s);
         fill(limits[k].bucket, limits[k].per_min, most, now_ms);
-        const int64_t wait_ms = limits[k].per_min > 0
-                                    ? wait_for(limits[k].bucket, limits[k].per_min, most, limits[k].cost)
-                                    : 0;
+        const int64_t wait_ms =
+            limits[k].per_min > 0
+                ? wait_for(limits[k].bucket, limits[k].per_min, most, limits[k].cost)
+                : 0;
         if (wait_ms > verdict.wait_ms) {
             verdict.is_refused = true;
             verdict.what = limits[k].what;
@@ -109,7 +111,8 @@ static int read_rate(const json_t *object, const char *name, double *rate, char 
     if (value == NULL) {
         return 0;
     }
-    if (!json_is_number(value) || !(json_number_value(value) >= 0 && json_number_value(value) <= RATE_MAX)) {
+    if (!json_is_number(value) ||
+        !(json_number_value(value) >= 0 && json_number_value(value) <= RATE_MAX)) {
         snprintf(ret_error, 200, "%s must be a number from 0 to %g", name, RATE_MAX);
         return -EINVAL;
     }
@@ -126,8 +129,7 @@ static int check_names(const json_t *object, char *ret_error)
         snprintf(ret_error, 200, "limits must be an object such as {\"requests_per_min\":600}");
         return -EINVAL;
     }
-    json_object_foreach((json_t *)(uintptr_t)object, name, value)
-    {
+    json_object_foreach ((json_t *)(uintptr_t)object, name, value) {
         size_t i = 0;
         while (i < ARRAY_LENGTH(known) && strcmp(name, known[i]) != 0) {
             i++;
@@ -164,6 +166,6 @@ json_t *rates_describe(const struct rates *rates)
 {
     const struct rate_options *options = &rates->options;
     return json_pack("{s:f, s:f, s:f, s:b}", "requests_per_min", options->requests_per_min,
-                     "tokens_per_min", options->tokens_per_min, "burst_s", options->burst_s, "headers",
-                     !options->without_headers);
+                     "tokens_per_min", options->tokens_per_min, "burst_s", options->burst_s,
+                     "headers", !options->without_headers);
 }

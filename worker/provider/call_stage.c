@@ -156,11 +156,10 @@ static enum stage_verdict call_when_possible(struct attempt *attempt)
     if (now_ms >= attempt->deadline_ms) {
         return expire(attempt);
     }
-    const int64_t open_ms = attempt->is_probe
-                                ? 0
-                                : broker_link_upstream_open_ms(attempt->broker,
-                                                               attempt->provider_name,
-                                                               attempt->model, now_ms);
+    const int64_t open_ms =
+        attempt->is_probe ? 0
+                          : broker_link_upstream_open_ms(attempt->broker, attempt->provider_name,
+                                                         attempt->model, now_ms);
     if (open_ms > 0) {
         return give_back(attempt, open_ms);
     }
@@ -240,7 +239,7 @@ static enum stage_verdict call_resume(void *module, struct attempt *attempt,
 /* A call that was begun may have used the provider's limits, and money: it is reported. */
 static void call_abandon(void *module, struct attempt *attempt)
 {
-    (void)module;
+    const struct services *services = module;
     if (attempt->call == NULL) {
         provider_leave(attempt->provider, &attempt->wait);
         return;
@@ -249,6 +248,7 @@ static void call_abandon(void *module, struct attempt *attempt)
     attempt->report.code = "cancelled";
     attempt->report.call_ms = attempt->call_ms = provider_call_ms(attempt->call);
     provider_cancel(&attempt->call);
+    telemetry_call(services->telemetry, attempt);
 }
 
 struct stage call_stage(struct services *services)

@@ -17,7 +17,8 @@ struct loop;
 struct http;
 struct http_call;
 
-/* Connections above the bound, for calls that are not to wait behind those of a server that hangs. */
+/* Connections above the bound, for calls that are not to wait behind those of a server that hangs.
+ */
 enum { HTTP_PROBES_MAX = 8 };
 
 struct http_options {
@@ -35,9 +36,9 @@ struct http_request {
 };
 
 struct http_reply {
-    CURLcode code;      /* CURLE_OK: status is set and the body was whole */
-    const char *detail; /* of a failure, in libcurl's words; may be empty */
-    long status;        /* 0: no head arrived */
+    CURLcode code;               /* CURLE_OK: status is set and the body was whole */
+    const char *detail;          /* of a failure, in libcurl's words; may be empty */
+    long status;                 /* 0: no head arrived */
     const struct limits *limits; /* what its head said */
 };
 

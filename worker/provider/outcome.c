@@ -38,15 +38,33 @@ void outcome_set(struct outcome *outcome, Wire__AttemptOutcome kind, const char 
 
 static const char *transport_code(CURLcode code)
 {
-    if (code == CURLE_OPERATION_TIMEDOUT) {
-        return "timeout";
-    }
-    if (code == CURLE_PARTIAL_FILE || code == CURLE_WRITE_ERROR ||
-        code == CURLE_BAD_CONTENT_ENCODING) {
-        return "truncated";
-    }
-    if (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR) {
-        return "reset";
+    static const struct {
+        CURLcode code;
+        const char *word;
+    } words[] = {
+        {CURLE_OPERATION_TIMEDOUT, "timeout"},
+        {CURLE_PARTIAL_FILE, "truncated"},
+        {CURLE_WRITE_ERROR, "truncated"},
+        {CURLE_BAD_CONTENT_ENCODING, "truncated"},
+        {CURLE_GOT_NOTHING, "reset"},
+        {CURLE_RECV_ERROR, "reset"},
+        {CURLE_SEND_ERROR, "reset"},
+        {CURLE_HTTP2, "reset"},
+        {CURLE_HTTP2_STREAM, "reset"},
+        {CURLE_SSL_CONNECT_ERROR, "tls"},
+        {CURLE_PEER_FAILED_VERIFICATION, "tls"},
+        {CURLE_SSL_CERTPROBLEM, "tls"},
+        {CURLE_SSL_CACERT_BADFILE, "tls"},
+        {CURLE_SSL_CIPHER, "tls"},
+        {CURLE_SSL_ISSUER_ERROR, "tls"},
+        {CURLE_SSL_INVALIDCERTSTATUS, "tls"},
+        {CURLE_WEIRD_SERVER_REPLY, "garbage"},
+        {CURLE_UNSUPPORTED_PROTOCOL, "garbage"}, /* a reply that is no HTTP/1.0 or later */
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++) {
+        if (words[i].code == code) {
+            return words[i].word;
+        }
     }
     return "connect";
 }
@@ -247,7 +265,7 @@ static bool judge_reason(enum reason reason, long status, const char *text, stru
         outcome_set(outcome, REFUSED, "content_refused", "%s", text);
         return status < 500;
     case REASON_TOO_LARGE:
-        outcome_set(outcome, REJECTED, "too_large", "%s", text);
+        outcome_set(outcome, REJECTED, "over_limit", "%s", text);
         return status < 500;
     }
     return false;

@@ -40,10 +40,10 @@ struct provider_request {
 
 struct provider_reply {
     struct outcome outcome;
-    long http_status;  /* 0: none arrived */
+    long http_status;            /* 0: none arrived */
     const struct limits *limits; /* what the head said; borrowed */
-    json_t *answer;    /* answered: the body, parsed; borrowed */
-    struct bytes body; /* answered: OpenAI-format JSON; may be taken */
+    json_t *answer;              /* answered: the body, parsed; borrowed */
+    struct bytes body;           /* answered: OpenAI-format JSON; may be taken */
     int64_t call_ms;
     int64_t first_token_ms; /* 0 when not streamed */
 };

@@ -42,8 +42,8 @@ static enum stage_verdict router_start(void *module, struct attempt *attempt)
     struct router_choice choice;
     int r = attempt->upstream_model == NULL
                 ? router_choose(services->config, attempt->tier, attempt->route, &choice)
-                : router_take(services->config, attempt->upstream_provider,
-                              attempt->upstream_model, attempt->is_probe, &choice);
+                : router_take(services->config, attempt->upstream_provider, attempt->upstream_model,
+                              attempt->is_probe, &choice);
     memcpy(attempt->router_reason, choice.reason, sizeof(choice.reason));
     if (r < 0) {
         /* Another worker may be configured differently, so the job is not at fault. */
@@ -51,8 +51,7 @@ static enum stage_verdict router_start(void *module, struct attempt *attempt)
                     choice.reason);
         return STAGE_CONCLUDES;
     }
-    attempt->may_be_filled =
-        attempt->may_be_filled && !is_stand_in(services, attempt, &choice);
+    attempt->may_be_filled = attempt->may_be_filled && !is_stand_in(services, attempt, &choice);
     if (!keep_choice(attempt, &choice)) {
         outcome_set(&attempt->outcome, UNAVAILABLE, "memory", "the worker is out of memory");
         return STAGE_CONCLUDES;

@@ -32,6 +32,13 @@ static void on_up(void *context)
     fixture->is_out_of_order |= fixture->n_down != fixture->n_up;
 }
 
+static void on_fault(void *context, const char *why)
+{
+    struct store_fixture *fixture = context;
+    fixture->n_faults++;
+    snprintf(fixture->fault_why, sizeof(fixture->fault_why), "%s", why);
+}
+
 static void on_loaded(void *context, uint64_t token, int result, struct blob *value)
 {
     struct store_fixture *fixture = context;
@@ -92,7 +99,14 @@ int fixture_open(struct store_fixture *fixture)
     if (fixture->config.data_dir == NULL) {
         fixture->config.data_dir = fixture->directory;
     }
-    struct store_callbacks callbacks = {on_durable, on_down, on_up, on_loaded, fixture};
+    struct store_callbacks callbacks = {
+        .on_durable = on_durable,
+        .on_down = on_down,
+        .on_up = on_up,
+        .on_fault = on_fault,
+        .on_loaded = on_loaded,
+        .context = fixture,
+    };
     return store_open(&fixture->config, fixture->loop, &callbacks, &fixture->store, fixture->why);
 }
 
@@ -220,7 +234,7 @@ void fixture_scan(struct store_fixture *fixture, enum store_family family, char 
                   size_t bytes)
 {
     FILE *text = fmemopen(ret_text, bytes, "w");
-    if (text == NULL || store_scan(fixture->store, family, print_record, text) < 0) {
+    if (text == NULL || store_scan(fixture->store, family, print_record, text, fixture->why) < 0) {
         abort();
     }
     fclose(text);

@@ -25,6 +25,8 @@ struct store_fixture {
     unsigned n_down, n_up;
     uint64_t down_first;
     char down_why[STORE_WHY_BYTES];
+    int n_faults;
+    char fault_why[STORE_WHY_BYTES];
     size_t n_loaded;
     struct loaded {
         uint64_t token;

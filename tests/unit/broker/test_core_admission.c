@@ -193,6 +193,50 @@ Test(core_admission, failing_disk_refuses_what_is_not_durable_and_memory_tiers_r
     cr_assert_not_null(world_find(&w, EFFECT_ACCEPTED, &later, 1));
 }
 
+Test(core_admission, failing_disk_refuses_a_job_by_each_id_that_it_was_submitted_under)
+{
+    begin();
+    w.withholds_durability = true;
+    struct id jobs[3];
+    const uint64_t peers[] = {1, 1, 4};
+    world_client(&w, 4, "a");
+    for (int i = 0; i < 3; i++) {
+        struct event event = world_submission(&w, peers[i], "standard");
+        event.as.submit.idempotency_key = "once";
+        jobs[i] = event.as.submit.job_id;
+        world_submit_event(&w, &event);
+    }
+    world_turn(&w, &(struct event){.kind = EVENT_STORE_DOWN, .as.store_down = {1, "failed"}});
+    for (int i = 0; i < 3; i++) {
+        cr_expect_eq(world_count(&w, EFFECT_REJECTED, &jobs[i]), 1);
+        cr_expect_not_null(world_find(&w, EFFECT_REJECTED, &jobs[i], peers[i]));
+    }
+}
+
+Test(core_admission, failing_disk_does_not_keep_the_status_of_jobs_in_memory)
+{
+    begin();
+    world_worker(&w, 100, "w", 2);
+    w.withholds_durability = true;
+    (void)world_submit(&w, 1, "standard");
+    const struct id job = world_submit(&w, 1, "realtime");
+    const struct lease_ref lease = world_lease(&w, &job);
+    world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
+    struct event event = {.kind = EVENT_WAIT, .peer = 1, .as.job = {job, .status_only = true}};
+    world_turn(&w, &event);
+    cr_assert_eq(world_find(&w, EFFECT_STATUS, &job, 1)->effect.as.status.state,
+                 WIRE__JOB_STATE__JOB_STATE_SUCCEEDED);
+    world_job_event(&w, EVENT_COLLECTED, 1, &job);
+    world_forget_log(&w);
+    world_job_event(&w, EVENT_WAIT, 1, &job);
+    cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.state,
+                 WIRE__JOB_STATE__JOB_STATE_COLLECTED);
+    const struct id unknown = world_id(&w);
+    world_job_event(&w, EVENT_WAIT, 1, &unknown);
+    cr_assert_eq(world_find(&w, EFFECT_STATUS, &unknown, 1)->effect.as.status.state,
+                 WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
+}
+
 static void pause(enum event_kind kind, enum pause_subject subject, enum pause_mode mode,
                   const char *name)
 {

@@ -254,7 +254,7 @@ static double goodput(double per_s, double offered_per_s, bool says_when, int *r
                 pace_answered(&pace, now_ms);
             } else {
                 refused++;
-                pace_limited(&pace, now_ms);
+                pace_limited(&pace, 20, now_ms);
                 blocked_until_ms = says_when ? now_ms + 1000 : 0;
             }
         }
@@ -275,6 +275,52 @@ Test(core_pace, most_of_what_a_provider_allows_is_used_and_little_is_refused)
                           rates[i], says_when, refused);
         }
     }
+}
+
+Test(core_pace, a_burst_that_is_refused_at_once_does_not_choke_it)
+{
+    struct pace pace;
+    pace_init(&pace);
+    double level = 30;
+    int answered = 0;
+    for (int64_t now_ms = 1000; now_ms < 31000; now_ms++) {
+        level = fmin(level + 0.03, 30);
+        /* The refusals of the first burst come before its answers. */
+        for (int i = 0; now_ms == 1000 && i < 30; i++) {
+            pace_limited(&pace, 20, now_ms);
+        }
+        while (pace_wait_ms(&pace, now_ms) == 0) {
+            pace_take(&pace, 1, now_ms);
+            if (level >= 1) {
+                level -= 1;
+                answered++;
+                pace_answered(&pace, now_ms);
+            } else {
+                pace_limited(&pace, 20, now_ms);
+            }
+        }
+    }
+    cr_assert_geq(answered, 0.85 * 900, "%d of 900", answered);
+}
+
+Test(core_pace, grows_from_the_lowest_rate_too)
+{
+    struct pace pace;
+    pace_init(&pace);
+    pace_limited(&pace, 0, 1000);
+    cr_assert_lt(pace.per_s, 1);
+    int64_t now_ms = 1000;
+    int taken = 0;
+    while (now_ms < 91000 && pace.per_s < 100) { /* looked at when it said so, and no sooner */
+        const int64_t wait_ms = pace_wait_ms(&pace, now_ms);
+        now_ms += wait_ms;
+        if (wait_ms == 0) {
+            pace_take(&pace, 1, now_ms);
+            pace_answered(&pace, now_ms);
+            taken++;
+        }
+    }
+    cr_assert_gt(pace.per_s, 50, "%.2f after 90 s, %d taken", pace.per_s, taken);
 }
 
 Test(core_pace, free_without_limits)

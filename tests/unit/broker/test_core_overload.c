@@ -293,6 +293,34 @@ Test(core_shedding, without_it_the_same_load_is_served_too_late)
     cr_assert_eq(world_stats(&w).tiers[0].shed, 0);
 }
 
+/*
+ * An attempt takes 200 ms. Every second job has a deadline that leaves it hardly 100 ms when it is
+ * at the head, after nearly twice the target.
+ */
+Test(core_shedding, overload_gives_no_slot_to_what_would_come_too_late)
+{
+    begin();
+    struct server server = server_start(100, "default", 4, 200);
+    for (int i = 0; i < 200; i++) {
+        for (int n = 0; n < 4; n++) {
+            (void)submit_to(1, "realtime", "", n % 2 == 0 ? 1050 : 0);
+        }
+        serve_for(50, &server, 1);
+        if (i == 80) {
+            world_forget_log(&w);
+            server.seen = 0;
+        }
+    }
+    size_t dispatched = 0;
+    for (size_t i = 0; i < w.log_length; i++) {
+        if (w.log[i].effect.kind == EFFECT_DISPATCH) {
+            dispatched++;
+            cr_assert_geq(w.log[i].effect.as.dispatch.deadline_in_ms, 100);
+        }
+    }
+    cr_assert_gt(dispatched, 110, "20 a second for six seconds: %zu", dispatched);
+}
+
 Test(core_shedding, durable_tiers_shed_nothing)
 {
     w.tiers[1].shed_target_ms = 100;

@@ -57,7 +57,7 @@ static struct element *find_element(const struct table *table, uint64_t number)
 
 Test(core_table, holds_what_was_inserted_and_not_removed_while_it_grows)
 {
-    enum { N = 20000 };
+    enum { N = 300000 };
     struct table table;
     cr_assert_eq(table_init(&table, 7, element_hash), 0);
     struct element *elements = calloc(N, sizeof(*elements));
@@ -68,6 +68,7 @@ Test(core_table, holds_what_was_inserted_and_not_removed_while_it_grows)
             table_remove(&table, &elements[i - 1].link);
         }
     }
+    cr_assert_gt(table.segments_length, 1);
     for (uint64_t i = 0; i < N; i++) {
         const bool removed = i % 3 == 1 && i + 1 < N;
         cr_assert_eq(find_element(&table, i) != NULL, !removed, "element %lu", i);
@@ -78,7 +79,7 @@ Test(core_table, holds_what_was_inserted_and_not_removed_while_it_grows)
 
 Test(core_table, holds_what_came_at_once_and_grows_on_from_there)
 {
-    enum { N = 20000, AT_ONCE = 9999 };
+    enum { N = 400000, AT_ONCE = 199999 };
     struct table table;
     cr_assert_eq(table_init(&table, 7, element_hash), 0);
     struct element *elements = calloc(N, sizeof(*elements));

@@ -402,6 +402,7 @@ Test(core_upstreams, worker_at_fault_is_set_aside_and_the_upstream_stays_open_to
     world_worker(&w, 101, "broken", 1000);
     int broken = 0;
     for (int i = 0; i < 40; i++) {
+        pass(1);
         const struct id job = submit_to("standard", "m1");
         const struct world_effect *dispatch = world_find(&w, EFFECT_DISPATCH, &job, 0);
         cr_assert_not_null(dispatch);
@@ -411,6 +412,31 @@ Test(core_upstreams, worker_at_fault_is_set_aside_and_the_upstream_stays_open_to
     }
     cr_assert_leq(broken, 8);
     cr_assert_eq(upstream("p0", "m1").counts.opened, 0);
+}
+
+Test(core_upstreams, outage_for_all_sets_no_worker_aside)
+{
+    go();
+    world_worker(&w, 101, "other", 1000);
+    for (int i = 0; i < 20; i++) {
+        const struct id job = submit_to("standard", "m1");
+        const uint64_t peer = world_find(&w, EFFECT_DISPATCH, &job, 0)->effect.peer;
+        says(&job, &(struct said){.outcome = ANSWERED, .peer = peer});
+    }
+    struct id jobs[20];
+    for (int i = 0; i < 20; i++) {
+        jobs[i] = submit_to("standard", "m1");
+    }
+    pass(100);
+    for (int i = 0; i < 20; i += 2) { /* one worker's failures come first */
+        const uint64_t peer = world_find(&w, EFFECT_DISPATCH, &jobs[i], 0)->effect.peer;
+        says(&jobs[i], &(struct said){.outcome = UNAVAILABLE, .peer = peer});
+    }
+    cr_assert_eq(upstream("p0", "m1").counts.opened, 1);
+    for (size_t i = 0; i < w.log_length; i++) {
+        cr_assert(w.log[i].effect.kind != EFFECT_NOTE ||
+                  w.log[i].effect.as.note.note != NOTE_WORKER_SET_ASIDE);
+    }
 }
 
 Test(core_upstreams, hanging_provider_is_found_by_calls_given_up)

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "common/clock.h"
+#include "common/loop.h"
 #include "tests/unit/broker/store_fixture.h"
 
 static const enum config_store kinds[] = {STORE_ROCKSDB, STORE_MEMORY};
@@ -418,5 +420,44 @@ Test(store_rocksdb, family_of_a_later_version_is_refused)
 
     cr_expect_eq(fixture_open(f), -EBADMSG);
     cr_expect(strstr(f->why, "later version") != NULL, "%s", f->why);
+    close_fixture(f);
+}
+
+static uint64_t disk_bytes(struct store_fixture *f)
+{
+    struct store_stats stats;
+    store_read_stats(f->store, &stats);
+    return stats.disk_bytes;
+}
+
+/* Waits until it is below, or above when that is negative. */
+static void wait_disk_bytes(struct store_fixture *f, bool is_above, uint64_t bytes)
+{
+    const int64_t end_ms = clock_monotonic_ms() + 30000;
+    while ((disk_bytes(f) > bytes) != is_above) {
+        cr_assert_lt(clock_monotonic_ms(), end_ms, "%llu bytes", (unsigned long long)disk_bytes(f));
+        cr_assert_eq(loop_turn(f->loop, 100), 0);
+    }
+}
+
+Test(store, range_that_was_deleted_gives_its_space_back_without_more_traffic)
+{
+    static char value[20000];
+    struct store_fixture *f = open_fixture(&(struct store_fixture){0}, STORE_ROCKSDB);
+    for (int i = 0; i < 1000; i++) {
+        char key[16];
+        snprintf(key, sizeof(key), "%08d", i);
+        for (size_t at = 0; at < sizeof(value); at++) {
+            value[at] = (char)rand();
+        }
+        struct store_batch *batch = fixture_batch(f);
+        cr_assert_eq(store_batch_put(batch, STORE_RESULTS, key, 8, value, sizeof(value)), 0);
+        fixture_commit(f, &batch);
+    }
+    wait_disk_bytes(f, true, 16 << 20);
+    struct store_batch *batch = fixture_batch(f);
+    cr_assert_eq(store_batch_delete_range(batch, STORE_RESULTS, "00000000", 8, "00001000", 8), 0);
+    fixture_commit(f, &batch);
+    wait_disk_bytes(f, false, 8 << 20);
     close_fixture(f);
 }

@@ -64,7 +64,7 @@ static int expect_next(void *context, const void *key, size_t key_bytes, const v
 static unsigned count_numbers(struct store_fixture *f)
 {
     struct count count = {.next = 1};
-    CHECK(store_scan(f->store, STORE_JOBS, expect_next, &count) == 0);
+    CHECK(store_scan(f->store, STORE_JOBS, expect_next, &count, f->why) == 0);
     return count.next - 1;
 }
 

@@ -87,8 +87,9 @@ int disk_reopen(struct disk *disk, char *ret_why)
     return r;
 }
 
-void disk_load(struct disk *disk, struct disk_load *loads)
+void disk_load(struct disk *disk, struct disk_load *loads, char *ret_why)
 {
+    (void)ret_why;
     pthread_mutex_lock(&disk->lock);
     CHECK(!disk->is_closed);
     disk->is_loading = true;
@@ -109,10 +110,17 @@ void disk_load(struct disk *disk, struct disk_load *loads)
     pthread_mutex_unlock(&disk->lock);
 }
 
-int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit, void *context)
+int disk_scan(struct disk *disk, enum store_family family, store_visit_fn *visit, void *context,
+              char *ret_why)
 {
+    (void)ret_why;
     (void)disk, (void)family, (void)visit, (void)context;
     return 0;
+}
+
+void disk_tidy(struct disk *disk)
+{
+    (void)disk;
 }
 
 void disk_measure(struct disk *disk, struct store_stats *stats)
@@ -158,7 +166,8 @@ struct bench {
     struct store *store;
     uint64_t handed, durable;
     uint32_t expected[KEYS];
-    unsigned n_down, n_up;
+    unsigned n_down, n_up, n_faults;
+    char fault_why[STORE_WHY_BYTES];
     uint64_t down_first;
     size_t n_loaded;
 };
@@ -188,6 +197,13 @@ static void on_up(void *context)
     CHECK(bench->n_down == bench->n_up);
 }
 
+static void on_fault(void *context, const char *why)
+{
+    struct bench *bench = context;
+    bench->n_faults++;
+    snprintf(bench->fault_why, sizeof(bench->fault_why), "%s", why);
+}
+
 static void on_loaded(void *context, uint64_t token, int result, struct blob *value)
 {
     struct bench *bench = context;
@@ -209,7 +225,14 @@ static void bench_init(struct bench *bench)
     *bench = (struct bench){.disk = {.lock = PTHREAD_MUTEX_INITIALIZER,
                                      .released = PTHREAD_COND_INITIALIZER,
                                      .held_from = UINT64_MAX}};
-    struct store_callbacks callbacks = {on_durable, on_down, on_up, on_loaded, bench};
+    struct store_callbacks callbacks = {
+        .on_durable = on_durable,
+        .on_down = on_down,
+        .on_up = on_up,
+        .on_fault = on_fault,
+        .on_loaded = on_loaded,
+        .context = bench,
+    };
     struct disk *disk = &bench->disk;
     CHECK(loop_create(&bench->loop) == 0);
     CHECK(store_open_journal(&disk, bench->loop, &callbacks, &bench->store) == 0);
@@ -310,6 +333,20 @@ static void failed_write_is_repeated_in_order(void)
     bench_finish(&bench);
 }
 
+static void another_reason_to_stay_down_is_said(void)
+{
+    struct bench bench;
+    bench_init(&bench);
+    disk_fail(&bench.disk, 1, 3);
+    put(&bench, 1, true);
+    TURN_UNTIL(&bench, bench.n_down == 1);
+    TURN_UNTIL(&bench, bench.n_faults == 1);
+    CHECK(strcmp(bench.fault_why, "the disk does not open") == 0);
+    TURN_UNTIL(&bench, bench.n_up == 1);
+    CHECK(bench.n_faults == 1); /* once, though it did not open three times */
+    bench_finish(&bench);
+}
+
 static void store_is_up_only_when_all_is_durable(void)
 {
     struct bench bench;
@@ -399,6 +436,7 @@ int main(void)
 {
     batches_that_gather_are_one_write();
     failed_write_is_repeated_in_order();
+    another_reason_to_stay_down_is_said();
     store_is_up_only_when_all_is_durable();
     disk_is_not_reopened_under_a_load();
     random_failures_lose_nothing();

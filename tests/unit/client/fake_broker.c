@@ -56,6 +56,7 @@ static void answer_error(struct fake_broker *broker, Wire__ProtocolError__Code c
 {
     Wire__ProtocolError error = WIRE__PROTOCOL_ERROR__INIT;
     error.code = code;
+    error.retry_after_ms = broker->refuses_for_ms;
     error.text = (char *)text;
     Wire__BrokerToClient answer = WIRE__BROKER_TO_CLIENT__INIT;
     answer.error = &error;
@@ -219,6 +220,20 @@ void fake_reject(struct fake_broker *broker, const struct id *id, Wire__RejectRe
     Wire__BrokerToClient message = WIRE__BROKER_TO_CLIENT__INIT;
     message.n_rejected = 1;
     message.rejected = list;
+    fake_send(broker, &message, NULL, 0);
+}
+
+void fake_shed(struct fake_broker *broker, const struct id *id, uint64_t retry_after_ms)
+{
+    Wire__Result result = WIRE__RESULT__INIT, *list[] = {&result};
+    result.job_id = bytes_of(id);
+    result.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED;
+    result.error_code = (char *)"shed";
+    result.error_text = (char *)"overload";
+    result.retry_after_ms = retry_after_ms;
+    Wire__BrokerToClient message = WIRE__BROKER_TO_CLIENT__INIT;
+    message.n_result = 1;
+    message.result = list;
     fake_send(broker, &message, NULL, 0);
 }
 

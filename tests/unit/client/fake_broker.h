@@ -29,6 +29,7 @@ struct fake_broker {
     uint64_t incarnation;
     bool is_known;            /* somebody said hello since the start */
     bool refuses;             /* hello is answered with ERROR_REFUSED */
+    uint64_t refuses_for_ms;  /* and with this retry_after_ms */
     uint8_t peer[256];
     size_t peer_bytes;
     size_t hellos, messages;  /* messages: those with submits */
@@ -51,6 +52,8 @@ void fake_broker_settle(struct fake_broker *broker, struct tiermq *client);
 
 void fake_accept(struct fake_broker *broker, const struct id *id, const struct id *known_as);
 void fake_reject(struct fake_broker *broker, const struct id *id, Wire__RejectReason reason, uint64_t retry_after_ms);
+/* EXPIRED, "shed". */
+void fake_shed(struct fake_broker *broker, const struct id *id, uint64_t retry_after_ms);
 void fake_result(struct fake_broker *broker, const struct id *id, Wire__JobState state, const char *body);
 void fake_status(struct fake_broker *broker, const struct id *id, Wire__JobState state);
 void fake_chunk(struct fake_broker *broker, const struct id *id, uint32_t attempt, uint32_t index, bool last,

@@ -1,11 +1,14 @@
 /* The library against a broker that answers, forgets, refuses, vanishes, and talks nonsense. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include "client/tiermq.h"
 #include "common/clock.h"
 #include "common/frame.h"
+#include "common/loop.h"
 #include "tests/unit/client/fake_broker.h"
 
 #define CHAT(text) "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"" text "\"}}]}"
@@ -210,9 +213,16 @@ Test(client, forgotten_job_past_its_deadline_is_lost)
     cr_assert_eq(heard.state, TIERMQ_LOST);
 }
 
+static void reopen_without_retries(void)
+{
+    tiermq_close(&client);
+    open_client(&(struct tiermq_options){.retry_ms = TIERMQ_RETRY_NONE});
+}
+
 Test(client, rejection_says_why_and_when_to_try_again)
 {
     struct heard heard = {0};
+    reopen_without_retries();
     const struct id id = submit(&heard, (struct tiermq_job){0});
     fake_broker_run(&broker, client, &broker.submits_length, 1);
     fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 250);
@@ -221,6 +231,261 @@ Test(client, rejection_says_why_and_when_to_try_again)
     cr_assert_str_eq(heard.code, "queue_full");
     cr_assert_eq(heard.retry_after_ms, 250);
     cr_assert_eq(broker.collected_length, 0);
+}
+
+/* Turns both until the job has been submitted `count` times; returns how long that took. */
+static int64_t run_until_submitted(size_t count)
+{
+    const int64_t before_ms = clock_monotonic_ms();
+    fake_broker_run(&broker, client, &broker.submits_length, count);
+    return clock_monotonic_ms() - before_ms;
+}
+
+Test(client, what_is_refused_for_now_is_submitted_again_but_not_before_it_was_told)
+{
+    const Wire__RejectReason reasons[] = {
+        WIRE__REJECT_REASON__REJECT_QUEUE_FULL, WIRE__REJECT_REASON__REJECT_DEADLINE,
+        WIRE__REJECT_REASON__REJECT_STORAGE, WIRE__REJECT_REASON__REJECT_DRAINING,
+        WIRE__REJECT_REASON__REJECT_PAUSED};
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){.deadline_ms = 60000});
+    (void)run_until_submitted(1);
+    for (size_t i = 0; i < 5; i++) {
+        const int64_t sent_ms = clock_monotonic_ms();
+        fake_reject(&broker, &id, reasons[i], 200);
+        (void)run_until_submitted(i + 2);
+        cr_assert_geq(clock_monotonic_ms() - sent_ms, 200);
+        cr_assert(id_equal(&broker.submits[i + 1].id, &id));
+        cr_assert_leq(broker.submits[i + 1].deadline_in_ms, 60000 - 200 * (i + 1));
+    }
+    cr_assert_eq(heard.answers, 0);
+    fake_accept(&broker, &id, NULL);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("at last"));
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.text, "at last");
+}
+
+Test(client, refusal_is_the_answer_when_no_time_is_left_for_another_try)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){.deadline_ms = 5000});
+    (void)run_until_submitted(1);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 5000);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    cr_assert_str_eq(heard.code, "queue_full");
+    cr_assert_eq(heard.retry_after_ms, 5000);
+}
+
+Test(client, what_will_never_be_taken_is_not_submitted_again)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    (void)run_until_submitted(1);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_INVALID, 0);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    cr_assert_eq(broker.submits_length, 1);
+}
+
+Test(client, job_without_a_deadline_is_tried_again_for_as_long_as_the_options_say)
+{
+    struct heard heard = {0};
+    tiermq_close(&client);
+    open_client(&(struct tiermq_options){.retry_ms = 1000});
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    (void)run_until_submitted(1);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_PAUSED, 100);
+    (void)run_until_submitted(2);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_PAUSED, 1000);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+}
+
+Test(client, shed_job_is_submitted_again_under_its_id)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.deadline_ms = 60000});
+    const int64_t sent_ms = clock_monotonic_ms();
+    fake_shed(&broker, &id, 200);
+    (void)run_until_submitted(2);
+    cr_assert_geq(clock_monotonic_ms() - sent_ms, 200);
+    cr_assert(id_equal(&broker.submits[1].id, &id));
+    fake_accept(&broker, &id, NULL);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("yes"));
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_SUCCEEDED);
+    cr_assert_eq(heard.accepted, 1);
+}
+
+Test(client, shed_job_is_told_when_it_is_not_to_be_tried_again)
+{
+    struct heard heard = {0};
+    reopen_without_retries();
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.deadline_ms = 60000});
+    fake_shed(&broker, &id, 200);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_EXPIRED);
+    cr_assert_str_eq(heard.code, "shed");
+    cr_assert_eq(heard.retry_after_ms, 200);
+}
+
+Test(client, job_that_waits_for_another_try_is_cancelled_here)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    (void)run_until_submitted(1);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 60000);
+    fake_broker_settle(&broker, client);
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_CANCELLED);
+    cr_assert_eq(broker.submits_length, 1);
+}
+
+Test(client, job_whose_cancellation_meets_a_refusal_is_not_tried_again)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    (void)run_until_submitted(1);
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 100);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(broker.submits_length, 1);
+}
+
+Test(client, hello_that_is_refused_for_now_is_said_again_and_its_jobs_wait)
+{
+    struct heard heard = {0};
+    tiermq_close(&client);
+    fake_broker_stop(&broker);
+    broker.refuses = true;
+    broker.refuses_for_ms = 300;
+    fake_broker_start(&broker);
+    open_client(NULL);
+    const size_t before = broker.hellos;
+    const struct id id = submit(&heard, (struct tiermq_job){.deadline_ms = 60000});
+    fake_broker_run(&broker, client, &broker.hellos, before + 1);
+    const int64_t refused_ms = clock_monotonic_ms();
+    fake_broker_run(&broker, client, &broker.hellos, before + 2);
+    cr_assert_geq(clock_monotonic_ms() - refused_ms, 300 - 10); /* it was sent before it was counted here */
+    cr_assert_eq(heard.answers, 0);
+    broker.refuses = false;
+    (void)run_until_submitted(1);
+    cr_assert(id_equal(&broker.submits[0].id, &id));
+}
+
+Test(client, hello_that_is_refused_for_longer_than_a_deadline_refuses_its_job)
+{
+    struct heard heard = {0};
+    tiermq_close(&client);
+    fake_broker_stop(&broker);
+    broker.refuses = true;
+    broker.refuses_for_ms = 30000;
+    fake_broker_start(&broker);
+    open_client(NULL);
+    (void)submit(&heard, (struct tiermq_job){.deadline_ms = 10000});
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    cr_assert_eq(heard.retry_after_ms, 30000);
+}
+
+/* The broker of a test whose client blocks: refuses the first ones, accepts the others. */
+struct refuser {
+    size_t refusals;
+    uint64_t retry_after_ms;
+    atomic_bool is_over;
+};
+
+static void *refuse_first(void *context)
+{
+    struct refuser *refuser = context;
+    for (size_t seen = 0; !atomic_load(&refuser->is_over);) {
+        cr_assert_eq(loop_turn(broker.loop, 5), 0);
+        for (; seen < broker.submits_length; seen++) {
+            if (seen < refuser->refusals) {
+                fake_reject(&broker, &broker.submits[seen].id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL,
+                            refuser->retry_after_ms);
+            } else {
+                fake_accept(&broker, &broker.submits[seen].id, NULL);
+            }
+        }
+    }
+    return NULL;
+}
+
+static int submit_blocking(struct refuser *refuser, int64_t timeout_ms, int64_t *ret_retry_after_ms)
+{
+    pthread_t thread;
+    tiermq_id id;
+    cr_assert_eq(pthread_create(&thread, NULL, refuse_first, refuser), 0);
+    const int r = tiermq_submit(client, &(struct tiermq_job){.prompt = "x"}, timeout_ms, &id, ret_retry_after_ms);
+    atomic_store(&refuser->is_over, true);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    return r;
+}
+
+Test(client, blocking_submit_comes_back_when_it_was_told_to)
+{
+    struct refuser refuser = {.refusals = 2, .retry_after_ms = 150};
+    const int64_t before_ms = clock_monotonic_ms();
+    int64_t retry_after_ms = -1;
+    cr_assert_eq(submit_blocking(&refuser, 20000, &retry_after_ms), 0, "%s", tiermq_last_error(client));
+    cr_assert_geq(clock_monotonic_ms() - before_ms, 300);
+    cr_assert_eq(broker.submits_length, 3);
+}
+
+Test(client, blocking_submit_does_not_wait_for_what_comes_too_late)
+{
+    struct refuser refuser = {.refusals = 1, .retry_after_ms = 60000};
+    const int64_t before_ms = clock_monotonic_ms();
+    int64_t retry_after_ms = -1;
+    cr_assert_eq(submit_blocking(&refuser, 30000, &retry_after_ms), -EAGAIN);
+    cr_assert_lt(clock_monotonic_ms() - before_ms, 15000);
+    cr_assert_eq(retry_after_ms, 60000);
+    cr_assert_not_null(strstr(tiermq_last_error(client), "queue_full"));
+}
+
+/*
+ * A full queue refuses all for two seconds, each for 100 ms: without the throttle every job would come some 17 times. A slow
+ * machine sends fewer, never more.
+ */
+Test(client, jobs_hold_back_while_most_is_refused)
+{
+    enum { JOBS = 100, REFUSED_MS = 2000 };
+    static struct heard heard[JOBS];
+    for (int i = 0; i < JOBS; i++) {
+        submit(&heard[i], (struct tiermq_job){.deadline_ms = 60000});
+    }
+    (void)run_until_submitted(JOBS);
+    const int64_t until_ms = clock_monotonic_ms() + REFUSED_MS;
+    size_t refused = 0;
+    while (clock_monotonic_ms() < until_ms) {
+        for (; refused < broker.submits_length; refused++) {
+            fake_reject(&broker, &broker.submits[refused].id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 100);
+        }
+        fake_broker_run(&broker, client, &broker.submits_length, refused + 1);
+    }
+    cr_assert_geq(broker.submits_length, 2 * JOBS);
+    cr_assert_leq(broker.submits_length, 10 * JOBS, "%zu submissions", broker.submits_length);
+    size_t answers = 0;
+    for (size_t taken = refused; answers < JOBS;) { /* and all are done at last */
+        for (; taken < broker.submits_length; taken++) {
+            fake_accept(&broker, &broker.submits[taken].id, NULL);
+            fake_result(&broker, &broker.submits[taken].id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("x"));
+        }
+        fake_broker_settle(&broker, client);
+        answers = 0;
+        for (int i = 0; i < JOBS; i++) {
+            answers += heard[i].answers;
+        }
+    }
 }
 
 Test(client, refused_tenant_refuses_every_job)
@@ -374,6 +639,38 @@ Test(client, job_that_was_not_sent_is_cancelled_here)
     cr_assert_eq(broker.submits_length, 0);
 }
 
+Test(client, job_that_was_sent_before_under_the_same_id_is_cancelled_by_the_broker)
+{
+    struct heard heard = {0}, again = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.detach = true});
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    submit(&again, (struct tiermq_job){.id = same});
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &broker.submits_length, 2);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    cr_assert_eq(again.answers, 0);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("too late"));
+    fake_broker_run(&broker, client, &again.answers, 1);
+    cr_assert_eq(again.state, TIERMQ_SUCCEEDED);
+}
+
+Test(client, cancellation_of_what_was_not_accepted_follows_it_to_a_restarted_broker)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    tiermq_id same;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    fake_broker_run(&broker, client, &broker.submits_length, 1);
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.submits_length, 2);
+    fake_broker_run(&broker, client, &broker.cancels_length, 2);
+    cr_assert(id_equal(&broker.cancels[1], &id));
+}
+
 Test(client, cancellation_is_repeated_to_a_restarted_broker)
 {
     struct heard heard = {0};
@@ -523,6 +820,7 @@ Test(two_brokers, draining_one_hands_its_job_to_the_other)
 {
     struct heard heard = {0};
     struct id id;
+    reopen_without_retries();
     run_two(&broker.hellos, 1);
     run_two(&other.hellos, 1);
     struct fake_broker *first = home(&heard, &id);

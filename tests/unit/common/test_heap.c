@@ -100,6 +100,99 @@ Test(heap, gives_elements_in_order_of_their_keys)
     heap_finish(&heap);
 }
 
+enum { MANY = 6000 };
+
+static struct element *make_elements(size_t length)
+{
+    struct element *elements = calloc(length, sizeof(*elements));
+    cr_assert_not_null(elements);
+    for (size_t i = 0; i < length; i++) {
+        elements[i].position = HEAP_NONE;
+    }
+    return elements;
+}
+
+static struct element *smallest_of(struct element *elements, size_t length, const struct heap *heap)
+{
+    struct element *smallest = NULL;
+    for (size_t i = 0; i < length; i++) {
+        if (heap_contains(heap, &elements[i]) && (smallest == NULL || elements[i].key < smallest->key)) {
+            smallest = &elements[i];
+        }
+    }
+    return smallest;
+}
+
+/* Keys that grow, as those of three tiers do, and some that do not; then the smallest is taken, or any other. */
+Test(heap, stays_a_heap_when_it_is_long_and_most_keys_grow)
+{
+    const unsigned seed = make_seed();
+    srand(seed);
+    struct element *elements = make_elements(MANY);
+    struct heap heap;
+    heap_init(&heap, offsetof(struct element, position));
+    uint64_t clock = 0;
+    uint32_t length = 0;
+    for (int step = 0; step < 20 * MANY; step++) {
+        struct element *element = &elements[rand() % MANY];
+        const bool is_growing = step % (5 * MANY) < 3 * MANY;
+        if (step % 97 == 0 && length > 0) {
+            const struct element *smallest = smallest_of(elements, MANY, &heap);
+            cr_assert_eq(heap_peek_key(&heap), smallest->key, "seed %u", seed);
+            struct element *popped = heap_pop(&heap);
+            cr_assert_eq(popped->key, smallest->key, "seed %u", seed);
+            cr_assert_eq(popped->position, HEAP_NONE);
+            length--;
+        } else if (!heap_contains(&heap, element)) {
+            static const uint64_t ahead[] = {0, 1000000, 50000000};
+            element->key = rand() % 10 == 0 ? (uint64_t)rand() : ++clock + ahead[rand() % 3];
+            cr_assert_eq(heap_push(&heap, element, element->key), 0);
+            cr_assert(heap_contains(&heap, element));
+            length++;
+        } else if (!is_growing) {
+            heap_remove(&heap, element);
+            cr_assert_not(heap_contains(&heap, element));
+            length--;
+        }
+        cr_assert_eq(heap.length, length);
+    }
+    uint64_t before = 0;
+    for (; length > 0; length--) {
+        const struct element *popped = heap_pop(&heap);
+        cr_assert_geq(popped->key, before, "seed %u", seed);
+        before = popped->key;
+    }
+    cr_assert_null(heap_pop(&heap));
+    heap_finish(&heap);
+    free(elements);
+}
+
+/* A few that stay keep no chunk for themselves each. */
+Test(heap, what_is_left_of_a_long_queue_goes_to_the_tree)
+{
+    enum { LONG = 100000, EVERY = 50 };
+    struct element *elements = make_elements(LONG);
+    struct heap heap;
+    heap_init(&heap, offsetof(struct element, position));
+    for (size_t i = 0; i < LONG; i++) {
+        cr_assert_eq(heap_push(&heap, &elements[i], i), 0);
+    }
+    const uint32_t before = heap.nodes_length;
+    for (size_t i = 0; i < LONG; i++) {
+        if (i % EVERY != 0) {
+            heap_remove(&heap, &elements[i]);
+        }
+    }
+    cr_assert_eq(heap.length, LONG / EVERY);
+    cr_assert_lt(before, LONG / 50);
+    cr_assert_geq(heap.nodes_length, LONG / EVERY - 100);
+    for (size_t i = 0; i < LONG; i += EVERY) {
+        cr_assert_eq(heap_pop(&heap), &elements[i]);
+    }
+    heap_finish(&heap);
+    free(elements);
+}
+
 Test(heap, empty_heap_has_no_top_and_the_largest_key)
 {
     struct heap heap;

@@ -112,7 +112,7 @@ Test(outcome, the_words_of_an_error_go_before_its_status)
          "{\"error\":{\"message\":\"Request too large for gpt-4o in organization org-x on tokens "
          "per min (TPM): Limit 30000, Requested 36278. The input or output tokens must be reduced "
          "in order to run successfully.\",\"type\":\"tokens\",\"code\":\"rate_limit_exceeded\"}}",
-         REJECTED, "too_large", 0},
+         REJECTED, "over_limit", 0},
         /* github.com/compl-ai/compl-ai/issues/20: Azure's filter of prompts. */
         {400,
          "{\"error\":{\"message\":\"The response was filtered\",\"type\":null,\"param\":"
@@ -220,6 +220,10 @@ Test(outcome, transport_failures_are_unavailable_and_the_own_deadline_is_not)
     cr_assert_str_eq(outcome.code, "timeout");
     outcome_from_transport(CURLE_PARTIAL_FILE, "", false, &outcome);
     cr_assert_str_eq(outcome.code, "truncated");
+    outcome_from_transport(CURLE_PEER_FAILED_VERIFICATION, "", false, &outcome);
+    cr_assert_str_eq(outcome.code, "tls");
+    outcome_from_transport(CURLE_COULDNT_RESOLVE_HOST, "", false, &outcome);
+    cr_assert_str_eq(outcome.code, "connect");
     outcome_from_transport(CURLE_OPERATION_TIMEDOUT, "", true, &outcome);
     cr_assert_eq(outcome.kind, EXPIRED);
 }
