@@ -64,12 +64,20 @@ static const char *reason_word(int reason)
     return name_of_reject_reason((Wire__RejectReason)reason);
 }
 
+static json_t *flights_object(const struct core_tier_stats *tier)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "followers_joined", integer(tier->followers_joined),
+                     "followers_concluded", integer(tier->followers_concluded),
+                     "followers_promoted", integer(tier->followers_promoted), "split",
+                     integer(tier->flights_split));
+}
+
 static json_t *tier_object(const struct core_tier_stats *tier)
 {
     return json_pack(
         "{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
         "s:I, s:f, s:f, s:I, "
-        "s:I, s:I, s:I, s:I, s:f, s:I}",
+        "s:I, s:I, s:I, s:I, s:f, s:I, s:o}",
         "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word), "submitted",
         integer(tier->submitted), "accepted", integer(tier->accepted), "duplicates",
         integer(tier->duplicates), "rejected",
@@ -84,7 +92,7 @@ static json_t *tier_object(const struct core_tier_stats *tier)
         "cache_hits", integer(tier->cache_hits), "cache_near_hits", integer(tier->cache_near_hits),
         "cache_stale_hits", integer(tier->cache_stale_hits), "cache_misses",
         integer(tier->cache_misses), "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s",
-        tier->drain_per_s, "shed", integer(tier->shed));
+        tier->drain_per_s, "shed", integer(tier->shed), "flights", flights_object(tier));
 }
 
 static json_t *store_object(struct broker *broker)
@@ -301,10 +309,12 @@ static void get_job(void *context, const struct http_request *request,
         return;
     }
     char id[ID_TEXT_BYTES];
+    char leader[ID_TEXT_BYTES];
     id_format(&view.id, id);
+    id_format(&view.led_by, leader);
     answer(response, 200,
            json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, "
-                     "s:o, s:s}",
+                     "s:o, s:s, s:s?, s:I}",
                      "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
                      view.tier, "route", view.route, "pool", view.pool, "worker", view.worker,
                      "priority", (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
@@ -313,7 +323,8 @@ static void get_job(void *context, const struct http_request *request,
                      "payload_bytes", (json_int_t)view.payload_bytes, "position",
                      integer(view.position), "starts_in_ms",
                      view.has_estimate ? json_integer(view.starts_in_ms) : json_null(), "why",
-                     view.why));
+                     view.why, "led_by", view.has_leader ? leader : NULL, "followers",
+                     integer(view.followers)));
 }
 
 static void cancel_job(void *context, const struct http_request *request,

@@ -206,6 +206,9 @@ void answer_read(const Wire__Result *result, const void *payload, size_t payload
     answer->run_ms = (int64_t)result->run_ms;
     answer->retry_after_ms =
         result->retry_after_ms < INT64_MAX ? (int64_t)result->retry_after_ms : INT64_MAX;
+    if (result->led_by.len == sizeof(answer->led_by.bytes)) {
+        memcpy(answer->led_by.bytes, result->led_by.data, sizeof(answer->led_by.bytes));
+    }
     if (payload != NULL) {
         read_response(payload, payload_bytes, ret_view);
     }

@@ -101,8 +101,10 @@ static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Su
     submit.stream = request->stream;
     submit.discard_result = request->discard_result;
     submit.has_payload = true;
-    submit.canonical_key.data = (uint8_t *)request->canonical_key;
-    submit.canonical_key.len = sizeof(request->canonical_key);
+    if (!request->is_distinct) {
+        submit.canonical_key.data = (uint8_t *)request->canonical_key;
+        submit.canonical_key.len = sizeof(request->canonical_key);
+    }
     if (request->has_trace_parent) {
         submit.trace_parent.data = (uint8_t *)request->trace_parent;
         submit.trace_parent.len = sizeof(request->trace_parent);

@@ -260,6 +260,7 @@ static struct request *allocate(const struct tiermq_job *job, const char *route)
     request->pool = keep(&at, pool);
     request->idempotency_key = keep(&at, idempotency_key);
     request->stream = job->stream;
+    request->is_distinct = job->distinct;
     request->discard_result = job->discard_result;
     request->priority = job->priority;
     request->deadline_ms = job->deadline_ms;

@@ -31,6 +31,7 @@ struct request {
     uint8_t trace_parent[REQUEST_TRACE_BYTES];
     bool has_trace_parent;
     bool stream;
+    bool is_distinct; /* the broker is told no canonical key, so it finds nothing identical */
     bool discard_result;
     uint32_t priority;
     uint32_t estimated_tokens;

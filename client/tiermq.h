@@ -92,6 +92,7 @@ struct tiermq_job {
     unsigned estimated_tokens;   /* 0: estimated from the body */
     unsigned max_tokens;         /* 0: as in the body */
     bool stream;                 /* chunks come through on_chunk; the answer is whole all the same */
+    bool distinct;               /* runs by itself, also when an identical job is under way; else one answers both */
     bool discard_result;         /* nobody will collect its result: the broker keeps none */
     bool detach;                 /* nobody waits here: on_answer is called with TIERMQ_PENDING once it is accepted */
     const char *trace_parent;    /* W3C traceparent; NULL: none */
@@ -117,6 +118,7 @@ struct tiermq_answer {
     enum tiermq_cache cache;
     int64_t queue_ms, run_ms;    /* in the broker's queue; from dispatch to conclusion */
     int64_t total_us;            /* from submission to now, as this library saw it */
+    tiermq_id led_by;            /* the identical job that was run for both; all zero: it was run itself */
 };
 
 /* Where a pending job stands. */

@@ -2,8 +2,10 @@
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
+#include "broker/core/flight.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/stream.h"
 #include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
@@ -141,11 +143,11 @@ void attempt_try_again(struct core *core, struct job *job)
 {
     struct tier *tier = job_tier(job);
     if ((job->flags & JOB_RETRIES) == 0) {
-        job_move(core, job, PLACE_READY);
+        flight_enter(core, job);
     } else if (may_retry(core, job)) {
         job->flags &= (uint16_t)~JOB_RETRIES;
         tier->stats.retries++;
-        job_move(core, job, PLACE_READY);
+        flight_enter(core, job);
     } else {
         tier->stats.retries_held++;
         job->at.not_before_ms = core->now_ms + RETRY_HELD_MS + backoff_ms(core, job);
@@ -335,6 +337,9 @@ void attempt_result(struct core *core, const struct event *event)
         confirm(core, event->peer, &result->lease, core_pending_batch(core));
         return;
     }
+    if (result->key_mismatch) {
+        flight_split(core, job);
+    }
     if (is_answer(event)) {
         count_usage(job_tier(job), result->usage);
         finish(core, job, event, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, "", job_attempts(job));
@@ -353,6 +358,6 @@ void attempt_chunk(struct core *core, const struct event *event)
     if (worker != NULL && job != NULL && job->place == PLACE_LEASED &&
         job->at.lease->worker == worker &&
         job->at.lease->attempt == event->as.chunk.header.attempt) {
-        waiters_stream(core, job, event);
+        stream_chunk(core, job, event);
     }
 }

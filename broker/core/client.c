@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <xxhash.h>
 #include "broker/core/estimate.h"
+#include "broker/core/stream.h"
 
 static uint64_t peer_hash(uint64_t peer, uint64_t seed)
 {
@@ -112,14 +113,6 @@ void client_destroy_all(struct core *core)
     }
 }
 
-static void set_first(struct job *job, uint64_t peer, bool streams)
-{
-    job->chunks_left = job->waiter == peer ? job->chunks_left : CHUNKS_UNLIMITED;
-    job->waiter = peer;
-    job->flags =
-        (uint16_t)((job->flags & ~JOB_WAITER_STREAMS) | (streams ? JOB_WAITER_STREAMS : 0));
-}
-
 /* Frees those whose client is gone. Returns how many stay. */
 static size_t prune(struct core *core, struct job *job)
 {
@@ -152,29 +145,49 @@ bool waiter_is(const struct job *job, uint64_t peer)
     return job->waiter == peer || find_more(job, peer) != NULL;
 }
 
+/* A place for one more beside the inline one. NULL: too many, or no memory. */
+static struct waiter *make_more(struct core *core, struct job *job, uint64_t peer)
+{
+    if (prune(core, job) + 1 >= WAITERS_MAX) {
+        return NULL;
+    }
+    struct waiter *waiter = malloc(sizeof(*waiter));
+    if (waiter == NULL) {
+        return NULL;
+    }
+    *waiter =
+        (struct waiter){.next = job->more_waiters, .peer = peer, .chunks_left = CHUNKS_UNLIMITED};
+    job->more_waiters = waiter;
+    return waiter;
+}
+
+/* Who streams has a cursor, so the inline place is for those that do not. */
+static bool add_streaming(struct core *core, struct job *job, uint64_t peer)
+{
+    struct waiter *waiter = find_more(job, peer);
+    waiter = waiter != NULL ? waiter : make_more(core, job, peer);
+    if (waiter == NULL) {
+        return false;
+    }
+    waiter->streams = true;
+    job->waiter = job->waiter == peer ? 0 : job->waiter;
+    stream_wanted(core, job);
+    return true;
+}
+
 void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams)
 {
-    if (job->waiter == peer || job->waiter == 0 || client_find(core, job->waiter) == NULL) {
-        struct waiter *known = find_more(job, peer);
-        if (known == NULL) {
-            set_first(job, peer, streams);
-            return;
-        }
+    if (streams && add_streaming(core, job, peer)) {
+        return;
     }
-    struct waiter *waiter = find_more(job, peer);
-    if (waiter == NULL) {
-        if (prune(core, job) + 1 >= WAITERS_MAX) {
-            return;
-        }
-        waiter = malloc(sizeof(*waiter));
-        if (waiter == NULL) {
-            return;
-        }
-        *waiter = (struct waiter){
-            .next = job->more_waiters, .peer = peer, .chunks_left = CHUNKS_UNLIMITED};
-        job->more_waiters = waiter;
+    struct waiter *known = find_more(job, peer);
+    if (known != NULL) {
+        known->streams = false;
+    } else if (job->waiter == 0 || client_find(core, job->waiter) == NULL) {
+        job->waiter = peer;
+    } else if (job->waiter != peer) {
+        (void)make_more(core, job, peer);
     }
-    waiter->streams = streams;
 }
 
 void waiters_forget(struct job *job)
@@ -193,41 +206,11 @@ void waiters_visit(struct core *core, const struct job *job,
                    const void *context)
 {
     if (job->waiter != 0 && client_find(core, job->waiter) != NULL) {
-        visit(core, job->waiter, (job->flags & JOB_WAITER_STREAMS) != 0, context);
+        visit(core, job->waiter, false, context);
     }
     for (const struct waiter *waiter = job->more_waiters; waiter != NULL; waiter = waiter->next) {
         if (client_find(core, waiter->peer) != NULL) {
             visit(core, waiter->peer, waiter->streams, context);
-        }
-    }
-}
-
-static bool take_chunk(uint32_t *chunks_left)
-{
-    if (*chunks_left == 0) {
-        return false;
-    }
-    *chunks_left -= *chunks_left != CHUNKS_UNLIMITED;
-    return true;
-}
-
-static void send_chunk(struct core *core, uint64_t peer, const struct event *event)
-{
-    struct effect *effect = effects_add(core->effects, EFFECT_CHUNK, peer, 0);
-    effect->as.chunk.header = event->as.chunk.header;
-    effect->as.chunk.data = event->as.chunk.data == NULL ? NULL : blob_ref(event->as.chunk.data);
-}
-
-void waiters_stream(struct core *core, struct job *job, const struct event *event)
-{
-    if ((job->flags & JOB_WAITER_STREAMS) != 0 && client_find(core, job->waiter) != NULL &&
-        take_chunk(&job->chunks_left)) {
-        send_chunk(core, job->waiter, event);
-    }
-    for (struct waiter *waiter = job->more_waiters; waiter != NULL; waiter = waiter->next) {
-        if (waiter->streams && client_find(core, waiter->peer) != NULL &&
-            take_chunk(&waiter->chunks_left)) {
-            send_chunk(core, waiter->peer, event);
         }
     }
 }
@@ -241,14 +224,12 @@ void waiter_credit(struct core *core, const struct event *event)
     if (job == NULL) {
         return;
     }
-    struct waiter *more = find_more(job, event->peer);
-    uint32_t *left = more != NULL                 ? &more->chunks_left
-                     : job->waiter == event->peer ? &job->chunks_left
-                                                  : NULL;
-    if (left != NULL) {
-        const uint32_t before = *left == CHUNKS_UNLIMITED ? 0 : *left;
+    struct waiter *waiter = find_more(job, event->peer);
+    if (waiter != NULL) {
+        const uint32_t before = waiter->chunks_left == CHUNKS_UNLIMITED ? 0 : waiter->chunks_left;
         const uint32_t most = CHUNKS_UNLIMITED - 1 - before;
-        *left = before +
-                (event->as.stream_credit.chunks < most ? event->as.stream_credit.chunks : most);
+        const uint32_t more = event->as.stream_credit.chunks;
+        waiter->chunks_left = before + (more < most ? more : most);
+        stream_wanted(core, job);
     }
 }

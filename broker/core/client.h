@@ -1,6 +1,6 @@
 /*
  * client: who submits and who waits. A job names its first waiter by the peer's number; numbers are never used again, so
- * a client that is gone leaves nothing behind that has to be looked for. Further waiters hang on the job.
+ * a client that is gone leaves nothing behind that has to be looked for. Further waiters, and all that stream, hang on the job.
  */
 #pragma once
 #include <stdbool.h>
@@ -24,9 +24,4 @@ void waiters_forget(struct job *job);
 void waiters_visit(struct core *core, const struct job *job,
                    void (*visit)(struct core *core, uint64_t peer, bool streams, const void *context),
                    const void *context);
-/*
- * Forwards a chunk to each waiter that streams. One that gives credit (the event STREAM_CREDIT) gets no more chunks than that; what
- * it misses is in the final result, which is always whole. One that never does is bounded by its socket.
- */
-void waiters_stream(struct core *core, struct job *job, const struct event *event);
 void waiter_credit(struct core *core, const struct event *event);

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/estimate.h"
+#include "broker/core/flight.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -167,7 +168,11 @@ static struct effect_result make_result(struct core *core, const struct job *job
         .tier = job_tier(job)->index,
         .retry_after_ms = outcome->retry_after_ms,
         .payload = outcome->payload,
+        .has_leader = outcome->led_by != NULL,
     };
+    if (result.has_leader) {
+        result.led_by = *outcome->led_by;
+    }
     return result;
 }
 
@@ -253,8 +258,9 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     const bool is_dead = outcome->state == WIRE__JOB_STATE__JOB_STATE_DEAD;
     const struct effect_result result = make_result(core, job, outcome);
     end_attempt(core, job, outcome);
+    flight_conclude(core, job, outcome);
     count(core, job, outcome);
-    if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
+    if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED && !result.has_leader) {
         estimate_note_run(job->flow->queue, result.run_ms);
     }
     note_conclusion(core, job, &result);

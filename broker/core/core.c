@@ -8,8 +8,9 @@
 #include "broker/core/conclude.h"
 #include "broker/core/configure.h"
 #include "broker/core/dispatch.h"
-#include "broker/core/gate.h"
 #include "broker/core/estimate.h"
+#include "broker/core/flight.h"
+#include "broker/core/gate.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -18,6 +19,7 @@
 #include "broker/core/record.h"
 #include "broker/core/result.h"
 #include "broker/core/state.h"
+#include "broker/core/stream.h"
 #include "broker/core/submit.h"
 #include "broker/core/upstream.h"
 #include "broker/core/worker.h"
@@ -121,6 +123,8 @@ static void init_lists(struct core *core)
     list_init(&core->loading);
     list_init(&core->dead);
     list_init(&core->parked);
+    list_init(&core->flights_ending);
+    list_init(&core->streams_late);
     list_init(&core->workers_heard);
     list_init(&core->leases);
     list_init(&core->leases_young);
@@ -143,6 +147,8 @@ static int init_tables(struct core *core)
         {&core->clients, client_hash},
         {&core->workers, worker_peer_hash},
         {&core->worker_names, worker_name_hash},
+        {&core->leaders, flight_key_hash},
+        {&core->flights, flight_leader_hash},
         {&core->keys, key_hash},
         {&core->keys_by_job, key_job_hash},
         {&core->results, result_hash},
@@ -200,8 +206,10 @@ static void free_leases(struct core *core)
 {
     struct list_link *link;
     while ((link = list_first(&core->leases)) != NULL) {
+        struct lease *lease = CONTAINER_OF(link, struct lease, by_renewal);
         list_remove(&core->leases, link);
-        free(CONTAINER_OF(link, struct lease, by_renewal));
+        stream_end(core, lease);
+        free(lease);
     }
 }
 
@@ -223,9 +231,9 @@ static void free_jobs(struct core *core)
 
 static void free_tables(struct core *core)
 {
-    struct table *tables[] = {&core->jobs,        &core->queue_table,  &core->clients,
-                              &core->workers,     &core->worker_names, &core->keys,
-                              &core->keys_by_job, &core->results};
+    struct table *tables[] = {
+        &core->jobs,    &core->queue_table, &core->clients, &core->workers,     &core->worker_names,
+        &core->leaders, &core->flights,     &core->keys,    &core->keys_by_job, &core->results};
     for (size_t i = 0; i < ARRAY_LENGTH(tables); i++) {
         table_finish(tables[i]);
     }
@@ -244,6 +252,7 @@ void core_destroy(struct core **core)
     free_leases(dead);
     free_jobs(dead);
     submit_forget_aliases(dead, 0, UINT64_MAX);
+    flight_destroy_all(dead);
     client_destroy_all(dead);
     worker_destroy_all(dead);
     key_destroy_all(dead);
@@ -312,7 +321,7 @@ static bool tick_recovered(struct core *core)
         if (i == TIMERS_PER_TICK) {
             return false;
         }
-        job_move(core, CONTAINER_OF(list_first(&core->recovered), struct job, link), PLACE_READY);
+        flight_enter(core, CONTAINER_OF(list_first(&core->recovered), struct job, link));
     }
     return true;
 }
@@ -332,7 +341,9 @@ static void tick(struct core *core)
     core->turn++;
     note_damage(core);
     conclude_bound_dead_letters(core);
-    bool is_done = tick_timers(core);
+    bool is_done = flight_tick(core);
+    is_done &= stream_tick(core);
+    is_done &= tick_timers(core);
     is_done &= lease_tick(core);
     worker_forget_silent(core);
     worker_take_back(core);
@@ -460,5 +471,5 @@ int64_t core_next_deadline_ms(const struct core *core)
 
 bool core_is_idle(const struct core *core)
 {
-    return core->leases_running == 0;
+    return core->leases_running == 0 && list_is_empty(&core->flights_ending);
 }

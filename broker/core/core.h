@@ -60,7 +60,7 @@ void core_expect(const struct core *core, const struct id *job_id);
 /* When EVENT_TICK is due at the latest; INT64_MAX: nothing is waiting for time. */
 int64_t core_next_deadline_ms(const struct core *core);
 
-/* While draining: no worker that is connected holds a lease any more. */
+/* While draining: no worker that is connected holds a lease any more, and whoever has an answer got it. */
 bool core_is_idle(const struct core *core);
 
 /* ------------------------------------------------------------------------------------------ what operators see */
@@ -95,6 +95,10 @@ struct core_tier_stats {
     uint64_t retries_held;            /* times a retry had to wait for the budget */
     uint64_t failovers;               /* sent on to another upstream at once */
     uint64_t attempts_spared;         /* failed with their upstream down or limiting: not counted */
+    uint64_t followers_joined;        /* jobs that began to follow an identical one */
+    uint64_t followers_concluded;     /* by the outcome of the one they followed */
+    uint64_t followers_promoted;      /* to leaders, since theirs ended for itself alone */
+    uint64_t flights_split;           /* the leader's key was not that of its payload */
     uint64_t payload_bytes;           /* of pending jobs */
     uint64_t input_tokens, output_tokens, cost_nanousd, saved_nanousd;
     uint64_t cache_hits, cache_near_hits, cache_stale_hits, cache_misses;
@@ -132,6 +136,9 @@ struct core_job_view {
     bool has_estimate;    /* of starts_in_ms */
     int64_t starts_in_ms;
     char why[CORE_WHY_BYTES]; /* it waits; "" when it does not */
+    bool has_leader;        /* it follows an identical job */
+    struct id led_by;
+    uint64_t followers;     /* identical jobs that follow it */
 };
 MUST_USE int core_view_job(const struct core *core, const struct id *job_id, struct core_time now, struct core_job_view *ret_view);
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include "broker/core/conclude.h"
+#include "broker/core/flight.h"
 #include "broker/core/gate.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -31,7 +32,7 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->tier_index = queue->lane->tier->index;
     dispatch->deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - core->now_ms;
     dispatch->queue_ms = core->now_ms - job->submitted_ms;
-    dispatch->stream = (job->flags & JOB_STREAM) != 0;
+    dispatch->stream = (job->flags & JOB_STREAM) != 0 || flight_streaming(core, job) != NULL;
     dispatch->canonical_key =
         has_canonical ? copy_bytes(core, job->canonical_key, sizeof(job->canonical_key)) : NULL;
     dispatch->trace_parent =

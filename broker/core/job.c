@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include "broker/core/client.h"
+#include "broker/core/flight.h"
 #include "broker/core/lane.h"
 #include "broker/core/state.h"
 
@@ -50,16 +51,17 @@ bool job_may_become(enum job_place from, enum job_place to)
     static const unsigned ends = TO(PLACE_DEAD) | TO(PLACE_GONE);
     static const unsigned waits = TO(PLACE_READY) | TO(PLACE_BACKING_OFF);
     static const unsigned allowed[] = {
-        [PLACE_NEW] = TO(PLACE_ACCEPTING) | TO(PLACE_RECOVERED) | waits | ends,
+        [PLACE_NEW] =
+            TO(PLACE_ACCEPTING) | TO(PLACE_RECOVERED) | TO(PLACE_FOLLOWING) | waits | ends,
         [PLACE_ACCEPTING] = waits | TO(PLACE_FOLLOWING) | ends,
-        [PLACE_RECOVERED] = waits | TO(PLACE_LEASED) | ends,
+        [PLACE_RECOVERED] = waits | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | ends,
         [PLACE_READY] =
             TO(PLACE_BACKING_OFF) | TO(PLACE_LOADING) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
-        [PLACE_BACKING_OFF] = TO(PLACE_READY) | TO(PLACE_LEASED) | ends,
+        [PLACE_BACKING_OFF] = TO(PLACE_READY) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | ends,
         [PLACE_LOADING] = waits | TO(PLACE_LOADED) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADED] = waits | TO(PLACE_LEASED) | ends,
         [PLACE_LEASED] = waits | TO(PLACE_PARKED) | ends,
-        [PLACE_FOLLOWING] = waits | ends,
+        [PLACE_FOLLOWING] = TO(PLACE_READY) | ends,
         [PLACE_PARKED] = waits | ends,
         [PLACE_DEAD] = TO(PLACE_GONE),
         [PLACE_GONE] = 0,
@@ -153,6 +155,7 @@ struct job *job_create_later(struct core *core, const struct id *job_id, struct 
 void job_destroy(struct core *core, struct job **job)
 {
     struct job *dead = TAKE(*job);
+    assert((dead->flags & (JOB_LEADS | JOB_HAS_FOLLOWERS)) == 0);
     if (dead->place != PLACE_GONE) {
         job_move(core, dead, PLACE_GONE);
     }
@@ -231,6 +234,8 @@ static void leave(struct core *core, struct job *job)
         queue->leased--;
         break;
     case PLACE_FOLLOWING:
+        flight_remove(core, job);
+        break;
     case PLACE_PARKED:
         list_remove(&core->parked, &job->link);
         break;
@@ -290,6 +295,8 @@ static void join(struct core *core, struct job *job)
         queue->leased++;
         break;
     case PLACE_FOLLOWING:
+        flight_push(core, job);
+        break;
     case PLACE_PARKED:
         list_append(&core->parked, &job->link);
         break;
@@ -334,7 +341,7 @@ void job_move(struct core *core, struct job *job, enum job_place next)
 void job_wait_until(struct core *core, struct job *job, int64_t not_before_ms)
 {
     if (not_before_ms <= core->now_ms) {
-        job_move(core, job, PLACE_READY);
+        flight_enter(core, job);
         return;
     }
     job->at.not_before_ms = not_before_ms;

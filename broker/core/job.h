@@ -14,6 +14,7 @@
 #include "common/list.h"
 
 struct client;
+struct flight;
 struct flow;
 struct lease;
 struct tenant;
@@ -44,19 +45,22 @@ enum job_flag {
     JOB_HAS_CANONICAL = 1 << 4,
     JOB_HAS_TRACE = 1 << 5,
     JOB_HAS_KEY = 1 << 6,        /* an idempotency entry refers to it */
-    JOB_WAITER_STREAMS = 1 << 7, /* the first waiter wants chunks */
+    JOB_LEADS = 1 << 7,          /* identical jobs follow it: flight.h */
     JOB_LEASE_LOST = 1 << 8,     /* its latest attempt may still run: the worker may reclaim it */
     JOB_RETRIES = 1 << 9,        /* backing off after an attempt that counted: the retry budget has to grant it */
+    JOB_HAS_FOLLOWERS = 1 << 10,
+    JOB_FOLLOWS_STREAM = 1 << 11, /* FOLLOWING, and gets the leader's chunks */
 };
 
 struct job {
     struct id id;
     struct table_link by_id;
+    struct table_link by_canonical; /* in core.leaders, while JOB_LEADS */
     struct list_link link;      /* in the list of its place, where that is a list */
     uint64_t sequence;          /* age */
     struct blob *payload;       /* NULL: on disk only */
     struct flow *flow;          /* tier, pool, route and tenant */
-    uint64_t waiter;            /* the client that gets the result; 0: nobody */
+    uint64_t waiter;            /* the client that gets the result and no chunks; 0: nobody */
     struct waiter *more_waiters;
     int64_t submitted_ms;
     int64_t deadline_ms;
@@ -65,17 +69,17 @@ struct job {
         int64_t not_before_ms; /* BACKING_OFF, and ACCEPTING uses it afterwards */
         uint64_t load_token;   /* LOADING */
         struct lease *lease;   /* LEASED */
+        struct flight *flight; /* FOLLOWING */
     } at;
     uint8_t canonical_key[16];
     uint8_t trace_parent[24];
-    uint32_t chunks_left;       /* of the first waiter's stream: struct waiter */
     uint32_t delay_ms;          /* of the submission, capped; used once */
     uint32_t ready_after_ms;    /* from submitted_ms until it last became READY, capped */
     uint32_t payload_bytes;
     uint32_t estimated_tokens;
     uint32_t max_tokens;
     uint32_t attempt;           /* number of the latest attempt: the fence */
-    uint32_t ready_position;    /* in its flow's heap */
+    uint32_t ready_position;    /* in its flow's heap, or its flight's */
     uint32_t timer_position;
     uint16_t attempts_max;
     uint16_t failures;          /* attempts that were used up */
@@ -109,7 +113,7 @@ struct job *job_create_later(struct core *core, const struct id *job_id, struct 
 void job_destroy(struct core *core, struct job **job);
 
 void job_move(struct core *core, struct job *job, enum job_place next);
-/* To READY, or to BACKING_OFF when it has to wait until then. */
+/* To READY (or FOLLOWING: flight.h), or to BACKING_OFF when it has to wait until then. */
 void job_wait_until(struct core *core, struct job *job, int64_t not_before_ms);
 /* After a change of at.not_before_ms. */
 void job_rearm(struct core *core, struct job *job);

@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <xxhash.h>
+#include "broker/core/flight.h"
 #include "broker/core/worker.h"
 
 enum {
@@ -220,16 +221,20 @@ static void flow_refresh(struct flow *flow)
     queue_refresh(flow->queue);
 }
 
-uint64_t lane_key(const struct job *job)
+/* Within the heap of its flow, so that the flow keeps its turn. */
+void lane_raise(struct job *job, uint32_t priority)
 {
-    return (uint64_t)(9 - job->priority) << 56 | job->sequence;
+    struct heap *ready = &job->flow->ready;
+    heap_remove(ready, job);
+    const int r = heap_push(ready, job, lane_rank(priority, job->sequence));
+    assert(r == 0); /* its own room */
 }
 
 void lane_push(struct core *core, struct job *job)
 {
-    (void)core;
     struct flow *flow = job->flow;
-    const int r = heap_push(&flow->ready, job, lane_key(job));
+    const uint64_t key = lane_rank(flight_priority(core, job), job->sequence);
+    const int r = heap_push(&flow->ready, job, key);
     assert(r == 0); /* reserved by flow_reserve() */
     flow->queue->ready++;
     if (flow->ready.length == 1) {

@@ -76,8 +76,14 @@ struct flow *lane_flow(struct core *core, struct lane *lane, struct name *route,
 /* Makes room for one more job. False: no memory. */
 bool flow_reserve(struct flow *flow);
 
-/* What its flow is in order of: higher priority, then age. */
-uint64_t lane_key(const struct job *job);
+/* Jobs of a flow go in this order: priority, then age. */
+static inline uint64_t lane_rank(uint32_t priority, uint64_t sequence)
+{
+    return (uint64_t)(9 - priority) << 56 | sequence;
+}
+/* A READY job goes as one of this priority from now on. */
+void lane_raise(struct job *job, uint32_t priority);
+
 /* For job_move(): in and out of READY. */
 void lane_push(struct core *core, struct job *job);
 void lane_remove(struct core *core, struct job *job);

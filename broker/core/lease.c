@@ -1,7 +1,9 @@
 #include "broker/core/lease.h"
 #include <stdlib.h>
 #include "broker/core/conclude.h"
+#include "broker/core/flight.h"
 #include "broker/core/record.h"
+#include "broker/core/stream.h"
 #include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
@@ -38,6 +40,7 @@ struct lease *lease_grant(struct core *core, struct job *job, struct worker *wor
     job->at.lease = lease;
     job->attempt = attempt;
     job->flags &= (uint16_t)~JOB_LEASE_LOST;
+    flight_lead(core, job);
     lease->job = job;
     lease->attempt = attempt;
     lease->granted_ms = core->now_ms;
@@ -53,6 +56,7 @@ struct lease *lease_grant(struct core *core, struct job *job, struct worker *wor
 
 void lease_end(struct core *core, struct lease *lease)
 {
+    stream_end(core, lease);
     upstream_settle_silent(core, &lease->permit, false);
     detach(core, lease);
     list_remove(&core->leases, &lease->by_renewal);

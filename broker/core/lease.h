@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include "broker/core/state.h"
 
+struct stream;
 struct worker;
 
 struct lease {
@@ -19,6 +20,7 @@ struct lease {
     struct list_link young;      /* core.leases_young, while is_young */
     int64_t renewed_ms;
     int64_t granted_ms;
+    struct stream *stream;       /* NULL: no chunk came yet */
     uint32_t attempt;
     struct permit permit;
     bool is_young;

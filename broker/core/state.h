@@ -89,6 +89,8 @@ struct waiter {
     uint64_t peer;
     bool streams;
     uint32_t chunks_left; /* CHUNKS_UNLIMITED until it gives credit */
+    uint32_t attempt;     /* whose chunks it gets; 0: none yet */
+    uint32_t chunk_next;  /* the next one of these */
 };
 
 struct core {
@@ -116,7 +118,7 @@ struct core {
     struct list recovered;       /* RECOVERED, by age */
     struct list loading;         /* LOADING */
     struct list dead;            /* DEAD, oldest first */
-    struct list parked;          /* FOLLOWING and PARKED */
+    struct list parked;          /* PARKED */
     int64_t reclaim_until_ms;
 
     struct lane *lanes;          /* [pool * tiers_length + tier] */
@@ -143,6 +145,12 @@ struct core {
     struct list leases;          /* longest not renewed first: all last equally long */
     size_t leases_running;       /* of workers that are there */
     struct list leases_young;    /* durable, without a record; oldest first */
+
+    struct table leaders;        /* jobs by flow and canonical key: flight.c */
+    struct table flights;        /* by leader */
+    struct list flights_ending;
+    struct list streams_late;    /* streams of which somebody lacks chunks: stream.c */
+    uint64_t stream_log_bytes;   /* of all streams */
 
     struct table keys;           /* idempotency entries by key */
     struct table keys_by_job;

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include "broker/core/flight.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
@@ -80,6 +81,7 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
     if (job_is_pending(job)) {
         status_read(core, job, now.now_ms, &status);
     }
+    const struct job *leader = job->place == PLACE_FOLLOWING ? flight_leader(job) : NULL;
     *ret_view = (struct core_job_view){
         .id = job->id,
         .state = job_state(job),
@@ -98,7 +100,12 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
         .position = status.position,
         .has_estimate = status.has_estimate,
         .starts_in_ms = status.starts_in_ms,
+        .has_leader = leader != NULL,
+        .followers = flight_followers(core, job),
     };
+    if (leader != NULL) {
+        ret_view->led_by = leader->id;
+    }
     memcpy(ret_view->why, status.why, sizeof(ret_view->why));
     return 0;
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include "broker/core/client.h"
 #include "broker/core/estimate.h"
+#include "broker/core/flight.h"
 #include "broker/core/lane.h"
 #include "broker/core/result.h"
 #include "broker/core/upstream.h"
@@ -20,9 +21,10 @@ struct effect *status_add(struct core *core, uint64_t peer, const struct id *job
 
 /* ---- how many are ahead ---- */
 
-static uint64_t position_of(const struct job *job)
+static uint64_t position_of(const struct core *core, const struct job *job)
 {
-    return heap_count_below(&job->flow->ready, lane_key(job), POSITION_SCANNED_MAX);
+    const uint64_t rank = lane_rank(flight_priority(core, job), job->sequence);
+    return heap_count_below(&job->flow->ready, rank, POSITION_SCANNED_MAX);
 }
 
 /* ---- why it waits ---- */
@@ -67,6 +69,19 @@ static void say_place_in_line(uint64_t position, char *ret_why)
     }
 }
 
+/* Of a flight that ends the leader is gone. */
+static void say_who_leads(const struct job *job, char *ret_why)
+{
+    const struct job *leader = flight_leader(job);
+    if (leader == NULL) {
+        (void)snprintf(ret_why, STATUS_WHY_BYTES, "an identical job has led; its own turn is next");
+        return;
+    }
+    char id[ID_TEXT_BYTES];
+    id_format(&leader->id, id);
+    (void)snprintf(ret_why, STATUS_WHY_BYTES, "an identical job leads: %s", id);
+}
+
 static const char *why_there(const struct job *job)
 {
     switch ((enum job_place)job->place) {
@@ -81,13 +96,12 @@ static const char *why_there(const struct job *job)
         return "its payload is being read from disk";
     case PLACE_LOADED:
         return "it waits for a worker to be free";
-    case PLACE_FOLLOWING:
-        return "an identical job is being answered; it gets the same answer";
     case PLACE_PARKED:
         return "it is part of a provider's batch";
     case PLACE_NEW:
     case PLACE_READY:
     case PLACE_LEASED:
+    case PLACE_FOLLOWING:
     case PLACE_DEAD:
     case PLACE_GONE:
         break;
@@ -108,7 +122,7 @@ static void estimate_start(const struct job *job, uint64_t own_ahead, int64_t no
 static void read_ready(const struct core *core, const struct job *job, int64_t now_ms,
                        struct status_view *view)
 {
-    view->position = position_of(job);
+    view->position = position_of(core, job);
     if (!say_what_holds(core, job, now_ms, view->why)) {
         say_place_in_line(view->position, view->why);
         estimate_start(job, view->position, now_ms, view);
@@ -139,6 +153,8 @@ void status_read(const struct core *core, const struct job *job, int64_t now_ms,
         read_backing_off(job, now_ms, ret_view);
     } else if (job->place == PLACE_LOADED) {
         (void)say_what_holds(core, job, now_ms, ret_view->why);
+    } else if (job->place == PLACE_FOLLOWING) {
+        say_who_leads(job, ret_view->why);
     }
 }
 

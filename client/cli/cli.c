@@ -372,7 +372,12 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         }
         json_object_set_new(object, "error", error);
     }
-    if (answer->attempts > 0) {
+    const bool is_led = memcmp(answer->led_by.bytes, none.bytes, sizeof(none.bytes)) != 0;
+    if (is_led) {
+        tiermq_id_format(&answer->led_by, id);
+        json_object_set_new(object, "led_by", json_string(id));
+    }
+    if (answer->attempts > 0 || is_led) {
         set_text(object, "worker", answer->worker);
         json_object_set_new(object, "attempts", json_integer(answer->attempts));
         json_object_set_new(object, "queue_ms", json_integer(answer->queue_ms));

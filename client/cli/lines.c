@@ -195,6 +195,19 @@ static int read_time(const json_t *root, const char *member, int64_t *ret_ms, ch
     return 0;
 }
 
+static int read_truth(const json_t *root, const char *member, bool *ret_truth, char *ret_error)
+{
+    const json_t *value = json_object_get(root, member);
+    if (value == NULL || json_is_null(value)) {
+        return 0;
+    }
+    if (!json_is_boolean(value)) {
+        return refuse(ret_error, "%s: must be true or false", member);
+    }
+    *ret_truth = json_is_true(value);
+    return 0;
+}
+
 static int read_numbers(const json_t *root, struct tiermq_job *job, char *ret_error)
 {
     int r = read_count(root, "priority", PRIORITY_MAX, &job->priority, ret_error);
@@ -251,6 +264,9 @@ static int read_object(struct line_job *job, char *ret_error)
     int r = read_texts(job->root, &job->job, ret_error);
     if (r == 0) {
         r = read_numbers(job->root, &job->job, ret_error);
+    }
+    if (r == 0) {
+        r = read_truth(job->root, "distinct", &job->job.distinct, ret_error);
     }
     if (r == 0) {
         r = read_body(job->root, job, ret_error);

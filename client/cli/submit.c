@@ -34,6 +34,7 @@ enum {
     OPTION_LEAVE,
     OPTION_BODY,
     OPTION_STREAM,
+    OPTION_DISTINCT,
 };
 
 static const struct option own_options[] = {
@@ -59,6 +60,7 @@ static const struct option own_options[] = {
     {"leave", no_argument, NULL, OPTION_LEAVE},
     {"body", no_argument, NULL, OPTION_BODY},
     {"stream", no_argument, NULL, OPTION_STREAM},
+    {"distinct", no_argument, NULL, OPTION_DISTINCT},
     {0},
 };
 
@@ -72,7 +74,8 @@ static const char help[] =
     "\n"
     "A line is a JSON object with prompt (or text), or body (the request in OpenAI's format); and, "
     "if wanted, id, tier, route\n"
-    "(or model), pool, operation, priority, deadline, delay, idempotency_key, max_tokens. Other "
+    "(or model), pool, operation, priority, deadline, delay, idempotency_key, max_tokens, "
+    "distinct. Other "
     "members are ignored.\n"
     "Every line has exactly one result: "
     "{\"id\":…,\"line\":…,\"tier\":…,\"job\":…,\"outcome\":…,\"text\":…,…}.\n"
@@ -90,6 +93,8 @@ static const char help[] =
     "  --idempotency-key K  a second submission under it is the same job (one prompt only)\n"
     "  --id UUID          the job's id (one prompt only)\n"
     "  --stream           print a single answer as it comes\n"
+    "  --distinct         run it also when an identical job is under way, instead of sharing its "
+    "answer\n"
     "\n"
     "Many jobs:\n"
     "  --file FILE        JSON lines; - is standard input\n"
@@ -253,6 +258,9 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
         return true;
     case OPTION_STREAM:
         job->stream = true;
+        return true;
+    case OPTION_DISTINCT:
+        job->distinct = true;
         return true;
     default:
         return take_number(submit, cli, code, argument);

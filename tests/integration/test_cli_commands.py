@@ -106,7 +106,7 @@ def test_pause_holds_a_tier_and_resume_lets_it_go(cluster):
     status = json.loads(cluster.cli("status", "--json", job).stdout)
     assert status["state"] == "queued" and status["why"] == "the tier background is paused by an operator"
     assert status["position"] == 0 and status["starts_in_ms"] is None
-    behind = submit_held(cluster, "--tier", "background")
+    behind = submit_held(cluster, "--tier", "background", "--distinct")
     assert "1 ahead" in cluster.cli("status", behind).stdout
     seen = cluster.broker.admin_json(f"/v1/jobs/{behind}")
     assert seen["position"] == 1 and seen["starts_in_ms"] is None and "paused" in seen["why"]

@@ -197,11 +197,19 @@ static void append(struct world_effect **list, size_t *length, const struct effe
     *entry = (struct world_effect){.effect = *effect};
     if (effect->kind == EFFECT_RESULT) {
         struct effect_result *result = &entry->effect.as.result;
+        if (result->usage != NULL) {
+            entry->cost_nanousd = result->usage->cost_nanousd;
+            entry->saved_nanousd = result->usage->saved_nanousd;
+        }
         if (result->packed != NULL) {
             Wire__Result *packed = wire__result__unpack(NULL, result->packed_bytes, result->packed);
             cr_assert_not_null(packed);
             result->state = packed->state;
             result->attempts = packed->attempts;
+            result->has_leader = packed->led_by.len == ID_BYTES;
+            if (result->has_leader) {
+                memcpy(result->led_by.bytes, packed->led_by.data, ID_BYTES);
+            }
             copy_text(entry->code, sizeof(entry->code), packed->error_code);
             wire__result__free_unpacked(packed, NULL);
         } else {
@@ -213,6 +221,9 @@ static void append(struct world_effect **list, size_t *length, const struct effe
         }
     } else if (effect->kind == EFFECT_STATUS) {
         copy_text(entry->text, sizeof(entry->text), effect->as.status.why);
+    } else if (effect->kind == EFFECT_CHUNK && effect->as.chunk.data != NULL) {
+        snprintf(entry->text, sizeof(entry->text), "%.*s", (int)blob_bytes(effect->as.chunk.data),
+                 (const char *)blob_data(effect->as.chunk.data));
     } else if (effect->kind == EFFECT_REJECTED) {
         copy_text(entry->text, sizeof(entry->text), effect->as.rejected.text);
     } else if (effect->kind == EFFECT_NOTE) {

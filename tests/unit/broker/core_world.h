@@ -16,8 +16,9 @@
 enum { WORLD_TIERS = 3 }; /* realtime (memory), standard, background (durable) */
 
 struct world_effect {
-    struct effect effect; /* pointers other than these are dead */
-    char text[256], code[64];
+    struct effect effect;                 /* pointers other than these are dead */
+    char text[256], code[64];             /* text: also of a chunk */
+    uint64_t cost_nanousd, saved_nanousd; /* of a result's usage */
 };
 
 struct world_record {

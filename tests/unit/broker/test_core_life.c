@@ -316,7 +316,9 @@ Test(core_life, chunks_reach_the_waiters_that_stream_as_far_as_they_give_credit)
     cr_assert_eq(world_count(&w, EFFECT_CHUNK, &job), 1);
     world_turn(
         &w, &(struct event){.kind = EVENT_STREAM_CREDIT, .peer = 1, .as.stream_credit = {job, 1}});
+    chunk.as.chunk.header.index = 1;
     world_turn(&w, &chunk);
+    chunk.as.chunk.header.index = 2;
     world_turn(&w, &chunk);
     cr_assert_eq(world_count(&w, EFFECT_CHUNK, &job), 2);
     chunk.as.chunk.header.attempt++;

@@ -157,3 +157,73 @@ Test(core_memory, core_that_cannot_be_created_leaves_nothing_behind)
     cr_assert_eq(r, 0);
     cr_assert_gt(allocations, 10);
 }
+
+static struct event identical(void)
+{
+    static const uint8_t key[16] = {1};
+    struct event event = world_submission(&w, 1, "realtime");
+    event.as.submit.canonical_key = key;
+    return event;
+}
+
+Test(core_memory, identical_job_without_memory_to_follow_runs_by_itself)
+{
+    struct event first = identical();
+    world_submit_event(&w, &first);
+    size_t alone = 0;
+    size_t follows = 0;
+    for (int allocations = 0; follows == 0; allocations++) {
+        cr_assert(allocations < 20);
+        struct event event = identical();
+        step_with(allocations, &event);
+        blob_unref(&event.as.submit.payload);
+        const Wire__JobState state = world_state(&w, &event.as.submit.job_id);
+        alone += state == WIRE__JOB_STATE__JOB_STATE_QUEUED;
+        follows += state == WIRE__JOB_STATE__JOB_STATE_FOLLOWING;
+    }
+    cr_assert_eq(alone, 2); /* no memory for the flight, or for a place in it */
+    world_worker(&w, 100, "w", 8);
+    cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 3);
+}
+
+Test(core_memory, answer_that_cannot_be_kept_for_the_followers_lets_the_best_of_them_run)
+{
+    world_worker(&w, 100, "w", 8);
+    struct event first = identical();
+    struct event second = identical();
+    world_submit_event(&w, &first);
+    world_submit_event(&w, &second);
+    const struct id leader = first.as.submit.job_id;
+    const struct id follower = second.as.submit.job_id;
+    struct event answer = {.kind = EVENT_ATTEMPT_RESULT,
+                           .peer = 100,
+                           .as.attempt_result = {.lease = world_lease(&w, &leader),
+                                                 .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED,
+                                                 .error_code = "",
+                                                 .error_text = ""}};
+    step_with(0, &answer);
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &leader, 1));
+    cr_assert_eq(world_state(&w, &follower), WIRE__JOB_STATE__JOB_STATE_LEASED);
+}
+
+Test(core_memory, stream_without_memory_for_its_log_reaches_who_waits)
+{
+    w.config.broker.stream_log_bytes_max = 10000;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, 100, "w", 1);
+    world_client(&w, 2, "a");
+    struct event event = identical();
+    event.as.submit.stream = true;
+    world_submit_event(&w, &event);
+    const struct id job = event.as.submit.job_id;
+    struct event chunk = {
+        .kind = EVENT_CHUNK, .peer = 100, .as.chunk.header = {.job_id = job, .attempt = 1}};
+    step_with(1, &chunk); /* the stream, and no log */
+    cr_assert_not_null(world_find(&w, EFFECT_CHUNK, &job, 1));
+    world_turn(&w, &(struct event){
+                       .kind = EVENT_WAIT, .peer = 2, .as.job = {.job_id = job, .stream = true}});
+    cr_assert_null(world_find(&w, EFFECT_CHUNK, &job, 2));
+    chunk.as.chunk.header.index = 1;
+    world_turn(&w, &chunk);
+    cr_assert_eq(world_count(&w, EFFECT_CHUNK, &job), 2);
+}

@@ -22,7 +22,8 @@ static void keep_id(const ProtobufCBinaryData *bytes, struct id *ids, size_t *le
 static void keep_submit(struct fake_broker *broker, const Wire__Submit *submit, struct link_message *parts, size_t part)
 {
     struct fake_submit *kept = &broker->submits[broker->submits_length++];
-    *kept = (struct fake_submit){.deadline_in_ms = submit->deadline_in_ms, .stream = submit->stream};
+    *kept = (struct fake_submit){.deadline_in_ms = submit->deadline_in_ms, .stream = submit->stream,
+                                 .has_canonical = submit->canonical_key.len == 16};
     cr_assert_eq(id_from_bytes(submit->job_id.data, submit->job_id.len, &kept->id), 0);
     snprintf(kept->tier, sizeof(kept->tier), "%s", submit->tier);
     snprintf(kept->route, sizeof(kept->route), "%s", submit->route);

@@ -627,6 +627,15 @@ Test(client, stream_with_a_gap_ends_and_its_answer_is_whole)
     cr_assert_str_eq(heard.text, "abc");
 }
 
+Test(client, distinct_job_names_no_key_under_which_it_could_be_joined)
+{
+    struct heard heard = {0};
+    submit_and_accept(&heard, (struct tiermq_job){0});
+    submit_and_accept(&heard, (struct tiermq_job){.distinct = true});
+    cr_assert(broker.submits[0].has_canonical);
+    cr_assert_not(broker.submits[1].has_canonical);
+}
+
 Test(client, job_that_was_not_sent_is_cancelled_here)
 {
     struct heard heard = {0};

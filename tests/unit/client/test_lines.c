@@ -59,13 +59,14 @@ Test(lines, members_stand_over_the_defaults)
 {
     struct line_job job;
     cr_assert_eq(read_line("{\"id\":\"a-1\",\"text\":\"hi\",\"tier\":\"realtime\",\"model\":\"big\",\"deadline\":\"2m\","
-                           "\"delay\":1.5,\"source\":\"ignored\"}", &job), 0);
+                           "\"delay\":1.5,\"distinct\":true,\"source\":\"ignored\"}", &job), 0);
     cr_assert_str_eq(job.job.prompt, "hi");
     cr_assert_str_eq(job.job.tier, "realtime");
     cr_assert_str_eq(job.job.route, "big");
     cr_assert_eq(job.job.priority, 3);
     cr_assert_eq(job.job.deadline_ms, 120000);
     cr_assert_eq(job.job.delay_ms, 1500);
+    cr_assert(job.job.distinct);
     cr_assert_str_eq(json_string_value(job.reference), "a-1");
     cr_assert_eq(job.job.id.bytes[0], 0);
     line_job_finish(&job);
@@ -106,6 +107,7 @@ Test(lines, mistakes_are_refused_in_words_and_keep_the_id)
         {"{\"id\":\"x\",\"text\":\"a\",\"deadline\":\"soon\"}", "deadline"},
         {"{\"id\":\"x\",\"text\":\"a\",\"deadline\":-1}", "deadline"},
         {"{\"id\":\"x\",\"body\":\"{}\"}", "body"},
+        {"{\"id\":\"x\",\"text\":\"a\",\"distinct\":1}", "distinct"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct line_job job;

@@ -1,0 +1,344 @@
+/* Chunks of a running attempt: who gets them, from where on, and how far. */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+#include "tests/unit/broker/core_world.h"
+
+#define ANSWERED WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
+
+static struct world w;
+
+static void start(void)
+{
+    world_init(&w);
+    w.config.broker.lease_ms = 1000000; /* no heartbeats here */
+    w.config.broker.stream_log_bytes_max = 10000;
+    world_start(&w);
+    for (uint64_t peer = 1; peer <= 4; peer++) {
+        world_client(&w, peer, "a");
+    }
+    world_worker(&w, 100, "w", 4);
+}
+
+static void stop(void)
+{
+    world_finish(&w);
+}
+
+TestSuite(core_streams, .init = start, .fini = stop);
+
+static struct id submit(uint64_t peer, bool stream)
+{
+    static const uint8_t key[16] = {1};
+    struct event event = world_submission(&w, peer, "realtime");
+    event.as.submit.stream = stream;
+    event.as.submit.canonical_key = key;
+    world_submit_event(&w, &event);
+    return event.as.submit.job_id;
+}
+
+static void chunk_with(const struct id *job, uint32_t index, const char *text, uint32_t flags)
+{
+    const struct lease_ref lease = world_lease(&w, job);
+    struct event event = {
+        .kind = EVENT_CHUNK,
+        .peer = 100,
+        .as.chunk.header = {
+            .job_id = *job, .attempt = lease.attempt, .index = index, .flags = flags}};
+    cr_assert_eq(blob_create(text, strlen(text), &event.as.chunk.data), 0);
+    world_turn(&w, &event);
+    blob_unref(&event.as.chunk.data);
+}
+
+static void chunk(const struct id *job, uint32_t index, const char *text)
+{
+    chunk_with(job, index, text, 0);
+}
+
+static void wait_for(uint64_t peer, const struct id *job)
+{
+    world_turn(&w, &(struct event){.kind = EVENT_WAIT,
+                                   .peer = peer,
+                                   .as.job = {.job_id = *job, .stream = true}});
+}
+
+static void credit(uint64_t peer, const struct id *job, uint32_t chunks)
+{
+    world_turn(&w, &(struct event){.kind = EVENT_STREAM_CREDIT,
+                                   .peer = peer,
+                                   .as.stream_credit = {*job, chunks}});
+}
+
+/* What this peer got of the job as the library takes it: of one attempt, in order, without a gap.
+ */
+static const char *heard(uint64_t peer, const struct id *job)
+{
+    static char text[4096];
+    uint32_t attempt = 0;
+    uint32_t next = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < w.log_length; i++) {
+        const struct effect *effect = &w.log[i].effect;
+        if (effect->kind != EFFECT_CHUNK || effect->peer != peer ||
+            !id_equal(&effect->as.chunk.header.job_id, job)) {
+            continue;
+        }
+        attempt = attempt == 0 ? effect->as.chunk.header.attempt : attempt;
+        if (effect->as.chunk.header.attempt == attempt) {
+            cr_assert_eq(effect->as.chunk.header.index, next++);
+            strcat(text, w.log[i].text);
+        }
+    }
+    return text;
+}
+
+Test(core_streams, client_that_asks_late_gets_the_stream_from_the_start)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    chunk(&job, 1, "b");
+    wait_for(2, &job);
+    chunk_with(&job, 2, "c", FRAME_CHUNK_LAST);
+    cr_assert_str_eq(heard(1, &job), "abc");
+    cr_assert_str_eq(heard(2, &job), "abc");
+    cr_assert(world_find(&w, EFFECT_CHUNK, &job, 2)->effect.as.chunk.header.flags &
+              FRAME_CHUNK_LAST);
+}
+
+Test(core_streams, client_that_asks_again_gets_nothing_twice)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    wait_for(1, &job);
+    chunk(&job, 1, "b");
+    chunk(&job, 1, "b"); /* repeated */
+    cr_assert_str_eq(heard(1, &job), "ab");
+}
+
+Test(core_streams, late_client_gets_no_more_than_its_credit)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    chunk(&job, 1, "b");
+    chunk(&job, 2, "c");
+    /* Both in one message: one turn. */
+    core_step(
+        w.core, w.now,
+        &(struct event){.kind = EVENT_WAIT, .peer = 2, .as.job = {.job_id = job, .stream = true}},
+        w.effects);
+    credit(2, &job, 1);
+    cr_assert_str_eq(heard(2, &job), "a");
+    chunk(&job, 3, "d");
+    cr_assert_str_eq(heard(2, &job), "a");
+    credit(2, &job, 2);
+    cr_assert_str_eq(heard(2, &job), "abc");
+    credit(2, &job, 9);
+    cr_assert_str_eq(heard(2, &job), "abcd");
+    chunk(&job, 4, "e");
+    cr_assert_str_eq(heard(2, &job), "abcde");
+}
+
+Test(core_streams, without_a_log_late_clients_get_the_result_alone)
+{
+    w.config.broker.stream_log_bytes_max = 200;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    wait_for(2, &job);
+    chunk(&job, 1, "b");
+    chunk(&job, 2, "c");
+    chunk(&job, 3, "d"); /* one too many */
+    wait_for(3, &job);
+    chunk(&job, 4, "e");
+    cr_assert_str_eq(heard(1, &job), "abcde");
+    cr_assert_str_eq(heard(2, &job), "abcde");
+    cr_assert_str_eq(heard(3, &job), "");
+    world_result(&w, 100, &(struct lease_ref){job, 1}, ANSWERED, 0);
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &job, 3));
+}
+
+Test(core_streams, logs_of_all_streams_are_bounded_together)
+{
+    enum { PIECE = 1 << 20, STREAMS = 80 };
+    w.config.broker.stream_log_bytes_max = 2 * PIECE;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_credit(&w, 100, STREAMS);
+    world_worker(&w, 101, "big", STREAMS);
+    char *piece = malloc(PIECE + 1);
+    memset(piece, 'x', PIECE);
+    piece[PIECE] = '\0';
+    size_t late = 0;
+    for (size_t i = 0; i < STREAMS; i++) {
+        struct event event = world_submission(&w, 1, "realtime");
+        event.as.submit.stream = true;
+        world_submit_event(&w, &event);
+        const struct id job = event.as.submit.job_id;
+        struct event data = {.kind = EVENT_CHUNK,
+                             .peer = world_find(&w, EFFECT_DISPATCH, &job, 0)->effect.peer,
+                             .as.chunk.header = {.job_id = job, .attempt = 1}};
+        cr_assert_eq(blob_create(piece, PIECE, &data.as.chunk.data), 0);
+        world_turn(&w, &data);
+        blob_unref(&data.as.chunk.data);
+        wait_for(2, &job);
+        late += world_find(&w, EFFECT_CHUNK, &job, 2) != NULL;
+        cr_assert_not_null(world_find(&w, EFFECT_CHUNK, &job, 1));
+    }
+    free(piece);
+    cr_assert_eq(late, 63); /* of 64 MiB, beside what each chunk takes itself */
+}
+
+Test(core_streams, gap_ends_the_stream_for_everybody)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    chunk(&job, 2, "c");
+    wait_for(2, &job);
+    chunk(&job, 3, "d");
+    cr_assert_str_eq(heard(1, &job), "a");
+    cr_assert_str_eq(heard(2, &job), "");
+}
+
+Test(core_streams, next_attempt_begins_its_own_log)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    chunk(&job, 1, "b");
+    const struct lease_ref lease = world_lease(&w, &job);
+    world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED, 0);
+    world_advance(&w, 1000);
+    world_credit(&w, 100, 5);
+    cr_assert_eq(world_lease(&w, &job).attempt, 2);
+    wait_for(2, &job);
+    cr_assert_str_eq(heard(2, &job), "");
+    chunk(&job, 0, "x");
+    wait_for(3, &job);
+    chunk(&job, 1, "y");
+    cr_assert_str_eq(heard(1, &job), "ab");
+    cr_assert_eq(world_find(&w, EFFECT_CHUNK, &job, 1)->effect.as.chunk.header.attempt, 2);
+    cr_assert_str_eq(heard(2, &job), "xy");
+    cr_assert_str_eq(heard(3, &job), "xy");
+}
+
+Test(core_streams, stream_that_began_before_a_restart_goes_on_for_those_who_wait)
+{
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.stream = true;
+    world_submit_event(&w, &event);
+    const struct id job = event.as.submit.job_id;
+    chunk(&job, 0, "a");
+    world_restart(&w);
+    world_client(&w, 1, "a");
+    world_client(&w, 2, "a");
+    wait_for(1, &job);
+    const struct lease_ref lease = {job, 1};
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
+                                   .peer = 100,
+                                   .as.worker_hello = {
+                                       .name = "w", .slots = 4, .held = &lease, .held_length = 1}});
+    world_forget_log(&w);
+    struct event next = {.kind = EVENT_CHUNK,
+                         .peer = 100,
+                         .as.chunk.header = {.job_id = job, .attempt = 1, .index = 1}};
+    world_turn(&w, &next);
+    wait_for(2, &job);
+    next.as.chunk.header.index = 2;
+    world_turn(&w, &next);
+    const struct world_effect *got = world_find(&w, EFFECT_CHUNK, &job, 1);
+    cr_assert_eq(got->effect.as.chunk.header.index, 2);
+    cr_assert_null(world_find(&w, EFFECT_CHUNK, &job, 2));
+}
+
+/* ---- followers ---- */
+
+Test(core_streams, follower_gets_the_stream_from_the_start_under_its_own_name)
+{
+    const struct id leader = submit(1, true);
+    chunk(&leader, 0, "a");
+    chunk(&leader, 1, "b");
+    const struct id late = submit(2, true);
+    const struct id quiet = submit(3, false);
+    chunk(&leader, 2, "c");
+    wait_for(4, &quiet);
+    chunk(&leader, 3, "d");
+    cr_assert_str_eq(heard(1, &leader), "abcd");
+    cr_assert_str_eq(heard(2, &late), "abcd");
+    cr_assert_str_eq(heard(3, &quiet), "");
+    cr_assert_str_eq(heard(4, &quiet), "abcd");
+    cr_assert_str_eq(heard(2, &leader), "");
+}
+
+Test(core_streams, stream_of_a_follower_is_asked_for_at_the_worker)
+{
+    world_worker(&w, 100, "w", 0);
+    const struct id leader = submit(1, false);
+    const struct id follower = submit(2, true);
+    world_worker(&w, 100, "w", 1);
+    cr_assert(world_find(&w, EFFECT_DISPATCH, &leader, 100)->effect.as.dispatch.stream);
+    chunk(&leader, 0, "a");
+    cr_assert_str_eq(heard(2, &follower), "a");
+    cr_assert_str_eq(heard(1, &leader), "");
+}
+
+Test(core_streams, promoted_follower_does_not_go_on_where_its_leader_stopped)
+{
+    const struct id leader = submit(1, true);
+    const struct id follower = submit(2, true);
+    chunk(&leader, 0, "a");
+    chunk(&leader, 1, "b");
+    const uint32_t before =
+        world_find(&w, EFFECT_CHUNK, &follower, 2)->effect.as.chunk.header.attempt;
+    world_job_event(&w, EVENT_CANCEL, 1, &leader);
+    world_credit(&w, 100, 5);
+    chunk(&follower, 0, "x");
+    chunk(&follower, 1, "y");
+    chunk(&follower, 2, "z");
+    cr_assert(world_find(&w, EFFECT_CHUNK, &follower, 2)->effect.as.chunk.header.attempt > before);
+    cr_assert_str_eq(heard(2, &follower), "ab");
+}
+
+Test(core_streams, leaders_next_attempt_is_another_one_of_the_follower_too)
+{
+    const struct id leader = submit(1, true);
+    const struct id follower = submit(2, true);
+    chunk(&leader, 0, "a");
+    const struct lease_ref lease = world_lease(&w, &leader);
+    world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED, 0);
+    world_advance(&w, 1000);
+    world_credit(&w, 100, 5);
+    const struct id late = submit(3, true);
+    chunk(&leader, 0, "x");
+    chunk(&leader, 1, "y");
+    cr_assert_str_eq(heard(2, &follower), "a");
+    cr_assert_str_eq(heard(3, &late), "xy");
+}
+
+Test(core_streams, follower_whose_credit_is_used_up_goes_on_when_there_is_more)
+{
+    const struct id leader = submit(1, true);
+    const struct id follower = submit(2, true);
+    credit(2, &follower, 1);
+    chunk(&leader, 0, "a");
+    chunk(&leader, 1, "b");
+    cr_assert_str_eq(heard(2, &follower), "a");
+    credit(2, &follower, 5);
+    chunk(&leader, 2, "c");
+    cr_assert_str_eq(heard(2, &follower), "abc");
+}
+
+Test(core_streams, many_late_chunks_are_spread_over_the_turns)
+{
+    w.config.broker.stream_log_bytes_max = 1 << 20;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    const struct id job = submit(1, true);
+    for (uint32_t i = 0; i < 1500; i++) {
+        chunk(&job, i, "");
+    }
+    world_forget_log(&w);
+    wait_for(2, &job);
+    const size_t first = world_count(&w, EFFECT_CHUNK, &job);
+    cr_assert(first > 0 && first < 1500);
+    cr_assert_eq(core_next_deadline_ms(w.core), w.now.now_ms);
+    world_tick(&w);
+    cr_assert_eq(world_count(&w, EFFECT_CHUNK, &job), 1500);
+    cr_assert_str_eq(heard(2, &job), "");
+}
