@@ -17,6 +17,8 @@
 #include "common/http_admin.h"
 #include "common/log.h"
 
+enum { UPSTREAMS_TEXT_BYTES = 1024 };
+
 static const double NANOUSD = 1e-9;
 
 /* ---- answering ---- */
@@ -130,15 +132,23 @@ static void get_stats(void *context, const struct http_request *request,
                   integer(stats.slots_free), "store", store_object(broker)));
 }
 
+struct queue_list {
+    const struct core *core;
+    json_t *queues;
+};
+
 static void add_queue(void *context, const struct core_queue_view *view)
 {
+    const struct queue_list *list = context;
+    char upstreams[UPSTREAMS_TEXT_BYTES];
     json_array_append_new(
-        context, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:s}", "tier",
-                           view->tier, "pool", view->pool, "route", view->route, "ready",
-                           integer(view->ready), "backing_off", integer(view->backing_off),
-                           "leased", integer(view->leased), "tenants", integer(view->tenants),
-                           "paused", view->is_paused, "blocked", view->is_blocked, "gated_ms",
-                           (json_int_t)view->gated_ms, "upstreams", view->upstreams));
+        list->queues,
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:s}", "tier", view->tier,
+                  "pool", view->pool, "route", view->route, "ready", integer(view->ready),
+                  "backing_off", integer(view->backing_off), "leased", integer(view->leased),
+                  "tenants", integer(view->tenants), "paused", view->is_paused, "blocked",
+                  view->is_blocked, "gated_ms", (json_int_t)view->gated_ms, "upstreams",
+                  core_name_upstreams(list->core, view->queue, upstreams, sizeof(upstreams))));
 }
 
 static void get_queues(void *context, const struct http_request *request,
@@ -146,9 +156,9 @@ static void get_queues(void *context, const struct http_request *request,
 {
     (void)request;
     const struct broker *broker = context;
-    json_t *queues = json_array();
-    core_visit_queues(broker->core, add_queue, queues);
-    admin_answer(response, 200, json_pack("{s:o}", "queues", queues));
+    struct queue_list list = {broker->core, json_array()};
+    core_visit_queues(broker->core, add_queue, &list);
+    admin_answer(response, 200, json_pack("{s:o}", "queues", list.queues));
 }
 
 static void add_worker(void *context, const struct core_worker_view *view)

@@ -21,6 +21,7 @@
 
 struct config;
 struct core;
+struct queue;
 
 enum { CORE_JOB_BYTES_MAX = 200 };
 
@@ -147,6 +148,9 @@ struct core_job_view {
 };
 MUST_USE int core_view_job(const struct core *core, const struct id *job_id, struct core_time now, struct core_job_view *ret_view);
 
+/* The same job's state and worker ("" none), without the words and estimates, which cost much more. Errors: -ENOENT. */
+MUST_USE int core_find_job(const struct core *core, const struct id *job_id, Wire__JobState *ret_state, const char **ret_worker);
+
 struct core_worker_view {
     const char *name;
     uint64_t peer;
@@ -164,9 +168,13 @@ struct core_queue_view {
     bool is_paused;        /* by an operator */
     bool is_blocked;       /* nobody can serve it now: its upstreams are down */
     int64_t gated_ms;      /* until it may be dispatched again; 0: it may */
-    const char *upstreams; /* its candidates, in order, separated by spaces; lives until the next view */
+    const struct queue *queue; /* for core_name_upstreams() */
 };
+/* In the order in which they came to be: the nth is the same queue as long as the core lives. */
 void core_visit_queues(const struct core *core, void (*visit)(void *context, const struct core_queue_view *view), void *context);
+
+/* Writes the queue's candidates, in order, separated by spaces, as far as there is room. Returns ret_text. */
+const char *core_name_upstreams(const struct core *core, const struct queue *queue, char *ret_text, size_t bytes);
 
 struct core_upstream_view {
     const char *provider, *model, *error_code;

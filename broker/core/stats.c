@@ -55,6 +55,24 @@ void core_read_stats(struct core *core, struct core_time now, struct core_stats 
     }
 }
 
+static const char *worker_of(const struct job *job)
+{
+    const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
+    return lease == NULL || lease->worker == NULL ? "" : lease->worker->name;
+}
+
+int core_find_job(const struct core *core, const struct id *job_id, Wire__JobState *ret_state,
+                  const char **ret_worker)
+{
+    const struct job *job = job_find(core, job_id);
+    if (job == NULL) {
+        return -ENOENT;
+    }
+    *ret_state = job_state(job);
+    *ret_worker = worker_of(job);
+    return 0;
+}
+
 int core_view_job(const struct core *core, const struct id *job_id, struct core_time now,
                   struct core_job_view *ret_view)
 {
@@ -68,7 +86,6 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
         status_read(core, job, now.now_ms, &status);
     }
     const struct job *leader = job->place == PLACE_FOLLOWING ? flight_leader(job) : NULL;
-    const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
     *ret_view = (struct core_job_view){
         .id = job->id,
         .state = job_state(job),
@@ -76,7 +93,7 @@ int core_view_job(const struct core *core, const struct id *job_id, struct core_
         .tier = queue->lane->tier->name->text,
         .route = queue->route->text,
         .pool = queue->lane->pool->name->text,
-        .worker = lease == NULL || lease->worker == NULL ? "" : lease->worker->name,
+        .worker = worker_of(job),
         .priority = job->priority,
         .attempts = job_attempts(job),
         .attempts_max = job->attempts_max,
@@ -174,28 +191,12 @@ void core_visit_upstreams(const struct core *core, struct core_time now,
     }
 }
 
-/* Its candidates in order, as far as there is room. */
-static const char *names_of(const struct core *core, const struct queue *queue, char *text,
-                            size_t bytes)
-{
-    const struct candidates *candidates = upstream_candidates(core, queue);
-    size_t length = 0;
-    text[0] = '\0';
-    for (size_t i = 0; i < candidates->length && length < bytes; i++) {
-        const int added = snprintf(text + length, bytes - length, "%s%s", i > 0 ? " " : "",
-                                   candidates->items[i]->subject);
-        length += added > 0 ? (size_t)added : 0;
-    }
-    return text;
-}
-
 void core_visit_queues(const struct core *core,
                        void (*visit)(void *context, const struct core_queue_view *view),
                        void *context)
 {
     for (size_t i = 0; i < core->queues_length; i++) {
         const struct queue *queue = core->queues[i];
-        char upstreams[1024];
         const struct core_queue_view view = {
             .tier = queue->lane->tier->name->text,
             .pool = queue->lane->pool->name->text,
@@ -209,10 +210,24 @@ void core_visit_queues(const struct core *core,
             .gated_ms = queue_is_gated(queue) && queue->gated_until_ms > core->now_ms
                             ? queue->gated_until_ms - core->now_ms
                             : 0,
-            .upstreams = names_of(core, queue, upstreams, sizeof(upstreams)),
+            .queue = queue,
         };
         visit(context, &view);
     }
+}
+
+const char *core_name_upstreams(const struct core *core, const struct queue *queue, char *ret_text,
+                                size_t bytes)
+{
+    const struct candidates *candidates = upstream_candidates(core, queue);
+    size_t length = 0;
+    ret_text[0] = '\0';
+    for (size_t i = 0; i < candidates->length && length < bytes; i++) {
+        const int added = snprintf(ret_text + length, bytes - length, "%s%s", i > 0 ? " " : "",
+                                   candidates->items[i]->subject);
+        length += added > 0 ? (size_t)added : 0;
+    }
+    return ret_text;
 }
 
 void core_visit_pauses(const struct core *core,

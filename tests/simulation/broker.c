@@ -155,19 +155,11 @@ void sim_broker_store_up(struct simulation *simulation)
 static uint64_t result_digest(Wire__JobState state, uint32_t attempts, const char *error_code,
                               const struct blob *payload)
 {
-    XXH3_state_t *hash = must(XXH3_createState());
-    const uint32_t numbers[] = {(uint32_t)state, attempts};
-    XXH3_64bits_reset(hash);
-    XXH3_64bits_update(hash, numbers, sizeof(numbers));
-    if (error_code != NULL) {
-        XXH3_64bits_update(hash, error_code, strlen(error_code));
-    }
-    if (payload != NULL) {
-        XXH3_64bits_update(hash, blob_data(payload), blob_bytes(payload));
-    }
-    const uint64_t digest = XXH3_64bits_digest(hash);
-    XXH3_freeState(hash);
-    return digest;
+    const uint64_t parts[] = {
+        (uint64_t)state, attempts,
+        error_code == NULL ? 0 : XXH3_64bits(error_code, strlen(error_code)),
+        payload == NULL ? 0 : XXH3_64bits(blob_data(payload), blob_bytes(payload))};
+    return XXH3_64bits(parts, sizeof(parts));
 }
 
 static void read_result(struct simulation *simulation, const struct effect_result *result,

@@ -72,11 +72,13 @@ static struct id make_id(const struct simulation *simulation, uint32_t index)
 
 struct blob *sim_client_payload(const struct simulation *simulation, uint32_t job)
 {
+    _Static_assert(SCENARIO_PAYLOAD_BYTES_MAX % sizeof(uint64_t) == 0, "it is made of whole words");
     uint8_t bytes[SCENARIO_PAYLOAD_BYTES_MAX];
     struct dice dice = {simulation->scenario.options.seed ^ ((uint64_t)job << 32)};
     const uint32_t length = simulation->jobs[job].payload_bytes;
-    for (uint32_t i = 0; i < length; i++) {
-        bytes[i] = (uint8_t)dice_next(&dice);
+    for (uint32_t i = 0; i < length; i += sizeof(uint64_t)) {
+        const uint64_t eight = dice_next(&dice);
+        memcpy(bytes + i, &eight, sizeof(eight));
     }
     struct blob *payload;
     if (blob_create(bytes, length, &payload) < 0) {

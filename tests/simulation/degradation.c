@@ -118,12 +118,12 @@ static void check_probe(struct simulation *simulation, uint32_t index, uint32_t 
     const int64_t now_ms = sim_broker_ms(simulation);
     const struct sim_job *before =
         watched->probing_job == NO_JOB ? NULL : &simulation->jobs[watched->probing_job];
-    struct core_job_view view;
+    Wire__JobState state;
+    const char *worker;
     if (before != NULL && now_ms < watched->probe_until_ms && before->lease.is_held &&
         before->lease.attempt == watched->probing_attempt &&
-        core_view_job(simulation->broker.core, &before->id, sim_broker_now(simulation), &view) ==
-            0 &&
-        view.state == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+        core_find_job(simulation->broker.core, &before->id, &state, &worker) == 0 &&
+        state == WIRE__JOB_STATE__JOB_STATE_LEASED) {
         simulation_violate(simulation, "upstream %s/%s is probed by job %u while job %u probes it",
                            scenario_upstreams[upstream][0], scenario_upstreams[upstream][1], index,
                            watched->probing_job);
@@ -293,14 +293,14 @@ void degradation_before_end(struct simulation *simulation, const struct message 
 {
     struct sim_job *job = &simulation->jobs[message->job];
     struct degradation *degradation = &simulation->degradation;
-    struct core_job_view view;
+    Wire__JobState state;
+    const char *holder;
     const struct sim_worker *worker =
         &simulation->workers[network_link(simulation, message->peer)->owner];
     const bool is_latest = job->permit.is_open && job->permit.attempt == message->attempt;
     degradation->may_count =
-        core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) == 0 &&
-        view.state == WIRE__JOB_STATE__JOB_STATE_LEASED && view.worker != NULL &&
-        strcmp(view.worker, worker->name) == 0;
+        core_find_job(simulation->broker.core, &job->id, &state, &holder) == 0 &&
+        state == WIRE__JOB_STATE__JOB_STATE_LEASED && strcmp(holder, worker->name) == 0;
     degradation->holds = degradation->may_count && is_latest && job->lease.is_held &&
                          job->lease.attempt == message->attempt && job->lease.peer == message->peer;
     if (is_latest && (message->event == EVENT_UNDELIVERABLE || !message->call.is_made)) {

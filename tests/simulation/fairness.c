@@ -1,4 +1,5 @@
 #include "tests/simulation/fairness.h"
+#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 #include "broker/core/core.h"
@@ -54,20 +55,29 @@ void fairness_leave(struct simulation *simulation, struct sim_job *job)
     }
 }
 
+/* As the core has it; UNKNOWN: it is not in its table. */
+static Wire__JobState state_of(const struct simulation *simulation, const struct sim_job *job)
+{
+    Wire__JobState state;
+    const char *worker;
+    return core_find_job(simulation->broker.core, &job->id, &state, &worker) < 0
+               ? WIRE__JOB_STATE__JOB_STATE_UNKNOWN
+               : state;
+}
+
 /* Ready, as the core says; one that is out of the table or runs is not looked at again. */
 static bool is_ready(struct simulation *simulation, struct sim_job *job)
 {
-    struct core_job_view view;
     if (!job->is_waiting || job->is_chosen) {
         return false;
     }
-    if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0 ||
-        view.state == WIRE__JOB_STATE__JOB_STATE_LEASED ||
-        view.state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
+    const Wire__JobState state = state_of(simulation, job);
+    if (state == WIRE__JOB_STATE__JOB_STATE_UNKNOWN || state == WIRE__JOB_STATE__JOB_STATE_LEASED ||
+        state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
         fairness_leave(simulation, job);
         return false;
     }
-    return view.state == WIRE__JOB_STATE__JOB_STATE_QUEUED;
+    return state == WIRE__JOB_STATE__JOB_STATE_QUEUED;
 }
 
 /* Of the latest few, the one with the lowest priority: it is served last. */
@@ -90,9 +100,10 @@ static struct sim_job *find_in_flow(struct simulation *simulation, struct fair_f
     return best;
 }
 
-static void note_gate(void *context, const struct core_queue_view *view)
+/* The queue of this name; NULL: it has a route that the scenario does not have. */
+static struct fair_queue *queue_of_view(struct simulation *simulation,
+                                        const struct core_queue_view *view)
 {
-    struct simulation *simulation = context;
     const struct scenario *scenario = &simulation->scenario;
     size_t pool = 0, tier = 0, route = 0;
     while (pool < SCENARIO_POOLS && strcmp(view->pool, scenario->pools[pool]) != 0) {
@@ -104,8 +115,28 @@ static void note_gate(void *context, const struct core_queue_view *view)
     while (route < SCENARIO_ROUTES && strcmp(view->route, scenario->routes[route]) != 0) {
         route++;
     }
-    if (pool < SCENARIO_POOLS && tier < SCENARIO_TIERS && route < SCENARIO_ROUTES) {
-        simulation->fairness.lanes[pool][tier].queues[route].is_gated = view->gated_ms > 0;
+    return pool < SCENARIO_POOLS && tier < SCENARIO_TIERS && route < SCENARIO_ROUTES
+               ? &simulation->fairness.lanes[pool][tier].queues[route]
+               : NULL;
+}
+
+struct gate_look {
+    struct simulation *simulation;
+    size_t index; /* of the queue, as the core counts them */
+};
+
+/* Names are compared once for each queue that the core makes: it is asked often. */
+static void note_gate(void *context, const struct core_queue_view *view)
+{
+    struct gate_look *look = context;
+    struct fairness *fairness = &look->simulation->fairness;
+    if (look->index == fairness->queues_length) {
+        assert(look->index < FAIR_QUEUES_MAX);
+        fairness->queues[fairness->queues_length++] = queue_of_view(look->simulation, view);
+    }
+    struct fair_queue *queue = fairness->queues[look->index++];
+    if (queue != NULL) {
+        queue->is_gated = view->gated_ms > 0;
     }
 }
 
@@ -115,7 +146,8 @@ static void look_at_gates(struct simulation *simulation)
 {
     if (simulation->fairness.gates_of_turn != simulation->fairness.turn) {
         simulation->fairness.gates_of_turn = simulation->fairness.turn;
-        core_visit_queues(simulation->broker.core, note_gate, simulation);
+        struct gate_look look = {simulation, 0};
+        core_visit_queues(simulation->broker.core, note_gate, &look);
     }
 }
 
@@ -376,12 +408,10 @@ void fairness_see_load(struct simulation *simulation, struct sim_job *job)
 void fairness_see_loaded(struct simulation *simulation, struct sim_job *job, bool has_failed)
 {
     struct fair_lane *lane = lane_of_job(simulation, job);
-    struct core_job_view view;
     lane->loading--;
     simulation->fairness.loading[job->pool]--;
     lane->hungry_since_ms = has_failed ? INT64_MAX : lane->hungry_since_ms;
-    if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0 ||
-        view.state != WIRE__JOB_STATE__JOB_STATE_LOADING) {
+    if (state_of(simulation, job) != WIRE__JOB_STATE__JOB_STATE_LOADING) {
         set_chosen(simulation, job, false);
     }
 }
@@ -404,11 +434,8 @@ static void look_at_chosen(struct simulation *simulation)
     struct list_link *link = simulation->fairness.chosen.head.next;
     while (link != &simulation->fairness.chosen.head) {
         struct sim_job *job = CONTAINER_OF(link, struct sim_job, chosen_link);
-        struct core_job_view view;
         link = link->next;
-        if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) <
-                0 ||
-            view.state != WIRE__JOB_STATE__JOB_STATE_LOADING) {
+        if (state_of(simulation, job) != WIRE__JOB_STATE__JOB_STATE_LOADING) {
             set_chosen(simulation, job, false);
         }
     }
@@ -530,13 +557,12 @@ void fairness_stop(struct simulation *simulation)
 
 void fairness_restart(struct simulation *simulation)
 {
+    simulation->fairness.queues_length = 0;
     simulation->fairness.from_ms =
         sim_broker_ms(simulation) + simulation->scenario.config.broker.reclaim_ms + 1;
     for (uint32_t i = 0; i < simulation->jobs_length; i++) {
         struct sim_job *job = &simulation->jobs[i];
-        struct core_job_view view;
-        if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) ==
-            0) {
+        if (state_of(simulation, job) != WIRE__JOB_STATE__JOB_STATE_UNKNOWN) {
             fairness_join(simulation, job);
         }
     }

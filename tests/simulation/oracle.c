@@ -277,11 +277,10 @@ static void see_hello(struct simulation *simulation, const struct message *messa
     lose_leases_of(simulation, message->peer, true);
     for (uint8_t i = 0; i < message->leases->held_length; i++) {
         struct sim_job *job = &simulation->jobs[message->leases->held[i].job];
-        struct core_job_view view;
-        if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) ==
-                0 &&
-            view.state == WIRE__JOB_STATE__JOB_STATE_LEASED && view.worker != NULL &&
-            strcmp(view.worker, worker->name) == 0) {
+        Wire__JobState state;
+        const char *holder;
+        if (core_find_job(simulation->broker.core, &job->id, &state, &holder) == 0 &&
+            state == WIRE__JOB_STATE__JOB_STATE_LEASED && strcmp(holder, worker->name) == 0) {
             hold_lease(simulation, job, message->peer, message->leases->held[i].attempt);
         }
     }
@@ -805,9 +804,10 @@ static void check_kept(struct simulation *simulation, uint32_t index)
     if (!has_durable_record(job)) {
         simulation_violate(simulation, "job %u was acknowledged and is lost on disk", index);
     }
-    struct core_job_view view;
+    Wire__JobState state;
+    const char *worker;
     if (simulation->broker.is_up && job->current_conclusion == 0 &&
-        core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0) {
+        core_find_job(simulation->broker.core, &job->id, &state, &worker) < 0) {
         simulation_violate(simulation, "job %u was acknowledged and is lost in memory", index);
     }
 }

@@ -28,6 +28,7 @@ enum {
     HOLDS_MAX = 16,
     ALARMS_MAX = 64,
     DELETED_MAX = 1024,
+    FAIR_QUEUES_MAX = 256,
     VIOLATION_BYTES = 256,
 };
 static const int64_t BEGIN_MS = 1000;
@@ -197,7 +198,10 @@ struct fairness {
     uint32_t loading[SCENARIO_POOLS];
     uint64_t turn, gates_of_turn;
     struct list chosen; /* jobs */
-    int64_t from_ms;    /* before, recovered jobs wait for their workers */
+    struct fair_queue
+        *queues[FAIR_QUEUES_MAX]; /* by the core's order of them; NULL: of no known route */
+    size_t queues_length;
+    int64_t from_ms; /* before, recovered jobs wait for their workers */
 };
 
 /* Of degradation.h. */

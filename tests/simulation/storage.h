@@ -17,6 +17,7 @@ struct storage;
 enum storage_view {
     STORAGE_DURABLE, /* survives a crash */
     STORAGE_CURRENT, /* with the batches that are pending */
+    STORAGE_VIEWS,
 };
 
 enum storage_change_kind { STORAGE_PUT, STORAGE_DELETE, STORAGE_DELETE_RANGE };

@@ -43,6 +43,11 @@ static void expect_why(const struct id *job, const char *part)
     struct core_job_view view;
     cr_assert_eq(core_view_job(w.core, job, w.now, &view), 0);
     cr_assert_str_eq(view.why, status->text, "an operator is told the same");
+    Wire__JobState state;
+    const char *worker;
+    cr_assert_eq(core_find_job(w.core, job, &state, &worker), 0);
+    cr_assert_eq(state, view.state);
+    cr_assert_str_eq(worker, view.worker);
 }
 
 static struct id submit_with(uint32_t priority, int64_t delay_ms)
