@@ -205,7 +205,7 @@ bool dead_prepare(struct core *core, const struct death *death)
         return false;
     }
     core->dead.number_last = letter->number;
-    core->dead.coming = letter;
+    core->dead.prepared = letter;
     return true;
 }
 
@@ -217,8 +217,8 @@ static bool keeps_payload_in_memory(const struct job *job)
 void dead_join(struct core *core, struct job *job)
 {
     struct dead *dead = &core->dead;
-    assert(dead->end < dead->capacity); /* dead_prepare() has made room, and a letter */
-    job->at.letter = TAKE(dead->coming);
+    assert(dead->prepared != NULL && dead->end < dead->capacity); /* by dead_prepare() */
+    job->at.letter = TAKE(dead->prepared);
     dead->slots[dead->end++] = (struct dead_slot){job->at.letter->number, job};
     dead->length++;
     dead->payload_bytes += keeps_payload_in_memory(job) ? blob_bytes(job->payload) : 0;
@@ -348,7 +348,7 @@ static void requeue(struct core *core, struct job *job)
     result_withdraw(core, job, job->at.letter->died_unix_ms);
     begin_anew(core, job);
     note_in_history(core, job);
-    job_move(core, job, PLACE_BACKING_OFF); /* until now: its letter is gone then */
+    job_move(core, job, PLACE_BACKING_OFF); /* for its letter to go: a follower's place uses the same field */
     flight_enter(core, job);
     conclude_update_record(core, job);
     job_tier(job)->stats.dead_requeued++;

@@ -14,8 +14,8 @@
 #include "common/list.h"
 
 struct client;
-struct dead_letter;
 struct flight;
+struct dead_letter;
 struct flow;
 struct lease;
 struct tenant;
@@ -70,8 +70,8 @@ struct job {
         int64_t not_before_ms; /* BACKING_OFF, and ACCEPTING uses it afterwards */
         uint64_t load_token;   /* LOADING */
         struct lease *lease;   /* LEASED */
-        struct dead_letter *letter; /* DEAD; NULL: nothing is known but that it is dead */
         struct flight *flight; /* FOLLOWING */
+        struct dead_letter *letter; /* DEAD; NULL: nothing is known but that it is dead */
     } at;
     uint8_t canonical_key[16];
     uint8_t trace_parent[24];

@@ -89,7 +89,7 @@ struct dead {
     size_t first, end, capacity;
     size_t length;              /* letters */
     uint64_t number_last;
-    struct dead_letter *coming; /* of the job that is moved to DEAD next: its old place may use its `at` until then */
+    struct dead_letter *prepared; /* of the job that is moved to DEAD next */
     struct names codes;         /* error codes; the first is what does not fit in */
     uint64_t payload_bytes;     /* kept in memory for tiers in memory */
     struct list sweeps;         /* oldest first */

@@ -508,6 +508,30 @@ Test(core_dead, result_that_is_on_its_way_when_the_letter_is_requeued_is_not_giv
     cr_assert_null(world_find(&w, EFFECT_RESULT, &job, 1));
 }
 
+Test(core_dead, requeued_letter_follows_an_identical_job_that_is_pending)
+{
+    static const uint8_t canonical[16] = {1, 2, 3};
+    world_worker(&w, WORKER, "w", SLOTS);
+    struct id jobs[2];
+    for (size_t i = 0; i < 2; i++) {
+        struct event event = world_submission(&w, 1, "standard");
+        event.as.submit.canonical_key = canonical;
+        jobs[i] = event.as.submit.job_id;
+        world_submit_event(&w, &event);
+        if (i == 0) {
+            fail(&jobs[0], WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED, 0);
+        }
+    }
+    one(DEAD_REQUEUE, &jobs[0]);
+    cr_assert_eq(world_state(&w, &jobs[0]), WIRE__JOB_STATE__JOB_STATE_FOLLOWING);
+    cr_assert_eq(world_stats(&w).dead_letters, 0);
+    const struct lease_ref lease = world_lease(&w, &jobs[1]);
+    world_result(&w, WORKER, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED, 0);
+    world_tick(&w);
+    cr_assert_eq(world_state(&w, &jobs[0]), WIRE__JOB_STATE__JOB_STATE_DEAD);
+    cr_assert_eq(world_stats(&w).dead_letters, 2);
+}
+
 Test(core_dead, dropped_letter_leaves_nothing_but_its_conclusion)
 {
     world_worker(&w, WORKER, "w", SLOTS);
