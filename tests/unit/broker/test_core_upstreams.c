@@ -468,6 +468,40 @@ Test(core_upstreams, what_is_down_is_down_after_a_restart)
     cr_assert_gt(upstream("p0", "m1").blocked_ms, 0);
 }
 
+Test(core_upstreams, outage_burns_no_attempt_of_a_lease_from_before_a_restart)
+{
+    go();
+    const struct id job = submit_to("standard", "m1");
+    const struct effect_dispatch before = *dispatch_of(&job);
+    pass(1000); /* its lease is recorded */
+    break_m1();
+    world_restart(&w);
+    const struct lease_ref held = before.lease;
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
+                                   .peer = 100,
+                                   .as.worker_hello = {
+                                       .name = "w", .slots = 10, .held = &held, .held_length = 1}});
+    Wire__Upstream name = WIRE__UPSTREAM__INIT;
+    name.provider = (char *)"p0";
+    name.model = (char *)"m1";
+    Wire__Call call = WIRE__CALL__INIT;
+    call.upstream = &name;
+    call.outcome = UNAVAILABLE;
+    const Wire__Call *const calls[] = {&call};
+    world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                                   .peer = 100,
+                                   .as.attempt_result = {.lease = held,
+                                                         .outcome = UNAVAILABLE,
+                                                         .error_code = "code",
+                                                         .error_text = "text",
+                                                         .calls = calls,
+                                                         .calls_length = 1}});
+    struct core_job_view view;
+    cr_assert_eq(core_view_job(w.core, &job, w.now, &view), 0);
+    cr_assert_eq(view.state, WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
+    cr_assert_eq(view.attempts, 0);
+}
+
 Test(core_upstreams, record_goes_when_it_is_up_again)
 {
     go();
