@@ -287,6 +287,27 @@ Test(core_upstreams, probe_that_succeeds_reopens_slowly)
     cr_assert_gt(world_count(&w, EFFECT_DISPATCH, NULL), 150);
 }
 
+Test(core_upstreams, slow_start_refuses_nothing_that_has_time)
+{
+    go();
+    break_m1();
+    for (int i = 0; i < 20000; i++) {
+        (void)submit_to("standard", "m1");
+    }
+    world_forget_log(&w);
+    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+        pass(10);
+    }
+    const struct id probe =
+        world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease.job_id;
+    is_said(&probe, ANSWERED);
+    for (int i = 0; i < 40; i++) { /* the rate of the first seconds would take an hour */
+        pass(100);
+        const struct id job = submit_to("standard", "m1");
+        cr_assert_null(world_find(&w, EFFECT_REJECTED, &job, 1));
+    }
+}
+
 Test(core_upstreams, queue_says_that_it_is_paused_and_why)
 {
     go();
