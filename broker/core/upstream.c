@@ -742,6 +742,15 @@ static bool is_named(const struct upstream *upstream, const Wire__Upstream *name
            strcmp(upstream->provider, name->provider) == 0;
 }
 
+struct upstream *upstream_called(const struct core *core, const struct event_attempt_result *result)
+{
+    if (result->calls_length == 0) {
+        return NULL;
+    }
+    const Wire__Upstream *name = result->calls[result->calls_length - 1]->upstream;
+    return find(core, name->provider, name->model);
+}
+
 void upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
                      const struct event_attempt_result *result)
 {

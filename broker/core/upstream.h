@@ -85,6 +85,11 @@ struct permit upstream_take(struct core *core, struct upstream *upstream, const 
 /* The attempt is over and said what it called. Empties the permit. */
 void upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
                      const struct event_attempt_result *result);
+/*
+ * The last that the attempt called; NULL: none that is known. For attempts without a permit: it went with the lease, when that was
+ * lost, or with the broker, and the worker reclaimed the job.
+ */
+struct upstream *upstream_called(const struct core *core, const struct event_attempt_result *result);
 /* Nothing was called, for certain. Empties the permit. */
 void upstream_give_back(struct core *core, struct permit *permit);
 /* The attempt ended without a word. `is_expired`: its time was over. Empties the permit. */
