@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "broker/admin_dead.h"
 #include "broker/broker.h"
 #include "broker/held.h"
+#include "broker/inquiry.h"
 #include "broker/names.h"
 #include "broker/outbox.h"
 #include "broker/store/store.h"
@@ -21,8 +23,7 @@ static const double NANOUSD = 1e-9;
 
 /* ---- answering ---- */
 
-/* Takes the value. */
-static void answer(struct http_response *response, int status, json_t *value)
+void admin_answer(struct http_response *response, int status, json_t *value)
 {
     char *text = value == NULL ? NULL : json_dumps(value, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
     json_decref(value);
@@ -118,16 +119,17 @@ static void get_stats(void *context, const struct http_request *request,
     for (size_t i = 0; i < stats.tiers_length; i++) {
         json_array_append_new(tiers, tier_object(&stats.tiers[i]));
     }
-    answer(response, 200,
-           json_pack("{s:s, s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
-                     "broker", broker->config->broker.name, "draining", stats.is_draining, "tiers",
-                     tiers, "jobs", integer(stats.jobs), "jobs_bytes", integer(stats.jobs_bytes),
-                     "payload_memory_bytes", integer(stats.payload_memory_bytes), "results",
-                     integer(stats.results), "results_bytes", integer(stats.results_bytes),
-                     "concluded_ids", integer(stats.concluded_ids), "dead_letters",
-                     integer(stats.dead_letters), "clients", integer(stats.clients), "workers",
-                     integer(stats.workers), "slots", integer(stats.slots), "slots_free",
-                     integer(stats.slots_free), "store", store_object(broker)));
+    admin_answer(
+        response, 200,
+        json_pack("{s:s, s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
+                  "broker", broker->config->broker.name, "draining", stats.is_draining, "tiers",
+                  tiers, "jobs", integer(stats.jobs), "jobs_bytes", integer(stats.jobs_bytes),
+                  "payload_memory_bytes", integer(stats.payload_memory_bytes), "results",
+                  integer(stats.results), "results_bytes", integer(stats.results_bytes),
+                  "concluded_ids", integer(stats.concluded_ids), "dead_letters",
+                  integer(stats.dead_letters), "clients", integer(stats.clients), "workers",
+                  integer(stats.workers), "slots", integer(stats.slots), "slots_free",
+                  integer(stats.slots_free), "store", store_object(broker)));
 }
 
 struct queue_list {
@@ -156,7 +158,7 @@ static void get_queues(void *context, const struct http_request *request,
     const struct broker *broker = context;
     struct queue_list list = {broker->core, json_array()};
     core_visit_queues(broker->core, add_queue, &list);
-    answer(response, 200, json_pack("{s:o}", "queues", list.queues));
+    admin_answer(response, 200, json_pack("{s:o}", "queues", list.queues));
 }
 
 static void add_worker(void *context, const struct core_worker_view *view)
@@ -175,7 +177,7 @@ static void get_workers(void *context, const struct http_request *request,
     const struct broker *broker = context;
     json_t *workers = json_array();
     core_visit_workers(broker->core, broker_time(broker), add_worker, workers);
-    answer(response, 200, json_pack("{s:o}", "workers", workers));
+    admin_answer(response, 200, json_pack("{s:o}", "workers", workers));
 }
 
 static const char *upstream_word(Wire__UpstreamState__State state)
@@ -221,7 +223,7 @@ static void get_upstreams(void *context, const struct http_request *request,
     const struct broker *broker = context;
     json_t *upstreams = json_array();
     core_visit_upstreams(broker->core, broker_time(broker), add_upstream, upstreams);
-    answer(response, 200, json_pack("{s:o}", "upstreams", upstreams));
+    admin_answer(response, 200, json_pack("{s:o}", "upstreams", upstreams));
 }
 
 static const char *const SUBJECTS[] = {
@@ -247,7 +249,7 @@ static void get_pauses(void *context, const struct http_request *request,
     const struct broker *broker = context;
     json_t *pauses = json_array();
     core_visit_pauses(broker->core, add_pause, pauses);
-    answer(response, 200, json_pack("{s:o}", "pauses", pauses));
+    admin_answer(response, 200, json_pack("{s:o}", "pauses", pauses));
 }
 
 static void get_config(void *context, const struct http_request *request,
@@ -286,7 +288,9 @@ static const char *find_job(const struct broker *broker, const struct http_reque
         http_error(response, 400, "\"%s\" is no job id; an id is a UUID of 36 characters", text);
         return NULL;
     }
-    if (core_view_job(broker->core, &id, broker_time(broker), ret_view) < 0) {
+    const char *tenant = http_query(request, "tenant");
+    if (core_view_job(broker->core, &id, broker_time(broker), ret_view) < 0 ||
+        (tenant != NULL && strcmp(ret_view->tenant, tenant) != 0)) {
         http_error(response, 404,
                    "job %s is not pending here; a kept result is collected with `tiermq wait %s`",
                    text, text);
@@ -298,7 +302,7 @@ static const char *find_job(const struct broker *broker, const struct http_reque
 static void get_job(void *context, const struct http_request *request,
                     struct http_response *response)
 {
-    const struct broker *broker = context;
+    struct broker *broker = context;
     struct core_job_view view;
     const char *rest = find_job(broker, request, response, &view);
     if (rest == NULL) {
@@ -312,7 +316,7 @@ static void get_job(void *context, const struct http_request *request,
     char leader[ID_TEXT_BYTES];
     id_format(&view.id, id);
     id_format(&view.led_by, leader);
-    answer(response, 200,
+    inquiry_answer(broker, request, response,
            json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, "
                      "s:o, s:s, s:s?, s:I}",
                      "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
@@ -324,7 +328,8 @@ static void get_job(void *context, const struct http_request *request,
                      integer(view.position), "starts_in_ms",
                      view.has_estimate ? json_integer(view.starts_in_ms) : json_null(), "why",
                      view.why, "led_by", view.has_leader ? leader : NULL, "followers",
-                     integer(view.followers)));
+                     integer(view.followers)),
+           &view.id, false);
 }
 
 static void cancel_job(void *context, const struct http_request *request,
@@ -344,7 +349,7 @@ static void cancel_job(void *context, const struct http_request *request,
     char id[ID_TEXT_BYTES];
     id_format(&view.id, id);
     broker_step(broker, &(struct event){.kind = EVENT_CANCEL, .as.job = {.job_id = view.id}});
-    answer(response, 202, json_pack("{s:s}", "cancelling", id));
+    admin_answer(response, 202, json_pack("{s:s}", "cancelling", id));
 }
 
 /* ---- pause, resume, drain ---- */
@@ -469,8 +474,9 @@ static void carry_out(struct broker *broker, const struct http_request *request,
                      .reason = command.reason},
     };
     broker_step(broker, &event);
-    answer(response, 200,
-           json_pack("{s:s, s:s, s:s}", "kind", subject, "name", command.name, "state", done));
+    admin_answer(
+        response, 200,
+        json_pack("{s:s, s:s, s:s}", "kind", subject, "name", command.name, "state", done));
 }
 
 static void post_pause(void *context, const struct http_request *request,
@@ -540,7 +546,7 @@ static int add_routes(struct broker *broker)
             return r;
         }
     }
-    return 0;
+    return admin_dead_add_routes(broker);
 }
 
 enum exit_code admin_open(struct broker *broker)

@@ -5,6 +5,7 @@
  *   GET  /healthz /readyz /metrics
  *   GET  /v1/stats /v1/queues /v1/workers /v1/pauses /v1/config /v1/jobs/{id}
  *   POST /v1/jobs/{id}/cancel
+ *   …    /v1/dead …          see admin_dead.h
  *   POST /v1/pause /v1/resume /v1/drain   {"kind": "route", "name": "auto", "reason": "prices"}
  *
  * A kind is route, tier, tenant or worker. Errors are {"error": {"message": …}} and name field,
@@ -12,10 +13,15 @@
  * common/http_admin.h.
  */
 #pragma once
+#include <jansson.h>
 #include "common/attributes.h"
 #include "common/exit_codes.h"
 
 struct broker;
+struct http_response;
 
 /* Binds broker.admin. What goes wrong is logged in words. */
 MUST_USE enum exit_code admin_open(struct broker *broker);
+
+/* For the files of this folder: answers with the value, which it takes; NULL: no memory for it. */
+void admin_answer(struct http_response *response, int status, json_t *value);

@@ -17,6 +17,7 @@
 #include "broker/clients.h"
 #include "broker/delivery.h"
 #include "broker/held.h"
+#include "broker/inquiry.h"
 #include "broker/intake.h"
 #include "broker/journal.h"
 #include "broker/outbox.h"
@@ -121,7 +122,7 @@ static int64_t forget_silent(struct broker *broker, enum peer_side side, int64_t
         if (side == PEER_CLIENT) {
             clients_forget(broker, peer);
         } else {
-            workers_forget(broker, peer);
+            workers_forget(broker, peer, false);
         }
         peer = peers_most_silent(broker->peers, side);
     }
@@ -134,6 +135,7 @@ static void carry_out(struct broker *broker)
         delivery_carry_out(broker, effects_at(broker->effects, i));
     }
     journal_commit(broker);
+    inquiries_ask(broker);
 }
 
 static int64_t sooner(int64_t a, int64_t b)
@@ -292,6 +294,7 @@ static int create_parts(struct broker *broker)
     r = r < 0 ? r : arena_create(ENVELOPE_ARENA_BYTES_MAX, &broker->arena);
     r = r < 0 ? r : effects_create(&broker->effects);
     r = r < 0 ? r : held_create(&broker->held);
+    r = r < 0 ? r : inquiries_create(&broker->inquiries);
     r = r < 0 ? r : peers_create(seed, &broker->peers);
     r = r < 0 ? r : telemetry_create(broker->config, broker->log, &broker->telemetry);
     r = r < 0 ? r : core_create(broker->config, seed, broker_time(broker), &broker->core);
@@ -407,6 +410,7 @@ void broker_destroy(struct broker **broker)
     if (gone == NULL) {
         return;
     }
+    inquiries_destroy(&gone->inquiries);
     http_admin_destroy(&gone->admin);
     outboxes_destroy(&gone->outboxes);
     held_destroy(&gone->held);

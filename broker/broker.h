@@ -11,7 +11,8 @@
  *   peers, outbox, held      who is connected, what is on its way, what waits for the disk
  *   intake, clients, workers bytes to events
  *   delivery, journal        effects to messages and to records
- *   admin, telemetry         what operators see and may change
+ *   admin, admin_dead, inquiry, telemetry
+ *                            what operators see and may change
  */
 #pragma once
 #include <stdbool.h>
@@ -27,6 +28,7 @@ struct arena;
 struct config;
 struct held;
 struct http_admin;
+struct inquiries;
 struct link;
 struct log;
 struct loop;
@@ -49,6 +51,7 @@ struct broker {
     struct link *workers;
     struct link *events;
     struct http_admin *admin;
+    struct inquiries *inquiries;
     struct telemetry *telemetry;
     struct peers *peers;
     struct outboxes *outboxes;

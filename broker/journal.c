@@ -7,6 +7,7 @@
 #include "broker/broker.h"
 #include "broker/delivery.h"
 #include "broker/held.h"
+#include "broker/inquiry.h"
 #include "broker/store/store.h"
 #include "broker/telemetry.h"
 #include "common/config.h"
@@ -52,6 +53,10 @@ static void on_fault(void *context, const char *why)
 
 static void on_loaded(void *context, uint64_t token, int result, struct blob *value)
 {
+    if (inquiry_is_token(token)) {
+        inquiries_loaded(context, token, result, value);
+        return;
+    }
     const struct event event = {
         .kind = EVENT_LOADED,
         .as.loaded = {.token = token, .result = result, .value = value},

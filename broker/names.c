@@ -68,6 +68,34 @@ const char *name_of_reject_reason(Wire__RejectReason reason)
     return "none";
 }
 
+const char *name_of_outcome(Wire__AttemptOutcome outcome)
+{
+    switch (outcome) {
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE:
+    case _WIRE__ATTEMPT_OUTCOME_IS_INT_SIZE:
+        return "none";
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED:
+        return "answered";
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED:
+        return "rate_limited";
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE:
+        return "unavailable";
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED:
+        return "rejected";
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED:
+        return "deferred";
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED:
+        return "expired";
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED:
+        return "cancelled";
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID:
+        return "invalid";
+    case WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED:
+        return "refused";
+    }
+    return "none";
+}
+
 const char *name_of_protocol_error(Wire__ProtocolError__Code code)
 {
     switch (code) {

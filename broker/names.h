@@ -7,4 +7,5 @@
 
 const char *name_of_state(Wire__JobState state);
 const char *name_of_reject_reason(Wire__RejectReason reason);
+const char *name_of_outcome(Wire__AttemptOutcome outcome);
 const char *name_of_protocol_error(Wire__ProtocolError__Code code);

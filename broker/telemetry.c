@@ -42,6 +42,9 @@ enum family {
     RESULTS_KEPT,
     RESULTS_BYTES,
     DEAD_LETTERS,
+    DEAD_KEPT,
+    DEAD_DIED,
+    DEAD_LEFT,
     CONCLUDED_IDS,
     CORE_BYTES,
     CLIENTS,
@@ -110,8 +113,8 @@ static const struct family_row {
     [DISPATCHED] = {METRIC_COUNTER, "tiermq_dispatched_total", "Attempts handed to workers.",
                     LABELS("tier")},
     [JOBS] = {METRIC_COUNTER, "tiermq_jobs_total", "Jobs concluded.", LABELS("tier", "outcome")},
-    [SHED] = {METRIC_COUNTER, "tiermq_shed_total", "Jobs given up in overload; they count as expired, too.",
-              LABELS("tier")},
+    [SHED] = {METRIC_COUNTER, "tiermq_shed_total",
+              "Jobs given up in overload; they count as expired, too.", LABELS("tier")},
     [ATTEMPTS_FAILED] = {METRIC_COUNTER, "tiermq_attempts_failed_total", "Attempts that failed.",
                          LABELS("tier")},
     [LEASES_LOST] = {METRIC_COUNTER, "tiermq_leases_lost_total",
@@ -141,6 +144,12 @@ static const struct family_row {
     [RESULTS_KEPT] = {METRIC_GAUGE, "tiermq_results_kept", "Results kept for collection.", NULL},
     [RESULTS_BYTES] = {METRIC_GAUGE, "tiermq_results_kept_bytes", "Their bytes.", NULL},
     [DEAD_LETTERS] = {METRIC_GAUGE, "tiermq_dead_letters", "Dead letters kept.", NULL},
+    [DEAD_KEPT] = {METRIC_GAUGE, "tiermq_dead_letters_kept", "Dead letters kept, by error code.",
+                   LABELS("tier", "code")},
+    [DEAD_DIED] = {METRIC_COUNTER, "tiermq_dead_letters_total",
+                   "Jobs that became dead letters, by error code.", LABELS("tier", "code")},
+    [DEAD_LEFT] = {METRIC_COUNTER, "tiermq_dead_letters_left_total",
+                   "Dead letters that were requeued, dropped or evicted.", LABELS("tier", "how")},
     [CONCLUDED_IDS] = {METRIC_GAUGE, "tiermq_concluded_ids", "Ids remembered for deduplication.",
                        NULL},
     [CORE_BYTES] = {METRIC_GAUGE, "tiermq_jobs_memory_bytes",
@@ -374,10 +383,24 @@ static void collect_tier(struct telemetry *telemetry, const struct core_tier_sta
     set_for(telemetry, CACHE, tier->name, "miss", (double)tier->cache_misses);
 }
 
+static void collect_dead(struct telemetry *telemetry, const struct core_stats *core,
+                         const struct core_tier_stats *tier)
+{
+    for (size_t i = 0; i < core->dead_codes_length; i++) {
+        const char *code = core->dead_codes[i];
+        set_for(telemetry, DEAD_DIED, tier->name, code, (double)tier->died[i]);
+        set_for(telemetry, DEAD_KEPT, tier->name, code, (double)tier->dead_letters[i]);
+    }
+    set_for(telemetry, DEAD_LEFT, tier->name, "requeued", (double)tier->dead_requeued);
+    set_for(telemetry, DEAD_LEFT, tier->name, "dropped", (double)tier->dead_dropped);
+    set_for(telemetry, DEAD_LEFT, tier->name, "evicted", (double)tier->dead_evicted);
+}
+
 static void collect_core(struct telemetry *telemetry, const struct core_stats *core)
 {
     for (size_t i = 0; i < core->tiers_length; i++) {
         collect_tier(telemetry, &core->tiers[i]);
+        collect_dead(telemetry, core, &core->tiers[i]);
     }
     set(telemetry, RESULTS_KEPT, (double)core->results);
     set(telemetry, RESULTS_BYTES, (double)core->results_bytes);
@@ -579,6 +602,9 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_LATE_RESULT:
     case NOTE_ATTEMPT_FAILED:
     case NOTE_EXPIRED:
+    case NOTE_DEAD_REQUEUED:
+    case NOTE_DEAD_DROPPED:
+    case NOTE_DEAD_SWEEP:
     case NOTE_WORKER_JOINED:
     case NOTE_WORKER_LEFT:
     case NOTE_PAUSED:
@@ -604,6 +630,12 @@ static const char *note_message(enum note_kind note)
         return "attempt failed";
     case NOTE_EXPIRED:
         return "job expired";
+    case NOTE_DEAD_REQUEUED:
+        return "dead letter requeued";
+    case NOTE_DEAD_DROPPED:
+        return "dead letter dropped";
+    case NOTE_DEAD_SWEEP:
+        return "dead letter sweep";
     case NOTE_SHED:
         return "jobs shed";
     case NOTE_WORKER_JOINED:

@@ -44,9 +44,11 @@ static int read_leases(const struct intake *intake, Wire__LeaseRef *const *refs,
 
 /* ---- hello and goodbye ---- */
 
-void workers_forget(struct broker *broker, struct peer *peer)
+void workers_forget(struct broker *broker, struct peer *peer, bool said_goodbye)
 {
-    broker_step(broker, &(struct event){.kind = EVENT_WORKER_GONE, .peer = peer->number});
+    broker_step(broker, &(struct event){.kind = EVENT_WORKER_GONE,
+                                        .peer = peer->number,
+                                        .as.worker_gone.said_goodbye = said_goodbye});
     outbox_drop(broker->outboxes, peer);
     peers_remove(broker->peers, &peer);
 }
@@ -58,7 +60,7 @@ void workers_forget(struct broker *broker, struct peer *peer)
 static void leave(struct broker *broker, struct peer *before, const char *name)
 {
     if (strcmp(before->name, name) != 0) {
-        workers_forget(broker, before);
+        workers_forget(broker, before, false);
         return;
     }
     outbox_drop(broker->outboxes, before);
@@ -278,7 +280,7 @@ static void take_state(const struct intake *intake, struct peer *peer,
         broker_step(broker, &(struct event){.kind = EVENT_WORKER_DRAINING, .peer = peer->number});
     }
     if (message->goodbye) {
-        workers_forget(broker, peer);
+        workers_forget(broker, peer, true);
     }
 }
 

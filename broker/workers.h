@@ -3,6 +3,7 @@
  * context.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 
 struct broker;
@@ -11,4 +12,4 @@ struct peer;
 
 void workers_receive(void *context, const void *id, size_t id_bytes, struct link_message *message);
 /* Forgets a worker: the core is told, what it held goes back to the queue. */
-void workers_forget(struct broker *broker, struct peer *peer);
+void workers_forget(struct broker *broker, struct peer *peer, bool said_goodbye);

@@ -286,8 +286,8 @@ int tiermq_wait_async(struct tiermq *client, const tiermq_id *id,
     return r < 0 ? r : jobs_wait(client, &job_id, callbacks, NULL, &pending);
 }
 
-/* Whether a broker may have it, from this submission or an earlier one under the same id, or is being
- * asked for it. */
+/* Whether a broker may have it, from this submission or an earlier one under the same id, or is
+ * being asked for it. */
 static bool was_sent(const struct tiermq *client, const struct id *id)
 {
     const struct pending *pending = pending_table_first(&client->pending, id);

@@ -52,6 +52,20 @@ struct arrival {
     char *body;
     size_t bytes, capacity;
     size_t discarded_bytes;
+    struct http_later *later;    /* NULL: the answer is not owed, or there */
+    struct http_response answer; /* that was given later */
+    bool has_answer;
+};
+
+/* An answer that is owed. While it is, libmicrohttpd keeps its connection aside and does not look
+ * at it. */
+struct http_later {
+    struct list_link link; /* in http->laters */
+    struct http_admin *http;
+    struct MHD_Connection *connection;
+    struct arrival *arrival; /* NULL: it was answered without us */
+    int64_t since_ms;
+    bool is_suspended;
 };
 
 struct http_admin {
@@ -62,6 +76,7 @@ struct http_admin {
     struct loop_timer *timer;
     struct list routes;
     struct list visitors; /* by since_ms, the oldest first */
+    struct list laters;   /* likewise */
     int listen_fd;        /* -1 once it is libmicrohttpd's */
     char address[HTTP_ADDRESS_BYTES_MAX];
 };
@@ -136,6 +151,12 @@ static void set_timer(struct http_admin *http)
         at_ms = CONTAINER_OF(list_first(&http->visitors), struct visitor, link)->since_ms +
                 HTTP_REQUEST_MS_MAX;
     }
+    if (http->laters.length > 0) {
+        const struct http_later *oldest =
+            CONTAINER_OF(list_first(&http->laters), struct http_later, link);
+        const int64_t due_ms = oldest->since_ms + HTTP_LATER_MS_MAX;
+        at_ms = due_ms < at_ms ? due_ms : at_ms;
+    }
     MHD_UNSIGNED_LONG_LONG wait_ms = 0;
     if (MHD_get_timeout(http->daemon, &wait_ms) == MHD_YES && wait_ms < HTTP_REQUEST_MS_MAX &&
         now_ms + (int64_t)wait_ms < at_ms) {
@@ -148,9 +169,12 @@ static void set_timer(struct http_admin *http)
     }
 }
 
+static void answer_overdue(struct http_admin *http, int64_t due_ms);
+
 static void run(void *context)
 {
     struct http_admin *http = context;
+    answer_overdue(http, clock_monotonic_ms() - HTTP_LATER_MS_MAX);
     disconnect_overdue(http);
     (void)MHD_run(http->daemon); /* fails only without a running daemon */
     set_timer(http);
@@ -209,6 +233,73 @@ static enum MHD_Result queue(struct MHD_Connection *connection, struct http_resp
     }
     MHD_destroy_response(answer);
     return r;
+}
+
+/* ---- answering later ---- */
+
+int http_later(struct http_admin *http, const struct http_request *request,
+               struct http_later **ret_later)
+{
+    struct arrival *arrival = request->arrival;
+    assert(arrival->later == NULL);
+    assert(!arrival->has_answer);
+    struct http_later *later = calloc(1, sizeof(*later));
+    if (later == NULL) {
+        return -ENOMEM;
+    }
+    later->http = http;
+    later->connection = request->connection;
+    later->arrival = arrival;
+    later->since_ms = clock_monotonic_ms();
+    list_append(&http->laters, &later->link);
+    arrival->later = later;
+    *ret_later = later;
+    return 0;
+}
+
+/* Hands the answer over to the request, which is not owed one any more. */
+static void give(struct http_later *later, struct http_response *response)
+{
+    struct arrival *arrival = TAKE(later->arrival);
+    arrival->later = NULL;
+    arrival->answer = *response;
+    arrival->has_answer = true;
+    *response = (struct http_response){0};
+    list_remove(&later->http->laters, &later->link);
+    if (later->is_suspended) {
+        MHD_resume_connection(later->connection);
+        loop_timer_set(later->http->timer, clock_monotonic_ms());
+    }
+}
+
+void http_later_answer(struct http_later **later, struct http_response *response)
+{
+    struct http_later *gone = TAKE(*later);
+    if (response->status == 0) {
+        response->status = MHD_HTTP_OK;
+    }
+    if (gone->arrival != NULL) {
+        give(gone, response);
+    }
+    free(response->body);
+    response->body = NULL;
+    free(gone);
+}
+
+/* Those that are owed since `due_ms` or longer; whoever has them may answer them yet, in vain. */
+static void answer_overdue(struct http_admin *http, int64_t due_ms)
+{
+    while (http->laters.length > 0) {
+        struct http_later *oldest =
+            CONTAINER_OF(list_first(&http->laters), struct http_later, link);
+        if (oldest->since_ms > due_ms) {
+            return;
+        }
+        struct http_response response = {0};
+        http_error(&response, MHD_HTTP_SERVICE_UNAVAILABLE,
+                   "the answer was not there in time; try again later");
+        give(oldest, &response);
+    }
 }
 
 /* ---- routes ---- */
@@ -315,8 +406,15 @@ static void answer(const struct http_admin *http, const struct http_request *req
     }
 }
 
+static enum MHD_Result queue_later(struct MHD_Connection *connection, struct arrival *arrival)
+{
+    struct http_response response = arrival->answer;
+    arrival->answer = (struct http_response){0};
+    return queue(connection, &response, "");
+}
+
 static enum MHD_Result finish(const struct http_admin *http, struct MHD_Connection *connection,
-                              const char *path, const char *method, const struct arrival *arrival)
+                              const char *path, const char *method, struct arrival *arrival)
 {
     const struct http_request request = {
         .method = method,
@@ -325,10 +423,19 @@ static enum MHD_Result finish(const struct http_admin *http, struct MHD_Connecti
         .body = arrival->body != NULL ? arrival->body : "",
         .body_bytes = arrival->bytes,
         .connection = connection,
+        .arrival = arrival,
     };
     struct http_response response = {.status = MHD_HTTP_OK};
     char allowed[ALLOWED_BYTES_MAX] = "";
     answer(http, &request, arrival, allowed, &response);
+    if (arrival->later != NULL) {
+        arrival->later->is_suspended = true;
+        MHD_suspend_connection(connection);
+        return MHD_YES;
+    }
+    if (arrival->has_answer) {
+        return queue_later(connection, arrival);
+    }
     return queue(connection, &response, allowed);
 }
 
@@ -354,7 +461,8 @@ static enum MHD_Result take_body(struct arrival *arrival, const char *data, size
     return MHD_YES;
 }
 
-/* Called once with the head, then with each piece of the body, then with none. */
+/* Called once with the head, then with each piece of the body, then with none; again when it was
+ * set aside. */
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *data,
                                   size_t *data_bytes, void **arrival_place)
@@ -372,7 +480,8 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         *data_bytes = 0;
         return r;
     }
-    return finish(http, connection, url, method, arrival);
+    return arrival->has_answer ? queue_later(connection, arrival)
+                               : finish(http, connection, url, method, arrival);
 }
 
 static void on_completed(void *context, struct MHD_Connection *connection, void **arrival_place,
@@ -381,6 +490,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     struct arrival *arrival = *arrival_place;
     *arrival_place = NULL;
     if (arrival != NULL) {
+        free(arrival->answer.body);
         free(arrival->body);
         free(arrival);
     }
@@ -451,10 +561,11 @@ static int add_own_routes(struct http_admin *http)
 
 static int start(struct http_admin *http)
 {
-    http->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL, 0, NULL, NULL, on_request, http, MHD_OPTION_LISTEN_SOCKET, http->listen_fd,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
+    http->daemon =
+        MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, http,
+                         MHD_OPTION_LISTEN_SOCKET, http->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+                         (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+                         http, MHD_OPTION_NOTIFY_CONNECTION, on_connection, http, MHD_OPTION_END);
     if (http->daemon == NULL) {
         return -ENOMEM;
     }
@@ -482,6 +593,7 @@ int http_admin_create(struct loop *loop, const struct http_admin_options *option
     http->listen_fd = -1;
     list_init(&http->routes);
     list_init(&http->visitors);
+    list_init(&http->laters);
     int r = http_listen(options->address, &http->listen_fd, http->address);
     if (r == 0) {
         r = start(http);
@@ -512,6 +624,10 @@ void http_admin_destroy(struct http_admin **http)
     struct http_admin *gone = TAKE(*http);
     if (gone == NULL) {
         return;
+    }
+    if (gone->daemon != NULL) {
+        answer_overdue(gone, INT64_MAX);
+        (void)MHD_run(gone->daemon); /* it must not be stopped with connections set aside */
     }
     loop_source_destroy(&gone->source);
     loop_timer_destroy(&gone->timer);

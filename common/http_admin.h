@@ -16,6 +16,7 @@
 struct loop;
 struct metrics;
 struct http_admin;
+struct http_later;
 
 struct http_request {
     const char *method;
@@ -24,6 +25,7 @@ struct http_request {
     const char *body; /* NUL-terminated, body_bytes long */
     size_t body_bytes;
     void *connection; /* for http_query() */
+    void *arrival;    /* for http_later() */
 };
 
 struct http_response {
@@ -48,6 +50,7 @@ enum {
     HTTP_BODY_BYTES_MAX = 64 << 10,
     HTTP_CONNECTIONS_MAX = 64,
     HTTP_REQUEST_MS_MAX = 10 * 1000,
+    HTTP_LATER_MS_MAX = 8 * 1000,
 };
 
 /*
@@ -64,6 +67,16 @@ void http_admin_destroy(struct http_admin **http);
  */
 MUST_USE int http_admin_route(struct http_admin *http, const char *method, const char *path,
                               bool changes, http_fn *handler, void *context);
+/*
+ * For a handler that cannot answer yet: the request waits, the loop goes on. Called within the handler, which then leaves
+ * its response as it is. After HTTP_LATER_MS_MAX, and when the server is destroyed, the request is answered with 503, and the
+ * answer that is given later goes nowhere. Errors: -ENOMEM.
+ * Gives: *ret_later, which must be answered once, whatever became of its request.
+ */
+MUST_USE int http_later(struct http_admin *http, const struct http_request *request,
+                        struct http_later **ret_later);
+/* Takes: *later and the body. */
+void http_later_answer(struct http_later **later, struct http_response *response);
 /* Decoded value of a query parameter, NULL when absent; valid within the handler. */
 const char *http_query(const struct http_request *request, const char *name);
 /* Fills a JSON error body: {"error":{"message":…}}. */

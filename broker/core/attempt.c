@@ -93,15 +93,34 @@ static int64_t wait_ms(struct core *core, struct job *job, int64_t retry_after_m
     return asked + spread > backoff ? asked + spread : backoff;
 }
 
+static void record(struct core *core, struct job *job, const struct event *event,
+                   Record__AttemptNext next, int64_t wait_ms)
+{
+    const struct event_attempt_result *result = &event->as.attempt_result;
+    conclude_record_attempt(core, job,
+                            &(struct attempt_report){.outcome = result->outcome,
+                                                     .error_code = result->error_code,
+                                                     .error_text = result->error_text,
+                                                     .worker = worker_find(core, event->peer)->name,
+                                                     .usage = result->usage,
+                                                     .calls = result->calls,
+                                                     .calls_length = result->calls_length,
+                                                     .retry_after_ms = result->retry_after_ms,
+                                                     .next = next,
+                                                     .wait_ms = wait_ms});
+}
+
 /* What was not the job's fault does not make its next wait longer. */
 static void back_off(struct core *core, struct job *job, const struct event *event, bool is_counted)
 {
-    const int64_t at_ms =
+    const int64_t asked_at_ms =
         core->now_ms + wait_ms(core, job, event->as.attempt_result.retry_after_ms, is_counted);
     const int64_t back_at_ms = upstream_back_at_ms(core, job->flow->queue);
+    const int64_t at_ms = asked_at_ms > back_at_ms ? asked_at_ms : back_at_ms;
+    record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_BACKOFF, at_ms - core->now_ms);
     job->tried = 0; /* a new round */
     lease_end(core, job->at.lease);
-    job_wait_until(core, job, at_ms > back_at_ms ? at_ms : back_at_ms);
+    job_wait_until(core, job, at_ms);
     conclude_update_record(core, job);
     confirm(core, event->peer, &event->as.attempt_result.lease, 0);
 }
@@ -132,6 +151,7 @@ static bool fail_over(struct core *core, struct job *job, const struct event *ev
     }
     job_tier(job)->stats.failovers++;
     job_tier(job)->stats.retries += is_counted;
+    record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_FAILOVER, 0);
     lease_end(core, job->at.lease);
     job_move(core, job, PLACE_READY);
     conclude_update_record(core, job);
@@ -164,14 +184,31 @@ static bool is_upstreams_fault(const struct event *event)
 static void give_back(struct core *core, struct job *job, const struct event *event)
 {
     struct worker *worker = job->at.lease->worker;
+    const int64_t asked_ms = event->as.attempt_result.retry_after_ms;
+    const int64_t wait = asked_ms > DEFERRED_WAIT_MS ? asked_ms : DEFERRED_WAIT_MS;
+    /* A worker without room says nothing more, and is no news; one that says how long, or why, is.
+     */
+    const bool is_news = asked_ms > 0 || event->as.attempt_result.error_code[0] != '\0';
+    if (is_news) {
+        record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_BACKOFF, wait);
+    }
     lease_end(core, job->at.lease);
     if (!is_upstreams_fault(event)) {
         worker_set_aside(core, worker);
     }
-    const int64_t asked_ms = event->as.attempt_result.retry_after_ms;
-    job_wait_until(core, job,
-                   core->now_ms + (asked_ms > DEFERRED_WAIT_MS ? asked_ms : DEFERRED_WAIT_MS));
+    job_wait_until(core, job, core->now_ms + wait);
+    if (is_news) {
+        conclude_update_record(core, job);
+    }
     confirm(core, event->peer, &event->as.attempt_result.lease, 0);
+}
+
+static const char *last_provider(const struct event_attempt_result *result)
+{
+    if (result->calls_length > 0) {
+        return result->calls[result->calls_length - 1]->upstream->provider;
+    }
+    return result->usage == NULL ? NULL : result->usage->provider;
 }
 
 /*
@@ -190,6 +227,7 @@ static void finish(struct core *core, struct job *job, const struct event *event
         .usage = result->usage,
         .payload = result->payload,
         .worker = worker_find(core, event->peer)->name,
+        .provider = last_provider(result),
         .attempts = attempts > 0
                         ? attempts
                         : 1, /* 0: recovered, and answered by a worker that was not asked anew */
@@ -207,24 +245,12 @@ static void note_failure(struct core *core, const struct job *job, const struct 
     core_note(core, NOTE_ATTEMPT_FAILED, job, result->error_code, result->error_text, job->attempt);
 }
 
-static void record_failure(struct core *core, struct job *job, const struct event *event)
-{
-    const struct event_attempt_result *result = &event->as.attempt_result;
-    job->failures++;
-    conclude_record_attempt(core, job,
-                            &(struct attempt_report){.outcome = result->outcome,
-                                                     .error_code = result->error_code,
-                                                     .error_text = result->error_text,
-                                                     .worker = worker_find(core, event->peer)->name,
-                                                     .usage = result->usage,
-                                                     .retry_after_ms = result->retry_after_ms});
-}
-
 static void die(struct core *core, struct job *job, const struct event *event,
                 const char *error_code)
 {
     const uint32_t attempts = job_attempts(job);
-    record_failure(core, job, event);
+    record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_DEAD, 0);
+    job->failures++;
     finish(core, job, event, WIRE__JOB_STATE__JOB_STATE_DEAD, error_code, attempts);
 }
 
@@ -236,7 +262,7 @@ static void fail(struct core *core, struct job *job, const struct event *event)
         die(core, job, event, "attempts_exhausted");
         return;
     }
-    record_failure(core, job, event);
+    job->failures++;
     if (!fail_over(core, job, event, true)) {
         job->flags |= JOB_RETRIES;
         back_off(core, job, event, true);

@@ -2,8 +2,10 @@
 #include <assert.h>
 #include <string.h>
 #include "broker/core/client.h"
+#include "broker/core/dead.h"
 #include "broker/core/estimate.h"
 #include "broker/core/flight.h"
+#include "broker/core/history.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -40,6 +42,7 @@ static void fill_record(const struct core *core, const struct job *job, Record__
     record->state = job_state(job);
     record->attempts = job->failures;
     record->lost_leases = job->losses;
+    record->history = job->history;
     record->attempt_last = job->attempt;
     record->attempts_max = job->attempts_max;
     record->submitted_unix_ms = not_negative(unix_of(core, job->submitted_ms));
@@ -85,12 +88,41 @@ void conclude_update_record(struct core *core, struct job *job)
     }
 }
 
-void conclude_record_attempt(struct core *core, const struct job *job,
+static void fill_calls(Record__AttemptRecord *record, const struct attempt_report *report)
+{
+    for (size_t i = 0; i < report->calls_length; i++) {
+        record->cost_nanousd += report->calls[i]->cost_nanousd;
+        record->call_ms += report->calls[i]->call_ms;
+    }
+    const Wire__Upstream *last = report->calls[report->calls_length - 1]->upstream;
+    record->provider = last->provider;
+    record->model = last->model;
+    record->calls = (uint32_t)report->calls_length;
+}
+
+static void fill_usage(Record__AttemptRecord *record, const Wire__Usage *usage)
+{
+    record->provider = usage->provider;
+    record->model = usage->model;
+    record->cost_nanousd = usage->cost_nanousd;
+    record->call_ms = usage->call_ms;
+}
+
+static int64_t run_ms(const struct core *core, const struct job *job,
+                      const struct attempt_report *report)
+{
+    const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
+    return report->run_ms > 0 || lease == NULL ? report->run_ms : core->now_ms - lease->granted_ms;
+}
+
+static uint32_t at_most_u32(int64_t value)
+{
+    return value > UINT32_MAX ? UINT32_MAX : (uint32_t)not_negative(value);
+}
+
+void conclude_record_attempt(struct core *core, struct job *job,
                              const struct attempt_report *report)
 {
-    if ((job->flags & JOB_DURABLE) == 0) {
-        return;
-    }
     Record__AttemptRecord record = RECORD__ATTEMPT_RECORD__INIT;
     record.attempt = job->attempt;
     record.outcome = report->outcome;
@@ -99,36 +131,36 @@ void conclude_record_attempt(struct core *core, const struct job *job,
     record.worker = (char *)report->worker;
     record.ended_unix_ms = core->unix_ms;
     record.retry_after_ms = (uint64_t)not_negative(report->retry_after_ms);
-    if (report->usage != NULL) {
-        record.provider = report->usage->provider;
-        record.model = report->usage->model;
-        record.cost_nanousd = report->usage->cost_nanousd;
+    record.run_ms = at_most_u32(run_ms(core, job, report));
+    record.lost = report->is_lost;
+    record.next = report->next;
+    record.wait_ms = (uint64_t)not_negative(report->wait_ms);
+    if (report->calls_length > 0) {
+        fill_calls(&record, report);
+    } else if (report->usage != NULL) {
+        fill_usage(&record, report->usage);
     }
-    uint8_t key[RECORD_ATTEMPT_KEY_BYTES];
-    record_write_attempt_key(&job->id, (uint32_t)job->failures + job->losses, key);
-    core_put_record(core, STORE_ATTEMPTS, key, sizeof(key), &record.base);
+    history_add(core, job, &record);
 }
 
 /* Lease records go with their lease. */
-static void delete_records(struct core *core, const struct job *job)
+void conclude_delete_records(struct core *core, const struct job *job)
 {
     core_delete(core, STORE_JOBS, job->id.bytes, ID_BYTES);
     core_delete(core, STORE_PAYLOADS, job->id.bytes, ID_BYTES);
-    for (uint32_t ordinal = 1; ordinal <= (uint32_t)job->failures + job->losses; ordinal++) {
-        uint8_t key[RECORD_ATTEMPT_KEY_BYTES];
-        record_write_attempt_key(&job->id, ordinal, key);
-        core_delete(core, STORE_ATTEMPTS, key, sizeof(key));
-    }
+    history_delete(core, job);
 }
 
-static void write_dead_letter(struct core *core, const struct job *job,
-                              const struct effect_result *result)
+static void write_dead_letter(struct core *core, const struct job *job, const struct death *death)
 {
     Record__JobRecord record = RECORD__JOB_RECORD__INIT;
     fill_record(core, job, &record);
     record.state = WIRE__JOB_STATE__JOB_STATE_DEAD;
-    record.error_code = (char *)result->error_code;
-    record.error_text = (char *)result->error_text;
+    record.error_code = (char *)death->code;
+    record.error_text = (char *)death->text;
+    record.died_unix_ms = not_negative(death->unix_ms);
+    record.died_worker = (char *)death->worker;
+    record.died_provider = (char *)death->provider;
     core_put_record(core, STORE_JOBS, job->id.bytes, ID_BYTES, &record.base);
 }
 
@@ -239,15 +271,33 @@ static void note_conclusion(struct core *core, const struct job *job,
     }
 }
 
-/* A dead letter of a tier in memory keeps its fixed record, not its payload. */
-static void bury(struct core *core, struct job *job, const struct effect_result *result)
+/* Without memory for the letter there is none, as if it had been dropped to keep the bound. */
+static void bury(struct core *core, struct job *job, const struct effect_result *result,
+                 const char *provider)
 {
-    if ((job->flags & JOB_DURABLE) != 0) {
-        write_dead_letter(core, job, result);
-    }
+    const bool is_durable = (job->flags & JOB_DURABLE) != 0;
+    const struct death death = {
+        .unix_ms = core->unix_ms,
+        .code = result->error_code,
+        .text = result->error_text,
+        .worker = result->worker,
+        .provider = provider == NULL ? "" : provider,
+    };
     waiters_forget(job);
+    if (is_durable || !dead_may_keep_payload(core, job)) {
+        job_drop_payload(core, job);
+    }
+    if (!dead_prepare(core, &death)) {
+        result_note_bound(core, BOUND_DEAD_LETTERS);
+        job_tier(job)->stats.dead_evicted++;
+        dead_drop(core, job);
+        return;
+    }
+    if (is_durable) {
+        write_dead_letter(core, job, &death);
+    }
     job_move(core, job, PLACE_DEAD);
-    job_drop_payload(core, job);
+    job_tier(job)->stats.died[job->at.letter->code->index]++;
     conclude_bound_dead_letters(core);
 }
 
@@ -265,14 +315,14 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     }
     note_conclusion(core, job, &result);
     if (is_durable && !is_dead) {
-        delete_records(core, job);
+        conclude_delete_records(core, job);
     }
     result_keep(core, job, &result);
     const struct answer answer = {.result = &result,
                                   .batch = is_durable ? effects_batch(core->effects) : 0};
     waiters_visit(core, job, answer_waiter, &answer);
     if (is_dead) {
-        bury(core, job, &result);
+        bury(core, job, &result, outcome->provider);
     } else {
         job_destroy(core, &job);
     }
@@ -284,12 +334,10 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
 void conclude_bound_dead_letters(struct core *core)
 {
     while (core->dead.length > core->limits.dead_letters_max) {
-        struct job *job = CONTAINER_OF(list_first(&core->dead), struct job, link);
+        struct job *job = dead_oldest(core);
         result_note_bound(core, BOUND_DEAD_LETTERS);
-        if ((job->flags & JOB_DURABLE) != 0) {
-            delete_records(core, job);
-        }
-        job_destroy(core, &job);
+        job_tier(job)->stats.dead_evicted++;
+        dead_drop(core, job);
     }
 }
 

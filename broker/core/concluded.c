@@ -132,17 +132,31 @@ struct concluded_entry *concluded_oldest(const struct concluded *concluded)
     return concluded->first == concluded->end ? NULL : entry_at(concluded, concluded->first);
 }
 
-/* Ends the chain before the oldest entry, which is its last. */
-static void unchain_oldest(struct concluded *concluded, const struct concluded_entry *oldest)
+/* Takes an entry out of its chain; of the oldest there is nothing behind it. */
+static void unchain(struct concluded *concluded, const struct concluded_entry *gone)
 {
-    uint32_t *at = bucket_of(concluded, &oldest->id);
+    uint32_t *at = bucket_of(concluded, &gone->id);
     struct concluded_entry *entry = chained(concluded, *at);
-    while (entry != oldest) {
+    while (entry != gone) {
         assert(entry != NULL);
         at = &entry->next;
         entry = chained(concluded, *at);
     }
-    *at = 0;
+    *at = gone->next;
+}
+
+/* A withdrawn entry is in no chain any more. */
+static bool is_withdrawn(const struct concluded_entry *entry)
+{
+    return entry->state == CONCLUDED_WITHDRAWN;
+}
+
+void concluded_withdraw(struct concluded *concluded, struct concluded_entry *entry)
+{
+    concluded_drop_disk_result(concluded, entry);
+    unchain(concluded, entry);
+    concluded_set_state(entry, CONCLUDED_WITHDRAWN, false);
+    entry->flags &= (uint8_t) ~(CONCLUDED_HAS_KEY | CONCLUDED_RESULT_IN_MEMORY);
 }
 
 void concluded_forget_oldest(struct concluded *concluded)
@@ -150,7 +164,11 @@ void concluded_forget_oldest(struct concluded *concluded)
     struct concluded_entry *oldest = concluded_oldest(concluded);
     concluded_drop_disk_result(concluded, oldest);
     raise_horizon(concluded, concluded_unix_ms(concluded, oldest));
-    unchain_oldest(concluded, oldest);
+    if (is_withdrawn(oldest)) {
+        oldest->next = 0;
+    } else {
+        unchain(concluded, oldest);
+    }
     const uint64_t number = concluded->first++;
     if (concluded->results_from < concluded->first) {
         concluded->results_from = concluded->first;

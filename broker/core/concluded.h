@@ -26,12 +26,12 @@ struct concluded_entry {
     uint32_t result_bytes; /* on disk */
     uint32_t next;         /* in the chain of its bucket: low bits of the number */
     uint16_t tenant;
-    uint8_t state : 7;     /* wire.JobState */
+    uint8_t state : 7;     /* wire.JobState, or CONCLUDED_WITHDRAWN */
     uint8_t is_shed : 1;   /* never run: may be submitted again */
     uint8_t flags;
 };
 
-enum { CONCLUDED_CHUNK_LENGTH = 4096 };
+enum { CONCLUDED_CHUNK_LENGTH = 4096, CONCLUDED_WITHDRAWN = 127 };
 
 struct concluded {
     struct concluded_entry **chunks;
@@ -60,6 +60,8 @@ struct concluded_entry *concluded_add(struct concluded *concluded, const struct 
 bool concluded_is_full(const struct concluded *concluded);
 struct concluded_entry *concluded_oldest(const struct concluded *concluded); /* NULL: empty */
 void concluded_forget_oldest(struct concluded *concluded);
+/* The id is as if it had not been concluded, and may be added again; its place in the ring is forgotten in its turn. */
+void concluded_withdraw(struct concluded *concluded, struct concluded_entry *entry);
 int64_t concluded_unix_ms(const struct concluded *concluded, const struct concluded_entry *entry);
 
 /* Marks the result on disk as gone and gives its bytes free. */

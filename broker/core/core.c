@@ -7,10 +7,12 @@
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
 #include "broker/core/configure.h"
+#include "broker/core/dead.h"
 #include "broker/core/dispatch.h"
 #include "broker/core/estimate.h"
 #include "broker/core/flight.h"
 #include "broker/core/gate.h"
+#include "broker/core/history.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -121,7 +123,7 @@ static void init_lists(struct core *core)
     list_init(&core->aliases);
     list_init(&core->recovered);
     list_init(&core->loading);
-    list_init(&core->dead);
+    list_init(&core->histories_by_age);
     list_init(&core->parked);
     list_init(&core->flights_ending);
     list_init(&core->streams_late);
@@ -152,6 +154,7 @@ static int init_tables(struct core *core)
         {&core->keys, key_hash},
         {&core->keys_by_job, key_job_hash},
         {&core->results, result_hash},
+        {&core->histories, history_hash},
     };
     int r = 0;
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(tables); i++) {
@@ -169,6 +172,9 @@ static int build(struct core *core, const struct config *config)
     int r = init_tables(core);
     if (r == 0) {
         r = concluded_init(&core->concluded, config->broker.dedup_ids_max, random_next(core));
+    }
+    if (r == 0) {
+        r = dead_init(core);
     }
     if (r == 0) {
         r = loads_init(&core->loads);
@@ -222,6 +228,7 @@ static void free_jobs(struct core *core)
             struct table_link *next = link->next;
             struct job *job = CONTAINER_OF(link, struct job, by_id);
             blob_unref(&job->payload);
+            dead_free_letter(job);
             waiters_forget(job);
             link = next;
         }
@@ -233,7 +240,8 @@ static void free_tables(struct core *core)
 {
     struct table *tables[] = {
         &core->jobs,    &core->queue_table, &core->clients, &core->workers,     &core->worker_names,
-        &core->leaders, &core->flights,     &core->keys,    &core->keys_by_job, &core->results};
+        &core->leaders, &core->flights,     &core->keys,    &core->keys_by_job, &core->results,
+        &core->histories};
     for (size_t i = 0; i < ARRAY_LENGTH(tables); i++) {
         table_finish(tables[i]);
     }
@@ -257,6 +265,8 @@ void core_destroy(struct core **core)
     worker_destroy_all(dead);
     key_destroy_all(dead);
     result_destroy_all(dead);
+    history_destroy_all(dead);
+    dead_finish(dead);
     pause_destroy_all(dead);
     lane_destroy_queues(dead);
     upstreams_destroy(dead);
@@ -349,6 +359,7 @@ static void tick(struct core *core)
     worker_take_back(core);
     is_done &= tick_recovered(core);
     result_tick(core);
+    dead_tick(core);
     gate_tick(core);
     dispatch_tick(core);
     overload_tick(core);
@@ -422,6 +433,15 @@ static void handle(struct core *core, const struct event *event)
     case EVENT_RESUME:
         pause_end(core, event);
         break;
+    case EVENT_DEAD_ONE:
+        dead_one(core, event);
+        break;
+    case EVENT_DEAD_SWEEP:
+        dead_sweep_begin(core, event);
+        break;
+    case EVENT_DEAD_STOP:
+        dead_sweep_stop(core, event);
+        break;
     case EVENT_DRAIN:
         core->is_draining = true;
         break;
@@ -462,6 +482,7 @@ int64_t core_next_deadline_ms(const struct core *core)
     }
     int64_t at_ms = sooner(lease_next_deadline_ms(core), result_next_deadline_ms(core));
     at_ms = sooner(at_ms, worker_next_deadline_ms(core));
+    at_ms = sooner(at_ms, dead_next_deadline_ms(core));
     at_ms = sooner(at_ms, gate_next_deadline_ms(core));
     if (core->timers.length > 0) {
         at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));

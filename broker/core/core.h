@@ -65,7 +65,7 @@ bool core_is_idle(const struct core *core);
 
 /* ------------------------------------------------------------------------------------------ what operators see */
 
-enum { CORE_REJECT_REASONS = 16, CORE_STATES = 16 };
+enum { CORE_REJECT_REASONS = 16, CORE_STATES = 16, CORE_DEAD_CODES = 32 };
 
 /* Of an upstream, since start. */
 struct core_upstream_counts {
@@ -102,6 +102,10 @@ struct core_tier_stats {
     uint64_t payload_bytes;           /* of pending jobs */
     uint64_t input_tokens, output_tokens, cost_nanousd, saved_nanousd;
     uint64_t cache_hits, cache_near_hits, cache_stale_hits, cache_misses;
+    uint64_t dead_letters[CORE_DEAD_CODES]; /* kept now, by error code: core_stats.dead_codes */
+    uint64_t died[CORE_DEAD_CODES];   /* since start */
+    uint64_t dead_requeued, dead_dropped;
+    uint64_t dead_evicted;            /* dropped to keep broker.dead_letters_max */
     int64_t oldest_ms;                /* age of the oldest waiting job; 0 none */
     double drain_per_s;               /* conclusions a second, smoothed */
 };
@@ -116,6 +120,8 @@ struct core_stats {
     uint64_t results_bytes;
     uint64_t concluded_ids;
     uint64_t dead_letters;
+    size_t dead_codes_length;
+    const char *dead_codes[CORE_DEAD_CODES]; /* error codes that were seen */
     uint64_t clients, workers;
     uint64_t slots, slots_free;
     bool is_draining, store_is_down;
@@ -189,3 +195,58 @@ struct core_pause_view {
     int64_t since_unix_ms;
 };
 void core_visit_pauses(const struct core *core, void (*visit)(void *context, const struct core_pause_view *view), void *context);
+
+/*
+ * What is known of a job's attempts, oldest first. Those of a durable tier are in the store, under `key` in STORE_ATTEMPTS; those of a
+ * tier in memory are here, as they would be stored (NULL: forgotten to keep a bound). Errors: -ENOENT.
+ */
+enum { CORE_HISTORY_MAX = 32, CORE_HISTORY_KEY_BYTES = ID_BYTES + 4 };
+struct core_history_entry {
+    uint8_t key[CORE_HISTORY_KEY_BYTES];
+    const uint8_t *packed;
+    size_t packed_bytes;
+};
+struct core_history_view {
+    uint32_t kept;
+    uint32_t omitted; /* between the first and the last ones */
+    bool is_on_disk;
+    struct core_history_entry entries[CORE_HISTORY_MAX];
+};
+MUST_USE int core_view_history(const struct core *core, const struct id *job_id, struct core_history_view *ret_view);
+
+struct core_dead_view {
+    struct id id;
+    uint64_t number; /* in order of death */
+    int64_t died_unix_ms;
+    const char *tenant, *tier, *route, *code, *text;
+    const char *worker, *provider; /* of the last attempt; empty: none */
+    uint32_t attempts, losses;
+    size_t payload_bytes;
+    bool is_durable;      /* its payload is in the store */
+    struct blob *payload; /* of a tier in memory; NULL: not kept */
+    const char *why_not;  /* it cannot be requeued now; empty: it can */
+    bool is_lost;         /* nor ever */
+};
+MUST_USE int core_view_dead(const struct core *core, const struct id *job_id, struct core_dead_view *ret_view); /* Errors: -ENOENT */
+/*
+ * Visits letters that fit, the oldest first, from the one behind `cursor` (0: the first), at most `limit`; looks at CORE_DEAD_LOOKS_MAX
+ * at most, so that none may fit and yet more be there. Returns the cursor to go on with; 0: there is no more.
+ */
+enum { CORE_DEAD_LOOKS_MAX = 2048 };
+uint64_t core_visit_dead(const struct core *core, const struct dead_filter *filter, uint64_t cursor, size_t limit,
+                         void (*visit)(void *context, const struct core_dead_view *view), void *context);
+
+/* A requeue or drop of many dead letters. */
+struct core_sweep_view {
+    uint64_t number;
+    enum dead_action action;
+    const struct dead_filter *filter;
+    uint32_t rate_per_s; /* 0: as fast as bounds allow */
+    int64_t began_unix_ms, ended_unix_ms;
+    uint64_t looked, done, skipped;
+    const char *waits;   /* why it does not go on now; empty: it does */
+    bool is_over, is_stopped;
+};
+/* Number of the latest that began: EVENT_DEAD_SWEEP has begun none when it stays the same. */
+uint64_t core_latest_sweep(const struct core *core);
+void core_visit_sweeps(const struct core *core, void (*visit)(void *context, const struct core_sweep_view *view), void *context);

@@ -11,7 +11,11 @@
 #include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
-enum { LOAD_RETRY_MS = 1000 };
+enum {
+    LOAD_RETRY_MS = 1000,
+    SUSPECT_RETRY_MS = 100,   /* until a job that may end workers is tried again */
+    SUSPECTS_PER_RETRY = 256, /* more of them in one turn wait longer, so that they are no load */
+};
 
 static const uint8_t *copy_bytes(struct core *core, const uint8_t *bytes, size_t length)
 {
@@ -67,6 +71,41 @@ static void release_payload(struct core *core, struct job *job)
     }
 }
 
+/* For a suspect: with a worker that runs no other one, and of those where the fewest jobs are.
+ * NULL: there is none. */
+static struct worker_seat *seat_for_suspect(const struct lane *lane)
+{
+    struct worker_seat *best = NULL;
+    list_for_each (&lane->available, link) {
+        struct worker_seat *seat = CONTAINER_OF(link, struct worker_seat, link);
+        if (seat->worker->suspects == 0 &&
+            (best == NULL || seat->worker->leases.length < best->worker->leases.length)) {
+            best = seat;
+        }
+    }
+    return best;
+}
+
+static struct worker_seat *choose_seat(const struct core *core, const struct lane *lane,
+                                       const struct job *job)
+{
+    return lease_is_for_suspect(core, job)
+               ? seat_for_suspect(lane)
+               : CONTAINER_OF(list_first(&lane->available), struct worker_seat, link);
+}
+
+/* Out of the way of those behind it; what is on disk is read again. */
+static void make_suspect_wait(struct core *core, struct job *job)
+{
+    const int64_t wait_ms =
+        SUSPECT_RETRY_MS * (1 + (int64_t)(core->suspects_in_turn++ / SUSPECTS_PER_RETRY)) +
+        (int64_t)core_random_below(core, SUSPECT_RETRY_MS);
+    if ((job->flags & JOB_ON_DISK) != 0) {
+        job_drop_payload(core, job);
+    }
+    job_wait_until(core, job, core->now_ms + wait_ms);
+}
+
 /* Its first one earns retries for others. */
 static void count_attempt(struct core *core, const struct job *job)
 {
@@ -76,9 +115,9 @@ static void count_attempt(struct core *core, const struct job *job)
     }
 }
 
-static bool give(struct core *core, struct lane *lane, struct job *job, struct upstream *upstream)
+static bool give(struct core *core, struct lane *lane, struct job *job, struct worker_seat *seat,
+                 struct upstream *upstream)
 {
-    struct worker_seat *seat = CONTAINER_OF(list_first(&lane->available), struct worker_seat, link);
     struct worker *worker = seat->worker;
     if (job->place == PLACE_READY) {
         lane_charge(lane, job);
@@ -211,12 +250,17 @@ static void dispatch_one(struct core *core, struct lane *lane)
         expire(core, job);
         return;
     }
+    struct worker_seat *seat = choose_seat(core, lane, job);
+    if (seat == NULL) {
+        make_suspect_wait(core, job);
+        return;
+    }
     struct upstream *upstream;
     if (!gate_pass(core, job, &upstream) || overload_sheds(core, job)) {
         return;
     }
     const bool is_done =
-        job->payload != NULL ? give(core, lane, job, upstream) : load(core, lane, job);
+        job->payload != NULL ? give(core, lane, job, seat, upstream) : load(core, lane, job);
     if (!is_done) {
         lane->stalled_in_turn = core->turn;
     }
@@ -237,6 +281,7 @@ static void load_ahead(struct core *core, struct lane *lane)
 void dispatch_tick(struct core *core)
 {
     core->has_more = false;
+    core->suspects_in_turn = 0;
     if (core->is_draining) {
         return;
     }

@@ -49,6 +49,9 @@ enum note_kind {
     NOTE_LATE_RESULT,     /* an attempt's result after the conclusion: its cost was spent for nothing */
     NOTE_ATTEMPT_FAILED,
     NOTE_EXPIRED,
+    NOTE_DEAD_REQUEUED,   /* one, by an operator */
+    NOTE_DEAD_DROPPED,
+    NOTE_DEAD_SWEEP,      /* began, ended, was stopped; number is the sweep's */
     NOTE_SHED,            /* of a tier; number: jobs since the last one */
     NOTE_WORKER_JOINED,
     NOTE_WORKER_LEFT,

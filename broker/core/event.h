@@ -25,7 +25,7 @@ enum event_kind {
     EVENT_WORKER_CREDIT,
     EVENT_WORKER_HEARTBEAT,
     EVENT_WORKER_DRAINING,
-    EVENT_WORKER_GONE,      /* goodbye or connection known to be closed: its leases end at once */
+    EVENT_WORKER_GONE,      /* goodbye, or silent too long: its leases end at once */
     EVENT_ATTEMPT_RESULT,
     EVENT_CHUNK,
     EVENT_STREAM_CREDIT,
@@ -36,6 +36,9 @@ enum event_kind {
     EVENT_LOADED,
     EVENT_PAUSE,            /* by an operator */
     EVENT_RESUME,
+    EVENT_DEAD_ONE,         /* by an operator: one dead letter, requeued or dropped */
+    EVENT_DEAD_SWEEP,       /* by an operator: those that fit a filter, at a rate */
+    EVENT_DEAD_STOP,        /* by an operator: ends a sweep */
     EVENT_DRAIN,            /* shutdown: admit and dispatch no more */
     EVENT_TICK,             /* end of a turn: timers that are due, then dispatch */
 };
@@ -43,6 +46,15 @@ enum event_kind {
 /* What a pause stops. PAUSE_HOLD: admitted but not dispatched. PAUSE_DRAIN: refused at the door, the rest runs out. */
 enum pause_subject { PAUSE_ROUTE, PAUSE_TIER, PAUSE_TENANT, PAUSE_WORKER };
 enum pause_mode { PAUSE_HOLD, PAUSE_DRAIN };
+
+enum dead_action { DEAD_REQUEUE, DEAD_DROP };
+
+/* What a dead letter has to be. A string that is NULL, and a time of 0, ask for nothing. */
+struct dead_filter {
+    const char *tenant, *tier, *route, *code;
+    const char *worker, *provider; /* of its last attempt */
+    int64_t from_unix_ms, until_unix_ms; /* when it died; `until` excluded */
+};
 
 struct lease_ref {
     struct id job_id;
@@ -91,6 +103,10 @@ struct event {
             const struct lease_ref *answered;
             size_t answered_length;
         } worker_hello;
+
+        struct {
+            bool said_goodbye; /* so that it was no crash, and no job is to blame */
+        } worker_gone;
 
         struct {
             uint64_t total;
@@ -143,5 +159,20 @@ struct event {
             const char *name;
             const char *reason;
         } pause; /* PAUSE, RESUME */
+
+        struct {
+            struct id job_id;
+            enum dead_action action;
+        } dead_one;
+
+        struct {
+            enum dead_action action;
+            struct dead_filter filter;
+            uint32_t rate_per_s; /* 0: as fast as bounds allow */
+        } dead_sweep;
+
+        struct {
+            uint64_t number;
+        } dead_stop;
     } as;
 };

@@ -321,11 +321,13 @@ static void promote(struct core *core, struct flight *flight)
     job_move(core, best, PLACE_READY);
 }
 
-/* Said of the request by an attempt, so it holds for each job that asks the same. */
+/* Said of the request by an attempt, or by the workers that it has ended, so it holds for each job
+ * that asks the same. */
 static bool holds_for_all(const struct outcome *outcome)
 {
     return outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED ||
-           (outcome->state == WIRE__JOB_STATE__JOB_STATE_DEAD && outcome->peer != 0);
+           (outcome->state == WIRE__JOB_STATE__JOB_STATE_DEAD &&
+            (outcome->peer != 0 || strcmp(text_or_none(outcome->error_code), "poison") == 0));
 }
 
 void flight_conclude(struct core *core, struct job *job, const struct outcome *outcome)

@@ -2,7 +2,9 @@
 #include <assert.h>
 #include <stdlib.h>
 #include "broker/core/client.h"
+#include "broker/core/dead.h"
 #include "broker/core/flight.h"
+#include "broker/core/history.h"
 #include "broker/core/lane.h"
 #include "broker/core/state.h"
 
@@ -55,15 +57,15 @@ bool job_may_become(enum job_place from, enum job_place to)
             TO(PLACE_ACCEPTING) | TO(PLACE_RECOVERED) | TO(PLACE_FOLLOWING) | waits | ends,
         [PLACE_ACCEPTING] = waits | TO(PLACE_FOLLOWING) | ends,
         [PLACE_RECOVERED] = waits | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | ends,
-        [PLACE_READY] =
-            TO(PLACE_BACKING_OFF) | TO(PLACE_LOADING) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
+        [PLACE_READY] = TO(PLACE_BACKING_OFF) | TO(PLACE_LOADING) | TO(PLACE_LEASED) |
+                        TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
         [PLACE_BACKING_OFF] = TO(PLACE_READY) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | ends,
         [PLACE_LOADING] = waits | TO(PLACE_LOADED) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADED] = waits | TO(PLACE_LEASED) | ends,
         [PLACE_LEASED] = waits | TO(PLACE_PARKED) | ends,
         [PLACE_FOLLOWING] = TO(PLACE_READY) | ends,
         [PLACE_PARKED] = waits | ends,
-        [PLACE_DEAD] = TO(PLACE_GONE),
+        [PLACE_DEAD] = TO(PLACE_BACKING_OFF) | TO(PLACE_GONE),
         [PLACE_GONE] = 0,
     };
     return (allowed[from] & TO(to)) != 0;
@@ -159,6 +161,7 @@ void job_destroy(struct core *core, struct job **job)
     if (dead->place != PLACE_GONE) {
         job_move(core, dead, PLACE_GONE);
     }
+    history_forget(core, dead);
     job_drop_payload(core, dead);
     waiters_forget(dead);
     dead->flow->jobs--;
@@ -240,7 +243,7 @@ static void leave(struct core *core, struct job *job)
         list_remove(&core->parked, &job->link);
         break;
     case PLACE_DEAD:
-        list_remove(&core->dead, &job->link);
+        dead_leave(core, job);
         break;
     }
 }
@@ -301,7 +304,7 @@ static void join(struct core *core, struct job *job)
         list_append(&core->parked, &job->link);
         break;
     case PLACE_DEAD:
-        list_append(&core->dead, &job->link);
+        dead_join(core, job);
         break;
     }
 }

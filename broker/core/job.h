@@ -15,6 +15,7 @@
 
 struct client;
 struct flight;
+struct dead_letter;
 struct flow;
 struct lease;
 struct tenant;
@@ -70,6 +71,7 @@ struct job {
         uint64_t load_token;   /* LOADING */
         struct lease *lease;   /* LEASED */
         struct flight *flight; /* FOLLOWING */
+        struct dead_letter *letter; /* DEAD; NULL: nothing is known but that it is dead */
     } at;
     uint8_t canonical_key[16];
     uint8_t trace_parent[24];
@@ -85,6 +87,7 @@ struct job {
     uint16_t failures;          /* attempts that were used up */
     uint16_t losses;            /* leases that were lost */
     uint16_t backoffs;          /* in a row: the exponent */
+    uint16_t history;           /* attempts that were recorded: history.h */
     uint16_t flags;
     uint16_t tried;             /* candidates of its queue that failed it in this round: upstream_bit() */
     uint8_t place;

@@ -7,12 +7,15 @@
 #include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
+enum { SUSPECT_LOSSES = 2 }; /* one loss is what happens to any job when a machine fails */
+
 static void attach(struct core *core, struct lease *lease, struct worker *worker)
 {
     lease->worker = worker;
     if (worker != NULL) {
         list_append(&worker->leases, &lease->in_worker);
         worker->used[job_tier(lease->job)->index]++;
+        worker->suspects += lease->is_suspect;
         core->leases_running++;
         worker_refresh(core, worker);
     }
@@ -24,9 +27,17 @@ static void detach(struct core *core, struct lease *lease)
     if (worker != NULL) {
         list_remove(&worker->leases, &lease->in_worker);
         worker->used[job_tier(lease->job)->index]--;
+        worker->suspects -= lease->is_suspect;
         core->leases_running--;
         worker_refresh(core, worker);
     }
+}
+
+bool lease_is_for_suspect(const struct core *core, const struct job *job)
+{
+    const uint32_t losses_max = core->limits.losses_max;
+    const uint32_t suspect_from = losses_max > SUSPECT_LOSSES ? SUSPECT_LOSSES : 1;
+    return losses_max > 0 && job->losses >= suspect_from;
 }
 
 struct lease *lease_grant(struct core *core, struct job *job, struct worker *worker,
@@ -43,6 +54,7 @@ struct lease *lease_grant(struct core *core, struct job *job, struct worker *wor
     flight_lead(core, job);
     lease->job = job;
     lease->attempt = attempt;
+    lease->is_suspect = lease_is_for_suspect(core, job);
     lease->granted_ms = core->now_ms;
     lease->renewed_ms = core->now_ms;
     list_append(&core->leases, &lease->by_renewal);
@@ -81,33 +93,48 @@ void lease_hand_over(struct core *core, struct lease *lease, struct worker *work
     list_append(&core->leases, &lease->by_renewal);
 }
 
-/* After a restart the worker is unknown and the loss says nothing about the job. */
-void lease_lose(struct core *core, struct lease *lease, const char *why)
+/* Counts the loss, when there is something to blame the job for, and records it. True: the job is
+ * condemned. */
+static bool note_loss(struct core *core, struct job *job, const struct lease *lease, bool is_crash,
+                      const char *worker, const char *why)
+{
+    job->losses = (uint16_t)(job->losses + (is_crash && job->losses < UINT16_MAX));
+    const bool is_condemned = is_crash && lease->is_suspect && core->limits.losses_max > 0 &&
+                              job->losses >= core->limits.losses_max;
+    conclude_record_attempt(
+        core, job,
+        &(struct attempt_report){.worker = worker,
+                                 .error_code = "lease_lost",
+                                 .error_text = why,
+                                 .run_ms = core->now_ms - lease->granted_ms,
+                                 .is_lost = true,
+                                 .next = is_condemned ? RECORD__ATTEMPT_NEXT__NEXT_DEAD
+                                                      : RECORD__ATTEMPT_NEXT__NEXT_RETRY});
+    return is_condemned;
+}
+
+void lease_lose(struct core *core, struct lease *lease, bool is_crash, const char *why)
 {
     struct job *job = lease->job;
     struct tier *tier = job_tier(job);
-    const bool is_blamed = lease->worker != NULL;
-    const char *worker = is_blamed ? effects_text(core->effects, lease->worker->name) : "";
+    const struct lease lost = *lease;
+    const char *worker = lost.worker == NULL ? "" : effects_text(core->effects, lost.worker->name);
     tier->stats.leases_lost++;
     tier->stats.redelivered++;
-    core_note(core, NOTE_LEASE_LOST, job, worker, why, lease->attempt);
+    core_note(core, NOTE_LEASE_LOST, job, worker, why, lost.attempt);
     lease_end(core, lease);
     job->flags |= JOB_LEASE_LOST;
-    if (is_blamed) {
-        job->losses++;
-        conclude_record_attempt(core, job,
-                                &(struct attempt_report){.worker = worker,
-                                                         .error_code = "lease_lost",
-                                                         .error_text = why});
-    }
-    if (job->losses >= LOSSES_MAX) {
-        conclude(
-            core, job,
-            &(struct outcome){
-                .state = WIRE__JOB_STATE__JOB_STATE_DEAD,
-                .error_code = "lease_lost",
-                .error_text = "its worker was lost again and again: the job may be what ends it",
-                .worker = worker});
+    if (note_loss(core, job, &lost, is_crash && lost.worker != NULL, worker, why)) {
+        conclude(core, job,
+                 &(struct outcome){
+                     .state = WIRE__JOB_STATE__JOB_STATE_DEAD,
+                     .error_code = "poison",
+                     .error_text = effects_format(
+                         core->effects,
+                         "its worker was lost %u times, at last with no other suspect there: the "
+                         "job may be what ends it",
+                         job->losses),
+                     .worker = worker});
         return;
     }
     job_move(core, job, PLACE_READY);
@@ -149,7 +176,7 @@ static bool lose_leases(struct core *core)
                               ? "its worker did not come back after a restart of the broker"
                               : effects_format(core->effects, "no heartbeat for %lld ms",
                                                (long long)(core->now_ms - lease->renewed_ms));
-        lease_lose(core, lease, why);
+        lease_lose(core, lease, true, why);
         lease = longest_kept(core);
     }
     return true;

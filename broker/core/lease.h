@@ -22,17 +22,28 @@ struct lease {
     int64_t granted_ms;
     struct stream *stream;       /* NULL: no chunk came yet */
     uint32_t attempt;
+    bool is_suspect;             /* its job was when it was granted */
     struct permit permit;
     bool is_young;
     bool is_recorded;            /* a LeaseRecord was written */
 };
 
+/*
+ * Whether the job may be what ends workers. Of 200 jobs that are lost with a worker one may be to blame and 199 are not; so what was
+ * lost more than once is a suspect, no worker is given a second suspect while it has one, and only a job that is lost as a suspect,
+ * the only one there, can be condemned: after broker.losses_max losses. Innocents are not lost with it any more then.
+ */
+bool lease_is_for_suspect(const struct core *core, const struct job *job);
+
 /* Gives the job, which waits in any way, to the worker (NULL: after a restart). NULL: no memory. */
 struct lease *lease_grant(struct core *core, struct job *job, struct worker *worker, uint32_t attempt);
 /* Takes it back; the job stays in place LEASED for the caller to move. */
 void lease_end(struct core *core, struct lease *lease);
-/* The lease was lost: ends it, and its job waits again, or is dead if that happened too often. */
-void lease_lose(struct core *core, struct lease *lease, const char *why);
+/*
+ * The lease was lost: ends it, and its job waits again, or is dead if that happened too often. `is_crash`: the worker is gone without a
+ * word, and the job may be why; one that said goodbye, and one that is unknown since a restart, says nothing about the job.
+ */
+void lease_lose(struct core *core, struct lease *lease, bool is_crash, const char *why);
 /* Renews it, at this worker: the same one, one that came back, or the one that has run the job since before a restart. */
 void lease_hand_over(struct core *core, struct lease *lease, struct worker *worker, uint32_t attempt);
 /* Loses what was not renewed and writes the records of those that last. False: a bound was reached. */

@@ -72,8 +72,9 @@ static bool job_holds(const Record__JobRecord *job)
            job->lost_leases <= UINT16_MAX && job->sequence < UINT64_C(1) << 56 &&
            is_empty_or(&job->idempotency_hash, HASH_BYTES) &&
            is_empty_or(&job->canonical_key, HASH_BYTES) &&
-           is_empty_or(&job->trace_parent, TRACE_BYTES) && job->submitted_unix_ms >= 0 &&
-           job->deadline_unix_ms >= 0 && job->not_before_unix_ms >= 0;
+           is_empty_or(&job->trace_parent, TRACE_BYTES) && job->history <= UINT16_MAX &&
+           job->died_unix_ms >= 0 && job->submitted_unix_ms >= 0 && job->deadline_unix_ms >= 0 &&
+           job->not_before_unix_ms >= 0;
 }
 
 int record_read_job(const void *data, size_t bytes, ProtobufCAllocator *allocator,

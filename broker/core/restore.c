@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
+#include "broker/core/dead.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -158,6 +159,11 @@ static void fill(const struct core *core, struct job *job, const Record__JobReco
     job->failures = (uint16_t)record->attempts;
     job->losses = (uint16_t)record->lost_leases;
     job->backoffs = job->failures;
+    /* Older records have no count of their own: each failure and each loss made an entry. */
+    const uint32_t counted = record->attempts + record->lost_leases;
+    job->history = (uint16_t)(record->history > 0     ? record->history
+                              : counted <= UINT16_MAX ? counted
+                                                      : UINT16_MAX);
     job->priority = (uint8_t)record->priority;
     job->flags = (uint16_t)((record->flags & JOB_STORED_FLAGS) | JOB_DURABLE | JOB_ON_DISK);
     if (record->canonical_key.len == sizeof(job->canonical_key)) {
@@ -170,12 +176,26 @@ static void fill(const struct core *core, struct job *job, const Record__JobReco
     }
 }
 
+static int place_dead(struct core *core, struct job *job, const Record__JobRecord *record)
+{
+    const struct death death = {
+        .unix_ms = record->died_unix_ms > 0 ? record->died_unix_ms : id_unix_ms(&job->id),
+        .code = record->error_code,
+        .text = record->error_text,
+        .worker = record->died_worker,
+        .provider = record->died_provider,
+    };
+    if (!dead_prepare(core, &death)) {
+        return -ENOMEM;
+    }
+    job_move(core, job, PLACE_DEAD);
+    return 0;
+}
+
 static void place(struct core *core, struct job *job, const Record__JobRecord *record)
 {
     const int64_t not_before_ms = monotonic_of(core, record->not_before_unix_ms);
-    if (record->state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
-        job_move(core, job, PLACE_DEAD);
-    } else if (not_before_ms > core->now_ms + core->limits.reclaim_ms) {
+    if (not_before_ms > core->now_ms + core->limits.reclaim_ms) {
         job_wait_until(core, job, not_before_ms);
     } else {
         job_move(core, job, PLACE_RECOVERED);
@@ -226,6 +246,9 @@ static int restore_job(struct core *core, const void *value, size_t value_bytes)
         job->flags |= JOB_HAS_KEY;
     }
     core->sequence = job->sequence > core->sequence ? job->sequence : core->sequence;
+    if (record->state == WIRE__JOB_STATE__JOB_STATE_DEAD) {
+        return place_dead(core, job, record);
+    }
     place(core, job, record);
     return (job->flags & JOB_HAS_KEY) == 0 || known != NULL
                ? 0
@@ -296,6 +319,7 @@ int core_restore(struct core *core, enum store_family family, const void *key, s
 void core_restored(struct core *core, struct core_time now)
 {
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
+    dead_restored(core);
     table_settle(&core->jobs);
     core->reclaim_until_ms = core->now_ms + core->limits.reclaim_ms;
     core->housekeeping_at_ms =

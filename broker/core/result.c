@@ -264,6 +264,35 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
     bound_results(core);
 }
 
+/* ---- withdrawing ---- */
+
+/* All three, whatever is known of them in memory: what was forgotten there may still be stored. */
+static void delete_conclusion(struct core *core, const struct id *job_id, int64_t unix_ms)
+{
+    uint8_t key[RECORD_COLLECTED_KEY_BYTES];
+    record_write_collected_key(unix_ms, job_id, key);
+    core_delete(core, STORE_CONCLUDED, key, sizeof(key));
+    core_delete(core, STORE_CONCLUDED, key, RECORD_TIME_KEY_BYTES);
+    core_delete(core, STORE_RESULTS, key, RECORD_TIME_KEY_BYTES);
+}
+
+void result_withdraw(struct core *core, const struct job *job, int64_t at_unix_ms)
+{
+    struct concluded_entry *entry = concluded_find(&core->concluded, &job->id);
+    if (entry != NULL) {
+        struct kept_result *kept =
+            (entry->flags & CONCLUDED_RESULT_IN_MEMORY) != 0 ? find_kept(core, &job->id) : NULL;
+        if (kept != NULL) {
+            drop_kept(core, kept);
+        }
+        at_unix_ms = concluded_unix_ms(&core->concluded, entry);
+        concluded_withdraw(&core->concluded, entry);
+    }
+    if ((job->flags & JOB_DURABLE) != 0) {
+        delete_conclusion(core, &job->id, at_unix_ms);
+    }
+}
+
 /* ---- answering ---- */
 
 static struct effect_result *add_result(struct core *core, uint64_t peer, const struct id *job_id,
@@ -467,7 +496,11 @@ void result_loaded(struct core *core, const struct load *load, int error, struct
     if (client_find(core, load->peer) == NULL) {
         return;
     }
-    if (error == 0) {
+    struct job *job = job_find(core, &load->job_id);
+    if (job != NULL && job_is_pending(job)) { /* its conclusion was withdrawn meanwhile */
+        waiter_add(core, job, load->peer, false);
+        status_send_pending(core, load->peer, job);
+    } else if (error == 0) {
         send_loaded(core, load, value);
     } else if (error == -ENOENT) {
         send_collected(core, load->peer, &load->job_id);

@@ -22,6 +22,11 @@ uint64_t result_hash(const struct table_link *link, uint64_t seed);
 /* Remembers the id of a job that is being concluded and keeps its result, unless it is to be discarded. */
 void result_keep(struct core *core, const struct job *job, const struct effect_result *result);
 
+/*
+ * Takes the conclusion of a dead letter back, with its result and their records: the job lives again. Its idempotency key goes on
+ * referring to it. `at_unix_ms` is when that was; 0: not known.
+ */
+void result_withdraw(struct core *core, const struct job *job, int64_t at_unix_ms);
 /* It was not run, and may be submitted again. Such are noted together: overload.h. */
 bool result_is_shed(const struct effect_result *result);
 /*

@@ -25,7 +25,6 @@ enum {
     DISPATCHES_PER_TICK = 1024,
     LOADS_AHEAD_MIN = 16,       /* payloads read ahead for one lane */
     LOADS_AHEAD_MAX = 1024,
-    LOSSES_MAX = 10,            /* a job that lost its worker so often is what kills workers */
     LEASE_RECORD_AFTER_MS = 100,
     HOUSEKEEPING_MS = 5000,
     WAITERS_MAX = 64,           /* of one job */
@@ -78,6 +77,25 @@ struct pool {
     int64_t served_since_ms;    /* when a worker came, or was let go on, after there was none */
 };
 
+/* See dead.h. */
+struct dead_letter;
+struct dead_slot {
+    uint64_t number;
+    struct job *job;            /* NULL: it went away */
+};
+
+struct dead {
+    struct dead_slot *slots;    /* by number, from `first` to `end`; the first is no hole */
+    size_t first, end, capacity;
+    size_t length;              /* letters */
+    uint64_t number_last;
+    struct dead_letter *prepared; /* of the job that is moved to DEAD next */
+    struct names codes;         /* error codes; the first is what does not fit in */
+    uint64_t payload_bytes;     /* kept in memory for tiers in memory */
+    struct list sweeps;         /* oldest first */
+    uint64_t sweep_last;
+};
+
 struct client {
     struct table_link by_peer;
     uint64_t peer;
@@ -117,7 +135,7 @@ struct core {
     struct list aliases;         /* submit.c: other ids that jobs in `accepting` were submitted under */
     struct list recovered;       /* RECOVERED, by age */
     struct list loading;         /* LOADING */
-    struct list dead;            /* DEAD, oldest first */
+    struct dead dead;            /* DEAD */
     struct list parked;          /* PARKED */
     int64_t reclaim_until_ms;
 
@@ -165,6 +183,10 @@ struct core {
     bool concluded_is_due, results_are_due; /* something was forgotten whose record is still there */
     int64_t bound_noted_ms[3];         /* by enum bound */
 
+    struct table histories;      /* of tiers in memory: history.h */
+    struct list histories_by_age;
+    uint64_t histories_bytes;
+
     struct loads loads;
     struct list pauses;
     struct arena *arena;         /* for records at restore */
@@ -174,6 +196,7 @@ struct core {
     bool is_draining;
     bool has_more;               /* the last tick stopped at a bound */
     uint64_t turn;               /* ticks so far */
+    uint32_t suspects_in_turn;   /* that had to wait: dispatch.c */
     uint64_t random;
     struct core_tier_stats *stats; /* for core_read_stats() */
 };

@@ -46,9 +46,13 @@ void core_read_stats(struct core *core, struct core_time now, struct core_stats 
         .workers = core->workers.length,
         .slots = core->slots,
         .slots_free = core->slots_free,
+        .dead_codes_length = core->dead.codes.length,
         .is_draining = core->is_draining,
         .store_is_down = core->store_is_down,
     };
+    for (size_t i = 0; i < core->dead.codes.length; i++) {
+        ret_stats->dead_codes[i] = core->dead.codes.items[i]->text;
+    }
 }
 
 static const char *worker_of(const struct job *job)

@@ -4,6 +4,7 @@
 #include "broker/core/estimate.h"
 #include "broker/core/flight.h"
 #include "broker/core/lane.h"
+#include "broker/core/lease.h"
 #include "broker/core/result.h"
 #include "broker/core/upstream.h"
 
@@ -82,7 +83,7 @@ static void say_who_leads(const struct job *job, char *ret_why)
     (void)snprintf(ret_why, STATUS_WHY_BYTES, "an identical job leads: %s", id);
 }
 
-static const char *why_there(const struct job *job)
+static const char *why_there(const struct core *core, const struct job *job)
 {
     switch ((enum job_place)job->place) {
     case PLACE_ACCEPTING:
@@ -90,6 +91,10 @@ static const char *why_there(const struct job *job)
     case PLACE_RECOVERED:
         return "the broker has restarted and gives its worker time to reclaim it";
     case PLACE_BACKING_OFF:
+        if (lease_is_for_suspect(core, job)) {
+            return "its worker was lost more than once; it waits for one that runs no other such "
+                   "job";
+        }
         return job->backoffs > 0 ? "the last attempt failed; it waits for the next"
                                  : "it is delayed";
     case PLACE_LOADING:
@@ -148,7 +153,7 @@ void status_read(const struct core *core, const struct job *job, int64_t now_ms,
         read_ready(core, job, now_ms, ret_view);
         return;
     }
-    (void)snprintf(ret_view->why, sizeof(ret_view->why), "%s", why_there(job));
+    (void)snprintf(ret_view->why, sizeof(ret_view->why), "%s", why_there(core, job));
     if (job->place == PLACE_BACKING_OFF) {
         read_backing_off(job, now_ms, ret_view);
     } else if (job->place == PLACE_LOADED) {

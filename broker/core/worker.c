@@ -294,13 +294,13 @@ static void worker_free_memory(struct worker *worker)
     free(worker);
 }
 
-static void worker_remove(struct core *core, struct worker *worker, const char *why)
+static void worker_remove(struct core *core, struct worker *worker, bool is_crash, const char *why)
 {
     worker->is_draining = true; /* nothing new while its leases end */
     worker_refresh(core, worker);
     struct list_link *link;
     while ((link = list_first(&worker->leases)) != NULL) {
-        lease_lose(core, CONTAINER_OF(link, struct lease, in_worker), why);
+        lease_lose(core, CONTAINER_OF(link, struct lease, in_worker), is_crash, why);
     }
     const char *name = effects_text(core->effects, worker->name);
     core_note(core, NOTE_WORKER_LEFT, NULL, name, why, worker->slots);
@@ -319,7 +319,7 @@ void worker_gone(struct core *core, const struct event *event)
 {
     struct worker *worker = worker_find(core, event->peer);
     if (worker != NULL) {
-        worker_remove(core, worker, "the worker left");
+        worker_remove(core, worker, !event->as.worker_gone.said_goodbye, "the worker left");
     }
 }
 
@@ -414,7 +414,7 @@ static void worker_replace(struct core *core, struct worker *before, uint64_t pe
         error(core, before->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
               "a worker of the same name said hello; names are unique in a cluster");
     }
-    worker_remove(core, before, "its worker started anew");
+    worker_remove(core, before, true, "its worker started anew");
 }
 
 void worker_hello(struct core *core, const struct event *event)
@@ -489,7 +489,7 @@ void worker_forget_silent(struct core *core)
 {
     struct worker *worker = longest_silent(core);
     while (worker != NULL && worker->heard_ms + core->limits.lease_ms <= core->now_ms) {
-        worker_remove(core, worker,
+        worker_remove(core, worker, true,
                       effects_format(core->effects, "silent for %lld ms",
                                      (long long)(core->now_ms - worker->heard_ms)));
         worker = longest_silent(core);

@@ -34,6 +34,7 @@ struct worker {
     int64_t failing_since_ms;   /* the first of them */
     int64_t aside_until_ms;  /* its calls failed while others' were answered; 0: no */
     struct list leases;
+    uint32_t suspects;       /* leases of jobs that may be what ends workers */
     uint32_t used[CONFIG_TIERS_MAX];     /* leases by tier */
     uint32_t reserved[CONFIG_TIERS_MAX]; /* slots by tier */
     uint64_t free_counted;   /* its part of core.slots_free */

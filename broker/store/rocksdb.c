@@ -336,12 +336,13 @@ int disk_reopen(struct disk *disk, char *ret_why)
     if (r == 0) {
         r = check_format(disk, ret_why);
     }
+    if (r == 0) {
+        r = disk_begin_mark(disk, ret_why);
+    }
     if (r < 0) {
         disk_close_database(disk);
-        return r;
     }
-    disk_begin_mark(disk);
-    return 0;
+    return r;
 }
 
 int disk_prepare(const struct config_broker *config, struct disk **ret_disk, char *ret_why)

@@ -64,7 +64,8 @@ MUST_USE int disk_sync_directory(const char *path);
 
 /* What was acknowledged and is not there. */
 struct disk_whole {
-    uint64_t missing;    /* changes */
+    uint64_t missing;    /* changes that are nowhere, at least */
+    uint64_t dropped;    /* changes that are whole in the log, where RocksDB would drop them */
     uint64_t log_oldest; /* file number of the oldest log that counts */
     char place[WAL_PLACE_BYTES];
 };
@@ -73,9 +74,8 @@ struct disk_whole {
  * -EBADMSG something is missing; others of reading.
  */
 MUST_USE int disk_check_whole(struct disk *disk, struct disk_whole *ret_whole, char *ret_why);
-/* Begins a new mark, at what the database holds now. Without one the store works, but checks less.
- */
-void disk_begin_mark(struct disk *disk);
+/* Begins a new mark, at what the database holds now that it is open. Errors: of the disk. */
+MUST_USE int disk_begin_mark(struct disk *disk, char *ret_why);
 /* Everything up to now is durable, and will be acknowledged. */
 void disk_mark(struct disk *disk);
 void disk_forget_mark(struct disk *disk);

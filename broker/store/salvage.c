@@ -327,9 +327,10 @@ int store_salvage(const struct config_broker *config, struct store_salvage *ret_
     CLEANUP(disk_close) struct disk *to = NULL;
     *ret_report = (struct store_salvage){0};
     int r = disk_claim(config, &from, ret_why);
-    if (r == 0) {
-        r = disk_prepare(config, &to, ret_why); /* under the lock of the other */
+    if (r < 0) {
+        return r;
     }
+    r = disk_prepare(config, &to, ret_why); /* under the lock of the other */
     if (r < 0) {
         return r;
     }

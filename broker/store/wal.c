@@ -3,6 +3,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,8 +86,8 @@ static int fragment_length(const struct reader *reader, size_t at, size_t length
 static void note_place(struct reader *reader, size_t at, const char *what)
 {
     if (reader->report->place[0] == '\0') {
-        snprintf(reader->report->place, WAL_PLACE_BYTES, "%.24s at byte %llu: %s", reader->name,
-                 (unsigned long long)(reader->block_at + at), what);
+        snprintf(reader->report->place, WAL_PLACE_BYTES, "%.24s at byte %" PRIu64 ": %s",
+                 reader->name, reader->block_at + at, what);
     }
 }
 
@@ -305,4 +306,16 @@ int wal_visit(const char *directory, uint64_t number_min, wal_visit_fn *visit, v
     }
     free(reader);
     return r == -ENOENT ? 0 : r;
+}
+
+int wal_newest(const char *directory, uint64_t *ret_number)
+{
+    uint64_t *numbers = calloc(LOGS_MAX, sizeof(*numbers));
+    size_t length = 0;
+    const int r = numbers == NULL ? -ENOMEM : list_logs(directory, 0, numbers, &length);
+    if (r == 0) {
+        *ret_number = length == 0 ? 0 : numbers[length - 1];
+    }
+    free(numbers);
+    return r;
 }

@@ -41,3 +41,6 @@ MUST_USE int wal_check(const char *directory, uint64_t number_min, struct wal_re
 typedef int wal_visit_fn(void *context, uint64_t first, const void *record, size_t bytes);
 MUST_USE int wal_visit(const char *directory, uint64_t number_min, wal_visit_fn *visit,
                        void *context, struct wal_report *ret_report);
+
+/* The highest file number of a log; 0: there is none. Errors: -ENOMEM and those of reading. */
+MUST_USE int wal_newest(const char *directory, uint64_t *ret_number);

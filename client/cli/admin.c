@@ -94,6 +94,41 @@ static int perform(struct cli *cli, CURL *curl, const char *path, const char *bo
     return r;
 }
 
+static void add_parameter(FILE *out, const char *name, const char *value, bool *is_first)
+{
+    char *escaped = curl_easy_escape(NULL, value, 0);
+    if (escaped != NULL) {
+        fprintf(out, "%c%s=%s", *is_first ? '?' : '&', name, escaped);
+        *is_first = false;
+    }
+    curl_free(escaped);
+}
+
+char *cli_admin_path(const char *path, const json_t *parameters)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    bool is_first = true;
+    FILE *out = open_memstream(&text, &bytes);
+    if (out == NULL) {
+        return NULL;
+    }
+    fputs(path, out);
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_object_foreach ((json_t *)parameters, name, value) {
+        char number[24];
+        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
+        add_parameter(out, name, json_is_string(value) ? json_string_value(value) : number,
+                      &is_first);
+    }
+    if (fclose(out) != 0) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
 int cli_admin(struct cli *cli, const char *path, const json_t *body, json_t **ret_answer)
 {
     char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);

@@ -28,7 +28,7 @@ struct command {
 };
 
 extern const struct command submit_command, wait_command, get_command, status_command, cancel_command, stats_command, config_command,
-    pause_command, resume_command, drain_command, upstreams_command;
+    pause_command, resume_command, drain_command, dead_command, upstreams_command;
 
 /* What the common options say. Begin with zeros; released with cli_finish(). */
 struct cli {
@@ -78,6 +78,8 @@ int cli_state_exit(enum tiermq_state state);
 /* The answer as one JSON object. Gives: a new reference, NULL when out of memory. */
 json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body);
 
+/* Gives: a path with `parameters`, an object of strings and integers, as its query; NULL: no memory. */
+char *cli_admin_path(const char *path, const json_t *parameters);
 /*
  * One request to the broker's admin HTTP; `body` NULL is a GET, else a POST of JSON.
  * Gives: *ret_answer, a new reference. On failure says why and returns the exit code.

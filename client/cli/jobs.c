@@ -3,9 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include "client/cli/cli.h"
+#include "client/cli/history.h"
 #include "common/clock.h"
 
-enum { ASK_TIMEOUT_MS = 10000 };
+enum { ASK_TIMEOUT_MS = 10000, OPTION_HISTORY = 1 };
 
 /* What is done with one id. Returns its exit code. */
 typedef int job_fn(struct cli *cli, struct tiermq *client, const tiermq_id *id, int64_t until_ms);
@@ -31,8 +32,12 @@ static const char get_help[] =
     "of the tenant's jobs are\n"
     "ahead, when it may start as far as that is known, and why it waits.\n"
     "\n"
+    "  --history          of pending jobs and dead letters: what became of each attempt, from the "
+    "broker's admin HTTP\n"
+    "\n"
     "Examples:\n"
     "  tiermq status 01936e2a-7b1c-7def-8a90-123456789abc\n"
+    "  tiermq status --history 01936e2a-7b1c-7def-8a90-123456789abc\n"
     "  tiermq status --json 01936e2a-7b1c-7def-8a90-123456789abc | jq .starts_in_ms\n";
 
 static const char cancel_help[] = "Usage: tiermq cancel [OPTIONS] JOB …\n"
@@ -187,23 +192,29 @@ static int for_each_id(struct cli *cli, const tiermq_id *ids, int length, int64_
     return code;
 }
 
+/* After the options were read. */
+static int run_parsed(struct cli *cli, int length, char **texts, int64_t default_ms, job_fn *act)
+{
+    tiermq_id *ids = calloc((size_t)length + 1, sizeof(*ids));
+    int code = EXIT_INTERNAL;
+    if (ids == NULL) {
+        cli_fail(cli, code, "out of memory");
+    } else if (cli->is_done || !read_ids(cli, length, texts, ids) || !cli_configure(cli)) {
+        code = cli->exit_code;
+    } else {
+        cli->json = cli->json || (act == wait_one && length > 1);
+        code = for_each_id(cli, ids, length, default_ms, act);
+    }
+    free(ids);
+    return code;
+}
+
 static int run_on_ids(const struct command *command, int argc, char **argv, int64_t default_ms,
                       job_fn *act)
 {
     struct cli cli = {0};
     cli_parse(&cli, command, argc, argv, NULL, NULL, NULL);
-    const int length = argc - optind;
-    tiermq_id *ids = calloc((size_t)length + 1, sizeof(*ids));
-    int code = EXIT_INTERNAL;
-    if (ids == NULL) {
-        cli_fail(&cli, code, "out of memory");
-    } else if (cli.is_done || !read_ids(&cli, length, argv + optind, ids) || !cli_configure(&cli)) {
-        code = cli.exit_code;
-    } else {
-        cli.json = cli.json || (act == wait_one && length > 1);
-        code = for_each_id(&cli, ids, length, default_ms, act);
-    }
-    free(ids);
+    const int code = run_parsed(&cli, argc - optind, argv + optind, default_ms, act);
     cli_finish(&cli);
     return code;
 }
@@ -213,9 +224,71 @@ static int wait_run(const struct command *command, int argc, char **argv)
     return run_on_ids(command, argc, argv, INT64_MAX, wait_one);
 }
 
+/* ---- with history ---- */
+
+static const struct option get_options[] = {{"history", no_argument, NULL, OPTION_HISTORY}, {0}};
+
+static bool take_history(void *context, struct cli *cli, int code, const char *argument)
+{
+    (void)cli, (void)code, (void)argument;
+    bool *with_history = context;
+    *with_history = true;
+    return true;
+}
+
+static int get_history(struct cli *cli, const char *id)
+{
+    char prefix[64];
+    snprintf(prefix, sizeof(prefix), "/v1/jobs/%s", id);
+    json_t *parameters = json_pack("{s:s*}", "tenant", cli->tenant_option);
+    char *path = cli_admin_path(prefix, parameters);
+    json_t *job = NULL;
+    const int code = path == NULL ? cli_fail(cli, EXIT_INTERNAL, "out of memory")
+                                  : cli_admin(cli, path, NULL, &job);
+    json_decref(parameters);
+    free(path);
+    if (code != EXIT_OK) {
+        return code;
+    }
+    if (cli->json) {
+        return print_json(cli, job);
+    }
+    printf("%s  %s  attempts %lld\n", id, json_string_value(json_object_get(job, "state")),
+           (long long)json_integer_value(json_object_get(job, "attempts")));
+    history_print(job);
+    json_decref(job);
+    return EXIT_OK;
+}
+
+static int get_histories(struct cli *cli, int length, char **ids)
+{
+    tiermq_id *parsed = calloc((size_t)length + 1, sizeof(*parsed));
+    if (parsed == NULL) {
+        return cli_fail(cli, EXIT_INTERNAL, "out of memory");
+    }
+    int code = EXIT_OK;
+    if (!read_ids(cli, length, ids, parsed) || !cli_configure(cli)) {
+        code = cli->exit_code;
+        length = 0;
+    }
+    free(parsed);
+    for (int i = 0; i < length; i++) {
+        const int one = get_history(cli, ids[i]);
+        code = code == EXIT_OK ? one : code;
+    }
+    return code;
+}
+
 static int get_run(const struct command *command, int argc, char **argv)
 {
-    return run_on_ids(command, argc, argv, ASK_TIMEOUT_MS, get_one);
+    struct cli cli = {0};
+    bool with_history = false;
+    cli_parse(&cli, command, argc, argv, get_options, take_history, &with_history);
+    const int code = with_history && !cli.is_done
+                         ? get_histories(&cli, argc - optind, argv + optind)
+                         : run_parsed(&cli, argc - optind, argv + optind, ASK_TIMEOUT_MS, get_one);
+    cli_finish(&cli);
+    return code;
 }
 
 static int cancel_run(const struct command *command, int argc, char **argv)

@@ -23,7 +23,7 @@
 
 enum {
     MESSAGE_JOBS = 1024,
-    ACCEPTS_OUTSTANDING_MAX = 16 * MESSAGE_JOBS, /* 16 MiB of payloads: bounds the memory of both sides */
+    ACCEPTS_OUTSTANDING_MAX = 8 * MESSAGE_JOBS, /* 8 MiB of payloads: bounds the memory of both sides */
     DRAIN_SLOTS = 1024,
     RESERVED_SLOTS = DRAIN_SLOTS / 4, /* for realtime jobs, by default: others are not given the last credit */
     HEARTBEAT_MS = 1000,

@@ -189,9 +189,15 @@ class Campaign:
 
     # ---------------------------------------------------------------------------------------------- quiet
 
+    def _has_started(self, name):
+        """Whether a client listens to signals: it says so in its history."""
+        history = self._history(name)
+        return history.exists() and f'"pid":{self.current(name).pid},' in history.read_text(errors="replace")
+
     def _await_clients(self):
         """The names of those that still wait when the time is up."""
         for name in self.clients:
+            harness.wait_for(lambda name=name: self._has_started(name), f"{name} to start")
             process = self.current(name)
             process.was_killed = True
             process.signal(harness.signal.SIGTERM)

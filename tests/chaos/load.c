@@ -25,15 +25,15 @@
 #include "common/attributes.h"
 #include "common/list.h"
 #include "tests/chaos/history.h"
+#include "tests/chaos/plan.h"
+#include "tests/simulation/dice.h"
 
 enum {
     OPEN_MAX_DEFAULT = 150,
     TICK_MS = 20,
-    DEADLINE_FAR_MS = 1800 * 1000, /* later than the end of any campaign */
     AUDIT_TIMEOUT_MS = 20000,
 };
 
-static const char *const tiers[] = {"realtime", "standard", "background"};
 static const char *const state_names[] = {
     [TIERMQ_UNKNOWN] = "unknown",     [TIERMQ_PENDING] = "pending",
     [TIERMQ_SUCCEEDED] = "succeeded", [TIERMQ_DEAD] = "dead",
@@ -56,24 +56,15 @@ struct load {
     struct list open; /* of struct task */
     uint64_t next_number;
     int64_t next_submit_ms;
-    uint64_t random; /* for what need not be told again after a restart */
+    struct dice dice; /* for what need not be told again after a restart */
 };
 
-/* A job that is open here. The first group follows from its number. */
+/* A job that is open here. */
 struct task {
     struct load *load;
     struct list_link link; /* in load->open */
     uint64_t number;
-    const char *tier, *operation;
-    char *prompt;
-    char key[64]; /* "": none */
-    unsigned priority;
-    int64_t lasts_ms, delay_ms;
-    int64_t cancel_after_ms; /* 0: never */
-    bool stream, detach, discard;
-    bool ask_again; /* once it is concluded, by a wait or by a submission */
-    bool again_by_submit;
-
+    struct plan plan; /* follows from its number */
     tiermq_id id;
     int64_t deadline_at_ms;
     int64_t cancel_at_ms;
@@ -98,34 +89,6 @@ static int64_t now_ms(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* splitmix64 */
-static uint64_t mix(uint64_t *state)
-{
-    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-static int64_t below(uint64_t *random, int64_t limit)
-{
-    return (int64_t)(mix(random) % (uint64_t)limit);
-}
-
-static bool chance(uint64_t *random, int percent)
-{
-    return below(random, 100) < percent;
-}
-
-static uint64_t text_hash(const char *text)
-{
-    uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a */
-    for (; *text != '\0'; text++) {
-        hash = (hash ^ (unsigned char)*text) * UINT64_C(1099511628211);
-    }
-    return hash;
 }
 
 /* Time-ordered, as the broker wants them (UUID version 7). Made here, since the history must have
@@ -153,62 +116,6 @@ static const char *id_text(const tiermq_id *id, char ret_text[TIERMQ_ID_TEXT])
     return ret_text;
 }
 
-/* ------------------------------------------------------------------------------------- what job
- * number N is */
-
-static char *write_prompt(const char *who, uint64_t number, int64_t padding_words)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *out = open_memstream(&text, &bytes);
-    if (out == NULL) {
-        abort();
-    }
-    fprintf(out, "%s asks question %llu: why?", who, (unsigned long long)number);
-    for (int64_t i = 0; i < padding_words; i++) {
-        fputs(" because", out);
-    }
-    fclose(out);
-    return text;
-}
-
-/* The same job for all clients of a tenant: whoever comes first submits it, the others join. */
-static void make_shared(struct task *task, uint64_t group)
-{
-    uint64_t random = group;
-    task->tier = tiers[below(&random, 3)];
-    task->operation = "chat.completions";
-    task->lasts_ms = DEADLINE_FAR_MS;
-    task->prompt = write_prompt("The team", group, 0);
-    snprintf(task->key, sizeof(task->key), "shared-%llu", (unsigned long long)group);
-}
-
-static void make_own(struct task *task, uint64_t *random)
-{
-    const struct options *options = &task->load->options;
-    const int64_t tier = below(random, 10);
-    task->tier = tiers[tier < 3 ? 0 : tier < 7 ? 1 : 2];
-    const bool is_durable = tier >= 3;
-    task->operation = chance(random, 15) ? "completions" : "chat.completions";
-    task->priority = (unsigned)below(random, 10);
-    task->stream = chance(random, 15);
-    task->detach = is_durable && chance(random, 6);
-    task->discard = is_durable && !task->detach && chance(random, 3);
-    task->lasts_ms = chance(random, 12) ? 300 + below(random, 5000) : DEADLINE_FAR_MS;
-    task->delay_ms = chance(random, 10) ? 100 + below(random, 2000) : 0;
-    task->cancel_after_ms = chance(random, 6) ? 1 + below(random, 1500) : 0;
-    task->ask_again = chance(random, 6);
-    task->again_by_submit = is_durable && chance(random, 50);
-    const int64_t padding_words = chance(random, 3) ? 1000 + below(random, 8000) : 0;
-    const bool is_twin = chance(random, 10); /* others, also of other tenants, ask the very same */
-    task->prompt = is_twin ? write_prompt("Everyone", task->number % 50, 0)
-                           : write_prompt(options->name, task->number, padding_words);
-    if (chance(random, 20)) {
-        snprintf(task->key, sizeof(task->key), "%.32s-%llu", options->name,
-                 (unsigned long long)task->number);
-    }
-}
-
 static struct task *task_create(struct load *load, uint64_t number)
 {
     struct task *task = calloc(1, sizeof(*task));
@@ -217,13 +124,7 @@ static struct task *task_create(struct load *load, uint64_t number)
     }
     task->load = load;
     task->number = number;
-    uint64_t random =
-        load->options.seed ^ text_hash(load->options.name) ^ number * UINT64_C(0xd6e8feb86659fd93);
-    if (chance(&random, 8)) {
-        make_shared(task, number / 8);
-    } else {
-        make_own(task, &random);
-    }
+    plan_make(load->options.name, load->options.seed, number, &task->plan);
     list_append(&load->open, &task->link);
     return task;
 }
@@ -231,18 +132,18 @@ static struct task *task_create(struct load *load, uint64_t number)
 static void task_destroy(struct task *task)
 {
     list_remove(&task->load->open, &task->link);
-    free(task->prompt);
+    plan_finish(&task->plan);
     free(task->streamed);
     free(task);
 }
 
-static bool is_durable(const struct task *task)
+/* What may be done at any moment of the next so many milliseconds. */
+static int64_t some_time_within(struct load *load, int64_t span_ms)
 {
-    return task->tier != tiers[0];
+    return now_ms() + dice_between(&load->dice, 0, span_ms - 1);
 }
 
-/* ------------------------------------------------------------------------------------------ what
- * is seen */
+/* ---- what is seen ---- */
 
 static void note(struct task *task, const char *event)
 {
@@ -298,7 +199,7 @@ static void on_chunk(void *context, const tiermq_id *id, const void *data, size_
  * answer is of use. */
 static bool may_submit_again(const struct task *task)
 {
-    return !task->is_again && (!is_durable(task) || !task->is_accepted) &&
+    return !task->is_again && (!task->plan.is_durable || !task->is_accepted) &&
            now_ms() < task->deadline_at_ms;
 }
 
@@ -306,13 +207,13 @@ static void conclude(struct task *task, const struct tiermq_answer *answer)
 {
     note_outcome(task, answer);
     /* One that was cancelled, or whose time was up, before it was sent would be a new job. */
-    if (!task->ask_again || task->is_again || !task->is_accepted) {
+    if (!task->plan.ask_again || task->is_again || !task->is_accepted) {
         task->is_over = true;
         return;
     }
     task->is_again = true;
     task->cancel_at_ms = 0;
-    task->act_at_ms = now_ms() + below(&task->load->random, 3000);
+    task->act_at_ms = some_time_within(task->load, 3000);
 }
 
 /*
@@ -331,7 +232,7 @@ static void on_answer(void *context, const struct tiermq_answer *answer)
     struct task *task = context;
     if (answer->state == TIERMQ_PENDING) {
         note(task, "detached");
-        task->act_at_ms = now_ms() + below(&task->load->random, 2000);
+        task->act_at_ms = some_time_within(task->load, 2000);
     } else if (is_open_still(task, answer)) {
         note(task, "lost_sight");
         task->act_at_ms = now_ms();
@@ -347,8 +248,7 @@ static void on_answer(void *context, const struct tiermq_answer *answer)
 static const struct tiermq_callbacks callbacks = {
     .on_accepted = on_accepted, .on_chunk = on_chunk, .on_answer = on_answer};
 
-/* ------------------------------------------------------------------------------------------ what
- * is done */
+/* ---- what is done ---- */
 
 /* Not in the callbacks' way: a call that fails has no answer to come. */
 static void give_up(struct task *task, const char *call, int error)
@@ -378,23 +278,24 @@ static void submit(struct task *task)
         task->load->history,
         json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:b, s:b, s:b, s:b}", "event",
                   "submit", "id", id_text(&task->id, text), "number", (json_int_t)task->number,
-                  "tier", task->tier, "operation", task->operation, "prompt", task->prompt, "key",
-                  task->key, "deadline_at_ms", (json_int_t)task->deadline_at_ms, "delay_ms",
-                  (json_int_t)task->delay_ms, "priority", (int)task->priority, "stream",
-                  (int)task->stream, "detach", (int)task->detach, "discard", (int)task->discard,
-                  "again", (int)task->is_again));
+                  "tier", task->plan.tier, "operation", task->plan.operation, "prompt",
+                  task->plan.prompt, "key", task->plan.key, "deadline_at_ms",
+                  (json_int_t)task->deadline_at_ms, "delay_ms", (json_int_t)task->plan.delay_ms,
+                  "priority", (int)task->plan.priority, "stream", (int)task->plan.stream, "detach",
+                  (int)task->plan.detach, "discard", (int)task->plan.discard, "again",
+                  (int)task->is_again));
     const struct tiermq_job job = {
         .id = task->id,
-        .tier = task->tier,
-        .operation = task->operation,
-        .prompt = task->prompt,
-        .priority = task->priority,
+        .tier = task->plan.tier,
+        .operation = task->plan.operation,
+        .prompt = task->plan.prompt,
+        .priority = task->plan.priority,
         .deadline_ms = left_ms > 0 ? left_ms : 1,
-        .delay_ms = task->delay_ms,
-        .idempotency_key = task->key[0] != '\0' ? task->key : NULL,
-        .stream = task->stream,
-        .detach = task->detach && !task->is_accepted,
-        .discard_result = task->discard,
+        .delay_ms = task->plan.delay_ms,
+        .idempotency_key = task->plan.key[0] != '\0' ? task->plan.key : NULL,
+        .stream = task->plan.stream,
+        .detach = task->plan.detach && !task->is_accepted,
+        .discard_result = task->plan.discard,
     };
     struct tiermq_callbacks own = callbacks;
     own.context = task;
@@ -421,8 +322,8 @@ static void wait_for(struct task *task)
 static void act(struct task *task)
 {
     const bool is_useful =
-        task->key[0] != '\0' || (!task->is_accepted && now_ms() < task->deadline_at_ms);
-    const bool by_submit = task->is_again ? task->again_by_submit : is_useful;
+        task->plan.key[0] != '\0' || (!task->is_accepted && now_ms() < task->deadline_at_ms);
+    const bool by_submit = task->is_again ? task->plan.again_by_submit : is_useful;
     task->act_at_ms = 0;
     if (by_submit) {
         submit(task);
@@ -445,16 +346,15 @@ static void start_next(struct load *load)
 {
     struct task *task = task_create(load, load->next_number++);
     task->id = make_id();
-    task->deadline_at_ms = now_ms() + task->lasts_ms;
-    task->cancel_at_ms = task->cancel_after_ms > 0 ? now_ms() + task->cancel_after_ms : 0;
+    task->deadline_at_ms = now_ms() + task->plan.lasts_ms;
+    task->cancel_at_ms = task->plan.cancel_after_ms > 0 ? now_ms() + task->plan.cancel_after_ms : 0;
     submit(task);
 }
 
-/* ------------------------------------------------------------------------------- what is not ours
- * to see */
+/* ---- what is not ours to see ---- */
 
 struct foreign_pick {
-    uint64_t *random;
+    struct dice *dice;
     uint64_t seen;
     tiermq_id id;
 };
@@ -465,7 +365,7 @@ static void pick_accepted(void *context, const json_t *event)
     const char *name = json_string_value(json_object_get(event, "event"));
     const char *id = json_string_value(json_object_get(event, "id"));
     const bool is_candidate = name != NULL && id != NULL && strcmp(name, "accepted") == 0;
-    if (is_candidate && below(pick->random, (int64_t)++pick->seen) == 0 &&
+    if (is_candidate && dice_below(pick->dice, ++pick->seen) == 0 &&
         tiermq_id_parse(id, &pick->id) < 0) {
         pick->seen = 0;
     }
@@ -483,7 +383,7 @@ static void on_foreign(void *context, const struct tiermq_answer *answer)
 /* Tries to see, and to cancel, a job of another tenant. */
 static void try_foreign(struct load *load)
 {
-    struct foreign_pick pick = {.random = &load->random};
+    struct foreign_pick pick = {.dice = &load->dice};
     history_read(load->options.foreign, pick_accepted, &pick);
     if (pick.seen == 0) {
         return;
@@ -495,8 +395,7 @@ static void try_foreign(struct load *load)
     }
 }
 
-/* ------------------------------------------------------------------------------------ after a
- * restart */
+/* ---- after a restart ---- */
 
 struct recovery {
     struct load *load;
@@ -570,8 +469,7 @@ static void continue_history(struct load *load)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------
- * the loop */
+/* ---- the loop ---- */
 
 static void tick(struct load *load)
 {
@@ -594,8 +492,8 @@ static void tick(struct load *load)
     while (!is_ending && now >= load->next_submit_ms &&
            load->open.length < (size_t)load->options.open_max) {
         start_next(load);
-        load->next_submit_ms += 1 + below(&load->random, 2000 / load->options.rate_per_s);
-        if (load->options.foreign != NULL && chance(&load->random, 2)) {
+        load->next_submit_ms += dice_between(&load->dice, 1, 2000 / load->options.rate_per_s);
+        if (load->options.foreign != NULL && dice_hit(&load->dice, 20)) {
             try_foreign(load);
         }
     }
@@ -644,8 +542,7 @@ static void audit_one(void *context, const json_t *event)
     tiermq_status_free(&status);
 }
 
-/* ------------------------------------------------------------------------------------------------
- * arguments */
+/* ---- arguments ---- */
 
 static const char usage[] =
     "Usage: tiermq-chaos-load --broker ENDPOINT --name NAME --history FILE [OPTION]...\n"
@@ -726,7 +623,7 @@ int main(int argc, char **argv)
 {
     struct load load = {.options = read_options(argc, argv)};
     list_init(&load.open);
-    load.random = (uint64_t)now_ms() ^ (uint64_t)getpid();
+    load.dice.state = (uint64_t)now_ms() ^ (uint64_t)getpid();
     int r = history_open(load.options.history, &load.history);
     if (r < 0) {
         fprintf(stderr, "%s: %s\n", load.options.history, strerror(-r));

@@ -162,6 +162,8 @@ class Nemesis:
         if code is None:
             self.campaign.crashes.append(f"{victim} did not end within {TERM_TIMEOUT_S} s of SIGTERM")
             process.kill()
+        elif code == -signal.SIGTERM and not process.lines:
+            pass  # it had only just been started, and had no handler yet
         elif code != 0:
             self.campaign.crashes.append(f"{victim} ended with {code} after SIGTERM:\n{process.output()[-2000:]}")
         self._restart(number, victim)

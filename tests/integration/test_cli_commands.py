@@ -8,7 +8,7 @@ import pytest
 
 from harness import program, wait_for
 
-COMMANDS = ["submit", "wait", "get", "cancel", "stats", "pause", "resume", "drain", "config"]
+COMMANDS = ["submit", "wait", "get", "cancel", "stats", "dead", "pause", "resume", "drain", "config"]
 
 
 def run(*arguments):

@@ -730,6 +730,9 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_WORKER_DRAINING:
     case EVENT_WORKER_GONE:
     case EVENT_STORE_UP:
+    case EVENT_DEAD_ONE:
+    case EVENT_DEAD_SWEEP:
+    case EVENT_DEAD_STOP:
     case EVENT_DRAIN:
     case EVENT_TICK:
         break;

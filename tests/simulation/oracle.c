@@ -272,6 +272,9 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_STREAM_CREDIT:
     case EVENT_DURABLE:
     case EVENT_LOADED:
+    case EVENT_DEAD_ONE:
+    case EVENT_DEAD_SWEEP:
+    case EVENT_DEAD_STOP:
     case EVENT_DRAIN:
     case EVENT_TICK:
         break;

@@ -56,7 +56,7 @@ void world_init(struct world *world)
                                                .dead_letters_max = 1000,
                                                .clients_max = 1000,
                                                .workers_max = 100,
-                                               .losses_max = 10},
+                                               .losses_max = 5},
                                     .breaker = {.failures = 5,
                                                 .failure_share_permille = 500,
                                                 .calls_min = 20,

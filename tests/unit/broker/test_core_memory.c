@@ -143,6 +143,48 @@ Test(core_memory, conclusion_without_memory_for_its_result_is_still_answered_onc
     cr_assert_eq(world_stats(&w).jobs, 0);
 }
 
+Test(core_memory, death_without_memory_for_its_letter_is_concluded_all_the_same)
+{
+    static const char *const tiers[] = {"realtime", "standard"};
+    world_worker(&w, 100, "w", 100);
+    for (size_t t = 0; t < 2; t++) {
+        uint64_t letters = world_stats(&w).dead_letters;
+        size_t missing = 0;
+        for (int allocations = 0; allocations < 10; allocations++) {
+            world_advance(&w, 1); /* an id that is forgotten makes those of its time too old */
+            const struct id job = world_submit(&w, 1, tiers[t]);
+            const struct lease_ref lease = world_lease(&w, &job);
+            const struct event rejected = {
+                .kind = EVENT_ATTEMPT_RESULT,
+                .peer = 100,
+                .as.attempt_result = {.lease = lease,
+                                      .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED,
+                                      .error_code = "x",
+                                      .error_text = "y"}};
+            step_with(allocations, &rejected);
+            cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.state,
+                         WIRE__JOB_STATE__JOB_STATE_DEAD);
+            cr_assert_eq(world_count(&w, EFFECT_RESULT, &job), 1);
+            missing += world_stats(&w).dead_letters == letters;
+            letters = world_stats(&w).dead_letters;
+        }
+        cr_assert(missing > 0 && missing < 10, "%zu are missing", missing);
+        cr_assert_eq(world_stats(&w).tiers[t].dead_evicted, missing);
+    }
+    cr_assert_eq(world_stats(&w).jobs, 0);
+    cr_assert_eq(world_records(&w, STORE_JOBS),
+                 world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_DEAD]);
+    cr_assert_eq(world_records(&w, STORE_PAYLOADS), world_records(&w, STORE_JOBS));
+}
+
+Test(core_memory, sweep_without_memory_does_not_begin)
+{
+    step_with(0,
+              &(struct event){.kind = EVENT_DEAD_SWEEP,
+                              .as.dead_sweep = {.action = DEAD_REQUEUE, .filter = {.tier = "t"}}});
+    cr_assert_eq(core_latest_sweep(w.core), 0);
+}
+
 Test(core_memory, core_that_cannot_be_created_leaves_nothing_behind)
 {
     core_destroy(&w.core);

@@ -137,6 +137,44 @@ Test(core_concluded, remembers_the_latest_and_forgets_the_oldest)
     concluded_finish(&concluded);
 }
 
+Test(core_concluded, withdrawn_id_is_unknown_and_may_be_concluded_again)
+{
+    enum { MAX = 500, N = 20000, IDS = 300 };
+    struct concluded concluded;
+    int64_t at_ms[IDS]; /* when it was concluded; 0: it is not */
+    memset(at_ms, 0, sizeof(at_ms));
+    cr_assert_eq(concluded_init(&concluded, MAX, 3), 0);
+    for (int64_t now_ms = 1; now_ms <= N; now_ms++) {
+        const uint64_t which = next_random() % IDS;
+        const struct id id = id_of(which);
+        struct concluded_entry *entry = concluded_find(&concluded, &id);
+        cr_assert_eq(entry != NULL, at_ms[which] != 0);
+        if (entry != NULL) {
+            cr_assert_eq(concluded_unix_ms(&concluded, entry), at_ms[which]);
+            concluded_withdraw(&concluded, entry);
+            cr_assert_null(concluded_find(&concluded, &id));
+            at_ms[which] = 0;
+            continue;
+        }
+        if (concluded_is_full(&concluded)) {
+            const int64_t gone_ms = concluded_unix_ms(&concluded, concluded_oldest(&concluded));
+            concluded_forget_oldest(&concluded);
+            for (size_t i = 0; i < IDS; i++) {
+                at_ms[i] = at_ms[i] == gone_ms ? 0 : at_ms[i];
+            }
+        }
+        concluded_keep_disk_result(&concluded, concluded_add(&concluded, &id, now_ms), 10);
+        at_ms[which] = now_ms;
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < IDS; i++) {
+        kept += at_ms[i] != 0;
+    }
+    cr_assert_eq(concluded.results_on_disk, kept);
+    cr_assert_eq(concluded.results_disk_bytes, kept * 10);
+    concluded_finish(&concluded);
+}
+
 Test(core_loads, answer_is_taken_once_and_only_by_its_token)
 {
     struct loads loads;
@@ -218,11 +256,11 @@ Test(core_job, record_in_memory_is_small)
     cr_assert_leq(sizeof(struct job), CORE_JOB_BYTES_MAX);
 }
 
-Test(core_job, concluded_job_becomes_nothing_else)
+Test(core_job, what_is_concluded_becomes_nothing_else_but_a_dead_letter_may_live_again)
 {
     for (int to = PLACE_NEW; to <= PLACE_GONE; to++) {
         cr_assert(!job_may_become(PLACE_GONE, to));
-        cr_assert_eq(job_may_become(PLACE_DEAD, to), to == PLACE_GONE);
+        cr_assert_eq(job_may_become(PLACE_DEAD, to), to == PLACE_GONE || to == PLACE_BACKING_OFF);
         cr_assert(!job_may_become(to, PLACE_NEW));
     }
 }

@@ -25,6 +25,8 @@ struct bench {
     struct http_admin *http;
     bool is_ready;
     int changes;
+    struct http_later *later; /* of the last request that is to be answered later */
+    bool answers_at_once;
     size_t body_bytes;
 };
 
@@ -60,6 +62,25 @@ static void change(void *context, const struct http_request *request,
     answer_text(response, request->body_bytes < 100 ? request->body : "large");
 }
 
+static void give(struct bench *bench, const char *text)
+{
+    struct http_response response = {
+        .status = 202, .body = strdup(text), .body_bytes = strlen(text)};
+    http_later_answer(&bench->later, &response);
+    cr_assert_null(bench->later);
+    cr_assert_null(response.body);
+}
+
+static void owe(void *context, const struct http_request *request, struct http_response *response)
+{
+    struct bench *bench = context;
+    (void)response;
+    cr_assert_eq(http_later(bench->http, request, &bench->later), 0);
+    if (bench->answers_at_once) {
+        give(bench, "at once");
+    }
+}
+
 static void open_bench(struct bench *bench, const char *address)
 {
     *bench = (struct bench){.is_ready = true};
@@ -70,6 +91,7 @@ static void open_bench(struct bench *bench, const char *address)
     cr_assert_eq(http_admin_create(bench->loop, &options, &bench->http), 0);
     cr_assert_eq(http_admin_route(bench->http, "GET", "/v1/things/", false, show, bench), 0);
     cr_assert_eq(http_admin_route(bench->http, "GET", "/v1/things/special", false, show, bench), 0);
+    cr_assert_eq(http_admin_route(bench->http, "GET", "/v1/later", false, owe, bench), 0);
     cr_assert_eq(http_admin_route(bench->http, "POST", "/v1/change", true, change, bench), 0);
     cr_assert_eq(http_admin_route(bench->http, "POST", "/v1/change", true, change, bench), -EEXIST);
 }
@@ -419,4 +441,68 @@ Test(http_admin, addresses_in_use_or_senseless_are_refused)
     }
     cr_assert_null(http);
     close_bench(&bench);
+}
+
+static int ask_later(struct bench *bench, const char *request)
+{
+    const int fd = connect_to(http_admin_address(bench->http));
+    put(bench, fd, request, strlen(request));
+    while (bench->later == NULL) {
+        cr_assert_eq(loop_turn(bench->loop, 20), 0);
+    }
+    return fd;
+}
+
+Test(http_admin, answers_later_and_serves_others_meanwhile, .timeout = 60)
+{
+    struct bench bench;
+    open_bench(&bench, "127.0.0.1:0");
+    const int fd = ask_later(&bench, "GET /v1/later HTTP/1.1\r\nHost: x\r\n\r\n");
+    check(&bench, "GET /healthz HTTP/1.0\r\n\r\n", "200", NULL);
+    char byte;
+    cr_assert_eq(read(fd, &byte, 1), -1);
+    give(&bench, "here it is");
+    receive(&bench, fd, answer, "here it is");
+    cr_assert_not_null(strstr(answer, "202 Accepted"));
+    const char *request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    put(&bench, fd, request, strlen(request)); /* the connection goes on */
+    receive(&bench, fd, answer, "{\"healthy\":true}");
+    cr_assert_eq(close(fd), 0);
+    bench.answers_at_once = true;
+    check(&bench, "GET /v1/later HTTP/1.0\r\n\r\n", "202", "at once");
+    close_bench(&bench);
+}
+
+Test(http_admin, later_answer_to_a_client_that_left_goes_nowhere, .timeout = 60)
+{
+    struct bench bench;
+    open_bench(&bench, "127.0.0.1:0");
+    cr_assert_eq(close(ask_later(&bench, "GET /v1/later HTTP/1.0\r\n\r\n")), 0);
+    cr_assert_eq(loop_turn(bench.loop, 0), 0);
+    give(&bench, "too late");
+    check(&bench, "GET /healthz HTTP/1.0\r\n\r\n", "200", NULL);
+    close_bench(&bench);
+}
+
+Test(http_admin, what_is_owed_too_long_is_answered_without, .timeout = 60)
+{
+    struct bench bench;
+    open_bench(&bench, "127.0.0.1:0");
+    const int fd = ask_later(&bench, "GET /v1/later HTTP/1.0\r\n\r\n");
+    receive(&bench, fd, answer, NULL);
+    cr_assert_not_null(strstr(answer, "503 Service Unavailable"));
+    cr_assert_not_null(strstr(answer, "in time"));
+    cr_assert_eq(close(fd), 0);
+    give(&bench, "in vain");
+    close_bench(&bench);
+}
+
+Test(http_admin, what_is_owed_outlives_the_server, .timeout = 60)
+{
+    struct bench bench;
+    open_bench(&bench, "127.0.0.1:0");
+    const int fd = ask_later(&bench, "GET /v1/later HTTP/1.0\r\n\r\n");
+    close_bench(&bench);
+    give(&bench, "in vain");
+    cr_assert_eq(close(fd), 0);
 }
