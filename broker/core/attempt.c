@@ -354,9 +354,7 @@ void attempt_result(struct core *core, const struct event *event)
     const bool holds = is_pending && is_holder(core, job, event);
     struct permit none = {.upstream = NULL};
     struct permit *permit = holds ? &job->at.lease->permit : &none;
-    struct upstream *called =
-        permit->upstream != NULL ? permit->upstream : upstream_called(core, result);
-    upstream_settle(core, worker, permit, result);
+    struct upstream *called = upstream_settle(core, worker, permit, result);
     if (!is_pending) {
         if (is_answer(event)) {
             note_late(core, event);

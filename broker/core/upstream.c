@@ -742,23 +742,16 @@ static bool is_named(const struct upstream *upstream, const Wire__Upstream *name
            strcmp(upstream->provider, name->provider) == 0;
 }
 
-struct upstream *upstream_called(const struct core *core, const struct event_attempt_result *result)
+struct upstream *upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
+                                 const struct event_attempt_result *result)
 {
-    if (result->calls_length == 0) {
-        return NULL;
-    }
-    const Wire__Upstream *name = result->calls[result->calls_length - 1]->upstream;
-    return find(core, name->provider, name->model);
-}
-
-void upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
-                     const struct event_attempt_result *result)
-{
+    struct upstream *permitted = permit->upstream;
     if (result->calls_length == 0) {
         upstream_give_back(core, permit);
-        return;
+        return permitted;
     }
-    struct upstream *permitted = TAKE(permit->upstream);
+    struct upstream *called = permitted;
+    permit->upstream = NULL;
     for (size_t i = 0; i < result->calls_length; i++) {
         const Wire__Call *call = result->calls[i];
         const bool is_permitted = permitted != NULL && is_named(permitted, call->upstream);
@@ -767,12 +760,14 @@ void upstream_settle(struct core *core, struct worker *worker, struct permit *pe
         if (upstream == NULL) {
             continue;
         }
+        called = upstream;
         if (is_permitted && call->tokens > 0) {
             take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
             wake(core, upstream);
         }
         report(core, worker, upstream, call, is_permitted ? permit->probe : 0);
     }
+    return called;
 }
 
 void upstream_settle_silent(struct core *core, struct permit *permit, bool is_expired)

@@ -82,14 +82,12 @@ bool upstream_is_down(struct core *core, struct upstream *upstream);
 uint16_t upstream_bit(const struct core *core, const struct queue *queue, const struct upstream *upstream);
 
 struct permit upstream_take(struct core *core, struct upstream *upstream, const struct job *job);
-/* The attempt is over and said what it called. Empties the permit. */
-void upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
-                     const struct event_attempt_result *result);
 /*
- * The last that the attempt called; NULL: none that is known. For attempts without a permit: it went with the lease, when that was
- * lost, or with the broker, and the worker reclaimed the job.
+ * The attempt is over and said what it called. Empties the permit. Returns the upstream that it was about: the last
+ * that it called, else the permit's, which a lease from before a restart has none of; NULL: not known.
  */
-struct upstream *upstream_called(const struct core *core, const struct event_attempt_result *result);
+struct upstream *upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
+                                 const struct event_attempt_result *result);
 /* Nothing was called, for certain. Empties the permit. */
 void upstream_give_back(struct core *core, struct permit *permit);
 /* The attempt ended without a word. `is_expired`: its time was over. Empties the permit. */
