@@ -1,6 +1,8 @@
 #include "tests/simulation/client.h"
 #include <string.h>
 #include <xxhash.h>
+#include "tests/simulation/broker.h"
+#include "tests/simulation/defect.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
 
@@ -15,6 +17,7 @@ enum {
     /* Something lost breaks the connection, and a new one asks for everything; so this is rare. */
     ANSWER_PATIENCE_MS = 40000,
     OUTCOME_PATIENCE_MS = 120000,
+    CREDIT_FIRST = 2, /* chunks */
 };
 
 /* Not later than planned already. */
@@ -55,10 +58,10 @@ void sim_client_finish(struct sim_client *client)
 /* ------------------------------------------------------------------------------------------------------
  * jobs */
 
-static struct id make_id(const struct simulation *simulation, uint32_t index)
+struct id sim_client_make_id(int64_t at_ms, uint32_t index)
 {
     struct id id = {0};
-    const uint64_t unix_ms = (uint64_t)(UNIX_BEGIN_MS + simulation->now_ms);
+    const uint64_t unix_ms = (uint64_t)(UNIX_BEGIN_MS + at_ms);
     for (size_t i = 0; i < 6; i++) {
         id.bytes[i] = (uint8_t)(unix_ms >> (40 - 8 * i));
     }
@@ -97,7 +100,7 @@ void sim_client_add_job(struct simulation *simulation, struct sim_client *client
     const uint32_t tier =
         is_in_focus ? scenario->focus.tier : (uint32_t)dice_below(dice, SCENARIO_TIERS);
     *job = (struct sim_job){
-        .id = make_id(simulation, index),
+        .id = sim_client_make_id(simulation->now_ms, index),
         .client = client->index,
         .tenant = client->tenant,
         .tier = tier,
@@ -114,8 +117,16 @@ void sim_client_add_job(struct simulation *simulation, struct sim_client *client
         .discard_result = dice_hit(dice, 50),
         .is_poison = dice_hit(dice, simulation->scenario.faults.poison),
         .is_killer = dice_hit(dice, simulation->scenario.faults.killer),
+        .canonical = dice_hit(dice, scenario->identical)
+                         ? 1 + (uint32_t)dice_below(dice, SCENARIO_CANONICALS)
+                         : 0,
+        .is_mismatched = dice_hit(dice, scenario->mismatched),
+        .streams = dice_hit(dice, scenario->streams),
+        .gives_credit = dice_hit(dice, 500),
+        .shown_for = NO_JOB,
     };
     struct blob *payload = sim_client_payload(simulation, index);
+    job->is_mismatched &= job->canonical != 0;
     job->payload_digest = XXH3_64bits(blob_data(payload), blob_bytes(payload));
     blob_unref(&payload);
     client->open[client->open_length++] = index;
@@ -181,14 +192,21 @@ void sim_client_break(struct simulation *simulation, struct sim_client *client)
 /* ------------------------------------------------------------------------------------------------------
  * asking */
 
-static void submit(struct simulation *simulation, const struct sim_client *client, uint32_t index)
+static void submit_as(struct simulation *simulation, uint64_t peer, uint32_t index,
+                      enum defect defect)
 {
     const struct message message = {.to_broker = true,
                                     .event = EVENT_SUBMIT,
-                                    .peer = client->peer,
+                                    .peer = peer,
                                     .job = index,
+                                    .second = (int)defect,
                                     .payload = sim_client_payload(simulation, index)};
     network_send(simulation, &message);
+}
+
+static void submit(struct simulation *simulation, const struct sim_client *client, uint32_t index)
+{
+    submit_as(simulation, client->peer, index, DEFECT_NONE);
 }
 
 static void ask(struct simulation *simulation, struct sim_client *client, uint32_t index)
@@ -200,10 +218,70 @@ static void ask(struct simulation *simulation, struct sim_client *client, uint32
             simulation->now_ms +
             dice_between(&simulation->dice, ANSWER_PATIENCE_MS / 2, ANSWER_PATIENCE_MS);
     } else {
-        tell(simulation, client, EVENT_WAIT, index, dice_hit(&simulation->dice, 100));
+        const struct message message = {.to_broker = true,
+                                        .event = EVENT_WAIT,
+                                        .peer = client->peer,
+                                        .job = index,
+                                        .flag = dice_hit(&simulation->dice, 100),
+                                        .number = (int)client->tenant,
+                                        .second = job->streams};
+        network_send(simulation, &message);
         job->ask_at_ms =
             simulation->now_ms +
             dice_between(&simulation->dice, OUTCOME_PATIENCE_MS / 2, OUTCOME_PATIENCE_MS);
+    }
+}
+
+/* Somebody who never says hello, or a hello that must be refused. */
+static void be_a_stranger(struct simulation *simulation, const struct sim_client *client,
+                          uint32_t index)
+{
+    static const enum event_kind of_clients[] = {EVENT_WAIT, EVENT_CANCEL, EVENT_STREAM_CREDIT,
+                                                 EVENT_CLIENT_HELLO, EVENT_CLIENT_GONE};
+    static const enum event_kind of_workers[] = {EVENT_WORKER_CREDIT,   EVENT_WORKER_HEARTBEAT,
+                                                 EVENT_WORKER_DRAINING, EVENT_WORKER_HELLO,
+                                                 EVENT_WORKER_GONE,     EVENT_CHUNK};
+    struct dice *dice = &simulation->dice;
+    const bool is_worker = dice_hit(dice, 500);
+    const uint64_t peer = network_connect(simulation, is_worker, is_worker ? 0 : client->index);
+    network_link(simulation, peer)->is_stranger = true;
+    if (!is_worker && dice_hit(dice, 300)) {
+        submit_as(simulation, peer, index, DEFECT_STRANGER);
+        return;
+    }
+    struct message message = {.to_broker = true,
+                              .event = is_worker ? of_workers[dice_below(dice, 6)]
+                                                 : of_clients[dice_below(dice, 5)],
+                              .peer = peer,
+                              .job = index,
+                              .attempt = 1,
+                              .number = SCENARIO_TENANTS};
+    if (is_worker) {
+        message.leases = must(calloc(1, sizeof(*message.leases)));
+    }
+    network_send(simulation, &message);
+}
+
+/* An operator may cancel any job. */
+static void cancel_as_operator(struct simulation *simulation, uint32_t index)
+{
+    const struct message message = {.to_broker = true,
+                                    .event = EVENT_CANCEL,
+                                    .job = index,
+                                    .number = (int)simulation->jobs[index].tenant};
+    if (simulation->broker.is_up) {
+        sim_broker_hear(simulation, &message);
+    }
+}
+
+/* Another tenant's id: only one that is sure to be known, else it would be this tenant's. */
+static void submit_foreign(struct simulation *simulation, const struct sim_client *client,
+                           uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    if (job->tenant != client->tenant && job->is_durable && job->acknowledged_incarnation != 0 &&
+        !simulation->scenario.is_tight) {
+        submit(simulation, client, index);
     }
 }
 
@@ -212,7 +290,23 @@ static void meddle(struct simulation *simulation, const struct sim_client *clien
     struct dice *dice = &simulation->dice;
     const uint32_t index = (uint32_t)dice_below(dice, simulation->jobs_length);
     const bool is_own = simulation->jobs[index].client == client->index;
-    switch (dice_below(dice, 4)) {
+    switch (dice_below(dice, 10)) {
+    case 2:
+    case 3:
+        submit_as(simulation, client->peer, index, defect_throw(simulation));
+        break;
+    case 4:
+    case 5:
+        be_a_stranger(simulation, client, index);
+        break;
+    case 6:
+        submit_foreign(simulation, client, index);
+        break;
+    case 7:
+        if (dice_hit(dice, 300)) {
+            cancel_as_operator(simulation, index);
+        }
+        break;
     case 0:
         tell(simulation, client, EVENT_CANCEL, index, false);
         break;
@@ -276,6 +370,20 @@ void sim_client_wake(struct simulation *simulation, struct sim_client *client, u
 /* -----------------------------------------------------------------------------------------------------
  * hearing */
 
+/* So many chunks more of this job. */
+static void give_credit(struct simulation *simulation, const struct sim_client *client,
+                        uint32_t index, uint64_t chunks)
+{
+    const struct message message = {.to_broker = true,
+                                    .event = EVENT_STREAM_CREDIT,
+                                    .peer = client->peer,
+                                    .job = index,
+                                    .total = chunks};
+    if (simulation->jobs[index].gives_credit) {
+        network_send(simulation, &message);
+    }
+}
+
 static void hear_accepted(struct simulation *simulation, struct sim_client *client,
                           const struct message *message)
 {
@@ -284,6 +392,9 @@ static void hear_accepted(struct simulation *simulation, struct sim_client *clie
         settle(simulation, client, message->job, VIEW_DONE);
     } else if (job->view == VIEW_SENT) {
         job->view = VIEW_ACCEPTED;
+        if (job->streams) {
+            give_credit(simulation, client, message->job, CREDIT_FIRST);
+        }
         ask_at(simulation, client, message->job,
                simulation->now_ms +
                    dice_between(&simulation->dice, OUTCOME_PATIENCE_MS / 2, OUTCOME_PATIENCE_MS));
@@ -371,6 +482,8 @@ void sim_client_hear(struct simulation *simulation, struct sim_client *client,
         hear_rejected(simulation, client, message);
     } else if (message->effect == EFFECT_RESULT) {
         hear_result(simulation, client, message);
+    } else if (message->effect == EFFECT_CHUNK) {
+        give_credit(simulation, client, message->job, 1);
     } else if (message->effect == EFFECT_STATUS) {
         hear_status(simulation, client, message);
     }

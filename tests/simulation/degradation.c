@@ -4,6 +4,7 @@
 #include <string.h>
 #include "broker/core/core.h"
 #include "tests/simulation/broker.h"
+#include "tests/simulation/flights.h"
 #include "tests/simulation/network.h"
 
 /* ---- names ---- */
@@ -193,6 +194,12 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
 
 /* ---- notes ---- */
 
+static uint32_t attempts_of(const struct simulation *simulation, const struct sim_job *job)
+{
+    return job->attempts_max > 0 ? job->attempts_max
+                                 : simulation->scenario.tiers[job->tier].attempts_max;
+}
+
 static void see_death(struct simulation *simulation, const struct effect *effect)
 {
     const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
@@ -200,10 +207,8 @@ static void see_death(struct simulation *simulation, const struct effect *effect
         return;
     }
     const struct sim_job *job = &simulation->jobs[index];
-    const uint32_t most = job->attempts_max > 0
-                              ? job->attempts_max
-                              : simulation->scenario.tiers[job->tier].attempts_max;
-    if (job->failures < most) {
+    const uint32_t most = attempts_of(simulation, job);
+    if (job->failures < most && !flights_may_die(simulation, index)) {
         simulation_violate(simulation,
                            "job %u dies of its attempts after %u of %u failures that count", index,
                            job->failures, most);
@@ -225,6 +230,9 @@ static void end_probe(struct simulation *simulation, const struct sim_job *job)
 static void see_lost(struct simulation *simulation, const struct effect *effect)
 {
     const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
+    if (index != NO_JOB && simulation->jobs[index].permit.attempt == effect->as.note.number) {
+        simulation->jobs[index].permit.is_open = false;
+    }
     for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
         struct watched_upstream *watched = &simulation->degradation.upstreams[i];
         if (watched->probing_job == index && watched->probing_attempt == effect->as.note.number) {
@@ -301,7 +309,7 @@ void degradation_before_end(struct simulation *simulation, const struct message 
     degradation->may_count =
         core_find_job(simulation->broker.core, &job->id, &state, &holder) == 0 &&
         state == WIRE__JOB_STATE__JOB_STATE_LEASED && strcmp(holder, worker->name) == 0;
-    degradation->holds = degradation->may_count && is_latest && job->lease.is_held &&
+    degradation->holds = degradation->may_count && job->lease.is_held &&
                          job->lease.attempt == message->attempt && job->lease.peer == message->peer;
     if (is_latest && (message->event == EVENT_UNDELIVERABLE || !message->call.is_made)) {
         spend(simulation, job->permit.upstream, -1, -(int64_t)job->tokens);
