@@ -43,6 +43,11 @@ void breaker_forget_probe(struct breaker *breaker, uint32_t probe)
     }
 }
 
+bool breaker_awaits_probe(const struct breaker *breaker, uint32_t probe)
+{
+    return breaker->is_probing && probe == breaker->probe;
+}
+
 static void count(struct breaker *breaker, const struct config_breaker *config,
                   enum breaker_sample sample, int64_t now_ms)
 {

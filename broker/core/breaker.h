@@ -43,6 +43,8 @@ int64_t breaker_closed_until_ms(const struct breaker *breaker);
 uint32_t breaker_probe(struct breaker *breaker, const struct config_breaker *config, int64_t now_ms);
 /* The probe made no call, so that it says nothing: another may go, unless one has gone since. */
 void breaker_forget_probe(struct breaker *breaker, uint32_t probe);
+/* Whether this is the probe that is under way. */
+bool breaker_awaits_probe(const struct breaker *breaker, uint32_t probe);
 
 /*
  * What a call came to. Of others than the probe only what was called while closed counts. `jitter` (0 to 1) spreads

@@ -700,10 +700,12 @@ static void learn_limits(struct core *core, struct upstream *upstream,
     }
 }
 
+/* `probe` 0: it was none. One that was given up meanwhile counts as any other: a newer one decides. */
 static void report(struct core *core, struct worker *worker, struct upstream *upstream,
                    const Wire__Call *call, uint32_t probe)
 {
     const bool was_down = upstream_is_down(core, upstream);
+    probe = breaker_awaits_probe(&upstream->breaker, probe) ? probe : 0;
     upstream->counts.cost_nanousd += call->cost_nanousd;
     learn_limits(core, upstream, call->limits);
     switch (call->outcome) {
@@ -774,7 +776,7 @@ struct upstream *upstream_settle(struct core *core, struct worker *worker, struc
 void upstream_settle_silent(struct core *core, struct permit *permit, bool is_expired)
 {
     struct upstream *upstream = TAKE(permit->upstream);
-    if (upstream == NULL || permit->probe == 0) {
+    if (upstream == NULL || !breaker_awaits_probe(&upstream->breaker, permit->probe)) {
         return;
     }
     if (is_expired) {

@@ -246,6 +246,34 @@ Test(core_upstreams, nothing_goes_to_what_is_down_but_single_probes)
     cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 1, "another went while one was under way");
 }
 
+Test(core_upstreams, probe_that_was_given_up_decides_nothing)
+{
+    go();
+    break_m1();
+    for (int i = 0; i < 5; i++) {
+        (void)submit_to("standard", "m1");
+    }
+    world_forget_log(&w);
+    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+        pass(10);
+    }
+    const struct id first =
+        world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease.job_id;
+    const struct lease_ref held = world_lease(&w, &first);
+    for (int i = 0; world_count(&w, EFFECT_DISPATCH, NULL) == 1; i++) {
+        cr_assert_lt(i, 20);
+        pass(1000);
+        world_turn(&w, &(struct event){.kind = EVENT_WORKER_HEARTBEAT,
+                                       .peer = 100,
+                                       .as.worker_heartbeat = {.held = &held, .held_length = 1}});
+    }
+    is_said(&first, UNAVAILABLE);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN);
+    pass(3000);
+    cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 2,
+                 "a third while the second is under way");
+}
+
 Test(core_upstreams, outage_burns_no_attempts)
 {
     go();
