@@ -139,6 +139,11 @@ void gate_look(struct core *core, const struct upstream *upstream)
     }
 }
 
+void gate_look_at(struct core *core, struct queue *queue)
+{
+    look_whether_blocked(core, queue);
+}
+
 void gate_tick(struct core *core)
 {
     while (core->gates.length > 0 &&

@@ -5,6 +5,7 @@
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
 #include "broker/core/estimate.h"
+#include "broker/core/gate.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/result.h"
@@ -454,6 +455,7 @@ static struct refusal admit(struct core *core, struct request *request)
     }
     refusal = check_bounds(core, request, flow);
     if (!is_refusal(&refusal)) {
+        gate_look_at(core, flow->queue);
         refusal = check_deadline(core, request, flow);
     }
     if (is_refusal(&refusal)) {

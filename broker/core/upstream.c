@@ -581,7 +581,8 @@ static void state_changed(struct core *core, struct upstream *upstream, bool is_
     }
     if (!is_probe || !is_open) { /* not each failed probe of a long outage */
         core_note(core, is_open ? NOTE_UPSTREAM_DOWN : NOTE_UPSTREAM_UP, NULL, upstream->subject,
-                  upstream->error_code, upstream->breaker.open_until_ms - core->now_ms);
+                  is_open ? upstream->error_code : "",
+                  is_open ? upstream->breaker.open_until_ms - core->now_ms : 0);
     }
     record(core, upstream);
 }

@@ -308,6 +308,21 @@ Test(core_upstreams, slow_start_refuses_nothing_that_has_time)
     }
 }
 
+Test(core_upstreams, what_cannot_be_served_in_time_is_refused_though_nobody_asked_there_before)
+{
+    go();
+    break_m1();
+    struct event event = world_submission(&w, 1, "realtime");
+    event.as.submit.route = "m1";
+    event.as.submit.deadline_in_ms = 300;
+    const struct id job = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    const struct world_effect *rejected = world_find(&w, EFFECT_REJECTED, &job, 1);
+    cr_assert_not_null(rejected);
+    cr_assert_eq(rejected->effect.as.rejected.reason, WIRE__REJECT_REASON__REJECT_DEADLINE);
+    cr_assert_gt(rejected->effect.as.rejected.retry_after_ms, 0);
+}
+
 Test(core_upstreams, queue_says_that_it_is_paused_and_why)
 {
     go();
