@@ -115,6 +115,17 @@ bool flights_may_die(struct simulation *simulation, uint32_t index)
     return at != 0;
 }
 
+bool flights_may_be_condemned(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    uint32_t at = job->canonical == 0 ? 0 : *first_of_group(simulation, job);
+    while (at != 0 &&
+           simulation->jobs[at - 1].crashes < simulation->scenario.config.broker.losses_max) {
+        at = simulation->jobs[at - 1].next_identical;
+    }
+    return at != 0;
+}
+
 /* ---- who follows ---- */
 
 void flights_check(struct simulation *simulation, uint32_t index)
@@ -182,11 +193,15 @@ void flights_see_sent(struct simulation *simulation, uint32_t index, uint64_t pe
     }
 }
 
-/* Not of an attempt that began before a restart, or whose lease was lost meanwhile. */
+/*
+ * Not of an attempt that began before a restart, or whose lease was lost meanwhile; nor of a job in
+ * memory that was submitted again after one: an attempt of the same number may still run.
+ */
 static bool begins_at_first(const struct simulation *simulation, const struct chunk_bytes *bytes)
 {
     const struct sim_job *runner = &simulation->jobs[bytes->job];
-    return !runner->is_cut && runner->attempt_last == bytes->attempt;
+    return !runner->is_cut && runner->attempt_last == bytes->attempt &&
+           (runner->is_durable || runner->first_incarnation == simulation->broker.incarnation);
 }
 
 static void check_order(struct simulation *simulation, const struct message *message,

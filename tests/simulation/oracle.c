@@ -10,6 +10,7 @@
 #include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/flights.h"
+#include "tests/simulation/lives.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/worker.h"
 
@@ -265,6 +266,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_ATTEMPT_RESULT:
     case EVENT_UNDELIVERABLE:
         degradation_before_end(simulation, message);
+        lives_before_answer(simulation, message);
         see_mismatch(simulation, message);
         see_attempt_end(simulation, message);
         break;
@@ -364,6 +366,11 @@ void oracle_after_step(struct simulation *simulation, const struct message *mess
     }
     if (message->event == EVENT_ATTEMPT_RESULT || message->event == EVENT_UNDELIVERABLE) {
         degradation_after_end(simulation, message);
+        lives_after_answer(simulation, message);
+    } else if (message->event == EVENT_DEAD_ONE) {
+        lives_look_at(simulation, message->job);
+    } else if (message->event == EVENT_DEAD_SWEEP) {
+        simulation->broker.is_sweeping = true;
     } else if (message->event == EVENT_WORKER_HELLO) {
         if (is_welcomed(simulation, message->peer)) {
             see_hello(simulation, message);
@@ -644,6 +651,20 @@ static void see_durable_batch(struct simulation *simulation)
     }
 }
 
+/* The conclusion of a dead letter, by its new life. */
+static void see_withdrawn(struct simulation *simulation, const struct storage_change *change)
+{
+    int64_t unix_ms;
+    struct id id;
+    if (change->kind == STORAGE_DELETE && change->family == STORE_CONCLUDED &&
+        record_read_time_key(change->key, change->key_bytes, &unix_ms, &id) == 0) {
+        const uint32_t index = simulation_job_of(simulation, &id);
+        if (index != NO_JOB && simulation->jobs[index].lives > 0) {
+            simulation->jobs[index].durable_conclusion = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
+        }
+    }
+}
+
 void oracle_see_durable(void *context, const struct storage_change *change)
 {
     struct simulation *simulation = context;
@@ -653,6 +674,7 @@ void oracle_see_durable(void *context, const struct storage_change *change)
         return;
     }
     see_durable_record(simulation, change);
+    see_withdrawn(simulation, change);
     if (is_conclusion(change)) {
         const uint32_t index = read_conclusion(simulation, change, &state);
         if (index != NO_JOB) {
@@ -691,6 +713,9 @@ void oracle_see_crash(struct simulation *simulation)
         job->current_conclusion = job->durable_conclusion;
         end_lease(simulation, job);
         job->attempt_last = 0;
+        if (!job->is_durable) { /* submitted again it is a new one to the broker */
+            job->kills = job->crashes = 0;
+        }
         if (job->key != 0 && !job->is_durable && *key_owner(simulation, job) == i) {
             *key_owner(simulation, job) = NO_JOB;
         }
@@ -835,6 +860,9 @@ static void release_result(struct simulation *simulation, const struct message *
         check_collected(simulation, message->job);
         return;
     }
+    if (message->second != (int)job->lives) {
+        return; /* of a life that ended while this waited for the disk */
+    }
     check_conclusion(simulation, message);
     const bool was_shown =
         job->shown != 0 &&
@@ -885,7 +913,8 @@ void oracle_see_release(struct simulation *simulation, const struct message *mes
 {
     const struct link *link = network_link(simulation, message->peer);
     check_stranger(simulation, link, message);
-    if (message->job == NO_JOB && message->second != DEFECT_NONE) {
+    if (message->job == NO_JOB && message->effect != EFFECT_RESULT &&
+        message->second != DEFECT_NONE) {
         simulation->tally.refused++;
         defect_see_answer(simulation, (enum defect)message->second, message);
     }

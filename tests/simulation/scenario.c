@@ -126,6 +126,7 @@ static void init_faults(struct scenario *scenario, struct dice *dice)
         [FAULT_CLIENT_BREAK] = 30, [FAULT_WORKER_BREAK] = 40, [FAULT_WORKER_KILL] = 40,
         [FAULT_WORKERS_KILL] = 10, [FAULT_UPSTREAM] = 40,     [FAULT_RESTART] = 15,
         [FAULT_RELOAD] = 20,       [FAULT_PAUSE] = 60,        [FAULT_WORKER_LEAVE] = 40,
+        [FAULT_DEAD_ONE] = 60,     [FAULT_DEAD_SWEEP] = 40,
     };
     struct faults *faults = &scenario->faults;
     *faults = (struct faults){

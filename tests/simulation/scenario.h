@@ -47,6 +47,8 @@ enum fault_kind {
     FAULT_RELOAD,
     FAULT_PAUSE,        /* an operator pauses something for a while */
     FAULT_WORKER_LEAVE, /* a worker drains and leaves */
+    FAULT_DEAD_ONE,     /* a dead letter is requeued or dropped */
+    FAULT_DEAD_SWEEP,   /* many are, or a sweep is stopped */
     FAULTS,
     FAULTS_OF_OPERATORS = FAULT_RESTART,
 };

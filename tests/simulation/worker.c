@@ -419,6 +419,7 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
         return;
     }
     if (simulation->jobs[lease->job].is_killer && !run->is_cancelled) {
+        simulation->jobs[lease->job].kills++;
         die_of(simulation, worker);
         return;
     }
