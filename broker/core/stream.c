@@ -83,11 +83,11 @@ static bool is_streaming(const struct core *core, const struct waiter *waiter)
     return waiter->streams && client_find(core, waiter->peer) != NULL;
 }
 
-static void turn_to(struct waiter *waiter, uint32_t attempt, uint32_t index)
+static void turn_to(struct waiter *waiter, uint32_t attempt)
 {
     if (waiter->attempt != attempt) {
         waiter->attempt = attempt;
-        waiter->chunk_next = index;
+        waiter->chunk_next = 0;
     }
 }
 
@@ -101,14 +101,14 @@ static void send(struct core *core, const struct job *job, struct waiter *waiter
     waiter->chunks_left -= waiter->chunks_left != CHUNKS_UNLIMITED;
 }
 
-/* A fresh chunk, to those who have all before it; `index` is where this job's waiters begin. */
-static void hand_on(struct core *core, struct job *job, const struct event *event, uint32_t begin)
+/* A fresh chunk, to those who have all before it. */
+static void hand_on(struct core *core, struct job *job, const struct event *event)
 {
     for (struct waiter *waiter = job->more_waiters; waiter != NULL; waiter = waiter->next) {
         if (!is_streaming(core, waiter)) {
             continue;
         }
-        turn_to(waiter, job->attempt, begin);
+        turn_to(waiter, job->attempt);
         if (waiter->chunk_next == event->as.chunk.header.index && waiter->chunks_left > 0) {
             send(core, job, waiter, event->as.chunk.header.flags, event->as.chunk.data);
         }
@@ -123,7 +123,7 @@ static uint32_t catch_up(struct core *core, struct job *job, const struct stream
         if (!is_streaming(core, waiter)) {
             continue;
         }
-        turn_to(waiter, job->attempt, 0);
+        turn_to(waiter, job->attempt);
         for (; left > 0 && waiter->chunk_next < stream->next && waiter->chunks_left > 0; left--) {
             const struct logged_chunk *chunk = &stream->chunks[waiter->chunk_next];
             send(core, job, waiter, chunk->flags, chunk->data);
@@ -148,8 +148,8 @@ static uint32_t catch_up_all(struct core *core, struct stream *stream, uint32_t 
 /* ---- beginning, ending ---- */
 
 /*
- * Chunks of an attempt that ran before a restart of the broker begin in its middle: who waited all
- * along may have the others, and nobody else gets any.
+ * Chunks of an attempt whose lease was lost and reclaimed, or that ran before a restart, begin in its
+ * middle: who has the others of it goes on, and nobody else gets any.
  */
 static struct stream *begin(struct core *core, struct job *job, uint32_t index)
 {
@@ -189,8 +189,7 @@ void stream_chunk(struct core *core, struct job *job, const struct event *event)
 {
     const uint32_t index = event->as.chunk.header.index;
     struct stream *stream = job->at.lease->stream;
-    const bool is_first = stream == NULL;
-    if (is_first) {
+    if (stream == NULL) {
         stream = begin(core, job, index);
     }
     if (stream == NULL || index < stream->next || index == UINT32_MAX) {
@@ -202,11 +201,11 @@ void stream_chunk(struct core *core, struct job *job, const struct event *event)
     }
     keep(core, stream, event);
     stream->next++;
-    hand_on(core, job, event, is_first ? index : 0);
+    hand_on(core, job, event);
     struct list *followers = flight_streaming(core, job);
     if (followers != NULL) {
         list_for_each (followers, link) {
-            hand_on(core, CONTAINER_OF(link, struct job, link), event, 0);
+            hand_on(core, CONTAINER_OF(link, struct job, link), event);
         }
     }
 }

@@ -219,7 +219,8 @@ Test(core_streams, next_attempt_begins_its_own_log)
     cr_assert_str_eq(heard(3, &job), "xy");
 }
 
-Test(core_streams, stream_that_began_before_a_restart_goes_on_for_those_who_wait)
+/* Its clients know, by the broker's incarnation: the answer will be whole. */
+Test(core_streams, stream_that_began_before_a_restart_has_ended_with_it)
 {
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.stream = true;
@@ -243,8 +244,26 @@ Test(core_streams, stream_that_began_before_a_restart_goes_on_for_those_who_wait
     wait_for(2, &job);
     next.as.chunk.header.index = 2;
     world_turn(&w, &next);
-    const struct world_effect *got = world_find(&w, EFFECT_CHUNK, &job, 1);
-    cr_assert_eq(got->effect.as.chunk.header.index, 2);
+    cr_assert_null(world_find(&w, EFFECT_CHUNK, &job, 0));
+}
+
+/* The log went with the lease. */
+Test(core_streams, reclaimed_attempt_streams_on_to_those_alone_who_have_its_beginning)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    wait_for(2, &job);
+    const struct lease_ref lease = {job, 1};
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
+                                   .peer = 101,
+                                   .as.worker_hello = {
+                                       .name = "w", .slots = 4, .held = &lease, .held_length = 1}});
+    const struct event next = {.kind = EVENT_CHUNK,
+                               .peer = 101,
+                               .as.chunk.header = {.job_id = job, .attempt = 1, .index = 1}};
+    world_turn(&w, &next);
+    cr_assert_eq(world_find(&w, EFFECT_CHUNK, &job, 1)->effect.as.chunk.header.index, 1);
     cr_assert_null(world_find(&w, EFFECT_CHUNK, &job, 2));
 }
 
