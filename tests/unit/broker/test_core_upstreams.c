@@ -342,6 +342,7 @@ Test(core_upstreams, retry_after_holds_everybody_back)
     go();
     const struct id first = submit_to("standard", "m1");
     says(&first, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = 7000});
+    cr_assert_str_eq(upstream("p0", "m1").error_code, "status_503", "what it said last");
     const struct id second = submit_to("background", "m1");
     pass(6900);
     cr_assert_null(dispatch_of(&second));
