@@ -145,6 +145,7 @@ static void finish_locally(struct slot *slot, enum outcome outcome, const char *
 {
     const struct tiermq_answer answer = {
         .id = slot->job.job.id,
+        .known_as = slot->job.job.id,
         .state = outcome == OUTCOME_INVALID ? TIERMQ_REJECTED : TIERMQ_PENDING,
         .error_code = code,
         .error_text = text,

@@ -351,7 +351,7 @@ static void print_succeeded(const struct submit *submit, const struct tiermq_ans
 static void print_answer(void *context, const struct tiermq_answer *answer)
 {
     char id[TIERMQ_ID_TEXT];
-    tiermq_id_format(&answer->id, id);
+    tiermq_id_format(&answer->known_as, id);
     if (answer->state == TIERMQ_SUCCEEDED) {
         print_succeeded(context, answer);
     } else if (answer->state == TIERMQ_PENDING && answer->error_code[0] == '\0') {

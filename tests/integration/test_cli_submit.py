@@ -167,6 +167,13 @@ def test_idempotency_key_gives_the_first_jobs_answer(answering):
     assert json.loads(second.stdout)["outcome"] in ("succeeded", "lost")
 
 
+def test_idempotency_key_names_the_job_that_others_can_wait_for(answering):
+    first, second = (answering.cli("submit", "--no-wait", "--idempotency-key", "order-18", "a wording").stdout.strip() for _ in range(2))
+    assert first == second
+    done = answering.cli("wait", second)
+    assert done.returncode == 0, done.stderr
+
+
 def test_interrupt_cancels_and_prints_the_summary(cluster):
     cluster.start_modelsim()
     cluster.start_broker()  # no worker: nothing is answered
