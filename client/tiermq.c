@@ -297,7 +297,7 @@ static bool was_sent(const struct tiermq *client, const struct id *id)
     return pending != NULL;
 }
 
-/* The id that brokers know the job by, if it is one of ours that was handed in under another one. */
+/* The id that brokers know the job by, if it is one of ours that was handed in under another. */
 static void find_known_as(const struct tiermq *client, struct id *id)
 {
     for (size_t i = 0; i < client->shards_length; i++) {

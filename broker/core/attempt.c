@@ -294,8 +294,7 @@ static void fail_or_spare(struct core *core, struct job *job, const struct event
     if (called != NULL) {
         job->tried |= upstream_bit(core, job->flow->queue, called);
     }
-    if (is_limited ||
-        (called != NULL && (is_unreached(event) || upstream_is_down(core, called)))) {
+    if (is_limited || (called != NULL && (is_unreached(event) || upstream_is_down(core, called)))) {
         spare(core, job, event);
     } else {
         fail(core, job, event);
