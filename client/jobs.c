@@ -398,7 +398,7 @@ static void take_rejected_one(struct shard *shard, struct pending *pending,
     }
     struct tiermq_answer said =
         answer_local(TIERMQ_REJECTED, answer_reject_name(rejected->reason), rejected->text);
-    said.retry_after_ms = (int64_t)rejected->retry_after_ms;
+    said.retry_after_ms = at_most_int64(rejected->retry_after_ms);
     conclude(shard->client, pending, &said);
 }
 

@@ -278,6 +278,17 @@ Test(client, refusal_is_the_answer_when_no_time_is_left_for_another_try)
     cr_assert_eq(heard.retry_after_ms, 5000);
 }
 
+Test(client, refusal_for_longer_than_a_long_deadline_is_the_answer_too)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){.deadline_ms = 30 * 60000});
+    (void)run_until_submitted(1);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_DEADLINE, 60 * 60000);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    cr_assert_eq(heard.retry_after_ms, 60 * 60000);
+}
+
 Test(client, what_will_never_be_taken_is_not_submitted_again)
 {
     struct heard heard = {0};
