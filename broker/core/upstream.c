@@ -612,10 +612,16 @@ static void answered(struct core *core, struct upstream *upstream, struct worker
     sample(core, upstream, is_slow ? SAMPLE_SLOW : SAMPLE_SUCCESS, is_probe);
 }
 
+static void set_error(struct upstream *upstream, const Wire__Call *call)
+{
+    (void)snprintf(upstream->error_code, sizeof(upstream->error_code), "%s", call->error_code);
+}
+
 static void limited(struct core *core, struct upstream *upstream, const Wire__Call *call,
                     bool is_probe)
 {
     upstream->counts.rate_limited++;
+    set_error(upstream, call);
     if (is_probe) {
         sample(core, upstream, SAMPLE_SUCCESS, true); /* it answers, if only "too many" */
     }
@@ -660,7 +666,7 @@ static void failed(struct core *core, struct upstream *upstream, struct worker *
                    const Wire__Call *call, uint32_t probe)
 {
     upstream->counts.failed++;
-    (void)snprintf(upstream->error_code, sizeof(upstream->error_code), "%s", call->error_code);
+    set_error(upstream, call);
     if (!is_workers_fault(core, upstream, worker)) {
         sample(core, upstream, SAMPLE_FAILURE, probe != 0);
     } else if (probe != 0) {

@@ -40,7 +40,7 @@ struct upstream {
     double typical_ms;              /* of an answered call, smoothed; 0: none yet */
     uint64_t answered_peer;         /* the worker that was answered last, and when; INT64_MIN never */
     int64_t answered_ms;
-    char error_code[32];            /* of the last failure */
+    char error_code[32];            /* of the last failure or limit */
     bool is_configured;
     bool is_recorded;               /* a record says that it is down */
     Wire__UpstreamState__State announced;

@@ -71,7 +71,8 @@ struct said {
     uint32_t call_ms;
     Wire__RateLimits *limits;
     uint64_t tokens;
-    uint64_t peer; /* 0: 100 */
+    uint64_t peer;    /* 0: 100 */
+    const char *code; /* of the attempt; NULL: "code" */
 };
 
 /* The worker calls what the latest dispatch names, and this comes of it. */
@@ -96,7 +97,7 @@ static void says(const struct id *job, const struct said *said)
         .peer = said->peer == 0 ? 100 : said->peer,
         .as.attempt_result = {.lease = dispatch->lease,
                               .outcome = said->outcome,
-                              .error_code = "code",
+                              .error_code = said->code == NULL ? "code" : said->code,
                               .error_text = "text",
                               .retry_after_ms = (int64_t)said->retry_after_ms,
                               .calls = calls,
@@ -292,6 +293,21 @@ Test(core_upstreams, outage_burns_no_attempts)
     cr_assert_geq(upstream("p0", "m1").counts.probes, 6);
 }
 
+Test(core_upstreams, call_that_reached_nobody_burns_no_attempt)
+{
+    w.config.breaker.failures = 100; /* it is long before an outage is recognised */
+    go();
+    const struct id job = submit_to("standard", "m1");
+    for (int i = 0; i < 10; i++) {
+        says(&job, &(struct said){.outcome = UNAVAILABLE, .code = i % 2 == 0 ? "connect" : "tls"});
+        pass(10000);
+        cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
+    }
+    struct core_job_view view;
+    cr_assert_eq(core_view_job(w.core, &job, w.now, &view), 0);
+    cr_assert_eq(view.attempts, 1, "the one that runs");
+}
+
 Test(core_upstreams, probe_that_succeeds_reopens_slowly)
 {
     go();
@@ -390,6 +406,7 @@ Test(core_upstreams, retry_after_holds_everybody_back)
     go();
     const struct id first = submit_to("standard", "m1");
     says(&first, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = 7000});
+    cr_assert_str_eq(upstream("p0", "m1").error_code, "status_503", "what it said last");
     const struct id second = submit_to("background", "m1");
     pass(6900);
     cr_assert_null(dispatch_of(&second));
