@@ -171,10 +171,8 @@ bool heap_runs_push(struct heap_runs *runs, struct heap_node node, uint32_t *ret
     if (run == NULL) {
         return false;
     }
-    struct chunk *chunk = last_chunk(run);
-    if (chunk == NULL || chunk->end == CHUNK_NODES) {
-        chunk = add_chunk(runs, run);
-    }
+    const bool is_full = list_is_empty(&run->chunks) || last_chunk(run)->end == CHUNK_NODES;
+    struct chunk *chunk = is_full ? add_chunk(runs, run) : last_chunk(run);
     if (chunk == NULL) {
         return false;
     }
