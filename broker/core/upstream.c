@@ -728,6 +728,7 @@ static void report(struct core *core, struct worker *worker, struct upstream *up
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE:
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED:
     case _WIRE__ATTEMPT_OUTCOME_IS_INT_SIZE:
+        breaker_forget_probe(&upstream->breaker, probe);
         break;
     }
     announce(core, upstream);
@@ -745,27 +746,30 @@ static bool is_named(const struct upstream *upstream, const Wire__Upstream *name
 struct upstream *upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
                                  const struct event_attempt_result *result)
 {
-    struct upstream *permitted = permit->upstream;
-    if (result->calls_length == 0) {
-        upstream_give_back(core, permit);
-        return permitted;
-    }
-    struct upstream *called = permitted;
-    permit->upstream = NULL;
+    const struct upstream *permitted = permit->upstream;
+    struct upstream *called = permit->upstream;
+    bool is_used = false;
     for (size_t i = 0; i < result->calls_length; i++) {
         const Wire__Call *call = result->calls[i];
         const bool is_permitted = permitted != NULL && is_named(permitted, call->upstream);
         struct upstream *upstream =
-            is_permitted ? permitted : find(core, call->upstream->provider, call->upstream->model);
+            is_permitted ? permit->upstream
+                         : find(core, call->upstream->provider, call->upstream->model);
         if (upstream == NULL) {
             continue;
         }
         called = upstream;
+        is_used |= is_permitted;
         if (is_permitted && call->tokens > 0) {
             take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
             wake(core, upstream);
         }
         report(core, worker, upstream, call, is_permitted ? permit->probe : 0);
+    }
+    if (is_used) {
+        permit->upstream = NULL;
+    } else {
+        upstream_give_back(core, permit);
     }
     return called;
 }

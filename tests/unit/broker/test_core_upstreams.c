@@ -71,7 +71,8 @@ struct said {
     uint32_t call_ms;
     Wire__RateLimits *limits;
     uint64_t tokens;
-    uint64_t peer; /* 0: 100 */
+    uint64_t peer;        /* 0: 100 */
+    const char *provider; /* that was called; NULL: the one of the dispatch */
 };
 
 /* The worker calls what the latest dispatch names, and this comes of it. */
@@ -80,7 +81,7 @@ static void says(const struct id *job, const struct said *said)
     const struct effect_dispatch *dispatch = dispatch_of(job);
     cr_assert_not_null(dispatch);
     Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
-    upstream.provider = (char *)dispatch->provider;
+    upstream.provider = (char *)(said->provider == NULL ? dispatch->provider : said->provider);
     upstream.model = (char *)dispatch->model;
     Wire__Call call = WIRE__CALL__INIT;
     call.upstream = &upstream;
@@ -244,6 +245,45 @@ Test(core_upstreams, nothing_goes_to_what_is_down_but_single_probes)
     cr_assert(probe->effect.as.dispatch.is_probe);
     pass(5000);
     cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 1, "another went while one was under way");
+}
+
+/* What a probe comes to that says nothing: the next may go, whether it was called or not. */
+static void check_probe_is_let_go(const struct said *said)
+{
+    go();
+    break_m1();
+    (void)submit_to("standard", "m1");
+    world_forget_log(&w);
+    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+        pass(10);
+    }
+    const struct id probe =
+        world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease.job_id;
+    says(&probe, said);
+    const struct id next = submit_to("standard", "m1");
+    pass(100);
+    cr_assert(world_count(&w, EFFECT_DISPATCH, NULL) > 1 || dispatch_of(&next) != NULL);
+}
+
+Test(core_upstreams, probe_that_calls_another_is_let_go)
+{
+    check_probe_is_let_go(&(struct said){.outcome = ANSWERED, .provider = "p1"});
+}
+
+Test(core_upstreams, probe_whose_call_was_put_off_is_let_go)
+{
+    check_probe_is_let_go(&(struct said){.outcome = DEFERRED});
+}
+
+Test(core_upstreams, permit_of_an_attempt_that_calls_another_is_given_back)
+{
+    providers[0].requests_per_min = 60;
+    go();
+    pass(2000);
+    for (int i = 0; i < 30; i++) {
+        const struct id job = submit_to("standard", "m1");
+        says(&job, &(struct said){.outcome = ANSWERED, .provider = "p1"});
+    }
 }
 
 Test(core_upstreams, outage_burns_no_attempts)
