@@ -91,6 +91,20 @@ Test(core_bucket, more_than_its_capacity_is_given_when_it_is_full_and_leaves_a_d
     cr_assert_gt(bucket_wait_ms(&bucket, 1, full_ms), 9000);
 }
 
+/* Whatever was taken by mistake: after a minute it is not in the provider's minute any more. */
+Test(core_bucket, no_debt_lasts_longer_than_a_minute)
+{
+    for (uint64_t per_min = 1; per_min < 100000; per_min = per_min * 7 + 3) {
+        struct bucket bucket = {0};
+        bucket_set(&bucket, per_min, 0);
+        bucket_take(&bucket, 1e18, 0);
+        const int64_t wait_ms = bucket_wait_ms(&bucket, 1, 0);
+        cr_assert(wait_ms >= 60000 && wait_ms <= 125000, "limit %lu: %ld", per_min, wait_ms);
+        bucket_set(&bucket, 1 + per_min / 100, 0);
+        cr_assert_leq(bucket_wait_ms(&bucket, 1, 0), 125000);
+    }
+}
+
 Test(core_bucket, what_is_given_back_can_be_taken_again_and_no_more)
 {
     struct bucket bucket = {0};

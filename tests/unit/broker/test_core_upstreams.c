@@ -436,6 +436,27 @@ Test(core_upstreams, tokens_are_settled_by_what_was_used)
     cr_assert_not_null(dispatch_of(&second));
 }
 
+Test(core_upstreams, what_nobody_believes_blocks_a_provider_for_a_minute_at_most)
+{
+    providers[0].tokens_per_min = 6000;
+    go();
+    pass(5000);
+    const struct id first = submit_to("standard", "m1");
+    says(&first, &(struct said){.outcome = ANSWERED, .tokens = UINT64_MAX});
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m1";
+    event.as.submit.estimated_tokens = UINT32_MAX;
+    const struct id second = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    pass(70000);
+    cr_assert_not_null(dispatch_of(&second));
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_worker(&w, 100, "w", 1000);
+    pass(70000);
+    cr_assert_not_null(world_find(&w, EFFECT_DISPATCH, &second, 0));
+    cr_assert_eq(dispatch_of(&second)->lease.attempt, 2);
+}
+
 Test(core_upstreams, worker_at_fault_is_set_aside_and_the_upstream_stays_open_to_others)
 {
     go();
