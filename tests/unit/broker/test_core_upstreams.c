@@ -661,3 +661,29 @@ Test(core_upstreams, reload_changes_candidates_and_limits)
     const struct id job = submit_to("standard", "m0");
     cr_assert(is_at(&job, "p1", "m0"));
 }
+
+static void count_paused(void *context, const struct core_queue_view *view)
+{
+    *(size_t *)context += view->is_blocked;
+}
+
+static size_t queues_paused(void)
+{
+    size_t paused = 0;
+    core_visit_queues(w.core, count_paused, &paused);
+    return paused;
+}
+
+Test(core_upstreams, queue_is_not_paused_for_what_a_reload_took_away)
+{
+    go();
+    break_m1();
+    const struct id job = submit_to("standard", "m1");
+    cr_assert_null(dispatch_of(&job));
+    cr_assert_eq(queues_paused(), 1);
+    w.models[1].provider = NULL; /* the worker chooses */
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_tick(&w);
+    cr_assert_not_null(dispatch_of(&job));
+    cr_assert_eq(queues_paused(), 0);
+}
