@@ -271,6 +271,14 @@ static void note_conclusion(struct core *core, const struct job *job,
     }
 }
 
+static void drop_oldest_dead_letter(struct core *core)
+{
+    struct job *job = dead_oldest(core);
+    result_note_bound(core, BOUND_DEAD_LETTERS);
+    job_tier(job)->stats.dead_evicted++;
+    dead_drop(core, job);
+}
+
 /* Without memory for the letter there is none, as if it had been dropped to keep the bound. */
 static void bury(struct core *core, struct job *job, const struct effect_result *result,
                  const char *provider)
@@ -298,7 +306,9 @@ static void bury(struct core *core, struct job *job, const struct effect_result 
     }
     job_move(core, job, PLACE_DEAD);
     job_tier(job)->stats.died[job->at.letter->code->index]++;
-    conclude_bound_dead_letters(core);
+    if (core->dead.length > core->limits.dead_letters_max) {
+        drop_oldest_dead_letter(core);
+    }
 }
 
 void conclude(struct core *core, struct job *job, const struct outcome *outcome)
@@ -331,14 +341,15 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     }
 }
 
-void conclude_bound_dead_letters(struct core *core)
+bool conclude_bound_dead_letters(struct core *core)
 {
-    while (core->dead.length > core->limits.dead_letters_max) {
-        struct job *job = dead_oldest(core);
-        result_note_bound(core, BOUND_DEAD_LETTERS);
-        job_tier(job)->stats.dead_evicted++;
-        dead_drop(core, job);
+    for (int i = 0; core->dead.length > core->limits.dead_letters_max; i++) {
+        if (i == DEAD_JOBS_PER_TICK || !effects_reserve(core->effects, HISTORY_MAX + 8)) {
+            return false;
+        }
+        drop_oldest_dead_letter(core);
     }
+    return true;
 }
 
 /* Nobody (peer 0) is an operator, who may cancel any tenant's jobs and reads no answer. */
