@@ -224,10 +224,9 @@ static void answer_waiter(struct core *core, uint64_t peer, bool streams, const 
     }
 }
 
-static void count(struct core *core, const struct job *job, const struct outcome *outcome)
+static void count(const struct job *job, const struct outcome *outcome)
 {
     struct tier *tier = job_tier(job);
-    (void)core;
     tier->stats.concluded[outcome->state]++;
     tier->drain.conclusions++;
     job->flow->queue->drain.conclusions++;
@@ -319,7 +318,7 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     const struct effect_result result = make_result(core, job, outcome);
     end_attempt(core, job, outcome);
     flight_conclude(core, job, outcome);
-    count(core, job, outcome);
+    count(job, outcome);
     if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED && !result.has_leader) {
         estimate_note_run(job->flow->queue, result.run_ms);
     }

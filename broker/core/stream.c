@@ -240,7 +240,7 @@ bool stream_is_wanted(const struct job *job)
 void stream_wanted(struct core *core, struct job *job)
 {
     if (job->place == PLACE_FOLLOWING) {
-        flight_stream(core, job);
+        flight_stream(job);
     }
     const struct job *leader = job->place == PLACE_FOLLOWING ? flight_leader(job) : job;
     struct stream *stream =
