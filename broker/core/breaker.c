@@ -14,12 +14,6 @@ void breaker_tick(struct breaker *breaker, int64_t now_ms)
     }
 }
 
-bool breaker_allows(const struct breaker *breaker)
-{
-    return breaker->state == BREAKER_CLOSED ||
-           (breaker->state == BREAKER_HALF_OPEN && !breaker->is_probing);
-}
-
 int64_t breaker_closed_until_ms(const struct breaker *breaker)
 {
     if (breaker->state == BREAKER_OPEN) {

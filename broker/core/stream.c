@@ -9,6 +9,11 @@ enum {
     CHUNK_BYTES = 64,          /* what a chunk takes beside its data */
     CHUNKS_FIRST = 16,
     LATE_CHUNKS_PER_TICK = 1024,
+    /*
+     * One chunk is as many as its leader and those that follow it have clients. Those beyond come
+     * from the log in later turns; without one, for whom the turn had no room the stream has ended.
+     */
+    FRESH_CHUNKS_PER_TURN = 16384,
 };
 
 struct logged_chunk {
@@ -101,6 +106,14 @@ static void send(struct core *core, const struct job *job, struct waiter *waiter
     waiter->chunks_left -= waiter->chunks_left != CHUNKS_UNLIMITED;
 }
 
+static void be_late(struct core *core, struct stream *stream)
+{
+    if (!stream->is_cut && !stream->is_late) {
+        list_append(&core->streams_late, &stream->late);
+        stream->is_late = true;
+    }
+}
+
 /* A fresh chunk, to those who have all before it. */
 static void hand_on(struct core *core, struct job *job, const struct event *event)
 {
@@ -109,7 +122,8 @@ static void hand_on(struct core *core, struct job *job, const struct event *even
             continue;
         }
         turn_to(waiter, job->attempt);
-        if (waiter->chunk_next == event->as.chunk.header.index && waiter->chunks_left > 0) {
+        if (waiter->chunk_next == event->as.chunk.header.index && waiter->chunks_left > 0 &&
+            core->chunks_in_turn++ < FRESH_CHUNKS_PER_TURN) {
             send(core, job, waiter, event->as.chunk.header.flags, event->as.chunk.data);
         }
     }
@@ -208,6 +222,9 @@ void stream_chunk(struct core *core, struct job *job, const struct event *event)
             hand_on(core, CONTAINER_OF(link, struct job, link), event);
         }
     }
+    if (core->chunks_in_turn > FRESH_CHUNKS_PER_TURN) {
+        be_late(core, stream);
+    }
 }
 
 bool stream_is_wanted(const struct job *job)
@@ -222,22 +239,22 @@ bool stream_is_wanted(const struct job *job)
 void stream_wanted(struct core *core, struct job *job)
 {
     if (job->place == PLACE_FOLLOWING) {
-        flight_stream(core, job);
+        flight_stream(job);
     }
     const struct job *leader = job->place == PLACE_FOLLOWING ? flight_leader(job) : job;
     struct stream *stream =
         leader != NULL && leader->place == PLACE_LEASED && leader->at.lease != NULL
             ? leader->at.lease->stream
             : NULL;
-    if (stream != NULL && !stream->is_cut && !stream->is_late) {
-        list_append(&core->streams_late, &stream->late);
-        stream->is_late = true;
+    if (stream != NULL) {
+        be_late(core, stream);
     }
 }
 
 bool stream_tick(struct core *core)
 {
     uint32_t left = LATE_CHUNKS_PER_TICK;
+    core->chunks_in_turn = 0;
     struct list_link *first;
     while ((first = list_first(&core->streams_late)) != NULL) {
         struct stream *stream = CONTAINER_OF(first, struct stream, late);

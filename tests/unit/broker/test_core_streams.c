@@ -361,3 +361,29 @@ Test(core_streams, many_late_chunks_are_spread_over_the_turns)
     cr_assert_eq(world_count(&w, EFFECT_CHUNK, &job), 1500);
     cr_assert_str_eq(heard(2, &job), "");
 }
+
+/* A chunk of one leader is many: of each of its followers, to each of their clients. */
+Test(core_streams, many_followers_of_one_chunk_are_spread_over_the_turns)
+{
+    enum { FOLLOWERS = 1024, CLIENTS = 20, ALL = FOLLOWERS * CLIENTS };
+    for (uint64_t peer = 5; peer <= CLIENTS; peer++) {
+        world_client(&w, peer, "a");
+    }
+    const struct id leader = submit(1, false);
+    static struct id followers[FOLLOWERS];
+    for (size_t i = 0; i < FOLLOWERS; i++) {
+        followers[i] = submit(1, true);
+        for (uint64_t peer = 2; peer <= CLIENTS; peer++) {
+            wait_for(peer, &followers[i]);
+        }
+    }
+    chunk(&leader, 0, "a");
+    cr_assert_leq(world_count(&w, EFFECT_CHUNK, NULL), ALL - 2000);
+    chunk(&leader, 1, "b");
+    world_advance(&w, 1);
+    cr_assert_eq(world_count(&w, EFFECT_CHUNK, NULL), 2 * ALL);
+    for (size_t i = 0; i < FOLLOWERS; i += 100) {
+        cr_assert_str_eq(heard(1, &followers[i]), "ab");
+        cr_assert_str_eq(heard(CLIENTS, &followers[i]), "ab");
+    }
+}
