@@ -6,7 +6,9 @@
 #include <string.h>
 #include <xxhash.h>
 #include "broker/core/core.h"
+#include "tests/simulation/allocations.h"
 #include "tests/simulation/client.h"
+#include "tests/simulation/defect.h"
 #include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/faults.h"
@@ -23,6 +25,9 @@ enum {
     STORE_DOWN_MS_MAX = 60000,
     LOAD_MS_MAX = 50,
     STORE_LAZY_MS = 100, /* what nobody waits for is written as late as this */
+    SPARED_EFFECTS = 256,
+    ALLOCATIONS_OF_STEP = 8, /* about as many as there are */
+    ALLOCATIONS_OF_START = 100,
 };
 
 static int64_t mono_offset_ms(const struct simulation *simulation)
@@ -168,6 +173,7 @@ static void read_result(struct simulation *simulation, const struct effect_resul
     message->payload = result->payload == NULL ? NULL : blob_ref(result->payload);
     if (result->packed == NULL) {
         message->number = (int)result->state;
+        message->time_ms = result->retry_after_ms;
         message->digest =
             result_digest(result->state, result->attempts, result->error_code, result->payload);
         return;
@@ -178,6 +184,7 @@ static void read_result(struct simulation *simulation, const struct effect_resul
         simulation_violate(simulation, "a stored result cannot be read or is another job's");
     } else {
         message->number = (int)unpacked->state;
+        message->time_ms = (int64_t)unpacked->retry_after_ms;
         message->digest = result_digest(unpacked->state, unpacked->attempts, unpacked->error_code,
                                         result->payload);
     }
@@ -196,6 +203,7 @@ static struct message message_of(struct simulation *simulation, const struct eff
     switch (effect->kind) {
     case EFFECT_ACCEPTED:
         message.job = simulation_job_of(simulation, &effect->as.accepted.job_id);
+        message.second = (int)defect_of_id(&effect->as.accepted.job_id);
         message.flag = effect->as.accepted.duplicate;
         if (effect->as.accepted.has_known_as) {
             message.other_job = simulation_job_of(simulation, &effect->as.accepted.known_as);
@@ -203,6 +211,7 @@ static struct message message_of(struct simulation *simulation, const struct eff
         break;
     case EFFECT_REJECTED:
         message.job = simulation_job_of(simulation, &effect->as.rejected.job_id);
+        message.second = (int)defect_of_id(&effect->as.rejected.job_id);
         message.number = (int)effect->as.rejected.reason;
         message.time_ms = effect->as.rejected.retry_after_ms;
         break;
@@ -505,12 +514,33 @@ static void fill_pause(const struct simulation *simulation, const struct message
     event->as.pause.reason = "simulated";
 }
 
+/*
+ * What comes from outside may find no memory: it is refused. What is under way has a reserve and
+ * may end the process beyond it (effects.h), so it is spared; and so is a turn with many effects,
+ * whose list has to grow.
+ */
+static bool may_lack_memory(const struct simulation *simulation, enum event_kind kind)
+{
+    return (kind == EVENT_CLIENT_HELLO || kind == EVENT_SUBMIT || kind == EVENT_WAIT ||
+            kind == EVENT_WORKER_HELLO || kind == EVENT_CHUNK || kind == EVENT_STREAM_CREDIT ||
+            kind == EVENT_PAUSE) &&
+           effects_length(simulation->broker.effects) < SPARED_EFFECTS;
+}
+
 static void step(struct simulation *simulation, const struct event *event)
 {
+    const bool lacks_memory = may_lack_memory(simulation, event->kind) &&
+                              simulation_hit(simulation, simulation->scenario.faults.allocation);
     simulation->steps++;
     simulation->broker.told_ms = sim_broker_ms(simulation);
+    if (lacks_memory) {
+        allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_STEP),
+                         (uint32_t)dice_between(&simulation->dice, 1, ALLOCATIONS_OF_STEP));
+    }
     core_step(simulation->broker.core, sim_broker_now(simulation), event,
               simulation->broker.effects);
+    simulation->broker.has_lacked_memory = lacks_memory && allocations_end();
+    simulation->tally.memory_short += simulation->broker.has_lacked_memory;
 }
 
 static const struct sim_worker *worker_of(const struct simulation *simulation,
@@ -525,7 +555,28 @@ struct told_call {
     Wire__RateLimits limits;
     Wire__Call call;
     const Wire__Call *calls[1];
+    Wire__Usage usage;
 };
+
+/* Tokens in proportion; with every second answer also what is left of both. */
+static void tell_limits(const struct call *call, Wire__RateLimits *limits)
+{
+    limits->requests_per_min = call->limit_per_min;
+    limits->tokens_per_min = (uint64_t)call->limit_per_min * SCENARIO_TOKENS_MAX;
+    limits->has_requests_left = limits->has_tokens_left = call->tokens % 2 == 0;
+    limits->requests_left = call->limit_per_min / 4;
+    limits->tokens_left = limits->requests_left * SCENARIO_TOKENS_MAX;
+}
+
+static void tell_usage(struct told_call *told, const struct call *call)
+{
+    told->usage = (Wire__Usage)WIRE__USAGE__INIT;
+    told->usage.input_tokens = call->tokens;
+    told->usage.cost_nanousd = call->tokens * (uint64_t)SCENARIO_TOKEN_NANOUSD;
+    told->usage.provider = told->upstream.provider;
+    told->usage.model = told->upstream.model;
+    told->usage.cache = (Wire__CacheStatus)(call->tokens % 4);
+}
 
 static void tell_call(const struct simulation *simulation, const struct message *message,
                       struct told_call *told, struct event *event)
@@ -540,7 +591,11 @@ static void tell_call(const struct simulation *simulation, const struct message 
                                .calls = {&told->call}};
     told->upstream.provider = (char *)(uintptr_t)simulation->upstreams[call->upstream].provider;
     told->upstream.model = (char *)(uintptr_t)simulation->upstreams[call->upstream].model;
-    told->limits.requests_per_min = call->limit_per_min;
+    tell_limits(call, &told->limits);
+    if (call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
+        tell_usage(told, call);
+        event->as.attempt_result.usage = &told->usage;
+    }
     told->call.upstream = &told->upstream;
     told->call.outcome = call->outcome;
     told->call.error_code = (char *)(uintptr_t)call->error_code;
@@ -553,11 +608,35 @@ static void tell_call(const struct simulation *simulation, const struct message 
     event->as.attempt_result.calls_length = 1;
 }
 
+/* Some say what they serve twice, and some nothing, which means the first pool. */
+static void tell_pools(const struct simulation *simulation, const struct message *message,
+                       bool is_stranger, struct event *event)
+{
+    static const char *const unknown[] = {"default", "tpu"}, *const twice[] = {"default",
+                                                                               "default"};
+    const struct sim_worker *worker = worker_of(simulation, message);
+    event->as.worker_hello.pools = (const char *const *)simulation->scenario.pools;
+    event->as.worker_hello.pools_length =
+        simulation_plant(simulation, PLANT_IGNORE_POOL) ? SCENARIO_POOLS : worker->pools;
+    if (is_stranger) {
+        event->as.worker_hello.pools = unknown;
+        event->as.worker_hello.pools_length = 2;
+    } else if (event->as.worker_hello.pools_length == 1 && worker->index % 4 == 1) {
+        event->as.worker_hello.pools_length = 0;
+    } else if (event->as.worker_hello.pools_length == 1 && worker->index % 4 == 2) {
+        event->as.worker_hello.pools = twice;
+        event->as.worker_hello.pools_length = 2;
+    }
+}
+
 static void step_message(struct simulation *simulation, const struct message *message)
 {
     struct event event = {.kind = message->event, .peer = message->peer};
     struct lease_refs refs;
     char text[32] = "client";
+    struct blob *other_payload = NULL;
+    const bool is_stranger =
+        message->peer != 0 && network_link(simulation, message->peer)->is_stranger;
     struct told_call told_call;
     if (message->leases != NULL) {
         name_leases(simulation, message, &refs);
@@ -565,13 +644,19 @@ static void step_message(struct simulation *simulation, const struct message *me
     switch (message->event) {
     case EVENT_CLIENT_HELLO:
         event.as.client_hello.tenant =
-            simulation->scenario
-                .tenants[simulation_plant(simulation, PLANT_CROSS_TENANTS) ? 0 : message->number]
-                .name;
+            is_stranger
+                ? "nobody"
+                : simulation->scenario
+                      .tenants[simulation_plant(simulation, PLANT_CROSS_TENANTS) ? 0
+                                                                                 : message->number]
+                      .name;
         event.as.client_hello.name = text;
         break;
     case EVENT_SUBMIT:
         fill_submit(simulation, message, &event, text);
+        if (message->second != DEFECT_NONE) {
+            defect_apply(simulation, (enum defect)message->second, &event, &other_payload);
+        }
         break;
     case EVENT_CANCEL:
     case EVENT_WAIT:
@@ -582,11 +667,8 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_WORKER_HELLO:
         assert(message->leases != NULL);
         event.as.worker_hello.name =
-            simulation->workers[network_link(simulation, message->peer)->owner].name;
-        event.as.worker_hello.pools = (const char *const *)simulation->scenario.pools;
-        event.as.worker_hello.pools_length = simulation_plant(simulation, PLANT_IGNORE_POOL)
-                                                 ? SCENARIO_POOLS
-                                                 : worker_of(simulation, message)->pools;
+            is_stranger ? "stranger" : worker_of(simulation, message)->name;
+        tell_pools(simulation, message, is_stranger, &event);
         event.as.worker_hello.slots = (uint32_t)message->number;
         event.as.worker_hello.held = refs.held;
         event.as.worker_hello.held_length = message->leases->held_length;
@@ -633,6 +715,17 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_RESUME:
         fill_pause(simulation, message, &event);
         break;
+    case EVENT_CHUNK:
+        event.as.chunk.header = (struct frame_chunk){.job_id = simulation->jobs[message->job].id,
+                                                     .attempt = message->attempt,
+                                                     .index = (uint32_t)message->total,
+                                                     .flags = message->flag ? FRAME_CHUNK_LAST : 0};
+        event.as.chunk.data = message->payload;
+        break;
+    case EVENT_STREAM_CREDIT:
+        event.as.stream_credit.job_id = simulation->jobs[message->job].id;
+        event.as.stream_credit.chunks = (uint32_t)message->total;
+        break;
     case EVENT_CLIENT_GONE:
     case EVENT_WORKER_DRAINING:
     case EVENT_WORKER_GONE:
@@ -642,18 +735,16 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_DEAD_STOP:
     case EVENT_DRAIN:
     case EVENT_TICK:
-    case EVENT_CHUNK:
-    case EVENT_STREAM_CREDIT:
         break;
     }
     const bool is_lost =
         (message->event == EVENT_PAUSE && simulation_plant(simulation, PLANT_IGNORE_PAUSE)) ||
         (message->event == EVENT_WORKER_CREDIT && simulation_plant(simulation, PLANT_LOSE_CREDIT) &&
          dice_hit(&simulation->dice, 50));
-    if (is_lost) {
-        return;
+    if (!is_lost) {
+        step(simulation, &event);
     }
-    step(simulation, &event);
+    blob_unref(&other_payload);
 }
 
 /* ----------------------------------------------------------------------------------------------------
@@ -783,15 +874,27 @@ void sim_broker_turn(struct simulation *simulation)
 struct restoring {
     struct simulation *simulation;
     enum store_family family;
+    bool lacks_memory; /* at one of the records */
+    bool has_ended;    /* for lack of it */
 };
 
 static void restore_record(void *context, const void *key, size_t key_bytes, struct blob *value)
 {
-    const struct restoring *restoring = context;
+    struct restoring *restoring = context;
     struct simulation *simulation = restoring->simulation;
+    if (restoring->has_ended) {
+        return;
+    }
+    const bool lacks_memory = restoring->lacks_memory && dice_hit(&simulation->dice, 50);
+    if (lacks_memory) {
+        allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_STEP), 1);
+    }
     const int r = core_restore(simulation->broker.core, restoring->family, key, key_bytes,
                                blob_data(value), blob_bytes(value), sim_broker_now(simulation));
-    if (r < 0) {
+    if (lacks_memory && allocations_end() && r < 0) {
+        simulation->tally.memory_short++;
+        restoring->has_ended = true;
+    } else if (r < 0) {
         simulation_violate(simulation, "a record of family %d cannot be restored: %s",
                            (int)restoring->family, strerrorname_np(-r));
     }
@@ -821,10 +924,58 @@ static void tell_config(const struct simulation *simulation, struct told *told)
     }
 }
 
-void sim_broker_start(struct simulation *simulation)
+static int create_once(struct simulation *simulation, const struct config *config, uint64_t seed)
+{
+    struct sim_broker *broker = &simulation->broker;
+    const int r = core_create(config, seed, sim_broker_now(simulation), &broker->core);
+    return r < 0 ? r : effects_create(&broker->effects);
+}
+
+/* Sometimes memory runs out at first; what was made by then is released without a trace. */
+static int create(struct simulation *simulation, const struct config *config)
+{
+    struct sim_broker *broker = &simulation->broker;
+    const uint64_t seed = dice_next(&simulation->dice);
+    const bool lacks_memory = simulation_hit(simulation, simulation->scenario.faults.allocation);
+    if (lacks_memory) {
+        allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_START), 1);
+    }
+    const int r = create_once(simulation, config, seed);
+    if (!lacks_memory || !allocations_end()) {
+        return r;
+    }
+    core_destroy(&broker->core);
+    effects_destroy(&broker->effects);
+    if (r >= 0) { /* it does without: with longer chains in a table */
+        return create_once(simulation, config, seed);
+    }
+    simulation->tally.memory_short++;
+    return r == -ENOMEM ? create_once(simulation, config, seed) : r;
+}
+
+/* False: memory ran out. */
+static bool restore_all(struct simulation *simulation, bool may_lack_memory)
 {
     static const enum store_family families[] = {STORE_META, STORE_CONCLUDED, STORE_JOBS,
                                                  STORE_LEASES};
+    struct restoring restoring = {
+        .simulation = simulation,
+        .lacks_memory =
+            may_lack_memory && simulation_hit(simulation, simulation->scenario.faults.allocation),
+    };
+    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]) && !restoring.has_ended; i++) {
+        restoring.family = families[i];
+        if (families[i] != STORE_CONCLUDED ||
+            !simulation_plant(simulation, PLANT_FORGET_CONCLUDED)) {
+            storage_visit(simulation->broker.storage, STORAGE_DURABLE, families[i], restore_record,
+                          &restoring);
+        }
+    }
+    return !restoring.has_ended;
+}
+
+void sim_broker_start(struct simulation *simulation)
+{
     struct sim_broker *broker = &simulation->broker;
     struct told told;
     tell_config(simulation, &told);
@@ -835,18 +986,17 @@ void sim_broker_start(struct simulation *simulation)
     broker->batch_durable = 0;
     broker->turn_at_ms = broker->sync_at_ms = INT64_MAX;
     broker->alarms_length = 0;
-    if (core_create(&told.config, dice_next(&simulation->dice), sim_broker_now(simulation),
-                    &broker->core) < 0 ||
-        effects_create(&broker->effects) < 0) {
+    if (create(simulation, &told.config) < 0) {
         simulation_violate(simulation, "the core cannot be created");
         return;
     }
-    for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
-        struct restoring restoring = {simulation, families[i]};
-        if (families[i] != STORE_CONCLUDED ||
-            !simulation_plant(simulation, PLANT_FORGET_CONCLUDED)) {
-            storage_visit(broker->storage, STORAGE_DURABLE, families[i], restore_record,
-                          &restoring);
+    if (!restore_all(simulation,
+                     true)) { /* without memory for it the process ends, and starts anew */
+        core_destroy(&broker->core);
+        effects_destroy(&broker->effects);
+        if (create(simulation, &told.config) < 0 || !restore_all(simulation, false)) {
+            simulation_violate(simulation, "the core cannot be created anew");
+            return;
         }
     }
     core_restored(broker->core, sim_broker_now(simulation));
@@ -932,7 +1082,16 @@ bool sim_broker_reload(struct simulation *simulation)
         return false;
     }
     tell_config(simulation, &told);
-    if (core_reconfigure(broker->core, &told.config, sim_broker_now(simulation)) < 0) {
+    const bool lacks_memory = simulation_hit(simulation, simulation->scenario.faults.allocation);
+    if (lacks_memory) {
+        allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_STEP), 1);
+    }
+    int r = core_reconfigure(broker->core, &told.config, sim_broker_now(simulation));
+    if (lacks_memory && allocations_end() && r == -ENOMEM) { /* the operator tries again */
+        simulation->tally.memory_short++;
+        r = core_reconfigure(broker->core, &told.config, sim_broker_now(simulation));
+    }
+    if (r < 0) {
         simulation_violate(simulation, "the core refuses the configuration that it has");
     }
     return true;

@@ -1,6 +1,8 @@
 #include "tests/simulation/client.h"
 #include <string.h>
 #include <xxhash.h>
+#include "tests/simulation/broker.h"
+#include "tests/simulation/defect.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
 
@@ -55,10 +57,10 @@ void sim_client_finish(struct sim_client *client)
 /* ------------------------------------------------------------------------------------------------------
  * jobs */
 
-static struct id make_id(const struct simulation *simulation, uint32_t index)
+struct id sim_client_make_id(int64_t at_ms, uint32_t index)
 {
     struct id id = {0};
-    const uint64_t unix_ms = (uint64_t)(UNIX_BEGIN_MS + simulation->now_ms);
+    const uint64_t unix_ms = (uint64_t)(UNIX_BEGIN_MS + at_ms);
     for (size_t i = 0; i < 6; i++) {
         id.bytes[i] = (uint8_t)(unix_ms >> (40 - 8 * i));
     }
@@ -97,7 +99,7 @@ void sim_client_add_job(struct simulation *simulation, struct sim_client *client
     const uint32_t tier =
         is_in_focus ? scenario->focus.tier : (uint32_t)dice_below(dice, SCENARIO_TIERS);
     *job = (struct sim_job){
-        .id = make_id(simulation, index),
+        .id = sim_client_make_id(simulation->now_ms, index),
         .client = client->index,
         .tenant = client->tenant,
         .tier = tier,
@@ -181,14 +183,21 @@ void sim_client_break(struct simulation *simulation, struct sim_client *client)
 /* ------------------------------------------------------------------------------------------------------
  * asking */
 
-static void submit(struct simulation *simulation, const struct sim_client *client, uint32_t index)
+static void submit_as(struct simulation *simulation, uint64_t peer, uint32_t index,
+                      enum defect defect)
 {
     const struct message message = {.to_broker = true,
                                     .event = EVENT_SUBMIT,
-                                    .peer = client->peer,
+                                    .peer = peer,
                                     .job = index,
+                                    .second = (int)defect,
                                     .payload = sim_client_payload(simulation, index)};
     network_send(simulation, &message);
+}
+
+static void submit(struct simulation *simulation, const struct sim_client *client, uint32_t index)
+{
+    submit_as(simulation, client->peer, index, DEFECT_NONE);
 }
 
 static void ask(struct simulation *simulation, struct sim_client *client, uint32_t index)
@@ -207,12 +216,81 @@ static void ask(struct simulation *simulation, struct sim_client *client, uint32
     }
 }
 
+/* Somebody who never says hello, or a hello that must be refused. */
+static void be_a_stranger(struct simulation *simulation, const struct sim_client *client,
+                          uint32_t index)
+{
+    static const enum event_kind of_clients[] = {EVENT_WAIT, EVENT_CANCEL, EVENT_STREAM_CREDIT,
+                                                 EVENT_CLIENT_HELLO, EVENT_CLIENT_GONE};
+    static const enum event_kind of_workers[] = {EVENT_WORKER_CREDIT,   EVENT_WORKER_HEARTBEAT,
+                                                 EVENT_WORKER_DRAINING, EVENT_WORKER_HELLO,
+                                                 EVENT_WORKER_GONE,     EVENT_CHUNK};
+    struct dice *dice = &simulation->dice;
+    const bool is_worker = dice_hit(dice, 500);
+    const uint64_t peer = network_connect(simulation, is_worker, is_worker ? 0 : client->index);
+    network_link(simulation, peer)->is_stranger = true;
+    if (!is_worker && dice_hit(dice, 300)) {
+        submit_as(simulation, peer, index, DEFECT_STRANGER);
+        return;
+    }
+    struct message message = {.to_broker = true,
+                              .event = is_worker ? of_workers[dice_below(dice, 6)]
+                                                 : of_clients[dice_below(dice, 5)],
+                              .peer = peer,
+                              .job = index,
+                              .attempt = 1,
+                              .number = SCENARIO_TENANTS};
+    if (is_worker) {
+        message.leases = must(calloc(1, sizeof(*message.leases)));
+    }
+    network_send(simulation, &message);
+}
+
+/* An operator may cancel any job. */
+static void cancel_as_operator(struct simulation *simulation, uint32_t index)
+{
+    const struct message message = {.to_broker = true,
+                                    .event = EVENT_CANCEL,
+                                    .job = index,
+                                    .number = (int)simulation->jobs[index].tenant};
+    if (simulation->broker.is_up) {
+        sim_broker_hear(simulation, &message);
+    }
+}
+
+/* Another tenant's id: only one that is sure to be known, else it would be this tenant's. */
+static void submit_foreign(struct simulation *simulation, const struct sim_client *client,
+                           uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    if (job->tenant != client->tenant && job->is_durable && job->acknowledged_incarnation != 0 &&
+        !simulation->scenario.is_tight) {
+        submit(simulation, client, index);
+    }
+}
+
 static void meddle(struct simulation *simulation, const struct sim_client *client)
 {
     struct dice *dice = &simulation->dice;
     const uint32_t index = (uint32_t)dice_below(dice, simulation->jobs_length);
     const bool is_own = simulation->jobs[index].client == client->index;
-    switch (dice_below(dice, 4)) {
+    switch (dice_below(dice, 10)) {
+    case 2:
+    case 3:
+        submit_as(simulation, client->peer, index, defect_throw(simulation));
+        break;
+    case 4:
+    case 5:
+        be_a_stranger(simulation, client, index);
+        break;
+    case 6:
+        submit_foreign(simulation, client, index);
+        break;
+    case 7:
+        if (dice_hit(dice, 300)) {
+            cancel_as_operator(simulation, index);
+        }
+        break;
     case 0:
         tell(simulation, client, EVENT_CANCEL, index, false);
         break;

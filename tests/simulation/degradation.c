@@ -225,6 +225,9 @@ static void end_probe(struct simulation *simulation, const struct sim_job *job)
 static void see_lost(struct simulation *simulation, const struct effect *effect)
 {
     const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
+    if (index != NO_JOB && simulation->jobs[index].permit.attempt == effect->as.note.number) {
+        simulation->jobs[index].permit.is_open = false;
+    }
     for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
         struct watched_upstream *watched = &simulation->degradation.upstreams[i];
         if (watched->probing_job == index && watched->probing_attempt == effect->as.note.number) {
@@ -301,7 +304,7 @@ void degradation_before_end(struct simulation *simulation, const struct message 
     degradation->may_count =
         core_find_job(simulation->broker.core, &job->id, &state, &holder) == 0 &&
         state == WIRE__JOB_STATE__JOB_STATE_LEASED && strcmp(holder, worker->name) == 0;
-    degradation->holds = degradation->may_count && is_latest && job->lease.is_held &&
+    degradation->holds = degradation->may_count && job->lease.is_held &&
                          job->lease.attempt == message->attempt && job->lease.peer == message->peer;
     if (is_latest && (message->event == EVENT_UNDELIVERABLE || !message->call.is_made)) {
         spend(simulation, job->permit.upstream, -1, -(int64_t)job->tokens);

@@ -6,6 +6,7 @@
 #include "broker/core/record.h"
 #include "common/id.h"
 #include "tests/simulation/broker.h"
+#include "tests/simulation/defect.h"
 #include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/network.h"
@@ -46,6 +47,10 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
                               ? job->deadline_in_ms
                               : simulation->scenario.tiers[job->tier].deadline_ms;
     const int64_t deadline_ms = sim_broker_ms(simulation) + in_ms;
+    if (job->is_shed) { /* it was not run, and may be */
+        job->is_shed = false;
+        job->shown = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
+    }
     if (!job->is_submitted) {
         job->is_submitted = true;
         job->first_incarnation = simulation->broker.incarnation;
@@ -205,6 +210,12 @@ static void see_pause(struct simulation *simulation, const struct message *messa
     }
 }
 
+static bool is_of_its_tenant(const struct simulation *simulation, const struct message *message)
+{
+    const struct link *link = network_link(simulation, message->peer);
+    return simulation->clients[link->owner].tenant == simulation->jobs[message->job].tenant;
+}
+
 void oracle_before_step(struct simulation *simulation, const struct message *message)
 {
     if (message->peer != 0 && message->event != EVENT_UNDELIVERABLE) {
@@ -212,7 +223,9 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     }
     switch (message->event) {
     case EVENT_SUBMIT:
-        see_submission(simulation, &simulation->jobs[message->job]);
+        if (message->second == DEFECT_NONE && is_of_its_tenant(simulation, message)) {
+            see_submission(simulation, &simulation->jobs[message->job]);
+        }
         break;
     case EVENT_CANCEL:
         /* Only its own tenant may cancel a job. */
@@ -286,12 +299,40 @@ static void see_hello(struct simulation *simulation, const struct message *messa
     }
 }
 
+struct pause_look {
+    const char *name;
+    int subject;
+    bool is_there;
+};
+
+static void look_at_pause(void *context, const struct core_pause_view *view)
+{
+    struct pause_look *look = context;
+    look->is_there |= (int)view->subject == look->subject && strcmp(view->name, look->name) == 0;
+}
+
+/* Without memory for it there is no pause, and no promise. */
+static void forget_refused_pause(struct simulation *simulation, const struct message *message)
+{
+    struct pause_look look = {.name = hold_name(simulation, message), .subject = message->number};
+    core_visit_pauses(simulation->broker.core, look_at_pause, &look);
+    if (!look.is_there) {
+        see_resume(simulation, message);
+    }
+}
+
 void oracle_after_step(struct simulation *simulation, const struct message *message)
 {
     if (message->event == EVENT_ATTEMPT_RESULT || message->event == EVENT_UNDELIVERABLE) {
         degradation_after_end(simulation, message);
     } else if (message->event == EVENT_WORKER_HELLO) {
-        see_hello(simulation, message);
+        if (!network_link(simulation, message->peer)->is_stranger &&
+            !simulation->broker.has_lacked_memory) {
+            see_hello(simulation, message);
+        }
+    } else if (message->event == EVENT_PAUSE && simulation->broker.has_lacked_memory) {
+        forget_refused_pause(simulation, message);
+        fairness_see_pause(simulation);
     } else if (message->event == EVENT_PAUSE || message->event == EVENT_RESUME) {
         fairness_see_pause(simulation);
     } else if (message->event == EVENT_LOADED && message->job != NO_JOB) {
@@ -621,6 +662,16 @@ void oracle_see_crash(struct simulation *simulation)
 /* ---------------------------------------------------------------------------------------------------
  * promises */
 
+/* Given up in overload, so that its key is free again; nobody need have been told. */
+static bool may_be_shed(const struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    Wire__JobState state;
+    const char *worker;
+    return !job->is_durable && simulation->scenario.tiers[job->tier].shed_target_ms > 0 &&
+           core_find_job(simulation->broker.core, &job->id, &state, &worker) < 0;
+}
+
 static void check_key(struct simulation *simulation, const struct message *message)
 {
     struct sim_job *job = &simulation->jobs[message->job];
@@ -636,7 +687,8 @@ static void check_key(struct simulation *simulation, const struct message *messa
         return;
     }
     const uint32_t owner = *key_owner(simulation, job);
-    if (owner != NO_JOB && owner != message->job && !simulation->scenario.is_tight) {
+    if (owner != NO_JOB && owner != message->job && !simulation->scenario.is_tight &&
+        !may_be_shed(simulation, owner)) {
         simulation_violate(simulation, "jobs %u and %u are both accepted under one idempotency key",
                            owner, message->job);
     }
@@ -707,7 +759,9 @@ static void check_conclusion(struct simulation *simulation, const struct message
         simulation_violate(simulation, "job %u is cancelled, and nobody of its tenant asked for it",
                            message->job);
     }
-    if (state == WIRE__JOB_STATE__JOB_STATE_EXPIRED &&
+    const bool is_shed = message->time_ms > 0 && !job->is_durable &&
+                         simulation->scenario.tiers[job->tier].shed_target_ms > 0;
+    if (state == WIRE__JOB_STATE__JOB_STATE_EXPIRED && !is_shed &&
         sim_broker_ms(simulation) < job->deadline_min_ms - slack_ms(simulation, job)) {
         simulation_violate(simulation, "job %u is expired before its deadline", message->job);
     }
@@ -750,6 +804,8 @@ static void release_result(struct simulation *simulation, const struct message *
                            message->job, state_name(job->shown),
                            state_name((Wire__JobState)message->number));
     }
+    job->is_shed = message->number == WIRE__JOB_STATE__JOB_STATE_EXPIRED && message->time_ms > 0;
+    simulation->tally.shed += job->is_shed && !was_shown;
     job->shown = (Wire__JobState)message->number;
     job->shown_digest = message->digest;
     job->shown_incarnation = simulation->broker.incarnation;
@@ -766,15 +822,34 @@ static void release_status(struct simulation *simulation, const struct message *
     }
 }
 
+/* Whoever may not be let in hears that, and nothing else. */
+static void check_stranger(struct simulation *simulation, const struct link *link,
+                           const struct message *message)
+{
+    if (link->is_stranger && message->effect != EFFECT_CLIENT_ERROR &&
+        message->effect != EFFECT_WORKER_ERROR) {
+        simulation_violate(simulation, "a stranger is answered with effect %d",
+                           (int)message->effect);
+    }
+}
+
 void oracle_see_release(struct simulation *simulation, const struct message *message)
 {
     const struct link *link = network_link(simulation, message->peer);
+    check_stranger(simulation, link, message);
+    if (message->job == NO_JOB && message->second != DEFECT_NONE) {
+        simulation->tally.refused++;
+        defect_see_answer(simulation, (enum defect)message->second, message);
+    }
     if (link->is_worker || message->job == NO_JOB) {
         return;
     }
     if (simulation->clients[link->owner].tenant != simulation->jobs[message->job].tenant) {
-        const bool says_nothing = message->effect == EFFECT_STATUS &&
-                                  message->number == WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
+        const bool says_nothing = (message->effect == EFFECT_STATUS &&
+                                   message->number == WIRE__JOB_STATE__JOB_STATE_UNKNOWN) ||
+                                  (message->effect == EFFECT_REJECTED &&
+                                   (message->number == WIRE__REJECT_REASON__REJECT_CONFLICT ||
+                                    message->number == WIRE__REJECT_REASON__REJECT_UNKNOWN_TENANT));
         if (!says_nothing) {
             simulation_violate(simulation, "client %u hears of job %u of another tenant",
                                link->owner, message->job);

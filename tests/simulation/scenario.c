@@ -27,6 +27,7 @@ static void init_tiers(struct scenario *scenario, struct dice *dice)
         .backoff_first_ms = 100,
         .backoff_max_ms = 2000,
         .jobs_max = is_tight ? 40 : 20000,
+        .shed_target_ms = dice_hit(dice, 300) ? dice_between(dice, 200, 10000) : 0,
     };
     scenario->tiers[1] = (struct config_tier){
         .name = literal("standard"),
@@ -81,7 +82,7 @@ static struct config_broker broker_config(const struct scenario *scenario, struc
     return (struct config_broker){
         .name = literal("broker"),
         .store = STORE_ROCKSDB,
-        .payload_bytes_max = 1 << 20,
+        .payload_bytes_max = SCENARIO_PAYLOAD_LIMIT,
         /* Often nothing of a durable payload may stay in memory, so that loads happen. */
         .memory_payload_bytes_max =
             dice_hit(dice, 500) ? (uint64_t)dice_between(dice, 0, 2000) : 1 << 20,
@@ -96,8 +97,9 @@ static struct config_broker broker_config(const struct scenario *scenario, struc
         .losses_max = (uint32_t)dice_between(dice, 3, 10),
         .dead_letters_max = is_tight ? 5 : 100000,
         .drain_timeout_ms = 5000,
-        .clients_max = 1000,
-        .workers_max = 1000,
+        /* A connection that is gone may be counted for a while. */
+        .clients_max = is_tight ? scenario->clients + 2 : 1000,
+        .workers_max = is_tight ? scenario->options.workers * 9 / 10 + 1 : 1000,
     };
 }
 
@@ -132,6 +134,7 @@ static void init_faults(struct scenario *scenario, struct dice *dice)
         .count_of_operators = count_of(&scenario->options, dice_between(dice, 0, 30)),
         .load_error = chance(dice, 100),
         .undeliverable = chance(dice, 50),
+        .allocation = chance(dice, 50),
         .stubborn = chance(dice, 500),
         .poison = chance(dice, 10),
         .killer = chance(dice, 3),

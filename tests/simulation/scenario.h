@@ -20,7 +20,9 @@ enum {
     SCENARIO_CLIENTS_MAX = 6,
     SCENARIO_SLOTS_MAX = 8,
     SCENARIO_PAYLOAD_BYTES_MAX = 400,
-    SCENARIO_TOKENS_MAX = 1024, /* estimated, of a job */
+    SCENARIO_PAYLOAD_LIMIT = 5000, /* broker.payload_bytes_max */
+    SCENARIO_TOKENS_MAX = 1024,    /* estimated, of a job */
+    SCENARIO_TOKEN_NANOUSD = 1000,
     SCENARIO_UPSTREAMS = 5,
     SCENARIO_PROVIDERS = 3,
     SCENARIO_MODELS = 3,
@@ -60,6 +62,7 @@ struct faults {
     uint32_t count, count_of_operators; /* so many of them in all … */
     uint32_t weight[FAULTS];            /* … and how often each kind, beside the others */
     uint32_t load_error, undeliverable;
+    uint32_t allocation;     /* of something from outside: memory runs out on the way */
     uint32_t stubborn;       /* a worker goes on with an attempt that was cancelled */
     uint32_t poison, killer; /* of a job */
 };

@@ -82,6 +82,7 @@ struct sim_job {
     Wire__JobState durable_conclusion; /* in a durable record */
     Wire__JobState shown;              /* to a client; 0: not yet */
     uint64_t shown_digest, shown_incarnation;
+    bool is_shed;          /* it was given up in overload: shown, but not for good */
     bool result_is_gone;   /* a client said that it has it */
     bool is_on_disk;       /* its record is durable */
     uint32_t attempt_last; /* dispatched in this incarnation */
@@ -149,6 +150,7 @@ struct sim_worker {
 /* A connection, by the number of its peer; numbers are never used again. */
 struct link {
     bool is_worker, is_lossy; /* lossy: something was lost, so it breaks soon */
+    bool is_stranger;         /* nobody whom the broker may let in */
     uint32_t owner;
     uint64_t incarnation;              /* of the broker that it leads to */
     int64_t arrival_ms[2];             /* latest, from and to the broker */
@@ -265,7 +267,8 @@ struct sim_broker {
     struct message_list inbox, held;
     struct hold holds[HOLDS_MAX]; /* in force, as far as the core was told */
     uint32_t holds_length;
-    size_t examined; /* effects of the turn that the oracle has seen */
+    size_t examined;        /* effects of the turn that the oracle has seen */
+    bool has_lacked_memory; /* the latest step */
 };
 
 /* What really happened to it. */
@@ -273,6 +276,7 @@ struct tally {
     uint64_t faults[FAULTS];
     uint64_t lost, duplicated, overtaken; /* messages */
     uint64_t undeliverable, loads_failed;
+    uint64_t memory_short, refused, shed; /* events without memory, defects found, jobs given up */
     uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
     uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */
 };

@@ -458,6 +458,46 @@ Test(core_upstreams, hanging_provider_is_found_by_calls_given_up)
     cr_assert_eq(upstream("p0", "m1").counts.opened, 1);
 }
 
+/* Its lease is there again, without what its dispatch took: the calls say who is at fault. */
+Test(core_upstreams, outage_burns_no_attempt_that_began_before_a_restart)
+{
+    go();
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m1";
+    event.as.submit.attempts_max = 1;
+    const struct id job = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    struct lease_ref lease = world_lease(&w, &job);
+    world_advance(&w, 1000); /* long enough for a record of its lease */
+    break_m1();
+    world_restart(&w);
+    const struct event hello = {
+        .kind = EVENT_WORKER_HELLO,
+        .peer = 101,
+        .as.worker_hello = {.name = "w", .slots = 1000, .held = &lease, .held_length = 1}};
+    world_turn(&w, &hello);
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
+    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
+    upstream.provider = "p0";
+    upstream.model = "m1";
+    Wire__Call call = WIRE__CALL__INIT;
+    call.upstream = &upstream;
+    call.outcome = UNAVAILABLE;
+    call.error_code = "status_503";
+    const Wire__Call *const calls[] = {&call};
+    const struct event failure = {.kind = EVENT_ATTEMPT_RESULT,
+                                  .peer = 101,
+                                  .as.attempt_result = {.lease = lease,
+                                                        .outcome = UNAVAILABLE,
+                                                        .error_code = "status_503",
+                                                        .error_text = "",
+                                                        .calls = calls,
+                                                        .calls_length = 1}};
+    world_turn(&w, &failure);
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
+    cr_assert_eq(world_stats(&w).tiers[1].attempts_spared, 1);
+}
+
 Test(core_upstreams, what_is_down_is_down_after_a_restart)
 {
     go();
