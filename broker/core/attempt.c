@@ -153,7 +153,7 @@ static bool fail_over(struct core *core, struct job *job, const struct event *ev
     job_tier(job)->stats.retries += is_counted;
     record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_FAILOVER, 0);
     lease_end(core, job->at.lease);
-    job_move(core, job, PLACE_READY);
+    flight_enter(core, job);
     conclude_update_record(core, job);
     confirm(core, event->peer, &event->as.attempt_result.lease, 0);
     return true;

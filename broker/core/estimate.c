@@ -1,7 +1,10 @@
 #include "broker/core/estimate.h"
 #include "broker/core/lane.h"
 
-enum { RUNS_SMOOTHED = 8 };
+enum {
+    RUNS_SMOOTHED = 8,
+    REOPENED_MS = 15000, /* a queue that was paused fills again slowly: its rate says little for so long */
+};
 
 bool queue_is_served(const struct core *core, const struct queue *queue)
 {
@@ -89,11 +92,19 @@ static int64_t at_most_limit(const struct flow *flow, int64_t wait_ms)
     return flow->shed.is_shedding && limit_ms > 0 && wait_ms > limit_ms ? limit_ms : wait_ms;
 }
 
+static bool has_just_reopened(const struct queue *queue, int64_t now_ms)
+{
+    return !queue->is_blocked && queue->opened_ms > 0 && now_ms - queue->opened_ms < REOPENED_MS;
+}
+
 int64_t estimate_wait_ms(const struct flow *flow, uint64_t own_ahead, int64_t now_ms)
 {
     const struct queue *queue = flow->queue;
     const struct tier *tier = queue->lane->tier;
     int64_t wait_ms = -1;
+    if (has_just_reopened(queue, now_ms)) {
+        return -1;
+    }
     if (queue->ready > 0) {
         wait_ms = drain_rate_wait_ms(&queue->drain, ahead_in_queue(flow, own_ahead), now_ms);
     }

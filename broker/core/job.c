@@ -62,7 +62,8 @@ bool job_may_become(enum job_place from, enum job_place to)
         [PLACE_BACKING_OFF] = TO(PLACE_READY) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | ends,
         [PLACE_LOADING] = waits | TO(PLACE_LOADED) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADED] = waits | TO(PLACE_LEASED) | ends,
-        [PLACE_LEASED] = waits | TO(PLACE_PARKED) | ends,
+        /* FOLLOWING: it was reclaimed while an identical one leads. */
+        [PLACE_LEASED] = waits | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
         [PLACE_FOLLOWING] = TO(PLACE_READY) | ends,
         [PLACE_PARKED] = waits | ends,
         [PLACE_DEAD] = TO(PLACE_BACKING_OFF) | TO(PLACE_GONE),

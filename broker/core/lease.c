@@ -137,7 +137,7 @@ void lease_lose(struct core *core, struct lease *lease, bool is_crash, const cha
                      .worker = worker});
         return;
     }
-    job_move(core, job, PLACE_READY);
+    flight_enter(core, job);
     conclude_update_record(core, job);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <xxhash.h>
 #include "broker/core/estimate.h"
+#include "broker/core/flight.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
@@ -474,7 +475,7 @@ void worker_undeliverable(struct core *core, const struct event *event)
     }
     upstream_give_back(core, &job->at.lease->permit);
     lease_end(core, job->at.lease);
-    job_move(core, job, PLACE_READY);
+    flight_enter(core, job);
 }
 
 /* ---- time ---- */

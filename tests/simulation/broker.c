@@ -167,6 +167,21 @@ static uint64_t result_digest(Wire__JobState state, uint32_t attempts, const cha
     return XXH3_64bits(parts, sizeof(parts));
 }
 
+/* What identical jobs have in common. */
+static uint64_t answer_digest(Wire__JobState state, const char *error_code,
+                              const struct blob *payload)
+{
+    return result_digest(state, 0, error_code, payload);
+}
+
+static uint32_t leader_of(const struct simulation *simulation, const Wire__Result *result)
+{
+    struct id id;
+    return result->led_by.len == ID_BYTES && id_from_bytes(result->led_by.data, ID_BYTES, &id) == 0
+               ? simulation_job_of(simulation, &id)
+               : NO_JOB;
+}
+
 static void read_result(struct simulation *simulation, const struct effect_result *result,
                         struct message *message)
 {
@@ -176,6 +191,9 @@ static void read_result(struct simulation *simulation, const struct effect_resul
         message->time_ms = result->retry_after_ms;
         message->digest =
             result_digest(result->state, result->attempts, result->error_code, result->payload);
+        message->total = answer_digest(result->state, result->error_code, result->payload);
+        message->other_job =
+            result->has_leader ? simulation_job_of(simulation, &result->led_by) : NO_JOB;
         return;
     }
     Wire__Result *unpacked = wire__result__unpack(NULL, result->packed_bytes, result->packed);
@@ -187,6 +205,8 @@ static void read_result(struct simulation *simulation, const struct effect_resul
         message->time_ms = (int64_t)unpacked->retry_after_ms;
         message->digest = result_digest(unpacked->state, unpacked->attempts, unpacked->error_code,
                                         result->payload);
+        message->total = answer_digest(unpacked->state, unpacked->error_code, result->payload);
+        message->other_job = leader_of(simulation, unpacked);
     }
     if (unpacked != NULL) {
         wire__result__free_unpacked(unpacked, NULL);
@@ -225,10 +245,17 @@ static struct message message_of(struct simulation *simulation, const struct eff
         message.flag =
             oracle_knows(simulation, message.job); /* now: the answer may be let go later */
         break;
+    case EFFECT_CHUNK:
+        message.job = simulation_job_of(simulation, &effect->as.chunk.header.job_id);
+        message.attempt = effect->as.chunk.header.attempt;
+        message.total = effect->as.chunk.header.index;
+        message.payload = effect->as.chunk.data == NULL ? NULL : blob_ref(effect->as.chunk.data);
+        break;
     case EFFECT_DISPATCH:
         message.job = simulation_job_of(simulation, &effect->as.dispatch.lease.job_id);
         message.attempt = effect->as.dispatch.lease.attempt;
         message.upstream = degradation_upstream_of(simulation, effect);
+        message.flag = effect->as.dispatch.stream;
         break;
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
@@ -237,7 +264,6 @@ static struct message message_of(struct simulation *simulation, const struct eff
         break;
     case EFFECT_CLIENT_WELCOME:
     case EFFECT_CLIENT_ERROR:
-    case EFFECT_CHUNK:
     case EFFECT_WORKER_WELCOME:
     case EFFECT_WORKER_ERROR:
     case EFFECT_WORKER_DRAIN:
@@ -260,6 +286,15 @@ static void let_go(struct simulation *simulation, struct message *message)
     if (simulation_plant(simulation, PLANT_CHANGE_RESULT) && message->effect == EFFECT_RESULT &&
         message->job != NO_JOB && simulation->jobs[message->job].shown != 0) {
         message->digest++;
+    }
+    if (message->effect == EFFECT_CHUNK && simulation_plant(simulation, PLANT_LOSE_CHUNK) &&
+        dice_hit(&simulation->dice, 100)) {
+        message_finish(message);
+        return;
+    }
+    if (message->effect == EFFECT_RESULT && message->other_job != NO_JOB &&
+        simulation_plant(simulation, PLANT_WRONG_LEADER)) {
+        message->other_job = message->other_job / 2;
     }
     oracle_see_release(simulation, message);
     network_send(simulation, message);
@@ -421,6 +456,7 @@ static void carry_out(struct simulation *simulation, const struct effect *effect
     case EFFECT_REJECTED:
     case EFFECT_RESULT:
     case EFFECT_STATUS:
+    case EFFECT_CHUNK:
     case EFFECT_WORKER_WELCOME:
     case EFFECT_WORKER_ERROR:
     case EFFECT_ATTEMPT_CONCLUDED:
@@ -447,7 +483,6 @@ static void carry_out(struct simulation *simulation, const struct effect *effect
                              : NO_JOB,
                          (uint64_t)effect->as.note.number);
         break;
-    case EFFECT_CHUNK: /* nobody streams here */
     case EFFECT_PUBLISH:
         break;
     }
@@ -473,11 +508,18 @@ static void name_leases(const struct simulation *simulation, const struct messag
     }
 }
 
+struct submitted {
+    char key[32];
+    uint8_t canonical[16], trace_parent[24];
+};
+
 static void fill_submit(const struct simulation *simulation, const struct message *message,
-                        struct event *event, char key[32])
+                        struct event *event, struct submitted *ret_submitted)
 {
     const struct sim_job *job = &simulation->jobs[message->job];
-    key[0] = '\0';
+    char *key = ret_submitted->key;
+    *ret_submitted = (struct submitted){.canonical = {(uint8_t)job->canonical}};
+    ret_submitted->trace_parent[0] = (uint8_t)(1 + job->priority);
     if (job->key != 0) {
         (void)snprintf(key, 32, "key-%u", job->key);
     }
@@ -487,6 +529,11 @@ static void fill_submit(const struct simulation *simulation, const struct messag
         .route = simulation->scenario.routes[job->route],
         .pool = job->pool == 0 ? "" : simulation->scenario.pools[job->pool],
         .idempotency_key = key,
+        .canonical_key = job->canonical == 0 || simulation_plant(simulation, PLANT_IGNORE_KEY)
+                             ? NULL
+                             : ret_submitted->canonical,
+        .trace_parent = job->priority % 2 == 0 ? NULL : ret_submitted->trace_parent,
+        .stream = job->streams || simulation_plant(simulation, PLANT_STREAM_TO_ALL),
         .deadline_in_ms = simulation_plant(simulation, PLANT_IGNORE_DEADLINE) ? 24 * 3600000
                                                                               : job->deadline_in_ms,
         .delay_ms = simulation_plant(simulation, PLANT_IGNORE_DELAY) ? 0 : job->delay_ms,
@@ -633,7 +680,7 @@ static void step_message(struct simulation *simulation, const struct message *me
 {
     struct event event = {.kind = message->event, .peer = message->peer};
     struct lease_refs refs;
-    char text[32] = "client";
+    struct submitted submitted;
     struct blob *other_payload = NULL;
     const bool is_stranger =
         message->peer != 0 && network_link(simulation, message->peer)->is_stranger;
@@ -650,10 +697,10 @@ static void step_message(struct simulation *simulation, const struct message *me
                       .tenants[simulation_plant(simulation, PLANT_CROSS_TENANTS) ? 0
                                                                                  : message->number]
                       .name;
-        event.as.client_hello.name = text;
+        event.as.client_hello.name = "client";
         break;
     case EVENT_SUBMIT:
-        fill_submit(simulation, message, &event, text);
+        fill_submit(simulation, message, &event, &submitted);
         if (message->second != DEFECT_NONE) {
             defect_apply(simulation, (enum defect)message->second, &event, &other_payload);
         }
@@ -663,6 +710,7 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_COLLECTED:
         event.as.job.job_id = simulation->jobs[message->job].id;
         event.as.job.status_only = message->flag;
+        event.as.job.stream = message->event == EVENT_WAIT && message->second != 0;
         break;
     case EVENT_WORKER_HELLO:
         assert(message->leases != NULL);
@@ -692,6 +740,8 @@ static void step_message(struct simulation *simulation, const struct message *me
             .error_text = "",
             .retry_after_ms = message->time_ms,
             .payload = message->payload,
+            .key_mismatch = simulation->jobs[message->job].is_mismatched &&
+                            !simulation_plant(simulation, PLANT_HIDE_MISMATCH),
         };
         tell_call(simulation, message, &told_call, &event);
         break;

@@ -17,6 +17,7 @@ enum {
     /* Something lost breaks the connection, and a new one asks for everything; so this is rare. */
     ANSWER_PATIENCE_MS = 40000,
     OUTCOME_PATIENCE_MS = 120000,
+    CREDIT_FIRST = 2, /* chunks */
 };
 
 /* Not later than planned already. */
@@ -116,8 +117,16 @@ void sim_client_add_job(struct simulation *simulation, struct sim_client *client
         .discard_result = dice_hit(dice, 50),
         .is_poison = dice_hit(dice, simulation->scenario.faults.poison),
         .is_killer = dice_hit(dice, simulation->scenario.faults.killer),
+        .canonical = dice_hit(dice, scenario->identical)
+                         ? 1 + (uint32_t)dice_below(dice, SCENARIO_CANONICALS)
+                         : 0,
+        .is_mismatched = dice_hit(dice, scenario->mismatched),
+        .streams = dice_hit(dice, scenario->streams),
+        .gives_credit = dice_hit(dice, 500),
+        .shown_for = NO_JOB,
     };
     struct blob *payload = sim_client_payload(simulation, index);
+    job->is_mismatched &= job->canonical != 0;
     job->payload_digest = XXH3_64bits(blob_data(payload), blob_bytes(payload));
     blob_unref(&payload);
     client->open[client->open_length++] = index;
@@ -209,7 +218,14 @@ static void ask(struct simulation *simulation, struct sim_client *client, uint32
             simulation->now_ms +
             dice_between(&simulation->dice, ANSWER_PATIENCE_MS / 2, ANSWER_PATIENCE_MS);
     } else {
-        tell(simulation, client, EVENT_WAIT, index, dice_hit(&simulation->dice, 100));
+        const struct message message = {.to_broker = true,
+                                        .event = EVENT_WAIT,
+                                        .peer = client->peer,
+                                        .job = index,
+                                        .flag = dice_hit(&simulation->dice, 100),
+                                        .number = (int)client->tenant,
+                                        .second = job->streams};
+        network_send(simulation, &message);
         job->ask_at_ms =
             simulation->now_ms +
             dice_between(&simulation->dice, OUTCOME_PATIENCE_MS / 2, OUTCOME_PATIENCE_MS);
@@ -354,6 +370,20 @@ void sim_client_wake(struct simulation *simulation, struct sim_client *client, u
 /* -----------------------------------------------------------------------------------------------------
  * hearing */
 
+/* So many chunks more of this job. */
+static void give_credit(struct simulation *simulation, const struct sim_client *client,
+                        uint32_t index, uint64_t chunks)
+{
+    const struct message message = {.to_broker = true,
+                                    .event = EVENT_STREAM_CREDIT,
+                                    .peer = client->peer,
+                                    .job = index,
+                                    .total = chunks};
+    if (simulation->jobs[index].gives_credit) {
+        network_send(simulation, &message);
+    }
+}
+
 static void hear_accepted(struct simulation *simulation, struct sim_client *client,
                           const struct message *message)
 {
@@ -362,6 +392,9 @@ static void hear_accepted(struct simulation *simulation, struct sim_client *clie
         settle(simulation, client, message->job, VIEW_DONE);
     } else if (job->view == VIEW_SENT) {
         job->view = VIEW_ACCEPTED;
+        if (job->streams) {
+            give_credit(simulation, client, message->job, CREDIT_FIRST);
+        }
         ask_at(simulation, client, message->job,
                simulation->now_ms +
                    dice_between(&simulation->dice, OUTCOME_PATIENCE_MS / 2, OUTCOME_PATIENCE_MS));
@@ -449,6 +482,8 @@ void sim_client_hear(struct simulation *simulation, struct sim_client *client,
         hear_rejected(simulation, client, message);
     } else if (message->effect == EFFECT_RESULT) {
         hear_result(simulation, client, message);
+    } else if (message->effect == EFFECT_CHUNK) {
+        give_credit(simulation, client, message->job, 1);
     } else if (message->effect == EFFECT_STATUS) {
         hear_status(simulation, client, message);
     }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include "broker/core/core.h"
 #include "tests/simulation/broker.h"
+#include "tests/simulation/flights.h"
 #include "tests/simulation/network.h"
 
 /* ---- names ---- */
@@ -193,6 +194,12 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
 
 /* ---- notes ---- */
 
+static uint32_t attempts_of(const struct simulation *simulation, const struct sim_job *job)
+{
+    return job->attempts_max > 0 ? job->attempts_max
+                                 : simulation->scenario.tiers[job->tier].attempts_max;
+}
+
 static void see_death(struct simulation *simulation, const struct effect *effect)
 {
     const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
@@ -200,10 +207,8 @@ static void see_death(struct simulation *simulation, const struct effect *effect
         return;
     }
     const struct sim_job *job = &simulation->jobs[index];
-    const uint32_t most = job->attempts_max > 0
-                              ? job->attempts_max
-                              : simulation->scenario.tiers[job->tier].attempts_max;
-    if (job->failures < most) {
+    const uint32_t most = attempts_of(simulation, job);
+    if (job->failures < most && !flights_may_die(simulation, index)) {
         simulation_violate(simulation,
                            "job %u dies of its attempts after %u of %u failures that count", index,
                            job->failures, most);

@@ -56,6 +56,11 @@ static bool is_frame_of_connection(const struct message *message)
             message->event == EVENT_CLIENT_GONE || message->event == EVENT_WORKER_GONE);
 }
 
+static bool is_chunk(const struct message *message)
+{
+    return message->to_broker && message->event == EVENT_CHUNK;
+}
+
 static void deliver_later(struct simulation *simulation, struct link *link,
                           const struct message *message)
 {
@@ -64,8 +69,8 @@ static void deliver_later(struct simulation *simulation, struct link *link,
                     dice_between(&simulation->dice, 0,
                                  simulation->is_quiet ? DELAY_QUIET_MS_MAX : faults->delay_ms_max);
     int64_t *arrival_ms = &link->arrival_ms[message->to_broker];
-    const bool overtakes =
-        !is_frame_of_connection(message) && simulation_hit(simulation, faults->reorder);
+    const bool overtakes = !is_frame_of_connection(message) && !is_chunk(message) &&
+                           simulation_hit(simulation, faults->reorder);
     if (!overtakes && at_ms < *arrival_ms) {
         at_ms = *arrival_ms;
     }
@@ -78,7 +83,9 @@ void network_send(struct simulation *simulation, const struct message *message)
 {
     struct link *link = network_link(simulation, message->peer);
     const struct faults *faults = &simulation->scenario.faults;
-    if (is_cut(simulation, link) || simulation_hit(simulation, faults->lose)) {
+    /* A stream of chunks has no holes: after something lost nothing of it arrives. */
+    const bool is_behind_loss = is_chunk(message) && link->is_lossy;
+    if (is_cut(simulation, link) || is_behind_loss || simulation_hit(simulation, faults->lose)) {
         simulation->tally.lost++;
         network_break(simulation, message->peer);
         struct message lost = *message;

@@ -9,6 +9,7 @@
 #include "tests/simulation/defect.h"
 #include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
+#include "tests/simulation/flights.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/worker.h"
 
@@ -52,6 +53,7 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
         job->shown = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
     }
     if (!job->is_submitted) {
+        flights_join(simulation, (uint32_t)(job - simulation->jobs));
         job->is_submitted = true;
         job->first_incarnation = simulation->broker.incarnation;
         job->not_before_ms = sim_broker_ms(simulation) + job->delay_ms;
@@ -80,6 +82,7 @@ static void hold_lease(struct simulation *simulation, struct sim_job *job, uint6
 {
     end_lease(simulation, job);
     job->lease.is_held = true;
+    job->lease.is_reclaimed = false;
     job->lease.peer = peer;
     job->lease.attempt = attempt;
     job->lease.renewed_ms = sim_broker_ms(simulation);
@@ -210,6 +213,14 @@ static void see_pause(struct simulation *simulation, const struct message *messa
     }
 }
 
+/* From the first chunk that is heard on. Of a wrong key nobody may be told anything. */
+static void see_mismatch(struct simulation *simulation, const struct message *message)
+{
+    if (message->event == EVENT_ATTEMPT_RESULT && simulation->jobs[message->job].is_mismatched) {
+        flights_split(simulation, message->job);
+    }
+}
+
 static bool is_of_its_tenant(const struct simulation *simulation, const struct message *message)
 {
     const struct link *link = network_link(simulation, message->peer);
@@ -233,6 +244,11 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
             simulation->jobs[message->job].is_cancelled = true;
         }
         break;
+    case EVENT_STREAM_CREDIT:
+        if (!network_link(simulation, message->peer)->is_stranger) {
+            flights_see_credit(simulation, message);
+        }
+        break;
     case EVENT_COLLECTED:
         simulation->jobs[message->job].result_is_gone = true;
         break;
@@ -249,6 +265,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_ATTEMPT_RESULT:
     case EVENT_UNDELIVERABLE:
         degradation_before_end(simulation, message);
+        see_mismatch(simulation, message);
         see_attempt_end(simulation, message);
         break;
     case EVENT_PAUSE:
@@ -269,7 +286,6 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_WAIT:
     case EVENT_WORKER_HELLO:
     case EVENT_CHUNK:
-    case EVENT_STREAM_CREDIT:
     case EVENT_DURABLE:
     case EVENT_LOADED:
     case EVENT_DEAD_ONE:
@@ -295,8 +311,21 @@ static void see_hello(struct simulation *simulation, const struct message *messa
         if (core_find_job(simulation->broker.core, &job->id, &state, &holder) == 0 &&
             state == WIRE__JOB_STATE__JOB_STATE_LEASED && strcmp(holder, worker->name) == 0) {
             hold_lease(simulation, job, message->peer, message->leases->held[i].attempt);
+            job->lease.is_reclaimed = job->is_cut = true;
         }
     }
+}
+
+static bool is_welcomed(const struct simulation *simulation, uint64_t peer)
+{
+    struct effects *effects = simulation->broker.effects;
+    for (size_t i = simulation->broker.examined; i < effects_length(effects); i++) {
+        const struct effect *effect = effects_at(effects, i);
+        if (effect->kind == EFFECT_WORKER_WELCOME && effect->peer == peer) {
+            return true;
+        }
+    }
+    return false;
 }
 
 struct pause_look {
@@ -323,11 +352,20 @@ static void forget_refused_pause(struct simulation *simulation, const struct mes
 
 void oracle_after_step(struct simulation *simulation, const struct message *message)
 {
+    if (simulation->broker.has_lacked_memory && message->event == EVENT_SUBMIT) {
+        flights_split(simulation, message->job); /* it may have found none for a flight */
+    }
+    if (simulation->broker.has_lacked_memory &&
+        (message->event == EVENT_SUBMIT || message->event == EVENT_WAIT)) {
+        simulation->jobs[message->job].lacks_waiters = true;
+    }
+    if (simulation->broker.has_lacked_memory && message->event == EVENT_CHUNK) {
+        simulation->jobs[message->job].is_cut = true;
+    }
     if (message->event == EVENT_ATTEMPT_RESULT || message->event == EVENT_UNDELIVERABLE) {
         degradation_after_end(simulation, message);
     } else if (message->event == EVENT_WORKER_HELLO) {
-        if (!network_link(simulation, message->peer)->is_stranger &&
-            !simulation->broker.has_lacked_memory) {
+        if (is_welcomed(simulation, message->peer)) {
             see_hello(simulation, message);
         }
     } else if (message->event == EVENT_PAUSE && simulation->broker.has_lacked_memory) {
@@ -467,6 +505,8 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     }
     struct sim_job *job = &simulation->jobs[index];
     job->attempt_last = effect->as.dispatch.lease.attempt;
+    job->is_cut = false;
+    flights_see_dispatch(simulation, index);
     fairness_see_dispatch(simulation, job);
     degradation_see_dispatch(simulation, index, effect);
     hold_lease(simulation, job, effect->peer, effect->as.dispatch.lease.attempt);
@@ -484,7 +524,12 @@ static void see_worker_aside(struct simulation *simulation, const struct effect 
 
 void oracle_see_effect(struct simulation *simulation, const struct effect *effect)
 {
-    if (effect->kind == EFFECT_DISPATCH) {
+    const uint32_t streamed = effect->kind == EFFECT_CHUNK
+                                  ? simulation_job_of(simulation, &effect->as.chunk.header.job_id)
+                                  : NO_JOB;
+    if (streamed != NO_JOB) {
+        flights_see_sent(simulation, streamed, effect->peer);
+    } else if (effect->kind == EFFECT_DISPATCH) {
         see_dispatch(simulation, effect);
     } else if (effect->kind == EFFECT_NOTE && effect->as.note.note == NOTE_RECORD_DAMAGED) {
         simulation_violate(simulation, "the core cannot read a record of its own: %s",
@@ -765,8 +810,9 @@ static void check_conclusion(struct simulation *simulation, const struct message
         sim_broker_ms(simulation) < job->deadline_min_ms - slack_ms(simulation, job)) {
         simulation_violate(simulation, "job %u is expired before its deadline", message->job);
     }
+    const uint32_t runner = message->other_job == NO_JOB ? message->job : message->other_job;
     if (state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED &&
-        sim_worker_job_of_answer(simulation, message->payload) != message->job) {
+        sim_worker_job_of_answer(simulation, message->payload) != runner) {
         simulation_violate(simulation, "job %u succeeds with what no worker answered to it",
                            message->job);
     }
@@ -804,6 +850,8 @@ static void release_result(struct simulation *simulation, const struct message *
                            message->job, state_name(job->shown),
                            state_name((Wire__JobState)message->number));
     }
+    flights_see_result(simulation, message);
+    job->shown_for = message->other_job;
     job->is_shed = message->number == WIRE__JOB_STATE__JOB_STATE_EXPIRED && message->time_ms > 0;
     simulation->tally.shed += job->is_shed && !was_shown;
     job->shown = (Wire__JobState)message->number;
@@ -862,6 +910,8 @@ void oracle_see_release(struct simulation *simulation, const struct message *mes
         release_rejected(simulation, message);
     } else if (message->effect == EFFECT_RESULT) {
         release_result(simulation, message);
+    } else if (message->effect == EFFECT_CHUNK) {
+        flights_see_chunk(simulation, message);
     } else if (message->effect == EFFECT_STATUS) {
         release_status(simulation, message);
     }
@@ -944,6 +994,7 @@ void oracle_check(struct simulation *simulation)
     for (uint32_t i = 0; i < simulation->jobs_length; i++) {
         check_kept(simulation, i);
         check_disk(simulation, i);
+        flights_check(simulation, i);
     }
     if (simulation->broker.is_up) {
         check_bounds(simulation);

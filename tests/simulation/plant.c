@@ -21,6 +21,11 @@ static const char *const names[PLANTS] = {
     [PLANT_EQUAL_TENANTS] = "equal-tenants",
     [PLANT_EQUAL_TIERS] = "equal-tiers",
     [PLANT_LOSE_CREDIT] = "lose-credit",
+    [PLANT_IGNORE_KEY] = "ignore-key",
+    [PLANT_WRONG_LEADER] = "wrong-leader",
+    [PLANT_HIDE_MISMATCH] = "hide-mismatch",
+    [PLANT_LOSE_CHUNK] = "lose-chunk",
+    [PLANT_STREAM_TO_ALL] = "stream-to-all",
 };
 
 const char *plant_name(enum plant plant)

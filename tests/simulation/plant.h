@@ -24,6 +24,11 @@ enum plant {
     PLANT_EQUAL_TENANTS,    /* the core is told that all tenants weigh the same */
     PLANT_EQUAL_TIERS,      /* … that all tiers do */
     PLANT_LOSE_CREDIT,      /* … not of some of the credit that workers give */
+    PLANT_IGNORE_KEY,       /* … not of canonical keys */
+    PLANT_WRONG_LEADER,     /* a result is said to be made for another job than it was */
+    PLANT_HIDE_MISMATCH,    /* the core does not hear that a canonical key is wrong */
+    PLANT_LOSE_CHUNK,       /* now and then a chunk is not sent on */
+    PLANT_STREAM_TO_ALL,    /* the core hears that every client wants chunks */
     PLANTS,
 };
 

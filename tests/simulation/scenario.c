@@ -97,6 +97,9 @@ static struct config_broker broker_config(const struct scenario *scenario, struc
         .losses_max = (uint32_t)dice_between(dice, 3, 10),
         .dead_letters_max = is_tight ? 5 : 100000,
         .drain_timeout_ms = 5000,
+        /* A few chunks, so that logs are dropped, or all. */
+        .stream_log_bytes_max =
+            dice_hit(dice, 300) ? (uint64_t)dice_between(dice, 0, 400) : 1 << 18,
         /* A connection that is gone may be counted for a while. */
         .clients_max = is_tight ? scenario->clients + 2 : 1000,
         .workers_max = is_tight ? scenario->options.workers * 9 / 10 + 1 : 1000,
@@ -171,6 +174,10 @@ static void init_load(struct scenario *scenario, struct dice *dice)
     scenario->slots_max = slots[dice_below(dice, sizeof(slots) / sizeof(slots[0]))];
     scenario->burst = bursts[dice_below(dice, sizeof(bursts) / sizeof(bursts[0]))];
     static const uint32_t focus[] = {0, 0, 600, 900};
+    static const uint32_t identical[] = {0, 100, 500, 900};
+    scenario->identical = identical[dice_below(dice, sizeof(identical) / sizeof(identical[0]))];
+    scenario->mismatched = chance(dice, 30);
+    scenario->streams = chance(dice, 500);
     scenario->focus.permille = focus[dice_below(dice, sizeof(focus) / sizeof(focus[0]))];
     scenario->focus.tier = (uint32_t)dice_below(dice, SCENARIO_TIERS);
     scenario->focus.route = (uint32_t)dice_below(dice, SCENARIO_ROUTES);

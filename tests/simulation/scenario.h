@@ -26,6 +26,8 @@ enum {
     SCENARIO_UPSTREAMS = 5,
     SCENARIO_PROVIDERS = 3,
     SCENARIO_MODELS = 3,
+    SCENARIO_CANONICALS = 6, /* canonical keys, from 1 */
+    SCENARIO_CHUNKS_MAX = 8, /* of an attempt */
 };
 
 /* What breaks, and what operators do (from FAULT_RESTART on). */
@@ -97,7 +99,10 @@ struct scenario {
         uint32_t permille; /* of the jobs go to this queue */
         uint32_t tier, route;
     } focus;
-    uint32_t burst; /* permille: chance that one more job comes at the same time */
+    uint32_t identical,
+        mismatched;   /* permille of jobs with a canonical key; of these: a wrong one */
+    uint32_t streams; /* permille of jobs */
+    uint32_t burst;   /* permille: chance that one more job comes at the same time */
 };
 
 /* By the names that a dispatch has. SCENARIO_UPSTREAMS: there is none such. */

@@ -190,6 +190,11 @@ static void run_task(struct simulation *simulation, struct task *task)
             sim_worker_end_attempt(simulation, &simulation->workers[task->who], &lease);
         }
         break;
+    case TASK_CHUNK:
+        if (simulation->workers[task->who].life == task->generation) {
+            sim_worker_chunk(simulation, &simulation->workers[task->who], &task->message);
+        }
+        break;
     case TASK_ARRIVAL:
         arrive(simulation);
         break;

@@ -54,6 +54,23 @@ struct sim_job {
     uint32_t tokens;                  /* estimated */
     bool is_durable, discard_result;
     bool is_poison, is_killer; /* fails wherever it runs; ends the worker that runs it */
+    uint32_t canonical;        /* key; 0: none */
+    bool is_mismatched;        /* it is not the key of its payload: workers say so */
+    bool streams, gives_credit;
+    /* Of flights.h. */
+    uint32_t next_identical; /* + 1; 0: none */
+    bool lacks_waiters;      /* for lack of memory: credit of one counts for nothing */
+    bool runs_alone;         /* whatever its key says */
+    bool is_cut;             /* its stream may have lost its beginning */
+    uint64_t answer_digest;  /* of what it was shown, whoever it was made for */
+    uint32_t shown_for;      /* NO_JOB: itself */
+    struct {
+        uint64_t peer;
+        uint32_t attempt, next;
+        uint64_t credit_peer, credit, sent;
+    } stream;
+    uint32_t lives;   /* before this one: an operator requeued it */
+    uint32_t crashes; /* of its workers, in this life */
     /* The client's. */
     enum view view;
     int64_t ask_at_ms;
@@ -91,6 +108,7 @@ struct sim_job {
         uint64_t peer;
         uint32_t attempt;
         int64_t renewed_ms;
+        bool is_reclaimed;     /* its worker came back with it */
         struct list_link link; /* among the leases of its peer */
     } lease;
 };
@@ -276,6 +294,8 @@ struct tally {
     uint64_t faults[FAULTS];
     uint64_t lost, duplicated, overtaken; /* messages */
     uint64_t undeliverable, loads_failed;
+    uint64_t followed, chunks; /* results made for another job, chunks let go */
+    uint64_t requeued;
     uint64_t memory_short, refused, shed; /* events without memory, defects found, jobs given up */
     uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
     uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */
@@ -298,6 +318,9 @@ struct simulation {
     uint32_t
         deleted[DELETED_MAX]; /* jobs whose records the batch deleted that is becoming durable */
     uint32_t deleted_length;
+    /* Of flights.h: the latest job, + 1; 0: none. */
+    uint32_t groups[SCENARIO_TENANTS][SCENARIO_TIERS][SCENARIO_POOLS][SCENARIO_ROUTES]
+                   [SCENARIO_CANONICALS + 1];
     uint32_t check_next; /* the job that is looked at next */
     struct sim_client clients[SCENARIO_CLIENTS_MAX];
     struct sim_worker *workers;

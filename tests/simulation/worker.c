@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
+#include "tests/simulation/flights.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
 
@@ -331,8 +332,40 @@ static struct call make_call(struct simulation *simulation, const struct job_lea
     return call;
 }
 
+/* At random times while it runs. */
+static void plan_chunks(struct simulation *simulation, const struct sim_worker *worker,
+                        const struct run *run)
+{
+    const uint32_t chunks = 1 + (uint32_t)dice_below(&simulation->dice, SCENARIO_CHUNKS_MAX);
+    for (uint32_t i = 0; i < chunks; i++) {
+        const struct message chunk = {.job = run->lease.job,
+                                      .attempt = run->lease.attempt,
+                                      .total = i,
+                                      .flag = i + 1 == chunks};
+        schedule_add(&simulation->schedule,
+                     simulation->now_ms + run->call.call_ms * (int64_t)i / (int64_t)chunks,
+                     TASK_CHUNK, worker->index, worker->life, &chunk);
+    }
+}
+
+void sim_worker_chunk(struct simulation *simulation, struct sim_worker *worker,
+                      const struct message *chunk)
+{
+    const struct job_lease lease = {chunk->job, chunk->attempt};
+    const struct run *run = find_run(worker, &lease);
+    if (run == NULL || run->is_cancelled || !worker->is_welcome) {
+        return;
+    }
+    struct message message = *chunk;
+    message.to_broker = true;
+    message.event = EVENT_CHUNK;
+    message.peer = worker->peer;
+    message.payload = flights_chunk(&lease, (uint32_t)chunk->total);
+    network_send(simulation, &message);
+}
+
 static void start(struct simulation *simulation, struct sim_worker *worker,
-                  const struct job_lease *lease, uint32_t upstream)
+                  const struct job_lease *lease, uint32_t upstream, bool streams)
 {
     if (find_run(worker, lease) != NULL || find_answer(worker, lease) >= 0) {
         return; /* a duplicate */
@@ -346,6 +379,9 @@ static void start(struct simulation *simulation, struct sim_worker *worker,
     *run = (struct run){.lease = *lease,
                         .call = make_call(simulation, lease, upstream),
                         .began_ms = simulation->now_ms};
+    if (streams) {
+        plan_chunks(simulation, worker, run);
+    }
     if (!simulation_hit(simulation, simulation->scenario.outcomes.hung)) {
         plan_end(simulation, worker, lease, run->call.call_ms);
     }
@@ -454,7 +490,7 @@ void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
     } else if (message->effect == EFFECT_WORKER_ERROR) {
         network_break(simulation, worker->peer);
     } else if (message->effect == EFFECT_DISPATCH) {
-        start(simulation, worker, &lease, message->upstream);
+        start(simulation, worker, &lease, message->upstream, message->flag);
     } else if (message->effect == EFFECT_ATTEMPT_CANCEL) {
         hear_cancel(simulation, worker, &lease);
     } else if (message->effect == EFFECT_ATTEMPT_CONCLUDED && find_answer(worker, &lease) >= 0) {

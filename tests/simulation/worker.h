@@ -11,6 +11,9 @@ void sim_worker_finish(struct sim_worker *worker);
 void sim_worker_wake(struct simulation *simulation, struct sim_worker *worker, uint64_t generation);
 void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
                      const struct message *message);
+/* A part of the answer, when the attempt still runs. */
+void sim_worker_chunk(struct simulation *simulation, struct sim_worker *worker,
+                      const struct message *chunk);
 void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *worker,
                             const struct job_lease *lease);
 /* Loses its connection, but not its work. */

@@ -481,6 +481,67 @@ Test(core_flight, delayed_job_joins_when_its_delay_is_over)
     cr_assert_eq(world_state(&w, &delayed), FOLLOWING);
 }
 
+/*
+ * A delayed job that its worker still runs since before a restart, while an identical one leads.
+ * Returns the leader, which runs at worker 101.
+ */
+static struct id reclaim_beside_a_leader(struct event *ret_submission, struct lease_ref *ret_lease)
+{
+    *ret_submission = keyed(1, "realtime", 1);
+    world_worker(&w, 100, "w", 1);
+    world_submit_event(&w, ret_submission);
+    *ret_lease = world_lease(&w, &ret_submission->as.submit.job_id);
+    world_restart(&w);
+    world_client(&w, 1, "a");
+    world_worker(&w, 101, "v", 1);
+    struct event again = keyed(1, "realtime", 1);
+    again.as.submit.job_id = ret_submission->as.submit.job_id;
+    again.as.submit.delay_ms = 5000;
+    world_submit_event(&w, &again);
+    const struct id leader = submit(1, "realtime", 1);
+    cr_assert_eq(view_of(&leader).state, WIRE__JOB_STATE__JOB_STATE_LEASED);
+    const struct event hello = {
+        .kind = EVENT_WORKER_HELLO,
+        .peer = 102,
+        .as.worker_hello = {.name = "w", .slots = 2, .held = ret_lease, .held_length = 1}};
+    world_turn(&w, &hello);
+    world_credit(&w, 102, 1);
+    cr_assert_eq(view_of(&ret_lease->job_id).state, WIRE__JOB_STATE__JOB_STATE_LEASED);
+    return leader;
+}
+
+Test(core_flight, reclaimed_job_whose_worker_is_lost_follows_who_leads)
+{
+    struct event submission;
+    struct lease_ref lease;
+    const struct id leader = reclaim_beside_a_leader(&submission, &lease);
+    world_worker(&w, 103, "u", 2);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 102});
+    cr_assert(follows(&lease.job_id, &leader));
+}
+
+Test(core_flight, reclaimed_job_that_is_undeliverable_follows_who_leads)
+{
+    struct event submission;
+    struct lease_ref lease;
+    const struct id leader = reclaim_beside_a_leader(&submission, &lease);
+    world_worker(&w, 103, "u", 2);
+    world_turn(&w, &(struct event){.kind = EVENT_UNDELIVERABLE,
+                                   .peer = 102,
+                                   .as.undeliverable = {.lease = lease}});
+    cr_assert(follows(&lease.job_id, &leader));
+}
+
+Test(core_flight, reclaimed_job_that_fails_follows_who_leads)
+{
+    struct event submission;
+    struct lease_ref lease;
+    const struct id leader = reclaim_beside_a_leader(&submission, &lease);
+    world_result(&w, 102, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE, 0);
+    world_advance(&w, 10000);
+    cr_assert(follows(&lease.job_id, &leader));
+}
+
 Test(core_flight, follower_counts_in_the_bounds)
 {
     w.tiers[1].jobs_max = 2;

@@ -287,6 +287,27 @@ Test(core_upstreams, probe_that_succeeds_reopens_slowly)
     cr_assert_gt(world_count(&w, EFFECT_DISPATCH, NULL), 150);
 }
 
+Test(core_upstreams, slow_start_refuses_nothing_that_has_time)
+{
+    go();
+    break_m1();
+    for (int i = 0; i < 20000; i++) {
+        (void)submit_to("standard", "m1");
+    }
+    world_forget_log(&w);
+    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+        pass(10);
+    }
+    const struct id probe =
+        world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease.job_id;
+    is_said(&probe, ANSWERED);
+    for (int i = 0; i < 40; i++) { /* the rate of the first seconds would take an hour */
+        pass(100);
+        const struct id job = submit_to("standard", "m1");
+        cr_assert_null(world_find(&w, EFFECT_REJECTED, &job, 1));
+    }
+}
+
 Test(core_upstreams, queue_says_that_it_is_paused_and_why)
 {
     go();
@@ -456,46 +477,6 @@ Test(core_upstreams, hanging_provider_is_found_by_calls_given_up)
         says(&job, &(struct said){.outcome = EXPIRED, .call_ms = 5000});
     }
     cr_assert_eq(upstream("p0", "m1").counts.opened, 1);
-}
-
-/* Its lease is there again, without what its dispatch took: the calls say who is at fault. */
-Test(core_upstreams, outage_burns_no_attempt_that_began_before_a_restart)
-{
-    go();
-    struct event event = world_submission(&w, 1, "standard");
-    event.as.submit.route = "m1";
-    event.as.submit.attempts_max = 1;
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    struct lease_ref lease = world_lease(&w, &job);
-    world_advance(&w, 1000); /* long enough for a record of its lease */
-    break_m1();
-    world_restart(&w);
-    const struct event hello = {
-        .kind = EVENT_WORKER_HELLO,
-        .peer = 101,
-        .as.worker_hello = {.name = "w", .slots = 1000, .held = &lease, .held_length = 1}};
-    world_turn(&w, &hello);
-    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
-    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
-    upstream.provider = "p0";
-    upstream.model = "m1";
-    Wire__Call call = WIRE__CALL__INIT;
-    call.upstream = &upstream;
-    call.outcome = UNAVAILABLE;
-    call.error_code = "status_503";
-    const Wire__Call *const calls[] = {&call};
-    const struct event failure = {.kind = EVENT_ATTEMPT_RESULT,
-                                  .peer = 101,
-                                  .as.attempt_result = {.lease = lease,
-                                                        .outcome = UNAVAILABLE,
-                                                        .error_code = "status_503",
-                                                        .error_text = "",
-                                                        .calls = calls,
-                                                        .calls_length = 1}};
-    world_turn(&w, &failure);
-    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
-    cr_assert_eq(world_stats(&w).tiers[1].attempts_spared, 1);
 }
 
 Test(core_upstreams, what_is_down_is_down_after_a_restart)
