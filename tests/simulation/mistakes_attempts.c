@@ -344,9 +344,8 @@ REPLACES(void, job_move, struct core *core, struct job *job, enum job_place next
 {
     if (within.is_promotion && next == PLACE_READY) {
         within.is_promotion = false;
-        __real_job_move(core, job, PLACE_BACKING_OFF);
-        job->at.not_before_ms = INT64_MAX;
-        job_rearm(core, job);
+        __real_job_move(core, job, next);
+        __real_job_wait_until(core, job, INT64_MAX);
     } else {
         __real_job_move(core, job, next);
     }
