@@ -38,7 +38,7 @@ static const struct sim_worker *worker_of(const struct simulation *simulation, u
 
 struct look {
     uint32_t upstream;
-    bool is_open;
+    bool is_open, is_half_open;
     int64_t blocked_ms;
 };
 
@@ -47,6 +47,7 @@ static void look_at(void *context, const struct core_upstream_view *view)
     struct look *look = context;
     if (scenario_upstream(view->provider, view->model) == look->upstream) {
         look->is_open = view->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN;
+        look->is_half_open = view->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN;
         look->blocked_ms = view->blocked_ms;
     }
 }
@@ -116,8 +117,9 @@ static void before_result(struct simulation *simulation, const struct message *m
     if (message->event == EVENT_ATTEMPT_RESULT && job->permit.is_probe &&
         job->permit.attempt == message->attempt) {
         attempts->probed = job->permit.upstream;
-        /* One that was given up may end while another has opened the breaker again. */
-        attempts->is_permitted = job->permit.is_open && !look(simulation, attempts->probed).is_open;
+        /* One that was given up may end when another has opened the breaker, or closed it. */
+        attempts->is_permitted =
+            job->permit.is_open && look(simulation, attempts->probed).is_half_open;
     }
 }
 
@@ -167,6 +169,17 @@ static void see_failure(struct simulation *simulation, const struct message *mes
     }
 }
 
+/* It says when to come back. */
+static void see_limit(struct simulation *simulation, const struct call *call)
+{
+    const int64_t until_ms = sim_broker_ms(simulation) + call->retry_after_ms;
+    int64_t *rests_until_ms = &simulation->attempts.rests_until_ms[call->upstream];
+    if (call->is_made && call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED &&
+        call->retry_after_ms > 0 && until_ms > *rests_until_ms) {
+        *rests_until_ms = until_ms;
+    }
+}
+
 static void after_result(struct simulation *simulation, const struct message *message)
 {
     const struct attempts *attempts = &simulation->attempts;
@@ -178,12 +191,18 @@ static void after_result(struct simulation *simulation, const struct message *me
     if (is_answer && attempts->is_known && attempts->was_pending && is_pending(simulation, job)) {
         simulation_violate(simulation, "job %u was answered and is not concluded", message->job);
     }
+    if (attempts->is_known) {
+        see_limit(simulation, &message->call);
+    }
     if (!attempts->was_held) {
         return;
     }
     if (message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED &&
         strcmp(message->call.error_code, "upstream_open") != 0) {
         network_link(simulation, message->peer)->has_given_back = true;
+    }
+    if (message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED) {
+        job->told.wait_until_ms = sim_broker_ms(simulation) + message->time_ms;
     }
     see_failure(simulation, message);
     if (attempts->probed < SCENARIO_UPSTREAMS && attempts->is_permitted && message->call.is_made &&
@@ -256,6 +275,7 @@ void attempts_see_dispatch(struct simulation *simulation, uint32_t index,
 {
     const struct sim_job *job = &simulation->jobs[index];
     const uint32_t losses_max = simulation->scenario.config.broker.losses_max;
+    const uint32_t upstream = degradation_upstream_of(simulation, effect);
     if (simulation->attempts.is_draining) {
         simulation_violate(simulation, "job %u is dispatched while the broker shuts down", index);
     }
@@ -264,8 +284,19 @@ void attempts_see_dispatch(struct simulation *simulation, uint32_t index,
             simulation, "job %u is dispatched to peer %" PRIu64 ", which has just given one back",
             index, effect->peer);
     }
-    if (job->told.failed_ms == sim_broker_ms(simulation) &&
-        job->told.failed_upstream == degradation_upstream_of(simulation, effect)) {
+    if (sim_broker_ms(simulation) < job->told.wait_until_ms) {
+        simulation_violate(simulation,
+                           "job %u is dispatched %" PRId64 " ms before the time that it was given",
+                           index, job->told.wait_until_ms - sim_broker_ms(simulation));
+    }
+    if (upstream < SCENARIO_UPSTREAMS &&
+        sim_broker_ms(simulation) < simulation->attempts.rests_until_ms[upstream]) {
+        simulation_violate(
+            simulation, "job %u is dispatched to %s/%s %" PRId64 " ms before it may be called",
+            index, scenario_upstreams[upstream][0], scenario_upstreams[upstream][1],
+            simulation->attempts.rests_until_ms[upstream] - sim_broker_ms(simulation));
+    }
+    if (job->told.failed_ms == sim_broker_ms(simulation) && job->told.failed_upstream == upstream) {
         simulation_violate(simulation, "job %u fails over to the upstream that it failed at",
                            index);
     }
@@ -350,18 +381,16 @@ void attempts_see_release(struct simulation *simulation, const struct message *m
 
 /* ---- restarts ---- */
 
+/* Not by the core's own reader, which may be mistaken: a version byte, then the message. */
 static void read_job(void *context, const void *key, size_t key_bytes, struct blob *value)
 {
     struct simulation *simulation = context;
-    Record__JobRecord *record;
-    struct id id;
-    if (key_bytes != ID_BYTES ||
-        record_read_job(blob_data(value), blob_bytes(value), NULL, &record) < 0) {
-        return;
-    }
-    memcpy(id.bytes, key, ID_BYTES);
+    const uint8_t *data = blob_data(value);
+    struct id id = {0};
+    memcpy(id.bytes, key, key_bytes < ID_BYTES ? key_bytes : ID_BYTES);
     const uint32_t index = simulation_job_of(simulation, &id);
-    if (index != NO_JOB) {
+    Record__JobRecord *record = record__job_record__unpack(NULL, blob_bytes(value) - 1, data + 1);
+    if (index != NO_JOB && record != NULL) {
         struct sim_job *job = &simulation->jobs[index];
         job->attempt_last = record->attempt_last;
         job->told.failures = record->attempts;
@@ -373,11 +402,12 @@ static void read_job(void *context, const void *key, size_t key_bytes, struct bl
 void attempts_see_crash(struct simulation *simulation)
 {
     simulation->attempts.is_draining = false;
+    memset(simulation->attempts.rests_until_ms, 0, sizeof(simulation->attempts.rests_until_ms));
     memset(simulation->attempts.failed_probes, 0, sizeof(simulation->attempts.failed_probes));
     for (uint32_t i = 0; i < simulation->jobs_length; i++) {
         struct sim_job *job = &simulation->jobs[i];
         job->told.failures = job->told.losses_least = job->told.answered_attempt = 0;
-        job->told.failed_ms = INT64_MIN;
+        job->told.failed_ms = job->told.wait_until_ms = INT64_MIN;
     }
     storage_visit(simulation->broker.storage, STORAGE_DURABLE, STORE_JOBS, read_job, simulation);
 }

@@ -82,11 +82,15 @@ struct sim_job {
     } permit;          /* of its latest dispatch */
     uint32_t failures; /* that count, whatever the broker remembers of them */
     bool is_retry;     /* its next dispatch is one */
+    /* Of flights.h: its leader has ended. */
+    uint64_t ends_in_incarnation;
+    int64_t ends_since_ms;
     /* Of attempts.h: counted from below, but losses_most. */
     struct {
         uint32_t failures, losses_least, losses_most;
         uint32_t failed_upstream; /* latest, and when */
         int64_t failed_ms;
+        int64_t wait_until_ms; /* its worker was told to come again later */
         uint32_t answered_attempt;
     } told;
     /* Of fairness.h. */
@@ -265,6 +269,7 @@ struct attempts {
     uint32_t probed;   /* the upstream whose probe ends; SCENARIO_UPSTREAMS: none … */
     bool is_permitted; /* … that was not lost meanwhile, and decides */
     uint32_t failed_probes[SCENARIO_UPSTREAMS]; /* in a row */
+    int64_t rests_until_ms[SCENARIO_UPSTREAMS]; /* as it has said */
 };
 
 struct hold {
