@@ -629,6 +629,35 @@ Test(client, id_that_no_broker_knows_is_unknown)
     cr_assert_eq(heard.state, TIERMQ_UNKNOWN);
 }
 
+static void *conclude_when_asked(void *context)
+{
+    const struct id *id = context;
+    while (broker.waits_length == 0) {
+        cr_assert_eq(loop_turn(broker.loop, 5), 0);
+    }
+    fake_result(&broker, id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("later"));
+    return NULL;
+}
+
+Test(client, status_of_what_is_concluded_meanwhile_leaves_its_answer_at_the_broker)
+{
+    struct id id = {{9, 9}};
+    tiermq_id same;
+    struct tiermq_status *status = NULL;
+    pthread_t thread;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    cr_assert_eq(pthread_create(&thread, NULL, conclude_when_asked, &id), 0);
+    cr_assert_eq(tiermq_get_status(client, &same, 20000, &status), 0, "%s", tiermq_last_error(client));
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert_str_eq(status->state, "succeeded");
+    tiermq_status_free(&status);
+    struct heard heard = {0};
+    const struct tiermq_callbacks callbacks = hear(&heard);
+    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
+    fake_broker_run(&broker, client, &broker.waits_length, 2);
+    cr_assert_eq(broker.collected_length, 0);
+}
+
 Test(client, chunks_come_in_order_and_of_one_attempt_only)
 {
     struct heard heard = {0};
