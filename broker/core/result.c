@@ -221,6 +221,14 @@ bool result_is_shed(const struct effect_result *result)
 
 /* Its place in the ring stays until it is the oldest; a later conclusion of the same id is found
  * first. */
+void result_free_key(struct core *core, struct concluded_entry *entry)
+{
+    if ((entry->flags & CONCLUDED_HAS_KEY) != 0) {
+        key_forget(core, &entry->id);
+        entry->flags &= (uint8_t)~CONCLUDED_HAS_KEY;
+    }
+}
+
 void result_reopen(struct core *core, struct concluded_entry *entry)
 {
     struct kept_result *kept =
@@ -228,10 +236,7 @@ void result_reopen(struct core *core, struct concluded_entry *entry)
     if (kept != NULL) {
         drop_kept(core, kept);
     }
-    if ((entry->flags & CONCLUDED_HAS_KEY) != 0) {
-        key_forget(core, &entry->id);
-        entry->flags &= (uint8_t)~CONCLUDED_HAS_KEY;
-    }
+    result_free_key(core, entry);
 }
 
 void result_keep(struct core *core, const struct job *job, const struct effect_result *result)

@@ -186,7 +186,7 @@ static bool is_known_key(struct core *core, struct request *request)
     struct job *job = job_find(core, &known_as);
     struct concluded_entry *entry = concluded_find(&core->concluded, &known_as);
     if (job == NULL && entry != NULL && entry->is_shed) {
-        result_reopen(core, entry);
+        result_free_key(core, entry);
         return false;
     }
     if (job != NULL && job_is_pending(job)) {
