@@ -221,14 +221,6 @@ bool result_is_shed(const struct effect_result *result)
 
 /* Its place in the ring stays until it is the oldest; a later conclusion of the same id is found
  * first. */
-void result_free_key(struct core *core, struct concluded_entry *entry)
-{
-    if ((entry->flags & CONCLUDED_HAS_KEY) != 0) {
-        key_forget(core, &entry->id);
-        entry->flags &= (uint8_t)~CONCLUDED_HAS_KEY;
-    }
-}
-
 void result_reopen(struct core *core, struct concluded_entry *entry)
 {
     struct kept_result *kept =
@@ -236,7 +228,15 @@ void result_reopen(struct core *core, struct concluded_entry *entry)
     if (kept != NULL) {
         drop_kept(core, kept);
     }
-    result_free_key(core, entry);
+    result_release_key(core, entry);
+}
+
+void result_release_key(struct core *core, struct concluded_entry *entry)
+{
+    if ((entry->flags & CONCLUDED_HAS_KEY) != 0) {
+        key_forget(core, &entry->id);
+        entry->flags &= (uint8_t)~CONCLUDED_HAS_KEY;
+    }
 }
 
 void result_keep(struct core *core, const struct job *job, const struct effect_result *result)

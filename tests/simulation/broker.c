@@ -10,6 +10,7 @@
 #include "tests/simulation/client.h"
 #include "tests/simulation/damage.h"
 #include "tests/simulation/defect.h"
+#include "tests/simulation/attempts.h"
 #include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/faults.h"
@@ -1097,6 +1098,7 @@ void sim_broker_start(struct simulation *simulation)
     broker->is_up = true;
     fairness_restart(simulation);
     degradation_restart(simulation);
+    attempts_restart(simulation);
     simulation_trace(
         simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk%.0s",
         broker->incarnation, storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);

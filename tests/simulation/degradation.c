@@ -324,7 +324,7 @@ static void look_at(void *context, const struct core_upstream_view *view)
     }
 }
 
-static bool is_down(const struct simulation *simulation, uint32_t upstream)
+bool degradation_is_down(const struct simulation *simulation, uint32_t upstream)
 {
     struct look look = {.upstream = upstream};
     core_visit_upstreams(simulation->broker.core, sim_broker_now(simulation), look_at, &look);
@@ -375,7 +375,7 @@ static void see_call(struct simulation *simulation, const struct call *call)
         return;
     }
     watched->failures += now_ms - watched->answered_ms > config->window_ms;
-    if (watched->failures >= config->failures && !is_down(simulation, call->upstream)) {
+    if (watched->failures >= config->failures && !degradation_is_down(simulation, call->upstream)) {
         simulation_violate(simulation, "upstream %s/%s failed %u calls in a row and is not down",
                            scenario_upstreams[call->upstream][0],
                            scenario_upstreams[call->upstream][1], watched->failures);
@@ -391,7 +391,7 @@ void degradation_after_end(struct simulation *simulation, const struct message *
     }
     if (message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE && degradation->may_count) {
         const bool was_spared = degradation->holds && message->call.is_made &&
-                                is_down(simulation, message->call.upstream);
+                                degradation_is_down(simulation, message->call.upstream);
         job->failures += !was_spared;
         job->is_retry |= degradation->holds && !was_spared;
         simulation->tally.spared += was_spared;

@@ -25,3 +25,6 @@ void degradation_see_note(struct simulation *simulation, const struct effect *ef
 /* An attempt's end (result or undeliverable), before and after the core hears of it. */
 void degradation_before_end(struct simulation *simulation, const struct message *message);
 void degradation_after_end(struct simulation *simulation, const struct message *message);
+
+/* By its breaker, or since it said when to come back. */
+bool degradation_is_down(const struct simulation *simulation, uint32_t upstream);

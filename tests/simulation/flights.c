@@ -1,10 +1,13 @@
 #include "tests/simulation/flights.h"
+#include <inttypes.h>
 #include <string.h>
 #include <xxhash.h>
 #include "broker/core/core.h"
 #include "tests/simulation/broker.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
+
+enum { ENDING_MS_MAX = 60000 };
 
 static uint32_t *first_of_group(struct simulation *simulation, const struct sim_job *job)
 {
@@ -83,8 +86,8 @@ void flights_see_result(struct simulation *simulation, const struct message *mes
                            "job %u is concluded for job %u, which asks for another thing",
                            message->job, message->other_job);
     }
-    /* Of what ends its workers no attempt has said that its key is wrong. */
-    if (leader->is_mismatched && message->number == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
+    /* What ended workers may never have come to say so. */
+    if (leader->is_mismatched && message->number != WIRE__JOB_STATE__JOB_STATE_DEAD) {
         simulation_violate(simulation, "job %u is concluded for job %u, whose key is not its own",
                            message->job, message->other_job);
     }
@@ -128,13 +131,32 @@ bool flights_may_be_condemned(struct simulation *simulation, uint32_t index)
 
 /* ---- who follows ---- */
 
+/* Its leader has ended: so will it, as soon as the disk keeps up. */
+static void check_ending(struct simulation *simulation, uint32_t index)
+{
+    struct sim_job *job = &simulation->jobs[index];
+    const int64_t now_ms = simulation->now_ms;
+    const bool is_new = job->ends_in_incarnation != simulation->broker.incarnation;
+    if (is_new || simulation->broker.store_is_down) {
+        job->ends_in_incarnation = simulation->broker.incarnation;
+        job->ends_since_ms = now_ms;
+    } else if (now_ms - job->ends_since_ms > ENDING_MS_MAX) {
+        simulation_violate(simulation, "job %u waits for %" PRId64 " ms after its leader has ended",
+                           index, now_ms - job->ends_since_ms);
+    }
+}
+
 void flights_check(struct simulation *simulation, uint32_t index)
 {
     const struct sim_job *job = &simulation->jobs[index];
     struct core_job_view view, leader;
     if (job->canonical == 0 || !simulation->broker.is_up ||
         core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0 ||
-        view.state != WIRE__JOB_STATE__JOB_STATE_FOLLOWING || !view.has_leader) {
+        view.state != WIRE__JOB_STATE__JOB_STATE_FOLLOWING) {
+        return;
+    }
+    if (!view.has_leader) {
+        check_ending(simulation, index);
         return;
     }
     const uint32_t other = simulation_job_of(simulation, &view.led_by);

@@ -6,6 +6,7 @@
 #include "broker/core/core.h"
 #include "broker/core/record.h"
 #include "common/id.h"
+#include "tests/simulation/attempts.h"
 #include "tests/simulation/broker.h"
 #include "tests/simulation/defect.h"
 #include "tests/simulation/degradation.h"
@@ -237,6 +238,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     if (message->peer != 0 && message->event != EVENT_UNDELIVERABLE) {
         see_life(simulation, message->peer);
     }
+    attempts_before_step(simulation, message);
     switch (message->event) {
     case EVENT_SUBMIT:
         if (message->second == DEFECT_NONE && is_of_its_tenant(simulation, message)) {
@@ -309,6 +311,7 @@ static void see_hello(struct simulation *simulation, const struct message *messa
     struct sim_worker *worker =
         &simulation->workers[network_link(simulation, message->peer)->owner];
     worker->known_as = message->peer;
+    attempts_see_hello(simulation, message);
     lose_leases_of(simulation, message->peer, true);
     for (uint8_t i = 0; i < message->leases->held_length; i++) {
         struct sim_job *job = &simulation->jobs[message->leases->held[i].job];
@@ -358,6 +361,7 @@ static void forget_refused_pause(struct simulation *simulation, const struct mes
 
 void oracle_after_step(struct simulation *simulation, const struct message *message)
 {
+    attempts_after_step(simulation, message);
     if (simulation->broker.has_lacked_memory && message->event == EVENT_SUBMIT) {
         flights_split(simulation, message->job); /* it may have found none for a flight */
     }
@@ -508,6 +512,7 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     check_exclusive(simulation, index, effect);
     check_payload(simulation, index, effect);
     check_pool(simulation, index, effect);
+    attempts_see_dispatch(simulation, index, effect);
     struct link *link = network_link(simulation, effect->peer);
     if (++link->dispatched > link->credit_total) {
         simulation_violate(simulation,
@@ -535,6 +540,7 @@ static void see_worker_aside(struct simulation *simulation, const struct effect 
 
 void oracle_see_effect(struct simulation *simulation, const struct effect *effect)
 {
+    attempts_see_effect(simulation, effect);
     const uint32_t streamed = effect->kind == EFFECT_CHUNK
                                   ? simulation_job_of(simulation, &effect->as.chunk.header.job_id)
                                   : NO_JOB;
@@ -730,6 +736,7 @@ void oracle_see_crash(struct simulation *simulation)
     for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
         simulation->workers[i].known_as = 0;
     }
+    attempts_see_crash(simulation);
     simulation->broker.core_store_is_down = false;
     simulation->broker.holds_length = 0;
     storage_visit(simulation->broker.storage, STORAGE_DURABLE, STORE_META, see_stored_pause,
@@ -928,6 +935,9 @@ void oracle_see_release(struct simulation *simulation, const struct message *mes
         message->second != DEFECT_NONE) {
         simulation->tally.refused++;
         defect_see_answer(simulation, (enum defect)message->second, message);
+    }
+    if (link->is_worker) {
+        attempts_see_release(simulation, message);
     }
     if (link->is_worker || message->job == NO_JOB) {
         return;
@@ -1167,6 +1177,7 @@ void oracle_check_end(struct simulation *simulation)
         return;
     }
     storage_visit(storage, STORAGE_DURABLE, STORE_LEASES, see_left_lease, simulation);
+    attempts_check_end(simulation);
     core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
     if (storage_length(storage, STORAGE_DURABLE, STORE_JOBS) > stats.dead_letters ||
         storage_length(storage, STORAGE_DURABLE, STORE_PAYLOADS) > stats.dead_letters) {

@@ -84,6 +84,17 @@ struct sim_job {
     } permit;          /* of its latest dispatch */
     uint32_t failures; /* that count, whatever the broker remembers of them */
     bool is_retry;     /* its next dispatch is one */
+    /* Of flights.h: its leader has ended. */
+    uint64_t ends_in_incarnation;
+    int64_t ends_since_ms;
+    /* Of attempts.h: counted from below, but losses_most. */
+    struct {
+        uint32_t failures, losses_least, losses_most;
+        uint32_t failed_upstream; /* latest, and when */
+        int64_t failed_ms;
+        int64_t wait_until_ms; /* its worker was told to come again later */
+        uint32_t answered_attempt;
+    } told;
     /* Of fairness.h. */
     bool is_waiting, is_chosen; /* chosen: its payload is loaded for a worker */
     uint64_t chosen_in_turn;
@@ -177,6 +188,7 @@ struct link {
     uint64_t credit_total, dispatched; /* of a worker, as the core was told and did */
     bool is_set_aside, is_draining;    /* it is given nothing for now, or any more */
     int64_t heard_ms;                  /* when the core heard of it last */
+    bool has_given_back;               /* a job, and has said nothing since: attempts.h */
 };
 
 /* Of fairness.h: somebody is seen to wait. */
@@ -250,6 +262,16 @@ struct degradation {
     struct spent spent[SCENARIO_PROVIDERS][UPSTREAM_SECONDS]; /* by second modulo their number */
     int64_t since_ms;                                         /* the start of the core */
     bool may_count, holds; /* of the end of an attempt that is being told */
+};
+
+/* Of attempts.h: of what is being told. */
+struct attempts {
+    bool is_draining;
+    bool is_known, was_pending, was_held; /* the worker; the job; by that worker */
+    uint32_t probed;   /* the upstream whose probe ends; SCENARIO_UPSTREAMS: none … */
+    bool is_permitted; /* … that was not lost meanwhile, and decides */
+    uint32_t failed_probes[SCENARIO_UPSTREAMS]; /* in a row */
+    int64_t rests_until_ms[SCENARIO_UPSTREAMS]; /* as it has said */
 };
 
 struct hold {
@@ -337,6 +359,7 @@ struct simulation {
     struct upstream upstreams[SCENARIO_UPSTREAMS];
     struct fairness fairness;
     struct degradation degradation;
+    struct attempts attempts;
     char violation[VIOLATION_BYTES]; /* the first promise that was broken; empty: none */
 };
 

@@ -427,26 +427,6 @@ static struct event submit_until_one_is_shed(struct server *server)
     return (struct event){0};
 }
 
-Test(core_shedding, outcome_of_a_shed_job_stays_when_another_one_takes_its_key)
-{
-    begin();
-    struct server server = server_start(100, "default", 1, 50);
-    overload_for(2000, 1, &server);
-    struct event event = submit_until_one_is_shed(&server);
-    const struct id job = event.as.submit.job_id;
-    serve_for(3000, &server, 1); /* the flood is over */
-    event.as.submit.job_id = world_id(&w);
-    world_submit_event(&w, &event);
-    const struct world_effect *accepted =
-        world_find(&w, EFFECT_ACCEPTED, &event.as.submit.job_id, 1);
-    cr_assert_not_null(accepted);
-    cr_assert_not(accepted->effect.as.accepted.duplicate);
-    world_forget_log(&w);
-    world_job_event(&w, EVENT_WAIT, 1, &job);
-    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &job, 1));
-    cr_assert_str_eq(world_find(&w, EFFECT_RESULT, &job, 1)->code, "shed");
-}
-
 Test(core_shedding, shed_job_may_be_submitted_again_under_the_same_id_and_key)
 {
     begin();
@@ -470,5 +450,24 @@ Test(core_shedding, shed_job_may_be_submitted_again_under_the_same_id_and_key)
     /* From now on it is concluded as every other. */
     world_turn(&w, &event);
     cr_assert(world_find(&w, EFFECT_ACCEPTED, &job, 1)->effect.as.accepted.duplicate);
+    blob_unref(&event.as.submit.payload);
+}
+
+Test(core_shedding, key_of_a_shed_job_may_be_used_again_and_its_outcome_stays)
+{
+    begin();
+    struct server server = server_start(100, "default", 1, 50);
+    overload_for(2000, 1, &server);
+    struct event event = submit_until_one_is_shed(&server);
+    const struct id shed = event.as.submit.job_id;
+    serve_for(3000, &server, 1);
+    world_forget_log(&w);
+    event.as.submit.job_id = world_id(&w);
+    world_turn(&w, &event);
+    cr_assert_not(
+        world_find(&w, EFFECT_ACCEPTED, &event.as.submit.job_id, 1)->effect.as.accepted.duplicate);
+    world_job_event(&w, EVENT_WAIT, 1, &shed);
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &shed, 1));
+    cr_assert_str_eq(world_find(&w, EFFECT_RESULT, &shed, 1)->code, "shed");
     blob_unref(&event.as.submit.payload);
 }

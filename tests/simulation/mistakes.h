@@ -1,0 +1,112 @@
+/*
+ * mistakes: what a developer might get wrong in broker/core, one at a time, to show that the checks
+ * of the simulator can fail.
+ *
+ * tiermq-simulate-planted is tiermq-simulate, with functions of the core replaced at the linker
+ * (-Wl,--wrap): each calls the real one, and does something else only while its mistake is on. So
+ * the core is the shipped one, and knows nothing of this. Calls within one object file are not
+ * replaced. Mistakes that are made around the core are in plant.h.
+ */
+#pragma once
+#include <stdbool.h>
+
+/* Name, and what the core does then. */
+#define MISTAKES(X)                                                                                \
+    /* attempts and leases */                                                                      \
+    X(LATE_ANSWER_IGNORED, "late-answer-ignored",                                                  \
+      "the answer of a lost lease is confirmed and dropped")                                       \
+    X(ANSWERED_STAYS_QUEUED, "answered-stays-queued",                                              \
+      "a job answered while it waits stays in its queue")                                          \
+    X(REJECTED_IS_RETRIED, "rejected-is-retried", "what a provider rejects is tried again")        \
+    X(LIMIT_COSTS_ATTEMPT, "limit-costs-attempt", "a rate limit uses up an attempt")               \
+    X(OUTAGE_COSTS_ATTEMPT, "outage-costs-attempt", "an outage uses up attempts")                  \
+    X(FAILURES_FORGOTTEN, "failures-forgotten", "a failed attempt is not counted")                 \
+    X(BACKOFF_SKIPPED, "backoff-skipped", "a job that has to wait goes again at once")             \
+    X(DEADLINE_RENEWED, "deadline-renewed", "a retry begins its deadline anew")                    \
+    X(TRIED_FORGOTTEN, "tried-forgotten", "a failover goes to the upstream that has just failed")  \
+    X(LEASE_SHORT, "lease-short", "leases are lost after half their time")                         \
+    X(LEASE_FOREVER, "lease-forever", "a lease that nobody renews is not lost")                    \
+    X(LEASE_NOT_RENEWED, "lease-not-renewed", "a heartbeat renews nothing")                        \
+    X(ATTEMPT_REUSED, "attempt-reused", "a job that is given again has the same attempt number")   \
+    X(LOSSES_FORGIVEN, "losses-forgiven", "a job that ends its workers is never condemned")        \
+    X(PAYLOAD_FORGOTTEN, "payload-forgotten",                                                      \
+      "the payload of a tier in memory goes with its lease")                                       \
+    X(CANCEL_NOT_SENT, "cancel-not-sent", "a worker is not told that its attempt is over")         \
+    X(ANSWER_RUN_AGAIN, "answer-run-again",                                                        \
+      "a worker that comes back with answers is not believed")                                     \
+    X(GOODBYE_IS_CRASH, "goodbye-is-crash", "a worker that leaves has crashed")                    \
+    X(CREDIT_NOT_COUNTED, "credit-not-counted", "a dispatch takes no credit")                      \
+    X(SET_ASIDE_IGNORED, "set-aside-ignored",                                                      \
+      "a worker that gave a job back is given the next one")                                       \
+    X(UNDELIVERABLE_IGNORED, "undeliverable-ignored",                                              \
+      "a dispatch that could not be sent is believed in")                                          \
+    /* answers and records */                                                                      \
+    X(ACCEPTED_EARLY, "accepted-early", "a duplicate is accepted before its job is durable")       \
+    X(RESULT_EARLY, "result-early", "a result goes out before it is durable")                      \
+    X(CONFIRMED_EARLY, "confirmed-early", "a worker may forget an answer before it is durable")    \
+    X(DURABLE_OFF_BY_ONE, "durable-off-by-one",                                                    \
+      "the batch after the durable one counts as durable")                                         \
+    X(STORE_DOWN_ACCEPTS, "store-down-accepts", "acceptances go out although the disk failed")     \
+    X(JOB_RECORD_KEPT, "job-record-kept", "the record of a concluded job is not deleted")          \
+    X(LEASE_RECORD_KEPT, "lease-record-kept", "the record of a lease is not deleted")              \
+    X(RESULT_RECORD_KEPT, "result-record-kept", "the record of a collected result is not deleted") \
+    X(ATTEMPTS_KEPT, "attempts-kept", "the history of a concluded job is not deleted")             \
+    X(CONCLUSION_NOT_STORED, "conclusion-not-stored", "the id of a concluded job is not stored")   \
+    X(CONCLUSION_FORGOTTEN, "conclusion-forgotten", "the id of a concluded job is not remembered") \
+    X(KEY_FORGOTTEN, "key-forgotten", "the idempotency key of a concluded job is not remembered")  \
+    X(READ_ERROR_IS_FINAL, "read-error-is-final", "a payload that cannot be read now is given up") \
+    /* after a restart */                                                                          \
+    X(RESTART_DEADLINE, "restart-forgets-deadline", "jobs have no deadline after a restart")       \
+    X(RESTART_DELAY, "restart-forgets-delay", "jobs are not delayed after a restart")              \
+    X(RESTART_KEY, "restart-forgets-key", "pending jobs have no idempotency key after a restart")  \
+    X(RESTART_CONCLUDED_KEY, "restart-forgets-concluded-key", "concluded ones have none")          \
+    X(RESTART_ATTEMPT, "restart-forgets-attempt", "attempts are numbered anew after a restart")    \
+    X(RESTART_FAILURES, "restart-forgets-failures", "failures count anew after a restart")         \
+    X(RESTART_PAUSE, "restart-forgets-pause", "nothing is paused after a restart")                 \
+    X(RESTART_UPSTREAM, "restart-forgets-upstream", "no upstream is down after a restart")         \
+    X(RESTART_LEASE, "restart-forgets-lease", "no job is leased after a restart")                  \
+    /* order and shares */                                                                         \
+    X(PRIORITY_IGNORED, "priority-ignored", "all jobs of a tenant have the same priority")         \
+    X(TENANTS_NOT_CHARGED, "tenants-not-charged", "a tenant pays nothing for its jobs")            \
+    X(TIERS_NOT_CHARGED, "tiers-not-charged", "a tier pays nothing for its dispatches")            \
+    X(RESERVATIONS_IGNORED, "reservations-ignored", "slots reserved for a tier go to all")         \
+    X(PAUSE_NOT_APPLIED, "pause-not-applied", "jobs that wait are dispatched despite a pause")     \
+    X(PAUSE_FORGETS_LOADED, "pause-forgets-loaded", "jobs that were chosen go despite a pause")    \
+    X(PAUSE_FORGETS_WORKER, "pause-forgets-worker", "a paused worker that comes back gets jobs")   \
+    X(DRAINING_DISPATCHES, "draining-dispatches", "a broker that shuts down dispatches on")        \
+    X(DRAINING_ACCEPTS, "draining-accepts", "a broker that shuts down accepts on")                 \
+    /* upstreams */                                                                                \
+    X(BREAKER_NEVER_OPENS, "breaker-never-opens", "failures do not open a breaker")                \
+    X(BREAKER_IGNORED, "breaker-ignored", "calls go to an upstream whose breaker is open")         \
+    X(BREAKER_CLOSED_LATE, "breaker-closed-by-any", "any late answer closes an open breaker")      \
+    X(BREAKER_NEVER_DOUBLES, "breaker-never-doubles", "failed probes do not lengthen the wait")    \
+    X(TWO_PROBES, "two-probes", "a second probe goes while one is under way")                      \
+    X(PROBE_LOST, "probe-lost", "a probe that said nothing is not given up")                       \
+    X(REST_IGNORED, "rest-ignored", "an upstream that said when to come back is called before")    \
+    X(NO_SLOW_START, "no-slow-start", "after an outage all calls go at once")                      \
+    X(LIMIT_NOT_TAKEN, "limit-not-taken", "a dispatch takes nothing of the limit of requests")     \
+    X(LIMIT_GIVEN_BACK_TWICE, "limit-given-back-twice",                                            \
+      "an attempt without a call gives back two")                                                  \
+    X(LIMIT_GIVEN_BACK_LOST, "limit-given-back-lost", "a lost lease gives back what was used")     \
+    X(TOKENS_NOT_SETTLED, "tokens-not-settled", "tokens beyond the estimate are not taken")        \
+    X(RETRIES_UNBOUNDED, "retries-unbounded", "the retry budget is not taken from")                \
+    X(GATE_NEVER_OPENS, "gate-never-opens", "a queue that waited for its upstreams is forgotten")  \
+    X(GATE_NOT_WOKEN, "gate-not-woken", "a queue does not hear that an upstream is up again")      \
+    /* tenants */                                                                                  \
+    X(WAIT_CROSSES_TENANTS, "wait-crosses-tenants", "a client is told of another tenant's job")    \
+    X(CANCEL_CROSSES_TENANTS, "cancel-crosses-tenants", "a client cancels another tenant's job")   \
+    X(SUBMIT_CROSSES_TENANTS, "submit-crosses-tenants", "an id of another tenant is a duplicate")  \
+    /* identical jobs and dead letters */                                                          \
+    X(FOLLOWERS_FORGOTTEN, "followers-forgotten", "followers do not hear that their leader ended") \
+    X(PROMOTED_FORGOTTEN, "promoted-forgotten", "who leads after a cancelled leader never runs")   \
+    X(CANCEL_SHARED, "cancel-shared", "who follows a cancelled leader is cancelled, too")          \
+    X(ANOTHERS_ANSWER, "anothers-answer", "followers get the answer of the leader before theirs")  \
+    X(FOLLOWERS_RUN, "followers-run", "identical jobs are all dispatched")                         \
+    X(REQUEUE_KEEPS_CONCLUSION, "requeue-keeps-conclusion",                                        \
+      "a requeued dead letter stays concluded")
+
+#define MISTAKE_VALUE(value, name, does) MISTAKE_##value,
+enum mistake { MISTAKE_NONE, MISTAKES(MISTAKE_VALUE) MISTAKES_LENGTH };
+#undef MISTAKE_VALUE
+
+bool mistake_is_on(enum mistake mistake);
