@@ -84,7 +84,6 @@ int tiermq_submit(struct tiermq *client, const struct tiermq_job *job, int64_t t
     if (r < 0) {
         return r;
     }
-    const struct id id = pending->id;
     const int64_t until_ms = deadline_of(timeout_ms);
     if (until_ms < pending->retry_until_ms) {
         pending->retry_until_ms = until_ms; /* what cannot be tried again by then is told at once */
@@ -113,7 +112,7 @@ int tiermq_submit(struct tiermq *client, const struct tiermq_job *job, int64_t t
     case TIERMQ_DEAD:
     case TIERMQ_CANCELLED:
     case TIERMQ_COLLECTED:
-        memcpy(ret_id->bytes, id.bytes, sizeof(ret_id->bytes));
+        *ret_id = outcome.answer->known_as;
         r = 0;
         break;
     }

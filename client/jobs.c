@@ -237,6 +237,7 @@ static tiermq_id public_id(const struct id *id)
 static void call_back(const struct pending *pending, struct tiermq_answer *said)
 {
     said->id = public_id(&pending->id);
+    said->known_as = public_id(&pending->wire_id);
     said->total_us = (clock_monotonic_ns() - pending->started_ns) / 1000;
     if (pending->callbacks.on_answer != NULL) {
         pending->callbacks.on_answer(pending->callbacks.context, said);
@@ -324,6 +325,10 @@ static void take_known_as(struct tiermq *client, struct pending *pending,
     }
     know_as(client, pending, &id);
     jobs_move(pending, PENDING_ASKING);
+    /* The broker could not tell yet what was to be cancelled. */
+    if (pending->is_cancel_wanted && id_queue_push(&pending->shard->cancels, &id) < 0) {
+        client_complain(client, "a cancellation could not be sent: out of memory");
+    }
 }
 
 static void take_accepted_one(struct tiermq *client, struct pending *pending,
@@ -393,7 +398,7 @@ static void take_rejected_one(struct shard *shard, struct pending *pending,
     }
     struct tiermq_answer said =
         answer_local(TIERMQ_REJECTED, answer_reject_name(rejected->reason), rejected->text);
-    said.retry_after_ms = (int64_t)rejected->retry_after_ms;
+    said.retry_after_ms = at_most_int64(rejected->retry_after_ms);
     conclude(shard->client, pending, &said);
 }
 
@@ -668,8 +673,13 @@ void jobs_refused(void *context, const char *reason, int64_t retry_after_ms)
         for (struct list_link *link = jobs->head.next; link != &jobs->head; link = next) {
             next = link->next;
             struct pending *pending = at_link(link);
-            if (!pending->is_accepted &&
-                !waits_for_welcome(shard->client, pending, retry_after_ms, now_ms)) {
+            if (pending->is_accepted ||
+                waits_for_welcome(shard->client, pending, retry_after_ms, now_ms)) {
+                continue;
+            }
+            if (pending->request != NULL && pending->was_sent) {
+                jobs_end(pending, TIERMQ_LOST, "lost", reason); /* the broker may have it */
+            } else {
                 pending->ending.retry_after_ms = retry_after_ms;
                 jobs_end(pending, TIERMQ_REJECTED, "refused", reason);
             }

@@ -10,7 +10,7 @@
 #include "client/client.h"
 
 enum {
-    RETRY_MOST_MS = 600000, /* of what a broker may ask for */
+    RETRY_MOST_MS = 24 * 3600 * 1000, /* of what a broker may ask for; a provider's word is as long */
     HOLDS_MAX = 3,
 };
 

@@ -297,6 +297,22 @@ static bool was_sent(const struct tiermq *client, const struct id *id)
     return pending != NULL;
 }
 
+/* The id that brokers know the job by, if it is one of ours that was handed in under another. */
+static void find_known_as(const struct tiermq *client, struct id *id)
+{
+    for (size_t i = 0; i < client->shards_length; i++) {
+        for (size_t state = 0; state < PENDING_STATES; state++) {
+            list_for_each (&client->shards[i].jobs[state], link) {
+                const struct pending *pending = CONTAINER_OF(link, struct pending, link);
+                if (id_equal(&pending->id, id)) {
+                    *id = pending->wire_id;
+                    return;
+                }
+            }
+        }
+    }
+}
+
 /* A job of ours is cancelled where it is; another one can be at any broker, and those that do not
  * know it ignore it. */
 int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
@@ -305,6 +321,9 @@ int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
     int r = client_read_id(client, id, &job_id);
     if (r < 0) {
         return r;
+    }
+    if (pending_table_first(&client->pending, &job_id) == NULL) {
+        find_known_as(client, &job_id);
     }
     const bool is_sent = was_sent(client, &job_id);
     bool is_ours = false;

@@ -58,7 +58,7 @@ enum tiermq_state {
     TIERMQ_EXPIRED,     /* its deadline passed; or, with retry_after_ms > 0, it was shed: see there */
     TIERMQ_REJECTED,    /* not accepted; reason and retry_after_ms say more */
     TIERMQ_COLLECTED,   /* concluded earlier; its answer is no longer kept */
-    TIERMQ_LOST,        /* outcome unknown: a tier in memory, and its deadline passed without a broker's word */
+    TIERMQ_LOST,        /* outcome unknown: its deadline passed without a broker's word, or one that may have it refuses this client */
 };
 
 enum tiermq_cache { TIERMQ_CACHE_NONE, TIERMQ_CACHE_MISS, TIERMQ_CACHE_HIT, TIERMQ_CACHE_NEAR_HIT, TIERMQ_CACHE_STALE_HIT };
@@ -100,7 +100,8 @@ struct tiermq_job {
 
 /* An answer. Owned by the caller where it is returned, by the library in callbacks. */
 struct tiermq_answer {
-    tiermq_id id;
+    tiermq_id id;                /* as it was handed in */
+    tiermq_id known_as;          /* as brokers know the job, to anybody: another one if an earlier job has its idempotency key */
     enum tiermq_state state;
     const char *error_code;      /* "" when succeeded */
     const char *error_text;
@@ -163,6 +164,7 @@ TIERMQ_API const char *tiermq_connection_error(const struct tiermq *client);
 
 /*
  * Hands a job in and returns when the broker has accepted it (durable tiers: after its fsync).
+ * Gives: *ret_id, to wait for it and cancel it by, also elsewhere: an earlier job's that has the same idempotency key.
  * Errors: -ETIMEDOUT no word within timeout_ms (it may still be accepted: submit again under the same id);
  * -EINVAL the job is malformed; -ENOBUFS too much pending; -EPERM refused for good, -EAGAIN refused for now, and longer than
  * timeout_ms or its deadline leaves time for (tiermq_last_error() says why, ret_retry_after_ms when to try again; may be NULL).
@@ -184,7 +186,10 @@ TIERMQ_API TIERMQ_CHECK int tiermq_call(struct tiermq *client, const struct tier
 /* An id that no broker knows has the state "unknown". Gives: *ret_status, to be released with tiermq_status_free(). Errors: -ETIMEDOUT. */
 TIERMQ_API TIERMQ_CHECK int tiermq_get_status(struct tiermq *client, const tiermq_id *id, int64_t timeout_ms,
                                               struct tiermq_status **ret_status);
-/* Asks for cancellation in the next turn; the outcome comes as the job's answer. Errors: -ENOBUFS, -ENOMEM. */
+/*
+ * Asks for cancellation in the next turn; the outcome comes as the job's answer. A job of this client is found by either of its
+ * ids (tiermq_answer); under a shared idempotency key it is one job, and cancelled for all. Errors: -ENOBUFS, -ENOMEM.
+ */
 TIERMQ_API TIERMQ_CHECK int tiermq_cancel(struct tiermq *client, const tiermq_id *id);
 TIERMQ_API void tiermq_answer_free(struct tiermq_answer **answer);
 TIERMQ_API void tiermq_status_free(struct tiermq_status **status);

@@ -208,5 +208,5 @@ uint32_t heap_count_below(const struct heap *heap, uint64_t key, uint32_t looked
         below += heap->nodes[i].key < key ? stride : 0;
     }
     below = below < heap->nodes_length ? below : heap->nodes_length;
-    return below + (heap->runs == NULL ? 0 : heap_runs_count_below(heap->runs, key));
+    return below + (heap->runs == NULL ? 0 : heap_runs_count_below(heap->runs, key, looked_at_max));
 }

@@ -38,7 +38,8 @@ void heap_remove(struct heap *heap, void *element);                     /* asser
 bool heap_contains(const struct heap *heap, const void *element);
 /*
  * How many have a smaller key. Of a tree with more than `looked_at_max` nodes every nth stands for n of them: it holds its keys
- * in no order that a stride could follow, so this is as good as a random sample.
+ * in no order that a stride could follow, so this is as good as a random sample. Runs: heap_runs.h. So it takes the same time
+ * however long the heap is.
  */
 uint32_t heap_count_below(const struct heap *heap, uint64_t key, uint32_t looked_at_max);
 /* A time that may be negative, as a key that sorts the same. */

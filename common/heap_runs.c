@@ -34,6 +34,7 @@ struct slot {
 
 struct run {
     struct list chunks;
+    uint32_t left;
     uint64_t first_key, last_key; /* UINT64_MAX and 0 when it is empty */
 };
 
@@ -171,16 +172,15 @@ bool heap_runs_push(struct heap_runs *runs, struct heap_node node, uint32_t *ret
     if (run == NULL) {
         return false;
     }
-    struct chunk *chunk = last_chunk(run);
-    if (chunk == NULL || chunk->end == CHUNK_NODES) {
-        chunk = add_chunk(runs, run);
-    }
+    const bool is_full = list_is_empty(&run->chunks) || last_chunk(run)->end == CHUNK_NODES;
+    struct chunk *chunk = is_full ? add_chunk(runs, run) : last_chunk(run);
     if (chunk == NULL) {
         return false;
     }
     *ret_position = IN_RUNS | chunk->slot << OFFSET_BITS | chunk->end;
     chunk->nodes[chunk->end++] = node;
     chunk->left++;
+    run->left++;
     note_ends(run);
     return true;
 }
@@ -225,24 +225,39 @@ static uint32_t count_in_chunk(const struct chunk *chunk, uint64_t key)
     return below;
 }
 
-static uint32_t count_in_run(const struct run *run, uint64_t key)
+/* Of so many from this chunk on, as if their keys were spread evenly. */
+static uint32_t share_below(const struct run *run, const struct chunk *from, uint64_t key,
+                            uint32_t left)
 {
+    const uint64_t first_key = from->nodes[from->first].key;
+    const double share = (double)(key - first_key) / (double)(run->last_key - first_key);
+    return (uint32_t)((double)left * share);
+}
+
+static uint32_t count_in_run(const struct run *run, uint64_t key, uint32_t looked_at_max)
+{
+    if (run->last_key < key) {
+        return run->left;
+    }
     uint32_t below = 0;
     list_for_each (&run->chunks, link) {
         const struct chunk *chunk = CONTAINER_OF(link, struct chunk, link);
         if (chunk->nodes[chunk->end - 1].key >= key) {
             return below + count_in_chunk(chunk, key);
         }
+        if (below >= looked_at_max) {
+            return below + share_below(run, chunk, key, run->left - below);
+        }
         below += chunk->left;
     }
     return below;
 }
 
-uint32_t heap_runs_count_below(const struct heap_runs *runs, uint64_t key)
+uint32_t heap_runs_count_below(const struct heap_runs *runs, uint64_t key, uint32_t looked_at_max)
 {
     uint32_t below = 0;
     for (size_t i = 0; i < RUNS; i++) {
-        below += count_in_run(&runs->runs[i], key);
+        below += count_in_run(&runs->runs[i], key, looked_at_max);
     }
     return below;
 }
@@ -278,6 +293,7 @@ static void give_up(struct heap_runs *runs, struct chunk *chunk,
             evict(context, chunk->nodes[i]);
         }
     }
+    runs->runs[chunk->run].left -= chunk->left;
     drop_chunk(runs, chunk);
 }
 
@@ -289,6 +305,7 @@ void heap_runs_remove(struct heap_runs *runs, uint32_t position,
     struct run *run = &runs->runs[chunk->run];
     chunk->nodes[offset_of(position)].element = NULL;
     chunk->left--;
+    run->left--;
     if (chunk->left == 0) {
         drop_chunk(runs, chunk);
     } else {

@@ -31,8 +31,8 @@ MUST_USE bool heap_runs_push(struct heap_runs *runs, struct heap_node node, uint
 const struct heap_node *heap_runs_first(const struct heap_runs *runs);
 /* Whether this is a position in runs at all, and the element is at it. */
 bool heap_runs_contain(const struct heap_runs *runs, uint32_t position, const void *element);
-/* How many have a smaller key. O(chunks). */
-uint32_t heap_runs_count_below(const struct heap_runs *runs, uint64_t key);
+/* How many have a smaller key: exact up to so many of each run, and beyond them as if its keys were spread evenly. */
+uint32_t heap_runs_count_below(const struct heap_runs *runs, uint64_t key, uint32_t looked_at_max);
 /* `evict` is called for each element that has to leave its chunk with it. */
 void heap_runs_remove(struct heap_runs *runs, uint32_t position,
                       void (*evict)(void *context, struct heap_node node), void *context);

@@ -29,6 +29,8 @@ static inline bool list_is_empty(const struct list *list)
 static inline void list_insert_before(struct list *list, struct list_link *link,
                                       struct list_link *position)
 {
+    assert(position != NULL);
+    assert(position->previous != NULL);
     link->next = position;
     link->previous = position->previous;
     position->previous->next = link;

@@ -269,7 +269,7 @@ static void fail(struct core *core, struct job *job, const struct event *event)
     }
 }
 
-/* Its upstream is down or has had enough: no attempt is used up by that. */
+/* Its upstream is down, unreachable, or has had enough: no attempt is used up by that. */
 static void spare(struct core *core, struct job *job, const struct event *event)
 {
     note_failure(core, job, event);
@@ -277,6 +277,13 @@ static void spare(struct core *core, struct job *job, const struct event *event)
     if (!fail_over(core, job, event, false)) {
         back_off(core, job, event, false);
     }
+}
+
+/* The call has reached nobody (outcome.c of the worker): that says nothing about the job. */
+static bool is_unreached(const struct event *event)
+{
+    const char *code = event->as.attempt_result.error_code;
+    return strcmp(code, "connect") == 0 || strcmp(code, "tls") == 0;
 }
 
 static void fail_or_spare(struct core *core, struct job *job, const struct event *event,
@@ -287,7 +294,7 @@ static void fail_or_spare(struct core *core, struct job *job, const struct event
     if (called != NULL) {
         job->tried |= upstream_bit(core, job->flow->queue, called);
     }
-    if (is_limited || (called != NULL && upstream_is_down(core, called))) {
+    if (is_limited || (called != NULL && (is_unreached(event) || upstream_is_down(core, called)))) {
         spare(core, job, event);
     } else {
         fail(core, job, event);

@@ -14,12 +14,6 @@ void breaker_tick(struct breaker *breaker, int64_t now_ms)
     }
 }
 
-bool breaker_allows(const struct breaker *breaker)
-{
-    return breaker->state == BREAKER_CLOSED ||
-           (breaker->state == BREAKER_HALF_OPEN && !breaker->is_probing);
-}
-
 int64_t breaker_closed_until_ms(const struct breaker *breaker)
 {
     if (breaker->state == BREAKER_OPEN) {
@@ -41,6 +35,11 @@ void breaker_forget_probe(struct breaker *breaker, uint32_t probe)
     if (probe == breaker->probe) {
         breaker->is_probing = false;
     }
+}
+
+bool breaker_awaits_probe(const struct breaker *breaker, uint32_t probe)
+{
+    return breaker->is_probing && probe == breaker->probe;
 }
 
 static void count(struct breaker *breaker, const struct config_breaker *config,

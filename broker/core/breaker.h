@@ -35,14 +35,14 @@ struct breaker {
 
 /* OPEN becomes HALF_OPEN when its time is over; a probe that is not heard of is given up. */
 void breaker_tick(struct breaker *breaker, int64_t now_ms);
-/* Whether a call may be made now: always when closed, as a probe when half open. */
-bool breaker_allows(const struct breaker *breaker);
-/* Until when it allows none for certain; now or earlier: it may. */
+/* Until when no call may be made; now or earlier: one may, when it is half open as a probe. */
 int64_t breaker_closed_until_ms(const struct breaker *breaker);
 /* A probe goes out. Returns its number, which is never 0. */
 uint32_t breaker_probe(struct breaker *breaker, const struct config_breaker *config, int64_t now_ms);
 /* The probe made no call, so that it says nothing: another may go, unless one has gone since. */
 void breaker_forget_probe(struct breaker *breaker, uint32_t probe);
+/* Whether this is the probe that is under way. */
+bool breaker_awaits_probe(const struct breaker *breaker, uint32_t probe);
 
 /*
  * What a call came to. Of others than the probe only what was called while closed counts. `jitter` (0 to 1) spreads

@@ -4,11 +4,18 @@
 static const double MINUTE_MS = 60000.0;
 static const double BURST_S = 0.05; /* of the rate at once: as even as can be, with loops of milliseconds */
 
+/* A debt is over after a minute: what was taken is not in the provider's minute any more. */
+static double within(const struct bucket *bucket, double level)
+{
+    const double least = -(double)bucket->per_min;
+    return level > bucket->capacity ? bucket->capacity : level < least ? least : level;
+}
+
 static void refill(struct bucket *bucket, int64_t now_ms)
 {
     if (now_ms > bucket->at_ms) {
-        bucket->level += (double)(now_ms - bucket->at_ms) * bucket->per_ms;
-        bucket->level = bucket->level > bucket->capacity ? bucket->capacity : bucket->level;
+        const double more = (double)(now_ms - bucket->at_ms) * bucket->per_ms;
+        bucket->level = within(bucket, bucket->level + more);
         bucket->at_ms = now_ms;
     }
 }
@@ -24,7 +31,7 @@ void bucket_set(struct bucket *bucket, uint64_t per_min, int64_t now_ms)
     bucket->capacity = burst > 1.0 ? burst : 1.0;
     /* Counts are whole, so that a little less than one above the limit is within it. */
     bucket->per_ms = ((double)per_min + 0.999 - bucket->capacity) / MINUTE_MS;
-    bucket->level = share * bucket->capacity;
+    bucket->level = within(bucket, share * bucket->capacity);
     bucket->at_ms = now_ms;
 }
 
@@ -44,8 +51,7 @@ void bucket_take(struct bucket *bucket, double amount, int64_t now_ms)
         return;
     }
     refill(bucket, now_ms);
-    bucket->level -= amount;
-    bucket->level = bucket->level > bucket->capacity ? bucket->capacity : bucket->level;
+    bucket->level = within(bucket, bucket->level - amount);
 }
 
 void bucket_lower(struct bucket *bucket, double left, int64_t now_ms)

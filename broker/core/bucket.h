@@ -20,7 +20,7 @@ struct bucket {
 void bucket_set(struct bucket *bucket, uint64_t per_min, int64_t now_ms);
 /* Milliseconds until `amount` can be taken; 0: now. */
 int64_t bucket_wait_ms(struct bucket *bucket, double amount, int64_t now_ms);
-/* Takes it, or gives back what was not used (negative). May leave a debt. */
+/* Takes it, or gives back what was not used (negative). May leave a debt, of a minute's limit at most. */
 void bucket_take(struct bucket *bucket, double amount, int64_t now_ms);
 /* The provider says that no more than this is left. */
 void bucket_lower(struct bucket *bucket, double left, int64_t now_ms);

@@ -224,10 +224,9 @@ static void answer_waiter(struct core *core, uint64_t peer, bool streams, const 
     }
 }
 
-static void count(struct core *core, const struct job *job, const struct outcome *outcome)
+static void count(const struct job *job, const struct outcome *outcome)
 {
     struct tier *tier = job_tier(job);
-    (void)core;
     tier->stats.concluded[outcome->state]++;
     tier->drain.conclusions++;
     job->flow->queue->drain.conclusions++;
@@ -271,6 +270,14 @@ static void note_conclusion(struct core *core, const struct job *job,
     }
 }
 
+static void drop_oldest_dead_letter(struct core *core)
+{
+    struct job *job = dead_oldest(core);
+    result_note_bound(core, BOUND_DEAD_LETTERS);
+    job_tier(job)->stats.dead_evicted++;
+    dead_drop(core, job);
+}
+
 /* Without memory for the letter there is none, as if it had been dropped to keep the bound. */
 static void bury(struct core *core, struct job *job, const struct effect_result *result,
                  const char *provider)
@@ -298,7 +305,9 @@ static void bury(struct core *core, struct job *job, const struct effect_result 
     }
     job_move(core, job, PLACE_DEAD);
     job_tier(job)->stats.died[job->at.letter->code->index]++;
-    conclude_bound_dead_letters(core);
+    if (core->dead.length > core->limits.dead_letters_max) {
+        drop_oldest_dead_letter(core);
+    }
 }
 
 void conclude(struct core *core, struct job *job, const struct outcome *outcome)
@@ -309,7 +318,7 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     const struct effect_result result = make_result(core, job, outcome);
     end_attempt(core, job, outcome);
     flight_conclude(core, job, outcome);
-    count(core, job, outcome);
+    count(job, outcome);
     if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED && !result.has_leader) {
         estimate_note_run(job->flow->queue, result.run_ms);
     }
@@ -331,14 +340,15 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     }
 }
 
-void conclude_bound_dead_letters(struct core *core)
+bool conclude_bound_dead_letters(struct core *core)
 {
-    while (core->dead.length > core->limits.dead_letters_max) {
-        struct job *job = dead_oldest(core);
-        result_note_bound(core, BOUND_DEAD_LETTERS);
-        job_tier(job)->stats.dead_evicted++;
-        dead_drop(core, job);
+    for (int i = 0; core->dead.length > core->limits.dead_letters_max; i++) {
+        if (i == DEAD_JOBS_PER_TICK || !effects_reserve(core->effects, HISTORY_MAX + 8)) {
+            return false;
+        }
+        drop_oldest_dead_letter(core);
     }
+    return true;
 }
 
 /* Nobody (peer 0) is an operator, who may cancel any tenant's jobs and reads no answer. */

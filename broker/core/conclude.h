@@ -51,8 +51,8 @@ struct attempt_report {
 };
 void conclude_record_attempt(struct core *core, struct job *job, const struct attempt_report *report);
 
-/* Drops the oldest dead letters beyond dead_letters_max. */
-void conclude_bound_dead_letters(struct core *core);
+/* Drops the oldest dead letters beyond dead_letters_max, which a configuration may have lowered. False: a bound was reached. */
+bool conclude_bound_dead_letters(struct core *core);
 
 /* The event CANCEL. */
 void conclude_cancel(struct core *core, const struct event *event);

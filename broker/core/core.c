@@ -350,8 +350,8 @@ static void tick(struct core *core)
 {
     core->turn++;
     note_damage(core);
-    conclude_bound_dead_letters(core);
-    bool is_done = flight_tick(core);
+    bool is_done = conclude_bound_dead_letters(core);
+    is_done &= flight_tick(core);
     is_done &= stream_tick(core);
     is_done &= tick_timers(core);
     is_done &= lease_tick(core);

@@ -6,7 +6,8 @@ enum {
     REOPENED_MS = 15000, /* a queue that was paused fills again slowly: its rate says little for so long */
 };
 
-bool queue_is_served(const struct core *core, const struct queue *queue)
+/* Whether nothing but workers' time keeps its ready jobs waiting. */
+static bool queue_is_served(const struct core *core, const struct queue *queue)
 {
     const struct lane *lane = queue->lane;
     return !list_is_empty(&queue->ring) && !queue->route->is_held && !lane->tier->name->is_held &&
@@ -119,10 +120,8 @@ int64_t estimate_wait_ms(const struct flow *flow, uint64_t own_ahead, int64_t no
     return wait_ms < 0 && closed_ms == 0 ? -1 : closed_ms + (wait_ms > 0 ? wait_ms : 0);
 }
 
-int64_t queue_expected_wait_ms(const struct core *core, const struct flow *flow, uint32_t priority,
-                               int64_t now_ms)
+int64_t queue_expected_wait_ms(const struct flow *flow, uint32_t priority, int64_t now_ms)
 {
-    (void)core;
     return estimate_wait_ms(flow, own_jobs_ahead(flow, priority), now_ms);
 }
 

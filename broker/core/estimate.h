@@ -20,8 +20,7 @@ enum {
 };
 
 /* Until a new job of this flow and priority is dispatched; -1: not known. */
-int64_t queue_expected_wait_ms(const struct core *core, const struct flow *flow, uint32_t priority,
-                               int64_t now_ms);
+int64_t queue_expected_wait_ms(const struct flow *flow, uint32_t priority, int64_t now_ms);
 /* The same for a job with `own_ahead` ready jobs of its flow ahead of it. */
 int64_t estimate_wait_ms(const struct flow *flow, uint64_t own_ahead, int64_t now_ms);
 /* Until `jobs` of the tier are gone; of one tenant in one queue when `flow` is not NULL. -1: not known. */
@@ -35,7 +34,5 @@ int64_t estimate_retry_after_ms(struct core *core, int64_t wait_ms);
 
 /* An attempt of this queue succeeded after so long. */
 void estimate_note_run(struct queue *queue, int64_t run_ms);
-/* Whether nothing but workers' time keeps its ready jobs waiting. */
-bool queue_is_served(const struct core *core, const struct queue *queue);
 /* Takes counts into rates; called once a turn. */
 void estimate_tick(struct core *core);

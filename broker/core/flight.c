@@ -458,11 +458,10 @@ struct list *flight_streaming(const struct core *core, const struct job *job)
     return flight == NULL || flight->streaming.length == 0 ? NULL : &flight->streaming;
 }
 
-void flight_stream(struct core *core, struct job *job)
+void flight_stream(struct job *job)
 {
     struct flight *flight = job->at.flight;
     const struct job *leader = flight->leader;
-    (void)core;
     if (leader == NULL || (job->flags & JOB_FOLLOWS_STREAM) != 0 ||
         flight->streaming.length >= FLIGHT_STREAMS_MAX) {
         return;

@@ -48,7 +48,7 @@ size_t flight_followers(const struct core *core, const struct job *job);
 /* The followers of the job that get its chunks; NULL: none. */
 struct list *flight_streaming(const struct core *core, const struct job *job);
 /* A job that is FOLLOWING gets the leader's chunks from now on, unless FLIGHT_STREAMS_MAX others do. */
-void flight_stream(struct core *core, struct job *job);
+void flight_stream(struct job *job);
 /* The first chunk of an attempt of the job: its followers count it as one of theirs. */
 void flight_begin_stream(const struct core *core, const struct job *job);
 

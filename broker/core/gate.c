@@ -95,15 +95,13 @@ static void end_round(struct core *core, struct job *job)
 bool gate_pass(struct core *core, struct job *job, struct upstream **ret_upstream)
 {
     struct queue *queue = job->flow->queue;
-    if (upstream_candidates(core, queue)->length == 0) {
-        *ret_upstream = NULL;
-        return true;
-    }
+    const bool names_none = upstream_candidates(core, queue)->length == 0;
     int64_t at_ms;
-    struct upstream *upstream = upstream_choose(core, job, &at_ms);
-    if (upstream != NULL) {
+    struct upstream *upstream = names_none ? NULL : upstream_choose(core, job, &at_ms);
+    if (upstream != NULL || names_none) {
         if (queue->is_blocked) {
-            look_whether_blocked(core, queue); /* a time may have passed while nothing waited */
+            /* A time may have passed while nothing waited, or a configuration came. */
+            look_whether_blocked(core, queue);
         }
         *ret_upstream = upstream;
         return true;
@@ -137,6 +135,11 @@ void gate_look(struct core *core, const struct upstream *upstream)
             look_whether_blocked(core, queue);
         }
     }
+}
+
+void gate_look_at(struct core *core, struct queue *queue)
+{
+    look_whether_blocked(core, queue);
 }
 
 void gate_tick(struct core *core)

@@ -18,6 +18,8 @@ struct upstream;
 bool gate_pass(struct core *core, struct job *job, struct upstream **ret_upstream);
 /* It may be called again, or less: its queues are looked at again. NULL: all are. */
 void gate_look(struct core *core, const struct upstream *upstream);
+/* A job comes to this queue: whether anybody can serve it may never have been asked. */
+void gate_look_at(struct core *core, struct queue *queue);
 /* Opens the gates whose time has come. */
 void gate_tick(struct core *core);
 int64_t gate_next_deadline_ms(const struct core *core);

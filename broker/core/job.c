@@ -197,14 +197,6 @@ void job_rearm(struct core *core, struct job *job)
     arm(core, job);
 }
 
-void job_set_deadline(struct core *core, struct job *job, int64_t deadline_ms)
-{
-    job->deadline_ms = deadline_ms;
-    if (job_is_pending(job)) {
-        arm(core, job);
-    }
-}
-
 static void leave(struct core *core, struct job *job)
 {
     struct queue *queue = job->flow->queue;

@@ -120,7 +120,6 @@ void job_move(struct core *core, struct job *job, enum job_place next);
 void job_wait_until(struct core *core, struct job *job, int64_t not_before_ms);
 /* After a change of at.not_before_ms. */
 void job_rearm(struct core *core, struct job *job);
-void job_set_deadline(struct core *core, struct job *job, int64_t deadline_ms);
 
 /* References the payload; counts the memory. */
 void job_keep_payload(struct core *core, struct job *job, struct blob *payload);

@@ -228,6 +228,11 @@ void result_reopen(struct core *core, struct concluded_entry *entry)
     if (kept != NULL) {
         drop_kept(core, kept);
     }
+    result_release_key(core, entry);
+}
+
+void result_release_key(struct core *core, struct concluded_entry *entry)
+{
     if ((entry->flags & CONCLUDED_HAS_KEY) != 0) {
         key_forget(core, &entry->id);
         entry->flags &= (uint8_t)~CONCLUDED_HAS_KEY;

@@ -29,10 +29,10 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
 void result_withdraw(struct core *core, const struct job *job, int64_t at_unix_ms);
 /* It was not run, and may be submitted again. Such are noted together: overload.h. */
 bool result_is_shed(const struct effect_result *result);
-/*
- * Lets a job that was shed be submitted again under the same id or idempotency key: nothing remains of its conclusion.
- */
+/* Lets a job that was shed be submitted again under the same id: nothing remains of its conclusion. */
 void result_reopen(struct core *core, struct concluded_entry *entry);
+/* Lets another job have its idempotency key; what became of it can still be asked for. */
+void result_release_key(struct core *core, struct concluded_entry *entry);
 /*
  * The batch that an answer about a concluded job has to wait for, since it promises that the conclusion, and
  * even the acceptance, is kept. 0 for a job in memory: nothing is.

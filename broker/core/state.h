@@ -169,6 +169,7 @@ struct core {
     struct list flights_ending;
     struct list streams_late;    /* streams of which somebody lacks chunks: stream.c */
     uint64_t stream_log_bytes;   /* of all streams */
+    uint32_t chunks_in_turn;     /* handed on: stream.c */
 
     struct table keys;           /* idempotency entries by key */
     struct table keys_by_job;

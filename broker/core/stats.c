@@ -148,19 +148,6 @@ static uint64_t tighter(uint64_t a, uint64_t b)
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
-static Wire__UpstreamState__State upstream_state(const struct upstream *upstream, int64_t now_ms)
-{
-    if (upstream->limited_until_ms > now_ms ||
-        (upstream->breaker.state == BREAKER_OPEN && upstream->breaker.open_until_ms > now_ms)) {
-        return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN;
-    }
-    if (upstream->breaker.state != BREAKER_CLOSED) {
-        return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN;
-    }
-    return upstream->pace.is_free ? WIRE__UPSTREAM_STATE__STATE__UPSTREAM_CLOSED
-                                  : WIRE__UPSTREAM_STATE__STATE__UPSTREAM_SLOW_START;
-}
-
 void core_visit_upstreams(const struct core *core, struct core_time now,
                           void (*visit)(void *context, const struct core_upstream_view *view),
                           void *context)
@@ -170,9 +157,7 @@ void core_visit_upstreams(const struct core *core, struct core_time now,
         if (!upstream->is_configured) {
             continue;
         }
-        const int64_t breaker_ms = breaker_closed_until_ms(&upstream->breaker);
-        const int64_t until_ms =
-            breaker_ms > upstream->limited_until_ms ? breaker_ms : upstream->limited_until_ms;
+        const int64_t until_ms = upstream_blocked_until_ms(upstream);
         const struct core_upstream_view view = {
             .provider = upstream->provider,
             .model = upstream->model,

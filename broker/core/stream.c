@@ -9,6 +9,11 @@ enum {
     CHUNK_BYTES = 64,          /* what a chunk takes beside its data */
     CHUNKS_FIRST = 16,
     LATE_CHUNKS_PER_TICK = 1024,
+    /*
+     * One chunk is as many as its leader and those that follow it have clients. Those beyond come
+     * from the log in later turns; without one, for whom the turn had no room the stream has ended.
+     */
+    FRESH_CHUNKS_PER_TURN = 16384,
 };
 
 struct logged_chunk {
@@ -83,11 +88,11 @@ static bool is_streaming(const struct core *core, const struct waiter *waiter)
     return waiter->streams && client_find(core, waiter->peer) != NULL;
 }
 
-static void turn_to(struct waiter *waiter, uint32_t attempt, uint32_t index)
+static void turn_to(struct waiter *waiter, uint32_t attempt)
 {
     if (waiter->attempt != attempt) {
         waiter->attempt = attempt;
-        waiter->chunk_next = index;
+        waiter->chunk_next = 0;
     }
 }
 
@@ -101,15 +106,24 @@ static void send(struct core *core, const struct job *job, struct waiter *waiter
     waiter->chunks_left -= waiter->chunks_left != CHUNKS_UNLIMITED;
 }
 
-/* A fresh chunk, to those who have all before it; `index` is where this job's waiters begin. */
-static void hand_on(struct core *core, struct job *job, const struct event *event, uint32_t begin)
+static void be_late(struct core *core, struct stream *stream)
+{
+    if (!stream->is_cut && !stream->is_late) {
+        list_append(&core->streams_late, &stream->late);
+        stream->is_late = true;
+    }
+}
+
+/* A fresh chunk, to those who have all before it. */
+static void hand_on(struct core *core, struct job *job, const struct event *event)
 {
     for (struct waiter *waiter = job->more_waiters; waiter != NULL; waiter = waiter->next) {
         if (!is_streaming(core, waiter)) {
             continue;
         }
-        turn_to(waiter, job->attempt, begin);
-        if (waiter->chunk_next == event->as.chunk.header.index && waiter->chunks_left > 0) {
+        turn_to(waiter, job->attempt);
+        if (waiter->chunk_next == event->as.chunk.header.index && waiter->chunks_left > 0 &&
+            core->chunks_in_turn++ < FRESH_CHUNKS_PER_TURN) {
             send(core, job, waiter, event->as.chunk.header.flags, event->as.chunk.data);
         }
     }
@@ -123,7 +137,7 @@ static uint32_t catch_up(struct core *core, struct job *job, const struct stream
         if (!is_streaming(core, waiter)) {
             continue;
         }
-        turn_to(waiter, job->attempt, 0);
+        turn_to(waiter, job->attempt);
         for (; left > 0 && waiter->chunk_next < stream->next && waiter->chunks_left > 0; left--) {
             const struct logged_chunk *chunk = &stream->chunks[waiter->chunk_next];
             send(core, job, waiter, chunk->flags, chunk->data);
@@ -148,8 +162,8 @@ static uint32_t catch_up_all(struct core *core, struct stream *stream, uint32_t 
 /* ---- beginning, ending ---- */
 
 /*
- * Chunks of an attempt that ran before a restart of the broker begin in its middle: who waited all
- * along may have the others, and nobody else gets any.
+ * Chunks of an attempt whose lease was lost and reclaimed, or that ran before a restart, begin in its
+ * middle: who has the others of it goes on, and nobody else gets any.
  */
 static struct stream *begin(struct core *core, struct job *job, uint32_t index)
 {
@@ -189,8 +203,7 @@ void stream_chunk(struct core *core, struct job *job, const struct event *event)
 {
     const uint32_t index = event->as.chunk.header.index;
     struct stream *stream = job->at.lease->stream;
-    const bool is_first = stream == NULL;
-    if (is_first) {
+    if (stream == NULL) {
         stream = begin(core, job, index);
     }
     if (stream == NULL || index < stream->next || index == UINT32_MAX) {
@@ -202,12 +215,15 @@ void stream_chunk(struct core *core, struct job *job, const struct event *event)
     }
     keep(core, stream, event);
     stream->next++;
-    hand_on(core, job, event, is_first ? index : 0);
+    hand_on(core, job, event);
     struct list *followers = flight_streaming(core, job);
     if (followers != NULL) {
         list_for_each (followers, link) {
-            hand_on(core, CONTAINER_OF(link, struct job, link), event, 0);
+            hand_on(core, CONTAINER_OF(link, struct job, link), event);
         }
+    }
+    if (core->chunks_in_turn > FRESH_CHUNKS_PER_TURN) {
+        be_late(core, stream);
     }
 }
 
@@ -223,22 +239,22 @@ bool stream_is_wanted(const struct job *job)
 void stream_wanted(struct core *core, struct job *job)
 {
     if (job->place == PLACE_FOLLOWING) {
-        flight_stream(core, job);
+        flight_stream(job);
     }
     const struct job *leader = job->place == PLACE_FOLLOWING ? flight_leader(job) : job;
     struct stream *stream =
         leader != NULL && leader->place == PLACE_LEASED && leader->at.lease != NULL
             ? leader->at.lease->stream
             : NULL;
-    if (stream != NULL && !stream->is_cut && !stream->is_late) {
-        list_append(&core->streams_late, &stream->late);
-        stream->is_late = true;
+    if (stream != NULL) {
+        be_late(core, stream);
     }
 }
 
 bool stream_tick(struct core *core)
 {
     uint32_t left = LATE_CHUNKS_PER_TICK;
+    core->chunks_in_turn = 0;
     struct list_link *first;
     while ((first = list_first(&core->streams_late)) != NULL) {
         struct stream *stream = CONTAINER_OF(first, struct stream, late);

@@ -5,6 +5,7 @@
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
 #include "broker/core/estimate.h"
+#include "broker/core/gate.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/result.h"
@@ -185,7 +186,7 @@ static bool is_known_key(struct core *core, struct request *request)
     struct job *job = job_find(core, &known_as);
     struct concluded_entry *entry = concluded_find(&core->concluded, &known_as);
     if (job == NULL && entry != NULL && entry->is_shed) {
-        result_reopen(core, entry);
+        result_release_key(core, entry);
         return false;
     }
     if (job != NULL && job_is_pending(job)) {
@@ -358,7 +359,7 @@ static struct refusal check_deadline(struct core *core, struct request *request,
         return refuse(WIRE__REJECT_REASON__REJECT_DEADLINE, 0,
                       "delay_ms: is not shorter than the deadline");
     }
-    const int64_t wait_ms = queue_expected_wait_ms(core, flow, submit->priority, core->now_ms);
+    const int64_t wait_ms = queue_expected_wait_ms(flow, submit->priority, core->now_ms);
     if (wait_ms > request->deadline_in_ms) {
         return refuse_for_now(
             core, WIRE__REJECT_REASON__REJECT_DEADLINE, wait_ms - request->deadline_in_ms,
@@ -454,6 +455,7 @@ static struct refusal admit(struct core *core, struct request *request)
     }
     refusal = check_bounds(core, request, flow);
     if (!is_refusal(&refusal)) {
+        gate_look_at(core, flow->queue);
         refusal = check_deadline(core, request, flow);
     }
     if (is_refusal(&refusal)) {

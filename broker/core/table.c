@@ -39,6 +39,7 @@ void table_finish(struct table *table)
  * that buckets move. */
 static bool grow_first_segment(struct table *table)
 {
+    assert(table->capacity > 0); /* the first segment comes with the table */
     const size_t capacity = table->capacity * 2;
     struct table_bucket *buckets = capacity == TABLE_SEGMENT_LENGTH
                                        ? large_page_alloc()

@@ -272,18 +272,21 @@ static bool is_limited(const struct core *core, const struct upstream *upstream)
     return upstream->limited_until_ms > core->now_ms;
 }
 
-static int64_t blocked_until_ms(const struct upstream *upstream)
+int64_t upstream_blocked_until_ms(const struct upstream *upstream)
 {
     const int64_t breaker_ms = breaker_closed_until_ms(&upstream->breaker);
     return breaker_ms > upstream->limited_until_ms ? breaker_ms : upstream->limited_until_ms;
 }
 
-static Wire__UpstreamState__State state_of(const struct core *core, const struct upstream *upstream)
+/* OPEN with its time over is as good as HALF_OPEN: nobody has looked since. */
+Wire__UpstreamState__State upstream_state(const struct upstream *upstream, int64_t now_ms)
 {
-    if (upstream->breaker.state == BREAKER_OPEN || is_limited(core, upstream)) {
+    const struct breaker *breaker = &upstream->breaker;
+    if (upstream->limited_until_ms > now_ms ||
+        (breaker->state == BREAKER_OPEN && breaker->open_until_ms > now_ms)) {
         return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN;
     }
-    if (upstream->breaker.state == BREAKER_HALF_OPEN) {
+    if (breaker->state != BREAKER_CLOSED) {
         return WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN;
     }
     return upstream->pace.is_free ? WIRE__UPSTREAM_STATE__STATE__UPSTREAM_CLOSED
@@ -333,7 +336,7 @@ static void publish(struct core *core, const struct upstream *upstream)
     Wire__UpstreamState state = WIRE__UPSTREAM_STATE__INIT;
     state.upstream = &name;
     state.state = upstream->announced;
-    const int64_t for_ms = blocked_until_ms(upstream) - core->now_ms;
+    const int64_t for_ms = upstream_blocked_until_ms(upstream) - core->now_ms;
     state.for_ms = upstream->announced == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN && for_ms > 0
                        ? (uint64_t)for_ms
                        : 0;
@@ -353,7 +356,7 @@ static void publish(struct core *core, const struct upstream *upstream)
 /* Whatever changed it ends with this. */
 static void announce(struct core *core, struct upstream *upstream)
 {
-    const Wire__UpstreamState__State state = state_of(core, upstream);
+    const Wire__UpstreamState__State state = upstream_state(upstream, core->now_ms);
     if (state != upstream->announced) {
         upstream->announced = state;
         publish(core, upstream);
@@ -391,7 +394,7 @@ int upstream_restore(struct core *core, const void *value, size_t value_bytes)
     }
     (void)snprintf(upstream->error_code, sizeof(upstream->error_code), "%s", message->error_code);
     upstream->is_recorded = true;
-    upstream->announced = state_of(core, upstream);
+    upstream->announced = upstream_state(upstream, core->now_ms);
     return 0;
 }
 
@@ -412,7 +415,7 @@ static int64_t open_at_ms(struct core *core, struct upstream *upstream, double t
 {
     const int64_t now_ms = core->now_ms;
     refresh(core, upstream);
-    const int64_t blocked_ms = blocked_until_ms(upstream);
+    const int64_t blocked_ms = upstream_blocked_until_ms(upstream);
     if (blocked_ms > now_ms) {
         return blocked_ms;
     }
@@ -467,7 +470,7 @@ int64_t upstream_back_at_ms(struct core *core, const struct queue *queue)
     int64_t soonest_ms = candidates->length == 0 ? core->now_ms : INT64_MAX;
     for (size_t i = 0; i < candidates->length; i++) {
         breaker_tick(&candidates->items[i]->breaker, core->now_ms);
-        const int64_t at_ms = blocked_until_ms(candidates->items[i]);
+        const int64_t at_ms = upstream_blocked_until_ms(candidates->items[i]);
         soonest_ms = at_ms < soonest_ms ? at_ms : soonest_ms;
     }
     return soonest_ms;
@@ -480,7 +483,8 @@ void upstream_why_blocked(const struct core *core, const struct queue *queue, in
     const struct upstream *first = NULL;
     for (size_t i = 0; i < candidates->length; i++) {
         const struct upstream *upstream = candidates->items[i];
-        if (first == NULL || blocked_until_ms(upstream) < blocked_until_ms(first)) {
+        if (first == NULL ||
+            upstream_blocked_until_ms(upstream) < upstream_blocked_until_ms(first)) {
             first = upstream;
         }
     }
@@ -488,7 +492,7 @@ void upstream_why_blocked(const struct core *core, const struct queue *queue, in
     if (first == NULL) {
         return;
     }
-    const long long for_ms = (long long)later(blocked_until_ms(first) - now_ms, 0);
+    const long long for_ms = (long long)later(upstream_blocked_until_ms(first) - now_ms, 0);
     if (first->breaker.state == BREAKER_CLOSED) {
         (void)snprintf(ret_text, bytes, "its route is paused: %.100s is rate limited for %lld ms",
                        first->subject, for_ms);
@@ -581,7 +585,8 @@ static void state_changed(struct core *core, struct upstream *upstream, bool is_
     }
     if (!is_probe || !is_open) { /* not each failed probe of a long outage */
         core_note(core, is_open ? NOTE_UPSTREAM_DOWN : NOTE_UPSTREAM_UP, NULL, upstream->subject,
-                  upstream->error_code, upstream->breaker.open_until_ms - core->now_ms);
+                  is_open ? upstream->error_code : "",
+                  is_open ? upstream->breaker.open_until_ms - core->now_ms : 0);
     }
     record(core, upstream);
 }
@@ -611,10 +616,16 @@ static void answered(struct core *core, struct upstream *upstream, struct worker
     sample(core, upstream, is_slow ? SAMPLE_SLOW : SAMPLE_SUCCESS, is_probe);
 }
 
+static void set_error(struct upstream *upstream, const Wire__Call *call)
+{
+    (void)snprintf(upstream->error_code, sizeof(upstream->error_code), "%s", call->error_code);
+}
+
 static void limited(struct core *core, struct upstream *upstream, const Wire__Call *call,
                     bool is_probe)
 {
     upstream->counts.rate_limited++;
+    set_error(upstream, call);
     if (is_probe) {
         sample(core, upstream, SAMPLE_SUCCESS, true); /* it answers, if only "too many" */
     }
@@ -659,7 +670,7 @@ static void failed(struct core *core, struct upstream *upstream, struct worker *
                    const Wire__Call *call, uint32_t probe)
 {
     upstream->counts.failed++;
-    (void)snprintf(upstream->error_code, sizeof(upstream->error_code), "%s", call->error_code);
+    set_error(upstream, call);
     if (!is_workers_fault(core, upstream, worker)) {
         sample(core, upstream, SAMPLE_FAILURE, probe != 0);
     } else if (probe != 0) {
@@ -699,10 +710,12 @@ static void learn_limits(struct core *core, struct upstream *upstream,
     }
 }
 
+/* `probe` 0: it was none. One that was given up meanwhile counts as any other: a newer one decides. */
 static void report(struct core *core, struct worker *worker, struct upstream *upstream,
                    const Wire__Call *call, uint32_t probe)
 {
     const bool was_down = upstream_is_down(core, upstream);
+    probe = breaker_awaits_probe(&upstream->breaker, probe) ? probe : 0;
     upstream->counts.cost_nanousd += call->cost_nanousd;
     learn_limits(core, upstream, call->limits);
     switch (call->outcome) {
@@ -728,6 +741,7 @@ static void report(struct core *core, struct worker *worker, struct upstream *up
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE:
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED:
     case _WIRE__ATTEMPT_OUTCOME_IS_INT_SIZE:
+        breaker_forget_probe(&upstream->breaker, probe);
         break;
     }
     announce(core, upstream);
@@ -745,27 +759,30 @@ static bool is_named(const struct upstream *upstream, const Wire__Upstream *name
 struct upstream *upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
                                  const struct event_attempt_result *result)
 {
-    struct upstream *permitted = permit->upstream;
-    if (result->calls_length == 0) {
-        upstream_give_back(core, permit);
-        return permitted;
-    }
-    struct upstream *called = permitted;
-    permit->upstream = NULL;
+    const struct upstream *permitted = permit->upstream;
+    struct upstream *called = permit->upstream;
+    bool is_used = false;
     for (size_t i = 0; i < result->calls_length; i++) {
         const Wire__Call *call = result->calls[i];
         const bool is_permitted = permitted != NULL && is_named(permitted, call->upstream);
         struct upstream *upstream =
-            is_permitted ? permitted : find(core, call->upstream->provider, call->upstream->model);
+            is_permitted ? permit->upstream
+                         : find(core, call->upstream->provider, call->upstream->model);
         if (upstream == NULL) {
             continue;
         }
         called = upstream;
+        is_used |= is_permitted;
         if (is_permitted && call->tokens > 0) {
             take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
             wake(core, upstream);
         }
         report(core, worker, upstream, call, is_permitted ? permit->probe : 0);
+    }
+    if (is_used) {
+        permit->upstream = NULL;
+    } else {
+        upstream_give_back(core, permit);
     }
     return called;
 }
@@ -773,7 +790,7 @@ struct upstream *upstream_settle(struct core *core, struct worker *worker, struc
 void upstream_settle_silent(struct core *core, struct permit *permit, bool is_expired)
 {
     struct upstream *upstream = TAKE(permit->upstream);
-    if (upstream == NULL || permit->probe == 0) {
+    if (upstream == NULL || !breaker_awaits_probe(&upstream->breaker, permit->probe)) {
         return;
     }
     if (is_expired) {

@@ -40,7 +40,7 @@ struct upstream {
     double typical_ms;              /* of an answered call, smoothed; 0: none yet */
     uint64_t answered_peer;         /* the worker that was answered last, and when; INT64_MIN never */
     int64_t answered_ms;
-    char error_code[32];            /* of the last failure */
+    char error_code[32];            /* of the last failure or limit */
     bool is_configured;
     bool is_recorded;               /* a record says that it is down */
     Wire__UpstreamState__State announced;
@@ -77,6 +77,10 @@ int64_t upstream_back_at_ms(struct core *core, const struct queue *queue);
 /* Why nobody can serve it, in words. */
 void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms, char *ret_text,
                           size_t bytes);
+/* As workers and operators are told. */
+Wire__UpstreamState__State upstream_state(const struct upstream *upstream, int64_t now_ms);
+/* Until when its breaker or what it said itself lets no call through; now or earlier: they do. */
+int64_t upstream_blocked_until_ms(const struct upstream *upstream);
 bool upstream_is_down(struct core *core, struct upstream *upstream);
 /* For struct job's `tried`; 0 when it is no candidate (any more). */
 uint16_t upstream_bit(const struct core *core, const struct queue *queue, const struct upstream *upstream);

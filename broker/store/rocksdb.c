@@ -476,39 +476,56 @@ int disk_write(struct disk *disk, const struct batch_list *batches, char *ret_wh
 
 /* -------------------------------------------------------------------------------------- reading */
 
-static void answer_load(const struct disk *disk, struct disk_load *load, char *value, size_t bytes,
-                        char *error, char *ret_why)
+/* A copy: the slice would keep the whole block that it lies in. */
+static void answer_load(const struct disk *disk, struct disk_load *load,
+                        rocksdb_pinnableslice_t *slice, char *error, char *ret_why)
 {
     load->result = disk_take_error(disk, &error, ret_why);
     if (load->result < 0) {
         return;
     }
-    if (value == NULL) {
+    if (slice == NULL) {
         load->result = -ENOENT;
         return;
     }
-    load->result = blob_wrap(value, bytes, rocksdb_free, value, &load->value); /* no copy */
-    if (load->result < 0) {
-        rocksdb_free(value);
+    size_t bytes;
+    const char *value = rocksdb_pinnableslice_value(slice, &bytes);
+    load->result = blob_create(value, bytes, &load->value);
+    rocksdb_pinnableslice_destroy(slice);
+}
+
+/*
+ * Loads of one family. What waited long has keys beside each other, so a batch finds many of them
+ * in one block, which is then looked up once. Returns the first load that is not answered.
+ */
+static struct disk_load *load_family(struct disk *disk, struct disk_load *loads, size_t most,
+                                     char *ret_why)
+{
+    const char *keys[DISK_LOADS_MAX] = {NULL};
+    size_t key_sizes[DISK_LOADS_MAX] = {0}, length = 0;
+    rocksdb_pinnableslice_t *slices[DISK_LOADS_MAX] = {NULL};
+    char *errors[DISK_LOADS_MAX] = {NULL};
+    struct disk_load *load = loads;
+    for (; load != NULL && length < most && load->family == loads->family; load = load->next) {
+        keys[length] = (const char *)load->key;
+        key_sizes[length++] = load->key_bytes;
     }
+    rocksdb_batched_multi_get_cf(disk->db, disk->reading, disk->families[loads->family], length,
+                                 keys, key_sizes, slices, errors, false);
+    for (size_t i = 0; i < length; i++, loads = loads->next) {
+        answer_load(disk, loads, slices[i], errors[i], ret_why);
+    }
+    return load;
 }
 
 void disk_load(struct disk *disk, struct disk_load *loads, char *ret_why)
 {
-    const rocksdb_column_family_handle_t *families[DISK_LOADS_MAX] = {NULL};
-    const char *keys[DISK_LOADS_MAX] = {NULL};
-    size_t key_sizes[DISK_LOADS_MAX] = {0}, sizes[DISK_LOADS_MAX] = {0}, length = 0;
-    char *values[DISK_LOADS_MAX] = {NULL}, *errors[DISK_LOADS_MAX] = {NULL};
-    for (const struct disk_load *load = loads; load != NULL && length < DISK_LOADS_MAX;
-         load = load->next, length++) {
-        families[length] = disk->families[load->family];
-        keys[length] = (const char *)load->key;
-        key_sizes[length] = load->key_bytes;
-    }
-    rocksdb_multi_get_cf(disk->db, disk->reading, families, length, keys, key_sizes, values, sizes,
-                         errors);
-    for (size_t i = 0; i < length; i++, loads = loads->next) {
-        answer_load(disk, loads, values[i], sizes[i], errors[i], ret_why);
+    size_t left = DISK_LOADS_MAX;
+    while (loads != NULL && left > 0) {
+        struct disk_load *rest = load_family(disk, loads, left, ret_why);
+        for (; loads != rest; loads = loads->next) {
+            left--;
+        }
     }
 }
 

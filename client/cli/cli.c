@@ -342,7 +342,7 @@ static void set_body(json_t *object, const struct tiermq_answer *answer)
 json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
 {
     char id[TIERMQ_ID_TEXT];
-    tiermq_id_format(&answer->id, id);
+    tiermq_id_format(&answer->known_as, id);
     json_t *object = json_pack("{s:s,s:s}", "job", id, "outcome", cli_state_name(answer->state));
     if (object == NULL) {
         return NULL;

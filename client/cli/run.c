@@ -145,6 +145,7 @@ static void finish_locally(struct slot *slot, enum outcome outcome, const char *
 {
     const struct tiermq_answer answer = {
         .id = slot->job.job.id,
+        .known_as = slot->job.job.id,
         .state = outcome == OUTCOME_INVALID ? TIERMQ_REJECTED : TIERMQ_PENDING,
         .error_code = code,
         .error_text = text,
@@ -450,10 +451,12 @@ static void turn(struct run *run)
     }
 }
 
+/* Stopping waits for what became of the cancellations: without a broker nobody will say. */
 static bool is_over(const struct run *run)
 {
     if (is_stopping(run)) {
-        return list_is_empty(&run->slots) || clock_monotonic_ms() >= run->stop_at_ms;
+        return list_is_empty(&run->slots) || clock_monotonic_ms() >= run->stop_at_ms ||
+               !tiermq_is_connected(run->client);
     }
     return run->is_input_over && list_is_empty(&run->slots);
 }

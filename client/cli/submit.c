@@ -351,7 +351,7 @@ static void print_succeeded(const struct submit *submit, const struct tiermq_ans
 static void print_answer(void *context, const struct tiermq_answer *answer)
 {
     char id[TIERMQ_ID_TEXT];
-    tiermq_id_format(&answer->id, id);
+    tiermq_id_format(&answer->known_as, id);
     if (answer->state == TIERMQ_SUCCEEDED) {
         print_succeeded(context, answer);
     } else if (answer->state == TIERMQ_PENDING && answer->error_code[0] == '\0') {
@@ -475,6 +475,21 @@ static void print_summary(const struct submit *submit, const struct cli *cli,
     json_decref(json);
 }
 
+static int explain_interrupt(const struct submit *submit, const struct cli *cli, int code,
+                             const char *why, uint64_t n_pending)
+{
+    if (submit->run.leave_on_interrupt) {
+        return cli_fail(cli, code, "interrupted; jobs without an answer stay in the broker");
+    }
+    if (n_pending == 0) {
+        return cli_fail(cli, code, "interrupted; jobs without an answer were cancelled");
+    }
+    return cli_fail(cli, code,
+                    "interrupted; no broker confirmed that the jobs without an answer are "
+                    "cancelled: they may still run%s%s",
+                    why[0] == '\0' ? "" : "; ", why);
+}
+
 static int explain_end(const struct submit *submit, const struct cli *cli, enum run_end end,
                        const char *error, const char *why, const struct summary *summary)
 {
@@ -483,11 +498,7 @@ static int explain_end(const struct submit *submit, const struct cli *cli, enum 
     case RUN_DONE:
         return code;
     case RUN_INTERRUPTED:
-        cli_fail(cli, code,
-                 submit->run.leave_on_interrupt
-                     ? "interrupted; jobs without an answer stay in the broker"
-                     : "interrupted; jobs without an answer were cancelled");
-        return code;
+        return explain_interrupt(submit, cli, code, why, summary->outcomes[OUTCOME_PENDING]);
     case RUN_TIMED_OUT:
         return cli_fail(cli, code, "--timeout is over");
     case RUN_UNREACHABLE:

@@ -145,7 +145,7 @@ models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_
         print("  " + json.dumps(self.rows[-1]), flush=True)
 
     def bar(self, text, value, limit, at_least=True):
-        self.bars.append({"what": text, "value": round(value, 3), "limit": limit, "at_least": at_least,
+        self.bars.append({"what": text, "value": round(value, 3), "limit": round(limit, 3), "at_least": at_least,
                           "holds": value >= limit if at_least else value <= limit})
 
     def median(self, name, window, key):

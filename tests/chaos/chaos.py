@@ -5,6 +5,7 @@ restarts it a last time without workers and asks again; then check.py judges. Ca
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -292,7 +293,9 @@ class Campaign:
 
 
 def read_options():
-    parser = argparse.ArgumentParser(prog="tests/chaos/run.sh", description=(HERE / "run.sh").read_text().split("\n\n")[1])
+    comment = itertools.takewhile(lambda line: line.startswith("#"), (HERE / "run.sh").read_text().split("\n\n", 1)[1].splitlines())
+    parser = argparse.ArgumentParser(prog="tests/chaos/run.sh", formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     description="\n".join(line.removeprefix("#").removeprefix(" ") for line in comment))
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big") + 1)
     parser.add_argument("--kills", type=int, help="of broker and workers (200; quick: 12)")
     parser.add_argument("--seconds", type=float, default=1500, help="ends the campaign even if kills are missing (1500)")

@@ -337,7 +337,8 @@ class Checker:
         return f"expired {early_ms} ms before its deadline" if early_ms > CLOCK_SLACK_MS else None
 
     def _why_not_cancelled(self, job, event):
-        asked = any(cancel["at_ms"] <= event["at_ms"] for cancel in job.cancels)
+        same = [job, *self.campaign.by_key.get((job.tenant, job.submit["key"]), [])]  # one job, whoever submitted it
+        asked = any(cancel["at_ms"] <= event["at_ms"] for other in same for cancel in other.cancels)
         return None if asked else "cancelled, and nobody had asked for it"
 
     def _why_not_dead(self, job, event):

@@ -339,6 +339,17 @@ def test_cancellation_that_nobody_asked_for_is_wrong(evidence, found):
     assert found(evidence) == [("wrong", "B")]
 
 
+def test_cancellation_of_another_under_the_same_key_is_one(evidence, found):
+    for job in ("B", "C"):
+        evidence.submit(job, key="k")
+        evidence.accept(job)
+    evidence.say(120, "cancel", id="C")
+    for job in ("B", "C"):
+        evidence.outcome(job, "cancelled")
+        evidence.audit[job] = "cancelled"
+    assert found(evidence) == []
+
+
 def test_death_with_attempts_left_is_wrong(evidence, found):
     evidence.submit("B", tier="background")
     evidence.accept("B")

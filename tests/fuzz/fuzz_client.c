@@ -1,15 +1,17 @@
 /*
  * What the client library and its command line read: byte 0 chooses a line of a user's file, a
- * request's body, a worker's answer, or a chunk of a stream; the rest are its bytes.
+ * request's body, a worker's answer, a chunk of a stream, or a duration as in "dead list --older";
+ * the rest are its bytes.
  */
 #include <errno.h>
 #include <string.h>
 #include "client/answer.h"
+#include "client/cli/cli.h"
 #include "client/cli/lines.h"
 #include "client/request.h"
 #include "tests/fuzz/fuzz.h"
 
-enum what { LINE, BODY, ANSWER, CHUNK, WHATS };
+enum what { LINE, BODY, ANSWER, CHUNK, DURATION, WHATS };
 
 static void make_request(const struct tiermq_job *job)
 {
@@ -61,6 +63,17 @@ static void read_chunk(const uint8_t *data, size_t bytes)
     }
 }
 
+static void read_duration(const uint8_t *data, size_t bytes)
+{
+    int64_t ms = 0;
+    char *text = strndup((const char *)data, bytes);
+    must_hold(text != NULL);
+    if (cli_read_duration(text, &ms) == 0) {
+        must_hold(ms >= 0 && ms <= INT64_MAX / 1000); /* nanoseconds can be made of it */
+    }
+    free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     if (bytes == 0) {
@@ -80,6 +93,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         break;
     case CHUNK:
         read_chunk(rest, bytes);
+        break;
+    case DURATION:
+        read_duration(rest, bytes);
         break;
     case WHATS:
         break;

@@ -3,7 +3,7 @@
 #include "common/arena.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { ARENA_BYTES_MAX = 8 << 20, KINDS = 7 };
+enum { ARENA_BYTES_MAX = 8 << 20, KINDS = 8 };
 
 static void read_result(const uint8_t *data, size_t bytes, ProtobufCAllocator *allocator)
 {
@@ -29,6 +29,21 @@ static void read_job(const uint8_t *data, size_t bytes, ProtobufCAllocator *allo
     free(written);
 }
 
+/* It stays in a ring: what was read can be written and read again. */
+static void read_attempt(const uint8_t *data, size_t bytes, ProtobufCAllocator *allocator)
+{
+    Record__AttemptRecord *attempt, *again;
+    if (record_read_attempt(data, bytes, allocator, &attempt) < 0) {
+        return;
+    }
+    const size_t written_bytes = record_bytes(&attempt->base);
+    uint8_t *written = malloc(written_bytes);
+    must_hold(written != NULL);
+    record_write(&attempt->base, written);
+    must_hold(record_read_attempt(written, written_bytes, allocator, &again) == 0);
+    free(written);
+}
+
 static void read_time_key(const uint8_t *data, size_t bytes)
 {
     int64_t unix_ms;
@@ -46,9 +61,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct arena *arena;
     Record__LeaseRecord *lease;
-    Record__AttemptRecord *attempt;
     Record__ConcludedRecord *concluded;
     Record__PauseRecord *pause;
+    Record__UpstreamRecord *upstream;
     if (bytes == 0 || arena_create(ARENA_BYTES_MAX, &arena) < 0) {
         return 0;
     }
@@ -63,7 +78,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         (void)!record_read_lease(record, record_length, allocator, &lease);
         break;
     case 2:
-        (void)!record_read_attempt(record, record_length, allocator, &attempt);
+        read_attempt(record, record_length, allocator);
         break;
     case 3:
         (void)!record_read_concluded(record, record_length, allocator, &concluded);
@@ -74,8 +89,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     case 5:
         read_result(record, record_length, allocator);
         break;
-    default:
+    case 6:
         read_time_key(record, record_length);
+        break;
+    default:
+        (void)!record_read_upstream(record, record_length, allocator, &upstream);
         break;
     }
     arena_destroy(&arena);

@@ -20,6 +20,7 @@ are kept for its restarts.
 import json
 import os
 import pathlib
+import pty
 import random
 import shutil
 import signal
@@ -349,6 +350,15 @@ class Cluster:
         stdin = subprocess.PIPE if input is None else open(self._save(input))
         return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 text=True, cwd=self.directory, env=dict(os.environ, **env))
+
+    def cli_on_a_terminal(self, *arguments, input):
+        """Likewise; returns (subprocess.Popen, descriptor): its standard error is a terminal, read at the descriptor."""
+        argv, env = self._cli_argv(arguments)
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(argv, stdin=open(self._save(input)), stdout=subprocess.DEVNULL, stderr=theirs,
+                                   cwd=self.directory, env=dict(os.environ, **env))
+        os.close(theirs)
+        return process, ours
 
     def _save(self, text):
         path = self.directory / f"input-{time.monotonic_ns()}"

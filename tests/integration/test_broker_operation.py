@@ -1,6 +1,7 @@
 """What an operator does to a broker: signals, reload, pause and drain, the admin interface, wrong starts."""
 
 import json
+import re
 import signal
 import subprocess
 
@@ -258,9 +259,12 @@ def test_health_and_readiness(cluster):
     assert broker.admin("/nowhere")[0] == 404
 
 
-def test_every_metric_is_documented(cluster):
+def test_every_metric_is_documented_and_no_other(cluster):
     broker = cluster.start_broker(**MEMORY)
-    documented = (wire.ROOT / "docs" / "metrics.md").read_text()
-    names = {line.split()[2] for line in broker.admin("/metrics")[1].splitlines() if line.startswith("# TYPE")}
-    missing = sorted(name for name in names if f"`{name}`" not in documented)
-    assert not missing, f"docs/metrics.md says nothing of {missing}"
+    worker = cluster.start_worker()
+    of_broker, of_worker = (wire.ROOT / "docs" / "metrics.md").read_text().split("\n## Worker\n")
+    for daemon, text in ((broker, of_broker), (worker, of_worker)):
+        shown = {line.split()[2] for line in daemon.admin("/metrics")[1].splitlines() if line.startswith("# TYPE")}
+        rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+        documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+        assert shown == documented, f"not in docs/metrics.md: {shown - documented}; only there: {documented - shown}"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import time
@@ -168,6 +167,13 @@ def test_idempotency_key_gives_the_first_jobs_answer(answering):
     assert json.loads(second.stdout)["outcome"] in ("succeeded", "lost")
 
 
+def test_idempotency_key_names_the_job_that_others_can_wait_for(answering):
+    first, second = (answering.cli("submit", "--no-wait", "--idempotency-key", "order-18", "a wording").stdout.strip() for _ in range(2))
+    assert first == second
+    done = answering.cli("wait", second)
+    assert done.returncode == 0, done.stderr
+
+
 def test_interrupt_cancels_and_prints_the_summary(cluster):
     cluster.start_modelsim()
     cluster.start_broker()  # no worker: nothing is answered
@@ -196,6 +202,24 @@ def test_interrupt_leaves_jobs_in_the_broker_when_asked_to(cluster):
     assert {r["outcome"] for r in lines_of(answers.stdout)} == {"succeeded"}
 
 
+def test_interrupt_without_a_broker_ends_at_once_and_claims_no_cancellation(cluster):
+    cluster.config = {"broker": {"heartbeat": "500ms"}}
+    cluster.start_broker()
+    process, screen = cluster.cli_on_a_terminal("submit", "--file", "-", input=prompts(5))
+    wait_for(lambda: cluster.broker.admin_json("/v1/stats")["jobs"] == 5, "5 jobs in the queue")
+    cluster.broker.kill()
+    shown = ""
+    while "silent for" not in shown:
+        shown += os.read(screen, 10000).decode()
+    process.send_signal(signal.SIGTERM)
+    signalled = time.monotonic()
+    assert process.wait(timeout=20) == 8
+    assert time.monotonic() - signalled < 2.5  # a second is left for the last words
+    shown = os.read(screen, 100000).decode()
+    os.close(screen)
+    assert "may still run" in shown and "were cancelled" not in shown
+
+
 def test_broker_killed_in_the_middle_is_waited_for(answering):
     process = answering.cli_start("submit", "--file", "-", "--window", "64", input=prompts(3000))
     wait_for(lambda: answering.broker.admin_json("/v1/stats")["tiers"], "a broker with tiers")
@@ -221,14 +245,10 @@ def test_no_broker_is_told():
 
 
 def test_progress_line_on_a_terminal_only(answering):
-    argv, env = answering._cli_argv(["submit", "--file", "-", "--out", os.devnull])
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=theirs,
-                               env=dict(os.environ, **env), cwd=answering.directory)
-    os.close(theirs)
-    process.communicate(prompts(50).encode(), timeout=30)
-    shown = os.read(ours, 100000).decode()
-    os.close(ours)
+    process, screen = answering.cli_on_a_terminal("submit", "--file", "-", "--out", os.devnull, input=prompts(50))
+    assert process.wait(timeout=30) == 0
+    shown = os.read(screen, 100000).decode()
+    os.close(screen)
     assert "in flight" in shown and "\r" in shown
     quiet = answering.cli("submit", "--file", "-", "--out", os.devnull, input=prompts(5))
     assert "in flight" not in quiet.stderr

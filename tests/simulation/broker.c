@@ -9,10 +9,12 @@
 #include "tests/simulation/allocations.h"
 #include "tests/simulation/attempts.h"
 #include "tests/simulation/client.h"
+#include "tests/simulation/damage.h"
 #include "tests/simulation/defect.h"
 #include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/faults.h"
+#include "tests/simulation/lives.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/oracle.h"
@@ -239,6 +241,7 @@ static struct message message_of(struct simulation *simulation, const struct eff
     case EFFECT_RESULT:
         message.job = simulation_job_of(simulation, &effect->as.result.job_id);
         read_result(simulation, &effect->as.result, &message);
+        message.second = message.job == NO_JOB ? 0 : (int)lives_of_effect(simulation, message.job);
         break;
     case EFFECT_STATUS:
         message.job = simulation_job_of(simulation, &effect->as.status.job_id);
@@ -383,6 +386,8 @@ static bool is_dropped(struct simulation *simulation, const struct storage_chang
             change->family == STORE_JOBS && dice_hit(&simulation->dice, 50)) ||
            (simulation_plant(simulation, PLANT_LOSE_RESULT) && change->kind == STORAGE_PUT &&
             change->family == STORE_RESULTS && dice_hit(&simulation->dice, 200)) ||
+           (simulation_plant(simulation, PLANT_KEEP_CONCLUSION) && change->kind == STORAGE_DELETE &&
+            change->family == STORE_CONCLUDED) ||
            (simulation_plant(simulation, PLANT_KEEP_PAYLOAD) && change->kind == STORAGE_DELETE &&
             change->family == STORE_PAYLOADS);
 }
@@ -616,11 +621,13 @@ static void tell_limits(const struct call *call, Wire__RateLimits *limits)
     limits->tokens_left = limits->requests_left * SCENARIO_TOKENS_MAX;
 }
 
-static void tell_usage(struct told_call *told, const struct call *call)
+static void tell_usage(const struct simulation *simulation, struct told_call *told,
+                       const struct call *call)
 {
     told->usage = (Wire__Usage)WIRE__USAGE__INIT;
     told->usage.input_tokens = call->tokens;
     told->usage.cost_nanousd = call->tokens * (uint64_t)SCENARIO_TOKEN_NANOUSD;
+    told->usage.cost_nanousd *= !simulation_plant(simulation, PLANT_HIDE_COST);
     told->usage.provider = told->upstream.provider;
     told->usage.model = told->upstream.model;
     told->usage.cache = (Wire__CacheStatus)(call->tokens % 4);
@@ -641,7 +648,7 @@ static void tell_call(const struct simulation *simulation, const struct message 
     told->upstream.model = (char *)(uintptr_t)simulation->upstreams[call->upstream].model;
     tell_limits(call, &told->limits);
     if (call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
-        tell_usage(told, call);
+        tell_usage(simulation, told, call);
         event->as.attempt_result.usage = &told->usage;
     }
     told->call.upstream = &told->upstream;
@@ -654,6 +661,28 @@ static void tell_call(const struct simulation *simulation, const struct message 
     event->as.attempt_result.error_code = call->error_code;
     event->as.attempt_result.calls = told->calls;
     event->as.attempt_result.calls_length = 1;
+}
+
+/* message->second says which parts the filter has. */
+static void fill_sweep(const struct simulation *simulation, const struct message *message,
+                       struct event *event)
+{
+    const struct scenario *scenario = &simulation->scenario;
+    event->as.dead_sweep.action = (enum dead_action)message->number;
+    event->as.dead_sweep.rate_per_s = (uint32_t)message->total;
+    if ((message->second & 1) != 0) {
+        event->as.dead_sweep.filter.tenant =
+            scenario->tenants[message->total % SCENARIO_TENANTS].name;
+        event->as.dead_sweep.filter.from_unix_ms = UNIX_BEGIN_MS;
+    }
+    if ((message->second & 2) != 0) {
+        event->as.dead_sweep.filter.tier = scenario->tiers[message->total % SCENARIO_TIERS].name;
+        event->as.dead_sweep.filter.route = scenario->routes[message->total % SCENARIO_ROUTES];
+    }
+    if ((message->second & 4) != 0) {
+        event->as.dead_sweep.filter.code = message->total % 2 == 0 ? "rejected" : "poison";
+        event->as.dead_sweep.filter.provider = scenario_upstreams[message->total % 2][0];
+    }
 }
 
 /* Some say what they serve twice, and some nothing, which means the first pool. */
@@ -781,11 +810,18 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_WORKER_DRAINING:
     case EVENT_WORKER_GONE:
     case EVENT_STORE_UP:
-    case EVENT_DEAD_ONE:
-    case EVENT_DEAD_SWEEP:
-    case EVENT_DEAD_STOP:
     case EVENT_DRAIN:
     case EVENT_TICK:
+        break;
+    case EVENT_DEAD_ONE:
+        event.as.dead_one.job_id = simulation->jobs[message->job].id;
+        event.as.dead_one.action = (enum dead_action)message->number;
+        break;
+    case EVENT_DEAD_SWEEP:
+        fill_sweep(simulation, message, &event);
+        break;
+    case EVENT_DEAD_STOP:
+        event.as.dead_stop.number = message->total;
         break;
     }
     const bool is_lost =
@@ -884,6 +920,7 @@ void sim_broker_turn(struct simulation *simulation)
         return;
     }
     effects_reset(broker->effects, broker->batch_next);
+    broker->turns++;
     broker->examined = 0;
     size_t heard = 0;
     while (heard < broker->inbox.length && heard < EVENTS_PER_TURN) {
@@ -896,6 +933,7 @@ void sim_broker_turn(struct simulation *simulation)
     }
     fairness_before_tick(simulation);
     step(simulation, &tick);
+    lives_after_tick(simulation);
     examine(simulation);
     fairness_after_tick(simulation);
     for (size_t i = 0; i < effects_length(broker->effects); i++) {
@@ -948,6 +986,8 @@ static void restore_record(void *context, const void *key, size_t key_bytes, str
     } else if (r < 0) {
         simulation_violate(simulation, "a record of family %d cannot be restored: %s",
                            (int)restoring->family, strerrorname_np(-r));
+    } else if (dice_hit(&simulation->dice, simulation->scenario.faults.damage)) {
+        damage_restore(simulation, restoring->family, key, key_bytes, value);
     }
 }
 
@@ -964,6 +1004,9 @@ static void tell_config(const struct simulation *simulation, struct told *told)
     told->config = scenario->config;
     memcpy(told->tiers, scenario->tiers, sizeof(told->tiers));
     memcpy(told->tenants, scenario->tenants, sizeof(told->tenants));
+    if (simulation_plant(simulation, PLANT_BLAME_INNOCENTS)) {
+        told->config.broker.losses_max = 1;
+    }
     told->config.tiers = told->tiers;
     told->config.tenants = told->tenants;
     for (int i = 0; i < SCENARIO_TENANTS && simulation_plant(simulation, PLANT_EQUAL_TENANTS);
@@ -1031,6 +1074,7 @@ void sim_broker_start(struct simulation *simulation)
     struct told told;
     tell_config(simulation, &told);
     broker->incarnation++;
+    broker->has_damage = false;
     broker->mono_base_ms = dice_between(&simulation->dice, 0, 1000000);
     broker->mono_jumped_ms = sim_broker_ms(simulation) - simulation->now_ms;
     broker->batch_next = 1;
@@ -1132,6 +1176,9 @@ bool sim_broker_reload(struct simulation *simulation)
     struct told told;
     if (!broker->is_up) {
         return false;
+    }
+    if (!simulation->is_quiet && dice_hit(&simulation->dice, 500)) {
+        scenario_change(&simulation->scenario, &simulation->dice);
     }
     tell_config(simulation, &told);
     const bool lacks_memory = simulation_hit(simulation, simulation->scenario.faults.allocation);

@@ -145,6 +145,17 @@ static void settle(struct simulation *simulation, struct sim_client *client, uin
     }
 }
 
+void sim_client_wait_again(struct simulation *simulation, uint32_t index)
+{
+    struct sim_job *job = &simulation->jobs[index];
+    struct sim_client *client = &simulation->clients[job->client];
+    if (job->view == VIEW_DONE) {
+        job->view = VIEW_ACCEPTED;
+        client->open[client->open_length++] = index;
+        ask_at(simulation, client, index, simulation->now_ms);
+    }
+}
+
 /* -------------------------------------------------------------------------------------------------
  * connection */
 

@@ -17,6 +17,8 @@ void sim_client_hear(struct simulation *simulation, struct sim_client *client,
                      const struct message *message);
 /* The connection breaks now. */
 void sim_client_break(struct simulation *simulation, struct sim_client *client);
+/* The job has a new life: its client waits for it again. */
+void sim_client_wait_again(struct simulation *simulation, uint32_t job);
 /* The id of the run's nth job, made then. */
 struct id sim_client_make_id(int64_t at_ms, uint32_t index);
 /* The bytes that are submitted for a job. */

@@ -149,6 +149,17 @@ static void check_budget(struct simulation *simulation, const struct sim_job *jo
     }
 }
 
+/* What ends each worker that runs it ends so many of them; a restart may have lost the count. */
+static void check_killer(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    const uint64_t restarts = simulation->broker.incarnation - job->first_incarnation;
+    if (job->kills > simulation->scenario.config.broker.losses_max + restarts) {
+        simulation_violate(simulation, "job %u has ended %u workers and is given to another", index,
+                           job->kills);
+    }
+}
+
 void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
                               const struct effect *effect)
 {
@@ -156,6 +167,11 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
     struct degradation *degradation = &simulation->degradation;
     const uint32_t upstream = degradation_upstream_of(simulation, effect);
     const bool is_probe = effect->as.dispatch.is_probe;
+    if (upstream == SCENARIO_UPSTREAMS && job->route == SCENARIO_ROUTES - 1 &&
+        simulation->scenario.config.routes_length == 0) {
+        job->permit.is_open = false; /* its route is configured no more: any upstream may do */
+        return;
+    }
     if (upstream == SCENARIO_UPSTREAMS ||
         (simulation->scenario.candidates[job->route][job->tier] >> upstream & 1) == 0) {
         simulation_violate(simulation, "job %u is dispatched to an upstream that may not serve it",
@@ -186,6 +202,7 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
         simulation->tally.retries++;
         check_budget(simulation, job);
     }
+    check_killer(simulation, index);
     job->permit.is_open = true;
     job->permit.is_probe = is_probe;
     job->permit.upstream = upstream;
@@ -200,9 +217,27 @@ static uint32_t attempts_of(const struct simulation *simulation, const struct si
                                  : simulation->scenario.tiers[job->tier].attempts_max;
 }
 
+/* For what ends its workers; nobody is condemned for less than what is configured. */
+static void see_condemned(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    simulation->tally.poisoned++;
+    if (job->crashes < simulation->scenario.config.broker.losses_max &&
+        !flights_may_be_condemned(simulation, index)) {
+        simulation_violate(simulation, "job %u is condemned after %u of its workers were lost",
+                           index, job->crashes);
+    }
+}
+
 static void see_death(struct simulation *simulation, const struct effect *effect)
 {
     const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
+    if (index != NO_JOB) {
+        simulation->jobs[index].has_died = simulation->broker.incarnation;
+    }
+    if (index != NO_JOB && strcmp(effect->as.note.subject, "poison") == 0) {
+        see_condemned(simulation, index);
+    }
     if (index == NO_JOB || strcmp(effect->as.note.subject, "attempts_exhausted") != 0) {
         return;
     }
@@ -230,6 +265,10 @@ static void end_probe(struct simulation *simulation, const struct sim_job *job)
 static void see_lost(struct simulation *simulation, const struct effect *effect)
 {
     const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
+    if (index != NO_JOB) {
+        simulation->jobs[index].is_cut = true;
+        simulation->jobs[index].crashes += effect->as.note.subject[0] != '\0';
+    }
     if (index != NO_JOB && simulation->jobs[index].permit.attempt == effect->as.note.number) {
         simulation->jobs[index].permit.is_open = false;
     }
@@ -305,7 +344,9 @@ void degradation_before_end(struct simulation *simulation, const struct message 
     const char *holder;
     const struct sim_worker *worker =
         &simulation->workers[network_link(simulation, message->peer)->owner];
-    const bool is_latest = job->permit.is_open && job->permit.attempt == message->attempt;
+    /* Not an attempt of the same number from before a restart. */
+    const bool is_latest = job->permit.is_open && job->permit.attempt == message->attempt &&
+                           job->lease.is_held && job->lease.peer == message->peer;
     degradation->may_count =
         core_find_job(simulation->broker.core, &job->id, &state, &holder) == 0 &&
         state == WIRE__JOB_STATE__JOB_STATE_LEASED && strcmp(holder, worker->name) == 0;

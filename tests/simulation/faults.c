@@ -32,6 +32,8 @@ static const char *const names[FAULTS] = {
     [FAULT_RELOAD] = "reloads",
     [FAULT_PAUSE] = "pauses",
     [FAULT_WORKER_LEAVE] = "workers leaving",
+    [FAULT_DEAD_ONE] = "dead letters handled",
+    [FAULT_DEAD_SWEEP] = "sweeps",
 };
 
 const char *faults_name(enum fault_kind kind)
@@ -199,6 +201,49 @@ static bool pause_something(struct simulation *simulation)
     return true;
 }
 
+static int throw_action(struct simulation *simulation)
+{
+    return dice_hit(&simulation->dice, 700) ? DEAD_REQUEUE : DEAD_DROP;
+}
+
+/* Mostly the first dead letter behind some job; sometimes what is none. */
+static bool handle_dead_letter(struct simulation *simulation)
+{
+    struct dice *dice = &simulation->dice;
+    if (!simulation->broker.is_up || simulation->jobs_length == 0) {
+        return false;
+    }
+    uint32_t job = (uint32_t)dice_below(dice, simulation->jobs_length);
+    for (uint32_t i = 0; i < simulation->jobs_length && dice_hit(dice, 999) &&
+                         simulation->jobs[job].shown != WIRE__JOB_STATE__JOB_STATE_DEAD;
+         i++) {
+        job = (job + 1) % simulation->jobs_length;
+    }
+    const struct message message = {
+        .to_broker = true, .event = EVENT_DEAD_ONE, .job = job, .number = throw_action(simulation)};
+    sim_broker_hear(simulation, &message);
+    return true;
+}
+
+static bool sweep(struct simulation *simulation)
+{
+    struct dice *dice = &simulation->dice;
+    if (!simulation->broker.is_up) {
+        return false;
+    }
+    const bool stops = dice_hit(dice, 200);
+    const struct message message = {
+        .to_broker = true,
+        .event = stops ? EVENT_DEAD_STOP : EVENT_DEAD_SWEEP,
+        .job = NO_JOB,
+        .number = throw_action(simulation),
+        .second = (int)dice_below(dice, 8), /* parts of the filter */
+        .total = stops ? core_latest_sweep(simulation->broker.core) : dice_below(dice, 20),
+    };
+    sim_broker_hear(simulation, &message);
+    return true;
+}
+
 static bool strike(struct simulation *simulation, enum fault_kind kind)
 {
     switch (kind) {
@@ -233,6 +278,10 @@ static bool strike(struct simulation *simulation, enum fault_kind kind)
         return pause_something(simulation);
     case FAULT_WORKER_LEAVE:
         return drain_worker(simulation);
+    case FAULT_DEAD_ONE:
+        return handle_dead_letter(simulation);
+    case FAULT_DEAD_SWEEP:
+        return sweep(simulation);
     case FAULTS:
         break;
     }
@@ -332,6 +381,8 @@ void faults_resume_all(struct simulation *simulation)
 void faults_end(struct simulation *simulation)
 {
     simulation->is_quiet = true;
+    scenario_change_back(&simulation->scenario);
+    (void)sim_broker_reload(simulation); /* else it reads them at its start */
     simulation_trace(simulation, "the world is quiet now%.0s%.0s%.0s", 0, 0, 0);
     for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
         upstream_heal(simulation, i);

@@ -86,7 +86,8 @@ void flights_see_result(struct simulation *simulation, const struct message *mes
                            "job %u is concluded for job %u, which asks for another thing",
                            message->job, message->other_job);
     }
-    if (leader->is_mismatched) {
+    /* What ended workers may never have come to say so. */
+    if (leader->is_mismatched && message->number != WIRE__JOB_STATE__JOB_STATE_DEAD) {
         simulation_violate(simulation, "job %u is concluded for job %u, whose key is not its own",
                            message->job, message->other_job);
     }
@@ -112,6 +113,17 @@ bool flights_may_die(struct simulation *simulation, uint32_t index)
     const struct sim_job *job = &simulation->jobs[index];
     uint32_t at = job->canonical == 0 ? 0 : *first_of_group(simulation, job);
     while (at != 0 && !is_used_up(simulation, &simulation->jobs[at - 1])) {
+        at = simulation->jobs[at - 1].next_identical;
+    }
+    return at != 0;
+}
+
+bool flights_may_be_condemned(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    uint32_t at = job->canonical == 0 ? 0 : *first_of_group(simulation, job);
+    while (at != 0 &&
+           simulation->jobs[at - 1].crashes < simulation->scenario.config.broker.losses_max) {
         at = simulation->jobs[at - 1].next_identical;
     }
     return at != 0;
@@ -203,11 +215,15 @@ void flights_see_sent(struct simulation *simulation, uint32_t index, uint64_t pe
     }
 }
 
-/* Not of an attempt that began before a restart, or whose lease was lost meanwhile. */
+/*
+ * Not of an attempt that began before a restart, or whose lease was lost meanwhile; nor of a job in
+ * memory that was submitted again after one: an attempt of the same number may still run.
+ */
 static bool begins_at_first(const struct simulation *simulation, const struct chunk_bytes *bytes)
 {
     const struct sim_job *runner = &simulation->jobs[bytes->job];
-    return !runner->is_cut && runner->attempt_last == bytes->attempt;
+    return !runner->is_cut && runner->attempt_last == bytes->attempt &&
+           (runner->is_durable || runner->first_incarnation == simulation->broker.incarnation);
 }
 
 static void check_order(struct simulation *simulation, const struct message *message,

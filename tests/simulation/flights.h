@@ -22,6 +22,8 @@ void flights_see_dispatch(struct simulation *simulation, uint32_t job);
 void flights_see_result(struct simulation *simulation, const struct message *message);
 /* One that is identical to it has used up its attempts. */
 bool flights_may_die(struct simulation *simulation, uint32_t job);
+/* One that is identical to it has lost so many workers. */
+bool flights_may_be_condemned(struct simulation *simulation, uint32_t job);
 void flights_check(struct simulation *simulation, uint32_t job);
 
 /* The bytes of a chunk. */

@@ -62,7 +62,8 @@ REPLACES(void, attempt_result, struct core *core, const struct event *event)
 REPLACES(void, attempt_try_again, struct core *core, struct job *job)
 {
     if (mistake_is_on(MISTAKE_DEADLINE_RENEWED)) {
-        job_set_deadline(core, job, core->now_ms + job_tier(job)->deadline_ms);
+        job->deadline_ms = core->now_ms + job_tier(job)->deadline_ms;
+        job_rearm(core, job);
     }
     __real_attempt_try_again(core, job);
 }

@@ -26,6 +26,9 @@ static const char *const names[PLANTS] = {
     [PLANT_HIDE_MISMATCH] = "hide-mismatch",
     [PLANT_LOSE_CHUNK] = "lose-chunk",
     [PLANT_STREAM_TO_ALL] = "stream-to-all",
+    [PLANT_KEEP_CONCLUSION] = "keep-conclusion",
+    [PLANT_HIDE_COST] = "hide-cost",
+    [PLANT_BLAME_INNOCENTS] = "blame-innocents",
 };
 
 const char *plant_name(enum plant plant)

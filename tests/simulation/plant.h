@@ -29,6 +29,9 @@ enum plant {
     PLANT_HIDE_MISMATCH,    /* the core does not hear that a canonical key is wrong */
     PLANT_LOSE_CHUNK,       /* now and then a chunk is not sent on */
     PLANT_STREAM_TO_ALL,    /* the core hears that every client wants chunks */
+    PLANT_KEEP_CONCLUSION,  /* of a dead letter that is requeued */
+    PLANT_HIDE_COST,        /* the core does not hear what answers cost */
+    PLANT_BLAME_INNOCENTS,  /* it hears of fewer losses that a job may have than are configured */
     PLANTS,
 };
 

@@ -69,8 +69,10 @@ struct sim_job {
         uint32_t attempt, next;
         uint64_t credit_peer, credit, sent;
     } stream;
-    uint32_t lives;   /* before this one: an operator requeued it */
-    uint32_t crashes; /* of its workers, in this life */
+    uint64_t life_turn;      /* of the broker, in which this one began */
+    uint32_t lives;          /* before this one: an operator requeued it */
+    uint32_t crashes, kills; /* leases that workers lost, and workers that it ended, in this life */
+    uint64_t has_died; /* the incarnation in which it last became a dead letter; 0: it did not */
     /* The client's. */
     enum view view;
     int64_t ask_at_ms;
@@ -309,6 +311,10 @@ struct sim_broker {
     uint32_t holds_length;
     size_t examined;        /* effects of the turn that the oracle has seen */
     bool has_lacked_memory; /* the latest step */
+    bool is_sweeping;       /* dead letters */
+    bool has_damage;        /* it has read spoilt records at its start */
+    uint64_t turns;
+    bool is_late; /* the answer that is being told */
 };
 
 /* What really happened to it. */
@@ -316,8 +322,9 @@ struct tally {
     uint64_t faults[FAULTS];
     uint64_t lost, duplicated, overtaken; /* messages */
     uint64_t undeliverable, loads_failed;
-    uint64_t followed, chunks; /* results made for another job, chunks let go */
-    uint64_t requeued;
+    uint64_t followed, chunks;            /* results made for another job, chunks let go */
+    uint64_t requeued, late, poisoned;    /* lives, answers after a conclusion, jobs condemned */
+    uint64_t damaged;                     /* records that were read */
     uint64_t memory_short, refused, shed; /* events without memory, defects found, jobs given up */
     uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
     uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */

@@ -324,6 +324,7 @@ static struct call make_call(struct simulation *simulation, const struct job_lea
                              uint32_t upstream)
 {
     const Wire__AttemptOutcome outcome = throw_outcome(simulation, lease);
+    upstream = upstream == SCENARIO_UPSTREAMS ? 0 : upstream; /* it may choose */
     struct call call = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
                            ? call_in_vain(simulation, outcome)
                            : upstream_call(simulation, &simulation->upstreams[upstream],
@@ -419,6 +420,7 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
         return;
     }
     if (simulation->jobs[lease->job].is_killer && !run->is_cancelled) {
+        simulation->jobs[lease->job].kills++;
         die_of(simulation, worker);
         return;
     }

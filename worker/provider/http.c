@@ -65,7 +65,10 @@ static void call_release(struct http_call *call)
 static void call_done(struct http_call *call, CURLcode code)
 {
     struct http_reply reply = {.code = code, .detail = call->detail, .limits = &call->limits};
+    curl_off_t connected_us = 0;
     (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &reply.status);
+    (void)curl_easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
+    reply.is_connected = connected_us > 0;
     call->handler.on_done(call->context, &reply);
     call_release(call);
 }

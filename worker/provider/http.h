@@ -39,6 +39,7 @@ struct http_reply {
     CURLcode code;               /* CURLE_OK: status is set and the body was whole */
     const char *detail;          /* of a failure, in libcurl's words; may be empty */
     long status;                 /* 0: no head arrived */
+    bool is_connected;           /* the request could begin to go out */
     const struct limits *limits; /* what its head said */
 };
 

@@ -25,6 +25,7 @@
 enum { VALUE_BYTES_MAX = 128, MINUTE_MS = 60000, WINDOW_MS_MAX = 10 * MINUTE_MS };
 static const double UNIX_MS_MIN = 1e11; /* 1973 in milliseconds, the year 5138 in seconds */
 static const double UNIX_S_MIN = 1e9;
+static const double COUNT_MAX = 1e15; /* a double holds it exactly */
 
 /* ---- values ---- */
 
@@ -152,7 +153,7 @@ static bool count_read(const char *text, uint64_t *ret_count)
 {
     char *end;
     double number;
-    if (!number_read(text, &end, &number) || number > 1e15) {
+    if (!number_read(text, &end, &number) || number > COUNT_MAX) {
         return false;
     }
     *ret_count = (uint64_t)number;
@@ -298,9 +299,11 @@ static uint64_t per_minute(const struct limit *limit)
 
 static uint64_t per_minute_of_window(const struct limit *limit)
 {
-    return limit->window_ms <= 0 || limit->window_ms > WINDOW_MS_MAX
-               ? 0
-               : (uint64_t)((double)limit->most * MINUTE_MS / (double)limit->window_ms);
+    if (limit->window_ms <= 0 || limit->window_ms > WINDOW_MS_MAX) {
+        return 0;
+    }
+    const double per_minute = (double)limit->most * MINUTE_MS / (double)limit->window_ms;
+    return per_minute < COUNT_MAX ? (uint64_t)per_minute : (uint64_t)COUNT_MAX;
 }
 
 static bool is_said(const struct limit *limit)

@@ -286,6 +286,17 @@ static json_t *whole_conclude(struct provider_call *call, const struct http_repl
     return body;
 }
 
+static void judge_transport(const struct provider_call *call, const struct http_reply *reply,
+                            struct outcome *ret_outcome)
+{
+    /* A connection may time out long before. */
+    const bool is_past_deadline = clock_monotonic_ms() >= call->deadline_ms;
+    const bool is_unconnected =
+        reply->code == CURLE_OPERATION_TIMEDOUT && !reply->is_connected && !is_past_deadline;
+    outcome_from_transport(is_unconnected ? CURLE_COULDNT_CONNECT : reply->code, reply->detail,
+                           is_past_deadline, ret_outcome);
+}
+
 static void transfer_done(void *context, const struct http_reply *reply)
 {
     struct provider_call *call = context;
@@ -299,9 +310,7 @@ static void transfer_done(void *context, const struct http_reply *reply)
     if (call->has_failed) {
         answer.outcome = call->failure;
     } else if (reply->code != CURLE_OK) {
-        /* A connection may time out long before. */
-        outcome_from_transport(reply->code, reply->detail,
-                               clock_monotonic_ms() >= call->deadline_ms, &answer.outcome);
+        judge_transport(call, reply, &answer.outcome);
     } else if (call->shape == SHAPE_STREAM) {
         answer.answer = stream_conclude(call, reply->status, &answer.outcome);
     } else {

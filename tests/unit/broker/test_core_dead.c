@@ -725,6 +725,27 @@ Test(core_dead, array_of_letters_survives_holes_growth_and_bounds)
     cr_assert_leq(world_stats(&w).dead_letters, 300);
 }
 
+Test(core_dead, letters_beyond_a_lower_bound_go_a_few_in_each_turn)
+{
+    w.config.broker.dead_letters_max = 10000;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, WORKER, "w", SLOTS);
+    for (int i = 0; i < 1500; i++) {
+        (void)die("standard");
+    }
+    w.config.broker.dead_letters_max = 10;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    w.withholds_durability = true; /* else its batch would be a turn of its own */
+    world_tick(&w);
+    cr_assert_eq(world_stats(&w).dead_letters, 1500 - 256);
+    cr_assert_leq(core_next_deadline_ms(w.core), w.now.now_ms);
+    w.withholds_durability = false;
+    world_make_durable(&w);
+    world_advance(&w, 1);
+    cr_assert_eq(world_stats(&w).dead_letters, 10);
+    cr_assert_eq(world_records(&w, STORE_JOBS), 10);
+}
+
 Test(core_dead, sweep_keeps_its_rate)
 {
     w.config.broker.dead_letters_max = 10000;

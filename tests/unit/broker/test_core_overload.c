@@ -452,3 +452,22 @@ Test(core_shedding, shed_job_may_be_submitted_again_under_the_same_id_and_key)
     cr_assert(world_find(&w, EFFECT_ACCEPTED, &job, 1)->effect.as.accepted.duplicate);
     blob_unref(&event.as.submit.payload);
 }
+
+Test(core_shedding, key_of_a_shed_job_may_be_used_again_and_its_outcome_stays)
+{
+    begin();
+    struct server server = server_start(100, "default", 1, 50);
+    overload_for(2000, 1, &server);
+    struct event event = submit_until_one_is_shed(&server);
+    const struct id shed = event.as.submit.job_id;
+    serve_for(3000, &server, 1);
+    world_forget_log(&w);
+    event.as.submit.job_id = world_id(&w);
+    world_turn(&w, &event);
+    cr_assert_not(
+        world_find(&w, EFFECT_ACCEPTED, &event.as.submit.job_id, 1)->effect.as.accepted.duplicate);
+    world_job_event(&w, EVENT_WAIT, 1, &shed);
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &shed, 1));
+    cr_assert_str_eq(world_find(&w, EFFECT_RESULT, &shed, 1)->code, "shed");
+    blob_unref(&event.as.submit.payload);
+}

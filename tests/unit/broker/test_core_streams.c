@@ -219,7 +219,8 @@ Test(core_streams, next_attempt_begins_its_own_log)
     cr_assert_str_eq(heard(3, &job), "xy");
 }
 
-Test(core_streams, stream_that_began_before_a_restart_goes_on_for_those_who_wait)
+/* Its clients know, by the broker's incarnation: the answer will be whole. */
+Test(core_streams, stream_that_began_before_a_restart_has_ended_with_it)
 {
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.stream = true;
@@ -243,8 +244,26 @@ Test(core_streams, stream_that_began_before_a_restart_goes_on_for_those_who_wait
     wait_for(2, &job);
     next.as.chunk.header.index = 2;
     world_turn(&w, &next);
-    const struct world_effect *got = world_find(&w, EFFECT_CHUNK, &job, 1);
-    cr_assert_eq(got->effect.as.chunk.header.index, 2);
+    cr_assert_null(world_find(&w, EFFECT_CHUNK, &job, 0));
+}
+
+/* The log went with the lease. */
+Test(core_streams, reclaimed_attempt_streams_on_to_those_alone_who_have_its_beginning)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    wait_for(2, &job);
+    const struct lease_ref lease = {job, 1};
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
+                                   .peer = 101,
+                                   .as.worker_hello = {
+                                       .name = "w", .slots = 4, .held = &lease, .held_length = 1}});
+    const struct event next = {.kind = EVENT_CHUNK,
+                               .peer = 101,
+                               .as.chunk.header = {.job_id = job, .attempt = 1, .index = 1}};
+    world_turn(&w, &next);
+    cr_assert_eq(world_find(&w, EFFECT_CHUNK, &job, 1)->effect.as.chunk.header.index, 1);
     cr_assert_null(world_find(&w, EFFECT_CHUNK, &job, 2));
 }
 
@@ -341,4 +360,30 @@ Test(core_streams, many_late_chunks_are_spread_over_the_turns)
     world_tick(&w);
     cr_assert_eq(world_count(&w, EFFECT_CHUNK, &job), 1500);
     cr_assert_str_eq(heard(2, &job), "");
+}
+
+/* A chunk of one leader is many: of each of its followers, to each of their clients. */
+Test(core_streams, many_followers_of_one_chunk_are_spread_over_the_turns)
+{
+    enum { FOLLOWERS = 1024, CLIENTS = 20, ALL = FOLLOWERS * CLIENTS };
+    for (uint64_t peer = 5; peer <= CLIENTS; peer++) {
+        world_client(&w, peer, "a");
+    }
+    const struct id leader = submit(1, false);
+    static struct id followers[FOLLOWERS];
+    for (size_t i = 0; i < FOLLOWERS; i++) {
+        followers[i] = submit(1, true);
+        for (uint64_t peer = 2; peer <= CLIENTS; peer++) {
+            wait_for(peer, &followers[i]);
+        }
+    }
+    chunk(&leader, 0, "a");
+    cr_assert_leq(world_count(&w, EFFECT_CHUNK, NULL), ALL - 2000);
+    chunk(&leader, 1, "b");
+    world_advance(&w, 1);
+    cr_assert_eq(world_count(&w, EFFECT_CHUNK, NULL), 2 * ALL);
+    for (size_t i = 0; i < FOLLOWERS; i += 100) {
+        cr_assert_str_eq(heard(1, &followers[i]), "ab");
+        cr_assert_str_eq(heard(CLIENTS, &followers[i]), "ab");
+    }
 }

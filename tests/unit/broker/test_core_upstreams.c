@@ -71,7 +71,9 @@ struct said {
     uint32_t call_ms;
     Wire__RateLimits *limits;
     uint64_t tokens;
-    uint64_t peer; /* 0: 100 */
+    uint64_t peer;    /* 0: 100 */
+    const char *code; /* of the attempt; NULL: "code" */
+    const char *provider; /* that was called; NULL: the one of the dispatch */
 };
 
 /* The worker calls what the latest dispatch names, and this comes of it. */
@@ -80,7 +82,7 @@ static void says(const struct id *job, const struct said *said)
     const struct effect_dispatch *dispatch = dispatch_of(job);
     cr_assert_not_null(dispatch);
     Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
-    upstream.provider = (char *)dispatch->provider;
+    upstream.provider = (char *)(said->provider == NULL ? dispatch->provider : said->provider);
     upstream.model = (char *)dispatch->model;
     Wire__Call call = WIRE__CALL__INIT;
     call.upstream = &upstream;
@@ -96,7 +98,7 @@ static void says(const struct id *job, const struct said *said)
         .peer = said->peer == 0 ? 100 : said->peer,
         .as.attempt_result = {.lease = dispatch->lease,
                               .outcome = said->outcome,
-                              .error_code = "code",
+                              .error_code = said->code == NULL ? "code" : said->code,
                               .error_text = "text",
                               .retry_after_ms = (int64_t)said->retry_after_ms,
                               .calls = calls,
@@ -246,6 +248,73 @@ Test(core_upstreams, nothing_goes_to_what_is_down_but_single_probes)
     cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 1, "another went while one was under way");
 }
 
+Test(core_upstreams, probe_that_was_given_up_decides_nothing)
+{
+    go();
+    break_m1();
+    for (int i = 0; i < 5; i++) {
+        (void)submit_to("standard", "m1");
+    }
+    world_forget_log(&w);
+    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+        pass(10);
+    }
+    const struct id first =
+        world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease.job_id;
+    const struct lease_ref held = world_lease(&w, &first);
+    for (int i = 0; world_count(&w, EFFECT_DISPATCH, NULL) == 1; i++) {
+        cr_assert_lt(i, 20);
+        pass(1000);
+        world_turn(&w, &(struct event){.kind = EVENT_WORKER_HEARTBEAT,
+                                       .peer = 100,
+                                       .as.worker_heartbeat = {.held = &held, .held_length = 1}});
+    }
+    is_said(&first, UNAVAILABLE);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN);
+    pass(3000);
+    cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 2,
+                 "a third while the second is under way");
+}
+
+/* What a probe comes to that says nothing: the next may go, whether it was called or not. */
+static void check_probe_is_let_go(const struct said *said)
+{
+    go();
+    break_m1();
+    (void)submit_to("standard", "m1");
+    world_forget_log(&w);
+    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+        pass(10);
+    }
+    const struct id probe =
+        world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease.job_id;
+    says(&probe, said);
+    const struct id next = submit_to("standard", "m1");
+    pass(100);
+    cr_assert(world_count(&w, EFFECT_DISPATCH, NULL) > 1 || dispatch_of(&next) != NULL);
+}
+
+Test(core_upstreams, probe_that_calls_another_is_let_go)
+{
+    check_probe_is_let_go(&(struct said){.outcome = ANSWERED, .provider = "p1"});
+}
+
+Test(core_upstreams, probe_whose_call_was_put_off_is_let_go)
+{
+    check_probe_is_let_go(&(struct said){.outcome = DEFERRED});
+}
+
+Test(core_upstreams, permit_of_an_attempt_that_calls_another_is_given_back)
+{
+    providers[0].requests_per_min = 60;
+    go();
+    pass(2000);
+    for (int i = 0; i < 30; i++) {
+        const struct id job = submit_to("standard", "m1");
+        says(&job, &(struct said){.outcome = ANSWERED, .provider = "p1"});
+    }
+}
+
 Test(core_upstreams, outage_burns_no_attempts)
 {
     go();
@@ -262,6 +331,21 @@ Test(core_upstreams, outage_burns_no_attempts)
     cr_assert_eq(view.attempts, 0);
     cr_assert_leq(upstream("p0", "m1").counts.probes, 12);
     cr_assert_geq(upstream("p0", "m1").counts.probes, 6);
+}
+
+Test(core_upstreams, call_that_reached_nobody_burns_no_attempt)
+{
+    w.config.breaker.failures = 100; /* it is long before an outage is recognised */
+    go();
+    const struct id job = submit_to("standard", "m1");
+    for (int i = 0; i < 10; i++) {
+        says(&job, &(struct said){.outcome = UNAVAILABLE, .code = i % 2 == 0 ? "connect" : "tls"});
+        pass(10000);
+        cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
+    }
+    struct core_job_view view;
+    cr_assert_eq(core_view_job(w.core, &job, w.now, &view), 0);
+    cr_assert_eq(view.attempts, 1, "the one that runs");
 }
 
 Test(core_upstreams, probe_that_succeeds_reopens_slowly)
@@ -308,6 +392,21 @@ Test(core_upstreams, slow_start_refuses_nothing_that_has_time)
     }
 }
 
+Test(core_upstreams, what_cannot_be_served_in_time_is_refused_though_nobody_asked_there_before)
+{
+    go();
+    break_m1();
+    struct event event = world_submission(&w, 1, "realtime");
+    event.as.submit.route = "m1";
+    event.as.submit.deadline_in_ms = 300;
+    const struct id job = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    const struct world_effect *rejected = world_find(&w, EFFECT_REJECTED, &job, 1);
+    cr_assert_not_null(rejected);
+    cr_assert_eq(rejected->effect.as.rejected.reason, WIRE__REJECT_REASON__REJECT_DEADLINE);
+    cr_assert_gt(rejected->effect.as.rejected.retry_after_ms, 0);
+}
+
 Test(core_upstreams, queue_says_that_it_is_paused_and_why)
 {
     go();
@@ -347,6 +446,7 @@ Test(core_upstreams, retry_after_holds_everybody_back)
     go();
     const struct id first = submit_to("standard", "m1");
     says(&first, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = 7000});
+    cr_assert_str_eq(upstream("p0", "m1").error_code, "status_503", "what it said last");
     const struct id second = submit_to("background", "m1");
     pass(6900);
     cr_assert_null(dispatch_of(&second));
@@ -415,6 +515,27 @@ Test(core_upstreams, tokens_are_settled_by_what_was_used)
     cr_assert_null(dispatch_of(&second), "a debt of 2900 tokens takes 29 s");
     pass(12000);
     cr_assert_not_null(dispatch_of(&second));
+}
+
+Test(core_upstreams, what_nobody_believes_blocks_a_provider_for_a_minute_at_most)
+{
+    providers[0].tokens_per_min = 6000;
+    go();
+    pass(5000);
+    const struct id first = submit_to("standard", "m1");
+    says(&first, &(struct said){.outcome = ANSWERED, .tokens = UINT64_MAX});
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m1";
+    event.as.submit.estimated_tokens = UINT32_MAX;
+    const struct id second = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    pass(70000);
+    cr_assert_not_null(dispatch_of(&second));
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_worker(&w, 100, "w", 1000);
+    pass(70000);
+    cr_assert_not_null(world_find(&w, EFFECT_DISPATCH, &second, 0));
+    cr_assert_eq(dispatch_of(&second)->lease.attempt, 2);
 }
 
 Test(core_upstreams, worker_at_fault_is_set_aside_and_the_upstream_stays_open_to_others)
@@ -620,4 +741,30 @@ Test(core_upstreams, reload_changes_candidates_and_limits)
     cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
     const struct id job = submit_to("standard", "m0");
     cr_assert(is_at(&job, "p1", "m0"));
+}
+
+static void count_paused(void *context, const struct core_queue_view *view)
+{
+    *(size_t *)context += view->is_blocked;
+}
+
+static size_t queues_paused(void)
+{
+    size_t paused = 0;
+    core_visit_queues(w.core, count_paused, &paused);
+    return paused;
+}
+
+Test(core_upstreams, queue_is_not_paused_for_what_a_reload_took_away)
+{
+    go();
+    break_m1();
+    const struct id job = submit_to("standard", "m1");
+    cr_assert_null(dispatch_of(&job));
+    cr_assert_eq(queues_paused(), 1);
+    w.models[1].provider = NULL; /* the worker chooses */
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_tick(&w);
+    cr_assert_not_null(dispatch_of(&job));
+    cr_assert_eq(queues_paused(), 0);
 }

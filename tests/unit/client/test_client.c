@@ -19,7 +19,7 @@ struct heard {
     size_t accepted, answers, chunks;
     bool duplicate;
     enum tiermq_state state;
-    tiermq_id id;
+    tiermq_id id, known_as;
     char text[256], code[64], streamed[256];
     int64_t retry_after_ms;
     uint64_t cost_nanousd;
@@ -40,6 +40,7 @@ static void hear_answer(void *context, const struct tiermq_answer *answer)
     struct heard *heard = context;
     heard->answers++;
     heard->id = answer->id;
+    heard->known_as = answer->known_as;
     heard->state = answer->state;
     heard->retry_after_ms = answer->retry_after_ms;
     heard->cost_nanousd = answer->cost_nanousd;
@@ -277,6 +278,17 @@ Test(client, refusal_is_the_answer_when_no_time_is_left_for_another_try)
     cr_assert_eq(heard.retry_after_ms, 5000);
 }
 
+Test(client, refusal_for_longer_than_a_long_deadline_is_the_answer_too)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){.deadline_ms = 30 * 60000});
+    (void)run_until_submitted(1);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_DEADLINE, 60 * 60000);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_REJECTED);
+    cr_assert_eq(heard.retry_after_ms, 60 * 60000);
+}
+
 Test(client, what_will_never_be_taken_is_not_submitted_again)
 {
     struct heard heard = {0};
@@ -396,6 +408,18 @@ Test(client, hello_that_is_refused_for_longer_than_a_deadline_refuses_its_job)
     cr_assert_eq(heard.retry_after_ms, 30000);
 }
 
+Test(client, job_in_doubt_whose_client_is_refused_has_an_unknown_outcome)
+{
+    struct heard heard = {0};
+    (void)submit(&heard, (struct tiermq_job){0});
+    fake_broker_run(&broker, client, &broker.submits_length, 1);
+    fake_broker_stop(&broker); /* it may have taken the job, and cannot say so any more */
+    broker.refuses = true;
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_LOST);
+}
+
 /* The broker of a test whose client blocks: refuses the first ones, accepts the others. */
 struct refuser {
     size_t refusals;
@@ -507,7 +531,7 @@ Test(client, accepted_job_outlives_a_refused_hello)
     fake_broker_start(&broker);
     (void)submit(&refused, (struct tiermq_job){0});
     fake_broker_run(&broker, client, &refused.answers, 1);
-    cr_assert_eq(refused.state, TIERMQ_REJECTED);
+    cr_assert_eq(refused.state, TIERMQ_LOST); /* it was sent to a broker that had gone unnoticed */
     cr_assert_eq(kept.answers, 0);
     broker.refuses = false;
     fake_broker_run(&broker, client, &broker.waits_length, 1);
@@ -542,6 +566,37 @@ Test(client, job_known_under_an_earlier_id_gets_the_earlier_jobs_answer)
     fake_broker_run(&broker, client, &heard.answers, 1);
     cr_assert(heard.duplicate);
     cr_assert_arr_eq(heard.id.bytes, id.bytes, sizeof(id.bytes));
+    cr_assert_arr_eq(heard.known_as.bytes, earlier.bytes, sizeof(earlier.bytes));
+}
+
+Test(client, job_known_under_an_earlier_id_is_cancelled_under_that)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){.idempotency_key = "order-17"});
+    const struct id earlier = {{1, 2, 3}};
+    tiermq_id ours;
+    memcpy(ours.bytes, id.bytes, sizeof(ours.bytes));
+    fake_broker_run(&broker, client, &broker.submits_length, 1);
+    fake_accept(&broker, &id, &earlier);
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    cr_assert_eq(tiermq_cancel(client, &ours), 0);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    cr_assert(id_equal(&broker.cancels[0], &earlier));
+}
+
+Test(client, cancellation_follows_the_job_to_its_earlier_id)
+{
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){.idempotency_key = "order-17"});
+    const struct id earlier = {{1, 2, 3}};
+    tiermq_id ours;
+    memcpy(ours.bytes, id.bytes, sizeof(ours.bytes));
+    fake_broker_run(&broker, client, &broker.submits_length, 1);
+    cr_assert_eq(tiermq_cancel(client, &ours), 0);
+    fake_broker_run(&broker, client, &broker.cancels_length, 1);
+    fake_accept(&broker, &id, &earlier);
+    fake_broker_run(&broker, client, &broker.cancels_length, 2);
+    cr_assert(id_equal(&broker.cancels[1], &earlier));
 }
 
 Test(client, everybody_who_waits_for_a_job_gets_its_answer)

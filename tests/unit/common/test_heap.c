@@ -193,6 +193,32 @@ Test(heap, what_is_left_of_a_long_queue_goes_to_the_tree)
     free(elements);
 }
 
+/* Pushed in order, as jobs are, and a third of them removed; the first ones are counted one by one. */
+Test(heap, counting_below_is_exact_at_both_ends_and_near_between)
+{
+    enum { LENGTH = 300000, LOOKED_AT_MAX = 16384 };
+    struct element *elements = calloc(LENGTH, sizeof(*elements));
+    struct heap heap;
+    heap_init(&heap, offsetof(struct element, position));
+    for (size_t i = 0; i < LENGTH; i++) {
+        elements[i] = (struct element){.position = HEAP_NONE, .key = 3 * i + 7};
+        cr_assert_eq(heap_push(&heap, &elements[i], elements[i].key), 0);
+    }
+    for (size_t i = 0; i < LENGTH; i += 3) {
+        heap_remove(&heap, &elements[i]);
+    }
+    uint32_t below = 0;
+    for (size_t i = 0; i < LENGTH; i++) {
+        const uint32_t counted = heap_count_below(&heap, elements[i].key, LOOKED_AT_MAX);
+        const uint32_t off = counted > below ? counted - below : below - counted;
+        cr_assert(off <= (below <= LOOKED_AT_MAX ? 0 : below / 50), "%u for %u", counted, below);
+        below += i % 3 != 0;
+    }
+    cr_assert_eq(heap_count_below(&heap, UINT64_MAX, LOOKED_AT_MAX), heap.length);
+    heap_finish(&heap);
+    free(elements);
+}
+
 Test(heap, empty_heap_has_no_top_and_the_largest_key)
 {
     struct heap heap;

@@ -133,6 +133,14 @@ Test(limits, the_drafts_names_need_a_window)
     cr_assert_eq(said.requests_per_min, 100);
 }
 
+Test(limits, no_limit_is_larger_than_can_be_counted)
+{
+    static const char *const lines[] = {"RateLimit-Limit: 1000000000000000;w=0.001", NULL};
+    Wire__RateLimits said;
+    cr_assert(summarise(lines, &said));
+    cr_assert_eq(said.requests_per_min, UINT64_C(1000000000000000));
+}
+
 Test(limits, a_head_without_them_says_nothing)
 {
     static const char *const lines[] = {"content-type: application/json",
