@@ -1,6 +1,7 @@
 #include "tests/simulation/lives.h"
 #include <inttypes.h>
 #include "broker/core/core.h"
+#include "tests/simulation/attempts.h"
 #include "tests/simulation/broker.h"
 #include "tests/simulation/client.h"
 #include "tests/simulation/fairness.h"
@@ -25,6 +26,7 @@ static void begin_life(struct simulation *simulation, uint32_t index)
     job->failures = job->crashes = job->kills = 0;
     job->is_retry = job->permit.is_open = false;
     job->stream.credit_peer = 0;
+    attempts_begin_life(simulation, index);
     job->not_before_ms = now_ms;
     job->deadline_min_ms = job->deadline_max_ms =
         now_ms + simulation->scenario.tiers[job->tier].deadline_ms;

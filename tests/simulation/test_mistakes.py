@@ -82,12 +82,12 @@ FOUND = {
     "cancel-shared": "nobody of its tenant asked for it",
     "anothers-answer": "succeeds with what no worker answered to it",
     "followers-run": "runs for it",
+    "requeue-keeps-conclusion": "cannot be restored|is shown as|after its conclusion|is concluded as",
 }
 
 # Not found, and why.
 UNFOUND = {
     "goodbye-is-crash": "no simulated worker says goodbye: each connection that ends is a crash to the core",
-    "requeue-keeps-conclusion": "no dead letter is requeued",
     "retries-unbounded": "the bound that is watched is that of a whole run, and runs stay below it",
     "limit-given-back-twice": "runs stay within a minute's limit all the same",
     "limit-given-back-lost": "runs stay within a minute's limit all the same",
