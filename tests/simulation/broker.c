@@ -7,9 +7,10 @@
 #include <xxhash.h>
 #include "broker/core/core.h"
 #include "tests/simulation/allocations.h"
-#include "tests/simulation/client.h"
-#include "tests/simulation/defect.h"
 #include "tests/simulation/attempts.h"
+#include "tests/simulation/client.h"
+#include "tests/simulation/damage.h"
+#include "tests/simulation/defect.h"
 #include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/faults.h"
@@ -985,6 +986,8 @@ static void restore_record(void *context, const void *key, size_t key_bytes, str
     } else if (r < 0) {
         simulation_violate(simulation, "a record of family %d cannot be restored: %s",
                            (int)restoring->family, strerrorname_np(-r));
+    } else if (dice_hit(&simulation->dice, simulation->scenario.faults.damage)) {
+        damage_restore(simulation, restoring->family, key, key_bytes, value);
     }
 }
 
@@ -1071,6 +1074,7 @@ void sim_broker_start(struct simulation *simulation)
     struct told told;
     tell_config(simulation, &told);
     broker->incarnation++;
+    broker->has_damage = false;
     broker->mono_base_ms = dice_between(&simulation->dice, 0, 1000000);
     broker->mono_jumped_ms = sim_broker_ms(simulation) - simulation->now_ms;
     broker->batch_next = 1;
@@ -1172,6 +1176,9 @@ bool sim_broker_reload(struct simulation *simulation)
     struct told told;
     if (!broker->is_up) {
         return false;
+    }
+    if (!simulation->is_quiet && dice_hit(&simulation->dice, 500)) {
+        scenario_change(&simulation->scenario, &simulation->dice);
     }
     tell_config(simulation, &told);
     const bool lacks_memory = simulation_hit(simulation, simulation->scenario.faults.allocation);

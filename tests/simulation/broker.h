@@ -15,7 +15,7 @@ void sim_broker_start(struct simulation *simulation);
 bool sim_broker_crash(struct simulation *simulation);
 /* Shuts down as it should: drains, writes everything, starts again. */
 bool sim_broker_restart(struct simulation *simulation);
-/* Reads its configuration again, which has not changed. */
+/* Reads its configuration again, which may have changed. */
 bool sim_broker_reload(struct simulation *simulation);
 /* Commits fail from now on, for a while. */
 bool sim_broker_store_down(struct simulation *simulation);

@@ -4,7 +4,7 @@
 #   tests/simulation/coverage.sh [SEEDS [FIRST]]     (200 seeds from 1 on)
 #
 # Builds with gcov in build-coverage. Prints a line for each file and the sum; branches that were never taken go to
-# build-coverage/untaken.txt. Branches of asserts do not count: they are there not to be taken.
+# build-coverage/untaken.txt. What only a mistake in the code could take does not count: see coverage.py.
 set -eu
 cd "$(dirname "$0")/../.."
 seeds=${1:-200} first=${2:-1} build=build-coverage

@@ -167,6 +167,11 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
     struct degradation *degradation = &simulation->degradation;
     const uint32_t upstream = degradation_upstream_of(simulation, effect);
     const bool is_probe = effect->as.dispatch.is_probe;
+    if (upstream == SCENARIO_UPSTREAMS && job->route == SCENARIO_ROUTES - 1 &&
+        simulation->scenario.config.routes_length == 0) {
+        job->permit.is_open = false; /* its route is configured no more: any upstream may do */
+        return;
+    }
     if (upstream == SCENARIO_UPSTREAMS ||
         (simulation->scenario.candidates[job->route][job->tier] >> upstream & 1) == 0) {
         simulation_violate(simulation, "job %u is dispatched to an upstream that may not serve it",

@@ -381,6 +381,8 @@ void faults_resume_all(struct simulation *simulation)
 void faults_end(struct simulation *simulation)
 {
     simulation->is_quiet = true;
+    scenario_change_back(&simulation->scenario);
+    (void)sim_broker_reload(simulation); /* else it reads them at its start */
     simulation_trace(simulation, "the world is quiet now%.0s%.0s%.0s", 0, 0, 0);
     for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
         upstream_heal(simulation, i);

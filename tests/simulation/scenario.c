@@ -139,6 +139,7 @@ static void init_faults(struct scenario *scenario, struct dice *dice)
         .load_error = chance(dice, 100),
         .undeliverable = chance(dice, 50),
         .allocation = chance(dice, 50),
+        .damage = chance(dice, 100),
         .stubborn = chance(dice, 500),
         .poison = chance(dice, 10),
         .killer = chance(dice, 3),
@@ -282,6 +283,20 @@ static struct config_retries retries_config(struct dice *dice)
     return (struct config_retries){.share_permille = (uint32_t)dice_between(dice, 0, 300),
                                    .least_per_min = (uint32_t)dice_between(dice, 1, 60),
                                    .burst = (uint32_t)dice_between(dice, 1, 20)};
+}
+
+void scenario_change(struct scenario *scenario, struct dice *dice)
+{
+    scenario->models[0].failover_length = dice_below(dice, 2);
+    scenario->models[1].failover_length = dice_below(dice, 2);
+    scenario->models[0].fallback_length = dice_below(dice, 2);
+    scenario->config.routes_length = dice_hit(dice, 800);
+    init_candidates(scenario);
+}
+
+void scenario_change_back(struct scenario *scenario)
+{
+    scenario->config.routes_length = 1;
 }
 
 void scenario_init(struct scenario *scenario, const struct options *options, struct dice *dice)

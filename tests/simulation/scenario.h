@@ -66,6 +66,7 @@ struct faults {
     uint32_t count, count_of_operators; /* so many of them in all … */
     uint32_t weight[FAULTS];            /* … and how often each kind, beside the others */
     uint32_t load_error, undeliverable;
+    uint32_t damage;         /* of a record, at a start: a spoilt one is read besides */
     uint32_t allocation;     /* of something from outside: memory runs out on the way */
     uint32_t stubborn;       /* a worker goes on with an attempt that was cancelled */
     uint32_t poison, killer; /* of a job */
@@ -107,6 +108,11 @@ struct scenario {
     uint32_t burst;   /* permille: chance that one more job comes at the same time */
 };
 
+/* What an operator changes before a reload: who may stand in for whom, and whether an alias is
+ * there. */
+void scenario_change(struct scenario *scenario, struct dice *dice);
+/* With all its routes again. */
+void scenario_change_back(struct scenario *scenario);
 /* By the names that a dispatch has. SCENARIO_UPSTREAMS: there is none such. */
 uint32_t scenario_upstream(const char *provider, const char *model);
 extern const char *const scenario_upstreams[SCENARIO_UPSTREAMS][2]; /* provider, model */

@@ -312,6 +312,7 @@ struct sim_broker {
     size_t examined;        /* effects of the turn that the oracle has seen */
     bool has_lacked_memory; /* the latest step */
     bool is_sweeping;       /* dead letters */
+    bool has_damage;        /* it has read spoilt records at its start */
     uint64_t turns;
     bool is_late; /* the answer that is being told */
 };
@@ -323,6 +324,7 @@ struct tally {
     uint64_t undeliverable, loads_failed;
     uint64_t followed, chunks;            /* results made for another job, chunks let go */
     uint64_t requeued, late, poisoned;    /* lives, answers after a conclusion, jobs condemned */
+    uint64_t damaged;                     /* records that were read */
     uint64_t memory_short, refused, shed; /* events without memory, defects found, jobs given up */
     uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
     uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */

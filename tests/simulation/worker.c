@@ -324,6 +324,7 @@ static struct call make_call(struct simulation *simulation, const struct job_lea
                              uint32_t upstream)
 {
     const Wire__AttemptOutcome outcome = throw_outcome(simulation, lease);
+    upstream = upstream == SCENARIO_UPSTREAMS ? 0 : upstream; /* it may choose */
     struct call call = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
                            ? call_in_vain(simulation, outcome)
                            : upstream_call(simulation, &simulation->upstreams[upstream],

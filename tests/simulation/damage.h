@@ -1,0 +1,12 @@
+/*
+ * damage: records that a disk has spoilt, read at a start beside the good ones.
+ *
+ * Each is made from a good record, cut short or with one field out of its bounds, so that the core
+ * has to refuse it (-EBADMSG) and may lose nothing by that.
+ */
+#pragma once
+#include "tests/simulation/simulation.h"
+
+/* After this record of the store was read. */
+void damage_restore(struct simulation *simulation, enum store_family family, const void *key,
+                    size_t key_bytes, const struct blob *value);
