@@ -272,6 +272,8 @@ struct attempts {
     bool is_permitted; /* … that was not lost meanwhile, and decides */
     uint32_t failed_probes[SCENARIO_UPSTREAMS]; /* in a row */
     int64_t rests_until_ms[SCENARIO_UPSTREAMS]; /* as it has said */
+    uint32_t failed_in_a_row[SCENARIO_UPSTREAMS]; /* since it answered anybody, by whosoever fault */
+    int64_t answered_ms[SCENARIO_UPSTREAMS];
 };
 
 struct hold {
