@@ -187,8 +187,9 @@ static void see_failure(struct simulation *simulation, const struct message *mes
     }
     job->told.failed_upstream = call->upstream;
     job->told.failed_ms = sim_broker_ms(simulation);
-    if (!is_failure || degradation_is_down(simulation, call->upstream) ||
-        is_in_doubt(simulation, call)) {
+    /* Of one that is configured no more nothing is shown. */
+    if (!is_failure || !look(simulation, call->upstream).is_there ||
+        degradation_is_down(simulation, call->upstream) || is_in_doubt(simulation, call)) {
         return;
     }
     /* The core may know of a few more in a row than are seen here. */
