@@ -160,7 +160,8 @@ static void see_failure(struct simulation *simulation, const struct message *mes
     }
     job->told.failed_upstream = call->upstream;
     job->told.failed_ms = sim_broker_ms(simulation);
-    if (!is_failure || degradation_is_down(simulation, call->upstream)) {
+    if (!is_failure || !scenario_has_upstream(&simulation->scenario, call->upstream) ||
+        degradation_is_down(simulation, call->upstream)) {
         return;
     }
     if (++job->told.failures >= attempts_of(simulation, job) && is_pending(simulation, job)) {
@@ -422,7 +423,8 @@ static void read_upstream(void *context, const void *key, size_t key_bytes, stru
     }
     const uint32_t upstream = scenario_upstream(record->provider, record->model);
     if (upstream < SCENARIO_UPSTREAMS && record->open_until_unix_ms > 0) {
-        simulation->degradation.upstreams[upstream].is_down = true;
+        simulation->degradation.upstreams[upstream].is_down =
+            scenario_has_upstream(&simulation->scenario, upstream);
     }
     record__upstream_record__free_unpacked(record, NULL);
 }

@@ -296,6 +296,11 @@ void degradation_see_note(struct simulation *simulation, const struct effect *ef
         const uint32_t upstream = upstream_of_subject(effect->as.note.subject);
         if (upstream < SCENARIO_UPSTREAMS) {
             simulation->degradation.upstreams[upstream].is_down = note == NOTE_UPSTREAM_DOWN;
+            simulation_trace(simulation,
+                             note == NOTE_UPSTREAM_DOWN
+                                 ? "core says that upstream %" PRIu64 " is down%.0s%.0s"
+                                 : "core says that upstream %" PRIu64 " is up%.0s%.0s",
+                             upstream, 0, 0);
             simulation->degradation.upstreams[upstream].failures = 0;
             simulation->tally.downs += note == NOTE_UPSTREAM_DOWN;
         }
@@ -373,6 +378,9 @@ static void see_call(struct simulation *simulation, const struct call *call)
     if (call->outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE) {
         watched->failures = 0;
         return;
+    }
+    if (!scenario_has_upstream(&simulation->scenario, call->upstream)) {
+        return; /* nobody is told of its state */
     }
     watched->failures += now_ms - watched->answered_ms > config->window_ms;
     if (watched->failures >= config->failures && !degradation_is_down(simulation, call->upstream)) {

@@ -23,6 +23,8 @@ static void begin_life(struct simulation *simulation, uint32_t index)
     job->life_turn = simulation->broker.turns;
     job->shown = job->current_conclusion = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
     job->failures = job->crashes = job->kills = 0;
+    job->told.failures = job->told.losses_least = job->told.losses_most = 0;
+    job->told.wait_until_ms = 0;
     job->is_retry = job->permit.is_open = false;
     job->stream.credit_peer = 0;
     job->not_before_ms = now_ms;
