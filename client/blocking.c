@@ -181,7 +181,9 @@ int tiermq_call(struct tiermq *client, const struct tiermq_job *job, int64_t tim
     tiermq_id id;
     memcpy(id.bytes, pending->id.bytes, sizeof(id.bytes));
     r = dispatch_until(client, &outcome.is_done, deadline_of(timeout_ms));
-    if (r == -ETIMEDOUT && tiermq_cancel(client, &id) == 0) {
+    /* Under an idempotency key it may be somebody else's job, who waits for longer. */
+    const bool is_own = outcome.is_done || id_equal(&pending->id, &pending->wire_id);
+    if (r == -ETIMEDOUT && is_own && tiermq_cancel(client, &id) == 0) {
         outbox_flush(pending->shard, clock_monotonic_ms());
     }
     if (!outcome.is_done) {

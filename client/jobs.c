@@ -431,6 +431,19 @@ static bool put_off_shed(struct tiermq *client, struct pending *pending,
     return true;
 }
 
+/* Concluded while only its status was asked for: whoever wants the answer asks for that. */
+static void tell_status(struct tiermq *client, struct pending *pending, const Wire__Result *result)
+{
+    pending_status_fn *on_status = pending->on_status;
+    void *context = pending->callbacks.context;
+    Wire__JobStatus status = WIRE__JOB_STATUS__INIT;
+    status.job_id = result->job_id;
+    status.state = result->state;
+    status.attempts = result->attempts;
+    jobs_forget(client, pending);
+    on_status(context, &status);
+}
+
 static void take_result(struct shard *shard, const Wire__Result *result, const void *payload,
                         size_t payload_bytes, int64_t now_ms)
 {
@@ -447,6 +460,10 @@ static void take_result(struct shard *shard, const Wire__Result *result, const v
     shard->client->round++;
     while (is_conclusion && (pending = first_unseen(shard->client, &id)) != NULL) {
         if (put_off_shed(shard->client, pending, &view.answer, now_ms)) {
+            continue;
+        }
+        if (pending->on_status != NULL) {
+            tell_status(shard->client, pending, result);
             continue;
         }
         /* Nobody sees the answer of a detached job: it stays at the broker for a later

@@ -179,7 +179,7 @@ TIERMQ_API TIERMQ_CHECK int tiermq_wait(struct tiermq *client, const tiermq_id *
                                         struct tiermq_answer **ret_answer);
 /*
  * Submit and wait. A job without a deadline gets timeout_ms as its deadline, so that it does not run past its use.
- * Errors: as both; after -ETIMEDOUT its cancellation has been asked for.
+ * Errors: as both; after -ETIMEDOUT its cancellation has been asked for, unless an earlier job with its idempotency key is meant.
  */
 TIERMQ_API TIERMQ_CHECK int tiermq_call(struct tiermq *client, const struct tiermq_job *job, int64_t timeout_ms,
                                         struct tiermq_answer **ret_answer);

@@ -38,7 +38,7 @@ static const struct sim_worker *worker_of(const struct simulation *simulation, u
 
 struct look {
     uint32_t upstream;
-    bool is_open, is_half_open;
+    bool is_there, is_open, is_half_open;
     int64_t blocked_ms;
 };
 
@@ -46,6 +46,7 @@ static void look_at(void *context, const struct core_upstream_view *view)
 {
     struct look *look = context;
     if (scenario_upstream(view->provider, view->model) == look->upstream) {
+        look->is_there = true;
         look->is_open = view->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN;
         look->is_half_open = view->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN;
         look->blocked_ms = view->blocked_ms;
@@ -160,8 +161,7 @@ static void see_failure(struct simulation *simulation, const struct message *mes
     }
     job->told.failed_upstream = call->upstream;
     job->told.failed_ms = sim_broker_ms(simulation);
-    if (!is_failure || !scenario_has_upstream(&simulation->scenario, call->upstream) ||
-        degradation_is_down(simulation, call->upstream)) {
+    if (!is_failure || degradation_is_down(simulation, call->upstream)) {
         return;
     }
     if (++job->told.failures >= attempts_of(simulation, job) && is_pending(simulation, job)) {
@@ -400,6 +400,14 @@ static void read_job(void *context, const void *key, size_t key_bytes, struct bl
     record__job_record__free_unpacked(record, NULL);
 }
 
+void attempts_begin_life(struct simulation *simulation, uint32_t index)
+{
+    struct sim_job *job = &simulation->jobs[index];
+    job->told.failures = job->told.losses_least = job->told.losses_most = 0;
+    job->told.answered_attempt = 0;
+    job->told.failed_ms = job->told.wait_until_ms = INT64_MIN;
+}
+
 void attempts_see_crash(struct simulation *simulation)
 {
     simulation->attempts.is_draining = false;
@@ -422,9 +430,9 @@ static void read_upstream(void *context, const void *key, size_t key_bytes, stru
         return;
     }
     const uint32_t upstream = scenario_upstream(record->provider, record->model);
-    if (upstream < SCENARIO_UPSTREAMS && record->open_until_unix_ms > 0) {
-        simulation->degradation.upstreams[upstream].is_down =
-            scenario_has_upstream(&simulation->scenario, upstream);
+    if (upstream < SCENARIO_UPSTREAMS && record->open_until_unix_ms > 0 &&
+        look(simulation, upstream).is_there) { /* else it was configured no more */
+        simulation->degradation.upstreams[upstream].is_down = true;
     }
     record__upstream_record__free_unpacked(record, NULL);
 }

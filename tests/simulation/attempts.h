@@ -28,6 +28,8 @@ void attempts_see_dispatch(struct simulation *simulation, uint32_t job,
 void attempts_see_effect(struct simulation *simulation, const struct effect *effect);
 /* Let go to a worker. */
 void attempts_see_release(struct simulation *simulation, const struct message *message);
+/* An operator has requeued it: its failures and losses count anew. */
+void attempts_begin_life(struct simulation *simulation, uint32_t job);
 /* Everything but what the disk has is forgotten. */
 void attempts_see_crash(struct simulation *simulation);
 /* The core has read its records. */

@@ -7,10 +7,10 @@
 #include <xxhash.h>
 #include "broker/core/core.h"
 #include "tests/simulation/allocations.h"
+#include "tests/simulation/attempts.h"
 #include "tests/simulation/client.h"
 #include "tests/simulation/damage.h"
 #include "tests/simulation/defect.h"
-#include "tests/simulation/attempts.h"
 #include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/faults.h"

@@ -1,6 +1,7 @@
 #include "tests/simulation/lives.h"
 #include <inttypes.h>
 #include "broker/core/core.h"
+#include "tests/simulation/attempts.h"
 #include "tests/simulation/broker.h"
 #include "tests/simulation/client.h"
 #include "tests/simulation/fairness.h"
@@ -23,10 +24,9 @@ static void begin_life(struct simulation *simulation, uint32_t index)
     job->life_turn = simulation->broker.turns;
     job->shown = job->current_conclusion = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
     job->failures = job->crashes = job->kills = 0;
-    job->told.failures = job->told.losses_least = job->told.losses_most = 0;
-    job->told.wait_until_ms = 0;
     job->is_retry = job->permit.is_open = false;
     job->stream.credit_peer = 0;
+    attempts_begin_life(simulation, index);
     job->not_before_ms = now_ms;
     job->deadline_min_ms = job->deadline_max_ms =
         now_ms + simulation->scenario.tiers[job->tier].deadline_ms;

@@ -629,6 +629,35 @@ Test(client, id_that_no_broker_knows_is_unknown)
     cr_assert_eq(heard.state, TIERMQ_UNKNOWN);
 }
 
+static void *conclude_when_asked(void *context)
+{
+    const struct id *id = context;
+    while (broker.waits_length == 0) {
+        cr_assert_eq(loop_turn(broker.loop, 5), 0);
+    }
+    fake_result(&broker, id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("later"));
+    return NULL;
+}
+
+Test(client, status_of_what_is_concluded_meanwhile_leaves_its_answer_at_the_broker)
+{
+    struct id id = {{9, 9}};
+    tiermq_id same;
+    struct tiermq_status *status = NULL;
+    pthread_t thread;
+    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    cr_assert_eq(pthread_create(&thread, NULL, conclude_when_asked, &id), 0);
+    cr_assert_eq(tiermq_get_status(client, &same, 20000, &status), 0, "%s", tiermq_last_error(client));
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert_str_eq(status->state, "succeeded");
+    tiermq_status_free(&status);
+    struct heard heard = {0};
+    const struct tiermq_callbacks callbacks = hear(&heard);
+    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
+    fake_broker_run(&broker, client, &broker.waits_length, 2);
+    cr_assert_eq(broker.collected_length, 0);
+}
+
 Test(client, chunks_come_in_order_and_of_one_attempt_only)
 {
     struct heard heard = {0};
@@ -822,6 +851,37 @@ Test(client, call_that_times_out_asks_for_cancellation)
     fake_broker_run(&broker, client, &broker.cancels_length, 1);
     cr_assert_geq(broker.submits[0].deadline_in_ms, 1); /* the timeout is the job's deadline, too */
     cr_assert_leq(broker.submits[0].deadline_in_ms, 50);
+}
+
+static void *accept_as_an_earlier_one(void *context)
+{
+    const struct id earlier = {{1, 2, 3}};
+    const atomic_bool *is_over = context;
+    for (bool is_accepted = false; !atomic_load(is_over);) {
+        cr_assert_eq(loop_turn(broker.loop, 5), 0);
+        if (broker.submits_length == 1 && !is_accepted) {
+            fake_accept(&broker, &broker.submits[0].id, &earlier);
+            is_accepted = true;
+        }
+    }
+    return NULL;
+}
+
+Test(client, call_that_times_out_leaves_an_earlier_job_under_its_key_alone)
+{
+    pthread_t thread;
+    atomic_bool is_over = false;
+    struct heard heard = {0};
+    struct tiermq_answer *answer = NULL;
+    cr_assert_eq(pthread_create(&thread, NULL, accept_as_an_earlier_one, &is_over), 0);
+    const struct tiermq_job job = {.prompt = "x", .idempotency_key = "order-17"};
+    cr_assert_eq(tiermq_call(client, &job, 1000, &answer), -ETIMEDOUT);
+    atomic_store(&is_over, true);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    cr_assert_geq(broker.waits_length, 1);
+    (void)submit(&heard, (struct tiermq_job){0});
+    fake_broker_run(&broker, client, &broker.submits_length, 2); /* it would have come with that */
+    cr_assert_eq(broker.cancels_length, 0);
 }
 
 Test(client, malformed_endpoint_is_refused)

@@ -1,0 +1,128 @@
+"""Mistakes in the core itself are found (mistakes.h): each by a check that is about it."""
+import os
+import re
+import subprocess
+
+import pytest
+
+PROGRAM = os.environ["TIERMQ_SIMULATE_PLANTED"]
+
+
+# Where few seeds find it: where to begin.
+FIRST_SEED = {"store-down-accepts": 50, "pause-forgets-loaded": 55, "limit-not-taken": 20}
+
+
+def simulate(*arguments):
+    return subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, errors="replace", timeout=240)
+
+
+# What is said of it, by the check that is to find it.
+FOUND = {
+    "late-answer-ignored": "was answered and is not concluded",
+    "answered-stays-queued": "was answered and is not concluded",
+    "rejected-is-retried": "dies of its attempts after",
+    "limit-costs-attempt": "dies of its attempts after",
+    "outage-costs-attempt": "dies of its attempts after",
+    "failures-forgotten": "has failed .* times of .* and is not dead",
+    "backoff-skipped": "ms before the time that it was given",
+    "deadline-renewed": "after its deadline|before its deadline",
+    "tried-forgotten": "fails over to the upstream that it failed at",
+    "lease-short": "holds its lease",
+    "lease-forever": "turn after turn|is left when no job is|has a free slot|nothing is settled",
+    "lease-not-renewed": "holds its lease",
+    "attempt-reused": "is dispatched as attempt .* after attempt",
+    "losses-forgiven": "workers were lost with it",
+    "payload-forgotten": "has lost its payload",
+    "cancel-not-sent": "is not told that",
+    "answer-run-again": "has lost its lease",
+    "credit-not-counted": "on a credit of",
+    "set-aside-ignored": "which has just given one back",
+    "undeliverable-ignored": "has a free slot for it",
+    "accepted-early": "is acknowledged before it is durable",
+    "result-early": "and on disk it is none",
+    "confirmed-early": "may be forgotten before its conclusion is durable",
+    "durable-off-by-one": "durable",
+    "store-down-accepts": "is acknowledged before it is durable|was acknowledged and is lost",
+    "job-record-kept": "is left when no job is|records are left|is concluded as .* and as",
+    "lease-record-kept": "the record of a lease",
+    "result-record-kept": "a result that was collected is left",
+    "attempts-kept": "the record of an attempt",
+    "conclusion-not-stored": "was acknowledged and is lost on disk",
+    "conclusion-forgotten": "was acknowledged and is not known any more",
+    "key-forgotten": "accepted under one idempotency key",
+    "read-error-is-final": "is gone, and nobody collected it|has lost its payload",
+    "restart-forgets-deadline": "after its deadline",
+    "restart-forgets-delay": "before its time",
+    "restart-forgets-key": "accepted under one idempotency key",
+    "restart-forgets-concluded-key": "accepted under one idempotency key",
+    "restart-forgets-attempt": "is dispatched as attempt .* after attempt",
+    "restart-forgets-failures": "has failed .* times of .* and is not dead",
+    "restart-forgets-pause": "while an operator holds it",
+    "restart-forgets-upstream": "which is down",
+    "restart-forgets-lease": "cannot be restored",
+    "tenants-not-charged": "tenants .* of one queue wait both",
+    "tiers-not-charged": "tiers .* of a pool wait both",
+    "pause-not-applied": "while an operator holds it|has a free slot for it",
+    "pause-forgets-loaded": "while an operator holds it",
+    "pause-forgets-worker": "while an operator holds it",
+    "draining-dispatches": "while the broker shuts down",
+    "draining-accepts": "while the broker shuts down",
+    "breaker-never-opens": "calls in a row and is not down",
+    "breaker-ignored": "probes it|which is down|before it may be called",
+    "breaker-closed-by-any": "no probe of it has ended",
+    "breaker-never-doubles": "is the least",
+    "two-probes": "probes it",
+    "rest-ignored": "ms before it may be called",
+    "limit-not-taken": "requests within a minute",
+    "gate-never-opens": "has a free slot for it|turn after turn",
+    "wait-crosses-tenants": "of another tenant",
+    "cancel-crosses-tenants": "of another tenant|nobody of its tenant asked for it",
+    "submit-crosses-tenants": "of another tenant",
+    "followers-forgotten": "after its leader has ended",
+    "cancel-shared": "nobody of its tenant asked for it",
+    "anothers-answer": "succeeds with what no worker answered to it",
+    "followers-run": "runs for it",
+    "requeue-keeps-conclusion": "cannot be restored|is shown as|after its conclusion|is concluded as",
+}
+
+# Not found, and why.
+UNFOUND = {
+    "goodbye-is-crash": "no simulated worker says goodbye: each connection that ends is a crash to the core",
+    "retries-unbounded": "the bound that is watched is that of a whole run, and runs stay below it",
+    "limit-given-back-twice": "runs stay within a minute's limit all the same",
+    "limit-given-back-lost": "runs stay within a minute's limit all the same",
+    "tokens-not-settled": "the tokens that are watched are the estimated ones",
+    "no-slow-start": "nothing watches the pace after an outage",
+    "probe-lost": "slower, not wrong: a probe that is not heard of is given up after open_max",
+    "gate-not-woken": "slower, not wrong: a gate opens by itself at its time",
+    "promoted-forgotten": "nothing watches that a leader which waits does so for a reason",
+    "priority-ignored": "nothing watches the order of one tenant's jobs",
+    "reservations-ignored": "nothing watches slots that are reserved for a tier",
+}
+
+
+def test_every_mistake_is_accounted_for():
+    listed = [line.split()[0] for line in simulate("--mistakes").stdout.splitlines()]
+    assert sorted(listed) == sorted([*FOUND, *UNFOUND])
+
+
+@pytest.mark.parametrize("mistake", FOUND)
+def test_mistake_in_the_core_is_found(mistake):
+    first = str(FIRST_SEED.get(mistake, 1))
+    run = simulate("--mistake", mistake, "--seed", first, "--seeds", "200", "--processes", "2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    said = re.search(r"^seed \d+: (.*)$", run.stdout, re.MULTILINE)
+    assert said and re.search(FOUND[mistake], said[1]), run.stdout + run.stderr
+
+
+def test_no_mistake_is_the_simulator_as_it_is():
+    run = simulate("--mistake", "none", "--seeds", "10", "--processes", "2")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "every promise was kept" in run.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--mistake"], ["--mistake", "gremlin"], ["--seeds", "3"]])
+def test_wrong_argument_is_told(arguments):
+    run = simulate(*arguments)
+    assert run.returncode == 2
+    assert run.stderr
