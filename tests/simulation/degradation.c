@@ -77,8 +77,45 @@ static uint32_t provider_of(const struct simulation *simulation, uint32_t upstre
     return i;
 }
 
+/* What its provider has said counts from then on. */
+static void spend_learned(struct simulation *simulation, uint32_t upstream, int requests)
+{
+    struct watched_upstream *watched = &simulation->degradation.upstreams[upstream];
+    const int64_t second = sim_broker_ms(simulation) / 1000;
+    struct spent *now = &watched->since_learned[second % UPSTREAM_SECONDS];
+    if (watched->learned_per_min == 0) {
+        return;
+    }
+    if (now->second != second) {
+        *now = (struct spent){.second = second};
+    }
+    now->requests += requests;
+    int64_t all = 0;
+    for (int i = 0; i < UPSTREAM_SECONDS; i++) {
+        all += watched->since_learned[i].second > second - UPSTREAM_SECONDS
+                   ? watched->since_learned[i].requests
+                   : 0;
+    }
+    if (all > (int64_t)watched->learned_per_min + 1) {
+        simulation_violate(simulation,
+                           "%s/%s is sent %" PRId64 " requests within a minute, and has said %u",
+                           scenario_upstreams[upstream][0], scenario_upstreams[upstream][1], all,
+                           watched->learned_per_min);
+    }
+}
+
+static void learn(struct simulation *simulation, const struct call *call)
+{
+    struct watched_upstream *watched = &simulation->degradation.upstreams[call->upstream];
+    if (call->limit_per_min > 0 && call->limit_per_min != watched->learned_per_min) {
+        watched->learned_per_min = call->limit_per_min;
+        memset(watched->since_learned, 0, sizeof(watched->since_learned));
+    }
+}
+
 static void spend(struct simulation *simulation, uint32_t upstream, int requests, int64_t tokens)
 {
+    spend_learned(simulation, upstream, requests);
     const int64_t second = sim_broker_ms(simulation) / 1000;
     const uint32_t index = provider_of(simulation, upstream);
     const struct config_provider *provider = &simulation->scenario.providers[index];
@@ -133,19 +170,27 @@ static void check_probe(struct simulation *simulation, uint32_t index, uint32_t 
     watched->probe_until_ms = now_ms + simulation->scenario.config.breaker.open_max_ms;
 }
 
-static void check_budget(struct simulation *simulation, const struct sim_job *job)
+/* Retries less what was earned for them since the start: tokens that are missing, but for the cap. */
+static double missing_retries(const struct simulation *simulation, const struct watched_route *route)
 {
     const struct config_retries *config = &simulation->scenario.config.retries;
-    const struct watched_route *route = &simulation->degradation.routes[job->route];
     const double minutes =
         (double)(sim_broker_ms(simulation) - simulation->degradation.since_ms) / 60000.0;
-    const double most = config->burst + (double)route->firsts * config->share_permille / 1000.0 +
-                        minutes * config->least_per_min + 1.0;
-    if ((double)route->retries > most) {
+    return (double)route->retries - (double)route->firsts * config->share_permille / 1000.0 -
+           minutes * config->least_per_min;
+}
+
+/* In any time, not just since the start: so what was not used long ago cannot be used now. */
+static void check_budget(struct simulation *simulation, uint32_t index, bool is_retry)
+{
+    struct watched_route *route = &simulation->degradation.routes[index];
+    const double before = missing_retries(simulation, route) - is_retry;
+    route->lowest = before < route->lowest ? before : route->lowest;
+    const double spent = before + is_retry - route->lowest;
+    if (spent > simulation->scenario.config.retries.burst + 1.0) {
         simulation_violate(simulation,
-                           "route %s has made %" PRIu64 " retries for %" PRIu64
-                           " first attempts, more than its budget",
-                           simulation->scenario.routes[job->route], route->retries, route->firsts);
+                           "route %s has made %.0f retries more within some time than it may",
+                           simulation->scenario.routes[index], spent);
     }
 }
 
@@ -197,11 +242,9 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
     spend(simulation, upstream, 1, job->tokens);
     degradation->routes[job->route].firsts += effect->as.dispatch.lease.attempt == 1;
     degradation->routes[job->route].retries += job->is_retry;
-    if (job->is_retry) {
-        job->is_retry = false;
-        simulation->tally.retries++;
-        check_budget(simulation, job);
-    }
+    simulation->tally.retries += job->is_retry;
+    check_budget(simulation, job->route, job->is_retry);
+    job->is_retry = false;
     check_killer(simulation, index);
     job->permit.is_open = true;
     job->permit.is_probe = is_probe;
@@ -296,6 +339,11 @@ void degradation_see_note(struct simulation *simulation, const struct effect *ef
         const uint32_t upstream = upstream_of_subject(effect->as.note.subject);
         if (upstream < SCENARIO_UPSTREAMS) {
             simulation->degradation.upstreams[upstream].is_down = note == NOTE_UPSTREAM_DOWN;
+            simulation_trace(simulation,
+                             note == NOTE_UPSTREAM_DOWN
+                                 ? "core says that upstream %" PRIu64 " is down%.0s%.0s"
+                                 : "core says that upstream %" PRIu64 " is up%.0s%.0s",
+                             upstream, 0, 0);
             simulation->degradation.upstreams[upstream].failures = 0;
             simulation->tally.downs += note == NOTE_UPSTREAM_DOWN;
         }
@@ -374,6 +422,9 @@ static void see_call(struct simulation *simulation, const struct call *call)
         watched->failures = 0;
         return;
     }
+    if (!scenario_has_upstream(&simulation->scenario, call->upstream)) {
+        return; /* nobody is told of its state */
+    }
     watched->failures += now_ms - watched->answered_ms > config->window_ms;
     if (watched->failures >= config->failures && !degradation_is_down(simulation, call->upstream)) {
         simulation_violate(simulation, "upstream %s/%s failed %u calls in a row and is not down",
@@ -397,6 +448,7 @@ void degradation_after_end(struct simulation *simulation, const struct message *
         simulation->tally.spared += was_spared;
     }
     if (message->call.is_made && is_known(simulation, message->peer)) {
+        learn(simulation, &message->call);
         see_call(simulation, &message->call);
     }
 }

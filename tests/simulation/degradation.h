@@ -10,7 +10,8 @@
  * - An upstream that fails `breaker.failures` calls in a row is down by then.
  * - No attempt is used up by an upstream that is down: a job that dies of its attempts has had as
  * many failures at upstreams that were not.
- * - Retries of a route are within its budget since the broker's start.
+ * - A limit that an upstream has told of holds from then on, in any 60 s.
+ * - Retries of a route are within its budget, in any time since the broker's start.
  */
 #pragma once
 #include "tests/simulation/simulation.h"

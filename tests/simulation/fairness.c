@@ -123,6 +123,7 @@ static struct fair_queue *queue_of_view(struct simulation *simulation,
 struct gate_look {
     struct simulation *simulation;
     size_t index; /* of the queue, as the core counts them */
+    bool is_any_gated;
 };
 
 /* Names are compared once for each queue that the core makes: it is asked often. */
@@ -137,6 +138,39 @@ static void note_gate(void *context, const struct core_queue_view *view)
     struct fair_queue *queue = fairness->queues[look->index++];
     if (queue != NULL) {
         queue->is_gated = view->gated_ms > 0;
+        look->is_any_gated |= queue->is_gated;
+    }
+}
+
+/* Nothing holds it back: it is up, at full pace, and has no limit. */
+static void note_free(void *context, const struct core_upstream_view *view)
+{
+    uint32_t *free_ones = context;
+    const uint32_t upstream = scenario_upstream(view->provider, view->model);
+    const bool is_free = view->state == WIRE__UPSTREAM_STATE__STATE__UPSTREAM_CLOSED &&
+                         view->blocked_ms == 0 && view->requests_per_min == 0 &&
+                         view->tokens_per_min == 0 && view->pace_per_s <= 0.0;
+    *free_ones |= is_free && upstream < SCENARIO_UPSTREAMS ? 1u << upstream : 0;
+}
+
+/* A queue waits for its upstreams only while none of them is free: else it starves. */
+static void check_gates(struct simulation *simulation)
+{
+    const struct scenario *scenario = &simulation->scenario;
+    uint32_t free_ones = 0;
+    core_visit_upstreams(simulation->broker.core, sim_broker_now(simulation), note_free,
+                         &free_ones);
+    for (int i = 0; i < SCENARIO_POOLS * SCENARIO_TIERS * SCENARIO_ROUTES; i++) {
+        const int pool = i % SCENARIO_POOLS, tier = i / SCENARIO_POOLS % SCENARIO_TIERS;
+        const int route = i / SCENARIO_POOLS / SCENARIO_TIERS;
+        const bool is_there = route < SCENARIO_ROUTES - 1 || scenario->config.routes_length > 0;
+        simulation->tally.gates++;
+        if (simulation->fairness.lanes[pool][tier].queues[route].is_gated && is_there &&
+            (scenario->candidates[route][tier] & free_ones) != 0) {
+            simulation_violate(simulation, "queue %s/%s/%s waits though an upstream is free",
+                               scenario->tiers[tier].name, scenario->pools[pool],
+                               scenario->routes[route]);
+        }
     }
 }
 
@@ -146,8 +180,11 @@ static void look_at_gates(struct simulation *simulation)
 {
     if (simulation->fairness.gates_of_turn != simulation->fairness.turn) {
         simulation->fairness.gates_of_turn = simulation->fairness.turn;
-        struct gate_look look = {simulation, 0};
+        struct gate_look look = {.simulation = simulation};
         core_visit_queues(simulation->broker.core, note_gate, &look);
+        if (look.is_any_gated) {
+            check_gates(simulation);
+        }
     }
 }
 

@@ -285,6 +285,13 @@ static struct config_retries retries_config(struct dice *dice)
                                    .burst = (uint32_t)dice_between(dice, 1, 20)};
 }
 
+bool scenario_has_upstream(const struct scenario *scenario, uint32_t upstream)
+{
+    return upstream == 1   ? scenario->models[0].failover_length > 0
+           : upstream == 3 ? scenario->models[1].failover_length > 0
+                           : upstream < SCENARIO_UPSTREAMS;
+}
+
 void scenario_change(struct scenario *scenario, struct dice *dice)
 {
     scenario->models[0].failover_length = dice_below(dice, 2);

@@ -115,6 +115,8 @@ void scenario_change(struct scenario *scenario, struct dice *dice);
 void scenario_change_back(struct scenario *scenario);
 /* By the names that a dispatch has. SCENARIO_UPSTREAMS: there is none such. */
 uint32_t scenario_upstream(const char *provider, const char *model);
+/* As configured now: who only failed over to it may have lost it by a reload. */
+bool scenario_has_upstream(const struct scenario *scenario, uint32_t upstream);
 extern const char *const scenario_upstreams[SCENARIO_UPSTREAMS][2]; /* provider, model */
 
 void scenario_init(struct scenario *scenario, const struct options *options, struct dice *dice);

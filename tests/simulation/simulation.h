@@ -238,21 +238,24 @@ struct fairness {
     int64_t from_ms; /* before, recovered jobs wait for their workers */
 };
 
+/* In one second. */
+struct spent {
+    int64_t second, requests, tokens;
+};
+
 /* Of degradation.h. */
 struct watched_upstream {
     bool is_down; /* the core said so, and not otherwise since */
     uint32_t probing_job, probing_attempt;
     int64_t probe_until_ms, answered_ms;
     uint32_t failures; /* in a row */
+    uint32_t learned_per_min; /* requests, as it has said; 0: nothing */
+    struct spent since_learned[UPSTREAM_SECONDS]; /* by second modulo their number */
 };
 
 struct watched_route {
     uint64_t firsts, retries; /* dispatches */
-};
-
-/* In one second. */
-struct spent {
-    int64_t second, requests, tokens;
+    double lowest;            /* that retries beyond what was earned for them have been */
 };
 
 struct degradation {
