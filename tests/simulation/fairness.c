@@ -164,7 +164,6 @@ static void check_gates(struct simulation *simulation)
         const int pool = i % SCENARIO_POOLS, tier = i / SCENARIO_POOLS % SCENARIO_TIERS;
         const int route = i / SCENARIO_POOLS / SCENARIO_TIERS;
         const bool is_there = route < SCENARIO_ROUTES - 1 || scenario->config.routes_length > 0;
-        simulation->tally.gates++;
         if (simulation->fairness.lanes[pool][tier].queues[route].is_gated && is_there &&
             (scenario->candidates[route][tier] & free_ones) != 0) {
             simulation_violate(simulation, "queue %s/%s/%s waits though an upstream is free",
