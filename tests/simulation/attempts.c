@@ -161,7 +161,8 @@ static void see_failure(struct simulation *simulation, const struct message *mes
     }
     job->told.failed_upstream = call->upstream;
     job->told.failed_ms = sim_broker_ms(simulation);
-    if (!is_failure || degradation_is_down(simulation, call->upstream)) {
+    if (!is_failure || !look(simulation, call->upstream).is_there ||
+        degradation_is_down(simulation, call->upstream)) {
         return;
     }
     if (++job->told.failures >= attempts_of(simulation, job) && is_pending(simulation, job)) {
