@@ -54,7 +54,8 @@ void degradation_restart(struct simulation *simulation)
     struct degradation *degradation = &simulation->degradation;
     memset(degradation->is_paused, 0, sizeof(degradation->is_paused));
     memset(degradation->upstreams, 0, sizeof(degradation->upstreams));
-    memset(degradation->routes, 0, sizeof(degradation->routes));
+    degradation->firsts = degradation->firsts_before = 0;
+    degradation->lowest_missing = 0.0;
     degradation->since_ms = sim_broker_ms(simulation);
     for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
         degradation->upstreams[i].probing_job = NO_JOB;
@@ -170,30 +171,6 @@ static void check_probe(struct simulation *simulation, uint32_t index, uint32_t 
     watched->probe_until_ms = now_ms + simulation->scenario.config.breaker.open_max_ms;
 }
 
-/* Retries less what was earned for them since the start: tokens that are missing, but for the cap. */
-static double missing_retries(const struct simulation *simulation, const struct watched_route *route)
-{
-    const struct config_retries *config = &simulation->scenario.config.retries;
-    const double minutes =
-        (double)(sim_broker_ms(simulation) - simulation->degradation.since_ms) / 60000.0;
-    return (double)route->retries - (double)route->firsts * config->share_permille / 1000.0 -
-           minutes * config->least_per_min;
-}
-
-/* In any time, not just since the start: so what was not used long ago cannot be used now. */
-static void check_budget(struct simulation *simulation, uint32_t index, bool is_retry)
-{
-    struct watched_route *route = &simulation->degradation.routes[index];
-    const double before = missing_retries(simulation, route) - is_retry;
-    route->lowest = before < route->lowest ? before : route->lowest;
-    const double spent = before + is_retry - route->lowest;
-    if (spent > simulation->scenario.config.retries.burst + 1.0) {
-        simulation_violate(simulation,
-                           "route %s has made %.0f retries more within some time than it may",
-                           simulation->scenario.routes[index], spent);
-    }
-}
-
 /* What ends each worker that runs it ends so many of them; a restart may have lost the count. */
 static void check_killer(struct simulation *simulation, uint32_t index)
 {
@@ -240,16 +217,47 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
         simulation->tally.probes++;
     }
     spend(simulation, upstream, 1, job->tokens);
-    degradation->routes[job->route].firsts += effect->as.dispatch.lease.attempt == 1;
-    degradation->routes[job->route].retries += job->is_retry;
+    degradation->firsts += effect->as.dispatch.lease.attempt == 1;
     simulation->tally.retries += job->is_retry;
-    check_budget(simulation, job->route, job->is_retry);
     job->is_retry = false;
     check_killer(simulation, index);
     job->permit.is_open = true;
     job->permit.is_probe = is_probe;
     job->permit.upstream = upstream;
     job->permit.attempt = effect->as.dispatch.lease.attempt;
+}
+
+/* Tokens of all routes' budgets that were taken less what they earned, but for their caps. */
+static double missing_retries(const struct simulation *simulation, uint64_t retries)
+{
+    const struct config_retries *config = &simulation->scenario.config.retries;
+    const struct degradation *degradation = &simulation->degradation;
+    const double minutes = (double)(sim_broker_ms(simulation) - degradation->since_ms) / 60000.0;
+    return (double)retries - (double)degradation->firsts_before * config->share_permille / 1000.0 -
+           minutes * config->least_per_min * SCENARIO_ROUTES;
+}
+
+/* At any time within any time: what was not used long ago cannot be used now. */
+void degradation_check_turn(struct simulation *simulation, const struct core_stats *stats)
+{
+    const struct config_retries *config = &simulation->scenario.config.retries;
+    struct degradation *degradation = &simulation->degradation;
+    uint64_t retries = 0;
+    for (size_t i = 0; i < stats->tiers_length; i++) {
+        retries += stats->tiers[i].retries;
+    }
+    const uint64_t firsts = degradation->firsts - degradation->firsts_before;
+    const double most = (double)(config->burst * SCENARIO_ROUTES) +
+                        (double)firsts * config->share_permille / 1000.0 + 1.0;
+    const double missing = missing_retries(simulation, retries);
+    if (missing - degradation->lowest_missing > most) {
+        simulation_violate(simulation, "%.0f retries more are granted within some time than may be",
+                           missing - degradation->lowest_missing - most);
+    }
+    degradation->firsts_before = degradation->firsts;
+    const double now = missing_retries(simulation, retries);
+    degradation->lowest_missing =
+        now < degradation->lowest_missing ? now : degradation->lowest_missing;
 }
 
 /* ---- notes ---- */

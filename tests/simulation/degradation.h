@@ -11,9 +11,10 @@
  * - No attempt is used up by an upstream that is down: a job that dies of its attempts has had as
  * many failures at upstreams that were not.
  * - A limit that an upstream has told of holds from then on, in any 60 s.
- * - Retries of a route are within its budget, in any time since the broker's start.
+ * - Retries are within the routes' budgets, in any time since the broker's start.
  */
 #pragma once
+#include "broker/core/core.h"
 #include "tests/simulation/simulation.h"
 
 /* A core has started. */
@@ -22,6 +23,8 @@ void degradation_restart(struct simulation *simulation);
 uint32_t degradation_upstream_of(const struct simulation *simulation, const struct effect *effect);
 void degradation_see_dispatch(struct simulation *simulation, uint32_t job,
                               const struct effect *effect);
+/* After each turn. */
+void degradation_check_turn(struct simulation *simulation, const struct core_stats *stats);
 void degradation_see_note(struct simulation *simulation, const struct effect *effect);
 /* An attempt's end (result or undeliverable), before and after the core hears of it. */
 void degradation_before_end(struct simulation *simulation, const struct message *message);

@@ -12,6 +12,7 @@ enum {
     OWED_MAX = 16,    /* lane.c: DISPATCHES_OWED_MAX */
     TENANT_SCALE = 6, /* a multiple of every weight: served tokens stay whole numbers */
     TIER_SCALE = 60,
+    GATED_MS_MAX = 2000, /* by a pace that has ended: of one call a second, at least */
     LOAD_MS_MAX =
         300, /* until a load is answered, the retry after an outage of the store included */
 };
@@ -137,6 +138,7 @@ static void note_gate(void *context, const struct core_queue_view *view)
     }
     struct fair_queue *queue = fairness->queues[look->index++];
     if (queue != NULL) {
+        queue->gated_ms = view->gated_ms;
         queue->is_gated = view->gated_ms > 0;
         look->is_any_gated |= queue->is_gated;
     }
@@ -153,7 +155,7 @@ static void note_free(void *context, const struct core_upstream_view *view)
     *free_ones |= is_free && upstream < SCENARIO_UPSTREAMS ? 1u << upstream : 0;
 }
 
-/* A queue waits for its upstreams only while none of them is free: else it starves. */
+/* A queue waits for long only while none of its upstreams is free: else it starves. */
 static void check_gates(struct simulation *simulation)
 {
     const struct scenario *scenario = &simulation->scenario;
@@ -164,11 +166,14 @@ static void check_gates(struct simulation *simulation)
         const int pool = i % SCENARIO_POOLS, tier = i / SCENARIO_POOLS % SCENARIO_TIERS;
         const int route = i / SCENARIO_POOLS / SCENARIO_TIERS;
         const bool is_there = route < SCENARIO_ROUTES - 1 || scenario->config.routes_length > 0;
-        if (simulation->fairness.lanes[pool][tier].queues[route].is_gated && is_there &&
+        const struct fair_queue *queue = &simulation->fairness.lanes[pool][tier].queues[route];
+        if (queue->gated_ms > GATED_MS_MAX && is_there &&
             (scenario->candidates[route][tier] & free_ones) != 0) {
-            simulation_violate(simulation, "queue %s/%s/%s waits though an upstream is free",
-                               scenario->tiers[tier].name, scenario->pools[pool],
-                               scenario->routes[route]);
+            simulation_violate(
+                simulation,
+                "queue %s/%s/%s waits for %" PRId64 " ms though an upstream of %x is free",
+                scenario->tiers[tier].name, scenario->pools[pool], scenario->routes[route],
+                queue->gated_ms, scenario->candidates[route][tier] & free_ones);
         }
     }
 }
@@ -593,7 +598,15 @@ void fairness_stop(struct simulation *simulation)
 
 void fairness_restart(struct simulation *simulation)
 {
-    simulation->fairness.queues_length = 0;
+    struct fairness *fairness = &simulation->fairness;
+    fairness->queues_length = 0;
+    for (int i = 0; i < SCENARIO_POOLS * SCENARIO_TIERS * SCENARIO_ROUTES; i++) {
+        struct fair_queue *queue =
+            &fairness->lanes[i % SCENARIO_POOLS][i / SCENARIO_POOLS % SCENARIO_TIERS]
+                 .queues[i / SCENARIO_POOLS / SCENARIO_TIERS];
+        queue->is_gated = false;
+        queue->gated_ms = 0;
+    }
     simulation->fairness.from_ms =
         sim_broker_ms(simulation) + simulation->scenario.config.broker.reclaim_ms + 1;
     for (uint32_t i = 0; i < simulation->jobs_length; i++) {

@@ -1032,6 +1032,9 @@ static void check_bounds(struct simulation *simulation)
 
 void oracle_check_turn(struct simulation *simulation)
 {
+    struct core_stats stats;
+    core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
+    degradation_check_turn(simulation, &stats);
     check_bounds(simulation);
     for (int i = 0; i < KEPT_PER_TURN && simulation->jobs_length > 0; i++) {
         simulation->check_next = (simulation->check_next + 1) % simulation->jobs_length;

@@ -214,7 +214,8 @@ struct fair_queue {
     struct fair_flow flows[SCENARIO_TENANTS];
     struct interval intervals[SCENARIO_TENANTS]; /* of pairs: their sum - 1 */
     bool is_touched;
-    bool is_gated; /* at the end of the turn gates_of_turn */
+    bool is_gated;    /* at the end of the turn gates_of_turn */
+    int64_t gated_ms; /* then */
 };
 
 struct fair_lane {
@@ -248,20 +249,16 @@ struct watched_upstream {
     bool is_down; /* the core said so, and not otherwise since */
     uint32_t probing_job, probing_attempt;
     int64_t probe_until_ms, answered_ms;
-    uint32_t failures; /* in a row */
-    uint32_t learned_per_min; /* requests, as it has said; 0: nothing */
+    uint32_t failures;                            /* in a row */
+    uint32_t learned_per_min;                     /* requests, as it has said; 0: nothing */
     struct spent since_learned[UPSTREAM_SECONDS]; /* by second modulo their number */
-};
-
-struct watched_route {
-    uint64_t firsts, retries; /* dispatches */
-    double lowest;            /* that retries beyond what was earned for them have been */
 };
 
 struct degradation {
     bool is_paused[SCENARIO_POOLS][SCENARIO_TIERS][SCENARIO_ROUTES];
     struct watched_upstream upstreams[SCENARIO_UPSTREAMS];
-    struct watched_route routes[SCENARIO_ROUTES];
+    uint64_t firsts, firsts_before; /* dispatches of jobs that had none; before the turn */
+    double lowest_missing;          /* retries granted beyond what was earned for them */
     struct spent spent[SCENARIO_PROVIDERS][UPSTREAM_SECONDS]; /* by second modulo their number */
     int64_t since_ms;                                         /* the start of the core */
     bool may_count, holds; /* of the end of an attempt that is being told */
