@@ -97,8 +97,9 @@ static void *take_element(struct slab *slab, struct block *block)
 
 void *slab_alloc(struct slab *slab)
 {
-    struct list_link *link = list_first(&slab->with_room);
-    struct block *block = link == NULL ? add_block(slab) : CONTAINER_OF(link, struct block, link);
+    struct block *block = list_is_empty(&slab->with_room)
+                              ? add_block(slab)
+                              : CONTAINER_OF(list_first(&slab->with_room), struct block, link);
     if (block == NULL) {
         return NULL;
     }

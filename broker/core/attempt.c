@@ -254,11 +254,33 @@ static void die(struct core *core, struct job *job, const struct event *event,
     finish(core, job, event, WIRE__JOB_STATE__JOB_STATE_DEAD, error_code, attempts);
 }
 
+/*
+ * Whether its upstream may answer nobody at all: all of the job's failures lie in a row of others, or
+ * nobody was answered for long. Too little is asked of it for a breaker to open, then, and the last
+ * attempt is not taken from the job: a quiet cluster would bury its jobs in an outage.
+ */
+static bool may_be_an_outage(const struct core *core, const struct job *job,
+                             const struct upstream *called)
+{
+    return called != NULL && job->attempts_max > 1 &&
+           (called->breaker.failures_in_a_row > job->failures ||
+            called->answered_ms == INT64_MIN ||
+            core->now_ms - called->answered_ms > core->breaker.window_ms);
+}
+
 /* An attempt that says something about the job: its upstream serves others. */
-static void fail(struct core *core, struct job *job, const struct event *event)
+static void fail(struct core *core, struct job *job, const struct event *event,
+                 const struct upstream *called)
 {
     note_failure(core, job, event);
-    if ((uint32_t)job->failures + 1 >= job->attempts_max) {
+    const bool is_last = (uint32_t)job->failures + 1 >= job->attempts_max;
+    if (is_last && may_be_an_outage(core, job, called)) {
+        job_tier(job)->stats.attempts_spared++;
+        job->flags |= JOB_RETRIES;
+        back_off(core, job, event, true);
+        return;
+    }
+    if (is_last) {
         die(core, job, event, "attempts_exhausted");
         return;
     }
@@ -297,7 +319,7 @@ static void fail_or_spare(struct core *core, struct job *job, const struct event
     if (is_limited || (called != NULL && (is_unreached(event) || upstream_is_down(core, called)))) {
         spare(core, job, event);
     } else {
-        fail(core, job, event);
+        fail(core, job, event, called);
     }
 }
 

@@ -647,7 +647,8 @@ static void limited(struct core *core, struct upstream *upstream, const Wire__Ca
 static bool is_workers_fault(struct core *core, const struct upstream *upstream,
                              struct worker *worker)
 {
-    if (worker->failures_in_a_row++ == 0) {
+    if (worker->failures_in_a_row++ == 0 || worker->failing_at != upstream) {
+        worker->failing_at = upstream;
         worker->failing_since_ms = core->now_ms;
     }
     if (worker->failures_in_a_row < core->breaker.failures ||

@@ -31,7 +31,8 @@ struct worker {
     bool is_set_aside;       /* deferred or unreachable: until it gives credit or a sign of life */
     bool is_held, is_drained; /* paused by an operator */
     uint32_t failures_in_a_row; /* of its calls, to any upstream */
-    int64_t failing_since_ms;   /* the first of them */
+    const struct upstream *failing_at; /* the last of them … */
+    int64_t failing_since_ms;   /* … and since when there */
     int64_t aside_until_ms;  /* its calls failed while others' were answered; 0: no */
     struct list leases;
     uint32_t suspects;       /* leases of jobs that may be what ends workers */

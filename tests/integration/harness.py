@@ -156,6 +156,11 @@ class Process:
         self.ready = self.wait_log("ready", timeout_s=timeout_s)
         return self
 
+    def has_ended(self):
+        """Its standard error has: it is over, or as good as that."""
+        with self._changed:
+            return self._ended
+
     def is_running(self):
         return self.popen.poll() is None
 
@@ -305,10 +310,24 @@ class Cluster:
         return broker
 
     def restart_broker(self, process=None, environment=None, ready=True, arguments=(), **changes):
-        """Starts it again where it was; stop() or kill() it before."""
+        """
+        Starts it again where it was; stop() or kill() it before. Its ports are ephemeral ones: while nobody listens, a connection
+        that somebody makes may get one, so a restart that is refused the address is tried again.
+        """
         old = process or self.broker
         assert not old.is_running()
-        new = self._run_broker(old.name, merge(old.config, changes), ready, environment, arguments)
+        end = time.monotonic() + TIMEOUT_S
+        new = None
+        while new is None:
+            try:
+                new = self._run_broker(old.name, merge(old.config, changes), ready, environment, arguments)
+            except AssertionError:
+                refused = self.processes[-1]
+                # One that is not ready in time runs on.
+                if not refused.has_ended() or refused.wait() != EXIT_ADDRESS or time.monotonic() > end:
+                    raise
+                self.processes.remove(refused)
+                time.sleep(0.1)
         self.brokers[self.brokers.index(old)] = new
         return new
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import http_request
+from harness import http_request, wait_for
 
 CHAT = {"model": "sim-small", "messages": [{"role": "user", "content": "What is a queue good for?"}]}
 
@@ -322,6 +322,7 @@ def test_calls_are_written_down_over_a_kill_with_key_account_and_end(cluster):
     assert call(sim, "one") == 200
     set_faults(sim.ready["http"], {"kind": "status", "status": 503})
     assert call(sim, "two") == 503
+    wait_for(lambda: "unanswered" in path.read_text(), "the end of the second call, which is written after its reply")
     sim.kill()
     sim = cluster.start_modelsim("--calls", path)
     assert call(sim, "one") == 200

@@ -167,7 +167,6 @@ static void check_gates(struct simulation *simulation)
         const int route = i / SCENARIO_POOLS / SCENARIO_TIERS;
         const bool is_there = route < SCENARIO_ROUTES - 1 || scenario->config.routes_length > 0;
         const struct fair_queue *queue = &simulation->fairness.lanes[pool][tier].queues[route];
-        simulation->tally.gates++;
         if (queue->gated_ms > GATED_MS_MAX && is_there &&
             (scenario->candidates[route][tier] & free_ones) != 0) {
             simulation_violate(

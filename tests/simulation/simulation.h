@@ -272,6 +272,8 @@ struct attempts {
     bool is_permitted; /* … that was not lost meanwhile, and decides */
     uint32_t failed_probes[SCENARIO_UPSTREAMS]; /* in a row */
     int64_t rests_until_ms[SCENARIO_UPSTREAMS]; /* as it has said */
+    uint32_t failed_in_a_row[SCENARIO_UPSTREAMS]; /* since it answered anybody, by whosoever fault */
+    int64_t answered_ms[SCENARIO_UPSTREAMS];
 };
 
 struct hold {
@@ -322,7 +324,6 @@ struct tally {
     uint64_t faults[FAULTS];
     uint64_t lost, duplicated, overtaken; /* messages */
     uint64_t undeliverable, loads_failed;
-    uint64_t gates;                       /* looks at queues while one was gated */
     uint64_t followed, chunks;            /* results made for another job, chunks let go */
     uint64_t requeued, late, poisoned;    /* lives, answers after a conclusion, jobs condemned */
     uint64_t damaged;                     /* records that were read */

@@ -27,7 +27,7 @@ FOUND = {
     "backoff-skipped": "ms before the time that it was given",
     "deadline-renewed": "after its deadline|before its deadline",
     "tried-forgotten": "fails over to the upstream that it failed at",
-    "lease-short": "holds its lease",
+    "lease-short": "holds its lease|is not told that",
     "lease-forever": "turn after turn|is left when no job is|has a free slot|nothing is settled",
     "lease-not-renewed": "holds its lease",
     "attempt-reused": "is dispatched as attempt .* after attempt",

@@ -71,8 +71,8 @@ struct said {
     uint32_t call_ms;
     Wire__RateLimits *limits;
     uint64_t tokens;
-    uint64_t peer;    /* 0: 100 */
-    const char *code; /* of the attempt; NULL: "code" */
+    uint64_t peer;        /* 0: 100 */
+    const char *code;     /* of the attempt; NULL: "code" */
     const char *provider; /* that was called; NULL: the one of the dispatch */
 };
 
@@ -313,6 +313,46 @@ Test(core_upstreams, permit_of_an_attempt_that_calls_another_is_given_back)
         const struct id job = submit_to("standard", "m1");
         says(&job, &(struct said){.outcome = ANSWERED, .provider = "p1"});
     }
+}
+
+Test(core_upstreams, quiet_cluster_buries_no_job_in_an_outage)
+{
+    w.tiers[1].attempts_max = 3; /* fewer than the failures that open a breaker */
+    go();
+    const struct id job = submit_to("standard", "alias");
+    for (int i = 0; i < 60; i++) {
+        if (world_state(&w, &job) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+            is_said(&job, UNAVAILABLE);
+        }
+        pass(1000);
+    }
+    cr_assert_neq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_DEAD);
+    for (int i = 0; world_state(&w, &job) != WIRE__JOB_STATE__JOB_STATE_LEASED; i++) {
+        cr_assert_lt(i, 120);
+        pass(1000);
+    }
+    is_said(&job, ANSWERED);
+    cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.state,
+                 WIRE__JOB_STATE__JOB_STATE_SUCCEEDED);
+}
+
+Test(core_upstreams, job_that_fails_while_others_are_answered_is_a_dead_letter)
+{
+    w.tiers[1].attempts_max = 3;
+    go();
+    const struct id job = submit_to("standard", "m1");
+    for (int i = 0; i < 60 && world_state(&w, &job) != WIRE__JOB_STATE__JOB_STATE_DEAD; i++) {
+        if (world_state(&w, &job) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+            const struct id other = submit_to("standard", "m1");
+            is_said(&other, ANSWERED);
+            is_said(&job, UNAVAILABLE);
+        }
+        pass(1000);
+    }
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_DEAD);
+    struct core_job_view view;
+    cr_assert_eq(core_view_job(w.core, &job, w.now, &view), 0);
+    cr_assert_eq(view.attempts, 3);
 }
 
 Test(core_upstreams, outage_burns_no_attempts)
