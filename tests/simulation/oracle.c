@@ -349,7 +349,15 @@ static void look_at_pause(void *context, const struct core_pause_view *view)
     look->is_there |= (int)view->subject == look->subject && strcmp(view->name, look->name) == 0;
 }
 
-/* Without memory for it there is no pause, and no promise. */
+/* For lack of memory, or since the alias is not there and was not since the start. */
+static bool may_refuse_pause(const struct simulation *simulation, const struct message *message)
+{
+    return simulation->broker.has_lacked_memory ||
+           (message->number == PAUSE_ROUTE && message->total == SCENARIO_ROUTES - 1 &&
+            simulation->scenario.config.routes_length == 0);
+}
+
+/* What was refused is no pause, and no promise. */
 static void forget_refused_pause(struct simulation *simulation, const struct message *message)
 {
     struct pause_look look = {.name = hold_name(simulation, message), .subject = message->number};
@@ -383,7 +391,7 @@ void oracle_after_step(struct simulation *simulation, const struct message *mess
         if (is_welcomed(simulation, message->peer)) {
             see_hello(simulation, message);
         }
-    } else if (message->event == EVENT_PAUSE && simulation->broker.has_lacked_memory) {
+    } else if (message->event == EVENT_PAUSE && may_refuse_pause(simulation, message)) {
         forget_refused_pause(simulation, message);
         fairness_see_pause(simulation);
     } else if (message->event == EVENT_PAUSE || message->event == EVENT_RESUME) {
