@@ -350,17 +350,15 @@ static void look_at_pause(void *context, const struct core_pause_view *view)
     look->is_there |= (int)view->subject == look->subject && strcmp(view->name, look->name) == 0;
 }
 
-/* For lack of memory, or since the alias is not there and was not since the start. */
-static bool may_refuse_pause(const struct simulation *simulation, const struct message *message)
-{
-    return simulation->broker.has_lacked_memory ||
-           (message->number == PAUSE_ROUTE && message->total == SCENARIO_ROUTES - 1 &&
-            simulation->scenario.config.routes_length == 0);
-}
-
-/* What was refused is no pause, and no promise. */
+/* Without memory for it there is no pause, and no promise; nor of a route that is not configured. */
 static void forget_refused_pause(struct simulation *simulation, const struct message *message)
 {
+    const bool is_configured = message->number != PAUSE_ROUTE ||
+                               message->total % SCENARIO_ROUTES < SCENARIO_ROUTES - 1 ||
+                               simulation->scenario.config.routes_length > 0;
+    if (is_configured && !simulation->broker.has_lacked_memory) {
+        return;
+    }
     struct pause_look look = {.name = hold_name(simulation, message), .subject = message->number};
     core_visit_pauses(simulation->broker.core, look_at_pause, &look);
     if (!look.is_there) {
@@ -392,10 +390,10 @@ void oracle_after_step(struct simulation *simulation, const struct message *mess
         if (is_welcomed(simulation, message->peer)) {
             see_hello(simulation, message);
         }
-    } else if (message->event == EVENT_PAUSE && may_refuse_pause(simulation, message)) {
-        forget_refused_pause(simulation, message);
-        fairness_see_pause(simulation);
     } else if (message->event == EVENT_PAUSE || message->event == EVENT_RESUME) {
+        if (message->event == EVENT_PAUSE) {
+            forget_refused_pause(simulation, message);
+        }
         fairness_see_pause(simulation);
     } else if (message->event == EVENT_LOADED && message->job != NO_JOB) {
         fairness_see_loaded(simulation, &simulation->jobs[message->job], message->number != 0);
