@@ -54,6 +54,7 @@ void degradation_restart(struct simulation *simulation)
     struct degradation *degradation = &simulation->degradation;
     memset(degradation->is_paused, 0, sizeof(degradation->is_paused));
     memset(degradation->upstreams, 0, sizeof(degradation->upstreams));
+    memset(degradation->routes, 0, sizeof(degradation->routes));
     degradation->firsts = degradation->firsts_before = 0;
     degradation->lowest_missing = 0.0;
     degradation->since_ms = sim_broker_ms(simulation);
@@ -171,6 +172,28 @@ static void check_probe(struct simulation *simulation, uint32_t index, uint32_t 
     watched->probe_until_ms = now_ms + simulation->scenario.config.breaker.open_max_ms;
 }
 
+/* Of one route since the start; that no more are granted within less time is looked at by turns. */
+static void see_attempt(struct simulation *simulation, struct sim_job *job, bool is_first)
+{
+    const struct config_retries *config = &simulation->scenario.config.retries;
+    struct degradation *degradation = &simulation->degradation;
+    struct watched_route *route = &degradation->routes[job->route];
+    const double minutes = (double)(sim_broker_ms(simulation) - degradation->since_ms) / 60000.0;
+    degradation->firsts += is_first;
+    route->firsts += is_first;
+    route->retries += job->is_retry;
+    simulation->tally.retries += job->is_retry;
+    job->is_retry = false;
+    const double most = config->burst + (double)route->firsts * config->share_permille / 1000.0 +
+                        minutes * config->least_per_min + 1.0;
+    if ((double)route->retries > most) {
+        simulation_violate(simulation,
+                           "route %s has made %" PRIu64 " retries for %" PRIu64
+                           " first attempts, more than its budget",
+                           simulation->scenario.routes[job->route], route->retries, route->firsts);
+    }
+}
+
 /* What ends each worker that runs it ends so many of them; a restart may have lost the count. */
 static void check_killer(struct simulation *simulation, uint32_t index)
 {
@@ -217,9 +240,7 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
         simulation->tally.probes++;
     }
     spend(simulation, upstream, 1, job->tokens);
-    degradation->firsts += effect->as.dispatch.lease.attempt == 1;
-    simulation->tally.retries += job->is_retry;
-    job->is_retry = false;
+    see_attempt(simulation, job, effect->as.dispatch.lease.attempt == 1);
     check_killer(simulation, index);
     job->permit.is_open = true;
     job->permit.is_probe = is_probe;

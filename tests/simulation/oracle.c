@@ -56,6 +56,7 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
     const int64_t deadline_ms = sim_broker_ms(simulation) + in_ms;
     if (job->is_shed) { /* it was not run, and may be */
         job->is_shed = false;
+        job->acknowledged_incarnation = 0; /* and may be refused */
         job->shown = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
     }
     if (!job->is_submitted) {

@@ -254,9 +254,14 @@ struct watched_upstream {
     struct spent since_learned[UPSTREAM_SECONDS]; /* by second modulo their number */
 };
 
+struct watched_route {
+    uint64_t firsts, retries; /* dispatches */
+};
+
 struct degradation {
     bool is_paused[SCENARIO_POOLS][SCENARIO_TIERS][SCENARIO_ROUTES];
     struct watched_upstream upstreams[SCENARIO_UPSTREAMS];
+    struct watched_route routes[SCENARIO_ROUTES];
     uint64_t firsts, firsts_before; /* dispatches of jobs that had none; before the turn */
     double lowest_missing;          /* retries granted beyond what was earned for them */
     struct spent spent[SCENARIO_PROVIDERS][UPSTREAM_SECONDS]; /* by second modulo their number */
@@ -272,7 +277,8 @@ struct attempts {
     bool is_permitted; /* … that was not lost meanwhile, and decides */
     uint32_t failed_probes[SCENARIO_UPSTREAMS]; /* in a row */
     int64_t rests_until_ms[SCENARIO_UPSTREAMS]; /* as it has said */
-    uint32_t failed_in_a_row[SCENARIO_UPSTREAMS]; /* since it answered anybody, by whosoever fault */
+    uint32_t
+        failed_in_a_row[SCENARIO_UPSTREAMS]; /* since it answered anybody, by whosoever fault */
     int64_t answered_ms[SCENARIO_UPSTREAMS];
 };
 
