@@ -5,8 +5,7 @@
  * with later traffic, and that may be a week away. So a family of which half has gone since it was
  * last merged is flushed and its tables are marked for merging; that rewrites at most what is left,
  * once for each halving. Conclusions and results go by ranges of time: tables that lie in one are
- * dropped whole; those of the newest level never are, so what has gone is merged away when it is
- * half of the family.
+ * dropped whole.
  */
 #include <string.h>
 #include "broker/store/rocksdb.h"
@@ -26,7 +25,10 @@ static uint64_t property(struct disk *disk, size_t family, const char *name)
     return rocksdb_property_int_cf(disk->db, disk->families[family], name, &value) == 0 ? value : 0;
 }
 
-/* Again each time: a table that is being merged is passed over. */
+/*
+ * Again each time: a table that is being merged is passed over. The newest level is, always, so a
+ * few write buffers stay until the next merge.
+ */
 static void drop_tables(struct disk *disk, size_t family)
 {
     const struct tidy *tidy = &disk->tidy[family];
@@ -36,23 +38,6 @@ static void drop_tables(struct disk *disk, size_t family)
                                         (const char *)tidy->gone, tidy->gone_bytes, &error);
         rocksdb_free(error); /* the keys are deleted in any case */
     }
-}
-
-/* Bytes in tables of what a range has deleted, about. */
-static uint64_t bytes_gone(struct disk *disk, size_t family)
-{
-    const struct tidy *tidy = &disk->tidy[family];
-    const char *const from = "", *const to = (const char *)tidy->gone;
-    const size_t from_bytes = 0, to_bytes = tidy->gone_bytes;
-    uint64_t bytes = 0;
-    if (to_bytes > 0) {
-        char *error = NULL;
-        rocksdb_approximate_sizes_cf(disk->db, disk->families[family], 1, &from, &from_bytes, &to,
-                                     &to_bytes, &bytes, &error);
-        bytes = error == NULL ? bytes : 0;
-        rocksdb_free(error);
-    }
-    return bytes;
 }
 
 static void start_flush(struct disk *disk, size_t family)
@@ -76,7 +61,6 @@ static void tidy_family(struct disk *disk, size_t family)
 {
     struct tidy *tidy = &disk->tidy[family];
     const uint64_t keys = property(disk, family, "rocksdb.estimate-num-keys");
-    const uint64_t bytes = property(disk, family, "rocksdb.total-sst-files-size");
     if (tidy->is_flushing) {
         if (property(disk, family, "rocksdb.num-immutable-mem-table") > 0) {
             return;
@@ -84,11 +68,10 @@ static void tidy_family(struct disk *disk, size_t family)
         start_merge(disk, family);
         tidy->is_flushing = false;
         tidy->keys_most = keys;
-        return;
-    }
-    tidy->keys_most = keys > tidy->keys_most ? keys : tidy->keys_most;
-    if (bytes >= TIDY_BYTES_MIN &&
-        (keys <= tidy->keys_most / 2 || bytes_gone(disk, family) > bytes / 2)) {
+    } else if (keys >= tidy->keys_most) {
+        tidy->keys_most = keys;
+    } else if (keys <= tidy->keys_most / 2 &&
+               property(disk, family, "rocksdb.total-sst-files-size") >= TIDY_BYTES_MIN) {
         start_flush(disk, family);
         tidy->is_flushing = true;
     }
