@@ -454,7 +454,7 @@ Test(store, range_that_was_deleted_gives_its_space_back_without_more_traffic)
         cr_assert_eq(store_batch_put(batch, STORE_RESULTS, key, 8, value, sizeof(value)), 0);
         fixture_commit(f, &batch);
     }
-    wait_disk_bytes(f, true, 16 << 20);
+    wait_disk_bytes(f, true, 9 << 20); /* the rest is in memory yet, or in the log */
     struct store_batch *batch = fixture_batch(f);
     cr_assert_eq(store_batch_delete_range(batch, STORE_RESULTS, "00000000", 8, "00001000", 8), 0);
     fixture_commit(f, &batch);
