@@ -41,7 +41,8 @@ int64_t bucket_wait_ms(struct bucket *bucket, double amount, int64_t now_ms)
         return 0;
     }
     refill(bucket, now_ms);
-    const double needed = amount < bucket->capacity ? amount : bucket->capacity;
+    /* Not all of a large amount: small ones would take what it waits for as it comes. */
+    const double needed = amount < 1.0 ? amount : 1.0;
     return bucket->level >= needed ? 0 : (int64_t)ceil((needed - bucket->level) / bucket->per_ms);
 }
 

@@ -3,8 +3,9 @@
  *
  * A token bucket whose capacity and refill together stay within the limit: in any 60 s it gives at most its capacity (a
  * twentieth of a second's worth, at least 1) and what flows in meanwhile, and that is the limit and no more. It begins empty, since what was given
- * before a restart is not known. More than the capacity is given when it is full, and leaves a debt. Pure; times in
- * monotonic milliseconds.
+ * before a restart is not known. More than there is is given as soon as one is there, and leaves a debt: so a large amount waits no
+ * longer than small ones beside it, and a minute may get more than the limit by one such amount. Pure; times in monotonic
+ * milliseconds.
  */
 #pragma once
 #include <stdbool.h>

@@ -557,6 +557,32 @@ Test(core_upstreams, tokens_are_settled_by_what_was_used)
     cr_assert_not_null(dispatch_of(&second));
 }
 
+/* Small jobs take what there is as it comes; a large one has to find its turn all the same. */
+Test(core_upstreams, large_jobs_do_not_starve_beside_small_ones_of_another_queue)
+{
+    providers[0].tokens_per_min = 60000;
+    go();
+    for (int i = 0; i < 8000; i++) {
+        struct event event = world_submission(&w, 1, i < 200 ? "realtime" : "background");
+        event.as.submit.route = "m1";
+        event.as.submit.estimated_tokens = i < 200 ? 1000 : 10;
+        event.as.submit.deadline_in_ms = 3600000;
+        world_submit_event(&w, &event);
+    }
+    world_forget_log(&w);
+    pass(60000);
+    size_t large = 0, tokens = 0;
+    for (size_t i = 0; i < w.log_length; i++) {
+        if (w.log[i].effect.kind == EFFECT_DISPATCH) {
+            const uint32_t taken = w.log[i].effect.as.dispatch.estimated_tokens;
+            large += taken == 1000;
+            tokens += taken;
+        }
+    }
+    cr_assert_gt(large, 40, "%zu", large);
+    cr_assert_leq(tokens, 60000 + 1000, "%zu", tokens);
+}
+
 Test(core_upstreams, what_nobody_believes_blocks_a_provider_for_a_minute_at_most)
 {
     providers[0].tokens_per_min = 6000;
