@@ -304,6 +304,46 @@ Test(core_upstreams, probe_whose_call_was_put_off_is_let_go)
     check_probe_is_let_go(&(struct said){.outcome = DEFERRED});
 }
 
+Test(core_upstreams, probe_that_was_given_up_and_fails_late_ends_no_later_one)
+{
+    w.config.broker.lease_ms = 1000000; /* no heartbeats of what is held here */
+    go();
+    break_m1();
+    struct lease_ref first = {0};
+    for (int i = 0; i < 3; i++) {
+        (void)submit_to("standard", "m1");
+    }
+    for (int i = 0; i < 2; i++) {
+        world_forget_log(&w);
+        while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+            pass(10);
+        }
+        if (i == 0) {
+            first = world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease;
+            pass(w.config.breaker.open_max_ms - 1000);
+        }
+    }
+    const uint64_t gone = upstream("p0", "m1").counts.probes;
+    Wire__Upstream named = WIRE__UPSTREAM__INIT;
+    named.provider = "p0";
+    named.model = "m1";
+    Wire__Call call = WIRE__CALL__INIT;
+    call.upstream = &named;
+    call.outcome = UNAVAILABLE;
+    const Wire__Call *const calls[] = {&call};
+    world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                                   .peer = 100,
+                                   .as.attempt_result = {.lease = first,
+                                                         .outcome = UNAVAILABLE,
+                                                         .error_code = "code",
+                                                         .error_text = "text",
+                                                         .calls = calls,
+                                                         .calls_length = 1}});
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN);
+    pass(w.config.breaker.open_max_ms - 2000);
+    cr_assert_eq(upstream("p0", "m1").counts.probes, gone, "a third went while one was under way");
+}
+
 Test(core_upstreams, permit_of_an_attempt_that_calls_another_is_given_back)
 {
     providers[0].requests_per_min = 60;
