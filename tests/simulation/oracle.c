@@ -67,7 +67,8 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
         job->deadline_min_ms = deadline_ms;
     }
     job->submitted_incarnation = simulation->broker.incarnation;
-    job->deadline_max_ms = deadline_ms;
+    /* A dead letter that was put back has a later one than its submission asked for, perhaps. */
+    job->deadline_max_ms = deadline_ms > job->deadline_max_ms ? deadline_ms : job->deadline_max_ms;
 }
 
 static struct list *leases_of(const struct simulation *simulation, uint64_t peer)
@@ -350,7 +351,8 @@ static void look_at_pause(void *context, const struct core_pause_view *view)
     look->is_there |= (int)view->subject == look->subject && strcmp(view->name, look->name) == 0;
 }
 
-/* Without memory for it there is no pause, and no promise; nor of a route that is not configured. */
+/* Without memory for it there is no pause, and no promise; nor of a route that is not configured.
+ */
 static void forget_refused_pause(struct simulation *simulation, const struct message *message)
 {
     const bool is_configured = message->number != PAUSE_ROUTE ||
