@@ -134,7 +134,7 @@ bool sim_broker_store_down(struct simulation *simulation)
     if (!broker->is_up || broker->store_is_down || first > storage_latest(broker->storage)) {
         return false; /* only a commit fails */
     }
-    simulation_trace(simulation, "store is down from batch %" PRIu64 "%.0s%.0s", first, 0, 0);
+    simulation_trace(simulation, "store is down from batch %" PRIu64 "", first, 0, 0);
     broker->store_is_down = true;
     hear_own(simulation, EVENT_STORE_DOWN, first);
     schedule_add(&simulation->schedule,
@@ -1100,7 +1100,7 @@ void sim_broker_start(struct simulation *simulation)
     degradation_restart(simulation);
     attempts_restart(simulation);
     simulation_trace(
-        simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk%.0s",
+        simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk",
         broker->incarnation, storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);
     plan_turn(simulation, simulation->now_ms);
     if (simulation->is_quiet) {
@@ -1129,7 +1129,7 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
         storage_latest(broker->storage) + 1 - storage_first_pending(broker->storage);
     const uint64_t kept = batches_kept < pending ? batches_kept : pending;
     simulation_trace(simulation,
-                     "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept%.0s",
+                     "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept",
                      pending, kept, 0);
     storage_crash(broker->storage, kept);
     core_destroy(&broker->core);
@@ -1201,7 +1201,7 @@ void sim_broker_jump(struct simulation *simulation, int64_t jump_ms)
 {
     simulation->broker.mono_jumped_ms += jump_ms;
     simulation->clock_jumped_ms += jump_ms < 0 ? -jump_ms : jump_ms;
-    simulation_trace(simulation, "the broker's monotonic clock jumps by %" PRId64 " ms%.0s%.0s",
+    simulation_trace(simulation, "the broker's monotonic clock jumps by %" PRId64 " ms",
                      (uint64_t)jump_ms, 0, 0);
     plan_turn(simulation, simulation->now_ms);
 }

@@ -370,8 +370,8 @@ void degradation_see_note(struct simulation *simulation, const struct effect *ef
             simulation->degradation.upstreams[upstream].is_down = note == NOTE_UPSTREAM_DOWN;
             simulation_trace(simulation,
                              note == NOTE_UPSTREAM_DOWN
-                                 ? "core says that upstream %" PRIu64 " is down%.0s%.0s"
-                                 : "core says that upstream %" PRIu64 " is up%.0s%.0s",
+                                 ? "core says that upstream %" PRIu64 " is down"
+                                 : "core says that upstream %" PRIu64 " is up",
                              upstream, 0, 0);
             simulation->degradation.upstreams[upstream].failures = 0;
             simulation->tally.downs += note == NOTE_UPSTREAM_DOWN;

@@ -48,7 +48,7 @@ static bool jump_wall(struct simulation *simulation)
     const int64_t jump_ms = dice_between(&simulation->dice, -WALL_JUMP_MS_MAX, WALL_JUMP_MS_MAX);
     simulation->broker.unix_offset_ms += jump_ms;
     simulation->clock_jumped_ms += jump_ms < 0 ? -jump_ms : jump_ms;
-    simulation_trace(simulation, "wall clock jumps, now off by %" PRId64 " ms%.0s%.0s",
+    simulation_trace(simulation, "wall clock jumps, now off by %" PRId64 " ms",
                      (uint64_t)simulation->broker.unix_offset_ms, 0, 0);
     return true;
 }
@@ -73,7 +73,7 @@ static bool fail_loads(struct simulation *simulation)
     }
     broker->loads_fail_until_ms =
         simulation->now_ms + dice_between(&simulation->dice, 1, LOADS_FAIL_MS_MAX);
-    simulation_trace(simulation, "loads fail until %" PRIu64 "%.0s%.0s",
+    simulation_trace(simulation, "loads fail until %" PRIu64 "",
                      (uint64_t)broker->loads_fail_until_ms, 0, 0);
     return true;
 }
@@ -97,7 +97,7 @@ static bool cut_off(struct simulation *simulation)
             cut++;
         }
     }
-    simulation_trace(simulation, "%" PRIu64 " peers are cut off until %" PRIu64 "%.0s", cut,
+    simulation_trace(simulation, "%" PRIu64 " peers are cut off until %" PRIu64 "", cut,
                      (uint64_t)until_ms, 0);
     return cut > 0;
 }
@@ -311,7 +311,7 @@ static bool strike_any(struct simulation *simulation, int first, int last)
     for (int i = 0; i < TRIES; i++) {
         const enum fault_kind kind = choose(simulation, first, last);
         if (strike(simulation, kind)) {
-            simulation_trace(simulation, "fault of kind %" PRIu64 "%.0s%.0s", kind, 0, 0);
+            simulation_trace(simulation, "fault of kind %" PRIu64 "", kind, 0, 0);
             simulation->tally.faults[kind]++;
             return true;
         }
@@ -383,7 +383,7 @@ void faults_end(struct simulation *simulation)
     simulation->is_quiet = true;
     scenario_change_back(&simulation->scenario);
     (void)sim_broker_reload(simulation); /* else it reads them at its start */
-    simulation_trace(simulation, "the world is quiet now%.0s%.0s%.0s", 0, 0, 0);
+    simulation_trace(simulation, "the world is quiet now", 0, 0, 0);
     for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
         upstream_heal(simulation, i);
     }

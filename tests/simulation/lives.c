@@ -17,7 +17,7 @@ static void begin_life(struct simulation *simulation, uint32_t index)
 {
     struct sim_job *job = &simulation->jobs[index];
     const int64_t now_ms = sim_broker_ms(simulation);
-    simulation_trace(simulation, "job %" PRIu64 " has life %" PRIu64 "%.0s", index, job->lives + 1,
+    simulation_trace(simulation, "job %" PRIu64 " has life %" PRIu64 "", index, job->lives + 1,
                      0);
     simulation->tally.requeued++;
     job->lives++;

@@ -13,12 +13,12 @@ enum {
 };
 
 static const char *const state_names[] = {
-    [UPSTREAM_HEALTHY] = "upstream %" PRIu64 " is healthy%.0s%.0s",
-    [UPSTREAM_DOWN] = "upstream %" PRIu64 " is down%.0s%.0s",
-    [UPSTREAM_SLOW] = "upstream %" PRIu64 " is slow%.0s%.0s",
+    [UPSTREAM_HEALTHY] = "upstream %" PRIu64 " is healthy",
+    [UPSTREAM_DOWN] = "upstream %" PRIu64 " is down",
+    [UPSTREAM_SLOW] = "upstream %" PRIu64 " is slow",
     [UPSTREAM_LIMITED] =
         "upstream %" PRIu64 " lets in %" PRIu64 " requests and %" PRIu64 " tokens a minute",
-    [UPSTREAM_GARBAGE] = "upstream %" PRIu64 " answers with garbage%.0s%.0s",
+    [UPSTREAM_GARBAGE] = "upstream %" PRIu64 " answers with garbage",
 };
 
 void upstream_init(struct simulation *simulation, uint32_t index)
