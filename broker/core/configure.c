@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include "broker/core/gate.h"
 #include "broker/core/lane.h"
+#include "broker/core/pause.h"
 #include "broker/core/upstream.h"
 #include "broker/core/worker.h"
 
@@ -238,6 +239,7 @@ int core_reconfigure(struct core *core, const struct config *config, struct core
     if (r < 0) {
         return r;
     }
+    pause_apply_to_names(core);
     list_for_each (&core->workers_heard, link) {
         struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
         worker_reserve_slots(core, worker);

@@ -83,6 +83,19 @@ static void apply(struct core *core, enum pause_subject subject, const char *tex
     }
 }
 
+void pause_apply_to_names(struct core *core)
+{
+    list_for_each (&core->pauses, link) {
+        const struct pause *pause = CONTAINER_OF(link, struct pause, link);
+        struct name *name = name_of(core, pause->subject, pause->name);
+        if (name != NULL) {
+            name->is_held = pause->mode == PAUSE_HOLD;
+            name->is_refused = pause->mode == PAUSE_DRAIN;
+        }
+    }
+    lane_refresh_holds(core);
+}
+
 void pause_apply_to_worker(struct core *core, struct worker *worker)
 {
     apply_to_worker(core, worker, find(core, PAUSE_WORKER, worker->name));
