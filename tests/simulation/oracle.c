@@ -118,14 +118,38 @@ static void forget_worker(struct simulation *simulation, uint64_t peer)
     worker->known_as = worker->known_as == peer ? 0 : worker->known_as;
 }
 
-/* Who was silent for too long has lost its leases, whatever it says now. */
+struct worker_look {
+    uint64_t peer;
+    bool is_known;
+};
+
+static void is_it_this_worker(void *context, const struct core_worker_view *view)
+{
+    struct worker_look *look = context;
+    look->is_known |= view->peer == look->peer;
+}
+
+static bool core_knows_worker(const struct simulation *simulation, uint64_t peer)
+{
+    struct worker_look look = {.peer = peer};
+    core_visit_workers(simulation->broker.core, sim_broker_now(simulation), is_it_this_worker,
+                       &look);
+    return look.is_known;
+}
+
+/*
+ * Who was silent for too long has lost its leases, whatever it says now. It is still known when it
+ * speaks before the core has looked for silent ones.
+ */
 static void see_life(struct simulation *simulation, uint64_t peer)
 {
     struct link *link = network_link(simulation, peer);
     if (link->is_worker &&
         sim_broker_ms(simulation) >= link->heard_ms + simulation->scenario.config.broker.lease_ms) {
         lose_leases_of(simulation, peer, false);
-        forget_worker(simulation, peer);
+        if (!core_knows_worker(simulation, peer)) {
+            forget_worker(simulation, peer);
+        }
     }
     link->heard_ms = sim_broker_ms(simulation);
 }
@@ -803,10 +827,12 @@ static void release_accepted(struct simulation *simulation, const struct message
     }
 }
 
+/* One that was shed is as if it were new: it may be refused. */
 static bool is_still_known(const struct simulation *simulation, const struct sim_job *job)
 {
     return job->acknowledged_incarnation != 0 && !simulation->scenario.is_tight &&
-           (job->is_durable || job->acknowledged_incarnation == simulation->broker.incarnation);
+           (job->is_durable || job->acknowledged_incarnation == simulation->broker.incarnation) &&
+           !may_be_shed(simulation, (uint32_t)(job - simulation->jobs));
 }
 
 bool oracle_knows(const struct simulation *simulation, uint32_t index)
