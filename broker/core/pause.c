@@ -62,6 +62,20 @@ static void apply_to_worker(struct core *core, struct worker *worker, const stru
     worker_refresh(core, worker);
 }
 
+static void apply_to_name(struct core *core, struct name *name, const struct pause *pause)
+{
+    const bool was_held = name->is_held;
+    name->is_held = pause != NULL && pause->mode == PAUSE_HOLD;
+    name->opened_ms = was_held && !name->is_held ? core->now_ms : name->opened_ms;
+    name->is_refused = pause != NULL && pause->mode == PAUSE_DRAIN;
+}
+
+static void refresh_holds(struct core *core)
+{
+    lane_refresh_holds(core);
+    dispatch_put_back_held(core);
+}
+
 static void apply(struct core *core, enum pause_subject subject, const char *text,
                   const struct pause *pause)
 {
@@ -74,12 +88,8 @@ static void apply(struct core *core, enum pause_subject subject, const char *tex
     }
     struct name *name = name_of(core, subject, text);
     if (name != NULL) {
-        const bool was_held = name->is_held;
-        name->is_held = pause != NULL && pause->mode == PAUSE_HOLD;
-        name->opened_ms = was_held && !name->is_held ? core->now_ms : name->opened_ms;
-        name->is_refused = pause != NULL && pause->mode == PAUSE_DRAIN;
-        lane_refresh_holds(core);
-        dispatch_put_back_held(core);
+        apply_to_name(core, name, pause);
+        refresh_holds(core);
     }
 }
 
@@ -89,11 +99,10 @@ void pause_apply_to_names(struct core *core)
         const struct pause *pause = CONTAINER_OF(link, struct pause, link);
         struct name *name = name_of(core, pause->subject, pause->name);
         if (name != NULL) {
-            name->is_held = pause->mode == PAUSE_HOLD;
-            name->is_refused = pause->mode == PAUSE_DRAIN;
+            apply_to_name(core, name, pause);
         }
     }
-    lane_refresh_holds(core);
+    refresh_holds(core);
 }
 
 void pause_apply_to_worker(struct core *core, struct worker *worker)

@@ -263,6 +263,24 @@ Test(core_admission, held_subjects_wait_and_others_go_on)
     cr_assert_eq(world_records(&w, STORE_META), 0);
 }
 
+Test(core_admission, held_route_that_a_reload_brings_back_is_still_held)
+{
+    begin();
+    pause(EVENT_PAUSE, PAUSE_ROUTE, PAUSE_HOLD, "m2");
+    w.config.models_length = 2;
+    world_restart(&w);
+    world_client(&w, 1, "a");
+    world_worker(&w, 100, "w", 10);
+    w.config.models_length = 3;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m2";
+    world_submit_event(&w, &event);
+    cr_assert_eq(world_state(&w, &event.as.submit.job_id), WIRE__JOB_STATE__JOB_STATE_QUEUED);
+    pause(EVENT_RESUME, PAUSE_ROUTE, PAUSE_HOLD, "m2");
+    cr_assert_eq(world_state(&w, &event.as.submit.job_id), WIRE__JOB_STATE__JOB_STATE_LEASED);
+}
+
 Test(core_admission, drained_route_refuses_and_lets_the_rest_run)
 {
     begin();
