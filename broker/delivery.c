@@ -348,6 +348,56 @@ static void note_upstream(void *context, const struct core_upstream_view *view)
     snapshot->events[snapshot->length++] = event;
 }
 
+/* Invalidations of caches that a worker has missed, each as old as it is by now. */
+struct missed {
+    struct effects *effects;
+    int64_t now_unix_ms;
+    Wire__CacheInvalidation **items;
+    size_t length, capacity;
+};
+
+static void count_missed(void *context, const struct core_invalidation_view *view)
+{
+    (void)view;
+    ((struct missed *)context)->capacity++;
+}
+
+static void note_missed(void *context, const struct core_invalidation_view *view)
+{
+    struct missed *missed = context;
+    Wire__CacheInvalidation *invalidation = wire__cache_invalidation__unpack(
+        effects_allocator(missed->effects), view->bytes, view->packed);
+    if (invalidation == NULL || invalidation->selector == NULL) {
+        return; /* without memory: the worker finds a gap, and is behind */
+    }
+    if (invalidation->selector->older_than_ms > 0) {
+        invalidation->selector->older_than_ms +=
+            not_negative(missed->now_unix_ms - view->at_unix_ms);
+    }
+    missed->items[missed->length++] = invalidation;
+}
+
+static void welcome_cache(struct broker *broker, const struct effect *effect,
+                          Wire__WorkerWelcome *welcome)
+{
+    struct missed missed = {.effects = broker->effects,
+                            .now_unix_ms = broker_time(broker).unix_ms};
+    const uint8_t *epoch = effect->as.worker_welcome.cache_epoch;
+    const uint64_t sequence = effect->as.worker_welcome.cache_sequence;
+    welcome->cache_is_behind =
+        !core_visit_invalidations(broker->core, epoch, sequence, count_missed, &missed);
+    missed.items = effects_alloc(broker->effects,
+                                 (missed.capacity + 1) * sizeof(Wire__CacheInvalidation *));
+    (void)core_visit_invalidations(broker->core, epoch, sequence, note_missed, &missed);
+    welcome->cache_is_behind |= missed.length < missed.capacity;
+    welcome->invalidate = missed.items;
+    welcome->n_invalidate = welcome->cache_is_behind ? 0 : missed.length;
+    uint64_t latest;
+    welcome->cache_epoch.data = effects_alloc(broker->effects, CACHE_EPOCH_BYTES);
+    core_cache_position(broker->core, welcome->cache_epoch.data, &latest, &welcome->cache_sequence);
+    welcome->cache_epoch.len = welcome->cache_sequence > 0 ? CACHE_EPOCH_BYTES : 0;
+}
+
 static void welcome_worker(struct broker *broker, const struct effect *effect)
 {
     struct snapshot snapshot = {.effects = broker->effects, .sequence = broker->event_sequence};
@@ -367,9 +417,22 @@ static void welcome_worker(struct broker *broker, const struct effect *effect)
     welcome.event_sequence = broker->event_sequence;
     welcome.snapshot = snapshot.events;
     welcome.n_snapshot = snapshot.length;
+    welcome_cache(broker, effect, &welcome);
     Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
     envelope.welcome = &welcome;
     send_to_worker(broker, effect, &envelope, (struct parcel){0});
+}
+
+static void send_invalidation(struct broker *broker, const struct effect *effect)
+{
+    enum { INVALIDATE_TAG = 8 << 3 | 2, TAGS_BYTES = 16 };
+    const size_t bytes = effect->as.cache_invalidate.bytes;
+    uint8_t *packed = effects_alloc(broker->effects, bytes + TAGS_BYTES);
+    size_t length = 0;
+    packed[length++] = INVALIDATE_TAG;
+    length += put_varint(packed + length, bytes);
+    memcpy(packed + length, effect->as.cache_invalidate.packed, bytes);
+    deliver_or_hold(broker, effect, &(struct parcel){.bytes = packed, .length = length + bytes});
 }
 
 static void send_dispatch(struct broker *broker, const struct effect *effect)
@@ -544,6 +607,9 @@ void delivery_carry_out(struct broker *broker, const struct effect *effect)
         return;
     case EFFECT_WORKER_DRAIN:
         send_drain(broker, effect);
+        return;
+    case EFFECT_CACHE_INVALIDATE:
+        send_invalidation(broker, effect);
         return;
     case EFFECT_PUBLISH:
         publish(broker, effect);

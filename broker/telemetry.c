@@ -612,6 +612,7 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_STORE_UP:
     case NOTE_UPSTREAM_UP:
     case NOTE_QUEUE_RESUMED:
+    case NOTE_CACHE_INVALIDATED:
         return LOG_INFO;
     }
     return LOG_INFO;
@@ -662,6 +663,8 @@ static const char *note_message(enum note_kind note)
         return "queue resumed";
     case NOTE_WORKER_SET_ASIDE:
         return "worker set aside";
+    case NOTE_CACHE_INVALIDATED:
+        return "cache invalidated";
     case NOTE_BOUND_REACHED:
         return "bound reached";
     }

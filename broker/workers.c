@@ -121,7 +121,13 @@ static struct peer *take_hello(const struct intake *intake, const Wire__WorkerHe
                             .pools_length = hello->n_pools,
                             .slots = hello->slots,
                             .held_length = hello->n_held,
-                            .answered_length = hello->n_answered},
+                            .answered_length = hello->n_answered,
+                            .cache_epoch = hello->cache_epoch.len == CACHE_EPOCH_BYTES
+                                               ? hello->cache_epoch.data
+                                               : NULL,
+                            .cache_sequence = hello->cache_epoch.len == CACHE_EPOCH_BYTES
+                                                  ? hello->cache_sequence
+                                                  : 0},
     };
     struct peer *peer = NULL;
     if (!hello_is_good(intake, hello) ||

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "broker/core/attempt.h"
+#include "broker/core/cache_log.h"
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
 #include "broker/core/configure.h"
@@ -133,6 +134,7 @@ static void init_lists(struct core *core)
     list_init(&core->results_by_age);
     list_init(&core->pauses);
     slab_init(&core->job_memory, sizeof(struct job));
+    cache_log_init(core);
     heap_init(&core->timers, offsetof(struct job, timer_position));
     heap_init(&core->gates, offsetof(struct queue, gate_position));
     core->aside_until_ms = INT64_MAX;
@@ -268,6 +270,7 @@ void core_destroy(struct core **core)
     history_destroy_all(dead);
     dead_finish(dead);
     pause_destroy_all(dead);
+    cache_log_destroy(dead);
     lane_destroy_queues(dead);
     upstreams_destroy(dead);
     for (size_t i = 0; dead->lanes != NULL && i < dead->pools.length * dead->tiers_length; i++) {
@@ -441,6 +444,9 @@ static void handle(struct core *core, const struct event *event)
         break;
     case EVENT_DEAD_STOP:
         dead_sweep_stop(core, event);
+        break;
+    case EVENT_CACHE_INVALIDATE:
+        cache_log_invalidate(core, event);
         break;
     case EVENT_DRAIN:
         core->is_draining = true;

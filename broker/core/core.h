@@ -162,6 +162,25 @@ struct core_worker_view {
 void core_visit_workers(const struct core *core, struct core_time now,
                         void (*visit)(void *context, const struct core_worker_view *view), void *context);
 
+enum { CACHE_EPOCH_BYTES = 16, CACHE_LOG_MAX = 10000 };
+
+/* Of the invalidations of the workers' caches: whose numbers they are, the latest, and the latest that workers were told. */
+void core_cache_position(const struct core *core, uint8_t ret_epoch[CACHE_EPOCH_BYTES], uint64_t *ret_sequence,
+                         uint64_t *ret_told);
+
+struct core_invalidation_view {
+    uint64_t sequence;
+    int64_t at_unix_ms;
+    const uint8_t *packed; /* wire.CacheInvalidation */
+    size_t bytes;
+};
+/*
+ * Calls `visit` for what a worker that had come to (epoch, sequence) has not been told; sequence 0: it was told of none.
+ * False, and no visit: they cannot be told any more.
+ */
+bool core_visit_invalidations(const struct core *core, const uint8_t *epoch, uint64_t sequence,
+                              void (*visit)(void *context, const struct core_invalidation_view *view), void *context);
+
 struct core_queue_view {
     const char *tier, *pool, *route;
     uint64_t ready, backing_off, leased, tenants;

@@ -35,6 +35,7 @@ enum effect_kind {
     EFFECT_ATTEMPT_CONCLUDED, /* the worker may forget its answer */
     EFFECT_ATTEMPT_CANCEL,
     EFFECT_WORKER_DRAIN,
+    EFFECT_CACHE_INVALIDATE,
     EFFECT_PUT,
     EFFECT_DELETE,
     EFFECT_DELETE_RANGE,
@@ -65,6 +66,7 @@ enum note_kind {
     NOTE_QUEUE_PAUSED,    /* subject tier/pool/route; nobody can serve it; text says why */
     NOTE_QUEUE_RESUMED,
     NOTE_WORKER_SET_ASIDE, /* its calls fail while those of others are answered; number: milliseconds */
+    NOTE_CACHE_INVALIDATED, /* number: its sequence; text: the reason */
     NOTE_BOUND_REACHED,   /* results, dead letters or deduplication ids were dropped to keep a bound */
 };
 
@@ -130,6 +132,8 @@ struct effect {
 
         struct {
             uint32_t lease_ms;
+            const uint8_t *cache_epoch; /* as in its hello, in the arena; NULL with sequence 0 */
+            uint64_t cache_sequence;
         } worker_welcome;
 
         struct effect_dispatch {
@@ -155,6 +159,11 @@ struct effect {
         struct {
             bool drain;
         } worker_drain;
+
+        struct {
+            const uint8_t *packed; /* wire.CacheInvalidation, in the arena */
+            size_t bytes;
+        } cache_invalidate;
 
         struct {
             enum store_family family;

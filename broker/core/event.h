@@ -39,6 +39,7 @@ enum event_kind {
     EVENT_DEAD_ONE,         /* by an operator: one dead letter, requeued or dropped */
     EVENT_DEAD_SWEEP,       /* by an operator: those that fit a filter, at a rate */
     EVENT_DEAD_STOP,        /* by an operator: ends a sweep */
+    EVENT_CACHE_INVALIDATE, /* by an operator or a client */
     EVENT_DRAIN,            /* shutdown: admit and dispatch no more */
     EVENT_TICK,             /* end of a turn: timers that are due, then dispatch */
 };
@@ -102,6 +103,8 @@ struct event {
             size_t held_length;
             const struct lease_ref *answered;
             size_t answered_length;
+            const uint8_t *cache_epoch; /* 16 bytes; NULL with sequence 0 */
+            uint64_t cache_sequence;
         } worker_hello;
 
         struct {
@@ -174,5 +177,10 @@ struct event {
         struct {
             uint64_t number;
         } dead_stop;
+
+        struct {
+            const Wire__CacheSelector *selector; /* checked by the shell */
+            const char *reason;
+        } cache_invalidate;
     } as;
 };

@@ -2,6 +2,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
+#include "broker/core/core.h"
 #include "proto/wire.pb-c.h"
 
 enum { HASH_BYTES = 16, TRACE_BYTES = 24 };
@@ -212,4 +213,28 @@ void record_write_attempt_key(const struct id *job_id, uint32_t ordinal,
     const uint32_t number = htobe32(ordinal);
     memcpy(ret_key, job_id->bytes, ID_BYTES);
     memcpy(ret_key + ID_BYTES, &number, sizeof(number));
+}
+
+int record_read_cache_log(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                          Record__CacheLogRecord **ret_log)
+{
+    Record__CacheLogRecord *log = unpack(&record__cache_log_record__descriptor, data, bytes, allocator);
+    if (log == NULL || log->epoch.len != CACHE_EPOCH_BYTES || log->forgotten > log->sequence ||
+        log->sequence == UINT64_MAX) {
+        return -EBADMSG;
+    }
+    *ret_log = log;
+    return 0;
+}
+
+int record_read_cache_invalidation(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                                   Record__CacheInvalidationRecord **ret_invalidation)
+{
+    Record__CacheInvalidationRecord *invalidation =
+        unpack(&record__cache_invalidation_record__descriptor, data, bytes, allocator);
+    if (invalidation == NULL || invalidation->at_unix_ms < 0) {
+        return -EBADMSG;
+    }
+    *ret_invalidation = invalidation;
+    return 0;
 }

@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
+#include "broker/core/cache_log.h"
 #include "broker/core/dead.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
@@ -28,6 +29,20 @@ static int64_t monotonic_of(const struct core *core, int64_t at_unix_ms)
     return core->now_ms + span_ms;
 }
 
+static int restore_cache(struct core *core, const uint8_t *key, size_t key_bytes,
+                         const uint8_t *value, size_t value_bytes)
+{
+    uint64_t sequence;
+    if (key_bytes == 6 && key[5] == 0) {
+        return cache_log_restore(core, value, value_bytes);
+    }
+    if (key_bytes == 6 + sizeof(sequence) && key[5] == 1) {
+        memcpy(&sequence, key + 6, sizeof(sequence));
+        return cache_log_restore_entry(core, value, value_bytes, be64toh(sequence));
+    }
+    return 0;
+}
+
 static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
                         const uint8_t *value, size_t value_bytes)
 {
@@ -36,6 +51,9 @@ static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
     }
     if (key_bytes >= 8 && memcmp(key, "upstream", 8) == 0) {
         return upstream_restore(core, value, value_bytes);
+    }
+    if (key_bytes >= 6 && memcmp(key, "cache", 5) == 0) {
+        return restore_cache(core, key, key_bytes, value, value_bytes);
     }
     if (key_bytes == 7 && memcmp(key, "horizon", 7) == 0) {
         uint64_t horizon;
@@ -320,6 +338,7 @@ void core_restored(struct core *core, struct core_time now)
 {
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     dead_restored(core);
+    cache_log_restored(core);
     table_settle(&core->jobs);
     core->reclaim_until_ms = core->now_ms + core->limits.reclaim_ms;
     core->housekeeping_at_ms =

@@ -29,6 +29,7 @@ enum {
     HOUSEKEEPING_MS = 5000,
     WAITERS_MAX = 64,           /* of one job */
     PAUSES_MAX = 4096,
+    CACHE_LOG_BYTES_MAX = 16 << 20,
 };
 #define CHUNKS_UNLIMITED UINT32_MAX
 
@@ -94,6 +95,16 @@ struct dead {
     uint64_t payload_bytes;     /* kept in memory for tiers in memory */
     struct list sweeps;         /* oldest first */
     uint64_t sweep_last;
+};
+
+/* See cache_log.h. */
+struct cache_log {
+    uint8_t epoch[CACHE_EPOCH_BYTES]; /* of the numbers, from the first one on */
+    uint64_t sequence;          /* the latest */
+    uint64_t told;              /* the latest that is durable */
+    uint64_t forgotten;         /* the latest that is not kept */
+    struct list entries;        /* the others */
+    size_t bytes;               /* of them */
 };
 
 struct client {
@@ -192,6 +203,7 @@ struct core {
     struct list pauses;
     struct arena *arena;         /* for records at restore */
     uint64_t records_damaged;    /* not noted yet */
+    struct cache_log cache_log;
     uint64_t batch_last, batch_durable;
     bool store_is_down;
     bool is_draining;

@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include "broker/core/cache_log.h"
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
 #include "broker/core/estimate.h"
@@ -527,6 +528,7 @@ void submit_durable(struct core *core, const struct event *event)
         become_ready(core, job);
     }
     submit_forget_aliases(core, 0, batch);
+    cache_log_durable(core);
 }
 
 static void send_storage_rejected(struct core *core, uint64_t peer, const struct job *job,

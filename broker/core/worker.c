@@ -418,6 +418,19 @@ static void worker_replace(struct core *core, struct worker *before, uint64_t pe
     worker_remove(core, before, true, "its worker started anew");
 }
 
+static void welcome(struct core *core, const struct event *event)
+{
+    uint8_t *epoch = NULL;
+    if (event->as.worker_hello.cache_epoch != NULL) {
+        epoch = effects_alloc(core->effects, CACHE_EPOCH_BYTES);
+        memcpy(epoch, event->as.worker_hello.cache_epoch, CACHE_EPOCH_BYTES);
+    }
+    struct effect *effect = effects_add(core->effects, EFFECT_WORKER_WELCOME, event->peer, 0);
+    effect->as.worker_welcome.lease_ms = (uint32_t)core->limits.lease_ms;
+    effect->as.worker_welcome.cache_epoch = epoch;
+    effect->as.worker_welcome.cache_sequence = event->as.worker_hello.cache_sequence;
+}
+
 void worker_hello(struct core *core, const struct event *event)
 {
     struct pool *pools[CONFIG_POOLS_MAX];
@@ -443,8 +456,7 @@ void worker_hello(struct core *core, const struct event *event)
         return;
     }
     worker_reserve_slots(core, worker);
-    effects_add(core->effects, EFFECT_WORKER_WELCOME, event->peer, 0)->as.worker_welcome.lease_ms =
-        (uint32_t)core->limits.lease_ms;
+    welcome(core, event);
     pause_apply_to_worker(core, worker);
     reclaim_held(core, worker, before, event->as.worker_hello.held,
                  event->as.worker_hello.held_length);

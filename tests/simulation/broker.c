@@ -271,6 +271,7 @@ static struct message message_of(struct simulation *simulation, const struct eff
     case EFFECT_WORKER_WELCOME:
     case EFFECT_WORKER_ERROR:
     case EFFECT_WORKER_DRAIN:
+    case EFFECT_CACHE_INVALIDATE:
     case EFFECT_PUT:
     case EFFECT_DELETE:
     case EFFECT_DELETE_RANGE:
@@ -468,6 +469,7 @@ static void carry_out(struct simulation *simulation, const struct effect *effect
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
     case EFFECT_WORKER_DRAIN:
+    case EFFECT_CACHE_INVALIDATE:
         send(simulation, effect);
         break;
     case EFFECT_DISPATCH:
@@ -810,6 +812,7 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_WORKER_DRAINING:
     case EVENT_WORKER_GONE:
     case EVENT_STORE_UP:
+    case EVENT_CACHE_INVALIDATE:
     case EVENT_DRAIN:
     case EVENT_TICK:
         break;

@@ -315,6 +315,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_STORE_UP:
         simulation->broker.core_store_is_down = message->event == EVENT_STORE_DOWN;
         break;
+    case EVENT_CACHE_INVALIDATE:
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
     case EVENT_WAIT:

@@ -1,0 +1,243 @@
+#include "broker/core/cache_log.h"
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "broker/core/record.h"
+#include "broker/core/worker.h"
+
+enum { HEAD_KEY_BYTES = 5 + 1, ENTRY_KEY_BYTES = 5 + 1 + 8, KIND_HEAD = 0, KIND_ENTRY = 1 };
+
+struct entry {
+    struct list_link link; /* cache_log.entries, oldest first */
+    uint64_t sequence;
+    uint64_t batch;        /* durable with this one */
+    int64_t at_unix_ms;
+    size_t bytes;
+    uint8_t packed[];      /* wire.CacheInvalidation */
+};
+
+static void write_key(uint8_t kind, uint8_t *ret_key)
+{
+    memcpy(ret_key, "cache", 5);
+    ret_key[5] = kind;
+}
+
+static void write_entry_key(uint64_t sequence, uint8_t ret_key[ENTRY_KEY_BYTES])
+{
+    write_key(KIND_ENTRY, ret_key);
+    const uint64_t number = htobe64(sequence);
+    memcpy(ret_key + HEAD_KEY_BYTES, &number, sizeof(number));
+}
+
+static void write_head(struct core *core)
+{
+    struct cache_log *log = &core->cache_log;
+    uint8_t key[HEAD_KEY_BYTES];
+    write_key(KIND_HEAD, key);
+    Record__CacheLogRecord record = RECORD__CACHE_LOG_RECORD__INIT;
+    record.epoch = (ProtobufCBinaryData){CACHE_EPOCH_BYTES, log->epoch};
+    record.sequence = log->sequence;
+    record.forgotten = log->forgotten;
+    core_put_record(core, STORE_META, key, sizeof(key), &record.base);
+}
+
+/* ---- remembering ---- */
+
+static struct entry *remember(struct cache_log *log, uint64_t sequence, int64_t at_unix_ms,
+                              const Wire__CacheInvalidation *invalidation)
+{
+    const size_t bytes = wire__cache_invalidation__get_packed_size(invalidation);
+    struct entry *entry = malloc(sizeof(*entry) + bytes);
+    if (entry == NULL) {
+        return NULL;
+    }
+    *entry = (struct entry){.sequence = sequence, .at_unix_ms = at_unix_ms, .bytes = bytes};
+    (void)wire__cache_invalidation__pack(invalidation, entry->packed);
+    list_append(&log->entries, &entry->link);
+    log->bytes += bytes;
+    return entry;
+}
+
+static void forget(struct cache_log *log, struct entry *entry)
+{
+    log->forgotten = entry->sequence;
+    log->bytes -= entry->bytes;
+    list_remove(&log->entries, &entry->link);
+    free(entry);
+}
+
+static void keep_bounds(struct core *core)
+{
+    struct cache_log *log = &core->cache_log;
+    while (log->entries.length > CACHE_LOG_MAX ||
+           (log->bytes > CACHE_LOG_BYTES_MAX && log->entries.length > 1)) {
+        struct entry *oldest = CONTAINER_OF(list_first(&log->entries), struct entry, link);
+        if (oldest->sequence > log->told) {
+            return; /* not told yet: its turn comes with its batch */
+        }
+        uint8_t key[ENTRY_KEY_BYTES];
+        write_entry_key(oldest->sequence, key);
+        core_delete(core, STORE_META, key, sizeof(key));
+        forget(log, oldest);
+    }
+}
+
+static void make_epoch(struct core *core)
+{
+    for (size_t i = 0; i < CACHE_EPOCH_BYTES; i++) {
+        core->cache_log.epoch[i] = (uint8_t)core_random_below(core, 256);
+    }
+}
+
+void cache_log_invalidate(struct core *core, const struct event *event)
+{
+    struct cache_log *log = &core->cache_log;
+    if (log->sequence == 0) {
+        make_epoch(core);
+    }
+    Wire__CacheInvalidation invalidation = WIRE__CACHE_INVALIDATION__INIT;
+    invalidation.epoch = (ProtobufCBinaryData){CACHE_EPOCH_BYTES, log->epoch};
+    invalidation.sequence = log->sequence + 1;
+    invalidation.selector = (Wire__CacheSelector *)event->as.cache_invalidate.selector;
+    invalidation.reason = (char *)event->as.cache_invalidate.reason;
+    struct entry *entry = remember(log, invalidation.sequence, core->unix_ms, &invalidation);
+    if (entry == NULL) {
+        return;
+    }
+    log->sequence = invalidation.sequence;
+    Record__CacheInvalidationRecord record = RECORD__CACHE_INVALIDATION_RECORD__INIT;
+    record.at_unix_ms = core->unix_ms;
+    record.invalidation = (ProtobufCBinaryData){entry->bytes, entry->packed};
+    uint8_t key[ENTRY_KEY_BYTES];
+    write_entry_key(entry->sequence, key);
+    core_put_record(core, STORE_META, key, sizeof(key), &record.base);
+    keep_bounds(core);
+    write_head(core);
+    entry->batch = effects_batch(core->effects);
+    effects_set_urgent(core->effects);
+    core_note(core, NOTE_CACHE_INVALIDATED, NULL, "cache", invalidation.reason, (int64_t)log->sequence);
+    core_publish(core, WIRE__EVENT__KIND__EVENT_CACHE_INVALIDATED, "cache",
+                 effects_format(core->effects, "%llu", (unsigned long long)log->sequence),
+                 invalidation.reason);
+}
+
+/* ---- telling ---- */
+
+static void tell(struct core *core, const struct entry *entry)
+{
+    uint8_t *packed = effects_alloc(core->effects, entry->bytes);
+    memcpy(packed, entry->packed, entry->bytes);
+    list_for_each (&core->workers_heard, link) {
+        const struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
+        struct effect *effect = effects_add(core->effects, EFFECT_CACHE_INVALIDATE, worker->peer, 0);
+        effect->as.cache_invalidate.packed = packed;
+        effect->as.cache_invalidate.bytes = entry->bytes;
+    }
+}
+
+void cache_log_durable(struct core *core)
+{
+    struct cache_log *log = &core->cache_log;
+    if (log->told == log->sequence) {
+        return;
+    }
+    list_for_each (&log->entries, link) {
+        const struct entry *entry = CONTAINER_OF(link, struct entry, link);
+        if (entry->sequence > log->told && entry->batch <= core->batch_durable) {
+            log->told = entry->sequence;
+            tell(core, entry);
+        }
+    }
+}
+
+bool core_visit_invalidations(const struct core *core, const uint8_t *epoch, uint64_t sequence,
+                              void (*visit)(void *context, const struct core_invalidation_view *view),
+                              void *context)
+{
+    const struct cache_log *log = &core->cache_log;
+    if ((sequence > 0 && memcmp(epoch, log->epoch, CACHE_EPOCH_BYTES) != 0) ||
+        sequence > log->told || sequence < log->forgotten) {
+        return false;
+    }
+    list_for_each (&log->entries, link) {
+        const struct entry *entry = CONTAINER_OF(link, struct entry, link);
+        if (entry->sequence > sequence && entry->sequence <= log->told) {
+            visit(context, &(struct core_invalidation_view){.sequence = entry->sequence,
+                                                            .at_unix_ms = entry->at_unix_ms,
+                                                            .packed = entry->packed,
+                                                            .bytes = entry->bytes});
+        }
+    }
+    return true;
+}
+
+void core_cache_position(const struct core *core, uint8_t ret_epoch[CACHE_EPOCH_BYTES],
+                         uint64_t *ret_sequence, uint64_t *ret_told)
+{
+    memcpy(ret_epoch, core->cache_log.epoch, CACHE_EPOCH_BYTES);
+    *ret_sequence = core->cache_log.sequence;
+    *ret_told = core->cache_log.told;
+}
+
+/* ---- records ---- */
+
+int cache_log_restore(struct core *core, const void *value, size_t value_bytes)
+{
+    struct cache_log *log = &core->cache_log;
+    Record__CacheLogRecord *record;
+    int r = record_read_cache_log(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
+    if (r < 0) {
+        return r;
+    }
+    memcpy(log->epoch, record->epoch.data, CACHE_EPOCH_BYTES);
+    log->sequence = log->told = record->sequence;
+    log->forgotten = record->forgotten;
+    return 0;
+}
+
+/* One that is missing, or out of order, cannot be told: who has not heard of it is behind. */
+int cache_log_restore_entry(struct core *core, const void *value, size_t value_bytes, uint64_t sequence)
+{
+    struct cache_log *log = &core->cache_log;
+    Record__CacheInvalidationRecord *record;
+    ProtobufCAllocator *allocator = arena_protobuf_allocator(core->arena);
+    int r = record_read_cache_invalidation(value, value_bytes, allocator, &record);
+    if (r < 0) {
+        log->forgotten = sequence > log->forgotten ? sequence : log->forgotten;
+        return r;
+    }
+    const Wire__CacheInvalidation *invalidation =
+        wire__cache_invalidation__unpack(allocator, record->invalidation.len, record->invalidation.data);
+    if (invalidation == NULL || invalidation->sequence != sequence || sequence > log->sequence) {
+        log->forgotten = sequence > log->forgotten ? sequence : log->forgotten;
+        return -EBADMSG;
+    }
+    return remember(log, sequence, record->at_unix_ms, invalidation) == NULL ? -ENOMEM : 0;
+}
+
+void cache_log_restored(struct core *core)
+{
+    struct cache_log *log = &core->cache_log;
+    uint64_t last = log->forgotten;
+    list_for_each (&log->entries, link) {
+        const struct entry *entry = CONTAINER_OF(link, struct entry, link);
+        log->forgotten = entry->sequence == last + 1 ? log->forgotten : entry->sequence - 1;
+        last = entry->sequence;
+    }
+    log->forgotten = last == log->sequence ? log->forgotten : log->sequence;
+}
+
+void cache_log_init(struct core *core)
+{
+    struct cache_log *log = &core->cache_log;
+    list_init(&log->entries);
+}
+
+void cache_log_destroy(struct core *core)
+{
+    struct list_link *link;
+    while ((link = list_first(&core->cache_log.entries)) != NULL) {
+        forget(&core->cache_log, CONTAINER_OF(link, struct entry, link));
+    }
+}

@@ -1,0 +1,174 @@
+/* Invalidations of caches: numbered, kept, told once they are durable. */
+#include <criterion/criterion.h>
+#include <string.h>
+#include "broker/core/record.h"
+#include "tests/unit/broker/core_world.h"
+
+static struct world w;
+
+static void start(void)
+{
+    world_init(&w);
+    world_start(&w);
+}
+
+static void stop(void)
+{
+    world_finish(&w);
+}
+
+TestSuite(core_cache_log, .init = start, .fini = stop);
+
+static void invalidate(char *tag)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tag = tag;
+    struct event event = {.kind = EVENT_CACHE_INVALIDATE,
+                          .as.cache_invalidate = {&selector, "prices changed"}};
+    world_turn(&w, &event);
+}
+
+struct told {
+    uint64_t first, last, count;
+};
+
+static void see(void *context, const struct core_invalidation_view *view)
+{
+    struct told *told = context;
+    told->first = told->count == 0 ? view->sequence : told->first;
+    told->last = view->sequence;
+    told->count++;
+}
+
+static struct told since(const uint8_t *epoch, uint64_t sequence, bool *ret_is_behind)
+{
+    struct told told = {0};
+    *ret_is_behind = !core_visit_invalidations(w.core, epoch, sequence, see, &told);
+    return told;
+}
+
+static void position(uint8_t epoch[CACHE_EPOCH_BYTES], uint64_t *ret_told)
+{
+    uint64_t sequence;
+    core_cache_position(w.core, epoch, &sequence, ret_told);
+}
+
+Test(core_cache_log, every_worker_is_told_when_it_is_durable)
+{
+    world_worker(&w, 100, "a", 1);
+    world_worker(&w, 101, "b", 1);
+    w.withholds_durability = true;
+    invalidate("prices");
+    cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 0);
+    world_make_durable(&w);
+    cr_assert_not_null(world_find(&w, EFFECT_CACHE_INVALIDATE, NULL, 100));
+    cr_assert_not_null(world_find(&w, EFFECT_CACHE_INVALIDATE, NULL, 101));
+    cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 2);
+}
+
+Test(core_cache_log, who_was_away_is_told_what_it_missed)
+{
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t told;
+    bool is_behind;
+    invalidate("a");
+    position(epoch, &told);
+    cr_assert_eq(told, 1);
+    invalidate("b");
+    invalidate("c");
+    const struct told missed = since(epoch, 1, &is_behind);
+    cr_assert(!is_behind);
+    cr_assert_eq(missed.count, 2);
+    cr_assert_eq(missed.first, 2);
+    cr_assert_eq(since(epoch, 3, &is_behind).count, 0);
+    cr_assert(!is_behind);
+}
+
+Test(core_cache_log, what_is_not_durable_is_not_told_to_who_comes)
+{
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t told;
+    bool is_behind;
+    w.withholds_durability = true;
+    invalidate("a");
+    position(epoch, &told);
+    cr_assert_eq(told, 0);
+    cr_assert_eq(since(epoch, 0, &is_behind).count, 0);
+    world_make_durable(&w);
+    cr_assert_eq(since(epoch, 0, &is_behind).count, 1);
+}
+
+Test(core_cache_log, numbers_and_epoch_outlive_a_restart)
+{
+    uint8_t epoch[CACHE_EPOCH_BYTES], later[CACHE_EPOCH_BYTES];
+    uint64_t told;
+    bool is_behind;
+    invalidate("a");
+    invalidate("b");
+    position(epoch, &told);
+    w.seed++;
+    world_restart(&w);
+    position(later, &told);
+    cr_assert_arr_eq(epoch, later, CACHE_EPOCH_BYTES);
+    cr_assert_eq(told, 2);
+    cr_assert_eq(since(epoch, 1, &is_behind).count, 1);
+    invalidate("c");
+    cr_assert_eq(since(epoch, 1, &is_behind).last, 3);
+}
+
+Test(core_cache_log, one_of_another_store_is_behind)
+{
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t told;
+    bool is_behind;
+    invalidate("a");
+    position(epoch, &told);
+    (void)since(epoch, 2, &is_behind);
+    cr_assert(is_behind, "it knows more than there is");
+    epoch[0] ^= 1;
+    (void)since(epoch, 1, &is_behind);
+    cr_assert(is_behind);
+    cr_assert_eq(since(NULL, 0, &is_behind).count, 1);
+    cr_assert(!is_behind);
+}
+
+Test(core_cache_log, log_is_bounded_and_says_who_is_behind)
+{
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t told;
+    bool is_behind;
+    for (int i = 0; i < CACHE_LOG_MAX + 10; i++) {
+        invalidate("a");
+    }
+    position(epoch, &told);
+    (void)since(epoch, 9, &is_behind);
+    cr_assert(is_behind);
+    cr_assert_eq(since(epoch, 10, &is_behind).count, CACHE_LOG_MAX);
+    cr_assert(!is_behind);
+    cr_assert_eq(world_records(&w, STORE_META), CACHE_LOG_MAX + 1);
+    world_restart(&w);
+    cr_assert_eq(since(epoch, 10, &is_behind).count, CACHE_LOG_MAX);
+    cr_assert_eq(w.restore_errors, 0);
+}
+
+Test(core_cache_log, lost_record_makes_those_before_it_behind)
+{
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t told;
+    bool is_behind;
+    invalidate("a");
+    invalidate("b");
+    invalidate("c");
+    position(epoch, &told);
+    for (size_t i = 0; i < w.records_length; i++) {
+        struct world_record *record = &w.records[i];
+        if (record->family == STORE_META && record->key_bytes == 14 && record->key[13] == 2) {
+            record->value[0] = 0xFF;
+        }
+    }
+    world_restart(&w);
+    (void)since(epoch, 1, &is_behind);
+    cr_assert(is_behind);
+    cr_assert_eq(since(epoch, 2, &is_behind).last, 3);
+    cr_assert(!is_behind);
+}
