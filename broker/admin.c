@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "broker/admin_cache.h"
 #include "broker/admin_dead.h"
 #include "broker/broker.h"
 #include "broker/held.h"
@@ -34,6 +35,23 @@ void admin_answer(struct http_response *response, int status, json_t *value)
     response->status = status;
     response->body = text;
     response->body_bytes = strlen(text);
+}
+
+int admin_read_body(const struct http_request *request, struct http_response *response,
+                    json_t **ret_body)
+{
+    json_error_t error;
+    json_t *body = request->body_bytes == 0
+                       ? json_object()
+                       : json_loadb(request->body, request->body_bytes, 0, &error);
+    if (json_is_object(body)) {
+        *ret_body = body;
+        return 0;
+    }
+    http_error(response, 400, "the body is no JSON object%s%s", body == NULL ? ": " : "",
+               body == NULL ? error.text : "");
+    json_decref(body);
+    return -EINVAL;
 }
 
 static json_int_t integer(uint64_t value)
@@ -546,7 +564,8 @@ static int add_routes(struct broker *broker)
             return r;
         }
     }
-    return admin_dead_add_routes(broker);
+    const int r = admin_dead_add_routes(broker);
+    return r < 0 ? r : admin_cache_add_routes(broker);
 }
 
 enum exit_code admin_open(struct broker *broker)

@@ -6,6 +6,7 @@
  *   GET  /v1/stats /v1/queues /v1/workers /v1/pauses /v1/config /v1/jobs/{id}
  *   POST /v1/jobs/{id}/cancel
  *   …    /v1/dead …          see admin_dead.h
+ *   …    /v1/cache/…         see admin_cache.h
  *   POST /v1/pause /v1/resume /v1/drain   {"kind": "route", "name": "auto", "reason": "prices"}
  *
  * A kind is route, tier, tenant or worker. Errors are {"error": {"message": …}} and name field,
@@ -18,6 +19,7 @@
 #include "common/exit_codes.h"
 
 struct broker;
+struct http_request;
 struct http_response;
 
 /* Binds broker.admin. What goes wrong is logged in words. */
@@ -25,3 +27,6 @@ MUST_USE enum exit_code admin_open(struct broker *broker);
 
 /* For the files of this folder: answers with the value, which it takes; NULL: no memory for it. */
 void admin_answer(struct http_response *response, int status, json_t *value);
+/* An empty body is an empty object. Gives: *ret_body. Errors: -EINVAL, answered. */
+MUST_USE int admin_read_body(const struct http_request *request, struct http_response *response,
+                             json_t **ret_body);

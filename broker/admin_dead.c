@@ -102,24 +102,6 @@ static int read_body_filter(json_t *from, struct http_response *response,
     return 0;
 }
 
-/* An empty body is an empty object. Gives: *ret_body. Errors: -EINVAL, answered. */
-static int read_body(const struct http_request *request, struct http_response *response,
-                     json_t **ret_body)
-{
-    json_error_t error;
-    json_t *body = request->body_bytes == 0
-                       ? json_object()
-                       : json_loadb(request->body, request->body_bytes, 0, &error);
-    if (json_is_object(body)) {
-        *ret_body = body;
-        return 0;
-    }
-    http_error(response, 400, "the body is no JSON object%s%s", body == NULL ? ": " : "",
-               body == NULL ? error.text : "");
-    json_decref(body);
-    return -EINVAL;
-}
-
 /* ---- list ---- */
 
 static json_t *letter_object(const struct core_dead_view *view)
@@ -241,7 +223,7 @@ static void post_one(void *context, const struct http_request *request,
     struct broker *broker = context;
     struct core_dead_view view;
     json_t *body = NULL;
-    if (read_body(request, response, &body) < 0) {
+    if (admin_read_body(request, response, &body) < 0) {
         return;
     }
     const char *tenant = json_string_value(json_object_get(body, "tenant"));
@@ -358,7 +340,7 @@ static void post_sweep(struct broker *broker, const struct http_request *request
 {
     struct event event = {.kind = EVENT_DEAD_SWEEP, .as.dead_sweep.action = action};
     json_t *body = NULL;
-    if (read_body(request, response, &body) == 0 && read_sweep(body, response, &event) == 0) {
+    if (admin_read_body(request, response, &body) == 0 && read_sweep(body, response, &event) == 0) {
         begin_sweep(broker, &event, response);
     }
     json_decref(body);

@@ -23,6 +23,7 @@
 #include "broker/outbox.h"
 #include "broker/peers.h"
 #include "broker/store/store.h"
+#include "broker/survey.h"
 #include "broker/telemetry.h"
 #include "broker/workers.h"
 #include "common/arena.h"
@@ -172,6 +173,7 @@ static void turn(void *context)
     next_ms = sooner(next_ms, forget_silent(broker, PEER_WORKER, now_ms));
     broker_step(broker, &(struct event){.kind = EVENT_TICK});
     carry_out(broker);
+    next_ms = sooner(next_ms, surveys_tick(broker, now_ms));
     next_ms = sooner(next_ms, outboxes_flush(broker->outboxes, now_ms));
     effects_reset(broker->effects, broker->batch);
     next_ms = sooner(next_ms, core_next_deadline_ms(broker->core));
@@ -295,6 +297,7 @@ static int create_parts(struct broker *broker)
     r = r < 0 ? r : effects_create(&broker->effects);
     r = r < 0 ? r : held_create(&broker->held);
     r = r < 0 ? r : inquiries_create(&broker->inquiries);
+    r = r < 0 ? r : surveys_create(&broker->surveys);
     r = r < 0 ? r : peers_create(seed, &broker->peers);
     r = r < 0 ? r : telemetry_create(broker->config, broker->log, &broker->telemetry);
     r = r < 0 ? r : core_create(broker->config, seed, broker_time(broker), &broker->core);
@@ -411,6 +414,7 @@ void broker_destroy(struct broker **broker)
         return;
     }
     inquiries_destroy(&gone->inquiries);
+    surveys_destroy(&gone->surveys);
     http_admin_destroy(&gone->admin);
     outboxes_destroy(&gone->outboxes);
     held_destroy(&gone->held);

@@ -11,7 +11,7 @@
  *   peers, outbox, held      who is connected, what is on its way, what waits for the disk
  *   intake, clients, workers bytes to events
  *   delivery, journal        effects to messages and to records
- *   admin, admin_dead, inquiry, telemetry
+ *   admin, admin_cache, admin_dead, inquiry, survey, telemetry
  *                            what operators see and may change
  */
 #pragma once
@@ -36,6 +36,7 @@ struct loop_timer;
 struct outboxes;
 struct peers;
 struct store;
+struct surveys;
 struct telemetry;
 
 struct broker {
@@ -52,6 +53,7 @@ struct broker {
     struct link *events;
     struct http_admin *admin;
     struct inquiries *inquiries;
+    struct surveys *surveys;
     struct telemetry *telemetry;
     struct peers *peers;
     struct outboxes *outboxes;

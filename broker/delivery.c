@@ -435,6 +435,19 @@ static void send_invalidation(struct broker *broker, const struct effect *effect
     deliver_or_hold(broker, effect, &(struct parcel){.bytes = packed, .length = length + bytes});
 }
 
+void delivery_query(struct broker *broker, uint64_t peer, uint64_t number, const char *what,
+                    const char *argument)
+{
+    Wire__WorkerQuery query = WIRE__WORKER_QUERY__INIT;
+    query.number = number;
+    query.what = unconst(what);
+    query.argument = unconst(argument);
+    Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+    envelope.query = (Wire__WorkerQuery *[]){&query};
+    envelope.n_query = 1;
+    send_to_worker(broker, &(struct effect){.peer = peer}, &envelope, (struct parcel){0});
+}
+
 static void send_dispatch(struct broker *broker, const struct effect *effect)
 {
     enum { CANONICAL_KEY_BYTES = 16, TRACE_PARENT_BYTES = 24 };

@@ -17,6 +17,8 @@ struct broker;
 
 /* Any effect but those for the store (journal.h). */
 void delivery_carry_out(struct broker *broker, const struct effect *effect);
+/* A question of an operator to one worker. */
+void delivery_query(struct broker *broker, uint64_t peer, uint64_t number, const char *what, const char *argument);
 void delivery_pong(struct broker *broker, struct peer *peer, uint64_t ping);
 void delivery_sign_of_life(struct broker *broker, struct peer *peer);
 /* Lets go what waited for this batch. */

@@ -10,6 +10,7 @@
 #include "broker/delivery.h"
 #include "broker/intake.h"
 #include "broker/outbox.h"
+#include "broker/survey.h"
 #include "broker/text.h"
 #include "common/arena.h"
 #include "common/blob.h"
@@ -46,6 +47,7 @@ static int read_leases(const struct intake *intake, Wire__LeaseRef *const *refs,
 
 void workers_forget(struct broker *broker, struct peer *peer, bool said_goodbye)
 {
+    surveys_worker_gone(broker, peer);
     broker_step(broker, &(struct event){.kind = EVENT_WORKER_GONE,
                                         .peer = peer->number,
                                         .as.worker_gone.said_goodbye = said_goodbye});
@@ -63,6 +65,7 @@ static void leave(struct broker *broker, struct peer *before, const char *name)
         workers_forget(broker, before, false);
         return;
     }
+    surveys_worker_gone(broker, before);
     outbox_drop(broker->outboxes, before);
     peers_remove(broker->peers, &before);
 }
@@ -290,6 +293,17 @@ static void take_state(const struct intake *intake, struct peer *peer,
     }
 }
 
+static void take_cache(const struct intake *intake, const struct peer *peer,
+                       const Wire__WorkerMessage *message)
+{
+    for (size_t i = 0; i < message->n_cache_applied; i++) {
+        surveys_take_applied(intake->broker, peer, message->cache_applied[i]);
+    }
+    for (size_t i = 0; i < message->n_answer; i++) {
+        surveys_take_answer(intake->broker, peer, message->answer[i]);
+    }
+}
+
 static void take_envelope(const struct intake *intake)
 {
     struct broker *broker = intake->broker;
@@ -307,6 +321,7 @@ static void take_envelope(const struct intake *intake)
         return;
     }
     take_results(intake, peer, message);
+    take_cache(intake, peer, message);
     take_state(intake, peer, message);
 }
 

@@ -11,10 +11,10 @@ enum { HEAD_KEY_BYTES = 5 + 1, ENTRY_KEY_BYTES = 5 + 1 + 8, KIND_HEAD = 0, KIND_
 struct entry {
     struct list_link link; /* cache_log.entries, oldest first */
     uint64_t sequence;
-    uint64_t batch;        /* durable with this one */
+    uint64_t batch; /* durable with this one */
     int64_t at_unix_ms;
     size_t bytes;
-    uint8_t packed[];      /* wire.CacheInvalidation */
+    uint8_t packed[]; /* wire.CacheInvalidation */
 };
 
 static void write_key(uint8_t kind, uint8_t *ret_key)
@@ -116,7 +116,8 @@ void cache_log_invalidate(struct core *core, const struct event *event)
     write_head(core);
     entry->batch = effects_batch(core->effects);
     effects_set_urgent(core->effects);
-    core_note(core, NOTE_CACHE_INVALIDATED, NULL, "cache", invalidation.reason, (int64_t)log->sequence);
+    core_note(core, NOTE_CACHE_INVALIDATED, NULL, "cache", invalidation.reason,
+              (int64_t)log->sequence);
     core_publish(core, WIRE__EVENT__KIND__EVENT_CACHE_INVALIDATED, "cache",
                  effects_format(core->effects, "%llu", (unsigned long long)log->sequence),
                  invalidation.reason);
@@ -130,7 +131,8 @@ static void tell(struct core *core, const struct entry *entry)
     memcpy(packed, entry->packed, entry->bytes);
     list_for_each (&core->workers_heard, link) {
         const struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
-        struct effect *effect = effects_add(core->effects, EFFECT_CACHE_INVALIDATE, worker->peer, 0);
+        struct effect *effect =
+            effects_add(core->effects, EFFECT_CACHE_INVALIDATE, worker->peer, 0);
         effect->as.cache_invalidate.packed = packed;
         effect->as.cache_invalidate.bytes = entry->bytes;
     }
@@ -152,7 +154,8 @@ void cache_log_durable(struct core *core)
 }
 
 bool core_visit_invalidations(const struct core *core, const uint8_t *epoch, uint64_t sequence,
-                              void (*visit)(void *context, const struct core_invalidation_view *view),
+                              void (*visit)(void *context,
+                                            const struct core_invalidation_view *view),
                               void *context)
 {
     const struct cache_log *log = &core->cache_log;
@@ -186,7 +189,8 @@ int cache_log_restore(struct core *core, const void *value, size_t value_bytes)
 {
     struct cache_log *log = &core->cache_log;
     Record__CacheLogRecord *record;
-    int r = record_read_cache_log(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
+    int r =
+        record_read_cache_log(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
     if (r < 0) {
         return r;
     }
@@ -197,7 +201,8 @@ int cache_log_restore(struct core *core, const void *value, size_t value_bytes)
 }
 
 /* One that is missing, or out of order, cannot be told: who has not heard of it is behind. */
-int cache_log_restore_entry(struct core *core, const void *value, size_t value_bytes, uint64_t sequence)
+int cache_log_restore_entry(struct core *core, const void *value, size_t value_bytes,
+                            uint64_t sequence)
 {
     struct cache_log *log = &core->cache_log;
     Record__CacheInvalidationRecord *record;
@@ -207,8 +212,8 @@ int cache_log_restore_entry(struct core *core, const void *value, size_t value_b
         log->forgotten = sequence > log->forgotten ? sequence : log->forgotten;
         return r;
     }
-    const Wire__CacheInvalidation *invalidation =
-        wire__cache_invalidation__unpack(allocator, record->invalidation.len, record->invalidation.data);
+    const Wire__CacheInvalidation *invalidation = wire__cache_invalidation__unpack(
+        allocator, record->invalidation.len, record->invalidation.data);
     if (invalidation == NULL || invalidation->sequence != sequence || sequence > log->sequence) {
         log->forgotten = sequence > log->forgotten ? sequence : log->forgotten;
         return -EBADMSG;
