@@ -112,12 +112,12 @@ static const char *submit_complaint(const Wire__Submit *submit)
     return submit->has_payload ? NULL : "has_payload must be set and the payload sent along";
 }
 
-static void reject(const struct intake *intake, const struct peer *peer, const struct id *job_id,
+static void reject(const struct intake *intake, uint64_t peer, const struct id *job_id,
                    Wire__RejectReason reason, const char *text, int64_t retry_after_ms)
 {
     const struct effect effect = {
         .kind = EFFECT_REJECTED,
-        .peer = peer->number,
+        .peer = peer,
         .as.rejected = {.job_id = *job_id,
                         .reason = reason,
                         .text = text,
@@ -127,15 +127,16 @@ static void reject(const struct intake *intake, const struct peer *peer, const s
     delivery_carry_out(intake->broker, &effect);
 }
 
-static void step_submit(const struct intake *intake, const struct peer *peer,
+static void step_submit(const struct intake *intake, uint64_t peer, const char *tenant,
                         const Wire__Submit *submit, const struct id *job_id, struct blob *payload)
 {
     const struct event event = {
         .kind = EVENT_SUBMIT,
-        .peer = peer->number,
+        .peer = peer,
         .as.submit =
             {
                 .job_id = *job_id,
+                .tenant = tenant,
                 .tier = submit->tier,
                 .route = submit->route,
                 .pool = submit->pool,
@@ -156,8 +157,8 @@ static void step_submit(const struct intake *intake, const struct peer *peer,
     broker_step(intake->broker, &event);
 }
 
-static void take_submit(const struct intake *intake, const struct peer *peer,
-                        const Wire__Submit *submit, size_t part)
+void clients_take_submit(const struct intake *intake, uint64_t peer, const char *tenant,
+                         const Wire__Submit *submit, size_t part)
 {
     struct id job_id;
     if (intake_id(intake, &submit->job_id, "submit.job_id", &job_id) < 0) {
@@ -181,7 +182,7 @@ static void take_submit(const struct intake *intake, const struct peer *peer,
                "the broker is out of memory", intake_jittered(OUT_OF_MEMORY_RETRY_MS));
         return;
     }
-    step_submit(intake, peer, submit, &job_id, payload);
+    step_submit(intake, peer, tenant, submit, &job_id, payload);
 }
 
 static void take_submits(const struct intake *intake, const struct peer *peer,
@@ -192,7 +193,7 @@ static void take_submits(const struct intake *intake, const struct peer *peer,
         if (i + INTAKE_AHEAD < message->n_submit) {
             intake_expect(intake, &message->submit[i + INTAKE_AHEAD]->job_id);
         }
-        take_submit(intake, peer, message->submit[i], part);
+        clients_take_submit(intake, peer->number, NULL, message->submit[i], part);
         part += message->submit[i]->has_payload ? 1 : 0;
     }
 }

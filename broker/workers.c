@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 #include "broker/broker.h"
+#include "broker/clients.h"
 #include "broker/delivery.h"
 #include "broker/intake.h"
 #include "broker/outbox.h"
@@ -229,14 +230,31 @@ static bool has_its_payloads(const struct intake *intake, const Wire__WorkerMess
     for (size_t i = 0; i < message->n_result; i++) {
         announced += message->result[i]->has_payload ? 1 : 0;
     }
+    for (size_t i = 0; i < message->n_submit; i++) {
+        const Wire__Submit *submit = message->submit[i]->submit;
+        announced += submit != NULL && submit->has_payload ? 1 : 0;
+    }
     const size_t sent = link_message_parts(intake->message) - 1;
     if (announced != sent) {
         intake_refuse(
             intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-            "%zu results say has_payload, %zu payloads follow; nothing of this message was taken",
+            "%zu results and jobs say has_payload, %zu payloads follow; nothing of this message was taken",
             announced, sent);
     }
     return announced == sent;
+}
+
+/* Jobs that workers make. What is wrong with one concerns nobody but the counters. */
+static void take_submits(const struct intake *intake, const Wire__WorkerMessage *message,
+                         size_t part)
+{
+    for (size_t i = 0; i < message->n_submit; i++) {
+        const Wire__WorkerSubmit *made = message->submit[i];
+        if (made->submit != NULL) {
+            clients_take_submit(intake, 0, made->tenant, made->submit, part);
+            part += made->submit->has_payload ? 1 : 0;
+        }
+    }
 }
 
 static void take_results(const struct intake *intake, const struct peer *peer,
@@ -250,6 +268,7 @@ static void take_results(const struct intake *intake, const struct peer *peer,
         take_result(intake, peer, message->result[i], part);
         part += message->result[i]->has_payload ? 1 : 0;
     }
+    take_submits(intake, message, part);
 }
 
 /* ---- envelopes ---- */

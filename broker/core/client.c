@@ -177,6 +177,9 @@ static bool add_streaming(struct core *core, struct job *job, uint64_t peer)
 
 void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams)
 {
+    if (peer == 0) {
+        return;
+    }
     if (streams && add_streaming(core, job, peer)) {
         return;
     }

@@ -17,7 +17,7 @@
 enum event_kind {
     EVENT_CLIENT_HELLO,
     EVENT_CLIENT_GONE,      /* closed, silent, or replaced */
-    EVENT_SUBMIT,
+    EVENT_SUBMIT,           /* from peer 0: by a worker, for a tenant; nobody waits for the result */
     EVENT_CANCEL,           /* from peer 0: by an operator, who may cancel any tenant's jobs */
     EVENT_WAIT,
     EVENT_COLLECTED,
@@ -74,6 +74,7 @@ struct event {
         /* As in wire.Submit; ids and lengths already checked by the shell. Strings may be empty, never NULL. */
         struct event_submit {
             struct id job_id;
+            const char *tenant; /* from peer 0: whose job it is */
             const char *tier, *route, *pool, *idempotency_key;
             const uint8_t *canonical_key; /* 16 bytes or NULL */
             const uint8_t *trace_parent;  /* 24 bytes or NULL */

@@ -135,6 +135,9 @@ static void join_concluded(struct core *core, const struct request *request,
                            const struct id *job_id, const struct id *known_as)
 {
     const struct client *client = client_find(core, request->peer);
+    if (client == NULL) {
+        return; /* nobody waits */
+    }
     send_accepted(core, request->peer, &request->submit->job_id, true, known_as,
                   result_promised_batch(core, job_id));
     if (request->tier != NULL) {
@@ -475,14 +478,24 @@ static struct refusal admit(struct core *core, struct request *request)
     return ACCEPTABLE;
 }
 
+/* NULL: a client that has not said hello, which is told; or no tenant of this name. */
+static struct tenant *tenant_of(struct core *core, const struct event *event)
+{
+    if (event->peer != 0) {
+        const struct client *client = client_expect(core, event->peer);
+        return client == NULL ? NULL : client->tenant;
+    }
+    const struct name *name = names_find(&core->tenants, event->as.submit.tenant);
+    return name == NULL ? NULL : core->tenant[name->index];
+}
+
 void submit(struct core *core, const struct event *event)
 {
-    const struct client *client = client_expect(core, event->peer);
-    if (client == NULL) {
+    struct tenant *tenant = tenant_of(core, event);
+    if (tenant == NULL) {
         return;
     }
-    struct request request = {
-        .submit = &event->as.submit, .peer = event->peer, .tenant = client->tenant};
+    struct request request = {.submit = &event->as.submit, .peer = event->peer, .tenant = tenant};
     struct refusal refusal = resolve(core, &request);
     if (request.tier != NULL) {
         request.tier->stats.submitted++;

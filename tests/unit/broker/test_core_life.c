@@ -382,3 +382,23 @@ Test(core_life, kept_result_that_is_asked_for_too_often_in_a_turn_is_to_be_asked
     world_job_event(&w, EVENT_WAIT, 1, &job);
     cr_assert_eq(world_count(&w, EFFECT_RESULT, &job), 2);
 }
+
+Test(core_life, job_of_a_worker_runs_and_nobody_is_told)
+{
+    world_worker(&w, 100, "w", 4);
+    struct event event = world_submission(&w, 0, "background");
+    event.as.submit.tenant = "b";
+    event.as.submit.discard_result = true;
+    const struct id job = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
+    cr_assert_str_eq(world_find(&w, EFFECT_DISPATCH, &job, 100)->effect.as.dispatch.tenant, "b");
+    const struct lease_ref lease = world_lease(&w, &job);
+    world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
+    cr_assert_eq(world_count(&w, EFFECT_RESULT, &job), 0);
+    cr_assert_eq(world_stats(&w).jobs, 0);
+    event = world_submission(&w, 0, "background");
+    event.as.submit.tenant = "nobody";
+    world_submit_event(&w, &event);
+    cr_assert_eq(world_stats(&w).jobs, 0);
+}
