@@ -21,6 +21,7 @@
 #include "common/loop.h"
 #include "worker/answers.h"
 #include "worker/attempt.h"
+#include "worker/cache_mail.h"
 #include "worker/route/upstreams.h"
 #include "worker/telemetry.h"
 
@@ -57,6 +58,7 @@ struct broker_link {
     uint64_t dispatched;   /* since the welcome */
     bool must_tell_credit;
 
+    struct cache_mail mail;
     struct upstreams *upstreams;
     struct list held; /* attempts */
     struct answers answers;
@@ -174,6 +176,7 @@ static int send_hello(struct broker_link *link)
     hello.answered = answered.pointers;
     hello.n_answered = answered.length;
     hello.version = (char *)TIERMQ_VERSION;
+    cache_mail_introduce(&link->mail, &hello);
     message.hello = &hello;
     message.draining = link->is_draining;
     return send_message(link, &message, NULL, 0);
@@ -282,6 +285,34 @@ static void snapshot_taken(struct broker_link *link, const Wire__WorkerWelcome *
     }
 }
 
+static void invalidations_taken(struct broker_link *link, Wire__CacheInvalidation *const *items,
+                                size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        link->handler.on_invalidation(link->context, link, items[i]);
+    }
+}
+
+static void evidence_taken(struct broker_link *link, Wire__CacheEvidence *const *items,
+                           size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        link->handler.on_evidence(link->context, items[i]);
+    }
+}
+
+static void cache_welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcome)
+{
+    if (welcome->cache_is_behind) {
+        link->handler.on_cache_behind(
+            link->context, link,
+            welcome->cache_epoch.len == CACHE_MAIL_EPOCH_BYTES ? welcome->cache_epoch.data : NULL,
+            welcome->cache_sequence);
+    }
+    invalidations_taken(link, welcome->invalidate, welcome->n_invalidate);
+    evidence_taken(link, welcome->evidence, welcome->n_evidence);
+}
+
 static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcome)
 {
     log_at(link->log, LOG_INFO, "joined a broker", log_text("broker", welcome->broker),
@@ -299,6 +330,7 @@ static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcom
     link->must_tell_draining = link->is_draining;
     answers_unsend_all(&link->answers);
     snapshot_taken(link, welcome);
+    cache_welcomed(link, welcome);
 }
 
 /* ---- receiving ---- */
@@ -410,6 +442,11 @@ static void envelope_arrived(struct broker_link *link, const Wire__BrokerToWorke
     operator_spoke(link, envelope);
     concluded_arrived(link, envelope);
     cancels_arrived(link, envelope);
+    invalidations_taken(link, envelope->invalidate, envelope->n_invalidate);
+    evidence_taken(link, envelope->evidence, envelope->n_evidence);
+    for (size_t i = 0; i < envelope->n_query; i++) {
+        link->handler.on_query(link->context, link, envelope->query[i]);
+    }
     dispatches_arrived(link, envelope, message);
 }
 
@@ -489,9 +526,10 @@ static void event_arrived(void *context, const void *peer, size_t peer_bytes,
 struct results {
     Wire__AttemptResult items[BROKER_LINK_RESULTS_A_MESSAGE];
     Wire__AttemptResult *pointers[BROKER_LINK_RESULTS_A_MESSAGE];
+    struct cache_letter letter;
     Wire__Upstream upstreams[BROKER_LINK_RESULTS_A_MESSAGE];
     Wire__Call *calls[BROKER_LINK_RESULTS_A_MESSAGE]; /* an attempt makes one at most */
-    struct blob *payloads[BROKER_LINK_RESULTS_A_MESSAGE];
+    struct blob *payloads[BROKER_LINK_RESULTS_A_MESSAGE + CACHE_MAIL_A_MESSAGE]; /* jobs' last */
     size_t length;
     size_t payloads_length;
     size_t bytes;
@@ -565,7 +603,7 @@ static bool flush_once(struct broker_link *link, bool is_heartbeat)
     Wire__WorkerMessage message = WIRE__WORKER_MESSAGE__INIT;
     results_gather(link, &results);
     if (results.length == 0 && !is_heartbeat && !link->must_tell_credit &&
-        !link->must_tell_draining) {
+        !link->must_tell_draining && cache_mail_is_empty(&link->mail)) {
         return false;
     }
     if (is_heartbeat && held_refs(link, &held) < 0) {
@@ -578,13 +616,18 @@ static bool flush_once(struct broker_link *link, bool is_heartbeat)
     message.held = held.pointers;
     message.n_held = held.length;
     message.draining = link->is_draining;
+    cache_mail_write(&link->mail, &results.letter, &message);
+    memcpy(results.payloads + results.payloads_length, results.letter.payloads,
+           results.letter.jobs_length * sizeof(struct blob *));
+    results.payloads_length += results.letter.jobs_length;
     if (send_message(link, &message, results.payloads, results.payloads_length) < 0) {
         return false; /* the next heartbeat tries again */
     }
     results_were_sent(link, &results);
+    cache_mail_sent(&link->mail, &results.letter);
     link->must_tell_credit = false;
     link->must_tell_draining = false;
-    return !list_is_empty(&link->answers.unsent);
+    return !list_is_empty(&link->answers.unsent) || !cache_mail_is_empty(&link->mail);
 }
 
 void broker_link_flush(struct broker_link *link)
@@ -663,6 +706,7 @@ int broker_link_create(struct loop *loop, void *zmq_context, struct log *log,
     link->retry_ms = BROKER_LINK_RETRY_FIRST_MS;
     list_init(&link->held);
     answers_init(&link->answers);
+    cache_mail_init(&link->mail);
     int r = upstreams_create(&link->upstreams);
     r = r < 0 ? r : arena_create(ARENA_BYTES_MAX, &link->arena);
     r = r < 0 ? r : loop_timer_create(loop, timer_due, link, &link->timer);
@@ -691,6 +735,7 @@ void broker_link_destroy(struct broker_link **link)
     arena_destroy(&old->arena);
     upstreams_destroy(&old->upstreams);
     answers_finish(&old->answers);
+    cache_mail_finish(&old->mail);
     free(old->buffer);
     free(old);
 }
@@ -868,6 +913,11 @@ void broker_link_goodbye(struct broker_link *link)
         log_at(link->log, LOG_WARN, "the broker could not be told goodbye",
                log_text("broker", link->options.endpoint));
     }
+}
+
+struct cache_mail *broker_link_mail(struct broker_link *link)
+{
+    return &link->mail;
 }
 
 bool broker_link_is_joined(const struct broker_link *link)

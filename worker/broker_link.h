@@ -21,6 +21,7 @@
 struct attempt;
 struct blob;
 struct broker_link;
+struct cache_mail;
 struct log;
 struct loop;
 struct telemetry;
@@ -54,6 +55,16 @@ struct broker_handler {
     void (*on_cancel)(void *context, struct attempt *attempt, const char *reason);
     /* The broker has news of an upstream. */
     void (*on_upstream)(void *context, const struct upstream *upstream);
+    /* Entries of the cache that must not be served any more; to be confirmed by cache_mail_applied(). */
+    void (*on_invalidation)(void *context, struct broker_link *link,
+                            const Wire__CacheInvalidation *invalidation);
+    /* It cannot be told any more which: nothing that is cached may be served. Confirmed likewise, with this position. */
+    void (*on_cache_behind)(void *context, struct broker_link *link, const uint8_t *epoch,
+                            uint64_t sequence);
+    /* What is known of near hits in a class, in the whole cluster. */
+    void (*on_evidence)(void *context, const Wire__CacheEvidence *evidence);
+    /* An operator's question, to be answered by cache_mail_answer(). */
+    void (*on_query)(void *context, struct broker_link *link, const Wire__WorkerQuery *query);
 };
 
 /*
@@ -118,6 +129,9 @@ void broker_link_flush(struct broker_link *link);
 void broker_link_drain(struct broker_link *link);
 /* The last message: what is still held goes back to the queue at once. */
 void broker_link_goodbye(struct broker_link *link);
+
+/* What the cache has to say to this broker: sent with the next flush. */
+struct cache_mail *broker_link_mail(struct broker_link *link);
 
 bool broker_link_is_joined(const struct broker_link *link);
 const char *broker_link_endpoint(const struct broker_link *link);

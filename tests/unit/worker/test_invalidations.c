@@ -1,0 +1,169 @@
+#include "worker/cache/invalidations.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static const uint8_t KEY[INVALIDATIONS_KEY_BYTES] = {1, 2, 3};
+static struct invalidations *invalidations;
+
+/* As near as the share of their first bytes that are the same. */
+static double near(void *context, const char *text, const char *other)
+{
+    (void)context;
+    size_t same = 0;
+    while (text[same] != '\0' && text[same] == other[same]) {
+        same++;
+    }
+    return (double)same / (double)strlen(text);
+}
+
+static void start(void)
+{
+    cr_assert_eq(invalidations_create(near, NULL, &invalidations), 0);
+}
+
+static void stop(void)
+{
+    invalidations_destroy(&invalidations);
+}
+
+TestSuite(invalidations, .init = start, .fini = stop);
+
+static char *tags[] = {"prices", "eu"};
+static char *documents[] = {"doc-7"};
+static uint8_t scope[16] = {9};
+
+static Record__CacheAbout an_entry(void)
+{
+    Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
+    about.tenant = "shop";
+    about.cache_namespace = "faq";
+    about.route = "auto";
+    about.model = "small";
+    about.template_version = "v3";
+    about.tags = tags;
+    about.n_tags = 2;
+    about.documents = documents;
+    about.n_documents = 1;
+    about.scope = (ProtobufCBinaryData){sizeof(scope), scope};
+    about.text = "what does it cost";
+    about.filled_unix_ms = 100000;
+    return about;
+}
+
+static bool fits(const Wire__CacheSelector *selector)
+{
+    const Record__CacheAbout about = an_entry();
+    return selector_fits(selector, KEY, &about, 200000, near, NULL);
+}
+
+#define FITS(field, value)                                                                         \
+    do {                                                                                           \
+        Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;                                 \
+        selector.field = value;                                                                    \
+        cr_expect(fits(&selector), #field " " #value);                                             \
+    } while (0)
+#define FITS_NOT(field, value)                                                                     \
+    do {                                                                                           \
+        Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;                                 \
+        selector.field = value;                                                                    \
+        cr_expect(!fits(&selector), #field " " #value);                                            \
+    } while (0)
+
+Test(invalidations, each_field_selects)
+{
+    FITS(tenant, "shop");
+    FITS_NOT(tenant, "sho");
+    FITS(tag, "eu");
+    FITS_NOT(tag, "us");
+    FITS(document, "doc-7");
+    FITS_NOT(document, "doc-70");
+    FITS(route, "auto");
+    FITS_NOT(route, "small");
+    FITS(model, "small");
+    FITS_NOT(model, "large");
+    FITS(template_version, "v3");
+    FITS_NOT(template_version, "v2");
+    FITS(text_prefix, "what does");
+    FITS_NOT(text_prefix, "What does");
+    FITS_NOT(has_namespace, true); /* the empty one */
+    FITS(older_than_ms, 99999);
+    FITS_NOT(older_than_ms, 100000);
+}
+
+Test(invalidations, bytes_and_nearness_select)
+{
+    uint8_t other[16] = {8};
+    FITS(key, ((ProtobufCBinaryData){sizeof(KEY), (uint8_t *)KEY}));
+    FITS_NOT(key, ((ProtobufCBinaryData){sizeof(other), other}));
+    FITS(scope, ((ProtobufCBinaryData){sizeof(scope), scope}));
+    FITS_NOT(scope, ((ProtobufCBinaryData){sizeof(other), other}));
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.near_text = "what does it weigh";
+    selector.near_cosine_min = 0.7;
+    cr_assert(fits(&selector));
+    selector.near_cosine_min = 0.8;
+    cr_assert_not(fits(&selector));
+}
+
+Test(invalidations, all_fields_have_to_fit)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    cr_assert(fits(&selector), "nothing is asked for");
+    selector.tenant = "shop";
+    selector.tag = "prices";
+    selector.has_namespace = true;
+    selector.cache_namespace = "faq";
+    cr_assert(fits(&selector));
+    selector.model = "large";
+    cr_assert_not(fits(&selector));
+}
+
+static bool is_invalid(uint64_t born)
+{
+    const Record__CacheAbout about = an_entry();
+    return invalidations_fit(invalidations, KEY, &about, born);
+}
+
+static void invalidate(char *tag)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tag = tag;
+    cr_assert_eq(invalidations_add(invalidations, &selector, 200000), 0);
+}
+
+Test(invalidations, what_began_before_is_taken_away_and_what_began_later_is_not)
+{
+    cr_assert_not(is_invalid(0));
+    invalidate("prices");
+    cr_assert(is_invalid(0));
+    cr_assert_not(is_invalid(1));
+    invalidate("us");
+    cr_assert(is_invalid(0));
+    cr_assert_not(is_invalid(1));
+    cr_assert_eq(invalidations_add(invalidations, NULL, 200000), 0);
+    cr_assert(is_invalid(2), "everything");
+    cr_assert_not(is_invalid(3));
+}
+
+Test(invalidations, forgotten_ones_do_not_count)
+{
+    invalidate("prices");
+    invalidate("us");
+    invalidations_forget(invalidations, 1);
+    cr_assert_not(is_invalid(0));
+    cr_assert_eq(invalidations_length(invalidations), 1);
+    cr_assert_eq(invalidations_latest(invalidations), 2);
+}
+
+Test(invalidations, beyond_the_bound_everything_older_is_invalid)
+{
+    for (int i = 0; i < INVALIDATIONS_MAX + 5; i++) {
+        invalidate("us");
+    }
+    cr_assert_eq(invalidations_length(invalidations), INVALIDATIONS_MAX);
+    cr_assert(is_invalid(4));
+    cr_assert_not(is_invalid(5));
+    invalidations_forget(invalidations, 5);
+    cr_assert_not(is_invalid(0));
+}

@@ -1,0 +1,199 @@
+#include "worker/cache/invalidations.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/list.h"
+
+struct invalidation {
+    struct list_link link; /* by number */
+    uint64_t number;
+    int64_t at_unix_ms;
+    Wire__CacheSelector *selector; /* NULL: everything */
+};
+
+struct invalidations {
+    struct list list;
+    uint64_t latest;
+    uint64_t blind; /* those up to this number are not kept though somebody may be older: all born before are invalid */
+    invalidations_near_fn *near;
+    void *context;
+};
+
+int invalidations_create(invalidations_near_fn *near, void *context,
+                         struct invalidations **ret_invalidations)
+{
+    struct invalidations *invalidations = calloc(1, sizeof(*invalidations));
+    if (invalidations == NULL) {
+        return -ENOMEM;
+    }
+    invalidations->near = near;
+    invalidations->context = context;
+    list_init(&invalidations->list);
+    *ret_invalidations = invalidations;
+    return 0;
+}
+
+static void forget_oldest(struct invalidations *invalidations)
+{
+    struct invalidation *oldest =
+        CONTAINER_OF(list_first(&invalidations->list), struct invalidation, link);
+    list_remove(&invalidations->list, &oldest->link);
+    if (oldest->selector != NULL) {
+        wire__cache_selector__free_unpacked(oldest->selector, NULL);
+    }
+    free(oldest);
+}
+
+void invalidations_destroy(struct invalidations **invalidations)
+{
+    struct invalidations *old = TAKE(*invalidations);
+    while (old != NULL && !list_is_empty(&old->list)) {
+        forget_oldest(old);
+    }
+    free(old);
+}
+
+/* ---- does it fit? ---- */
+
+static bool is_among(char *const *texts, size_t length, const char *text)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (strcmp(texts[i], text) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* An empty one asks for nothing. */
+static bool is_asked(const char *asked, const char *text)
+{
+    return asked[0] == '\0' || strcmp(asked, text) == 0;
+}
+
+static bool names_fit(const Wire__CacheSelector *selector, const Record__CacheAbout *about)
+{
+    return is_asked(selector->tenant, about->tenant) && is_asked(selector->route, about->route) &&
+           is_asked(selector->model, about->model) &&
+           is_asked(selector->template_version, about->template_version) &&
+           (!selector->has_namespace ||
+            strcmp(selector->cache_namespace, about->cache_namespace) == 0) &&
+           (selector->tag[0] == '\0' || is_among(about->tags, about->n_tags, selector->tag)) &&
+           (selector->document[0] == '\0' ||
+            is_among(about->documents, about->n_documents, selector->document));
+}
+
+static bool bytes_fit(const ProtobufCBinaryData *asked, const void *data, size_t length)
+{
+    return asked->len == 0 || (asked->len == length && memcmp(asked->data, data, length) == 0);
+}
+
+static bool text_fits(const Wire__CacheSelector *selector, const Record__CacheAbout *about,
+                      invalidations_near_fn *near, void *context)
+{
+    if (strncmp(about->text, selector->text_prefix, strlen(selector->text_prefix)) != 0) {
+        return false;
+    }
+    return selector->near_text[0] == '\0' ||
+           (about->text[0] != '\0' &&
+            near(context, selector->near_text, about->text) >= selector->near_cosine_min);
+}
+
+static bool is_old_enough(const Wire__CacheSelector *selector, const Record__CacheAbout *about,
+                          int64_t at_unix_ms)
+{
+    return selector->older_than_ms == 0 ||
+           (int64_t)about->filled_unix_ms < at_unix_ms - (int64_t)selector->older_than_ms;
+}
+
+bool selector_fits(const Wire__CacheSelector *selector, const uint8_t key[INVALIDATIONS_KEY_BYTES],
+                   const Record__CacheAbout *about, int64_t at_unix_ms, invalidations_near_fn *near,
+                   void *context)
+{
+    return names_fit(selector, about) && bytes_fit(&selector->key, key, INVALIDATIONS_KEY_BYTES) &&
+           bytes_fit(&selector->scope, about->scope.data, about->scope.len) &&
+           is_old_enough(selector, about, at_unix_ms) && text_fits(selector, about, near, context);
+}
+
+bool invalidations_fit(const struct invalidations *invalidations,
+                       const uint8_t key[INVALIDATIONS_KEY_BYTES], const Record__CacheAbout *about,
+                       uint64_t born)
+{
+    if (born < invalidations->blind) {
+        return true;
+    }
+    if (born == invalidations->latest) {
+        return false; /* the usual case */
+    }
+    list_for_each (&invalidations->list, link) {
+        const struct invalidation *at = CONTAINER_OF(link, struct invalidation, link);
+        if (at->number > born &&
+            (at->selector == NULL || selector_fits(at->selector, key, about, at->at_unix_ms,
+                                                   invalidations->near, invalidations->context))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- keeping ---- */
+
+static Wire__CacheSelector *copy_of(const Wire__CacheSelector *selector)
+{
+    const size_t bytes = wire__cache_selector__get_packed_size(selector);
+    uint8_t *packed = malloc(bytes + 1);
+    if (packed == NULL) {
+        return NULL;
+    }
+    (void)wire__cache_selector__pack(selector, packed);
+    Wire__CacheSelector *copy = wire__cache_selector__unpack(NULL, bytes, packed);
+    free(packed);
+    return copy;
+}
+
+int invalidations_add(struct invalidations *invalidations, const Wire__CacheSelector *selector,
+                      int64_t now_unix_ms)
+{
+    struct invalidation *added = calloc(1, sizeof(*added));
+    Wire__CacheSelector *copy = added == NULL || selector == NULL ? NULL : copy_of(selector);
+    invalidations->latest++;
+    if (added == NULL || (selector != NULL && copy == NULL)) {
+        free(added);
+        invalidations->blind = invalidations->latest;
+        return -ENOMEM;
+    }
+    added->number = invalidations->latest;
+    added->at_unix_ms = now_unix_ms;
+    added->selector = copy;
+    list_append(&invalidations->list, &added->link);
+    while (invalidations->list.length > INVALIDATIONS_MAX) {
+        invalidations->blind =
+            CONTAINER_OF(list_first(&invalidations->list), struct invalidation, link)->number;
+        forget_oldest(invalidations);
+    }
+    return 0;
+}
+
+uint64_t invalidations_latest(const struct invalidations *invalidations)
+{
+    return invalidations->latest;
+}
+
+void invalidations_forget(struct invalidations *invalidations, uint64_t number)
+{
+    while (!list_is_empty(&invalidations->list) &&
+           CONTAINER_OF(list_first(&invalidations->list), struct invalidation, link)->number <=
+               number) {
+        forget_oldest(invalidations);
+    }
+    if (invalidations->blind <= number) {
+        invalidations->blind = 0;
+    }
+}
+
+size_t invalidations_length(const struct invalidations *invalidations)
+{
+    return invalidations->list.length;
+}

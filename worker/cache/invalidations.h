@@ -1,0 +1,43 @@
+/*
+ * invalidations: what has been invalidated lately, so that it holds at once: each hit and each fill is looked at before it
+ * counts, while a sweep removes what is stored.
+ *
+ * They are numbered from 1 on, here, as they arrive from any broker. An entry is born with the number that was the latest when
+ * its attempt began (0: before this start), and whatever came later and fits takes it away. One is kept until it was swept
+ * and no running attempt is older; when too many are, those born before the oldest that is kept are taken for invalid.
+ *
+ * Pure; belongs to one thread.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/attributes.h"
+#include "proto/records.pb-c.h"
+#include "proto/wire.pb-c.h"
+
+enum { INVALIDATIONS_MAX = 10000, INVALIDATIONS_KEY_BYTES = 16 };
+
+/* How near two texts are, from -1 to 1. */
+typedef double invalidations_near_fn(void *context, const char *text, const char *other);
+
+struct invalidations;
+
+MUST_USE int invalidations_create(invalidations_near_fn *near, void *context,
+                                  struct invalidations **ret_invalidations); /* Errors: -ENOMEM */
+void invalidations_destroy(struct invalidations **invalidations);
+
+/* NULL: everything. Copies. Ages count from `now_unix_ms`. Errors: -ENOMEM, and then everything born before counts as invalid. */
+int invalidations_add(struct invalidations *invalidations, const Wire__CacheSelector *selector, int64_t now_unix_ms);
+/* The number of the latest; 0: none yet. */
+uint64_t invalidations_latest(const struct invalidations *invalidations);
+/* Something that came after `born` fits this entry. */
+bool invalidations_fit(const struct invalidations *invalidations, const uint8_t key[INVALIDATIONS_KEY_BYTES],
+                       const Record__CacheAbout *about, uint64_t born);
+/* Forgets those up to `number`: they were swept, and no attempt that runs began before them. */
+void invalidations_forget(struct invalidations *invalidations, uint64_t number);
+size_t invalidations_length(const struct invalidations *invalidations);
+
+/* One selector by itself: for counting. */
+bool selector_fits(const Wire__CacheSelector *selector, const uint8_t key[INVALIDATIONS_KEY_BYTES],
+                   const Record__CacheAbout *about, int64_t at_unix_ms, invalidations_near_fn *near, void *context);
