@@ -1,8 +1,8 @@
 /*
  * sparse_table: the items of one sparse vector by bucket, for its dot products with many others.
  *
- * Open addressing, at most a quarter full; on the stack. An item of the other vector that is in none
- * of its buckets costs one load.
+ * Open addressing, at most a quarter full; on the stack. An item of the other vector that is in
+ * none of its buckets costs one load.
  */
 #pragma once
 #include <string.h>
