@@ -1,0 +1,153 @@
+#include "worker/cache/accumulator.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "worker/cache/postings.h"
+#include "worker/cache/simd.h"
+
+enum { STRIDE = 32, BUFFER = 4 * ACCUMULATOR_BEST_MAX };
+
+void accumulator_finish(struct accumulator *accumulator)
+{
+    free(accumulator->sums);
+    *accumulator = (struct accumulator){.sums = NULL};
+}
+
+int accumulator_reserve(struct accumulator *accumulator, size_t slots)
+{
+    if (slots <= accumulator->capacity) {
+        return 0;
+    }
+    /* Nothing to copy, since all is zero. */
+    const size_t capacity = (slots + slots / 4 + STRIDE) / STRIDE * STRIDE;
+    uint16_t *sums = calloc(capacity, sizeof(*sums));
+    if (sums == NULL) {
+        return -ENOMEM;
+    }
+    free(accumulator->sums);
+    accumulator->sums = sums;
+    accumulator->capacity = capacity;
+    return 0;
+}
+
+void accumulator_add(struct accumulator *accumulator, const uint32_t *run, size_t length,
+                     uint32_t weight)
+{
+    uint16_t *const sums = accumulator->sums;
+    for (size_t i = 0; i < length; i++) {
+        uint16_t *sum = &sums[posting_slot(run[i])];
+        *sum = (uint16_t)(*sum + weight * posting_weight(run[i]));
+    }
+}
+
+/* The first slot from `at`, a multiple of STRIDE, whose stride holds a sum of at least `sum_min`.
+ */
+SIMD_VERSIONS
+static size_t next_stride(const uint16_t *sums, size_t at, size_t slots, uint16_t sum_min)
+{
+    for (; at < slots; at += STRIDE) {
+        uint16_t largest = 0;
+        for (size_t i = 0; i < STRIDE; i++) {
+            largest = sums[at + i] > largest ? sums[at + i] : largest;
+        }
+        if (largest >= sum_min) {
+            return at;
+        }
+    }
+    return slots;
+}
+
+static int by_sum_falling(const void *a, const void *b)
+{
+    const struct accumulated *x = a;
+    const struct accumulated *y = b;
+    if (x->sum != y->sum) {
+        return x->sum < y->sum ? 1 : -1;
+    }
+    return x->slot < y->slot ? -1 : 1;
+}
+
+struct best {
+    size_t length;
+    struct accumulated buffer[BUFFER];
+};
+
+/* Moves the `n` largest to the front, in no order: quickselect. */
+static void select_largest(struct accumulated *all, size_t length, size_t n)
+{
+    size_t low = 0;
+    size_t high = length;
+    while (high - low > 1) {
+        const uint32_t pivot = all[low + (high - low) / 2].sum;
+        size_t larger =
+            low; /* [low, larger) > pivot, [larger, at) = pivot, [smaller, high) < pivot */
+        size_t smaller = high;
+        for (size_t at = low; at < smaller;) {
+            const struct accumulated item = all[at];
+            if (item.sum > pivot) {
+                all[at++] = all[larger];
+                all[larger++] = item;
+            } else if (item.sum < pivot) {
+                all[at] = all[--smaller];
+                all[smaller] = item;
+            } else {
+                at++;
+            }
+        }
+        if (n < larger) {
+            high = larger;
+        } else if (n > smaller) {
+            low = smaller;
+        } else {
+            return;
+        }
+    }
+}
+
+/* Keeps the best of a full buffer. Returns what a sum must be to come among them. */
+static uint32_t best_cut(struct best *best, size_t best_max)
+{
+    select_largest(best->buffer, best->length, best_max);
+    best->length = best_max;
+    uint32_t least = UINT32_MAX;
+    for (size_t i = 0; i < best_max; i++) {
+        least = best->buffer[i].sum < least ? best->buffer[i].sum : least;
+    }
+    return least + 1;
+}
+
+size_t accumulator_take(struct accumulator *accumulator, size_t slots, uint32_t sum_min,
+                        size_t best_max, struct accumulated ret_best[ACCUMULATOR_BEST_MAX])
+{
+    struct best best; /* 16 KiB, not worth clearing */
+    best.length = 0;
+    uint16_t *const sums = accumulator->sums;
+    uint32_t least = sum_min;
+    assert(sum_min > 0);
+    assert(best_max <= ACCUMULATOR_BEST_MAX);
+    for (size_t at = 0; least <= UINT16_MAX; at += STRIDE) {
+        at = next_stride(sums, at, slots, (uint16_t)least);
+        if (at >= slots) {
+            break;
+        }
+        for (size_t i = at; i < at + STRIDE; i++) {
+            if (sums[i] >= least) {
+                best.buffer[best.length++] =
+                    (struct accumulated){.slot = (uint32_t)i, .sum = sums[i]};
+            }
+        }
+        if (best.length > BUFFER - STRIDE) {
+            least = best_cut(&best, best_max);
+        }
+    }
+    memset(sums, 0, (slots + STRIDE - 1) / STRIDE * STRIDE * sizeof(*sums));
+    if (best.length > best_max) {
+        (void)best_cut(&best, best_max);
+    }
+    qsort(best.buffer, best.length, sizeof(*best.buffer), by_sum_falling);
+    memcpy(ret_best, best.buffer, best.length * sizeof(*best.buffer));
+    return best.length;
+}

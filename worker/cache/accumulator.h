@@ -1,0 +1,41 @@
+/*
+ * accumulator: sums of products by slot, from runs of postings; then the slots with the largest.
+ *
+ * An array of 16 bits for each slot, all zero between searches: adding is one increment, and what
+ * is large is found by a scan of 32 slots at a time. A sum never overflows while weights are those
+ * of vectors scaled to ACCUMULATOR_UNIT, each item at least 1.
+ */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include "common/attributes.h"
+
+enum {
+    /* What a vector's norm becomes. 224² and a rounding error of up to 1 for each of 512 items in
+     * both vectors, 512 + 2 · √512 · 224, stay below 2^16. */
+    ACCUMULATOR_UNIT = 224,
+    ACCUMULATOR_BEST_MAX = 512,
+};
+
+struct accumulator {
+    uint16_t *sums;
+    size_t capacity;
+};
+
+struct accumulated {
+    uint32_t slot;
+    uint32_t sum; /* in 1 / ACCUMULATOR_UNIT² */
+};
+
+void accumulator_finish(struct accumulator *accumulator); /* zero is an empty one */
+/* For slots below `slots`. Errors: -ENOMEM. */
+MUST_USE int accumulator_reserve(struct accumulator *accumulator, size_t slots);
+/* Adds weight times the weight of each posting to its slot. */
+void accumulator_add(struct accumulator *accumulator, const uint32_t *run, size_t length,
+                     uint32_t weight);
+/*
+ * The `best_max` slots with the largest sums of at least `sum_min` (1 or more), largest first,
+ * among those below `slots`; all sums are zero after it. Returns how many.
+ */
+size_t accumulator_take(struct accumulator *accumulator, size_t slots, uint32_t sum_min,
+                        size_t best_max, struct accumulated ret_best[ACCUMULATOR_BEST_MAX]);
