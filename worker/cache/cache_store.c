@@ -6,23 +6,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "worker/cache/near_index.h"
+#include <xxhash.h>
 
 enum {
     FAMILY_ENTRIES,
-    FAMILY_AGES,
+    FAMILY_ABOUT,
     FAMILY_VECTORS,
+    FAMILY_META,
     FAMILIES,
-    ENTRY_VERSION = 1,
-    AGE_KEY_BYTES = 8 + CACHE_KEY_BYTES,
-    VECTOR_BYTES = 1 + CACHE_SCOPE_BYTES + EMBEDDER_DIMENSIONS, /* its version first */
-    /* Above the highest level. After a failed write RocksDB's log asserts that it is left alone,
-     * and is not: a full disk would abort the worker, since Debian's library is built with
-     * assertions. */
+    VERSION = 2,
+    HEAD_BYTES = 1 + 8, /* version, checksum */
+    COUNTS_BYTES = 16,
+    POSITION_BYTES = CACHE_EPOCH_BYTES + 8,
+    POSITION_KEY_BYTES_MAX = 512,
+    /*
+     * Above the highest level. After a failed write RocksDB's log asserts that it is left alone, and is not: a full disk would
+     * abort the worker, since Debian's library is built with assertions.
+     */
     INFO_LOG_NOTHING = 6,
-    EVICTIONS_A_FILL_MAX =
-        64, /* a lowered bound is reached over several fills, none of which takes long */
 };
 
 struct cache_store {
@@ -32,29 +33,59 @@ struct cache_store {
     rocksdb_block_based_table_options_t *table_options;
     rocksdb_cache_t *block_cache;
     rocksdb_readoptions_t *read;
-    rocksdb_writeoptions_t *write;
+    rocksdb_writeoptions_t *write, *write_synced;
     rocksdb_column_family_handle_t *families[FAMILIES];
-    struct near_index *near;
-    uint64_t entries;
-    uint64_t bytes;
-    uint64_t evictions;
-    uint8_t oldest[AGE_KEY_BYTES]; /* nothing is older: a scan from the start would wade through
-                                      deleted keys */
+    uint64_t entries, bytes;
+    uint64_t damaged;
 };
 
 /* RocksDB's complaint becomes ours; frees it. */
 static int failed(char *error, char *ret_error)
 {
+    const bool is_damage =
+        strncmp(error, "Corruption", 10) == 0 || strncmp(error, "Invalid argument", 16) == 0;
     (void)snprintf(ret_error, CACHE_ERROR_BYTES, "%s", error);
     rocksdb_free(error);
-    return -EIO;
+    return is_damage ? -EBADMSG : -EIO;
 }
 
-static void age_key(uint64_t filled_unix_ms, const uint8_t *key, uint8_t ret_key[AGE_KEY_BYTES])
+/* ---- values ---- */
+
+/* Version and checksum, then the message. NULL: no memory. */
+static char *encode(const ProtobufCMessage *message, size_t *ret_bytes)
 {
-    const uint64_t big = htobe64(filled_unix_ms);
-    memcpy(ret_key, &big, sizeof(big));
-    memcpy(ret_key + sizeof(big), key, CACHE_KEY_BYTES);
+    const size_t bytes = protobuf_c_message_get_packed_size(message);
+    uint8_t *value = malloc(HEAD_BYTES + bytes);
+    if (value == NULL) {
+        return NULL;
+    }
+    (void)protobuf_c_message_pack(message, value + HEAD_BYTES);
+    const uint64_t sum = htobe64(XXH3_64bits(value + HEAD_BYTES, bytes));
+    value[0] = VERSION;
+    memcpy(value + 1, &sum, sizeof(sum));
+    *ret_bytes = HEAD_BYTES + bytes;
+    return (char *)value;
+}
+
+/* NULL: damaged, or of another version. */
+static ProtobufCMessage *decode(const ProtobufCMessageDescriptor *descriptor, const char *value,
+                                size_t bytes)
+{
+    uint64_t sum;
+    if (bytes < HEAD_BYTES || value[0] != VERSION) {
+        return NULL;
+    }
+    memcpy(&sum, value + 1, sizeof(sum));
+    if (be64toh(sum) != XXH3_64bits(value + HEAD_BYTES, bytes - HEAD_BYTES)) {
+        return NULL;
+    }
+    return protobuf_c_message_unpack(descriptor, NULL, bytes - HEAD_BYTES,
+                                     (const uint8_t *)value + HEAD_BYTES);
+}
+
+static bool about_is_good(const Record__CacheAbout *about)
+{
+    return about != NULL && (about->scope.len == 0 || about->scope.len == CACHE_SCOPE_BYTES);
 }
 
 /* ---- opening ---- */
@@ -73,7 +104,7 @@ static rocksdb_options_t *make_options(struct cache_store *store)
     rocksdb_options_set_create_missing_column_families(options, 1);
     rocksdb_options_set_write_buffer_size(options, store->options.write_buffer_bytes);
     rocksdb_options_set_db_write_buffer_size(options, store->options.write_buffer_bytes);
-    rocksdb_options_set_compression(options, rocksdb_lz4_compression);
+    rocksdb_options_set_compression(options, rocksdb_zstd_compression);
     rocksdb_options_set_max_open_files(options, 256);
     rocksdb_options_set_max_total_wal_size(options, 4 * store->options.write_buffer_bytes);
     rocksdb_options_set_info_log_level(options, INFO_LOG_NOTHING);
@@ -81,62 +112,39 @@ static rocksdb_options_t *make_options(struct cache_store *store)
     return options;
 }
 
-/* Counts what is there: entries and bytes from their ages. */
-static int count_entries(struct cache_store *store, char *ret_error)
+static int read_counts(struct cache_store *store, char *ret_error)
 {
-    rocksdb_iterator_t *at =
-        rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_AGES]);
     char *error = NULL;
-    for (rocksdb_iter_seek_to_first(at); rocksdb_iter_valid(at); rocksdb_iter_next(at)) {
-        size_t bytes;
-        uint64_t entry_bytes;
-        const char *value = rocksdb_iter_value(at, &bytes);
-        if (bytes == sizeof(entry_bytes)) {
-            memcpy(&entry_bytes, value, sizeof(entry_bytes));
-            store->entries++;
-            store->bytes += be64toh(entry_bytes);
-        }
+    size_t bytes = 0;
+    char *value = rocksdb_get_cf(store->db, store->read, store->families[FAMILY_META], "counts", 6,
+                                 &bytes, &error);
+    if (error != NULL) {
+        return failed(error, ret_error);
     }
-    rocksdb_iter_get_error(at, &error);
-    rocksdb_iter_destroy(at);
-    return error == NULL ? 0 : failed(error, ret_error);
+    uint64_t counts[2] = {0, 0};
+    if (value != NULL && bytes == COUNTS_BYTES) {
+        memcpy(counts, value, sizeof(counts));
+    }
+    rocksdb_free(value);
+    store->entries = be64toh(counts[0]);
+    store->bytes = be64toh(counts[1]);
+    return 0;
 }
 
-static int load_vectors(struct cache_store *store, char *ret_error)
+static int open_db(struct cache_store *store, char *ret_error)
 {
-    rocksdb_iterator_t *at =
-        rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_VECTORS]);
-    char *error = NULL;
-    int r = 0;
-    for (rocksdb_iter_seek_to_first(at); r == 0 && rocksdb_iter_valid(at); rocksdb_iter_next(at)) {
-        size_t key_bytes, bytes;
-        struct vector vector;
-        const char *key = rocksdb_iter_key(at, &key_bytes);
-        const char *value = rocksdb_iter_value(at, &bytes);
-        if (key_bytes != CACHE_KEY_BYTES || bytes != VECTOR_BYTES || value[0] != EMBEDDER_VERSION) {
-            continue;
-        }
-        memcpy(vector.values, value + 1 + CACHE_SCOPE_BYTES, sizeof(vector.values));
-        vector_set_norm(&vector);
-        r = near_index_add(store->near, (const uint8_t *)value + 1, (const uint8_t *)key, &vector);
-    }
-    rocksdb_iter_get_error(at, &error);
-    rocksdb_iter_destroy(at);
-    return error == NULL ? r : failed(error, ret_error);
-}
-
-static int store_open_db(struct cache_store *store, char *ret_error)
-{
-    const char *const names[FAMILIES] = {"default", "ages", "vectors"};
+    const char *const names[FAMILIES] = {"default", "about", "vectors", "meta"};
     char *error = NULL;
     store->db_options = make_options(store);
     store->read = rocksdb_readoptions_create();
     store->write = rocksdb_writeoptions_create();
+    store->write_synced = rocksdb_writeoptions_create();
+    rocksdb_writeoptions_set_sync(store->write_synced, 1);
     const rocksdb_options_t *const options[FAMILIES] = {store->db_options, store->db_options,
-                                                        store->db_options};
+                                                        store->db_options, store->db_options};
     store->db = rocksdb_open_column_families(store->db_options, store->options.path, FAMILIES,
                                              names, options, store->families, &error);
-    return error == NULL ? 0 : failed(error, ret_error);
+    return error == NULL ? read_counts(store, ret_error) : failed(error, ret_error);
 }
 
 int cache_store_open(const struct cache_store_options *options, struct cache_store **ret_store,
@@ -148,12 +156,7 @@ int cache_store_open(const struct cache_store_options *options, struct cache_sto
     }
     store->options = *options;
     store->options.path = strdup(options->path);
-    int r = store->options.path == NULL ? -ENOMEM : near_index_create(&store->near);
-    r = r < 0 ? r : store_open_db(store, ret_error);
-    r = r < 0 ? r : count_entries(store, ret_error);
-    if (r == 0 && options->keeps_vectors) {
-        r = load_vectors(store, ret_error);
-    }
+    int r = store->options.path == NULL ? -ENOMEM : open_db(store, ret_error);
     if (r < 0) {
         return r;
     }
@@ -179,303 +182,285 @@ void cache_store_close(struct cache_store **store)
         rocksdb_cache_destroy(old->block_cache);
         rocksdb_readoptions_destroy(old->read);
         rocksdb_writeoptions_destroy(old->write);
+        rocksdb_writeoptions_destroy(old->write_synced);
     }
-    near_index_destroy(&old->near);
     free((char *)old->options.path);
     free(old);
 }
 
-/* ---- reading ---- */
+/* ---- changes ---- */
 
-/* NULL: damaged, or of a later version. */
-static Record__CacheEntry *entry_decode(const char *value, size_t bytes)
+static void batch_counts(struct cache_store *store, rocksdb_writebatch_t *batch, uint64_t entries,
+                         uint64_t bytes)
 {
-    if (bytes < 1 || value[0] != ENTRY_VERSION) {
-        return NULL;
-    }
-    Record__CacheEntry *entry =
-        record__cache_entry__unpack(NULL, bytes - 1, (const uint8_t *)value + 1);
-    if (entry != NULL && entry->scope.len != 0 && entry->scope.len != CACHE_SCOPE_BYTES) {
-        record__cache_entry__free_unpacked(entry, NULL);
-        return NULL;
-    }
-    return entry;
+    const uint64_t counts[2] = {htobe64(entries), htobe64(bytes)};
+    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_META], "counts", 6,
+                              (const char *)counts, sizeof(counts));
 }
 
-/* *ret_entry is NULL when there is none. `ret_bytes`: of the stored value. */
-static int entry_read(struct cache_store *store, const uint8_t *key, Record__CacheEntry **ret_entry,
-                      size_t *ret_bytes, char *ret_error)
+/* Writes the batch with these counts, which hold from then on. */
+static int commit(struct cache_store *store, rocksdb_writebatch_t *batch, uint64_t entries,
+                  uint64_t bytes, char *ret_error)
 {
     char *error = NULL;
-    *ret_bytes = 0;
-    char *value = rocksdb_get_cf(store->db, store->read, store->families[FAMILY_ENTRIES],
-                                 (const char *)key, CACHE_KEY_BYTES, ret_bytes, &error);
+    batch_counts(store, batch, entries, bytes);
+    rocksdb_write(store->db, store->write, batch, &error);
     if (error != NULL) {
         return failed(error, ret_error);
     }
-    *ret_entry = value == NULL ? NULL : entry_decode(value, *ret_bytes);
+    store->entries = entries;
+    store->bytes = bytes;
+    return 0;
+}
+
+static uint64_t less(uint64_t value, uint64_t by)
+{
+    return value > by ? value - by : 0;
+}
+
+/* `bytes` of an entry that is known to be there. */
+static int remove_known(struct cache_store *store, const uint8_t *key, uint64_t bytes, char *ret_error)
+{
+    static const int families[] = {FAMILY_ENTRIES, FAMILY_ABOUT, FAMILY_VECTORS};
+    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    for (size_t i = 0; i < ARRAY_LENGTH(families); i++) {
+        rocksdb_writebatch_delete_cf(batch, store->families[families[i]], (const char *)key,
+                                     CACHE_KEY_BYTES);
+    }
+    int r = commit(store, batch, less(store->entries, 1), less(store->bytes, bytes), ret_error);
+    rocksdb_writebatch_destroy(batch);
+    return r;
+}
+
+/* ---- reading ---- */
+
+/*
+ * *ret_message is NULL when it is not there. A damaged one is removed, its bytes by what is stored: about right.
+ */
+static int get(struct cache_store *store, int family, const ProtobufCMessageDescriptor *descriptor,
+               const uint8_t *key, ProtobufCMessage **ret_message, char *ret_error)
+{
+    char *error = NULL;
+    size_t bytes = 0;
+    char *value = rocksdb_get_cf(store->db, store->read, store->families[family], (const char *)key,
+                                 CACHE_KEY_BYTES, &bytes, &error);
+    if (error != NULL) {
+        return failed(error, ret_error);
+    }
+    *ret_message = value == NULL ? NULL : decode(descriptor, value, bytes);
+    const bool is_damaged = value != NULL && *ret_message == NULL;
+    rocksdb_free(value);
+    if (!is_damaged) {
+        return 0;
+    }
+    store->damaged++;
+    return remove_known(store, key, bytes, ret_error);
+}
+
+int cache_store_get(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                    Record__CacheEntry **ret_entry, char ret_error[CACHE_ERROR_BYTES])
+{
+    ProtobufCMessage *message = NULL;
+    int r = get(store, FAMILY_ENTRIES, &record__cache_entry__descriptor, key, &message, ret_error);
+    Record__CacheEntry *entry = (Record__CacheEntry *)message;
+    if (r == 0 && entry != NULL && !about_is_good(entry->about)) {
+        record__cache_entry__free_unpacked(entry, NULL);
+        entry = NULL;
+    }
+    *ret_entry = r == 0 ? entry : NULL;
+    return r;
+}
+
+int cache_store_get_about(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                          Record__CacheAbout **ret_about, char ret_error[CACHE_ERROR_BYTES])
+{
+    ProtobufCMessage *message = NULL;
+    int r = get(store, FAMILY_ABOUT, &record__cache_about__descriptor, key, &message, ret_error);
+    Record__CacheAbout *about = (Record__CacheAbout *)message;
+    if (r == 0 && about != NULL && !about_is_good(about)) {
+        record__cache_about__free_unpacked(about, NULL);
+        about = NULL;
+    }
+    *ret_about = r == 0 ? about : NULL;
+    return r;
+}
+
+/* ---- writing ---- */
+
+static int batch_put(struct cache_store *store, rocksdb_writebatch_t *batch, int family,
+                     const uint8_t *key, const ProtobufCMessage *message)
+{
+    size_t bytes;
+    char *value = encode(message, &bytes);
+    if (value == NULL) {
+        return -ENOMEM;
+    }
+    rocksdb_writebatch_put_cf(batch, store->families[family], (const char *)key, CACHE_KEY_BYTES,
+                              value, bytes);
+    free(value);
+    return 0;
+}
+
+static int put_over(struct cache_store *store, const uint8_t *key, const Record__CacheEntry *entry,
+                    const Record__CacheAbout *before, char *ret_error)
+{
+    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_VECTORS], (const char *)key,
+                                 CACHE_KEY_BYTES);
+    int r = batch_put(store, batch, FAMILY_ENTRIES, key, &entry->base);
+    r = r < 0 ? r : batch_put(store, batch, FAMILY_ABOUT, key, &entry->about->base);
+    if (r == 0) {
+        const uint64_t entries = store->entries + (before == NULL ? 1 : 0);
+        const uint64_t bytes = less(store->bytes, before == NULL ? 0 : before->bytes);
+        r = commit(store, batch, entries, bytes + entry->about->bytes, ret_error);
+    }
+    rocksdb_writebatch_destroy(batch);
+    return r;
+}
+
+int cache_store_put(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                    Record__CacheEntry *entry, char ret_error[CACHE_ERROR_BYTES])
+{
+    Record__CacheAbout *before = NULL;
+    int r = cache_store_get_about(store, key, &before, ret_error);
+    if (r < 0) {
+        return r;
+    }
+    entry->about->bytes = HEAD_BYTES + record__cache_entry__get_packed_size(entry);
+    r = put_over(store, key, entry, before, ret_error);
+    if (before != NULL) {
+        record__cache_about__free_unpacked(before, NULL);
+    }
+    return r;
+}
+
+int cache_store_remove(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                       char ret_error[CACHE_ERROR_BYTES])
+{
+    Record__CacheAbout *about = NULL;
+    int r = cache_store_get_about(store, key, &about, ret_error);
+    if (r == 0 && about != NULL) {
+        r = remove_known(store, key, about->bytes, ret_error);
+        record__cache_about__free_unpacked(about, NULL);
+    }
+    return r;
+}
+
+int cache_store_put_about(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                          const Record__CacheAbout *about, char ret_error[CACHE_ERROR_BYTES])
+{
+    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    int r = batch_put(store, batch, FAMILY_ABOUT, key, &about->base);
+    r = r < 0 ? r : commit(store, batch, store->entries, store->bytes, ret_error);
+    rocksdb_writebatch_destroy(batch);
+    return r;
+}
+
+/* ---- scanning ---- */
+
+static bool increment(uint8_t key[CACHE_KEY_BYTES])
+{
+    for (size_t i = CACHE_KEY_BYTES; i > 0; i--) {
+        if (++key[i - 1] != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int visit_one(struct cache_store *store, rocksdb_iterator_t *at, cache_store_visit_fn *visit,
+                     void *context, uint8_t ret_key[CACHE_KEY_BYTES], char *ret_error)
+{
+    size_t key_bytes, bytes;
+    const char *key = rocksdb_iter_key(at, &key_bytes);
+    const char *value = rocksdb_iter_value(at, &bytes);
+    if (key_bytes != CACHE_KEY_BYTES) {
+        return -EBADMSG;
+    }
+    memcpy(ret_key, key, CACHE_KEY_BYTES);
+    Record__CacheAbout *about =
+        (Record__CacheAbout *)decode(&record__cache_about__descriptor, value, bytes);
+    if (about_is_good(about)) {
+        visit(context, ret_key, about);
+        record__cache_about__free_unpacked(about, NULL);
+        return 0;
+    }
+    if (about != NULL) {
+        record__cache_about__free_unpacked(about, NULL);
+    }
+    store->damaged++;
+    return remove_known(store, ret_key, bytes, ret_error);
+}
+
+int cache_store_scan(struct cache_store *store, const uint8_t from[CACHE_KEY_BYTES], size_t most,
+                     cache_store_visit_fn *visit, void *context, uint8_t ret_next[CACHE_KEY_BYTES],
+                     bool *ret_is_end, char ret_error[CACHE_ERROR_BYTES])
+{
+    rocksdb_iterator_t *at =
+        rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_ABOUT]);
+    rocksdb_iter_seek(at, (const char *)from, CACHE_KEY_BYTES);
+    memcpy(ret_next, from, CACHE_KEY_BYTES);
+    int r = 0;
+    bool is_end = false;
+    for (size_t i = 0; r == 0 && !is_end && i < most && rocksdb_iter_valid(at); i++) {
+        r = visit_one(store, at, visit, context, ret_next, ret_error);
+        is_end = !increment(ret_next);
+        rocksdb_iter_next(at);
+    }
+    char *error = NULL;
+    rocksdb_iter_get_error(at, &error);
+    *ret_is_end = is_end || !rocksdb_iter_valid(at);
+    rocksdb_iter_destroy(at);
+    return error != NULL ? failed(error, ret_error) : r;
+}
+
+/* ---- positions ---- */
+
+static size_t position_key(const char *endpoint, char ret_key[POSITION_KEY_BYTES_MAX])
+{
+    const int bytes = snprintf(ret_key, POSITION_KEY_BYTES_MAX, "position/%s", endpoint);
+    return bytes < POSITION_KEY_BYTES_MAX ? (size_t)bytes : POSITION_KEY_BYTES_MAX - 1;
+}
+
+int cache_store_get_position(struct cache_store *store, const char *endpoint,
+                             uint8_t ret_epoch[CACHE_EPOCH_BYTES], uint64_t *ret_sequence,
+                             char ret_error[CACHE_ERROR_BYTES])
+{
+    char key[POSITION_KEY_BYTES_MAX];
+    char *error = NULL;
+    size_t bytes = 0;
+    char *value = rocksdb_get_cf(store->db, store->read, store->families[FAMILY_META], key,
+                                 position_key(endpoint, key), &bytes, &error);
+    if (error != NULL) {
+        return failed(error, ret_error);
+    }
+    *ret_sequence = 0;
+    if (value != NULL && bytes == POSITION_BYTES) {
+        memcpy(ret_epoch, value, CACHE_EPOCH_BYTES);
+        memcpy(ret_sequence, value + CACHE_EPOCH_BYTES, sizeof(*ret_sequence));
+        *ret_sequence = be64toh(*ret_sequence);
+    }
     rocksdb_free(value);
     return 0;
 }
 
-static void batch_delete(struct cache_store *store, rocksdb_writebatch_t *batch, const uint8_t *key,
-                         const uint8_t age[AGE_KEY_BYTES])
+int cache_store_put_position(struct cache_store *store, const char *endpoint,
+                             const uint8_t epoch[CACHE_EPOCH_BYTES], uint64_t sequence,
+                             char ret_error[CACHE_ERROR_BYTES])
 {
-    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_ENTRIES], (const char *)key,
-                                 CACHE_KEY_BYTES);
-    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_VECTORS], (const char *)key,
-                                 CACHE_KEY_BYTES);
-    rocksdb_writebatch_delete_cf(batch, store->families[FAMILY_AGES], (const char *)age,
-                                 AGE_KEY_BYTES);
-}
-
-static int batch_write(struct cache_store *store, rocksdb_writebatch_t *batch, char *ret_error)
-{
+    char key[POSITION_KEY_BYTES_MAX];
+    char value[POSITION_BYTES];
     char *error = NULL;
-    rocksdb_write(store->db, store->write, batch, &error);
+    const uint64_t big = htobe64(sequence);
+    memcpy(value, epoch, CACHE_EPOCH_BYTES);
+    memcpy(value + CACHE_EPOCH_BYTES, &big, sizeof(big));
+    rocksdb_put_cf(store->db, store->write_synced, store->families[FAMILY_META], key,
+                   position_key(endpoint, key), value, sizeof(value), &error);
     return error == NULL ? 0 : failed(error, ret_error);
-}
-
-/* What is kept in memory about an entry that leaves the database. */
-static void forget(struct cache_store *store, const uint8_t *key, const Record__CacheEntry *entry,
-                   size_t bytes)
-{
-    if (entry != NULL && entry->scope.len == CACHE_SCOPE_BYTES) {
-        near_index_remove(store->near, entry->scope.data, key);
-    }
-    store->entries -= store->entries > 0 ? 1 : 0;
-    store->bytes -= store->bytes > bytes ? bytes : store->bytes;
-}
-
-static int expire(struct cache_store *store, const uint8_t *key, const Record__CacheEntry *entry,
-                  size_t bytes, char *ret_error)
-{
-    uint8_t age[AGE_KEY_BYTES];
-    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    age_key(entry->filled_unix_ms, key, age);
-    batch_delete(store, batch, key, age);
-    int r = batch_write(store, batch, ret_error);
-    rocksdb_writebatch_destroy(batch);
-    if (r == 0) {
-        forget(store, key, entry, bytes);
-    }
-    return r;
-}
-
-/* *ret_entry is NULL unless a living entry is there. */
-static int lookup_key(struct cache_store *store, const uint8_t *key, int64_t now_unix_ms,
-                      Record__CacheEntry **ret_entry, char *ret_error)
-{
-    Record__CacheEntry *entry = NULL;
-    size_t bytes;
-    int r = entry_read(store, key, &entry, &bytes, ret_error);
-    if (r == 0 && entry != NULL && entry->expires_unix_ms <= (uint64_t)now_unix_ms) {
-        r = expire(store, key, entry, bytes, ret_error);
-        record__cache_entry__free_unpacked(entry, NULL);
-        entry = NULL;
-    }
-    *ret_entry = entry;
-    return r;
-}
-
-static int lookup_near(struct cache_store *store, const struct cache_query *query,
-                       int64_t now_unix_ms, struct cache_result *result, char *ret_error)
-{
-    struct vector vector;
-    const size_t n_words = embedder_embed(query->text, strlen(query->text), &vector);
-    if (n_words == 0 || n_words > EMBEDDER_WORDS_MAX ||
-        near_index_best(store->near, query->scope, &vector, result->key, &result->score) < 0 ||
-        result->score < store->options.near_threshold) {
-        return 0;
-    }
-    int r = lookup_key(store, result->key, now_unix_ms, &result->entry, ret_error);
-    if (result->entry != NULL) {
-        result->answer = CACHE_ANSWER_NEAR_HIT;
-    } else {
-        near_index_remove(store->near, query->scope, result->key);
-    }
-    return r;
-}
-
-int cache_store_lookup(struct cache_store *store, const struct cache_query *query,
-                       int64_t now_unix_ms, struct cache_result *ret_result,
-                       char ret_error[CACHE_ERROR_BYTES])
-{
-    struct cache_result result = {.answer = CACHE_ANSWER_MISS, .score = 1};
-    memcpy(result.key, query->key, CACHE_KEY_BYTES);
-    int r = lookup_key(store, query->key, now_unix_ms, &result.entry, ret_error);
-    if (result.entry != NULL) {
-        result.answer = CACHE_ANSWER_HIT;
-    } else if (r == 0 && query->may_be_near && store->options.keeps_vectors) {
-        r = lookup_near(store, query, now_unix_ms, &result, ret_error);
-    }
-    *ret_result = result;
-    return r;
-}
-
-/* ---- filling ---- */
-
-static bool is_over(const struct cache_store *store)
-{
-    return store->entries > store->options.entries_max || store->bytes > store->options.bytes_max ||
-           near_index_bytes(store->near) > store->options.memory_bytes_max;
-}
-
-/* The oldest entry goes. Errors: -ENOENT there is none; -EIO. */
-static int evict_oldest(struct cache_store *store, rocksdb_iterator_t *at, char *ret_error)
-{
-    size_t age_bytes, bytes;
-    uint8_t age[AGE_KEY_BYTES];
-    Record__CacheEntry *entry = NULL;
-    if (!rocksdb_iter_valid(at)) {
-        return -ENOENT;
-    }
-    const char *key = rocksdb_iter_key(at, &age_bytes);
-    if (age_bytes != AGE_KEY_BYTES) {
-        return -ENOENT;
-    }
-    memcpy(age, key, AGE_KEY_BYTES);
-    int r = entry_read(store, age + 8, &entry, &bytes, ret_error);
-    if (r < 0) {
-        return r;
-    }
-    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    batch_delete(store, batch, age + 8, age);
-    r = batch_write(store, batch, ret_error);
-    rocksdb_writebatch_destroy(batch);
-    if (r == 0) {
-        forget(store, age + 8, entry, bytes);
-        memcpy(store->oldest, age, AGE_KEY_BYTES);
-        store->evictions++;
-    }
-    if (entry != NULL) {
-        record__cache_entry__free_unpacked(entry, NULL);
-    }
-    return r;
-}
-
-static int evict(struct cache_store *store, char *ret_error)
-{
-    if (!is_over(store)) {
-        return 0;
-    }
-    int r = 0;
-    rocksdb_iterator_t *at =
-        rocksdb_create_iterator_cf(store->db, store->read, store->families[FAMILY_AGES]);
-    rocksdb_iter_seek(at, (const char *)store->oldest, AGE_KEY_BYTES);
-    for (size_t i = 0; r == 0 && i < EVICTIONS_A_FILL_MAX && is_over(store); i++) {
-        r = evict_oldest(store, at, ret_error);
-        if (r == 0) {
-            rocksdb_iter_next(at);
-        }
-    }
-    rocksdb_iter_destroy(at);
-    return r == -ENOENT ? 0 : r;
-}
-
-/*
- * Entries may arrive with an older time than one that was evicted: within its millisecond, or by a
- * clock set back.
- */
-static void remember_oldest(struct cache_store *store, const uint8_t age[AGE_KEY_BYTES])
-{
-    if (memcmp(age, store->oldest, AGE_KEY_BYTES) < 0) {
-        memcpy(store->oldest, age, AGE_KEY_BYTES);
-    }
-}
-
-static int batch_put_entry(struct cache_store *store, rocksdb_writebatch_t *batch,
-                           const uint8_t *key, const Record__CacheEntry *entry, size_t *ret_bytes)
-{
-    const size_t bytes = 1 + record__cache_entry__get_packed_size(entry);
-    const uint64_t big = htobe64(bytes);
-    uint8_t age[AGE_KEY_BYTES];
-    uint8_t *value = malloc(bytes);
-    if (value == NULL) {
-        return -ENOMEM;
-    }
-    value[0] = ENTRY_VERSION;
-    (void)record__cache_entry__pack(entry, value + 1);
-    age_key(entry->filled_unix_ms, key, age);
-    remember_oldest(store, age);
-    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_ENTRIES], (const char *)key,
-                              CACHE_KEY_BYTES, (const char *)value, bytes);
-    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_AGES], (const char *)age, AGE_KEY_BYTES,
-                              (const char *)&big, sizeof(big));
-    free(value);
-    *ret_bytes = bytes;
-    return 0;
-}
-
-static void batch_put_vector(struct cache_store *store, rocksdb_writebatch_t *batch,
-                             const uint8_t *key, const uint8_t *scope, const struct vector *vector)
-{
-    uint8_t value[VECTOR_BYTES];
-    value[0] = EMBEDDER_VERSION;
-    memcpy(value + 1, scope, CACHE_SCOPE_BYTES);
-    memcpy(value + 1 + CACHE_SCOPE_BYTES, vector->values, EMBEDDER_DIMENSIONS);
-    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_VECTORS], (const char *)key,
-                              CACHE_KEY_BYTES, (const char *)value, sizeof(value));
-}
-
-/* Takes the entry that a fill replaces out of the batch's way and of the counts. */
-static int replace(struct cache_store *store, rocksdb_writebatch_t *batch, const uint8_t *key,
-                   char *ret_error)
-{
-    Record__CacheEntry *old = NULL;
-    size_t bytes;
-    uint8_t age[AGE_KEY_BYTES];
-    int r = entry_read(store, key, &old, &bytes, ret_error);
-    if (r < 0 || old == NULL) {
-        return r;
-    }
-    age_key(old->filled_unix_ms, key, age);
-    batch_delete(store, batch, key, age);
-    forget(store, key, old, bytes);
-    record__cache_entry__free_unpacked(old, NULL);
-    return 0;
-}
-
-static int fill_batch(struct cache_store *store, rocksdb_writebatch_t *batch, const uint8_t *key,
-                      const Record__CacheEntry *entry, const struct vector *vector, char *ret_error)
-{
-    size_t bytes = 0;
-    int r = replace(store, batch, key, ret_error);
-    r = r < 0 ? r : batch_put_entry(store, batch, key, entry, &bytes);
-    if (r == 0 && vector != NULL) {
-        batch_put_vector(store, batch, key, entry->scope.data, vector);
-    }
-    r = r < 0 ? r : batch_write(store, batch, ret_error);
-    if (r < 0) {
-        return r;
-    }
-    store->entries++;
-    store->bytes += bytes;
-    return vector == NULL ? 0 : near_index_add(store->near, entry->scope.data, key, vector);
-}
-
-int cache_store_fill(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
-                     const Record__CacheEntry *entry, const char *text,
-                     char ret_error[CACHE_ERROR_BYTES])
-{
-    struct vector vector;
-    bool has_vector = false;
-    if (text != NULL && store->options.keeps_vectors && entry->scope.len == CACHE_SCOPE_BYTES) {
-        const size_t n_words = embedder_embed(text, strlen(text), &vector);
-        has_vector = n_words > 0 && n_words <= EMBEDDER_WORDS_MAX;
-    }
-    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-    int r = fill_batch(store, batch, key, entry, has_vector ? &vector : NULL, ret_error);
-    rocksdb_writebatch_destroy(batch);
-    return r < 0 ? r : evict(store, ret_error);
 }
 
 void cache_store_read_stats(const struct cache_store *store, struct cache_store_stats *ret_stats)
 {
     *ret_stats = (struct cache_store_stats){
-        .entries = store->entries,
-        .bytes = store->bytes,
-        .memory_bytes = near_index_bytes(store->near),
-        .evictions = store->evictions,
-    };
+        .entries = store->entries, .bytes = store->bytes, .damaged = store->damaged};
 }

@@ -1,11 +1,11 @@
 /*
- * cache_store: the entries of the cache in RocksDB, their vectors in memory, and the bounds that
- * are kept.
+ * cache_store: the entries of the cache in RocksDB, and nothing else: no policy, no time.
  *
- * Blocks; belongs to the cache's thread (cache.h). Nothing is fsynced: losing the newest entries in
- * a crash costs calls, not answers. Beyond entries_max, bytes_max or memory_bytes_max the oldest
- * entries go first. An entry past its time is a miss, and goes when it is met. See DESIGN.md, "The
- * worker's pipeline", and proto/records.proto, CacheEntry.
+ * An entry is stored twice: whole, and what it is about alone, which sweeps read. Each value has a checksum; one that does
+ * not fit is removed when it is met, and counted: damage is a miss. Nothing is fsynced but positions: losing the newest
+ * entries in a crash costs calls, not answers. Keys are hashes, so a random key samples evenly.
+ *
+ * Blocks; belongs to the cache's thread. See proto/records.proto, CacheEntry.
  */
 #pragma once
 #include <stdbool.h>
@@ -14,59 +14,65 @@
 #include "common/attributes.h"
 #include "proto/records.pb-c.h"
 
-enum { CACHE_KEY_BYTES = 16, CACHE_SCOPE_BYTES = 16, CACHE_ERROR_BYTES = 256 };
+enum {
+    CACHE_KEY_BYTES = 16,
+    CACHE_SCOPE_BYTES = 16,
+    CACHE_EPOCH_BYTES = 16,
+    CACHE_ERROR_BYTES = 256,
+};
 
 struct cache_store;
 
 struct cache_store_options {
     const char *path;
-    bool keeps_vectors;
-    double near_threshold;
-    uint64_t entries_max;
-    uint64_t bytes_max;
-    uint64_t memory_bytes_max;
     uint64_t write_buffer_bytes;
     uint64_t block_cache_bytes;
 };
 
-enum cache_answer {
-    CACHE_ANSWER_MISS,
-    CACHE_ANSWER_HIT,
-    CACHE_ANSWER_NEAR_HIT,
-    CACHE_ANSWER_BROKEN
-};
+/*
+ * Errors: -EIO (ret_error says what RocksDB says), -EBADMSG the database is damaged, or of another format; -ENOMEM. All
+ * functions below that give ret_error: the same.
+ */
+MUST_USE int cache_store_open(const struct cache_store_options *options, struct cache_store **ret_store,
+                              char ret_error[CACHE_ERROR_BYTES]);
+void cache_store_close(struct cache_store **store);
 
-struct cache_query {
-    uint8_t key[CACHE_KEY_BYTES];
-    bool may_be_near;
-    uint8_t scope[CACHE_SCOPE_BYTES];
-    const char *text; /* what may differ within the scope; NULL unless may_be_near */
-};
+/* Gives: *ret_entry (free_unpacked) with its `about`, NULL: it is not there, or was damaged and is removed. */
+MUST_USE int cache_store_get(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                             Record__CacheEntry **ret_entry, char ret_error[CACHE_ERROR_BYTES]);
+/* Replaces. Sets entry->about->bytes. */
+MUST_USE int cache_store_put(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
+                             char ret_error[CACHE_ERROR_BYTES]);
+MUST_USE int cache_store_remove(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                                char ret_error[CACHE_ERROR_BYTES]);
+/* What it is about, as it was last put. NULL: it is not there. */
+MUST_USE int cache_store_get_about(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                                   Record__CacheAbout **ret_about, char ret_error[CACHE_ERROR_BYTES]);
+/* For what changes in it by itself: hits and served. The entry is there. */
+MUST_USE int cache_store_put_about(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                                   const Record__CacheAbout *about, char ret_error[CACHE_ERROR_BYTES]);
 
-struct cache_result {
-    enum cache_answer answer;
-    uint8_t key[CACHE_KEY_BYTES]; /* the entry that answers */
-    double score;                 /* 1 for an exact hit */
-    Record__CacheEntry *entry;    /* hit: owned; record__cache_entry__free_unpacked() */
-};
+/*
+ * Visits what up to `most` entries are about, in the order of keys, from `from` on. The entry may be removed within the
+ * visit; `about` is borrowed. Damaged ones are removed.
+ * Gives: *ret_next, where to go on; *ret_is_end when there is nothing further.
+ */
+typedef void cache_store_visit_fn(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about);
+MUST_USE int cache_store_scan(struct cache_store *store, const uint8_t from[CACHE_KEY_BYTES], size_t most,
+                              cache_store_visit_fn *visit, void *context, uint8_t ret_next[CACHE_KEY_BYTES],
+                              bool *ret_is_end, char ret_error[CACHE_ERROR_BYTES]);
+
+/* How far the invalidations of the broker at this endpoint have been followed; sequence 0: none. */
+MUST_USE int cache_store_get_position(struct cache_store *store, const char *endpoint,
+                                      uint8_t ret_epoch[CACHE_EPOCH_BYTES], uint64_t *ret_sequence,
+                                      char ret_error[CACHE_ERROR_BYTES]);
+/* Synced: with it, all that was removed before. */
+MUST_USE int cache_store_put_position(struct cache_store *store, const char *endpoint,
+                                      const uint8_t epoch[CACHE_EPOCH_BYTES], uint64_t sequence,
+                                      char ret_error[CACHE_ERROR_BYTES]);
 
 struct cache_store_stats {
-    uint64_t entries;
-    uint64_t bytes;
-    uint64_t memory_bytes;
-    uint64_t evictions;
+    uint64_t entries, bytes; /* of entries, before compression */
+    uint64_t damaged;        /* met since it was opened */
 };
-
-/* Errors: -EIO (ret_error says what RocksDB says); -ENOMEM. */
-MUST_USE int cache_store_open(const struct cache_store_options *options,
-                              struct cache_store **ret_store, char ret_error[CACHE_ERROR_BYTES]);
-void cache_store_close(struct cache_store **store);
-/* Errors: -EIO, -ENOMEM; a damaged entry is a miss. */
-MUST_USE int cache_store_lookup(struct cache_store *store, const struct cache_query *query,
-                                int64_t now_unix_ms, struct cache_result *ret_result,
-                                char ret_error[CACHE_ERROR_BYTES]);
-/* Replaces. `text` NULL: never a near hit; else entry->scope must be set. Errors: -EIO, -ENOMEM. */
-MUST_USE int cache_store_fill(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
-                              const Record__CacheEntry *entry, const char *text,
-                              char ret_error[CACHE_ERROR_BYTES]);
 void cache_store_read_stats(const struct cache_store *store, struct cache_store_stats *ret_stats);

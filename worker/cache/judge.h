@@ -1,0 +1,21 @@
+/*
+ * judge: whether two answers say the same.
+ *
+ * Each judge errs; how much is configured with it, and added to what is promised (common/threshold.h):
+ *   equal      the texts are the same, but for case, spaces and punctuation. Never takes different answers for the same;
+ *              takes many that say the same for different.
+ *   json       the texts are JSON with the same content: numbers by value, members in any order; else as `equal`
+ *   embedding  the built-in embedder's cosine of the texts reaches a bound, and no guard speaks (likeness.h)
+ *   model      a model is asked, by a job of its own: JUDGE_UNKNOWN here
+ *
+ * Bodies are OpenAI-format answers; compared is what the first choice says, tool calls included. Pure.
+ */
+#pragma once
+#include <stddef.h>
+
+enum judge_kind { JUDGE_EQUAL, JUDGE_JSON, JUDGE_EMBEDDING, JUDGE_MODEL };
+enum judge_verdict { JUDGE_UNKNOWN, JUDGE_SAME, JUDGE_DIFFERENT };
+
+/* UNKNOWN: one of them cannot be read. */
+enum judge_verdict judge(enum judge_kind kind, double cosine_min, const void *body, size_t body_bytes, const void *other,
+                         size_t other_bytes);

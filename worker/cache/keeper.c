@@ -1,0 +1,321 @@
+#include "worker/cache/keeper.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "worker/cache/decision.h"
+#include "worker/cache/embed_builtin.h"
+#include "worker/cache/eviction.h"
+#include "worker/cache/invalidations.h"
+#include "worker/cache/keeper_state.h"
+#include "worker/cache/likeness.h"
+#include "worker/cache/sweep.h"
+
+enum { CANDIDATES = 8 };
+static const double CANDIDATE_COSINE_MIN = 0.3;
+
+/* ---- texts ---- */
+
+bool keeper_read_text(const char *text, struct reading *ret_reading)
+{
+    const size_t words = profile_make(text, strlen(text), &ret_reading->profile);
+    if (words == 0 || words > PROFILE_WORDS_MAX) {
+        return false;
+    }
+    embed_builtin(&ret_reading->profile.profile, &ret_reading->vector);
+    return ret_reading->vector.length > 0;
+}
+
+static double cosine_of_texts(void *context, const char *text, const char *other)
+{
+    (void)context;
+    struct reading a, b;
+    return keeper_read_text(text, &a) && keeper_read_text(other, &b)
+               ? sparse_vector_cosine(&a.vector, &b.vector)
+               : 0;
+}
+
+void keeper_index(struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about)
+{
+    struct reading reading;
+    if (keeper->index != NULL && about->scope.len == CACHE_SCOPE_BYTES &&
+        keeper_read_text(about->text, &reading)) {
+        (void)lexical_index_add(keeper->index, about->scope.data, key, &reading.vector,
+                                reading.profile.bytes, reading.profile.profile.bytes);
+    }
+}
+
+/* ---- opening ---- */
+
+static int make_index(struct keeper *keeper)
+{
+    const uint64_t entries = keeper->options.entries_max;
+    const struct lexical_index_options options = {
+        .entries_max = entries < LEXICAL_ENTRIES_MAX ? (uint32_t)entries : LEXICAL_ENTRIES_MAX,
+        .bytes_max = keeper->options.memory_bytes_max,
+    };
+    lexical_index_destroy(&keeper->index);
+    return keeper->options.is_near ? lexical_index_create(&options, &keeper->index) : 0;
+}
+
+int keeper_open(const struct keeper_options *options, struct keeper **ret_keeper,
+                char ret_error[CACHE_ERROR_BYTES])
+{
+    CLEANUP(keeper_close) struct keeper *keeper = calloc(1, sizeof(*keeper));
+    if (keeper == NULL) {
+        return -ENOMEM;
+    }
+    keeper->options = *options;
+    if (getrandom(&keeper->run, sizeof(keeper->run), 0) != (ssize_t)sizeof(keeper->run)) {
+        return -EIO;
+    }
+    keeper->random = keeper->run;
+    int r = invalidations_create(cosine_of_texts, NULL, &keeper->invalidations);
+    r = r < 0 ? r : make_index(keeper);
+    r = r < 0 ? r : cache_store_open(&options->store, &keeper->store, ret_error);
+    if (r < 0) {
+        return r;
+    }
+    sweep_begin(keeper, keeper->index != NULL);
+    *ret_keeper = TAKE(keeper);
+    return 0;
+}
+
+void keeper_close(struct keeper **keeper)
+{
+    struct keeper *old = TAKE(*keeper);
+    if (old == NULL) {
+        return;
+    }
+    char error[CACHE_ERROR_BYTES];
+    if (old->store != NULL) {
+        (void)sweep_write_served(old, error); /* statistics alone */
+    }
+    cache_store_close(&old->store);
+    lexical_index_destroy(&old->index);
+    invalidations_destroy(&old->invalidations);
+    free(old);
+}
+
+void keeper_rebuild(struct keeper *keeper)
+{
+    if (keeper->index != NULL && make_index(keeper) == 0) {
+        sweep_begin(keeper, true);
+    }
+}
+
+/* ---- removing ---- */
+
+bool keeper_is_invalid(const struct keeper *keeper, const uint8_t *key,
+                       const Record__CacheAbout *about)
+{
+    return invalidations_fit(keeper->invalidations, key, about,
+                             about->run == keeper->run ? about->checked : 0);
+}
+
+int keeper_remove(struct keeper *keeper, const uint8_t *key, char *ret_error)
+{
+    if (keeper->index != NULL) {
+        (void)lexical_index_remove(keeper->index, key);
+    }
+    return cache_store_remove(keeper->store, key, ret_error);
+}
+
+/* ---- lookups ---- */
+
+static void take_entry(struct keeper *keeper, struct cache_result *result,
+                       Record__CacheEntry *entry, int64_t now_unix_ms)
+{
+    result->entry = entry;
+    result->is_stale = (int64_t)entry->about->expires_unix_ms <= now_unix_ms;
+    result->age_ms = now_unix_ms - (int64_t)entry->about->filled_unix_ms;
+    result->age_ms = result->age_ms > 0 ? result->age_ms : 0;
+    sweep_note_served(keeper, result->key, now_unix_ms);
+}
+
+/* The entry of this key, if it may be served. *ret_entry is NULL when not; *ret_why says why. */
+static int usable(struct keeper *keeper, const uint8_t *key, bool may_be_stale, int64_t now_unix_ms,
+                  Record__CacheEntry **ret_entry, const char **ret_why, char *ret_error)
+{
+    Record__CacheEntry *entry = NULL;
+    *ret_entry = NULL;
+    int r = cache_store_get(keeper->store, key, &entry, ret_error);
+    if (r < 0 || entry == NULL) {
+        return r;
+    }
+    const bool is_over = (int64_t)entry->about->stale_until_unix_ms <= now_unix_ms;
+    const bool is_stale = (int64_t)entry->about->expires_unix_ms <= now_unix_ms;
+    const bool is_invalid = keeper_is_invalid(keeper, key, entry->about);
+    if (!is_invalid && !is_over && (may_be_stale || !is_stale)) {
+        *ret_entry = entry;
+        return 0;
+    }
+    *ret_why = is_invalid ? "invalidated" : "stale";
+    record__cache_entry__free_unpacked(entry, NULL);
+    if (is_invalid || is_over) {
+        keeper->expired += is_invalid ? 0 : 1;
+        keeper->invalidated += is_invalid ? 1 : 0;
+        r = keeper_remove(keeper, key, ret_error);
+    }
+    return r;
+}
+
+/* The best of the candidates by its score. */
+static void choose(const struct reading *reading, const struct lexical_hit *hits, size_t length,
+                   bool is_strict, struct cache_result *result)
+{
+    for (size_t i = 0; i < length; i++) {
+        struct likeness likeness;
+        enum likeness_feature reason;
+        likeness_of(&reading->profile.profile, hits[i].note, hits[i].cosine, &likeness);
+        const double score = decision_score(decision_builtin(), &likeness);
+        if (is_strict && decision_is_forbidden(&likeness, &reason)) {
+            continue;
+        }
+        if (!result->has_candidate || score > result->score) {
+            result->has_candidate = true;
+            result->score = score;
+            memcpy(result->key, hits[i].key, CACHE_KEY_BYTES);
+        }
+    }
+}
+
+static int lookup_near(struct keeper *keeper, const struct cache_query *query, int64_t now_unix_ms,
+                       struct cache_result *result, char *ret_error)
+{
+    struct reading reading;
+    struct lexical_hit hits[LEXICAL_HITS_MAX];
+    size_t length = 0;
+    if (!keeper_read_text(query->text, &reading)) {
+        result->why = "long";
+        return 0;
+    }
+    int r = lexical_index_best(keeper->index, query->scope, &reading.vector, CANDIDATE_COSINE_MIN,
+                               CANDIDATES, hits, &length);
+    if (r < 0) {
+        return r;
+    }
+    choose(&reading, hits, length, query->is_strict, result);
+    if (!result->has_candidate || result->score < query->threshold) {
+        result->why = result->has_candidate ? "unsure" : result->why;
+        return 0;
+    }
+    Record__CacheEntry *entry;
+    r = usable(keeper, result->key, query->may_be_stale, now_unix_ms, &entry, &result->why, ret_error);
+    if (r == 0 && entry != NULL) {
+        result->answer = CACHE_ANSWER_NEAR_HIT;
+        take_entry(keeper, result, entry, now_unix_ms);
+    } else {
+        result->has_candidate = false;
+    }
+    return r;
+}
+
+int keeper_lookup(struct keeper *keeper, const struct cache_query *query, int64_t now_unix_ms,
+                  struct cache_result *ret_result, char ret_error[CACHE_ERROR_BYTES])
+{
+    struct cache_result result = {.answer = CACHE_ANSWER_MISS, .why = "unknown"};
+    Record__CacheEntry *entry;
+    memcpy(result.key, query->key, CACHE_KEY_BYTES);
+    int r = usable(keeper, query->key, query->may_be_stale, now_unix_ms, &entry, &result.why, ret_error);
+    if (r == 0 && entry != NULL) {
+        result.answer = CACHE_ANSWER_HIT;
+        take_entry(keeper, &result, entry, now_unix_ms);
+    } else if (r == 0 && query->may_be_near && keeper->index != NULL) {
+        r = lookup_near(keeper, query, now_unix_ms, &result, ret_error);
+    }
+    *ret_result = result;
+    return r;
+}
+
+int keeper_get(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],
+               Record__CacheEntry **ret_entry, char ret_error[CACHE_ERROR_BYTES])
+{
+    return cache_store_get(keeper->store, key, ret_entry, ret_error);
+}
+
+/* ---- fills ---- */
+
+int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
+                uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES])
+{
+    if (invalidations_fit(keeper->invalidations, key, entry->about, born)) {
+        keeper->dropped_fills++;
+        return 0;
+    }
+    entry->about->run = keeper->run;
+    entry->about->checked = invalidations_latest(keeper->invalidations);
+    int r = cache_store_put(keeper->store, key, entry, ret_error);
+    if (r < 0) {
+        return r;
+    }
+    if (keeper->index != NULL) {
+        (void)lexical_index_remove(keeper->index, key);
+    }
+    keeper_index(keeper, key, entry->about);
+    return eviction_keep_bounds(keeper, now_unix_ms, ret_error);
+}
+
+/* ---- invalidations ---- */
+
+void keeper_invalidate(struct keeper *keeper, const Wire__CacheSelector *selector, int64_t now_unix_ms)
+{
+    (void)invalidations_add(keeper->invalidations, selector, now_unix_ms); /* without memory: too much is invalid */
+}
+
+uint64_t keeper_latest(const struct keeper *keeper)
+{
+    return invalidations_latest(keeper->invalidations);
+}
+
+uint64_t keeper_swept(const struct keeper *keeper)
+{
+    return keeper->swept;
+}
+
+void keeper_take_removed(struct keeper *keeper, uint64_t *ret_entries, uint64_t *ret_bytes)
+{
+    *ret_entries = keeper->removed_entries;
+    *ret_bytes = keeper->removed_bytes;
+    keeper->removed_entries = keeper->removed_bytes = 0;
+}
+
+void keeper_forget_invalidations(struct keeper *keeper, uint64_t born)
+{
+    invalidations_forget(keeper->invalidations, born < keeper->swept ? born : keeper->swept);
+}
+
+int keeper_get_position(struct keeper *keeper, const char *endpoint,
+                        uint8_t ret_epoch[CACHE_EPOCH_BYTES], uint64_t *ret_sequence,
+                        char ret_error[CACHE_ERROR_BYTES])
+{
+    return cache_store_get_position(keeper->store, endpoint, ret_epoch, ret_sequence, ret_error);
+}
+
+int keeper_put_position(struct keeper *keeper, const char *endpoint,
+                        const uint8_t epoch[CACHE_EPOCH_BYTES], uint64_t sequence,
+                        char ret_error[CACHE_ERROR_BYTES])
+{
+    return cache_store_put_position(keeper->store, endpoint, epoch, sequence, ret_error);
+}
+
+void keeper_read_stats(const struct keeper *keeper, struct keeper_stats *ret_stats)
+{
+    *ret_stats = (struct keeper_stats){
+        .is_building = keeper->is_building,
+        .evictions = keeper->evictions,
+        .expired = keeper->expired,
+        .invalidated = keeper->invalidated,
+        .dropped_fills = keeper->dropped_fills,
+    };
+    cache_store_read_stats(keeper->store, &ret_stats->store);
+    if (keeper->index != NULL) {
+        struct lexical_index_stats stats;
+        lexical_index_read_stats(keeper->index, &stats);
+        ret_stats->indexed = stats.entries;
+        ret_stats->memory_bytes = stats.bytes;
+    }
+}

@@ -1,0 +1,118 @@
+/*
+ * keeper: the cache itself, as its thread runs it: answers lookups, takes fills, follows invalidations, keeps bounds.
+ *
+ * An exact hit is the entry of the same key. A near hit is the best candidate of the scope whose score reaches the threshold that
+ * the caller gives (common/threshold.h decides which): candidates by the index of the embedder, scores by decision.h. Entries
+ * past their time are stale: served only to who takes them so. An invalidation holds from the moment it is taken (invalidations.h);
+ * what it fits is removed by and by (sweep.h), and so is what is past all use. Beyond entries_max or bytes_max what is worth least
+ * goes (eviction.h). The index is built from the store after a start, while exact hits are served.
+ *
+ * Blocks on the disk, and on nothing else; belongs to the cache's thread.
+ */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "common/attributes.h"
+#include "proto/records.pb-c.h"
+#include "proto/wire.pb-c.h"
+#include "worker/cache/cache_store.h"
+
+struct keeper;
+
+struct keeper_options {
+    struct cache_store_options store;
+    bool is_near;              /* an index is kept */
+    uint64_t entries_max;
+    uint64_t bytes_max;
+    uint64_t memory_bytes_max; /* of the index */
+};
+
+/* Errors: as cache_store_open(). */
+MUST_USE int keeper_open(const struct keeper_options *options, struct keeper **ret_keeper,
+                         char ret_error[CACHE_ERROR_BYTES]);
+void keeper_close(struct keeper **keeper);
+
+/* ---- lookups ---- */
+
+enum cache_answer {
+    CACHE_ANSWER_MISS,
+    CACHE_ANSWER_HIT,
+    CACHE_ANSWER_NEAR_HIT,
+    CACHE_ANSWER_BROKEN
+};
+
+struct cache_query {
+    uint8_t key[CACHE_KEY_BYTES];
+    bool may_be_near;
+    uint8_t scope[CACHE_SCOPE_BYTES];
+    const char *text;     /* what may differ within the scope; NULL unless may_be_near */
+    double threshold;     /* that a near hit's score must reach; INFINITY: none does */
+    bool is_strict;       /* guards alone forbid */
+    bool may_be_stale;    /* past its time, but not past all use */
+};
+
+struct cache_result {
+    enum cache_answer answer;
+    uint8_t key[CACHE_KEY_BYTES]; /* of the entry that answers, or of the best candidate */
+    bool has_candidate;           /* near: the best one; a miss: it did not suffice */
+    double score;                 /* of the candidate */
+    bool is_stale;
+    int64_t age_ms;
+    const char *why;              /* of a miss, in a word; static */
+    Record__CacheEntry *entry;    /* hit: owned; record__cache_entry__free_unpacked() */
+};
+
+/* Errors: -EIO, -EBADMSG, -ENOMEM; a damaged entry is a miss. */
+MUST_USE int keeper_lookup(struct keeper *keeper, const struct cache_query *query, int64_t now_unix_ms,
+                           struct cache_result *ret_result, char ret_error[CACHE_ERROR_BYTES]);
+
+/* ---- fills ---- */
+
+/* Replaces. `born`: the latest invalidation when the attempt began. One that was invalidated since is dropped. Errors: likewise. */
+MUST_USE int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
+                         uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
+/* The answer of an entry, whatever its age. Gives: *ret_entry (NULL: it is not there). */
+MUST_USE int keeper_get(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry **ret_entry,
+                        char ret_error[CACHE_ERROR_BYTES]);
+
+/* ---- invalidations ---- */
+
+/* NULL: everything. Holds at once. */
+void keeper_invalidate(struct keeper *keeper, const Wire__CacheSelector *selector, int64_t now_unix_ms);
+/* The latest invalidation; what attempts remember when they begin. */
+uint64_t keeper_latest(const struct keeper *keeper);
+/* Up to which invalidation all that is stored was swept. */
+uint64_t keeper_swept(const struct keeper *keeper);
+/* What was removed since this was last asked. */
+void keeper_take_removed(struct keeper *keeper, uint64_t *ret_entries, uint64_t *ret_bytes);
+/* No attempt that runs began before `born`. */
+void keeper_forget_invalidations(struct keeper *keeper, uint64_t born);
+MUST_USE int keeper_get_position(struct keeper *keeper, const char *endpoint, uint8_t ret_epoch[CACHE_EPOCH_BYTES],
+                                 uint64_t *ret_sequence, char ret_error[CACHE_ERROR_BYTES]);
+MUST_USE int keeper_put_position(struct keeper *keeper, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
+                                 uint64_t sequence, char ret_error[CACHE_ERROR_BYTES]);
+
+/* ---- by and by ---- */
+
+/* A step of what is to be done between lookups, for some hundred microseconds. Returns whether more is to be done at once. Errors: -EIO … */
+MUST_USE int keeper_step(struct keeper *keeper, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
+/* The index is made anew from the store. */
+void keeper_rebuild(struct keeper *keeper);
+
+/*
+ * An operator's question: what is "stats", "top", "get", "explain", "count" or "rebuild"; NULL: not known, or no memory, or
+ * the argument is wrong (ret_error says it). Gives a new reference.
+ */
+json_t *keeper_ask(struct keeper *keeper, const char *what, const json_t *argument, int64_t now_unix_ms,
+                   char ret_error[CACHE_ERROR_BYTES]);
+
+struct keeper_stats {
+    struct cache_store_stats store;
+    uint64_t memory_bytes;
+    uint64_t indexed;       /* entries */
+    bool is_building;
+    uint64_t evictions, expired, invalidated, dropped_fills;
+};
+void keeper_read_stats(const struct keeper *keeper, struct keeper_stats *ret_stats);

@@ -1,0 +1,132 @@
+#include "worker/cache/sweep.h"
+
+#include <string.h>
+
+#include "worker/cache/invalidations.h"
+#include "worker/cache/keeper_state.h"
+
+void sweep_begin(struct keeper *keeper, bool is_building)
+{
+    memset(keeper->cursor, 0, sizeof(keeper->cursor));
+    keeper->is_building = is_building;
+    keeper->sweeping = invalidations_latest(keeper->invalidations);
+}
+
+static bool is_in_a_hurry(const struct keeper *keeper)
+{
+    return keeper->is_building || keeper->swept < invalidations_latest(keeper->invalidations);
+}
+
+/* ---- an entry ---- */
+
+struct visit {
+    struct keeper *keeper;
+    int64_t now_unix_ms;
+    char *error;
+    int r;
+};
+
+static bool is_indexed(const struct keeper *keeper, const uint8_t *key)
+{
+    struct lexical_hit hit;
+    return lexical_index_find(keeper->index, key, &hit);
+}
+
+static void look_at(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
+{
+    struct visit *visit = context;
+    struct keeper *keeper = visit->keeper;
+    const bool is_invalid = keeper_is_invalid(keeper, key, about);
+    const bool is_over = (int64_t)about->stale_until_unix_ms <= visit->now_unix_ms;
+    if (visit->r < 0) {
+        return;
+    }
+    if (is_invalid || is_over) {
+        keeper->invalidated += is_invalid ? 1 : 0;
+        keeper->removed_entries += is_invalid ? 1 : 0;
+        keeper->removed_bytes += is_invalid ? about->bytes : 0;
+        keeper->expired += is_invalid ? 0 : 1;
+        visit->r = keeper_remove(keeper, key, visit->error);
+    } else if (keeper->is_building && !is_indexed(keeper, key)) {
+        keeper_index(keeper, key, about);
+    }
+}
+
+/* ---- a step ---- */
+
+static void end_round(struct keeper *keeper)
+{
+    keeper->swept = keeper->sweeping;
+    sweep_begin(keeper, false);
+}
+
+static int scan(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
+{
+    struct visit visit = {.keeper = keeper, .now_unix_ms = now_unix_ms, .error = ret_error};
+    bool is_end = false;
+    int r = cache_store_scan(keeper->store, keeper->cursor, SWEEP_STEP, look_at, &visit,
+                             keeper->cursor, &is_end, ret_error);
+    r = r < 0 ? r : visit.r;
+    if (r == 0 && is_end) {
+        end_round(keeper);
+    }
+    return r;
+}
+
+int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
+{
+    int r = 0;
+    if (now_unix_ms >= keeper->served_at_unix_ms) {
+        keeper->served_at_unix_ms = now_unix_ms + SWEEP_SERVED_MS;
+        r = sweep_write_served(keeper, ret_error);
+    }
+    const bool is_due = is_in_a_hurry(keeper) || now_unix_ms >= keeper->sweep_at_unix_ms;
+    if (r == 0 && is_due) {
+        keeper->sweep_at_unix_ms = now_unix_ms + 1000 * SWEEP_STEP / SWEEP_CALM;
+        r = scan(keeper, now_unix_ms, ret_error);
+    }
+    const bool has_more = keeper->index != NULL && lexical_index_work(keeper->index);
+    return r < 0 ? r : has_more || is_in_a_hurry(keeper) ? 1 : 0;
+}
+
+/* ---- hits ---- */
+
+void sweep_note_served(struct keeper *keeper, const uint8_t *key, int64_t now_unix_ms)
+{
+    for (size_t i = keeper->served_length; i > 0 && i + 16 > keeper->served_length; i--) {
+        struct served *served = &keeper->served[i - 1];
+        if (memcmp(served->key, key, CACHE_KEY_BYTES) == 0) {
+            served->hits++;
+            served->at_unix_ms = now_unix_ms;
+            return;
+        }
+    }
+    if (keeper->served_length < KEEPER_SERVED_MAX) {
+        struct served *served = &keeper->served[keeper->served_length++];
+        *served = (struct served){.hits = 1, .at_unix_ms = now_unix_ms};
+        memcpy(served->key, key, CACHE_KEY_BYTES);
+    }
+}
+
+static int write_one(struct keeper *keeper, const struct served *served, char *ret_error)
+{
+    Record__CacheAbout *about = NULL;
+    int r = cache_store_get_about(keeper->store, served->key, &about, ret_error);
+    if (r == 0 && about != NULL) {
+        about->hits += served->hits;
+        about->served_unix_ms = (uint64_t)served->at_unix_ms;
+        r = cache_store_put_about(keeper->store, served->key, about, ret_error);
+        record__cache_about__free_unpacked(about, NULL);
+    }
+    return r;
+}
+
+int sweep_write_served(struct keeper *keeper, char *ret_error)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < keeper->served_length; i++) {
+        r = write_one(keeper, &keeper->served[i], ret_error);
+    }
+    keeper->served_length = 0;
+    return r;
+}

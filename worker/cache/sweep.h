@@ -1,0 +1,23 @@
+/*
+ * sweep: rounds through all that is stored, a few entries at a time: what is invalid or past all use is removed, what is not
+ * in the index is put there, and hits are written down.
+ *
+ * In a hurry (the index is being built, an invalidation is not swept yet) it goes on between lookups and whenever there is
+ * nothing to do; else SWEEP_CALM entries a second.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "common/attributes.h"
+
+struct keeper;
+
+enum { SWEEP_STEP = 32, SWEEP_CALM = 512, SWEEP_SERVED_MS = 1000 };
+
+/* A new round from the first key on. */
+void sweep_begin(struct keeper *keeper, bool is_building);
+/* One step, if one is due. 1: more is to be done at once; 0: not. Errors: of the store. */
+MUST_USE int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error);
+/* A hit. Beyond a bound some are not counted. */
+void sweep_note_served(struct keeper *keeper, const uint8_t *key, int64_t now_unix_ms);
+MUST_USE int sweep_write_served(struct keeper *keeper, char *ret_error);
