@@ -57,6 +57,7 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
     if (job->is_shed) { /* it was not run, and may be */
         job->is_shed = false;
         job->acknowledged_incarnation = 0; /* and may be refused */
+        job->stream.credit_peer = 0;
         job->shown = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
     }
     if (!job->is_submitted) {
