@@ -320,6 +320,7 @@ void core_restored(struct core *core, struct core_time now)
 {
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     dead_restored(core);
+    pause_apply_to_names(core);
     table_settle(&core->jobs);
     core->reclaim_until_ms = core->now_ms + core->limits.reclaim_ms;
     core->housekeeping_at_ms =
