@@ -277,6 +277,9 @@ void flights_see_credit(struct simulation *simulation, const struct message *mes
     if (core_find_job(simulation->broker.core, &job->id, &state, &worker) < 0) {
         return; /* of a job that is over */
     }
+    if (job->stream.waiter != message->peer) {
+        return; /* of an earlier life, and without effect */
+    }
     if (job->stream.credit_peer != message->peer) {
         job->stream.credit_peer = message->peer;
         job->stream.credit = job->stream.sent = 0;

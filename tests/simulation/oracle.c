@@ -270,6 +270,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_SUBMIT:
         if (message->second == DEFECT_NONE && is_of_its_tenant(simulation, message)) {
             see_submission(simulation, &simulation->jobs[message->job]);
+            simulation->jobs[message->job].stream.waiter = message->peer;
         }
         break;
     case EVENT_CANCEL:
@@ -316,9 +317,11 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_STORE_UP:
         simulation->broker.core_store_is_down = message->event == EVENT_STORE_DOWN;
         break;
+    case EVENT_WAIT:
+        simulation->jobs[message->job].stream.waiter = message->peer;
+        break;
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
-    case EVENT_WAIT:
     case EVENT_WORKER_HELLO:
     case EVENT_CHUNK:
     case EVENT_DURABLE:

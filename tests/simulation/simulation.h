@@ -67,6 +67,7 @@ struct sim_job {
     struct {
         uint64_t peer;
         uint32_t attempt, next;
+        uint64_t waiter; /* the latest connection that asked for its outcome in this life */
         uint64_t credit_peer, credit, sent;
     } stream;
     uint64_t life_turn;      /* of the broker, in which this one began */
