@@ -60,6 +60,8 @@ FOUND = {
     "restart-forgets-pause": "while an operator holds it|pauses are shown",
     "restart-forgets-upstream": "which is down|a damaged record .* is taken for good",
     "restart-forgets-lease": "cannot be restored",
+    "priority-ignored": "of priority .* goes before job",
+    "reservations-ignored": "in a slot of another tier",
     "tenants-not-charged": "tenants .* of one queue wait both",
     "tiers-not-charged": "tiers .* of a pool wait both",
     "pause-not-applied": "while an operator holds it|has a free slot for it",
@@ -96,8 +98,6 @@ UNFOUND = {
     "no-slow-start": "nothing watches the pace after an outage",
     "probe-lost": "slower, not wrong: a probe that is not heard of is given up after open_max",
     "promoted-forgotten": "nothing watches that a leader which waits does so for a reason",
-    "priority-ignored": "nothing watches the order of one tenant's jobs",
-    "reservations-ignored": "nothing watches slots that are reserved for a tier",
 }
 
 
