@@ -252,6 +252,14 @@ struct watched_upstream {
     uint32_t failures;                            /* in a row */
     uint32_t learned_per_min;                     /* requests, as it has said; 0: nothing */
     struct spent since_learned[UPSTREAM_SECONDS]; /* by second modulo their number */
+    bool is_back;                                 /* from an outage … */
+    int64_t back_ms, calls_since;                 /* … since when, and calls since then */
+};
+
+/* Of a limit a minute: what may be taken now, below 0 a debt. */
+struct allowance {
+    double level;
+    int64_t at_ms;
 };
 
 struct watched_route {
@@ -265,7 +273,8 @@ struct degradation {
     uint64_t firsts, firsts_before; /* dispatches of jobs that had none; before the turn */
     double lowest_missing;          /* retries granted beyond what was earned for them */
     struct spent spent[SCENARIO_PROVIDERS][UPSTREAM_SECONDS]; /* by second modulo their number */
-    int64_t since_ms;                                         /* the start of the core */
+    struct allowance requests[SCENARIO_PROVIDERS], tokens[SCENARIO_PROVIDERS];
+    int64_t since_ms; /* the start of the core */
     bool may_count, holds; /* of the end of an attempt that is being told */
 };
 

@@ -320,15 +320,22 @@ static struct call call_in_vain(struct simulation *simulation, Wire__AttemptOutc
     };
 }
 
+static uint32_t tokens_used(struct simulation *simulation, uint32_t estimated)
+{
+    const uint64_t mean = (uint64_t)estimated * simulation->scenario.outcomes.tokens_used / 1000;
+    return mean == 0 ? estimated : 1 + (uint32_t)dice_below(&simulation->dice, 2 * mean);
+}
+
 static struct call make_call(struct simulation *simulation, const struct job_lease *lease,
                              uint32_t upstream)
 {
     const Wire__AttemptOutcome outcome = throw_outcome(simulation, lease);
     upstream = upstream == SCENARIO_UPSTREAMS ? 0 : upstream; /* it may choose */
-    struct call call = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
-                           ? call_in_vain(simulation, outcome)
-                           : upstream_call(simulation, &simulation->upstreams[upstream],
-                                           simulation->jobs[lease->job].tokens);
+    struct call call =
+        outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
+            ? call_in_vain(simulation, outcome)
+            : upstream_call(simulation, &simulation->upstreams[upstream],
+                            tokens_used(simulation, simulation->jobs[lease->job].tokens));
     call.upstream = upstream;
     return call;
 }
