@@ -104,6 +104,63 @@ static void see_up(struct simulation *simulation, const struct effect *effect)
     }
 }
 
+/* ---- goodbyes ---- */
+
+/* As operators are shown it. False: it is not pending. */
+static bool count_attempts(const struct simulation *simulation, const struct sim_job *job,
+                           uint32_t *ret_attempts)
+{
+    struct core_job_view view;
+    if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0 ||
+        view.state >= WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
+        return false;
+    }
+    *ret_attempts = view.attempts;
+    return true;
+}
+
+static void before_goodbye(struct simulation *simulation, const struct message *message)
+{
+    struct attempts *attempts = &simulation->attempts;
+    const struct sim_worker *worker = worker_of(simulation, message->peer);
+    if (worker->known_as != message->peer) {
+        return;
+    }
+    attempts->leaving = worker->name;
+    struct list_link *link = worker->leases.head.next;
+    for (; link != &worker->leases.head && attempts->left_length < RUNS_MAX; link = link->next) {
+        const struct sim_job *job = CONTAINER_OF(link, struct sim_job, lease.link);
+        if (is_leased_to(simulation, job, worker->name) &&
+            count_attempts(simulation, job, &attempts->left[attempts->left_length].attempts)) {
+            attempts->left[attempts->left_length++].job = (uint32_t)(job - simulation->jobs);
+        }
+    }
+}
+
+/* The one that was under way counts no more. */
+static void after_goodbye(struct simulation *simulation)
+{
+    const struct attempts *attempts = &simulation->attempts;
+    for (uint32_t i = 0; i < attempts->left_length; i++) {
+        const uint32_t index = attempts->left[i].job, before = attempts->left[i].attempts;
+        uint32_t after;
+        if (!count_attempts(simulation, &simulation->jobs[index], &after)) {
+            simulation_violate(simulation, "job %u ends with the goodbye of %s", index,
+                               attempts->leaving);
+        } else if (after + 1 != before) {
+            simulation_violate(simulation,
+                               "job %u counts %u attempts after the goodbye of %s, and %u before",
+                               index, after, attempts->leaving, before);
+        }
+    }
+}
+
+bool attempts_is_leaving(const struct simulation *simulation, const char *worker)
+{
+    return simulation->attempts.leaving != NULL &&
+           strcmp(simulation->attempts.leaving, worker) == 0;
+}
+
 /* ---- what is told ---- */
 
 static void before_result(struct simulation *simulation, const struct message *message)
@@ -130,8 +187,12 @@ void attempts_before_step(struct simulation *simulation, const struct message *m
     struct attempts *attempts = &simulation->attempts;
     attempts->probed = SCENARIO_UPSTREAMS;
     attempts->was_pending = attempts->was_held = attempts->is_known = false;
+    attempts->leaving = NULL;
+    attempts->left_length = 0;
     if (message->event == EVENT_ATTEMPT_RESULT) {
         before_result(simulation, message);
+    } else if (message->event == EVENT_WORKER_GONE && message->flag) {
+        before_goodbye(simulation, message);
     } else if (message->event == EVENT_DRAIN) {
         attempts->is_draining = true;
     } else if (message->event == EVENT_WORKER_CREDIT || message->event == EVENT_WORKER_HEARTBEAT) {
@@ -270,6 +331,8 @@ void attempts_after_step(struct simulation *simulation, const struct message *me
 {
     if (message->event == EVENT_ATTEMPT_RESULT) {
         after_result(simulation, message);
+    } else if (message->event == EVENT_WORKER_GONE) {
+        after_goodbye(simulation);
     } else if (message->event == EVENT_CANCEL && simulation->attempts.was_held) {
         check_told(simulation, message->job);
     }
@@ -342,7 +405,8 @@ void attempts_see_dispatch(struct simulation *simulation, uint32_t index,
 static void see_lost(struct simulation *simulation, const struct effect *effect, uint32_t index)
 {
     struct sim_job *job = &simulation->jobs[index];
-    const bool is_crash = effect->as.note.subject[0] != '\0';
+    const bool is_crash = effect->as.note.subject[0] != '\0' &&
+                          !attempts_is_leaving(simulation, effect->as.note.subject);
     job->told.losses_least += is_crash;
     job->told.losses_most += is_crash;
 }

@@ -775,6 +775,9 @@ static void step_message(struct simulation *simulation, const struct message *me
         };
         tell_call(simulation, message, &told_call, &event);
         break;
+    case EVENT_WORKER_GONE:
+        event.as.worker_gone.said_goodbye = message->flag;
+        break;
     case EVENT_UNDELIVERABLE:
         event.as.undeliverable.lease =
             (struct lease_ref){simulation->jobs[message->job].id, message->attempt};
@@ -808,7 +811,6 @@ static void step_message(struct simulation *simulation, const struct message *me
         break;
     case EVENT_CLIENT_GONE:
     case EVENT_WORKER_DRAINING:
-    case EVENT_WORKER_GONE:
     case EVENT_STORE_UP:
     case EVENT_DRAIN:
     case EVENT_TICK:

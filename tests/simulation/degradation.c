@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "broker/core/core.h"
+#include "tests/simulation/attempts.h"
 #include "tests/simulation/broker.h"
 #include "tests/simulation/flights.h"
 #include "tests/simulation/network.h"
@@ -465,7 +466,9 @@ static void see_lost(struct simulation *simulation, const struct effect *effect)
     const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
     if (index != NO_JOB) {
         simulation->jobs[index].is_cut = true;
-        simulation->jobs[index].crashes += effect->as.note.subject[0] != '\0';
+        simulation->jobs[index].crashes +=
+            effect->as.note.subject[0] != '\0' &&
+            !attempts_is_leaving(simulation, effect->as.note.subject);
     }
     if (index != NO_JOB && simulation->jobs[index].permit.attempt == effect->as.note.number) {
         simulation->jobs[index].permit.is_open = false;

@@ -27,7 +27,8 @@ struct message {
     uint32_t other_job; /* ACCEPTED: known_as; NO_JOB: not set */
     int number; /* outcome, state, reason, error code, pause subject or mode, as the kind has it */
     int second;
-    bool flag;         /* WAIT: status only; ACCEPTED: duplicate; STATUS: the job is to be known */
+    bool flag; /* WAIT: status only; ACCEPTED: duplicate; STATUS: the job is to be known;
+                  WORKER_GONE: it has said goodbye */
     uint64_t total;    /* credit, batch, load token */
     uint64_t digest;   /* of an outcome */
     int64_t time_ms;   /* retry after, deadline in */

@@ -281,6 +281,12 @@ struct degradation {
 /* Of attempts.h: of what is being told. */
 struct attempts {
     bool is_draining;
+    const char *leaving; /* a worker that says goodbye; NULL: none does */
+    struct {
+        uint32_t job, attempts;
+    } left[RUNS_MAX]; /* that it holds, and how many attempts they count, the one under way included
+                       */
+    uint32_t left_length;
     bool is_known, was_pending, was_held; /* the worker; the job; by that worker */
     uint32_t probed;   /* the upstream whose probe ends; SCENARIO_UPSTREAMS: none … */
     bool is_permitted; /* … that was not lost meanwhile, and decides */
