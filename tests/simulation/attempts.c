@@ -86,6 +86,51 @@ static void see_failed_probe(struct simulation *simulation, const struct call *c
     }
 }
 
+/* Its latest probe, which is still waited for, is held by this worker. */
+static bool is_probed_by(const struct simulation *simulation, uint32_t upstream, uint64_t peer)
+{
+    const struct watched_upstream *watched = &simulation->degradation.upstreams[upstream];
+    const struct sim_worker *worker = worker_of(simulation, peer);
+    if (watched->probing_job == NO_JOB || worker->known_as != peer) {
+        return false;
+    }
+    const struct sim_job *job = &simulation->jobs[watched->probing_job];
+    return job->permit.is_open && job->permit.attempt == watched->probing_attempt &&
+           job->lease.is_held && job->lease.peer == peer &&
+           job->lease.attempt == watched->probing_attempt &&
+           is_leased_to(simulation, job, worker->name) && look(simulation, upstream).is_half_open;
+}
+
+static void before_silence(struct simulation *simulation, const struct message *message)
+{
+    const bool ends_all = message->event == EVENT_WORKER_GONE;
+    const bool ends_one = message->event == EVENT_UNDELIVERABLE ||
+                          (message->event == EVENT_ATTEMPT_RESULT && !message->call.is_made);
+    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS && (ends_all || ends_one); i++) {
+        const struct watched_upstream *watched = &simulation->degradation.upstreams[i];
+        const bool is_it = ends_all || (watched->probing_job == message->job &&
+                                        watched->probing_attempt == message->attempt);
+        if (is_it && is_probed_by(simulation, i, message->peer)) {
+            simulation->attempts.silent_probes |= 1u << i;
+        }
+    }
+}
+
+static void after_silence(struct simulation *simulation)
+{
+    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
+        if ((simulation->attempts.silent_probes >> i & 1) == 0) {
+            continue;
+        }
+        const struct look seen = look(simulation, i);
+        if (seen.is_half_open && seen.blocked_ms > 0) {
+            simulation_violate(simulation,
+                               "upstream %s/%s waits %" PRId64 " ms more for a probe that is over",
+                               scenario_upstreams[i][0], scenario_upstreams[i][1], seen.blocked_ms);
+        }
+    }
+}
+
 static void see_up(struct simulation *simulation, const struct effect *effect)
 {
     for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
@@ -189,6 +234,8 @@ void attempts_before_step(struct simulation *simulation, const struct message *m
     attempts->was_pending = attempts->was_held = attempts->is_known = false;
     attempts->leaving = NULL;
     attempts->left_length = 0;
+    attempts->silent_probes = 0;
+    before_silence(simulation, message);
     if (message->event == EVENT_ATTEMPT_RESULT) {
         before_result(simulation, message);
     } else if (message->event == EVENT_WORKER_GONE && message->flag) {
@@ -329,6 +376,9 @@ static void check_told(struct simulation *simulation, uint32_t index)
 
 void attempts_after_step(struct simulation *simulation, const struct message *message)
 {
+    if (simulation->attempts.silent_probes != 0) {
+        after_silence(simulation);
+    }
     if (message->event == EVENT_ATTEMPT_RESULT) {
         after_result(simulation, message);
     } else if (message->event == EVENT_WORKER_GONE) {

@@ -9,8 +9,8 @@
  * - A worker that comes back with the answer of a lease that it holds keeps it, may forget the
  *   answer when the conclusion is durable, and is told when an attempt is over.
  * - A worker that leaves with a goodbye is no loss to the jobs that it holds.
- * - A probe that has said nothing, since its worker gave it back or was not reached, holds nobody
- *   up.
+ * - A probe that says nothing, since its worker gave it back, was not reached or is gone, holds
+ *   nobody up.
  * - A breaker closes by a probe that succeeds; one that fails doubles the wait.
  * - A broker that shuts down accepts and dispatches nothing.
  * - What is left on disk in the end belongs to something.

@@ -290,6 +290,7 @@ struct attempts {
     bool is_known, was_pending, was_held; /* the worker; the job; by that worker */
     uint32_t probed;   /* the upstream whose probe ends; SCENARIO_UPSTREAMS: none … */
     bool is_permitted; /* … that was not lost meanwhile, and decides */
+    uint32_t silent_probes; /* a bit for each upstream whose latest probe ends without a word */
     uint32_t failed_probes[SCENARIO_UPSTREAMS]; /* in a row */
     int64_t rests_until_ms[SCENARIO_UPSTREAMS]; /* as it has said */
     uint32_t
