@@ -274,7 +274,7 @@ struct degradation {
     double lowest_missing;          /* retries granted beyond what was earned for them */
     struct spent spent[SCENARIO_PROVIDERS][UPSTREAM_SECONDS]; /* by second modulo their number */
     struct allowance requests[SCENARIO_PROVIDERS], tokens[SCENARIO_PROVIDERS];
-    int64_t since_ms; /* the start of the core */
+    int64_t since_ms;      /* the start of the core */
     bool may_count, holds; /* of the end of an attempt that is being told */
 };
 
@@ -288,8 +288,8 @@ struct attempts {
                        */
     uint32_t left_length;
     bool is_known, was_pending, was_held; /* the worker; the job; by that worker */
-    uint32_t probed;   /* the upstream whose probe ends; SCENARIO_UPSTREAMS: none … */
-    bool is_permitted; /* … that was not lost meanwhile, and decides */
+    uint32_t probed;        /* the upstream whose probe ends; SCENARIO_UPSTREAMS: none … */
+    bool is_permitted;      /* … that was not lost meanwhile, and decides */
     uint32_t silent_probes; /* a bit for each upstream whose latest probe ends without a word */
     uint32_t failed_probes[SCENARIO_UPSTREAMS]; /* in a row */
     int64_t rests_until_ms[SCENARIO_UPSTREAMS]; /* as it has said */
@@ -316,7 +316,8 @@ struct sim_broker {
     struct storage *storage;
     uint64_t incarnation;
     bool is_up, is_draining, store_is_down;
-    bool core_store_is_down; /* as the core was told */
+    bool core_store_is_down;  /* as the core was told */
+    bool fails_at_submission; /* its store does, at the next one that it hears */
     int64_t drain_until_ms, loads_fail_until_ms;
     int64_t mono_base_ms;   /* of this incarnation's monotonic clock */
     int64_t mono_jumped_ms; /* by it, over the whole run */
