@@ -75,10 +75,13 @@ static void plan_turn(struct simulation *simulation, int64_t at_ms)
     }
 }
 
+static void fail_at_submission(struct simulation *simulation, const struct message *message);
+
 void sim_broker_hear(struct simulation *simulation, const struct message *message)
 {
     message_list_add(&simulation->broker.inbox, message);
     plan_turn(simulation, simulation->now_ms + simulation->scenario.turn_ms);
+    fail_at_submission(simulation, message);
 }
 
 static void hear_own(struct simulation *simulation, enum event_kind kind, uint64_t total)
@@ -127,7 +130,7 @@ void sim_broker_store_sync(struct simulation *simulation)
     }
 }
 
-bool sim_broker_store_down(struct simulation *simulation)
+static bool go_down(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     const uint64_t first = storage_first_pending(broker->storage);
@@ -141,6 +144,26 @@ bool sim_broker_store_down(struct simulation *simulation)
                  simulation->now_ms + dice_between(&simulation->dice, 1, STORE_DOWN_MS_MAX),
                  TASK_STORE_UP, 0, broker->incarnation, NULL);
     return true;
+}
+
+bool sim_broker_store_down(struct simulation *simulation)
+{
+    if (dice_hit(&simulation->dice, 500)) { /* when it hurts most, and not now */
+        simulation->broker.fails_at_submission = true;
+        return false;
+    }
+    return go_down(simulation);
+}
+
+/* Behind it, and mostly in the same turn: what was just accepted is refused after all. */
+static void fail_at_submission(struct simulation *simulation, const struct message *message)
+{
+    struct sim_broker *broker = &simulation->broker;
+    if (broker->fails_at_submission && !simulation->is_quiet && message->event == EVENT_SUBMIT &&
+        go_down(simulation)) {
+        broker->fails_at_submission = false;
+        simulation->tally.faults[FAULT_STORE_DOWN]++;
+    }
 }
 
 void sim_broker_store_up(struct simulation *simulation)
@@ -775,6 +798,9 @@ static void step_message(struct simulation *simulation, const struct message *me
         };
         tell_call(simulation, message, &told_call, &event);
         break;
+    case EVENT_WORKER_GONE:
+        event.as.worker_gone.said_goodbye = message->flag;
+        break;
     case EVENT_UNDELIVERABLE:
         event.as.undeliverable.lease =
             (struct lease_ref){simulation->jobs[message->job].id, message->attempt};
@@ -808,7 +834,6 @@ static void step_message(struct simulation *simulation, const struct message *me
         break;
     case EVENT_CLIENT_GONE:
     case EVENT_WORKER_DRAINING:
-    case EVENT_WORKER_GONE:
     case EVENT_STORE_UP:
     case EVENT_DRAIN:
     case EVENT_TICK:
@@ -1099,9 +1124,9 @@ void sim_broker_start(struct simulation *simulation)
     fairness_restart(simulation);
     degradation_restart(simulation);
     attempts_restart(simulation);
-    simulation_trace(
-        simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk",
-        broker->incarnation, storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);
+    simulation_trace(simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk",
+                     broker->incarnation,
+                     storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);
     plan_turn(simulation, simulation->now_ms);
     if (simulation->is_quiet) {
         faults_resume_all(simulation);
@@ -1129,8 +1154,8 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
         storage_latest(broker->storage) + 1 - storage_first_pending(broker->storage);
     const uint64_t kept = batches_kept < pending ? batches_kept : pending;
     simulation_trace(simulation,
-                     "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept",
-                     pending, kept, 0);
+                     "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept", pending,
+                     kept, 0);
     storage_crash(broker->storage, kept);
     core_destroy(&broker->core);
     effects_destroy(&broker->effects);

@@ -142,12 +142,12 @@ static bool kill_worker(struct simulation *simulation)
 static bool kill_workers(struct simulation *simulation)
 {
     const uint32_t permille = (uint32_t)dice_between(&simulation->dice, 100, 1000);
-    const bool says_goodbye = dice_hit(&simulation->dice, 500);
+    const bool are_heard = dice_hit(&simulation->dice, 500);
     bool has_killed = false;
     for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
         struct sim_worker *worker = &simulation->workers[i];
         if (worker->state != WORKER_DOWN && dice_hit(&simulation->dice, permille)) {
-            sim_worker_kill(simulation, worker, says_goodbye);
+            sim_worker_kill(simulation, worker, are_heard);
             has_killed = true;
         }
     }
@@ -160,7 +160,11 @@ static bool drain_worker(struct simulation *simulation)
     if (worker->state != WORKER_UP || !worker->is_welcome) {
         return false;
     }
-    sim_worker_drain(simulation, worker);
+    if (dice_hit(&simulation->dice, 500)) { /* it has no time for that */
+        sim_worker_leave(simulation, worker);
+    } else {
+        sim_worker_drain(simulation, worker);
+    }
     return true;
 }
 

@@ -560,7 +560,7 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     job->attempt_last = effect->as.dispatch.lease.attempt;
     job->is_cut = false;
     flights_see_dispatch(simulation, index);
-    fairness_see_dispatch(simulation, job);
+    fairness_see_dispatch(simulation, job, effect->peer);
     degradation_see_dispatch(simulation, index, effect);
     hold_lease(simulation, job, effect->peer, effect->as.dispatch.lease.attempt);
 }

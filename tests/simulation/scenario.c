@@ -166,6 +166,7 @@ static void init_outcomes(struct outcomes *outcomes, struct dice *dice)
         .invalid = chance(dice, 20),
         .hung = chance(dice, 20),
         .run_ms_max = dice_hit(dice, 400) ? 60000 : 3000,
+        .tokens_used = chance(dice, 4000),
     };
 }
 

@@ -76,6 +76,7 @@ struct faults {
 struct outcomes {
     uint32_t rate_limited, unavailable, rejected, deferred, invalid, hung;
     int64_t run_ms_max;
+    uint32_t tokens_used; /* permille of what is estimated, in the mean; 0: exactly that */
 };
 
 struct scenario {

@@ -146,10 +146,17 @@ static void tell_result(struct simulation *simulation, const struct sim_worker *
     network_send(simulation, &message);
 }
 
-static void goodbye(struct simulation *simulation, const struct sim_worker *worker)
+/* Its connection ends; with a goodbye, or as that of one that has crashed. */
+static void close_connection(struct simulation *simulation, const struct sim_worker *worker,
+                             bool says_goodbye)
 {
+    const struct message message = {.to_broker = true,
+                                    .event = EVENT_WORKER_GONE,
+                                    .peer = worker->peer,
+                                    .job = NO_JOB,
+                                    .flag = says_goodbye};
     if (worker->peer != 0) {
-        tell(simulation, worker, EVENT_WORKER_GONE);
+        network_send(simulation, &message);
     }
 }
 
@@ -157,7 +164,7 @@ static void lose_connection(struct simulation *simulation, struct sim_worker *wo
 {
     /* The broker may learn that the connection is closed, or find out by the silence. */
     if (simulation_hit(simulation, 500)) {
-        goodbye(simulation, worker);
+        close_connection(simulation, worker, false);
     }
     worker->peer = 0;
     worker->is_welcome = false;
@@ -186,7 +193,7 @@ void sim_worker_break(struct simulation *simulation, struct sim_worker *worker)
     }
 }
 
-void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, bool says_goodbye)
+void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, bool is_heard)
 {
     if (worker->state == WORKER_DOWN) {
         return;
@@ -194,8 +201,8 @@ void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, b
     simulation_trace(simulation,
                      "worker %" PRIu64 " dies holding %" PRIu64 " leases, %" PRIu64 " answers",
                      worker->index, worker->runs_length, worker->answers_length);
-    if (says_goodbye) {
-        goodbye(simulation, worker);
+    if (is_heard) {
+        close_connection(simulation, worker, false);
     }
     sim_worker_finish(worker);
     worker->peer = 0;
@@ -204,6 +211,12 @@ void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, b
     worker->life++;
     worker->back_at_ms = simulation->now_ms + dice_between(&simulation->dice, 0, DOWN_MS_MAX);
     wake_at(simulation, worker, worker->back_at_ms);
+}
+
+void sim_worker_leave(struct simulation *simulation, struct sim_worker *worker)
+{
+    close_connection(simulation, worker, true);
+    sim_worker_kill(simulation, worker, false);
 }
 
 void sim_worker_drain(struct simulation *simulation, struct sim_worker *worker)
@@ -239,7 +252,7 @@ void sim_worker_wake(struct simulation *simulation, struct sim_worker *worker, u
     }
     if (worker->state == WORKER_DRAINING && worker->runs_length == 0 &&
         worker->answers_length == 0) {
-        sim_worker_kill(simulation, worker, true);
+        sim_worker_leave(simulation, worker);
     } else if (worker->peer == 0 || !worker->is_welcome) {
         connect_anew(simulation, worker);
     } else {
@@ -320,15 +333,22 @@ static struct call call_in_vain(struct simulation *simulation, Wire__AttemptOutc
     };
 }
 
+static uint32_t tokens_used(struct simulation *simulation, uint32_t estimated)
+{
+    const uint64_t mean = (uint64_t)estimated * simulation->scenario.outcomes.tokens_used / 1000;
+    return mean == 0 ? estimated : 1 + (uint32_t)dice_below(&simulation->dice, 2 * mean);
+}
+
 static struct call make_call(struct simulation *simulation, const struct job_lease *lease,
                              uint32_t upstream)
 {
     const Wire__AttemptOutcome outcome = throw_outcome(simulation, lease);
     upstream = upstream == SCENARIO_UPSTREAMS ? 0 : upstream; /* it may choose */
-    struct call call = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
-                           ? call_in_vain(simulation, outcome)
-                           : upstream_call(simulation, &simulation->upstreams[upstream],
-                                           simulation->jobs[lease->job].tokens);
+    struct call call =
+        outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
+            ? call_in_vain(simulation, outcome)
+            : upstream_call(simulation, &simulation->upstreams[upstream],
+                            tokens_used(simulation, simulation->jobs[lease->job].tokens));
     call.upstream = upstream;
     return call;
 }
