@@ -611,6 +611,7 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_RESUMED:
     case NOTE_STORE_UP:
     case NOTE_UPSTREAM_UP:
+    case NOTE_UPSTREAM_RESET:
     case NOTE_QUEUE_RESUMED:
         return LOG_INFO;
     }
@@ -656,6 +657,8 @@ static const char *note_message(enum note_kind note)
         return "upstream down";
     case NOTE_UPSTREAM_UP:
         return "upstream up";
+    case NOTE_UPSTREAM_RESET:
+        return "upstream reset";
     case NOTE_QUEUE_PAUSED:
         return "queue paused";
     case NOTE_QUEUE_RESUMED:

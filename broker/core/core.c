@@ -433,6 +433,9 @@ static void handle(struct core *core, const struct event *event)
     case EVENT_RESUME:
         pause_end(core, event);
         break;
+    case EVENT_UPSTREAM_RESET:
+        upstream_reset(core, event);
+        break;
     case EVENT_DEAD_ONE:
         dead_one(core, event);
         break;

@@ -62,6 +62,7 @@ enum note_kind {
     NOTE_RECORD_DAMAGED,
     NOTE_UPSTREAM_DOWN,   /* subject provider/model; text: the error; number: milliseconds until it is probed */
     NOTE_UPSTREAM_UP,
+    NOTE_UPSTREAM_RESET,  /* by an operator; text: its last error; number: milliseconds that it would have been blocked for */
     NOTE_QUEUE_PAUSED,    /* subject tier/pool/route; nobody can serve it; text says why */
     NOTE_QUEUE_RESUMED,
     NOTE_WORKER_SET_ASIDE, /* its calls fail while those of others are answered; number: milliseconds */

@@ -534,6 +534,96 @@ Test(core_upstreams, retry_after_holds_everybody_back)
     cr_assert_not_null(dispatch_of(&second));
 }
 
+enum { DAY_MS = 24 * 3600 * 1000 };
+
+/* A job that can wait for longer than a day. */
+static struct id submit_patient(int64_t delay_ms)
+{
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m1";
+    event.as.submit.deadline_in_ms = INT64_C(2) * DAY_MS;
+    event.as.submit.delay_ms = delay_ms;
+    const struct id id = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    return id;
+}
+
+static void reset_upstream(const char *provider, const char *model)
+{
+    const struct event event = {.kind = EVENT_UPSTREAM_RESET,
+                                .as.upstream = {.provider = provider, .model = model}};
+    world_turn(&w, &event);
+}
+
+Test(core_upstreams, reset_ends_a_rest_for_all_who_wait_and_for_a_restart)
+{
+    go();
+    const struct id first = submit_patient(0);
+    says(&first, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
+    const struct id second = submit_patient(0);
+    cr_assert_null(dispatch_of(&second));
+    cr_assert_eq(world_records(&w, STORE_META), 1);
+    world_forget_log(&w);
+    reset_upstream("p0", "m0");
+    cr_assert_gt(upstream("p0", "m1").blocked_ms, 0, "another one was meant");
+
+    reset_upstream("p0", "m1");
+    cr_assert_eq(upstream("p0", "m1").blocked_ms, 0);
+    cr_assert_not_null(world_find(&w, EFFECT_PUBLISH, NULL, 0));
+    cr_assert_eq(world_records(&w, STORE_META), 0);
+    pass(2000);
+    cr_assert_not_null(dispatch_of(&first), "that job was told to wait itself");
+    is_said(&first, ANSWERED);
+    pass(2000);
+    cr_assert_not_null(dispatch_of(&second));
+    world_restart(&w);
+    cr_assert_eq(upstream("p0", "m1").blocked_ms, 0);
+}
+
+Test(core_upstreams, reset_leaves_alone_who_asked_for_a_delay)
+{
+    go();
+    const struct id limited = submit_patient(0);
+    says(&limited, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
+    const struct id delayed = submit_patient(20000);
+    world_forget_log(&w);
+    reset_upstream(NULL, NULL);
+    pass(2000);
+    is_said(&limited, ANSWERED);
+    pass(17000);
+    cr_assert_null(dispatch_of(&delayed));
+    pass(2000);
+    cr_assert_not_null(dispatch_of(&delayed));
+}
+
+Test(core_upstreams, reset_of_a_breaker_probes_now_and_closes_nothing)
+{
+    go();
+    break_m1();
+    for (int i = 0; i < 3; i++) {
+        (void)submit_to("standard", "m1");
+    }
+    world_forget_log(&w);
+    reset_upstream(NULL, NULL);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN);
+    cr_assert_eq(world_records(&w, STORE_META), 1, "it is not known to be up");
+    cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 1);
+    const struct effect_dispatch *probe =
+        &world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch;
+    cr_assert(probe->is_probe);
+    const struct id job = probe->lease.job_id;
+    is_said(&job, UNAVAILABLE);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN);
+}
+
+Test(core_upstreams, reset_of_what_is_up_says_nothing)
+{
+    go();
+    world_forget_log(&w);
+    reset_upstream(NULL, NULL);
+    cr_assert_eq(world_count(&w, EFFECT_NOTE, NULL) + world_count(&w, EFFECT_PUBLISH, NULL), 0);
+}
+
 Test(core_upstreams, configured_limit_holds_over_all_models_of_the_key)
 {
     providers[0].requests_per_min = 60;
