@@ -76,7 +76,8 @@ static json_t *flights_object(const struct core_tier_stats *tier)
 static json_t *tier_object(const struct core_tier_stats *tier)
 {
     return json_pack(
-        "{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
+        "{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, "
+        "s:I, "
         "s:I, s:f, s:f, s:I, "
         "s:I, s:I, s:I, s:I, s:f, s:I, s:o}",
         "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word), "submitted",
@@ -86,14 +87,15 @@ static json_t *tier_object(const struct core_tier_stats *tier)
         counts_of(tier->concluded, CORE_STATES, state_word), "dispatched",
         integer(tier->dispatched), "attempts_failed", integer(tier->attempts_failed), "leases_lost",
         integer(tier->leases_lost), "redelivered", integer(tier->redelivered), "late_results",
-        integer(tier->late_results), "late_cost_usd", (double)tier->late_cost_nanousd * NANOUSD,
-        "payload_bytes", integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens),
-        "output_tokens", integer(tier->output_tokens), "cost_usd",
-        (double)tier->cost_nanousd * NANOUSD, "saved_usd", (double)tier->saved_nanousd * NANOUSD,
-        "cache_hits", integer(tier->cache_hits), "cache_near_hits", integer(tier->cache_near_hits),
-        "cache_stale_hits", integer(tier->cache_stale_hits), "cache_misses",
-        integer(tier->cache_misses), "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s",
-        tier->drain_per_s, "shed", integer(tier->shed), "flights", flights_object(tier));
+        integer(tier->late_results), "duplicate_results", integer(tier->duplicate_results),
+        "late_cost_usd", (double)tier->late_cost_nanousd * NANOUSD, "payload_bytes",
+        integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens), "output_tokens",
+        integer(tier->output_tokens), "cost_usd", (double)tier->cost_nanousd * NANOUSD, "saved_usd",
+        (double)tier->saved_nanousd * NANOUSD, "cache_hits", integer(tier->cache_hits),
+        "cache_near_hits", integer(tier->cache_near_hits), "cache_stale_hits",
+        integer(tier->cache_stale_hits), "cache_misses", integer(tier->cache_misses), "oldest_ms",
+        (json_int_t)tier->oldest_ms, "drain_per_s", tier->drain_per_s, "shed", integer(tier->shed),
+        "flights", flights_object(tier));
 }
 
 static json_t *store_object(struct broker *broker)

@@ -193,6 +193,9 @@ static struct effect_result make_result(struct core *core, const struct job *job
         .error_text =
             outcome->error_text == NULL ? "" : effects_text(core->effects, outcome->error_text),
         .attempts = outcome->attempts > 0 ? outcome->attempts : job_attempts(job),
+        .attempt = outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED && outcome->led_by == NULL
+                       ? outcome->attempt
+                       : 0,
         .queue_ms = not_negative(dispatched_ms - job->submitted_ms),
         .run_ms = core->now_ms - dispatched_ms,
         .usage = copy_usage(core, outcome->usage),

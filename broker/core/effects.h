@@ -100,6 +100,7 @@ struct effect {
             Wire__JobState state;
             const char *error_code, *error_text;
             uint32_t attempts;
+            uint32_t attempt; /* of its own, whose answer it is; 0: none */
             int64_t queue_ms, run_ms;
             const Wire__Usage *usage; /* in the arena; NULL: none */
             const char *worker;
