@@ -343,6 +343,25 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     }
 }
 
+void conclude_expire(struct core *core, struct job *job)
+{
+    const struct queue *queue = job->flow->queue;
+    const char *text = "its deadline passed while it waited";
+    char why[CORE_WHY_BYTES] = "";
+    if (job->place == PLACE_LEASED) {
+        text = "its deadline passed while it ran";
+    } else if (queue->is_blocked) {
+        upstream_why_blocked(core, queue, core->now_ms, why, sizeof(why));
+    }
+    if (why[0] != '\0') {
+        text = effects_format(core->effects, "%s: %s", text, why);
+    }
+    conclude(core, job,
+             &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED,
+                               .error_code = "deadline",
+                               .error_text = text});
+}
+
 bool conclude_bound_dead_letters(struct core *core)
 {
     for (int i = 0; core->dead.length > core->limits.dead_letters_max; i++) {

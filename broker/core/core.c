@@ -304,12 +304,7 @@ static void timer_is_due(struct core *core, struct job *job)
         attempt_try_again(core, job);
         return;
     }
-    conclude(core, job,
-             &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED,
-                               .error_code = "deadline",
-                               .error_text = job->place == PLACE_LEASED
-                                                 ? "its deadline passed while it ran"
-                                                 : "its deadline passed while it waited"});
+    conclude_expire(core, job);
 }
 
 static bool tick_timers(struct core *core)

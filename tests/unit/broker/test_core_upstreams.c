@@ -505,6 +505,28 @@ Test(core_upstreams, queue_says_that_it_is_paused_and_why)
     cr_assert_not_null(status);
 }
 
+Test(core_upstreams, job_that_expires_in_an_outage_names_it)
+{
+    go();
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m1";
+    event.as.submit.deadline_in_ms = 600;
+    for (int i = 0; i < 4; i++) {
+        const struct id job = submit_to("standard", "m1");
+        is_said(&job, UNAVAILABLE);
+    }
+    const struct id job = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    is_said(&job, UNAVAILABLE);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN);
+    pass(600);
+    const struct world_effect *result = world_find(&w, EFFECT_RESULT, &job, 1);
+    cr_assert_not_null(result);
+    cr_assert_eq(result->effect.as.result.state, WIRE__JOB_STATE__JOB_STATE_EXPIRED);
+    const char *text = result->effect.as.result.error_text;
+    cr_assert(strstr(text, "while it waited: its route is paused: p0/m1 ") != NULL, "%s", text);
+}
+
 Test(core_upstreams, rate_limit_opens_no_breaker_and_burns_no_attempt)
 {
     go();
