@@ -6,6 +6,8 @@
  *   GET  /v1/stats /v1/queues /v1/workers /v1/pauses /v1/config /v1/jobs/{id}
  *   POST /v1/jobs/{id}/cancel
  *   …    /v1/dead …          see admin_dead.h
+ *   GET  /v1/upstreams
+ *   POST /v1/upstreams/reset   {"provider": "openai", "model": "gpt-large"} or {"all": true}
  *   POST /v1/pause /v1/resume /v1/drain   {"kind": "route", "name": "auto", "reason": "prices"}
  *
  * A kind is route, tier, tenant or worker. Errors are {"error": {"message": …}} and name field,

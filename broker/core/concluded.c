@@ -6,7 +6,7 @@
 
 #define NAMES (UINT64_C(0xFFFFFFFF))
 
-_Static_assert(sizeof(struct concluded_entry) == 32, "a million of them are there");
+_Static_assert(sizeof(struct concluded_entry) == 36, "a million of them are there");
 
 /*
  * Two buckets an id or more, taken at once: the kernel gives the pages as they are touched. Most

@@ -1,7 +1,7 @@
 /*
  * concluded: the ids of concluded jobs, remembered for the deduplication window, oldest first.
  *
- * A ring in chunks with a hash index over it: 32 bytes an id and 8 to 16 of index, no allocation for each. When ids_max are
+ * A ring in chunks with a hash index over it: 36 bytes an id and 8 to 16 of index, no allocation for each. When ids_max are
  * there the oldest is forgotten, so the window shrinks. horizon_unix_ms is when the latest forgotten one was
  * concluded: an id whose own time is not later may be one of the forgotten.
  */
@@ -25,6 +25,7 @@ struct concluded_entry {
     uint32_t at;           /* low bits of the Unix milliseconds */
     uint32_t result_bytes; /* on disk */
     uint32_t next;         /* in the chain of its bucket: low bits of the number */
+    uint32_t attempt;      /* whose answer was its success; 0: none */
     uint16_t tenant;
     uint8_t state : 7;     /* wire.JobState, or CONCLUDED_WITHDRAWN */
     uint8_t is_shed : 1;   /* never run: may be submitted again */

@@ -101,6 +101,7 @@ static int restore_concluded(struct core *core, const void *key, size_t key_byte
         return -ENOMEM;
     }
     entry->tenant = tenant->name->index;
+    entry->attempt = record->attempt;
     concluded_set_state(entry, (uint8_t)record->state, false);
     entry->flags = CONCLUDED_DURABLE;
     if (record->result_bytes > 0) {

@@ -834,6 +834,7 @@ static void step_message(struct simulation *simulation, const struct message *me
         break;
     case EVENT_CLIENT_GONE:
     case EVENT_WORKER_DRAINING:
+    case EVENT_UPSTREAM_RESET: /* of all: none is named */
     case EVENT_STORE_UP:
     case EVENT_DRAIN:
     case EVENT_TICK:

@@ -117,6 +117,8 @@ struct sim_job {
     bool result_is_gone;   /* a client said that it has it */
     bool is_on_disk;       /* its record is durable */
     uint32_t attempt_last; /* dispatched in this incarnation */
+    uint32_t answered_attempt; /* whose answer was its success; 0: not known */
+    uint64_t answered_incarnation;
     struct {
         bool is_held;
         uint64_t peer;
@@ -340,7 +342,8 @@ struct sim_broker {
     bool is_sweeping;       /* dead letters */
     bool has_damage;        /* it has read spoilt records at its start */
     uint64_t turns;
-    bool is_late; /* the answer that is being told */
+    bool is_late;    /* the answer that is being told: its job is concluded */
+    bool concludes;  /* it does */
 };
 
 /* What really happened to it. */

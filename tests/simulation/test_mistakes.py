@@ -49,7 +49,7 @@ FOUND = {
     "result-record-kept": "a result that was collected is left",
     "attempts-kept": "the record of an attempt",
     "conclusion-not-stored": "was acknowledged and is lost on disk",
-    "conclusion-forgotten": "was acknowledged and is not known any more",
+    "conclusion-forgotten": "was acknowledged and is not known any more|wrongly counted as late",
     "key-forgotten": "accepted under one idempotency key",
     "read-error-is-final": "is gone, and nobody collected it|has lost its payload",
     "restart-forgets-deadline": "after its deadline",
