@@ -31,6 +31,13 @@ enum {
     INFO_LOG_NOTHING = 6,
     ARENA_BLOCK_BYTES = 256 << 10,    /* the least that a used family takes of memory */
     KEPT_WRITE_BATCH_BYTES = 4 << 20, /* a larger write batch is freed after use */
+    /*
+     * To the next key that is asked for: a search for it costs about ten times as much as a step.
+     */
+    WALK_STEPS_MAX = 8,
+    WALK_LOADS_MIN = 8, /* fewer are not worth an iterator */
+    WALKS_SKIPPED = 15, /* after a walk that answered few: keys are scattered for now */
+    WALK_DELETED_MAX = 256, /* keys on the way, before the rest is searched for */
 };
 
 static const char format_key[] = "format";
@@ -230,6 +237,8 @@ static void set_options(struct disk *disk, const struct config_broker *config)
     disk->synced = rocksdb_writeoptions_create();
     rocksdb_writeoptions_set_sync(disk->synced, 1);
     disk->reading = rocksdb_readoptions_create();
+    disk->walking = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_max_skippable_internal_keys(disk->walking, WALK_DELETED_MAX);
     disk->scanning = rocksdb_readoptions_create();
     rocksdb_readoptions_set_fill_cache(disk->scanning, 0);
     disk->write_batch = rocksdb_writebatch_create();
@@ -396,6 +405,7 @@ void disk_close(struct disk **disk)
     if (closed->options != NULL) {
         rocksdb_writebatch_destroy(closed->write_batch);
         rocksdb_readoptions_destroy(closed->scanning);
+        rocksdb_readoptions_destroy(closed->walking);
         rocksdb_readoptions_destroy(closed->reading);
         rocksdb_writeoptions_destroy(closed->synced);
         rocksdb_options_destroy(closed->options);
@@ -476,6 +486,20 @@ int disk_write(struct disk *disk, const struct batch_list *batches, char *ret_wh
 
 /* -------------------------------------------------------------------------------------- reading */
 
+/* The order that RocksDB keeps. */
+static int compare_keys(const void *left, size_t left_bytes, const void *right, size_t right_bytes)
+{
+    const int order = memcmp(left, right, left_bytes < right_bytes ? left_bytes : right_bytes);
+    return order != 0 ? order : (left_bytes > right_bytes) - (left_bytes < right_bytes);
+}
+
+static int compare_loads(const void *left, const void *right)
+{
+    const struct disk_load *const *loads[] = {left, right};
+    return compare_keys((*loads[0])->key, (*loads[0])->key_bytes, (*loads[1])->key,
+                        (*loads[1])->key_bytes);
+}
+
 /* A copy: the slice would keep the whole block that it lies in. */
 static void answer_load(const struct disk *disk, struct disk_load *load,
                         rocksdb_pinnableslice_t *slice, char *error, char *ret_why)
@@ -494,26 +518,95 @@ static void answer_load(const struct disk *disk, struct disk_load *load,
     rocksdb_pinnableslice_destroy(slice);
 }
 
+/* The value that was found, for a load of its key. A copy: the iterator's own goes with its next step. */
+static void answer_found(struct disk_load *load, const rocksdb_iterator_t *at)
+{
+    size_t bytes;
+    const char *value = rocksdb_iter_value(at, &bytes);
+    load->result = blob_create(value, bytes, &load->value);
+}
+
 /*
- * Loads of one family. What waited long has keys beside each other, so a batch finds many of them
- * in one block, which is then looked up once. Returns the first load that is not answered.
+ * Steps on to the load's key. Returns whether the load is answered: found, or not there. Otherwise
+ * the key is far, or the iterator met damage or too many deleted keys.
  */
-static struct disk_load *load_family(struct disk *disk, struct disk_load *loads, size_t most,
-                                     char *ret_why)
+static bool walk_to(rocksdb_iterator_t *at, struct disk_load *load)
+{
+    for (int steps = 0; steps < WALK_STEPS_MAX && rocksdb_iter_valid(at); steps++) {
+        size_t key_bytes;
+        const char *key = rocksdb_iter_key(at, &key_bytes);
+        const int order = compare_keys(key, key_bytes, load->key, load->key_bytes);
+        if (order > 0) {
+            load->result = -ENOENT;
+            return true;
+        }
+        if (order == 0) {
+            answer_found(load, at);
+            return true;
+        }
+        rocksdb_iter_next(at);
+    }
+    return false;
+}
+
+/*
+ * Jobs are dispatched in about the order in which they came, which is that of their keys: what is
+ * asked for lies side by side, and the next key costs a step of an iterator instead of a search
+ * through buffers and tables. Returns how many loads, from the first, were answered.
+ */
+static size_t load_neighbours(struct disk *disk, struct disk_load *const *loads, size_t length)
+{
+    if (length < WALK_LOADS_MIN || disk->walks_skipped > 0) {
+        disk->walks_skipped -= disk->walks_skipped > 0;
+        return 0;
+    }
+    rocksdb_iterator_t *at =
+        rocksdb_create_iterator_cf(disk->db, disk->walking, disk->families[loads[0]->family]);
+    rocksdb_iter_seek(at, (const char *)loads[0]->key, loads[0]->key_bytes);
+    size_t answered = 0;
+    while (answered < length && walk_to(at, loads[answered])) {
+        answered++;
+    }
+    rocksdb_iter_destroy(at);
+    if (answered < length / 2) {
+        disk->walks_skipped = WALKS_SKIPPED;
+    }
+    return answered;
+}
+
+/* By search, all in one call: those that lie in one block find it with one look. */
+static void load_scattered(struct disk *disk, struct disk_load *const *loads, size_t length,
+                           char *ret_why)
 {
     const char *keys[DISK_LOADS_MAX] = {NULL};
-    size_t key_sizes[DISK_LOADS_MAX] = {0}, length = 0;
+    size_t key_sizes[DISK_LOADS_MAX] = {0};
     rocksdb_pinnableslice_t *slices[DISK_LOADS_MAX] = {NULL};
     char *errors[DISK_LOADS_MAX] = {NULL};
-    struct disk_load *load = loads;
-    for (; load != NULL && length < most && load->family == loads->family; load = load->next) {
-        keys[length] = (const char *)load->key;
-        key_sizes[length++] = load->key_bytes;
+    for (size_t i = 0; i < length; i++) {
+        keys[i] = (const char *)loads[i]->key;
+        key_sizes[i] = loads[i]->key_bytes;
     }
-    rocksdb_batched_multi_get_cf(disk->db, disk->reading, disk->families[loads->family], length,
-                                 keys, key_sizes, slices, errors, false);
-    for (size_t i = 0; i < length; i++, loads = loads->next) {
-        answer_load(disk, loads, slices[i], errors[i], ret_why);
+    rocksdb_batched_multi_get_cf(disk->db, disk->reading, disk->families[loads[0]->family], length,
+                                 keys, key_sizes, slices, errors, true);
+    for (size_t i = 0; i < length; i++) {
+        answer_load(disk, loads[i], slices[i], errors[i], ret_why);
+    }
+}
+
+/* Loads of one family. Returns the first load that is not answered. */
+static struct disk_load *load_family(struct disk *disk, struct disk_load *first, size_t most,
+                                     char *ret_why)
+{
+    struct disk_load *loads[DISK_LOADS_MAX];
+    struct disk_load *load = first;
+    size_t length = 0;
+    for (; load != NULL && length < most && load->family == first->family; load = load->next) {
+        loads[length++] = load;
+    }
+    qsort(loads, length, sizeof(loads[0]), compare_loads);
+    const size_t answered = load_neighbours(disk, loads, length);
+    if (answered < length) {
+        load_scattered(disk, loads + answered, length - answered, ret_why);
     }
     return load;
 }

@@ -34,7 +34,9 @@ struct disk {
     rocksdb_cache_t *cache;
     rocksdb_writeoptions_t *synced;
     rocksdb_readoptions_t *reading;
+    rocksdb_readoptions_t *walking;
     rocksdb_readoptions_t *scanning;
+    unsigned walks_skipped; /* how many more times the loads are not looked for side by side */
     rocksdb_writebatch_t *write_batch;
     struct tidy tidy[DISK_FAMILIES];
     rocksdb_t *db; /* NULL: closed after a failure */
