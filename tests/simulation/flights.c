@@ -302,7 +302,8 @@ void flights_see_credit(struct simulation *simulation, const struct message *mes
         return; /* of a job that is over */
     }
     if (job->stream.waiter != message->peer) {
-        return; /* of an earlier life, and without effect */
+        job->stream.credit_peer = 0; /* of an earlier life, or of one of several: not watched */
+        return;
     }
     if (job->stream.credit_peer != message->peer) {
         job->stream.credit_peer = message->peer;

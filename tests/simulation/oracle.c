@@ -318,7 +318,9 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
         simulation->broker.core_store_is_down = message->event == EVENT_STORE_DOWN;
         break;
     case EVENT_WAIT:
-        simulation->jobs[message->job].stream.waiter = message->peer;
+        if (!message->flag) {
+            simulation->jobs[message->job].stream.waiter = message->peer;
+        }
         break;
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
