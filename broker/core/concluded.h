@@ -37,6 +37,7 @@ enum { CONCLUDED_CHUNK_LENGTH = 4096, CONCLUDED_WITHDRAWN = 127 };
 struct concluded {
     struct concluded_entry **chunks;
     size_t chunks_length;
+    struct concluded_entry *spare; /* the next chunk, taken ahead; NULL: there was no memory for it yet */
     uint32_t *buckets;
     size_t bucket_mask;
     uint64_t seed;
@@ -54,8 +55,9 @@ void concluded_finish(struct concluded *concluded);
 size_t concluded_length(const struct concluded *concluded);
 struct concluded_entry *concluded_find(const struct concluded *concluded, const struct id *job_id);
 /*
- * Adds an id that is not in it, or was shed; the caller has made room (concluded_is_full()). `unix_ms` never falls. NULL: no memory;
- * the id is then as good as forgotten, and the horizon says so.
+ * Adds an id that is not in it, or was shed; the caller has made room (concluded_is_full()). `unix_ms` never falls. Memory is taken
+ * ahead, since what is concluded is under way. NULL: there was none for CONCLUDED_CHUNK_LENGTH ids on end; the id is then as good as
+ * forgotten, and the horizon says so.
  */
 struct concluded_entry *concluded_add(struct concluded *concluded, const struct id *job_id, int64_t unix_ms);
 bool concluded_is_full(const struct concluded *concluded);

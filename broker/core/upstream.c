@@ -201,7 +201,7 @@ static void find_candidates(const struct core *core, const struct config *config
         add_models(core, config, tier, model->fallback, model->fallback_length, false, candidates);
     } else if (alias != NULL) {
         add_of_alias(core, config, alias, tier, candidates);
-    } else if (strcmp(route->text, "auto") == 0) {
+    } else { /* "auto" */
         for (size_t i = 0; i < config->models_length; i++) {
             char *const name = config->models[i].name;
             add_models(core, config, tier, &name, 1, i == 0, candidates);

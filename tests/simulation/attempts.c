@@ -466,7 +466,7 @@ static void see_death(struct simulation *simulation, const struct effect *effect
 {
     const struct sim_job *job = &simulation->jobs[index];
     const uint32_t losses_max = simulation->scenario.config.broker.losses_max;
-    if (strcmp(effect->as.note.subject, "payload_lost") == 0) {
+    if (strcmp(effect->as.note.subject, "payload_lost") == 0 && !job->has_spoilt_payload) {
         simulation_violate(simulation, "job %u has lost its payload", index);
     }
     if (strcmp(effect->as.note.subject, "poison") == 0 && job->canonical == 0 &&

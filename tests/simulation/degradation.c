@@ -324,7 +324,8 @@ static void check_killer(struct simulation *simulation, uint32_t index)
 {
     const struct sim_job *job = &simulation->jobs[index];
     const uint64_t restarts = simulation->broker.incarnation - job->first_incarnation;
-    if (job->kills > simulation->scenario.config.broker.losses_max + restarts) {
+    const uint32_t losses_max = simulation->scenario.config.broker.losses_max;
+    if (losses_max > 0 && job->kills > losses_max + restarts) { /* 0: nobody is condemned */
         simulation_violate(simulation, "job %u has ended %u workers and is given to another", index,
                            job->kills);
     }
@@ -614,6 +615,12 @@ static void see_call(struct simulation *simulation, const struct call *call)
     }
 }
 
+/* Nobody has heard the call: that says nothing about the job. */
+static bool is_unreached(const struct call *call)
+{
+    return strcmp(call->error_code, "connect") == 0 || strcmp(call->error_code, "tls") == 0;
+}
+
 void degradation_after_end(struct simulation *simulation, const struct message *message)
 {
     const struct degradation *degradation = &simulation->degradation;
@@ -623,7 +630,8 @@ void degradation_after_end(struct simulation *simulation, const struct message *
     }
     if (message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE && degradation->may_count) {
         const bool was_spared = degradation->holds && message->call.is_made &&
-                                degradation_is_down(simulation, message->call.upstream);
+                                (is_unreached(&message->call) ||
+                                 degradation_is_down(simulation, message->call.upstream));
         job->failures += !was_spared;
         job->is_retry |= degradation->holds && !was_spared;
         simulation->tally.spared += was_spared;

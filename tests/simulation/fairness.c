@@ -600,7 +600,7 @@ void fairness_see_pause(struct simulation *simulation)
 static bool is_measurable(const struct simulation *simulation)
 {
     const struct sim_broker *broker = &simulation->broker;
-    return broker->holds_length == 0 && !broker->is_draining &&
+    return broker->holds_length == 0 && !broker->is_draining && !broker->has_lacked_memory &&
            sim_broker_ms(simulation) >= simulation->fairness.from_ms;
 }
 

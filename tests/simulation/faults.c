@@ -12,8 +12,9 @@ enum {
     CUT_MS_MIN = 5000,
     CUT_MS_MAX = 240000,
     LOADS_FAIL_MS_MAX = 60000,
-    TRIES = 16,      /* of other kinds, when one cannot happen now */
-    RETRY_MS = 1000, /* when nothing could happen */
+    SWEEPS_AT_ONCE = 18, /* more than there may be */
+    TRIES = 16,          /* of other kinds, when one cannot happen now */
+    RETRY_MS = 1000,     /* when nothing could happen */
 };
 
 static const char *const names[FAULTS] = {
@@ -236,15 +237,20 @@ static bool sweep(struct simulation *simulation)
         return false;
     }
     const bool stops = dice_hit(dice, 200);
+    const int sweeps = !stops && dice_hit(dice, 50) ? SWEEPS_AT_ONCE : 1;
     const struct message message = {
         .to_broker = true,
         .event = stops ? EVENT_DEAD_STOP : EVENT_DEAD_SWEEP,
         .job = NO_JOB,
         .number = throw_action(simulation),
-        .second = (int)dice_below(dice, 8), /* parts of the filter */
-        .total = stops ? core_latest_sweep(simulation->broker.core) : dice_below(dice, 20),
+        /* parts of the filter */
+        .second = (int)dice_below(dice, 8) | dice_hit(dice, 200) * 8 | dice_hit(dice, 200) * 16,
+        .total = stops ? core_latest_sweep(simulation->broker.core) - dice_below(dice, 3)
+                       : dice_below(dice, 20),
     };
-    sim_broker_hear(simulation, &message);
+    for (int i = 0; i < sweeps; i++) {
+        sim_broker_hear(simulation, &message);
+    }
     return true;
 }
 

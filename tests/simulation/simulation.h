@@ -113,8 +113,9 @@ struct sim_job {
     Wire__JobState durable_conclusion; /* in a durable record */
     Wire__JobState shown;              /* to a client; 0: not yet */
     uint64_t shown_digest, shown_incarnation;
-    bool is_shed;          /* it was given up in overload: shown, but not for good */
-    bool result_is_gone;   /* a client said that it has it */
+    bool is_shed;        /* it was given up in overload: shown, but not for good */
+    bool result_is_gone; /* a client said that it has it, or it could not be read */
+    bool has_spoilt_payload;
     bool is_on_disk;       /* its record is durable */
     uint32_t attempt_last; /* dispatched in this incarnation */
     uint32_t answered_attempt; /* whose answer was its success; 0: not known */
@@ -340,6 +341,7 @@ struct sim_broker {
     size_t examined;        /* effects of the turn that the oracle has seen */
     bool has_lacked_memory; /* the latest step */
     bool is_sweeping;       /* dead letters */
+    bool is_to_shrink;      /* bounds were lowered, perhaps, and are not kept yet */
     bool has_damage;        /* it has read spoilt records at its start */
     uint64_t turns;
     bool is_late;    /* the answer that is being told: its job is concluded */

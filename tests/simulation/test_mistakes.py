@@ -58,7 +58,7 @@ FOUND = {
     "restart-forgets-concluded-key": "accepted under one idempotency key",
     "restart-forgets-attempt": "is dispatched as attempt .* after attempt",
     "restart-forgets-failures": "has failed .* times of .* and is not dead",
-    "restart-forgets-pause": "while an operator holds it|pauses are shown",
+    "restart-forgets-pause": "while an operator holds it|pauses are shown|a damaged record .* is taken for good",
     "restart-forgets-upstream": "which is down|a damaged record .* is taken for good",
     "restart-forgets-lease": "cannot be restored",
     "priority-ignored": "of priority .* goes before job",

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
+#include "tests/simulation/broker.h"
 #include "tests/simulation/flights.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
@@ -13,6 +14,7 @@ enum {
     CANCEL_MS_MAX = 200, /* until a cancelled attempt has stopped */
     BEGIN_MS_MAX = 500,  /* they do not start all at once */
     DEFERRED_MS_MAX = 3000,
+    CACHED_MS_MAX = 50,
     LEAVE_MS = 1000, /* between two looks whether a draining worker has ended */
 };
 
@@ -308,6 +310,9 @@ static Wire__AttemptOutcome throw_outcome(struct simulation *simulation,
     if (simulation_hit(simulation, outcomes->rejected)) {
         return WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED;
     }
+    if (simulation_hit(simulation, outcomes->refused)) {
+        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED;
+    }
     if (simulation_hit(simulation, outcomes->deferred)) {
         return WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
     }
@@ -316,16 +321,22 @@ static Wire__AttemptOutcome throw_outcome(struct simulation *simulation,
                : WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE;
 }
 
-/* Not an answer, but for other reasons than the upstream's trouble. It is called all the same,
- * unless the attempt is deferred. */
+/* Not an answer, but for other reasons than the upstream's trouble. It is mostly called all the
+ * same, unless the attempt is deferred; what is deferred has heard that the upstream is down,
+ * perhaps. */
 static struct call call_in_vain(struct simulation *simulation, Wire__AttemptOutcome outcome)
 {
     const bool may_say_when = outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED ||
                               outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    const bool is_deferred = outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    const bool may_be_spared = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE;
     return (struct call){
-        .is_made = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED,
+        .is_made = !is_deferred && !(may_be_spared && dice_hit(&simulation->dice, 100)),
         .outcome = outcome,
-        .error_code = "thrown",
+        .error_code = !is_deferred                       ? "thrown"
+                      : dice_hit(&simulation->dice, 500) ? "thrown"
+                      : dice_hit(&simulation->dice, 500) ? "upstream_open"
+                                                         : "",
         .call_ms = dice_between(&simulation->dice, 0, simulation->scenario.outcomes.run_ms_max),
         .retry_after_ms = may_say_when && dice_hit(&simulation->dice, 500)
                               ? dice_between(&simulation->dice, 1, DEFERRED_MS_MAX)
@@ -339,6 +350,15 @@ static uint32_t tokens_used(struct simulation *simulation, uint32_t estimated)
     return mean == 0 ? estimated : 1 + (uint32_t)dice_below(&simulation->dice, 2 * mean);
 }
 
+/* An answer from a cache says what it was worth, or nothing. */
+static struct call answer_from_cache(struct simulation *simulation, const struct sim_job *job)
+{
+    return (struct call){.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED,
+                         .error_code = "",
+                         .call_ms = dice_between(&simulation->dice, 0, CACHED_MS_MAX),
+                         .tokens = dice_hit(&simulation->dice, 500) ? job->tokens : 0};
+}
+
 static struct call make_call(struct simulation *simulation, const struct job_lease *lease,
                              uint32_t upstream)
 {
@@ -347,6 +367,8 @@ static struct call make_call(struct simulation *simulation, const struct job_lea
     struct call call =
         outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
             ? call_in_vain(simulation, outcome)
+        : simulation_hit(simulation, simulation->scenario.outcomes.cached)
+            ? answer_from_cache(simulation, &simulation->jobs[lease->job])
             : upstream_call(simulation, &simulation->upstreams[upstream],
                             tokens_used(simulation, simulation->jobs[lease->job].tokens));
     call.upstream = upstream;
@@ -448,6 +470,10 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
         run->call.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED;
         run->call.retry_after_ms = 0;
         run->call.call_ms = simulation->now_ms - run->began_ms;
+    } else if (run->call.outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED &&
+               sim_broker_ms(simulation) >= simulation->jobs[lease->job].deadline_max_ms) {
+        run->call.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED; /* the broker may say so, too */
+        run->call.retry_after_ms = 0;
     }
     struct answer answer = {.lease = *lease,
                             .outcome = run->call.outcome,
