@@ -633,7 +633,9 @@ void degradation_after_end(struct simulation *simulation, const struct message *
                                 (is_unreached(&message->call) ||
                                  degradation_is_down(simulation, message->call.upstream));
         job->failures += !was_spared;
-        job->is_retry |= degradation->holds && !was_spared;
+        /* Of one that is configured no more nobody sees whether it is down. */
+        job->is_retry |= degradation->holds && !was_spared &&
+                         scenario_has_upstream(&simulation->scenario, message->call.upstream);
         simulation->tally.spared += was_spared;
     }
     if (message->call.is_made && is_known(simulation, message->peer)) {
