@@ -52,7 +52,7 @@ FOUND = {
     "conclusion-forgotten": "was acknowledged and is not known any more|wrongly counted as late",
     "key-forgotten": "accepted under one idempotency key",
     "read-error-is-final": "is gone, and nobody collected it|has lost its payload",
-    "restart-forgets-deadline": "after its deadline",
+    "restart-forgets-deadline": "after its deadline|has no outcome",
     "restart-forgets-delay": "before its time",
     "restart-forgets-key": "accepted under one idempotency key",
     "restart-forgets-concluded-key": "accepted under one idempotency key",
