@@ -94,7 +94,8 @@ static json_t *flights_object(const struct core_tier_stats *tier)
 static json_t *tier_object(const struct core_tier_stats *tier)
 {
     return json_pack(
-        "{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
+        "{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, "
+        "s:I, "
         "s:I, s:f, s:f, s:I, "
         "s:I, s:I, s:I, s:I, s:f, s:I, s:o}",
         "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word), "submitted",
@@ -104,14 +105,15 @@ static json_t *tier_object(const struct core_tier_stats *tier)
         counts_of(tier->concluded, CORE_STATES, state_word), "dispatched",
         integer(tier->dispatched), "attempts_failed", integer(tier->attempts_failed), "leases_lost",
         integer(tier->leases_lost), "redelivered", integer(tier->redelivered), "late_results",
-        integer(tier->late_results), "late_cost_usd", (double)tier->late_cost_nanousd * NANOUSD,
-        "payload_bytes", integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens),
-        "output_tokens", integer(tier->output_tokens), "cost_usd",
-        (double)tier->cost_nanousd * NANOUSD, "saved_usd", (double)tier->saved_nanousd * NANOUSD,
-        "cache_hits", integer(tier->cache_hits), "cache_near_hits", integer(tier->cache_near_hits),
-        "cache_stale_hits", integer(tier->cache_stale_hits), "cache_misses",
-        integer(tier->cache_misses), "oldest_ms", (json_int_t)tier->oldest_ms, "drain_per_s",
-        tier->drain_per_s, "shed", integer(tier->shed), "flights", flights_object(tier));
+        integer(tier->late_results), "duplicate_results", integer(tier->duplicate_results),
+        "late_cost_usd", (double)tier->late_cost_nanousd * NANOUSD, "payload_bytes",
+        integer(tier->payload_bytes), "input_tokens", integer(tier->input_tokens), "output_tokens",
+        integer(tier->output_tokens), "cost_usd", (double)tier->cost_nanousd * NANOUSD, "saved_usd",
+        (double)tier->saved_nanousd * NANOUSD, "cache_hits", integer(tier->cache_hits),
+        "cache_near_hits", integer(tier->cache_near_hits), "cache_stale_hits",
+        integer(tier->cache_stale_hits), "cache_misses", integer(tier->cache_misses), "oldest_ms",
+        (json_int_t)tier->oldest_ms, "drain_per_s", tier->drain_per_s, "shed", integer(tier->shed),
+        "flights", flights_object(tier));
 }
 
 static json_t *store_object(struct broker *broker)
@@ -244,6 +246,79 @@ static void get_upstreams(void *context, const struct http_request *request,
     admin_answer(response, 200, json_pack("{s:o}", "upstreams", upstreams));
 }
 
+/* ---- resetting upstreams ---- */
+
+struct upstream_choice {
+    const char *provider, *model; /* NULL: all */
+    json_t *upstreams;            /* that fit, as GET shows them */
+};
+
+static void add_chosen(void *context, const struct core_upstream_view *view)
+{
+    struct upstream_choice *choice = context;
+    if (choice->provider == NULL || (strcmp(view->provider, choice->provider) == 0 &&
+                                     strcmp(view->model, choice->model) == 0)) {
+        add_upstream(choice->upstreams, view);
+    }
+}
+
+/* Errors: -EINVAL, already answered. */
+static int read_choice(const json_t *body, struct http_response *response,
+                       struct upstream_choice *ret_choice)
+{
+    json_error_t error;
+    int all = 0;
+    struct upstream_choice choice = {0};
+    if (json_unpack_ex((json_t *)body, &error, 0, "{s?s, s?s, s?b}", "provider", &choice.provider,
+                       "model", &choice.model, "all", &all) < 0) {
+        http_error(response, 400, "%s", error.text);
+        return -EINVAL;
+    }
+    const bool is_one = choice.provider != NULL && choice.model != NULL;
+    const bool is_none = choice.provider == NULL && choice.model == NULL;
+    if (all ? !is_none : !is_one) {
+        http_error(response, 400,
+                   "send {\"provider\": …, \"model\": …} for one upstream or {\"all\": true}");
+        return -EINVAL;
+    }
+    *ret_choice = choice;
+    return 0;
+}
+
+static void reset_chosen(struct broker *broker, struct upstream_choice *choice,
+                         struct http_response *response)
+{
+    const struct event event = {
+        .kind = EVENT_UPSTREAM_RESET,
+        .as.upstream = {.provider = choice->provider, .model = choice->model},
+    };
+    broker_step(broker, &event);
+    choice->upstreams = json_array();
+    core_visit_upstreams(broker->core, broker_time(broker), add_chosen, choice);
+    if (choice->provider != NULL && json_array_size(choice->upstreams) == 0) {
+        json_decref(choice->upstreams);
+        http_error(response, 404, "there is no model \"%s\" at a provider \"%s\" here",
+                   choice->model, choice->provider);
+        return;
+    }
+    admin_answer(response, 200, json_pack("{s:o}", "upstreams", choice->upstreams));
+}
+
+static void reset_upstreams(void *context, const struct http_request *request,
+                            struct http_response *response)
+{
+    json_error_t error;
+    json_t *body =
+        json_loadb(request->body == NULL ? "" : request->body, request->body_bytes, 0, &error);
+    struct upstream_choice choice;
+    if (body == NULL) {
+        http_error(response, 400, "the body is no JSON: %s (line %d)", error.text, error.line);
+    } else if (read_choice(body, response, &choice) == 0) {
+        reset_chosen(context, &choice, response);
+    }
+    json_decref(body);
+}
+
 static const char *const SUBJECTS[] = {
     [PAUSE_ROUTE] = "route",
     [PAUSE_TIER] = "tier",
@@ -334,20 +409,21 @@ static void get_job(void *context, const struct http_request *request,
     char leader[ID_TEXT_BYTES];
     id_format(&view.id, id);
     id_format(&view.led_by, leader);
-    inquiry_answer(broker, request, response,
-           json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, "
-                     "s:o, s:s, s:s?, s:I}",
-                     "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
-                     view.tier, "route", view.route, "pool", view.pool, "worker", view.worker,
-                     "priority", (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
-                     (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
-                     (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
-                     "payload_bytes", (json_int_t)view.payload_bytes, "position",
-                     integer(view.position), "starts_in_ms",
-                     view.has_estimate ? json_integer(view.starts_in_ms) : json_null(), "why",
-                     view.why, "led_by", view.has_leader ? leader : NULL, "followers",
-                     integer(view.followers)),
-           &view.id, false);
+    inquiry_answer(
+        broker, request, response,
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, "
+                  "s:o, s:s, s:s?, s:I}",
+                  "id", id, "state", name_of_state(view.state), "tenant", view.tenant, "tier",
+                  view.tier, "route", view.route, "pool", view.pool, "worker", view.worker,
+                  "priority", (int)view.priority, "attempts", (int)view.attempts, "attempts_max",
+                  (int)view.attempts_max, "age_ms", (json_int_t)view.age_ms, "waits_ms",
+                  (json_int_t)view.waits_ms, "deadline_in_ms", (json_int_t)view.deadline_in_ms,
+                  "payload_bytes", (json_int_t)view.payload_bytes, "position",
+                  integer(view.position), "starts_in_ms",
+                  view.has_estimate ? json_integer(view.starts_in_ms) : json_null(), "why",
+                  view.why, "led_by", view.has_leader ? leader : NULL, "followers",
+                  integer(view.followers)),
+        &view.id, false);
 }
 
 static void cancel_job(void *context, const struct http_request *request,
@@ -550,12 +626,18 @@ static int add_routes(struct broker *broker)
         bool changes;
         http_fn *handler;
     } routes[] = {
-        {"GET", "/v1/stats", false, get_stats},         {"GET", "/v1/queues", false, get_queues},
-        {"GET", "/v1/workers", false, get_workers},     {"GET", "/v1/pauses", false, get_pauses},
-        {"GET", "/v1/upstreams", false, get_upstreams}, {"GET", "/v1/config", false, get_config},
-        {"GET", "/v1/jobs/", false, get_job},           {"POST", "/v1/jobs/", true, cancel_job},
-        {"POST", "/v1/pause", true, post_pause},        {"POST", "/v1/resume", true, post_resume},
+        {"GET", "/v1/stats", false, get_stats},
+        {"GET", "/v1/queues", false, get_queues},
+        {"GET", "/v1/workers", false, get_workers},
+        {"GET", "/v1/pauses", false, get_pauses},
+        {"GET", "/v1/upstreams", false, get_upstreams},
+        {"GET", "/v1/config", false, get_config},
+        {"GET", "/v1/jobs/", false, get_job},
+        {"POST", "/v1/jobs/", true, cancel_job},
+        {"POST", "/v1/pause", true, post_pause},
+        {"POST", "/v1/resume", true, post_resume},
         {"POST", "/v1/drain", true, post_drain},
+        {"POST", "/v1/upstreams/reset", true, reset_upstreams},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(routes); i++) {
         const int r = http_admin_route(broker->admin, routes[i].method, routes[i].path,

@@ -7,6 +7,8 @@
  *   POST /v1/jobs/{id}/cancel
  *   …    /v1/dead …          see admin_dead.h
  *   …    /v1/cache/…         see admin_cache.h
+ *   GET  /v1/upstreams
+ *   POST /v1/upstreams/reset   {"provider": "openai", "model": "gpt-large"} or {"all": true}
  *   POST /v1/pause /v1/resume /v1/drain   {"kind": "route", "name": "auto", "reason": "prices"}
  *
  * A kind is route, tier, tenant or worker. Errors are {"error": {"message": …}} and name field,

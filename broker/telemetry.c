@@ -30,6 +30,7 @@ enum family {
     LEASES_LOST,
     REDELIVERED,
     LATE_RESULTS,
+    DUPLICATE_RESULTS,
     LATE_COST,
     FOLLOWERS_JOINED,
     FOLLOWERS_CONCLUDED,
@@ -123,6 +124,9 @@ static const struct family_row {
                      "Jobs dispatched again after a lost lease.", LABELS("tier")},
     [LATE_RESULTS] = {METRIC_COUNTER, "tiermq_late_results_total",
                       "Results of jobs already concluded.", LABELS("tier")},
+    [DUPLICATE_RESULTS] = {METRIC_COUNTER, "tiermq_duplicate_results_total",
+                           "Answers that had concluded their job and were sent again.",
+                           LABELS("tier")},
     [LATE_COST] = {METRIC_COUNTER, "tiermq_late_cost_usd_total",
                    "Cost of late results: spent twice.", LABELS("tier")},
     [FOLLOWERS_JOINED] = {METRIC_COUNTER, "tiermq_followers_joined_total",
@@ -358,6 +362,7 @@ static void collect_counts(struct telemetry *telemetry, const struct core_tier_s
         {FAILOVERS, (double)tier->failovers},
         {ATTEMPTS_SPARED, (double)tier->attempts_spared},
         {LATE_RESULTS, (double)tier->late_results},
+        {DUPLICATE_RESULTS, (double)tier->duplicate_results},
         {LATE_COST, (double)tier->late_cost_nanousd * NANOUSD},
         {FOLLOWERS_JOINED, (double)tier->followers_joined},
         {FOLLOWERS_CONCLUDED, (double)tier->followers_concluded},
@@ -611,6 +616,7 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_RESUMED:
     case NOTE_STORE_UP:
     case NOTE_UPSTREAM_UP:
+    case NOTE_UPSTREAM_RESET:
     case NOTE_QUEUE_RESUMED:
     case NOTE_CACHE_INVALIDATED:
         return LOG_INFO;
@@ -657,6 +663,8 @@ static const char *note_message(enum note_kind note)
         return "upstream down";
     case NOTE_UPSTREAM_UP:
         return "upstream up";
+    case NOTE_UPSTREAM_RESET:
+        return "upstream reset";
     case NOTE_QUEUE_PAUSED:
         return "queue paused";
     case NOTE_QUEUE_RESUMED:

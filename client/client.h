@@ -26,6 +26,7 @@ enum {
     CLIENT_ASK_MS = 30000,          /* no word on an accepted job */
     CLIENT_ASK_SOON_MS = 500,       /* it is concluded, but its result cannot be had yet */
     CLIENT_OVERDUE_MS = 2000,       /* after its deadline, for the broker's word to arrive */
+    CLIENT_GATHER_MS = 200,         /* jobs whose time has come are looked at together, at most so often */
     CLIENT_BLOCKED_MS = 5,          /* the queue to a broker was full */
     CLIENT_CANCELS_MAX = 1000000,   /* ids; twice, for cancellations and collections */
     CLIENT_RETRY_MS = 600000,       /* a job without a deadline is submitted again for so long */
@@ -68,6 +69,7 @@ struct tiermq {
     struct list detached;  /* oldest first */
     struct heap overdue;   /* jobs with a deadline, by the time to look at them */
     struct heap deferred;  /* DEFERRED jobs, by the time to submit them again */
+    int64_t looked_at_ms;  /* when the time of one of them had come last */
     int64_t retry_ms;      /* a job without a deadline is submitted again for so long; negative: none is */
     uint64_t random;
     struct id_source ids;

@@ -34,6 +34,7 @@ struct connection {
     uint64_t incarnation;
     uint64_t pings;
     uint32_t failures; /* since the last welcome */
+    bool is_broken;    /* ZeroMQ has lost it; start over in the next tick */
     uint8_t *packed;   /* grows to the largest message */
     size_t packed_capacity;
     char why[CONNECTION_WHY_BYTES];
@@ -93,9 +94,19 @@ static void leave_open(struct connection *connection, enum connection_state next
     connection->act_at_ms = act_at_ms;
 }
 
+/* Nobody is there, or nobody who answers: what the socket still holds reaches no one. */
+static void drop_link(struct connection *connection)
+{
+    if (connection->link != NULL) {
+        link_forgo_linger(connection->link);
+    }
+    link_destroy(&connection->link);
+}
+
 static void start_over(struct connection *connection, int64_t now_ms)
 {
-    link_destroy(&connection->link);
+    drop_link(connection);
+    connection->is_broken = false;
     leave_open(connection, CONNECTION_WAITING, now_ms, now_ms + backoff_ms(connection->failures));
     if (connection->failures < FAILURES_MAX) {
         connection->failures++;
@@ -267,12 +278,35 @@ static void receive(void *context, const void *peer, size_t peer_bytes, struct l
     }
 }
 
+/*
+ * A broker that is gone would otherwise be missed only after heartbeats. ZeroMQ would connect
+ * again by itself, but to a broker that does not know this connection, and without what was on its
+ * way.
+ */
+static void note_broken(void *context)
+{
+    struct connection *connection = context;
+    connection->is_broken = true;
+    if (connection->state == CONNECTION_OPEN) {
+        complain(connection, "the connection was lost");
+    } else if (connection->state == CONNECTION_GREETING) {
+        complain(connection, "the connection was lost before a broker had answered");
+    }
+}
+
+/* A refusal stands, whatever becomes of the connection that brought it. */
+static bool is_lost(const struct connection *connection)
+{
+    return connection->is_broken && connection->state != CONNECTION_REFUSED;
+}
+
 static int open_link(struct connection *connection)
 {
     const struct link_options options = {
         .kind = LINK_DEALER,
         .endpoint = connection->options.endpoint,
         .part_bytes_max = ANSWER_BYTES_MAX,
+        .on_disconnected = note_broken,
     };
     return link_create(connection->options.loop, connection->options.zmq, &options, receive,
                        connection, &connection->link);
@@ -332,6 +366,9 @@ int connection_create(const struct connection_options *options, int64_t now_ms,
 void connection_destroy(struct connection **connection)
 {
     if (*connection != NULL) {
+        if ((*connection)->state != CONNECTION_OPEN || (*connection)->is_broken) {
+            drop_link(*connection);
+        }
         link_destroy(&(*connection)->link);
         free((*connection)->packed);
         free(*connection);
@@ -341,6 +378,10 @@ void connection_destroy(struct connection **connection)
 
 void connection_tick(struct connection *connection, int64_t now_ms)
 {
+    if (is_lost(connection)) {
+        start_over(connection, now_ms);
+        return;
+    }
     if (now_ms < connection->act_at_ms) {
         return;
     }
@@ -363,7 +404,7 @@ void connection_tick(struct connection *connection, int64_t now_ms)
 
 int64_t connection_next_ms(const struct connection *connection)
 {
-    return connection->act_at_ms;
+    return is_lost(connection) ? 0 : connection->act_at_ms;
 }
 
 int connection_send(struct connection *connection, const Wire__ClientMessage *message,

@@ -769,6 +769,7 @@ static void take_overdue(struct tiermq *client, struct pending *pending, int64_t
 static void look_at_deadlines(struct tiermq *client, int64_t now_ms)
 {
     while (heap_peek_key(&client->overdue) <= heap_key_from_ms(now_ms)) {
+        client->looked_at_ms = now_ms;
         struct pending *pending = heap_pop(&client->overdue);
         if (pending->state != PENDING_ENDING) {
             take_overdue(client, pending, now_ms);
@@ -805,6 +806,11 @@ static int64_t earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 static int64_t next_of_shard(const struct shard *shard)
 {
     int64_t next_ms = connection_next_ms(shard->connection);
@@ -828,12 +834,26 @@ static int64_t next_of_shard(const struct shard *shard)
     return next_ms;
 }
 
+/*
+ * When the next deadline is to be looked at, or job submitted again. One that is alone has its time
+ * to the millisecond; thousands would be as many wakes, so those that follow within
+ * CLIENT_GATHER_MS share one. What is to be submitted again is held up only when there is nobody to
+ * submit it to.
+ */
+static int64_t next_of_jobs(const struct tiermq *client)
+{
+    const int64_t gathered_ms = client->looked_at_ms + CLIENT_GATHER_MS;
+    const int64_t retry_ms = retry_next_ms(client);
+    const int64_t overdue_ms = heap_peek(&client->overdue) == NULL
+                                   ? INT64_MAX
+                                   : heap_ms_from_key(heap_peek_key(&client->overdue));
+    return earlier(tiermq_is_connected(client) ? retry_ms : later(retry_ms, gathered_ms),
+                   later(overdue_ms, gathered_ms));
+}
+
 int64_t jobs_next_ms(const struct tiermq *client)
 {
-    int64_t next_ms = retry_next_ms(client);
-    if (heap_peek(&client->overdue) != NULL) {
-        next_ms = earlier(next_ms, heap_ms_from_key(heap_peek_key(&client->overdue)));
-    }
+    int64_t next_ms = next_of_jobs(client);
     for (size_t i = 0; i < client->shards_length; i++) {
         next_ms = earlier(next_ms, next_of_shard(&client->shards[i]));
     }

@@ -90,6 +90,7 @@ void retry_tick(struct tiermq *client, int64_t now_ms)
         if (pending == NULL) {
             return;
         }
+        client->looked_at_ms = now_ms;
         if (!hold_back(pending, now_ms)) {
             pending->shards_asked = 0;
             jobs_move(pending, PENDING_UNSENT);

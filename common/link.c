@@ -10,9 +10,11 @@
 #include "common/link.h"
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
+#include "common/clock.h"
 #include "common/frame.h"
 #include "common/loop.h"
 
@@ -38,6 +40,8 @@ struct link {
     void *socket;
     enum link_kind kind;
     struct loop_source *source;
+    struct link *monitor; /* ZeroMQ's events; NULL: nobody wants to know of them */
+    void (*on_disconnected)(void *context);
     link_fn *handler;
     void *context;
     struct link_message received;
@@ -66,6 +70,8 @@ static int socket_type(enum link_kind kind)
         return ZMQ_PUB;
     case LINK_SUB:
         return ZMQ_SUB;
+    case LINK_PAIR:
+        return ZMQ_PAIR;
     }
     return -1;
 }
@@ -292,6 +298,39 @@ static bool can_receive(void *context)
            (events & ZMQ_POLLIN) != 0;
 }
 
+/* ---- breaks ---- */
+
+/* An event is its number (16 bits, as the machine has them) with a value, and then an address. */
+static void on_event(void *context, const void *peer, size_t peer_bytes,
+                     struct link_message *message)
+{
+    (void)peer, (void)peer_bytes;
+    struct link *link = context;
+    size_t bytes = 0;
+    const void *head = link_message_part(message, 0, &bytes);
+    uint16_t event = 0;
+    if (bytes >= sizeof(event)) {
+        memcpy(&event, head, sizeof(event));
+    }
+    if (event == ZMQ_EVENT_DISCONNECTED) {
+        link->on_disconnected(link->context);
+    }
+}
+
+/* The name is not used twice: ZeroMQ gives one up some time after its socket is closed. */
+static int watch_breaks(struct link *link, struct loop *loop, void *zmq_context)
+{
+    char endpoint[64];
+    snprintf(endpoint, sizeof(endpoint), "inproc://events-%p-%lld", (void *)link,
+             (long long)clock_monotonic_ns());
+    if (zmq_socket_monitor(link->socket, endpoint, ZMQ_EVENT_DISCONNECTED) < 0) {
+        return -zmq_errno();
+    }
+    const struct link_options options = {
+        .kind = LINK_PAIR, .endpoint = endpoint, .part_bytes_max = ENDPOINT_BYTES_MAX};
+    return link_create(loop, zmq_context, &options, on_event, link, &link->monitor);
+}
+
 /* ---- the link ---- */
 
 static int watch(struct link *link, struct loop *loop)
@@ -323,6 +362,9 @@ static int open_link(struct link *link, struct loop *loop, void *zmq_context,
         return -zmq_errno();
     }
     int r = set_options(link->socket, options);
+    if (r == 0 && options->on_disconnected != NULL) {
+        r = watch_breaks(link, loop, zmq_context);
+    }
     if (r == 0) {
         r = attach(link, options);
     }
@@ -339,6 +381,7 @@ int link_create(struct loop *loop, void *zmq_context, const struct link_options 
     link->kind = options->kind;
     link->handler = handler;
     link->context = context;
+    link->on_disconnected = options->on_disconnected;
     const int r = open_link(link, loop, zmq_context, options);
     if (r < 0) {
         link_destroy(&link);
@@ -354,11 +397,20 @@ void link_destroy(struct link **link)
     if (gone == NULL) {
         return;
     }
+    if (gone->monitor != NULL) {
+        (void)zmq_socket_monitor(gone->socket, NULL, 0); /* fails only on what is no socket */
+        link_destroy(&gone->monitor);
+    }
     loop_source_destroy(&gone->source);
     gone->is_destroyed = true;
     if (!gone->is_receiving) {
         release(gone);
     }
+}
+
+void link_forgo_linger(struct link *link)
+{
+    (void)set_integer(link->socket, ZMQ_LINGER, 0); /* fails only on what is no socket */
 }
 
 const char *link_endpoint(const struct link *link)

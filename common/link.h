@@ -31,6 +31,7 @@ enum link_kind {
     LINK_DEALER,
     LINK_PUB, /* sends to whoever listens; what a listener cannot take is lost to it */
     LINK_SUB, /* hears all that is published */
+    LINK_PAIR, /* within a process: what ZeroMQ says of another socket */
 };
 
 enum {
@@ -53,6 +54,12 @@ struct link_options {
     size_t part_bytes_max;  /* larger parts close the connection (ZMQ_MAXMSGSIZE) */
     int queue_messages_max; /* high-water mark in both directions; 0:
                                LINK_QUEUE_MESSAGES_DEFAULT_MAX */
+    /*
+     * Called with the handler's context when a connection that stood has broken; ZeroMQ makes it
+     * anew by itself. What came before the break may still follow. Not from within link_destroy();
+     * must not destroy the link. May be NULL.
+     */
+    void (*on_disconnected)(void *context);
 };
 
 /* ROUTER: `peer` names the sender. Otherwise peer_bytes is 0. */
@@ -66,6 +73,8 @@ typedef void link_fn(void *context, const void *peer, size_t peer_bytes,
 MUST_USE int link_create(struct loop *loop, void *zmq_context, const struct link_options *options,
                          link_fn *handler, void *context, struct link **ret_link);
 void link_destroy(struct link **link);
+/* What was sent and is not yet gone is not waited for at the end: nobody is there to take it. */
+void link_forgo_linger(struct link *link);
 
 /* The endpoint as bound, with the real port. Owned by the link. */
 const char *link_endpoint(const struct link *link);

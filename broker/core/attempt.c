@@ -38,13 +38,20 @@ static void count_usage(struct tier *tier, const Wire__Usage *usage)
     stats->cache_misses += usage->cache == WIRE__CACHE_STATUS__CACHE_MISS;
 }
 
-/* Counted at the tier of the job; at the first one when nothing is known of it any more. */
-static void note_late(struct core *core, const struct event *event)
+/*
+ * An answer to what is concluded. The one that concluded it comes again when its worker has not
+ * heard that it was taken; any other was paid for twice. Counted at the tier of the job; at the
+ * first one when that is not known any more.
+ */
+static void note_answer_after_end(struct core *core, const struct event *event)
 {
-    const struct concluded_entry *entry =
-        concluded_find(&core->concluded, &event->as.attempt_result.lease.job_id);
-    struct tier *tier = &core->tier[entry == NULL ? 0 : concluded_tier(entry)];
     const struct event_attempt_result *result = &event->as.attempt_result;
+    const struct concluded_entry *entry = concluded_find(&core->concluded, &result->lease.job_id);
+    struct tier *tier = &core->tier[entry == NULL ? 0 : concluded_tier(entry)];
+    if (entry != NULL && entry->attempt != 0 && entry->attempt == result->lease.attempt) {
+        tier->stats.duplicate_results++;
+        return;
+    }
     const uint64_t cost = result->usage == NULL ? 0 : result->usage->cost_nanousd;
     tier->stats.late_results++;
     tier->stats.late_cost_nanousd += cost;
@@ -386,7 +393,7 @@ void attempt_result(struct core *core, const struct event *event)
     struct upstream *called = upstream_settle(core, worker, permit, result);
     if (!is_pending) {
         if (is_answer(event)) {
-            note_late(core, event);
+            note_answer_after_end(core, event);
         }
         confirm(core, event->peer, &result->lease, core_pending_batch(core));
         return;

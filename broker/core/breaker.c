@@ -123,6 +123,15 @@ bool breaker_report(struct breaker *breaker, const struct config_breaker *config
     return false;
 }
 
+void breaker_probe_now(struct breaker *breaker, int64_t now_ms)
+{
+    if (breaker->state == BREAKER_OPEN) {
+        breaker->open_until_ms = now_ms;
+    }
+    breaker->is_probing = false;
+    breaker_tick(breaker, now_ms);
+}
+
 void breaker_restore(struct breaker *breaker, uint32_t opened_in_a_row, int64_t open_until_ms)
 {
     *breaker = (struct breaker){

@@ -50,5 +50,7 @@ bool breaker_awaits_probe(const struct breaker *breaker, uint32_t probe);
  */
 bool breaker_report(struct breaker *breaker, const struct config_breaker *config, enum breaker_sample sample,
                     bool is_probe, double jitter, int64_t now_ms);
+/* One that is not closed lets a probe through at once, whatever became of the last one. */
+void breaker_probe_now(struct breaker *breaker, int64_t now_ms);
 /* As a record has it. */
 void breaker_restore(struct breaker *breaker, uint32_t opened_in_a_row, int64_t open_until_ms);

@@ -193,6 +193,9 @@ static struct effect_result make_result(struct core *core, const struct job *job
         .error_text =
             outcome->error_text == NULL ? "" : effects_text(core->effects, outcome->error_text),
         .attempts = outcome->attempts > 0 ? outcome->attempts : job_attempts(job),
+        .attempt = outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED && outcome->led_by == NULL
+                       ? outcome->attempt
+                       : 0,
         .queue_ms = not_negative(dispatched_ms - job->submitted_ms),
         .run_ms = core->now_ms - dispatched_ms,
         .usage = copy_usage(core, outcome->usage),
@@ -338,6 +341,25 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     if (is_durable) {
         effects_set_urgent(core->effects);
     }
+}
+
+void conclude_expire(struct core *core, struct job *job)
+{
+    const struct queue *queue = job->flow->queue;
+    const char *text = "its deadline passed while it waited";
+    char why[CORE_WHY_BYTES] = "";
+    if (job->place == PLACE_LEASED) {
+        text = "its deadline passed while it ran";
+    } else if (queue->is_blocked) {
+        upstream_why_blocked(core, queue, core->now_ms, why, sizeof(why));
+    }
+    if (why[0] != '\0') {
+        text = effects_format(core->effects, "%s: %s", text, why);
+    }
+    conclude(core, job,
+             &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED,
+                               .error_code = "deadline",
+                               .error_text = text});
 }
 
 bool conclude_bound_dead_letters(struct core *core)

@@ -28,6 +28,9 @@ struct outcome {
  */
 void conclude(struct core *core, struct job *job, const struct outcome *outcome);
 
+/* Its deadline has passed: EXPIRED, and why it waited when nobody could serve its queue. */
+void conclude_expire(struct core *core, struct job *job);
+
 /* Writes the job's record again, after a failed attempt. Nobody waits for it. Nothing on a tier in memory. */
 void conclude_update_record(struct core *core, struct job *job);
 /* Writes job and payload for the first time. Somebody waits. */

@@ -6,7 +6,12 @@
 
 #define NAMES (UINT64_C(0xFFFFFFFF))
 
-_Static_assert(sizeof(struct concluded_entry) == 32, "a million of them are there");
+_Static_assert(sizeof(struct concluded_entry) == 36, "a million of them are there");
+
+static struct concluded_entry *make_chunk(void)
+{
+    return malloc(CONCLUDED_CHUNK_LENGTH * sizeof(struct concluded_entry));
+}
 
 /*
  * Two buckets an id or more, taken at once: the kernel gives the pages as they are touched. Most
@@ -27,12 +32,13 @@ int concluded_init(struct concluded *concluded, uint64_t ids_max, uint64_t seed)
     *concluded = (struct concluded){
         .chunks = calloc(chunks_length, sizeof(struct concluded_entry *)),
         .chunks_length = chunks_length,
+        .spare = make_chunk(),
         .buckets = calloc(buckets_length, sizeof(uint32_t)),
         .bucket_mask = buckets_length - 1,
         .seed = seed,
         .ids_max = ids_max,
     };
-    if (concluded->chunks == NULL || concluded->buckets == NULL) {
+    if (concluded->chunks == NULL || concluded->buckets == NULL || concluded->spare == NULL) {
         concluded_finish(concluded);
         return -ENOMEM;
     }
@@ -45,6 +51,7 @@ void concluded_finish(struct concluded *concluded)
         free(concluded->chunks[i]);
     }
     free(concluded->chunks);
+    free(concluded->spare);
     free(concluded->buckets);
     *concluded = (struct concluded){0};
 }
@@ -112,7 +119,10 @@ struct concluded_entry *concluded_add(struct concluded *concluded, const struct 
     assert(!concluded_is_full(concluded));
     struct concluded_entry **chunk = chunk_of(concluded, concluded->end);
     if (*chunk == NULL) {
-        *chunk = malloc(CONCLUDED_CHUNK_LENGTH * sizeof(struct concluded_entry));
+        *chunk = concluded->spare != NULL ? TAKE(concluded->spare) : make_chunk();
+    }
+    if (concluded->spare == NULL) {
+        concluded->spare = make_chunk();
     }
     if (*chunk == NULL) {
         raise_horizon(concluded, unix_ms);

@@ -1,7 +1,7 @@
 /*
  * concluded: the ids of concluded jobs, remembered for the deduplication window, oldest first.
  *
- * A ring in chunks with a hash index over it: 32 bytes an id and 8 to 16 of index, no allocation for each. When ids_max are
+ * A ring in chunks with a hash index over it: 36 bytes an id and 8 to 16 of index, no allocation for each. When ids_max are
  * there the oldest is forgotten, so the window shrinks. horizon_unix_ms is when the latest forgotten one was
  * concluded: an id whose own time is not later may be one of the forgotten.
  */
@@ -25,6 +25,7 @@ struct concluded_entry {
     uint32_t at;           /* low bits of the Unix milliseconds */
     uint32_t result_bytes; /* on disk */
     uint32_t next;         /* in the chain of its bucket: low bits of the number */
+    uint32_t attempt;      /* whose answer was its success; 0: none */
     uint16_t tenant;
     uint8_t state : 7;     /* wire.JobState, or CONCLUDED_WITHDRAWN */
     uint8_t is_shed : 1;   /* never run: may be submitted again */
@@ -36,6 +37,7 @@ enum { CONCLUDED_CHUNK_LENGTH = 4096, CONCLUDED_WITHDRAWN = 127 };
 struct concluded {
     struct concluded_entry **chunks;
     size_t chunks_length;
+    struct concluded_entry *spare; /* the next chunk, taken ahead; NULL: there was no memory for it yet */
     uint32_t *buckets;
     size_t bucket_mask;
     uint64_t seed;
@@ -53,8 +55,9 @@ void concluded_finish(struct concluded *concluded);
 size_t concluded_length(const struct concluded *concluded);
 struct concluded_entry *concluded_find(const struct concluded *concluded, const struct id *job_id);
 /*
- * Adds an id that is not in it, or was shed; the caller has made room (concluded_is_full()). `unix_ms` never falls. NULL: no memory;
- * the id is then as good as forgotten, and the horizon says so.
+ * Adds an id that is not in it, or was shed; the caller has made room (concluded_is_full()). `unix_ms` never falls. Memory is taken
+ * ahead, since what is concluded is under way. NULL: there was none for CONCLUDED_CHUNK_LENGTH ids on end; the id is then as good as
+ * forgotten, and the horizon says so.
  */
 struct concluded_entry *concluded_add(struct concluded *concluded, const struct id *job_id, int64_t unix_ms);
 bool concluded_is_full(const struct concluded *concluded);

@@ -307,12 +307,7 @@ static void timer_is_due(struct core *core, struct job *job)
         attempt_try_again(core, job);
         return;
     }
-    conclude(core, job,
-             &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED,
-                               .error_code = "deadline",
-                               .error_text = job->place == PLACE_LEASED
-                                                 ? "its deadline passed while it ran"
-                                                 : "its deadline passed while it waited"});
+    conclude_expire(core, job);
 }
 
 static bool tick_timers(struct core *core)
@@ -435,6 +430,9 @@ static void handle(struct core *core, const struct event *event)
         break;
     case EVENT_RESUME:
         pause_end(core, event);
+        break;
+    case EVENT_UPSTREAM_RESET:
+        upstream_reset(core, event);
         break;
     case EVENT_DEAD_ONE:
         dead_one(core, event);

@@ -89,6 +89,7 @@ struct core_tier_stats {
     uint64_t attempts_failed;
     uint64_t leases_lost;
     uint64_t late_results;            /* after the conclusion: double spending, counted */
+    uint64_t duplicate_results;       /* the answer that concluded it, sent again: nothing was spent twice */
     uint64_t late_cost_nanousd;
     uint64_t redelivered;
     uint64_t retries;                 /* after an attempt that counted, granted by the budget */

@@ -234,20 +234,12 @@ static struct job *next_job(struct lane *lane)
     return loaded != NULL ? CONTAINER_OF(loaded, struct job, link) : lane_peek(lane);
 }
 
-static void expire(struct core *core, struct job *job)
-{
-    conclude(core, job,
-             &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED,
-                               .error_code = "deadline",
-                               .error_text = "its deadline passed while it waited"});
-}
-
 /* One job of a lane that has a worker and work: given, expired, or sent for its payload. */
 static void dispatch_one(struct core *core, struct lane *lane)
 {
     struct job *job = next_job(lane);
     if (job->deadline_ms <= core->now_ms) {
-        expire(core, job);
+        conclude_expire(core, job);
         return;
     }
     struct worker_seat *seat = choose_seat(core, lane, job);

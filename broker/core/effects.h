@@ -63,6 +63,7 @@ enum note_kind {
     NOTE_RECORD_DAMAGED,
     NOTE_UPSTREAM_DOWN,   /* subject provider/model; text: the error; number: milliseconds until it is probed */
     NOTE_UPSTREAM_UP,
+    NOTE_UPSTREAM_RESET,  /* by an operator; text: its last error; number: milliseconds that it would have been blocked for */
     NOTE_QUEUE_PAUSED,    /* subject tier/pool/route; nobody can serve it; text says why */
     NOTE_QUEUE_RESUMED,
     NOTE_WORKER_SET_ASIDE, /* its calls fail while those of others are answered; number: milliseconds */
@@ -101,6 +102,7 @@ struct effect {
             Wire__JobState state;
             const char *error_code, *error_text;
             uint32_t attempts;
+            uint32_t attempt; /* of its own, whose answer it is; 0: none */
             int64_t queue_ms, run_ms;
             const Wire__Usage *usage; /* in the arena; NULL: none */
             const char *worker;

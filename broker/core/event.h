@@ -36,6 +36,7 @@ enum event_kind {
     EVENT_LOADED,
     EVENT_PAUSE,            /* by an operator */
     EVENT_RESUME,
+    EVENT_UPSTREAM_RESET,   /* by an operator: what an upstream said of itself is forgotten */
     EVENT_DEAD_ONE,         /* by an operator: one dead letter, requeued or dropped */
     EVENT_DEAD_SWEEP,       /* by an operator: those that fit a filter, at a rate */
     EVENT_DEAD_STOP,        /* by an operator: ends a sweep */
@@ -163,6 +164,10 @@ struct event {
             const char *name;
             const char *reason;
         } pause; /* PAUSE, RESUME */
+
+        struct {
+            const char *provider, *model; /* NULL: all upstreams */
+        } upstream;
 
         struct {
             struct id job_id;

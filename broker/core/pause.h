@@ -20,7 +20,7 @@ struct pause {
 /* Events. A route, tier or tenant that is not known is passed over; a worker may come later. */
 void pause_add(struct core *core, const struct event *event);
 void pause_end(struct core *core, const struct event *event);
-/* After a change of the configuration: what it brings back is paused yet. */
+/* After a change of the configuration, and when all jobs are restored: names that came with either are paused yet. */
 void pause_apply_to_names(struct core *core);
 /* At a worker's hello, after its welcome. */
 void pause_apply_to_worker(struct core *core, struct worker *worker);

@@ -119,6 +119,7 @@ static int restore_concluded(struct core *core, const void *key, size_t key_byte
         return -ENOMEM;
     }
     entry->tenant = tenant->name->index;
+    entry->attempt = record->attempt;
     concluded_set_state(entry, (uint8_t)record->state, false);
     entry->flags = CONCLUDED_DURABLE;
     if (record->result_bytes > 0) {
@@ -339,6 +340,7 @@ void core_restored(struct core *core, struct core_time now)
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     dead_restored(core);
     cache_log_restored(core);
+    pause_apply_to_names(core);
     table_settle(&core->jobs);
     core->reclaim_until_ms = core->now_ms + core->limits.reclaim_ms;
     core->housekeeping_at_ms =

@@ -182,6 +182,7 @@ static void write_concluded(struct core *core, const struct job *job,
     const struct idempotency *key =
         (job->flags & JOB_HAS_KEY) != 0 ? key_of_job(core, &job->id) : NULL;
     Record__ConcludedRecord record = RECORD__CONCLUDED_RECORD__INIT;
+    record.attempt = result->attempt;
     record.state = result->state;
     record.tenant = job_tenant(job)->name->text;
     record.result_bytes = result_bytes;
@@ -252,6 +253,7 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
         return;
     }
     entry->tenant = job_tenant(job)->name->index;
+    entry->attempt = result->attempt;
     concluded_set_state(entry, (uint8_t)result->state, result_is_shed(result));
     entry->flags = (uint8_t)((is_durable ? CONCLUDED_DURABLE : 0) |
                              ((job->flags & JOB_HAS_KEY) != 0 ? CONCLUDED_HAS_KEY : 0) |

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "broker/core/conclude.h"
 #include "broker/core/gate.h"
+#include "broker/core/job.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/record.h"
@@ -199,7 +201,7 @@ static void find_candidates(const struct core *core, const struct config *config
         add_models(core, config, tier, model->fallback, model->fallback_length, false, candidates);
     } else if (alias != NULL) {
         add_of_alias(core, config, alias, tier, candidates);
-    } else if (strcmp(route->text, "auto") == 0) {
+    } else { /* "auto" */
         for (size_t i = 0; i < config->models_length; i++) {
             char *const name = config->models[i].name;
             add_models(core, config, tier, &name, 1, i == 0, candidates);
@@ -801,4 +803,71 @@ void upstream_settle_silent(struct core *core, struct permit *permit, bool is_ex
     }
     announce(core, upstream);
     wake(core, upstream);
+}
+
+/* ---- an operator's hand ---- */
+
+/* Waiting for an upstream, and not for what its submission asked for: it has been dispatched. */
+static bool backs_off_from(const struct core *core, const struct job *job,
+                           const struct upstream *upstream)
+{
+    return job->place == PLACE_BACKING_OFF && job->attempt > 0 &&
+           upstream_bit(core, job->flow->queue, upstream) != 0;
+}
+
+/* Its record is written again when there is room: otherwise a restart lets it wait as before. */
+static void call_back(struct core *core, struct job *job)
+{
+    const int64_t at_ms =
+        core->now_ms + 1 + (int64_t)core_random_below(core, job_tier(job)->backoff_first_ms);
+    if (at_ms >= job->at.not_before_ms) {
+        return;
+    }
+    job->at.not_before_ms = at_ms;
+    job_rearm(core, job);
+    if (effects_reserve(core->effects, 1)) {
+        conclude_update_record(core, job);
+    }
+}
+
+static void call_jobs_back(struct core *core, const struct upstream *upstream)
+{
+    for (size_t i = 0; i < core->jobs.buckets_length; i++) {
+        struct table_link *link = table_bucket_at(&core->jobs, i)->first;
+        for (; link != NULL; link = link->next) {
+            struct job *job = CONTAINER_OF(link, struct job, by_id);
+            if (backs_off_from(core, job, upstream)) {
+                call_back(core, job);
+            }
+        }
+    }
+}
+
+static void reset(struct core *core, struct upstream *upstream)
+{
+    if (!upstream_is_down(core, upstream)) {
+        return;
+    }
+    const int64_t blocked_ms = later(upstream_blocked_until_ms(upstream) - core->now_ms, 0);
+    upstream->limited_until_ms = 0;
+    breaker_probe_now(&upstream->breaker, core->now_ms);
+    core_note(core, NOTE_UPSTREAM_RESET, NULL, upstream->subject, upstream->error_code, blocked_ms);
+    record(core, upstream);
+    effects_set_urgent(core->effects);
+    announce(core, upstream);
+    call_jobs_back(core, upstream);
+    gate_look(core, upstream);
+}
+
+void upstream_reset(struct core *core, const struct event *event)
+{
+    for (size_t i = 0; i < core->upstreams_length; i++) {
+        struct upstream *upstream = core->upstreams[i];
+        const bool is_meant = event->as.upstream.provider == NULL ||
+                              (strcmp(upstream->provider, event->as.upstream.provider) == 0 &&
+                               strcmp(upstream->model, event->as.upstream.model) == 0);
+        if (is_meant) {
+            reset(core, upstream);
+        }
+    }
 }

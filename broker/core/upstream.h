@@ -97,5 +97,12 @@ void upstream_give_back(struct core *core, struct permit *permit);
 /* The attempt ended without a word. `is_expired`: its time was over. Empties the permit. */
 void upstream_settle_silent(struct core *core, struct permit *permit, bool is_expired);
 
+/*
+ * The event UPSTREAM_RESET: an operator knows better. What it said of when to come back is forgotten, and a breaker that
+ * is not closed lets a probe through now: only an answer closes it. Jobs that back off from it come back, spread over
+ * a first backoff. Looks at every pending job once for each upstream that was blocked.
+ */
+void upstream_reset(struct core *core, const struct event *event);
+
 /* From a record. Errors: -EBADMSG. */
 MUST_USE int upstream_restore(struct core *core, const void *value, size_t value_bytes);

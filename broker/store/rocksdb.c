@@ -21,7 +21,9 @@
 
 enum {
     FORMAT_VERSION = 1,
-    BLOOM_BITS = 10, /* a key, for one false positive in a hundred */
+    BLOOM_BITS = 10,              /* a key, for one false positive in a hundred */
+    MERGE_READ_BYTES = 128 << 10, /* at once, of each table that is merged; else block by block */
+    SCANNED_TABLES_MERGED = 16,   /* instead of RocksDB's 4 */
     OPEN_FILES_MAX = 256,
     /*
      * One above the highest level. RocksDB writes to its log again after a write to it failed,
@@ -31,6 +33,12 @@ enum {
     INFO_LOG_NOTHING = 6,
     ARENA_BLOCK_BYTES = 256 << 10,    /* the least that a used family takes of memory */
     KEPT_WRITE_BATCH_BYTES = 4 << 20, /* a larger write batch is freed after use */
+    /* To the next key that is asked for: a search for it costs several steps. */
+    WALK_STEPS_MAX = 8,
+    WALK_LOADS_MIN = 8,         /* fewer are not worth an iterator */
+    WALKS_SKIPPED = 15,         /* after a walk that answered few: keys are scattered for now */
+    WALK_READ_BYTES = 64 << 10, /* at once: a block holds three payloads of 1 KiB */
+    WALK_DELETED_MAX = 256,     /* keys on the way, before the rest is searched for */
 };
 
 static const char format_key[] = "format";
@@ -182,17 +190,39 @@ static int claim_directory(struct disk *disk, const char *data_dir, char *ret_wh
 
 /* -------------------------------------------------------------------------------------- opening */
 
-static void set_table_options(struct disk *disk)
+static bool is_loaded(size_t family)
+{
+    return family == STORE_PAYLOADS || family == STORE_ATTEMPTS || family == STORE_RESULTS;
+}
+
+static void set_table_options(const struct disk *disk, rocksdb_options_t *options, bool has_filters)
 {
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
-    rocksdb_block_based_options_set_filter_policy(
-        table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
+    if (has_filters) {
+        rocksdb_block_based_options_set_filter_policy(
+            table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
+    }
     rocksdb_block_based_options_set_block_cache(table, disk->cache);
     /* Indexes and filters live in the cache too, so its size bounds all reading memory. */
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
     rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
-    rocksdb_options_set_block_based_table_factory(disk->options, table);
+    rocksdb_options_set_block_based_table_factory(options, table);
     rocksdb_block_based_options_destroy(table);
+}
+
+/*
+ * Of families that are read at start alone. Nothing searches them: they need no filters, and many
+ * new tables may lie side by side before they are merged. That rewrites all that waits, since a new
+ * table reaches from deletions of the oldest jobs to records of the newest.
+ */
+static rocksdb_options_t *scanned_options(const struct disk *disk)
+{
+    rocksdb_options_t *options = rocksdb_options_create_copy(disk->options);
+    rocksdb_options_set_level0_file_num_compaction_trigger(options, SCANNED_TABLES_MERGED);
+    rocksdb_options_set_level0_slowdown_writes_trigger(options, 2 * SCANNED_TABLES_MERGED);
+    rocksdb_options_set_level0_stop_writes_trigger(options, 3 * SCANNED_TABLES_MERGED);
+    set_table_options(disk, options, false);
+    return options;
 }
 
 static void set_options(struct disk *disk, const struct config_broker *config)
@@ -214,6 +244,7 @@ static void set_options(struct disk *disk, const struct config_broker *config)
     rocksdb_options_set_max_bytes_for_level_base(options, 8 * buffer);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
     rocksdb_options_set_max_background_jobs(options, 2);
+    rocksdb_options_compaction_readahead_size(options, MERGE_READ_BYTES);
     /*
      * Table files go to the disk as they grow: otherwise the log's fsync waits for all of them at
      * once.
@@ -226,10 +257,14 @@ static void set_options(struct disk *disk, const struct config_broker *config)
     rocksdb_options_set_stats_dump_period_sec(options, 0);
 
     disk->cache = rocksdb_cache_create_lru(config->rocksdb_block_cache_bytes);
-    set_table_options(disk);
+    set_table_options(disk, options, true);
+    disk->scanned_options = scanned_options(disk);
     disk->synced = rocksdb_writeoptions_create();
     rocksdb_writeoptions_set_sync(disk->synced, 1);
     disk->reading = rocksdb_readoptions_create();
+    disk->walking = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_max_skippable_internal_keys(disk->walking, WALK_DELETED_MAX);
+    rocksdb_readoptions_set_readahead_size(disk->walking, WALK_READ_BYTES);
     disk->scanning = rocksdb_readoptions_create();
     rocksdb_readoptions_set_fill_cache(disk->scanning, 0);
     disk->write_batch = rocksdb_writebatch_create();
@@ -250,7 +285,7 @@ void disk_close_database(struct disk *disk)
 static void list_options(const struct disk *disk, const rocksdb_options_t **ret_options)
 {
     for (size_t i = 0; i < DISK_FAMILIES; i++) {
-        ret_options[i] = disk->options;
+        ret_options[i] = is_loaded(i) ? disk->options : disk->scanned_options;
     }
 }
 
@@ -325,6 +360,7 @@ int disk_reopen(struct disk *disk, char *ret_why)
     if (disk->is_damaged) {
         /* Merging meets the damage again and again, and ends all writing each time. */
         rocksdb_options_set_disable_auto_compactions(disk->options, 1);
+        rocksdb_options_set_disable_auto_compactions(disk->scanned_options, 1);
     }
     int r = disk_check_whole(disk, &whole, ret_why);
     if (r == 0) {
@@ -396,8 +432,10 @@ void disk_close(struct disk **disk)
     if (closed->options != NULL) {
         rocksdb_writebatch_destroy(closed->write_batch);
         rocksdb_readoptions_destroy(closed->scanning);
+        rocksdb_readoptions_destroy(closed->walking);
         rocksdb_readoptions_destroy(closed->reading);
         rocksdb_writeoptions_destroy(closed->synced);
+        rocksdb_options_destroy(closed->scanned_options);
         rocksdb_options_destroy(closed->options);
         rocksdb_cache_destroy(closed->cache);
     }
@@ -476,6 +514,20 @@ int disk_write(struct disk *disk, const struct batch_list *batches, char *ret_wh
 
 /* -------------------------------------------------------------------------------------- reading */
 
+/* The order that RocksDB keeps. */
+static int compare_keys(const void *left, size_t left_bytes, const void *right, size_t right_bytes)
+{
+    const int order = memcmp(left, right, left_bytes < right_bytes ? left_bytes : right_bytes);
+    return order != 0 ? order : (left_bytes > right_bytes) - (left_bytes < right_bytes);
+}
+
+static int compare_loads(const void *left, const void *right)
+{
+    const struct disk_load *const *loads[] = {left, right};
+    return compare_keys((*loads[0])->key, (*loads[0])->key_bytes, (*loads[1])->key,
+                        (*loads[1])->key_bytes);
+}
+
 /* A copy: the slice would keep the whole block that it lies in. */
 static void answer_load(const struct disk *disk, struct disk_load *load,
                         rocksdb_pinnableslice_t *slice, char *error, char *ret_why)
@@ -494,26 +546,95 @@ static void answer_load(const struct disk *disk, struct disk_load *load,
     rocksdb_pinnableslice_destroy(slice);
 }
 
+/* A copy: what the iterator stands on goes with its next step. */
+static void answer_found(struct disk_load *load, const rocksdb_iterator_t *at)
+{
+    size_t bytes;
+    const char *value = rocksdb_iter_value(at, &bytes);
+    load->result = blob_create(value, bytes, &load->value);
+}
+
 /*
- * Loads of one family. What waited long has keys beside each other, so a batch finds many of them
- * in one block, which is then looked up once. Returns the first load that is not answered.
+ * Steps on to the load's key. Returns whether the load is answered: found, or not there. Otherwise
+ * the key is far, or the iterator met damage or too many deleted keys.
  */
-static struct disk_load *load_family(struct disk *disk, struct disk_load *loads, size_t most,
-                                     char *ret_why)
+static bool walk_to(rocksdb_iterator_t *at, struct disk_load *load)
+{
+    for (int steps = 0; steps < WALK_STEPS_MAX && rocksdb_iter_valid(at); steps++) {
+        size_t key_bytes;
+        const char *key = rocksdb_iter_key(at, &key_bytes);
+        const int order = compare_keys(key, key_bytes, load->key, load->key_bytes);
+        if (order > 0) {
+            load->result = -ENOENT;
+            return true;
+        }
+        if (order == 0) {
+            answer_found(load, at);
+            return true;
+        }
+        rocksdb_iter_next(at);
+    }
+    return false;
+}
+
+/*
+ * Jobs are dispatched in about the order in which they came, which is that of their keys: what is
+ * asked for lies side by side, and the next key costs a step of an iterator instead of a search
+ * through buffers and tables. Returns how many loads, from the first, were answered.
+ */
+static size_t load_neighbours(struct disk *disk, struct disk_load *const *loads, size_t length)
+{
+    if (length < WALK_LOADS_MIN || disk->walks_skipped > 0) {
+        disk->walks_skipped -= disk->walks_skipped > 0;
+        return 0;
+    }
+    rocksdb_iterator_t *at =
+        rocksdb_create_iterator_cf(disk->db, disk->walking, disk->families[loads[0]->family]);
+    rocksdb_iter_seek(at, (const char *)loads[0]->key, loads[0]->key_bytes);
+    size_t answered = 0;
+    while (answered < length && walk_to(at, loads[answered])) {
+        answered++;
+    }
+    rocksdb_iter_destroy(at);
+    if (answered < length / 2) {
+        disk->walks_skipped = WALKS_SKIPPED;
+    }
+    return answered;
+}
+
+/* By search, all in one call: those that lie in one block find it with one look. */
+static void load_scattered(struct disk *disk, struct disk_load *const *loads, size_t length,
+                           char *ret_why)
 {
     const char *keys[DISK_LOADS_MAX] = {NULL};
-    size_t key_sizes[DISK_LOADS_MAX] = {0}, length = 0;
+    size_t key_sizes[DISK_LOADS_MAX] = {0};
     rocksdb_pinnableslice_t *slices[DISK_LOADS_MAX] = {NULL};
     char *errors[DISK_LOADS_MAX] = {NULL};
-    struct disk_load *load = loads;
-    for (; load != NULL && length < most && load->family == loads->family; load = load->next) {
-        keys[length] = (const char *)load->key;
-        key_sizes[length++] = load->key_bytes;
+    for (size_t i = 0; i < length; i++) {
+        keys[i] = (const char *)loads[i]->key;
+        key_sizes[i] = loads[i]->key_bytes;
     }
-    rocksdb_batched_multi_get_cf(disk->db, disk->reading, disk->families[loads->family], length,
-                                 keys, key_sizes, slices, errors, false);
-    for (size_t i = 0; i < length; i++, loads = loads->next) {
-        answer_load(disk, loads, slices[i], errors[i], ret_why);
+    rocksdb_batched_multi_get_cf(disk->db, disk->reading, disk->families[loads[0]->family], length,
+                                 keys, key_sizes, slices, errors, true);
+    for (size_t i = 0; i < length; i++) {
+        answer_load(disk, loads[i], slices[i], errors[i], ret_why);
+    }
+}
+
+/* Loads of one family. Returns the first load that is not answered. */
+static struct disk_load *load_family(struct disk *disk, struct disk_load *first, size_t most,
+                                     char *ret_why)
+{
+    struct disk_load *loads[DISK_LOADS_MAX];
+    struct disk_load *load = first;
+    size_t length = 0;
+    for (; load != NULL && length < most && load->family == first->family; load = load->next) {
+        loads[length++] = load;
+    }
+    qsort(loads, length, sizeof(loads[0]), compare_loads);
+    const size_t answered = load_neighbours(disk, loads, length);
+    if (answered < length) {
+        load_scattered(disk, loads + answered, length - answered, ret_why);
     }
     return load;
 }

@@ -28,13 +28,16 @@ struct disk {
     char data_dir[DISK_PATH_BYTES];
     char path[DISK_PATH_BYTES]; /* RocksDB's own directory, in it */
     int lock_fd;
-    int mark_fd;     /* -1: none */
-    bool is_damaged; /* found while it ran: nothing is merged any more */
-    rocksdb_options_t *options;
+    int mark_fd;                        /* -1: none */
+    bool is_damaged;                    /* found while it ran: nothing is merged any more */
+    rocksdb_options_t *options;         /* of the database, and of families that are loaded from */
+    rocksdb_options_t *scanned_options; /* of those that are scanned at start alone */
     rocksdb_cache_t *cache;
     rocksdb_writeoptions_t *synced;
     rocksdb_readoptions_t *reading;
+    rocksdb_readoptions_t *walking;
     rocksdb_readoptions_t *scanning;
+    unsigned walks_skipped; /* how many more times the loads are not looked for side by side */
     rocksdb_writebatch_t *write_batch;
     struct tidy tidy[DISK_FAMILIES];
     rocksdb_t *db; /* NULL: closed after a failure */

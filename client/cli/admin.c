@@ -143,3 +143,20 @@ int cli_admin(struct cli *cli, const char *path, const json_t *body, json_t **re
     free(text);
     return r;
 }
+
+int cli_admin_show(struct cli *cli, const char *path, const json_t *body,
+                   void (*print)(const json_t *answer))
+{
+    json_t *answer = NULL;
+    int code = cli_admin(cli, path, body, &answer);
+    if (code != EXIT_OK) {
+        return code;
+    }
+    if (!cli->json) {
+        print(answer);
+    } else if (json_dumpf(answer, stdout, JSON_COMPACT) < 0 || putchar('\n') == EOF) {
+        code = cli_fail(cli, EXIT_INTERNAL, "cannot write");
+    }
+    json_decref(answer);
+    return code;
+}

@@ -190,6 +190,20 @@ static int print_json(struct cli *cli, const json_t *json)
     return EXIT_OK;
 }
 
+/* The broker calls a letter's job its id; every command of ours that shows a job calls it "job". */
+static int print_job_json(struct cli *cli, const json_t *object)
+{
+    json_t *named = json_pack("{s:O}", "job", json_object_get(object, "id"));
+    if (named == NULL || json_object_update(named, (json_t *)object) < 0) {
+        json_decref(named);
+        return cli_fail(cli, EXIT_INTERNAL, "out of memory");
+    }
+    json_object_del(named, "id");
+    const int code = print_json(cli, named);
+    json_decref(named);
+    return code;
+}
+
 static void print_head(void)
 {
     printf("%-36s  %-19s  %-12s %-12s %-20s %8s  %-16s %s\n", "job", "died (UTC)", "tier", "tenant",
@@ -227,7 +241,7 @@ static int list_page(struct cli *cli, json_t *parameters, uint64_t *printed, uin
             break;
         }
         if (cli->json) {
-            code = print_json(cli, letter);
+            code = print_job_json(cli, letter);
         } else {
             if (*printed == 0) {
                 print_head();
@@ -307,7 +321,7 @@ static int show_one(struct cli *cli, const struct dead_options *options, const c
     int code = path == NULL ? cli_fail(cli, EXIT_INTERNAL, "out of memory")
                             : cli_admin(cli, path, NULL, &letter);
     if (code == EXIT_OK && cli->json) {
-        code = print_json(cli, letter);
+        code = print_job_json(cli, letter);
     } else if (code == EXIT_OK) {
         print_one(letter);
     }
@@ -327,7 +341,7 @@ static int act_on_one(struct cli *cli, const char *action, const char *id)
     json_t *answer = NULL;
     int code = cli_admin(cli, path, body, &answer);
     if (code == EXIT_OK && cli->json) {
-        code = print_json(cli, answer);
+        code = print_job_json(cli, answer);
     } else if (code == EXIT_OK) {
         printf("%s  %s\n", id, text(answer, "state"));
     }

@@ -30,8 +30,7 @@ static json_int_t rejected(const json_t *tier)
     json_int_t sum = 0;
     const char *reason = NULL;
     json_t *count = NULL;
-    json_object_foreach(json_object_get(tier, "rejected"), reason, count)
-    {
+    json_object_foreach (json_object_get(tier, "rejected"), reason, count) {
         sum += json_integer_value(count);
     }
     return sum;
@@ -59,8 +58,7 @@ static void print_table(const json_t *stats)
            "saved USD");
     size_t i = 0;
     const json_t *tier = NULL;
-    json_array_foreach(json_object_get(stats, "tiers"), i, tier)
-    {
+    json_array_foreach (json_object_get(stats, "tiers"), i, tier) {
         print_tier(tier);
     }
     printf("%lld jobs pending; %lld workers with %lld of %lld slots free; %lld clients; %lld "
@@ -76,22 +74,6 @@ static void print_table(const json_t *stats)
                : "");
 }
 
-static int show(struct cli *cli)
-{
-    json_t *stats = NULL;
-    int code = cli_admin(cli, "/v1/stats", NULL, &stats);
-    if (code != EXIT_OK) {
-        return code;
-    }
-    if (!cli->json) {
-        print_table(stats);
-    } else if (json_dumpf(stats, stdout, JSON_COMPACT) < 0 || putchar('\n') == EOF) {
-        code = cli_fail(cli, EXIT_INTERNAL, "cannot write");
-    }
-    json_decref(stats);
-    return code;
-}
-
 static int stats_run(const struct command *command, int argc, char **argv)
 {
     struct cli cli = {0};
@@ -99,7 +81,9 @@ static int stats_run(const struct command *command, int argc, char **argv)
     if (!cli.is_done && optind < argc) {
         cli_refuse(&cli, "takes no \"%s\"", argv[optind]);
     }
-    const int code = !cli.is_done && cli_configure(&cli) ? show(&cli) : cli.exit_code;
+    const int code = !cli.is_done && cli_configure(&cli)
+                         ? cli_admin_show(&cli, "/v1/stats", NULL, print_table)
+                         : cli.exit_code;
     cli_finish(&cli);
     return code;
 }

@@ -201,7 +201,7 @@ class Campaign:
             harness.wait_for(lambda name=name: self._has_started(name), f"{name} to start")
             process = self.current(name)
             process.was_killed = True
-            process.signal(harness.signal.SIGTERM)
+            process.signal(harness.signal.SIGUSR1)
         end = time.monotonic() + QUIET_S
         waiting = list(self.clients)
         while waiting and time.monotonic() < end:
@@ -211,7 +211,7 @@ class Campaign:
                 if code is not None:
                     waiting.remove(name)
                 if code not in (None, 0):
-                    self.crashes.append(f"{name} ended with {code} after SIGTERM:\n{self.current(name).output()[-2000:]}")
+                    self.crashes.append(f"{name} ended with {code} after SIGUSR1:\n{self.current(name).output()[-2000:]}")
             time.sleep(0.05)
         return waiting
 

@@ -4,8 +4,8 @@
  *
  * It is made to be killed. What job number N of a client is follows from seed, name and N alone;
  * ids and deadlines are in the history. So a client that is started again continues where it was:
- * it asks for what was accepted, submits again what was not, and goes on with new jobs. SIGTERM: no
- * new jobs, ends when none is open.
+ * it asks for what was accepted, submits again what was not, and goes on with new jobs. SIGUSR1: no
+ * new jobs, ends when none is open. SIGTERM: ends at once; its history says where to go on.
  *
  * With --audit it submits nothing and asks once where each job of a list stands.
  */
@@ -30,7 +30,6 @@
 
 enum {
     OPEN_MAX_DEFAULT = 150,
-    TICK_MS = 20,
     AUDIT_TIMEOUT_MS = 20000,
 };
 
@@ -69,6 +68,7 @@ struct task {
     int64_t deadline_at_ms;
     int64_t cancel_at_ms;
     int64_t act_at_ms; /* 0: nothing to do; otherwise to be submitted or waited for then */
+    bool needs_broker; /* to act is of no use while there is none */
     bool is_accepted;
     bool is_again; /* concluded before: what comes now must be the same */
     bool is_over;  /* to be let go of in the next turn */
@@ -76,12 +76,17 @@ struct task {
     bool is_stream_whole;
 };
 
-static volatile sig_atomic_t is_ending;
+/* Set by signals, which are let in only while the loop waits, so that none comes just before it
+ * does. */
+static volatile sig_atomic_t is_finishing, is_ended;
 
 static void on_signal(int number)
 {
-    (void)number;
-    is_ending = 1;
+    if (number == SIGTERM) {
+        is_ended = 1;
+    } else {
+        is_finishing = 1;
+    }
 }
 
 static int64_t now_ms(void)
@@ -236,6 +241,7 @@ static void on_answer(void *context, const struct tiermq_answer *answer)
     } else if (is_open_still(task, answer)) {
         note(task, "lost_sight");
         task->act_at_ms = now_ms();
+        task->needs_broker = true;
     } else if (answer->state == TIERMQ_UNKNOWN && may_submit_again(task)) {
         note(task, "forgotten");
         task->is_accepted = false;
@@ -325,6 +331,7 @@ static void act(struct task *task)
         task->plan.key[0] != '\0' || (!task->is_accepted && now_ms() < task->deadline_at_ms);
     const bool by_submit = task->is_again ? task->plan.again_by_submit : is_useful;
     task->act_at_ms = 0;
+    task->needs_broker = false;
     if (by_submit) {
         submit(task);
     } else {
@@ -471,26 +478,31 @@ static void continue_history(struct load *load)
 
 /* ---- the loop ---- */
 
-static void tick(struct load *load)
+static int64_t earlier(int64_t a, int64_t b)
 {
-    const int64_t now = now_ms();
-    struct list_link *next = NULL;
-    for (struct list_link *link = load->open.head.next; link != &load->open.head; link = next) {
-        struct task *task = CONTAINER_OF(link, struct task, link);
-        next = link->next;
-        if (task->is_over) {
-            task_destroy(task);
-            continue;
-        }
-        if (task->act_at_ms != 0 && now >= task->act_at_ms) {
-            act(task);
-        }
-        if (task->cancel_at_ms != 0 && now >= task->cancel_at_ms) {
-            cancel(task);
-        }
-    }
-    while (!is_ending && now >= load->next_submit_ms &&
-           load->open.length < (size_t)load->options.open_max) {
+    return a < b ? a : b;
+}
+
+/* INT64_MAX, here and below: there is nothing to do. */
+static int64_t acts_at_ms(const struct task *task)
+{
+    const bool may_act = !task->needs_broker || tiermq_is_connected(task->load->client);
+    return task->act_at_ms != 0 && may_act ? task->act_at_ms : INT64_MAX;
+}
+
+static int64_t cancels_at_ms(const struct task *task)
+{
+    return task->cancel_at_ms != 0 ? task->cancel_at_ms : INT64_MAX;
+}
+
+static bool may_start(const struct load *load)
+{
+    return !is_finishing && load->open.length < (size_t)load->options.open_max;
+}
+
+static void start_due(struct load *load, int64_t now)
+{
+    while (may_start(load) && now >= load->next_submit_ms) {
         start_next(load);
         load->next_submit_ms += dice_between(&load->dice, 1, 2000 / load->options.rate_per_s);
         if (load->options.foreign != NULL && dice_hit(&load->dice, 20)) {
@@ -501,24 +513,75 @@ static void tick(struct load *load)
     load->next_submit_ms = load->next_submit_ms > now - 1000 ? load->next_submit_ms : now;
 }
 
+/* Does what is due, and says when the next thing is. */
+static int64_t tick(struct load *load)
+{
+    const int64_t now = now_ms();
+    int64_t next_ms = INT64_MAX;
+    struct list_link *next = NULL;
+    for (struct list_link *link = load->open.head.next; link != &load->open.head; link = next) {
+        struct task *task = CONTAINER_OF(link, struct task, link);
+        next = link->next;
+        if (task->is_over) {
+            task_destroy(task);
+            continue;
+        }
+        if (now >= acts_at_ms(task)) {
+            act(task);
+        }
+        if (now >= cancels_at_ms(task)) {
+            cancel(task);
+        }
+        next_ms =
+            earlier(next_ms, task->is_over ? now : earlier(acts_at_ms(task), cancels_at_ms(task)));
+    }
+    start_due(load, now);
+    return may_start(load) ? earlier(next_ms, load->next_submit_ms) : next_ms;
+}
+
+/* Signals are blocked but here. */
+static void wait_until(struct load *load, int64_t at_ms)
+{
+    const int own_ms = tiermq_timeout_ms(load->client);
+    at_ms = own_ms < 0 ? at_ms : earlier(at_ms, now_ms() + own_ms);
+    const int64_t left_ms = at_ms - now_ms();
+    const struct timespec left = {.tv_sec = left_ms > 0 ? left_ms / 1000 : 0,
+                                  .tv_nsec = left_ms > 0 ? left_ms % 1000 * 1000000 : 0};
+    struct pollfd fd = {.fd = tiermq_fd(load->client), .events = POLLIN};
+    sigset_t none;
+    sigemptyset(&none);
+    if (ppoll(&fd, 1, at_ms == INT64_MAX ? NULL : &left, &none) < 0 && errno != EINTR) {
+        perror("poll");
+        exit(EXIT_FAILURE);
+    }
+}
+
 static void run(struct load *load)
 {
     continue_history(load);
     load->next_submit_ms = now_ms();
-    while (!is_ending || load->open.length > 0) {
-        tick(load);
-        int timeout_ms = tiermq_timeout_ms(load->client);
-        timeout_ms = timeout_ms < 0 || timeout_ms > TICK_MS ? TICK_MS : timeout_ms;
-        struct pollfd fd = {.fd = tiermq_fd(load->client), .events = POLLIN};
-        if (poll(&fd, 1, timeout_ms) < 0 && errno != EINTR) {
-            perror("poll");
-            exit(EXIT_FAILURE);
-        }
+    int64_t next_ms = 0;
+    while (!is_ended && !(is_finishing && load->open.length == 0)) {
+        wait_until(load, next_ms);
         int r = tiermq_dispatch(load->client, 0);
         if (r < 0) {
             fprintf(stderr, "dispatch: %s\n", strerror(-r));
             exit(EXIT_FAILURE);
         }
+        next_ms = tick(load);
+    }
+}
+
+/* With --audit they end the process, as they do any other. */
+static void listen_to_signals(void)
+{
+    const struct sigaction action = {.sa_handler = on_signal};
+    sigset_t ours;
+    if (sigemptyset(&ours) < 0 || sigaddset(&ours, SIGTERM) < 0 || sigaddset(&ours, SIGUSR1) < 0 ||
+        sigprocmask(SIG_BLOCK, &ours, NULL) < 0 || sigaction(SIGTERM, &action, NULL) < 0 ||
+        sigaction(SIGUSR1, &action, NULL) < 0) {
+        perror("signals");
+        exit(EXIT_FAILURE);
     }
 }
 
@@ -629,9 +692,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s: %s\n", load.options.history, strerror(-r));
         return EXIT_FAILURE;
     }
-    const struct sigaction action = {.sa_handler = on_signal};
-    if (sigaction(SIGTERM, &action, NULL) < 0) {
-        return EXIT_FAILURE;
+    if (load.options.audit == NULL) {
+        listen_to_signals();
     }
     history_append(load.history,
                    json_pack("{s:s, s:s, s:s, s:i}", "event", "start", "client", load.options.name,

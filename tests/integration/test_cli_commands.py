@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from harness import program, wait_for
+from harness import http_request, program, wait_for
 
 COMMANDS = ["submit", "wait", "get", "cancel", "stats", "dead", "pause", "resume", "drain", "config"]
 
@@ -162,3 +162,31 @@ def test_broken_configuration_stops_a_command(tmp_path):
     path.write_text("nonsense: 1\n")
     done = run("submit", "--config", path, "x")
     assert done.returncode == 3 and "nonsense" in done.stderr
+
+
+def test_reset_ends_a_rest_that_an_upstream_asked_for(cluster):
+    cluster.start_modelsim()
+    cluster.start_broker()
+    cluster.start_worker()
+
+    def faults(*list_of):
+        assert http_request(cluster.modelsim.ready["http"], "/control/faults", {"faults": list(list_of)})[0] == 200
+
+    def shown(*arguments):
+        done = cluster.cli("upstreams", "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return {f"{u['provider']}/{u['model']}": u for u in json.loads(done.stdout)["upstreams"]}
+
+    faults({"kind": "status", "status": 429, "retry_after_ms": 86400000})
+    process = cluster.cli_start("submit", "--route", "sim-small", "--deadline", "2d", "hello")
+    wait_for(lambda: shown()["sim/sim-small"]["blocked_ms"] > 3600000, "a rest of a day")
+    faults()
+    wrong = cluster.cli("upstreams", "reset", "sim/nonsense")
+    assert wrong.returncode == 7 and 'no model "nonsense" at a provider "sim"' in wrong.stderr
+    assert cluster.cli("upstreams", "reset").returncode == 2
+    assert cluster.cli("upstreams", "reset", "sim").returncode == 2
+    assert shown("reset", "sim/sim-small")["sim/sim-small"]["blocked_ms"] == 0
+    cluster.broker.wait_log(lambda line: line["message"] == "upstream reset" and line["subject"] == "sim/sim-small")
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and out.strip(), err
+    assert all(u["blocked_ms"] == 0 for u in shown("reset", "--all").values())

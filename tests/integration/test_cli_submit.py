@@ -203,18 +203,14 @@ def test_interrupt_leaves_jobs_in_the_broker_when_asked_to(cluster):
 
 
 def test_interrupt_without_a_broker_ends_at_once_and_claims_no_cancellation(cluster):
-    cluster.config = {"broker": {"heartbeat": "500ms"}}
     cluster.start_broker()
     process, screen = cluster.cli_on_a_terminal("submit", "--file", "-", input=prompts(5))
     wait_for(lambda: cluster.broker.admin_json("/v1/stats")["jobs"] == 5, "5 jobs in the queue")
     cluster.broker.kill()
-    shown = ""
-    while "silent for" not in shown:
-        shown += os.read(screen, 10000).decode()
     process.send_signal(signal.SIGTERM)
     signalled = time.monotonic()
     assert process.wait(timeout=20) == 8
-    assert time.monotonic() - signalled < 2.5  # a second is left for the last words
+    assert time.monotonic() - signalled < 0.5
     shown = os.read(screen, 100000).decode()
     os.close(screen)
     assert "may still run" in shown and "were cancelled" not in shown

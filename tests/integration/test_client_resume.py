@@ -2,8 +2,11 @@
 
 import json
 import os
+import pathlib
+import signal
+import time
 
-from harness import wait_for
+from harness import free_port, program, wait_for
 
 
 def prompts(count, **members):
@@ -115,3 +118,33 @@ def test_memory_follows_the_window_and_not_the_input(cluster, monkeypatch):
 
     small, large = peak(2000), peak(20000)
     assert large < small * 1.5 + 8192, f"{small} KiB for 2000 lines, {large} KiB for 20000"
+
+
+def wakes(process):
+    """How often its main thread has slept."""
+    status = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/status").read_text()
+    return int(status.split("voluntary_ctxt_switches:")[1].split()[0])
+
+
+def accepted_jobs(count):
+    """The history of a load client whose jobs were all accepted, and their deadlines have passed."""
+    for number in range(count):
+        job = {"id": f"01900000-0000-7000-8000-{number:012x}", "number": number}
+        yield {"event": "submit", "deadline_at_ms": 1, **job}
+        yield {"event": "accepted", "duplicate": False, **job}
+
+
+def test_crowd_of_jobs_without_a_broker_is_quiet_and_ends_when_told(cluster):
+    history = cluster.directory / "history"
+    history.write_text("".join(json.dumps(event) + "\n" for event in accepted_jobs(3000)))
+    load = cluster.run("load", [program("tiermq-chaos-load"), "--broker", f"tcp://127.0.0.1:{free_port()}", "--name", "crowd",
+                                "--history", history, "--open", 3000], ready=False)
+    wait_for(lambda: '"event":"lost_sight"' in history.read_text(), "jobs whose broker cannot be asked")
+    wait_for(lambda: history.stat().st_mtime < time.time() - 1, "nothing more to be said", timeout_s=10)
+    before, measured_s = wakes(load), 2
+    time.sleep(measured_s)  # a rate needs some time
+    assert (wakes(load) - before) / measured_s < 20
+    load.signal(signal.SIGTERM)
+    signalled = time.monotonic()
+    assert load.wait() == 0
+    assert time.monotonic() - signalled < 1

@@ -99,10 +99,10 @@ def test_list_filters_pages_and_keeps_tenants_apart(cluster):
         mine = [die(client, worker) for _ in range(25)]
         theirs = [die(other, worker, tier="background", code="http_422", provider="q") for _ in range(3)]
         listed = lines(cluster.cli("dead", "list", "--json"))
-        assert [letter["id"] for letter in listed] == [id_text(job) for job in mine + theirs]
+        assert [letter["job"] for letter in listed] == [id_text(job) for job in mine + theirs]
         assert {letter["error_code"] for letter in listed} == {"rejected"}
         for arguments in (["--tenant", "other"], ["--tier", "background"], ["--provider", "q"]):
-            assert [letter["id"] for letter in lines(cluster.cli("dead", "list", "--json", *arguments))] == [id_text(j) for j in theirs]
+            assert [letter["job"] for letter in lines(cluster.cli("dead", "list", "--json", *arguments))] == [id_text(j) for j in theirs]
         assert lines(cluster.cli("dead", "list", "--json", "--older", "1h")) == []
         assert len(lines(cluster.cli("dead", "list", "--json", "--newer", "1h", "--worker", "raw-worker", "--limit", "7"))) == 7
         assert cluster.cli("dead", "list", "--code", "nothing").stdout == "no dead letters\n"
@@ -212,7 +212,7 @@ def test_dropped_letters_are_gone_and_others_stay(cluster):
         assert cluster.cli("dead", "drop", id_text(one)).returncode == 0
         done = cluster.cli("dead", "drop", "--tier", "standard", "--wait", "--json")
         assert lines(done)[0]["done"] == 3
-        assert [letter["id"] for letter in lines(cluster.cli("dead", "list", "--json"))] == [id_text(kept)]
+        assert [letter["job"] for letter in lines(cluster.cli("dead", "list", "--json"))] == [id_text(kept)]
         assert broker.metrics()['tiermq_dead_letters_left_total{tier="standard",how="dropped"}'] == 4
     broker.stop()
     cluster.restart_broker()
@@ -312,7 +312,7 @@ def test_a_job_that_ends_workers_is_condemned_alone(cluster):
     results = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(results) == innocents and {result["outcome"] for result in results} == {"succeeded"}
     (letter,) = lines(cluster.cli("dead", "list", "--json"))
-    assert (letter["id"], letter["error_code"], letter["losses"]) == (job, "poison", 5)
+    assert (letter["job"], letter["error_code"], letter["losses"]) == (job, "poison", 5)
     (shown,) = lines(cluster.cli("dead", "show", "--json", job))
     assert [entry["worker"] for entry in shown["history"] if entry["lost"]] == killed and len(killed) == 5
     assert broker.metrics()['tiermq_dead_letters_total{tier="standard",code="poison"}'] == 1

@@ -14,14 +14,16 @@ void *__wrap_reallocarray(void *memory, size_t n, size_t bytes);
 static struct {
     bool is_armed, has_failed;
     uint32_t left, failures;
+    size_t bytes_max;
 } plan;
 
-void allocations_fail(uint32_t left, uint32_t failures)
+void allocations_fail(uint32_t left, uint32_t failures, size_t bytes_max)
 {
     plan.is_armed = true;
     plan.has_failed = false;
     plan.left = left;
     plan.failures = failures;
+    plan.bytes_max = bytes_max;
 }
 
 bool allocations_end(void)
@@ -30,9 +32,9 @@ bool allocations_end(void)
     return plan.has_failed;
 }
 
-static bool fails(void)
+static bool fails(size_t bytes)
 {
-    if (!plan.is_armed) {
+    if (!plan.is_armed || bytes > plan.bytes_max) {
         return false;
     }
     if (plan.left > 0) {
@@ -49,20 +51,20 @@ static bool fails(void)
 
 __attribute__((used)) void *__wrap_malloc(size_t bytes)
 {
-    return fails() ? NULL : __real_malloc(bytes);
+    return fails(bytes) ? NULL : __real_malloc(bytes);
 }
 
 __attribute__((used)) void *__wrap_calloc(size_t n, size_t bytes)
 {
-    return fails() ? NULL : __real_calloc(n, bytes);
+    return fails(n * bytes) ? NULL : __real_calloc(n, bytes);
 }
 
 __attribute__((used)) void *__wrap_realloc(void *memory, size_t bytes)
 {
-    return fails() ? NULL : __real_realloc(memory, bytes);
+    return fails(bytes) ? NULL : __real_realloc(memory, bytes);
 }
 
 __attribute__((used)) void *__wrap_reallocarray(void *memory, size_t n, size_t bytes)
 {
-    return fails() ? NULL : __real_reallocarray(memory, n, bytes);
+    return fails(n * bytes) ? NULL : __real_reallocarray(memory, n, bytes);
 }

@@ -86,6 +86,51 @@ static void see_failed_probe(struct simulation *simulation, const struct call *c
     }
 }
 
+/* Its latest probe, which is still waited for, is held by this worker. */
+static bool is_probed_by(const struct simulation *simulation, uint32_t upstream, uint64_t peer)
+{
+    const struct watched_upstream *watched = &simulation->degradation.upstreams[upstream];
+    const struct sim_worker *worker = worker_of(simulation, peer);
+    if (watched->probing_job == NO_JOB || worker->known_as != peer) {
+        return false;
+    }
+    const struct sim_job *job = &simulation->jobs[watched->probing_job];
+    return job->permit.is_open && job->permit.attempt == watched->probing_attempt &&
+           job->lease.is_held && job->lease.peer == peer &&
+           job->lease.attempt == watched->probing_attempt &&
+           is_leased_to(simulation, job, worker->name) && look(simulation, upstream).is_half_open;
+}
+
+static void before_silence(struct simulation *simulation, const struct message *message)
+{
+    const bool ends_all = message->event == EVENT_WORKER_GONE;
+    const bool ends_one = message->event == EVENT_UNDELIVERABLE ||
+                          (message->event == EVENT_ATTEMPT_RESULT && !message->call.is_made);
+    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS && (ends_all || ends_one); i++) {
+        const struct watched_upstream *watched = &simulation->degradation.upstreams[i];
+        const bool is_it = ends_all || (watched->probing_job == message->job &&
+                                        watched->probing_attempt == message->attempt);
+        if (is_it && is_probed_by(simulation, i, message->peer)) {
+            simulation->attempts.silent_probes |= 1u << i;
+        }
+    }
+}
+
+static void after_silence(struct simulation *simulation)
+{
+    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
+        if ((simulation->attempts.silent_probes >> i & 1) == 0) {
+            continue;
+        }
+        const struct look seen = look(simulation, i);
+        if (seen.is_half_open && seen.blocked_ms > 0) {
+            simulation_violate(simulation,
+                               "upstream %s/%s waits %" PRId64 " ms more for a probe that is over",
+                               scenario_upstreams[i][0], scenario_upstreams[i][1], seen.blocked_ms);
+        }
+    }
+}
+
 static void see_up(struct simulation *simulation, const struct effect *effect)
 {
     for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
@@ -102,6 +147,63 @@ static void see_up(struct simulation *simulation, const struct effect *effect)
                                subject);
         }
     }
+}
+
+/* ---- goodbyes ---- */
+
+/* As operators are shown it. False: it is not pending. */
+static bool count_attempts(const struct simulation *simulation, const struct sim_job *job,
+                           uint32_t *ret_attempts)
+{
+    struct core_job_view view;
+    if (core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0 ||
+        view.state >= WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
+        return false;
+    }
+    *ret_attempts = view.attempts;
+    return true;
+}
+
+static void before_goodbye(struct simulation *simulation, const struct message *message)
+{
+    struct attempts *attempts = &simulation->attempts;
+    const struct sim_worker *worker = worker_of(simulation, message->peer);
+    if (worker->known_as != message->peer) {
+        return;
+    }
+    attempts->leaving = worker->name;
+    struct list_link *link = worker->leases.head.next;
+    for (; link != &worker->leases.head && attempts->left_length < RUNS_MAX; link = link->next) {
+        const struct sim_job *job = CONTAINER_OF(link, struct sim_job, lease.link);
+        if (is_leased_to(simulation, job, worker->name) &&
+            count_attempts(simulation, job, &attempts->left[attempts->left_length].attempts)) {
+            attempts->left[attempts->left_length++].job = (uint32_t)(job - simulation->jobs);
+        }
+    }
+}
+
+/* The one that was under way counts no more. */
+static void after_goodbye(struct simulation *simulation)
+{
+    const struct attempts *attempts = &simulation->attempts;
+    for (uint32_t i = 0; i < attempts->left_length; i++) {
+        const uint32_t index = attempts->left[i].job, before = attempts->left[i].attempts;
+        uint32_t after;
+        if (!count_attempts(simulation, &simulation->jobs[index], &after)) {
+            simulation_violate(simulation, "job %u ends with the goodbye of %s", index,
+                               attempts->leaving);
+        } else if (after + 1 != before) {
+            simulation_violate(simulation,
+                               "job %u counts %u attempts after the goodbye of %s, and %u before",
+                               index, after, attempts->leaving, before);
+        }
+    }
+}
+
+bool attempts_is_leaving(const struct simulation *simulation, const char *worker)
+{
+    return simulation->attempts.leaving != NULL &&
+           strcmp(simulation->attempts.leaving, worker) == 0;
 }
 
 /* ---- what is told ---- */
@@ -130,8 +232,14 @@ void attempts_before_step(struct simulation *simulation, const struct message *m
     struct attempts *attempts = &simulation->attempts;
     attempts->probed = SCENARIO_UPSTREAMS;
     attempts->was_pending = attempts->was_held = attempts->is_known = false;
+    attempts->leaving = NULL;
+    attempts->left_length = 0;
+    attempts->silent_probes = 0;
+    before_silence(simulation, message);
     if (message->event == EVENT_ATTEMPT_RESULT) {
         before_result(simulation, message);
+    } else if (message->event == EVENT_WORKER_GONE && message->flag) {
+        before_goodbye(simulation, message);
     } else if (message->event == EVENT_DRAIN) {
         attempts->is_draining = true;
     } else if (message->event == EVENT_WORKER_CREDIT || message->event == EVENT_WORKER_HEARTBEAT) {
@@ -268,8 +376,13 @@ static void check_told(struct simulation *simulation, uint32_t index)
 
 void attempts_after_step(struct simulation *simulation, const struct message *message)
 {
+    if (simulation->attempts.silent_probes != 0) {
+        after_silence(simulation);
+    }
     if (message->event == EVENT_ATTEMPT_RESULT) {
         after_result(simulation, message);
+    } else if (message->event == EVENT_WORKER_GONE) {
+        after_goodbye(simulation);
     } else if (message->event == EVENT_CANCEL && simulation->attempts.was_held) {
         check_told(simulation, message->job);
     }
@@ -342,7 +455,8 @@ void attempts_see_dispatch(struct simulation *simulation, uint32_t index,
 static void see_lost(struct simulation *simulation, const struct effect *effect, uint32_t index)
 {
     struct sim_job *job = &simulation->jobs[index];
-    const bool is_crash = effect->as.note.subject[0] != '\0';
+    const bool is_crash = effect->as.note.subject[0] != '\0' &&
+                          !attempts_is_leaving(simulation, effect->as.note.subject);
     job->told.losses_least += is_crash;
     job->told.losses_most += is_crash;
 }
@@ -352,7 +466,7 @@ static void see_death(struct simulation *simulation, const struct effect *effect
 {
     const struct sim_job *job = &simulation->jobs[index];
     const uint32_t losses_max = simulation->scenario.config.broker.losses_max;
-    if (strcmp(effect->as.note.subject, "payload_lost") == 0) {
+    if (strcmp(effect->as.note.subject, "payload_lost") == 0 && !job->has_spoilt_payload) {
         simulation_violate(simulation, "job %u has lost its payload", index);
     }
     if (strcmp(effect->as.note.subject, "poison") == 0 && job->canonical == 0 &&

@@ -8,6 +8,9 @@
  * - What fails over goes elsewhere. A worker that gave a job back gets none before it says more.
  * - A worker that comes back with the answer of a lease that it holds keeps it, may forget the
  *   answer when the conclusion is durable, and is told when an attempt is over.
+ * - A worker that leaves with a goodbye is no loss to the jobs that it holds.
+ * - A probe that says nothing, since its worker gave it back, was not reached or is gone, holds
+ *   nobody up.
  * - A breaker closes by a probe that succeeds; one that fails doubles the wait.
  * - A broker that shuts down accepts and dispatches nothing.
  * - What is left on disk in the end belongs to something.
@@ -34,4 +37,6 @@ void attempts_begin_life(struct simulation *simulation, uint32_t job);
 void attempts_see_crash(struct simulation *simulation);
 /* The core has read its records. */
 void attempts_restart(struct simulation *simulation);
+/* The worker of this name says goodbye just now: what it holds is not lost by a crash. */
+bool attempts_is_leaving(const struct simulation *simulation, const char *worker);
 void attempts_check_end(struct simulation *simulation);

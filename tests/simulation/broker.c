@@ -18,6 +18,7 @@
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/oracle.h"
+#include "tests/simulation/settings.h"
 #include "tests/simulation/worker.h"
 
 enum {
@@ -29,8 +30,14 @@ enum {
     LOAD_MS_MAX = 50,
     STORE_LAZY_MS = 100, /* what nobody waits for is written as late as this */
     SPARED_EFFECTS = 256,
+    LACKING_TICKS = 50,      /* permille: what a tick lacks may be anybody's */
     ALLOCATIONS_OF_STEP = 8, /* about as many as there are */
-    ALLOCATIONS_OF_START = 100,
+    ALLOCATIONS_OF_START = 120,
+    CREATED_IN_VAIN = 8,
+    RELOADED_IN_VAIN = 4,
+    ALLOCATIONS_OF_RELOAD = 16,
+    SWEEP_UNTIL_MS = 120000,        /* times what it is told */
+    UNDERWAY_BYTES_MAX = 256 << 10, /* the list of effects that has to grow asks for more */
 };
 
 static int64_t mono_offset_ms(const struct simulation *simulation)
@@ -75,10 +82,13 @@ static void plan_turn(struct simulation *simulation, int64_t at_ms)
     }
 }
 
+static void fail_at_submission(struct simulation *simulation, const struct message *message);
+
 void sim_broker_hear(struct simulation *simulation, const struct message *message)
 {
     message_list_add(&simulation->broker.inbox, message);
     plan_turn(simulation, simulation->now_ms + simulation->scenario.turn_ms);
+    fail_at_submission(simulation, message);
 }
 
 static void hear_own(struct simulation *simulation, enum event_kind kind, uint64_t total)
@@ -127,7 +137,7 @@ void sim_broker_store_sync(struct simulation *simulation)
     }
 }
 
-bool sim_broker_store_down(struct simulation *simulation)
+static bool go_down(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
     const uint64_t first = storage_first_pending(broker->storage);
@@ -141,6 +151,26 @@ bool sim_broker_store_down(struct simulation *simulation)
                  simulation->now_ms + dice_between(&simulation->dice, 1, STORE_DOWN_MS_MAX),
                  TASK_STORE_UP, 0, broker->incarnation, NULL);
     return true;
+}
+
+bool sim_broker_store_down(struct simulation *simulation)
+{
+    if (dice_hit(&simulation->dice, 500)) { /* when it hurts most, and not now */
+        simulation->broker.fails_at_submission = true;
+        return false;
+    }
+    return go_down(simulation);
+}
+
+/* Behind it, and mostly in the same turn: what was just accepted is refused after all. */
+static void fail_at_submission(struct simulation *simulation, const struct message *message)
+{
+    struct sim_broker *broker = &simulation->broker;
+    if (broker->fails_at_submission && !simulation->is_quiet && message->event == EVENT_SUBMIT &&
+        go_down(simulation)) {
+        broker->fails_at_submission = false;
+        simulation->tally.faults[FAULT_STORE_DOWN]++;
+    }
 }
 
 void sim_broker_store_up(struct simulation *simulation)
@@ -448,6 +478,9 @@ static void load(struct simulation *simulation, const struct effect *effect)
         message.number = -ENOENT;
     } else {
         message.payload = blob_ref(value);
+        if (simulation_hit(simulation, simulation->scenario.faults.spoilt)) {
+            damage_load(simulation, effect, &message);
+        }
     }
     schedule_add(&simulation->schedule,
                  simulation->now_ms + dice_between(&simulation->dice, 0, LOAD_MS_MAX),
@@ -566,32 +599,42 @@ static void fill_pause(const struct simulation *simulation, const struct message
     event->as.pause.subject = (enum pause_subject)message->number;
     event->as.pause.mode = (enum pause_mode)message->second;
     event->as.pause.name = names[message->number];
-    event->as.pause.reason = "simulated";
+    event->as.pause.reason = message->total % 2 == 0 ? NULL : "simulated";
+}
+
+bool sim_broker_may_refuse(enum event_kind kind)
+{
+    return kind == EVENT_CLIENT_HELLO || kind == EVENT_SUBMIT || kind == EVENT_WAIT ||
+           kind == EVENT_WORKER_HELLO || kind == EVENT_CHUNK || kind == EVENT_STREAM_CREDIT ||
+           kind == EVENT_PAUSE;
 }
 
 /*
  * What comes from outside may find no memory: it is refused. What is under way has a reserve and
- * may end the process beyond it (effects.h), so it is spared; and so is a turn with many effects,
- * whose list has to grow.
+ * may end the process beyond it (effects.h), so it runs short of small pieces alone; and a turn
+ * with many effects, whose list has to grow, is spared.
  */
-static bool may_lack_memory(const struct simulation *simulation, enum event_kind kind)
+static bool lack_memory(struct simulation *simulation, enum event_kind kind)
 {
-    return (kind == EVENT_CLIENT_HELLO || kind == EVENT_SUBMIT || kind == EVENT_WAIT ||
-            kind == EVENT_WORKER_HELLO || kind == EVENT_CHUNK || kind == EVENT_STREAM_CREDIT ||
-            kind == EVENT_PAUSE) &&
-           effects_length(simulation->broker.effects) < SPARED_EFFECTS;
+    struct dice *dice = &simulation->dice;
+    const bool is_from_outside = sim_broker_may_refuse(kind);
+    if (effects_length(simulation->broker.effects) >= SPARED_EFFECTS ||
+        (!is_from_outside && !simulation->scenario.faults.lacks_under_way) ||
+        !simulation_hit(simulation, simulation->scenario.faults.allocation) ||
+        (kind == EVENT_TICK && !dice_hit(dice, LACKING_TICKS))) {
+        return false;
+    }
+    allocations_fail((uint32_t)dice_below(dice, ALLOCATIONS_OF_STEP),
+                     (uint32_t)dice_between(dice, 1, ALLOCATIONS_OF_STEP),
+                     is_from_outside ? SIZE_MAX : UNDERWAY_BYTES_MAX);
+    return true;
 }
 
 static void step(struct simulation *simulation, const struct event *event)
 {
-    const bool lacks_memory = may_lack_memory(simulation, event->kind) &&
-                              simulation_hit(simulation, simulation->scenario.faults.allocation);
     simulation->steps++;
     simulation->broker.told_ms = sim_broker_ms(simulation);
-    if (lacks_memory) {
-        allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_STEP),
-                         (uint32_t)dice_between(&simulation->dice, 1, ALLOCATIONS_OF_STEP));
-    }
+    const bool lacks_memory = lack_memory(simulation, event->kind);
     core_step(simulation->broker.core, sim_broker_now(simulation), event,
               simulation->broker.effects);
     simulation->broker.has_lacked_memory = lacks_memory && allocations_end();
@@ -639,20 +682,22 @@ static void tell_call(const struct simulation *simulation, const struct message 
                       struct told_call *told, struct event *event)
 {
     const struct call *call = &message->call;
-    if (!call->is_made) {
-        return;
-    }
+    const bool is_answer = call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
     *told = (struct told_call){.upstream = WIRE__UPSTREAM__INIT,
                                .limits = WIRE__RATE_LIMITS__INIT,
                                .call = WIRE__CALL__INIT,
                                .calls = {&told->call}};
     told->upstream.provider = (char *)(uintptr_t)simulation->upstreams[call->upstream].provider;
     told->upstream.model = (char *)(uintptr_t)simulation->upstreams[call->upstream].model;
-    tell_limits(call, &told->limits);
-    if (call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
+    if (is_answer && (call->is_made || call->tokens > 0)) {
         tell_usage(simulation, told, call);
         event->as.attempt_result.usage = &told->usage;
     }
+    event->as.attempt_result.error_code = call->error_code;
+    if (!call->is_made) {
+        return;
+    }
+    tell_limits(call, &told->limits);
     told->call.upstream = &told->upstream;
     told->call.outcome = call->outcome;
     told->call.error_code = (char *)(uintptr_t)call->error_code;
@@ -660,7 +705,6 @@ static void tell_call(const struct simulation *simulation, const struct message 
     told->call.retry_after_ms = (uint64_t)call->retry_after_ms;
     told->call.tokens = call->tokens;
     told->call.limits = call->limit_per_min > 0 ? &told->limits : NULL;
-    event->as.attempt_result.error_code = call->error_code;
     event->as.attempt_result.calls = told->calls;
     event->as.attempt_result.calls_length = 1;
 }
@@ -685,6 +729,14 @@ static void fill_sweep(const struct simulation *simulation, const struct message
         event->as.dead_sweep.filter.code = message->total % 2 == 0 ? "rejected" : "poison";
         event->as.dead_sweep.filter.provider = scenario_upstreams[message->total % 2][0];
     }
+    if ((message->second & 8) != 0) {
+        event->as.dead_sweep.filter.worker =
+            simulation->workers[message->total % scenario->options.workers].name;
+    }
+    if ((message->second & 16) != 0) {
+        event->as.dead_sweep.filter.until_unix_ms =
+            UNIX_BEGIN_MS + (int64_t)message->total * SWEEP_UNTIL_MS;
+    }
 }
 
 /* Some say what they serve twice, and some nothing, which means the first pool. */
@@ -707,6 +759,17 @@ static void tell_pools(const struct simulation *simulation, const struct message
         event->as.worker_hello.pools_length = 2;
     }
 }
+
+/* Longer than what is kept of it, and cut between two bytes of a character, if it is cut there. */
+static const char long_text[] = "abgelehnt: "
+                                "\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4"
+                                "\u00e4\u00e4\u00e4\u00e4\u00e4"
+                                "\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4"
+                                "\u00e4\u00e4\u00e4\u00e4\u00e4"
+                                "\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4"
+                                "\u00e4\u00e4\u00e4\u00e4\u00e4"
+                                "\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4"
+                                "\u00e4\u00e4\u00e4\u00e4\u00e4";
 
 static void step_message(struct simulation *simulation, const struct message *message)
 {
@@ -769,13 +832,17 @@ static void step_message(struct simulation *simulation, const struct message *me
             .lease = {simulation->jobs[message->job].id, message->attempt},
             .outcome = (Wire__AttemptOutcome)message->number,
             .error_code = "",
-            .error_text = "",
+            .error_text =
+                message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED ? long_text : "",
             .retry_after_ms = message->time_ms,
             .payload = message->payload,
             .key_mismatch = simulation->jobs[message->job].is_mismatched &&
                             !simulation_plant(simulation, PLANT_HIDE_MISMATCH),
         };
         tell_call(simulation, message, &told_call, &event);
+        break;
+    case EVENT_WORKER_GONE:
+        event.as.worker_gone.said_goodbye = message->flag;
         break;
     case EVENT_UNDELIVERABLE:
         event.as.undeliverable.lease =
@@ -786,7 +853,8 @@ static void step_message(struct simulation *simulation, const struct message *me
         break;
     case EVENT_STORE_DOWN:
         event.as.store_down.first_batch = message->total;
-        event.as.store_down.why = "simulated: no space left on device";
+        event.as.store_down.why =
+            message->total % 2 == 0 ? NULL : "simulated: no space left on device";
         break;
     case EVENT_LOADED:
         event.as.loaded.token = message->total;
@@ -810,7 +878,7 @@ static void step_message(struct simulation *simulation, const struct message *me
         break;
     case EVENT_CLIENT_GONE:
     case EVENT_WORKER_DRAINING:
-    case EVENT_WORKER_GONE:
+    case EVENT_UPSTREAM_RESET: /* of all: none is named */
     case EVENT_STORE_UP:
     case EVENT_CACHE_INVALIDATE:
     case EVENT_DRAIN:
@@ -936,6 +1004,7 @@ void sim_broker_turn(struct simulation *simulation)
     }
     fairness_before_tick(simulation);
     step(simulation, &tick);
+    oracle_after_tick(simulation);
     lives_after_tick(simulation);
     examine(simulation);
     fairness_after_tick(simulation);
@@ -979,7 +1048,7 @@ static void restore_record(void *context, const void *key, size_t key_bytes, str
     }
     const bool lacks_memory = restoring->lacks_memory && dice_hit(&simulation->dice, 50);
     if (lacks_memory) {
-        allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_STEP), 1);
+        allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_STEP), 1, SIZE_MAX);
     }
     const int r = core_restore(simulation->broker.core, restoring->family, key, key_bytes,
                                blob_data(value), blob_bytes(value), sim_broker_now(simulation));
@@ -1019,6 +1088,10 @@ static void tell_config(const struct simulation *simulation, struct told *told)
     for (int i = 0; i < SCENARIO_TIERS && simulation_plant(simulation, PLANT_EQUAL_TIERS); i++) {
         told->tiers[i].weight = 1;
     }
+    if (scenario->lacks_tenant) {
+        told->config.tenants++;
+        told->config.tenants_length--;
+    }
 }
 
 static int create_once(struct simulation *simulation, const struct config *config, uint64_t seed)
@@ -1028,26 +1101,28 @@ static int create_once(struct simulation *simulation, const struct config *confi
     return r < 0 ? r : effects_create(&broker->effects);
 }
 
-/* Sometimes memory runs out at first; what was made by then is released without a trace. */
-static int create(struct simulation *simulation, const struct config *config)
+/* Memory runs out on the way; what was made by then is released without a trace. */
+static void create_in_vain(struct simulation *simulation, const struct config *config)
 {
     struct sim_broker *broker = &simulation->broker;
-    const uint64_t seed = dice_next(&simulation->dice);
-    const bool lacks_memory = simulation_hit(simulation, simulation->scenario.faults.allocation);
-    if (lacks_memory) {
-        allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_START), 1);
-    }
-    const int r = create_once(simulation, config, seed);
-    if (!lacks_memory || !allocations_end()) {
-        return r;
-    }
+    allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_START), 1, SIZE_MAX);
+    const int r = create_once(simulation, config, 1);
+    const bool has_failed = allocations_end();
     core_destroy(&broker->core);
     effects_destroy(&broker->effects);
-    if (r >= 0) { /* it does without: with longer chains in a table */
-        return create_once(simulation, config, seed);
+    simulation->tally.memory_short += has_failed && r < 0; /* else it does without */
+    if (r < 0 && (!has_failed || r != -ENOMEM)) {
+        simulation_violate(simulation, "the core is not created: %s", strerrorname_np(-r));
     }
-    simulation->tally.memory_short++;
-    return r == -ENOMEM ? create_once(simulation, config, seed) : r;
+}
+
+static int create(struct simulation *simulation, const struct config *config)
+{
+    const bool lacks_memory = simulation_hit(simulation, simulation->scenario.faults.allocation);
+    for (int i = 0; lacks_memory && i < CREATED_IN_VAIN; i++) {
+        create_in_vain(simulation, config);
+    }
+    return create_once(simulation, config, dice_next(&simulation->dice));
 }
 
 /* False: memory ran out. */
@@ -1084,6 +1159,7 @@ void sim_broker_start(struct simulation *simulation)
     broker->batch_durable = 0;
     broker->turn_at_ms = broker->sync_at_ms = INT64_MAX;
     broker->alarms_length = 0;
+    settings_try_to_start(simulation, &told.config);
     if (create(simulation, &told.config) < 0) {
         simulation_violate(simulation, "the core cannot be created");
         return;
@@ -1102,9 +1178,9 @@ void sim_broker_start(struct simulation *simulation)
     fairness_restart(simulation);
     degradation_restart(simulation);
     attempts_restart(simulation);
-    simulation_trace(
-        simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk",
-        broker->incarnation, storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);
+    simulation_trace(simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk",
+                     broker->incarnation,
+                     storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);
     plan_turn(simulation, simulation->now_ms);
     if (simulation->is_quiet) {
         faults_resume_all(simulation);
@@ -1132,8 +1208,8 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
         storage_latest(broker->storage) + 1 - storage_first_pending(broker->storage);
     const uint64_t kept = batches_kept < pending ? batches_kept : pending;
     simulation_trace(simulation,
-                     "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept",
-                     pending, kept, 0);
+                     "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept", pending,
+                     kept, 0);
     storage_crash(broker->storage, kept);
     core_destroy(&broker->core);
     effects_destroy(&broker->effects);
@@ -1173,6 +1249,18 @@ bool sim_broker_restart(struct simulation *simulation)
     return true;
 }
 
+/* Memory runs out on the way; the operator tries again. */
+static void reload_in_vain(struct simulation *simulation, const struct config *config)
+{
+    allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_RELOAD), 1, SIZE_MAX);
+    const int r = core_reconfigure(simulation->broker.core, config, sim_broker_now(simulation));
+    const bool has_failed = allocations_end();
+    simulation->tally.memory_short += has_failed && r < 0;
+    if (r < 0 && (!has_failed || r != -ENOMEM)) {
+        simulation_violate(simulation, "the settings are not taken: %s", strerrorname_np(-r));
+    }
+}
+
 bool sim_broker_reload(struct simulation *simulation)
 {
     struct sim_broker *broker = &simulation->broker;
@@ -1182,18 +1270,18 @@ bool sim_broker_reload(struct simulation *simulation)
     }
     if (!simulation->is_quiet && dice_hit(&simulation->dice, 500)) {
         scenario_change(&simulation->scenario, &simulation->dice);
+        broker->is_to_shrink = true;
     }
     tell_config(simulation, &told);
+    if (simulation_hit(simulation, simulation->scenario.faults.unusable)) {
+        told.tiers[0].name = told.tiers[0].pool; /* tiers cannot change: this one stays */
+    }
+    settings_try_to_reload(simulation, &told.config);
     const bool lacks_memory = simulation_hit(simulation, simulation->scenario.faults.allocation);
-    if (lacks_memory) {
-        allocations_fail((uint32_t)dice_below(&simulation->dice, ALLOCATIONS_OF_STEP), 1);
+    for (int i = 0; lacks_memory && i < RELOADED_IN_VAIN; i++) {
+        reload_in_vain(simulation, &told.config);
     }
-    int r = core_reconfigure(broker->core, &told.config, sim_broker_now(simulation));
-    if (lacks_memory && allocations_end() && r == -ENOMEM) { /* the operator tries again */
-        simulation->tally.memory_short++;
-        r = core_reconfigure(broker->core, &told.config, sim_broker_now(simulation));
-    }
-    if (r < 0) {
+    if (core_reconfigure(broker->core, &told.config, sim_broker_now(simulation)) < 0) {
         simulation_violate(simulation, "the core refuses the configuration that it has");
     }
     return true;

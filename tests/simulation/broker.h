@@ -16,6 +16,8 @@ bool sim_broker_crash(struct simulation *simulation);
 /* Shuts down as it should: drains, writes everything, starts again. */
 bool sim_broker_restart(struct simulation *simulation);
 /* Reads its configuration again, which may have changed. */
+/* An event from outside is refused when there is no memory for it; others are of what is under way. */
+bool sim_broker_may_refuse(enum event_kind kind);
 bool sim_broker_reload(struct simulation *simulation);
 /* Commits fail from now on, for a while. */
 bool sim_broker_store_down(struct simulation *simulation);

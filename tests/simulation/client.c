@@ -13,6 +13,7 @@ enum {
     REFUSED_MS_MAX = 60000, /* until it comes again, whatever the broker said */
     DELAY_MS_MAX = 120000,
     DEADLINE_MS_MAX = 600000,
+    CROWD_MS = 300000,
     MEDDLE_MS_MAX = 20000, /* between two surprises */
     /* Something lost breaks the connection, and a new one asks for everything; so this is rare. */
     ANSWER_PATIENCE_MS = 40000,
@@ -90,6 +91,17 @@ struct blob *sim_client_payload(const struct simulation *simulation, uint32_t jo
     return payload;
 }
 
+/* Half of them are to expire as soon as all have waited: when that moment is slept through, they
+ * do. */
+static void join_crowd(struct simulation *simulation, struct sim_job *job)
+{
+    job->tier = SCENARIO_TIERS - 1;
+    job->is_durable = true;
+    job->key = 0;
+    job->delay_ms = CROWD_MS;
+    job->deadline_in_ms = simulation->jobs_length % 2 == 0 ? 0 : CROWD_MS + 1;
+}
+
 void sim_client_add_job(struct simulation *simulation, struct sim_client *client)
 {
     struct dice *dice = &simulation->dice;
@@ -125,6 +137,9 @@ void sim_client_add_job(struct simulation *simulation, struct sim_client *client
         .gives_credit = dice_hit(dice, 500),
         .shown_for = NO_JOB,
     };
+    if (index < scenario->crowd) {
+        join_crowd(simulation, job);
+    }
     struct blob *payload = sim_client_payload(simulation, index);
     job->is_mismatched &= job->canonical != 0;
     job->payload_digest = XXH3_64bits(blob_data(payload), blob_bytes(payload));

@@ -6,7 +6,7 @@
 #include "tests/simulation/broker.h"
 #include "tests/simulation/memory.h"
 
-enum { KEY_DAMAGES = 3 };
+enum { KEY_DAMAGES = 4, READ_DAMAGES = 6, COPY_BYTES_MAX = 4096, DAMAGES_AT_ONCE = 4 };
 
 struct damaged {
     struct simulation *simulation;
@@ -38,7 +38,7 @@ static void write_and_expect(const struct damaged *damaged, const ProtobufCMessa
     free(value);
 }
 
-static char none[] = "";
+static char none[] = "", gone[] = "gone";
 
 static void damage_job(const struct damaged *damaged, const struct blob *value, uint64_t which)
 {
@@ -69,6 +69,14 @@ static void damage_job(const struct damaged *damaged, const struct blob *value, 
         bad.lost_leases = 1 << 16;
     } else if (which == 16) {
         bad.sequence = UINT64_C(1) << 56;
+    } else if (which == 17) {
+        bad.history = 1 << 16;
+    } else if (which == 18) {
+        bad.died_unix_ms = -1;
+    } else if (which == 19) {
+        bad.tier = gone; /* and it is there twice */
+    } else if (which == 20) {
+        bad.pool = gone;
     } /* else it is there twice */
     write_and_expect(damaged, &bad.base);
     record__job_record__free_unpacked(good, NULL);
@@ -105,6 +113,7 @@ static void damage_pause(const struct damaged *damaged, uint64_t which)
     bad.mode = which % 3 == 2 ? PAUSE_DRAIN + 1 : PAUSE_HOLD;
     const struct damaged as = {damaged->simulation, STORE_META, "pause/spoil", 11};
     write_and_expect(&as, &bad.base);
+    expect_refused(&as, as.key, as.key_bytes, "spoil", 5);
 }
 
 static void damage_upstream(const struct damaged *damaged, uint64_t which)
@@ -117,6 +126,7 @@ static void damage_upstream(const struct damaged *damaged, uint64_t which)
     bad.limited_until_unix_ms = which % 4 == 3 ? -1 : 0;
     const struct damaged as = {damaged->simulation, STORE_META, "upstream/spoil", 14};
     write_and_expect(&as, &bad.base);
+    expect_refused(&as, as.key, as.key_bytes, "spoil", 5);
 }
 
 static void damage_horizon(const struct damaged *damaged, uint64_t which)
@@ -125,6 +135,62 @@ static void damage_horizon(const struct damaged *damaged, uint64_t which)
     value[0] = which % 3 == 0 ? 0 : RECORD_VERSION;
     expect_refused(&(struct damaged){damaged->simulation, STORE_META, NULL, 0}, "horizon", 7, value,
                    which % 3 == 1 ? sizeof(value) - 1 : sizeof(value));
+}
+
+static void expect_ignored(const struct damaged *damaged, const void *key, size_t key_bytes,
+                           const void *value, size_t value_bytes)
+{
+    if (core_restore(damaged->simulation->broker.core, damaged->family, key, key_bytes, value,
+                     value_bytes, sim_broker_now(damaged->simulation)) != 0) {
+        simulation_violate(damaged->simulation,
+                           "a record of family %d is refused that says nothing",
+                           (int)damaged->family);
+    }
+}
+
+/* What is not the core's is nothing to it. */
+static void read_foreign(const struct damaged *damaged, uint64_t which)
+{
+    static const char *const keys[] = {"x", "pausa", "upstreem", "horizan", "anything else"};
+    const char *key = keys[which % (sizeof(keys) / sizeof(keys[0]))];
+    expect_ignored(damaged, key, strlen(key), "spoil", 5);
+}
+
+/* A mark of a job that nobody knows, or of no time that there is. */
+static void damage_mark(const struct damaged *damaged, const struct blob *value, uint64_t which)
+{
+    uint8_t key[RECORD_COLLECTED_KEY_BYTES];
+    memcpy(key, damaged->key, sizeof(key));
+    if (which % 2 == 0) {
+        key[0] = 0xff;
+        expect_refused(damaged, key, sizeof(key), blob_data(value), blob_bytes(value));
+    } else {
+        memset(key + sizeof(key) - 5, 0xff, 4);
+        expect_ignored(damaged, key, sizeof(key), blob_data(value), blob_bytes(value));
+    }
+}
+
+/* A lease twice, or of a job that is gone. */
+static void repeat_lease(const struct damaged *damaged, const struct blob *value, uint64_t which)
+{
+    uint8_t key[ID_BYTES];
+    memcpy(key, damaged->key, sizeof(key));
+    if (which % 2 == 0) {
+        memset(key + sizeof(key) - 4, 0xff, 4);
+    }
+    expect_ignored(damaged, key, sizeof(key), blob_data(value), blob_bytes(value));
+}
+
+/* A later version may add fields; it is there twice all the same. */
+static void add_field(const struct damaged *damaged, const struct blob *value)
+{
+    static const uint8_t field[] = {0xc0, 0x3e, 1}; /* 1000 */
+    const size_t bytes = blob_bytes(value);
+    uint8_t *longer = must(malloc(bytes + sizeof(field)));
+    memcpy(longer, blob_data(value), bytes);
+    memcpy(longer + bytes, field, sizeof(field));
+    expect_refused(damaged, damaged->key, damaged->key_bytes, longer, bytes + sizeof(field));
+    free(longer);
 }
 
 /* Cut short to nothing, of a later version, with a field that cannot be, or under a spoilt key. */
@@ -152,22 +218,94 @@ static void damage_bytes(const struct damaged *damaged, const struct blob *value
     }
 }
 
+static void damage_one(const struct damaged *damaged, const struct blob *value, uint64_t which)
+{
+    const enum store_family family = damaged->family;
+    const bool is_mark =
+        family == STORE_CONCLUDED && damaged->key_bytes == RECORD_COLLECTED_KEY_BYTES;
+    if (is_mark) {
+        damage_mark(damaged, value, which);
+    } else if (which % 2 == 0 && family != STORE_META) {
+        damage_bytes(damaged, value, which / 2);
+    } else if (family == STORE_JOBS && which % 3 == 0) {
+        add_field(damaged, value);
+    } else if (family == STORE_JOBS) {
+        damage_job(damaged, value, which % 22);
+    } else if (family == STORE_LEASES) {
+        repeat_lease(damaged, value, which / 2);
+    } else if (family == STORE_CONCLUDED) {
+        damage_concluded(damaged, value, which);
+    } else if (family == STORE_META && which % KEY_DAMAGES == 0) {
+        damage_pause(damaged, which / KEY_DAMAGES);
+    } else if (family == STORE_META && which % KEY_DAMAGES == 1) {
+        damage_upstream(damaged, which / KEY_DAMAGES);
+    } else if (family == STORE_META && which % KEY_DAMAGES == 2) {
+        read_foreign(damaged, which / KEY_DAMAGES);
+    } else if (family == STORE_META) {
+        damage_horizon(damaged, which / KEY_DAMAGES);
+    }
+}
+
 void damage_restore(struct simulation *simulation, enum store_family family, const void *key,
                     size_t key_bytes, const struct blob *value)
 {
     const struct damaged damaged = {simulation, family, key, key_bytes};
-    const uint64_t which = dice_next(&simulation->dice) >> 8;
-    if (which % 2 == 0 && family != STORE_META && key_bytes != RECORD_COLLECTED_KEY_BYTES) {
-        damage_bytes(&damaged, value, which / 2);
-    } else if (family == STORE_JOBS) {
-        damage_job(&damaged, value, which % 18);
-    } else if (family == STORE_CONCLUDED) {
-        damage_concluded(&damaged, value, which);
-    } else if (family == STORE_META && which % KEY_DAMAGES == 0) {
-        damage_pause(&damaged, which / KEY_DAMAGES);
-    } else if (family == STORE_META && which % KEY_DAMAGES == 1) {
-        damage_upstream(&damaged, which / KEY_DAMAGES);
-    } else if (family == STORE_META) {
-        damage_horizon(&damaged, which / KEY_DAMAGES);
+    for (int i = 0; i < DAMAGES_AT_ONCE; i++) {
+        damage_one(&damaged, value, dice_next(&simulation->dice) >> 8);
     }
+}
+
+static bool names_a_job(const struct effect *effect, struct id *ret_id)
+{
+    int64_t unix_ms;
+    if (effect->as.load.family == STORE_PAYLOADS) {
+        memcpy(ret_id->bytes, effect->as.load.key, ID_BYTES);
+        return true;
+    }
+    return record_read_time_key(effect->as.load.key, effect->as.load.key_bytes, &unix_ms, ret_id) ==
+           0;
+}
+
+/* Of a payload only its length tells. */
+static size_t spoil(enum store_family family, uint64_t which, uint8_t *value, size_t bytes)
+{
+    if (family == STORE_PAYLOADS || which == 1) {
+        return bytes - 1;
+    }
+    if (which == 2) {
+        return RECORD_RESULT_HEAD_BYTES - 1;
+    }
+    if (which == 3) {
+        value[0]++; /* its version */
+    } else if (which == 4) {
+        value[1] = 0xff; /* the length of its head */
+    } else {
+        value[RECORD_RESULT_HEAD_BYTES] = 0xff; /* its first tag */
+    }
+    return bytes;
+}
+
+void damage_load(struct simulation *simulation, const struct effect *effect,
+                 struct message *message)
+{
+    struct id id = {0};
+    const uint32_t index = names_a_job(effect, &id) ? simulation_job_of(simulation, &id) : NO_JOB;
+    const size_t bytes = blob_bytes(message->payload);
+    uint8_t value[COPY_BYTES_MAX];
+    if (index == NO_JOB || bytes > sizeof(value)) {
+        return;
+    }
+    const enum store_family family = effect->as.load.family;
+    const uint64_t which = dice_below(&simulation->dice, READ_DAMAGES);
+    memcpy(value, blob_data(message->payload), bytes);
+    blob_unref(&message->payload);
+    if (which == 0) {
+        message->number = -EBADMSG;
+    } else if (blob_create(value, spoil(family, which, value, bytes), &message->payload) < 0) {
+        (void)must(NULL);
+    }
+    simulation->tally.damaged++;
+    simulation->broker.has_damage = true;
+    simulation->jobs[index].has_spoilt_payload |= family == STORE_PAYLOADS;
+    simulation->jobs[index].result_is_gone |= family == STORE_RESULTS;
 }

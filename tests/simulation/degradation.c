@@ -1,11 +1,17 @@
 #include "tests/simulation/degradation.h"
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "broker/core/core.h"
+#include "tests/simulation/attempts.h"
 #include "tests/simulation/broker.h"
 #include "tests/simulation/flights.h"
 #include "tests/simulation/network.h"
+
+enum { SLOW_START_MS = 5000 }; /* pace.c: HELD_BACK_FORGOTTEN_MS; calls may be free again then */
+static const double MINUTE_MS = 60000.0;
+static const double ROUNDING = 0.01;
 
 /* ---- names ---- */
 
@@ -47,24 +53,6 @@ static bool *queue_of_subject(struct simulation *simulation, const char *subject
         }
     }
     return NULL;
-}
-
-void degradation_restart(struct simulation *simulation)
-{
-    struct degradation *degradation = &simulation->degradation;
-    memset(degradation->is_paused, 0, sizeof(degradation->is_paused));
-    memset(degradation->upstreams, 0, sizeof(degradation->upstreams));
-    memset(degradation->routes, 0, sizeof(degradation->routes));
-    degradation->firsts = degradation->firsts_before = 0;
-    degradation->lowest_missing = 0.0;
-    degradation->since_ms = sim_broker_ms(simulation);
-    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
-        degradation->upstreams[i].probing_job = NO_JOB;
-        degradation->upstreams[i].answered_ms = INT64_MIN / 2;
-    }
-    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
-        simulation->jobs[i].permit.is_open = simulation->jobs[i].is_retry = false;
-    }
 }
 
 /* ---- limits ---- */
@@ -115,12 +103,84 @@ static void learn(struct simulation *simulation, const struct call *call)
     }
 }
 
-static void spend(struct simulation *simulation, uint32_t upstream, int requests, int64_t tokens)
+/* ---- limits, evenly ---- */
+
+static double at_once(uint64_t per_min)
 {
-    spend_learned(simulation, upstream, requests);
-    const int64_t second = sim_broker_ms(simulation) / 1000;
-    const uint32_t index = provider_of(simulation, upstream);
+    const double twentieth_of_second = (double)per_min / 1200.0;
+    return twentieth_of_second > 1.0 ? twentieth_of_second : 1.0;
+}
+
+/* A debt is over after a minute. */
+static void change(struct allowance *allowance, uint64_t per_min, double more)
+{
+    const double most = at_once(per_min), least = -(double)per_min;
+    const double level = allowance->level + more;
+    allowance->level = level > most ? most : level < least ? least : level;
+}
+
+static void flow_in(struct allowance *allowance, uint64_t per_min, int64_t now_ms)
+{
+    const double per_ms = ((double)per_min + 1.0 - at_once(per_min)) / MINUTE_MS;
+    change(allowance, per_min, (double)(now_ms - allowance->at_ms) * per_ms);
+    allowance->at_ms = now_ms;
+}
+
+/* False: it goes, and may not yet. */
+static bool take(struct allowance *allowance, uint64_t per_min, double amount, bool goes,
+                 int64_t now_ms)
+{
+    flow_in(allowance, per_min, now_ms);
+    const bool may_go = allowance->level > 1.0 - ROUNDING;
+    change(allowance, per_min, -amount);
+    return may_go || !goes;
+}
+
+static void take_evenly(struct simulation *simulation, uint32_t index, int requests, int64_t tokens)
+{
+    struct degradation *degradation = &simulation->degradation;
     const struct config_provider *provider = &simulation->scenario.providers[index];
+    const int64_t now_ms = sim_broker_ms(simulation);
+    if (provider->requests_per_min > 0 &&
+        !take(&degradation->requests[index], provider->requests_per_min, requests, requests > 0,
+              now_ms)) {
+        simulation_violate(simulation,
+                           "provider %s is called before its limit of %" PRIu64
+                           " requests a minute lets it",
+                           provider->name, provider->requests_per_min);
+    }
+    if (provider->tokens_per_min > 0 && !take(&degradation->tokens[index], provider->tokens_per_min,
+                                              (double)tokens, requests > 0, now_ms)) {
+        simulation_violate(simulation,
+                           "provider %s is called before its limit of %" PRIu64
+                           " tokens a minute lets it",
+                           provider->name, provider->tokens_per_min);
+    }
+}
+
+/* ---- limits, in any minute ---- */
+
+static void check_minute(struct simulation *simulation, const struct config_provider *provider,
+                         int64_t requests, int64_t tokens_before)
+{
+    if (provider->requests_per_min > 0 && requests > (int64_t)provider->requests_per_min + 1) {
+        simulation_violate(simulation,
+                           "provider %s is sent %" PRId64 " requests within a minute, and %" PRIu64
+                           " is its limit",
+                           provider->name, requests, provider->requests_per_min);
+    }
+    if (provider->tokens_per_min > 0 && tokens_before > (int64_t)provider->tokens_per_min + 1) {
+        simulation_violate(simulation,
+                           "provider %s is called after %" PRId64
+                           " tokens within a minute, and %" PRIu64 " is its limit",
+                           provider->name, tokens_before, provider->tokens_per_min);
+    }
+}
+
+static void spend_in_minute(struct simulation *simulation, uint32_t index, int requests,
+                            int64_t tokens)
+{
+    const int64_t second = sim_broker_ms(simulation) / 1000;
     struct spent *spent = simulation->degradation.spent[index];
     struct spent *now = &spent[second % UPSTREAM_SECONDS];
     if (now->second != second) {
@@ -129,24 +189,89 @@ static void spend(struct simulation *simulation, uint32_t upstream, int requests
     now->requests += requests;
     now->tokens += tokens;
     int64_t all_requests = 0, all_tokens = 0;
-    for (int i = 0; i < UPSTREAM_SECONDS; i++) {
+    for (int i = 0; i < UPSTREAM_SECONDS && requests > 0; i++) {
         if (spent[i].second > second - UPSTREAM_SECONDS) {
             all_requests += spent[i].requests;
             all_tokens += spent[i].tokens;
         }
     }
-    if (provider->requests_per_min > 0 && all_requests > (int64_t)provider->requests_per_min + 1) {
-        simulation_violate(simulation,
-                           "provider %s is sent %" PRId64 " requests within a minute, and %" PRIu64
-                           " is its limit",
-                           provider->name, all_requests, provider->requests_per_min);
+    check_minute(simulation, &simulation->scenario.providers[index], all_requests,
+                 all_tokens - tokens);
+}
+
+/* `requests` 1: it is dispatched; 0: it has used other tokens than estimated; -1: given back. */
+static void spend(struct simulation *simulation, uint32_t upstream, int requests, int64_t tokens)
+{
+    const uint32_t index = provider_of(simulation, upstream);
+    const struct config_provider *provider = &simulation->scenario.providers[index];
+    spend_learned(simulation, upstream, requests);
+    if (provider->requests_per_min > 0 || provider->tokens_per_min > 0) {
+        take_evenly(simulation, index, requests, tokens);
+        spend_in_minute(simulation, index, requests, tokens);
     }
-    if (provider->tokens_per_min > 0 &&
-        all_tokens > (int64_t)provider->tokens_per_min + SCENARIO_TOKENS_MAX) {
+}
+
+/* What was given to it is not known any more: nothing may go at first, and there is no debt. */
+static void forget_spent(struct simulation *simulation)
+{
+    struct degradation *degradation = &simulation->degradation;
+    for (uint32_t i = 0; i < SCENARIO_PROVIDERS; i++) {
+        degradation->requests[i] = degradation->tokens[i] =
+            (struct allowance){.at_ms = sim_broker_ms(simulation)};
+        for (int second = 0; second < UPSTREAM_SECONDS; second++) {
+            degradation->spent[i][second].tokens = 0;
+        }
+    }
+}
+
+/* ---- slow start ---- */
+
+static void see_back(struct simulation *simulation, struct watched_upstream *watched, bool is_up)
+{
+    watched->is_back = is_up;
+    watched->back_ms = sim_broker_ms(simulation);
+    watched->calls_since = 0;
+}
+
+/* One may go at once; then what has flowed in by now, at a rate that grows e times in a second. */
+static void check_slow_start(struct simulation *simulation, uint32_t upstream)
+{
+    struct watched_upstream *watched = &simulation->degradation.upstreams[upstream];
+    const int64_t for_ms = sim_broker_ms(simulation) - watched->back_ms;
+    if (!watched->is_back || for_ms >= SLOW_START_MS) {
+        watched->is_back = false;
+        return;
+    }
+    const double most =
+        1.0 + simulation->scenario.config.breaker.slow_start_per_s * expm1((double)for_ms / 1000.0);
+    watched->calls_since++;
+    if ((double)watched->calls_since > most + ROUNDING) {
         simulation_violate(simulation,
-                           "provider %s is sent %" PRId64 " tokens within a minute, and %" PRIu64
-                           " is its limit",
-                           provider->name, all_tokens, provider->tokens_per_min);
+                           "upstream %s/%s is called %" PRId64 " times within %" PRId64
+                           " ms after an outage",
+                           scenario_upstreams[upstream][0], scenario_upstreams[upstream][1],
+                           watched->calls_since, for_ms);
+    }
+}
+
+/* ---- a restart ---- */
+
+void degradation_restart(struct simulation *simulation)
+{
+    struct degradation *degradation = &simulation->degradation;
+    memset(degradation->is_paused, 0, sizeof(degradation->is_paused));
+    memset(degradation->upstreams, 0, sizeof(degradation->upstreams));
+    memset(degradation->routes, 0, sizeof(degradation->routes));
+    degradation->firsts = degradation->firsts_before = 0;
+    degradation->lowest_missing = 0.0;
+    degradation->since_ms = sim_broker_ms(simulation);
+    forget_spent(simulation);
+    for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
+        degradation->upstreams[i].probing_job = NO_JOB;
+        degradation->upstreams[i].answered_ms = INT64_MIN / 2;
+    }
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        simulation->jobs[i].permit.is_open = simulation->jobs[i].is_retry = false;
     }
 }
 
@@ -199,7 +324,8 @@ static void check_killer(struct simulation *simulation, uint32_t index)
 {
     const struct sim_job *job = &simulation->jobs[index];
     const uint64_t restarts = simulation->broker.incarnation - job->first_incarnation;
-    if (job->kills > simulation->scenario.config.broker.losses_max + restarts) {
+    const uint32_t losses_max = simulation->scenario.config.broker.losses_max;
+    if (losses_max > 0 && job->kills > losses_max + restarts) { /* 0: nobody is condemned */
         simulation_violate(simulation, "job %u has ended %u workers and is given to another", index,
                            job->kills);
     }
@@ -238,6 +364,8 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
         check_probe(simulation, index, upstream);
         degradation->upstreams[upstream].probing_attempt = effect->as.dispatch.lease.attempt;
         simulation->tally.probes++;
+    } else {
+        check_slow_start(simulation, upstream);
     }
     spend(simulation, upstream, 1, job->tokens);
     see_attempt(simulation, job, effect->as.dispatch.lease.attempt == 1);
@@ -339,7 +467,9 @@ static void see_lost(struct simulation *simulation, const struct effect *effect)
     const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
     if (index != NO_JOB) {
         simulation->jobs[index].is_cut = true;
-        simulation->jobs[index].crashes += effect->as.note.subject[0] != '\0';
+        simulation->jobs[index].crashes +=
+            effect->as.note.subject[0] != '\0' &&
+            !attempts_is_leaving(simulation, effect->as.note.subject);
     }
     if (index != NO_JOB && simulation->jobs[index].permit.attempt == effect->as.note.number) {
         simulation->jobs[index].permit.is_open = false;
@@ -368,6 +498,8 @@ void degradation_see_note(struct simulation *simulation, const struct effect *ef
         const uint32_t upstream = upstream_of_subject(effect->as.note.subject);
         if (upstream < SCENARIO_UPSTREAMS) {
             simulation->degradation.upstreams[upstream].is_down = note == NOTE_UPSTREAM_DOWN;
+            see_back(simulation, &simulation->degradation.upstreams[upstream],
+                     note == NOTE_UPSTREAM_UP);
             simulation_trace(simulation,
                              note == NOTE_UPSTREAM_DOWN
                                  ? "core says that upstream %" PRIu64 " is down"
@@ -413,6 +545,29 @@ static bool is_known(const struct simulation *simulation, uint64_t peer)
     return simulation->workers[network_link(simulation, peer)->owner].known_as == peer;
 }
 
+/*
+ * What the attempt was permitted and has not used is given back, and what it has used beyond is
+ * taken. Where it is not sure that the core will do so, more is given back than may be, and never
+ * less.
+ */
+static void settle(struct simulation *simulation, const struct message *message, bool is_latest)
+{
+    const struct sim_job *job = &simulation->jobs[message->job];
+    const struct degradation *degradation = &simulation->degradation;
+    const struct call *call = &message->call;
+    const bool may_settle = job->permit.is_open && job->permit.attempt == message->attempt &&
+                            (is_latest || degradation->may_count);
+    const bool is_used = message->event != EVENT_UNDELIVERABLE && call->is_made &&
+                         call->upstream == job->permit.upstream;
+    const int64_t beyond = (int64_t)call->tokens - job->tokens;
+    if (may_settle && !is_used) {
+        spend(simulation, job->permit.upstream, -1, -(int64_t)job->tokens);
+        simulation->degradation.upstreams[job->permit.upstream].calls_since--;
+    } else if (may_settle && call->tokens > 0 && (beyond < 0 || degradation->holds)) {
+        spend(simulation, job->permit.upstream, 0, beyond);
+    }
+}
+
 void degradation_before_end(struct simulation *simulation, const struct message *message)
 {
     struct sim_job *job = &simulation->jobs[message->job];
@@ -429,9 +584,7 @@ void degradation_before_end(struct simulation *simulation, const struct message 
         state == WIRE__JOB_STATE__JOB_STATE_LEASED && strcmp(holder, worker->name) == 0;
     degradation->holds = degradation->may_count && job->lease.is_held &&
                          job->lease.attempt == message->attempt && job->lease.peer == message->peer;
-    if (is_latest && (message->event == EVENT_UNDELIVERABLE || !message->call.is_made)) {
-        spend(simulation, job->permit.upstream, -1, -(int64_t)job->tokens);
-    }
+    settle(simulation, message, is_latest);
     if (is_latest) {
         end_probe(simulation, job);
         job->permit.is_open = false;
@@ -462,6 +615,12 @@ static void see_call(struct simulation *simulation, const struct call *call)
     }
 }
 
+/* Nobody has heard the call: that says nothing about the job. */
+static bool is_unreached(const struct call *call)
+{
+    return strcmp(call->error_code, "connect") == 0 || strcmp(call->error_code, "tls") == 0;
+}
+
 void degradation_after_end(struct simulation *simulation, const struct message *message)
 {
     const struct degradation *degradation = &simulation->degradation;
@@ -471,9 +630,12 @@ void degradation_after_end(struct simulation *simulation, const struct message *
     }
     if (message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE && degradation->may_count) {
         const bool was_spared = degradation->holds && message->call.is_made &&
-                                degradation_is_down(simulation, message->call.upstream);
+                                (is_unreached(&message->call) ||
+                                 degradation_is_down(simulation, message->call.upstream));
         job->failures += !was_spared;
-        job->is_retry |= degradation->holds && !was_spared;
+        /* Of one that is configured no more nobody sees whether it is down. */
+        job->is_retry |= degradation->holds && !was_spared &&
+                         scenario_has_upstream(&simulation->scenario, message->call.upstream);
         simulation->tally.spared += was_spared;
     }
     if (message->call.is_made && is_known(simulation, message->peer)) {

@@ -5,8 +5,11 @@
  * - While a queue is said to be paused, or an upstream to be down, only probes are dispatched
  * there; of an upstream one at a time.
  * - A provider's limits hold in any 60 s of the broker's clock: what is dispatched, less what is
- * given back, is at most the limit, and one job more in tokens, since a bucket that is full may be
- * overdrawn.
+ * given back, is at most the limit; in tokens, of which a job that is answered has used what it
+ * says, nothing is dispatched while they are used up.
+ * - They are used evenly: what may go at once is a twentieth of a second's worth, and one at least.
+ * - After an outage calls begin at `breaker.slow_start_per_s`, and grow to e times that in a second
+ * at most.
  * - An upstream that fails `breaker.failures` calls in a row is down by then.
  * - No attempt is used up by an upstream that is down: a job that dies of its attempts has had as
  * many failures at upstreams that were not.

@@ -360,11 +360,14 @@ static void check_pool(struct simulation *simulation, int pool)
     }
 }
 
-/* ---- starvation ---- */
+/* ---- slots of a tier's own ---- */
 
-/* Reservations leave at least one slot to everybody: worker_reserve_slots(). */
+/*
+ * What is kept free for others than `tier`: what is reserved for them, less what they use of that.
+ * `used` NULL: nothing. Reservations leave at least one slot to everybody: worker_reserve_slots().
+ */
 static uint32_t reserved_for_others(const struct simulation *simulation,
-                                    const struct sim_worker *worker, int tier)
+                                    const struct sim_worker *worker, int tier, const uint32_t *used)
 {
     uint32_t reserved = 0, left = worker->slots - 1;
     for (int i = 0; i < SCENARIO_TIERS; i++) {
@@ -373,10 +376,87 @@ static uint32_t reserved_for_others(const struct simulation *simulation,
         wanted += wanted == 0 && percent > 0;
         wanted = wanted < left ? wanted : left;
         left -= wanted;
-        reserved += i == tier ? 0 : wanted;
+        const uint32_t in_use = used == NULL ? 0 : used[i];
+        reserved += i == tier || in_use >= wanted ? 0 : wanted - in_use;
     }
     return reserved;
 }
+
+static void count_used(const struct sim_worker *worker, uint32_t *ret_used)
+{
+    const struct list_link *link = worker->leases.head.next;
+    for (; link != &worker->leases.head; link = link->next) {
+        ret_used[CONTAINER_OF((struct list_link *)link, struct sim_job, lease.link)->tier]++;
+    }
+}
+
+/* As the core has it, who may know of more leases than were seen here: at least `used`. */
+static void raise_used(const struct simulation *simulation, const struct sim_worker *worker,
+                       uint32_t *used)
+{
+    uint32_t known[SCENARIO_TIERS] = {0};
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        const struct sim_job *job = &simulation->jobs[i];
+        Wire__JobState state;
+        const char *holder;
+        known[job->tier] +=
+            core_find_job(simulation->broker.core, &job->id, &state, &holder) == 0 &&
+            state == WIRE__JOB_STATE__JOB_STATE_LEASED && strcmp(holder, worker->name) == 0;
+    }
+    for (int i = 0; i < SCENARIO_TIERS; i++) {
+        used[i] = known[i] > used[i] ? known[i] : used[i];
+    }
+}
+
+struct free_look {
+    uint64_t peer;
+    uint32_t free;
+};
+
+static void look_at_free(void *context, const struct core_worker_view *view)
+{
+    struct free_look *look = context;
+    look->free = view->peer == look->peer ? view->free : look->free;
+}
+
+/* As the core had it before the dispatch that is being looked at. */
+static uint32_t free_before(const struct simulation *simulation, uint64_t peer)
+{
+    const struct sim_broker *broker = &simulation->broker;
+    struct free_look look = {.peer = peer};
+    core_visit_workers(broker->core, sim_broker_now(simulation), look_at_free, &look);
+    for (size_t i = broker->examined - 1; i < effects_length(broker->effects); i++) {
+        const struct effect *effect = effects_at(broker->effects, i);
+        look.free += effect->kind == EFFECT_DISPATCH && effect->peer == peer;
+    }
+    return look.free;
+}
+
+/* Looked at by what is known here first: the core's own view is dear. */
+static void check_reserved(struct simulation *simulation, const struct sim_job *job, uint64_t peer)
+{
+    const struct link *link = network_link(simulation, peer);
+    const struct sim_worker *worker = &simulation->workers[link->owner];
+    const uint64_t credit =
+        link->credit_total >= link->dispatched ? link->credit_total - link->dispatched + 1 : 1;
+    const uint64_t free = credit < worker->slots ? credit : worker->slots;
+    const int tier = (int)job->tier;
+    if (free > reserved_for_others(simulation, worker, tier, NULL)) {
+        return;
+    }
+    uint32_t used[SCENARIO_TIERS] = {0};
+    count_used(worker, used);
+    if (free > reserved_for_others(simulation, worker, tier, used)) {
+        return;
+    }
+    raise_used(simulation, worker, used);
+    if (free_before(simulation, peer) <= reserved_for_others(simulation, worker, tier, used)) {
+        simulation_violate(simulation, "job %td is dispatched to %s in a slot of another tier",
+                           job - simulation->jobs, worker->name);
+    }
+}
+
+/* ---- starvation ---- */
 
 static bool has_slot(const struct simulation *simulation, const struct sim_worker *worker, int pool,
                      int tier)
@@ -392,7 +472,7 @@ static bool has_slot(const struct simulation *simulation, const struct sim_worke
            worker->aside_until_ms <= sim_broker_ms(simulation) &&
            link->heard_ms + simulation->scenario.config.broker.lease_ms >
                sim_broker_ms(simulation) &&
-           free > reserved_for_others(simulation, worker, tier);
+           free > reserved_for_others(simulation, worker, tier, NULL);
 }
 
 static const struct sim_worker *find_slot(const struct simulation *simulation, int pool, int tier)
@@ -427,6 +507,32 @@ static void check_starved(struct simulation *simulation, int pool, int tier)
     }
 }
 
+/* ---- order within a flow ---- */
+
+/*
+ * Who waits when the tick is over has waited in all of it, unless it was chosen before and put
+ * back. Who leads others may go as one of them, and may have begun to lead only now: it is not
+ * compared. Nor is anybody while recovered jobs wait for their workers.
+ */
+static void check_order(struct simulation *simulation, const struct sim_job *job)
+{
+    const struct fair_flow *flow = flow_of_job(simulation, job);
+    const struct list_link *link = flow->waiting.head.previous;
+    const bool is_compared =
+        job->canonical == 0 && sim_broker_ms(simulation) >= simulation->fairness.from_ms;
+    for (int i = 0; i < LOOKS_MAX && is_compared && link != &flow->waiting.head; i++) {
+        struct sim_job *other =
+            CONTAINER_OF((struct list_link *)link, struct sim_job, waiting_link);
+        link = link->previous;
+        if (other->priority > job->priority && other->canonical == 0 &&
+            is_ready(simulation, other)) {
+            simulation_violate(
+                simulation, "job %td of priority %u goes before job %td of priority %u",
+                job - simulation->jobs, job->priority, other - simulation->jobs, other->priority);
+        }
+    }
+}
+
 /* ---- what happens ---- */
 
 static void choose(struct simulation *simulation, struct sim_job *job)
@@ -436,6 +542,7 @@ static void choose(struct simulation *simulation, struct sim_job *job)
         (int64_t)job->tokens * TENANT_SCALE / simulation->scenario.tenants[job->tenant].weight;
     lane_of_job(simulation, job)->queues[job->route].is_touched = true;
     job->chosen_in_turn = simulation->fairness.turn;
+    check_order(simulation, job);
 }
 
 void fairness_see_load(struct simulation *simulation, struct sim_job *job)
@@ -457,9 +564,10 @@ void fairness_see_loaded(struct simulation *simulation, struct sim_job *job, boo
     }
 }
 
-void fairness_see_dispatch(struct simulation *simulation, struct sim_job *job)
+void fairness_see_dispatch(struct simulation *simulation, struct sim_job *job, uint64_t peer)
 {
     struct fair_lane *lane = lane_of_job(simulation, job);
+    check_reserved(simulation, job, peer);
     if (!job->is_chosen) {
         choose(simulation, job);
     }
@@ -492,7 +600,7 @@ void fairness_see_pause(struct simulation *simulation)
 static bool is_measurable(const struct simulation *simulation)
 {
     const struct sim_broker *broker = &simulation->broker;
-    return broker->holds_length == 0 && !broker->is_draining &&
+    return broker->holds_length == 0 && !broker->is_draining && !broker->has_lacked_memory &&
            sim_broker_ms(simulation) >= simulation->fairness.from_ms;
 }
 

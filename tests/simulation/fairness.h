@@ -22,6 +22,12 @@
  * the O strides that one is owed at the start. Where i has slots of its own (realtime), it may be
  * ahead without bound, but never further behind.
  *
+ * Order. No job of a flow is chosen while another one of it that has waited all the turn has a
+ * higher priority; jobs that others may follow are not compared.
+ *
+ * Slots of its own. A worker's slots that are reserved for a tier, and that it does not use, are
+ * given to no other.
+ *
  * No starvation. At the end of a turn no job waits that may go, while a worker of its pool has a
  * slot that its tier may use; unless a payload of its lane is being loaded: then not longer than a
  * load takes.
@@ -39,7 +45,7 @@ void fairness_leave(struct simulation *simulation, struct sim_job *job);
 /* The core chose it. */
 void fairness_see_load(struct simulation *simulation, struct sim_job *job);
 void fairness_see_loaded(struct simulation *simulation, struct sim_job *job, bool has_failed);
-void fairness_see_dispatch(struct simulation *simulation, struct sim_job *job);
+void fairness_see_dispatch(struct simulation *simulation, struct sim_job *job, uint64_t peer);
 /* An operator paused something: what was loaded for it is put back. */
 void fairness_see_pause(struct simulation *simulation);
 void fairness_before_tick(struct simulation *simulation);

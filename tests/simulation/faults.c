@@ -12,8 +12,9 @@ enum {
     CUT_MS_MIN = 5000,
     CUT_MS_MAX = 240000,
     LOADS_FAIL_MS_MAX = 60000,
-    TRIES = 16,      /* of other kinds, when one cannot happen now */
-    RETRY_MS = 1000, /* when nothing could happen */
+    SWEEPS_AT_ONCE = 18, /* more than there may be */
+    TRIES = 16,          /* of other kinds, when one cannot happen now */
+    RETRY_MS = 1000,     /* when nothing could happen */
 };
 
 static const char *const names[FAULTS] = {
@@ -142,12 +143,12 @@ static bool kill_worker(struct simulation *simulation)
 static bool kill_workers(struct simulation *simulation)
 {
     const uint32_t permille = (uint32_t)dice_between(&simulation->dice, 100, 1000);
-    const bool says_goodbye = dice_hit(&simulation->dice, 500);
+    const bool are_heard = dice_hit(&simulation->dice, 500);
     bool has_killed = false;
     for (uint32_t i = 0; i < simulation->scenario.options.workers; i++) {
         struct sim_worker *worker = &simulation->workers[i];
         if (worker->state != WORKER_DOWN && dice_hit(&simulation->dice, permille)) {
-            sim_worker_kill(simulation, worker, says_goodbye);
+            sim_worker_kill(simulation, worker, are_heard);
             has_killed = true;
         }
     }
@@ -160,7 +161,11 @@ static bool drain_worker(struct simulation *simulation)
     if (worker->state != WORKER_UP || !worker->is_welcome) {
         return false;
     }
-    sim_worker_drain(simulation, worker);
+    if (dice_hit(&simulation->dice, 500)) { /* it has no time for that */
+        sim_worker_leave(simulation, worker);
+    } else {
+        sim_worker_drain(simulation, worker);
+    }
     return true;
 }
 
@@ -232,15 +237,20 @@ static bool sweep(struct simulation *simulation)
         return false;
     }
     const bool stops = dice_hit(dice, 200);
+    const int sweeps = !stops && dice_hit(dice, 50) ? SWEEPS_AT_ONCE : 1;
     const struct message message = {
         .to_broker = true,
         .event = stops ? EVENT_DEAD_STOP : EVENT_DEAD_SWEEP,
         .job = NO_JOB,
         .number = throw_action(simulation),
-        .second = (int)dice_below(dice, 8), /* parts of the filter */
-        .total = stops ? core_latest_sweep(simulation->broker.core) : dice_below(dice, 20),
+        /* parts of the filter */
+        .second = (int)dice_below(dice, 8) | dice_hit(dice, 200) * 8 | dice_hit(dice, 200) * 16,
+        .total = stops ? core_latest_sweep(simulation->broker.core) - dice_below(dice, 3)
+                       : dice_below(dice, 20),
     };
-    sim_broker_hear(simulation, &message);
+    for (int i = 0; i < sweeps; i++) {
+        sim_broker_hear(simulation, &message);
+    }
     return true;
 }
 

@@ -7,7 +7,10 @@
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
 
-enum { ENDING_MS_MAX = 60000 };
+enum {
+    ENDING_MS_MAX = 60000,
+    WAIT_MS_MAX = 180000, /* more than any backoff, upstream or worker asks for */
+};
 
 static uint32_t *first_of_group(struct simulation *simulation, const struct sim_job *job)
 {
@@ -146,13 +149,34 @@ static void check_ending(struct simulation *simulation, uint32_t index)
     }
 }
 
+/* Who led it may have waited for something; that is over for those who come after it. */
+static void check_wait(struct simulation *simulation, uint32_t index, int64_t waits_ms)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    const int64_t delay_ms = job->not_before_ms - sim_broker_ms(simulation);
+    /* A time that was recorded may have moved with the clocks. */
+    const int64_t most_ms =
+        (delay_ms > WAIT_MS_MAX ? delay_ms : WAIT_MS_MAX) + simulation->clock_jumped_ms;
+    if (waits_ms > most_ms) {
+        simulation_violate(simulation,
+                           "job %u is to wait for %" PRId64 " ms more, and %" PRId64
+                           " is the most that it may",
+                           index, waits_ms, most_ms);
+    }
+}
+
 void flights_check(struct simulation *simulation, uint32_t index)
 {
     const struct sim_job *job = &simulation->jobs[index];
     struct core_job_view view, leader;
     if (job->canonical == 0 || !simulation->broker.is_up ||
-        core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0 ||
-        view.state != WIRE__JOB_STATE__JOB_STATE_FOLLOWING) {
+        core_view_job(simulation->broker.core, &job->id, sim_broker_now(simulation), &view) < 0) {
+        return;
+    }
+    if (view.state == WIRE__JOB_STATE__JOB_STATE_BACKING_OFF) {
+        check_wait(simulation, index, view.waits_ms);
+    }
+    if (view.state != WIRE__JOB_STATE__JOB_STATE_FOLLOWING) {
         return;
     }
     if (!view.has_leader) {
@@ -276,6 +300,10 @@ void flights_see_credit(struct simulation *simulation, const struct message *mes
     const char *worker;
     if (core_find_job(simulation->broker.core, &job->id, &state, &worker) < 0) {
         return; /* of a job that is over */
+    }
+    if (job->stream.waiter != message->peer) {
+        job->stream.credit_peer = 0; /* of an earlier life, or of one of several: not watched */
+        return;
     }
     if (job->stream.credit_peer != message->peer) {
         job->stream.credit_peer = message->peer;

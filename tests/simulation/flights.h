@@ -7,6 +7,8 @@
  * - A job that is concluded for another one is identical to it, ends as it did, with its answer;
  *   never for one whose key is not that of its payload.
  * - Whoever follows has a leader that is pending, identical, and follows nobody itself.
+ * - Whoever has to wait before it runs, a new leader among them, does so no longer than somebody
+ * may have asked for.
  * - Chunks go to whoever asked for them, each once, in order, from the first one, within the credit
  *   that was given, and are those of the job's attempt or of an identical one's.
  */

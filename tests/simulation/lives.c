@@ -25,7 +25,7 @@ static void begin_life(struct simulation *simulation, uint32_t index)
     job->shown = job->current_conclusion = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
     job->failures = job->crashes = job->kills = 0;
     job->is_retry = job->permit.is_open = false;
-    job->stream.credit_peer = 0;
+    job->stream.credit_peer = job->stream.waiter = 0;
     attempts_begin_life(simulation, index);
     job->not_before_ms = now_ms;
     job->deadline_min_ms = job->deadline_max_ms =
@@ -86,12 +86,21 @@ void lives_before_answer(struct simulation *simulation, const struct message *me
     const bool is_over = core_find_job(simulation->broker.core, &simulation->jobs[message->job].id,
                                        &state, &holder) < 0 ||
                          state == WIRE__JOB_STATE__JOB_STATE_DEAD;
-    simulation->broker.is_late = message->event == EVENT_ATTEMPT_RESULT && is_over &&
-                                 !link->is_stranger && worker->known_as == message->peer &&
-                                 message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
+    const bool is_answer = message->event == EVENT_ATTEMPT_RESULT && !link->is_stranger &&
+                           worker->known_as == message->peer &&
+                           message->number == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
+    simulation->broker.is_late = is_answer && is_over;
+    simulation->broker.concludes = is_answer && !is_over;
 }
 
-/* An answer to a job that is concluded has cost something for nothing: that is said, and how much.
+static bool is_again(const struct sim_job *job, const struct message *message)
+{
+    return job->answered_attempt == message->attempt && message->attempt != 0;
+}
+
+/*
+ * An answer to a job that is concluded has cost something for nothing: that is said, and how much.
+ * Not so when it is the one that concluded the job, and its worker had not heard of that.
  */
 void lives_after_answer(struct simulation *simulation, const struct message *message)
 {
@@ -104,10 +113,23 @@ void lives_after_answer(struct simulation *simulation, const struct message *mes
                     effect->as.note.number == cost &&
                     simulation_job_of(simulation, &effect->as.note.job_id) == message->job;
     }
+    struct sim_job *job = &simulation->jobs[message->job];
     simulation->tally.late += is_noted;
-    /* Who was silent for long may be known until the tick. */
-    const bool is_sure = is_known(simulation, message->peer);
-    if (is_noted != simulation->broker.is_late && is_sure) {
+    if (simulation->broker.concludes && is_known(simulation, message->peer)) {
+        job->answered_attempt = message->attempt;
+        job->answered_incarnation = simulation->broker.incarnation;
+    }
+    const bool is_remembered =
+        job->answered_incarnation == simulation->broker.incarnation &&
+        simulation->jobs_length <= simulation->scenario.config.broker.dedup_ids_max;
+    const bool is_again_for_sure = is_again(job, message) && is_remembered;
+    /*
+     * Who was silent for long may be known until the tick; and what a restart, or a bound, may have
+     * made the core forget of the first answer is no evidence either way.
+     */
+    const bool is_sure = is_known(simulation, message->peer) &&
+                         is_again(job, message) == is_again_for_sure;
+    if (is_noted != (simulation->broker.is_late && !is_again_for_sure) && is_sure) {
         simulation_violate(simulation,
                            "an answer to job %u that cost %" PRId64 " is %s counted as late",
                            message->job, cost, is_noted ? "wrongly" : "not");

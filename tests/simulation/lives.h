@@ -3,7 +3,8 @@
  *
  * A job has one conclusion in each life. Requeued it begins a new one: nothing that was promised of
  * the last one holds any more, and its client waits for it again. An answer that comes when the job
- * is concluded is noted with what it cost, and no other answer is.
+ * is concluded is noted with what it cost, and no other answer is: not the one that concluded it,
+ * sent again.
  */
 #pragma once
 #include "tests/simulation/simulation.h"

@@ -30,6 +30,7 @@ static const char *const event_formats[] = {
     [EVENT_LOADED] = HEARS("loaded"),
     [EVENT_PAUSE] = HEARS("pause"),
     [EVENT_RESUME] = HEARS("resume"),
+    [EVENT_UPSTREAM_RESET] = HEARS("upstream reset"),
     [EVENT_DEAD_ONE] = HEARS("dead letter command"),
     [EVENT_DEAD_SWEEP] = HEARS("dead letter sweep"),
     [EVENT_DEAD_STOP] = HEARS("dead letter stop"),

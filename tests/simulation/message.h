@@ -27,12 +27,13 @@ struct message {
     uint32_t other_job; /* ACCEPTED: known_as; NO_JOB: not set */
     int number; /* outcome, state, reason, error code, pause subject or mode, as the kind has it */
     int second;
-    bool flag;         /* WAIT: status only; ACCEPTED: duplicate; STATUS: the job is to be known */
-    uint64_t total;    /* credit, batch, load token */
-    uint64_t digest;   /* of an outcome */
-    int64_t time_ms;   /* retry after, deadline in */
-    uint32_t upstream; /* DISPATCH: that it may call; SCENARIO_UPSTREAMS: none is named */
-    struct call call;  /* ATTEMPT_RESULT */
+    bool flag;            /* WAIT: status only; ACCEPTED: duplicate; STATUS: the job is to be known;
+                             WORKER_GONE: it has said goodbye */
+    uint64_t total;       /* credit, batch, load token */
+    uint64_t digest;      /* of an outcome */
+    int64_t time_ms;      /* retry after, deadline in */
+    uint32_t upstream;    /* DISPATCH: that it may call; SCENARIO_UPSTREAMS: none is named */
+    struct call call;     /* ATTEMPT_RESULT */
     struct blob *payload; /* owned by the message */
     struct {
         uint8_t held_length, answered_length;

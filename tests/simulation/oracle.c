@@ -14,6 +14,7 @@
 #include "tests/simulation/flights.h"
 #include "tests/simulation/lives.h"
 #include "tests/simulation/network.h"
+#include "tests/simulation/views.h"
 #include "tests/simulation/worker.h"
 
 enum {
@@ -57,6 +58,7 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
     if (job->is_shed) { /* it was not run, and may be */
         job->is_shed = false;
         job->acknowledged_incarnation = 0; /* and may be refused */
+        job->stream.credit_peer = 0;
         job->shown = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
     }
     if (!job->is_submitted) {
@@ -269,6 +271,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_SUBMIT:
         if (message->second == DEFECT_NONE && is_of_its_tenant(simulation, message)) {
             see_submission(simulation, &simulation->jobs[message->job]);
+            simulation->jobs[message->job].stream.waiter = message->peer;
         }
         break;
     case EVENT_CANCEL:
@@ -315,10 +318,14 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_STORE_UP:
         simulation->broker.core_store_is_down = message->event == EVENT_STORE_DOWN;
         break;
+    case EVENT_WAIT:
+        if (!message->flag) {
+            simulation->jobs[message->job].stream.waiter = message->peer;
+        }
+        break;
     case EVENT_CACHE_INVALIDATE:
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
-    case EVENT_WAIT:
     case EVENT_WORKER_HELLO:
     case EVENT_CHUNK:
     case EVENT_DURABLE:
@@ -327,6 +334,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_DEAD_SWEEP:
     case EVENT_DEAD_STOP:
     case EVENT_DRAIN:
+    case EVENT_UPSTREAM_RESET:
     case EVENT_TICK:
         break;
     }
@@ -376,13 +384,16 @@ static void look_at_pause(void *context, const struct core_pause_view *view)
     look->is_there |= (int)view->subject == look->subject && strcmp(view->name, look->name) == 0;
 }
 
-/* Without memory for it there is no pause, and no promise; nor of a route that is not configured.
- */
+/* Without memory for it there is no pause, and no promise; nor of what is not configured. */
 static void forget_refused_pause(struct simulation *simulation, const struct message *message)
 {
-    const bool is_configured = message->number != PAUSE_ROUTE ||
-                               message->total % SCENARIO_ROUTES < SCENARIO_ROUTES - 1 ||
-                               simulation->scenario.config.routes_length > 0;
+    const bool lacks_route = message->number == PAUSE_ROUTE &&
+                             message->total % SCENARIO_ROUTES == SCENARIO_ROUTES - 1 &&
+                             simulation->scenario.config.routes_length == 0;
+    const bool lacks_tenant = message->number == PAUSE_TENANT &&
+                              message->total % SCENARIO_TENANTS == 0 &&
+                              simulation->scenario.lacks_tenant;
+    const bool is_configured = !lacks_route && !lacks_tenant;
     if (is_configured && !simulation->broker.has_lacked_memory) {
         return;
     }
@@ -390,6 +401,34 @@ static void forget_refused_pause(struct simulation *simulation, const struct mes
     core_visit_pauses(simulation->broker.core, look_at_pause, &look);
     if (!look.is_there) {
         see_resume(simulation, message);
+    }
+}
+
+/* Its answer is not shared, its result is not kept in memory, or who waits for it is not. */
+static void lack_memory_for(struct simulation *simulation, uint32_t index)
+{
+    struct sim_job *job = &simulation->jobs[index];
+    flights_split(simulation, index);
+    job->result_is_gone |= !job->is_durable;
+    job->lacks_waiters = job->is_cut = true;
+}
+
+/* NO_JOB: nobody says whose it was. */
+static void lack_memory_under_way(struct simulation *simulation, uint32_t index)
+{
+    if (index != NO_JOB) {
+        lack_memory_for(simulation, index);
+        return;
+    }
+    for (uint32_t i = 0; i < simulation->jobs_length; i++) {
+        lack_memory_for(simulation, i);
+    }
+}
+
+void oracle_after_tick(struct simulation *simulation)
+{
+    if (simulation->broker.has_lacked_memory) {
+        lack_memory_under_way(simulation, NO_JOB);
     }
 }
 
@@ -405,6 +444,9 @@ void oracle_after_step(struct simulation *simulation, const struct message *mess
     }
     if (simulation->broker.has_lacked_memory && message->event == EVENT_CHUNK) {
         simulation->jobs[message->job].is_cut = true;
+    }
+    if (simulation->broker.has_lacked_memory && !sim_broker_may_refuse(message->event)) {
+        lack_memory_under_way(simulation, message->job);
     }
     if (message->event == EVENT_ATTEMPT_RESULT || message->event == EVENT_UNDELIVERABLE) {
         degradation_after_end(simulation, message);
@@ -557,7 +599,7 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     job->attempt_last = effect->as.dispatch.lease.attempt;
     job->is_cut = false;
     flights_see_dispatch(simulation, index);
-    fairness_see_dispatch(simulation, job);
+    fairness_see_dispatch(simulation, job, effect->peer);
     degradation_see_dispatch(simulation, index, effect);
     hold_lease(simulation, job, effect->peer, effect->as.dispatch.lease.attempt);
 }
@@ -861,6 +903,10 @@ static void release_rejected(struct simulation *simulation, const struct message
         simulation->scenario.config.routes_length == 0 && job->route == SCENARIO_ROUTES - 1) {
         return; /* the alias is not there for a while */
     }
+    if (reason == WIRE__REJECT_REASON__REJECT_UNKNOWN_TENANT && simulation->scenario.lacks_tenant &&
+        job->tenant == 0) {
+        return; /* nor the tenant */
+    }
     if (reason != WIRE__REJECT_REASON__REJECT_QUEUE_FULL &&
         reason != WIRE__REJECT_REASON__REJECT_PAUSED &&
         reason != WIRE__REJECT_REASON__REJECT_DEADLINE && !is_for_now &&
@@ -1040,8 +1086,10 @@ static void check_bounds(struct simulation *simulation)
     const struct config *config = &simulation->scenario.config;
     struct core_stats stats;
     core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
-    if (stats.concluded_ids > config->broker.dedup_ids_max ||
-        stats.dead_letters > config->broker.dead_letters_max ||
+    const bool has_too_many = stats.concluded_ids > config->broker.dedup_ids_max ||
+                              stats.dead_letters > config->broker.dead_letters_max;
+    simulation->broker.is_to_shrink &= has_too_many;
+    if ((has_too_many && !simulation->broker.is_to_shrink) ||
         stats.clients > config->broker.clients_max || stats.workers > config->broker.workers_max ||
         stats.results_bytes >
             config->broker.results_bytes_max + config->broker.results_memory_bytes_max) {
@@ -1151,6 +1199,7 @@ static void check_views(struct simulation *simulation)
             simulation, "%" PRIu64 " of %" PRIu64 " workers and %" PRIu64 " of %u pauses are shown",
             views.workers, stats.workers, views.pauses, simulation->broker.holds_length);
     }
+    views_check_dead(simulation);
     for (uint32_t i = 0; i < simulation->jobs_length; i += VIEWED_EVERY) {
         struct core_job_view view;
         Wire__JobState state;
@@ -1160,6 +1209,7 @@ static void check_views(struct simulation *simulation)
             (r == 0 && (view.state != state || strcmp(view.worker, worker) != 0))) {
             simulation_violate(simulation, "job %u is shown as it is not", i);
         }
+        views_check_job(simulation, i);
     }
 }
 

@@ -16,6 +16,8 @@
 
 /* What the core is about to be told, and what it answered to that. */
 void oracle_before_step(struct simulation *simulation, const struct message *message);
+/* The same for a tick, with what it had no memory for. */
+void oracle_after_tick(struct simulation *simulation);
 void oracle_after_step(struct simulation *simulation, const struct message *message);
 void oracle_see_effect(struct simulation *simulation, const struct effect *effect);
 /* A record was handed to the store; a record became durable. */

@@ -1,7 +1,11 @@
 #include "tests/simulation/scenario.h"
 #include <string.h>
 
-enum { FAULTS_COUNT_MIN = 32 };
+enum {
+    FAULTS_COUNT_MIN = 32,
+    CROWD = 6000,        /* more than the core does of anything in a turn: it goes on in the next */
+    CROWD_BESIDE = 1000, /* so many others at least: else a run is meant to be short */
+};
 
 /* The configuration's strings are char *, and nobody writes to these. */
 static char *literal(const char *text)
@@ -94,7 +98,8 @@ static struct config_broker broker_config(const struct scenario *scenario, struc
         .results_memory_bytes_max = is_tight ? 2000 : 1 << 30,
         .dedup_window_ms = 24 * 3600 * 1000,
         .dedup_ids_max = is_tight ? 300 : 1000000,
-        .losses_max = (uint32_t)dice_between(dice, 3, 10),
+        .losses_max =
+            (uint32_t)(dice_hit(dice, 150) ? dice_between(dice, 0, 2) : dice_between(dice, 3, 10)),
         .dead_letters_max = is_tight ? 5 : 100000,
         .drain_timeout_ms = 5000,
         /* A few chunks, so that logs are dropped, or all. */
@@ -139,7 +144,10 @@ static void init_faults(struct scenario *scenario, struct dice *dice)
         .load_error = chance(dice, 100),
         .undeliverable = chance(dice, 50),
         .allocation = chance(dice, 50),
+        .lacks_under_way = dice_hit(dice, 300),
         .damage = chance(dice, 100),
+        .spoilt = chance(dice, 5),
+        .unusable = chance(dice, 500),
         .stubborn = chance(dice, 500),
         .poison = chance(dice, 10),
         .killer = chance(dice, 3),
@@ -152,6 +160,9 @@ static void init_faults(struct scenario *scenario, struct dice *dice)
            it would be taken for new. */
         faults->weight[FAULT_WALL_JUMP] = 0;
     }
+    if (scenario->crowd > 0) { /* its moment comes while the process stands still, perhaps */
+        faults->weight[FAULT_MONO_JUMP] = 200;
+    }
     /* Something that can always happen. */
     faults->weight[FAULT_WORKER_KILL] += faults->weight[FAULT_WORKER_BREAK] == 0;
 }
@@ -161,11 +172,14 @@ static void init_outcomes(struct outcomes *outcomes, struct dice *dice)
     *outcomes = (struct outcomes){
         .rate_limited = chance(dice, 100),
         .unavailable = chance(dice, 100),
-        .rejected = chance(dice, 50),
+        .rejected = dice_hit(dice, 40) ? 700 : chance(dice, 50),
         .deferred = chance(dice, 50),
         .invalid = chance(dice, 20),
+        .refused = chance(dice, 20),
+        .cached = chance(dice, 200),
         .hung = chance(dice, 20),
         .run_ms_max = dice_hit(dice, 400) ? 60000 : 3000,
+        .tokens_used = chance(dice, 4000),
     };
 }
 
@@ -218,6 +232,25 @@ static void init_providers(struct scenario *scenario, struct dice *dice)
     }
 }
 
+/* Of one tier only "small" may serve it, in some; named twice, or beside what is not there, it is
+ * no other route. */
+static void init_alias(struct scenario *scenario, struct dice *dice)
+{
+    const size_t tier = dice_below(dice, SCENARIO_TIERS);
+    scenario->mixed[0] = scenario->models[2].name;
+    scenario->mixed[1] = scenario->models[1].name;
+    scenario->mixed[2] = dice_hit(dice, 500) ? scenario->models[1].name : literal("ghost");
+    scenario->alias_tiers[0] =
+        (struct config_route_tier){.tier = scenario->tiers[(tier + 1) % SCENARIO_TIERS].name};
+    scenario->alias_tiers[1] = (struct config_route_tier){
+        .tier = scenario->tiers[tier].name, .models = &scenario->mixed[1], .models_length = 1};
+    scenario->alias = (struct config_route){.name = literal("mixed"),
+                                            .models = scenario->mixed,
+                                            .models_length = dice_hit(dice, 300) ? 3 : 2,
+                                            .tiers = scenario->alias_tiers,
+                                            .tiers_length = dice_hit(dice, 300) ? 2 : 0};
+}
+
 /* One model with another provider and another model behind it, one with another provider, one with
  * nothing. */
 static void init_models(struct scenario *scenario, struct dice *dice)
@@ -238,10 +271,9 @@ static void init_models(struct scenario *scenario, struct dice *dice)
     scenario->fallback[0] = scenario->models[1].name;
     scenario->models[0].fallback = scenario->fallback;
     scenario->models[0].fallback_length = dice_hit(dice, 500);
-    scenario->mixed[0] = scenario->models[2].name;
-    scenario->mixed[1] = scenario->models[1].name;
-    scenario->alias = (struct config_route){
-        .name = literal("mixed"), .models = scenario->mixed, .models_length = 2};
+    scenario->models[SCENARIO_MODELS] =
+        (struct config_model){.name = literal("idle"), .provider_model = literal("idle")};
+    init_alias(scenario, dice);
     scenario->routes[0] = scenario->models[0].name;
     scenario->routes[1] = scenario->models[1].name;
     scenario->routes[2] = scenario->alias.name;
@@ -259,7 +291,9 @@ static void init_candidates(struct scenario *scenario)
         scenario->candidates[0][tier] = 1u << 0 | (models[0].failover_length > 0 ? 1u << 1 : 0) |
                                         (models[0].fallback_length > 0 && may_be_small ? small : 0);
         scenario->candidates[1][tier] = small;
-        scenario->candidates[2][tier] = 1u << 4 | (may_be_small ? small : 0);
+        const bool has_own = scenario->alias.tiers_length > 0 &&
+                             scenario->alias_tiers[1].tier == scenario->tiers[tier].name;
+        scenario->candidates[2][tier] = has_own ? small : 1u << 4 | (may_be_small ? small : 0);
     }
 }
 
@@ -269,7 +303,7 @@ static struct config_breaker breaker_config(struct dice *dice)
         .failures = (uint32_t)dice_between(dice, 2, 8),
         .failure_share_permille = 500,
         .calls_min = 20,
-        .window_ms = seconds(dice, 5, 60),
+        .window_ms = dice_hit(dice, 30) ? dice_between(dice, 1, 9) : seconds(dice, 5, 60),
         .slow_call_ms = dice_hit(dice, 500) ? seconds(dice, 5, 60) : 0,
         .slow_share_permille = 800,
         .open_first_ms = seconds(dice, 1, 5),
@@ -298,19 +332,30 @@ void scenario_change(struct scenario *scenario, struct dice *dice)
     scenario->models[1].failover_length = dice_below(dice, 2);
     scenario->models[0].fallback_length = dice_below(dice, 2);
     scenario->config.routes_length = dice_hit(dice, 800);
+    scenario->lacks_tenant = dice_hit(dice, 200);
+    if (dice_hit(dice, 300)) {
+        struct config_broker *broker = &scenario->config.broker;
+        broker->dead_letters_max = scenario->is_tight ? (uint32_t)dice_between(dice, 1, 5) : 300;
+        broker->dedup_ids_max =
+            scenario->is_tight ? (uint64_t)dice_between(dice, 200, 300) : broker->dedup_ids_max;
+    }
     init_candidates(scenario);
 }
 
 void scenario_change_back(struct scenario *scenario)
 {
     scenario->config.routes_length = 1;
+    scenario->lacks_tenant = false;
 }
 
 void scenario_init(struct scenario *scenario, const struct options *options, struct dice *dice)
 {
     *scenario = (struct scenario){.options = *options};
     scenario->is_tight = dice_hit(dice, 250);
-    scenario->keys = options->jobs / 8 + 1;
+    scenario->crowd =
+        !scenario->is_tight && options->jobs >= CROWD_BESIDE && dice_hit(dice, 12) ? CROWD : 0;
+    scenario->options.jobs += scenario->crowd;
+    scenario->keys = scenario->options.jobs / 8 + 1;
     init_load(scenario, dice);
     init_tiers(scenario, dice);
     init_names(scenario);
@@ -330,7 +375,7 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
         .providers = scenario->providers,
         .providers_length = SCENARIO_PROVIDERS,
         .models = scenario->models,
-        .models_length = SCENARIO_MODELS,
+        .models_length = SCENARIO_MODELS + 1,
         .routes = &scenario->alias,
         .routes_length = 1,
         .breaker = breaker_config(dice),

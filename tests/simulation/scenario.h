@@ -67,15 +67,20 @@ struct faults {
     uint32_t weight[FAULTS];            /* … and how often each kind, beside the others */
     uint32_t load_error, undeliverable;
     uint32_t damage;         /* of a record, at a start: a spoilt one is read besides */
+    uint32_t spoilt;         /* of a payload or a result: what is read of it is damaged */
+    uint32_t unusable;       /* of a configuration, at a start or a reload: it comes first */
     uint32_t allocation;     /* of something from outside: memory runs out on the way */
+    bool lacks_under_way;    /* and so it does for the rest */
     uint32_t stubborn;       /* a worker goes on with an attempt that was cancelled */
     uint32_t poison, killer; /* of a job */
 };
 
 /* How attempts end apart from what their upstream does, in permille; the rest is left to that. */
 struct outcomes {
-    uint32_t rate_limited, unavailable, rejected, deferred, invalid, hung;
+    uint32_t rate_limited, unavailable, rejected, deferred, invalid, refused, hung;
+    uint32_t cached; /* answered without a call */
     int64_t run_ms_max;
+    uint32_t tokens_used; /* permille of what is estimated, in the mean; 0: exactly that */
 };
 
 struct scenario {
@@ -84,15 +89,18 @@ struct scenario {
     struct config_tier tiers[SCENARIO_TIERS];
     struct config_tenant tenants[SCENARIO_TENANTS];
     struct config_route alias;
-    char *routes[SCENARIO_ROUTES]; /* that jobs ask for: two models and an alias */
+    struct config_route_tier alias_tiers[2]; /* one with models of its own, and one without */
+    char *routes[SCENARIO_ROUTES];           /* that jobs ask for: two models and an alias */
     struct config_provider providers[SCENARIO_PROVIDERS];
-    struct config_model models[SCENARIO_MODELS];
-    char *failover[1], *fallback[1], *mixed[2];
+    struct config_model models[SCENARIO_MODELS + 1]; /* the last one has no provider, and no jobs */
+    char *failover[1], *fallback[1], *mixed[3];
     uint32_t candidates[SCENARIO_ROUTES]
                        [SCENARIO_TIERS]; /* a bit for each upstream that may serve it */
     char *pools[SCENARIO_POOLS];
     uint32_t clients, keys;
-    bool is_tight; /* small bounds: jobs are refused, results dropped, ids forgotten */
+    bool lacks_tenant; /* the first one is not configured for a while */
+    uint32_t crowd;    /* jobs that come at once and wait for one moment; 0: no such */
+    bool is_tight;     /* small bounds: jobs are refused, results dropped, ids forgotten */
     struct faults faults;
     struct outcomes outcomes;
     int64_t sync_ms_max; /* an fsync takes up to so long */
@@ -108,8 +116,8 @@ struct scenario {
     uint32_t burst;   /* permille: chance that one more job comes at the same time */
 };
 
-/* What an operator changes before a reload: who may stand in for whom, and whether an alias is
- * there. */
+/* What an operator changes before a reload: who may stand in for whom, whether an alias and a
+ * tenant are there, and how much is kept. */
 void scenario_change(struct scenario *scenario, struct dice *dice);
 /* With all its routes again. */
 void scenario_change_back(struct scenario *scenario);

@@ -83,8 +83,9 @@ static void arrive(struct simulation *simulation)
         struct sim_client *client =
             &simulation->clients[dice_below(&simulation->dice, simulation->scenario.clients)];
         sim_client_add_job(simulation, client);
-    } while (simulation->jobs_length < options->jobs &&
-             dice_hit(&simulation->dice, simulation->scenario.burst));
+    } while (simulation->jobs_length < simulation->scenario.crowd ||
+             (simulation->jobs_length < options->jobs &&
+              dice_hit(&simulation->dice, simulation->scenario.burst)));
     if (simulation->jobs_length < options->jobs) {
         /* On average so that all of them come within the time of trouble. */
         const int64_t all_ms = (int64_t)options->minutes * 60000;
@@ -230,7 +231,7 @@ static void begin(struct simulation *simulation, const struct options *options,
     schedule_init(&simulation->schedule);
     simulation->now_ms = BEGIN_MS;
     simulation->quiet_from_ms = BEGIN_MS + (int64_t)options->minutes * 60000;
-    simulation->jobs = must(calloc(options->jobs, sizeof(*simulation->jobs)));
+    simulation->jobs = must(calloc(simulation->scenario.options.jobs, sizeof(*simulation->jobs)));
     const size_t keys = ((size_t)simulation->scenario.keys + 1) * SCENARIO_TENANTS;
     simulation->key_owners = must(malloc(keys * sizeof(*simulation->key_owners)));
     memset(simulation->key_owners, 0xff, keys * sizeof(*simulation->key_owners)); /* NO_JOB */

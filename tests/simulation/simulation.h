@@ -67,6 +67,7 @@ struct sim_job {
     struct {
         uint64_t peer;
         uint32_t attempt, next;
+        uint64_t waiter; /* the latest connection that asked for its outcome in this life */
         uint64_t credit_peer, credit, sent;
     } stream;
     uint64_t life_turn;      /* of the broker, in which this one began */
@@ -112,10 +113,13 @@ struct sim_job {
     Wire__JobState durable_conclusion; /* in a durable record */
     Wire__JobState shown;              /* to a client; 0: not yet */
     uint64_t shown_digest, shown_incarnation;
-    bool is_shed;          /* it was given up in overload: shown, but not for good */
-    bool result_is_gone;   /* a client said that it has it */
+    bool is_shed;        /* it was given up in overload: shown, but not for good */
+    bool result_is_gone; /* a client said that it has it, or it could not be read */
+    bool has_spoilt_payload;
     bool is_on_disk;       /* its record is durable */
     uint32_t attempt_last; /* dispatched in this incarnation */
+    uint32_t answered_attempt; /* whose answer was its success; 0: not known */
+    uint64_t answered_incarnation;
     struct {
         bool is_held;
         uint64_t peer;
@@ -252,6 +256,14 @@ struct watched_upstream {
     uint32_t failures;                            /* in a row */
     uint32_t learned_per_min;                     /* requests, as it has said; 0: nothing */
     struct spent since_learned[UPSTREAM_SECONDS]; /* by second modulo their number */
+    bool is_back;                                 /* from an outage … */
+    int64_t back_ms, calls_since;                 /* … since when, and calls since then */
+};
+
+/* Of a limit a minute: what may be taken now, below 0 a debt. */
+struct allowance {
+    double level;
+    int64_t at_ms;
 };
 
 struct watched_route {
@@ -265,16 +277,24 @@ struct degradation {
     uint64_t firsts, firsts_before; /* dispatches of jobs that had none; before the turn */
     double lowest_missing;          /* retries granted beyond what was earned for them */
     struct spent spent[SCENARIO_PROVIDERS][UPSTREAM_SECONDS]; /* by second modulo their number */
-    int64_t since_ms;                                         /* the start of the core */
+    struct allowance requests[SCENARIO_PROVIDERS], tokens[SCENARIO_PROVIDERS];
+    int64_t since_ms;      /* the start of the core */
     bool may_count, holds; /* of the end of an attempt that is being told */
 };
 
 /* Of attempts.h: of what is being told. */
 struct attempts {
     bool is_draining;
+    const char *leaving; /* a worker that says goodbye; NULL: none does */
+    struct {
+        uint32_t job, attempts;
+    } left[RUNS_MAX]; /* that it holds, and how many attempts they count, the one under way included
+                       */
+    uint32_t left_length;
     bool is_known, was_pending, was_held; /* the worker; the job; by that worker */
-    uint32_t probed;   /* the upstream whose probe ends; SCENARIO_UPSTREAMS: none … */
-    bool is_permitted; /* … that was not lost meanwhile, and decides */
+    uint32_t probed;        /* the upstream whose probe ends; SCENARIO_UPSTREAMS: none … */
+    bool is_permitted;      /* … that was not lost meanwhile, and decides */
+    uint32_t silent_probes; /* a bit for each upstream whose latest probe ends without a word */
     uint32_t failed_probes[SCENARIO_UPSTREAMS]; /* in a row */
     int64_t rests_until_ms[SCENARIO_UPSTREAMS]; /* as it has said */
     uint32_t
@@ -300,7 +320,8 @@ struct sim_broker {
     struct storage *storage;
     uint64_t incarnation;
     bool is_up, is_draining, store_is_down;
-    bool core_store_is_down; /* as the core was told */
+    bool core_store_is_down;  /* as the core was told */
+    bool fails_at_submission; /* its store does, at the next one that it hears */
     int64_t drain_until_ms, loads_fail_until_ms;
     int64_t mono_base_ms;   /* of this incarnation's monotonic clock */
     int64_t mono_jumped_ms; /* by it, over the whole run */
@@ -320,9 +341,11 @@ struct sim_broker {
     size_t examined;        /* effects of the turn that the oracle has seen */
     bool has_lacked_memory; /* the latest step */
     bool is_sweeping;       /* dead letters */
+    bool is_to_shrink;      /* bounds were lowered, perhaps, and are not kept yet */
     bool has_damage;        /* it has read spoilt records at its start */
     uint64_t turns;
-    bool is_late; /* the answer that is being told */
+    bool is_late;    /* the answer that is being told: its job is concluded */
+    bool concludes;  /* it does */
 };
 
 /* What really happened to it. */

@@ -21,6 +21,11 @@ static const char *const state_names[] = {
     [UPSTREAM_GARBAGE] = "upstream %" PRIu64 " answers with garbage",
 };
 
+/* Mostly it is reached. */
+enum { DOWN_CODES = 6 };
+static const char *const down_codes[DOWN_CODES] = {"unavailable", "unavailable", "unavailable",
+                                                   "unavailable", "connect",     "tls"};
+
 void upstream_init(struct simulation *simulation, uint32_t index)
 {
     simulation->upstreams[index] = (struct upstream){.provider = scenario_upstreams[index][0],
@@ -127,7 +132,8 @@ struct call upstream_call(struct simulation *simulation, struct upstream *upstre
         return answer(simulation, upstream, tokens, 1);
     case UPSTREAM_DOWN:
         upstream->calls_while_down++;
-        return fail(simulation, "unavailable", upstream->fails_after_ms);
+        return fail(simulation, down_codes[dice_below(&simulation->dice, DOWN_CODES)],
+                    upstream->fails_after_ms);
     case UPSTREAM_SLOW:
         return answer(simulation, upstream, tokens, SLOWER);
     case UPSTREAM_LIMITED:

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
+#include "tests/simulation/broker.h"
 #include "tests/simulation/flights.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
@@ -13,6 +14,7 @@ enum {
     CANCEL_MS_MAX = 200, /* until a cancelled attempt has stopped */
     BEGIN_MS_MAX = 500,  /* they do not start all at once */
     DEFERRED_MS_MAX = 3000,
+    CACHED_MS_MAX = 50,
     LEAVE_MS = 1000, /* between two looks whether a draining worker has ended */
 };
 
@@ -146,10 +148,17 @@ static void tell_result(struct simulation *simulation, const struct sim_worker *
     network_send(simulation, &message);
 }
 
-static void goodbye(struct simulation *simulation, const struct sim_worker *worker)
+/* Its connection ends; with a goodbye, or as that of one that has crashed. */
+static void close_connection(struct simulation *simulation, const struct sim_worker *worker,
+                             bool says_goodbye)
 {
+    const struct message message = {.to_broker = true,
+                                    .event = EVENT_WORKER_GONE,
+                                    .peer = worker->peer,
+                                    .job = NO_JOB,
+                                    .flag = says_goodbye};
     if (worker->peer != 0) {
-        tell(simulation, worker, EVENT_WORKER_GONE);
+        network_send(simulation, &message);
     }
 }
 
@@ -157,7 +166,7 @@ static void lose_connection(struct simulation *simulation, struct sim_worker *wo
 {
     /* The broker may learn that the connection is closed, or find out by the silence. */
     if (simulation_hit(simulation, 500)) {
-        goodbye(simulation, worker);
+        close_connection(simulation, worker, false);
     }
     worker->peer = 0;
     worker->is_welcome = false;
@@ -186,7 +195,7 @@ void sim_worker_break(struct simulation *simulation, struct sim_worker *worker)
     }
 }
 
-void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, bool says_goodbye)
+void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, bool is_heard)
 {
     if (worker->state == WORKER_DOWN) {
         return;
@@ -194,8 +203,8 @@ void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, b
     simulation_trace(simulation,
                      "worker %" PRIu64 " dies holding %" PRIu64 " leases, %" PRIu64 " answers",
                      worker->index, worker->runs_length, worker->answers_length);
-    if (says_goodbye) {
-        goodbye(simulation, worker);
+    if (is_heard) {
+        close_connection(simulation, worker, false);
     }
     sim_worker_finish(worker);
     worker->peer = 0;
@@ -204,6 +213,12 @@ void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, b
     worker->life++;
     worker->back_at_ms = simulation->now_ms + dice_between(&simulation->dice, 0, DOWN_MS_MAX);
     wake_at(simulation, worker, worker->back_at_ms);
+}
+
+void sim_worker_leave(struct simulation *simulation, struct sim_worker *worker)
+{
+    close_connection(simulation, worker, true);
+    sim_worker_kill(simulation, worker, false);
 }
 
 void sim_worker_drain(struct simulation *simulation, struct sim_worker *worker)
@@ -239,7 +254,7 @@ void sim_worker_wake(struct simulation *simulation, struct sim_worker *worker, u
     }
     if (worker->state == WORKER_DRAINING && worker->runs_length == 0 &&
         worker->answers_length == 0) {
-        sim_worker_kill(simulation, worker, true);
+        sim_worker_leave(simulation, worker);
     } else if (worker->peer == 0 || !worker->is_welcome) {
         connect_anew(simulation, worker);
     } else {
@@ -295,6 +310,9 @@ static Wire__AttemptOutcome throw_outcome(struct simulation *simulation,
     if (simulation_hit(simulation, outcomes->rejected)) {
         return WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED;
     }
+    if (simulation_hit(simulation, outcomes->refused)) {
+        return WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED;
+    }
     if (simulation_hit(simulation, outcomes->deferred)) {
         return WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
     }
@@ -303,16 +321,22 @@ static Wire__AttemptOutcome throw_outcome(struct simulation *simulation,
                : WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE;
 }
 
-/* Not an answer, but for other reasons than the upstream's trouble. It is called all the same,
- * unless the attempt is deferred. */
+/* Not an answer, but for other reasons than the upstream's trouble. It is mostly called all the
+ * same, unless the attempt is deferred; what is deferred has heard that the upstream is down,
+ * perhaps. */
 static struct call call_in_vain(struct simulation *simulation, Wire__AttemptOutcome outcome)
 {
     const bool may_say_when = outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED ||
                               outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    const bool is_deferred = outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    const bool may_be_spared = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE;
     return (struct call){
-        .is_made = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED,
+        .is_made = !is_deferred && !(may_be_spared && dice_hit(&simulation->dice, 100)),
         .outcome = outcome,
-        .error_code = "thrown",
+        .error_code = !is_deferred                       ? "thrown"
+                      : dice_hit(&simulation->dice, 500) ? "thrown"
+                      : dice_hit(&simulation->dice, 500) ? "upstream_open"
+                                                         : "",
         .call_ms = dice_between(&simulation->dice, 0, simulation->scenario.outcomes.run_ms_max),
         .retry_after_ms = may_say_when && dice_hit(&simulation->dice, 500)
                               ? dice_between(&simulation->dice, 1, DEFERRED_MS_MAX)
@@ -320,15 +344,33 @@ static struct call call_in_vain(struct simulation *simulation, Wire__AttemptOutc
     };
 }
 
+static uint32_t tokens_used(struct simulation *simulation, uint32_t estimated)
+{
+    const uint64_t mean = (uint64_t)estimated * simulation->scenario.outcomes.tokens_used / 1000;
+    return mean == 0 ? estimated : 1 + (uint32_t)dice_below(&simulation->dice, 2 * mean);
+}
+
+/* An answer from a cache says what it was worth, or nothing. */
+static struct call answer_from_cache(struct simulation *simulation, const struct sim_job *job)
+{
+    return (struct call){.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED,
+                         .error_code = "",
+                         .call_ms = dice_between(&simulation->dice, 0, CACHED_MS_MAX),
+                         .tokens = dice_hit(&simulation->dice, 500) ? job->tokens : 0};
+}
+
 static struct call make_call(struct simulation *simulation, const struct job_lease *lease,
                              uint32_t upstream)
 {
     const Wire__AttemptOutcome outcome = throw_outcome(simulation, lease);
     upstream = upstream == SCENARIO_UPSTREAMS ? 0 : upstream; /* it may choose */
-    struct call call = outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
-                           ? call_in_vain(simulation, outcome)
-                           : upstream_call(simulation, &simulation->upstreams[upstream],
-                                           simulation->jobs[lease->job].tokens);
+    struct call call =
+        outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
+            ? call_in_vain(simulation, outcome)
+        : simulation_hit(simulation, simulation->scenario.outcomes.cached)
+            ? answer_from_cache(simulation, &simulation->jobs[lease->job])
+            : upstream_call(simulation, &simulation->upstreams[upstream],
+                            tokens_used(simulation, simulation->jobs[lease->job].tokens));
     call.upstream = upstream;
     return call;
 }
@@ -428,6 +470,10 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
         run->call.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED;
         run->call.retry_after_ms = 0;
         run->call.call_ms = simulation->now_ms - run->began_ms;
+    } else if (run->call.outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED &&
+               sim_broker_ms(simulation) >= simulation->jobs[lease->job].deadline_max_ms) {
+        run->call.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED; /* the broker may say so, too */
+        run->call.retry_after_ms = 0;
     }
     struct answer answer = {.lease = *lease,
                             .outcome = run->call.outcome,

@@ -18,8 +18,10 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
                             const struct job_lease *lease);
 /* Loses its connection, but not its work. */
 void sim_worker_break(struct simulation *simulation, struct sim_worker *worker);
-/* Dies with all that it holds and starts again later. With a goodbye it lets the broker know. */
-void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, bool says_goodbye);
+/* Dies with all that it holds and starts again later. Heard: its connection is closed for it. */
+void sim_worker_kill(struct simulation *simulation, struct sim_worker *worker, bool is_heard);
+/* The same, but it says goodbye: what it holds is no loss. */
+void sim_worker_leave(struct simulation *simulation, struct sim_worker *worker);
 /* Takes no more, and leaves when its attempts have ended. */
 void sim_worker_drain(struct simulation *simulation, struct sim_worker *worker);
 

@@ -281,6 +281,22 @@ Test(core_admission, held_route_that_a_reload_brings_back_is_still_held)
     cr_assert_eq(world_state(&w, &event.as.submit.job_id), WIRE__JOB_STATE__JOB_STATE_LEASED);
 }
 
+Test(core_admission, held_route_is_still_held_when_only_its_jobs_come_back)
+{
+    begin();
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m2";
+    world_submit_event(&w, &event);
+    pause(EVENT_PAUSE, PAUSE_ROUTE, PAUSE_HOLD, "m2");
+    w.config.models_length = 2;
+    world_restart(&w);
+    world_worker(&w, 100, "w", 10);
+    world_advance(&w, w.config.broker.reclaim_ms + 1);
+    cr_assert_eq(world_state(&w, &event.as.submit.job_id), WIRE__JOB_STATE__JOB_STATE_QUEUED);
+    pause(EVENT_RESUME, PAUSE_ROUTE, PAUSE_HOLD, "m2");
+    cr_assert_eq(world_state(&w, &event.as.submit.job_id), WIRE__JOB_STATE__JOB_STATE_LEASED);
+}
+
 Test(core_admission, drained_route_refuses_and_lets_the_rest_run)
 {
     begin();

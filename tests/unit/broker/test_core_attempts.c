@@ -91,6 +91,29 @@ Test(core_attempts, lost_lease_that_answers_after_all_concludes_and_cancels_the_
     cr_assert_eq(world_stats(&w).tiers[1].late_results, 1);
 }
 
+Test(core_attempts, answer_that_concluded_its_job_and_comes_again_is_not_late)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
+    world_forget_log(&w);
+    world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
+    cr_assert_not_null(world_find(&w, EFFECT_ATTEMPT_CONCLUDED, &job, 100));
+    cr_assert_eq(world_stats(&w).tiers[1].late_results, 0);
+    cr_assert_eq(world_stats(&w).tiers[1].duplicate_results, 1);
+
+    world_restart(&w); /* a record does not name the tier: counted at the first one */
+    hello(100, "w", NULL, 0, &lease, 1);
+    world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
+    cr_assert_eq(world_stats(&w).tiers[0].late_results, 0);
+    cr_assert_eq(world_stats(&w).tiers[0].duplicate_results, 1);
+    struct lease_ref other = lease;
+    other.attempt++;
+    world_result(&w, 100, &other, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
+    cr_assert_eq(world_stats(&w).tiers[0].late_results, 1);
+}
+
 Test(core_attempts, failure_of_a_stale_attempt_changes_nothing)
 {
     world_worker(&w, 100, "w1", 1);

@@ -143,6 +143,26 @@ Test(core_memory, conclusion_without_memory_for_its_result_is_still_answered_onc
     cr_assert_eq(world_stats(&w).jobs, 0);
 }
 
+Test(core_memory, first_conclusion_without_memory_is_stored_all_the_same)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    step_with(
+        0, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                           .peer = 100,
+                           .as.attempt_result = {.lease = lease,
+                                                 .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED,
+                                                 .error_code = "",
+                                                 .error_text = ""}});
+    cr_assert_eq(world_records(&w, STORE_JOBS), 0);
+    cr_assert_eq(world_records(&w, STORE_CONCLUDED), 1);
+    cr_assert_eq(world_records(&w, STORE_RESULTS), 1);
+    const struct id later = world_submit(&w, 1, "standard");
+    cr_assert_eq(world_count(&w, EFFECT_REJECTED, &later), 0,
+                 "its id is taken for a forgotten one");
+}
+
 Test(core_memory, death_without_memory_for_its_letter_is_concluded_all_the_same)
 {
     static const char *const tiers[] = {"realtime", "standard"};

@@ -428,11 +428,11 @@ Test(core_upstreams, call_that_reached_nobody_burns_no_attempt)
     cr_assert_eq(view.attempts, 1, "the one that runs");
 }
 
-Test(core_upstreams, probe_that_succeeds_reopens_slowly)
+/* m1 at p0 has been down while so many jobs came for it, and its probe is answered. */
+static void recover_m1_under(int jobs)
 {
-    go();
     break_m1();
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < jobs; i++) {
         (void)submit_to("standard", "m1");
     }
     world_forget_log(&w);
@@ -442,6 +442,12 @@ Test(core_upstreams, probe_that_succeeds_reopens_slowly)
     const struct id probe =
         world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease.job_id;
     is_said(&probe, ANSWERED);
+}
+
+Test(core_upstreams, probe_that_succeeds_reopens_slowly)
+{
+    go();
+    recover_m1_under(300);
     cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_SLOW_START);
     world_forget_log(&w);
     pass(500);
@@ -454,17 +460,7 @@ Test(core_upstreams, probe_that_succeeds_reopens_slowly)
 Test(core_upstreams, slow_start_refuses_nothing_that_has_time)
 {
     go();
-    break_m1();
-    for (int i = 0; i < 20000; i++) {
-        (void)submit_to("standard", "m1");
-    }
-    world_forget_log(&w);
-    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
-        pass(10);
-    }
-    const struct id probe =
-        world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch.lease.job_id;
-    is_said(&probe, ANSWERED);
+    recover_m1_under(20000);
     for (int i = 0; i < 40; i++) { /* the rate of the first seconds would take an hour */
         pass(100);
         const struct id job = submit_to("standard", "m1");
@@ -505,6 +501,28 @@ Test(core_upstreams, queue_says_that_it_is_paused_and_why)
     cr_assert_not_null(status);
 }
 
+Test(core_upstreams, job_that_expires_in_an_outage_names_it)
+{
+    go();
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m1";
+    event.as.submit.deadline_in_ms = 600;
+    for (int i = 0; i < 4; i++) {
+        const struct id job = submit_to("standard", "m1");
+        is_said(&job, UNAVAILABLE);
+    }
+    const struct id job = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    is_said(&job, UNAVAILABLE);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN);
+    pass(600);
+    const struct world_effect *result = world_find(&w, EFFECT_RESULT, &job, 1);
+    cr_assert_not_null(result);
+    cr_assert_eq(result->effect.as.result.state, WIRE__JOB_STATE__JOB_STATE_EXPIRED);
+    const char *text = result->effect.as.result.error_text;
+    cr_assert(strstr(text, "while it waited: its route is paused: p0/m1 ") != NULL, "%s", text);
+}
+
 Test(core_upstreams, rate_limit_opens_no_breaker_and_burns_no_attempt)
 {
     go();
@@ -532,6 +550,96 @@ Test(core_upstreams, retry_after_holds_everybody_back)
     cr_assert_null(dispatch_of(&second));
     pass(2000);
     cr_assert_not_null(dispatch_of(&second));
+}
+
+enum { DAY_MS = 24 * 3600 * 1000 };
+
+/* A job that can wait for longer than a day. */
+static struct id submit_patient(int64_t delay_ms)
+{
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m1";
+    event.as.submit.deadline_in_ms = INT64_C(2) * DAY_MS;
+    event.as.submit.delay_ms = delay_ms;
+    const struct id id = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    return id;
+}
+
+static void reset_upstream(const char *provider, const char *model)
+{
+    const struct event event = {.kind = EVENT_UPSTREAM_RESET,
+                                .as.upstream = {.provider = provider, .model = model}};
+    world_turn(&w, &event);
+}
+
+Test(core_upstreams, reset_ends_a_rest_for_all_who_wait_and_for_a_restart)
+{
+    go();
+    const struct id first = submit_patient(0);
+    says(&first, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
+    const struct id second = submit_patient(0);
+    cr_assert_null(dispatch_of(&second));
+    cr_assert_eq(world_records(&w, STORE_META), 1);
+    world_forget_log(&w);
+    reset_upstream("p0", "m0");
+    cr_assert_gt(upstream("p0", "m1").blocked_ms, 0, "another one was meant");
+
+    reset_upstream("p0", "m1");
+    cr_assert_eq(upstream("p0", "m1").blocked_ms, 0);
+    cr_assert_not_null(world_find(&w, EFFECT_PUBLISH, NULL, 0));
+    cr_assert_eq(world_records(&w, STORE_META), 0);
+    pass(2000);
+    cr_assert_not_null(dispatch_of(&first), "that job was told to wait itself");
+    is_said(&first, ANSWERED);
+    pass(2000);
+    cr_assert_not_null(dispatch_of(&second));
+    world_restart(&w);
+    cr_assert_eq(upstream("p0", "m1").blocked_ms, 0);
+}
+
+Test(core_upstreams, reset_leaves_alone_who_asked_for_a_delay)
+{
+    go();
+    const struct id limited = submit_patient(0);
+    says(&limited, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
+    const struct id delayed = submit_patient(20000);
+    world_forget_log(&w);
+    reset_upstream(NULL, NULL);
+    pass(2000);
+    is_said(&limited, ANSWERED);
+    pass(17000);
+    cr_assert_null(dispatch_of(&delayed));
+    pass(2000);
+    cr_assert_not_null(dispatch_of(&delayed));
+}
+
+Test(core_upstreams, reset_of_a_breaker_probes_now_and_closes_nothing)
+{
+    go();
+    break_m1();
+    for (int i = 0; i < 3; i++) {
+        (void)submit_to("standard", "m1");
+    }
+    world_forget_log(&w);
+    reset_upstream(NULL, NULL);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_HALF_OPEN);
+    cr_assert_eq(world_records(&w, STORE_META), 1, "it is not known to be up");
+    cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 1);
+    const struct effect_dispatch *probe =
+        &world_find(&w, EFFECT_DISPATCH, NULL, 0)->effect.as.dispatch;
+    cr_assert(probe->is_probe);
+    const struct id job = probe->lease.job_id;
+    is_said(&job, UNAVAILABLE);
+    cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN);
+}
+
+Test(core_upstreams, reset_of_what_is_up_says_nothing)
+{
+    go();
+    world_forget_log(&w);
+    reset_upstream(NULL, NULL);
+    cr_assert_eq(world_count(&w, EFFECT_NOTE, NULL) + world_count(&w, EFFECT_PUBLISH, NULL), 0);
 }
 
 Test(core_upstreams, configured_limit_holds_over_all_models_of_the_key)

@@ -226,6 +226,87 @@ Test(store, loads_are_answered_in_the_order_of_asking)
     }
 }
 
+enum { SPREAD_KEYS = 2000, SPREAD_LOADS = 64 };
+
+static bool is_spread_there(unsigned key)
+{
+    const bool is_in_gap = key >= 1000 && key < 1600; /* more than is stepped over */
+    return !is_in_gap && key % 7 != 3;
+}
+
+/* All are put, then some are deleted: what was deleted lies between the others. */
+static void put_spread(struct store_fixture *f)
+{
+    char name[8];
+    struct store_batch *batch = fixture_batch(f);
+    for (unsigned key = 0; key < SPREAD_KEYS; key++) {
+        snprintf(name, sizeof(name), "%05u", key);
+        cr_assert_eq(store_batch_put(batch, STORE_PAYLOADS, name, 5, name, 5), 0);
+    }
+    fixture_commit(f, &batch);
+    batch = fixture_batch(f);
+    for (unsigned key = 0; key < SPREAD_KEYS; key++) {
+        snprintf(name, sizeof(name), "%05u", key);
+        if (!is_spread_there(key)) {
+            cr_assert_eq(store_batch_delete(batch, STORE_PAYLOADS, name, 5), 0);
+        }
+    }
+    fixture_commit(f, &batch);
+}
+
+/* Asked for behind a write, so that they are read together. */
+static void expect_spread(struct store_fixture *f, unsigned first, int step)
+{
+    char name[8];
+    const size_t before = f->n_loaded;
+    fixture_put(f, STORE_META, "m", "x");
+    for (unsigned i = 0; i < SPREAD_LOADS; i++) {
+        snprintf(name, sizeof(name), "%05u", (first + i * (unsigned)step) % SPREAD_KEYS);
+        fixture_load(f, STORE_PAYLOADS, name, before + i);
+    }
+    fixture_wait_loaded(f, before + SPREAD_LOADS);
+    for (unsigned i = 0; i < SPREAD_LOADS; i++) {
+        const unsigned key = (first + i * (unsigned)step) % SPREAD_KEYS;
+        const struct loaded *loaded = &f->loaded[before + i];
+        snprintf(name, sizeof(name), "%05u", key);
+        cr_expect_eq(loaded->token, before + i);
+        cr_expect_eq(loaded->result, is_spread_there(key) ? 0 : -ENOENT, "key %u", key);
+        cr_expect(loaded->value == NULL || (blob_bytes(loaded->value) == 5 &&
+                                            memcmp(blob_data(loaded->value), name, 5) == 0),
+                  "key %u", key);
+    }
+}
+
+static void expect_every_spread(struct store_fixture *f)
+{
+    expect_spread(f, 100, 1);  /* side by side */
+    expect_spread(f, 300, 0);  /* one and the same */
+    expect_spread(f, 980, 1);  /* into the gap */
+    expect_spread(f, 500, -1); /* against the order */
+    expect_spread(f, 0, 31);   /* far apart, and over the gap */
+    expect_spread(f, 100, 1);  /* side by side again, after that */
+    expect_spread(f, 1960, 1); /* beyond the last key, and from the first */
+}
+
+Test(store, loads_find_what_is_there_however_far_apart_their_keys_are)
+{
+    FOR_EACH_ENGINE(f)
+    {
+        put_spread(f);
+        expect_every_spread(f);
+    }
+}
+
+Test(store_rocksdb, loads_find_in_tables_what_is_there_however_far_apart_their_keys_are)
+{
+    struct store_fixture storage, *f = open_fixture(&storage, STORE_ROCKSDB);
+    put_spread(f);
+    fixture_close(f);
+    cr_assert_eq(fixture_open(f), 0, "%s", f->why); /* from the log into tables */
+    expect_every_spread(f);
+    close_fixture(f);
+}
+
 Test(store, too_many_loads_are_refused)
 {
     FOR_EACH_ENGINE(f)

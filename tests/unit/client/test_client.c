@@ -906,6 +906,49 @@ Test(client, without_a_broker_a_job_expires_at_its_deadline)
     cr_assert_lt(clock_monotonic_ms() - before_ms, 5000);
 }
 
+enum { CROWD = 2000 };
+
+Test(client, crowd_whose_deadlines_pass_without_a_broker_wakes_its_process_few_times)
+{
+    fake_broker_stop(&broker);
+    struct heard heard = {0};
+    for (int i = 0; i < CROWD; i++) {
+        submit(&heard, (struct tiermq_job){.deadline_ms = 500 + i});
+    }
+    size_t turns = 0;
+    for (; heard.answers < CROWD; turns++) {
+        cr_assert_eq(tiermq_dispatch(client, -1), 0);
+    }
+    cr_assert_lt(turns, 100, "%zu turns", turns); /* five a second, and those of the connection */
+}
+
+Test(client, broker_that_was_killed_is_missed_at_once)
+{
+    struct heard heard = {0};
+    submit_and_accept(&heard, (struct tiermq_job){0});
+    cr_assert(tiermq_is_connected(client));
+    fake_broker_stop(&broker);
+    const int64_t before_ms = clock_monotonic_ms();
+    while (tiermq_is_connected(client)) {
+        cr_assert_eq(tiermq_dispatch(client, 1000), 0);
+    }
+    cr_assert_lt(clock_monotonic_ms() - before_ms, 500);
+    cr_assert(strstr(tiermq_connection_error(client), "lost") != NULL, "%s", tiermq_connection_error(client));
+}
+
+Test(client, nobody_lingers_for_a_broker_that_is_gone)
+{
+    struct heard heard = {0};
+    submit_and_accept(&heard, (struct tiermq_job){0});
+    fake_broker_stop(&broker);
+    while (tiermq_is_connected(client)) {
+        cr_assert_eq(tiermq_dispatch(client, 1000), 0);
+    }
+    const int64_t before_ms = clock_monotonic_ms();
+    tiermq_close(&client);
+    cr_assert_lt(clock_monotonic_ms() - before_ms, 500);
+}
+
 static void setup_two(void)
 {
     fake_broker_start(&broker);
