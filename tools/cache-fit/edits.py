@@ -1,5 +1,5 @@
 """Controlled edits of texts: those that keep the answer (a slip of the pen, politeness, case) and those that change it (two words change
-places, one is replaced, a number is another, a "not"). They teach what no source of the data holds enough of."""
+places, one is replaced or turned into its opposite, a number is another, a "not"). They teach what no source of the data holds enough of."""
 import re
 
 WRAPPERS = ["please {}", "hi, {}", "could you tell me: {}", "quick question: {}", "hello! {} thanks", "{} please", "i need help with this: {}"]
@@ -64,3 +64,25 @@ def negate(text, rng):
     if match is None:
         return None
     return text[:match.end()] + " not" + text[match.end():]
+
+
+def opposites_of(lexicon_path):
+    """Of each word with opposites or other choices in the lexicon, those of one of its groups."""
+    others = {}
+    for line in lexicon_path.read_text(encoding="utf-8").splitlines():
+        kind, _, rest = line.partition(":")
+        if kind not in ("opposite", "choice"):
+            continue
+        sides = [side.split() for side in rest.split("|")]
+        for side in sides:
+            for word in side:
+                others.setdefault(word, [other for there in sides if there is not side for other in there])
+    return others
+
+
+def turn(text, rng, opposites):
+    places = [word for word in words_of(text) if word[2].lower() in opposites]
+    if not places:
+        return None
+    start, end, word = rng.choice(places)
+    return text[:start] + rng.choice(opposites[word.lower()]) + text[end:]

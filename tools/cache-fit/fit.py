@@ -20,13 +20,17 @@ from stream import Stream
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = ROOT / "worker" / "cache"
 COMMON_WEIGHT_MAX = 150  # of the lexicon: rarer words are worth an edit
-FIRST_FOR = "shared"     # features from this one on speak for
+FIRST_NO_GUARD, FIRST_FOR = "replaced", "shared"  # features before the one are guards, from the other on speak for
+GUARD_LEAST = 0.5
 BINS, BIN_WIDTH, BIN_FIRST = 40, 0.25, -8.0
 
 
-def signs_of(names):
-    first = names.index(FIRST_FOR)
-    return numpy.array([-1] * first + [1] * (len(names) - first))
+def bounds_of(names):
+    """A guard never speaks for, and always a little against: data that seldom makes it speak does not silence it."""
+    first_for, guards = names.index(FIRST_FOR), names.index(FIRST_NO_GUARD)
+    least = numpy.concatenate([numpy.full(first_for, -numpy.inf), numpy.zeros(len(names) - first_for)])
+    most = numpy.concatenate([numpy.full(guards, -GUARD_LEAST), numpy.zeros(first_for - guards), numpy.full(len(names) - first_for, numpy.inf)])
+    return least, most
 
 
 def common_words():
@@ -36,7 +40,7 @@ def common_words():
 
 
 def fit_rows(rows, names, chosen):
-    model = monotone.fit(rows.features[chosen], rows.same[chosen], rows.weights[chosen], signs_of(names))
+    model = monotone.fit(rows.features[chosen], rows.same[chosen], rows.weights[chosen], *bounds_of(names))
     model[0] += numpy.log(recipe.COST_OF_WRONG)  # so that a score is a logit again
     return model
 

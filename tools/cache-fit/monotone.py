@@ -1,4 +1,4 @@
-"""Logistic regression whose coefficients keep their signs, by projected gradient (FISTA with restarts), in numpy alone.
+"""Logistic regression whose coefficients keep within bounds, by projected gradient (FISTA with restarts), in numpy alone.
 
 Beck and Teboulle, A Fast Iterative Shrinkage-Thresholding Algorithm (2009); O'Donoghue and Candès, Adaptive Restart (2015).
 """
@@ -9,13 +9,14 @@ STEPS_MAX = 4000
 MOVED_LEAST = 1e-6
 
 
-def fit(features, same, weights, signs):
-    """Returns bias and coefficients. `weights` of the rows; `signs`: -1, 1, or 0 for any."""
+def fit(features, same, weights, least, most):
+    """Returns bias and coefficients, each from its `least` to its `most`. `weights`: of the rows."""
     weights = weights / weights.sum()
     scale = features.std(axis=0)
     scale[scale == 0] = 1
     columns = numpy.hstack([numpy.ones((len(features), 1)), features / scale])
-    signs = numpy.concatenate([[0], signs])
+    least = numpy.concatenate([[-numpy.inf], least * scale])
+    most = numpy.concatenate([[numpy.inf], most * scale])
     ridge = numpy.concatenate([[0], numpy.full(features.shape[1], RIDGE)])
     curvature = numpy.linalg.eigvalsh((columns * weights[:, None]).T @ columns)[-1] / 4 + RIDGE
     values = numpy.zeros(columns.shape[1])
@@ -24,7 +25,7 @@ def fit(features, same, weights, signs):
         likely = 1 / (1 + numpy.exp(-numpy.clip(columns @ ahead, -30, 30)))
         gradient = columns.T @ (weights * (likely - same)) + ridge * ahead
         moved = ahead - gradient / curvature
-        moved = numpy.where(moved * signs < 0, 0, moved)
+        moved = numpy.clip(moved, least, most)
         if (ahead - moved) @ (moved - values) > 0:
             momentum = 1.0
         following = (1 + (1 + 4 * momentum * momentum) ** 0.5) / 2

@@ -6,6 +6,7 @@
   on: the same answer when they are of one cluster;
 - controlled edits of texts of train_clusters.tsv (edits.py).
 """
+import pathlib
 import random
 
 import numpy
@@ -13,6 +14,7 @@ import numpy
 import edits
 from data import by_key, fold_of
 
+LEXICON = pathlib.Path(__file__).resolve().parents[2] / "worker" / "cache" / "lexicon.txt"
 SEED = 20
 QUERIES_PER_SOURCE = 500
 CANDIDATES = 6
@@ -82,11 +84,13 @@ def edit_rows(data, program, is_common):
     rng = random.Random(SEED + 1)
     sample = sample_per_source(data, EDITS_PER_SOURCE)
     others = sorted({word[2] for row in sample for word in edits.words_of(row["text"]) if len(word[2]) > 3 and not is_common(word[2])})
+    opposites = edits.opposites_of(LEXICON)
     pairs, same = [], []
     for row in sample:
         text = row["text"]
         kept = [edits.keep(text, rng) for _ in range(3)]
-        changed = [edits.swap(text, rng, is_common), edits.replace(text, rng, is_common, others), edits.negate(text, rng)]
+        changed = [edits.swap(text, rng, is_common), edits.replace(text, rng, is_common, others), edits.negate(text, rng),
+                   edits.turn(text, rng, opposites)]
         for other, is_same in [(edit, True) for edit in kept] + [(edits.dress(edit, rng), False) for edit in changed if edit is not None]:
             if other != text:
                 pairs.append((text, other))
