@@ -8,7 +8,7 @@ import math
 
 SHARE_LEAST = 1e-3  # rarer is as rare as unknown
 SOURCE_TEXTS_MIN = 100
-WORDS_MIN = 3  # texts that hold a word; one that few hold may be a slip of the pen
+WORDS_MIN = 4  # texts that hold a word; one that few hold may be a slip of the pen
 
 
 def sources_of(data):
