@@ -35,6 +35,7 @@ struct lexicon_detail {
     uint32_t canonical_hash; /* words with the same one are the same word */
     uint8_t role;            /* what it makes of the next word; 0: nothing */
     uint8_t is_wrapper;      /* it may introduce a question: "quick question: …" */
+    uint8_t is_asking;       /* it asks for yes or no where a sentence begins */
     uint8_t groups_length;
     struct lexicon_membership groups[LEXICON_GROUPS_MAX];
 };

@@ -83,8 +83,8 @@ static enum lexicon_kind kind_of(const struct build *build, const char *name)
     } kinds[] = {
         {"function", LEXICON_FUNCTION}, {"filler", LEXICON_FILLER},     {"joiner", LEXICON_JOINER},
         {"question", LEXICON_QUESTION}, {"negation", LEXICON_NEGATION}, {"number", LEXICON_NUMBER},
-        {"role", LEXICON_FUNCTION},     {"wrapper", LEXICON_CONTENT},   {"choice", LEXICON_CONTENT},
-        {"opposite", LEXICON_CONTENT},
+        {"role", LEXICON_FUNCTION},     {"wrapper", LEXICON_CONTENT},   {"asking", LEXICON_CONTENT},
+        {"choice", LEXICON_CONTENT},    {"opposite", LEXICON_CONTENT},
     };
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         if (strcmp(kinds[i].name, name) == 0) {
@@ -106,6 +106,8 @@ static void add_word(struct build *build, const char *kind, const char *word, ui
         detail->role = side + 1;
     } else if (strcmp(kind, "wrapper") == 0) {
         detail->is_wrapper = 1;
+    } else if (strcmp(kind, "asking") == 0) {
+        detail->is_asking = 1;
     } else if (strcmp(kind, "choice") == 0 || strcmp(kind, "opposite") == 0) {
         join_group(build, detail, build->groups,
                    side | (strcmp(kind, "choice") == 0 ? LEXICON_SIDE_OF_CHOICE : 0));
@@ -193,8 +195,8 @@ static void write_details(const struct build *build)
     printf("static const struct lexicon_detail lexicon_details[] = {\n");
     for (size_t i = 0; i < build->details_length; i++) {
         const struct lexicon_detail *detail = &build->details[i];
-        printf("    {%uU, %u, %u, %u, {", detail->canonical_hash, detail->role, detail->is_wrapper,
-               detail->groups_length);
+        printf("    {%uU, %u, %u, %u, %u, {", detail->canonical_hash, detail->role,
+               detail->is_wrapper, detail->is_asking, detail->groups_length);
         for (size_t g = 0; g < LEXICON_GROUPS_MAX; g++) {
             printf("{%u, %u}, ", detail->groups[g].group, detail->groups[g].side);
         }

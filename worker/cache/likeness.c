@@ -5,13 +5,18 @@
 
 enum { NO_MATCH = 0xFF, TYPO_BYTES_MIN = 5 };
 
-/* What a content word is worth that matches only with a slip of the pen. */
+/*
+ * What a content word is worth that matches only with a slip of the pen: of a known word, or of one
+ * that may as well be another word ("abduction", "adduction").
+ */
 static const float TYPO_SHARE = 0.9F;
+static const float DOUBTFUL_SHARE = 0.5F;
 
 struct side {
     const struct profile *profile;
-    uint8_t match[PROFILE_WORDS_MAX]; /* the other's word, or NO_MATCH */
-    bool is_typo[PROFILE_WORDS_MAX];  /* it matches, but not to the letter */
+    uint8_t match[PROFILE_WORDS_MAX];    /* the other's word, or NO_MATCH */
+    bool is_typo[PROFILE_WORDS_MAX];     /* it matches, but not to the letter */
+    bool is_doubtful[PROFILE_WORDS_MAX]; /* and neither is a known word */
 };
 
 static const struct profile_word *word_at(const struct side *side, size_t index)
@@ -100,6 +105,8 @@ static void match_typos(struct side *a, struct side *b)
                 a->match[i] = (uint8_t)j;
                 b->match[j] = (uint8_t)i;
                 a->is_typo[i] = b->is_typo[j] = true;
+                a->is_doubtful[i] = b->is_doubtful[j] =
+                    word_at(a, i)->entry == LEXICON_NONE && word_at(b, j)->entry == LEXICON_NONE;
             }
         }
     }
@@ -110,6 +117,7 @@ static void side_init(struct side *side, const struct profile *profile)
     side->profile = profile;
     memset(side->match, NO_MATCH, profile->length);
     memset(side->is_typo, 0, profile->length);
+    memset(side->is_doubtful, 0, profile->length);
 }
 
 /* ---- guards ---- */
@@ -325,22 +333,30 @@ struct missing {
     size_t n_content;
 };
 
+static float share_of(const struct side *side, size_t index)
+{
+    return side->match[index] == NO_MATCH ? 0
+           : side->is_doubtful[index]     ? DOUBTFUL_SHARE
+           : side->is_typo[index]         ? TYPO_SHARE
+                                          : 1;
+}
+
 static struct missing missing_of(const struct side *side)
 {
     struct missing missing = {0};
     for (size_t i = 0; i < side->profile->length; i++) {
         const struct profile_word *word = word_at(side, i);
         const float weight = weight_of(word);
+        const float share = share_of(side, i);
         if (!is_content(word)) {
             continue;
         }
         missing.n_content++;
         missing.total += weight;
-        if (side->match[i] != NO_MATCH) {
-            missing.shared += side->is_typo[i] ? TYPO_SHARE * weight : weight;
-        } else {
-            missing.sum += weight;
-            missing.rarest = fmaxf(missing.rarest, weight);
+        missing.shared += share * weight;
+        if (share < TYPO_SHARE) {
+            missing.sum += (1 - share) * weight;
+            missing.rarest = fmaxf(missing.rarest, (1 - share) * weight);
         }
     }
     return missing;

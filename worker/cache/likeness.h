@@ -43,11 +43,11 @@ enum likeness_feature {
     /* What speaks for. */
     LIKENESS_SHARED = LIKENESS_AGAINST_END, /* content: weight shared / weight of either */
     LIKENESS_SHARED_MOST,                   /* its part above 0.6, twice and a half */
-    LIKENESS_COVERED,                       /* content: shared / of the text that has less */
-    LIKENESS_WORDS,                         /* all words: shared / of either */
-    LIKENESS_PAIRS,                         /* pairs of neighbours: shared / of either */
-    LIKENESS_COSINE,                        /* of the embedder's vectors */
-    LIKENESS_COSINE_MOST,                   /* its part above 0.7, scaled to 1 */
+    LIKENESS_COVERED,     /* content: shared / of the text that has less */
+    LIKENESS_WORDS,       /* all words: shared / of either */
+    LIKENESS_PAIRS,       /* pairs of neighbours: shared / of either */
+    LIKENESS_COSINE,      /* of the embedder's vectors */
+    LIKENESS_COSINE_MOST, /* its part above 0.7, scaled to 1 */
     LIKENESS_FEATURES
 };
 

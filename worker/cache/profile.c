@@ -8,6 +8,7 @@ enum { ROLE_WORDS_MAX = 3 };
 struct maker {
     struct profile *profile;
     char text[PROFILE_TEXT_BYTES_MAX];
+    bool keeps_fillers;   /* the text is nothing but politeness */
     bool is_introduction; /* all words so far may introduce a question */
     uint8_t role;
     uint8_t role_words;
@@ -37,6 +38,9 @@ static enum profile_kind kind_of(const struct word *word, const struct lexicon_e
     }
     return PROFILE_CONTENT;
 }
+
+/* What all words that ask for yes or no are. */
+static const uint32_t ASKING_HASH = 0x3F1C7A55;
 
 static void restart(struct maker *maker)
 {
@@ -69,9 +73,13 @@ static void add_word(struct maker *maker, const struct word *word, uint16_t inde
     struct profile *profile = maker->profile;
     const struct lexicon_entry *entry = index == LEXICON_NONE ? NULL : lexicon_at(index);
     const struct lexicon_detail *detail = lexicon_detail_at(index);
-    const enum profile_kind kind = kind_of(word, entry);
+    const bool is_start = profile->length == 0 || (word->marks & WORD_PAUSE) != 0;
+    const bool is_asking = detail != NULL && detail->is_asking && is_start;
+    const enum profile_kind kind = is_asking ? PROFILE_QUESTION : kind_of(word, entry);
     profile->words[profile->length++] = (struct profile_word){
-        .hash = detail != NULL ? detail->canonical_hash : word->hash,
+        .hash = is_asking        ? ASKING_HASH
+                : detail != NULL ? detail->canonical_hash
+                                 : word->hash,
         .entry = index,
         .text_at = profile->text_bytes,
         .text_bytes = word->bytes,
@@ -98,7 +106,7 @@ static bool take_word(struct maker *maker, const struct word *word)
     maker->is_introduction =
         maker->is_introduction && (kind == LEXICON_FILLER || kind == LEXICON_FUNCTION ||
                                    (detail != NULL && detail->is_wrapper));
-    if (kind == LEXICON_FILLER) {
+    if (kind == LEXICON_FILLER && !maker->keeps_fillers) {
         return true;
     }
     if (maker->profile->length == PROFILE_WORDS_MAX) {
@@ -119,23 +127,38 @@ static void forget_capitals_of_titles(struct maker *maker)
     }
 }
 
-size_t profile_make(const char *text, size_t bytes, union profile_buffer *ret_buffer)
+/* Returns false when the text has too many words. */
+static bool read_text(struct maker *maker, const char *text, size_t bytes)
 {
     struct words words;
     struct word word;
-    struct maker maker;
-    maker.profile = &ret_buffer->profile;
-    maker.is_introduction = true;
-    maker.role_words = 0;
-    restart(&maker);
+    maker->is_introduction = !maker->keeps_fillers;
+    maker->role_words = 0;
+    restart(maker);
     words_init(&words, text, bytes);
     while (words_next(&words, &word)) {
-        if (!take_word(&maker, &word)) {
-            return PROFILE_WORDS_MAX + 1;
+        if (!take_word(maker, &word)) {
+            return false;
         }
     }
+    return true;
+}
+
+size_t profile_make(const char *text, size_t bytes, union profile_buffer *ret_buffer)
+{
+    struct profile *profile = &ret_buffer->profile;
+    struct maker maker;
+    maker.profile = profile;
+    maker.keeps_fillers = false;
+    bool is_short = read_text(&maker, text, bytes);
+    if (is_short && profile->length == 0) {
+        maker.keeps_fillers = true;
+        is_short = read_text(&maker, text, bytes);
+    }
+    if (!is_short) {
+        return PROFILE_WORDS_MAX + 1;
+    }
     forget_capitals_of_titles(&maker);
-    struct profile *profile = maker.profile;
     memcpy(profile->words + profile->length, maker.text, profile->text_bytes);
     profile->version = profile_version();
     profile->bytes = (uint16_t)(sizeof(*profile) + profile->length * sizeof(profile->words[0]) +

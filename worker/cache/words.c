@@ -264,7 +264,8 @@ static bool has_vowel(const struct word *word, size_t bytes)
  */
 static void cut_plural(struct word *word)
 {
-    if (word->bytes < 4 || word->text[word->bytes - 1] != 's' || ends_with(word, "new", 3)) {
+    if (word->bytes < 4 || word->text[word->bytes - 1] != 's' ||
+        (word->bytes == 4 && memcmp(word->text, "news", 4) == 0)) {
         return;
     }
     if (word->bytes > 4 && ends_with(word, "ies", 3)) {

@@ -1,0 +1,103 @@
+#!/usr/bin/python3
+"""Fits what the built-in embedder decides by, and says how good it is. See README.md.
+
+    tools/cache-fit/fit.py --data DIRECTORY [--build build] [--weights]
+
+Writes worker/cache/decision_builtin.inc and decision_counts.inc; with --weights first worker/cache/lexicon_weights.txt.
+"""
+import argparse
+import pathlib
+import subprocess
+
+import numpy
+
+import monotone
+import recipe
+import weights
+from data import FOLDS, Data, Program
+from stream import Stream
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CACHE = ROOT / "worker" / "cache"
+COMMON_WEIGHT_MAX = 150  # of the lexicon: rarer words are worth an edit
+FIRST_NO_GUARD, FIRST_FOR = "replaced", "shared"  # features before the one are guards, from the other on speak for
+GUARD_LEAST = 0.5
+BINS, BIN_WIDTH, BIN_FIRST = 40, 0.25, -8.0
+
+
+def bounds_of(names):
+    """A guard never speaks for, and always a little against: data that seldom makes it speak does not silence it."""
+    first_for, guards = names.index(FIRST_FOR), names.index(FIRST_NO_GUARD)
+    least = numpy.concatenate([numpy.full(first_for, -numpy.inf), numpy.zeros(len(names) - first_for)])
+    most = numpy.concatenate([numpy.full(guards, -GUARD_LEAST), numpy.zeros(first_for - guards), numpy.full(len(names) - first_for, numpy.inf)])
+    return least, most
+
+
+def common_words():
+    lines = (CACHE / "lexicon_weights.txt").read_text(encoding="ascii").splitlines()
+    stems = {word for word, weight in (line.split() for line in lines if not line.startswith("#")) if int(weight) <= COMMON_WEIGHT_MAX}
+    return lambda word: word.lower() in stems or len(word) < 2
+
+
+def fit_rows(rows, names, chosen):
+    model = monotone.fit(rows.features[chosen], rows.same[chosen], rows.weights[chosen], *bounds_of(names))
+    model[0] += numpy.log(recipe.COST_OF_WRONG)  # so that a score is a logit again
+    return model
+
+
+def fold_models(rows, names):
+    return [fit_rows(rows, names, rows.outside(fold)) for fold in range(FOLDS)]
+
+
+def of_fold(scores, folds):
+    return scores[numpy.arange(len(folds)), folds]
+
+
+def counts_of(stream, score):
+    """Right and wrong answers over bins of the score."""
+    scores, right = stream.best(score)
+    bins = numpy.clip(((scores - BIN_FIRST) / BIN_WIDTH).astype(int), 0, BINS - 1)
+    return [(BIN_FIRST + BIN_WIDTH * i, int((right & (bins == i)).sum()), int((~right & (bins == i)).sum())) for i in range(BINS)]
+
+
+def write_model(model, names):
+    with open(CACHE / "decision_builtin.inc", "w", encoding="ascii") as file:
+        file.write("/* Made by tools/cache-fit; fitted coefficients of the built-in embedder. */\n")
+        file.write(f".bias = {model[0]:.4f},\n.weights = {{\n")
+        for name, value in zip(names, model[1:]):
+            file.write(f"    [LIKENESS_{name.upper()}] = {value:.4f},\n")
+        file.write("},\n")
+
+
+def write_counts(counts):
+    with open(CACHE / "decision_counts.inc", "w", encoding="ascii") as file:
+        file.write("/* Made by tools/cache-fit: lower edge of a bin of the built-in score, right answers, wrong ones, of queries whose\n"
+                   " * clusters the fit had not seen. */\n")
+        for edge, right, wrong in counts:
+            file.write(f"{{{edge:.2f}, {right}, {wrong}}},\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--build", default=str(ROOT / "build"))
+    parser.add_argument("--weights", action="store_true", help="make the lexicon's weights first")
+    arguments = parser.parse_args()
+    data, program = Data(arguments.data), Program(arguments.build)
+    if arguments.weights:
+        words, sources = weights.write_weights(data, program, CACHE / "lexicon_weights.txt")
+        print(f"lexicon: {words} words of {sources} sources")
+        subprocess.run(["ninja", "-C", arguments.build, "--quiet", "tests/bench/bench-cache-quality"], check=True)
+    names = program.names
+    rows = recipe.training_rows(data, program, common_words())
+    models = fold_models(rows, names)
+    stream = Stream(data.pairs, program, models)
+    write_counts(counts_of(stream, of_fold(stream.rows.scores, stream.folds)))
+    model = fit_rows(rows, names, numpy.ones(len(rows.same), bool))
+    write_model(model, names)
+    for name, value in zip(["bias"] + names, model):
+        print(f"{name:16} {value:8.3f}")
+
+
+if __name__ == "__main__":
+    main()
