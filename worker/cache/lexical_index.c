@@ -20,10 +20,10 @@ enum {
     SWEEP_POSTINGS = 1536, /* with each change */
     WORK_STEPS = 4,
     /* Of a search. The first is what costs nothing worth saving; the second is some 300 µs, the
-     * third keeps it in proportion in very large scopes. */
+     * third lets it grow a little with a very large scope. */
     READ_MIN = 10000,
     READ_MAX = 150000,
-    READ_MAX_PER_SLOT = 1,
+    READ_MAX_SHARE = 4,
     PREFETCHED = 6,
     CACHE_LINE_BYTES = 64,
 };
@@ -413,7 +413,7 @@ static double search_read(const struct search *search, struct lexical_index *ind
     const double whole = search->vector->norm_squared;
     const double scale = ACCUMULATOR_UNIT / sqrt(whole);
     const double enough = search->cosine_min * search->cosine_min * whole / 4;
-    const size_t read_max = READ_MAX + (size_t)READ_MAX_PER_SLOT * scope->slots_length;
+    const size_t read_max = READ_MAX + scope->slots_length / READ_MAX_SHARE;
     size_t read = 0;
     for (size_t i = 0; i < n && (read < READ_MIN || (double)mass > enough); i++) {
         const uint32_t weight = (uint32_t)(lists[i].weight * scale + 0.5);

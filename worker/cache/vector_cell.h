@@ -13,9 +13,9 @@
 
 enum {
     VECTOR_PAD = 64,
-    CELL_SPLIT = 512,        /* as many are split */
-    CELL_JOINED = 64,        /* so few go to the nearest cell */
-    CELL_ENTRIES_MAX = 1024, /* while there is no memory to split it */
+    CELL_SPLIT = 128,       /* as many are split */
+    CELL_JOINED = 16,       /* so few go to the nearest cell */
+    CELL_ENTRIES_MAX = 512, /* while there is no memory to split it */
 };
 
 struct vector_entry {

@@ -2,12 +2,12 @@
  * vector_index: the dense vectors of the cache in memory, a byte a dimension, by scope; finds those
  * nearest to one within one scope. For embedders with weights; the built-in one has lexical_index.
  *
- * A scope is a set of cells of at most some hundred vectors that lie near each other. A search
+ * A scope is a set of cells of some hundred vectors that lie near each other. A search
  * scans the cells whose centres are nearest until it has seen VECTOR_SCANNED_MIN vectors, or one in
  * VECTOR_SCANNED_SHARE of them all: a scope of up to VECTOR_SCANNED_MIN is scanned as a whole, so
  * exactly. A cell that is full is split in two, one that is nearly empty joins its neighbour: no
- * other work is ever done at once (half a millisecond, with 1024 dimensions), and what is removed
- * is gone. Cosines are those of the vectors as they are kept.
+ * other work is ever done at once (a few hundred microseconds, with 1024 dimensions), and what is
+ * removed is gone. Cosines are those of the vectors as they are kept.
  *
  * hnswlib 0.6 was measured beside it (tests/bench/cache_index.py). It never reuses what was
  * deleted, grows by copying all, and keeps one more graph of links: not for entries that come and
@@ -27,8 +27,8 @@ enum {
     VECTOR_DIMENSIONS_MAX = 3072,
     VECTOR_NOTE_BYTES_MAX = 4096,
     VECTOR_HITS_MAX = 16,
-    VECTOR_SCANNED_MIN = 4096,
-    VECTOR_SCANNED_SHARE = 25,
+    VECTOR_SCANNED_MIN = 8192,
+    VECTOR_SCANNED_SHARE = 16,
 };
 
 /*
