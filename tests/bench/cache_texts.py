@@ -14,7 +14,8 @@ import json
 import random
 import sys
 
-WORDS_MIN, WORDS_MAX, MADE_UP_WORDS, MADE_UP_TEMPLATES = 5, 20, 30000, 4000
+WORDS_MIN, WORDS_MAX = 5, 20
+MADE_UP_WORDS, MADE_UP_TEMPLATES, MADE_UP_LENGTH_MAX = 30000, 4000, 14
 
 
 def read(path):
@@ -39,7 +40,7 @@ class Choice:
 
 def made_up(dice):
     syllables = [a + b for a in "b c d f g h k l m n p r s t v w st tr pl gr".split() for b in "a e i o u ai ea en or in".split()]
-    words = list(dict.fromkeys("".join(dice.choices(syllables, k=1 + min(3, int(i ** 0.12)))) for i in range(MADE_UP_WORDS)))
+    words = list(dict.fromkeys("".join(dice.choices(syllables, k=1 + (i > 60) + (i > 3000))) for i in range(MADE_UP_WORDS)))
     zipf = Choice({word: 1 / (rank + 3) for rank, word in enumerate(words)})
     for _ in range(MADE_UP_TEMPLATES):
         yield " ".join(zipf.draw(dice) for _ in range(dice.randint(WORDS_MIN, WORDS_MAX)))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds (release) and measures; prints a table and, with --json FILE, writes it.
-#   tests/bench/run.sh [--json FILE] [--quick] [--only queue,tiers,memory,recovery,flat,modelsim] [--jobs N]
+#   tests/bench/run.sh [--json FILE] [--quick] [--only queue,tiers,memory,recovery,flat,cache_index,modelsim] [--jobs N]
+#                      [--texts FILE ...]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=build-release

@@ -71,6 +71,10 @@ static int by_sum_falling(const void *a, const void *b)
 }
 
 struct best {
+    const struct accumulator_wanted *wanted;
+    uint32_t least;                      /* what a sum must be to be of interest */
+    uint32_t near[ACCUMULATOR_NEAR_MAX]; /* the largest that live, falling */
+    size_t near_length;
     size_t length;
     struct accumulated buffer[BUFFER];
 };
@@ -107,45 +111,74 @@ static void select_largest(struct accumulated *all, size_t length, size_t n)
     }
 }
 
-/* Keeps the best of a full buffer. Returns what a sum must be to come among them. */
-static uint32_t best_cut(struct best *best, size_t best_max)
+/* Keeps the best of the buffer; only what is larger than the least of them is of interest then. */
+static void best_cut(struct best *best)
 {
-    select_largest(best->buffer, best->length, best_max);
-    best->length = best_max;
+    select_largest(best->buffer, best->length, best->wanted->best_max);
+    best->length = best->wanted->best_max;
     uint32_t least = UINT32_MAX;
-    for (size_t i = 0; i < best_max; i++) {
+    for (size_t i = 0; i < best->length; i++) {
         least = best->buffer[i].sum < least ? best->buffer[i].sum : least;
     }
-    return least + 1;
+    best->least = least + 1 > best->least ? least + 1 : best->least;
 }
 
-size_t accumulator_take(struct accumulator *accumulator, size_t slots, uint32_t sum_min,
-                        size_t best_max, struct accumulated ret_best[ACCUMULATOR_BEST_MAX])
+static void best_raise(struct best *best, uint32_t slot, uint32_t sum)
 {
-    struct best best; /* 16 KiB, not worth clearing */
-    best.length = 0;
+    const struct accumulator_wanted *wanted = best->wanted;
+    const bool is_full = best->near_length == wanted->near;
+    if ((is_full && sum <= best->near[wanted->near - 1]) ||
+        !wanted->is_live(wanted->context, slot)) {
+        return;
+    }
+    size_t at = is_full ? wanted->near - 1 : best->near_length++;
+    for (; at > 0 && best->near[at - 1] < sum; at--) {
+        best->near[at] = best->near[at - 1];
+    }
+    best->near[at] = sum;
+    const uint32_t worst = best->near[wanted->near - 1];
+    if (best->near_length == wanted->near && worst > best->least + wanted->slack) {
+        best->least = worst - wanted->slack;
+    }
+}
+
+static void best_consider(struct best *best, const uint16_t *sums, size_t first)
+{
+    for (size_t i = first; i < first + STRIDE; i++) {
+        if (sums[i] >= best->least) {
+            best->buffer[best->length++] =
+                (struct accumulated){.slot = (uint32_t)i, .sum = sums[i]};
+            best_raise(best, (uint32_t)i, sums[i]);
+        }
+    }
+    if (best->length > BUFFER - STRIDE) {
+        best_cut(best);
+    }
+}
+
+size_t accumulator_take(struct accumulator *accumulator, size_t slots,
+                        const struct accumulator_wanted *wanted,
+                        struct accumulated ret_best[ACCUMULATOR_BEST_MAX])
+{
+    struct best best; /* not initialised as a whole: 16 KiB */
     uint16_t *const sums = accumulator->sums;
-    uint32_t least = sum_min;
-    assert(sum_min > 0);
-    assert(best_max <= ACCUMULATOR_BEST_MAX);
-    for (size_t at = 0; least <= UINT16_MAX; at += STRIDE) {
-        at = next_stride(sums, at, slots, (uint16_t)least);
+    assert(wanted->sum_min > 0);
+    assert(wanted->near > 0);
+    assert(wanted->near <= ACCUMULATOR_NEAR_MAX);
+    assert(wanted->best_max <= ACCUMULATOR_BEST_MAX);
+    best.wanted = wanted;
+    best.least = wanted->sum_min;
+    best.length = best.near_length = 0;
+    for (size_t at = 0; best.least <= UINT16_MAX; at += STRIDE) {
+        at = next_stride(sums, at, slots, (uint16_t)best.least);
         if (at >= slots) {
             break;
         }
-        for (size_t i = at; i < at + STRIDE; i++) {
-            if (sums[i] >= least) {
-                best.buffer[best.length++] =
-                    (struct accumulated){.slot = (uint32_t)i, .sum = sums[i]};
-            }
-        }
-        if (best.length > BUFFER - STRIDE) {
-            least = best_cut(&best, best_max);
-        }
+        best_consider(&best, sums, at);
     }
     memset(sums, 0, (slots + STRIDE - 1) / STRIDE * STRIDE * sizeof(*sums));
-    if (best.length > best_max) {
-        (void)best_cut(&best, best_max);
+    if (best.length > wanted->best_max) {
+        best_cut(&best);
     }
     qsort(best.buffer, best.length, sizeof(*best.buffer), by_sum_falling);
     memcpy(ret_best, best.buffer, best.length * sizeof(*best.buffer));

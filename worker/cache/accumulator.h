@@ -6,6 +6,7 @@
  * of vectors scaled to ACCUMULATOR_UNIT, each item at least 1.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
@@ -15,6 +16,7 @@ enum {
      * both vectors, 512 + 2 · √512 · 224, stay below 2^16. */
     ACCUMULATOR_UNIT = 224,
     ACCUMULATOR_BEST_MAX = 512,
+    ACCUMULATOR_NEAR_MAX = 16,
 };
 
 struct accumulator {
@@ -33,9 +35,24 @@ MUST_USE int accumulator_reserve(struct accumulator *accumulator, size_t slots);
 /* Adds weight times the weight of each posting to its slot. */
 void accumulator_add(struct accumulator *accumulator, const uint32_t *run, size_t length,
                      uint32_t weight);
+typedef bool accumulator_live_fn(const void *context, uint32_t slot);
+
+/* What accumulator_take() is to find. */
+struct accumulator_wanted {
+    uint32_t sum_min; /* 1 or more */
+    size_t best_max;  /* up to ACCUMULATOR_BEST_MAX */
+    /* Sums that are less than the near_th largest of those that live by more than `slack` are not
+     * wanted either. */
+    size_t near; /* 1 to ACCUMULATOR_NEAR_MAX */
+    uint32_t slack;
+    accumulator_live_fn *is_live;
+    const void *context;
+};
+
 /*
- * The `best_max` slots with the largest sums of at least `sum_min` (1 or more), largest first,
- * among those below `slots`; all sums are zero after it. Returns how many.
+ * The slots below `slots` with the largest sums, largest first; all sums are zero after it. Those
+ * that do not live are among them. Returns how many.
  */
-size_t accumulator_take(struct accumulator *accumulator, size_t slots, uint32_t sum_min,
-                        size_t best_max, struct accumulated ret_best[ACCUMULATOR_BEST_MAX]);
+size_t accumulator_take(struct accumulator *accumulator, size_t slots,
+                        const struct accumulator_wanted *wanted,
+                        struct accumulated ret_best[ACCUMULATOR_BEST_MAX]);

@@ -20,10 +20,10 @@ enum {
     SWEEP_POSTINGS = 1536, /* with each change */
     WORK_STEPS = 4,
     /* Of a search. The first is what costs nothing worth saving; the second is some 300 µs, the
-     * third keeps it in proportion in very large scopes. */
+     * third lets it grow a little with a very large scope. */
     READ_MIN = 10000,
     READ_MAX = 150000,
-    READ_MAX_PER_SLOT = 1,
+    READ_MAX_SHARE = 4,
     PREFETCHED = 6,
     CACHE_LINE_BYTES = 64,
 };
@@ -413,7 +413,7 @@ static double search_read(const struct search *search, struct lexical_index *ind
     const double whole = search->vector->norm_squared;
     const double scale = ACCUMULATOR_UNIT / sqrt(whole);
     const double enough = search->cosine_min * search->cosine_min * whole / 4;
-    const size_t read_max = READ_MAX + (size_t)READ_MAX_PER_SLOT * scope->slots_length;
+    const size_t read_max = READ_MAX + scope->slots_length / READ_MAX_SHARE;
     size_t read = 0;
     for (size_t i = 0; i < n && (read < READ_MIN || (double)mass > enough); i++) {
         const uint32_t weight = (uint32_t)(lists[i].weight * scale + 0.5);
@@ -431,22 +431,33 @@ static double search_read(const struct search *search, struct lexical_index *ind
     return sqrt((double)mass / whole);
 }
 
+static bool slot_is_live(const void *context, uint32_t slot)
+{
+    return lexical_scope_entry(context, slot) != 0;
+}
+
 static void search_indexed(struct search *search, struct lexical_index *index,
                            const struct lexical_scope *scope)
 {
     const double unit = (double)ACCUMULATOR_UNIT * ACCUMULATOR_UNIT;
     struct accumulated best[ACCUMULATOR_BEST_MAX];
     uint32_t entries[ACCUMULATOR_BEST_MAX];
-    const double unread = search_read(search, index, scope);
-    const double sum_min = (search->cosine_min - unread - READ_ERROR) * unit;
-    const size_t n =
-        accumulator_take(&index->accumulator, scope->slots_length,
-                         sum_min < 1 ? 1 : (uint32_t)sum_min, ACCUMULATOR_BEST_MAX, best);
+    const double unread = search_read(search, index, scope) + READ_ERROR;
+    const double sum_min = (search->cosine_min - unread) * unit;
+    const struct accumulator_wanted wanted = {
+        .sum_min = sum_min < 1 ? 1 : (uint32_t)sum_min,
+        .best_max = ACCUMULATOR_BEST_MAX,
+        .near = search->hits_max,
+        .slack = (uint32_t)(unread * unit),
+        .is_live = slot_is_live,
+        .context = scope,
+    };
+    const size_t n = accumulator_take(&index->accumulator, scope->slots_length, &wanted, best);
     for (size_t i = 0; i < n; i++) {
         entries[i] = lexical_scope_entry(scope, best[i].slot);
     }
     for (size_t i = 0; i < n; i++) {
-        if (best[i].sum / unit + unread + READ_ERROR < search_worst(search)) {
+        if (best[i].sum / unit + unread < search_worst(search)) {
             break;
         }
         if (i + PREFETCHED < n && entries[i + PREFETCHED] != 0) {
