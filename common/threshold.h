@@ -46,7 +46,7 @@ enum {
     THRESHOLD_EPOCH_LOOKUPS = 250, /* an epoch is not over before */
     THRESHOLD_EPOCH_AUDITS = 20,   /* of hits in an epoch, as far as audit_share_most lets: a drift
                                       of a tenth shows in about three epochs */
-    THRESHOLD_OWN_LABELS_MIN = 30,
+    THRESHOLD_OWN_LABELS_MIN = 20,
     THRESHOLD_REASON_BYTES = 160,
     THRESHOLD_PACKED_BYTES_MAX = 65536,
 };

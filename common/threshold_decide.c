@@ -15,7 +15,7 @@
  * class labels every lookup, so that what was chance is soon seen as such, and the older evidence
  * counts again.
  */
-const double THRESHOLD_ALARM = 3.5;
+const double THRESHOLD_ALARM = 3.0;
 
 static const double HALF_LIFE_EPOCHS = 16;
 /* Of labels: below that many a pool's share says nothing. */

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds (release) and measures; prints a table and, with --json FILE, writes it.
 #   tests/bench/run.sh [--json FILE] [--quick] [--only queue,tiers,memory,recovery,flat,modelsim] [--jobs N]
+#   tests/bench/run.sh --only cache-stream --data DIR
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=build-release
