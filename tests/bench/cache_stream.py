@@ -61,6 +61,8 @@ def bars(bench, groups, best):
         name = f"{scenario}, {100 * max_error:g} %"
         shares = [row["wrong_share"] for row in rows]
         if scenario == "drift":
+            if max_error < 0.02:  # a row only: what is served before it closes is too little for a share
+                continue
             bench.bar(f"{name}: wrong share 1,000 queries after / bound", settled_share(rows) / max_error, 1, at_least=False)
             continue
         bench.bar(f"{name}: wrong share of near hits, mean / bound", statistics.mean(shares) / max_error, 1, at_least=False)
