@@ -3,7 +3,8 @@
 
 Questions: how near does the broker come to what ZeroMQ and RocksDB allow on this machine (queue)? Do realtime jobs wait for a
 backlog (tiers)? What stays resident after a million jobs (memory)? How soon is a broker back with a million jobs waiting (recovery)? Does a job cost more
-beside a million than beside a thousand (flat)? What does a near lookup cost, and miss (cache_index)? Is the simulator faster than what it tests (modelsim)?
+beside a million than beside a thousand (flat)? What does a near lookup cost, and miss (cache_index)? Do near hits keep their bound
+(cache-stream, which needs --data)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
 import argparse
@@ -21,6 +22,7 @@ import tempfile
 import time
 
 from cache_index import cache_index
+from cache_stream import cache_stream
 from flat import flat
 from recovery import recovery
 
@@ -81,6 +83,7 @@ class Bench:
         self.quick = arguments.quick
         self.jobs = getattr(arguments, "jobs", None)
         self.texts = getattr(arguments, "texts", None) or []
+        self.data = getattr(arguments, "data", None)
         self.seconds = 1.0 if self.quick else 4.0
         self.rounds = 1 if self.quick else 3
         self.rows, self.bars = [], []
@@ -265,11 +268,13 @@ def main():
     parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,cache_index,modelsim")
     parser.add_argument("--jobs", type=int, help="of the backlog that recovery makes; each takes about 1.2 KiB of disk")
     parser.add_argument("--texts", nargs="*", metavar="FILE", help="real prompts for cache_index: see cache_texts.py")
+    parser.add_argument("--data", metavar="DIR", help="for cache-stream: semcache_dev.tsv and train_clusters.tsv")
     parser.add_argument("--dir", help="where data directories are made; its disk is what is measured")
     arguments = parser.parse_args()
     bench = Bench(arguments)
-    scenarios = {"queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
-                 "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench), "cache_index": functools.partial(cache_index, bench), "modelsim": bench.modelsim_speed}
+    scenarios = {"cache-stream": functools.partial(cache_stream, bench), "queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
+                 "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench),
+                 "cache_index": functools.partial(cache_index, bench), "modelsim": bench.modelsim_speed}
     try:
         for name in arguments.only.split(","):
             if name not in scenarios:
