@@ -1,31 +1,42 @@
 /*
- * One mutex guards the two lists and the published figures; it is held for a few pointer moves,
- * never over a call into the store. A request belongs to the loop, then to the thread, then to the
- * loop again; `done` is only touched by the loop.
+ * One mutex guards the two lists and the published figures; it is held for a few pointer moves, never over a call into the keeper.
+ * A request belongs to the loop, then to the thread, then to the loop again; `done` is only touched by the loop.
  */
 #include "worker/cache/cache.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/list.h"
 #include "common/log.h"
 #include "common/loop.h"
 
-/* What waits for the thread: a lookup or a fill. */
+enum {
+    ENDPOINTS_MAX = 64,
+    REQUESTS_A_STEP = 16, /* of a sweep in a hurry, beside lookups */
+    IDLE_MS = 1000,       /* how often the thread looks for something to sweep */
+    FORGET_MS = 3600 * 1000, /* no attempt lasts as long */
+};
+
+enum request_kind { REQUEST_LOOKUP, REQUEST_FILL, REQUEST_INVALIDATE, REQUEST_ASK };
+
 struct request {
     struct list_link link;
-    bool is_fill;
+    enum request_kind kind;
 };
 
 struct cache_lookup {
     struct request request;
     struct cache_query query;
+    int64_t until_ms;
     char *text;
     cache_fn *done; /* NULL: forgotten. The loop's alone */
     void *context;
@@ -36,27 +47,69 @@ struct fill {
     struct request request;
     uint8_t key[CACHE_KEY_BYTES];
     Record__CacheEntry *entry;
+    uint64_t born;
+    bool keeps;
+    bool has_comparison;
+    struct cache_comparison comparison;
+    enum judge_verdict verdict;
+};
+
+struct invalidation {
+    struct request request;
+    char *endpoint;
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t sequence;
+    bool is_all;
+    Wire__CacheSelector *selector;
+    uint64_t number; /* the keeper's */
+    int64_t at_ms;
+    uint64_t entries, bytes;
+};
+
+struct question {
+    struct request request;
+    char *what, *argument;
+    cache_asked_fn *done;
+    void *context;
+    uint64_t number;
     char *text;
+    char error[CACHE_ERROR_BYTES];
+};
+
+struct position {
+    char *endpoint;
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t sequence;
 };
 
 struct cache {
     struct loop *loop;
     struct log *log;
-    struct cache_store_options options;
+    struct cache_handler handler;
+    void *context;
+    struct keeper_options options;
+    struct position positions[ENDPOINTS_MAX];
+    size_t positions_length;
+    bool positions_are_known;
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t mutex;
-    pthread_cond_t wake;
-    struct list
-        waiting; /* to the thread, in the order of asking: a lookup sees the fills before it */
+    pthread_cond_t wake, opened;
+    struct list waiting; /* to the thread, in the order of asking */
     size_t fills_waiting;
-    struct list answered; /* lookups, to the loop */
-    bool is_stopping;
+    struct list answered; /* to the loop */
+    bool is_stopping, has_tried_to_open;
     struct cache_stats stats;
+    uint64_t invalidations; /* the loop's count: what attempts remember */
     /* The thread's own. */
-    struct cache_store *store;
+    struct keeper *keeper;
+    struct list sweeping; /* invalidations that are taken and not swept yet, by number */
+    struct list kept;     /* swept ones, until no attempt is as old; and all that a keeper that is opened again has to hear */
+    uint64_t taken;
     int64_t retry_at_ms;
 };
+
+/* ---- requests ---- */
 
 static void lookup_release(struct cache_lookup *lookup)
 {
@@ -72,128 +125,490 @@ static void fill_release(struct fill *fill)
     if (fill->entry != NULL) {
         record__cache_entry__free_unpacked(fill->entry, NULL);
     }
-    free(fill->text);
+    free(fill->comparison.tenant);
+    free(fill->comparison.tier);
     free(fill);
 }
 
-/* ---- the thread ---- */
+static void invalidation_release(struct invalidation *invalidation)
+{
+    if (invalidation->selector != NULL) {
+        wire__cache_selector__free_unpacked(invalidation->selector, NULL);
+    }
+    free(invalidation->endpoint);
+    free(invalidation);
+}
 
-static void store_broke(struct cache *cache, const char *error)
+static void question_release(struct question *question)
+{
+    free(question->what);
+    free(question->argument);
+    free(question->text);
+    free(question);
+}
+
+static void request_release(struct request *request)
+{
+    switch (request->kind) {
+    case REQUEST_LOOKUP:
+        lookup_release(CONTAINER_OF(request, struct cache_lookup, request));
+        break;
+    case REQUEST_FILL:
+        fill_release(CONTAINER_OF(request, struct fill, request));
+        break;
+    case REQUEST_INVALIDATE:
+        invalidation_release(CONTAINER_OF(request, struct invalidation, request));
+        break;
+    case REQUEST_ASK:
+        question_release(CONTAINER_OF(request, struct question, request));
+        break;
+    }
+}
+
+static void list_release(struct list *list)
+{
+    while (!list_is_empty(list)) {
+        struct request *request = CONTAINER_OF(list_first(list), struct request, link);
+        list_remove(list, &request->link);
+        request_release(request);
+    }
+}
+
+/* ---- the thread: the keeper ---- */
+
+static void keeper_broke(struct cache *cache, const char *error)
 {
     log_at(cache->log, LOG_ERROR, "cache is broken: every lookup is a miss until it opens again",
-           log_text("path", cache->options.path), log_text("error", error),
-           log_text("remedy",
-                    "each worker needs a worker.data_dir of its own that it may write to; "
-                    "a damaged cache may be deleted while the worker is stopped"),
+           log_text("path", cache->options.store.path), log_text("error", error),
+           log_text("remedy", "each worker needs a worker.data_dir of its own that it may write to, with room"),
            log_int("retry_ms", CACHE_RETRY_MS));
-    cache_store_close(&cache->store);
+    keeper_close(&cache->keeper);
     cache->retry_at_ms = clock_monotonic_ms() + CACHE_RETRY_MS;
+    (void)pthread_mutex_lock(&cache->mutex);
+    cache->stats.broken++;
+    (void)pthread_mutex_unlock(&cache->mutex);
+}
+
+static int is_aside(const struct dirent *entry)
+{
+    return strstr(entry->d_name, ".damaged-") != NULL;
+}
+
+static void remove_tree(const char *path)
+{
+    struct dirent **names = NULL;
+    const int length = scandir(path, &names, NULL, NULL);
+    for (int i = 0; i < length; i++) {
+        char file[4096];
+        if (strcmp(names[i]->d_name, ".") != 0 && strcmp(names[i]->d_name, "..") != 0 &&
+            snprintf(file, sizeof(file), "%s/%s", path, names[i]->d_name) < (int)sizeof(file)) {
+            (void)unlink(file); /* a database has no folders */
+        }
+        free(names[i]);
+    }
+    free(names);
+    (void)rmdir(path);
+}
+
+/* Of the damaged databases beside this one the newest are kept: their names sort by time. */
+static void remove_old_ones(const char *path)
+{
+    char folder[4096], old[4096];
+    const char *slash = strrchr(path, '/');
+    const char *name = slash == NULL ? path : slash + 1;
+    (void)snprintf(folder, sizeof(folder), "%.*s", slash == NULL ? 1 : (int)(slash - path),
+                   slash == NULL ? "." : path);
+    struct dirent **names = NULL;
+    const int length = scandir(folder, &names, is_aside, alphasort);
+    int left = 0;
+    for (int i = length - 1; i >= 0; i--) {
+        const bool is_ours = strncmp(names[i]->d_name, name, strlen(name)) == 0;
+        left += is_ours ? 1 : 0;
+        if (is_ours && left > CACHE_ASIDE_MAX &&
+            snprintf(old, sizeof(old), "%s/%s", folder, names[i]->d_name) < (int)sizeof(old)) {
+            remove_tree(old);
+        }
+        free(names[i]);
+    }
+    free(names);
+}
+
+/* Moved, never deleted: somebody may want to know what happened. */
+static void set_aside(struct cache *cache, const char *error)
+{
+    const char *path = cache->options.store.path;
+    char aside[4096];
+    (void)snprintf(aside, sizeof(aside), "%s.damaged-%013lld", path, (long long)clock_unix_ms());
+    const int r = rename(path, aside) < 0 ? -errno : 0;
+    log_at(cache->log, LOG_ERROR, r == 0 ? "cache is damaged: it is set aside, and a new one begun"
+                                         : "cache is damaged, and cannot be set aside",
+           log_text("path", path), log_text("aside", aside), log_text("error", error),
+           log_text("reason", r == 0 ? NULL : strerror(-r)));
+    (void)pthread_mutex_lock(&cache->mutex);
+    cache->stats.set_aside += r == 0 ? 1 : 0;
+    (void)pthread_mutex_unlock(&cache->mutex);
+    remove_old_ones(path);
+}
+
+/* What was invalidated since the start holds in a keeper that is opened again, too. */
+static void invalidate_again(struct cache *cache)
+{
+    const struct list *lists[] = {&cache->kept, &cache->sweeping};
+    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++) {
+        list_for_each (lists[i], link) {
+            const struct invalidation *at = CONTAINER_OF(link, struct invalidation, request.link);
+            keeper_invalidate(cache->keeper, at->is_all ? NULL : at->selector, clock_unix_ms());
+        }
+    }
+}
+
+static int try_open(struct cache *cache, char *error)
+{
+    int r = keeper_open(&cache->options, &cache->keeper, error);
+    if (r == -EBADMSG) {
+        set_aside(cache, error);
+        r = keeper_open(&cache->options, &cache->keeper, error);
+    }
+    return r;
 }
 
 /* Opens it when it is time to. False: it stays broken. */
-static bool store_is_open(struct cache *cache)
+static bool keeper_is_open(struct cache *cache)
 {
     char error[CACHE_ERROR_BYTES] = "";
-    if (cache->store != NULL) {
+    if (cache->keeper != NULL) {
         return true;
     }
     if (clock_monotonic_ms() < cache->retry_at_ms) {
         return false;
     }
-    int r = cache_store_open(&cache->options, &cache->store, error);
+    int r = try_open(cache, error);
     if (r < 0) {
-        store_broke(cache, error[0] != '\0' ? error : strerror(-r));
+        keeper_broke(cache, error[0] != '\0' ? error : strerror(-r));
         return false;
     }
-    log_at(cache->log, LOG_INFO, "cache is open", log_text("path", cache->options.path));
+    keeper_count_from(cache->keeper, cache->taken - cache->kept.length - cache->sweeping.length);
+    invalidate_again(cache);
+    log_at(cache->log, LOG_INFO, "cache is open", log_text("path", cache->options.store.path));
     return true;
 }
+
+/* An error of the store, whatever was done. */
+static void store_failed(struct cache *cache, int r, const char *error)
+{
+    keeper_broke(cache, error[0] != '\0' ? error : strerror(-r));
+    if (r == -EBADMSG) {
+        set_aside(cache, error);
+        cache->retry_at_ms = 0; /* a new one is begun at once */
+    }
+}
+
+/* ---- the thread: requests ---- */
 
 static void thread_lookup(struct cache *cache, struct cache_lookup *lookup)
 {
     char error[CACHE_ERROR_BYTES] = "";
-    lookup->result = (struct cache_result){.answer = CACHE_ANSWER_BROKEN};
-    if (!store_is_open(cache)) {
+    lookup->result = (struct cache_result){.answer = CACHE_ANSWER_BROKEN, .why = "broken"};
+    if (!keeper_is_open(cache)) {
         return;
     }
-    int r =
-        cache_store_lookup(cache->store, &lookup->query, clock_unix_ms(), &lookup->result, error);
+    if (clock_monotonic_ms() >= lookup->until_ms) {
+        lookup->result = (struct cache_result){.answer = CACHE_ANSWER_MISS, .why = "late"};
+        return;
+    }
+    int r = keeper_lookup(cache->keeper, &lookup->query, clock_unix_ms(), &lookup->result, error);
     if (r < 0) {
-        lookup->result.answer = CACHE_ANSWER_BROKEN;
-        store_broke(cache, error[0] != '\0' ? error : strerror(-r));
+        lookup->result = (struct cache_result){.answer = CACHE_ANSWER_BROKEN, .why = "broken"};
+        store_failed(cache, r, error);
     }
 }
 
-static bool thread_fill(struct cache *cache, const struct fill *fill)
+static int compare(struct cache *cache, struct fill *fill, char *error)
+{
+    Record__CacheEntry *candidate = NULL;
+    int r = keeper_get(cache->keeper, fill->comparison.key, &candidate, error);
+    if (r == 0 && candidate != NULL) {
+        fill->verdict = judge(fill->comparison.judge, fill->comparison.judge_cosine_min,
+                              candidate->body.data, candidate->body.len, fill->entry->body.data,
+                              fill->entry->body.len);
+        record__cache_entry__free_unpacked(candidate, NULL);
+    }
+    return r;
+}
+
+static bool thread_fill(struct cache *cache, struct fill *fill)
 {
     char error[CACHE_ERROR_BYTES] = "";
-    if (!store_is_open(cache)) {
+    int r = 0;
+    if (!keeper_is_open(cache)) {
         return false;
     }
-    int r = cache_store_fill(cache->store, fill->key, fill->entry, fill->text, error);
-    if (r == -EIO) {
-        store_broke(cache, error);
+    if (fill->has_comparison) {
+        r = compare(cache, fill, error);
+    }
+    if (r == 0 && fill->keeps) {
+        r = keeper_fill(cache->keeper, fill->key, fill->entry, fill->born, clock_unix_ms(), error);
+    }
+    if (r == -EIO || r == -EBADMSG) {
+        store_failed(cache, r, error);
     }
     return r == 0;
 }
 
-static void publish(struct cache *cache, bool is_fill, bool is_done)
+/* Takes the request, until it is swept and no attempt is as old. */
+static void thread_invalidate(struct cache *cache, struct invalidation *invalidation)
 {
-    cache->stats.is_broken = cache->store == NULL;
-    if (cache->store != NULL) {
-        cache_store_read_stats(cache->store, &cache->stats.store);
+    invalidation->number = ++cache->taken;
+    invalidation->at_ms = clock_monotonic_ms();
+    list_append(&cache->sweeping, &invalidation->request.link);
+    if (cache->keeper != NULL) {
+        keeper_invalidate(cache->keeper, invalidation->is_all ? NULL : invalidation->selector,
+                          clock_unix_ms());
     }
-    cache->stats.fills += is_fill && is_done ? 1 : 0;
-    cache->stats.fills_failed += is_fill && !is_done ? 1 : 0;
+}
+
+static void thread_ask(struct cache *cache, struct question *question)
+{
+    if (!keeper_is_open(cache)) {
+        (void)snprintf(question->error, sizeof(question->error), "the cache is broken: see the worker's log");
+        return;
+    }
+    json_t *argument = json_loads(question->argument, 0, NULL);
+    json_t *answer = keeper_ask(cache->keeper, question->what, argument, clock_unix_ms(), question->error);
+    question->text = answer == NULL ? NULL : json_dumps(answer, JSON_COMPACT | JSON_REAL_PRECISION(10));
+    if (question->text == NULL && question->error[0] == '\0') {
+        (void)snprintf(question->error, sizeof(question->error), "out of memory");
+    }
+    json_decref(argument);
+    json_decref(answer);
+}
+
+/* ---- the thread: sweeps ---- */
+
+/* A copy of what is to be told; without memory it is told with the next one. */
+static struct invalidation *report_of(const struct invalidation *from)
+{
+    struct invalidation *report = calloc(1, sizeof(*report));
+    char *endpoint = strdup(from->endpoint);
+    if (report == NULL || endpoint == NULL) {
+        free(report);
+        free(endpoint);
+        return NULL;
+    }
+    *report = *from;
+    report->endpoint = endpoint;
+    report->selector = NULL;
+    return report;
+}
+
+static void tell_loop(struct cache *cache, struct request *request)
+{
+    (void)pthread_mutex_lock(&cache->mutex);
+    list_append(&cache->answered, &request->link);
+    (void)pthread_mutex_unlock(&cache->mutex);
+    loop_wake(cache->loop);
+}
+
+static int end_sweep(struct cache *cache, struct invalidation *swept, char *error)
+{
+    int r = keeper_put_position(cache->keeper, swept->endpoint, swept->epoch, swept->sequence, error);
+    if (r < 0) {
+        return r;
+    }
+    list_remove(&cache->sweeping, &swept->request.link);
+    list_append(&cache->kept, &swept->request.link);
+    keeper_take_removed(cache->keeper, &swept->entries, &swept->bytes);
+    struct invalidation *report = report_of(swept);
+    if (report != NULL) {
+        tell_loop(cache, &report->request);
+    }
+    return 0;
+}
+
+static int end_sweeps(struct cache *cache, char *error)
+{
+    int r = 0;
+    while (r == 0 && !list_is_empty(&cache->sweeping)) {
+        struct invalidation *first =
+            CONTAINER_OF(list_first(&cache->sweeping), struct invalidation, request.link);
+        if (first->number > keeper_swept(cache->keeper)) {
+            break;
+        }
+        r = end_sweep(cache, first, error);
+    }
+    return r;
+}
+
+static void forget_old(struct cache *cache)
+{
+    const int64_t before_ms = clock_monotonic_ms() - FORGET_MS;
+    while (!list_is_empty(&cache->kept)) {
+        struct invalidation *first =
+            CONTAINER_OF(list_first(&cache->kept), struct invalidation, request.link);
+        if (first->at_ms > before_ms && cache->kept.length < INVALIDATIONS_MAX) {
+            return;
+        }
+        keeper_forget_invalidations(cache->keeper, first->number);
+        list_remove(&cache->kept, &first->request.link);
+        invalidation_release(first);
+    }
+}
+
+/* Returns whether there is more to do at once. */
+static bool thread_step(struct cache *cache)
+{
+    char error[CACHE_ERROR_BYTES] = "";
+    if (!keeper_is_open(cache)) {
+        return false;
+    }
+    int r = keeper_step(cache->keeper, clock_unix_ms(), error);
+    const bool has_more = r > 0;
+    r = r < 0 ? r : end_sweeps(cache, error);
+    if (r < 0) {
+        store_failed(cache, r, error);
+        return false;
+    }
+    forget_old(cache);
+    return has_more;
+}
+
+/* ---- the thread ---- */
+
+static void publish(struct cache *cache)
+{
+    cache->stats.is_broken = cache->keeper == NULL;
+    if (cache->keeper != NULL) {
+        keeper_read_stats(cache->keeper, &cache->stats.keeper);
+    }
 }
 
 /* With the mutex held, given back held. */
 static void thread_take_one(struct cache *cache)
 {
     struct request *request = CONTAINER_OF(list_first(&cache->waiting), struct request, link);
+    struct fill *fill = CONTAINER_OF(request, struct fill, request);
+    struct cache_lookup *lookup = CONTAINER_OF(request, struct cache_lookup, request);
     list_remove(&cache->waiting, &request->link);
-    cache->fills_waiting -= request->is_fill ? 1 : 0;
+    cache->fills_waiting -= request->kind == REQUEST_FILL ? 1 : 0;
     (void)pthread_mutex_unlock(&cache->mutex);
-
-    const bool is_fill = request->is_fill;
-    bool is_done = true;
-    if (is_fill) {
-        struct fill *fill = CONTAINER_OF(request, struct fill, request);
+    bool is_done = true, is_answer = true;
+    switch (request->kind) {
+    case REQUEST_LOOKUP:
+        thread_lookup(cache, lookup);
+        break;
+    case REQUEST_FILL:
         is_done = thread_fill(cache, fill);
-        fill_release(fill);
-    } else {
-        thread_lookup(cache, CONTAINER_OF(request, struct cache_lookup, request));
+        break;
+    case REQUEST_INVALIDATE:
+        thread_invalidate(cache, CONTAINER_OF(request, struct invalidation, request));
+        is_answer = false;
+        break;
+    case REQUEST_ASK:
+        thread_ask(cache, CONTAINER_OF(request, struct question, request));
+        break;
     }
-
     (void)pthread_mutex_lock(&cache->mutex);
-    publish(cache, is_fill, is_done);
-    if (!is_fill) {
+    publish(cache);
+    if (request->kind == REQUEST_FILL && fill->keeps) {
+        cache->stats.fills += is_done ? 1 : 0;
+        cache->stats.fills_failed += is_done ? 0 : 1;
+    }
+    cache->stats.late += request->kind == REQUEST_LOOKUP && lookup->result.why != NULL &&
+                                 strcmp(lookup->result.why, "late") == 0
+                             ? 1
+                             : 0;
+    if (is_answer) {
         list_append(&cache->answered, &request->link);
         loop_wake(cache->loop);
+    }
+}
+
+static void wait_for_work(struct cache *cache)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += IDLE_MS / 1000;
+    while (list_is_empty(&cache->waiting) && !cache->is_stopping &&
+           pthread_cond_timedwait(&cache->wake, &cache->mutex, &until) == 0) {
+    }
+}
+
+static void read_positions(struct cache *cache)
+{
+    char error[CACHE_ERROR_BYTES] = "";
+    cache->positions_are_known = cache->keeper != NULL;
+    for (size_t i = 0; i < cache->positions_length && cache->positions_are_known; i++) {
+        struct position *position = &cache->positions[i];
+        cache->positions_are_known = keeper_get_position(cache->keeper, position->endpoint, position->epoch,
+                                                         &position->sequence, error) == 0;
     }
 }
 
 static void *thread_run(void *context)
 {
     struct cache *cache = context;
-    (void)store_is_open(cache);
+    bool has_more = keeper_is_open(cache);
+    read_positions(cache);
     (void)pthread_mutex_lock(&cache->mutex);
-    publish(cache, false, true);
-    for (;;) {
-        while (list_is_empty(&cache->waiting) && !cache->is_stopping) {
-            (void)pthread_cond_wait(&cache->wake, &cache->mutex);
+    publish(cache);
+    cache->has_tried_to_open = true;
+    (void)pthread_cond_signal(&cache->opened);
+    for (size_t taken = 0;; taken++) {
+        if (!has_more) {
+            wait_for_work(cache);
         }
-        if (list_is_empty(&cache->waiting)) {
+        if (list_is_empty(&cache->waiting) && cache->is_stopping) {
             break;
         }
-        thread_take_one(cache);
+        const bool is_idle = list_is_empty(&cache->waiting);
+        if (!is_idle) {
+            thread_take_one(cache);
+        }
+        if (is_idle || taken % REQUESTS_A_STEP == 0) {
+            (void)pthread_mutex_unlock(&cache->mutex);
+            has_more = thread_step(cache);
+            (void)pthread_mutex_lock(&cache->mutex);
+            publish(cache);
+        }
+        has_more = has_more || !list_is_empty(&cache->sweeping);
+        has_more = has_more && cache->keeper != NULL;
     }
     (void)pthread_mutex_unlock(&cache->mutex);
-    cache_store_close(&cache->store);
+    keeper_close(&cache->keeper);
     return NULL;
 }
 
 /* ---- the loop ---- */
+
+static void tell(struct cache *cache, struct request *request)
+{
+    switch (request->kind) {
+    case REQUEST_LOOKUP: {
+        struct cache_lookup *lookup = CONTAINER_OF(request, struct cache_lookup, request);
+        if (lookup->done != NULL) {
+            lookup->done(lookup->context, &lookup->result);
+        }
+        break;
+    }
+    case REQUEST_FILL: {
+        const struct fill *fill = CONTAINER_OF(request, struct fill, request);
+        if (fill->has_comparison) {
+            cache->handler.on_compared(cache->context, &fill->comparison, fill->verdict);
+        }
+        break;
+    }
+    case REQUEST_INVALIDATE: {
+        const struct invalidation *at = CONTAINER_OF(request, struct invalidation, request);
+        cache->handler.on_applied(cache->context, at->endpoint, at->epoch, at->sequence, at->entries, at->bytes);
+        break;
+    }
+    case REQUEST_ASK: {
+        const struct question *question = CONTAINER_OF(request, struct question, request);
+        question->done(question->context, question->number, question->text, question->error);
+        break;
+    }
+    }
+}
 
 static void cache_turn(void *context)
 {
@@ -208,16 +623,54 @@ static void cache_turn(void *context)
         if (link == NULL) {
             return;
         }
-        struct cache_lookup *lookup = CONTAINER_OF(link, struct cache_lookup, request.link);
-        if (lookup->done != NULL) {
-            lookup->done(lookup->context, &lookup->result);
-        }
-        lookup_release(lookup);
+        struct request *request = CONTAINER_OF(link, struct request, link);
+        tell(cache, request);
+        request_release(request);
     }
 }
 
-int cache_create(struct loop *loop, struct log *log, const struct cache_store_options *options,
-                 struct cache **ret_cache)
+static int copy_options(struct cache *cache, const struct cache_options *options)
+{
+    cache->options = options->keeper;
+    cache->options.store.path = strdup(options->keeper.store.path);
+    if (cache->options.store.path == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < options->endpoints_length && i < ENDPOINTS_MAX; i++) {
+        cache->positions[i].endpoint = strdup(options->endpoints[i]);
+        if (cache->positions[i].endpoint == NULL) {
+            return -ENOMEM;
+        }
+        cache->positions_length++;
+    }
+    return 0;
+}
+
+static void init_sync(struct cache *cache)
+{
+    pthread_condattr_t attributes;
+    (void)pthread_mutex_init(&cache->mutex, NULL);
+    (void)pthread_condattr_init(&attributes);
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&cache->wake, &attributes);
+    (void)pthread_cond_init(&cache->opened, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
+}
+
+static void wait_until_open(struct cache *cache)
+{
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += CACHE_OPEN_MS / 1000;
+    (void)pthread_mutex_lock(&cache->mutex);
+    while (!cache->has_tried_to_open &&
+           pthread_cond_timedwait(&cache->opened, &cache->mutex, &until) == 0) {
+    }
+    (void)pthread_mutex_unlock(&cache->mutex);
+}
+
+int cache_create(struct loop *loop, struct log *log, const struct cache_options *options,
+                 const struct cache_handler *handler, void *context, struct cache **ret_cache)
 {
     CLEANUP(cache_destroy) struct cache *cache = calloc(1, sizeof(*cache));
     if (cache == NULL) {
@@ -225,16 +678,15 @@ int cache_create(struct loop *loop, struct log *log, const struct cache_store_op
     }
     cache->loop = loop;
     cache->log = log;
-    cache->options = *options;
+    cache->handler = *handler;
+    cache->context = context;
     list_init(&cache->waiting);
     list_init(&cache->answered);
-    (void)pthread_mutex_init(&cache->mutex, NULL);
-    (void)pthread_cond_init(&cache->wake, NULL);
-    cache->options.path = strdup(options->path);
-    if (cache->options.path == NULL) {
-        return -ENOMEM;
-    }
-    int r = loop_add_turn_handler(loop, cache_turn, cache);
+    list_init(&cache->sweeping);
+    list_init(&cache->kept);
+    init_sync(cache);
+    int r = copy_options(cache, options);
+    r = r < 0 ? r : loop_add_turn_handler(loop, cache_turn, cache);
     if (r < 0) {
         return r;
     }
@@ -243,24 +695,9 @@ int cache_create(struct loop *loop, struct log *log, const struct cache_store_op
         return -r;
     }
     cache->has_thread = true;
+    wait_until_open(cache);
     *ret_cache = TAKE(cache);
     return 0;
-}
-
-static void lists_release(struct cache *cache)
-{
-    struct list *lists[] = {&cache->waiting, &cache->answered};
-    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++) {
-        while (!list_is_empty(lists[i])) {
-            struct request *request = CONTAINER_OF(list_first(lists[i]), struct request, link);
-            list_remove(lists[i], &request->link);
-            if (request->is_fill) {
-                fill_release(CONTAINER_OF(request, struct fill, request));
-            } else {
-                lookup_release(CONTAINER_OF(request, struct cache_lookup, request));
-            }
-        }
-    }
 }
 
 /* False: the thread hangs in the disk; what it uses is left to it. */
@@ -282,22 +719,45 @@ void cache_destroy(struct cache **cache)
     if (old == NULL || (old->has_thread && !thread_stop(old))) {
         return;
     }
-    lists_release(old);
+    list_release(&old->waiting);
+    list_release(&old->answered);
+    list_release(&old->sweeping);
+    list_release(&old->kept);
     (void)pthread_cond_destroy(&old->wake);
+    (void)pthread_cond_destroy(&old->opened);
     (void)pthread_mutex_destroy(&old->mutex);
-    free((char *)old->options.path);
+    for (size_t i = 0; i < old->positions_length; i++) {
+        free(old->positions[i].endpoint);
+    }
+    free((char *)old->options.store.path);
     free(old);
 }
 
-/* Errors: -EAGAIN. */
-static int hand_over(struct cache *cache, struct request *request)
+bool cache_position(const struct cache *cache, size_t i, uint8_t ret_epoch[CACHE_EPOCH_BYTES],
+                    uint64_t *ret_sequence)
+{
+    struct cache *mutable_cache = (struct cache *)cache;
+    bool is_known = false;
+    (void)pthread_mutex_lock(&mutable_cache->mutex);
+    if (cache->has_tried_to_open && cache->positions_are_known && i < cache->positions_length) {
+        memcpy(ret_epoch, cache->positions[i].epoch, CACHE_EPOCH_BYTES);
+        *ret_sequence = cache->positions[i].sequence;
+        is_known = true;
+    }
+    (void)pthread_mutex_unlock(&mutable_cache->mutex);
+    return is_known;
+}
+
+/* Errors: -EAGAIN. What is not to be lost (`must`) always goes. */
+static int hand_over(struct cache *cache, struct request *request, bool must)
 {
     int r = -EAGAIN;
+    const bool is_fill = request->kind == REQUEST_FILL;
     (void)pthread_mutex_lock(&cache->mutex);
-    if (cache->waiting.length < CACHE_REQUESTS_MAX &&
-        (!request->is_fill || cache->fills_waiting < CACHE_FILLS_MAX)) {
+    if (must || (cache->waiting.length < CACHE_REQUESTS_MAX &&
+                 (!is_fill || cache->fills_waiting < CACHE_FILLS_MAX))) {
         list_append(&cache->waiting, &request->link);
-        cache->fills_waiting += request->is_fill ? 1 : 0;
+        cache->fills_waiting += is_fill ? 1 : 0;
         (void)pthread_cond_signal(&cache->wake);
         r = 0;
     }
@@ -305,14 +765,16 @@ static int hand_over(struct cache *cache, struct request *request)
     return r;
 }
 
-int cache_start_lookup(struct cache *cache, const struct cache_query *query, cache_fn *done,
-                       void *context, struct cache_lookup **ret_lookup)
+int cache_start_lookup(struct cache *cache, const struct cache_query *query, int64_t until_ms,
+                       cache_fn *done, void *context, struct cache_lookup **ret_lookup)
 {
     struct cache_lookup *lookup = calloc(1, sizeof(*lookup));
     if (lookup == NULL) {
         return -ENOMEM;
     }
+    lookup->request.kind = REQUEST_LOOKUP;
     lookup->query = *query;
+    lookup->until_ms = until_ms;
     lookup->done = done;
     lookup->context = context;
     if (query->may_be_near) {
@@ -320,7 +782,7 @@ int cache_start_lookup(struct cache *cache, const struct cache_query *query, cac
         lookup->query.text = lookup->text;
         lookup->query.may_be_near = lookup->text != NULL;
     }
-    int r = hand_over(cache, &lookup->request);
+    int r = hand_over(cache, &lookup->request, false);
     if (r < 0) {
         lookup_release(lookup);
         return r;
@@ -338,33 +800,98 @@ void cache_forget(struct cache_lookup **lookup)
 }
 
 /* By its packed form: the one way to copy all of it. */
-static Record__CacheEntry *entry_copy(const Record__CacheEntry *entry)
+static void *copy_of(const ProtobufCMessage *message)
 {
-    const size_t bytes = record__cache_entry__get_packed_size(entry);
-    uint8_t *packed = malloc(bytes == 0 ? 1 : bytes);
+    const size_t bytes = protobuf_c_message_get_packed_size(message);
+    uint8_t *packed = malloc(bytes + 1);
     if (packed == NULL) {
         return NULL;
     }
-    (void)record__cache_entry__pack(entry, packed);
-    Record__CacheEntry *copy = record__cache_entry__unpack(NULL, bytes, packed);
+    (void)protobuf_c_message_pack(message, packed);
+    ProtobufCMessage *copy = protobuf_c_message_unpack(message->descriptor, NULL, bytes, packed);
     free(packed);
     return copy;
 }
 
+static bool copy_comparison(struct fill *fill, const struct cache_comparison *comparison)
+{
+    if (comparison == NULL) {
+        return true;
+    }
+    fill->has_comparison = true;
+    fill->comparison = *comparison;
+    fill->comparison.tenant = strdup(comparison->tenant);
+    fill->comparison.tier = strdup(comparison->tier);
+    return fill->comparison.tenant != NULL && fill->comparison.tier != NULL;
+}
+
 int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
-                     const Record__CacheEntry *entry, const char *text)
+                     const Record__CacheEntry *entry, uint64_t born, bool keeps,
+                     const struct cache_comparison *comparison)
 {
     struct fill *fill = calloc(1, sizeof(*fill));
     if (fill == NULL) {
         return -ENOMEM;
     }
-    fill->request.is_fill = true;
+    fill->request.kind = REQUEST_FILL;
+    fill->born = born;
+    fill->keeps = keeps;
     memcpy(fill->key, key, CACHE_KEY_BYTES);
-    fill->entry = entry_copy(entry);
-    fill->text = text == NULL ? NULL : strdup(text);
-    int r = fill->entry == NULL ? -ENOMEM : hand_over(cache, &fill->request);
+    fill->entry = copy_of(&entry->base);
+    int r = fill->entry == NULL || !copy_comparison(fill, comparison)
+                ? -ENOMEM
+                : hand_over(cache, &fill->request, false);
     if (r < 0) {
         fill_release(fill);
+    }
+    return r;
+}
+
+uint64_t cache_latest(const struct cache *cache)
+{
+    return cache->invalidations;
+}
+
+void cache_invalidate(struct cache *cache, const char *endpoint,
+                      const uint8_t epoch[CACHE_EPOCH_BYTES], uint64_t sequence,
+                      const Wire__CacheSelector *selector)
+{
+    struct invalidation *invalidation = calloc(1, sizeof(*invalidation));
+    char *name = strdup(endpoint);
+    if (invalidation == NULL || name == NULL) {
+        free(invalidation);
+        free(name);
+        log_at(cache->log, LOG_ERROR, "out of memory for an invalidation; the process ends, so that nothing invalid is served");
+        abort();
+    }
+    invalidation->request.kind = REQUEST_INVALIDATE;
+    invalidation->endpoint = name;
+    invalidation->sequence = sequence;
+    memcpy(invalidation->epoch, epoch, CACHE_EPOCH_BYTES);
+    invalidation->selector = selector == NULL ? NULL : copy_of(&selector->base);
+    invalidation->is_all = invalidation->selector == NULL;
+    cache->invalidations++;
+    (void)hand_over(cache, &invalidation->request, true);
+}
+
+int cache_ask(struct cache *cache, const char *what, const char *argument, cache_asked_fn *done,
+              void *context, uint64_t number)
+{
+    struct question *question = calloc(1, sizeof(*question));
+    if (question == NULL) {
+        return -ENOMEM;
+    }
+    question->request.kind = REQUEST_ASK;
+    question->what = strdup(what);
+    question->argument = strdup(argument);
+    question->done = done;
+    question->context = context;
+    question->number = number;
+    int r = question->what == NULL || question->argument == NULL
+                ? -ENOMEM
+                : hand_over(cache, &question->request, false);
+    if (r < 0) {
+        question_release(question);
     }
     return r;
 }
