@@ -22,7 +22,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = ROOT / "worker" / "cache"
 COMMON_WEIGHT_MAX = 150  # of the lexicon: rarer words are worth an edit
 FIRST_NO_GUARD, FIRST_FOR = "replaced", "shared"  # features before the one are guards, from the other on speak for
-GUARD_LEAST = 0.5
+GUARD_LEAST = 1.0
+RARE_GUARDS = {"order": 2.0, "symbols": 2.0}  # least of those that no source holds enough of: reversals, sums
 BINS = 64  # THRESHOLD_BINS of common/threshold.h
 
 
@@ -30,7 +31,7 @@ def bounds_of(names):
     """A guard never speaks for, and always a little against: data that seldom makes it speak does not silence it."""
     first_for, guards = names.index(FIRST_FOR), names.index(FIRST_NO_GUARD)
     least = numpy.concatenate([numpy.full(first_for, -numpy.inf), numpy.zeros(len(names) - first_for)])
-    most = numpy.concatenate([numpy.full(guards, -GUARD_LEAST), numpy.zeros(first_for - guards), numpy.full(len(names) - first_for, numpy.inf)])
+    most = numpy.concatenate([[-RARE_GUARDS.get(name, GUARD_LEAST) for name in names[:guards]], numpy.zeros(first_for - guards), numpy.full(len(names) - first_for, numpy.inf)])
     return least, most
 
 
