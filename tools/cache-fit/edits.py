@@ -2,7 +2,7 @@
 places, one is replaced or turned into its opposite, a number is another, a "not"). They teach what no source of the data holds enough of."""
 import re
 
-WRAPPERS = ["please {}", "hi, {}", "could you tell me: {}", "quick question: {}", "hello! {} thanks", "{} please", "i need help with this: {}"]
+WRAPPERS = ["please {}", "hi, {}", "could you tell me: {}", "hey! {} thanks", "{} please", "I would like to know: {}", "Dear all, {}"]
 CONNECTIVES = {"to", "from", "than", "before", "after", "into", "over", "under", "by", "for", "with", "of", "in", "on"}
 WORD = re.compile(r"[A-Za-z]+|\d+")
 

@@ -8,6 +8,7 @@ Writes worker/cache/decision_builtin.inc and decision_counts.inc; with --weights
 import argparse
 import pathlib
 import subprocess
+import textwrap
 
 import numpy
 
@@ -21,15 +22,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = ROOT / "worker" / "cache"
 COMMON_WEIGHT_MAX = 150  # of the lexicon: rarer words are worth an edit
 FIRST_NO_GUARD, FIRST_FOR = "replaced", "shared"  # features before the one are guards, from the other on speak for
-GUARD_LEAST = 0.5
-BINS, BIN_WIDTH, BIN_FIRST = 40, 0.25, -8.0
+GUARD_LEAST = 1.0
+RARE_GUARDS = {"order": 2.0, "symbols": 2.0}  # least of those that no source holds enough of: reversals, sums
+BINS = 64  # THRESHOLD_BINS of common/threshold.h
 
 
 def bounds_of(names):
     """A guard never speaks for, and always a little against: data that seldom makes it speak does not silence it."""
     first_for, guards = names.index(FIRST_FOR), names.index(FIRST_NO_GUARD)
     least = numpy.concatenate([numpy.full(first_for, -numpy.inf), numpy.zeros(len(names) - first_for)])
-    most = numpy.concatenate([numpy.full(guards, -GUARD_LEAST), numpy.zeros(first_for - guards), numpy.full(len(names) - first_for, numpy.inf)])
+    most = numpy.concatenate([[-RARE_GUARDS.get(name, GUARD_LEAST) for name in names[:guards]], numpy.zeros(first_for - guards), numpy.full(len(names) - first_for, numpy.inf)])
     return least, most
 
 
@@ -53,11 +55,21 @@ def of_fold(scores, folds):
     return scores[numpy.arange(len(folds)), folds]
 
 
+def edges_of(scores):
+    """Ascending edges of BINS bins that hold about as many scores each; where scores tie, the widest bins are halved instead."""
+    edges = numpy.unique(numpy.round(numpy.quantile(scores, numpy.arange(1, BINS) / BINS), 3))
+    while len(edges) < BINS - 1:
+        at = numpy.argmax(numpy.diff(edges))
+        edges = numpy.insert(edges, at + 1, (edges[at] + edges[at + 1]) / 2)
+    return edges
+
+
 def counts_of(stream, score):
-    """Right and wrong answers over bins of the score."""
+    """Edges of bins of the score, and right and wrong answers in each."""
     scores, right = stream.best(score)
-    bins = numpy.clip(((scores - BIN_FIRST) / BIN_WIDTH).astype(int), 0, BINS - 1)
-    return [(BIN_FIRST + BIN_WIDTH * i, int((right & (bins == i)).sum()), int((~right & (bins == i)).sum())) for i in range(BINS)]
+    edges = edges_of(scores)
+    bins = numpy.searchsorted(edges, scores, side="right")
+    return edges, numpy.bincount(bins[right], minlength=BINS), numpy.bincount(bins[~right], minlength=BINS)
 
 
 def write_model(model, names):
@@ -69,12 +81,13 @@ def write_model(model, names):
         file.write("},\n")
 
 
-def write_counts(counts):
+def write_counts(edges, right, wrong):
     with open(CACHE / "decision_counts.inc", "w", encoding="ascii") as file:
-        file.write("/* Made by tools/cache-fit: lower edge of a bin of the built-in score, right answers, wrong ones, of queries whose\n"
-                   " * clusters the fit had not seen. */\n")
-        for edge, right, wrong in counts:
-            file.write(f"{{{edge:.2f}, {right}, {wrong}}},\n")
+        file.write("/* Made by tools/cache-fit: a threshold_seed (common/threshold.h) without its weight: best candidates of queries whose\n"
+                   " * clusters the fit had not seen, by the built-in score. */\n")
+        for name, values in ((".scale = {.edges", [f"{edge:.4f}F" for edge in edges]), (".right", right), (".wrong", wrong)):
+            text = ", ".join(map(str, values))
+            file.write(textwrap.fill(f"{name} = {{{text}}}" + ("}," if "edges" in name else ","), 100, subsequent_indent="    ") + "\n")
 
 
 def main():
@@ -92,7 +105,7 @@ def main():
     rows = recipe.training_rows(data, program, common_words())
     models = fold_models(rows, names)
     stream = Stream(data.pairs, program, models)
-    write_counts(counts_of(stream, of_fold(stream.rows.scores, stream.folds)))
+    write_counts(*counts_of(stream, of_fold(stream.rows.scores, stream.folds)))
     model = fit_rows(rows, names, numpy.ones(len(rows.same), bool))
     write_model(model, names)
     for name, value in zip(["bias"] + names, model):

@@ -1,5 +1,5 @@
 /*
- * embed_builtin: a text's sparse vector by its words alone: no model, about a microsecond.
+ * embed_builtin: a text's sparse vector by its words alone: no model, about half a microsecond.
  *
  * Words, pairs of neighbours, and character grams within content words (sparse_vector.h), weighted
  * by how rare they are (lexicon.h). It finds rewording: case, typos, order, small changes; not

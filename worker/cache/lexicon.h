@@ -3,7 +3,7 @@
  *
  * Made at build time by lexicon_build.c of two texts: lexicon.txt (by hand: function words,
  * opposites, units …) and lexicon_weights.txt (tools/cache-fit: how rare each common word is).
- * A look-up is one hash slot and costs about 3 ns.
+ * A look-up is about one slot of a table.
  */
 #pragma once
 #include <stdint.h>

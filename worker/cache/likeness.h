@@ -6,7 +6,7 @@
  * features measure how much the texts share. Words match by their stems; a content word also by one
  * slip of the pen (a letter added, lost, changed, or two changed round) when it is no known word.
  *
- * Symmetric, pure, no allocation; under a microsecond for questions of twelve words.
+ * Symmetric, pure, no allocation; about 3 µs for two questions of ten words.
  */
 #pragma once
 #include <stdbool.h>

@@ -83,7 +83,7 @@ static void add_word(struct maker *maker, const struct word *word, uint16_t inde
         .entry = index,
         .text_at = profile->text_bytes,
         .text_bytes = word->bytes,
-        .kind = kind,
+        .kind = (uint8_t)kind,
         .role = take_role(maker, word, kind, detail),
         .marks = word->marks & (WORD_CAPITAL | WORD_QUOTED),
     };

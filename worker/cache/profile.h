@@ -6,7 +6,7 @@
  * Politeness ("please", "hi") and introductions ("quick question: …") are left out. Negations are
  * words like not, never, without; question words who, what, when …
  *
- * Pure; no allocation; about 50 ns a word.
+ * Pure; no allocation; about 1.4 µs for 50 bytes.
  */
 #pragma once
 #include <stdbool.h>

@@ -106,12 +106,10 @@ static void fold_latin(struct point *point)
 static void fold_greek_or_cyrillic(struct point *point)
 {
     const uint32_t c = point->code;
-    if (c >= 0x391 && c <= 0x3A9) {
+    if ((c >= 0x391 && c <= 0x3A9) || (c >= 0x410 && c <= 0x42F)) {
         point->code = c + 0x20;
     } else if (c >= 0x400 && c <= 0x40F) {
         point->code = c + 0x50;
-    } else if (c >= 0x410 && c <= 0x42F) {
-        point->code = c + 0x20;
     }
     point->is_capital = point->code != c;
     /* й, ё, ї */

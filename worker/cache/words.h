@@ -8,7 +8,7 @@
  * and 7; "3.10" stays what it is. English plurals and -ing, -ed and a last e are cut off. "what's"
  * is what, "don't" is dont. Operators are words when they may be arithmetic.
  *
- * Invalid UTF-8 separates words. Pure; no allocation; a word costs about 20 ns.
+ * Invalid UTF-8 separates words. Pure; no allocation.
  */
 #pragma once
 #include <stdbool.h>
