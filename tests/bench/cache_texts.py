@@ -43,7 +43,7 @@ def made_up(dice):
     words = list(dict.fromkeys("".join(dice.choices(syllables, k=1 + (i > 60) + (i > 3000))) for i in range(MADE_UP_WORDS)))
     zipf = Choice({word: 1 / (rank + 3) for rank, word in enumerate(words)})
     for _ in range(MADE_UP_TEMPLATES):
-        yield " ".join(zipf.draw(dice) for _ in range(dice.randint(WORDS_MIN, WORDS_MAX)))
+        yield " ".join(zipf.draw(dice) for _ in range(dice.randint(WORDS_MIN, MADE_UP_LENGTH_MAX)))
 
 
 def prompts(n, files, dice):

@@ -50,6 +50,7 @@ static uint32_t class_of(size_t bytes)
 
 static uint32_t class_granules(uint32_t class)
 {
+    assert(class < BLOCK_CLASSES);
     if (class < LINEAR_CLASSES) {
         return class + 1;
     }

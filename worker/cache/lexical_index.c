@@ -398,6 +398,7 @@ static size_t search_plan(const struct sparse_vector *vector, const struct posti
         mass += (uint64_t)list->weight * list->weight;
         n++;
     }
+    // cppcheck-suppress uninitvar // the first n are set
     qsort(lists, n, sizeof(*lists), by_cost);
     *ret_mass = mass;
     return n;

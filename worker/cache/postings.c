@@ -153,7 +153,8 @@ static int directory_double(struct postings *postings)
         return -ENOMEM;
     }
     for (size_t i = 0; i < length; i++) {
-        directory[2 * i] = directory[2 * i + 1] = postings->directory[i];
+        const uint32_t block = postings->directory[i]; // NOLINT: 2^depth of them are set
+        directory[2 * i] = directory[2 * i + 1] = block;
     }
     free(postings->directory);
     postings->directory = directory;

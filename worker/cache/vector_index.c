@@ -414,7 +414,7 @@ static int search_nearest(struct search *search, const struct vector_scope *scop
     const size_t share = scope->length / VECTOR_SCANNED_SHARE;
     const size_t wanted = share < VECTOR_SCANNED_MIN ? VECTOR_SCANNED_MIN : share;
     size_t length = scope->cells_length;
-    struct near_cell *heap = malloc(length * sizeof(*heap));
+    struct near_cell *heap = calloc(length, sizeof(*heap));
     if (heap == NULL) {
         return -ENOMEM;
     }
