@@ -26,6 +26,8 @@ enum config_durability { DURABILITY_NONE, DURABILITY_FSYNC };
 enum config_store { STORE_ROCKSDB, STORE_MEMORY };
 enum config_cache_mode { CACHE_OFF, CACHE_EXACT, CACHE_NEAR };
 enum config_provider_type { PROVIDER_OPENAI, PROVIDER_ANTHROPIC };
+enum config_embedder_kind { EMBEDDER_BUILTIN, EMBEDDER_STATIC, EMBEDDER_HTTP };
+enum config_switch { SWITCH_OFF, SWITCH_ON };
 
 /*
  * tiers[]: a position among latency, cost, reliability and quality. Default set: realtime, standard, background. A given
@@ -164,6 +166,21 @@ struct config_worker {
     uint64_t answers_bytes_max;  /* 64 MiB */
 };
 
+/* cache.embedder: who makes the vectors by which requests are similar. */
+struct config_embedder {
+    enum config_embedder_kind kind; /* builtin */
+    char *path;                  /* static: the folder of the model: /var/lib/tiermq/embedder */
+    char *base_url;              /* http: http://127.0.0.1:11434/v1 */
+    char *model;                 /* http: what the server calls it */
+    char *api_key;               /* http: usually ${OPENAI_API_KEY}; empty: none is sent */
+    uint32_t dim;                /* http: of its vectors; 0 otherwise */
+    enum config_switch asks_for_dim; /* http: sends `dimensions`: off */
+    uint32_t batch_max;          /* http: texts in a request: 16 */
+    int64_t batch_wait_ms;       /* http: for others to go with a text: 2 ms */
+    int64_t timeout_ms;          /* http: of a request: 1 s */
+    uint64_t vectors_max;        /* http: kept in memory by text: 10 000 */
+};
+
 struct config_cache {
     enum config_cache_mode mode; /* exact */
     uint32_t near_threshold_permille; /* cosine similarity for mode near: 920 */
@@ -172,6 +189,7 @@ struct config_cache {
     uint64_t memory_bytes_max;   /* vectors: 256 MiB */
     int64_t lookup_timeout_ms;   /* later is a miss: 50 ms */
     uint32_t temperature_max_permille; /* no near hits above: 500 */
+    struct config_embedder embedder;
     uint64_t rocksdb_write_buffer_bytes; /* 8 MiB */
     uint64_t rocksdb_block_cache_bytes;  /* 8 MiB */
 };

@@ -28,6 +28,11 @@ static const char *const words_cache_mode[] = {
     [CACHE_OFF] = "off", [CACHE_EXACT] = "exact", [CACHE_NEAR] = "near", NULL};
 static const char *const words_provider_type[] = {
     [PROVIDER_OPENAI] = "openai", [PROVIDER_ANTHROPIC] = "anthropic", NULL};
+static const char *const words_embedder[] = {[EMBEDDER_BUILTIN] = "builtin",
+                                             [EMBEDDER_STATIC] = "static",
+                                             [EMBEDDER_HTTP] = "http",
+                                             NULL};
+static const char *const words_switch[] = {[SWITCH_OFF] = "off", [SWITCH_ON] = "on", NULL};
 
 #define MILLISECOND_MAX    INT64_C(31536000000) /* a year: what is longer is a mistake */
 #define DURATIONS(min_)    .kind = KIND_DURATION, .min = (min_), .max = MILLISECOND_MAX
@@ -253,6 +258,52 @@ static const struct config_key retries_keys[] = {
 };
 static const struct config_schema retries_schema = {SCHEMA(config_retries, retries_keys)};
 
+static bool embedder_check(const void *object, struct config_complaint *ret_complaint)
+{
+    const struct config_embedder *embedder = object;
+    if (embedder->kind != EMBEDDER_HTTP || (embedder->model[0] != '\0' && embedder->dim > 0)) {
+        return true;
+    }
+    const bool lacks_model = embedder->model[0] == '\0';
+    ret_complaint->key = lacks_model ? "model" : "dim";
+    snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+             lacks_model ? "is needed for kind http; write what the server calls the model"
+                         : "is needed for kind http; write how many numbers a vector of the model "
+                           "has");
+    return false;
+}
+
+static const struct config_key embedder_keys[] = {
+    {"kind", KIND_ENUM, .words = words_embedder, FIELD(config_embedder, kind), .preset = "builtin",
+     .text = "`builtin` knows words alone and needs nothing, `static` looks vectors of words up in "
+             "a model's files, `http` asks an embeddings endpoint. Vectors of one are never "
+             "compared with another's."},
+    {"path", KIND_PATH, FIELD(config_embedder, path), .preset = "/var/lib/tiermq/embedder",
+     .text = "`static`: the folder with `model.safetensors` and `tokenizer.json`."},
+    {"base_url", KIND_URL, FIELD(config_embedder, base_url), .preset = "http://127.0.0.1:11434/v1",
+     .text = "`http`: up to and with the version; `/embeddings` is added."},
+    {"model", KIND_TEXT, FIELD(config_embedder, model), .preset = "",
+     .text = "`http`: what the server calls the model."},
+    {"api_key", KIND_TEXT, .is_secret = true, FIELD(config_embedder, api_key), .preset = "",
+     .text = "`http`: best from the environment: `${OPENAI_API_KEY}`. Empty: none is sent."},
+    {"dim", COUNTS(0, 8192), FIELD(config_embedder, dim), .preset = "0",
+     .text = "`http`: how many numbers a vector has; an answer with another number is a failure."},
+    {"asks_for_dim", KIND_ENUM, .words = words_switch, FIELD(config_embedder, asks_for_dim),
+     .preset = "off",
+     .text = "`http`: whether `dimensions` is sent, for models that can shorten their vectors."},
+    {"batch_max", COUNTS(1, 256), FIELD(config_embedder, batch_max), .preset = "16",
+     .text = "`http`: texts in one request at most."},
+    {"batch_wait", KIND_DURATION, .min = 0, .max = 1000, FIELD(config_embedder, batch_wait_ms),
+     .preset = "2ms", .text = "`http`: how long a text waits for others to go with it."},
+    {"timeout", KIND_DURATION, .min = 1, .max = 60000, FIELD(config_embedder, timeout_ms),
+     .preset = "1s",
+     .text = "`http`: a request that takes longer is a failure; after some, exact answers only."},
+    {"vectors_max", COUNTS(0, 10000000), FIELD(config_embedder, vectors_max), .preset = "10000",
+     .text = "`http`: vectors kept in memory by their text, 4 bytes a dimension."},
+};
+static const struct config_schema embedder_schema = {SCHEMA(config_embedder, embedder_keys),
+                                                     .check = embedder_check};
+
 static const struct config_key cache_keys[] = {
     {"mode", KIND_ENUM, .words = words_cache_mode, FIELD(config_cache, mode), .preset = "exact",
      .text = "`exact` answers from the cache when the request is the same in canonical form, "
@@ -272,6 +323,8 @@ static const struct config_key cache_keys[] = {
     {"temperature_max", KIND_FRACTION, .min = 0, .max = 10000,
      FIELD(config_cache, temperature_max_permille), .is_live = true, .preset = "0.5",
      .text = "Mode `near`: requests with a higher temperature get no near hits."},
+    {"embedder", KIND_SECTION, .schema = &embedder_schema, FIELD(config_cache, embedder),
+     .text = "Mode `near`: who makes the vectors by which requests are similar."},
     {"rocksdb_write_buffer_bytes", SIZES(MIB, GIB), FIELD(config_cache, rocksdb_write_buffer_bytes),
      .preset = "8MiB", .text = "RocksDB's memory for fresh writes."},
     {"rocksdb_block_cache_bytes", SIZES(MIB, TIB), FIELD(config_cache, rocksdb_block_cache_bytes),

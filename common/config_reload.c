@@ -95,8 +95,11 @@ static void compare(const struct config_schema *schema, const void *before, cons
             continue;
         }
         if (key->kind == KIND_SECTION) {
+            char section[CONFIG_NAME_BYTES_MAX * 2];
+            snprintf(section, sizeof(section), "%.64s%s%.32s", path, path[0] == '\0' ? "" : ".",
+                     key->name);
             compare(key->schema, config_field_const(before, key), config_field_const(after, key),
-                    key->name, differences);
+                    section, differences);
         } else if (key->kind == KIND_ITEMS) {
             compare_items(key, before, after, differences);
         } else if (!values_are_equal(key, before, after)) {

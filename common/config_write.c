@@ -210,6 +210,9 @@ static void write_table(const struct config_schema *schema, bool is_live, FILE *
           out);
     for (size_t i = 0; i < schema->length; i++) {
         const struct config_key *key = &schema->keys[i];
+        if (key->kind == KIND_SECTION) {
+            continue; /* has a table of its own */
+        }
         fprintf(out, "| `%s` | ", key->name);
         write_type(key, out);
         fputs(" | ", out);
@@ -219,6 +222,18 @@ static void write_table(const struct config_schema *schema, bool is_live, FILE *
         fprintf(out, " | %s | %s |\n", is_live || key->is_live ? "yes" : "restart", key->text);
     }
     fputc('\n', out);
+}
+
+/* The sections within one, each with its own table; there are none within those. */
+static void write_inner_sections(const struct config_key *outer, FILE *out)
+{
+    for (size_t i = 0; i < outer->schema->length; i++) {
+        const struct config_key *key = &outer->schema->keys[i];
+        if (key->kind == KIND_SECTION) {
+            fprintf(out, "## %s.%s\n\n%s\n\n", outer->name, key->name, key->text);
+            write_table(key->schema, outer->is_live || key->is_live, out);
+        }
+    }
 }
 
 static const char reference_head[] =
@@ -269,6 +284,7 @@ int config_write_reference(FILE *out)
         }
         fputs("\n\n", out);
         write_table(key->schema, key->is_live, out);
+        write_inner_sections(key, out);
     }
     return ferror(out) ? -EIO : 0;
 }

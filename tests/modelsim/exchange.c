@@ -362,6 +362,14 @@ static ssize_t read_truncated(void *context, uint64_t position, char *buffer, si
     return (ssize_t)bytes;
 }
 
+static enum embedding_flaw flaw_of(enum fault_kind kind)
+{
+    return kind == FAULT_DIMENSION      ? FLAW_DIMENSION
+           : kind == FAULT_NOT_A_NUMBER ? FLAW_NOT_A_NUMBER
+           : kind == FAULT_SHUFFLED     ? FLAW_SHUFFLED
+                                        : FLAW_NONE;
+}
+
 /* The whole answer, as JSON into *ret_text. Errors: -ENOMEM. */
 static int write_whole(struct exchange *exchange, char **ret_text, size_t *ret_bytes)
 {
@@ -370,7 +378,7 @@ static int write_whole(struct exchange *exchange, char **ret_text, size_t *ret_b
         return -ENOMEM;
     }
     if (exchange->api == API_EMBEDDINGS) {
-        reply_write_embeddings(&exchange->request, exchange->shared->options.seed, out);
+        reply_write_embeddings(&exchange->request, exchange->shared->options.seed, flaw_of(exchange->fault.kind), out);
     } else {
         reply_write_whole(&exchange->reply, out);
     }
@@ -570,7 +578,7 @@ static enum MHD_Result plan(struct exchange *exchange)
     if (exchange->rate.is_refused) {
         return queue_limited(exchange);
     }
-    const struct fault *fault = faults_draw(&shared->options.faults, request->model, clock_monotonic_ms());
+    const struct fault *fault = faults_draw(&shared->options.faults, request->model, request->prompt, clock_monotonic_ms());
     if (fault != NULL) {
         exchange->fault = *fault;
     }
@@ -620,6 +628,9 @@ static enum MHD_Result reply_now(struct exchange *exchange)
     case FAULT_TRUNCATED:
     case FAULT_SLOW:
     case FAULT_STALL:
+    case FAULT_DIMENSION:
+    case FAULT_NOT_A_NUMBER:
+    case FAULT_SHUFFLED:
     case FAULT_KINDS:
         break;
     }

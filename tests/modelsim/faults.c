@@ -11,6 +11,8 @@ static const char *const kind_names[FAULT_KINDS] = {
     [FAULT_EMPTY] = "empty",       [FAULT_ERROR_IN_200] = "error_in_200",
     [FAULT_SLOW] = "slow",         [FAULT_STALL] = "stall",
     [FAULT_REFUSED] = "refused",   [FAULT_ERROR_IN_STREAM] = "error_in_stream",
+    [FAULT_DIMENSION] = "dimension", [FAULT_NOT_A_NUMBER] = "not_a_number",
+    [FAULT_SHUFFLED] = "shuffled",
 };
 static const char *const retry_names[] = {
     [RETRY_AFTER_NONE] = "none",           [RETRY_AFTER_HEADER] = "header", [RETRY_AFTER_DATE] = "date",
@@ -47,7 +49,7 @@ static const char *text_or(const json_t *object, const char *key, const char *ot
 static int check_keys(const json_t *object, char *ret_error)
 {
     static const char *const known[] = {"kind",   "rate",        "from_ms",        "until_ms", "model",
-                                        "status", "retry_after", "retry_after_ms", "hang_ms",  "factor"};
+                                        "status", "retry_after", "retry_after_ms", "hang_ms",  "factor", "text"};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)object, key, value)
@@ -73,11 +75,12 @@ static int read_fault(const json_t *object, struct fault *ret_fault, char *ret_e
     const char *kind = text_or(object, "kind", "");
     const char *retry = text_or(object, "retry_after", "header");
     const char *model = text_or(object, "model", "");
+    const char *part = text_or(object, "text", "");
     size_t kind_index = find_word(kind_names, FAULT_KINDS, kind);
     size_t retry_index = find_word(retry_names, ARRAY_LENGTH(retry_names), retry);
     if (kind_index == FAULT_NONE || kind_index == FAULT_KINDS) {
         snprintf(ret_error, 200, "kind \"%.40s\" is unknown; use status, reset, hang, truncated, garbage, empty, "
-                 "error_in_200, error_in_stream, slow, stall or refused", kind);
+                 "error_in_200, error_in_stream, slow, stall, refused, dimension, not_a_number or shuffled", kind);
         return -EINVAL;
     }
     if (retry_index == ARRAY_LENGTH(retry_names)) {
@@ -103,11 +106,12 @@ static int read_fault(const json_t *object, struct fault *ret_fault, char *ret_e
         snprintf(ret_error, 200, "status must lie between 400 and 599");
         return -EINVAL;
     }
-    if (strlen(model) >= sizeof(fault.model) || fault.factor < 0 || fault.hang_ms < 0 || fault.retry_after_ms < 0) {
-        snprintf(ret_error, 200, "model is too long, or a number is negative");
+    if (strlen(model) >= sizeof(fault.model) || strlen(part) >= sizeof(fault.text) || fault.factor < 0 || fault.hang_ms < 0 || fault.retry_after_ms < 0) {
+        snprintf(ret_error, 200, "model or text is too long, or a number is negative");
         return -EINVAL;
     }
     memcpy(fault.model, model, strlen(model) + 1);
+    memcpy(fault.text, part, strlen(part) + 1);
     *ret_fault = fault;
     return 0;
 }
@@ -143,13 +147,14 @@ static double next_random(uint64_t *state)
     return (double)((*state * UINT64_C(2685821657736338717)) >> 11) / 9007199254740992.0;
 }
 
-const struct fault *faults_draw(struct faults *faults, const char *model, int64_t now_ms)
+const struct fault *faults_draw(struct faults *faults, const char *model, const char *text, int64_t now_ms)
 {
     int64_t at_ms = now_ms - faults->set_at_ms;
     for (size_t i = 0; i < faults->length; i++) {
         const struct fault *fault = &faults->items[i];
         if (at_ms < fault->from_ms || at_ms >= fault->until_ms ||
-            (fault->model[0] != '\0' && strcmp(fault->model, model) != 0)) {
+            (fault->model[0] != '\0' && strcmp(fault->model, model) != 0) ||
+            strstr(text, fault->text) == NULL) {
             continue;
         }
         if (fault->rate >= 1 || next_random(&faults->random) < fault->rate) {
@@ -166,11 +171,11 @@ json_t *faults_describe(const struct faults *faults)
     for (size_t i = 0; i < faults->length; i++) {
         const struct fault *fault = &faults->items[i];
         json_array_append_new(
-            list, json_pack("{s:s, s:f, s:I, s:I, s:s, s:i, s:s, s:I, s:I, s:f}", "kind", kind_names[fault->kind], "rate",
+            list, json_pack("{s:s, s:f, s:I, s:I, s:s, s:i, s:s, s:I, s:I, s:f, s:s}", "kind", kind_names[fault->kind], "rate",
                             fault->rate, "from_ms", (json_int_t)fault->from_ms, "until_ms", (json_int_t)fault->until_ms,
                             "model", fault->model, "status", fault->status, "retry_after", retry_names[fault->retry_after],
                             "retry_after_ms", (json_int_t)fault->retry_after_ms, "hang_ms", (json_int_t)fault->hang_ms,
-                            "factor", fault->factor));
+                            "factor", fault->factor, "text", fault->text));
     }
     return list;
 }

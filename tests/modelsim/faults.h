@@ -8,7 +8,7 @@
  *      "retry_after_ms": 1500, "retry_after": "header"},
  *     {"kind": "hang", "rate": 0.01, "hang_ms": 30000, "model": "sim-large"}]}
  *
- * The first fault whose window, model and dice agree happens. Times count from the moment the script is set.
+ * The first fault whose window, model, text and dice agree happens. Times count from the moment the script is set.
  */
 #pragma once
 #include <jansson.h>
@@ -29,6 +29,9 @@ enum fault_kind {
     FAULT_STALL,       /* a stream stops in the middle for hang_ms, then goes on */
     FAULT_REFUSED,     /* the content is refused, in the provider's own words */
     FAULT_ERROR_IN_STREAM, /* a stream ends in the middle with an error event; else as FAULT_ERROR_IN_200 */
+    FAULT_DIMENSION,   /* embeddings: the last vector lacks a number */
+    FAULT_NOT_A_NUMBER, /* embeddings: the last vector ends with NaN */
+    FAULT_SHUFFLED,    /* embeddings: the vectors come in another order, each with its index */
     FAULT_KINDS,
 };
 
@@ -40,6 +43,7 @@ struct fault {
     double rate;             /* share of requests, 0 to 1 (default 1) */
     int64_t from_ms, until_ms; /* window; until_ms defaults to for ever */
     char model[64];          /* empty: every model */
+    char text[64];           /* empty: every request; else only those with it in their text */
     int status;              /* FAULT_STATUS: 400 to 599 */
     enum fault_retry_after retry_after;
     int64_t retry_after_ms;
@@ -64,5 +68,5 @@ const char *fault_kind_name(enum fault_kind kind);
  */
 MUST_USE int faults_read(struct faults *faults, const json_t *script, int64_t now_ms, char *ret_error);
 /* The fault that befalls this request; NULL: none. Counts it. */
-const struct fault *faults_draw(struct faults *faults, const char *model, int64_t now_ms);
+const struct fault *faults_draw(struct faults *faults, const char *model, const char *text, int64_t now_ms);
 json_t *faults_describe(const struct faults *faults); /* NULL: out of memory */

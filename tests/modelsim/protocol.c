@@ -186,35 +186,37 @@ void reply_write_whole(const struct reply *reply, FILE *out)
     fputc('}', out);
 }
 
-static void write_embedding(const struct model_request *request, uint64_t seed, const char *text, size_t index, FILE *out)
+static void write_embedding(const struct model_request *request, uint64_t seed, const char *text, size_t index,
+                            enum embedding_flaw flaw, FILE *out)
 {
     float vector[MODEL_EMBEDDING_DIMENSIONS_MAX];
+    const size_t dimensions = request->dimensions - (flaw == FLAW_DIMENSION ? 1 : 0);
     model_embed(seed, text, request->dimensions, vector);
-    fprintf(out, "%s{\"object\":\"embedding\",\"index\":%zu,\"embedding\":", index > 0 ? "," : "", index);
+    fprintf(out, "{\"object\":\"embedding\",\"index\":%zu,\"embedding\":", index);
     if (request->base64) {
         char encoded[sodium_base64_ENCODED_LEN(sizeof(vector), sodium_base64_VARIANT_ORIGINAL)];
-        sodium_bin2base64(encoded, sizeof(encoded), (const unsigned char *)vector, request->dimensions * sizeof(float),
+        sodium_bin2base64(encoded, sizeof(encoded), (const unsigned char *)vector, dimensions * sizeof(float),
                           sodium_base64_VARIANT_ORIGINAL);
         fprintf(out, "\"%s\"}", encoded);
         return;
     }
-    for (size_t i = 0; i < request->dimensions; i++) {
-        fprintf(out, "%c%.7g", i == 0 ? '[' : ',', (double)vector[i]);
+    for (size_t i = 0; i < dimensions; i++) {
+        const bool is_none = flaw == FLAW_NOT_A_NUMBER && i + 1 == dimensions;
+        fputc(i == 0 ? '[' : ',', out);
+        fprintf(out, is_none ? "NaN" : "%.7g", (double)vector[i]);
     }
-    fprintf(out, "]}");
+    fprintf(out, "%s]}", dimensions == 0 ? "[" : "");
 }
 
-void reply_write_embeddings(const struct model_request *request, uint64_t seed, FILE *out)
+void reply_write_embeddings(const struct model_request *request, uint64_t seed, enum embedding_flaw flaw, FILE *out)
 {
+    const size_t length = json_is_array(request->inputs) ? json_array_size(request->inputs) : 1;
     fprintf(out, "{\"object\":\"list\",\"data\":[");
-    if (json_is_string(request->inputs)) {
-        write_embedding(request, seed, json_string_value(request->inputs), 0, out);
-    }
-    size_t i;
-    const json_t *input;
-    json_array_foreach(request->inputs, i, input)
-    {
-        write_embedding(request, seed, json_string_value(input), i, out);
+    for (size_t i = 0; i < length; i++) {
+        const size_t index = flaw == FLAW_SHUFFLED ? length - 1 - i : i;
+        const json_t *input = json_is_array(request->inputs) ? json_array_get(request->inputs, index) : request->inputs;
+        fputs(i > 0 ? "," : "", out);
+        write_embedding(request, seed, json_string_value(input), index, i + 1 == length ? flaw : FLAW_NONE, out);
     }
     fprintf(out, "],\"model\":\"%s\",\"usage\":{\"prompt_tokens\":%" PRIu32 ",\"total_tokens\":%" PRIu32 "}}", request->model,
             request->input_tokens, request->input_tokens);

@@ -17,6 +17,9 @@
 enum api { API_CHAT, API_COMPLETIONS, API_EMBEDDINGS, API_MESSAGES, API_MODELS, API_NONE };
 enum { API_COUNT = API_MODELS + 1 };
 
+/* What is wrong with the vectors of a reply. */
+enum embedding_flaw { FLAW_NONE, FLAW_DIMENSION, FLAW_NOT_A_NUMBER, FLAW_SHUFFLED };
+
 struct model_request {
     enum api api;
     json_t *document;      /* owned; the strings below point into it */
@@ -45,7 +48,7 @@ struct reply {
 
 /* All below write to `out`, a memory stream. */
 void reply_write_whole(const struct reply *reply, FILE *out);
-void reply_write_embeddings(const struct model_request *request, uint64_t seed, FILE *out);
+void reply_write_embeddings(const struct model_request *request, uint64_t seed, enum embedding_flaw flaw, FILE *out);
 void reply_write_models(const char *const *models, size_t length, FILE *out);
 /* A stream: opening, then tokens [from, to) as often as wished, then closing. */
 void reply_stream_open(const struct reply *reply, FILE *out);

@@ -280,6 +280,13 @@ Test(config, every_kind_of_mistake_is_found)
         {"cache: {near_threshold: 1.1}\n", "is out of range; write a value from 0.001 to 1"},
         {"cache: {near_threshold: 0.9999}\n", "is not a number; write up to three decimals"},
         {"cache: {near_threshold: .5}\n", "is not a number"},
+        {"cache: {embedder: {kind: magic}}\n", "\"magic\" is not one of its words; write one of builtin, static, http"},
+        {"cache: {embedder: {kind: http, dim: 8}}\n", "cache.embedder.model: is needed for kind http"},
+        {"cache: {embedder: {kind: http, model: m}}\n", "cache.embedder.dim: is needed for kind http"},
+        {"cache: {embedder: {dim: 8193}}\n", "cache.embedder.dim: \"8193\" is out of range; write a value from 0 to 8192"},
+        {"cache: {embedder: {base_url: localhost}}\n", "cache.embedder.base_url: \"localhost\" is not a URL"},
+        {"cache: {embedder: {path: ''}}\n", "cache.embedder.path: \"\" is empty; write a path"},
+        {"cache: {embedder: {batch_wait: 2s}}\n", "is out of range; write a value from 0ms to 1s"},
         {"providers: [{name: p, base_url: 'ftp://x'}]\nmodels: [{name: m, provider: p}]\n", "is not a URL"},
         {"providers: [{name: p, base_url: 'http://x'}]\n", "t.yaml:1:12: models: is missing"},
         {"models: [{name: m, provider: q}]\n", "models[0].provider: \"q\" is not a provider"},
@@ -484,6 +491,7 @@ Test(config, what_is_written_reads_the_same_again)
         "pools: [default, eu-west, gpu]\nworker: {pools: [eu-west, gpu], name: w1}\nclient: {tenant: 'a:b/c@d'}\n",
         "tiers: [{name: only, deadline: 90001ms, bytes_max: 1048577, backoff_max: 61s}]\n",
         "broker: {data_dir: '/a \"quoted\\ $${X} # : path', admin: 'unix:/run/a b'}\ncache: {near_threshold: 0.905}\n",
+        "cache: {embedder: {kind: http, model: 'a b', dim: 3, asks_for_dim: on, timeout: 70ms}}\n",
         ("models: [{name: 'null', provider: sim, provider_model: '- x', output_usd_per_mtok: 0.000000007}]\n"
          "routes: [{name: r, models: ['null'], tiers: {standard: ['null']}}]\n"),
     };
@@ -531,6 +539,9 @@ Test(config, only_what_cannot_change_alive_needs_a_restart)
     free(names);
     cr_expect_eq(differences("", "pools: [default, b]\nbroker: {store: memory, data_dir: /x}\n", &names), 3);
     cr_expect_str_eq(names, "broker.data_dir\nbroker.store\npools\n");
+    free(names);
+    cr_expect_eq(differences("", "cache: {embedder: {kind: static, path: /m}}\n", &names), 2);
+    cr_expect_str_eq(names, "cache.embedder.kind\ncache.embedder.path\n");
     free(names);
 }
 
