@@ -48,6 +48,8 @@ struct config_tier {
     uint64_t jobs_max;              /* 20 000 / 1 000 000 / 10 000 000 */
     uint64_t bytes_max;             /* payload bytes waiting: 256 MiB / 16 GiB / 64 GiB */
     int64_t cache_ttl_ms;           /* 24 h */
+    int64_t cache_stale_while_revalidate_ms; /* 0 */
+    int64_t cache_stale_if_error_ms;         /* 1 h */
     uint32_t quality_min;           /* no model of a lower grade stands in for one that fails: 0 */
     int64_t shed_target_ms;         /* CoDel: waits above it for long shed jobs; 0 never. Tiers without durability only */
 };
@@ -183,12 +185,13 @@ struct config_embedder {
 
 struct config_cache {
     enum config_cache_mode mode; /* exact */
-    uint32_t near_threshold_permille; /* cosine similarity for mode near: 920 */
+    bool is_strict;              /* guards alone forbid near hits: false */
+    char *audit_tier;            /* of the jobs that workers make: the last one */
     uint64_t entries_max;        /* 1 000 000 */
     uint64_t bytes_max;          /* 4 GiB on disk */
     uint64_t memory_bytes_max;   /* vectors: 256 MiB */
     int64_t lookup_timeout_ms;   /* later is a miss: 50 ms */
-    uint32_t temperature_max_permille; /* no near hits above: 500 */
+    uint32_t temperature_max_permille; /* not cached above: 500 */
     struct config_embedder embedder;
     uint64_t rocksdb_write_buffer_bytes; /* 8 MiB */
     uint64_t rocksdb_block_cache_bytes;  /* 8 MiB */

@@ -15,7 +15,7 @@ struct invalidation {
 
 struct invalidations {
     struct list list;
-    uint64_t latest;
+    uint64_t latest, forgotten;
     uint64_t blind; /* those up to this number are not kept though somebody may be older: all born before are invalid */
     invalidations_near_fn *near;
     void *context;
@@ -188,9 +188,20 @@ void invalidations_forget(struct invalidations *invalidations, uint64_t number)
                number) {
         forget_oldest(invalidations);
     }
+    invalidations->forgotten = number > invalidations->forgotten ? number : invalidations->forgotten;
     if (invalidations->blind <= number) {
         invalidations->blind = 0;
     }
+}
+
+uint64_t invalidations_forgotten(const struct invalidations *invalidations)
+{
+    return invalidations->forgotten;
+}
+
+void invalidations_count_from(struct invalidations *invalidations, uint64_t number)
+{
+    invalidations->latest = invalidations->forgotten = number;
 }
 
 size_t invalidations_length(const struct invalidations *invalidations)

@@ -4,7 +4,7 @@
  *
  * They are numbered from 1 on, here, as they arrive from any broker. An entry is born with the number that was the latest when
  * its attempt began (0: before this start), and whatever came later and fits takes it away. One is kept until it was swept
- * and no running attempt is older; when too many are, those born before the oldest that is kept are taken for invalid.
+ * and no attempt can be as old; when too many are, what was born before the oldest that is kept is taken for invalid.
  *
  * Pure; belongs to one thread.
  */
@@ -36,6 +36,10 @@ bool invalidations_fit(const struct invalidations *invalidations, const uint8_t 
                        const Record__CacheAbout *about, uint64_t born);
 /* Forgets those up to `number`: they were swept, and no attempt that runs began before them. */
 void invalidations_forget(struct invalidations *invalidations, uint64_t number);
+/* The latest that is forgotten: of what began before it nobody can say whether it holds. */
+uint64_t invalidations_forgotten(const struct invalidations *invalidations);
+/* The next one has the number behind this. Before the first. */
+void invalidations_count_from(struct invalidations *invalidations, uint64_t number);
 size_t invalidations_length(const struct invalidations *invalidations);
 
 /* One selector by itself: for counting. */

@@ -242,7 +242,8 @@ int keeper_get(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],
 int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
                 uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES])
 {
-    if (invalidations_fit(keeper->invalidations, key, entry->about, born)) {
+    if (born < invalidations_forgotten(keeper->invalidations) ||
+        invalidations_fit(keeper->invalidations, key, entry->about, born)) {
         keeper->dropped_fills++;
         return 0;
     }
@@ -266,6 +267,12 @@ void keeper_invalidate(struct keeper *keeper, const Wire__CacheSelector *selecto
     (void)invalidations_add(keeper->invalidations, selector, now_unix_ms); /* without memory: too much is invalid */
 }
 
+void keeper_count_from(struct keeper *keeper, uint64_t number)
+{
+    invalidations_count_from(keeper->invalidations, number);
+    keeper->swept = keeper->sweeping = number;
+}
+
 uint64_t keeper_latest(const struct keeper *keeper)
 {
     return invalidations_latest(keeper->invalidations);
@@ -283,9 +290,9 @@ void keeper_take_removed(struct keeper *keeper, uint64_t *ret_entries, uint64_t 
     keeper->removed_entries = keeper->removed_bytes = 0;
 }
 
-void keeper_forget_invalidations(struct keeper *keeper, uint64_t born)
+void keeper_forget_invalidations(struct keeper *keeper, uint64_t number)
 {
-    invalidations_forget(keeper->invalidations, born < keeper->swept ? born : keeper->swept);
+    invalidations_forget(keeper->invalidations, number < keeper->swept ? number : keeper->swept);
 }
 
 int keeper_get_position(struct keeper *keeper, const char *endpoint,

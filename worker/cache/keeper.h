@@ -18,6 +18,7 @@
 #include "proto/records.pb-c.h"
 #include "proto/wire.pb-c.h"
 #include "worker/cache/cache_store.h"
+#include "worker/cache/invalidations.h"
 
 struct keeper;
 
@@ -81,14 +82,16 @@ MUST_USE int keeper_get(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES
 
 /* NULL: everything. Holds at once. */
 void keeper_invalidate(struct keeper *keeper, const Wire__CacheSelector *selector, int64_t now_unix_ms);
+/* Of a keeper that is opened again: the numbers go on from here, and all up to it was swept. Before the first invalidation. */
+void keeper_count_from(struct keeper *keeper, uint64_t number);
 /* The latest invalidation; what attempts remember when they begin. */
 uint64_t keeper_latest(const struct keeper *keeper);
 /* Up to which invalidation all that is stored was swept. */
 uint64_t keeper_swept(const struct keeper *keeper);
 /* What was removed since this was last asked. */
 void keeper_take_removed(struct keeper *keeper, uint64_t *ret_entries, uint64_t *ret_bytes);
-/* No attempt that runs began before `born`. */
-void keeper_forget_invalidations(struct keeper *keeper, uint64_t born);
+/* Swept ones up to this: an attempt that began before fills nothing any more. */
+void keeper_forget_invalidations(struct keeper *keeper, uint64_t number);
 MUST_USE int keeper_get_position(struct keeper *keeper, const char *endpoint, uint8_t ret_epoch[CACHE_EPOCH_BYTES],
                                  uint64_t *ret_sequence, char ret_error[CACHE_ERROR_BYTES]);
 MUST_USE int keeper_put_position(struct keeper *keeper, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
@@ -102,8 +105,8 @@ MUST_USE int keeper_step(struct keeper *keeper, int64_t now_unix_ms, char ret_er
 void keeper_rebuild(struct keeper *keeper);
 
 /*
- * An operator's question: what is "stats", "top", "get", "explain", "count" or "rebuild"; NULL: not known, or no memory, or
- * the argument is wrong (ret_error says it). Gives a new reference.
+ * An operator's question: cache.top, get, explain, count, export, import or rebuild. NULL: not known, no memory, or the
+ * argument is wrong (ret_error says it, if it can). Gives a new reference.
  */
 json_t *keeper_ask(struct keeper *keeper, const char *what, const json_t *argument, int64_t now_unix_ms,
                    char ret_error[CACHE_ERROR_BYTES]);

@@ -1,0 +1,63 @@
+#include "worker/cache/cache_rules.h"
+
+#include <string.h>
+
+#include "common/config.h"
+#include "worker/attempt.h"
+#include "worker/cache/scope.h"
+
+static Wire__CacheControl__Use use_of(const struct attempt *attempt)
+{
+    return attempt->request->cache == NULL ? WIRE__CACHE_CONTROL__USE__USE_DEFAULT
+                                           : attempt->request->cache->use;
+}
+
+/* What only the body tells. NULL: nothing speaks against it. */
+static const char *complaint_of_body(const struct services *services, const struct attempt *attempt)
+{
+    const Wire__CacheControl *control = attempt->request->cache;
+    const char *complaint = NULL;
+    json_t *body = json_loadb((const char *)attempt->request->body.data, attempt->request->body.len, 0, NULL);
+    const json_t *messages = json_object_get(body, "messages");
+    const size_t length = json_array_size(messages);
+    const char *role = json_string_value(
+        json_object_get(length == 0 ? NULL : json_array_get(messages, length - 1), "role"));
+    if (role != NULL && (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0)) {
+        complaint = "tool_result";
+    } else if (scope_temperature_permille(body) > services->config->cache.temperature_max_permille &&
+               (control == NULL || !control->allow_variety)) {
+        complaint = "variety";
+    }
+    json_decref(body);
+    return complaint;
+}
+
+void cache_rules_of(const struct services *services, const struct attempt *attempt, struct cache_rules *ret_rules)
+{
+    const struct config_tier *tier = config_find_tier(services->config, attempt->tier);
+    const Wire__CacheControl *control = attempt->request->cache;
+    const Wire__CacheControl__Use use = use_of(attempt);
+    const Wire__CacheCheck__Why why = attempt->request->check == NULL ? WIRE__CACHE_CHECK__WHY__WHY_NONE
+                                                                      : attempt->request->check->why;
+    struct cache_rules rules = {.is_looked_up = true, .may_be_near = services->cache_mode == CACHE_NEAR};
+    rules.ttl_ms = tier == NULL ? 0 : tier->cache_ttl_ms;
+    if (tier != NULL) {
+        rules.stale_while_revalidate_ms = tier->cache_stale_while_revalidate_ms;
+        rules.stale_if_error_ms = tier->cache_stale_if_error_ms;
+    }
+    if (rules.ttl_ms > 0 && control != NULL && control->ttl_ms > 0) {
+        rules.ttl_ms = control->ttl_ms < INT64_MAX / 4 ? (int64_t)control->ttl_ms : rules.ttl_ms;
+    }
+    if (rules.ttl_ms <= 0) {
+        rules.bypass = "off";
+    } else if (use == WIRE__CACHE_CONTROL__USE__USE_OFF) {
+        rules.bypass = "opted_out";
+    } else if (why == WIRE__CACHE_CHECK__WHY__WHY_JUDGE) {
+        rules.bypass = "check";
+    } else {
+        rules.bypass = complaint_of_body(services, attempt);
+    }
+    rules.is_looked_up = use != WIRE__CACHE_CONTROL__USE__USE_REFRESH && why == WIRE__CACHE_CHECK__WHY__WHY_NONE;
+    rules.may_be_near = rules.may_be_near && use != WIRE__CACHE_CONTROL__USE__USE_EXACT;
+    *ret_rules = rules;
+}

@@ -1,0 +1,23 @@
+/*
+ * cache_rules: what the cache may do with a request, by its control, its tier and what it asks for.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "worker/services.h"
+
+struct attempt;
+
+struct cache_rules {
+    const char *bypass;   /* why the cache is not asked, nor filled, in a word; NULL: it is. Static */
+    bool is_looked_up;    /* else: filled alone */
+    bool may_be_near;
+    int64_t ttl_ms;
+    int64_t stale_while_revalidate_ms, stale_if_error_ms;
+};
+
+/*
+ * Bypassed: `off` (no time to live), `opted_out` (by the request), `check` (a job that a worker made), `variety` (temperature above
+ * cache.temperature_max, unless the request says so), `tool_result` (it continues a tool call).
+ */
+void cache_rules_of(const struct services *services, const struct attempt *attempt, struct cache_rules *ret_rules);

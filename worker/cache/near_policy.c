@@ -1,0 +1,248 @@
+#include "worker/cache/near_policy.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/list.h"
+
+struct class {
+    struct list_link link; /* the least recently used first */
+    char *tenant, *tier;
+    struct threshold_evidence sum;   /* of the broker */
+    struct threshold_evidence delta; /* not sent yet */
+    bool has_delta;
+    bool is_decided;
+    struct threshold_verdict verdict;
+    struct threshold_policy rules;
+};
+
+struct near_policy {
+    char *embedder;
+    const struct threshold_seed *seed;
+    near_policy_rules_fn *rules;
+    void *context;
+    struct list classes;
+    int64_t flush_at_ms;
+    bool has_delta;
+};
+
+int near_policy_create(const char *embedder, const struct threshold_seed *seed,
+                       near_policy_rules_fn *rules, void *context, struct near_policy **ret_policy)
+{
+    struct near_policy *policy = calloc(1, sizeof(*policy));
+    char *copy = strdup(embedder);
+    if (policy == NULL || copy == NULL) {
+        free(policy);
+        free(copy);
+        return -ENOMEM;
+    }
+    policy->embedder = copy;
+    policy->seed = seed;
+    policy->rules = rules;
+    policy->context = context;
+    list_init(&policy->classes);
+    *ret_policy = policy;
+    return 0;
+}
+
+static void class_destroy(struct near_policy *policy, struct class *class)
+{
+    list_remove(&policy->classes, &class->link);
+    free(class->tenant);
+    free(class->tier);
+    free(class);
+}
+
+void near_policy_destroy(struct near_policy **policy)
+{
+    struct near_policy *old = TAKE(*policy);
+    while (old != NULL && !list_is_empty(&old->classes)) {
+        class_destroy(old, CONTAINER_OF(list_first(&old->classes), struct class, link));
+    }
+    if (old != NULL) {
+        free(old->embedder);
+    }
+    free(old);
+}
+
+/* ---- classes ---- */
+
+static struct class *find(struct near_policy *policy, const char *tenant, const char *tier)
+{
+    list_for_each (&policy->classes, link) {
+        struct class *class = CONTAINER_OF(link, struct class, link);
+        if (strcmp(class->tier, tier) == 0 && strcmp(class->tenant, tenant) == 0) {
+            list_remove(&policy->classes, &class->link);
+            list_append(&policy->classes, &class->link);
+            return class;
+        }
+    }
+    return NULL;
+}
+
+static struct class *make(struct near_policy *policy, const char *tenant, const char *tier)
+{
+    struct class *class = calloc(1, sizeof(*class));
+    if (class == NULL) {
+        return NULL;
+    }
+    class->tenant = strdup(tenant);
+    class->tier = strdup(tier);
+    if (class->tenant == NULL || class->tier == NULL) {
+        free(class->tenant);
+        free(class->tier);
+        free(class);
+        return NULL;
+    }
+    threshold_init(&policy->seed->scale, &class->sum);
+    threshold_init(&policy->seed->scale, &class->delta);
+    list_append(&policy->classes, &class->link);
+    if (policy->classes.length > NEAR_POLICY_CLASSES_MAX) {
+        class_destroy(policy, CONTAINER_OF(list_first(&policy->classes), struct class, link));
+    }
+    return class;
+}
+
+/* NULL: no memory. */
+static struct class *class_of(struct near_policy *policy, const char *tenant, const char *tier)
+{
+    struct class *class = find(policy, tenant, tier);
+    return class == NULL ? make(policy, tenant, tier) : class;
+}
+
+/* ---- the verdict ---- */
+
+void near_policy_take(struct near_policy *policy, const Wire__CacheEvidence *evidence)
+{
+    struct class *class = strcmp(evidence->embedder, policy->embedder) == 0
+                              ? class_of(policy, evidence->tenant, evidence->tier)
+                              : NULL;
+    struct threshold_evidence *sum = class == NULL ? NULL : malloc(sizeof(*sum));
+    if (sum != NULL && threshold_unpack(evidence->counts.data, evidence->counts.len, sum) == 0 &&
+        sum->scale == class->sum.scale) {
+        class->sum = *sum;
+        class->is_decided = false;
+        if (class->delta.newest < sum->newest) {
+            threshold_advance(&class->delta, sum->newest);
+        }
+    }
+    free(sum);
+}
+
+void near_policy_reconfigure(struct near_policy *policy)
+{
+    list_for_each (&policy->classes, link) {
+        CONTAINER_OF(link, struct class, link)->is_decided = false;
+    }
+}
+
+static const struct threshold_verdict *verdict_of(struct near_policy *policy, struct class *class)
+{
+    if (class->is_decided) {
+        return &class->verdict;
+    }
+    class->is_decided = true;
+    class->rules = (struct threshold_policy){.max_error = 0};
+    policy->rules(policy->context, class->tenant, class->tier, &class->rules);
+    if (class->rules.max_error > 0) {
+        threshold_decide(&class->sum, policy->seed, &class->rules, &class->verdict);
+    } else {
+        class->verdict = (struct threshold_verdict){
+            .state = THRESHOLD_CLOSED_THIN, .threshold = INFINITY, .reason = "near hits are off: max_error is 0"};
+    }
+    return &class->verdict;
+}
+
+double near_policy_threshold(struct near_policy *policy, const char *tenant, const char *tier,
+                             struct threshold_verdict *ret_verdict)
+{
+    struct class *class = class_of(policy, tenant, tier);
+    if (class == NULL) {
+        return INFINITY;
+    }
+    const struct threshold_verdict *verdict = verdict_of(policy, class);
+    if (ret_verdict != NULL) {
+        *ret_verdict = *verdict;
+    }
+    return verdict->state == THRESHOLD_OPEN ? verdict->threshold : INFINITY;
+}
+
+/* ---- what is observed ---- */
+
+static struct class *observe(struct near_policy *policy, const char *tenant, const char *tier)
+{
+    struct class *class = class_of(policy, tenant, tier);
+    if (class != NULL) {
+        class->has_delta = policy->has_delta = true;
+    }
+    return class;
+}
+
+void near_policy_looked(struct near_policy *policy, const char *tenant, const char *tier,
+                        double score, bool is_served)
+{
+    struct class *class = observe(policy, tenant, tier);
+    if (class != NULL) {
+        threshold_add_lookup(&class->delta, &policy->seed->scale, class->sum.newest, score, is_served);
+    }
+}
+
+void near_policy_learned(struct near_policy *policy, const char *tenant, const char *tier,
+                         double score, enum threshold_kind kind, bool is_right,
+                         uint32_t probability_permille)
+{
+    struct class *class = observe(policy, tenant, tier);
+    if (class != NULL) {
+        threshold_add(&class->delta, &policy->seed->scale, class->sum.newest, score, kind, is_right,
+                      probability_permille);
+    }
+}
+
+static void send_delta(struct near_policy *policy, struct class *class, uint8_t *packed,
+                       near_policy_send_fn *send, void *context)
+{
+    Wire__CacheEvidence evidence = WIRE__CACHE_EVIDENCE__INIT;
+    evidence.tenant = class->tenant;
+    evidence.tier = class->tier;
+    evidence.embedder = policy->embedder;
+    evidence.counts = (ProtobufCBinaryData){threshold_pack(&class->delta, packed), packed};
+    send(context, &evidence);
+    const uint64_t newest = class->sum.newest;
+    threshold_init(&policy->seed->scale, &class->delta);
+    threshold_advance(&class->delta, newest);
+    class->has_delta = false;
+}
+
+int64_t near_policy_flush(struct near_policy *policy, int64_t now_ms, near_policy_send_fn *send, void *context)
+{
+    if (!policy->has_delta) {
+        return INT64_MAX;
+    }
+    if (now_ms < policy->flush_at_ms) {
+        return policy->flush_at_ms;
+    }
+    uint8_t *packed = malloc(THRESHOLD_PACKED_BYTES_MAX);
+    list_for_each (&policy->classes, link) {
+        struct class *class = CONTAINER_OF(link, struct class, link);
+        if (class->has_delta && packed != NULL) {
+            send_delta(policy, class, packed, send, context);
+        }
+    }
+    free(packed);
+    policy->has_delta = false;
+    policy->flush_at_ms = now_ms + NEAR_POLICY_FLUSH_MS;
+    return INT64_MAX;
+}
+
+void near_policy_visit(struct near_policy *policy, void (*visit)(void *context, const struct near_policy_view *view),
+                       void *context)
+{
+    list_for_each (&policy->classes, link) {
+        struct class *class = CONTAINER_OF(link, struct class, link);
+        struct near_policy_view view = {.tenant = class->tenant, .tier = class->tier, .verdict = verdict_of(policy, class)};
+        threshold_measure(&class->sum, &class->rules, &view.rate);
+        visit(context, &view);
+    }
+}
