@@ -2,16 +2,16 @@
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "broker/admin.h"
 #include "broker/broker.h"
+#include "broker/selector.h"
 #include "broker/survey.h"
 #include "broker/text.h"
 #include "common/http_admin.h"
 
-enum { KEY_BYTES = 16, SELECTOR_TEXT_BYTES_MAX = 8192, REASON_BYTES_MAX = 256 };
-#define AGE_MS_MAX (INT64_C(1) << 40)
-static const double NEAR_COSINE_PRESET = 0.8;
+enum { KEY_BYTES = SELECTOR_KEY_BYTES, LIMIT_MAX = 1000 };
 
 /* ---- what is to be invalidated ---- */
 
@@ -46,28 +46,6 @@ static int read_hex(const char *text, uint8_t *bytes, ProtobufCBinaryData *ret_d
     return text[(size_t)2 * KEY_BYTES] == '\0' ? 0 : -EINVAL;
 }
 
-static bool selects_something(const Wire__CacheSelector *selector)
-{
-    return selector->key.len > 0 || selector->scope.len > 0 || selector->tenant[0] != '\0' ||
-           selector->has_namespace || selector->tag[0] != '\0' || selector->document[0] != '\0' ||
-           selector->route[0] != '\0' || selector->model[0] != '\0' ||
-           selector->template_version[0] != '\0' || selector->older_than_ms > 0 ||
-           selector->text_prefix[0] != '\0' || selector->near_text[0] != '\0';
-}
-
-static bool texts_are_good(const Wire__CacheSelector *selector, const char *reason)
-{
-    const char *const texts[] = {
-        selector->tenant,           selector->cache_namespace, selector->tag,
-        selector->document,         selector->route,           selector->model,
-        selector->template_version, selector->text_prefix,     selector->near_text};
-    bool is_good = text_is_good(reason, REASON_BYTES_MAX);
-    for (size_t i = 0; is_good && i < ARRAY_LENGTH(texts); i++) {
-        is_good = text_is_good(texts[i], SELECTOR_TEXT_BYTES_MAX);
-    }
-    return is_good;
-}
-
 /* Absent fields stay as they are. Errors: -EINVAL, answered. The strings are the body's. */
 static int unpack(json_t *body, struct http_response *response, struct selector *ret_selector)
 {
@@ -75,7 +53,7 @@ static int unpack(json_t *body, struct http_response *response, struct selector 
     json_error_t error;
     const char *key = NULL, *scope = NULL, *cache_namespace = NULL;
     json_int_t older_than_ms = 0;
-    wire->near_cosine_min = NEAR_COSINE_PRESET;
+    wire->near_cosine_min = SELECTOR_NEAR_PRESET;
     if (json_unpack_ex(
             body, &error, JSON_STRICT,
             "{s?s, s?s, s?s, s?s, s?s, s?s, s?s, s?s, s?s, s?I, s?s, s?s, s?F, s?s, s?b, s?b}",
@@ -95,8 +73,8 @@ static int unpack(json_t *body, struct http_response *response, struct selector 
                    2 * KEY_BYTES);
         return -EINVAL;
     }
-    if (older_than_ms < 0 || older_than_ms > AGE_MS_MAX) {
-        http_error(response, 400, "older_than_ms must be from 0 to %lld", (long long)AGE_MS_MAX);
+    if (older_than_ms < 0) {
+        http_error(response, 400, "older_than_ms is negative");
         return -EINVAL;
     }
     wire->older_than_ms = (uint64_t)older_than_ms;
@@ -117,17 +95,12 @@ static int read_selector(json_t *body, struct http_response *response,
         return r;
     }
     const Wire__CacheSelector *wire = &ret_selector->wire;
-    if (!texts_are_good(wire, ret_selector->reason)) {
-        http_error(response, 400, "texts must be UTF-8, of %d bytes at most, the reason of %d",
-                   SELECTOR_TEXT_BYTES_MAX, REASON_BYTES_MAX);
+    const char *complaint = selector_complaint(wire, ret_selector->reason);
+    if (complaint != NULL) {
+        http_error(response, 400, "%s", complaint);
         return -EINVAL;
     }
-    if (wire->near_cosine_min < 0.1 || wire->near_cosine_min > 1.0) {
-        http_error(response, 400, "near_cosine_min is %g, must be from 0.1 to 1",
-                   wire->near_cosine_min);
-        return -EINVAL;
-    }
-    if (selects_something(wire) == (ret_selector->all != 0)) {
+    if (selector_is_restricted(wire) == (ret_selector->all != 0)) {
         http_error(
             response, 400,
             ret_selector->all
@@ -146,9 +119,10 @@ static void invalidate(struct broker *broker, const struct http_request *request
     uint8_t epoch[CACHE_EPOCH_BYTES];
     uint64_t before, after, told;
     core_cache_position(broker->core, epoch, &before, &told);
-    broker_step(broker,
-                &(struct event){.kind = EVENT_CACHE_INVALIDATE,
-                                .as.cache_invalidate = {&selector->wire, selector->reason}});
+    const struct event event = {
+        .kind = EVENT_CACHE_INVALIDATE,
+        .as.cache_invalidate = {.selector = &selector->wire, .reason = selector->reason}};
+    broker_step(broker, &event);
     core_cache_position(broker->core, epoch, &after, &told);
     if (after == before) {
         http_error(response, 503, "the broker is out of memory; nothing was invalidated");
@@ -179,37 +153,96 @@ static void post_invalidate(void *context, const struct http_request *request,
     json_decref(body);
 }
 
-static const char *const PARAMETERS[] = {"key",       "limit", "by",    "a",      "b",
+static const char *const PARAMETERS[] = {"key",       "from",  "by",    "a",      "b",
                                          "namespace", "scope", "route", "tenant", "tier"};
 
+/* Errors: -EINVAL, answered. */
+static int read_limit(const struct http_request *request, struct http_response *response,
+                      json_t *object)
+{
+    const char *text = http_query(request, "limit");
+    if (text == NULL) {
+        return 0;
+    }
+    char *end = NULL;
+    const long limit = strtol(text, &end, 10);
+    if (*end != '\0' || limit < 1 || limit > LIMIT_MAX) {
+        http_error(response, 400, "limit is \"%.32s\", must be from 1 to %d", text, LIMIT_MAX);
+        return -EINVAL;
+    }
+    json_object_set_new(object, "limit", json_integer(limit));
+    return 0;
+}
+
 /* The workers know which parameters mean something. */
-static json_t *parameters_of(const struct http_request *request)
+static void ask_with_parameters(struct broker *broker, const struct http_request *request,
+                                struct http_response *response, const char *what)
 {
     json_t *object = json_object();
     for (size_t i = 0; i < ARRAY_LENGTH(PARAMETERS); i++) {
         const char *value = http_query(request, PARAMETERS[i]);
-        if (value != NULL) {
-            json_object_set_new(object, PARAMETERS[i], json_string(value));
+        if (value != NULL && json_object_set_new(object, PARAMETERS[i], json_string(value)) < 0) {
+            http_error(response, 400, "%s is not UTF-8", PARAMETERS[i]);
+            json_decref(object);
+            return;
         }
     }
-    return object;
+    if (read_limit(request, response, object) < 0) {
+        json_decref(object);
+        return;
+    }
+    survey_ask(broker, request, response, what, object);
 }
 
 static void get_cache(void *context, const struct http_request *request,
                       struct http_response *response)
 {
-    static const char *const questions[] = {"stats", "top", "get", "explain"};
+    static const char *const questions[][2] = {{"stats", "cache.stats"},
+                                               {"explain", "cache.explain"}};
     for (size_t i = 0; i < ARRAY_LENGTH(questions); i++) {
-        char what[32];
-        if (strcmp(request->rest, questions[i]) == 0) {
-            (void)snprintf(what, sizeof(what), "cache.%s", questions[i]);
-            survey_ask(context, request, response, what, parameters_of(request));
+        if (strcmp(request->rest, questions[i][0]) == 0) {
+            ask_with_parameters(context, request, response, questions[i][1]);
             return;
         }
     }
     http_error(response, 404,
-               "there is no \"%s\" of the cache; there are stats, top, get and explain",
+               "there is no \"%s\" of the cache; there are stats, top, get, explain and export",
                request->rest);
+}
+
+/* What tenants asked and were answered: for the same machine alone, like requests of dead letters.
+ */
+static void get_top(void *context, const struct http_request *request,
+                    struct http_response *response)
+{
+    ask_with_parameters(context, request, response, "cache.top");
+}
+
+static void get_entry(void *context, const struct http_request *request,
+                      struct http_response *response)
+{
+    ask_with_parameters(context, request, response, "cache.get");
+}
+
+static void get_export(void *context, const struct http_request *request,
+                       struct http_response *response)
+{
+    ask_with_parameters(context, request, response, "cache.export");
+}
+
+static void post_import(void *context, const struct http_request *request,
+                        struct http_response *response)
+{
+    json_t *body = NULL;
+    if (admin_read_body(request, response, &body) < 0) {
+        return;
+    }
+    if (json_array_size(json_object_get(body, "entries")) == 0) {
+        http_error(response, 400, "entries: missing; it must be a list of exported entries");
+        json_decref(body);
+        return;
+    }
+    survey_ask(context, request, response, "cache.import", body);
 }
 
 static void post_rebuild(void *context, const struct http_request *request,
@@ -223,11 +256,23 @@ static void post_rebuild(void *context, const struct http_request *request,
 
 int admin_cache_add_routes(struct broker *broker)
 {
-    int r = http_admin_route(broker->admin, "POST", "/v1/cache/invalidate", true, post_invalidate,
-                             broker);
-    r = r < 0 ? r
-              : http_admin_route(broker->admin, "POST", "/v1/cache/rebuild", true, post_rebuild,
-                                 broker);
-    return r < 0 ? r
-                 : http_admin_route(broker->admin, "GET", "/v1/cache/", false, get_cache, broker);
+    static const struct {
+        const char *method, *path;
+        bool is_local; /* it changes something, or shows what tenants asked */
+        http_fn *handler;
+    } routes[] = {
+        {"POST", "/v1/cache/invalidate", true, post_invalidate},
+        {"POST", "/v1/cache/rebuild", true, post_rebuild},
+        {"POST", "/v1/cache/import", true, post_import},
+        {"GET", "/v1/cache/export", true, get_export},
+        {"GET", "/v1/cache/get", true, get_entry},
+        {"GET", "/v1/cache/top", true, get_top},
+        {"GET", "/v1/cache/", false, get_cache},
+    };
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(routes); i++) {
+        r = http_admin_route(broker->admin, routes[i].method, routes[i].path, routes[i].is_local,
+                             routes[i].handler, broker);
+    }
+    return r;
 }

@@ -5,11 +5,13 @@
  */
 #include "broker/clients.h"
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 #include "broker/broker.h"
 #include "broker/delivery.h"
 #include "broker/intake.h"
 #include "broker/outbox.h"
+#include "broker/selector.h"
 #include "broker/text.h"
 #include "common/arena.h"
 #include "common/blob.h"
@@ -249,6 +251,82 @@ static void take_about_jobs(const struct intake *intake, const struct peer *peer
     }
 }
 
+/* ---- about caches ---- */
+
+static void take_invalidate(const struct intake *intake, const struct peer *peer,
+                            const Wire__CacheInvalidate *invalidate)
+{
+    Wire__CacheSelector *selector = invalidate->selector;
+    if (selector != NULL && selector->near_cosine_min == 0) {
+        selector->near_cosine_min = SELECTOR_NEAR_PRESET;
+    }
+    const char *complaint = invalidate->number == 0 ? "number is 0"
+                            : selector == NULL || !selector_is_restricted(selector)
+                                ? "selector: nothing says what to invalidate; the tenant alone "
+                                  "means all of its entries"
+                                : selector_complaint(selector, invalidate->reason);
+    if (complaint != NULL) {
+        delivery_invalidation_refused(intake->broker, peer, invalidate->number, complaint);
+        return;
+    }
+    const struct event event = {
+        .kind = EVENT_CACHE_INVALIDATE,
+        .peer = peer->number,
+        .as.cache_invalidate = {selector, invalidate->reason, invalidate->number},
+    };
+    broker_step(intake->broker, &event);
+}
+
+/* The field that is wrong, in words; NULL: none. */
+static const char *feedback_complaint(const Wire__CacheFeedback *feedback)
+{
+    if (feedback->near_key.len != SELECTOR_KEY_BYTES) {
+        return "near_key must have 16 bytes";
+    }
+    if (!text_is_good(feedback->tier, TEXT_BYTES_MAX) ||
+        !text_is_good(feedback->embedder, TEXT_BYTES_MAX)) {
+        return "tier and embedder must be UTF-8 of 255 bytes at most";
+    }
+    return isfinite(feedback->near_score) ? NULL : "near_score is no number";
+}
+
+/* An entry that answered wrongly answers nobody of its tenant any more. */
+static void invalidate_wrong(const struct intake *intake, const struct peer *peer,
+                             const Wire__CacheFeedback *feedback)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.key = feedback->near_key;
+    const struct event event = {
+        .kind = EVENT_CACHE_INVALIDATE,
+        .peer = peer->number,
+        .as.cache_invalidate = {.selector = &selector, .reason = "a client said it was wrong"},
+    };
+    broker_step(intake->broker, &event);
+}
+
+static void take_feedback(const struct intake *intake, const struct peer *peer,
+                          const Wire__CacheFeedback *feedback)
+{
+    const char *complaint = feedback_complaint(feedback);
+    if (complaint != NULL) {
+        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED, "cache_feedback: %s",
+                      complaint);
+    } else if (!feedback->is_right) {
+        invalidate_wrong(intake, peer, feedback);
+    }
+}
+
+static void take_about_caches(const struct intake *intake, const struct peer *peer,
+                              const Wire__ClientMessage *message)
+{
+    for (size_t i = 0; i < message->n_cache_invalidate; i++) {
+        take_invalidate(intake, peer, message->cache_invalidate[i]);
+    }
+    for (size_t i = 0; i < message->n_cache_feedback; i++) {
+        take_feedback(intake, peer, message->cache_feedback[i]);
+    }
+}
+
 /* ---- envelopes ---- */
 
 static bool has_its_payloads(const struct intake *intake, const Wire__ClientMessage *message)
@@ -283,6 +361,7 @@ static void take_envelope(const struct intake *intake)
     if (peer == NULL || !has_its_payloads(intake, message)) {
         return;
     }
+    take_about_caches(intake, peer, message);
     take_submits(intake, peer, message);
     take_about_jobs(intake, peer, message);
     if (message->ping != 0) {

@@ -243,6 +243,18 @@ static void send_status(struct broker *broker, const struct effect *effect)
     send_to_client(broker, effect, &envelope, (struct parcel){0});
 }
 
+static void send_invalidated(struct broker *broker, const struct effect *effect)
+{
+    Wire__CacheInvalidated invalidated = WIRE__CACHE_INVALIDATED__INIT;
+    invalidated.number = effect->as.cache_invalidated.number;
+    invalidated.sequence = effect->as.cache_invalidated.sequence;
+    invalidated.error = unconst(effect->as.cache_invalidated.error);
+    Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
+    envelope.cache_invalidated = (Wire__CacheInvalidated *[]){&invalidated};
+    envelope.n_cache_invalidated = 1;
+    send_to_client(broker, effect, &envelope, (struct parcel){0});
+}
+
 static void send_chunk(struct broker *broker, const struct effect *effect)
 {
     struct peer *peer = peers_by_number(broker->peers, effect->peer);
@@ -256,6 +268,15 @@ static void send_chunk(struct broker *broker, const struct effect *effect)
     if (r < 0) {
         lose(broker, peer, r);
     }
+}
+
+void delivery_invalidation_refused(struct broker *broker, const struct peer *peer, uint64_t number,
+                                   const char *why)
+{
+    send_invalidated(broker,
+                     &(struct effect){.kind = EFFECT_CACHE_INVALIDATED,
+                                      .peer = peer->number,
+                                      .as.cache_invalidated = {.number = number, .error = why}});
 }
 
 void delivery_pong(struct broker *broker, struct peer *peer, uint64_t ping)
@@ -380,14 +401,13 @@ static void note_missed(void *context, const struct core_invalidation_view *view
 static void welcome_cache(struct broker *broker, const struct effect *effect,
                           Wire__WorkerWelcome *welcome)
 {
-    struct missed missed = {.effects = broker->effects,
-                            .now_unix_ms = broker_time(broker).unix_ms};
+    struct missed missed = {.effects = broker->effects, .now_unix_ms = broker_time(broker).unix_ms};
     const uint8_t *epoch = effect->as.worker_welcome.cache_epoch;
     const uint64_t sequence = effect->as.worker_welcome.cache_sequence;
     welcome->cache_is_behind =
         !core_visit_invalidations(broker->core, epoch, sequence, count_missed, &missed);
-    missed.items = effects_alloc(broker->effects,
-                                 (missed.capacity + 1) * sizeof(Wire__CacheInvalidation *));
+    missed.items =
+        effects_alloc(broker->effects, (missed.capacity + 1) * sizeof(Wire__CacheInvalidation *));
     (void)core_visit_invalidations(broker->core, epoch, sequence, note_missed, &missed);
     welcome->cache_is_behind |= missed.length < missed.capacity;
     welcome->invalidate = missed.items;
@@ -623,6 +643,9 @@ void delivery_carry_out(struct broker *broker, const struct effect *effect)
         return;
     case EFFECT_CACHE_INVALIDATE:
         send_invalidation(broker, effect);
+        return;
+    case EFFECT_CACHE_INVALIDATED:
+        send_invalidated(broker, effect);
         return;
     case EFFECT_PUBLISH:
         publish(broker, effect);

@@ -17,6 +17,9 @@ struct tiermq_answer answer_local(enum tiermq_state state, const char *error_cod
         .provider = "",
         .worker = "",
         .router_reason = "",
+        .cache_why = "",
+        .near_key = "",
+        .embedder = "",
     };
 }
 
@@ -77,8 +80,7 @@ static char *join_content(const json_t *content)
     size_t bytes = 1;
     size_t i = 0;
     const json_t *part = NULL;
-    json_array_foreach(content, i, part)
-    {
+    json_array_foreach (content, i, part) {
         bytes += json_string_length(json_object_get(part, "text"));
     }
     char *text = malloc(bytes);
@@ -86,8 +88,7 @@ static char *join_content(const json_t *content)
         return NULL;
     }
     char *at = text;
-    json_array_foreach(content, i, part)
-    {
+    json_array_foreach (content, i, part) {
         const json_t *piece = json_object_get(part, "text");
         const size_t length = json_string_length(piece);
         if (length > 0) {
@@ -183,6 +184,13 @@ static void read_response(const void *payload, size_t payload_bytes, struct answ
     }
     const Wire__ModelResponse *response = view->response;
     view->answer.router_reason = response->router_reason;
+    view->answer.cache_age_ms =
+        response->age_ms < INT64_MAX ? (int64_t)response->age_ms : INT64_MAX;
+    view->answer.cache_why = response->cache_why;
+    view->answer.near_key = response->near_key;
+    view->answer.embedder = response->embedder;
+    view->answer.near_score = response->near_score;
+    view->answer.near_threshold = response->near_threshold;
     if (response->body.len > 0) {
         view->answer.body = response->body.data;
         view->answer.body_bytes = response->body.len;
@@ -244,9 +252,10 @@ static const char *keep(char **at, const void *data, size_t bytes)
 
 int answer_copy(const struct tiermq_answer *answer, struct tiermq_answer **ret_answer)
 {
-    const char *strings[] = {answer->error_code,   answer->error_text, answer->text,
-                             answer->model,        answer->provider,   answer->worker,
-                             answer->router_reason};
+    const char *strings[] = {answer->error_code,    answer->error_text, answer->text,
+                             answer->model,         answer->provider,   answer->worker,
+                             answer->router_reason, answer->cache_why,  answer->near_key,
+                             answer->embedder};
     size_t bytes = sizeof(*answer) + answer->body_bytes + 1;
     for (size_t i = 0; i < ARRAY_LENGTH(strings); i++) {
         bytes += strlen(strings[i]) + 1;
@@ -257,9 +266,10 @@ int answer_copy(const struct tiermq_answer *answer, struct tiermq_answer **ret_a
     }
     *copy = *answer;
     char *at = (char *)(copy + 1);
-    const char **const kept[] = {&copy->error_code,   &copy->error_text, &copy->text,
-                                 &copy->model,        &copy->provider,   &copy->worker,
-                                 &copy->router_reason};
+    const char **const kept[] = {&copy->error_code,    &copy->error_text, &copy->text,
+                                 &copy->model,         &copy->provider,   &copy->worker,
+                                 &copy->router_reason, &copy->cache_why,  &copy->near_key,
+                                 &copy->embedder};
     for (size_t i = 0; i < ARRAY_LENGTH(strings); i++) {
         *kept[i] = keep(&at, strings[i], strlen(strings[i]));
     }

@@ -202,6 +202,47 @@ int tiermq_call(struct tiermq *client, const struct tiermq_job *job, int64_t tim
 }
 
 /* ----------------------------------------------------------------------------------------------
+ * the cache */
+
+struct invalidated {
+    struct tiermq *client;
+    bool is_done;
+    int result;
+};
+
+static void take_invalidated(void *context, int result, const char *error)
+{
+    struct invalidated *invalidated = context;
+    invalidated->is_done = true;
+    invalidated->result = result;
+    if (result < 0) {
+        client_complain(invalidated->client, "%s", error);
+    }
+}
+
+int tiermq_invalidate(struct tiermq *client, const struct tiermq_selector *selector,
+                      const char *reason, int64_t timeout_ms)
+{
+    struct invalidated invalidated = {.client = client};
+    struct invalidation *invalidation = NULL;
+    int r = refuse_in_callback(client);
+    if (r == 0) {
+        r = invalidations_add(client, selector, reason, take_invalidated, &invalidated,
+                              &invalidation);
+    }
+    if (r < 0) {
+        return r;
+    }
+    r = dispatch_until(client, &invalidated.is_done, deadline_of(timeout_ms));
+    if (!invalidated.is_done) {
+        invalidations_forget(client, invalidation);
+        complain_of_timeout(client, timeout_ms);
+        return r;
+    }
+    return invalidated.result;
+}
+
+/* ----------------------------------------------------------------------------------------------
  * the status */
 
 static int status_copy(const struct id *id, const char *state, const Wire__JobStatus *status,

@@ -50,9 +50,23 @@ struct shard {
     struct list jobs[PENDING_STATES]; /* SENT and WAITING are ordered by word_at_ms */
     struct id_queue cancels;
     struct id_queue collected;
+    struct list feedbacks; /* for the next message; feedback.c */
     int64_t blocked_until_ms;
     struct throttle throttles[CLIENT_THROTTLES];
     uint64_t incarnation; /* the broker's, at the last welcome; 0: there was none */
+};
+
+/* One that waits for brokers; invalidate.c. */
+struct invalidation {
+    struct list_link link;  /* client.invalidations */
+    Wire__CacheInvalidate *message; /* owned */
+    uint64_t missing;       /* bit n: shard n has not answered; so for all shards */
+    uint64_t unsent;        /* those of them that it is to be sent to */
+    int64_t sent_at_ms;     /* to any of them, the last time */
+    tiermq_invalidated_fn *on_done; /* may be NULL */
+    void *context;
+    int result;             /* the first refusal */
+    char error[CLIENT_ERROR_BYTES];
 };
 
 struct outbox;
@@ -66,6 +80,8 @@ struct tiermq {
     struct shard shards[CLIENT_SHARDS_MAX]; /* the tenant's home first, then where it goes instead */
     size_t shards_length;
     struct pending_table pending;
+    struct list invalidations; /* oldest first */
+    uint64_t invalidation_number; /* the last one's */
     struct list detached;  /* oldest first */
     struct heap overdue;   /* jobs with a deadline, by the time to look at them */
     struct heap deferred;  /* DEFERRED jobs, by the time to submit them again */
@@ -86,6 +102,30 @@ void client_complain(struct tiermq *client, const char *format, ...) PRINTF_LIKE
 uint64_t client_random_below(struct tiermq *client, uint64_t bound);
 /* Errors: -EINVAL it is all zero; client->error says so. */
 MUST_USE int client_read_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id);
+
+/* Whether `text` is as many bytes in hexadecimal digits, and no more. */
+bool client_read_hex(const char *text, size_t bytes, uint8_t *ret_bytes);
+
+/* invalidate.c: what is said to every broker until each has answered. */
+/* `on_done` may be NULL. Errors: -EINVAL, -ENOBUFS, -ENOMEM; client->error has the words. */
+MUST_USE int invalidations_add(struct tiermq *client, const struct tiermq_selector *selector, const char *reason,
+                               tiermq_invalidated_fn *on_done, void *context, struct invalidation **ret_invalidation);
+/* Without a callback. */
+void invalidations_forget(struct tiermq *client, struct invalidation *invalidation);
+void invalidations_forget_all(struct tiermq *client);
+void invalidations_take(struct shard *shard, const Wire__CacheInvalidated *answer);
+void invalidations_opened(struct shard *shard);
+void invalidations_refused(struct shard *shard, const char *reason);
+bool invalidations_are_due(const struct shard *shard);
+/* Borrowed messages for this broker. Returns how many. */
+size_t invalidations_write(const struct shard *shard, Wire__CacheInvalidate **ret_messages, size_t messages_max);
+void invalidations_note_sent(struct shard *shard, size_t length, int64_t now_ms);
+void invalidations_tick(struct tiermq *client, int64_t now_ms);
+int64_t invalidations_next_ms(const struct tiermq *client);
+
+/* feedback.c */
+size_t feedbacks_write(const struct shard *shard, Wire__CacheFeedback **ret_messages, size_t messages_max);
+void feedbacks_drop(struct shard *shard, size_t length);
 
 /* jobs.c: submitting, waiting and what brokers say about it. */
 /* Errors: -EINVAL, -ENOBUFS, -ENOMEM; client->error has the words. */

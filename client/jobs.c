@@ -577,6 +577,9 @@ void jobs_message(void *context, const Wire__BrokerToClient *message, struct lin
     for (size_t i = 0; i < message->n_status; i++) {
         take_status(shard, message->status[i], now_ms);
     }
+    for (size_t i = 0; i < message->n_cache_invalidated; i++) {
+        invalidations_take(shard, message->cache_invalidated[i]);
+    }
 }
 
 /*
@@ -665,6 +668,7 @@ void jobs_opened(void *context)
     shard->incarnation = incarnation;
     shard->blocked_until_ms = 0;
     repeat_cancels(shard);
+    invalidations_opened(shard);
     move_all(shard, PENDING_SENT, PENDING_UNSENT);
     move_all(shard, PENDING_WAITING, PENDING_ASKING);
 }
@@ -701,6 +705,9 @@ void jobs_refused(void *context, const char *reason, int64_t retry_after_ms)
                 jobs_end(pending, TIERMQ_REJECTED, "refused", reason);
             }
         }
+    }
+    if (retry_after_ms == 0) {
+        invalidations_refused(shard, reason);
     }
     client_complain(shard->client, "%s", reason);
 }
@@ -796,6 +803,7 @@ void jobs_tick(struct tiermq *client, int64_t now_ms)
 {
     look_at_deadlines(client, now_ms);
     retry_tick(client, now_ms);
+    invalidations_tick(client, now_ms);
     for (size_t i = 0; i < client->shards_length; i++) {
         tick_shard(client, &client->shards[i], now_ms);
     }
@@ -853,7 +861,7 @@ static int64_t next_of_jobs(const struct tiermq *client)
 
 int64_t jobs_next_ms(const struct tiermq *client)
 {
-    int64_t next_ms = next_of_jobs(client);
+    int64_t next_ms = earlier(next_of_jobs(client), invalidations_next_ms(client));
     for (size_t i = 0; i < client->shards_length; i++) {
         next_ms = earlier(next_ms, next_of_shard(&client->shards[i]));
     }

@@ -5,7 +5,13 @@
 
 /* Bounds of one message: large enough that a full one is cheap for each job, small enough that none
  * waits long behind it. */
-enum { MESSAGE_SUBMITS_MAX = 256, MESSAGE_IDS_MAX = 1024, MESSAGE_BYTES_MAX = 4 << 20 };
+enum {
+    MESSAGE_SUBMITS_MAX = 256,
+    MESSAGE_IDS_MAX = 1024,
+    MESSAGE_BYTES_MAX = 4 << 20,
+    MESSAGE_INVALIDATIONS_MAX = 16, /* each has up to 66 KB of texts, and an envelope its bound */
+    MESSAGE_FEEDBACKS_MAX = 256,
+};
 
 /* The message being built. Its items point into the pending jobs; nothing is copied before packing.
  */
@@ -15,7 +21,10 @@ struct outbox {
     Wire__Wait waits[MESSAGE_IDS_MAX], *wait_pointers[MESSAGE_IDS_MAX];
     Wire__Cancel cancels[MESSAGE_IDS_MAX], *cancel_pointers[MESSAGE_IDS_MAX];
     Wire__Collected collected[MESSAGE_IDS_MAX], *collected_pointers[MESSAGE_IDS_MAX];
-    size_t submits_length, waits_length, cancels_length, collected_length;
+    Wire__CacheInvalidate *invalidations[MESSAGE_INVALIDATIONS_MAX];
+    Wire__CacheFeedback *feedbacks[MESSAGE_FEEDBACKS_MAX];
+    size_t submits_length, waits_length, cancels_length, collected_length, invalidations_length,
+        feedbacks_length;
 };
 
 int outbox_create(struct outbox **ret_outbox)
@@ -183,6 +192,13 @@ static void write_ids(struct outbox *outbox, const struct shard *shard)
     }
 }
 
+static void write_about_caches(struct outbox *outbox, const struct shard *shard)
+{
+    outbox->invalidations_length =
+        invalidations_write(shard, outbox->invalidations, MESSAGE_INVALIDATIONS_MAX);
+    outbox->feedbacks_length = feedbacks_write(shard, outbox->feedbacks, MESSAGE_FEEDBACKS_MAX);
+}
+
 static int send_written(struct outbox *outbox, struct shard *shard)
 {
     Wire__ClientMessage message = WIRE__CLIENT_MESSAGE__INIT;
@@ -194,6 +210,10 @@ static int send_written(struct outbox *outbox, struct shard *shard)
     message.cancel = outbox->cancel_pointers;
     message.n_collected = outbox->collected_length;
     message.collected = outbox->collected_pointers;
+    message.n_cache_invalidate = outbox->invalidations_length;
+    message.cache_invalidate = outbox->invalidations;
+    message.n_cache_feedback = outbox->feedbacks_length;
+    message.cache_feedback = outbox->feedbacks;
     return connection_send(shard->connection, &message, outbox->payloads, outbox->submits_length);
 }
 
@@ -220,6 +240,8 @@ static void note_sent(struct outbox *outbox, struct shard *shard, int64_t now_ms
 {
     id_queue_drop(&shard->cancels, outbox->cancels_length);
     id_queue_drop(&shard->collected, outbox->collected_length);
+    invalidations_note_sent(shard, outbox->invalidations_length, now_ms);
+    feedbacks_drop(shard, outbox->feedbacks_length);
     move_first(&shard->jobs[PENDING_UNSENT], outbox->submits_length, PENDING_SENT, now_ms);
     move_first(&shard->jobs[PENDING_ASKING], outbox->waits_length, PENDING_WAITING, now_ms);
 }
@@ -228,7 +250,8 @@ static bool has_something(const struct shard *shard)
 {
     return !list_is_empty(&shard->jobs[PENDING_UNSENT]) ||
            !list_is_empty(&shard->jobs[PENDING_ASKING]) || shard->cancels.length > 0 ||
-           shard->collected.length > 0;
+           shard->collected.length > 0 || !list_is_empty(&shard->feedbacks) ||
+           invalidations_are_due(shard);
 }
 
 void outbox_flush(struct shard *shard, int64_t now_ms)
@@ -238,6 +261,7 @@ void outbox_flush(struct shard *shard, int64_t now_ms)
         write_submits(outbox, shard, now_ms);
         write_waits(outbox, shard);
         write_ids(outbox, shard);
+        write_about_caches(outbox, shard);
         if (!has_something(shard)) {
             return; /* what there was has ended instead */
         }

@@ -54,6 +54,98 @@ static int check_name(const char *field, const char *value, char *ret_error)
     return 0;
 }
 
+/* ---- the cache ---- */
+
+static bool is_utf8(const char *text)
+{
+    json_t *string = json_string(text);
+    json_decref(string);
+    return string != NULL;
+}
+
+static int check_cache_text(const char *field, const char *value, size_t bytes_max, char *ret_error)
+{
+    if (value == NULL) {
+        return 0;
+    }
+    if (strnlen(value, bytes_max + 1) > bytes_max) {
+        return refuse(ret_error, "%s: \"%.40s…\" is longer than %zu bytes", field, value,
+                      bytes_max);
+    }
+    return is_utf8(value) ? 0 : refuse(ret_error, "%s: not UTF-8 text", field);
+}
+
+static int check_cache_list(const char *field, const char *const *values, size_t length,
+                            size_t length_max, char *ret_error)
+{
+    if (length > length_max) {
+        return refuse(ret_error, "%s: %zu are more than %zu", field, length, length_max);
+    }
+    for (size_t i = 0; i < length; i++) {
+        if (values[i] == NULL || values[i][0] == '\0') {
+            return refuse(ret_error, "%s: number %zu is empty", field, i + 1);
+        }
+        int r = check_cache_text(field, values[i], REQUEST_TAG_BYTES_MAX, ret_error);
+        if (r < 0) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+static int check_cache(const struct tiermq_cache_control *cache, char *ret_error)
+{
+    if ((unsigned)cache->use > TIERMQ_USE_EXACT) {
+        return refuse(ret_error, "cache.use: %d is none of TIERMQ_USE_…", (int)cache->use);
+    }
+    if (cache->ttl_ms < 0 || cache->ttl_ms > REQUEST_TTL_MS_MAX) {
+        return refuse(ret_error, "cache.ttl_ms: %lld is out of range; use 0 (the tier's) to %lld",
+                      (long long)cache->ttl_ms, (long long)REQUEST_TTL_MS_MAX);
+    }
+    int r = check_cache_text("cache.cache_namespace", cache->cache_namespace, REQUEST_TAG_BYTES_MAX,
+                             ret_error);
+    if (r == 0) {
+        r = check_cache_text("cache.template_version", cache->template_version,
+                             REQUEST_TEMPLATE_BYTES_MAX, ret_error);
+    }
+    if (r == 0) {
+        r = check_cache_list("cache.tags", cache->tags, cache->tags_length, REQUEST_TAGS_MAX,
+                             ret_error);
+    }
+    return r < 0 ? r
+                 : check_cache_list("cache.documents", cache->documents, cache->documents_length,
+                                    REQUEST_DOCUMENTS_MAX, ret_error);
+}
+
+static bool says_something(const struct tiermq_cache_control *cache)
+{
+    return cache->use != TIERMQ_USE_DEFAULT || cache->cache_namespace != NULL ||
+           cache->tags_length > 0 || cache->documents_length > 0 ||
+           cache->template_version != NULL || cache->ttl_ms > 0 || cache->allow_variety;
+}
+
+static char *or_empty(const char *text)
+{
+    return (char *)(text == NULL ? ""
+                                 : text); /* protobuf-c has no const, and does not write to it */
+}
+
+static void fill_cache(const struct tiermq_cache_control *cache, Wire__CacheControl *ret_control)
+{
+    wire__cache_control__init(ret_control);
+    ret_control->use = (Wire__CacheControl__Use)cache->use;
+    ret_control->cache_namespace = or_empty(cache->cache_namespace);
+    ret_control->n_tags = cache->tags_length;
+    ret_control->tags = (char **)cache->tags;
+    ret_control->n_documents = cache->documents_length;
+    ret_control->documents = (char **)cache->documents;
+    ret_control->template_version = or_empty(cache->template_version);
+    ret_control->ttl_ms = (uint64_t)cache->ttl_ms;
+    ret_control->allow_variety = cache->allow_variety;
+}
+
+/* ---- the fields ---- */
+
 static int check_fields(const struct tiermq_job *job, char *ret_error)
 {
     const struct {
@@ -88,7 +180,7 @@ static int check_fields(const struct tiermq_job *job, char *ret_error)
         return refuse(ret_error, "body: %zu bytes are more than %d", job->body_bytes,
                       REQUEST_BODY_BYTES_MAX);
     }
-    return 0;
+    return check_cache(&job->cache, ret_error);
 }
 
 static int find_operation(const char *name, enum operation *ret_operation, char *ret_error)
@@ -208,10 +300,14 @@ static int read_body_facts(const char *body, size_t bytes, struct body_facts *re
     return 0;
 }
 
-static int pack_payload(const char *operation, const char *route, const char *body,
-                        size_t body_bytes, struct blob **ret_payload)
+static int pack_payload(const struct tiermq_cache_control *cache, const char *operation,
+                        const char *route, const char *body, size_t body_bytes,
+                        struct blob **ret_payload)
 {
     Wire__ModelRequest message = WIRE__MODEL_REQUEST__INIT;
+    Wire__CacheControl control;
+    fill_cache(cache, &control);
+    message.cache = says_something(cache) ? &control : NULL;
     message.operation = (char *)operation;
     message.model = (char *)route;
     message.body.data = (uint8_t *)body;
@@ -260,7 +356,9 @@ static struct request *allocate(const struct tiermq_job *job, const char *route)
     request->pool = keep(&at, pool);
     request->idempotency_key = keep(&at, idempotency_key);
     request->stream = job->stream;
-    request->is_distinct = job->distinct;
+    /* An identical job may be answered from the cache, or be near another: not what this one wants.
+     */
+    request->is_distinct = job->distinct || job->cache.use != TIERMQ_USE_DEFAULT;
     request->discard_result = job->discard_result;
     request->priority = job->priority;
     request->deadline_ms = job->deadline_ms;
@@ -303,13 +401,13 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
     }
     if (r == 0) {
         const char *name = operation_names[operation];
-        canonical_key(tenant, name, request->route, canonical, canonical_bytes,
-                      request->canonical_key);
+        canonical_key(tenant, or_empty(job->cache.cache_namespace), name, request->route, canonical,
+                      canonical_bytes, request->canonical_key);
         request->max_tokens = job->max_tokens > 0 ? job->max_tokens : facts.max_tokens;
         request->estimated_tokens =
             job->estimated_tokens > 0 ? job->estimated_tokens
                                       : estimate_tokens(operation, body_bytes, request->max_tokens);
-        r = pack_payload(name, request->route, body, body_bytes, &request->payload);
+        r = pack_payload(&job->cache, name, request->route, body, body_bytes, &request->payload);
     }
     free(facts.model);
     free(canonical);

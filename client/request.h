@@ -19,7 +19,12 @@ enum {
     REQUEST_TRACE_BYTES = 24,
     REQUEST_BODY_BYTES_MAX = 64 << 20, /* whatever the broker's own bound is, which comes with its welcome */
     REQUEST_ERROR_BYTES = 320,
+    REQUEST_TAGS_MAX = 16,          /* of the cache; as wire.CacheControl has them */
+    REQUEST_DOCUMENTS_MAX = 64,
+    REQUEST_TAG_BYTES_MAX = 128,    /* also of a document and a namespace */
+    REQUEST_TEMPLATE_BYTES_MAX = 64,
 };
+#define REQUEST_TTL_MS_MAX (INT64_C(365) * 24 * 3600 * 1000)
 
 struct request {
     const char *tier; /* these four point into `strings` */

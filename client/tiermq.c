@@ -72,6 +72,7 @@ static void shard_init(struct shard *shard, struct tiermq *client, char *endpoin
     for (size_t i = 0; i < PENDING_STATES; i++) {
         list_init(&shard->jobs[i]);
     }
+    list_init(&shard->feedbacks);
 }
 
 static int shard_connect(struct shard *shard)
@@ -157,6 +158,7 @@ int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_cli
         return -ENOMEM;
     }
     list_init(&client->detached);
+    list_init(&client->invalidations);
     heap_init(&client->overdue, offsetof(struct pending, overdue_position));
     heap_init(&client->deferred, offsetof(struct pending, deferred_position));
     client->retry_ms = options->retry_ms == 0 ? CLIENT_RETRY_MS : options->retry_ms;
@@ -193,6 +195,7 @@ static void shard_finish(struct tiermq *client, struct shard *shard)
         }
     }
     connection_destroy(&shard->connection);
+    feedbacks_drop(shard, shard->feedbacks.length);
     free(shard->cancels.ids);
     free(shard->collected.ids);
     free(shard->endpoint);
@@ -222,6 +225,7 @@ void tiermq_close(struct tiermq **client_pointer)
     for (size_t i = 0; i < client->shards_length; i++) {
         shard_finish(client, &client->shards[i]);
     }
+    invalidations_forget_all(client);
     outbox_destroy(&client->outbox);
     arena_destroy(&client->arena);
     loop_destroy(&client->loop);
@@ -266,6 +270,26 @@ int tiermq_submit_async(struct tiermq *client, const struct tiermq_job *job,
         memcpy(ret_id->bytes, pending->id.bytes, sizeof(ret_id->bytes));
     }
     return r;
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool client_read_hex(const char *text, size_t bytes, uint8_t *ret_bytes)
+{
+    if (strnlen(text, 2 * bytes + 1) != 2 * bytes) {
+        return false;
+    }
+    for (size_t i = 0; i < bytes; i++) {
+        const int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        if (high < 0 || low < 0) {
+            return false;
+        }
+        ret_bytes[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
 }
 
 int client_read_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id)

@@ -63,6 +63,27 @@ enum tiermq_state {
 
 enum tiermq_cache { TIERMQ_CACHE_NONE, TIERMQ_CACHE_MISS, TIERMQ_CACHE_HIT, TIERMQ_CACHE_NEAR_HIT, TIERMQ_CACHE_STALE_HIT };
 
+/* How the cache may be used for a job. */
+enum tiermq_cache_use {
+    TIERMQ_USE_DEFAULT,      /* as its tier says */
+    TIERMQ_USE_OFF,          /* the answer is not looked up, and not kept */
+    TIERMQ_USE_REFRESH,      /* not looked up, but kept: a new answer takes the old one's place */
+    TIERMQ_USE_EXACT,        /* no answer to a question that is only similar */
+};
+
+/* What the cache may do with a job, and what its answer is kept under. Everything may be left out. Strings are UTF-8 and copied. */
+struct tiermq_cache_control {
+    enum tiermq_cache_use use;        /* other than the default: the job is `distinct`, too */
+    const char *cache_namespace;      /* jobs of different namespaces never share an answer; NULL: none; at most 128 bytes */
+    const char *const *tags;          /* to invalidate it by; at most 16, of 1 to 128 bytes */
+    size_t tags_length;
+    const char *const *documents;     /* ids of what the answer is made from; at most 64, of 1 to 128 bytes */
+    size_t documents_length;
+    const char *template_version;     /* of the prompt; NULL: none; at most 64 bytes */
+    int64_t ttl_ms;                   /* 0: the tier's; at most 365 days */
+    bool allow_variety;               /* serve and keep it though its temperature is above cache.temperature_max */
+};
+
 struct tiermq_options {
     const char *brokers;     /* comma-separated tcp:// or ipc:// endpoints; NULL: tcp://127.0.0.1:7700 */
     const char *tenant;      /* NULL: "default" */
@@ -96,6 +117,7 @@ struct tiermq_job {
     bool discard_result;         /* nobody will collect its result: the broker keeps none */
     bool detach;                 /* nobody waits here: on_answer is called with TIERMQ_PENDING once it is accepted */
     const char *trace_parent;    /* W3C traceparent; NULL: none */
+    struct tiermq_cache_control cache;
 };
 
 /* An answer. Owned by the caller where it is returned, by the library in callbacks. */
@@ -120,6 +142,12 @@ struct tiermq_answer {
     int64_t queue_ms, run_ms;    /* in the broker's queue; from dispatch to conclusion */
     int64_t total_us;            /* from submission to now, as this library saw it */
     tiermq_id led_by;            /* the identical job that was run for both; all zero: it was run itself */
+    int64_t cache_age_ms;        /* hits: since the answer was made */
+    const char *cache_why;       /* why the cache was not asked, or had no answer, in a word; "" if that is not known */
+    const char *near_key;        /* near hits: the entry that answered, for tiermq_invalidate() and tiermq_give_feedback(); else "" */
+    const char *embedder;        /* near hits: what compared the questions, and its version; else "" */
+    double near_score;           /* near hits: how alike the questions are, and … */
+    double near_threshold;       /* … what that had to reach */
 };
 
 /* Where a pending job stands. */
@@ -193,6 +221,63 @@ TIERMQ_API TIERMQ_CHECK int tiermq_get_status(struct tiermq *client, const tierm
 TIERMQ_API TIERMQ_CHECK int tiermq_cancel(struct tiermq *client, const tiermq_id *id);
 TIERMQ_API void tiermq_answer_free(struct tiermq_answer **answer);
 TIERMQ_API void tiermq_status_free(struct tiermq_status **status);
+
+/* ------------------------------------------------------------------------------------------------- the cache */
+
+/*
+ * Which of the tenant's entries: those that fit all that is set. With nothing set it is refused; `all` means every one.
+ * Texts are UTF-8, of 8192 bytes at most.
+ */
+struct tiermq_selector {
+    const char *key;             /* one entry, 32 hexadecimal digits: an answer's near_key */
+    const char *scope;           /* likewise, as answers of the admin interface show it */
+    const char *cache_namespace; /* NULL: any; "": those without one */
+    const char *tag, *document;  /* one of the entry's */
+    const char *route;           /* as it was asked for */
+    const char *model;           /* that answered */
+    const char *template_version;
+    int64_t older_than_ms;       /* filled longer ago; 0: any age */
+    const char *text_prefix;     /* of the question */
+    const char *near_text;       /* everything near this text … */
+    double near_min;             /* … at least so near, 0.1 to 1; 0: 0.8 */
+    bool all;                    /* with nothing else set */
+};
+
+/* `result` is 0, or a negative errno with its words in `error`; see tiermq_invalidate(). */
+typedef void tiermq_invalidated_fn(void *context, int result, const char *error);
+
+/*
+ * Invalidates entries of the client's tenant at every broker of the client: returns when each has recorded it, so that no worker
+ * of theirs serves them to any job that is submitted from now on; answers of jobs that are under way are not kept under what was
+ * invalidated. `reason` is for the log, at most 256 bytes; may be NULL.
+ *     r = tiermq_invalidate(client, &(struct tiermq_selector){.document = "price-list"}, "new prices", 5000);
+ * Errors: -EINVAL the selector or reason is malformed; -EPERM a broker refused it (tiermq_last_error() says why);
+ * -ETIMEDOUT not every broker has confirmed: do it again; -ENOBUFS, -ENOMEM.
+ */
+TIERMQ_API TIERMQ_CHECK int tiermq_invalidate(struct tiermq *client, const struct tiermq_selector *selector, const char *reason,
+                                              int64_t timeout_ms);
+/*
+ * The same from an event loop. Repeated until every broker has answered, however long that takes; then `on_done`, which may be
+ * NULL, is called once, within tiermq_dispatch(). Errors: -EINVAL, -ENOBUFS (more than 1000 wait), -ENOMEM.
+ */
+TIERMQ_API TIERMQ_CHECK int tiermq_invalidate_async(struct tiermq *client, const struct tiermq_selector *selector,
+                                                    const char *reason, tiermq_invalidated_fn *on_done, void *context);
+
+/* What a user says of a near hit. near_key, embedder and near_score are the answer's. */
+struct tiermq_feedback {
+    const char *tier;            /* of the job; NULL: "standard" */
+    const char *near_key;
+    const char *embedder;
+    double near_score;
+    bool is_right;
+};
+
+/*
+ * Tells the tenant's broker whether a near hit was right, in the next turn. A wrong one is invalidated, at every broker. Nobody
+ * answers, and what is lost on the way is lost. Errors: -EINVAL it is malformed, or of no near hit; -ENOBUFS (more than 1000
+ * wait), -ENOMEM.
+ */
+TIERMQ_API TIERMQ_CHECK int tiermq_give_feedback(struct tiermq *client, const struct tiermq_feedback *feedback);
 
 /* --------------------------------------------------------------------------------------- from an event loop */
 

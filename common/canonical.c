@@ -394,8 +394,8 @@ static void hash_field(crypto_generichash_state *state, const void *data, size_t
     (void)crypto_generichash_update(state, data, bytes);
 }
 
-void canonical_key(const char *tenant, const char *operation, const char *route,
-                   const char *canonical, size_t canonical_bytes,
+void canonical_key(const char *tenant, const char *cache_namespace, const char *operation,
+                   const char *route, const char *canonical, size_t canonical_bytes,
                    uint8_t ret_key[CANONICAL_KEY_BYTES])
 {
     crypto_generichash_state state;
@@ -404,5 +404,8 @@ void canonical_key(const char *tenant, const char *operation, const char *route,
     hash_field(&state, operation, strlen(operation));
     hash_field(&state, route, strlen(route));
     hash_field(&state, canonical, canonical_bytes);
+    if (cache_namespace[0] != '\0') {
+        hash_field(&state, cache_namespace, strlen(cache_namespace));
+    }
     (void)crypto_generichash_final(&state, ret_key, CANONICAL_KEY_BYTES);
 }

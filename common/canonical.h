@@ -5,7 +5,8 @@
  * form for each text and number, so 1, 1.0 and 10e-1 are all `1`. One exception, since seeds may be
  * long: integers written as such keep all their digits. Members of the top level that do not change
  * an answer (stream, stream_options, user, metadata, store) are left out. The key is BLAKE2b-128
- * over tenant, operation, route and the canonical body: equal keys ask for the same answer.
+ * over tenant, operation, route, the canonical body and the cache's namespace: equal keys ask for
+ * the same answer, and may share it.
  */
 #pragma once
 #include <stddef.h>
@@ -23,6 +24,7 @@ enum { CANONICAL_KEY_BYTES = 16, CANONICAL_DEPTH_MAX = 64, CANONICAL_ERROR_BYTES
 MUST_USE int canonical_json(const void *body, size_t bytes, char **ret_text, size_t *ret_bytes,
                             char *ret_error);
 
-void canonical_key(const char *tenant, const char *operation, const char *route,
-                   const char *canonical, size_t canonical_bytes,
+/* An empty namespace is none: such keys are what they were before there were namespaces. */
+void canonical_key(const char *tenant, const char *cache_namespace, const char *operation,
+                   const char *route, const char *canonical, size_t canonical_bytes,
                    uint8_t ret_key[CANONICAL_KEY_BYTES]);

@@ -28,6 +28,11 @@ static void compare_keys(struct services *services, struct attempt *attempt)
     }
 }
 
+static const char *namespace_of(const Wire__ModelRequest *request)
+{
+    return request->cache == NULL ? "" : request->cache->cache_namespace;
+}
+
 static enum stage_verdict set_key(struct services *services, struct attempt *attempt)
 {
     char error[CANONICAL_ERROR_BYTES] = "";
@@ -44,8 +49,8 @@ static enum stage_verdict set_key(struct services *services, struct attempt *att
         outcome_set(&attempt->outcome, UNAVAILABLE, "memory", "the worker is out of memory");
         return STAGE_CONCLUDES;
     }
-    canonical_key(attempt->tenant, attempt->request->operation, attempt->route, text, bytes,
-                  attempt->key);
+    canonical_key(attempt->tenant, namespace_of(attempt->request), attempt->request->operation,
+                  attempt->route, text, bytes, attempt->key);
     free(text);
     compare_keys(services, attempt);
     return STAGE_NEXT;

@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "broker/core/client.h"
 #include "broker/core/record.h"
 #include "broker/core/worker.h"
 
 enum { HEAD_KEY_BYTES = 5 + 1, ENTRY_KEY_BYTES = 5 + 1 + 8, KIND_HEAD = 0, KIND_ENTRY = 1 };
+enum { EFFECTS_AN_INVALIDATION = 8 };
 
 struct entry {
     struct list_link link; /* cache_log.entries, oldest first */
@@ -90,7 +92,8 @@ static void make_epoch(struct core *core)
     }
 }
 
-void cache_log_invalidate(struct core *core, const struct event *event)
+/* Returns the batch with which it is durable; 0: no memory. */
+static uint64_t record(struct core *core, const Wire__CacheSelector *selector, const char *reason)
 {
     struct cache_log *log = &core->cache_log;
     if (log->sequence == 0) {
@@ -99,19 +102,19 @@ void cache_log_invalidate(struct core *core, const struct event *event)
     Wire__CacheInvalidation invalidation = WIRE__CACHE_INVALIDATION__INIT;
     invalidation.epoch = (ProtobufCBinaryData){CACHE_EPOCH_BYTES, log->epoch};
     invalidation.sequence = log->sequence + 1;
-    invalidation.selector = (Wire__CacheSelector *)event->as.cache_invalidate.selector;
-    invalidation.reason = (char *)event->as.cache_invalidate.reason;
+    invalidation.selector = (Wire__CacheSelector *)selector;
+    invalidation.reason = (char *)reason;
     struct entry *entry = remember(log, invalidation.sequence, core->unix_ms, &invalidation);
     if (entry == NULL) {
-        return;
+        return 0;
     }
     log->sequence = invalidation.sequence;
-    Record__CacheInvalidationRecord record = RECORD__CACHE_INVALIDATION_RECORD__INIT;
-    record.at_unix_ms = core->unix_ms;
-    record.invalidation = (ProtobufCBinaryData){entry->bytes, entry->packed};
+    Record__CacheInvalidationRecord kept = RECORD__CACHE_INVALIDATION_RECORD__INIT;
+    kept.at_unix_ms = core->unix_ms;
+    kept.invalidation = (ProtobufCBinaryData){entry->bytes, entry->packed};
     uint8_t key[ENTRY_KEY_BYTES];
     write_entry_key(entry->sequence, key);
-    core_put_record(core, STORE_META, key, sizeof(key), &record.base);
+    core_put_record(core, STORE_META, key, sizeof(key), &kept.base);
     keep_bounds(core);
     write_head(core);
     entry->batch = effects_batch(core->effects);
@@ -121,6 +124,70 @@ void cache_log_invalidate(struct core *core, const struct event *event)
     core_publish(core, WIRE__EVENT__KIND__EVENT_CACHE_INVALIDATED, "cache",
                  effects_format(core->effects, "%llu", (unsigned long long)log->sequence),
                  invalidation.reason);
+    return entry->batch;
+}
+
+/* ---- who asks ---- */
+
+static void answer(struct core *core, const struct event *event, uint64_t batch, uint64_t sequence,
+                   const char *error)
+{
+    const uint64_t number = event->as.cache_invalidate.number;
+    if (event->peer == 0 || number == 0) {
+        return;
+    }
+    struct effect *effect =
+        effects_add(core->effects, EFFECT_CACHE_INVALIDATED, event->peer, batch);
+    effect->as.cache_invalidated.number = number;
+    effect->as.cache_invalidated.sequence = sequence;
+    effect->as.cache_invalidated.error = error;
+}
+
+/* Why a client's is refused; NULL: it is not. */
+static const char *complaint(struct core *core, const struct tenant *tenant,
+                             const Wire__CacheSelector *selector)
+{
+    const struct cache_log *log = &core->cache_log;
+    if (selector->tenant[0] != '\0' && strcmp(selector->tenant, tenant->name->text) != 0) {
+        return "selector.tenant is another tenant than this connection's; leave it out";
+    }
+    if (log->sequence - log->told >= CACHE_LOG_UNTOLD_MAX) {
+        return "too many invalidations wait for the disk; try again later";
+    }
+    return effects_reserve(core->effects, EFFECTS_AN_INVALIDATION)
+               ? NULL
+               : "the broker is out of memory; try again later";
+}
+
+/* A client's reach ends at its tenant. */
+static void invalidate_for_client(struct core *core, const struct event *event)
+{
+    const struct client *client = client_expect(core, event->peer);
+    if (client == NULL) {
+        return;
+    }
+    const char *why = complaint(core, client->tenant, event->as.cache_invalidate.selector);
+    if (why != NULL) {
+        answer(core, event, 0, 0, why);
+        return;
+    }
+    Wire__CacheSelector selector = *event->as.cache_invalidate.selector;
+    selector.tenant = (char *)client->tenant->name->text;
+    const uint64_t batch = record(core, &selector, event->as.cache_invalidate.reason);
+    if (batch == 0) {
+        answer(core, event, 0, 0, "the broker is out of memory; try again later");
+    } else {
+        answer(core, event, batch, core->cache_log.sequence, NULL);
+    }
+}
+
+void cache_log_invalidate(struct core *core, const struct event *event)
+{
+    if (event->peer != 0) {
+        invalidate_for_client(core, event);
+    } else {
+        (void)record(core, event->as.cache_invalidate.selector, event->as.cache_invalidate.reason);
+    }
 }
 
 /* ---- telling ---- */

@@ -8,7 +8,10 @@
 #pragma once
 #include "broker/core/state.h"
 
-/* Event. Without memory nothing happens: the shell sees that core_cache_sequence() stays. */
+/*
+ * Event. Without memory nothing happens: the shell sees that core_cache_position() stays. A client is answered, when it is durable
+ * or refused: it reaches its own tenant's entries alone.
+ */
 void cache_log_invalidate(struct core *core, const struct event *event);
 /* What became durable is told. After core.batch_durable has risen. */
 void cache_log_durable(struct core *core);

@@ -163,7 +163,8 @@ struct core_worker_view {
 void core_visit_workers(const struct core *core, struct core_time now,
                         void (*visit)(void *context, const struct core_worker_view *view), void *context);
 
-enum { CACHE_EPOCH_BYTES = 16, CACHE_LOG_MAX = 10000 };
+/* UNTOLD: invalidations that wait for the disk; clients may add none beyond. */
+enum { CACHE_EPOCH_BYTES = 16, CACHE_LOG_MAX = 10000, CACHE_LOG_UNTOLD_MAX = 1000 };
 
 /* Of the invalidations of the workers' caches: whose numbers they are, the latest, and the latest that workers were told. */
 void core_cache_position(const struct core *core, uint8_t ret_epoch[CACHE_EPOCH_BYTES], uint64_t *ret_sequence,

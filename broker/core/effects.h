@@ -29,6 +29,7 @@ enum effect_kind {
     EFFECT_RESULT,
     EFFECT_STATUS,
     EFFECT_CHUNK,
+    EFFECT_CACHE_INVALIDATED, /* to the client that asked for it */
     EFFECT_WORKER_WELCOME,
     EFFECT_WORKER_ERROR,
     EFFECT_DISPATCH,
@@ -166,6 +167,12 @@ struct effect {
             const uint8_t *packed; /* wire.CacheInvalidation, in the arena */
             size_t bytes;
         } cache_invalidate;
+
+        struct {
+            uint64_t number;   /* as in the event */
+            uint64_t sequence; /* 0: refused */
+            const char *error; /* NULL: not refused */
+        } cache_invalidated;
 
         struct {
             enum store_family family;

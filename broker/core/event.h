@@ -40,7 +40,7 @@ enum event_kind {
     EVENT_DEAD_ONE,         /* by an operator: one dead letter, requeued or dropped */
     EVENT_DEAD_SWEEP,       /* by an operator: those that fit a filter, at a rate */
     EVENT_DEAD_STOP,        /* by an operator: ends a sweep */
-    EVENT_CACHE_INVALIDATE, /* by an operator or a client */
+    EVENT_CACHE_INVALIDATE, /* by an operator (peer 0), or by a client, for its tenant alone */
     EVENT_DRAIN,            /* shutdown: admit and dispatch no more */
     EVENT_TICK,             /* end of a turn: timers that are due, then dispatch */
 };
@@ -187,6 +187,7 @@ struct event {
         struct {
             const Wire__CacheSelector *selector; /* checked by the shell */
             const char *reason;
+            uint64_t number; /* a client's, for the answer; 0: nobody waits for one */
         } cache_invalidate;
     } as;
 };

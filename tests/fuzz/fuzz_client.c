@@ -49,6 +49,8 @@ static void read_answer(const uint8_t *payload, size_t bytes)
     must_hold((view.answer.body == NULL) == (view.answer.body_bytes == 0));
     if (answer_copy(&view.answer, &copy) == 0) {
         must_hold(strcmp(copy->text, view.answer.text) == 0);
+        must_hold(strcmp(copy->near_key, view.answer.near_key) == 0);
+        must_hold(copy->cache_age_ms >= 0);
     }
     tiermq_answer_free(&copy);
     answer_view_finish(&view);

@@ -302,6 +302,7 @@ static struct message message_of(struct simulation *simulation, const struct eff
     case EFFECT_WORKER_ERROR:
     case EFFECT_WORKER_DRAIN:
     case EFFECT_CACHE_INVALIDATE:
+    case EFFECT_CACHE_INVALIDATED:
     case EFFECT_PUT:
     case EFFECT_DELETE:
     case EFFECT_DELETE_RANGE:
@@ -503,6 +504,7 @@ static void carry_out(struct simulation *simulation, const struct effect *effect
     case EFFECT_ATTEMPT_CANCEL:
     case EFFECT_WORKER_DRAIN:
     case EFFECT_CACHE_INVALIDATE:
+    case EFFECT_CACHE_INVALIDATED:
         send(simulation, effect);
         break;
     case EFFECT_DISPATCH:

@@ -41,8 +41,9 @@ static void set_scope(const struct services *services, struct attempt *attempt)
         json_loadb((const char *)attempt->request->body.data, attempt->request->body.len, 0, NULL);
     if (json_is_object(body) &&
         scope_temperature_permille(body) <= services->config->cache.temperature_max_permille &&
-        scope_of(attempt->tenant, attempt->operation, attempt->route, body, attempt->scope,
-                 &text) == 0) {
+        scope_of(attempt->tenant,
+                 attempt->request->cache == NULL ? "" : attempt->request->cache->cache_namespace,
+                 attempt->operation, attempt->route, body, attempt->scope, &text) == 0) {
         attempt->near_text = strdup(text);
         attempt->has_scope = attempt->near_text != NULL;
     }

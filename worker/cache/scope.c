@@ -23,8 +23,8 @@ static json_t *text_owner(enum operation operation, json_t *body, const char **r
     return role != NULL && strcmp(role, "user") == 0 ? last : NULL;
 }
 
-static int scope_hash(const char *tenant, enum operation operation, const char *route,
-                      const json_t *body, uint8_t *ret_scope)
+static int scope_hash(const char *tenant, const char *cache_namespace, enum operation operation,
+                      const char *route, const json_t *body, uint8_t *ret_scope)
 {
     char error[CANONICAL_ERROR_BYTES];
     char *canonical = NULL;
@@ -34,16 +34,16 @@ static int scope_hash(const char *tenant, enum operation operation, const char *
                          : canonical_json(text, strlen(text), &canonical, &canonical_bytes, error);
     if (r == 0) {
         /* The body lacks its text, so no scope equals an exact key. */
-        canonical_key(tenant, operation_name(operation), route, canonical, canonical_bytes,
-                      ret_scope);
+        canonical_key(tenant, cache_namespace, operation_name(operation), route, canonical,
+                      canonical_bytes, ret_scope);
     }
     free(text);
     free(canonical);
     return r;
 }
 
-int scope_of(const char *tenant, enum operation operation, const char *route, json_t *body,
-             uint8_t ret_scope[SCOPE_BYTES], const char **ret_text)
+int scope_of(const char *tenant, const char *cache_namespace, enum operation operation,
+             const char *route, json_t *body, uint8_t ret_scope[SCOPE_BYTES], const char **ret_text)
 {
     const char *member;
     if (operation == OPERATION_EMBEDDINGS) {
@@ -56,7 +56,7 @@ int scope_of(const char *tenant, enum operation operation, const char *route, js
     }
     json_incref(text);
     int r = json_object_set_new(owner, member, json_null()) < 0 ? -ENOMEM : 0;
-    r = r < 0 ? r : scope_hash(tenant, operation, route, body, ret_scope);
+    r = r < 0 ? r : scope_hash(tenant, cache_namespace, operation, route, body, ret_scope);
     if (json_object_set(owner, member, text) < 0) {
         r = -ENOMEM;
     }

@@ -246,6 +246,8 @@ static void append(struct world_effect **list, size_t *length, const struct effe
         copy_text(entry->text, sizeof(entry->text), effect->as.attempt.reason);
     } else if (effect->kind == EFFECT_CLIENT_ERROR || effect->kind == EFFECT_WORKER_ERROR) {
         copy_text(entry->text, sizeof(entry->text), effect->as.error.text);
+    } else if (effect->kind == EFFECT_CACHE_INVALIDATED) {
+        copy_text(entry->text, sizeof(entry->text), effect->as.cache_invalidated.error);
     }
 }
 

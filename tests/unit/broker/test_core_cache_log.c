@@ -1,5 +1,6 @@
 /* Invalidations of caches: numbered, kept, told once they are durable. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 #include "broker/core/record.h"
 #include "tests/unit/broker/core_world.h"
@@ -26,6 +27,33 @@ static void invalidate(char *tag)
     struct event event = {.kind = EVENT_CACHE_INVALIDATE,
                           .as.cache_invalidate = {&selector, "prices changed"}};
     world_turn(&w, &event);
+}
+
+static void ask(uint64_t peer, uint64_t number, Wire__CacheSelector selector)
+{
+    struct event event = {.kind = EVENT_CACHE_INVALIDATE,
+                          .peer = peer,
+                          .as.cache_invalidate = {&selector, "prices changed", number}};
+    world_turn(&w, &event);
+}
+
+/* What a client was answered; fails when it was not. */
+static struct world_effect answered(uint64_t peer)
+{
+    const struct world_effect *found = world_find(&w, EFFECT_CACHE_INVALIDATED, NULL, peer);
+    cr_assert_not_null(found);
+    return *found;
+}
+
+/* Of whom the latest invalidation is. */
+static void see_tenant(void *context, const struct core_invalidation_view *view)
+{
+    char *tenant = context;
+    Wire__CacheInvalidation *invalidation =
+        wire__cache_invalidation__unpack(NULL, view->bytes, view->packed);
+    cr_assert_not_null(invalidation);
+    (void)snprintf(tenant, 16, "%s", invalidation->selector->tenant);
+    wire__cache_invalidation__free_unpacked(invalidation, NULL);
 }
 
 struct told {
@@ -171,4 +199,81 @@ Test(core_cache_log, lost_record_makes_those_before_it_behind)
     cr_assert(is_behind);
     cr_assert_eq(since(epoch, 2, &is_behind).last, 3);
     cr_assert(!is_behind);
+}
+
+Test(core_cache_log, client_is_answered_when_it_is_durable)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tag = "prices";
+    world_client(&w, 1, "a");
+    w.withholds_durability = true;
+    ask(1, 7, selector);
+    cr_assert_null(world_find(&w, EFFECT_CACHE_INVALIDATED, NULL, 1));
+    world_make_durable(&w);
+    const struct effect effect = answered(1).effect;
+    cr_assert_eq(effect.as.cache_invalidated.number, 7);
+    cr_assert_eq(effect.as.cache_invalidated.sequence, 1);
+    cr_assert_null(effect.as.cache_invalidated.error);
+}
+
+Test(core_cache_log, client_reaches_its_own_tenant_alone)
+{
+    char tenant[16] = "";
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tag = "prices";
+    world_client(&w, 1, "b");
+    ask(1, 1, selector);
+    cr_assert(core_visit_invalidations(w.core, NULL, 0, see_tenant, tenant));
+    cr_assert_str_eq(tenant, "b");
+    selector.tenant = "a";
+    ask(1, 2, selector);
+    const struct world_effect refused = answered(1);
+    cr_assert_eq(refused.effect.as.cache_invalidated.number, 2);
+    cr_assert_eq(refused.effect.as.cache_invalidated.sequence, 0);
+    cr_assert_not_null(strstr(refused.text, "tenant"));
+    selector.tenant = "b";
+    ask(1, 3, selector);
+    cr_assert_eq(answered(1).effect.as.cache_invalidated.sequence, 2);
+}
+
+Test(core_cache_log, stranger_is_asked_for_hello_and_changes_nothing)
+{
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t told;
+    ask(1, 1, (Wire__CacheSelector)WIRE__CACHE_SELECTOR__INIT);
+    cr_assert_not_null(world_find(&w, EFFECT_CLIENT_ERROR, NULL, 1));
+    position(epoch, &told);
+    cr_assert_eq(told, 0);
+}
+
+Test(core_cache_log, nobody_is_answered_who_gave_no_number)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t told;
+    selector.tag = "prices";
+    world_client(&w, 1, "a");
+    ask(1, 0, selector);
+    cr_assert_null(world_find(&w, EFFECT_CACHE_INVALIDATED, NULL, 1));
+    position(epoch, &told);
+    cr_assert_eq(told, 1);
+}
+
+Test(core_cache_log, clients_wait_while_the_disk_lags_and_operators_do_not)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t sequence, told;
+    selector.tag = "prices";
+    world_client(&w, 1, "a");
+    w.withholds_durability = true;
+    for (int i = 0; i < CACHE_LOG_UNTOLD_MAX; i++) {
+        ask(1, 0, selector);
+    }
+    ask(1, 9, selector);
+    cr_assert_not_null(strstr(answered(1).text, "too many"));
+    invalidate("prices");
+    core_cache_position(w.core, epoch, &sequence, &told);
+    cr_assert_eq(sequence, CACHE_LOG_UNTOLD_MAX + 1);
+    cr_assert_eq(told, 0);
 }

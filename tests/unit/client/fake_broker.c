@@ -35,6 +35,31 @@ static void keep_submit(struct fake_broker *broker, const Wire__Submit *submit, 
     wire__model_request__free_unpacked(request, NULL);
 }
 
+static void keep_invalidation(struct fake_broker *broker, const Wire__CacheInvalidate *invalidate)
+{
+    typeof(&broker->invalidations[0]) kept = &broker->invalidations[broker->invalidations_length++];
+    cr_assert_not_null(invalidate->selector);
+    kept->number = invalidate->number;
+    kept->near_min = invalidate->selector->near_cosine_min;
+    snprintf(kept->tenant, sizeof(kept->tenant), "%s", invalidate->selector->tenant);
+    snprintf(kept->tag, sizeof(kept->tag), "%s", invalidate->selector->tag);
+    snprintf(kept->reason, sizeof(kept->reason), "%s", invalidate->reason);
+    if (invalidate->selector->key.len == sizeof(kept->key)) {
+        memcpy(kept->key, invalidate->selector->key.data, sizeof(kept->key));
+    }
+}
+
+static void keep_feedback(struct fake_broker *broker, const Wire__CacheFeedback *feedback)
+{
+    typeof(&broker->feedbacks[0]) kept = &broker->feedbacks[broker->feedbacks_length++];
+    snprintf(kept->tier, sizeof(kept->tier), "%s", feedback->tier);
+    snprintf(kept->embedder, sizeof(kept->embedder), "%s", feedback->embedder);
+    cr_assert_eq(feedback->near_key.len, sizeof(kept->near_key));
+    memcpy(kept->near_key, feedback->near_key.data, sizeof(kept->near_key));
+    kept->near_score = feedback->near_score;
+    kept->is_right = feedback->is_right;
+}
+
 static void keep(struct fake_broker *broker, const Wire__ClientMessage *message, struct link_message *parts)
 {
     broker->messages += message->n_submit > 0;
@@ -50,6 +75,12 @@ static void keep(struct fake_broker *broker, const Wire__ClientMessage *message,
     }
     for (size_t i = 0; i < message->n_collected; i++) {
         keep_id(&message->collected[i]->job_id, broker->collected, &broker->collected_length);
+    }
+    for (size_t i = 0; i < message->n_cache_invalidate; i++) {
+        keep_invalidation(broker, message->cache_invalidate[i]);
+    }
+    for (size_t i = 0; i < message->n_cache_feedback; i++) {
+        keep_feedback(broker, message->cache_feedback[i]);
     }
 }
 
@@ -288,4 +319,17 @@ void fake_chunk(struct fake_broker *broker, const struct id *id, uint32_t attemp
     cr_assert_eq(blob_create(text, strlen(text), &data), 0);
     cr_assert_eq(link_send(broker->link, broker->peer, broker->peer_bytes, head, sizeof(head), &data, 1), 0);
     blob_unref(&data);
+}
+
+void fake_invalidated(struct fake_broker *broker, uint64_t number, const char *error)
+{
+    Wire__CacheInvalidated invalidated = WIRE__CACHE_INVALIDATED__INIT;
+    invalidated.number = number;
+    invalidated.sequence = error == NULL ? 1 : 0;
+    invalidated.error = (char *)(error == NULL ? "" : error);
+    Wire__CacheInvalidated *items[] = {&invalidated};
+    Wire__BrokerToClient message = WIRE__BROKER_TO_CLIENT__INIT;
+    message.n_cache_invalidated = 1;
+    message.cache_invalidated = items;
+    fake_send(broker, &message, NULL, 0);
 }

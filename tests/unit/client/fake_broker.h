@@ -35,8 +35,20 @@ struct fake_broker {
     size_t hellos, messages;  /* messages: those with submits */
     struct fake_submit submits[FAKE_ITEMS_MAX];
     struct id waits[FAKE_ITEMS_MAX], cancels[FAKE_ITEMS_MAX], collected[FAKE_ITEMS_MAX];
+    struct {
+        uint64_t number;
+        char tenant[32], tag[32], reason[64];
+        uint8_t key[16];
+        double near_min;
+    } invalidations[FAKE_ITEMS_MAX];
+    struct {
+        char tier[32], embedder[32];
+        uint8_t near_key[16];
+        double near_score;
+        bool is_right;
+    } feedbacks[FAKE_ITEMS_MAX];
     bool waits_status_only[FAKE_ITEMS_MAX];
-    size_t submits_length, waits_length, cancels_length, collected_length;
+    size_t submits_length, waits_length, cancels_length, collected_length, invalidations_length, feedbacks_length;
 };
 
 /* Listens on a free port, or where it did before. */
@@ -58,5 +70,6 @@ void fake_result(struct fake_broker *broker, const struct id *id, Wire__JobState
 void fake_status(struct fake_broker *broker, const struct id *id, Wire__JobState state);
 void fake_chunk(struct fake_broker *broker, const struct id *id, uint32_t attempt, uint32_t index, bool last,
                 const char *text);
+void fake_invalidated(struct fake_broker *broker, uint64_t number, const char *error);
 void fake_send(struct fake_broker *broker, const Wire__BrokerToClient *message, const void *payload, size_t payload_bytes);
 void fake_send_raw(struct fake_broker *broker, const void *data, size_t bytes);

@@ -72,6 +72,33 @@ Test(answer, copy_outlives_what_it_was_made_from)
     cr_assert_null(copy);
 }
 
+Test(answer, near_hit_says_what_answered_and_how_alike)
+{
+    Wire__ModelResponse response = WIRE__MODEL_RESPONSE__INIT;
+    response.near_key = (char *)"000102030405060708090a0b0c0d0e0f";
+    response.near_score = 2.5;
+    response.near_threshold = 2.0;
+    response.embedder = (char *)"builtin/1";
+    response.age_ms = 1500;
+    response.cache_why = (char *)"near";
+    uint8_t packed[256];
+    cr_assert_leq(wire__model_response__get_packed_size(&response), sizeof(packed));
+    const size_t bytes = wire__model_response__pack(&response, packed);
+    Wire__Result result = WIRE__RESULT__INIT;
+    struct answer_view view;
+    struct tiermq_answer *copy = NULL;
+    answer_read(&result, packed, bytes, &view);
+    cr_assert_eq(answer_copy(&view.answer, &copy), 0);
+    answer_view_finish(&view);
+    cr_assert_str_eq(copy->near_key, "000102030405060708090a0b0c0d0e0f");
+    cr_assert_str_eq(copy->embedder, "builtin/1");
+    cr_assert_str_eq(copy->cache_why, "near");
+    cr_assert_float_eq(copy->near_score, 2.5, 1e-9);
+    cr_assert_float_eq(copy->near_threshold, 2.0, 1e-9);
+    cr_assert_eq(copy->cache_age_ms, 1500);
+    tiermq_answer_free(&copy);
+}
+
 /* The tables follow the protocol's enums: a value added there without a name here is found by this. */
 Test(answer, every_state_and_reason_has_its_protocol_name)
 {

@@ -949,6 +949,160 @@ Test(client, nobody_lingers_for_a_broker_that_is_gone)
     cr_assert_lt(clock_monotonic_ms() - before_ms, 500);
 }
 
+/* ---- the cache ---- */
+
+#define KEY "000102030405060708090a0b0c0d0e0f"
+
+struct done {
+    size_t count;
+    int result;
+    char error[128];
+};
+
+static void hear_done(void *context, int result, const char *error)
+{
+    struct done *done = context;
+    done->count++;
+    done->result = result;
+    snprintf(done->error, sizeof(done->error), "%s", error);
+}
+
+static void invalidate(struct done *done, struct tiermq_selector selector)
+{
+    cr_assert_eq(tiermq_invalidate_async(client, &selector, "new prices", hear_done, done), 0, "%s",
+                 tiermq_last_error(client));
+}
+
+Test(client, invalidation_is_done_when_the_broker_says_so)
+{
+    struct done done = {0};
+    invalidate(&done, (struct tiermq_selector){.tag = "prices"});
+    fake_broker_run(&broker, client, &broker.invalidations_length, 1);
+    cr_assert_str_eq(broker.invalidations[0].tag, "prices");
+    cr_assert_str_eq(broker.invalidations[0].tenant, "default");
+    cr_assert_str_eq(broker.invalidations[0].reason, "new prices");
+    cr_assert_float_eq(broker.invalidations[0].near_min, 0.8, 1e-9);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(done.count, 0);
+    fake_invalidated(&broker, broker.invalidations[0].number, NULL);
+    fake_broker_run(&broker, client, &done.count, 1);
+    cr_assert_eq(done.result, 0);
+    fake_invalidated(&broker, broker.invalidations[0].number, NULL); /* once more */
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(done.count, 1);
+    cr_assert_eq(broker.invalidations_length, 1);
+}
+
+Test(client, refused_invalidation_says_why)
+{
+    struct done done = {0};
+    invalidate(&done, (struct tiermq_selector){.key = KEY});
+    fake_broker_run(&broker, client, &broker.invalidations_length, 1);
+    cr_assert_eq(broker.invalidations[0].key[15], 15);
+    fake_invalidated(&broker, broker.invalidations[0].number, "not yours");
+    fake_broker_run(&broker, client, &done.count, 1);
+    cr_assert_eq(done.result, -EPERM);
+    cr_assert_str_eq(done.error, "not yours");
+}
+
+Test(client, restarted_broker_gets_an_invalidation_again)
+{
+    struct done done = {0};
+    invalidate(&done, (struct tiermq_selector){.all = true});
+    fake_broker_run(&broker, client, &broker.invalidations_length, 1);
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.invalidations_length, 2);
+    cr_assert_eq(broker.invalidations[0].number, broker.invalidations[1].number);
+    fake_invalidated(&broker, broker.invalidations[1].number, NULL);
+    fake_broker_run(&broker, client, &done.count, 1);
+}
+
+Test(client, blocking_invalidation_without_an_answer_times_out_and_is_let_go_of)
+{
+    const struct tiermq_selector selector = {.document = "d"};
+    cr_assert_eq(tiermq_invalidate(client, &selector, NULL, 50), -ETIMEDOUT);
+    cr_assert_not_null(strstr(tiermq_last_error(client), "50 ms"));
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(broker.invalidations_length, 0); /* it had not been sent when nobody waited any more */
+}
+
+Test(client, refused_tenant_refuses_its_invalidations)
+{
+    struct done done = {0};
+    broker.refuses = true;
+    invalidate(&done, (struct tiermq_selector){.tag = "prices"});
+    fake_broker_run(&broker, client, &done.count, 1);
+    cr_assert_eq(done.result, -EPERM);
+}
+
+Test(client, selectors_are_checked_in_words)
+{
+    static char long_text[8194], long_reason[258];
+    memset(long_text, 'a', sizeof(long_text) - 1);
+    memset(long_reason, 'a', sizeof(long_reason) - 1);
+    const struct {
+        struct tiermq_selector selector;
+        const char *reason, *word;
+    } cases[] = {
+        {{0}, "", "says nothing"},
+        {{.all = true, .tag = "x"}, "", "all"},
+        {{.key = "00"}, "", "key"},
+        {{.key = KEY "0"}, "", "key"},
+        {{.scope = "zz0102030405060708090a0b0c0d0e0f"}, "", "scope"},
+        {{.tag = long_text}, "", "tag"},
+        {{.near_text = "\xff"}, "", "near_text"},
+        {{.tag = "x", .older_than_ms = -1}, "", "older_than_ms"},
+        {{.near_text = "x", .near_min = 1.5}, "", "near_min"},
+        {{.tag = "x"}, long_reason, "reason"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        cr_assert_eq(tiermq_invalidate_async(client, &cases[i].selector, cases[i].reason, NULL, NULL), -EINVAL, "case %zu", i);
+        cr_assert_not_null(strstr(tiermq_last_error(client), cases[i].word), "case %zu: %s", i, tiermq_last_error(client));
+    }
+}
+
+Test(client, invalidations_that_wait_are_bounded)
+{
+    const struct tiermq_selector selector = {.tag = "x"};
+    int r = 0;
+    for (int i = 0; i <= 1000 && r == 0; i++) {
+        r = tiermq_invalidate_async(client, &selector, NULL, NULL, NULL);
+    }
+    cr_assert_eq(r, -ENOBUFS);
+    fake_broker_run(&broker, client, &broker.invalidations_length, 1000);
+}
+
+Test(client, feedback_goes_out_once)
+{
+    const struct tiermq_feedback feedback = {
+        .tier = "realtime", .near_key = KEY, .embedder = "builtin/1", .near_score = 2.5, .is_right = true};
+    cr_assert_eq(tiermq_give_feedback(client, &feedback), 0);
+    fake_broker_run(&broker, client, &broker.feedbacks_length, 1);
+    cr_assert_str_eq(broker.feedbacks[0].tier, "realtime");
+    cr_assert_str_eq(broker.feedbacks[0].embedder, "builtin/1");
+    cr_assert_eq(broker.feedbacks[0].near_key[15], 15);
+    cr_assert_float_eq(broker.feedbacks[0].near_score, 2.5, 1e-9);
+    cr_assert(broker.feedbacks[0].is_right);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(broker.feedbacks_length, 1);
+    cr_assert_eq(broker.invalidations_length, 0);
+}
+
+Test(client, feedback_on_what_was_no_near_hit_is_refused)
+{
+    const struct tiermq_feedback bad[] = {
+        {.near_key = NULL, .embedder = "e"},
+        {.near_key = "", .embedder = "e"},
+        {.near_key = KEY, .embedder = ""},
+        {.near_key = KEY, .embedder = "e", .near_score = 0.0 / 0.0},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        cr_assert_eq(tiermq_give_feedback(client, &bad[i]), -EINVAL, "case %zu", i);
+        cr_assert_eq(strncmp(tiermq_last_error(client), "feedback.", 9), 0);
+    }
+}
+
 static void setup_two(void)
 {
     fake_broker_start(&broker);
@@ -1020,4 +1174,34 @@ Test(two_brokers, what_was_sent_to_one_that_vanished_waits_for_it)
     fake_broker_start(first);
     run_two(&first->submits_length, 2);
     cr_assert(id_equal(&first->submits[1].id, &id));
+}
+
+Test(two_brokers, invalidation_is_done_when_both_have_answered)
+{
+    struct done done = {0};
+    invalidate(&done, (struct tiermq_selector){.tag = "prices"});
+    run_two(&broker.invalidations_length, 1);
+    run_two(&other.invalidations_length, 1);
+    fake_invalidated(&broker, broker.invalidations[0].number, NULL);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(done.count, 0);
+    fake_invalidated(&other, other.invalidations[0].number, NULL);
+    run_two(&done.count, 1);
+    cr_assert_eq(done.result, 0);
+}
+
+Test(two_brokers, wrong_hit_is_told_to_one_and_invalidated_at_both)
+{
+    const struct tiermq_feedback feedback = {.near_key = KEY, .embedder = "builtin/1"};
+    run_two(&broker.hellos, 1);
+    run_two(&other.hellos, 1);
+    cr_assert_eq(tiermq_give_feedback(client, &feedback), 0);
+    run_two(&broker.invalidations_length, 1);
+    run_two(&other.invalidations_length, 1);
+    fake_broker_settle(&broker, client);
+    fake_broker_settle(&other, client);
+    cr_assert_eq(broker.feedbacks_length + other.feedbacks_length, 1);
+    const struct fake_broker *told = broker.feedbacks_length == 1 ? &broker : &other;
+    cr_assert_str_eq(told->feedbacks[0].tier, "standard");
+    cr_assert_eq(broker.invalidations[0].key[15], 15);
 }

@@ -72,6 +72,60 @@ Test(request, equal_requests_have_equal_keys_and_others_have_not)
     request_destroy(&other);
 }
 
+Test(request, cache_control_travels_and_its_absence_costs_nothing)
+{
+    const char *const tags[] = {"prices", "eu"}, *const documents[] = {"doc-1"};
+    struct request *request = make((struct tiermq_job){
+        .prompt = "x",
+        .cache = {.cache_namespace = "docs", .tags = tags, .tags_length = 2, .documents = documents, .documents_length = 1,
+                  .template_version = "v7", .ttl_ms = 60000, .allow_variety = true}});
+    Wire__ModelRequest *message = wire__model_request__unpack(NULL, blob_bytes(request->payload), blob_data(request->payload));
+    cr_assert_not_null(message->cache);
+    cr_assert_eq(message->cache->use, WIRE__CACHE_CONTROL__USE__USE_DEFAULT);
+    cr_assert_str_eq(message->cache->cache_namespace, "docs");
+    cr_assert_eq(message->cache->n_tags, 2);
+    cr_assert_str_eq(message->cache->tags[1], "eu");
+    cr_assert_str_eq(message->cache->documents[0], "doc-1");
+    cr_assert_str_eq(message->cache->template_version, "v7");
+    cr_assert_eq(message->cache->ttl_ms, 60000);
+    cr_assert(message->cache->allow_variety);
+    cr_assert_not(request->is_distinct);
+    wire__model_request__free_unpacked(message, NULL);
+    request_destroy(&request);
+
+    request = make((struct tiermq_job){.prompt = "x"});
+    message = wire__model_request__unpack(NULL, blob_bytes(request->payload), blob_data(request->payload));
+    cr_assert_null(message->cache);
+    wire__model_request__free_unpacked(message, NULL);
+    request_destroy(&request);
+}
+
+Test(request, namespace_is_part_of_the_key)
+{
+    struct request *none = make((struct tiermq_job){.prompt = "x"});
+    struct request *empty = make((struct tiermq_job){.prompt = "x", .cache = {.cache_namespace = ""}});
+    struct request *one = make((struct tiermq_job){.prompt = "x", .cache = {.cache_namespace = "one"}});
+    struct request *two = make((struct tiermq_job){.prompt = "x", .cache = {.cache_namespace = "two"}});
+    cr_assert_arr_eq(none->canonical_key, empty->canonical_key, CANONICAL_KEY_BYTES);
+    cr_assert_arr_neq(none->canonical_key, one->canonical_key, CANONICAL_KEY_BYTES);
+    cr_assert_arr_neq(one->canonical_key, two->canonical_key, CANONICAL_KEY_BYTES);
+    request_destroy(&none);
+    request_destroy(&empty);
+    request_destroy(&one);
+    request_destroy(&two);
+}
+
+/* Who does not want what the cache has would get it from an identical job. */
+Test(request, other_use_of_the_cache_shares_no_answer)
+{
+    const enum tiermq_cache_use uses[] = {TIERMQ_USE_OFF, TIERMQ_USE_REFRESH, TIERMQ_USE_EXACT};
+    for (size_t i = 0; i < sizeof(uses) / sizeof(uses[0]); i++) {
+        struct request *request = make((struct tiermq_job){.prompt = "x", .cache = {.use = uses[i]}});
+        cr_assert(request->is_distinct);
+        request_destroy(&request);
+    }
+}
+
 Test(request, trace_parent_travels_as_bytes)
 {
     struct request *request = make((struct tiermq_job){
@@ -89,6 +143,10 @@ Test(request, mistakes_are_refused_in_words)
     char long_name[300];
     memset(long_name, 'a', sizeof(long_name) - 1);
     long_name[sizeof(long_name) - 1] = '\0';
+    const char *many[65], *const empty[] = {"a", ""}, *const too_long[] = {long_name}, *const bad[] = {"\xff"};
+    for (size_t i = 0; i < 65; i++) {
+        many[i] = "t";
+    }
     const struct {
         struct tiermq_job job;
         const char *word;
@@ -105,6 +163,17 @@ Test(request, mistakes_are_refused_in_words)
         {{.prompt = "x", .idempotency_key = long_name}, "idempotency_key"},
         {{.prompt = "x", .trace_parent = "00-zz"}, "trace_parent"},
         {{.prompt = "x", .trace_parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333G-01"}, "trace_parent"},
+        {{.prompt = "x", .cache = {.use = (enum tiermq_cache_use)4}}, "cache.use"},
+        {{.prompt = "x", .cache = {.cache_namespace = long_name}}, "cache.cache_namespace"},
+        {{.prompt = "x", .cache = {.cache_namespace = "\xff"}}, "cache.cache_namespace"},
+        {{.prompt = "x", .cache = {.template_version = long_name}}, "cache.template_version"},
+        {{.prompt = "x", .cache = {.tags = many, .tags_length = 17}}, "cache.tags"},
+        {{.prompt = "x", .cache = {.tags = empty, .tags_length = 2}}, "cache.tags"},
+        {{.prompt = "x", .cache = {.tags = too_long, .tags_length = 1}}, "cache.tags"},
+        {{.prompt = "x", .cache = {.tags = bad, .tags_length = 1}}, "cache.tags"},
+        {{.prompt = "x", .cache = {.documents = many, .documents_length = 65}}, "cache.documents"},
+        {{.prompt = "x", .cache = {.ttl_ms = -1}}, "cache.ttl_ms"},
+        {{.prompt = "x", .cache = {.ttl_ms = REQUEST_TTL_MS_MAX + 1}}, "cache.ttl_ms"},
         {with_body("{\"a\":"), "body"},
         {with_body("[1]"), "body"},
         {with_body("{\"a\":1,\"a\":2}"), "body"},

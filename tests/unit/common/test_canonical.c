@@ -230,15 +230,19 @@ Test(canonical, canonical_text_is_its_own_canonical_form_whatever_comes)
 Test(canonical, keys_depend_on_every_field_and_on_nothing_else)
 {
     uint8_t key[CANONICAL_KEY_BYTES], other[CANONICAL_KEY_BYTES];
-    canonical_key("t", "chat", "auto", "{}", 2, key);
-    canonical_key("t", "chat", "auto", "{}", 2, other);
+    canonical_key("t", "", "chat", "auto", "{}", 2, key);
+    canonical_key("t", "", "chat", "auto", "{}", 2, other);
     cr_assert_arr_eq(key, other, CANONICAL_KEY_BYTES);
-    const char *const fields[][4] = {
-        {"u", "chat", "auto", "{}"}, {"t", "chap", "auto", "{}"}, {"t", "chat", "autp", "{}"},
-        {"t", "chat", "auto", "[]"}, {"tc", "hat", "auto", "{}"}, {"t", "chata", "uto", "{}"},
+    const char *const fields[][5] = {
+        {"u", "", "chat", "auto", "{}"}, {"t", "n", "chat", "auto", "{}"},
+        {"t", "", "chap", "auto", "{}"}, {"t", "", "chat", "autp", "{}"},
+        {"t", "", "chat", "auto", "[]"}, {"tc", "", "hat", "auto", "{}"},
+        {"t", "", "chata", "uto", "{}"}, {"", "t", "chat", "auto", "{}"},
+        {"t", "chat", "", "auto", "{}"},
     };
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        canonical_key(fields[i][0], fields[i][1], fields[i][2], fields[i][3], 2, other);
+        canonical_key(fields[i][0], fields[i][1], fields[i][2], fields[i][3], fields[i][4], 2,
+                      other);
         cr_assert_arr_neq(key, other, CANONICAL_KEY_BYTES, "case %zu", i);
     }
 }
@@ -246,11 +250,15 @@ Test(canonical, keys_depend_on_every_field_and_on_nothing_else)
 /* The keys lie on disks and travel between versions: they may not change unnoticed. */
 Test(canonical, keys_are_stable)
 {
-    uint8_t key[CANONICAL_KEY_BYTES];
-    canonical_key("default", "chat.completions", "auto", "{\"a\":1}", 7, key);
-    char text[2 * CANONICAL_KEY_BYTES + 1];
-    for (size_t i = 0; i < CANONICAL_KEY_BYTES; i++) {
-        (void)sprintf(text + 2 * i, "%02x", key[i]);
+    const char *const keys[][2] = {{"", "6bbccf50b14c1dded9a4a3790c046464"},
+                                   {"docs", "f5e317b74872b114282b95467a2dfc56"}};
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        uint8_t key[CANONICAL_KEY_BYTES];
+        canonical_key("default", keys[i][0], "chat.completions", "auto", "{\"a\":1}", 7, key);
+        char text[2 * CANONICAL_KEY_BYTES + 1];
+        for (size_t j = 0; j < CANONICAL_KEY_BYTES; j++) {
+            (void)sprintf(text + 2 * j, "%02x", key[j]);
+        }
+        cr_assert_str_eq(text, keys[i][1]);
     }
-    cr_assert_str_eq(text, "6bbccf50b14c1dded9a4a3790c046464");
 }

@@ -10,14 +10,14 @@ struct found {
     char text[64];
 };
 
-static struct found find(const char *tenant, const char *route, enum operation operation,
-                         const char *body)
+static struct found find_in(const char *cache_namespace, const char *tenant, const char *route,
+                            enum operation operation, const char *body)
 {
     struct found found = {.text = ""};
     const char *text = NULL;
     json_t *json = json_loads(body, 0, NULL);
     json_t *copy = json_deep_copy(json);
-    found.r = scope_of(tenant, operation, route, json, found.scope, &text);
+    found.r = scope_of(tenant, cache_namespace, operation, route, json, found.scope, &text);
     if (found.r == 0) {
         strncpy(found.text, text, sizeof(found.text) - 1);
     }
@@ -25,6 +25,12 @@ static struct found find(const char *tenant, const char *route, enum operation o
     json_decref(copy);
     json_decref(json);
     return found;
+}
+
+static struct found find(const char *tenant, const char *route, enum operation operation,
+                         const char *body)
+{
+    return find_in("", tenant, route, operation, body);
 }
 
 #define CHAT(system, text, more)                                                                   \
@@ -45,6 +51,7 @@ Test(scope, only_the_last_user_text_may_differ)
     cr_assert(same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "two", ""))));
     cr_assert_not(same(first, find("t", "r", OPERATION_CHAT, CHAT("other", "one", ""))));
     cr_assert_not(same(first, find("u", "r", OPERATION_CHAT, CHAT("s", "one", ""))));
+    cr_assert_not(same(first, find_in("n", "t", "r", OPERATION_CHAT, CHAT("s", "one", ""))));
     cr_assert_not(same(first, find("t", "q", OPERATION_CHAT, CHAT("s", "one", ""))));
     cr_assert_not(
         same(first, find("t", "r", OPERATION_CHAT, CHAT("s", "one", ",\"temperature\":0.1"))));
