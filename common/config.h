@@ -28,6 +28,7 @@ enum config_cache_mode { CACHE_OFF, CACHE_EXACT, CACHE_NEAR };
 enum config_provider_type { PROVIDER_OPENAI, PROVIDER_ANTHROPIC };
 enum config_embedder_kind { EMBEDDER_BUILTIN, EMBEDDER_STATIC, EMBEDDER_HTTP };
 enum config_switch { SWITCH_OFF, SWITCH_ON };
+enum config_judge { CONFIG_JUDGE_EQUAL, CONFIG_JUDGE_JSON, CONFIG_JUDGE_EMBEDDING, CONFIG_JUDGE_MODEL };
 
 /*
  * tiers[]: a position among latency, cost, reliability and quality. Default set: realtime, standard, background. A given
@@ -50,6 +51,7 @@ struct config_tier {
     int64_t cache_ttl_ms;           /* 24 h */
     int64_t cache_stale_while_revalidate_ms; /* 0 */
     int64_t cache_stale_if_error_ms;         /* 1 h */
+    uint32_t cache_max_error_permille;       /* wrong share of near hits: 20; 0: none are served */
     uint32_t quality_min;           /* no model of a lower grade stands in for one that fails: 0 */
     int64_t shed_target_ms;         /* CoDel: waits above it for long shed jobs; 0 never. Tiers without durability only */
 };
@@ -60,6 +62,7 @@ struct config_tenant {
     uint32_t weight;     /* share among tenants of a queue: 1 to 1000, default 1 */
     uint64_t jobs_max;   /* over all tiers; default 5 000 000 */
     uint64_t bytes_max;  /* default 32 GiB */
+    uint32_t cache_max_error_permille; /* default 1000: the tier's */
 };
 
 /* providers[]: an endpoint with credentials. */
@@ -185,7 +188,13 @@ struct config_embedder {
 
 struct config_cache {
     enum config_cache_mode mode; /* exact */
-    bool is_strict;              /* guards alone forbid near hits: false */
+    enum config_switch is_strict; /* guards alone forbid near hits: off */
+    enum config_judge judge;     /* equal */
+    uint32_t judge_cosine_min_permille;   /* judge embedding: 950 */
+    uint32_t judge_false_accept_permille; /* 0 */
+    uint32_t judge_false_reject_permille; /* 0 */
+    char *judge_model, *judge_prompt;     /* judge model */
+    uint32_t audit_share_permille, audit_share_max_permille; /* 30, 500 */
     char *audit_tier;            /* of the jobs that workers make: the last one */
     uint64_t entries_max;        /* 1 000 000 */
     uint64_t bytes_max;          /* 4 GiB on disk */

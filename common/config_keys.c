@@ -32,6 +32,11 @@ static const char *const words_embedder[] = {[EMBEDDER_BUILTIN] = "builtin",
                                              [EMBEDDER_STATIC] = "static",
                                              [EMBEDDER_HTTP] = "http",
                                              NULL};
+static const char *const words_judge[] = {[CONFIG_JUDGE_EQUAL] = "equal",
+                                          [CONFIG_JUDGE_JSON] = "json",
+                                          [CONFIG_JUDGE_EMBEDDING] = "embedding",
+                                          [CONFIG_JUDGE_MODEL] = "model",
+                                          NULL};
 static const char *const words_switch[] = {[SWITCH_OFF] = "off", [SWITCH_ON] = "on", NULL};
 
 #define MILLISECOND_MAX    INT64_C(31536000000) /* a year: what is longer is a mistake */
@@ -309,7 +314,27 @@ static const struct config_key cache_keys[] = {
      .text = "`exact` answers from the cache when the request is the same in canonical form, "
              "`near` also when it is "
              "similar enough, `off` never."},
-    {"strict", KIND_BOOL, FIELD(config_cache, is_strict), .is_live = true, .preset = "false",
+    {"judge", KIND_ENUM, .words = words_judge, FIELD(config_cache, judge), .is_live = true, .preset = "equal",
+     .text = "Who says whether two answers are the same: `equal` (but for case, spaces, punctuation), `json` (same content), "
+             "`embedding` (near enough), `model` (judge_model is asked)."},
+    {"judge_cosine_min", KIND_FRACTION, .min = 1, .max = 1000, FIELD(config_cache, judge_cosine_min_permille),
+     .is_live = true, .preset = "0.95", .text = "Judge `embedding`: from which cosine on two answers are the same."},
+    {"judge_false_accept", KIND_FRACTION, .min = 0, .max = 500, FIELD(config_cache, judge_false_accept_permille),
+     .is_live = true, .preset = "0",
+     .text = "How often the judge takes different answers for the same, at most. It is added to what is promised; a judge that errs "
+             "more than max_error keeps near hits off."},
+    {"judge_false_reject", KIND_FRACTION, .min = 0, .max = 500, FIELD(config_cache, judge_false_reject_permille),
+     .is_live = true, .preset = "0", .text = "How often it takes the same for different, at most."},
+    {"judge_model", KIND_NAME, FIELD(config_cache, judge_model), .is_live = true, .preset = "auto",
+     .text = "Judge `model`: the route of the jobs that ask it, in audit_tier."},
+    {"judge_prompt", KIND_TEXT, FIELD(config_cache, judge_prompt), .is_live = true,
+     .preset = "Do these two answers say the same to the one who asked? Reply with yes or no.",
+     .text = "Judge `model`: what it is asked; both answers follow. Its reply must begin with yes or no."},
+    {"audit_share", KIND_FRACTION, .min = 1, .max = 1000, FIELD(config_cache, audit_share_permille), .is_live = true,
+     .preset = "0.03", .text = "The least share of near hits that are asked anew in the background and compared."},
+    {"audit_share_max", KIND_FRACTION, .min = 1, .max = 1000, FIELD(config_cache, audit_share_max_permille),
+     .is_live = true, .preset = "0.5", .text = "The greatest: while little is known, or the answers seem to change."},
+    {"strict", KIND_ENUM, .words = words_switch, FIELD(config_cache, is_strict), .is_live = true, .preset = "off",
      .text = "Mode `near`: whatever the score, nothing is answered by an entry that differs in a "
              "number, a name, a negation, an order … (docs/cache.md)."},
     {"audit_tier", KIND_NAME, FIELD(config_cache, audit_tier), .preset = "background",
@@ -395,6 +420,9 @@ static const struct config_key tier_keys[] = {
              "`none`, else on disk."},
     {"cache_ttl", DURATIONS(0), FIELD(config_tier, cache_ttl_ms), .is_live = true, .preset = "24h",
      .text = "How long answers to its jobs may be served from the cache; `0s`: they are not kept."},
+    {"cache_max_error", KIND_FRACTION, .min = 0, .max = 1000, FIELD(config_tier, cache_max_error_permille),
+     .is_live = true, .preset = "0.02",
+     .text = "The greatest share of near hits that may be wrong; `0`: none are served."},
     {"cache_stale_while_revalidate", DURATIONS(0),
      FIELD(config_tier, cache_stale_while_revalidate_ms), .is_live = true, .preset = "0s",
      .text = "How long after its time an answer is still served, while a job in the background asks anew."},
@@ -422,6 +450,9 @@ static const struct config_key tenant_keys[] = {
      .text = "Pending jobs over all tiers; more are refused with a time to retry."},
     {"bytes_max", SIZES(KIB, 1024 * TIB), FIELD(config_tenant, bytes_max), .preset = "32GiB",
      .text = "Payload bytes of pending jobs over all tiers."},
+    {"cache_max_error", KIND_FRACTION, .min = 0, .max = 1000, FIELD(config_tenant, cache_max_error_permille),
+     .is_live = true, .preset = "1",
+     .text = "The greatest share of its near hits that may be wrong, where that of the tier is larger; `0`: none are served."},
 };
 static const struct config_schema tenant_schema = {SCHEMA(config_tenant, tenant_keys)};
 

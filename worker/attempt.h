@@ -77,6 +77,13 @@ struct attempt {
     /* cache: a lookup while it waits; then what it needs to fill */
     struct cache_lookup *lookup;
     bool may_be_filled;
+    bool may_serve_error;         /* its upstream is down: older entries will do */
+    bool has_candidate;           /* near, and not near enough: near_score, and … */
+    uint8_t candidate[ATTEMPT_KEY_BYTES];
+    uint64_t born;                /* cache_latest() when it began */
+    double near_threshold;
+    int64_t cache_age_ms;         /* of a hit */
+    const char *cache_why;        /* why it was no hit; static, NULL: it was */
     bool has_scope;
     uint8_t scope[ATTEMPT_KEY_BYTES];
     char *near_text;

@@ -707,6 +707,8 @@ int broker_link_create(struct loop *loop, void *zmq_context, struct log *log,
     list_init(&link->held);
     answers_init(&link->answers);
     cache_mail_init(&link->mail);
+    memcpy(link->mail.epoch, options->cache_epoch, sizeof(link->mail.epoch));
+    link->mail.sequence = options->cache_sequence;
     int r = upstreams_create(&link->upstreams);
     r = r < 0 ? r : arena_create(ARENA_BYTES_MAX, &link->arena);
     r = r < 0 ? r : loop_timer_create(loop, timer_due, link, &link->timer);

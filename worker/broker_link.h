@@ -45,6 +45,8 @@ struct broker_link_options {
     size_t part_bytes_max;
     uint64_t answers_bytes_max;
     int64_t answers_ttl_ms;
+    uint8_t cache_epoch[16];  /* how far its invalidations were followed before */
+    uint64_t cache_sequence;
 };
 
 struct broker_handler {

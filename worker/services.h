@@ -5,8 +5,11 @@
 #pragma once
 #include <stddef.h>
 #include "common/config.h"
+#include "common/id.h"
+#include "worker/cache/judge.h"
 
 struct cache;
+struct near_policy;
 struct log;
 struct loop;
 struct provider;
@@ -19,6 +22,12 @@ struct services {
     const struct config *config;
     struct cache *cache;               /* NULL: mode off */
     enum config_cache_mode cache_mode; /* that it was opened with */
+    struct near_policy *near_policy;   /* NULL: the cache is off */
+    const char *embedder;              /* id and version, of the classes of near hits */
+    enum judge_kind judge;             /* of answers */
+    double judge_cosine_min;
+    const char *judge_model, *judge_prompt; /* JUDGE_MODEL */
+    struct id_source *ids;             /* of the jobs that the worker makes */
     struct provider **providers;       /* those of the configuration at the start */
     size_t providers_length;
 };

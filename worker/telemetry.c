@@ -20,6 +20,7 @@ enum family {
     COST,
     SAVED,
     LOOKUPS,
+    CHECKS,
     FILLS_DROPPED,
     KEY_MISMATCHES,
     PROTOCOL_ERRORS,
@@ -59,6 +60,7 @@ static const double token_bounds[] = {1,     4,     16,     64,      256,     10
 
 static const char *const by_outcome[] = {"outcome", NULL};
 static const char *const by_result[] = {"result", NULL};
+static const char *const by_check[] = {"why", "result", NULL};
 static const char *const by_kind[] = {"kind", NULL};
 static const char *const by_model[] = {"provider", "model", NULL};
 static const char *const by_model_outcome[] = {"provider", "model", "outcome", NULL};
@@ -93,7 +95,11 @@ static const struct {
     [SAVED] = {METRIC_COUNTER, "tiermq_worker_saved_usd_total",
                "What cache hits would have cost as calls, in US dollars.", NULL},
     [LOOKUPS] = {METRIC_COUNTER, "tiermq_worker_cache_lookups_total",
-                 "Cache lookups: exact, near, miss, timeout, busy, broken.", by_result},
+                 "Cache lookups: exact, near, stale, miss, bypass, timeout, busy, broken.", by_result},
+    [CHECKS] = {METRIC_COUNTER, "tiermq_worker_cache_checks_total",
+                "What the cache does to know its near hits: jobs to refresh, audit, judge (made, dropped), and what audits and misses say "
+                "(same, different, unknown).",
+                by_check},
     [FILLS_DROPPED] = {METRIC_COUNTER, "tiermq_worker_cache_fills_dropped_total",
                        "Fills dropped because the cache's queue was full.", NULL},
     [KEY_MISMATCHES] =
@@ -250,6 +256,23 @@ void telemetry_usage(struct telemetry *telemetry, const struct attempt *attempt)
 void telemetry_cache(struct telemetry *telemetry, const char *result)
 {
     metric_add(series(telemetry, LOOKUPS, &result), 1);
+}
+
+void telemetry_cache_check(struct telemetry *telemetry, const char *why, const char *result)
+{
+    const char *const values[] = {why, result};
+    metric_add(series(telemetry, CHECKS, values), 1);
+}
+
+json_t *telemetry_cache_lookups(struct telemetry *telemetry)
+{
+    static const char *const results[] = {"exact", "near", "stale", "miss", "bypass", "timeout", "busy", "broken"};
+    json_t *lookups = json_object();
+    for (size_t i = 0; i < ARRAY_LENGTH(results); i++) {
+        (void)json_object_set_new(lookups, results[i],
+                                  json_integer((json_int_t)metric_value(series(telemetry, LOOKUPS, &results[i]))));
+    }
+    return lookups;
 }
 
 void telemetry_saved(struct telemetry *telemetry, uint64_t saved_nanousd)

@@ -20,6 +20,7 @@
 #include "worker/broker_link.h"
 #include "worker/cache/cache.h"
 #include "worker/cache/cache_stage.h"
+#include "worker/cache_host.h"
 #include "worker/decode.h"
 #include "worker/pipeline.h"
 #include "worker/prompt/prompt.h"
@@ -40,6 +41,7 @@ struct worker {
     char *config_path;
     char *name;
     struct services services;
+    struct cache_host *cache; /* NULL: mode off */
     struct metrics *metrics;
     struct telemetry *telemetry;
     struct pipeline *pipeline;
@@ -160,6 +162,28 @@ static void upstream_heard_of(void *context, const struct upstream *upstream)
     }
 }
 
+static void invalidation_heard_of(void *context, struct broker_link *link,
+                                  const Wire__CacheInvalidation *invalidation)
+{
+    cache_host_invalidate(((struct worker *)context)->cache, link, invalidation);
+}
+
+static void cache_is_behind(void *context, struct broker_link *link, const uint8_t *epoch,
+                            uint64_t sequence)
+{
+    cache_host_behind(((struct worker *)context)->cache, link, epoch, sequence);
+}
+
+static void evidence_heard_of(void *context, const Wire__CacheEvidence *evidence)
+{
+    cache_host_evidence(((struct worker *)context)->cache, evidence);
+}
+
+static void asked(void *context, struct broker_link *link, const Wire__WorkerQuery *query)
+{
+    cache_host_query(((struct worker *)context)->cache, link, query);
+}
+
 static void log_outcome(struct worker *worker, const struct attempt *attempt)
 {
     const bool is_good = attempt->outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
@@ -250,6 +274,7 @@ static void turn(void *context)
         return;
     }
     grant_credit(worker);
+    cache_host_turn(worker->cache, worker->brokers, worker->brokers_length);
     for (size_t i = 0; i < worker->brokers_length; i++) {
         broker_link_flush(worker->brokers[i]);
     }
@@ -298,10 +323,10 @@ static void read_gauges(const struct worker *worker, struct telemetry_gauges *ga
         .slots = worker->slots,
         .in_flight = jobs_running(worker),
         .brokers_joined = brokers_joined(worker),
-        .cache_entries = cache.store.entries,
-        .cache_bytes = cache.store.bytes,
-        .cache_memory_bytes = cache.store.memory_bytes,
-        .cache_evictions = cache.store.evictions,
+        .cache_entries = cache.keeper.store.entries,
+        .cache_bytes = cache.keeper.store.bytes,
+        .cache_memory_bytes = cache.keeper.memory_bytes,
+        .cache_evictions = cache.keeper.evictions,
         .cache_fills = cache.fills,
         .cache_fills_failed = cache.fills_failed,
         .cache_is_broken = cache.is_broken ? 1 : 0,
@@ -421,46 +446,6 @@ static int set_name(struct worker *worker)
                : 0;
 }
 
-/* Makes the directory and those above it. What cannot be made shows when the cache opens. */
-static void make_directories(const char *path)
-{
-    char *copy = strdup(path);
-    for (char *at = copy; copy != NULL && (at = strchr(at + 1, '/')) != NULL;) {
-        *at = '\0';
-        (void)mkdir(copy, 0755);
-        *at = '/';
-    }
-    (void)mkdir(path, 0755);
-    free(copy);
-}
-
-static int open_cache(struct worker *worker)
-{
-    const struct config_cache *config = &worker->config->cache;
-    char *path;
-    worker->services.cache_mode = config->mode;
-    if (config->mode == CACHE_OFF) {
-        return 0;
-    }
-    if (asprintf(&path, "%s/cache", worker->config->worker.data_dir) < 0) {
-        return -ENOMEM;
-    }
-    make_directories(worker->config->worker.data_dir);
-    const struct cache_store_options options = {
-        .path = path,
-        .keeps_vectors = config->mode == CACHE_NEAR,
-        .near_threshold = config->near_threshold_permille / 1000.0,
-        .entries_max = config->entries_max,
-        .bytes_max = config->bytes_max,
-        .memory_bytes_max = config->memory_bytes_max,
-        .write_buffer_bytes = config->rocksdb_write_buffer_bytes,
-        .block_cache_bytes = config->rocksdb_block_cache_bytes,
-    };
-    int r = cache_create(worker->loop, worker->log, &options, &worker->services.cache);
-    free(path);
-    return r;
-}
-
 static size_t answer_bytes_max(const struct config *config)
 {
     const uint64_t payload = config->broker.payload_bytes_max;
@@ -520,8 +505,15 @@ static int open_broker(struct worker *worker, size_t index)
 {
     const struct config_worker *config = &worker->config->worker;
     static const struct broker_handler handler = {
-        .on_dispatch = dispatched, .on_cancel = cancelled, .on_upstream = upstream_heard_of};
-    const struct broker_link_options options = {
+        .on_dispatch = dispatched,
+        .on_cancel = cancelled,
+        .on_upstream = upstream_heard_of,
+        .on_invalidation = invalidation_heard_of,
+        .on_cache_behind = cache_is_behind,
+        .on_evidence = evidence_heard_of,
+        .on_query = asked,
+    };
+    struct broker_link_options options = {
         .endpoint = config->brokers[index],
         .events = index < config->events_length ? config->events[index] : NULL,
         .worker_name = worker->name,
@@ -532,8 +524,13 @@ static int open_broker(struct worker *worker, size_t index)
         .answers_bytes_max = config->answers_bytes_max / config->brokers_length,
         .answers_ttl_ms = config->answers_ttl_ms,
     };
-    return broker_link_create(worker->loop, worker->zmq_context, worker->log, worker->telemetry,
-                              &options, &handler, worker, &worker->brokers[index]);
+    cache_host_position(worker->cache, index, options.cache_epoch, &options.cache_sequence);
+    int r = broker_link_create(worker->loop, worker->zmq_context, worker->log, worker->telemetry,
+                               &options, &handler, worker, &worker->brokers[index]);
+    if (r == 0) {
+        cache_host_add(worker->cache, worker->brokers[index]);
+    }
+    return r;
 }
 
 static int open_brokers(struct worker *worker, char *ret_error)
@@ -562,7 +559,7 @@ static int open_parts(struct worker *worker, char *ret_error)
     r = r < 0 ? r : telemetry_create(worker->metrics, &worker->telemetry);
     worker->services.telemetry = worker->telemetry;
     r = r < 0 ? r : open_admin(worker, ret_error);
-    r = r < 0 ? r : open_cache(worker);
+    r = r < 0 ? r : cache_host_open(&worker->services, &worker->cache);
     r = r < 0 ? r : open_providers(worker, ret_error);
     r = r < 0 ? r : open_pipeline(worker);
     r = r < 0 ? r : loop_timer_create(worker->loop, drain_is_over, worker, &worker->drain_timer);
@@ -609,7 +606,7 @@ void worker_destroy(struct worker **worker)
         provider_destroy(&old->services.providers[i]);
     }
     free(old->services.providers);
-    cache_destroy(&old->services.cache);
+    cache_host_close(&old->cache);
     http_admin_destroy(&old->admin);
     telemetry_destroy(&old->telemetry);
     metrics_destroy(&old->metrics);
@@ -663,6 +660,7 @@ static void replace_config(struct worker *worker, struct config **next)
     config_destroy(&worker->config);
     worker->config = TAKE(*next);
     worker->services.config = worker->config;
+    cache_host_reconfigure(worker->cache);
 }
 
 void worker_reload(struct worker *worker)

@@ -26,7 +26,7 @@ enum {
     FORGET_MS = 3600 * 1000, /* no attempt lasts as long */
 };
 
-enum request_kind { REQUEST_LOOKUP, REQUEST_FILL, REQUEST_INVALIDATE, REQUEST_ASK };
+enum request_kind { REQUEST_LOOKUP, REQUEST_FILL, REQUEST_INVALIDATE, REQUEST_ASK, REQUEST_DENY };
 
 struct request {
     struct list_link link;
@@ -74,6 +74,11 @@ struct question {
     uint64_t number;
     char *text;
     char error[CACHE_ERROR_BYTES];
+};
+
+struct denial {
+    struct request request;
+    uint8_t key[CACHE_KEY_BYTES];
 };
 
 struct position {
@@ -161,6 +166,9 @@ static void request_release(struct request *request)
         break;
     case REQUEST_ASK:
         question_release(CONTAINER_OF(request, struct question, request));
+        break;
+    case REQUEST_DENY:
+        free(CONTAINER_OF(request, struct denial, request));
         break;
     }
 }
@@ -383,6 +391,15 @@ static void thread_ask(struct cache *cache, struct question *question)
     json_decref(answer);
 }
 
+static void thread_deny(struct cache *cache, const struct denial *denial)
+{
+    char error[CACHE_ERROR_BYTES] = "";
+    int r = keeper_is_open(cache) ? keeper_deny_near(cache->keeper, denial->key, error) : 0;
+    if (r < 0) {
+        store_failed(cache, r, error);
+    }
+}
+
 /* ---- the thread: sweeps ---- */
 
 /* A copy of what is to be told; without memory it is told with the next one. */
@@ -506,6 +523,9 @@ static void thread_take_one(struct cache *cache)
     case REQUEST_ASK:
         thread_ask(cache, CONTAINER_OF(request, struct question, request));
         break;
+    case REQUEST_DENY:
+        thread_deny(cache, CONTAINER_OF(request, struct denial, request));
+        break;
     }
     (void)pthread_mutex_lock(&cache->mutex);
     publish(cache);
@@ -517,7 +537,9 @@ static void thread_take_one(struct cache *cache)
                                  strcmp(lookup->result.why, "late") == 0
                              ? 1
                              : 0;
-    if (is_answer) {
+    if (request->kind == REQUEST_DENY) {
+        request_release(request);
+    } else if (is_answer) {
         list_append(&cache->answered, &request->link);
         loop_wake(cache->loop);
     }
@@ -607,6 +629,8 @@ static void tell(struct cache *cache, struct request *request)
         question->done(question->context, question->number, question->text, question->error);
         break;
     }
+    case REQUEST_DENY:
+        break;
     }
 }
 
@@ -894,6 +918,16 @@ int cache_ask(struct cache *cache, const char *what, const char *argument, cache
         question_release(question);
     }
     return r;
+}
+
+void cache_deny_near(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES])
+{
+    struct denial *denial = calloc(1, sizeof(*denial));
+    if (denial != NULL) { /* without memory it may be wrong once more */
+        denial->request.kind = REQUEST_DENY;
+        memcpy(denial->key, key, CACHE_KEY_BYTES);
+        (void)hand_over(cache, &denial->request, true);
+    }
 }
 
 void cache_read_stats(struct cache *cache, struct cache_stats *ret_stats)

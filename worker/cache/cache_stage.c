@@ -2,8 +2,10 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "common/canonical.h"
 #include "common/clock.h"
@@ -12,6 +14,9 @@
 #include "worker/attempt.h"
 #include "worker/broker_link.h"
 #include "worker/cache/cache.h"
+#include "worker/cache/cache_checks.h"
+#include "worker/cache/cache_rules.h"
+#include "worker/cache/near_policy.h"
 #include "worker/cache/scope.h"
 #include "worker/pipeline.h"
 #include "worker/provider/assembly.h"
@@ -22,28 +27,22 @@ static_assert((int)CACHE_KEY_BYTES == (int)ATTEMPT_KEY_BYTES,
 static_assert((int)CACHE_KEY_BYTES == (int)CANONICAL_KEY_BYTES,
               "an entry's key is an attempt's canonical key");
 
-static int64_t ttl_ms(const struct services *services, const struct attempt *attempt)
-{
-    const struct config_tier *tier = config_find_tier(services->config, attempt->tier);
-    return tier == NULL ? 0 : tier->cache_ttl_ms;
-}
-
 /* ---- looking up ---- */
 
+static const char *namespace_of(const struct attempt *attempt)
+{
+    return attempt->request->cache == NULL ? "" : attempt->request->cache->cache_namespace;
+}
+
 /* Finds scope and text, if the request may have a near hit at all. */
-static void set_scope(const struct services *services, struct attempt *attempt)
+static void set_scope(struct attempt *attempt)
 {
     const char *text = NULL;
-    if (services->cache_mode != CACHE_NEAR) {
-        return;
-    }
     json_t *body =
         json_loadb((const char *)attempt->request->body.data, attempt->request->body.len, 0, NULL);
     if (json_is_object(body) &&
-        scope_temperature_permille(body) <= services->config->cache.temperature_max_permille &&
-        scope_of(attempt->tenant,
-                 attempt->request->cache == NULL ? "" : attempt->request->cache->cache_namespace,
-                 attempt->operation, attempt->route, body, attempt->scope, &text) == 0) {
+        scope_of(attempt->tenant, namespace_of(attempt), attempt->operation, attempt->route, body,
+                 attempt->scope, &text) == 0) {
         attempt->near_text = strdup(text);
         attempt->has_scope = attempt->near_text != NULL;
     }
@@ -51,9 +50,10 @@ static void set_scope(const struct services *services, struct attempt *attempt)
 }
 
 static enum stage_verdict missed(const struct services *services, struct attempt *attempt,
-                                 Wire__CacheStatus status, const char *result)
+                                 Wire__CacheStatus status, const char *result, const char *why)
 {
     attempt->cache_status = status;
+    attempt->cache_why = why;
     telemetry_cache(services->telemetry, result);
     return STAGE_NEXT;
 }
@@ -64,26 +64,59 @@ static void lookup_done(void *context, struct cache_result *result)
     pipeline_resume(context, &event);
 }
 
+static bool upstream_is_down(const struct attempt *attempt)
+{
+    return attempt->upstream_model != NULL &&
+           (attempt->is_probe ||
+            broker_link_upstream_open_ms(attempt->broker, attempt->upstream_provider,
+                                         attempt->upstream_model, clock_monotonic_ms()) > 0);
+}
+
+static void set_query(struct services *services, struct attempt *attempt,
+                      const struct cache_rules *rules, struct cache_query *ret_query)
+{
+    *ret_query = (struct cache_query){.threshold = INFINITY,
+                                      .is_strict = services->config->cache.is_strict == SWITCH_ON};
+    memcpy(ret_query->key, attempt->key, CACHE_KEY_BYTES);
+    attempt->may_serve_error = rules->stale_if_error_ms > 0 && upstream_is_down(attempt);
+    ret_query->may_be_stale = rules->stale_while_revalidate_ms > 0 || attempt->may_serve_error;
+    if (rules->may_be_near && attempt->has_scope) {
+        ret_query->may_be_near = true;
+        ret_query->text = attempt->near_text;
+        memcpy(ret_query->scope, attempt->scope, CACHE_SCOPE_BYTES);
+        ret_query->threshold = near_policy_threshold(services->near_policy, attempt->tenant,
+                                                     attempt->tier, NULL);
+        attempt->near_threshold = ret_query->threshold;
+    }
+}
+
 static enum stage_verdict cache_start(void *module, struct attempt *attempt)
 {
-    const struct services *services = module;
-    struct cache_query query = {.text = NULL};
-    if (services->cache == NULL || ttl_ms(services, attempt) <= 0) {
+    struct services *services = module;
+    struct cache_rules rules;
+    struct cache_query query;
+    if (services->cache == NULL) {
         return STAGE_NEXT;
     }
-    set_scope(services, attempt);
+    cache_rules_of(services, attempt, &rules);
+    if (rules.bypass != NULL) {
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "bypass", rules.bypass);
+    }
+    if (services->cache_mode == CACHE_NEAR) {
+        set_scope(attempt);
+    }
     attempt->may_be_filled = true;
-    memcpy(query.key, attempt->key, CACHE_KEY_BYTES);
-    if (attempt->has_scope) {
-        query.may_be_near = true;
-        query.text = attempt->near_text;
-        memcpy(query.scope, attempt->scope, CACHE_SCOPE_BYTES);
+    attempt->born = cache_latest(services->cache);
+    if (!rules.is_looked_up) {
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "bypass", "refresh");
     }
-    if (cache_start_lookup(services->cache, &query, lookup_done, attempt, &attempt->lookup) < 0) {
-        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "busy");
+    set_query(services, attempt, &rules, &query);
+    const int64_t until_ms = clock_monotonic_ms() + services->config->cache.lookup_timeout_ms;
+    if (cache_start_lookup(services->cache, &query, until_ms, lookup_done, attempt,
+                           &attempt->lookup) < 0) {
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "busy", "busy");
     }
-    loop_timer_set(attempt->timer,
-                   clock_monotonic_ms() + services->config->cache.lookup_timeout_ms);
+    loop_timer_set(attempt->timer, until_ms);
     return STAGE_WAITS;
 }
 
@@ -119,7 +152,7 @@ static int take_entry(struct attempt *attempt, const struct cache_result *result
     const Record__CacheEntry *entry = result->entry;
     attempt->body.bytes_max = entry->body.len;
     int r = bytes_append(&attempt->body, entry->body.data, entry->body.len);
-    attempt->model = strdup(entry->model);
+    attempt->model = strdup(entry->about->model);
     if (r < 0 || attempt->model == NULL) {
         return -ENOMEM;
     }
@@ -129,8 +162,16 @@ static int take_entry(struct attempt *attempt, const struct cache_result *result
         .output = entry->output_tokens,
         .reasoning = entry->reasoning_tokens,
     };
-    attempt->saved_nanousd = entry->cost_nanousd;
+    attempt->saved_nanousd = entry->about->cost_nanousd;
+    attempt->cache_age_ms = result->age_ms;
     return 0;
+}
+
+static const char *result_word(const struct cache_result *result)
+{
+    return result->is_stale                                ? "stale"
+           : result->answer == CACHE_ANSWER_NEAR_HIT ? "near"
+                                                           : "exact";
 }
 
 static enum stage_verdict answered(struct services *services, struct attempt *attempt,
@@ -145,10 +186,16 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
     if (is_near) {
         hex_write(result->key, CACHE_KEY_BYTES, attempt->near_key);
         attempt->near_score = result->score;
+        near_policy_looked(services->near_policy, attempt->tenant, attempt->tier, result->score, true);
+        cache_checks_audit(services, attempt, result);
     }
-    attempt->cache_status =
-        is_near ? WIRE__CACHE_STATUS__CACHE_NEAR_HIT : WIRE__CACHE_STATUS__CACHE_HIT;
-    telemetry_cache(services->telemetry, is_near ? "near" : "exact");
+    if (result->is_stale && !attempt->may_serve_error) {
+        cache_checks_refresh(services, attempt);
+    }
+    attempt->cache_status = result->is_stale ? WIRE__CACHE_STATUS__CACHE_STALE_HIT
+                            : is_near        ? WIRE__CACHE_STATUS__CACHE_NEAR_HIT
+                                             : WIRE__CACHE_STATUS__CACHE_HIT;
+    telemetry_cache(services->telemetry, result_word(result));
     telemetry_saved(services->telemetry, attempt->saved_nanousd);
     outcome_set(&attempt->outcome, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, "", "%s", "");
     if (attempt->wants_stream && attempt->operation != OPERATION_EMBEDDINGS) {
@@ -157,24 +204,53 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
     return STAGE_CONCLUDES;
 }
 
+/* A candidate that did not suffice is compared when the fresh answer is there. */
+static enum stage_verdict not_answered(struct services *services, struct attempt *attempt,
+                                       const struct cache_result *result)
+{
+    if (result->has_candidate) {
+        near_policy_looked(services->near_policy, attempt->tenant, attempt->tier, result->score, false);
+        attempt->has_candidate = true;
+        attempt->near_score = result->score;
+        memcpy(attempt->candidate, result->key, CACHE_KEY_BYTES);
+    }
+    return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS,
+                  strcmp(result->why, "late") == 0 ? "timeout" : "miss", result->why);
+}
+
+/* Past its time an entry may be served for so long only. */
+static bool is_too_stale(const struct services *services, const struct attempt *attempt,
+                         const struct cache_result *result)
+{
+    struct cache_rules rules;
+    cache_rules_of(services, attempt, &rules);
+    const int64_t past_ms = clock_unix_ms() - (int64_t)result->entry->about->expires_unix_ms;
+    const int64_t most_ms = attempt->may_serve_error && rules.stale_if_error_ms > rules.stale_while_revalidate_ms
+                                ? rules.stale_if_error_ms
+                                : rules.stale_while_revalidate_ms;
+    return result->is_stale && past_ms > most_ms;
+}
+
 static enum stage_verdict cache_resume(void *module, struct attempt *attempt,
                                        const struct stage_event *event)
 {
     struct services *services = module;
     if (event->kind != STAGE_EVENT_CACHE) {
         cache_forget(&attempt->lookup);
-        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "timeout");
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "timeout", "late");
     }
     attempt->lookup = NULL; /* ends with this event */
     loop_timer_stop(attempt->timer);
     switch (event->as.cache->answer) {
     case CACHE_ANSWER_MISS:
-        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss");
+        return not_answered(services, attempt, event->as.cache);
     case CACHE_ANSWER_BROKEN:
-        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "broken");
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "broken", "broken");
     case CACHE_ANSWER_HIT:
     case CACHE_ANSWER_NEAR_HIT:
-        return answered(services, attempt, event->as.cache);
+        return is_too_stale(services, attempt, event->as.cache)
+                   ? missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "stale")
+                   : answered(services, attempt, event->as.cache);
     }
     return STAGE_NEXT;
 }
@@ -198,28 +274,57 @@ struct stage cache_stage(struct services *services)
 
 /* ---- filling ---- */
 
+static void set_about(const struct services *services, struct attempt *attempt, Record__CacheAbout *about)
+{
+    static char *const none[] = {NULL};
+    const int64_t now_unix_ms = clock_unix_ms();
+    const Wire__CacheControl *control = attempt->request->cache;
+    struct cache_rules rules;
+    cache_rules_of(services, attempt, &rules);
+    const int64_t stale_ms = rules.stale_if_error_ms > rules.stale_while_revalidate_ms
+                                 ? rules.stale_if_error_ms
+                                 : rules.stale_while_revalidate_ms;
+    about->tenant = attempt->tenant;
+    about->route = attempt->route;
+    about->tier = attempt->tier;
+    about->model = attempt->model;
+    about->cache_namespace = (char *)namespace_of(attempt);
+    about->template_version = control == NULL ? about->template_version : control->template_version;
+    about->tags = control == NULL ? (char **)none : control->tags;
+    about->n_tags = control == NULL ? 0 : control->n_tags;
+    about->documents = control == NULL ? (char **)none : control->documents;
+    about->n_documents = control == NULL ? 0 : control->n_documents;
+    about->scope = (ProtobufCBinaryData){attempt->has_scope ? CACHE_SCOPE_BYTES : 0, attempt->scope};
+    about->text = attempt->near_text == NULL ? about->text : attempt->near_text;
+    about->filled_unix_ms = (uint64_t)now_unix_ms;
+    about->expires_unix_ms = (uint64_t)(now_unix_ms + rules.ttl_ms);
+    about->stale_until_unix_ms = (uint64_t)(now_unix_ms + rules.ttl_ms + stale_ms);
+    about->cost_nanousd = attempt->cost_nanousd;
+    about->run_ms = attempt->call_ms > 0 ? (uint64_t)attempt->call_ms : 0;
+}
+
 static enum stage_verdict fill_start(void *module, struct attempt *attempt)
 {
-    const struct services *services = module;
-    const int64_t now_unix_ms = clock_unix_ms();
+    struct services *services = module;
     if (!attempt->may_be_filled) {
+        cache_checks_judged(services, attempt);
         return STAGE_NEXT;
     }
+    Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
     Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
-    entry.filled_unix_ms = (uint64_t)now_unix_ms;
-    entry.expires_unix_ms = (uint64_t)(now_unix_ms + ttl_ms(services, attempt));
-    entry.scope.data = attempt->scope;
-    entry.scope.len = attempt->has_scope ? CACHE_SCOPE_BYTES : 0;
+    set_about(services, attempt, &about);
+    entry.about = &about;
     entry.provider = attempt->provider_name;
-    entry.model = attempt->model;
     entry.input_tokens = attempt->tokens.input;
     entry.cached_input_tokens = attempt->tokens.cached_input;
     entry.output_tokens = attempt->tokens.output;
     entry.reasoning_tokens = attempt->tokens.reasoning;
-    entry.cost_nanousd = attempt->cost_nanousd;
-    entry.body.data = (uint8_t *)attempt->body.data;
-    entry.body.len = attempt->body.length;
-    if (cache_start_fill(services->cache, attempt->key, &entry, attempt->near_text) < 0) {
+    entry.body = (ProtobufCBinaryData){attempt->body.length, (uint8_t *)attempt->body.data};
+    struct cache_comparison comparison;
+    const bool compares = cache_checks_comparison(services, attempt, &comparison);
+    const bool keeps = cache_checks_audited(services, attempt);
+    if ((keeps || compares) && cache_start_fill(services->cache, attempt->key, &entry, attempt->born, keeps,
+                                                compares ? &comparison : NULL) < 0) {
         telemetry_fill_dropped(services->telemetry);
     }
     return STAGE_NEXT;

@@ -41,9 +41,9 @@ static double cosine_of_texts(void *context, const char *text, const char *other
 void keeper_index(struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about)
 {
     struct reading reading;
-    if (keeper->index != NULL && about->scope.len == CACHE_SCOPE_BYTES &&
+    if (keeper->index != NULL && about->scope.len == CACHE_SCOPE_BYTES && !about->is_denied &&
         keeper_read_text(about->text, &reading)) {
-        (void)lexical_index_add(keeper->index, about->scope.data, key, &reading.vector,
+        (void)!lexical_index_add(keeper->index, about->scope.data, key, &reading.vector,
                                 reading.profile.bytes, reading.profile.profile.bytes);
     }
 }
@@ -92,7 +92,7 @@ void keeper_close(struct keeper **keeper)
     }
     char error[CACHE_ERROR_BYTES];
     if (old->store != NULL) {
-        (void)sweep_write_served(old, error); /* statistics alone */
+        (void)!sweep_write_served(old, error); /* statistics alone */
     }
     cache_store_close(&old->store);
     lexical_index_destroy(&old->index);
@@ -237,6 +237,22 @@ int keeper_get(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],
     return cache_store_get(keeper->store, key, ret_entry, ret_error);
 }
 
+int keeper_deny_near(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], char ret_error[CACHE_ERROR_BYTES])
+{
+    Record__CacheAbout *about = NULL;
+    if (keeper->index != NULL) {
+        (void)lexical_index_remove(keeper->index, key);
+    }
+    int r = cache_store_get_about(keeper->store, key, &about, ret_error);
+    if (r < 0 || about == NULL) {
+        return r;
+    }
+    about->is_denied = true;
+    r = cache_store_put_about(keeper->store, key, about, ret_error);
+    record__cache_about__free_unpacked(about, NULL);
+    return r;
+}
+
 /* ---- fills ---- */
 
 int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
@@ -258,6 +274,11 @@ int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Recor
     }
     keeper_index(keeper, key, entry->about);
     return eviction_keep_bounds(keeper, now_unix_ms, ret_error);
+}
+
+int keeper_step(struct keeper *keeper, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES])
+{
+    return sweep_step(keeper, now_unix_ms, ret_error);
 }
 
 /* ---- invalidations ---- */

@@ -74,6 +74,8 @@ MUST_USE int keeper_lookup(struct keeper *keeper, const struct cache_query *quer
 /* Replaces. `born`: the latest invalidation when the attempt began. One that was invalidated since is dropped. Errors: likewise. */
 MUST_USE int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
                          uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
+/* It answers its own text alone from now on. */
+MUST_USE int keeper_deny_near(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], char ret_error[CACHE_ERROR_BYTES]);
 /* The answer of an entry, whatever its age. Gives: *ret_entry (NULL: it is not there). */
 MUST_USE int keeper_get(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry **ret_entry,
                         char ret_error[CACHE_ERROR_BYTES]);

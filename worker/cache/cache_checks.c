@@ -1,0 +1,212 @@
+#include "worker/cache/cache_checks.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/blob.h"
+#include "common/clock.h"
+#include "common/config.h"
+#include "common/log.h"
+#include "worker/attempt.h"
+#include "worker/broker_link.h"
+#include "worker/cache/cache.h"
+#include "worker/cache/near_policy.h"
+#include "worker/cache_mail.h"
+#include "worker/telemetry.h"
+
+enum { PERMILLE = 1000 };
+
+/* ---- jobs ---- */
+
+static void make_job(struct services *services, const struct attempt *attempt, Wire__ModelRequest *request,
+                     const char *route, const char *why)
+{
+    const size_t bytes = wire__model_request__get_packed_size(request);
+    uint8_t *packed = malloc(bytes + 1);
+    struct blob *payload = NULL;
+    if (packed == NULL) {
+        return;
+    }
+    (void)wire__model_request__pack(request, packed);
+    int r = blob_create(packed, bytes, &payload);
+    free(packed);
+    if (r < 0) {
+        return;
+    }
+    struct id id = id_make(services->ids, clock_unix_ms());
+    Wire__Submit submit = WIRE__SUBMIT__INIT;
+    submit.job_id = (ProtobufCBinaryData){ID_BYTES, id.bytes};
+    submit.tier = services->config->cache.audit_tier;
+    submit.route = (char *)route;
+    submit.has_payload = true;
+    submit.discard_result = true;
+    r = cache_mail_job(broker_link_mail(attempt->broker), attempt->tenant, &submit, payload);
+    telemetry_cache_check(services->telemetry, why, r == 0 ? "made" : "dropped");
+    blob_unref(&payload);
+}
+
+/* The same request, that is not answered from the cache. */
+static void ask_anew(struct services *services, const struct attempt *attempt, Wire__CacheCheck *check,
+                     const char *why)
+{
+    Wire__CacheControl control = WIRE__CACHE_CONTROL__INIT;
+    Wire__ModelRequest request = *attempt->request;
+    if (request.cache != NULL) {
+        control = *request.cache;
+    }
+    control.use = WIRE__CACHE_CONTROL__USE__USE_REFRESH;
+    request.cache = &control;
+    request.check = check;
+    make_job(services, attempt, &request, attempt->route, why);
+}
+
+void cache_checks_refresh(struct services *services, const struct attempt *attempt)
+{
+    Wire__CacheCheck check = WIRE__CACHE_CHECK__INIT;
+    check.why = WIRE__CACHE_CHECK__WHY__WHY_REFRESH;
+    check.tier = attempt->tier;
+    ask_anew(services, attempt, &check, "refresh");
+}
+
+static bool hits(double share)
+{
+    uint32_t random = 0;
+    return getrandom(&random, sizeof(random), GRND_NONBLOCK) == (ssize_t)sizeof(random) &&
+           (double)random < share * 4294967296.0;
+}
+
+void cache_checks_audit(struct services *services, const struct attempt *attempt, const struct cache_result *result)
+{
+    struct threshold_verdict verdict;
+    (void)near_policy_threshold(services->near_policy, attempt->tenant, attempt->tier, &verdict);
+    const double share = verdict.audit_share;
+    if (share <= 0 || !hits(share)) {
+        return;
+    }
+    Wire__CacheCheck check = WIRE__CACHE_CHECK__INIT;
+    check.why = WIRE__CACHE_CHECK__WHY__WHY_AUDIT;
+    check.tier = attempt->tier;
+    check.embedder = (char *)services->embedder;
+    check.near_score = result->score;
+    check.near_key = (ProtobufCBinaryData){CACHE_KEY_BYTES, (uint8_t *)result->key};
+    check.served = result->entry->body;
+    check.weight_permille = share >= 1 ? PERMILLE : (uint64_t)(share * PERMILLE + 0.5);
+    ask_anew(services, attempt, &check, "audit");
+}
+
+/* ---- verdicts ---- */
+
+bool cache_checks_comparison(const struct services *services, const struct attempt *attempt,
+                             struct cache_comparison *ret_comparison)
+{
+    if (!attempt->has_candidate || services->judge == JUDGE_MODEL) {
+        return false;
+    }
+    *ret_comparison = (struct cache_comparison){.tenant = attempt->tenant,
+                                                .tier = attempt->tier,
+                                                .score = attempt->near_score,
+                                                .judge = services->judge,
+                                                .judge_cosine_min = services->judge_cosine_min};
+    memcpy(ret_comparison->key, attempt->candidate, CACHE_KEY_BYTES);
+    return true;
+}
+
+static void learn(struct services *services, const struct attempt *attempt, const Wire__CacheCheck *check,
+                  enum judge_verdict verdict)
+{
+    const bool is_ours = strcmp(check->embedder, services->embedder) == 0 && check->weight_permille > 0 &&
+                         check->weight_permille <= PERMILLE;
+    telemetry_cache_check(services->telemetry, "audit",
+                          verdict == JUDGE_SAME        ? "same"
+                          : verdict == JUDGE_DIFFERENT ? "different"
+                                                       : "unknown");
+    if (verdict == JUDGE_UNKNOWN || !is_ours) {
+        return;
+    }
+    near_policy_learned(services->near_policy, attempt->tenant, check->tier, check->near_score, THRESHOLD_AUDIT,
+                        verdict == JUDGE_SAME, (uint32_t)check->weight_permille);
+    if (verdict == JUDGE_DIFFERENT && check->near_key.len == CACHE_KEY_BYTES) {
+        cache_deny_near(services->cache, check->near_key.data);
+    }
+}
+
+bool cache_checks_audited(struct services *services, const struct attempt *attempt)
+{
+    const Wire__CacheCheck *check = attempt->request->check;
+    if (check == NULL || check->why != WIRE__CACHE_CHECK__WHY__WHY_AUDIT) {
+        return true;
+    }
+    if (services->judge == JUDGE_MODEL) {
+        cache_checks_ask_judge(services, attempt, check);
+        return false;
+    }
+    const enum judge_verdict verdict =
+        judge(services->judge, services->judge_cosine_min, check->served.data, check->served.len,
+              attempt->body.data, attempt->body.length);
+    learn(services, attempt, check, verdict);
+    return verdict == JUDGE_DIFFERENT;
+}
+
+/* ---- a model as judge ---- */
+
+static const char *content_of(const json_t *answer)
+{
+    return json_string_value(json_object_get(
+        json_object_get(json_array_get(json_object_get(answer, "choices"), 0), "message"), "content"));
+}
+
+static json_t *judge_body(const struct services *services, const char *served, const char *fresh)
+{
+    json_t *prompt = json_sprintf("%s\n\nFirst answer:\n%s\n\nSecond answer:\n%s", services->judge_prompt, served, fresh);
+    return json_pack("{s:s, s:i, s:i, s:[{s:s, s:o}]}", "model", services->judge_model, "temperature", 0, "max_tokens",
+                     4, "messages", "role", "user", "content", prompt);
+}
+
+void cache_checks_ask_judge(struct services *services, const struct attempt *attempt, const Wire__CacheCheck *audit)
+{
+    json_t *served = json_loadb((const char *)audit->served.data, audit->served.len, 0, NULL);
+    json_t *fresh = json_loadb(attempt->body.data, attempt->body.length, 0, NULL);
+    const char *left = content_of(served), *right = content_of(fresh);
+    json_t *body = left == NULL || right == NULL ? NULL : judge_body(services, left, right);
+    char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
+    if (text != NULL) {
+        Wire__ModelRequest request = WIRE__MODEL_REQUEST__INIT;
+        Wire__CacheCheck check = *audit;
+        check.why = WIRE__CACHE_CHECK__WHY__WHY_JUDGE;
+        check.served = (ProtobufCBinaryData){0, NULL};
+        request.operation = (char *)"chat.completions";
+        request.model = (char *)services->judge_model;
+        request.body = (ProtobufCBinaryData){strlen(text), (uint8_t *)text};
+        request.check = &check;
+        make_job(services, attempt, &request, services->judge_model, "judge");
+    }
+    free(text);
+    json_decref(body);
+    json_decref(served);
+    json_decref(fresh);
+}
+
+static enum judge_verdict verdict_of_text(const char *text)
+{
+    while (text != NULL && *text != '\0' && !isalpha((unsigned char)*text)) {
+        text++;
+    }
+    return text == NULL                       ? JUDGE_UNKNOWN
+           : strncasecmp(text, "yes", 3) == 0 ? JUDGE_SAME
+           : strncasecmp(text, "no", 2) == 0  ? JUDGE_DIFFERENT
+                                              : JUDGE_UNKNOWN;
+}
+
+void cache_checks_judged(struct services *services, const struct attempt *attempt)
+{
+    const Wire__CacheCheck *check = attempt->request->check;
+    if (services->cache == NULL || services->near_policy == NULL || check == NULL ||
+        check->why != WIRE__CACHE_CHECK__WHY__WHY_JUDGE) {
+        return;
+    }
+    json_t *answer = json_loadb(attempt->body.data, attempt->body.length, 0, NULL);
+    learn(services, attempt, check, verdict_of_text(content_of(answer)));
+    json_decref(answer);
+}

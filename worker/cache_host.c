@@ -1,0 +1,429 @@
+#include "worker/cache_host.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/clock.h"
+#include "common/config.h"
+#include "common/log.h"
+#include "common/loop.h"
+#include "worker/broker_link.h"
+#include "worker/cache/cache.h"
+#include "worker/cache/decision.h"
+#include "worker/cache/decision_seed.h"
+#include "worker/cache/embed_builtin.h"
+#include "worker/cache/near_policy.h"
+#include "worker/cache_mail.h"
+#include "worker/telemetry.h"
+
+enum { EMBEDDER_BYTES = 64, LINKS_MAX = 64 };
+
+struct cache_host {
+    struct services *services;
+    struct id_source ids;
+    char embedder[EMBEDDER_BYTES];
+    struct loop_timer *timer; /* until evidence is to be sent */
+    struct broker_link *links[LINKS_MAX];
+    size_t links_length;
+    uint64_t number_last; /* of questions asked of the cache */
+    struct {
+        struct broker_link *link;
+        uint64_t number; /* the broker's */
+    } questions[LINKS_MAX];
+};
+
+/* ---- what the cache tells ---- */
+
+static struct broker_link *link_of(const struct cache_host *host, const char *endpoint)
+{
+    for (size_t i = 0; i < host->links_length; i++) {
+        if (strcmp(broker_link_endpoint(host->links[i]), endpoint) == 0) {
+            return host->links[i];
+        }
+    }
+    return NULL;
+}
+
+static void failed(struct cache_host *host, const char *what, int r)
+{
+    log_at(host->services->log, LOG_ERROR, "the broker cannot be told", log_text("what", what),
+           log_text("error", strerror(-r)));
+}
+
+static void applied(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
+                    uint64_t sequence, uint64_t entries, uint64_t bytes)
+{
+    struct cache_host *host = context;
+    struct broker_link *link = link_of(host, endpoint);
+    log_at(host->services->log, LOG_INFO, "cache invalidated", log_text("broker", endpoint),
+           log_int("sequence", sequence), log_int("entries", entries), log_int("bytes", bytes));
+    int r = link == NULL ? 0 : cache_mail_applied(broker_link_mail(link), epoch, sequence, entries, bytes);
+    if (r < 0) {
+        failed(host, "applied", r);
+    }
+    loop_again(host->services->loop);
+}
+
+static void compared(void *context, const struct cache_comparison *comparison, enum judge_verdict verdict)
+{
+    struct cache_host *host = context;
+    telemetry_cache_check(host->services->telemetry, "miss",
+                          verdict == JUDGE_SAME        ? "same"
+                          : verdict == JUDGE_DIFFERENT ? "different"
+                                                       : "unknown");
+    if (verdict != JUDGE_UNKNOWN) {
+        near_policy_learned(host->services->near_policy, comparison->tenant, comparison->tier,
+                            comparison->score, THRESHOLD_MISS, verdict == JUDGE_SAME, 0);
+    }
+}
+
+/* ---- opening ---- */
+
+/* Makes the directory and those above it. What cannot be made shows when the cache opens. */
+static void make_directories(const char *path)
+{
+    char *copy = strdup(path);
+    for (char *at = copy; copy != NULL && (at = strchr(at + 1, '/')) != NULL;) {
+        *at = '\0';
+        (void)mkdir(copy, 0755);
+        *at = '/';
+    }
+    (void)mkdir(path, 0755);
+    free(copy);
+}
+
+static int open_cache(struct cache_host *host)
+{
+    struct services *services = host->services;
+    const struct config_cache *config = &services->config->cache;
+    static const struct cache_handler handler = {.on_applied = applied, .on_compared = compared};
+    char *path;
+    if (asprintf(&path, "%s/cache", services->config->worker.data_dir) < 0) {
+        return -ENOMEM;
+    }
+    make_directories(services->config->worker.data_dir);
+    const struct cache_options options = {
+        .keeper = {.store = {.path = path,
+                             .write_buffer_bytes = config->rocksdb_write_buffer_bytes,
+                             .block_cache_bytes = config->rocksdb_block_cache_bytes},
+                   .is_near = config->mode == CACHE_NEAR,
+                   .entries_max = config->entries_max,
+                   .bytes_max = config->bytes_max,
+                   .memory_bytes_max = config->memory_bytes_max},
+        .endpoints = (const char *const *)services->config->worker.brokers,
+        .endpoints_length = services->config->worker.brokers_length,
+    };
+    int r = cache_create(services->loop, services->log, &options, &handler, host, &services->cache);
+    free(path);
+    return r;
+}
+
+static void rules_of(void *context, const char *tenant, const char *tier, struct threshold_policy *ret_policy)
+{
+    const struct cache_host *host = context;
+    cache_host_rules(host->services->config, tenant, tier, ret_policy);
+}
+
+/* Its turn is all that it has to bring about. */
+static void timer_due(void *context)
+{
+    (void)context;
+}
+
+int cache_host_open(struct services *services, struct cache_host **ret_host)
+{
+    services->cache_mode = services->config->cache.mode;
+    *ret_host = NULL;
+    if (services->cache_mode == CACHE_OFF) {
+        return 0;
+    }
+    CLEANUP(cache_host_close) struct cache_host *host = calloc(1, sizeof(*host));
+    if (host == NULL) {
+        return -ENOMEM;
+    }
+    host->services = services;
+    (void)snprintf(host->embedder, sizeof(host->embedder), "builtin/%u.%d", embed_builtin_version(),
+                   DECISION_VERSION);
+    services->embedder = host->embedder;
+    services->ids = &host->ids;
+    cache_host_set_judge(services);
+    int r = id_source_init(&host->ids);
+    r = r < 0 ? r : loop_timer_create(services->loop, timer_due, host, &host->timer);
+    r = r < 0 ? r
+              : near_policy_create(host->embedder, decision_seed(), rules_of, host, &services->near_policy);
+    r = r < 0 ? r : open_cache(host);
+    if (r < 0) {
+        return r;
+    }
+    *ret_host = TAKE(host);
+    return 0;
+}
+
+void cache_host_close(struct cache_host **host)
+{
+    struct cache_host *old = TAKE(*host);
+    if (old == NULL) {
+        return;
+    }
+    cache_destroy(&old->services->cache);
+    near_policy_destroy(&old->services->near_policy);
+    loop_timer_destroy(&old->timer);
+    free(old);
+}
+
+void cache_host_position(struct cache_host *host, size_t index, uint8_t ret_epoch[16], uint64_t *ret_sequence)
+{
+    *ret_sequence = 0;
+    if (host != NULL && !cache_position(host->services->cache, index, ret_epoch, ret_sequence)) {
+        /* Not known: as of another store, so that the broker says that this worker is behind. */
+        memset(ret_epoch, 0xFF, CACHE_EPOCH_BYTES);
+        *ret_sequence = 1;
+    }
+}
+
+void cache_host_add(struct cache_host *host, struct broker_link *link)
+{
+    if (host != NULL && host->links_length < LINKS_MAX) {
+        host->links[host->links_length++] = link;
+    }
+}
+
+static double share_of(uint32_t permille)
+{
+    return (double)permille / 1000.0;
+}
+
+void cache_host_rules(const struct config *config, const char *tenant, const char *tier, struct threshold_policy *ret_policy)
+{
+    const struct config_tier *of_tier = config_find_tier(config, tier);
+    const struct config_cache *cache = &config->cache;
+    uint32_t permille = of_tier == NULL ? 0 : of_tier->cache_max_error_permille;
+    for (size_t i = 0; i < config->tenants_length; i++) {
+        const struct config_tenant *of_tenant = &config->tenants[i];
+        if (strcmp(of_tenant->name, tenant) == 0 && of_tenant->cache_max_error_permille < permille) {
+            permille = of_tenant->cache_max_error_permille;
+        }
+    }
+    *ret_policy = (struct threshold_policy){
+        .max_error = permille >= 1000 ? 0.999 : share_of(permille),
+        .judge_false_accept = share_of(cache->judge_false_accept_permille),
+        .judge_false_reject = share_of(cache->judge_false_reject_permille),
+        .audit_share = share_of(cache->audit_share_permille),
+        .audit_share_most = share_of(cache->audit_share_max_permille),
+    };
+}
+
+static enum judge_kind judge_of(enum config_judge judge)
+{
+    switch (judge) {
+    case CONFIG_JUDGE_EQUAL:
+        return JUDGE_EQUAL;
+    case CONFIG_JUDGE_JSON:
+        return JUDGE_JSON;
+    case CONFIG_JUDGE_EMBEDDING:
+        return JUDGE_EMBEDDING;
+    case CONFIG_JUDGE_MODEL:
+        return JUDGE_MODEL;
+    }
+    return JUDGE_EQUAL;
+}
+
+/* Its strings are those of the configuration. */
+void cache_host_set_judge(struct services *services)
+{
+    const struct config_cache *cache = &services->config->cache;
+    services->judge = judge_of(cache->judge);
+    services->judge_cosine_min = share_of(cache->judge_cosine_min_permille);
+    services->judge_model = cache->judge_model;
+    services->judge_prompt = cache->judge_prompt;
+}
+
+void cache_host_reconfigure(struct cache_host *host)
+{
+    if (host != NULL) {
+        cache_host_set_judge(host->services);
+        near_policy_reconfigure(host->services->near_policy);
+    }
+}
+
+/* ---- what brokers say ---- */
+
+void cache_host_invalidate(struct cache_host *host, struct broker_link *link,
+                           const Wire__CacheInvalidation *invalidation)
+{
+    static const uint8_t no_epoch[CACHE_EPOCH_BYTES] = {0};
+    const bool has_epoch = invalidation->epoch.len == CACHE_EPOCH_BYTES;
+    const uint8_t *epoch = has_epoch ? invalidation->epoch.data : no_epoch;
+    if (host == NULL) { /* nothing is cached: it is applied */
+        (void)!cache_mail_applied(broker_link_mail(link), epoch, invalidation->sequence, 0, 0);
+        return;
+    }
+    cache_invalidate(host->services->cache, broker_link_endpoint(link), epoch, invalidation->sequence,
+                     invalidation->selector);
+}
+
+void cache_host_behind(struct cache_host *host, struct broker_link *link, const uint8_t *epoch, uint64_t sequence)
+{
+    static const uint8_t no_epoch[CACHE_EPOCH_BYTES] = {0};
+    if (host == NULL) {
+        return;
+    }
+    log_at(host->services->log, LOG_WARN,
+           "the broker cannot say what was invalidated while this worker was away: its cache is cleared",
+           log_text("broker", broker_link_endpoint(link)));
+    cache_invalidate(host->services->cache, broker_link_endpoint(link), epoch == NULL ? no_epoch : epoch,
+                     sequence, NULL);
+}
+
+void cache_host_evidence(struct cache_host *host, const Wire__CacheEvidence *evidence)
+{
+    if (host != NULL) {
+        near_policy_take(host->services->near_policy, evidence);
+    }
+}
+
+/* ---- questions ---- */
+
+static void answer(struct cache_host *host, struct broker_link *link, uint64_t number, const char *text,
+                   const char *error)
+{
+    int r = cache_mail_answer(broker_link_mail(link), number, text == NULL ? "" : text, error);
+    if (r < 0) {
+        failed(host, "answer", r);
+    }
+    loop_again(host->services->loop);
+}
+
+static void asked(void *context, uint64_t number, const char *text, const char *error)
+{
+    struct cache_host *host = context;
+    const size_t slot = number % LINKS_MAX;
+    if (host->questions[slot].link != NULL) {
+        answer(host, host->questions[slot].link, host->questions[slot].number, text, error);
+        host->questions[slot].link = NULL;
+    }
+}
+
+static void add_class(void *context, const struct near_policy_view *view)
+{
+    const struct threshold_verdict *verdict = view->verdict;
+    const bool is_open = verdict->state == THRESHOLD_OPEN;
+    json_t *class = json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:I, s:f, s:f}", "tenant", view->tenant, "tier",
+                              view->tier, "reason", verdict->reason, "false_hit_rate", view->rate.estimate,
+                              "false_hit_low", view->rate.low, "false_hit_high", view->rate.high, "evidence",
+                              (json_int_t)view->rate.audits, "audit_share", verdict->audit_share, "labels",
+                              is_open ? verdict->labels : 0.0);
+    (void)json_object_set_new(class, "threshold", is_open ? json_real(verdict->threshold) : json_null());
+    (void)json_object_set_new(class, "bound", is_open ? json_real(verdict->bound) : json_null());
+    (void)json_array_append_new(context, class);
+}
+
+static json_t *stats_of(struct cache_host *host)
+{
+    struct cache_stats stats;
+    cache_read_stats(host->services->cache, &stats);
+    const struct keeper_stats *keeper = &stats.keeper;
+    json_t *classes = json_array();
+    near_policy_visit(host->services->near_policy, add_class, classes);
+    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:s, s:o, s:o}",
+                     "entries", (json_int_t)keeper->store.entries, "bytes", (json_int_t)keeper->store.bytes,
+                     "memory_bytes", (json_int_t)keeper->memory_bytes, "indexed", (json_int_t)keeper->indexed,
+                     "building", keeper->is_building, "evictions", (json_int_t)keeper->evictions, "expired",
+                     (json_int_t)keeper->expired, "invalidated", (json_int_t)keeper->invalidated, "dropped_fills",
+                     (json_int_t)keeper->dropped_fills, "damaged", (json_int_t)keeper->store.damaged, "broken",
+                     stats.is_broken, "set_aside", (json_int_t)stats.set_aside, "fills", (json_int_t)stats.fills,
+                     "fills_failed", (json_int_t)stats.fills_failed, "late", (json_int_t)stats.late, "embedder",
+                     host->embedder, "classes", classes, "lookups",
+                     telemetry_cache_lookups(host->services->telemetry));
+}
+
+static void answer_stats(struct cache_host *host, struct broker_link *link, uint64_t number)
+{
+    json_t *stats = stats_of(host);
+    char *text = stats == NULL ? NULL : json_dumps(stats, JSON_COMPACT | JSON_REAL_PRECISION(10));
+    answer(host, link, number, text, text == NULL ? "out of memory" : "");
+    free(text);
+    json_decref(stats);
+}
+
+/* What only the loop knows goes along: the threshold of the class. */
+static char *argument_of(struct cache_host *host, const Wire__WorkerQuery *query)
+{
+    json_t *argument = json_loads(query->argument, 0, NULL);
+    const char *tenant = json_string_value(json_object_get(argument, "tenant"));
+    const char *tier = json_string_value(json_object_get(argument, "tier"));
+    if (strcmp(query->what, "cache.explain") == 0) {
+        const struct config *config = host->services->config;
+        const double threshold = near_policy_threshold(
+            host->services->near_policy, tenant == NULL ? config->client.tenant : tenant,
+            tier == NULL ? config->tiers[0].name : tier, NULL);
+        if (isfinite(threshold)) {
+            (void)json_object_set_new(argument, "threshold", json_real(threshold));
+        }
+    }
+    char *text = argument == NULL ? strdup("{}") : json_dumps(argument, JSON_COMPACT);
+    json_decref(argument);
+    return text;
+}
+
+void cache_host_query(struct cache_host *host, struct broker_link *link, const Wire__WorkerQuery *query)
+{
+    if (host == NULL) {
+        (void)!cache_mail_answer(broker_link_mail(link), query->number, "", "the cache is off: cache.mode");
+        return;
+    }
+    if (strcmp(query->what, "cache.stats") == 0) {
+        answer_stats(host, link, query->number);
+        return;
+    }
+    char *argument = argument_of(host, query);
+    const uint64_t number = ++host->number_last;
+    int r = argument == NULL
+                ? -ENOMEM
+                : cache_ask(host->services->cache, query->what, argument, asked, host, number);
+    free(argument);
+    if (r < 0) {
+        answer(host, link, query->number, NULL, "the cache has too much to do");
+        return;
+    }
+    host->questions[number % LINKS_MAX].link = link;
+    host->questions[number % LINKS_MAX].number = query->number;
+}
+
+/* ---- the turn ---- */
+
+struct senders {
+    struct cache_host *host;
+    struct broker_link *const *links;
+    size_t length;
+};
+
+/* Tenants belong to one broker each; it is not known here which: the first that is joined passes for it. */
+static void send_evidence(void *context, const Wire__CacheEvidence *evidence)
+{
+    const struct senders *senders = context;
+    for (size_t i = 0; i < senders->length; i++) {
+        if (broker_link_is_joined(senders->links[i])) {
+            (void)!cache_mail_evidence(broker_link_mail(senders->links[i]), evidence);
+            return;
+        }
+    }
+}
+
+void cache_host_turn(struct cache_host *host, struct broker_link *const *links, size_t length)
+{
+    if (host == NULL) {
+        return;
+    }
+    struct senders senders = {.host = host, .links = links, .length = length};
+    const int64_t at_ms =
+        near_policy_flush(host->services->near_policy, clock_monotonic_ms(), send_evidence, &senders);
+    if (at_ms != INT64_MAX) {
+        loop_timer_set(host->timer, at_ms);
+    }
+}
