@@ -1,0 +1,129 @@
+"""The cache on real processes: hits, near hits that are learned, invalidations on every worker, jobs that it makes."""
+
+import json
+import time
+
+import pytest
+from harness import wait_for
+
+MODEL = "sim-small"
+
+
+def submit(cluster, prompt, *arguments):
+    done = cluster.cli("submit", "--json", "--model", MODEL, *arguments, prompt)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def ask(cluster, what, **query):
+    text = "&".join(f"{k}={v}" for k, v in query.items())
+    return cluster.broker.admin_json(f"/v1/cache/{what}" + (f"?{text}" if text else ""))
+
+
+def entries(cluster):
+    return [w["answer"]["entries"] for w in ask(cluster, "stats")["workers"]]
+
+
+def filled(cluster, count):
+    wait_for(lambda: sum(entries(cluster)) == count, f"{count} entries")
+
+
+@pytest.fixture(name="cluster")
+def _cluster(cluster):
+    cluster.config = {"cache": {"mode": "near", "lookup_timeout": "500ms"}}
+    cluster.start_modelsim()
+    cluster.start_broker()
+    return cluster
+
+
+def test_a_repeated_request_is_a_hit_and_an_entry_can_be_looked_at(cluster):
+    cluster.start_worker()
+    assert submit(cluster, "What does the museum cost?")["cache"] == "miss"
+    filled(cluster, 1)
+    assert submit(cluster, "What does the museum cost?")["cache"] == "hit"
+    top = ask(cluster, "top")["workers"][0]["answer"]["entries"]
+    assert [e["text"] for e in top] == ["What does the museum cost?"]
+    entry = ask(cluster, "get", key=top[0]["key"])["workers"][0]["answer"]
+    assert json.loads(entry["body"])["choices"]
+
+
+def test_an_invalidation_reaches_every_worker_and_says_what_it_took(cluster):
+    for i in range(3):
+        cluster.start_worker(f"worker-{i}")
+    for i in range(12):
+        submit(cluster, f"Question number {i}?", "--cache-tag", "even" if i % 2 == 0 else "odd")
+    filled(cluster, 12)
+    dry = cluster.broker.admin_json("/v1/cache/invalidate", {"tag": "even", "dry_run": True})
+    assert sum(w["answer"]["entries"] for w in dry["workers"]) == 6 and sum(entries(cluster)) == 12
+    before = time.monotonic()
+    done = cluster.broker.admin_json("/v1/cache/invalidate", {"tag": "even", "reason": "new list"})
+    assert time.monotonic() - before < 1
+    assert done["complete"] and sum(w["answer"]["entries"] for w in done["workers"]) == 6
+    assert sum(entries(cluster)) == 6
+    assert done["sequence"] == 1
+
+
+def test_a_worker_that_was_away_clears_what_was_invalidated_before_it_serves(cluster):
+    worker = cluster.start_worker("worker")
+    submit(cluster, "Which trains run at night?", "--cache-tag", "trains")
+    submit(cluster, "Which buses run at night?", "--cache-tag", "buses")
+    filled(cluster, 2)
+    worker.stop()
+    cluster.broker.admin_json("/v1/cache/invalidate", {"tag": "trains"})
+    cluster.start_worker("worker")
+    assert submit(cluster, "Which trains run at night?")["cache"] == "miss"
+    assert submit(cluster, "Which buses run at night?")["cache"] == "hit"
+
+
+def test_a_killed_worker_keeps_its_place_in_the_invalidations(cluster):
+    worker = cluster.start_worker("worker")
+    submit(cluster, "Which trains run at night?", "--cache-tag", "trains")
+    filled(cluster, 1)
+    cluster.broker.admin_json("/v1/cache/invalidate", {"tag": "trains"})
+    submit(cluster, "Which trains run at night?", "--cache-tag", "trains")
+    filled(cluster, 1)
+    worker.kill()
+    cluster.start_worker("worker")
+    assert submit(cluster, "Which trains run at night?")["cache"] == "hit"
+
+
+def test_the_brokers_log_outlives_it(cluster):
+    cluster.start_worker("worker")
+    submit(cluster, "Which trains run at night?", "--cache-tag", "trains")
+    filled(cluster, 1)
+    cluster.worker.stop()
+    cluster.broker.admin_json("/v1/cache/invalidate", {"tag": "trains"})
+    cluster.broker.kill()
+    cluster.restart_broker()
+    cluster.start_worker("worker")
+    assert submit(cluster, "Which trains run at night?")["cache"] == "miss"
+
+
+def test_a_damaged_database_is_set_aside_and_a_new_one_begun(cluster):
+    worker = cluster.start_worker("worker")
+    submit(cluster, "Which trains run at night?")
+    filled(cluster, 1)
+    worker.stop()
+    folder = cluster.directory / "worker" / "cache"
+    for path in folder.glob("MANIFEST*"):
+        path.write_bytes(b"not a manifest at all" * 100)
+    worker = cluster.start_worker("worker")
+    assert submit(cluster, "Which trains run at night?")["cache"] == "miss"
+    filled(cluster, 1)
+    assert submit(cluster, "Which trains run at night?")["cache"] == "hit"
+    assert list(folder.parent.glob("cache.damaged-*"))
+
+
+def test_wrong_questions_are_refused(cluster):
+    cluster.start_worker()
+    for body, word in (({}, "nothing"), ({"all": True, "tag": "a"}, "all"), ({"key": "xyz"}, "hexadecimal"), ({"tagg": "a"}, "tagg")):
+        status, text = cluster.broker.admin("/v1/cache/invalidate", body)
+        assert status == 400 and word in text, text
+    assert "error" in ask(cluster, "get", key="zz")["workers"][0]
+
+
+def test_opting_out_and_variety_bypass_the_cache(cluster):
+    cluster.start_worker()
+    for _ in range(2):
+        assert submit(cluster, "Say something new", "--cache-use", "off").get("cache", "none") == "none"
+    assert sum(entries(cluster)) == 0
