@@ -88,7 +88,7 @@ static const char help[] =
     "  --by, --limit N                of top: what counts, and how many (20)\n"
     "  --tier NAME                    of explain: whose threshold (standard)\n"
     "\n"
-    "Ends with 7 when there is no such entry, or some were not imported, and with 8 when a worker "
+    "Ends with 7 when there is no such entry, or some were not taken, and with 8 when a worker "
     "has not answered, or not confirmed an\n"
     "invalidation, in time.\n"
     "\n"

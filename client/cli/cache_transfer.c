@@ -6,7 +6,8 @@
 #include "client/cli/cache.h"
 #include "common/http_admin.h"
 
-enum { PAGE_LENGTH = 100, BODY_BYTES_MAX = HTTP_BODY_BYTES_MAX - 64 };
+/* Pages are small, since all workers' must fit in messages, and an entry may be large. */
+enum { PAGE_LENGTH = 50, BODY_BYTES_MAX = HTTP_BODY_BYTES_MAX - 64 };
 
 /* ---- export ---- */
 
@@ -115,8 +116,8 @@ struct import {
     struct cli *cli;
     json_t *entries; /* of the next request */
     size_t bytes;    /* of them */
-    uint64_t line, sent, refused;
-    json_int_t imported, skipped; /* over all workers */
+    uint64_t line, sent, malformed;
+    json_int_t taken, refused; /* over all workers */
     size_t errors;
 };
 
@@ -133,8 +134,8 @@ static int send_entries(struct import *import)
     const json_t *worker = NULL;
     json_array_foreach (json_object_get(answer, "workers"), i, worker) {
         const json_t *done = json_object_get(worker, "answer");
-        import->imported += cache_number(done, "imported");
-        import->skipped += cache_number(done, "skipped");
+        import->taken += cache_number(done, "taken");
+        import->refused += cache_number(done, "refused");
     }
     import->errors += code == EXIT_OK ? cache_say_errors(import->cli, answer) : 0;
     import->sent += json_array_size(import->entries);
@@ -147,7 +148,7 @@ static int send_entries(struct import *import)
 
 static void refuse_line(struct import *import, const char *why)
 {
-    import->refused++;
+    import->malformed++;
     cli_fail(import->cli, EXIT_REJECTED, "line %llu: %s", (unsigned long long)import->line, why);
 }
 
@@ -200,21 +201,21 @@ static int end_of_import(const struct import *import, int code)
                         "given up after %llu entries; what was imported stays",
                         (unsigned long long)import->sent);
     }
-    return import->refused > 0 || import->skipped > 0 ? EXIT_REJECTED : EXIT_OK;
+    return import->malformed > 0 || import->refused > 0 ? EXIT_REJECTED : EXIT_OK;
 }
 
 static void print_import(const struct import *import)
 {
     if (import->cli->json) {
-        printf("{\"sent\":%llu,\"refused\":%llu,\"imported\":%lld,\"skipped\":%lld}\n",
-               (unsigned long long)import->sent, (unsigned long long)import->refused,
-               (long long)import->imported, (long long)import->skipped);
+        printf("{\"sent\":%llu,\"malformed\":%llu,\"taken\":%lld,\"refused\":%lld}\n",
+               (unsigned long long)import->sent, (unsigned long long)import->malformed,
+               (long long)import->taken, (long long)import->refused);
         return;
     }
-    printf("%llu entries sent to every worker, %llu lines refused; %lld imported and %lld skipped "
-           "over all workers\n",
-           (unsigned long long)import->sent, (unsigned long long)import->refused,
-           (long long)import->imported, (long long)import->skipped);
+    printf("%llu entries sent to every worker, %llu lines were no entries; workers took %lld and "
+           "refused %lld\n",
+           (unsigned long long)import->sent, (unsigned long long)import->malformed,
+           (long long)import->taken, (long long)import->refused);
 }
 
 int cache_import(struct cli *cli, const char *path)

@@ -238,7 +238,7 @@ def test_rebuild_is_started_everywhere(cluster, broker):
 
 def shelf(keys):
     """Answers of a worker that holds these entries, and takes others."""
-    held = {f"{key:032x}": {"key": f"{key:032x}", "about": {"tenant": "default"}, "body": "x" * 500} for key in keys}
+    held = {f"{key:032x}": {"key": f"{key:032x}", "tenant": "default", "body": "x" * 500} for key in keys}
 
     def export(argument):
         rest = sorted(key for key in held if key >= argument.get("from", ""))
@@ -248,7 +248,7 @@ def shelf(keys):
     def take(argument):
         new = [entry for entry in argument["entries"] if entry["key"] not in held]
         held.update({entry["key"]: entry for entry in new})
-        return {"imported": len(new), "skipped": len(argument["entries"]) - len(new)}
+        return {"taken": len(new), "refused": len(argument["entries"]) - len(new)}
 
     return held, {"cache.export": export, "cache.import": take}
 
@@ -267,7 +267,7 @@ def test_export_has_each_entry_of_all_workers_once_and_import_brings_them_back(c
     with workers(broker, w3={"answers": answers}) as running:
         done = cluster.cli("cache", "import", path, "--json")
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout) == {"sent": len(keys), "refused": 0, "imported": len(keys), "skipped": 0}
+        assert json.loads(done.stdout) == {"sent": len(keys), "malformed": 0, "taken": len(keys), "refused": 0}
         assert sorted(held) == keys and len(running["w3"].asked) > 3
 
 
