@@ -3,7 +3,7 @@
 #include <string.h>
 #include "client/cli/cli.h"
 
-enum { ADMIN_TIMEOUT_MS = 10000, ANSWER_BYTES_MAX = 64 << 20, ADDRESS_BYTES_MAX = 512 };
+enum { ADMIN_TIMEOUT_MS = 10000, ANSWER_BYTES_MAX = 64 << 20 };
 
 struct received {
     char *text; /* owned */
@@ -28,17 +28,20 @@ static size_t receive(char *data, size_t size, size_t count, void *context)
     return bytes;
 }
 
-static void set_address(CURL *curl, const char *address, const char *path,
-                        char url[ADDRESS_BYTES_MAX])
+/* Gives: the URL, which may be long: texts are part of some; NULL: no memory. */
+static char *set_address(CURL *curl, const char *address, const char *path)
 {
-    if (strncmp(address, "unix:", 5) == 0) {
+    const bool is_unix = strncmp(address, "unix:", 5) == 0;
+    const char *host = is_unix ? "localhost" : address;
+    char *url = NULL;
+    if (asprintf(&url, "%s%s%s", strstr(host, "://") != NULL ? "" : "http://", host, path) < 0) {
+        return NULL;
+    }
+    if (is_unix) {
         curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, address + 5);
-        snprintf(url, ADDRESS_BYTES_MAX, "http://localhost%s", path);
-    } else {
-        const bool has_scheme = strstr(address, "://") != NULL;
-        snprintf(url, ADDRESS_BYTES_MAX, "%s%s%s", has_scheme ? "" : "http://", address, path);
     }
     curl_easy_setopt(curl, CURLOPT_URL, url);
+    return url;
 }
 
 /* The words of {"error":{"message":…}}, or the status alone. */
@@ -61,9 +64,11 @@ static int perform(struct cli *cli, CURL *curl, const char *path, const char *bo
                    json_t **ret_answer)
 {
     struct received received = {0};
-    char url[ADDRESS_BYTES_MAX];
+    char *url = set_address(curl, cli->admin, path);
+    if (url == NULL) {
+        return cli_fail(cli, EXIT_INTERNAL, "out of memory");
+    }
     struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
-    set_address(curl, cli->admin, path, url);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &received);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
@@ -91,6 +96,7 @@ static int perform(struct cli *cli, CURL *curl, const char *path, const char *bo
     }
     curl_slist_free_all(headers);
     free(received.text);
+    free(url);
     return r;
 }
 

@@ -339,6 +339,21 @@ static void set_body(json_t *object, const struct tiermq_answer *answer)
     }
 }
 
+/* What a near hit can be judged by, and reported with. */
+static void set_cache(json_t *object, const struct tiermq_answer *answer)
+{
+    if (answer->cache_age_ms > 0) {
+        json_object_set_new(object, "cache_age_ms", json_integer(answer->cache_age_ms));
+    }
+    set_text(object, "cache_why", answer->cache_why);
+    if (answer->cache == TIERMQ_CACHE_NEAR_HIT) {
+        json_object_set_new(object, "near",
+                            json_pack("{s:s,s:f,s:f,s:s}", "key", answer->near_key, "score",
+                                      answer->near_score, "threshold", answer->near_threshold,
+                                      "embedder", answer->embedder));
+    }
+}
+
 json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
 {
     char id[TIERMQ_ID_TEXT];
@@ -357,6 +372,7 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         set_text(object, "provider", answer->provider);
         set_text(object, "router_reason", answer->router_reason);
         json_object_set_new(object, "cache", json_string(cache_name(answer->cache)));
+        set_cache(object, answer);
         json_object_set_new(object, "input_tokens", json_integer((json_int_t)answer->input_tokens));
         json_object_set_new(object, "output_tokens",
                             json_integer((json_int_t)answer->output_tokens));

@@ -5,9 +5,9 @@
 #include "client/cli/cli.h"
 
 static const struct command *const commands[] = {
-    &submit_command, &wait_command,   &status_command, &get_command,
-    &cancel_command, &dead_command,   &stats_command,  &upstreams_command,
-    &pause_command,  &resume_command, &drain_command,  &config_command,
+    &submit_command, &wait_command,  &status_command,    &get_command,   &cancel_command,
+    &dead_command,   &stats_command, &upstreams_command, &cache_command, &pause_command,
+    &resume_command, &drain_command, &config_command,
 };
 
 static void print_help(FILE *out)

@@ -35,7 +35,16 @@ enum {
     OPTION_BODY,
     OPTION_STREAM,
     OPTION_DISTINCT,
+    OPTION_CACHE_USE,
+    OPTION_CACHE_NAMESPACE,
+    OPTION_CACHE_TAG,
+    OPTION_CACHE_DOCUMENT,
+    OPTION_CACHE_TTL,
+    OPTION_TEMPLATE_VERSION,
 };
+/* One more of each than the library takes, so that it is the library that says how many it takes.
+ */
+enum { TAGS_MAX = 17, DOCUMENTS_MAX = 65 };
 
 static const struct option own_options[] = {
     {"tier", required_argument, NULL, OPTION_TIER},
@@ -61,6 +70,12 @@ static const struct option own_options[] = {
     {"body", no_argument, NULL, OPTION_BODY},
     {"stream", no_argument, NULL, OPTION_STREAM},
     {"distinct", no_argument, NULL, OPTION_DISTINCT},
+    {"cache-use", required_argument, NULL, OPTION_CACHE_USE},
+    {"cache-namespace", required_argument, NULL, OPTION_CACHE_NAMESPACE},
+    {"cache-tag", required_argument, NULL, OPTION_CACHE_TAG},
+    {"cache-document", required_argument, NULL, OPTION_CACHE_DOCUMENT},
+    {"cache-ttl", required_argument, NULL, OPTION_CACHE_TTL},
+    {"template-version", required_argument, NULL, OPTION_TEMPLATE_VERSION},
     {0},
 };
 
@@ -96,6 +111,15 @@ static const char help[] =
     "  --distinct         run it also when an identical job is under way, instead of sharing its "
     "answer\n"
     "\n"
+    "The cache, for all jobs of the command:\n"
+    "  --cache-use USE    default (the tier's), off (not looked up, not kept), refresh (not looked "
+    "up, but kept), exact (no near\n"
+    "                     hits)\n"
+    "  --cache-namespace NAME  jobs of different namespaces never share an answer\n"
+    "  --cache-tag TAG, --cache-document ID  to invalidate the answer by; may be repeated\n"
+    "  --cache-ttl TIME   how long the answer may be served\n"
+    "  --template-version VERSION  of the prompt\n"
+    "\n"
     "Many jobs:\n"
     "  --file FILE        JSON lines; - is standard input\n"
     "  --out FILE         results as JSON lines (default: standard output; the summary goes to "
@@ -122,8 +146,9 @@ static const char help[] =
 struct submit {
     struct run_options run;
     const char *file, *out;
-    char *tiers_text; /* owned; what run.tiers points into */
-    char *prompt;     /* owned */
+    char *tiers_text;                                      /* owned; what run.tiers points into */
+    char *prompt;                                          /* owned */
+    const char *tags[TAGS_MAX], *documents[DOCUMENTS_MAX]; /* what run.defaults.cache points to */
     bool is_json;
     bool has_id, has_key;
     bool no_retry;        /* what is refused for now stays refused */
@@ -177,6 +202,52 @@ static bool read_id(struct submit *submit, struct cli *cli, const char *text)
     submit->has_id = true;
     return tiermq_id_parse(text, &submit->run.defaults.id) == 0 ||
            cli_refuse(cli, "--id: \"%s\" is no UUID", text);
+}
+
+static bool read_use(struct submit *submit, struct cli *cli, const char *argument)
+{
+    static const char *const words[] = {"default", "off", "refresh", "exact"};
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++) {
+        if (strcmp(argument, words[i]) == 0) {
+            submit->run.defaults.cache.use = (enum tiermq_cache_use)i;
+            return true;
+        }
+    }
+    return cli_refuse(cli, "--cache-use: \"%s\" is none of default, off, refresh, exact", argument);
+}
+
+static bool add_text(struct cli *cli, const char *name, const char *argument, const char **texts,
+                     size_t texts_max, size_t *length)
+{
+    if (*length == texts_max) {
+        return cli_refuse(cli, "%s: more than %zu", name, texts_max - 1);
+    }
+    texts[(*length)++] = argument;
+    return true;
+}
+
+static bool take_cache(struct submit *submit, struct cli *cli, int code, const char *argument)
+{
+    struct tiermq_cache_control *cache = &submit->run.defaults.cache;
+    switch (code) {
+    case OPTION_CACHE_USE:
+        return read_use(submit, cli, argument);
+    case OPTION_CACHE_NAMESPACE:
+        cache->cache_namespace = argument;
+        return true;
+    case OPTION_CACHE_TAG:
+        cache->tags = submit->tags;
+        return add_text(cli, "--cache-tag", argument, submit->tags, TAGS_MAX, &cache->tags_length);
+    case OPTION_CACHE_DOCUMENT:
+        cache->documents = submit->documents;
+        return add_text(cli, "--cache-document", argument, submit->documents, DOCUMENTS_MAX,
+                        &cache->documents_length);
+    case OPTION_CACHE_TTL:
+        return read_time(cli, "--cache-ttl", argument, &cache->ttl_ms);
+    default: /* OPTION_TEMPLATE_VERSION */
+        cache->template_version = argument;
+        return true;
+    }
 }
 
 static bool take_number(struct submit *submit, struct cli *cli, int code, const char *argument)
@@ -263,7 +334,8 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
         job->distinct = true;
         return true;
     default:
-        return take_number(submit, cli, code, argument);
+        return code >= OPTION_CACHE_USE ? take_cache(submit, cli, code, argument)
+                                        : take_number(submit, cli, code, argument);
     }
 }
 
