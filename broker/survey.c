@@ -102,6 +102,15 @@ static int list_workers(const struct broker *broker, struct survey *survey)
     return 0;
 }
 
+/* Everybody has answered; what was invalidated is on the disk, besides. */
+static bool is_complete(const struct broker *broker, const struct survey *survey)
+{
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t latest, told;
+    core_cache_position(broker->core, epoch, &latest, &told);
+    return survey->missing == 0 && (!survey->is_applied || told >= survey->number);
+}
+
 static void end(struct broker *broker, struct survey *survey)
 {
     json_t *workers = json_array();
@@ -115,7 +124,7 @@ static void end(struct broker *broker, struct survey *survey)
         }
         json_array_append_new(workers, answer);
     }
-    json_object_set_new(survey->object, "complete", json_boolean(survey->missing == 0));
+    json_object_set_new(survey->object, "complete", json_boolean(is_complete(broker, survey)));
     json_object_set_new(survey->object, "workers", workers);
     struct http_response response = {0};
     admin_answer(&response, 200, TAKE(survey->object));
@@ -243,7 +252,7 @@ int64_t surveys_tick(struct broker *broker, int64_t now_ms)
     int64_t next_ms = INT64_MAX;
     for (size_t i = 0; i < SURVEYS_MAX; i++) {
         struct survey *survey = &broker->surveys->slots[i];
-        if (survey->is_open && (survey->missing == 0 || now_ms >= survey->until_ms)) {
+        if (survey->is_open && (is_complete(broker, survey) || now_ms >= survey->until_ms)) {
             end(broker, survey);
         } else if (survey->is_open && survey->until_ms < next_ms) {
             next_ms = survey->until_ms;
