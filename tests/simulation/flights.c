@@ -153,7 +153,7 @@ static void check_ending(struct simulation *simulation, uint32_t index)
 static void check_wait(struct simulation *simulation, uint32_t index, int64_t waits_ms)
 {
     const struct sim_job *job = &simulation->jobs[index];
-    const int64_t delay_ms = job->not_before_ms - sim_broker_ms(simulation);
+    const int64_t delay_ms = job->not_before_max_ms - sim_broker_ms(simulation);
     /* A time that was recorded may have moved with the clocks. */
     const int64_t most_ms =
         (delay_ms > WAIT_MS_MAX ? delay_ms : WAIT_MS_MAX) + simulation->clock_jumped_ms;

@@ -69,6 +69,7 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
         job->deadline_min_ms = deadline_ms;
     }
     job->submitted_incarnation = simulation->broker.incarnation;
+    job->not_before_max_ms = sim_broker_ms(simulation) + job->delay_ms;
     /* A dead letter that was put back has a later one than its submission asked for, perhaps. */
     job->deadline_max_ms = deadline_ms > job->deadline_max_ms ? deadline_ms : job->deadline_max_ms;
 }
