@@ -293,6 +293,8 @@ void flights_see_chunk(struct simulation *simulation, const struct message *mess
     }
 }
 
+#define UNWATCHED UINT64_MAX
+
 void flights_see_credit(struct simulation *simulation, const struct message *message)
 {
     struct sim_job *job = &simulation->jobs[message->job];
@@ -302,7 +304,11 @@ void flights_see_credit(struct simulation *simulation, const struct message *mes
         return; /* of a job that is over */
     }
     if (job->stream.waiter != message->peer) {
-        job->stream.credit_peer = 0; /* of an earlier life, or of one of several: not watched */
+        /* Of an earlier life, and without effect; or several wait, and none of them is watched in
+         * this life any more. */
+        job->stream.credit_peer = job->stream.waiter == 0 ? 0 : UNWATCHED;
+    }
+    if (job->stream.waiter != message->peer || job->stream.credit_peer == UNWATCHED) {
         return;
     }
     if (job->stream.credit_peer != message->peer) {
