@@ -374,14 +374,15 @@ static bool is_welcomed(const struct simulation *simulation, uint64_t peer)
 
 struct pause_look {
     const char *name;
-    int subject;
+    int subject, mode;
     bool is_there;
 };
 
 static void look_at_pause(void *context, const struct core_pause_view *view)
 {
     struct pause_look *look = context;
-    look->is_there |= (int)view->subject == look->subject && strcmp(view->name, look->name) == 0;
+    look->is_there |= (int)view->subject == look->subject && (int)view->mode == look->mode &&
+                      strcmp(view->name, look->name) == 0;
 }
 
 /* Without memory for it there is no pause, and no promise; nor of what is not configured. */
@@ -397,7 +398,10 @@ static void forget_refused_pause(struct simulation *simulation, const struct mes
     if (is_configured && !simulation->broker.has_lacked_memory) {
         return;
     }
-    struct pause_look look = {.name = hold_name(simulation, message), .subject = message->number};
+    /* One of another mode may be there, from before. */
+    struct pause_look look = {.name = hold_name(simulation, message),
+                              .subject = message->number,
+                              .mode = message->second};
     core_visit_pauses(simulation->broker.core, look_at_pause, &look);
     if (!look.is_there) {
         see_resume(simulation, message);
