@@ -449,7 +449,9 @@ void oracle_after_step(struct simulation *simulation, const struct message *mess
     if (simulation->broker.has_lacked_memory && message->event == EVENT_CHUNK) {
         simulation->jobs[message->job].is_cut = true;
     }
-    if (simulation->broker.has_lacked_memory && !sim_broker_may_refuse(message->event)) {
+    /* A worker that says hello anew ends what its earlier life held. */
+    if (simulation->broker.has_lacked_memory &&
+        (!sim_broker_may_refuse(message->event) || message->event == EVENT_WORKER_HELLO)) {
         lack_memory_under_way(simulation, message->job);
     }
     if (message->event == EVENT_ATTEMPT_RESULT || message->event == EVENT_UNDELIVERABLE) {
