@@ -443,16 +443,31 @@ static void welcome_worker(struct broker *broker, const struct effect *effect)
     send_to_worker(broker, effect, &envelope, (struct parcel){0});
 }
 
-static void send_invalidation(struct broker *broker, const struct effect *effect)
+/* A message that the core has packed, as this field of the envelope. */
+static void send_packed(struct broker *broker, const struct effect *effect, uint8_t field,
+                        const uint8_t *message, size_t bytes)
 {
-    enum { INVALIDATE_TAG = 8 << 3 | 2, TAGS_BYTES = 16 };
-    const size_t bytes = effect->as.cache_invalidate.bytes;
+    enum { TAGS_BYTES = 16 };
     uint8_t *packed = effects_alloc(broker->effects, bytes + TAGS_BYTES);
     size_t length = 0;
-    packed[length++] = INVALIDATE_TAG;
+    packed[length++] = (uint8_t)(field << 3 | 2);
     length += put_varint(packed + length, bytes);
-    memcpy(packed + length, effect->as.cache_invalidate.packed, bytes);
+    memcpy(packed + length, message, bytes);
     deliver_or_hold(broker, effect, &(struct parcel){.bytes = packed, .length = length + bytes});
+}
+
+static void send_invalidation(struct broker *broker, const struct effect *effect)
+{
+    enum { INVALIDATE = 8 };
+    send_packed(broker, effect, INVALIDATE, effect->as.cache_invalidate.packed,
+                effect->as.cache_invalidate.bytes);
+}
+
+static void send_evidence(struct broker *broker, const struct effect *effect)
+{
+    enum { EVIDENCE = 9 };
+    send_packed(broker, effect, EVIDENCE, effect->as.cache_evidence.packed,
+                effect->as.cache_evidence.bytes);
 }
 
 void delivery_query(struct broker *broker, uint64_t peer, uint64_t number, const char *what,
@@ -640,6 +655,9 @@ void delivery_carry_out(struct broker *broker, const struct effect *effect)
         return;
     case EFFECT_WORKER_DRAIN:
         send_drain(broker, effect);
+        return;
+    case EFFECT_CACHE_EVIDENCE:
+        send_evidence(broker, effect);
         return;
     case EFFECT_CACHE_INVALIDATE:
         send_invalidation(broker, effect);

@@ -40,6 +40,7 @@ enum event_kind {
     EVENT_DEAD_ONE,         /* by an operator: one dead letter, requeued or dropped */
     EVENT_DEAD_SWEEP,       /* by an operator: those that fit a filter, at a rate */
     EVENT_DEAD_STOP,        /* by an operator: ends a sweep */
+    EVENT_CACHE_EVIDENCE,   /* from a worker: what it has counted of near hits */
     EVENT_CACHE_INVALIDATE, /* by an operator (peer 0), or by a client, for its tenant alone */
     EVENT_DRAIN,            /* shutdown: admit and dispatch no more */
     EVENT_TICK,             /* end of a turn: timers that are due, then dispatch */
@@ -189,5 +190,11 @@ struct event {
             const char *reason;
             uint64_t number; /* a client's, for the answer; 0: nobody waits for one */
         } cache_invalidate;
+
+        struct {
+            const char *tenant, *tier, *embedder;
+            const uint8_t *counts; /* packed: common/threshold.h */
+            size_t bytes;
+        } cache_evidence;
     } as;
 };

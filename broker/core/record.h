@@ -43,6 +43,8 @@ MUST_USE int record_read_upstream(const void *data, size_t bytes, ProtobufCAlloc
                                   Record__UpstreamRecord **ret_upstream);
 MUST_USE int record_read_cache_log(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                    Record__CacheLogRecord **ret_log);
+MUST_USE int record_read_cache_evidence(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                                        Record__CacheEvidenceRecord **ret_evidence);
 MUST_USE int record_read_cache_invalidation(const void *data, size_t bytes,
                                             ProtobufCAllocator *allocator,
                                             Record__CacheInvalidationRecord **ret_invalidation);

@@ -97,6 +97,14 @@ struct dead {
     uint64_t sweep_last;
 };
 
+/* See cache_evidence.h. */
+struct evidence {
+    struct list classes;
+    bool is_told, is_recorded;  /* all of them */
+    int64_t told_ms, recorded_ms;
+    uint64_t refused;           /* deltas */
+};
+
 /* See cache_log.h. */
 struct cache_log {
     uint8_t epoch[CACHE_EPOCH_BYTES]; /* of the numbers, from the first one on */
@@ -204,6 +212,7 @@ struct core {
     struct arena *arena;         /* for records at restore */
     uint64_t records_damaged;    /* not noted yet */
     struct cache_log cache_log;
+    struct evidence evidence;
     uint64_t batch_last, batch_durable;
     bool store_is_down;
     bool is_draining;

@@ -1,3 +1,4 @@
+#include "broker/core/cache_evidence.h"
 #include "broker/core/worker.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -467,6 +468,7 @@ void worker_hello(struct core *core, const struct event *event)
         worker_replace(core, same_peer, event->peer);
     }
     worker_insert(core, worker);
+    cache_evidence_tell_all(core, event->peer);
     worker_refresh(core, worker);
     const char *name = effects_text(core->effects, worker->name);
     core_note(core, NOTE_WORKER_JOINED, NULL, name, "", worker->slots);

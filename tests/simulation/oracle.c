@@ -324,6 +324,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
             simulation->jobs[message->job].stream.waiter = message->peer;
         }
         break;
+    case EVENT_CACHE_EVIDENCE:
     case EVENT_CACHE_INVALIDATE:
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:

@@ -1,4 +1,5 @@
 #include "tests/unit/broker/core_world.h"
+#include "common/threshold.h"
 #include <criterion/criterion.h>
 #include <endian.h>
 #include <errno.h>
@@ -346,6 +347,24 @@ static void load(struct world *world, const struct effect *effect)
     blob_unref(&event.as.loaded.value);
 }
 
+static void read_evidence(struct world *world, const struct effect *effect)
+{
+    Wire__CacheEvidence *evidence = wire__cache_evidence__unpack(
+        NULL, effect->as.cache_evidence.bytes, effect->as.cache_evidence.packed);
+    struct threshold_evidence *sum = malloc(sizeof(*sum));
+    cr_assert(evidence != NULL && sum != NULL);
+    cr_assert_eq(threshold_unpack(evidence->counts.data, evidence->counts.len, sum), 0);
+    world->evidence_labels = 0;
+    world->evidence_epoch = sum->newest;
+    for (size_t i = 0; i < THRESHOLD_EPOCHS; i++) {
+        for (size_t b = 0; b < THRESHOLD_BINS; b++) {
+            world->evidence_labels += sum->epochs[i].bins[b].right + sum->epochs[i].bins[b].wrong;
+        }
+    }
+    free(sum);
+    wire__cache_evidence__free_unpacked(evidence, NULL);
+}
+
 /* Effects are copied first: carrying them out takes more turns. */
 static void carry_out(struct world *world)
 {
@@ -355,6 +374,9 @@ static void carry_out(struct world *world)
     for (size_t i = 0; i < effects_length(world->effects); i++) {
         const struct effect *effect = effects_at(world->effects, i);
         cr_assert(effect->batch <= world->batch);
+        if (effect->kind == EFFECT_CACHE_EVIDENCE) {
+            read_evidence(world, effect);
+        }
         if (effect->kind == EFFECT_PUT) {
             put(world, effect);
         } else if (effect->kind == EFFECT_DELETE) {
