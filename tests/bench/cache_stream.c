@@ -16,15 +16,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "common/attributes.h"
 #include "common/threshold.h"
 #include "tests/bench/cache_stream/corpus.h"
 #include "tests/bench/cache_stream/stream.h"
 #include "tests/bench/cache_stream/vcache.h"
+#include "worker/cache/lexical_index.h"
 
-enum { DECIDE_EVERY = 25, SETTLING_QUERIES = 1000, STATIC_STEPS = 100, FIT_STREAMS = 4 };
+enum {
+    NEAREST = 8,
+    DECIDE_EVERY = 25,
+    SETTLING_QUERIES = 1000,
+    STATIC_STEPS = 100,
+    FIT_STREAMS = 4
+};
 static const double DRIFT_SHARE = 0.1;
+static const uint8_t one_scope[LEXICAL_SCOPE_BYTES] = {1};
 static const double SEED_WEIGHT = 6000; /* labels, of some 58,000 that were counted */
 
 struct tally {
@@ -39,7 +48,8 @@ struct scenario {
     double max_error;
     double judge_error;
     bool drifts;
-    bool seed_errs; /* four in five of its wrong answers were counted as right */
+    bool is_indexed; /* the nearest are found by the product's index */
+    bool seed_errs;  /* four in five of its wrong answers were counted as right */
 };
 
 struct entry {
@@ -47,6 +57,12 @@ struct entry {
     bool is_kept;
     bool is_doubted;     /* its answer was found wrong for a near query: no longer served to such */
     bool is_after_drift; /* its answer is that of a cluster that has changed, after the change */
+};
+
+/* What a query meets. */
+struct likest {
+    uint32_t text;
+    double score;
 };
 
 struct world;
@@ -64,6 +80,7 @@ struct world {
     serve_fn *serves;
     label_fn *learns;
     double audit_share;
+    struct lexical_index *index; /* NULL: the nearest by an exact scan made beforehand */
 
     double fixed; /* the static policy */
 
@@ -89,6 +106,14 @@ static void *must(void *memory)
     return memory;
 }
 
+static void must_be_0(int r)
+{
+    if (r != 0) {
+        fprintf(stderr, "%s\n", strerror(-r));
+        exit(1);
+    }
+}
+
 /* ------------------------------------------------------------------------- replay */
 
 static bool has_changed(const struct world *world, uint32_t cluster)
@@ -98,16 +123,57 @@ static bool has_changed(const struct world *world, uint32_t cluster)
            random_unit(&state) < DRIFT_SHARE;
 }
 
-static const struct stream_candidate *likest_kept(const struct world *world, uint32_t text)
+/* As the cache does it: of the nearest that are kept, the one of the best score. */
+static bool likest_scanned(const struct world *world, const struct stream_query *query,
+                           struct likest *ret_likest)
 {
-    const struct stream_text *of = &world->stream->texts[text];
-    for (size_t i = 0; i < of->n_candidates; i++) {
-        const struct entry *entry = &world->entries[of->candidates[i].text];
+    size_t n_nearest = 0;
+    for (size_t i = 0; i < query->n_candidates && n_nearest < NEAREST; i++) {
+        struct stream_candidate *candidate = &query->candidates[i];
+        const struct entry *entry = &world->entries[candidate->text];
         if (entry->is_kept && !entry->is_doubted) {
-            return &of->candidates[i];
+            const double score = stream_score(world->stream, query, candidate);
+            if (n_nearest++ == 0 || score > ret_likest->score) {
+                *ret_likest = (struct likest){.text = candidate->text, .score = score};
+            }
         }
     }
-    return NULL;
+    return n_nearest > 0;
+}
+
+static bool likest_indexed(const struct world *world, const struct stream_query *query,
+                           struct likest *ret_likest)
+{
+    const struct sparse_vector *vector = world->stream->texts[query->text].vector;
+    struct lexical_hit hits[LEXICAL_HITS_MAX];
+    size_t n_hits = 0;
+    if (vector == NULL) {
+        return false;
+    }
+    must_be_0(lexical_index_best(world->index, one_scope, vector, STREAM_COSINE_MIN, NEAREST, hits,
+                                 &n_hits));
+    for (size_t i = 0; i < n_hits; i++) {
+        uint32_t text;
+        memcpy(&text, hits[i].note, sizeof(text));
+        const double score = stream_score_of(world->stream, query->text, text, hits[i].cosine);
+        if (i == 0 || score > ret_likest->score) {
+            *ret_likest = (struct likest){.text = text, .score = score};
+        }
+    }
+    return n_hits > 0;
+}
+
+static bool likest_kept(const struct world *world, const struct stream_query *query,
+                        struct likest *ret_likest)
+{
+    return world->index != NULL ? likest_indexed(world, query, ret_likest)
+                                : likest_scanned(world, query, ret_likest);
+}
+
+static void key_of(uint32_t text, uint8_t ret_key[LEXICAL_KEY_BYTES])
+{
+    const XXH128_hash_t hash = XXH3_128bits(&text, sizeof(text));
+    memcpy(ret_key, &hash, LEXICAL_KEY_BYTES);
 }
 
 static void keep(struct world *world, const struct stream_query *query)
@@ -116,6 +182,24 @@ static void keep(struct world *world, const struct stream_query *query)
         (struct entry){.cluster = query->cluster,
                        .is_kept = true,
                        .is_after_drift = has_changed(world, query->cluster)};
+    const struct sparse_vector *vector = world->stream->texts[query->text].vector;
+    if (world->index != NULL && vector != NULL) {
+        uint8_t key[LEXICAL_KEY_BYTES];
+        key_of(query->text, key);
+        must_be_0(lexical_index_add(world->index, one_scope, key, vector, &query->text,
+                                    sizeof(query->text)));
+    }
+}
+
+/* From now on it answers its own text alone. */
+static void doubt(struct world *world, uint32_t text)
+{
+    world->entries[text].is_doubted = true;
+    if (world->index != NULL) {
+        uint8_t key[LEXICAL_KEY_BYTES];
+        key_of(text, key);
+        lexical_index_remove(world->index, key);
+    }
 }
 
 static void tally_hit(struct world *world, bool is_right)
@@ -138,12 +222,12 @@ static bool judged(struct world *world, bool is_right)
 }
 
 static void meet(struct world *world, const struct stream_query *query,
-                 const struct stream_candidate *candidate)
+                 const struct likest *candidate)
 {
     const struct entry *entry = &world->entries[candidate->text];
     const bool is_right = entry->cluster == query->cluster &&
                           entry->is_after_drift == has_changed(world, query->cluster);
-    const double score = (double)candidate->score;
+    const double score = candidate->score;
     const bool is_served = world->serves(world, candidate->text, score);
     if (is_served) {
         tally_hit(world, is_right);
@@ -157,7 +241,7 @@ static void meet(struct world *world, const struct stream_query *query,
     const bool is_same = judged(world, is_right);
     world->learns(world, candidate->text, score, is_served, is_same);
     if (!is_same && score >= world->doubt_from) {
-        world->entries[candidate->text].is_doubted = true;
+        doubt(world, candidate->text);
     }
     if (!is_served || !is_same) {
         keep(world, query);
@@ -175,9 +259,9 @@ static void replay(struct world *world)
             world->tally.exact++;
             continue;
         }
-        const struct stream_candidate *candidate = likest_kept(world, query->text);
-        if (candidate != NULL) {
-            meet(world, query, candidate);
+        struct likest likest;
+        if (likest_kept(world, query, &likest)) {
+            meet(world, query, &likest);
         } else {
             world->tally.missed++;
             keep(world, query);
@@ -302,14 +386,15 @@ static void observe_all(const struct stream *stream, struct observations *into)
     free(world.entries);
 }
 
-static void fit_seed(const char *directory, size_t n_queries, struct threshold_seed *ret_seed)
+static void fit_seed(const char *directory, const struct decision_model *model, size_t n_queries,
+                     struct threshold_seed *ret_seed)
 {
     struct corpus corpus;
     corpus_load(directory, CORPUS_FIT, &corpus);
     struct observations all = {.list = must(calloc(FIT_STREAMS * n_queries, sizeof(all.list[0])))};
     for (uint64_t i = 0; i < FIT_STREAMS; i++) {
         struct stream stream;
-        stream_make(&corpus, n_queries, 1000 + i, &stream);
+        stream_make(&corpus, model, n_queries, 1000 + i, &stream);
         observe_all(&stream, &all);
         stream_finish(&stream);
     }
@@ -352,6 +437,7 @@ static void print_tally(const struct world *world, const char *policy, uint64_t 
 static void run_learned(const struct stream *stream, const struct scenario *scenario,
                         const struct threshold_seed *seed, uint64_t number)
 {
+    const struct lexical_index_options room = {.entries_max = 1 << 20, .bytes_max = 1 << 30};
     struct world world = {.stream = stream,
                           .scenario = scenario,
                           .random = number * 31 + 5,
@@ -366,6 +452,9 @@ static void run_learned(const struct stream *stream, const struct scenario *scen
                                      .judge_false_reject = scenario->judge_error}};
     world.entries = must(calloc(stream->n_texts, sizeof(world.entries[0])));
     world.evidence = must(calloc(1, sizeof(*world.evidence)));
+    if (scenario->is_indexed) {
+        must_be_0(lexical_index_create(&room, &world.index));
+    }
     threshold_init(&seed->scale, world.evidence);
     replay(&world);
     decide(&world);
@@ -380,6 +469,7 @@ static void run_learned(const struct stream *stream, const struct scenario *scen
         rate.estimate, rate.low, rate.high, (int)world.verdict.state,
         world.verdict.has_turned ? "true" : "false", world.alarm_most, world.turned_at,
         world.verdict.reason);
+    lexical_index_destroy(&world.index);
     free(world.entries);
     free(world.evidence);
 }
@@ -438,8 +528,8 @@ static void run_hindsight(const struct stream *stream, const struct scenario *sc
     free(all.list);
 }
 
-static void run_seed(const struct corpus *corpus, size_t n_queries, uint64_t number,
-                     const struct threshold_seed *seed)
+static void run_seed(const struct corpus *corpus, const struct decision_model *model,
+                     size_t n_queries, uint64_t number, const struct threshold_seed *seed)
 {
     static const struct scenario plain[] = {
         {.name = "plain", .max_error = 0.01},
@@ -447,6 +537,7 @@ static void run_seed(const struct corpus *corpus, size_t n_queries, uint64_t num
         {.name = "plain", .max_error = 0.05},
     };
     static const struct scenario others[] = {
+        {.name = "index", .max_error = 0.02, .is_indexed = true},
         {.name = "drift", .max_error = 0.01, .drifts = true},
         {.name = "drift", .max_error = 0.02, .drifts = true},
         {.name = "drift", .max_error = 0.05, .drifts = true},
@@ -463,7 +554,7 @@ static void run_seed(const struct corpus *corpus, size_t n_queries, uint64_t num
         flattering.right[i] += seed->wrong[i] - flattering.wrong[i];
     }
     struct stream stream;
-    stream_make(corpus, n_queries, number, &stream);
+    stream_make(corpus, model, n_queries, number, &stream);
     run_hindsight(&stream, plain, ARRAY_LENGTH(plain), number);
     for (size_t i = 0; i < ARRAY_LENGTH(plain); i++) {
         run_learned(&stream, &plain[i], seed, number);
@@ -493,28 +584,65 @@ static void print_seed(const struct threshold_seed *seed)
     printf("\n    },\n");
 }
 
+/* Bias and weights, one line. */
+static struct decision_model read_model(const char *path)
+{
+    struct decision_model model = {.embedder = "builtin"};
+    FILE *file = fopen(path, "re");
+    bool is_whole = file != NULL && fscanf(file, "%lf", &model.bias) == 1;
+    for (size_t i = 0; i < LIKENESS_FEATURES && is_whole; i++) {
+        is_whole = fscanf(file, "%lf", &model.weights[i]) == 1;
+    }
+    if (!is_whole) {
+        fprintf(stderr, "%s: no model\n", path);
+        exit(1);
+    }
+    fclose(file);
+    return model;
+}
+
+static void run_seeds(const char *directory, const char *model_path, size_t n_queries,
+                      uint64_t first, uint64_t last)
+{
+    const struct decision_model model = read_model(model_path);
+    struct threshold_seed seed;
+    fit_seed(directory, &model, n_queries, &seed);
+    struct corpus corpus;
+    corpus_load(directory, CORPUS_STREAM, &corpus);
+    for (uint64_t number = first; number <= last; number++) {
+        run_seed(&corpus, &model, n_queries, number, &seed);
+    }
+    corpus_finish(&corpus);
+}
+
+static void print_clusters(const char *directory)
+{
+    struct corpus corpus;
+    corpus_load(directory, CORPUS_FIT, &corpus);
+    for (size_t i = 0; i < corpus.n_clusters; i++) {
+        puts(corpus.clusters[i].name);
+    }
+    corpus_finish(&corpus);
+}
+
 int main(int argc, char **argv)
 {
-    if (argc == 4 && strcmp(argv[1], "--fit") == 0) {
+    if (argc == 3 && strcmp(argv[1], "clusters") == 0) {
+        print_clusters(argv[2]);
+    } else if (argc == 5 && strcmp(argv[1], "counts") == 0) {
+        const struct decision_model model = read_model(argv[3]);
         struct threshold_seed seed;
-        fit_seed(argv[2], strtoul(argv[3], NULL, 10), &seed);
+        fit_seed(argv[2], &model, strtoul(argv[4], NULL, 10), &seed);
         print_seed(&seed);
-        return 0;
-    }
-    if (argc != 5) {
-        fprintf(stderr, "usage: %s DATA QUERIES FIRST_SEED LAST_SEED | --fit DATA QUERIES\n",
+    } else if (argc == 7 && strcmp(argv[1], "run") == 0) {
+        run_seeds(argv[2], argv[3], strtoul(argv[4], NULL, 10), strtoul(argv[5], NULL, 10),
+                  strtoul(argv[6], NULL, 10));
+    } else {
+        fprintf(stderr,
+                "usage: %s clusters DATA | counts DATA MODEL QUERIES | run DATA MODEL QUERIES "
+                "FIRST_SEED LAST_SEED\n",
                 argv[0]);
         return 2;
     }
-    const size_t n_queries = strtoul(argv[2], NULL, 10);
-    struct threshold_seed seed;
-    fit_seed(argv[1], n_queries, &seed);
-    struct corpus corpus;
-    corpus_load(argv[1], CORPUS_STREAM, &corpus);
-    for (uint64_t number = strtoul(argv[3], NULL, 10); number <= strtoul(argv[4], NULL, 10);
-         number++) {
-        run_seed(&corpus, n_queries, number, &seed);
-    }
-    corpus_finish(&corpus);
     return 0;
 }

@@ -2,8 +2,10 @@
 """Fits what the built-in embedder decides by, and says how good it is. See README.md.
 
     tools/cache-fit/fit.py --data DIRECTORY [--build build] [--weights]
+    tools/cache-fit/fit.py --data DIRECTORY [--build build] --clusters LIST --model FILE
 
 Writes worker/cache/decision_builtin.inc and decision_counts.inc; with --weights first worker/cache/lexicon_weights.txt.
+With --model it writes nothing of that but one line of bias and coefficients, fitted on the clusters of LIST (a name a line) alone.
 """
 import argparse
 import pathlib
@@ -95,14 +97,22 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--build", default=str(ROOT / "build"))
     parser.add_argument("--weights", action="store_true", help="make the lexicon's weights first")
+    parser.add_argument("--clusters", help="fit on these alone")
+    parser.add_argument("--model", help="write the coefficients there, and nothing else")
     arguments = parser.parse_args()
     data, program = Data(arguments.data), Program(arguments.build)
+    if arguments.clusters:
+        data.keep_clusters(set(pathlib.Path(arguments.clusters).read_text(encoding="utf-8").splitlines()))
     if arguments.weights:
         words, sources = weights.write_weights(data, program, CACHE / "lexicon_weights.txt")
         print(f"lexicon: {words} words of {sources} sources")
         subprocess.run(["ninja", "-C", arguments.build, "--quiet", "tests/bench/bench-cache-quality"], check=True)
     names = program.names
     rows = recipe.training_rows(data, program, common_words())
+    if arguments.model:
+        model = fit_rows(rows, names, numpy.ones(len(rows.same), bool))
+        pathlib.Path(arguments.model).write_text(" ".join(f"{value:.6f}" for value in model) + "\n", encoding="ascii")
+        return
     models = fold_models(rows, names)
     stream = Stream(data.pairs, program, models)
     write_counts(*counts_of(stream, of_fold(stream.rows.scores, stream.folds)))
