@@ -2,13 +2,18 @@
  * Does the learned threshold keep its bound, and what does it cost against the best static one that
  * is chosen when all is known?
  *
- *   bench-cache-stream DATA QUERIES FIRST_SEED LAST_SEED   one line of JSON for each policy and
- * seed bench-cache-stream --fit DATA QUERIES                  counts for a seed, as C
+ *   bench-cache-stream clusters DATA fit|stream         names of one side's clusters
+ *   bench-cache-stream counts DATA FIT_MODEL STREAM_MODEL QUERIES   counts for the product's seed,
+ * as C bench-cache-stream run DATA FIT_MODEL QUERIES FIRST_SEED LAST_SEED a line of JSON for each
+ * policy and seed
  *
- * A query whose text is kept is an exact hit and counts for nothing here. Another one meets its
- * likest kept text; it is served, or executed and kept. An
- * audited hit is executed, too, and kept if its answer differs. An entry whose answer was found
- * different where it was, or would have been, served is an exact hit only from then on (learned).
+ * A model is a line of bias and coefficients, made by tools/cache-fit from one side's clusters.
+ *
+ * A query whose text is kept is an exact hit and counts for nothing here. Another one meets, of the
+ * 8 kept texts nearest to it, the one of the best score; it is served, or executed and kept. An
+ * audited hit is executed, too, and kept only if its answer differs. An entry whose answer was
+ * found different where it was, or would have been, served is an exact hit only from then on
+ * (learned).
  */
 #include <inttypes.h>
 #include <math.h>
@@ -23,6 +28,7 @@
 #include "tests/bench/cache_stream/corpus.h"
 #include "tests/bench/cache_stream/stream.h"
 #include "tests/bench/cache_stream/vcache.h"
+#include "worker/cache/decision_seed.h"
 #include "worker/cache/lexical_index.h"
 
 enum {
@@ -34,7 +40,6 @@ enum {
 };
 static const double DRIFT_SHARE = 0.1;
 static const uint8_t one_scope[LEXICAL_SCOPE_BYTES] = {1};
-static const double SEED_WEIGHT = 6000; /* labels, of some 58,000 that were counted */
 
 struct tally {
     uint64_t exact, right, wrong, missed;
@@ -386,31 +391,52 @@ static void observe_all(const struct stream *stream, struct observations *into)
     free(world.entries);
 }
 
-static void fit_seed(const char *directory, const struct decision_model *model, size_t n_queries,
-                     struct threshold_seed *ret_seed)
+/* Every query of some streams over one side, none served. */
+static void observe_side(const char *directory, enum corpus_side side,
+                         const struct decision_model *model, size_t n_queries,
+                         struct observations *into)
 {
     struct corpus corpus;
-    corpus_load(directory, CORPUS_FIT, &corpus);
-    struct observations all = {.list = must(calloc(FIT_STREAMS * n_queries, sizeof(all.list[0])))};
+    corpus_load(directory, side, &corpus);
+    into->list = must(
+        reallocarray(into->list, into->length + FIT_STREAMS * n_queries, sizeof(into->list[0])));
     for (uint64_t i = 0; i < FIT_STREAMS; i++) {
         struct stream stream;
         stream_make(&corpus, model, n_queries, 1000 + i, &stream);
-        observe_all(&stream, &all);
+        observe_all(&stream, into);
         stream_finish(&stream);
     }
     corpus_finish(&corpus);
-    qsort(all.list, all.length, sizeof(all.list[0]), by_score);
-    *ret_seed = (struct threshold_seed){.weight = SEED_WEIGHT};
+}
+
+/* Quantiles of the scores; where many are equal, the next greater one. */
+static void set_edges(const struct observations *all, struct threshold_scale *ret_scale)
+{
+    size_t at = 0;
     for (size_t i = 0; i < THRESHOLD_BINS - 1; i++) {
-        ret_seed->scale.edges[i] = all.list[(i + 1) * all.length / THRESHOLD_BINS].score;
+        const size_t quantile = (i + 1) * all->length / THRESHOLD_BINS;
+        at = quantile > at ? quantile : at;
+        while (i > 0 && at + 1 < all->length && all->list[at].score <= ret_scale->edges[i - 1]) {
+            at++;
+        }
+        ret_scale->edges[i] = all->list[at].score;
     }
-    for (size_t i = 0, bin = 0; i < all.length; i++) {
-        while (bin < THRESHOLD_BINS - 1 && all.list[i].score >= ret_seed->scale.edges[bin]) {
+}
+
+/* Frees the observations. */
+static void count_seed(struct observations *all, struct threshold_seed *ret_seed)
+{
+    qsort(all->list, all->length, sizeof(all->list[0]), by_score);
+    *ret_seed = (struct threshold_seed){.weight = DECISION_SEED_WEIGHT};
+    set_edges(all, &ret_seed->scale);
+    for (size_t i = 0, bin = 0; i < all->length; i++) {
+        while (bin < THRESHOLD_BINS - 1 && all->list[i].score >= ret_seed->scale.edges[bin]) {
             bin++;
         }
-        (all.list[i].is_right ? ret_seed->right : ret_seed->wrong)[bin]++;
+        (all->list[i].is_right ? ret_seed->right : ret_seed->wrong)[bin]++;
     }
-    free(all.list);
+    free(all->list);
+    *all = (struct observations){0};
 }
 
 /* ------------------------------------------------------------------------- the program */
@@ -567,21 +593,31 @@ static void run_seed(const struct corpus *corpus, const struct decision_model *m
     fflush(stdout);
 }
 
+static void print_counts(const char *name, const uint32_t counts[THRESHOLD_BINS])
+{
+    printf(".%s = {", name);
+    for (size_t i = 0; i < THRESHOLD_BINS; i++) {
+        printf("%s%" PRIu32, i == 0 ? "" : i % 12 == 0 ? ",\n    " : ", ", counts[i]);
+    }
+    printf("},\n");
+}
+
 static void print_seed(const struct threshold_seed *seed)
 {
-    printf("    .weight = %g,\n    .scale = {.edges = {", seed->weight);
+    printf("/* Made by tools/cache-fit: a threshold_seed (common/threshold.h) without its weight: "
+           "what "
+           "the\n * queries of the stream benchmark met, scored by coefficients fitted on other "
+           "clusters. */\n.scale = {.edges = {");
     for (size_t i = 0; i < THRESHOLD_BINS - 1; i++) {
-        printf("%s%.5fF,", i % 8 == 0 ? "\n        " : " ", (double)seed->scale.edges[i]);
+        printf("%s%.5fF",
+               i == 0       ? ""
+               : i % 8 == 0 ? ",\n    "
+                            : ", ",
+               (double)seed->scale.edges[i]);
     }
-    printf("\n    }},\n    .right = {");
-    for (size_t i = 0; i < THRESHOLD_BINS; i++) {
-        printf("%s%" PRIu32 ",", i % 12 == 0 ? "\n        " : " ", seed->right[i]);
-    }
-    printf("\n    },\n    .wrong = {");
-    for (size_t i = 0; i < THRESHOLD_BINS; i++) {
-        printf("%s%" PRIu32 ",", i % 12 == 0 ? "\n        " : " ", seed->wrong[i]);
-    }
-    printf("\n    },\n");
+    printf("}},\n");
+    print_counts("right", seed->right);
+    print_counts("wrong", seed->wrong);
 }
 
 /* Bias and weights, one line. */
@@ -605,8 +641,10 @@ static void run_seeds(const char *directory, const char *model_path, size_t n_qu
                       uint64_t first, uint64_t last)
 {
     const struct decision_model model = read_model(model_path);
+    struct observations all = {0};
     struct threshold_seed seed;
-    fit_seed(directory, &model, n_queries, &seed);
+    observe_side(directory, CORPUS_FIT, &model, n_queries, &all);
+    count_seed(&all, &seed);
     struct corpus corpus;
     corpus_load(directory, CORPUS_STREAM, &corpus);
     for (uint64_t number = first; number <= last; number++) {
@@ -615,32 +653,43 @@ static void run_seeds(const char *directory, const char *model_path, size_t n_qu
     corpus_finish(&corpus);
 }
 
-static void print_clusters(const char *directory)
+static void print_clusters(const char *directory, enum corpus_side side)
 {
     struct corpus corpus;
-    corpus_load(directory, CORPUS_FIT, &corpus);
+    corpus_load(directory, side, &corpus);
     for (size_t i = 0; i < corpus.n_clusters; i++) {
         puts(corpus.clusters[i].name);
     }
     corpus_finish(&corpus);
 }
 
+/* Each side by the model that was fitted on the other. */
+static void count_both(const char *directory, const char *fit_path, const char *stream_path,
+                       size_t n_queries)
+{
+    const struct decision_model fit = read_model(fit_path);
+    const struct decision_model stream = read_model(stream_path);
+    struct observations all = {0};
+    struct threshold_seed seed;
+    observe_side(directory, CORPUS_FIT, &stream, n_queries, &all);
+    observe_side(directory, CORPUS_STREAM, &fit, n_queries, &all);
+    count_seed(&all, &seed);
+    print_seed(&seed);
+}
+
 int main(int argc, char **argv)
 {
-    if (argc == 3 && strcmp(argv[1], "clusters") == 0) {
-        print_clusters(argv[2]);
-    } else if (argc == 5 && strcmp(argv[1], "counts") == 0) {
-        const struct decision_model model = read_model(argv[3]);
-        struct threshold_seed seed;
-        fit_seed(argv[2], &model, strtoul(argv[4], NULL, 10), &seed);
-        print_seed(&seed);
+    if (argc == 4 && strcmp(argv[1], "clusters") == 0) {
+        print_clusters(argv[2], strcmp(argv[3], "fit") == 0 ? CORPUS_FIT : CORPUS_STREAM);
+    } else if (argc == 6 && strcmp(argv[1], "counts") == 0) {
+        count_both(argv[2], argv[3], argv[4], strtoul(argv[5], NULL, 10));
     } else if (argc == 7 && strcmp(argv[1], "run") == 0) {
         run_seeds(argv[2], argv[3], strtoul(argv[4], NULL, 10), strtoul(argv[5], NULL, 10),
                   strtoul(argv[6], NULL, 10));
     } else {
         fprintf(stderr,
-                "usage: %s clusters DATA | counts DATA MODEL QUERIES | run DATA MODEL QUERIES "
-                "FIRST_SEED LAST_SEED\n",
+                "usage: %s clusters DATA fit|stream | counts DATA FIT_MODEL STREAM_MODEL QUERIES | "
+                "run DATA FIT_MODEL QUERIES FIRST_SEED LAST_SEED\n",
                 argv[0]);
         return 2;
     }
