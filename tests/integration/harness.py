@@ -370,6 +370,18 @@ class Cluster:
         return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 text=True, cwd=self.directory, env=dict(os.environ, **env))
 
+    @staticmethod
+    def shown_on(screen):
+        """All that a program which has ended wrote to its terminal; closes it."""
+        shown = b""
+        try:
+            while chunk := os.read(screen, 100000):
+                shown += chunk
+        except OSError:  # nobody has the other side open any more
+            pass
+        os.close(screen)
+        return shown.decode()
+
     def cli_on_a_terminal(self, *arguments, input):
         """Likewise; returns (subprocess.Popen, descriptor): its standard error is a terminal, read at the descriptor."""
         argv, env = self._cli_argv(arguments)

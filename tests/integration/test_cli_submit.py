@@ -211,8 +211,7 @@ def test_interrupt_without_a_broker_ends_at_once_and_claims_no_cancellation(clus
     signalled = time.monotonic()
     assert process.wait(timeout=20) == 8
     assert time.monotonic() - signalled < 0.5
-    shown = os.read(screen, 100000).decode()
-    os.close(screen)
+    shown = cluster.shown_on(screen)
     assert "may still run" in shown and "were cancelled" not in shown
 
 
@@ -243,8 +242,7 @@ def test_no_broker_is_told():
 def test_progress_line_on_a_terminal_only(answering):
     process, screen = answering.cli_on_a_terminal("submit", "--file", "-", "--out", os.devnull, input=prompts(50))
     assert process.wait(timeout=30) == 0
-    shown = os.read(screen, 100000).decode()
-    os.close(screen)
+    shown = answering.shown_on(screen)
     assert "in flight" in shown and "\r" in shown
     quiet = answering.cli("submit", "--file", "-", "--out", os.devnull, input=prompts(5))
     assert "in flight" not in quiet.stderr
