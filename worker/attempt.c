@@ -170,7 +170,15 @@ int attempt_pack_response(const struct attempt *attempt, struct blob **ret_paylo
     response.usage = &usage;
     response.http_status = (uint32_t)attempt->http_status;
     response.near_key = (char *)attempt->near_key;
-    response.near_score = attempt->near_score;
+    if (attempt->near_key[0] != '\0') {
+        response.near_score = attempt->near_score;
+        response.near_threshold = attempt->near_threshold;
+        response.embedder = (char *)attempt->embedder;
+    }
+    response.age_ms = attempt->cache_age_ms > 0 ? (uint64_t)attempt->cache_age_ms : 0;
+    if (attempt->cache_why != NULL) {
+        response.cache_why = (char *)attempt->cache_why;
+    }
     response.router_reason = (char *)attempt->router_reason;
     const size_t bytes = wire__model_response__get_packed_size(&response);
     uint8_t *packed = malloc(bytes);

@@ -83,6 +83,7 @@ struct attempt {
     uint64_t born;                /* cache_latest() when it began */
     double near_threshold;
     int64_t cache_age_ms;         /* of a hit */
+    const char *embedder;         /* near hit: services.embedder */
     const char *cache_why;        /* why it was no hit; static, NULL: it was */
     bool has_scope;
     uint8_t scope[ATTEMPT_KEY_BYTES];

@@ -268,7 +268,8 @@ class Cluster:
 
     def base_config(self):
         """What all programs share: the simulated model as provider, when it runs."""
-        config = {"log": {"level": "debug"}}
+        # A lookup that is late is a miss, which on a busy machine is no fault.
+        config = {"log": {"level": "debug"}, "cache": {"lookup_timeout": "2s"}}
         if self.modelsim is not None:
             http = self.modelsim.ready["http"]
             url = (http if "://" in http else f"http://{http}").rstrip("/")

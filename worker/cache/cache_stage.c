@@ -186,6 +186,7 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
     if (is_near) {
         hex_write(result->key, CACHE_KEY_BYTES, attempt->near_key);
         attempt->near_score = result->score;
+        attempt->embedder = services->embedder;
         near_policy_looked(services->near_policy, attempt->tenant, attempt->tier, result->score, true);
         cache_checks_audit(services, attempt, result);
     }
