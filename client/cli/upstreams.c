@@ -68,7 +68,8 @@ static int reset(struct cli *cli, const char *upstream)
 {
     json_t *choice = upstream == NULL ? json_pack("{s:b}", "all", true) : choice_of(upstream);
     if (choice == NULL) {
-        return cli_fail(cli, EXIT_USAGE, "\"%s\" is not of the form PROVIDER/MODEL", upstream);
+        return cli_fail(cli, EXIT_USAGE, "\"%s\" is not of the form PROVIDER/MODEL",
+                        upstream == NULL ? "" : upstream);
     }
     const int code = cli_admin_show(cli, "/v1/upstreams/reset", choice, print_table);
     json_decref(choice);
