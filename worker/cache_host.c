@@ -367,6 +367,9 @@ static char *argument_of(struct cache_host *host, const Wire__WorkerQuery *query
         const double threshold = near_policy_threshold(
             host->services->near_policy, tenant == NULL ? config->client.tenant : tenant,
             tier == NULL ? config->tiers[0].name : tier, NULL);
+        if (host->services->config->cache.is_strict == SWITCH_ON) {
+            (void)json_object_set_new(argument, "strict", json_true());
+        }
         if (isfinite(threshold)) {
             (void)json_object_set_new(argument, "threshold", json_real(threshold));
         }

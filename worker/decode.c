@@ -10,6 +10,8 @@
 #include "worker/attempt.h"
 #include "worker/telemetry.h"
 
+enum { CACHE_TAGS_MAX = 16, CACHE_DOCUMENTS_MAX = 64, CACHE_NAME_BYTES_MAX = 128 };
+
 #define INVALID     WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 
@@ -56,6 +58,25 @@ static enum stage_verdict set_key(struct services *services, struct attempt *att
     return STAGE_NEXT;
 }
 
+static bool names_are_good(char *const *names, size_t length, size_t most)
+{
+    bool is_good = length <= most;
+    for (size_t i = 0; is_good && i < length; i++) {
+        is_good = strlen(names[i]) <= CACHE_NAME_BYTES_MAX;
+    }
+    return is_good;
+}
+
+/* What is kept with an entry is bounded, whoever says it. */
+static bool control_is_good(const Wire__CacheControl *control)
+{
+    return control == NULL ||
+           (strlen(control->cache_namespace) <= CACHE_NAME_BYTES_MAX &&
+            strlen(control->template_version) <= CACHE_NAME_BYTES_MAX &&
+            names_are_good(control->tags, control->n_tags, CACHE_TAGS_MAX) &&
+            names_are_good(control->documents, control->n_documents, CACHE_DOCUMENTS_MAX));
+}
+
 static enum stage_verdict decode_start(void *module, struct attempt *attempt)
 {
     attempt->request = wire__model_request__unpack(NULL, blob_bytes(attempt->payload),
@@ -71,6 +92,12 @@ static enum stage_verdict decode_start(void *module, struct attempt *attempt)
                     "operation \"%.64s\" is not one of chat.completions, "
                     "completions, embeddings",
                     attempt->request->operation);
+        return STAGE_CONCLUDES;
+    }
+    if (!control_is_good(attempt->request->cache)) {
+        outcome_set(&attempt->outcome, INVALID, "invalid_cache_control",
+                    "cache: at most %d tags and %d documents, names of %d bytes at most",
+                    CACHE_TAGS_MAX, CACHE_DOCUMENTS_MAX, CACHE_NAME_BYTES_MAX);
         return STAGE_CONCLUDES;
     }
     return set_key(module, attempt);

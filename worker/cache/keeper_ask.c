@@ -326,7 +326,8 @@ static json_t *ask_explain(const json_t *argument, char *ret_error)
     const double score = decision_score(decision_builtin(), &likeness);
     const bool is_forbidden = decision_is_forbidden(&likeness, &reason);
     const json_t *threshold = json_object_get(argument, "threshold");
-    const char *verdict = !json_is_number(threshold)                ? "closed"
+    const char *verdict = is_forbidden && json_is_true(json_object_get(argument, "strict")) ? "forbidden"
+                          : !json_is_number(threshold)                ? "closed"
                           : score < json_number_value(threshold)    ? "unsure"
                                                                     : "near";
     json_t *answer = json_pack("{s:o, s:f, s:f, s:s, s:s?}", "features", features_of(&likeness), "cosine",

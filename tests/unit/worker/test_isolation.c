@@ -1,0 +1,180 @@
+/*
+ * Nothing crosses a scope: random requests over random tenants, namespaces, routes, system prompts, tools, parameters and histories.
+ * Each field is varied singly, with the same text: no hit, exact or near, of the one may answer the other. The same generator without
+ * that difference, its members in another order, meets its entry. TIERMQ_ISOLATION_TRIES sets how many (10,000).
+ */
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/canonical.h"
+#include "worker/cache/scope.h"
+
+enum variation {
+    SAME,
+    TENANT,
+    NAMESPACE,
+    OPERATION,
+    ROUTE,
+    SYSTEM_PROMPT,
+    TOOLS,
+    RESPONSE_FORMAT,
+    TEMPERATURE,
+    MAX_TOKENS,
+    SEED,
+    HISTORY,
+    ATTACHMENT,
+    MODEL,
+    VARIATIONS,
+};
+
+static uint64_t state = 88172645463325252u;
+
+/* xorshift64 */
+static uint64_t random_next(void)
+{
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+}
+
+static const char *pick(const char *const *words, size_t length)
+{
+    return words[random_next() % length];
+}
+
+struct request {
+    char tenant[32], cache_namespace[32], route[32];
+    json_t *body;
+};
+
+static json_t *message(const char *role, const char *text)
+{
+    return json_pack("{s:s, s:s}", "role", role, "content", text);
+}
+
+static const char *const TEXTS[] = {"How much does it cost?", "Which trains run at night?",
+                                    "Summarise this in one line.", "Is it open on Sunday?"};
+
+static struct request make(void)
+{
+    static const char *const systems[] = {"You are terse.", "You answer as a pirate.", "You are a clerk of the shop."};
+    struct request request;
+    (void)snprintf(request.tenant, sizeof(request.tenant), "tenant-%u", (unsigned)(random_next() % 50));
+    (void)snprintf(request.cache_namespace, sizeof(request.cache_namespace), random_next() % 2 ? "ns-%u" : "",
+                   (unsigned)(random_next() % 9));
+    (void)snprintf(request.route, sizeof(request.route), "route-%u", (unsigned)(random_next() % 5));
+    json_t *messages = json_array();
+    (void)json_array_append_new(messages, message("system", pick(systems, 3)));
+    for (uint64_t i = random_next() % 3; i > 0; i--) {
+        (void)json_array_append_new(messages, message("user", pick(TEXTS, 4)));
+        (void)json_array_append_new(messages, message("assistant", "It depends."));
+    }
+    (void)json_array_append_new(messages, message("user", pick(TEXTS, 4)));
+    request.body = json_pack("{s:s, s:o, s:f, s:i}", "model", "small", "messages", messages, "temperature",
+                             (double)(random_next() % 5) / 10.0, "max_tokens", (int)(100 + random_next() % 3));
+    return request;
+}
+
+static json_t *first_message(const struct request *request)
+{
+    return json_array_get(json_object_get(request->body, "messages"), 0);
+}
+
+static void vary(struct request *request, enum variation variation)
+{
+    json_t *body = request->body;
+    switch (variation) {
+    case TENANT:
+        strcat(request->tenant, "x");
+        break;
+    case NAMESPACE:
+        strcat(request->cache_namespace, "x");
+        break;
+    case ROUTE:
+        strcat(request->route, "x");
+        break;
+    case SYSTEM_PROMPT:
+        json_object_set_new(first_message(request), "content", json_string("You are terse!"));
+        break;
+    case TOOLS:
+        json_object_set_new(body, "tools", json_pack("[{s:s, s:{s:s}}]", "type", "function", "function", "name", "buy"));
+        break;
+    case RESPONSE_FORMAT:
+        json_object_set_new(body, "response_format", json_pack("{s:s}", "type", "json_object"));
+        break;
+    case TEMPERATURE:
+        json_object_set_new(body, "temperature", json_real(0.95));
+        break;
+    case MAX_TOKENS:
+        json_object_set_new(body, "max_tokens", json_integer(7));
+        break;
+    case SEED:
+        json_object_set_new(body, "seed", json_integer(12345));
+        break;
+    case HISTORY:
+        json_array_insert_new(json_object_get(body, "messages"), 1, message("user", "Earlier I asked for something else."));
+        break;
+    case ATTACHMENT:
+        json_array_insert_new(json_object_get(body, "messages"), 1,
+                              json_pack("{s:s, s:[{s:s, s:{s:s}}]}", "role", "user", "content", "type", "image_url",
+                                        "image_url", "url", "data:image/png;base64,AAAA"));
+        break;
+    case MODEL:
+        json_object_set_new(body, "model", json_string("large"));
+        break;
+    case OPERATION: /* by who computes the scope */
+    case SAME:
+    case VARIATIONS:
+        break;
+    }
+}
+
+struct identity {
+    uint8_t scope[SCOPE_BYTES], key[CANONICAL_KEY_BYTES];
+};
+
+static struct identity identify(const struct request *request, const char *operation, size_t flags)
+{
+    struct identity identity;
+    const char *text = NULL;
+    char *canonical = NULL, error[CANONICAL_ERROR_BYTES];
+    size_t bytes;
+    char *packed = json_dumps(request->body, flags);
+    json_t *body = json_loads(packed, 0, NULL);
+    cr_assert_eq(scope_of(request->tenant, request->cache_namespace, OPERATION_CHAT, request->route, body, identity.scope,
+                          &text),
+                 0);
+    cr_assert_eq(canonical_json(packed, strlen(packed), &canonical, &bytes, error), 0, "%s", error);
+    canonical_key(request->tenant, request->cache_namespace, operation, request->route, canonical, bytes, identity.key);
+    json_decref(body);
+    free(packed);
+    free(canonical);
+    return identity;
+}
+
+static long tries(void)
+{
+    const char *text = getenv("TIERMQ_ISOLATION_TRIES");
+    return text == NULL ? 10000 : atol(text);
+}
+
+Test(isolation, nothing_crosses_a_scope, .timeout = 600)
+{
+    for (long i = 0; i < tries(); i++) {
+        const enum variation variation = (enum variation)(random_next() % VARIATIONS);
+        struct request request = make();
+        const struct identity before = identify(&request, "chat.completions", JSON_COMPACT);
+        vary(&request, variation);
+        const struct identity after =
+            identify(&request, variation == OPERATION ? "completions" : "chat.completions", JSON_INDENT(2) | JSON_SORT_KEYS);
+        const bool same_key = memcmp(before.key, after.key, sizeof(before.key)) == 0;
+        const bool same_scope = memcmp(before.scope, after.scope, sizeof(before.scope)) == 0;
+        cr_assert_eq(same_key, variation == SAME, "key, variation %d, try %ld", (int)variation, i);
+        cr_assert_eq(same_scope, variation == SAME || variation == OPERATION, "scope, variation %d, try %ld",
+                     (int)variation, i);
+        json_decref(request.body);
+    }
+}
