@@ -455,6 +455,24 @@ static void send_invalidation(struct broker *broker, const struct effect *effect
     deliver_or_hold(broker, effect, &(struct parcel){.bytes = packed, .length = length + bytes});
 }
 
+/* Without memory it is dropped: sums are told again when they change. */
+static void send_evidence(struct broker *broker, const struct effect *effect)
+{
+    enum { EVIDENCE_TAG = 9 << 3 | 2, TAGS_BYTES = 16 };
+    const struct blob *sum = effect->as.cache_evidence.packed;
+    uint8_t *packed = malloc(blob_bytes(sum) + TAGS_BYTES);
+    if (packed == NULL) {
+        return;
+    }
+    size_t length = 0;
+    packed[length++] = EVIDENCE_TAG;
+    length += put_varint(packed + length, blob_bytes(sum));
+    memcpy(packed + length, blob_data(sum), blob_bytes(sum));
+    deliver_or_hold(broker, effect,
+                    &(struct parcel){.bytes = packed, .length = length + blob_bytes(sum)});
+    free(packed);
+}
+
 void delivery_query(struct broker *broker, uint64_t peer, uint64_t number, const char *what,
                     const char *argument)
 {
@@ -643,6 +661,9 @@ void delivery_carry_out(struct broker *broker, const struct effect *effect)
         return;
     case EFFECT_CACHE_INVALIDATE:
         send_invalidation(broker, effect);
+        return;
+    case EFFECT_CACHE_EVIDENCE:
+        send_evidence(broker, effect);
         return;
     case EFFECT_CACHE_INVALIDATED:
         send_invalidated(broker, effect);

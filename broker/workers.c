@@ -17,6 +17,7 @@
 #include "common/blob.h"
 #include "common/config.h"
 #include "common/link.h"
+#include "common/threshold.h"
 
 enum { SLOTS_MAX = 65536, CALLS_MAX = 64 };
 static const uint64_t RETRY_AFTER_MS_MAX = UINT64_C(366) * 24 * 3600 * 1000;
@@ -312,11 +313,42 @@ static void take_state(const struct intake *intake, struct peer *peer,
     }
 }
 
+static void take_evidence(const struct intake *intake, const struct peer *peer,
+                          const Wire__CacheEvidence *evidence)
+{
+    if (!text_is_good(evidence->tenant, CONFIG_NAME_BYTES_MAX) ||
+        !text_is_good(evidence->tier, CONFIG_NAME_BYTES_MAX) ||
+        !text_is_good(evidence->embedder, TEXT_BYTES_MAX) ||
+        evidence->counts.len > THRESHOLD_PACKED_BYTES_MAX) {
+        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
+                      "evidence: tenant, tier and embedder must be UTF-8 of %d, %d and %d bytes at "
+                      "most, counts of %d bytes",
+                      CONFIG_NAME_BYTES_MAX, CONFIG_NAME_BYTES_MAX, TEXT_BYTES_MAX,
+                      THRESHOLD_PACKED_BYTES_MAX);
+        return;
+    }
+    const struct event event = {
+        .kind = EVENT_CACHE_EVIDENCE,
+        .peer = peer->number,
+        .as.cache_evidence = {.tenant = evidence->tenant,
+                              .tier = evidence->tier,
+                              .embedder = evidence->embedder,
+                              .counts = evidence->counts.data,
+                              .counts_bytes = evidence->counts.len,
+                              .seed = evidence->seed.data,
+                              .seed_bytes = evidence->seed.len},
+    };
+    broker_step(intake->broker, &event);
+}
+
 static void take_cache(const struct intake *intake, const struct peer *peer,
                        const Wire__WorkerMessage *message)
 {
     for (size_t i = 0; i < message->n_cache_applied; i++) {
         surveys_take_applied(intake->broker, peer, message->cache_applied[i]);
+    }
+    for (size_t i = 0; i < message->n_evidence; i++) {
+        take_evidence(intake, peer, message->evidence[i]);
     }
     for (size_t i = 0; i < message->n_answer; i++) {
         surveys_take_answer(intake->broker, peer, message->answer[i]);

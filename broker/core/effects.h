@@ -37,6 +37,7 @@ enum effect_kind {
     EFFECT_ATTEMPT_CANCEL,
     EFFECT_WORKER_DRAIN,
     EFFECT_CACHE_INVALIDATE,
+    EFFECT_CACHE_EVIDENCE,
     EFFECT_PUT,
     EFFECT_DELETE,
     EFFECT_DELETE_RANGE,
@@ -167,6 +168,10 @@ struct effect {
             const uint8_t *packed; /* wire.CacheInvalidation, in the arena */
             size_t bytes;
         } cache_invalidate;
+
+        struct {
+            struct blob *packed; /* wire.CacheEvidence: a sum; one for all workers */
+        } cache_evidence;
 
         struct {
             uint64_t number;   /* as in the event */

@@ -238,3 +238,15 @@ int record_read_cache_invalidation(const void *data, size_t bytes, ProtobufCAllo
     *ret_invalidation = invalidation;
     return 0;
 }
+
+int record_read_cache_evidence(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                               Record__CacheEvidenceRecord **ret_evidence)
+{
+    Record__CacheEvidenceRecord *evidence =
+        unpack(&record__cache_evidence_record__descriptor, data, bytes, allocator);
+    if (evidence == NULL || evidence->evidence.len == 0) {
+        return -EBADMSG;
+    }
+    *ret_evidence = evidence;
+    return 0;
+}

@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <string.h>
+#include "broker/core/cache_evidence.h"
 #include "broker/core/cache_log.h"
 #include "broker/core/dead.h"
 #include "broker/core/keys.h"
@@ -33,6 +34,9 @@ static int restore_cache(struct core *core, const uint8_t *key, size_t key_bytes
                          const uint8_t *value, size_t value_bytes)
 {
     uint64_t sequence;
+    if (key[5] == 2) {
+        return cache_evidence_restore(core, key, key_bytes, value, value_bytes);
+    }
     if (key_bytes == 6 && key[5] == 0) {
         return cache_log_restore(core, value, value_bytes);
     }

@@ -107,6 +107,17 @@ struct cache_log {
     size_t bytes;               /* of them */
 };
 
+/* See cache_evidence.h. */
+struct cache_evidence {
+    struct table classes;       /* by hash */
+    struct list by_use;         /* the least recently used first */
+    struct list by_number;      /* as they were made, for who comes new */
+    uint64_t number;            /* of the latest class */
+    int64_t due_ms;             /* when a class is to be told or recorded, or its epoch to end */
+    size_t behind;              /* workers that have not been told all */
+    uint64_t refused;           /* deltas, since start */
+};
+
 struct client {
     struct table_link by_peer;
     uint64_t peer;
@@ -204,6 +215,7 @@ struct core {
     struct arena *arena;         /* for records at restore */
     uint64_t records_damaged;    /* not noted yet */
     struct cache_log cache_log;
+    struct cache_evidence evidence;
     uint64_t batch_last, batch_durable;
     bool store_is_down;
     bool is_draining;

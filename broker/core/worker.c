@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "broker/core/cache_evidence.h"
 #include "broker/core/estimate.h"
 #include "broker/core/flight.h"
 #include "broker/core/lane.h"
@@ -298,6 +299,7 @@ static void worker_free_memory(struct worker *worker)
 static void worker_remove(struct core *core, struct worker *worker, bool is_crash, const char *why)
 {
     worker->is_draining = true; /* nothing new while its leases end */
+    cache_evidence_leave(core, worker);
     worker_refresh(core, worker);
     struct list_link *link;
     while ((link = list_first(&worker->leases)) != NULL) {
@@ -457,6 +459,7 @@ void worker_hello(struct core *core, const struct event *event)
     }
     worker_reserve_slots(core, worker);
     welcome(core, event);
+    cache_evidence_welcome(core, worker);
     pause_apply_to_worker(core, worker);
     reclaim_held(core, worker, before, event->as.worker_hello.held,
                  event->as.worker_hello.held_length);

@@ -324,6 +324,8 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
         }
         break;
     case EVENT_CACHE_INVALIDATE:
+    case EVENT_CACHE_EVIDENCE:
+    case EVENT_CACHE_FEEDBACK:
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
     case EVENT_WORKER_HELLO:

@@ -81,12 +81,19 @@ static void free_record(struct world *world, size_t index)
     world->records[index] = world->records[--world->records_length];
 }
 
+static void release(struct effect *effect)
+{
+    if (effect->kind == EFFECT_RESULT) {
+        blob_unref(&effect->as.result.payload);
+    } else if (effect->kind == EFFECT_CACHE_EVIDENCE) {
+        blob_unref(&effect->as.cache_evidence.packed);
+    }
+}
+
 void world_forget_log(struct world *world)
 {
     for (size_t i = 0; i < world->log_length; i++) {
-        if (world->log[i].effect.kind == EFFECT_RESULT) {
-            blob_unref(&world->log[i].effect.as.result.payload);
-        }
+        release(&world->log[i].effect);
     }
     world->log_length = 0;
 }
@@ -94,9 +101,7 @@ void world_forget_log(struct world *world)
 static void forget_held(struct world *world)
 {
     for (size_t i = 0; i < world->held_length; i++) {
-        if (world->held[i].effect.kind == EFFECT_RESULT) {
-            blob_unref(&world->held[i].effect.as.result.payload);
-        }
+        release(&world->held[i].effect);
     }
     world->held_length = 0;
 }
@@ -233,6 +238,8 @@ static void append(struct world_effect **list, size_t *length, const struct effe
         if (result->payload != NULL) {
             blob_ref(result->payload);
         }
+    } else if (effect->kind == EFFECT_CACHE_EVIDENCE) {
+        blob_ref(effect->as.cache_evidence.packed);
     } else if (effect->kind == EFFECT_STATUS) {
         copy_text(entry->text, sizeof(entry->text), effect->as.status.why);
     } else if (effect->kind == EFFECT_CHUNK && effect->as.chunk.data != NULL) {
