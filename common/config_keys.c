@@ -1,6 +1,6 @@
 /*
  * The keys. A key is called like its field without the unit that its value is written with:
- * lease_ms is `lease: 15s`, near_threshold_permille is `near_threshold: 0.92`; sizes keep `_bytes`.
+ * lease_ms is `lease: 15s`, temperature_max_permille is `temperature_max: 0.5`; sizes keep `_bytes`.
  */
 #include "common/config.h"
 

@@ -76,6 +76,11 @@ static void compared(void *context, const struct cache_comparison *comparison, e
                           verdict == JUDGE_SAME        ? "same"
                           : verdict == JUDGE_DIFFERENT ? "different"
                                                        : "unknown");
+    if (verdict == JUDGE_DIFFERENT &&
+        comparison->score >=
+            near_policy_doubt(host->services->near_policy, comparison->tenant, comparison->tier)) {
+        cache_deny_near(host->services->cache, comparison->key);
+    }
     if (verdict != JUDGE_UNKNOWN) {
         near_policy_learned(host->services->near_policy, comparison->tenant, comparison->tier,
                             comparison->score, THRESHOLD_MISS, verdict == JUDGE_SAME, 0);

@@ -2,13 +2,18 @@
  * Does the learned threshold keep its bound, and what does it cost against the best static one that
  * is chosen when all is known?
  *
- *   bench-cache-stream DATA QUERIES FIRST_SEED LAST_SEED   one line of JSON for each policy and
- * seed bench-cache-stream --fit DATA QUERIES                  counts for a seed, as C
+ *   bench-cache-stream clusters DATA fit|stream         names of one side's clusters
+ *   bench-cache-stream counts DATA FIT_MODEL STREAM_MODEL QUERIES   counts for the product's seed,
+ * as C bench-cache-stream run DATA FIT_MODEL QUERIES FIRST_SEED LAST_SEED a line of JSON for each
+ * policy and seed
  *
- * A query whose text is kept is an exact hit and counts for nothing here. Another one meets its
- * likest kept text; it is served, or executed and kept. An
- * audited hit is executed, too, and kept if its answer differs. An entry whose answer was found
- * different where it was, or would have been, served is an exact hit only from then on (learned).
+ * A model is a line of bias and coefficients, made by tools/cache-fit from one side's clusters.
+ *
+ * A query whose text is kept is an exact hit and counts for nothing here. Another one meets, of the
+ * 8 kept texts nearest to it, the one of the best score; it is served, or executed and kept. An
+ * audited hit is executed, too, and kept only if its answer differs. An entry whose answer was
+ * found different where it was, or would have been, served is an exact hit only from then on
+ * (learned).
  */
 #include <inttypes.h>
 #include <math.h>
@@ -16,16 +21,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "common/attributes.h"
 #include "common/threshold.h"
 #include "tests/bench/cache_stream/corpus.h"
 #include "tests/bench/cache_stream/stream.h"
 #include "tests/bench/cache_stream/vcache.h"
+#include "worker/cache/decision_seed.h"
+#include "worker/cache/lexical_index.h"
 
-enum { DECIDE_EVERY = 25, SETTLING_QUERIES = 1000, STATIC_STEPS = 100, FIT_STREAMS = 4 };
+enum {
+    NEAREST = 8,
+    DECIDE_EVERY = 25,
+    SETTLING_QUERIES = 1000,
+    STATIC_STEPS = 100,
+    FIT_STREAMS = 4
+};
 static const double DRIFT_SHARE = 0.1;
-static const double SEED_WEIGHT = 6000; /* labels, of some 58,000 that were counted */
+static const uint8_t one_scope[LEXICAL_SCOPE_BYTES] = {1};
 
 struct tally {
     uint64_t exact, right, wrong, missed;
@@ -39,7 +53,8 @@ struct scenario {
     double max_error;
     double judge_error;
     bool drifts;
-    bool seed_errs; /* four in five of its wrong answers were counted as right */
+    bool is_indexed; /* the nearest are found by the product's index */
+    bool seed_errs;  /* four in five of its wrong answers were counted as right */
 };
 
 struct entry {
@@ -47,6 +62,12 @@ struct entry {
     bool is_kept;
     bool is_doubted;     /* its answer was found wrong for a near query: no longer served to such */
     bool is_after_drift; /* its answer is that of a cluster that has changed, after the change */
+};
+
+/* What a query meets. */
+struct likest {
+    uint32_t text;
+    double score;
 };
 
 struct world;
@@ -64,6 +85,7 @@ struct world {
     serve_fn *serves;
     label_fn *learns;
     double audit_share;
+    struct lexical_index *index; /* NULL: the nearest by an exact scan made beforehand */
 
     double fixed; /* the static policy */
 
@@ -89,6 +111,14 @@ static void *must(void *memory)
     return memory;
 }
 
+static void must_be_0(int r)
+{
+    if (r != 0) {
+        fprintf(stderr, "%s\n", strerror(-r));
+        exit(1);
+    }
+}
+
 /* ------------------------------------------------------------------------- replay */
 
 static bool has_changed(const struct world *world, uint32_t cluster)
@@ -98,16 +128,57 @@ static bool has_changed(const struct world *world, uint32_t cluster)
            random_unit(&state) < DRIFT_SHARE;
 }
 
-static const struct stream_candidate *likest_kept(const struct world *world, uint32_t text)
+/* As the cache does it: of the nearest that are kept, the one of the best score. */
+static bool likest_scanned(const struct world *world, const struct stream_query *query,
+                           struct likest *ret_likest)
 {
-    const struct stream_text *of = &world->stream->texts[text];
-    for (size_t i = 0; i < of->n_candidates; i++) {
-        const struct entry *entry = &world->entries[of->candidates[i].text];
+    size_t n_nearest = 0;
+    for (size_t i = 0; i < query->n_candidates && n_nearest < NEAREST; i++) {
+        struct stream_candidate *candidate = &query->candidates[i];
+        const struct entry *entry = &world->entries[candidate->text];
         if (entry->is_kept && !entry->is_doubted) {
-            return &of->candidates[i];
+            const double score = stream_score(world->stream, query, candidate);
+            if (n_nearest++ == 0 || score > ret_likest->score) {
+                *ret_likest = (struct likest){.text = candidate->text, .score = score};
+            }
         }
     }
-    return NULL;
+    return n_nearest > 0;
+}
+
+static bool likest_indexed(const struct world *world, const struct stream_query *query,
+                           struct likest *ret_likest)
+{
+    const struct sparse_vector *vector = world->stream->texts[query->text].vector;
+    struct lexical_hit hits[LEXICAL_HITS_MAX];
+    size_t n_hits = 0;
+    if (vector == NULL) {
+        return false;
+    }
+    must_be_0(lexical_index_best(world->index, one_scope, vector, STREAM_COSINE_MIN, NEAREST, hits,
+                                 &n_hits));
+    for (size_t i = 0; i < n_hits; i++) {
+        uint32_t text;
+        memcpy(&text, hits[i].note, sizeof(text));
+        const double score = stream_score_of(world->stream, query->text, text, hits[i].cosine);
+        if (i == 0 || score > ret_likest->score) {
+            *ret_likest = (struct likest){.text = text, .score = score};
+        }
+    }
+    return n_hits > 0;
+}
+
+static bool likest_kept(const struct world *world, const struct stream_query *query,
+                        struct likest *ret_likest)
+{
+    return world->index != NULL ? likest_indexed(world, query, ret_likest)
+                                : likest_scanned(world, query, ret_likest);
+}
+
+static void key_of(uint32_t text, uint8_t ret_key[LEXICAL_KEY_BYTES])
+{
+    const XXH128_hash_t hash = XXH3_128bits(&text, sizeof(text));
+    memcpy(ret_key, &hash, LEXICAL_KEY_BYTES);
 }
 
 static void keep(struct world *world, const struct stream_query *query)
@@ -116,6 +187,24 @@ static void keep(struct world *world, const struct stream_query *query)
         (struct entry){.cluster = query->cluster,
                        .is_kept = true,
                        .is_after_drift = has_changed(world, query->cluster)};
+    const struct sparse_vector *vector = world->stream->texts[query->text].vector;
+    if (world->index != NULL && vector != NULL) {
+        uint8_t key[LEXICAL_KEY_BYTES];
+        key_of(query->text, key);
+        must_be_0(lexical_index_add(world->index, one_scope, key, vector, &query->text,
+                                    sizeof(query->text)));
+    }
+}
+
+/* From now on it answers its own text alone. */
+static void doubt(struct world *world, uint32_t text)
+{
+    world->entries[text].is_doubted = true;
+    if (world->index != NULL) {
+        uint8_t key[LEXICAL_KEY_BYTES];
+        key_of(text, key);
+        lexical_index_remove(world->index, key);
+    }
 }
 
 static void tally_hit(struct world *world, bool is_right)
@@ -138,12 +227,12 @@ static bool judged(struct world *world, bool is_right)
 }
 
 static void meet(struct world *world, const struct stream_query *query,
-                 const struct stream_candidate *candidate)
+                 const struct likest *candidate)
 {
     const struct entry *entry = &world->entries[candidate->text];
     const bool is_right = entry->cluster == query->cluster &&
                           entry->is_after_drift == has_changed(world, query->cluster);
-    const double score = (double)candidate->score;
+    const double score = candidate->score;
     const bool is_served = world->serves(world, candidate->text, score);
     if (is_served) {
         tally_hit(world, is_right);
@@ -157,7 +246,7 @@ static void meet(struct world *world, const struct stream_query *query,
     const bool is_same = judged(world, is_right);
     world->learns(world, candidate->text, score, is_served, is_same);
     if (!is_same && score >= world->doubt_from) {
-        world->entries[candidate->text].is_doubted = true;
+        doubt(world, candidate->text);
     }
     if (!is_served || !is_same) {
         keep(world, query);
@@ -175,9 +264,9 @@ static void replay(struct world *world)
             world->tally.exact++;
             continue;
         }
-        const struct stream_candidate *candidate = likest_kept(world, query->text);
-        if (candidate != NULL) {
-            meet(world, query, candidate);
+        struct likest likest;
+        if (likest_kept(world, query, &likest)) {
+            meet(world, query, &likest);
         } else {
             world->tally.missed++;
             keep(world, query);
@@ -302,30 +391,52 @@ static void observe_all(const struct stream *stream, struct observations *into)
     free(world.entries);
 }
 
-static void fit_seed(const char *directory, size_t n_queries, struct threshold_seed *ret_seed)
+/* Every query of some streams over one side, none served. */
+static void observe_side(const char *directory, enum corpus_side side,
+                         const struct decision_model *model, size_t n_queries,
+                         struct observations *into)
 {
     struct corpus corpus;
-    corpus_load(directory, CORPUS_FIT, &corpus);
-    struct observations all = {.list = must(calloc(FIT_STREAMS * n_queries, sizeof(all.list[0])))};
+    corpus_load(directory, side, &corpus);
+    into->list = must(
+        reallocarray(into->list, into->length + FIT_STREAMS * n_queries, sizeof(into->list[0])));
     for (uint64_t i = 0; i < FIT_STREAMS; i++) {
         struct stream stream;
-        stream_make(&corpus, n_queries, 1000 + i, &stream);
-        observe_all(&stream, &all);
+        stream_make(&corpus, model, n_queries, 1000 + i, &stream);
+        observe_all(&stream, into);
         stream_finish(&stream);
     }
     corpus_finish(&corpus);
-    qsort(all.list, all.length, sizeof(all.list[0]), by_score);
-    *ret_seed = (struct threshold_seed){.weight = SEED_WEIGHT};
+}
+
+/* Quantiles of the scores; where many are equal, the next greater one. */
+static void set_edges(const struct observations *all, struct threshold_scale *ret_scale)
+{
+    size_t at = 0;
     for (size_t i = 0; i < THRESHOLD_BINS - 1; i++) {
-        ret_seed->scale.edges[i] = all.list[(i + 1) * all.length / THRESHOLD_BINS].score;
+        const size_t quantile = (i + 1) * all->length / THRESHOLD_BINS;
+        at = quantile > at ? quantile : at;
+        while (i > 0 && at + 1 < all->length && all->list[at].score <= ret_scale->edges[i - 1]) {
+            at++;
+        }
+        ret_scale->edges[i] = all->list[at].score;
     }
-    for (size_t i = 0, bin = 0; i < all.length; i++) {
-        while (bin < THRESHOLD_BINS - 1 && all.list[i].score >= ret_seed->scale.edges[bin]) {
+}
+
+/* Frees the observations. */
+static void count_seed(struct observations *all, struct threshold_seed *ret_seed)
+{
+    qsort(all->list, all->length, sizeof(all->list[0]), by_score);
+    *ret_seed = (struct threshold_seed){.weight = DECISION_SEED_WEIGHT};
+    set_edges(all, &ret_seed->scale);
+    for (size_t i = 0, bin = 0; i < all->length; i++) {
+        while (bin < THRESHOLD_BINS - 1 && all->list[i].score >= ret_seed->scale.edges[bin]) {
             bin++;
         }
-        (all.list[i].is_right ? ret_seed->right : ret_seed->wrong)[bin]++;
+        (all->list[i].is_right ? ret_seed->right : ret_seed->wrong)[bin]++;
     }
-    free(all.list);
+    free(all->list);
+    *all = (struct observations){0};
 }
 
 /* ------------------------------------------------------------------------- the program */
@@ -352,6 +463,7 @@ static void print_tally(const struct world *world, const char *policy, uint64_t 
 static void run_learned(const struct stream *stream, const struct scenario *scenario,
                         const struct threshold_seed *seed, uint64_t number)
 {
+    const struct lexical_index_options room = {.entries_max = 1 << 20, .bytes_max = 1 << 30};
     struct world world = {.stream = stream,
                           .scenario = scenario,
                           .random = number * 31 + 5,
@@ -366,6 +478,9 @@ static void run_learned(const struct stream *stream, const struct scenario *scen
                                      .judge_false_reject = scenario->judge_error}};
     world.entries = must(calloc(stream->n_texts, sizeof(world.entries[0])));
     world.evidence = must(calloc(1, sizeof(*world.evidence)));
+    if (scenario->is_indexed) {
+        must_be_0(lexical_index_create(&room, &world.index));
+    }
     threshold_init(&seed->scale, world.evidence);
     replay(&world);
     decide(&world);
@@ -380,6 +495,7 @@ static void run_learned(const struct stream *stream, const struct scenario *scen
         rate.estimate, rate.low, rate.high, (int)world.verdict.state,
         world.verdict.has_turned ? "true" : "false", world.alarm_most, world.turned_at,
         world.verdict.reason);
+    lexical_index_destroy(&world.index);
     free(world.entries);
     free(world.evidence);
 }
@@ -438,8 +554,8 @@ static void run_hindsight(const struct stream *stream, const struct scenario *sc
     free(all.list);
 }
 
-static void run_seed(const struct corpus *corpus, size_t n_queries, uint64_t number,
-                     const struct threshold_seed *seed)
+static void run_seed(const struct corpus *corpus, const struct decision_model *model,
+                     size_t n_queries, uint64_t number, const struct threshold_seed *seed)
 {
     static const struct scenario plain[] = {
         {.name = "plain", .max_error = 0.01},
@@ -447,6 +563,7 @@ static void run_seed(const struct corpus *corpus, size_t n_queries, uint64_t num
         {.name = "plain", .max_error = 0.05},
     };
     static const struct scenario others[] = {
+        {.name = "index", .max_error = 0.02, .is_indexed = true},
         {.name = "drift", .max_error = 0.01, .drifts = true},
         {.name = "drift", .max_error = 0.02, .drifts = true},
         {.name = "drift", .max_error = 0.05, .drifts = true},
@@ -463,7 +580,7 @@ static void run_seed(const struct corpus *corpus, size_t n_queries, uint64_t num
         flattering.right[i] += seed->wrong[i] - flattering.wrong[i];
     }
     struct stream stream;
-    stream_make(corpus, n_queries, number, &stream);
+    stream_make(corpus, model, n_queries, number, &stream);
     run_hindsight(&stream, plain, ARRAY_LENGTH(plain), number);
     for (size_t i = 0; i < ARRAY_LENGTH(plain); i++) {
         run_learned(&stream, &plain[i], seed, number);
@@ -476,45 +593,105 @@ static void run_seed(const struct corpus *corpus, size_t n_queries, uint64_t num
     fflush(stdout);
 }
 
+static void print_counts(const char *name, const uint32_t counts[THRESHOLD_BINS])
+{
+    printf(".%s = {", name);
+    for (size_t i = 0; i < THRESHOLD_BINS; i++) {
+        printf("%s%" PRIu32, i == 0 ? "" : i % 12 == 0 ? ",\n    " : ", ", counts[i]);
+    }
+    printf("},\n");
+}
+
 static void print_seed(const struct threshold_seed *seed)
 {
-    printf("    .weight = %g,\n    .scale = {.edges = {", seed->weight);
+    printf("/* Made by tools/cache-fit: a threshold_seed (common/threshold.h) without its weight: "
+           "what "
+           "the\n * queries of the stream benchmark met, scored by coefficients fitted on other "
+           "clusters. */\n.scale = {.edges = {");
     for (size_t i = 0; i < THRESHOLD_BINS - 1; i++) {
-        printf("%s%.5fF,", i % 8 == 0 ? "\n        " : " ", (double)seed->scale.edges[i]);
+        printf("%s%.5fF",
+               i == 0       ? ""
+               : i % 8 == 0 ? ",\n    "
+                            : ", ",
+               (double)seed->scale.edges[i]);
     }
-    printf("\n    }},\n    .right = {");
-    for (size_t i = 0; i < THRESHOLD_BINS; i++) {
-        printf("%s%" PRIu32 ",", i % 12 == 0 ? "\n        " : " ", seed->right[i]);
+    printf("}},\n");
+    print_counts("right", seed->right);
+    print_counts("wrong", seed->wrong);
+}
+
+/* Bias and weights, one line. */
+static struct decision_model read_model(const char *path)
+{
+    struct decision_model model = {.embedder = "builtin"};
+    FILE *file = fopen(path, "re");
+    bool is_whole = file != NULL && fscanf(file, "%lf", &model.bias) == 1;
+    for (size_t i = 0; i < LIKENESS_FEATURES && is_whole; i++) {
+        is_whole = fscanf(file, "%lf", &model.weights[i]) == 1;
     }
-    printf("\n    },\n    .wrong = {");
-    for (size_t i = 0; i < THRESHOLD_BINS; i++) {
-        printf("%s%" PRIu32 ",", i % 12 == 0 ? "\n        " : " ", seed->wrong[i]);
+    if (!is_whole) {
+        fprintf(stderr, "%s: no model\n", path);
+        exit(1);
     }
-    printf("\n    },\n");
+    fclose(file);
+    return model;
+}
+
+static void run_seeds(const char *directory, const char *model_path, size_t n_queries,
+                      uint64_t first, uint64_t last)
+{
+    const struct decision_model model = read_model(model_path);
+    struct observations all = {0};
+    struct threshold_seed seed;
+    observe_side(directory, CORPUS_FIT, &model, n_queries, &all);
+    count_seed(&all, &seed);
+    struct corpus corpus;
+    corpus_load(directory, CORPUS_STREAM, &corpus);
+    for (uint64_t number = first; number <= last; number++) {
+        run_seed(&corpus, &model, n_queries, number, &seed);
+    }
+    corpus_finish(&corpus);
+}
+
+static void print_clusters(const char *directory, enum corpus_side side)
+{
+    struct corpus corpus;
+    corpus_load(directory, side, &corpus);
+    for (size_t i = 0; i < corpus.n_clusters; i++) {
+        puts(corpus.clusters[i].name);
+    }
+    corpus_finish(&corpus);
+}
+
+/* Each side by the model that was fitted on the other. */
+static void count_both(const char *directory, const char *fit_path, const char *stream_path,
+                       size_t n_queries)
+{
+    const struct decision_model fit = read_model(fit_path);
+    const struct decision_model stream = read_model(stream_path);
+    struct observations all = {0};
+    struct threshold_seed seed;
+    observe_side(directory, CORPUS_FIT, &stream, n_queries, &all);
+    observe_side(directory, CORPUS_STREAM, &fit, n_queries, &all);
+    count_seed(&all, &seed);
+    print_seed(&seed);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc == 4 && strcmp(argv[1], "--fit") == 0) {
-        struct threshold_seed seed;
-        fit_seed(argv[2], strtoul(argv[3], NULL, 10), &seed);
-        print_seed(&seed);
-        return 0;
-    }
-    if (argc != 5) {
-        fprintf(stderr, "usage: %s DATA QUERIES FIRST_SEED LAST_SEED | --fit DATA QUERIES\n",
+    if (argc == 4 && strcmp(argv[1], "clusters") == 0) {
+        print_clusters(argv[2], strcmp(argv[3], "fit") == 0 ? CORPUS_FIT : CORPUS_STREAM);
+    } else if (argc == 6 && strcmp(argv[1], "counts") == 0) {
+        count_both(argv[2], argv[3], argv[4], strtoul(argv[5], NULL, 10));
+    } else if (argc == 7 && strcmp(argv[1], "run") == 0) {
+        run_seeds(argv[2], argv[3], strtoul(argv[4], NULL, 10), strtoul(argv[5], NULL, 10),
+                  strtoul(argv[6], NULL, 10));
+    } else {
+        fprintf(stderr,
+                "usage: %s clusters DATA fit|stream | counts DATA FIT_MODEL STREAM_MODEL QUERIES | "
+                "run DATA FIT_MODEL QUERIES FIRST_SEED LAST_SEED\n",
                 argv[0]);
         return 2;
     }
-    const size_t n_queries = strtoul(argv[2], NULL, 10);
-    struct threshold_seed seed;
-    fit_seed(argv[1], n_queries, &seed);
-    struct corpus corpus;
-    corpus_load(argv[1], CORPUS_STREAM, &corpus);
-    for (uint64_t number = strtoul(argv[3], NULL, 10); number <= strtoul(argv[4], NULL, 10);
-         number++) {
-        run_seed(&corpus, n_queries, number, &seed);
-    }
-    corpus_finish(&corpus);
     return 0;
 }

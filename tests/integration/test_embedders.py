@@ -242,10 +242,3 @@ def test_a_static_model_that_is_cut_short_is_refused_in_words(cluster, model):
     d = Drive(cluster, kind="static", path=str(model))
     assert d.process.wait(30) == 1
     assert "model.safetensors" in d.said() and "outside of the file" in d.said()
-
-
-def test_the_builtin_one_needs_nothing(cluster):
-    d = Drive(cluster, kind="builtin")
-    ((a, b, c),) = d.run(["reset my password", "password reset", "rivers"])
-    assert dot(a, b) > dot(a, c)
-    d.stop()

@@ -622,6 +622,7 @@ static void see_mark(void *context, const void *key, size_t key_bytes, struct bl
 void attempts_check_end(struct simulation *simulation)
 {
     const struct storage *storage = simulation->broker.storage;
-    storage_visit(storage, STORAGE_DURABLE, STORE_ATTEMPTS, see_left_attempt, simulation);
+    /* What a sweep drops at the very end is on its way to the disk. */
+    storage_visit(storage, STORAGE_CURRENT, STORE_ATTEMPTS, see_left_attempt, simulation);
     storage_visit(storage, STORAGE_DURABLE, STORE_CONCLUDED, see_mark, simulation);
 }

@@ -499,8 +499,10 @@ static void check_starved(struct simulation *simulation, int pool, int tier)
     }
     simulation->tally.fair_slots++;
     lane->hungry_since_ms = now_ms < lane->hungry_since_ms ? now_ms : lane->hungry_since_ms;
-    const int64_t bound_ms = lane->loading == 0 ? 0 : LOAD_MS_MAX + simulation->scenario.turn_ms;
-    if (lane->loading == 0 || now_ms - lane->hungry_since_ms > bound_ms) {
+    /* In the turn in which the store comes back among thousands of jobs some may have to wait for
+     * the next one. */
+    const int64_t bound_ms = (lane->loading == 0 ? 0 : LOAD_MS_MAX) + simulation->scenario.turn_ms;
+    if (now_ms - lane->hungry_since_ms > bound_ms) {
         simulation_violate(
             simulation, "job %td waits for %" PRId64 " ms though %s has a free slot for it",
             lane->backlog.witness - simulation->jobs, now_ms - lane->hungry_since_ms, worker->name);

@@ -153,7 +153,7 @@ static void check_ending(struct simulation *simulation, uint32_t index)
 static void check_wait(struct simulation *simulation, uint32_t index, int64_t waits_ms)
 {
     const struct sim_job *job = &simulation->jobs[index];
-    const int64_t delay_ms = job->not_before_ms - sim_broker_ms(simulation);
+    const int64_t delay_ms = job->not_before_max_ms - sim_broker_ms(simulation);
     /* A time that was recorded may have moved with the clocks. */
     const int64_t most_ms =
         (delay_ms > WAIT_MS_MAX ? delay_ms : WAIT_MS_MAX) + simulation->clock_jumped_ms;
@@ -293,6 +293,8 @@ void flights_see_chunk(struct simulation *simulation, const struct message *mess
     }
 }
 
+#define UNWATCHED UINT64_MAX
+
 void flights_see_credit(struct simulation *simulation, const struct message *message)
 {
     struct sim_job *job = &simulation->jobs[message->job];
@@ -302,7 +304,11 @@ void flights_see_credit(struct simulation *simulation, const struct message *mes
         return; /* of a job that is over */
     }
     if (job->stream.waiter != message->peer) {
-        job->stream.credit_peer = 0; /* of an earlier life, or of one of several: not watched */
+        /* Of an earlier life, and without effect; or several wait, and none of them is watched in
+         * this life any more. */
+        job->stream.credit_peer = job->stream.waiter == 0 ? 0 : UNWATCHED;
+    }
+    if (job->stream.waiter != message->peer || job->stream.credit_peer == UNWATCHED) {
         return;
     }
     if (job->stream.credit_peer != message->peer) {

@@ -27,7 +27,7 @@ static void begin_life(struct simulation *simulation, uint32_t index)
     job->is_retry = job->permit.is_open = false;
     job->stream.credit_peer = job->stream.waiter = 0;
     attempts_begin_life(simulation, index);
-    job->not_before_ms = now_ms;
+    job->not_before_ms = job->not_before_max_ms = now_ms;
     job->deadline_min_ms = job->deadline_max_ms =
         now_ms + simulation->scenario.tiers[job->tier].deadline_ms;
     job->first_incarnation = simulation->broker.incarnation;

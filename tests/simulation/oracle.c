@@ -69,6 +69,7 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
         job->deadline_min_ms = deadline_ms;
     }
     job->submitted_incarnation = simulation->broker.incarnation;
+    job->not_before_max_ms = sim_broker_ms(simulation) + job->delay_ms;
     /* A dead letter that was put back has a later one than its submission asked for, perhaps. */
     job->deadline_max_ms = deadline_ms > job->deadline_max_ms ? deadline_ms : job->deadline_max_ms;
 }
@@ -323,9 +324,9 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
             simulation->jobs[message->job].stream.waiter = message->peer;
         }
         break;
-    case EVENT_CACHE_INVALIDATE:
     case EVENT_CACHE_EVIDENCE:
     case EVENT_CACHE_FEEDBACK:
+    case EVENT_CACHE_INVALIDATE:
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
     case EVENT_WORKER_HELLO:
@@ -376,14 +377,15 @@ static bool is_welcomed(const struct simulation *simulation, uint64_t peer)
 
 struct pause_look {
     const char *name;
-    int subject;
+    int subject, mode;
     bool is_there;
 };
 
 static void look_at_pause(void *context, const struct core_pause_view *view)
 {
     struct pause_look *look = context;
-    look->is_there |= (int)view->subject == look->subject && strcmp(view->name, look->name) == 0;
+    look->is_there |= (int)view->subject == look->subject && (int)view->mode == look->mode &&
+                      strcmp(view->name, look->name) == 0;
 }
 
 /* Without memory for it there is no pause, and no promise; nor of what is not configured. */
@@ -399,7 +401,10 @@ static void forget_refused_pause(struct simulation *simulation, const struct mes
     if (is_configured && !simulation->broker.has_lacked_memory) {
         return;
     }
-    struct pause_look look = {.name = hold_name(simulation, message), .subject = message->number};
+    /* One of another mode may be there, from before. */
+    struct pause_look look = {.name = hold_name(simulation, message),
+                              .subject = message->number,
+                              .mode = message->second};
     core_visit_pauses(simulation->broker.core, look_at_pause, &look);
     if (!look.is_there) {
         see_resume(simulation, message);
@@ -447,7 +452,9 @@ void oracle_after_step(struct simulation *simulation, const struct message *mess
     if (simulation->broker.has_lacked_memory && message->event == EVENT_CHUNK) {
         simulation->jobs[message->job].is_cut = true;
     }
-    if (simulation->broker.has_lacked_memory && !sim_broker_may_refuse(message->event)) {
+    /* A worker that says hello anew ends what its earlier life held. */
+    if (simulation->broker.has_lacked_memory &&
+        (!sim_broker_may_refuse(message->event) || message->event == EVENT_WORKER_HELLO)) {
         lack_memory_under_way(simulation, message->job);
     }
     if (message->event == EVENT_ATTEMPT_RESULT || message->event == EVENT_UNDELIVERABLE) {

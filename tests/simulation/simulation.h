@@ -104,7 +104,7 @@ struct sim_job {
     bool is_submitted, is_cancelled;
     uint64_t submitted_incarnation; /* the latest */
     uint64_t first_incarnation;
-    int64_t not_before_ms, deadline_min_ms,
+    int64_t not_before_ms, not_before_max_ms, deadline_min_ms,
         deadline_max_ms; /* virtual time: earliest and latest that were named */
     /* … and what it said. */
     uint64_t acknowledged_incarnation; /* 0: not acknowledged */
@@ -116,8 +116,8 @@ struct sim_job {
     bool is_shed;        /* it was given up in overload: shown, but not for good */
     bool result_is_gone; /* a client said that it has it, or it could not be read */
     bool has_spoilt_payload;
-    bool is_on_disk;       /* its record is durable */
-    uint32_t attempt_last; /* dispatched in this incarnation */
+    bool is_on_disk;           /* its record is durable */
+    uint32_t attempt_last;     /* dispatched in this incarnation */
     uint32_t answered_attempt; /* whose answer was its success; 0: not known */
     uint64_t answered_incarnation;
     struct {
@@ -344,8 +344,8 @@ struct sim_broker {
     bool is_to_shrink;      /* bounds were lowered, perhaps, and are not kept yet */
     bool has_damage;        /* it has read spoilt records at its start */
     uint64_t turns;
-    bool is_late;    /* the answer that is being told: its job is concluded */
-    bool concludes;  /* it does */
+    bool is_late;   /* the answer that is being told: its job is concluded */
+    bool concludes; /* it does */
 };
 
 /* What really happened to it. */

@@ -33,6 +33,11 @@ class Data:
         with open(folder / "prompts.jsonl", encoding="utf-8") as lines:
             self.prompts = [json.loads(line) for line in lines]
 
+    def keep_clusters(self, names):
+        """Leaves out every text and pair that touches another cluster."""
+        self.pairs = [pair for pair in self.pairs if pair["cluster_a"] in names and pair["cluster_b"] in names]
+        self.texts = [row for row in self.texts if row["cluster"] in names]
+
 
 class Program:
     """bench-cache-quality of a build folder: features of the served code, so fit and serving cannot differ."""

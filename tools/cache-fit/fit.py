@@ -2,13 +2,15 @@
 """Fits what the built-in embedder decides by, and says how good it is. See README.md.
 
     tools/cache-fit/fit.py --data DIRECTORY [--build build] [--weights]
+    tools/cache-fit/fit.py --data DIRECTORY [--build build] --side fit|stream --model FILE
 
 Writes worker/cache/decision_builtin.inc and decision_counts.inc; with --weights first worker/cache/lexicon_weights.txt.
+With --model it writes nothing of that but one line of bias and coefficients, fitted on one side's clusters alone.
 """
 import argparse
 import pathlib
 import subprocess
-import textwrap
+import tempfile
 
 import numpy
 
@@ -16,7 +18,6 @@ import monotone
 import recipe
 import weights
 from data import FOLDS, Data, Program
-from stream import Stream
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CACHE = ROOT / "worker" / "cache"
@@ -24,7 +25,8 @@ COMMON_WEIGHT_MAX = 150  # of the lexicon: rarer words are worth an edit
 FIRST_NO_GUARD, FIRST_FOR = "replaced", "shared"  # features before the one are guards, from the other on speak for
 GUARD_LEAST = 1.0
 RARE_GUARDS = {"order": 2.0, "symbols": 2.0}  # least of those that no source holds enough of: reversals, sums
-BINS = 64  # THRESHOLD_BINS of common/threshold.h
+SIDES = "fit", "stream"  # halves of the clusters, of bench-cache-stream
+COUNT_QUERIES = 20000
 
 
 def bounds_of(names):
@@ -55,21 +57,20 @@ def of_fold(scores, folds):
     return scores[numpy.arange(len(folds)), folds]
 
 
-def edges_of(scores):
-    """Ascending edges of BINS bins that hold about as many scores each; where scores tie, the widest bins are halved instead."""
-    edges = numpy.unique(numpy.round(numpy.quantile(scores, numpy.arange(1, BINS) / BINS), 3))
-    while len(edges) < BINS - 1:
-        at = numpy.argmax(numpy.diff(edges))
-        edges = numpy.insert(edges, at + 1, (edges[at] + edges[at + 1]) / 2)
-    return edges
+def model_line(model):
+    return " ".join(f"{value:.6f}" for value in model) + "\n"
 
 
-def counts_of(stream, score):
-    """Edges of bins of the score, and right and wrong answers in each."""
-    scores, right = stream.best(score)
-    edges = edges_of(scores)
-    bins = numpy.searchsorted(edges, scores, side="right")
-    return edges, numpy.bincount(bins[right], minlength=BINS), numpy.bincount(bins[~right], minlength=BINS)
+def fit_side(arguments, names, program, side):
+    data = Data(arguments.data)
+    data.keep_clusters(set(stream_program(arguments, "clusters", arguments.data, side).splitlines()))
+    rows = recipe.training_rows(data, program, common_words())
+    return fit_rows(rows, names, numpy.ones(len(rows.same), bool))
+
+
+def stream_program(arguments, *words):
+    path = pathlib.Path(arguments.build) / "tests" / "bench" / "bench-cache-stream"
+    return subprocess.run([str(path), *map(str, words)], stdout=subprocess.PIPE, check=True, timeout=900).stdout.decode()
 
 
 def write_model(model, names):
@@ -81,13 +82,14 @@ def write_model(model, names):
         file.write("},\n")
 
 
-def write_counts(edges, right, wrong):
-    with open(CACHE / "decision_counts.inc", "w", encoding="ascii") as file:
-        file.write("/* Made by tools/cache-fit: a threshold_seed (common/threshold.h) without its weight: best candidates of queries whose\n"
-                   " * clusters the fit had not seen, by the built-in score. */\n")
-        for name, values in ((".scale = {.edges", [f"{edge:.4f}F" for edge in edges]), (".right", right), (".wrong", wrong)):
-            text = ", ".join(map(str, values))
-            file.write(textwrap.fill(f"{name} = {{{text}}}" + ("}," if "edges" in name else ","), 100, subsequent_indent="    ") + "\n")
+def write_counts(arguments, names, program):
+    """Each side of the stream benchmark's clusters, scored by coefficients fitted on the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [pathlib.Path(folder) / side for side in SIDES]
+        for side, path in zip(SIDES, paths):
+            path.write_text(model_line(fit_side(arguments, names, program, side)), encoding="ascii")
+        counts = stream_program(arguments, "counts", arguments.data, *paths, COUNT_QUERIES)
+    (CACHE / "decision_counts.inc").write_text(counts, encoding="ascii")
 
 
 def main():
@@ -95,19 +97,22 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--build", default=str(ROOT / "build"))
     parser.add_argument("--weights", action="store_true", help="make the lexicon's weights first")
+    parser.add_argument("--side", choices=SIDES, default="fit", help="of the clusters; with --model")
+    parser.add_argument("--model", help="write the coefficients there, and nothing else")
     arguments = parser.parse_args()
     data, program = Data(arguments.data), Program(arguments.build)
     if arguments.weights:
         words, sources = weights.write_weights(data, program, CACHE / "lexicon_weights.txt")
         print(f"lexicon: {words} words of {sources} sources")
-        subprocess.run(["ninja", "-C", arguments.build, "--quiet", "tests/bench/bench-cache-quality"], check=True)
+        subprocess.run(["ninja", "-C", arguments.build, "--quiet", "tests/bench/bench-cache-quality", "tests/bench/bench-cache-stream"], check=True)
     names = program.names
+    if arguments.model:
+        pathlib.Path(arguments.model).write_text(model_line(fit_side(arguments, names, program, arguments.side)), encoding="ascii")
+        return
     rows = recipe.training_rows(data, program, common_words())
-    models = fold_models(rows, names)
-    stream = Stream(data.pairs, program, models)
-    write_counts(*counts_of(stream, of_fold(stream.rows.scores, stream.folds)))
     model = fit_rows(rows, names, numpy.ones(len(rows.same), bool))
     write_model(model, names)
+    write_counts(arguments, names, program)
     for name, value in zip(["bias"] + names, model):
         print(f"{name:16} {value:8.3f}")
 

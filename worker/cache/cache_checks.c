@@ -127,7 +127,8 @@ static void learn(struct services *services, const struct attempt *attempt, cons
     }
     near_policy_learned(services->near_policy, attempt->tenant, check->tier, check->near_score, THRESHOLD_AUDIT,
                         verdict == JUDGE_SAME, (uint32_t)check->weight_permille);
-    if (verdict == JUDGE_DIFFERENT && check->near_key.len == CACHE_KEY_BYTES) {
+    if (verdict == JUDGE_DIFFERENT && check->near_key.len == CACHE_KEY_BYTES &&
+        check->near_score >= near_policy_doubt(services->near_policy, attempt->tenant, check->tier)) {
         cache_deny_near(services->cache, check->near_key.data);
     }
 }

@@ -14,6 +14,7 @@ struct class {
     struct threshold_evidence delta; /* not sent yet */
     bool has_delta;
     bool is_decided;
+    double open_from; /* the latest threshold; INFINITY: never open */
     struct threshold_verdict verdict;
     struct threshold_policy rules;
 };
@@ -98,6 +99,7 @@ static struct class *make(struct near_policy *policy, const char *tenant, const 
     }
     threshold_init(&policy->seed->scale, &class->sum);
     threshold_init(&policy->seed->scale, &class->delta);
+    class->open_from = INFINITY;
     list_append(&policy->classes, &class->link);
     if (policy->classes.length > NEAR_POLICY_CLASSES_MAX) {
         class_destroy(policy, CONTAINER_OF(list_first(&policy->classes), struct class, link));
@@ -148,6 +150,8 @@ static const struct threshold_verdict *verdict_of(struct near_policy *policy, st
     policy->rules(policy->context, class->tenant, class->tier, &class->rules);
     if (class->rules.max_error > 0) {
         threshold_decide(&class->sum, policy->seed, &class->rules, &class->verdict);
+        class->open_from =
+            class->verdict.state == THRESHOLD_OPEN ? class->verdict.threshold : class->open_from;
     } else {
         class->verdict = (struct threshold_verdict){
             .state = THRESHOLD_CLOSED_THIN, .threshold = INFINITY, .reason = "near hits are off: max_error is 0"};
@@ -167,6 +171,16 @@ double near_policy_threshold(struct near_policy *policy, const char *tenant, con
         *ret_verdict = *verdict;
     }
     return verdict->state == THRESHOLD_OPEN ? verdict->threshold : INFINITY;
+}
+
+double near_policy_doubt(struct near_policy *policy, const char *tenant, const char *tier)
+{
+    struct class *class = class_of(policy, tenant, tier);
+    if (class == NULL) {
+        return INFINITY;
+    }
+    (void)verdict_of(policy, class);
+    return class->open_from;
 }
 
 /* ---- what is observed ---- */

@@ -36,6 +36,12 @@ void near_policy_reconfigure(struct near_policy *policy);
 double near_policy_threshold(struct near_policy *policy, const char *tenant, const char *tier,
                              struct threshold_verdict *ret_verdict);
 
+/*
+ * From which score on an entry that proved wrong for a text is to answer near texts no more: the latest threshold that the class was
+ * open from; INFINITY: it never was.
+ */
+double near_policy_doubt(struct near_policy *policy, const char *tenant, const char *tier);
+
 /* A near lookup that had a candidate. */
 void near_policy_looked(struct near_policy *policy, const char *tenant, const char *tier, double score, bool is_served);
 /* What became known of one. */

@@ -4,7 +4,6 @@
 #include <errno.h>
 
 #include "common/config.h"
-#include "worker/cache/embed_hashed.h"
 #include "worker/cache/embed_http.h"
 #include "worker/cache/embed_static.h"
 
@@ -26,7 +25,7 @@ int text_embedder_create(const struct config_embedder *config, struct loop *loop
     ret_error[0] = '\0';
     switch (config->kind) {
     case EMBEDDER_BUILTIN:
-        return embed_hashed_create(ret_embedder);
+        return -ENOTSUP;
     case EMBEDDER_STATIC:
         return embed_static_create(config->path, ret_embedder, ret_error);
     case EMBEDDER_HTTP:

@@ -79,7 +79,8 @@ struct text_embedder {
 /*
  * The one that the configuration names. `static` reads its files here, which blocks (about 0.1 s
  * for 30 MB). `loop` and `log` must outlive it.
- * Errors: -EINVAL the model's files (ret_error says what is wrong with them and what to do); -errno
+ * Errors: -ENOTSUP `builtin`, which has no dense vectors: the caller uses embed_builtin() and
+ * lexical_index; -EINVAL the model's files (ret_error says what is wrong with them and what to do); -errno
  * of opening them (ret_error as well); -ENOMEM.
  */
 MUST_USE int text_embedder_create(const struct config_embedder *config, struct loop *loop,

@@ -40,32 +40,33 @@ static bool is_new_text(struct loading *loading, const char *text)
     return true;
 }
 
-static struct corpus_cluster *cluster_of(struct loading *loading, uint64_t name)
+static struct corpus_cluster *cluster_of(struct loading *loading, const char *name, uint64_t hash)
 {
     struct corpus *corpus = loading->corpus;
-    size_t at = name % CORPUS_TEXTS_MAX;
+    size_t at = hash % CORPUS_TEXTS_MAX;
     while (loading->clusters[at] != 0) {
         struct corpus_cluster *cluster = &corpus->clusters[loading->clusters[at] - 1];
-        if (cluster->name == name) {
+        if (cluster->hash == hash) {
             return cluster;
         }
         at = (at + 1) % CORPUS_TEXTS_MAX;
     }
     corpus->clusters =
         must(reallocarray(corpus->clusters, corpus->n_clusters + 1, sizeof(corpus->clusters[0])));
-    corpus->clusters[corpus->n_clusters++] = (struct corpus_cluster){.name = name};
+    corpus->clusters[corpus->n_clusters++] =
+        (struct corpus_cluster){.name = must(strdup(name)), .hash = hash};
     loading->clusters[at] = (uint32_t)corpus->n_clusters;
     return &corpus->clusters[corpus->n_clusters - 1];
 }
 
 static void add_text(struct loading *loading, const char *cluster_name, const char *text)
 {
-    const uint64_t name = XXH3_64bits(cluster_name, strlen(cluster_name));
-    const enum corpus_side side = (name >> 40) % 2 == 0 ? CORPUS_FIT : CORPUS_STREAM;
+    const uint64_t hash = XXH3_64bits(cluster_name, strlen(cluster_name));
+    const enum corpus_side side = (hash >> 40) % 2 == 0 ? CORPUS_FIT : CORPUS_STREAM;
     if (side != loading->side || !is_new_text(loading, text)) {
         return;
     }
-    struct corpus_cluster *cluster = cluster_of(loading, name);
+    struct corpus_cluster *cluster = cluster_of(loading, cluster_name, hash);
     cluster->texts =
         must(reallocarray(cluster->texts, cluster->n_texts + 1, sizeof(cluster->texts[0])));
     cluster->texts[cluster->n_texts++] = must(strdup(text));
@@ -127,6 +128,7 @@ void corpus_finish(struct corpus *corpus)
             free(corpus->clusters[i].texts[j]);
         }
         free(corpus->clusters[i].texts);
+        free(corpus->clusters[i].name);
     }
     free(corpus->clusters);
     *corpus = (struct corpus){0};

@@ -14,7 +14,8 @@
 enum corpus_side { CORPUS_FIT, CORPUS_STREAM };
 
 struct corpus_cluster {
-    uint64_t name; /* a hash of it */
+    char *name;
+    uint64_t hash; /* of the name */
     char **texts;
     size_t n_texts;
 };

@@ -9,9 +9,9 @@
 #include <xxhash.h>
 
 #include "common/attributes.h"
-#include "tests/bench/cache_stream/score.h"
+#include "worker/cache/embed_builtin.h"
 
-enum { TEXT_MAX = 2048, BUCKETS = 1 << 16 };
+enum { TEXT_MAX = 2048 };
 static const double ZIPF = 0.8;
 static const double COSMETIC_SHARE = 0.4;
 
@@ -194,115 +194,162 @@ static void draw_queries(const struct corpus *corpus, uint64_t seed, struct stre
 
 /* ------------------------------------------------------------------------- candidates */
 
-struct posting_list {
-    uint32_t *texts;
-    uint32_t length;
+static void read_text(struct stream_text *text)
+{
+    static union profile_buffer buffer;
+    static struct sparse_vector vector;
+    const size_t n_words = profile_make(text->text, strlen(text->text), &buffer);
+    if (n_words == 0 || n_words > PROFILE_WORDS_MAX) {
+        return;
+    }
+    embed_builtin(&buffer.profile, &vector);
+    const size_t vector_bytes =
+        offsetof(struct sparse_vector, items) + vector.length * sizeof(vector.items[0]);
+    text->profile = must(malloc(buffer.profile.bytes));
+    memcpy(text->profile, &buffer, buffer.profile.bytes);
+    text->vector = must(malloc(vector_bytes));
+    memcpy(text->vector, &vector, vector_bytes);
+}
+
+/* Of every bucket its texts, ascending: from starts[bucket] to starts[bucket + 1]. */
+struct postings {
+    uint32_t *starts;
+    struct posting {
+        uint32_t text, weight;
+    } * list;
 };
 
-static void index_texts(const struct score_profile *profiles, size_t n,
-                        struct posting_list *postings)
+static struct postings postings_of(const struct stream *stream)
 {
-    for (size_t i = 0; i < n; i++) {
-        for (size_t w = 0; w < profiles[i].n_words; w++) {
-            struct posting_list *list = &postings[profiles[i].words[w] % BUCKETS];
-            if ((list->length & (list->length - 1)) == 0) {
-                list->texts =
-                    must(reallocarray(list->texts, list->length == 0 ? 1 : 2 * (size_t)list->length,
-                                      sizeof(uint32_t)));
-            }
-            list->texts[list->length++] = (uint32_t)i;
+    struct postings postings = {.starts = must(calloc(SPARSE_BUCKETS + 2, sizeof(uint32_t)))};
+    size_t total = 0;
+    for (size_t i = 0; i < stream->n_texts; i++) {
+        const struct sparse_vector *vector = stream->texts[i].vector;
+        for (size_t k = 0; vector != NULL && k < vector->length; k++, total++) {
+            postings.starts[sparse_bucket(vector->items[k]) + 2]++;
+        }
+    }
+    for (size_t i = 2; i < SPARSE_BUCKETS + 2; i++) {
+        postings.starts[i] += postings.starts[i - 1];
+    }
+    postings.list = must(calloc(total + 1, sizeof(postings.list[0])));
+    for (size_t i = 0; i < stream->n_texts; i++) {
+        const struct sparse_vector *vector = stream->texts[i].vector;
+        for (size_t k = 0; vector != NULL && k < vector->length; k++) {
+            const uint32_t at = postings.starts[sparse_bucket(vector->items[k]) + 1]++;
+            postings.list[at] =
+                (struct posting){.text = (uint32_t)i, .weight = sparse_weight(vector->items[k])};
+        }
+    }
+    return postings;
+}
+
+/* Of texts below `n_asked` alone. */
+static void add_dots(const struct postings *postings, const struct sparse_vector *vector,
+                     size_t n_asked, uint32_t *dots)
+{
+    for (size_t k = 0; k < vector->length; k++) {
+        const uint32_t bucket = sparse_bucket(vector->items[k]);
+        const uint32_t weight = sparse_weight(vector->items[k]);
+        const struct posting *end = &postings->list[postings->starts[bucket + 1]];
+        for (const struct posting *at = &postings->list[postings->starts[bucket]];
+             at < end && at->text < n_asked; at++) {
+            dots[at->text] += weight * at->weight;
         }
     }
 }
 
-static int by_score(const void *a, const void *b)
+static int by_cosine(const void *a, const void *b)
 {
-    const float left = ((const struct stream_candidate *)a)->score;
-    const float right = ((const struct stream_candidate *)b)->score;
+    const float left = ((const struct stream_candidate *)a)->cosine;
+    const float right = ((const struct stream_candidate *)b)->cosine;
     return (left < right) - (left > right);
 }
 
-/* Texts that share words, weighted by how rare these are; the likest are scored. */
-static size_t touch(const struct score_profile *profile, size_t self, size_t n_texts,
-                    const struct posting_list *postings, float *weights, uint32_t *touched)
+static void find_candidates(struct stream *stream, struct stream_query *query, size_t n_asked,
+                            const struct postings *postings, uint32_t *dots,
+                            struct stream_candidate *found)
 {
-    size_t n_touched = 0;
-    for (size_t w = 0; w < profile->n_words; w++) {
-        const struct posting_list *list = &postings[profile->words[w] % BUCKETS];
-        const float weight = logf((float)n_texts / (float)list->length);
-        for (size_t i = 0; i < list->length; i++) {
-            const uint32_t text = list->texts[i];
-            if (text != self) {
-                if (weights[text] == 0) {
-                    touched[n_touched++] = text;
-                }
-                weights[text] += weight;
+    const struct sparse_vector *vector = stream->texts[query->text].vector;
+    size_t length = 0;
+    if (vector == NULL) {
+        return;
+    }
+    memset(dots, 0, n_asked * sizeof(dots[0]));
+    add_dots(postings, vector, n_asked, dots);
+    for (uint32_t i = 0; i < n_asked; i++) {
+        if (dots[i] > 0 && i != query->text) {
+            const double norms =
+                (double)vector->norm_squared * stream->texts[i].vector->norm_squared;
+            const float cosine = (float)(dots[i] / sqrt(norms));
+            if ((double)cosine >= STREAM_COSINE_MIN) {
+                found[length++] =
+                    (struct stream_candidate){.text = i, .cosine = cosine, .score = NAN};
             }
         }
     }
-    return n_touched;
+    qsort(found, length, sizeof(found[0]), by_cosine);
+    query->n_candidates = length < STREAM_CANDIDATES ? length : STREAM_CANDIDATES;
+    query->candidates = must(calloc(query->n_candidates + 1, sizeof(found[0])));
+    memcpy(query->candidates, found, query->n_candidates * sizeof(found[0]));
 }
 
-static void find_candidates(struct stream *stream, const struct score_profile *profiles,
-                            size_t self, const struct posting_list *postings, float *weights,
-                            uint32_t *touched, struct stream_candidate *found)
+static void find_all(struct stream *stream)
 {
-    const size_t n_touched =
-        touch(&profiles[self], self, stream->n_texts, postings, weights, touched);
-    for (size_t i = 0; i < n_touched; i++) {
-        found[i] = (struct stream_candidate){.text = touched[i], .score = weights[touched[i]]};
-        weights[touched[i]] = 0;
+    for (size_t i = 0; i < stream->n_texts; i++) {
+        read_text(&stream->texts[i]);
     }
-    qsort(found, n_touched, sizeof(found[0]), by_score);
-    const size_t n_scored = n_touched < 2 * STREAM_CANDIDATES ? n_touched : 2 * STREAM_CANDIDATES;
-    for (size_t i = 0; i < n_scored; i++) {
-        found[i].score = (float)score_pair(&profiles[self], &profiles[found[i].text]);
+    const struct postings postings = postings_of(stream);
+    uint32_t *dots = must(calloc(stream->n_texts, sizeof(*dots)));
+    struct stream_candidate *found = must(calloc(stream->n_texts, sizeof(*found)));
+    size_t n_asked = 0;
+    for (size_t i = 0; i < stream->n_queries; i++) {
+        struct stream_query *query = &stream->queries[i];
+        find_candidates(stream, query, n_asked, &postings, dots, found);
+        n_asked = query->text >= n_asked ? query->text + 1 : n_asked;
     }
-    qsort(found, n_scored, sizeof(found[0]), by_score);
-    struct stream_text *text = &stream->texts[self];
-    text->n_candidates = n_scored < STREAM_CANDIDATES ? n_scored : STREAM_CANDIDATES;
-    memcpy(text->candidates, found, text->n_candidates * sizeof(found[0]));
-}
-
-static void score_all(struct stream *stream)
-{
-    const size_t n = stream->n_texts;
-    struct score_profile *profiles = must(calloc(n, sizeof(*profiles)));
-    struct posting_list *postings = must(calloc(BUCKETS, sizeof(*postings)));
-    float *weights = must(calloc(n, sizeof(*weights)));
-    uint32_t *touched = must(calloc(n, sizeof(*touched)));
-    struct stream_candidate *found = must(calloc(n, sizeof(*found)));
-    for (size_t i = 0; i < n; i++) {
-        score_read(stream->texts[i].text, &profiles[i]);
-    }
-    index_texts(profiles, n, postings);
-    for (size_t i = 0; i < n; i++) {
-        find_candidates(stream, profiles, i, postings, weights, touched, found);
-    }
-    for (size_t i = 0; i < BUCKETS; i++) {
-        free(postings[i].texts);
-    }
-    free(postings);
-    free(profiles);
-    free(weights);
-    free(touched);
+    free(postings.starts);
+    free(postings.list);
+    free(dots);
     free(found);
 }
 
-void stream_make(const struct corpus *corpus, size_t n_queries, uint64_t seed,
-                 struct stream *ret_stream)
+double stream_score_of(const struct stream *stream, uint32_t a, uint32_t b, double cosine)
 {
-    *ret_stream = (struct stream){.n_queries = n_queries};
+    struct likeness likeness;
+    likeness_of(stream->texts[a].profile, stream->texts[b].profile, cosine, &likeness);
+    return decision_score(stream->model, &likeness);
+}
+
+double stream_score(const struct stream *stream, const struct stream_query *query,
+                    struct stream_candidate *candidate)
+{
+    if (isnan(candidate->score)) {
+        candidate->score =
+            (float)stream_score_of(stream, query->text, candidate->text, (double)candidate->cosine);
+    }
+    return (double)candidate->score;
+}
+
+void stream_make(const struct corpus *corpus, const struct decision_model *model, size_t n_queries,
+                 uint64_t seed, struct stream *ret_stream)
+{
+    *ret_stream = (struct stream){.model = model, .n_queries = n_queries};
     ret_stream->queries = must(calloc(n_queries, sizeof(ret_stream->queries[0])));
     ret_stream->texts = must(calloc(n_queries, sizeof(ret_stream->texts[0])));
     draw_queries(corpus, seed, ret_stream);
-    score_all(ret_stream);
+    find_all(ret_stream);
 }
 
 void stream_finish(struct stream *stream)
 {
     for (size_t i = 0; i < stream->n_texts; i++) {
         free(stream->texts[i].text);
+        free(stream->texts[i].profile);
+        free(stream->texts[i].vector);
+    }
+    for (size_t i = 0; i < stream->n_queries; i++) {
+        free(stream->queries[i].candidates);
     }
     free(stream->texts);
     free(stream->queries);

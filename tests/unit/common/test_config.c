@@ -109,7 +109,7 @@ Test(config, defaults_are_those_of_the_contract)
     cr_expect_eq(small->output_nanousd_per_mtok, 600000000);
     cr_expect_str_eq(small->provider_model, "sim-small");
     cr_expect_str_eq(config_find_provider(config, "sim")->base_url, "http://127.0.0.1:7790/v1");
-    cr_expect_eq(config->cache.near_threshold_permille, 920);
+    cr_expect_eq(config->cache.judge_cosine_min_permille, 950);
     const struct config_route *automatic = config_find_route(config, "auto");
     cr_assert_eq(automatic->tiers_length, 3);
     cr_expect_str_eq(automatic->tiers[1].models[0], "sim-medium");
@@ -171,14 +171,14 @@ Test(config, values_are_read_in_their_units)
 {
     struct config *config =
         read_good("broker: {lease: 2m, heartbeat: 250ms, result_ttl: 7d, payload_bytes_max: 64KiB, store: memory}\n"
-                  "cache: {near_threshold: 1, temperature_max: 0.125, bytes_max: 1048576}\n"
+                  "cache: {judge_cosine_min: 1, temperature_max: 0.125, bytes_max: 1048576}\n"
                   "models: [{name: m, provider: sim, input_usd_per_mtok: 0.000000001, output_usd_per_mtok: 15}]\n");
     cr_expect_eq(config->broker.lease_ms, 120000);
     cr_expect_eq(config->broker.heartbeat_ms, 250);
     cr_expect_eq(config->broker.result_ttl_ms, INT64_C(7) * 86400000);
     cr_expect_eq(config->broker.payload_bytes_max, 65536);
     cr_expect_eq(config->broker.store, STORE_MEMORY);
-    cr_expect_eq(config->cache.near_threshold_permille, 1000);
+    cr_expect_eq(config->cache.judge_cosine_min_permille, 1000);
     cr_expect_eq(config->cache.temperature_max_permille, 125);
     cr_expect_eq(config->cache.bytes_max, 1 << 20);
     cr_expect_eq(config->models[0].input_nanousd_per_mtok, 1);
@@ -277,9 +277,9 @@ Test(config, every_kind_of_mistake_is_found)
         {"worker: {brokers: 'tcp://a:1'}\n", "worker.brokers: \"tcp://a:1\" is not a list"},
         {"client: {brokers: ['tcp://*:7700']}\n", "client.brokers[0]: \"tcp://*:7700\" is not an endpoint"},
         {"client: {brokers: ['tcp://a:0']}\n", "is not an endpoint"},
-        {"cache: {near_threshold: 1.1}\n", "is out of range; write a value from 0.001 to 1"},
-        {"cache: {near_threshold: 0.9999}\n", "is not a number; write up to three decimals"},
-        {"cache: {near_threshold: .5}\n", "is not a number"},
+        {"cache: {judge_cosine_min: 1.1}\n", "is out of range; write a value from 0.001 to 1"},
+        {"cache: {judge_cosine_min: 0.9999}\n", "is not a number; write up to three decimals"},
+        {"cache: {judge_cosine_min: .5}\n", "is not a number"},
         {"cache: {embedder: {kind: magic}}\n", "\"magic\" is not one of its words; write one of builtin, static, http"},
         {"cache: {embedder: {kind: http, dim: 8}}\n", "cache.embedder.model: is needed for kind http"},
         {"cache: {embedder: {kind: http, model: m}}\n", "cache.embedder.dim: is needed for kind http"},
@@ -490,7 +490,7 @@ Test(config, what_is_written_reads_the_same_again)
         "",
         "pools: [default, eu-west, gpu]\nworker: {pools: [eu-west, gpu], name: w1}\nclient: {tenant: 'a:b/c@d'}\n",
         "tiers: [{name: only, deadline: 90001ms, bytes_max: 1048577, backoff_max: 61s}]\n",
-        "broker: {data_dir: '/a \"quoted\\ $${X} # : path', admin: 'unix:/run/a b'}\ncache: {near_threshold: 0.905}\n",
+        "broker: {data_dir: '/a \"quoted\\ $${X} # : path', admin: 'unix:/run/a b'}\ncache: {judge_cosine_min: 0.905}\n",
         "cache: {embedder: {kind: http, model: 'a b', dim: 3, asks_for_dim: on, timeout: 70ms}}\n",
         ("models: [{name: 'null', provider: sim, provider_model: '- x', output_usd_per_mtok: 0.000000007}]\n"
          "routes: [{name: r, models: ['null'], tiers: {standard: ['null']}}]\n"),

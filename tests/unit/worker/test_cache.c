@@ -45,18 +45,40 @@ static void tear_down(void)
 
 TestSuite(cache, .init = set_up, .fini = tear_down, .timeout = 60);
 
+static uint64_t applied_sequence;
+
+static void applied(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
+                    uint64_t sequence, uint64_t entries, uint64_t bytes)
+{
+    (void)endpoint;
+    (void)epoch;
+    (void)entries;
+    (void)bytes;
+    *(uint64_t *)context = sequence;
+}
+
+static void compared(void *context, const struct cache_comparison *comparison, enum judge_verdict verdict)
+{
+    (void)context;
+    (void)comparison;
+    (void)verdict;
+}
+
+static const char *const endpoints[] = {"tcp://a:1"};
+
 static struct cache *make_cache(void)
 {
-    const struct cache_store_options options = {
-        .path = path,
-        .entries_max = 1000,
-        .bytes_max = 1 << 30,
-        .memory_bytes_max = 1 << 30,
-        .write_buffer_bytes = 1 << 20,
-        .block_cache_bytes = 1 << 20,
+    static const struct cache_handler handler = {.on_applied = applied, .on_compared = compared};
+    const struct cache_options options = {
+        .keeper = {.store = {.path = path, .write_buffer_bytes = 1 << 20, .block_cache_bytes = 1 << 20},
+                   .entries_max = 1000,
+                   .bytes_max = 1 << 30,
+                   .memory_bytes_max = 1 << 30},
+        .endpoints = endpoints,
+        .endpoints_length = 1,
     };
     struct cache *cache = NULL;
-    cr_assert_eq(cache_create(loop, log_of_test, &options, &cache), 0);
+    cr_assert_eq(cache_create(loop, log_of_test, &options, &handler, &applied_sequence, &cache), 0);
     return cache;
 }
 
@@ -77,7 +99,7 @@ static enum cache_answer look(struct cache *cache, uint8_t number)
     struct seen seen = {.answers = 0};
     const struct cache_query query = {.key = {number}};
     struct cache_lookup *lookup = NULL;
-    cr_assert_eq(cache_start_lookup(cache, &query, answered, &seen, &lookup), 0);
+    cr_assert_eq(cache_start_lookup(cache, &query, clock_monotonic_ms() + 60000, answered, &seen, &lookup), 0);
     while (seen.answers == 0) {
         cr_assert_eq(loop_turn(loop, 10000), 0);
     }
@@ -87,10 +109,12 @@ static enum cache_answer look(struct cache *cache, uint8_t number)
 static int fill(struct cache *cache, uint8_t number)
 {
     const uint8_t key[CACHE_KEY_BYTES] = {number};
+    Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
     Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
-    entry.filled_unix_ms = (uint64_t)clock_unix_ms();
-    entry.expires_unix_ms = entry.filled_unix_ms + 60000;
-    return cache_start_fill(cache, key, &entry, NULL);
+    entry.about = &about;
+    about.filled_unix_ms = (uint64_t)clock_unix_ms();
+    about.expires_unix_ms = about.stale_until_unix_ms = about.filled_unix_ms + 60000;
+    return cache_start_fill(cache, key, &entry, cache_latest(cache), true, NULL);
 }
 
 static void wait_for_fills(struct cache *cache, uint64_t fills)
@@ -140,7 +164,7 @@ Test(cache, a_forgotten_lookup_is_never_answered)
     struct seen seen = {.answers = 0};
     const struct cache_query query = {.key = {1}};
     struct cache_lookup *lookup = NULL;
-    cr_assert_eq(cache_start_lookup(cache, &query, answered, &seen, &lookup), 0);
+    cr_assert_eq(cache_start_lookup(cache, &query, INT64_MAX, answered, &seen, &lookup), 0);
     cache_forget(&lookup);
     cr_assert_eq(look(cache, 2), CACHE_ANSWER_MISS); /* comes after it */
     cr_assert_eq(seen.answers, 0);
@@ -155,5 +179,45 @@ Test(cache, its_queue_is_bounded)
         r = fill(cache, (uint8_t)i);
     }
     cr_assert_eq(r, -EAGAIN);
+    cache_destroy(&cache);
+}
+
+Test(cache, invalidation_holds_for_what_is_asked_later_and_is_confirmed_when_swept)
+{
+    static const uint8_t epoch[CACHE_EPOCH_BYTES] = {3};
+    uint8_t found[CACHE_EPOCH_BYTES];
+    uint64_t sequence = 0;
+    struct cache *cache = make_cache();
+    cr_assert_eq(fill(cache, 1), 0);
+    cache_invalidate(cache, endpoints[0], epoch, 5, NULL);
+    cr_assert_eq(look(cache, 1), CACHE_ANSWER_MISS);
+    while (applied_sequence != 5) {
+        cr_assert_eq(loop_turn(loop, 10000), 0);
+    }
+    cache_destroy(&cache);
+    loop_destroy(&loop);
+    cr_assert_eq(loop_create(&loop), 0);
+    cache = make_cache();
+    cr_assert(cache_position(cache, 0, found, &sequence));
+    cr_assert_eq(sequence, 5);
+    cr_assert_arr_eq(found, epoch, CACHE_EPOCH_BYTES);
+    cache_destroy(&cache);
+}
+
+Test(cache, lookup_that_waited_too_long_is_a_miss)
+{
+    struct cache *cache = make_cache();
+    struct seen seen = {.answers = 0};
+    const struct cache_query query = {.key = {1}};
+    struct cache_lookup *lookup = NULL;
+    struct cache_stats stats;
+    cr_assert_eq(fill(cache, 1), 0);
+    cr_assert_eq(cache_start_lookup(cache, &query, clock_monotonic_ms() - 1, answered, &seen, &lookup), 0);
+    while (seen.answers == 0) {
+        cr_assert_eq(loop_turn(loop, 10000), 0);
+    }
+    cr_assert_eq(seen.last, CACHE_ANSWER_MISS);
+    cache_read_stats(cache, &stats);
+    cr_assert_eq(stats.late, 1);
     cache_destroy(&cache);
 }

@@ -26,6 +26,23 @@ static void answered(void *context, struct cache_result *result)
     (*(size_t *)context)++;
 }
 
+static void applied(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
+                    uint64_t sequence, uint64_t entries, uint64_t bytes)
+{
+    (void)endpoint;
+    (void)epoch;
+    (void)entries;
+    (void)bytes;
+    *(uint64_t *)context = sequence;
+}
+
+static void compared(void *context, const struct cache_comparison *comparison, enum judge_verdict verdict)
+{
+    (void)context;
+    (void)comparison;
+    (void)verdict;
+}
+
 static int remove_one(const char *file, const struct stat *status, int kind, struct FTW *ftw)
 {
     (void)status;
@@ -39,7 +56,7 @@ static void ask(struct cache *cache, uint8_t number, bool is_forgotten)
     const struct cache_query query = {
         .key = {number}, .may_be_near = true, .scope = {1}, .text = "a text of some words"};
     struct cache_lookup *lookup = NULL;
-    assert(cache_start_lookup(cache, &query, answered, &answers, &lookup) == 0);
+    assert(cache_start_lookup(cache, &query, INT64_MAX, answered, &answers, &lookup) == 0);
     if (is_forgotten) {
         cache_forget(&lookup);
     }
@@ -49,12 +66,14 @@ static void keep(struct cache *cache, uint8_t number)
 {
     const uint8_t key[CACHE_KEY_BYTES] = {number};
     uint8_t scope[CACHE_SCOPE_BYTES] = {1};
+    Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
     Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
-    entry.filled_unix_ms = (uint64_t)clock_unix_ms();
-    entry.expires_unix_ms = entry.filled_unix_ms + 60000;
-    entry.scope.data = scope;
-    entry.scope.len = sizeof(scope);
-    const int r = cache_start_fill(cache, key, &entry, "a text of some words");
+    entry.about = &about;
+    about.filled_unix_ms = (uint64_t)clock_unix_ms();
+    about.expires_unix_ms = about.stale_until_unix_ms = about.filled_unix_ms + 60000;
+    about.scope = (ProtobufCBinaryData){sizeof(scope), scope};
+    about.text = "a text of some words";
+    const int r = cache_start_fill(cache, key, &entry, cache_latest(cache), true, NULL);
     assert(r == 0 || r == -EAGAIN);
 }
 
@@ -70,28 +89,30 @@ int main(void)
     assert(mkdtemp(directory) != NULL);
     (void)snprintf(path, sizeof(path), "%s/cache", directory);
     const int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    const struct cache_store_options options = {.path = path,
-                                                .keeps_vectors = true,
-                                                .near_threshold = 0.9,
-                                                .entries_max = 50,
-                                                .bytes_max = 1 << 20,
-                                                .memory_bytes_max = 1 << 20,
-                                                .write_buffer_bytes = 1 << 20,
-                                                .block_cache_bytes = 1 << 20};
+    static const struct cache_handler handler = {.on_applied = applied, .on_compared = compared};
+    static const uint8_t epoch[CACHE_EPOCH_BYTES] = {1};
+    uint64_t swept = 0;
+    const struct cache_options options = {
+        .keeper = {.store = {.path = path, .write_buffer_bytes = 1 << 20, .block_cache_bytes = 1 << 20},
+                   .is_near = true,
+                   .entries_max = 50,
+                   .bytes_max = 1 << 20,
+                   .memory_bytes_max = 64 << 20}};
     assert(loop_create(&loop) == 0);
     assert(log_create("test", LOG_ERROR, fd, &log) == 0);
-    assert(cache_create(loop, log, &options, &cache) == 0);
+    assert(cache_create(loop, log, &options, &handler, &swept, &cache) == 0);
     for (int round = 0; round < ROUNDS; round++) {
         for (int i = 0; i < LOOKUPS_A_ROUND; i++) {
             ask(cache, (uint8_t)i, i % 3 == 0);
             wanted += i % 3 == 0 ? 0 : 1;
             keep(cache, (uint8_t)(i * 7));
         }
+        cache_invalidate(cache, "tcp://a:1", epoch, (uint64_t)round + 1, NULL);
         while (answers < wanted) {
             assert(loop_turn(loop, 10000) == 0);
         }
         cache_read_stats(cache, &stats);
-        assert(stats.store.entries <= options.entries_max);
+        assert(stats.keeper.store.entries <= options.keeper.entries_max);
     }
     ask(cache, 1, false); /* destroyed with a lookup and fills on the way */
     keep(cache, 1);

@@ -1,0 +1,289 @@
+#include "worker/cache/keeper.h"
+
+#include <criterion/criterion.h>
+#include <ftw.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char directory[] = "/tmp/tiermq-keeper-XXXXXX";
+static char path[64];
+static struct keeper *keeper;
+static struct keeper_options options;
+static char error[CACHE_ERROR_BYTES];
+static const int64_t NOW = INT64_C(1800000000000);
+
+static void open_keeper(void)
+{
+    cr_assert_eq(keeper_open(&options, &keeper, error), 0, "%s", error);
+}
+
+static void start(void)
+{
+    cr_assert_not_null(mkdtemp(directory));
+    snprintf(path, sizeof(path), "%s/cache", directory);
+    options = (struct keeper_options){
+        .store = {.path = path, .write_buffer_bytes = 1 << 20, .block_cache_bytes = 1 << 20},
+        .is_near = true,
+        .entries_max = 1000,
+        .bytes_max = 1 << 30,
+        .memory_bytes_max = 64 << 20};
+    open_keeper();
+}
+
+static int remove_one(const char *file, const struct stat *status, int kind, struct FTW *ftw)
+{
+    (void)status;
+    (void)kind;
+    (void)ftw;
+    return remove(file);
+}
+
+static void stop(void)
+{
+    keeper_close(&keeper);
+    nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+TestSuite(keeper, .init = start, .fini = stop, .timeout = 60);
+
+/* What the tests change before they fill. */
+struct filling {
+    char *text, *tag;
+    uint8_t scope;
+    uint64_t ttl_ms, stale_ms, cost_nanousd, born;
+    size_t body_bytes;
+};
+
+static void fill(uint8_t number, struct filling filling)
+{
+    const uint8_t key[CACHE_KEY_BYTES] = {number};
+    uint8_t scope[CACHE_SCOPE_BYTES] = {filling.scope};
+    char body[65536];
+    Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
+    Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
+    memset(body, 'a' + number % 26, sizeof(body));
+    entry.about = &about;
+    entry.body = (ProtobufCBinaryData){filling.body_bytes > 0 ? filling.body_bytes : 10, (uint8_t *)body};
+    about.tenant = "shop";
+    about.text = filling.text == NULL ? about.text : filling.text;
+    about.scope = (ProtobufCBinaryData){filling.text == NULL ? 0 : CACHE_SCOPE_BYTES, scope};
+    about.tags = &filling.tag;
+    about.n_tags = filling.tag != NULL;
+    about.filled_unix_ms = (uint64_t)NOW;
+    about.expires_unix_ms = (uint64_t)NOW + (filling.ttl_ms > 0 ? filling.ttl_ms : 60000);
+    about.stale_until_unix_ms = about.expires_unix_ms + filling.stale_ms;
+    about.cost_nanousd = filling.cost_nanousd;
+    cr_assert_eq(keeper_fill(keeper, key, &entry, filling.born, NOW, error), 0, "%s", error);
+}
+
+static struct cache_result look(uint8_t number, const char *text, double threshold, int64_t at)
+{
+    struct cache_query query = {.key = {number}, .threshold = threshold, .scope = {1}, .may_be_stale = true};
+    struct cache_result result;
+    query.text = text;
+    query.may_be_near = text != NULL;
+    cr_assert_eq(keeper_lookup(keeper, &query, at, &result, error), 0, "%s", error);
+    if (result.entry != NULL) {
+        record__cache_entry__free_unpacked(result.entry, NULL);
+        result.entry = NULL;
+    }
+    return result;
+}
+
+static void sweep(void)
+{
+    for (int i = 0; i < 1000; i++) {
+        const int r = keeper_step(keeper, NOW + i, error);
+        cr_assert_geq(r, 0, "%s", error);
+        if (r == 0) {
+            return;
+        }
+    }
+    cr_assert_fail("a sweep does not end");
+}
+
+static struct keeper_stats stats(void)
+{
+    struct keeper_stats all;
+    keeper_read_stats(keeper, &all);
+    return all;
+}
+
+Test(keeper, same_key_is_a_hit_also_after_a_restart)
+{
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_MISS);
+    fill(1, (struct filling){0});
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+    keeper_close(&keeper);
+    open_keeper();
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+    cr_assert_eq(stats().store.entries, 1);
+}
+
+Test(keeper, near_text_is_a_hit_from_the_threshold_on_and_in_its_scope_alone)
+{
+    fill(1, (struct filling){.text = "How much does the city museum cost on Sundays?", .scope = 1});
+    const char *text = "how much does the city museum cost on sundays";
+    const struct cache_result unsure = look(2, text, INFINITY, NOW);
+    cr_assert_eq(unsure.answer, CACHE_ANSWER_MISS);
+    cr_assert(unsure.has_candidate);
+    cr_assert_str_eq(unsure.why, "unsure");
+    cr_assert_eq(look(2, text, unsure.score, NOW).answer, CACHE_ANSWER_NEAR_HIT);
+    keeper_invalidate(keeper, NULL, NOW);
+    fill(1, (struct filling){.text = "How much does the city museum cost on Sundays?", .scope = 9, .born = 1});
+    cr_assert_not(look(2, text, -100, NOW).has_candidate, "another scope");
+}
+
+Test(keeper, index_is_built_again_after_a_restart)
+{
+    fill(1, (struct filling){.text = "Which trains run at night?", .scope = 1});
+    keeper_close(&keeper);
+    open_keeper();
+    cr_assert(stats().is_building);
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT, "exact hits need no index");
+    sweep();
+    cr_assert_not(stats().is_building);
+    cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_NEAR_HIT);
+}
+
+Test(keeper, entry_is_stale_past_its_time_and_gone_past_all_use)
+{
+    fill(1, (struct filling){.ttl_ms = 1000, .stale_ms = 5000});
+    cr_assert_not(look(1, NULL, INFINITY, NOW + 999).is_stale);
+    const struct cache_result stale = look(1, NULL, INFINITY, NOW + 1000);
+    cr_assert_eq(stale.answer, CACHE_ANSWER_HIT);
+    cr_assert(stale.is_stale);
+    cr_assert_eq(stale.age_ms, 1000);
+    struct cache_query query = {.key = {1}};
+    struct cache_result result;
+    cr_assert_eq(keeper_lookup(keeper, &query, NOW + 1000, &result, error), 0);
+    cr_assert_eq(result.answer, CACHE_ANSWER_MISS, "who does not take stale ones");
+    cr_assert_eq(look(1, NULL, INFINITY, NOW + 6000).answer, CACHE_ANSWER_MISS);
+    cr_assert_eq(stats().store.entries, 0);
+}
+
+static void invalidate(char *tag)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tag = tag;
+    keeper_invalidate(keeper, &selector, NOW);
+}
+
+Test(keeper, invalidation_holds_at_once_and_is_swept_by_and_by)
+{
+    fill(1, (struct filling){.tag = "prices"});
+    fill(2, (struct filling){.tag = "hours"});
+    invalidate("prices");
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_MISS);
+    cr_assert_eq(look(2, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+    cr_assert_lt(keeper_swept(keeper), 1);
+    sweep();
+    cr_assert_eq(keeper_swept(keeper), 1);
+    cr_assert_eq(stats().store.entries, 1);
+}
+
+Test(keeper, near_hit_is_invalidated_too)
+{
+    fill(1, (struct filling){.text = "Which trains run at night?", .scope = 1, .tag = "trains"});
+    cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_NEAR_HIT);
+    invalidate("trains");
+    cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_MISS);
+}
+
+Test(keeper, everything_near_a_text_can_be_invalidated)
+{
+    fill(1, (struct filling){.text = "Which trains run at night?", .scope = 1});
+    fill(2, (struct filling){.text = "What does the city museum cost?", .scope = 1});
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.near_text = "what trains run during the night";
+    selector.near_cosine_min = 0.4;
+    keeper_invalidate(keeper, &selector, NOW);
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_MISS);
+    cr_assert_eq(look(2, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+}
+
+Test(keeper, fill_that_began_before_an_invalidation_is_dropped)
+{
+    const uint64_t born = keeper_latest(keeper);
+    invalidate("prices");
+    fill(1, (struct filling){.tag = "prices", .born = born});
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_MISS);
+    cr_assert_eq(stats().dropped_fills, 1);
+    fill(1, (struct filling){.tag = "prices", .born = keeper_latest(keeper)});
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+    sweep();
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT, "it came after");
+}
+
+Test(keeper, forgotten_invalidations_still_keep_old_fills_out)
+{
+    invalidate("prices");
+    sweep();
+    keeper_forget_invalidations(keeper, 1);
+    fill(1, (struct filling){.born = 0});
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_MISS);
+}
+
+Test(keeper, what_is_worth_least_goes_when_it_is_full)
+{
+    keeper_close(&keeper);
+    options.entries_max = 40;
+    open_keeper();
+    for (int i = 0; i < 200; i++) {
+        fill((uint8_t)i, (struct filling){.cost_nanousd = i < 20 ? 100000000 : 1000, .body_bytes = 100});
+    }
+    size_t dear = 0;
+    for (int i = 0; i < 20; i++) {
+        dear += look((uint8_t)i, NULL, INFINITY, NOW).answer == CACHE_ANSWER_HIT;
+    }
+    cr_assert_leq(stats().store.entries, 40);
+    cr_assert_geq(dear, 18, "%zu of 20 dear entries are left", dear);
+}
+
+Test(keeper, denied_entry_answers_its_own_text_alone)
+{
+    const uint8_t key[CACHE_KEY_BYTES] = {1};
+    fill(1, (struct filling){.text = "Which trains run at night?", .scope = 1});
+    cr_assert_eq(keeper_deny_near(keeper, key, error), 0);
+    cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_MISS);
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+    keeper_rebuild(keeper);
+    sweep();
+    cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_MISS);
+}
+
+Test(keeper, positions_are_kept)
+{
+    const uint8_t epoch[CACHE_EPOCH_BYTES] = {7};
+    uint8_t found[CACHE_EPOCH_BYTES];
+    uint64_t sequence;
+    cr_assert_eq(keeper_get_position(keeper, "tcp://a:1", found, &sequence, error), 0);
+    cr_assert_eq(sequence, 0);
+    cr_assert_eq(keeper_put_position(keeper, "tcp://a:1", epoch, 42, error), 0);
+    keeper_close(&keeper);
+    open_keeper();
+    cr_assert_eq(keeper_get_position(keeper, "tcp://a:1", found, &sequence, error), 0);
+    cr_assert_eq(sequence, 42);
+    cr_assert_arr_eq(found, epoch, CACHE_EPOCH_BYTES);
+}
+
+Test(keeper, export_is_taken_by_import)
+{
+    fill(1, (struct filling){.text = "Which trains run at night?", .scope = 1, .tag = "trains"});
+    json_t *argument = json_pack("{s:i}", "limit", 10);
+    json_t *page = keeper_ask(keeper, "cache.export", argument, NOW, error);
+    cr_assert_not_null(page, "%s", error);
+    cr_assert_eq(json_array_size(json_object_get(page, "entries")), 1);
+    keeper_invalidate(keeper, NULL, NOW);
+    sweep();
+    cr_assert_eq(stats().store.entries, 0);
+    json_t *taken = keeper_ask(keeper, "cache.import", page, NOW, error);
+    cr_assert_eq(json_integer_value(json_object_get(taken, "taken")), 1);
+    cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_NEAR_HIT);
+    json_decref(argument);
+    json_decref(page);
+    json_decref(taken);
+}
