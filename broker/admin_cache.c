@@ -6,6 +6,7 @@
 #include <string.h>
 #include "broker/admin.h"
 #include "broker/broker.h"
+#include "broker/evidence.h"
 #include "broker/selector.h"
 #include "broker/survey.h"
 #include "broker/text.h"
@@ -264,6 +265,7 @@ int admin_cache_add_routes(struct broker *broker)
         {"POST", "/v1/cache/invalidate", true, post_invalidate},
         {"POST", "/v1/cache/rebuild", true, post_rebuild},
         {"POST", "/v1/cache/import", true, post_import},
+        {"GET", "/v1/cache/evidence", false, evidence_show},
         {"GET", "/v1/cache/export", true, get_export},
         {"GET", "/v1/cache/get", true, get_entry},
         {"GET", "/v1/cache/top", true, get_top},

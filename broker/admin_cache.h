@@ -3,6 +3,7 @@
  *
  *   POST /v1/cache/invalidate   {"tag": "prices", "reason": "new list", "dry_run": false, …}; see below
  *   GET  /v1/cache/stats|top|get|explain|export   asked of every worker; the query's parameters go along
+ *   GET  /v1/cache/evidence   what may be promised of near hits, by class: evidence.h
  *   POST /v1/cache/rebuild|import                 likewise, with the body
  *
  * What is invalidated is named by key and scope (hex), tenant, namespace, tag, document, route, model, template_version,

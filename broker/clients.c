@@ -290,20 +290,6 @@ static const char *feedback_complaint(const Wire__CacheFeedback *feedback)
     return isfinite(feedback->near_score) ? NULL : "near_score is no number";
 }
 
-/* An entry that answered wrongly answers nobody of its tenant any more. */
-static void invalidate_wrong(const struct intake *intake, const struct peer *peer,
-                             const Wire__CacheFeedback *feedback)
-{
-    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
-    selector.key = feedback->near_key;
-    const struct event event = {
-        .kind = EVENT_CACHE_INVALIDATE,
-        .peer = peer->number,
-        .as.cache_invalidate = {.selector = &selector, .reason = "a client said it was wrong"},
-    };
-    broker_step(intake->broker, &event);
-}
-
 static void take_feedback(const struct intake *intake, const struct peer *peer,
                           const Wire__CacheFeedback *feedback)
 {
@@ -311,9 +297,18 @@ static void take_feedback(const struct intake *intake, const struct peer *peer,
     if (complaint != NULL) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED, "cache_feedback: %s",
                       complaint);
-    } else if (!feedback->is_right) {
-        invalidate_wrong(intake, peer, feedback);
+        return;
     }
+    const struct event event = {
+        .kind = EVENT_CACHE_FEEDBACK,
+        .peer = peer->number,
+        .as.cache_feedback = {.tier = feedback->tier,
+                              .embedder = feedback->embedder,
+                              .score = feedback->near_score,
+                              .key = feedback->near_key.data,
+                              .is_right = feedback->is_right},
+    };
+    broker_step(intake->broker, &event);
 }
 
 static void take_about_caches(const struct intake *intake, const struct peer *peer,

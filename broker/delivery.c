@@ -443,31 +443,34 @@ static void welcome_worker(struct broker *broker, const struct effect *effect)
     send_to_worker(broker, effect, &envelope, (struct parcel){0});
 }
 
-/* A message that the core has packed, as this field of the envelope. */
-static void send_packed(struct broker *broker, const struct effect *effect, uint8_t field,
-                        const uint8_t *message, size_t bytes)
+static void send_invalidation(struct broker *broker, const struct effect *effect)
 {
-    enum { TAGS_BYTES = 16 };
+    enum { INVALIDATE_TAG = 8 << 3 | 2, TAGS_BYTES = 16 };
+    const size_t bytes = effect->as.cache_invalidate.bytes;
     uint8_t *packed = effects_alloc(broker->effects, bytes + TAGS_BYTES);
     size_t length = 0;
-    packed[length++] = (uint8_t)(field << 3 | 2);
+    packed[length++] = INVALIDATE_TAG;
     length += put_varint(packed + length, bytes);
-    memcpy(packed + length, message, bytes);
+    memcpy(packed + length, effect->as.cache_invalidate.packed, bytes);
     deliver_or_hold(broker, effect, &(struct parcel){.bytes = packed, .length = length + bytes});
 }
 
-static void send_invalidation(struct broker *broker, const struct effect *effect)
-{
-    enum { INVALIDATE = 8 };
-    send_packed(broker, effect, INVALIDATE, effect->as.cache_invalidate.packed,
-                effect->as.cache_invalidate.bytes);
-}
-
+/* Without memory it is dropped: sums are told again when they change. */
 static void send_evidence(struct broker *broker, const struct effect *effect)
 {
-    enum { EVIDENCE = 9 };
-    send_packed(broker, effect, EVIDENCE, effect->as.cache_evidence.packed,
-                effect->as.cache_evidence.bytes);
+    enum { EVIDENCE_TAG = 9 << 3 | 2, TAGS_BYTES = 16 };
+    const struct blob *sum = effect->as.cache_evidence.packed;
+    uint8_t *packed = malloc(blob_bytes(sum) + TAGS_BYTES);
+    if (packed == NULL) {
+        return;
+    }
+    size_t length = 0;
+    packed[length++] = EVIDENCE_TAG;
+    length += put_varint(packed + length, blob_bytes(sum));
+    memcpy(packed + length, blob_data(sum), blob_bytes(sum));
+    deliver_or_hold(broker, effect,
+                    &(struct parcel){.bytes = packed, .length = length + blob_bytes(sum)});
+    free(packed);
 }
 
 void delivery_query(struct broker *broker, uint64_t peer, uint64_t number, const char *what,
@@ -656,11 +659,11 @@ void delivery_carry_out(struct broker *broker, const struct effect *effect)
     case EFFECT_WORKER_DRAIN:
         send_drain(broker, effect);
         return;
-    case EFFECT_CACHE_EVIDENCE:
-        send_evidence(broker, effect);
-        return;
     case EFFECT_CACHE_INVALIDATE:
         send_invalidation(broker, effect);
+        return;
+    case EFFECT_CACHE_EVIDENCE:
+        send_evidence(broker, effect);
         return;
     case EFFECT_CACHE_INVALIDATED:
         send_invalidated(broker, effect);

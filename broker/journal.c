@@ -221,8 +221,8 @@ static int add_record(struct store_batch *batch, const struct effect *effect)
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
     case EFFECT_WORKER_DRAIN:
-    case EFFECT_CACHE_EVIDENCE:
     case EFFECT_CACHE_INVALIDATE:
+    case EFFECT_CACHE_EVIDENCE:
     case EFFECT_CACHE_INVALIDATED:
     case EFFECT_LOAD:
     case EFFECT_PUBLISH:

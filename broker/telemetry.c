@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <dirent.h>
 #include <unistd.h>
+#include "broker/evidence.h"
 #include "broker/names.h"
 #include "common/config.h"
 #include "common/log.h"
@@ -40,6 +41,12 @@ enum family {
     COST_SAVED,
     TOKENS,
     CACHE,
+    EVIDENCE_CLASSES,
+    EVIDENCE_REFUSED,
+    FALSE_HITS,
+    FALSE_HITS_LOW,
+    FALSE_HITS_HIGH,
+    FALSE_HITS_MAX,
     RESULTS_KEPT,
     RESULTS_BYTES,
     DEAD_LETTERS,
@@ -145,6 +152,18 @@ static const struct family_row {
     [TOKENS] = {METRIC_COUNTER, "tiermq_tokens_total", "Tokens used.", LABELS("tier", "direction")},
     [CACHE] = {METRIC_COUNTER, "tiermq_cache_lookups_total", "Results by cache status.",
                LABELS("tier", "result")},
+    [EVIDENCE_CLASSES] = {METRIC_GAUGE, "tiermq_cache_evidence_classes",
+                          "Classes of near hits (tenant, tier, embedder) that are known.", NULL},
+    [EVIDENCE_REFUSED] = {METRIC_COUNTER, "tiermq_cache_evidence_refused_total",
+                          "Counts of workers that could not be added.", NULL},
+    [FALSE_HITS] = {METRIC_GAUGE, "tiermq_cache_false_hit_rate",
+                    "Wrong share of near hits, by audits.", LABELS("tenant", "tier", "embedder")},
+    [FALSE_HITS_LOW] = {METRIC_GAUGE, "tiermq_cache_false_hit_rate_low",
+                        "Lower end of its interval.", LABELS("tenant", "tier", "embedder")},
+    [FALSE_HITS_HIGH] = {METRIC_GAUGE, "tiermq_cache_false_hit_rate_high",
+                         "Upper end of its interval.", LABELS("tenant", "tier", "embedder")},
+    [FALSE_HITS_MAX] = {METRIC_GAUGE, "tiermq_cache_false_hit_rate_max",
+                        "What the configuration allows.", LABELS("tenant", "tier", "embedder")},
     [RESULTS_KEPT] = {METRIC_GAUGE, "tiermq_results_kept", "Results kept for collection.", NULL},
     [RESULTS_BYTES] = {METRIC_GAUGE, "tiermq_results_kept_bytes", "Their bytes.", NULL},
     [DEAD_LETTERS] = {METRIC_GAUGE, "tiermq_dead_letters", "Dead letters kept.", NULL},
@@ -471,6 +490,37 @@ static void collect_upstreams(struct telemetry *telemetry, const struct core *co
     set(telemetry, QUEUES_PAUSED, (double)blocked);
 }
 
+struct evidence_page {
+    struct telemetry *telemetry;
+    const struct config *config;
+};
+
+/* The rate of a class without audits is not known: it has no series. */
+static void collect_class(void *context, const struct core_evidence_view *view)
+{
+    const struct evidence_page *page = context;
+    const char *const *const name = LABELS(view->tenant, view->tier, view->embedder);
+    struct threshold_policy policy;
+    struct threshold_rate rate;
+    evidence_policy(page->config, view->tenant, view->tier, &policy);
+    threshold_measure(view->sum, &policy, &rate);
+    if (rate.audits == 0) {
+        return;
+    }
+    metric_set(series(page->telemetry, FALSE_HITS, name), rate.estimate);
+    metric_set(series(page->telemetry, FALSE_HITS_LOW, name), rate.low);
+    metric_set(series(page->telemetry, FALSE_HITS_HIGH, name), rate.high);
+    metric_set(series(page->telemetry, FALSE_HITS_MAX, name), policy.max_error);
+}
+
+static void collect_evidence(struct telemetry *telemetry, const struct telemetry_sources *sources)
+{
+    struct evidence_page page = {.telemetry = telemetry, .config = sources->config};
+    set(telemetry, EVIDENCE_CLASSES,
+        (double)core_visit_evidence(sources->queue, METRICS_SERIES_MAX, collect_class, &page));
+    set(telemetry, EVIDENCE_REFUSED, (double)core_evidence_refused(sources->queue));
+}
+
 static void collect_store(struct telemetry *telemetry, const struct store_stats *store)
 {
     set(telemetry, STORE_COMMITS, (double)store->commits);
@@ -528,6 +578,7 @@ void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sourc
 {
     collect_core(telemetry, &sources->core);
     collect_upstreams(telemetry, sources->queue, sources->now);
+    collect_evidence(telemetry, sources);
     collect_store(telemetry, &sources->store);
     collect_process(telemetry);
     set(telemetry, MESSAGES_SENT, (double)sources->messages_sent);

@@ -27,6 +27,7 @@ struct metrics *telemetry_metrics(struct telemetry *telemetry);
 /* What is copied from elsewhere before an exposition. */
 struct telemetry_sources {
     const struct core *queue; /* for its upstreams */
+    const struct config *config;
     struct core_time now;
     struct core_stats core;
     struct store_stats store;

@@ -321,17 +321,24 @@ static void take_evidence(const struct intake *intake, const struct peer *peer,
         !text_is_good(evidence->embedder, TEXT_BYTES_MAX) ||
         evidence->counts.len > THRESHOLD_PACKED_BYTES_MAX) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "evidence must name tenant, tier and embedder, with counts of %d bytes at most",
+                      "evidence: tenant, tier and embedder must be UTF-8 of %d, %d and %d bytes at "
+                      "most, counts of %d bytes",
+                      CONFIG_NAME_BYTES_MAX, CONFIG_NAME_BYTES_MAX, TEXT_BYTES_MAX,
                       THRESHOLD_PACKED_BYTES_MAX);
         return;
     }
-    broker_step(intake->broker, &(struct event){.kind = EVENT_CACHE_EVIDENCE,
-                                                .peer = peer->number,
-                                                .as.cache_evidence = {.tenant = evidence->tenant,
-                                                                      .tier = evidence->tier,
-                                                                      .embedder = evidence->embedder,
-                                                                      .counts = evidence->counts.data,
-                                                                      .bytes = evidence->counts.len}});
+    const struct event event = {
+        .kind = EVENT_CACHE_EVIDENCE,
+        .peer = peer->number,
+        .as.cache_evidence = {.tenant = evidence->tenant,
+                              .tier = evidence->tier,
+                              .embedder = evidence->embedder,
+                              .counts = evidence->counts.data,
+                              .counts_bytes = evidence->counts.len,
+                              .seed = evidence->seed.data,
+                              .seed_bytes = evidence->seed.len},
+    };
+    broker_step(intake->broker, &event);
 }
 
 static void take_cache(const struct intake *intake, const struct peer *peer,

@@ -2,6 +2,7 @@
 #include "common/threshold.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -304,5 +305,76 @@ int threshold_unpack(const uint8_t *bytes, size_t length, struct threshold_evide
         return -EBADMSG;
     }
     *ret_evidence = evidence;
+    return 0;
+}
+
+/* ------------------------------------------------------------------------- the seed */
+
+static uint8_t *put_u32(uint8_t *at, uint32_t value)
+{
+    const uint32_t little = htole32(value);
+    memcpy(at, &little, sizeof(little));
+    return at + sizeof(little);
+}
+
+static uint32_t take_u32(const uint8_t **at)
+{
+    uint32_t little;
+    memcpy(&little, *at, sizeof(little));
+    *at += sizeof(little);
+    return le32toh(little);
+}
+
+void threshold_pack_seed(const struct threshold_seed *seed, uint8_t ret_bytes[THRESHOLD_SEED_BYTES])
+{
+    uint8_t *at = ret_bytes;
+    *at++ = PACKED_VERSION;
+    for (size_t i = 0; i < THRESHOLD_BINS - 1; i++) {
+        uint32_t bits;
+        memcpy(&bits, &seed->scale.edges[i], sizeof(bits));
+        at = put_u32(at, bits);
+    }
+    for (size_t i = 0; i < THRESHOLD_BINS; i++) {
+        at = put_u32(at, seed->right[i]);
+        at = put_u32(at, seed->wrong[i]);
+    }
+    uint64_t weight;
+    memcpy(&weight, &seed->weight, sizeof(weight));
+    at = put_u32(at, (uint32_t)weight);
+    (void)put_u32(at, (uint32_t)(weight >> 32));
+}
+
+static bool seed_is_good(const struct threshold_seed *seed)
+{
+    bool is_good = isfinite(seed->weight) && seed->weight >= 0;
+    for (size_t i = 0; i < THRESHOLD_BINS - 1; i++) {
+        is_good = is_good && isfinite(seed->scale.edges[i]) &&
+                  (i == 0 || seed->scale.edges[i - 1] <= seed->scale.edges[i]);
+    }
+    return is_good;
+}
+
+int threshold_unpack_seed(const uint8_t *bytes, size_t length, struct threshold_seed *ret_seed)
+{
+    if (length != THRESHOLD_SEED_BYTES || bytes[0] != PACKED_VERSION) {
+        return -EBADMSG;
+    }
+    struct threshold_seed seed;
+    const uint8_t *at = bytes + 1;
+    for (size_t i = 0; i < THRESHOLD_BINS - 1; i++) {
+        const uint32_t bits = take_u32(&at);
+        memcpy(&seed.scale.edges[i], &bits, sizeof(bits));
+    }
+    for (size_t i = 0; i < THRESHOLD_BINS; i++) {
+        seed.right[i] = take_u32(&at);
+        seed.wrong[i] = take_u32(&at);
+    }
+    const uint64_t low = take_u32(&at);
+    const uint64_t weight = (uint64_t)take_u32(&at) << 32 | low;
+    memcpy(&seed.weight, &weight, sizeof(weight));
+    if (!seed_is_good(&seed)) {
+        return -EBADMSG;
+    }
+    *ret_seed = seed;
     return 0;
 }

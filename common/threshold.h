@@ -49,6 +49,7 @@ enum {
     THRESHOLD_OWN_LABELS_MIN = 20,
     THRESHOLD_REASON_BYTES = 160,
     THRESHOLD_PACKED_BYTES_MAX = 65536,
+    THRESHOLD_SEED_BYTES = 1 + (THRESHOLD_BINS - 1) * 4 + 2 * THRESHOLD_BINS * 4 + 8,
 };
 
 /* Lower edges of the bins 1 to 63, ascending; a score below all of them is in bin 0. */
@@ -186,3 +187,12 @@ size_t threshold_pack(const struct threshold_evidence *evidence, uint8_t *ret_by
 /* Errors: -EBADMSG not what threshold_pack() writes; *ret_evidence is untouched. */
 MUST_USE int threshold_unpack(const uint8_t *bytes, size_t length,
                               struct threshold_evidence *ret_evidence);
+
+/*
+ * A seed as bytes of fixed length, so that who merges can bin what users report, and give the
+ * verdict that workers give.
+ */
+void threshold_pack_seed(const struct threshold_seed *seed, uint8_t ret_bytes[THRESHOLD_SEED_BYTES]);
+/* Errors: -EBADMSG of another length or version, edges that do not ascend, a weight that is none. */
+MUST_USE int threshold_unpack_seed(const uint8_t *bytes, size_t length,
+                                   struct threshold_seed *ret_seed);

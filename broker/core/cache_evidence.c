@@ -1,305 +1,569 @@
 #include "broker/core/cache_evidence.h"
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "broker/core/cache_log.h"
+#include "broker/core/client.h"
 #include "broker/core/record.h"
 #include "broker/core/worker.h"
 #include "common/threshold.h"
 
-enum { KEY_BYTES = 5 + 1 + 16, KIND_EVIDENCE = 2 };
+enum { HASH_OFFSET = 5 + 1, KEY_BYTES = HASH_OFFSET + 8, KIND_EVIDENCE = 2, KEY_OF_ENTRY_BYTES = 16 };
 
-struct evidence_class {
-    struct list_link link; /* core.evidence.classes: the latest news last */
-    char *tenant, *tier, *embedder;
-    struct threshold_evidence sum;
+struct class {
+    struct table_link by_hash;
+    struct list_link by_use, by_number;
+    uint64_t hash, number;
+    const char *tenant, *tier; /* their names' */
+    bool has_seed;
+    bool is_untold, is_unrecorded; /* it has changed since */
+    bool has_record;
+    int64_t told_ms, recorded_ms; /* tried, the last time */
     int64_t epoch_began_ms;
-    bool is_told, is_recorded;
+    struct blob *packed; /* wire.CacheEvidence as workers are told; NULL: to be made */
+    struct threshold_seed seed;
+    struct threshold_evidence sum;
+    char embedder[];
 };
+
+uint64_t cache_evidence_hash(const struct table_link *link, uint64_t seed)
+{
+    return CONTAINER_OF(link, struct class, by_hash)->hash ^ seed;
+}
+
+/* The same after a restart: records are named by it. */
+static uint64_t hash_of(const char *tenant, const char *tier, const char *embedder)
+{
+    uint64_t hash = XXH3_64bits(tenant, strlen(tenant));
+    hash = XXH3_64bits_withSeed(tier, strlen(tier), hash);
+    return XXH3_64bits_withSeed(embedder, strlen(embedder), hash);
+}
+
+static void write_key(uint64_t hash, uint8_t ret_key[KEY_BYTES])
+{
+    memcpy(ret_key, "cache", 5);
+    ret_key[5] = KIND_EVIDENCE;
+    const uint64_t number = htobe64(hash);
+    memcpy(ret_key + HASH_OFFSET, &number, sizeof(number));
+}
 
 /* ---- classes ---- */
 
-static struct evidence_class *find(const struct core *core, const char *tenant, const char *tier,
-                                   const char *embedder)
+static struct class *find(const struct core *core, const char *tenant, const char *tier,
+                          const char *embedder)
 {
-    list_for_each (&core->evidence.classes, link) {
-        struct evidence_class *class = CONTAINER_OF(link, struct evidence_class, link);
-        if (strcmp(class->tier, tier) == 0 && strcmp(class->tenant, tenant) == 0 &&
-            strcmp(class->embedder, embedder) == 0) {
+    const struct table *table = &core->evidence.classes;
+    const uint64_t hash = hash_of(tenant, tier, embedder);
+    struct table_link *link = table_first(table, hash ^ table->seed);
+    for (; link != NULL; link = link->next) {
+        struct class *class = CONTAINER_OF(link, struct class, by_hash);
+        if (class->hash == hash && strcmp(class->tenant, tenant) == 0 &&
+            strcmp(class->tier, tier) == 0 && strcmp(class->embedder, embedder) == 0) {
             return class;
         }
     }
     return NULL;
 }
 
-static void free_class(struct evidence_class *class)
+static void free_class(struct core *core, struct class *class)
 {
-    free(class->tenant);
-    free(class->tier);
-    free(class->embedder);
+    list_remove(&core->evidence.by_use, &class->by_use);
+    list_remove(&core->evidence.by_number, &class->by_number);
+    blob_unref(&class->packed);
     free(class);
 }
 
-static void write_key(const struct evidence_class *class, uint8_t ret_key[KEY_BYTES])
+static void forget_one(struct core *core)
 {
-    const uint64_t tenant = XXH3_64bits(class->tenant, strlen(class->tenant));
-    const uint64_t tier = XXH3_64bits_withSeed(class->tier, strlen(class->tier), tenant);
-    XXH128_canonical_t hash;
-    XXH128_canonicalFromHash(
-        &hash, XXH3_128bits_withSeed(class->embedder, strlen(class->embedder), tier));
-    memcpy(ret_key, "cache", 5);
-    ret_key[5] = KIND_EVIDENCE;
-    memcpy(ret_key + 6, hash.digest, sizeof(hash.digest));
-}
-
-static void forget_oldest(struct core *core)
-{
-    struct evidence_class *class =
-        CONTAINER_OF(list_first(&core->evidence.classes), struct evidence_class, link);
-    if (core->effects != NULL) {
+    struct class *class =
+        CONTAINER_OF(list_first(&core->evidence.by_use), struct class, by_use);
+    if (class->has_record) {
         uint8_t key[KEY_BYTES];
-        write_key(class, key);
+        write_key(class->hash, key);
         core_delete(core, STORE_META, key, sizeof(key));
     }
-    list_remove(&core->evidence.classes, &class->link);
-    free_class(class);
+    table_remove(&core->evidence.classes, &class->by_hash);
+    free_class(core, class);
 }
 
 /* NULL: no memory. */
-static struct evidence_class *make(struct core *core, const char *tenant, const char *tier,
-                                   const char *embedder, const struct threshold_evidence *first)
+static struct class *make(struct core *core, const struct name *tenant, const struct name *tier,
+                          const char *embedder, uint32_t scale)
 {
-    struct evidence_class *class = calloc(1, sizeof(*class));
+    struct cache_evidence *evidence = &core->evidence;
+    const size_t bytes = strlen(embedder) + 1;
+    struct class *class = calloc(1, sizeof(*class) + bytes);
     if (class == NULL) {
         return NULL;
     }
-    class->tenant = strdup(tenant);
-    class->tier = strdup(tier);
-    class->embedder = strdup(embedder);
-    if (class->tenant == NULL || class->tier == NULL || class->embedder == NULL) {
-        free_class(class);
-        return NULL;
-    }
-    class->sum = *first;
-    class->epoch_began_ms = core->now_ms;
-    class->is_told = class->is_recorded = true;
-    list_append(&core->evidence.classes, &class->link);
-    if (core->evidence.classes.length > EVIDENCE_CLASSES_MAX) {
-        forget_oldest(core);
-    }
+    memcpy(class->embedder, embedder, bytes);
+    class->tenant = tenant->text;
+    class->tier = tier->text;
+    class->hash = hash_of(tenant->text, tier->text, embedder);
+    class->number = ++evidence->number;
+    class->sum.scale = scale;
+    class->told_ms = core->now_ms - EVIDENCE_TELL_MS;
+    class->recorded_ms = class->epoch_began_ms = core->now_ms;
+    table_insert(&evidence->classes, &class->by_hash);
+    list_append(&evidence->by_use, &class->by_use);
+    list_append(&evidence->by_number, &class->by_number);
     return class;
 }
 
-/* ---- adding ---- */
-
-static bool is_configured(const struct core *core, const struct event *event)
+static void touch(struct core *core, struct class *class)
 {
-    const struct name *tenant = names_find(&core->tenants, event->as.cache_evidence.tenant);
-    const struct name *tier = names_find(&core->tiers, event->as.cache_evidence.tier);
-    return tenant != NULL && tenant->is_configured && tier != NULL && tier->is_configured;
+    list_remove(&core->evidence.by_use, &class->by_use);
+    list_append(&core->evidence.by_use, &class->by_use);
 }
 
-static void turn_the_epoch(struct core *core, struct evidence_class *class)
+/* ---- when ---- */
+
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t record_at_ms(const struct core *core, const struct class *class)
+{
+    return core->is_draining && !core->store_is_down ? core->now_ms
+                                                     : class->recorded_ms + EVIDENCE_RECORD_MS;
+}
+
+static void plan(struct core *core, const struct class *class)
+{
+    int64_t *due_ms = &core->evidence.due_ms;
+    if (class->is_untold) {
+        *due_ms = sooner(*due_ms, class->told_ms + EVIDENCE_TELL_MS);
+    }
+    if (class->is_unrecorded) {
+        *due_ms = sooner(*due_ms, record_at_ms(core, class));
+    }
+    if (threshold_epoch_is_full(&class->sum)) {
+        *due_ms = sooner(*due_ms, class->epoch_began_ms + EVIDENCE_EPOCH_MIN_MS);
+    }
+}
+
+static void changed(struct core *core, struct class *class)
+{
+    blob_unref(&class->packed);
+    class->packed = NULL;
+    class->is_untold = class->is_unrecorded = true;
+    plan(core, class);
+}
+
+static void end_epoch(struct core *core, struct class *class)
 {
     if (threshold_epoch_is_full(&class->sum) &&
-        core->now_ms - class->epoch_began_ms >= EVIDENCE_EPOCH_MS) {
+        core->now_ms - class->epoch_began_ms >= EVIDENCE_EPOCH_MIN_MS) {
         threshold_advance(&class->sum, class->sum.newest + 1);
         class->epoch_began_ms = core->now_ms;
+        changed(core, class);
     }
 }
 
-static bool merge(struct core *core, const struct event *event, const struct threshold_evidence *delta)
-{
-    const char *tenant = event->as.cache_evidence.tenant, *tier = event->as.cache_evidence.tier;
-    const char *embedder = event->as.cache_evidence.embedder;
-    struct evidence_class *class = find(core, tenant, tier, embedder);
-    if (class == NULL) {
-        class = make(core, tenant, tier, embedder, delta);
-        if (class == NULL) {
-            return false;
-        }
-    } else if (delta->newest > class->sum.newest || threshold_merge(&class->sum, delta) < 0) {
-        return false;
-    }
-    list_remove(&core->evidence.classes, &class->link);
-    list_append(&core->evidence.classes, &class->link);
-    class->is_told = class->is_recorded = false;
-    core->evidence.is_told = core->evidence.is_recorded = false;
-    turn_the_epoch(core, class);
-    return true;
-}
+/* ---- as bytes ---- */
 
-void cache_evidence_add(struct core *core, const struct event *event)
-{
-    if (worker_heard(core, event->peer) == NULL) {
-        return;
-    }
-    struct threshold_evidence *delta = malloc(sizeof(*delta));
-    const bool is_taken =
-        delta != NULL && is_configured(core, event) &&
-        threshold_unpack(event->as.cache_evidence.counts, event->as.cache_evidence.bytes, delta) == 0 &&
-        merge(core, event, delta);
-    core->evidence.refused += is_taken ? 0 : 1;
-    free(delta);
-}
-
-/* ---- telling ---- */
-
-/* As it travels, and as it is kept. NULL: no memory. */
-static uint8_t *pack(struct core *core, const struct evidence_class *class, size_t *ret_bytes)
+/* `seed`: THRESHOLD_SEED_BYTES, or NULL: without. Returns NULL without memory. */
+static uint8_t *pack(const struct class *class, uint8_t *seed, size_t *ret_bytes)
 {
     uint8_t *counts = malloc(THRESHOLD_PACKED_BYTES_MAX);
     if (counts == NULL) {
         return NULL;
     }
     Wire__CacheEvidence evidence = WIRE__CACHE_EVIDENCE__INIT;
-    evidence.tenant = class->tenant;
-    evidence.tier = class->tier;
-    evidence.embedder = class->embedder;
+    evidence.tenant = (char *)class->tenant;
+    evidence.tier = (char *)class->tier;
+    evidence.embedder = (char *)class->embedder;
     evidence.counts = (ProtobufCBinaryData){threshold_pack(&class->sum, counts), counts};
+    evidence.seed = (ProtobufCBinaryData){seed == NULL ? 0 : THRESHOLD_SEED_BYTES, seed};
     *ret_bytes = wire__cache_evidence__get_packed_size(&evidence);
-    uint8_t *packed = effects_alloc(core->effects, *ret_bytes);
-    (void)wire__cache_evidence__pack(&evidence, packed);
+    uint8_t *packed = malloc(*ret_bytes);
+    if (packed != NULL) {
+        (void)wire__cache_evidence__pack(&evidence, packed);
+    }
     free(counts);
     return packed;
 }
 
-static void tell(struct core *core, uint64_t peer, const uint8_t *packed, size_t bytes)
+/* Workers have their own seed. False: no memory. */
+static bool make_packed(struct class *class)
 {
-    struct effect *effect = effects_add(core->effects, EFFECT_CACHE_EVIDENCE, peer, 0);
-    effect->as.cache_evidence.packed = packed;
-    effect->as.cache_evidence.bytes = bytes;
-}
-
-void cache_evidence_tell_all(struct core *core, uint64_t peer)
-{
-    size_t told = 0;
-    const struct list_link *head = &core->evidence.classes.head;
-    for (struct list_link *link = head->previous; link != head && told < EVIDENCE_TOLD_MAX;
-         link = link->previous, told++) {
-        size_t bytes;
-        const uint8_t *packed = pack(core, CONTAINER_OF(link, struct evidence_class, link), &bytes);
-        if (packed != NULL) {
-            tell(core, peer, packed, bytes);
-        }
+    size_t bytes = 0;
+    uint8_t *packed = class->packed == NULL ? pack(class, NULL, &bytes) : NULL;
+    if (packed != NULL && blob_create(packed, bytes, &class->packed) < 0) {
+        class->packed = NULL;
     }
+    free(packed);
+    return class->packed != NULL;
 }
 
-static void tell_changes(struct core *core)
+static struct blob *make_record(const struct class *class)
+{
+    uint8_t seed[THRESHOLD_SEED_BYTES];
+    if (class->has_seed) {
+        threshold_pack_seed(&class->seed, seed);
+    }
+    size_t bytes = 0;
+    uint8_t *packed = pack(class, class->has_seed ? seed : NULL, &bytes);
+    Record__CacheEvidenceRecord record = RECORD__CACHE_EVIDENCE_RECORD__INIT;
+    record.evidence = (ProtobufCBinaryData){bytes, packed};
+    const size_t record_length = record_bytes(&record.base);
+    uint8_t *value = packed == NULL ? NULL : malloc(record_length);
+    struct blob *blob = NULL;
+    if (value != NULL) {
+        record_write(&record.base, value);
+        blob = blob_create(value, record_length, &blob) < 0 ? NULL : blob;
+    }
+    free(value);
+    free(packed);
+    return blob;
+}
+
+/* ---- telling and recording ---- */
+
+/* There is room for the effect. */
+static void tell_one(struct core *core, const struct class *class, uint64_t peer)
+{
+    effects_add(core->effects, EFFECT_CACHE_EVIDENCE, peer, 0)->as.cache_evidence.packed =
+        blob_ref(class->packed);
+}
+
+/* Returns how many were told. Without memory it is tried again later. */
+static size_t tell(struct core *core, struct class *class)
+{
+    class->told_ms = core->now_ms;
+    if (!effects_reserve(core->effects, core->workers_heard.length) || !make_packed(class)) {
+        return 0;
+    }
+    class->is_untold = false;
+    list_for_each (&core->workers_heard, link) {
+        tell_one(core, class, CONTAINER_OF(link, struct worker, heard_link)->peer);
+    }
+    return core->workers_heard.length;
+}
+
+static void record(struct core *core, struct class *class)
+{
+    class->recorded_ms = core->now_ms;
+    if (core->store_is_down || !effects_reserve(core->effects, 1)) {
+        return;
+    }
+    struct blob *value = make_record(class);
+    if (value == NULL) {
+        return;
+    }
+    uint8_t key[KEY_BYTES];
+    write_key(class->hash, key);
+    core_put(core, STORE_META, key, sizeof(key), "", 0, value);
+    blob_unref(&value);
+    class->is_unrecorded = false;
+    class->has_record = true;
+}
+
+/* Classes that this worker has not been told of. False: no memory for more in this turn. */
+static bool catch_up(struct core *core, struct worker *worker)
 {
     size_t told = 0;
-    core->evidence.is_told = true;
-    list_for_each (&core->evidence.classes, link) {
-        struct evidence_class *class = CONTAINER_OF(link, struct evidence_class, link);
-        size_t bytes;
-        if (class->is_told) {
+    if (!effects_reserve(core->effects, EVIDENCE_WELCOME_MAX)) {
+        return false;
+    }
+    list_for_each (&core->evidence.by_number, link) {
+        struct class *class = CONTAINER_OF(link, struct class, by_number);
+        if (class->number <= worker->evidence_told) {
             continue;
         }
-        if (told++ == EVIDENCE_TOLD_MAX) {
-            core->evidence.is_told = false; /* the others next time */
-            break;
+        if (class->number > worker->evidence_until || !make_packed(class)) {
+            break; /* told to all when it changed; or no memory: it will change again */
         }
-        const uint8_t *packed = pack(core, class, &bytes);
-        class->is_told = true;
-        list_for_each (&core->workers_heard, at) {
-            if (packed != NULL) {
-                tell(core, CONTAINER_OF(at, struct worker, heard_link)->peer, packed, bytes);
-            }
+        tell_one(core, class, worker->peer);
+        worker->evidence_told = class->number;
+        if (++told == EVIDENCE_WELCOME_MAX) {
+            return true;
         }
     }
-    core->evidence.told_ms = core->now_ms;
+    worker->evidence_told = worker->evidence_until;
+    core->evidence.behind--;
+    return true;
+}
+
+/* False: there is more for the next turn. */
+static bool tick_newcomers(struct core *core)
+{
+    size_t told = 0;
+    if (core->evidence.behind == 0) {
+        return true;
+    }
+    list_for_each (&core->workers_heard, link) {
+        struct worker *worker = CONTAINER_OF(link, struct worker, heard_link);
+        if (worker->evidence_told >= worker->evidence_until) {
+            continue;
+        }
+        if (!catch_up(core, worker)) {
+            core->evidence.due_ms = sooner(core->evidence.due_ms, core->now_ms + EVIDENCE_TELL_MS);
+            return true;
+        }
+        told += EVIDENCE_WELCOME_MAX;
+        if (told >= EVIDENCE_TELLINGS_A_TICK) {
+            break;
+        }
+    }
+    return core->evidence.behind == 0;
+}
+
+void cache_evidence_welcome(struct core *core, struct worker *worker)
+{
+    struct cache_evidence *evidence = &core->evidence;
+    bool has_all = evidence->by_use.length <= EVIDENCE_WELCOME_MAX &&
+                   effects_reserve(core->effects, EVIDENCE_WELCOME_MAX);
+    struct list_link *link = evidence->by_use.head.previous;
+    for (size_t i = 0; i < EVIDENCE_WELCOME_MAX && link != &evidence->by_use.head; i++) {
+        struct class *class = CONTAINER_OF(link, struct class, by_use);
+        if (!effects_reserve(core->effects, 1) || !make_packed(class)) {
+            has_all = false;
+            break;
+        }
+        tell_one(core, class, worker->peer);
+        link = link->previous;
+    }
+    worker->evidence_told = 0;
+    worker->evidence_until = has_all ? 0 : evidence->number;
+    evidence->behind += worker->evidence_told < worker->evidence_until;
+}
+
+void cache_evidence_leave(struct core *core, struct worker *worker)
+{
+    core->evidence.behind -= worker->evidence_told < worker->evidence_until;
+    worker->evidence_told = worker->evidence_until;
+}
+
+/* Returns how many were told. */
+static size_t serve(struct core *core, struct class *class)
+{
+    size_t told = 0;
+    end_epoch(core, class);
+    if (class->is_untold && core->now_ms - class->told_ms >= EVIDENCE_TELL_MS) {
+        told = tell(core, class);
+    }
+    if (class->is_unrecorded && core->now_ms >= record_at_ms(core, class)) {
+        record(core, class);
+    }
+    return told;
+}
+
+bool cache_evidence_tick(struct core *core)
+{
+    struct cache_evidence *evidence = &core->evidence;
+    const bool is_done = tick_newcomers(core);
+    if (core->now_ms < evidence->due_ms) {
+        return is_done;
+    }
+    evidence->due_ms =
+        evidence->behind > 0 ? core->now_ms + EVIDENCE_TELL_MS : INT64_MAX;
+    size_t told = 0;
+    list_for_each (&evidence->by_use, link) {
+        struct class *class = CONTAINER_OF(link, struct class, by_use);
+        if (told >= EVIDENCE_TELLINGS_A_TICK) {
+            evidence->due_ms = core->now_ms;
+            return false;
+        }
+        told += serve(core, class);
+        plan(core, class);
+    }
+    return is_done;
+}
+
+void cache_evidence_drain(struct core *core)
+{
+    list_for_each (&core->evidence.by_use, link) {
+        struct class *class = CONTAINER_OF(link, struct class, by_use);
+        if (class->is_unrecorded) {
+            record(core, class);
+        }
+    }
+}
+
+/* ---- events ---- */
+
+/* NULL: not configured, or no memory. */
+static struct class *class_for(struct core *core, const struct event *event, uint32_t scale)
+{
+    const struct name *tenant = names_find(&core->tenants, event->as.cache_evidence.tenant);
+    const struct name *tier = names_find(&core->tiers, event->as.cache_evidence.tier);
+    const char *embedder = event->as.cache_evidence.embedder;
+    if (tenant == NULL || !tenant->is_configured || tier == NULL || !tier->is_configured) {
+        return NULL;
+    }
+    struct class *class = find(core, tenant->text, tier->text, embedder);
+    if (class != NULL) {
+        touch(core, class);
+        return class;
+    }
+    if (core->evidence.by_use.length >= EVIDENCE_CLASSES_MAX) {
+        if (!effects_reserve(core->effects, 1)) {
+            return NULL;
+        }
+        forget_one(core);
+    }
+    return make(core, tenant, tier, embedder, scale);
+}
+
+static void take_seed(struct class *class, const uint8_t *bytes, size_t length)
+{
+    struct threshold_seed seed;
+    if (length > 0 && threshold_unpack_seed(bytes, length, &seed) == 0 &&
+        threshold_scale_fingerprint(&seed.scale) == class->sum.scale) {
+        class->seed = seed;
+        class->has_seed = true;
+    }
+}
+
+/* A worker that claims what was not announced heard of another store, or broker: it is told again. */
+static bool merge(struct class *class, const struct threshold_evidence *delta)
+{
+    return delta->newest <= class->sum.newest && threshold_merge(&class->sum, delta) == 0;
+}
+
+void cache_evidence_take(struct core *core, const struct event *event)
+{
+    struct threshold_evidence delta;
+    struct class *class = NULL;
+    if (worker_find(core, event->peer) == NULL) {
+        return;
+    }
+    if (threshold_unpack(event->as.cache_evidence.counts, event->as.cache_evidence.counts_bytes,
+                         &delta) == 0) {
+        class = class_for(core, event, delta.scale);
+    }
+    if (class == NULL) {
+        core->evidence.refused++;
+        return;
+    }
+    take_seed(class, event->as.cache_evidence.seed, event->as.cache_evidence.seed_bytes);
+    if (merge(class, &delta)) {
+        end_epoch(core, class);
+    } else {
+        core->evidence.refused++;
+    }
+    changed(core, class);
+}
+
+static void count_feedback(struct core *core, const struct client *client,
+                           const struct event *event)
+{
+    struct class *class = find(core, client->tenant->name->text, event->as.cache_feedback.tier,
+                               event->as.cache_feedback.embedder);
+    if (class == NULL || !class->has_seed) {
+        return; /* nobody has said what the bins are */
+    }
+    threshold_add(&class->sum, &class->seed.scale, class->sum.newest,
+                  event->as.cache_feedback.score, THRESHOLD_FEEDBACK,
+                  event->as.cache_feedback.is_right, 0);
+    touch(core, class);
+    changed(core, class);
+}
+
+void cache_evidence_feedback(struct core *core, const struct event *event)
+{
+    const struct client *client = client_expect(core, event->peer);
+    if (client == NULL) {
+        return;
+    }
+    count_feedback(core, client, event);
+    if (event->as.cache_feedback.is_right) {
+        return;
+    }
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.key =
+        (ProtobufCBinaryData){KEY_OF_ENTRY_BYTES, (uint8_t *)event->as.cache_feedback.key};
+    const struct event invalidation = {
+        .kind = EVENT_CACHE_INVALIDATE,
+        .peer = event->peer,
+        .as.cache_invalidate = {.selector = &selector, .reason = "a client said it was wrong"},
+    };
+    cache_log_invalidate(core, &invalidation);
+}
+
+/* ---- what operators see ---- */
+
+size_t core_visit_evidence(const struct core *core, size_t limit,
+                           void (*visit)(void *context, const struct core_evidence_view *view),
+                           void *context)
+{
+    const struct list *list = &core->evidence.by_use;
+    const struct list_link *link = list->head.previous;
+    for (size_t i = 0; i < limit && link != &list->head; i++) {
+        const struct class *class = CONTAINER_OF(link, struct class, by_use);
+        visit(context, &(struct core_evidence_view){.tenant = class->tenant,
+                                                    .tier = class->tier,
+                                                    .embedder = class->embedder,
+                                                    .sum = &class->sum,
+                                                    .seed = class->has_seed ? &class->seed : NULL});
+        link = link->previous;
+    }
+    return list->length;
+}
+
+uint64_t core_evidence_refused(const struct core *core)
+{
+    return core->evidence.refused;
 }
 
 /* ---- records ---- */
 
-static void record(struct core *core, struct evidence_class *class)
+static int restore_class(struct core *core, const Wire__CacheEvidence *evidence, uint64_t hash)
 {
-    uint8_t key[KEY_BYTES];
-    size_t bytes;
-    uint8_t *packed = pack(core, class, &bytes);
-    if (packed == NULL) {
-        return;
+    struct threshold_evidence sum;
+    if (hash_of(evidence->tenant, evidence->tier, evidence->embedder) != hash ||
+        threshold_unpack(evidence->counts.data, evidence->counts.len, &sum) < 0 ||
+        find(core, evidence->tenant, evidence->tier, evidence->embedder) != NULL) {
+        return -EBADMSG;
     }
-    Record__CacheEvidenceRecord message = RECORD__CACHE_EVIDENCE_RECORD__INIT;
-    message.evidence = (ProtobufCBinaryData){bytes, packed};
-    write_key(class, key);
-    core_put_record(core, STORE_META, key, sizeof(key), &message.base);
-    class->is_recorded = true;
+    const struct name *tenant = names_find(&core->tenants, evidence->tenant);
+    const struct name *tier = names_find(&core->tiers, evidence->tier);
+    if (tenant == NULL || !tenant->is_configured || tier == NULL ||
+        core->evidence.by_use.length >= EVIDENCE_CLASSES_MAX) {
+        return 0;
+    }
+    struct class *class = make(core, tenant, tier, evidence->embedder, sum.scale);
+    if (class == NULL) {
+        return -ENOMEM;
+    }
+    class->sum = sum;
+    class->has_record = true;
+    take_seed(class, evidence->seed.data, evidence->seed.len);
+    plan(core, class); /* its epoch may be full */
+    return 0;
 }
 
-static void record_changes(struct core *core)
+int cache_evidence_restore(struct core *core, const uint8_t *key, size_t key_bytes,
+                           const void *value, size_t value_bytes)
 {
-    size_t recorded = 0;
-    core->evidence.is_recorded = true;
-    list_for_each (&core->evidence.classes, link) {
-        struct evidence_class *class = CONTAINER_OF(link, struct evidence_class, link);
-        if (!class->is_recorded && recorded++ == EVIDENCE_TOLD_MAX) {
-            core->evidence.is_recorded = false;
-            break;
-        }
-        if (!class->is_recorded) {
-            record(core, class);
-        }
-    }
-    core->evidence.recorded_ms = core->now_ms;
-}
-
-void cache_evidence_tick(struct core *core)
-{
-    struct evidence *evidence = &core->evidence;
-    if (!evidence->is_told && core->now_ms - evidence->told_ms >= EVIDENCE_TELL_MS) {
-        tell_changes(core);
-    }
-    if (!evidence->is_recorded && !core->store_is_down &&
-        (core->is_draining || core->now_ms - evidence->recorded_ms >= EVIDENCE_RECORD_MS)) {
-        record_changes(core);
-    }
-}
-
-int64_t cache_evidence_next_deadline_ms(const struct core *core)
-{
-    const struct evidence *evidence = &core->evidence;
-    const int64_t tell_ms = evidence->is_told ? INT64_MAX : evidence->told_ms + EVIDENCE_TELL_MS;
-    const int64_t record_ms = evidence->is_recorded || core->store_is_down
-                                  ? INT64_MAX
-                                  : evidence->recorded_ms + EVIDENCE_RECORD_MS;
-    return tell_ms < record_ms ? tell_ms : record_ms;
-}
-
-int cache_evidence_restore(struct core *core, const void *value, size_t value_bytes)
-{
-    Record__CacheEvidenceRecord *message;
     ProtobufCAllocator *allocator = arena_protobuf_allocator(core->arena);
-    int r = record_read_cache_evidence(value, value_bytes, allocator, &message);
-    if (r < 0) {
-        return r;
+    Record__CacheEvidenceRecord *record;
+    uint64_t hash;
+    if (key_bytes != KEY_BYTES ||
+        record_read_cache_evidence(value, value_bytes, allocator, &record) < 0) {
+        return -EBADMSG;
     }
+    memcpy(&hash, key + HASH_OFFSET, sizeof(hash));
     const Wire__CacheEvidence *evidence =
-        wire__cache_evidence__unpack(allocator, message->evidence.len, message->evidence.data);
-    struct threshold_evidence *sum = malloc(sizeof(*sum));
-    r = sum == NULL ? -ENOMEM : evidence == NULL ? -EBADMSG : 0;
-    r = r < 0 ? r : threshold_unpack(evidence->counts.data, evidence->counts.len, sum);
-    if (r == 0 && find(core, evidence->tenant, evidence->tier, evidence->embedder) != NULL) {
-        r = -EBADMSG;
-    }
-    if (r == 0 && make(core, evidence->tenant, evidence->tier, evidence->embedder, sum) == NULL) {
-        r = -ENOMEM;
-    }
-    free(sum);
-    return r;
+        wire__cache_evidence__unpack(allocator, record->evidence.len, record->evidence.data);
+    return evidence == NULL ? -EBADMSG : restore_class(core, evidence, be64toh(hash));
 }
 
 void cache_evidence_init(struct core *core)
 {
-    list_init(&core->evidence.classes);
-    core->evidence.is_told = core->evidence.is_recorded = true;
+    list_init(&core->evidence.by_use);
+    list_init(&core->evidence.by_number);
+    core->evidence.due_ms = INT64_MAX;
 }
 
 void cache_evidence_destroy(struct core *core)
 {
     struct list_link *link;
-    while ((link = list_first(&core->evidence.classes)) != NULL) {
-        list_remove(&core->evidence.classes, link);
-        free_class(CONTAINER_OF(link, struct evidence_class, link));
+    while ((link = list_first(&core->evidence.by_use)) != NULL) {
+        free_class(core, CONTAINER_OF(link, struct class, by_use));
     }
 }

@@ -1,31 +1,41 @@
 /*
- * cache_evidence: what all workers together know of near hits, for each class of tenant, tier and embedder: sums of counts
- * (common/threshold.h).
+ * cache_evidence: what is known of near hits, summed up over all workers, by class: tenant, tier, embedder. See threshold.h.
  *
- * Workers send deltas, which are added; sums that have changed are told to all workers, at most once in EVIDENCE_TELL_MS, and
- * recorded at most once in EVIDENCE_RECORD_MS a class: what a crash loses is some seconds of counts. The core numbers the
- * epochs: one ends when it has lookups enough and has lasted EVIDENCE_EPOCH_MS, a quarter of the time for which changed answers
- * may go unnoticed. A delta of an epoch that was not announced, of another scale, or of a tenant or a tier that is not configured, is
- * dropped. At most EVIDENCE_CLASSES_MAX classes (34 KB each): the one that was longest without news is forgotten. Without memory
- * evidence is dropped, too: it says less, never something else.
+ * Workers send what they have counted, once; clients what users say of a hit. The sums go to every worker, at most once in
+ * EVIDENCE_TELL_MS a class, and to one that comes new; to the store lazily, at most once in EVIDENCE_RECORD_MS a class, and at drain: what
+ * is lost by a crash, or without memory, is labels that will come again. Epochs are numbered here. A delta is refused when it claims an
+ * epoch that was not announced (its worker is told the sum again), cannot be read, or counts over another scale.
+ *
+ * Bounds: EVIDENCE_CLASSES_MAX classes of 34 KB, of configured tenants and tiers; the least recently used is forgotten, its record with it.
  */
 #pragma once
+#include <stdbool.h>
 #include "broker/core/state.h"
+
+struct worker;
 
 enum {
     EVIDENCE_CLASSES_MAX = 1024,
     EVIDENCE_TELL_MS = 1000,
     EVIDENCE_RECORD_MS = 10000,
-    EVIDENCE_EPOCH_MS = 60000,
-    EVIDENCE_TOLD_MAX = 64, /* classes in a turn */
+    EVIDENCE_EPOCH_MIN_MS = 60000,   /* a quarter of the 4 minutes for which a drift may go unnoticed under full traffic */
+    EVIDENCE_WELCOME_MAX = 64,       /* classes that one worker is told of in one turn, and with its welcome */
+    EVIDENCE_TELLINGS_A_TICK = 4096,
 };
 
-void cache_evidence_add(struct core *core, const struct event *event);
-/* A worker that has just been welcomed hears what is known, latest first. */
-void cache_evidence_tell_all(struct core *core, uint64_t peer);
-void cache_evidence_tick(struct core *core);
-int64_t cache_evidence_next_deadline_ms(const struct core *core); /* INT64_MAX: none */
-/* From the records "cache", 2. Errors: -EBADMSG, -ENOMEM. */
-MUST_USE int cache_evidence_restore(struct core *core, const void *value, size_t value_bytes);
+uint64_t cache_evidence_hash(const struct table_link *link, uint64_t seed);
+/* Events. */
+void cache_evidence_take(struct core *core, const struct event *event);
+/* A wrong one, besides, invalidates the entry for the client's tenant. */
+void cache_evidence_feedback(struct core *core, const struct event *event);
+/* After its welcome: the most recently used classes at once, the others in the next turns. */
+void cache_evidence_welcome(struct core *core, struct worker *worker);
+void cache_evidence_leave(struct core *core, struct worker *worker);
+/* False: the tick stopped at a bound. */
+bool cache_evidence_tick(struct core *core);
+/* Records what is not recorded, from now on at once. */
+void cache_evidence_drain(struct core *core);
+/* From a record "cache", 2, hash of the class. Errors: -EBADMSG, -ENOMEM. */
+MUST_USE int cache_evidence_restore(struct core *core, const uint8_t *key, size_t key_bytes, const void *value, size_t value_bytes);
 void cache_evidence_init(struct core *core);
 void cache_evidence_destroy(struct core *core);

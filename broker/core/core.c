@@ -159,6 +159,7 @@ static int init_tables(struct core *core)
         {&core->keys_by_job, key_job_hash},
         {&core->results, result_hash},
         {&core->histories, history_hash},
+        {&core->evidence.classes, cache_evidence_hash},
     };
     int r = 0;
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(tables); i++) {
@@ -245,7 +246,7 @@ static void free_tables(struct core *core)
     struct table *tables[] = {
         &core->jobs,    &core->queue_table, &core->clients, &core->workers,     &core->worker_names,
         &core->leaders, &core->flights,     &core->keys,    &core->keys_by_job, &core->results,
-        &core->histories};
+        &core->histories, &core->evidence.classes};
     for (size_t i = 0; i < ARRAY_LENGTH(tables); i++) {
         table_finish(tables[i]);
     }
@@ -365,7 +366,7 @@ static void tick(struct core *core)
     dispatch_tick(core);
     overload_tick(core);
     estimate_tick(core);
-    cache_evidence_tick(core);
+    is_done &= cache_evidence_tick(core);
     core->has_more |= !is_done;
 }
 
@@ -451,10 +452,14 @@ static void handle(struct core *core, const struct event *event)
         cache_log_invalidate(core, event);
         break;
     case EVENT_CACHE_EVIDENCE:
-        cache_evidence_add(core, event);
+        cache_evidence_take(core, event);
+        break;
+    case EVENT_CACHE_FEEDBACK:
+        cache_evidence_feedback(core, event);
         break;
     case EVENT_DRAIN:
         core->is_draining = true;
+        cache_evidence_drain(core);
         break;
     case EVENT_TICK:
         tick(core);
@@ -495,7 +500,7 @@ int64_t core_next_deadline_ms(const struct core *core)
     at_ms = sooner(at_ms, worker_next_deadline_ms(core));
     at_ms = sooner(at_ms, dead_next_deadline_ms(core));
     at_ms = sooner(at_ms, gate_next_deadline_ms(core));
-    at_ms = sooner(at_ms, cache_evidence_next_deadline_ms(core));
+    at_ms = sooner(at_ms, core->evidence.due_ms);
     if (core->timers.length > 0) {
         at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));
     }

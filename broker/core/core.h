@@ -21,6 +21,8 @@
 
 struct config;
 struct core;
+struct threshold_evidence;
+struct threshold_seed;
 struct queue;
 
 enum { CORE_JOB_BYTES_MAX = 200 };
@@ -182,6 +184,18 @@ struct core_invalidation_view {
  */
 bool core_visit_invalidations(const struct core *core, const uint8_t *epoch, uint64_t sequence,
                               void (*visit)(void *context, const struct core_invalidation_view *view), void *context);
+
+/* What is known of a class of near hits: threshold.h. */
+struct core_evidence_view {
+    const char *tenant, *tier, *embedder;
+    const struct threshold_evidence *sum;
+    const struct threshold_seed *seed; /* NULL: no worker has said it */
+};
+/* Visits the most recently used first; at most `limit`. Returns how many there are. */
+size_t core_visit_evidence(const struct core *core, size_t limit,
+                           void (*visit)(void *context, const struct core_evidence_view *view), void *context);
+/* Deltas of workers that were not taken, since start. */
+uint64_t core_evidence_refused(const struct core *core);
 
 struct core_queue_view {
     const char *tier, *pool, *route;

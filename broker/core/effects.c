@@ -56,6 +56,9 @@ static struct blob **effect_blob(struct effect *effect)
     if (effect->kind == EFFECT_DISPATCH) {
         return &effect->as.dispatch.payload;
     }
+    if (effect->kind == EFFECT_CACHE_EVIDENCE) {
+        return &effect->as.cache_evidence.packed;
+    }
     if (effect->kind == EFFECT_CHUNK) {
         return &effect->as.chunk.data;
     }

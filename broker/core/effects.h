@@ -170,8 +170,7 @@ struct effect {
         } cache_invalidate;
 
         struct {
-            const uint8_t *packed; /* wire.CacheEvidence, in the arena */
-            size_t bytes;
+            struct blob *packed; /* wire.CacheEvidence: a sum; one for all workers */
         } cache_evidence;
 
         struct {

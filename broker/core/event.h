@@ -40,8 +40,9 @@ enum event_kind {
     EVENT_DEAD_ONE,         /* by an operator: one dead letter, requeued or dropped */
     EVENT_DEAD_SWEEP,       /* by an operator: those that fit a filter, at a rate */
     EVENT_DEAD_STOP,        /* by an operator: ends a sweep */
-    EVENT_CACHE_EVIDENCE,   /* from a worker: what it has counted of near hits */
     EVENT_CACHE_INVALIDATE, /* by an operator (peer 0), or by a client, for its tenant alone */
+    EVENT_CACHE_EVIDENCE,   /* what a worker has counted of near hits */
+    EVENT_CACHE_FEEDBACK,   /* what a client's user says of one */
     EVENT_DRAIN,            /* shutdown: admit and dispatch no more */
     EVENT_TICK,             /* end of a turn: timers that are due, then dispatch */
 };
@@ -192,9 +193,18 @@ struct event {
         } cache_invalidate;
 
         struct {
-            const char *tenant, *tier, *embedder;
-            const uint8_t *counts; /* packed: common/threshold.h */
-            size_t bytes;
+            const char *tenant, *tier, *embedder; /* of bounded length */
+            const uint8_t *counts; /* threshold_pack() */
+            size_t counts_bytes;
+            const uint8_t *seed;   /* threshold_pack_seed(); 0 bytes: none came */
+            size_t seed_bytes;
         } cache_evidence;
+
+        struct {
+            const char *tier, *embedder;
+            double score;
+            const uint8_t *key; /* 16 bytes: of the entry */
+            bool is_right;
+        } cache_feedback;
     } as;
 };

@@ -244,7 +244,7 @@ int record_read_cache_evidence(const void *data, size_t bytes, ProtobufCAllocato
 {
     Record__CacheEvidenceRecord *evidence =
         unpack(&record__cache_evidence_record__descriptor, data, bytes, allocator);
-    if (evidence == NULL) {
+    if (evidence == NULL || evidence->evidence.len == 0) {
         return -EBADMSG;
     }
     *ret_evidence = evidence;

@@ -43,11 +43,12 @@ MUST_USE int record_read_upstream(const void *data, size_t bytes, ProtobufCAlloc
                                   Record__UpstreamRecord **ret_upstream);
 MUST_USE int record_read_cache_log(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                    Record__CacheLogRecord **ret_log);
-MUST_USE int record_read_cache_evidence(const void *data, size_t bytes, ProtobufCAllocator *allocator,
-                                        Record__CacheEvidenceRecord **ret_evidence);
 MUST_USE int record_read_cache_invalidation(const void *data, size_t bytes,
                                             ProtobufCAllocator *allocator,
                                             Record__CacheInvalidationRecord **ret_invalidation);
+MUST_USE int record_read_cache_evidence(const void *data, size_t bytes,
+                                        ProtobufCAllocator *allocator,
+                                        Record__CacheEvidenceRecord **ret_evidence);
 /* Gives besides: where the payload begins; its length is in the record and checked. */
 MUST_USE int record_read_result(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                 Record__ResultRecord **ret_result, size_t *ret_payload_offset);

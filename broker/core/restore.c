@@ -34,11 +34,11 @@ static int restore_cache(struct core *core, const uint8_t *key, size_t key_bytes
                          const uint8_t *value, size_t value_bytes)
 {
     uint64_t sequence;
+    if (key[5] == 2) {
+        return cache_evidence_restore(core, key, key_bytes, value, value_bytes);
+    }
     if (key_bytes == 6 && key[5] == 0) {
         return cache_log_restore(core, value, value_bytes);
-    }
-    if (key_bytes == 6 + 16 && key[5] == 2) {
-        return cache_evidence_restore(core, value, value_bytes);
     }
     if (key_bytes == 6 + sizeof(sequence) && key[5] == 1) {
         memcpy(&sequence, key + 6, sizeof(sequence));

@@ -97,14 +97,6 @@ struct dead {
     uint64_t sweep_last;
 };
 
-/* See cache_evidence.h. */
-struct evidence {
-    struct list classes;
-    bool is_told, is_recorded;  /* all of them */
-    int64_t told_ms, recorded_ms;
-    uint64_t refused;           /* deltas */
-};
-
 /* See cache_log.h. */
 struct cache_log {
     uint8_t epoch[CACHE_EPOCH_BYTES]; /* of the numbers, from the first one on */
@@ -113,6 +105,17 @@ struct cache_log {
     uint64_t forgotten;         /* the latest that is not kept */
     struct list entries;        /* the others */
     size_t bytes;               /* of them */
+};
+
+/* See cache_evidence.h. */
+struct cache_evidence {
+    struct table classes;       /* by hash */
+    struct list by_use;         /* the least recently used first */
+    struct list by_number;      /* as they were made, for who comes new */
+    uint64_t number;            /* of the latest class */
+    int64_t due_ms;             /* when a class is to be told or recorded, or its epoch to end */
+    size_t behind;              /* workers that have not been told all */
+    uint64_t refused;           /* deltas, since start */
 };
 
 struct client {
@@ -212,7 +215,7 @@ struct core {
     struct arena *arena;         /* for records at restore */
     uint64_t records_damaged;    /* not noted yet */
     struct cache_log cache_log;
-    struct evidence evidence;
+    struct cache_evidence evidence;
     uint64_t batch_last, batch_durable;
     bool store_is_down;
     bool is_draining;

@@ -1,9 +1,9 @@
-#include "broker/core/cache_evidence.h"
 #include "broker/core/worker.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "broker/core/cache_evidence.h"
 #include "broker/core/estimate.h"
 #include "broker/core/flight.h"
 #include "broker/core/lane.h"
@@ -299,6 +299,7 @@ static void worker_free_memory(struct worker *worker)
 static void worker_remove(struct core *core, struct worker *worker, bool is_crash, const char *why)
 {
     worker->is_draining = true; /* nothing new while its leases end */
+    cache_evidence_leave(core, worker);
     worker_refresh(core, worker);
     struct list_link *link;
     while ((link = list_first(&worker->leases)) != NULL) {
@@ -458,6 +459,7 @@ void worker_hello(struct core *core, const struct event *event)
     }
     worker_reserve_slots(core, worker);
     welcome(core, event);
+    cache_evidence_welcome(core, worker);
     pause_apply_to_worker(core, worker);
     reclaim_held(core, worker, before, event->as.worker_hello.held,
                  event->as.worker_hello.held_length);
@@ -468,7 +470,6 @@ void worker_hello(struct core *core, const struct event *event)
         worker_replace(core, same_peer, event->peer);
     }
     worker_insert(core, worker);
-    cache_evidence_tell_all(core, event->peer);
     worker_refresh(core, worker);
     const char *name = effects_text(core->effects, worker->name);
     core_note(core, NOTE_WORKER_JOINED, NULL, name, "", worker->slots);

@@ -35,6 +35,8 @@ struct worker {
     int64_t failing_since_ms;   /* … and since when there */
     int64_t aside_until_ms;  /* its calls failed while others' were answered; 0: no */
     struct list leases;
+    uint64_t evidence_told;  /* classes up to this number, of those that were there when it came … */
+    uint64_t evidence_until; /* … which is this one: cache_evidence.c */
     uint32_t suspects;       /* leases of jobs that may be what ends workers */
     uint32_t used[CONFIG_TIERS_MAX];     /* leases by tier */
     uint32_t reserved[CONFIG_TIERS_MAX]; /* slots by tier */

@@ -301,8 +301,8 @@ static struct message message_of(struct simulation *simulation, const struct eff
     case EFFECT_WORKER_WELCOME:
     case EFFECT_WORKER_ERROR:
     case EFFECT_WORKER_DRAIN:
-    case EFFECT_CACHE_EVIDENCE:
     case EFFECT_CACHE_INVALIDATE:
+    case EFFECT_CACHE_EVIDENCE:
     case EFFECT_CACHE_INVALIDATED:
     case EFFECT_PUT:
     case EFFECT_DELETE:
@@ -504,8 +504,8 @@ static void carry_out(struct simulation *simulation, const struct effect *effect
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
     case EFFECT_WORKER_DRAIN:
-    case EFFECT_CACHE_EVIDENCE:
     case EFFECT_CACHE_INVALIDATE:
+    case EFFECT_CACHE_EVIDENCE:
     case EFFECT_CACHE_INVALIDATED:
         send(simulation, effect);
         break;
@@ -884,8 +884,9 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_WORKER_DRAINING:
     case EVENT_UPSTREAM_RESET: /* of all: none is named */
     case EVENT_STORE_UP:
-    case EVENT_CACHE_EVIDENCE:
     case EVENT_CACHE_INVALIDATE:
+    case EVENT_CACHE_EVIDENCE:
+    case EVENT_CACHE_FEEDBACK:
     case EVENT_DRAIN:
     case EVENT_TICK:
         break;

@@ -325,6 +325,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
         }
         break;
     case EVENT_CACHE_EVIDENCE:
+    case EVENT_CACHE_FEEDBACK:
     case EVENT_CACHE_INVALIDATE:
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:

@@ -1,5 +1,4 @@
 #include "tests/unit/broker/core_world.h"
-#include "common/threshold.h"
 #include <criterion/criterion.h>
 #include <endian.h>
 #include <errno.h>
@@ -82,12 +81,19 @@ static void free_record(struct world *world, size_t index)
     world->records[index] = world->records[--world->records_length];
 }
 
+static void release(struct effect *effect)
+{
+    if (effect->kind == EFFECT_RESULT) {
+        blob_unref(&effect->as.result.payload);
+    } else if (effect->kind == EFFECT_CACHE_EVIDENCE) {
+        blob_unref(&effect->as.cache_evidence.packed);
+    }
+}
+
 void world_forget_log(struct world *world)
 {
     for (size_t i = 0; i < world->log_length; i++) {
-        if (world->log[i].effect.kind == EFFECT_RESULT) {
-            blob_unref(&world->log[i].effect.as.result.payload);
-        }
+        release(&world->log[i].effect);
     }
     world->log_length = 0;
 }
@@ -95,9 +101,7 @@ void world_forget_log(struct world *world)
 static void forget_held(struct world *world)
 {
     for (size_t i = 0; i < world->held_length; i++) {
-        if (world->held[i].effect.kind == EFFECT_RESULT) {
-            blob_unref(&world->held[i].effect.as.result.payload);
-        }
+        release(&world->held[i].effect);
     }
     world->held_length = 0;
 }
@@ -234,6 +238,8 @@ static void append(struct world_effect **list, size_t *length, const struct effe
         if (result->payload != NULL) {
             blob_ref(result->payload);
         }
+    } else if (effect->kind == EFFECT_CACHE_EVIDENCE) {
+        blob_ref(effect->as.cache_evidence.packed);
     } else if (effect->kind == EFFECT_STATUS) {
         copy_text(entry->text, sizeof(entry->text), effect->as.status.why);
     } else if (effect->kind == EFFECT_CHUNK && effect->as.chunk.data != NULL) {
@@ -347,24 +353,6 @@ static void load(struct world *world, const struct effect *effect)
     blob_unref(&event.as.loaded.value);
 }
 
-static void read_evidence(struct world *world, const struct effect *effect)
-{
-    Wire__CacheEvidence *evidence = wire__cache_evidence__unpack(
-        NULL, effect->as.cache_evidence.bytes, effect->as.cache_evidence.packed);
-    struct threshold_evidence *sum = malloc(sizeof(*sum));
-    cr_assert(evidence != NULL && sum != NULL);
-    cr_assert_eq(threshold_unpack(evidence->counts.data, evidence->counts.len, sum), 0);
-    world->evidence_labels = 0;
-    world->evidence_epoch = sum->newest;
-    for (size_t i = 0; i < THRESHOLD_EPOCHS; i++) {
-        for (size_t b = 0; b < THRESHOLD_BINS; b++) {
-            world->evidence_labels += sum->epochs[i].bins[b].right + sum->epochs[i].bins[b].wrong;
-        }
-    }
-    free(sum);
-    wire__cache_evidence__free_unpacked(evidence, NULL);
-}
-
 /* Effects are copied first: carrying them out takes more turns. */
 static void carry_out(struct world *world)
 {
@@ -374,9 +362,6 @@ static void carry_out(struct world *world)
     for (size_t i = 0; i < effects_length(world->effects); i++) {
         const struct effect *effect = effects_at(world->effects, i);
         cr_assert(effect->batch <= world->batch);
-        if (effect->kind == EFFECT_CACHE_EVIDENCE) {
-            read_evidence(world, effect);
-        }
         if (effect->kind == EFFECT_PUT) {
             put(world, effect);
         } else if (effect->kind == EFFECT_DELETE) {

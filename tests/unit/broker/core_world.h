@@ -48,7 +48,6 @@ struct world {
     struct world_record *records;
     size_t records_length;
     size_t restore_errors;
-    uint64_t evidence_labels, evidence_epoch; /* of the latest sum that was told */
 };
 
 /*

@@ -1,0 +1,123 @@
+#include "broker/evidence.h"
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "broker/admin.h"
+#include "broker/broker.h"
+#include "common/config.h"
+#include "common/http_admin.h"
+
+enum { LIMIT_PRESET = 64, LIMIT_MAX = 1000 };
+
+static double share_of(uint32_t permille)
+{
+    return (double)permille / 1000;
+}
+
+/* All may be wrong is as good as no bound, but no share that threshold.h takes. */
+static double max_error_of(uint32_t permille)
+{
+    return permille >= 1000 ? 0.999 : share_of(permille);
+}
+
+void evidence_policy(const struct config *config, const char *tenant, const char *tier,
+                     struct threshold_policy *ret_policy)
+{
+    const struct config_tier *of_tier = config_find_tier(config, tier);
+    const struct config_cache *cache = &config->cache;
+    uint32_t permille = of_tier == NULL ? 0 : of_tier->cache_max_error_permille;
+    for (size_t i = 0; i < config->tenants_length; i++) {
+        const struct config_tenant *of_tenant = &config->tenants[i];
+        if (strcmp(of_tenant->name, tenant) == 0 && of_tenant->cache_max_error_permille < permille) {
+            permille = of_tenant->cache_max_error_permille;
+        }
+    }
+    *ret_policy = (struct threshold_policy){
+        .max_error = max_error_of(permille),
+        .judge_false_accept = share_of(cache->judge_false_accept_permille),
+        .judge_false_reject = share_of(cache->judge_false_reject_permille),
+        .audit_share = share_of(cache->audit_share_permille),
+        .audit_share_most = share_of(cache->audit_share_max_permille),
+    };
+}
+
+static const char *state_word(enum threshold_state state)
+{
+    switch (state) {
+    case THRESHOLD_OPEN:
+        return "open";
+    case THRESHOLD_CLOSED_JUDGE:
+        return "closed_judge";
+    case THRESHOLD_CLOSED_THIN:
+        return "closed_thin";
+    case THRESHOLD_CLOSED_WRONG:
+        return "closed_wrong";
+    case THRESHOLD_CLOSED_TURNED:
+        return "closed_turned";
+    }
+    return "";
+}
+
+static void decide(const struct core_evidence_view *view, const struct threshold_policy *policy,
+                   json_t *object)
+{
+    struct threshold_verdict verdict = {.state = THRESHOLD_CLOSED_THIN};
+    const char *state = "off", *reason = "near hits are off: max_error is 0";
+    if (policy->max_error > 0 && view->seed == NULL) {
+        state = "unknown";
+        reason = "no worker has said what its scores mean; each decides for itself";
+    } else if (policy->max_error > 0) {
+        threshold_decide(view->sum, view->seed, policy, &verdict);
+        state = state_word(verdict.state);
+        reason = verdict.reason;
+    }
+    const bool is_open = verdict.state == THRESHOLD_OPEN && isfinite(verdict.threshold);
+    (void)json_object_set_new(object, "state", json_string(state));
+    (void)json_object_set_new(object, "reason", json_string(reason));
+    (void)json_object_set_new(object, "threshold",
+                              is_open ? json_real(verdict.threshold) : json_null());
+    (void)json_object_set_new(object, "bound", verdict.state == THRESHOLD_OPEN
+                                                   ? json_real(verdict.bound)
+                                                   : json_null());
+}
+
+struct page {
+    const struct config *config;
+    json_t *classes;
+};
+
+static void add_class(void *context, const struct core_evidence_view *view)
+{
+    const struct page *page = context;
+    struct threshold_policy policy;
+    struct threshold_rate rate;
+    evidence_policy(page->config, view->tenant, view->tier, &policy);
+    threshold_measure(view->sum, &policy, &rate);
+    json_t *object = json_pack(
+        "{s:s, s:s, s:s, s:I, s:f, s:I, s:I, s:f, s:f, s:f}", "tenant", view->tenant, "tier",
+        view->tier, "embedder", view->embedder, "epoch", (json_int_t)view->sum->newest, "max_error",
+        policy.max_error, "audits", (json_int_t)rate.audits, "audits_wrong",
+        (json_int_t)rate.audits_wrong, "false_hit_rate", rate.estimate, "false_hit_low", rate.low,
+        "false_hit_high", rate.high);
+    decide(view, &policy, object);
+    (void)json_array_append_new(page->classes, object);
+}
+
+void evidence_show(void *context, const struct http_request *request,
+                   struct http_response *response)
+{
+    struct broker *broker = context;
+    const char *text = http_query(request, "limit");
+    char *end = NULL;
+    const long limit = text == NULL ? LIMIT_PRESET : strtol(text, &end, 10);
+    if (limit < 1 || limit > LIMIT_MAX || (end != NULL && *end != '\0')) {
+        http_error(response, 400, "limit is \"%.32s\", must be from 1 to %d", text, LIMIT_MAX);
+        return;
+    }
+    struct page page = {.config = broker->config, .classes = json_array()};
+    const size_t length = core_visit_evidence(broker->core, (size_t)limit, add_class, &page);
+    admin_answer(response, 200,
+                 json_pack("{s:o, s:I, s:I}", "classes", page.classes, "total", (json_int_t)length,
+                           "refused", (json_int_t)core_evidence_refused(broker->core)));
+}
