@@ -7,40 +7,9 @@
 #include "broker/broker.h"
 #include "common/config.h"
 #include "common/http_admin.h"
+#include "common/near_rules.h"
 
 enum { LIMIT_PRESET = 64, LIMIT_MAX = 1000 };
-
-static double share_of(uint32_t permille)
-{
-    return (double)permille / 1000;
-}
-
-/* All may be wrong is as good as no bound, but no share that threshold.h takes. */
-static double max_error_of(uint32_t permille)
-{
-    return permille >= 1000 ? 0.999 : share_of(permille);
-}
-
-void evidence_policy(const struct config *config, const char *tenant, const char *tier,
-                     struct threshold_policy *ret_policy)
-{
-    const struct config_tier *of_tier = config_find_tier(config, tier);
-    const struct config_cache *cache = &config->cache;
-    uint32_t permille = of_tier == NULL ? 0 : of_tier->cache_max_error_permille;
-    for (size_t i = 0; i < config->tenants_length; i++) {
-        const struct config_tenant *of_tenant = &config->tenants[i];
-        if (strcmp(of_tenant->name, tenant) == 0 && of_tenant->cache_max_error_permille < permille) {
-            permille = of_tenant->cache_max_error_permille;
-        }
-    }
-    *ret_policy = (struct threshold_policy){
-        .max_error = max_error_of(permille),
-        .judge_false_accept = share_of(cache->judge_false_accept_permille),
-        .judge_false_reject = share_of(cache->judge_false_reject_permille),
-        .audit_share = share_of(cache->audit_share_permille),
-        .audit_share_most = share_of(cache->audit_share_max_permille),
-    };
-}
 
 static const char *state_word(enum threshold_state state)
 {
@@ -92,7 +61,7 @@ static void add_class(void *context, const struct core_evidence_view *view)
     const struct page *page = context;
     struct threshold_policy policy;
     struct threshold_rate rate;
-    evidence_policy(page->config, view->tenant, view->tier, &policy);
+    near_rules(page->config, view->tenant, view->tier, &policy);
     threshold_measure(view->sum, &policy, &rate);
     json_t *object = json_pack(
         "{s:s, s:s, s:s, s:I, s:f, s:I, s:I, s:f, s:f, s:f}", "tenant", view->tenant, "tier",

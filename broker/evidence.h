@@ -9,8 +9,5 @@ struct config;
 struct http_request;
 struct http_response;
 
-/* As workers decide. max_error 0: near hits are off. */
-void evidence_policy(const struct config *config, const char *tenant, const char *tier, struct threshold_policy *ret_policy);
-
 /* GET /v1/cache/evidence?limit=64: the classes most recently used. `context` is the broker. A verdict takes about 0.2 ms. */
 void evidence_show(void *context, const struct http_request *request, struct http_response *response);

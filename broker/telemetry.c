@@ -11,6 +11,7 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/near_rules.h"
 
 static const double NANOUSD = 1e-9;
 
@@ -502,7 +503,7 @@ static void collect_class(void *context, const struct core_evidence_view *view)
     const char *const *const name = LABELS(view->tenant, view->tier, view->embedder);
     struct threshold_policy policy;
     struct threshold_rate rate;
-    evidence_policy(page->config, view->tenant, view->tier, &policy);
+    near_rules(page->config, view->tenant, view->tier, &policy);
     threshold_measure(view->sum, &policy, &rate);
     if (rate.audits == 0) {
         return;

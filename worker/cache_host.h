@@ -6,7 +6,6 @@
 #pragma once
 #include <stdint.h>
 #include "common/attributes.h"
-#include "common/threshold.h"
 #include "proto/wire.pb-c.h"
 #include "worker/services.h"
 
@@ -29,8 +28,7 @@ void cache_host_behind(struct cache_host *host, struct broker_link *link, const 
 void cache_host_evidence(struct cache_host *host, const Wire__CacheEvidence *evidence);
 void cache_host_query(struct cache_host *host, struct broker_link *link, const Wire__WorkerQuery *query);
 
-/* What the configuration says of a class of near hits, and of the judge. */
-void cache_host_rules(const struct config *config, const char *tenant, const char *tier, struct threshold_policy *ret_policy);
+/* What the configuration says of the judge. */
 void cache_host_set_judge(struct services *services);
 
 /* At the end of a turn, before the links are flushed. */

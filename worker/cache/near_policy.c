@@ -222,6 +222,9 @@ static void send_delta(struct near_policy *policy, struct class *class, uint8_t 
     evidence.tier = class->tier;
     evidence.embedder = policy->embedder;
     evidence.counts = (ProtobufCBinaryData){threshold_pack(&class->delta, packed), packed};
+    uint8_t seed[THRESHOLD_SEED_BYTES];
+    threshold_pack_seed(policy->seed, seed);
+    evidence.seed = (ProtobufCBinaryData){sizeof(seed), seed};
     send(context, &evidence);
     const uint64_t newest = class->sum.newest;
     threshold_init(&policy->seed->scale, &class->delta);
