@@ -127,3 +127,34 @@ def test_opting_out_and_variety_bypass_the_cache(cluster):
     for _ in range(2):
         assert submit(cluster, "Say something new", "--cache-use", "off").get("cache", "none") == "none"
     assert sum(entries(cluster)) == 0
+
+
+def test_near_hits_begin_when_enough_is_known_and_say_why(cluster):
+    """Rewordings that only change case and punctuation are answered alike by the model: that is learned, and then served."""
+    cluster.start_worker()
+    topics = [f"{verb} the {noun} of {place}" for verb in ("Describe", "Explain", "Draw", "Measure", "Paint")
+              for noun in ("harbour", "library", "bridge", "market", "castle", "garden") for place in ("Lisbon", "Turin", "Bergen", "Ghent")]
+
+    def ask_all(prompts):
+        lines = "\n".join(json.dumps({"prompt": prompt}) for prompt in prompts)
+        done = cluster.cli("submit", "--file", "-", "--model", MODEL, "--json", input=lines)
+        assert done.returncode == 0, done.stderr
+
+    def state():
+        classes = cluster.broker.admin_json("/v1/cache/evidence")["classes"]
+        return classes[0]["state"] if classes else "none"
+
+    ask_all([topic + "." for topic in topics])
+    for ending in ("!", "?", "...", " ."):
+        if state() == "open":
+            break
+        ask_all([topic.upper() + ending for topic in topics])
+        time.sleep(2)
+    wait_for(lambda: state() == "open", "the class to open")
+    submit(cluster, "Describe the lighthouse of Porto.")
+    wait_for(lambda: submit(cluster, "describe the lighthouse of PORTO!")["cache"] == "near_hit", "a near hit")
+    stats = ask(cluster, "stats")["workers"][0]["answer"]
+    assert stats["lookups"]["near"] >= 1
+    assert any(c["threshold"] is not None for c in stats["classes"])
+    wrong = submit(cluster, "Describe the lighthouse of Ghent.")
+    assert wrong["cache"] == "miss"

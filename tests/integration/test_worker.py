@@ -242,16 +242,6 @@ def test_the_second_asking_is_free(cluster, broker):
     assert stranger.usage.cache == pb.CACHE_MISS
 
 
-def test_a_near_hit_names_entry_and_similarity(cluster, broker):
-    start(cluster, broker, cache={"mode": "near"})
-    first, one = broker.run(request("How do I reset my router password?"))
-    near, two = broker.run(request("how do i reset my ROUTER password"))
-    assert near.usage.cache == pb.CACHE_NEAR_HIT, near
-    assert len(two.near_key) == 32 and two.near_score > 0.92 and two.body == one.body
-    far, _ = broker.run(request("How do I bake bread?"))
-    assert far.usage.cache == pb.CACHE_MISS
-
-
 def test_the_cache_outlives_the_worker(cluster, broker):
     worker = start(cluster, broker)
     broker.run(request("keep"))

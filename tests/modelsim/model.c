@@ -62,10 +62,23 @@ uint32_t model_count_tokens(const char *text)
     return tokens;
 }
 
+/* Of letters and digits, without case: rewordings that change nothing else are answered alike. */
+static uint64_t hash_of_words(const char *prompt, uint64_t seed)
+{
+    uint64_t hash = seed;
+    for (; *prompt != '\0'; prompt++) {
+        if (isalnum((unsigned char)*prompt) || (unsigned char)*prompt >= 0x80) {
+            const unsigned char c = (unsigned char)tolower((unsigned char)*prompt);
+            hash = XXH3_64bits_withSeed(&c, sizeof(c), hash);
+        }
+    }
+    return hash;
+}
+
 int model_answer_create(uint64_t seed, const char *model, const char *prompt, struct model_length length,
                         uint32_t max_tokens, struct model_answer *ret_answer)
 {
-    uint64_t state = XXH3_64bits_withSeed(prompt, strlen(prompt), XXH3_64bits_withSeed(model, strlen(model), seed));
+    uint64_t state = hash_of_words(prompt, XXH3_64bits_withSeed(model, strlen(model), seed));
     uint32_t range = length.tokens_max - length.tokens_min + 1;
     uint32_t wanted = length.tokens_min + (uint32_t)(mix(&state) % range);
     uint32_t tokens_max = max_tokens != 0 && max_tokens < wanted ? max_tokens : wanted;
