@@ -15,6 +15,7 @@
 #include "common/near_rules.h"
 #include "worker/broker_link.h"
 #include "worker/cache/cache.h"
+#include "worker/cache/cache_counts.h"
 #include "worker/cache/decision.h"
 #include "worker/cache/decision_seed.h"
 #include "worker/cache/embed_builtin.h"
@@ -27,6 +28,7 @@ enum { EMBEDDER_BYTES = 64, LINKS_MAX = 64 };
 struct cache_host {
     struct services *services;
     struct id_source ids;
+    struct cache_counts counts;
     char embedder[EMBEDDER_BYTES];
     struct loop_timer *timer; /* until evidence is to be sent */
     struct broker_link *links[LINKS_MAX];
@@ -157,7 +159,13 @@ int cache_host_open(struct services *services, struct cache_host **ret_host)
                    DECISION_VERSION);
     services->embedder = host->embedder;
     services->ids = &host->ids;
+    cache_counts_init(&host->counts);
+    services->cache_counts = &host->counts;
     cache_host_set_judge(services);
+    if (services->config->cache.embedder.kind != EMBEDDER_BUILTIN) {
+        log_at(services->log, LOG_WARN,
+               "cache.embedder.kind: near hits are found and decided by the builtin embedder; others are not used yet");
+    }
     int r = id_source_init(&host->ids);
     r = r < 0 ? r : loop_timer_create(services->loop, timer_due, host, &host->timer);
     r = r < 0 ? r
@@ -178,6 +186,7 @@ void cache_host_close(struct cache_host **host)
     }
     cache_destroy(&old->services->cache);
     near_policy_destroy(&old->services->near_policy);
+    cache_counts_finish(&old->counts);
     loop_timer_destroy(&old->timer);
     free(old);
 }
@@ -295,18 +304,24 @@ static void asked(void *context, uint64_t number, const char *text, const char *
     }
 }
 
+struct classes {
+    const struct cache_host *host;
+    json_t *list;
+};
+
 static void add_class(void *context, const struct near_policy_view *view)
 {
+    const struct classes *classes = context;
     const struct threshold_verdict *verdict = view->verdict;
     const bool is_open = verdict->state == THRESHOLD_OPEN;
-    json_t *class = json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:I, s:f, s:f}", "tenant", view->tenant, "tier",
-                              view->tier, "reason", verdict->reason, "false_hit_rate", view->rate.estimate,
+    json_t *class = json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:I, s:f, s:f}", "tenant", view->tenant, "tier",
+                              view->tier, "embedder", classes->host->embedder, "why_closed", is_open ? "" : verdict->reason, "false_hit_rate", view->rate.estimate,
                               "false_hit_low", view->rate.low, "false_hit_high", view->rate.high, "evidence",
                               (json_int_t)view->rate.audits, "audit_share", verdict->audit_share, "labels",
                               is_open ? verdict->labels : 0.0);
     (void)json_object_set_new(class, "threshold", is_open ? json_real(verdict->threshold) : json_null());
     (void)json_object_set_new(class, "bound", is_open ? json_real(verdict->bound) : json_null());
-    (void)json_array_append_new(context, class);
+    (void)json_array_append_new(classes->list, class);
 }
 
 static json_t *stats_of(struct cache_host *host)
@@ -314,18 +329,18 @@ static json_t *stats_of(struct cache_host *host)
     struct cache_stats stats;
     cache_read_stats(host->services->cache, &stats);
     const struct keeper_stats *keeper = &stats.keeper;
-    json_t *classes = json_array();
-    near_policy_visit(host->services->near_policy, add_class, classes);
-    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:s, s:o, s:o}",
+    struct classes classes = {.host = host, .list = json_array()};
+    near_policy_visit(host->services->near_policy, add_class, &classes);
+    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o}",
                      "entries", (json_int_t)keeper->store.entries, "bytes", (json_int_t)keeper->store.bytes,
                      "memory_bytes", (json_int_t)keeper->memory_bytes, "indexed", (json_int_t)keeper->indexed,
                      "building", keeper->is_building, "evictions", (json_int_t)keeper->evictions, "expired",
                      (json_int_t)keeper->expired, "invalidated", (json_int_t)keeper->invalidated, "dropped_fills",
                      (json_int_t)keeper->dropped_fills, "damaged", (json_int_t)keeper->store.damaged, "broken",
                      stats.is_broken, "set_aside", (json_int_t)stats.set_aside, "fills", (json_int_t)stats.fills,
-                     "fills_failed", (json_int_t)stats.fills_failed, "late", (json_int_t)stats.late, "embedder",
-                     host->embedder, "classes", classes, "lookups",
-                     telemetry_cache_lookups(host->services->telemetry));
+                     "fills_failed", (json_int_t)stats.fills_failed, "late", (json_int_t)stats.late, "invalidations_pending",
+                     (json_int_t)stats.invalidations_pending, "embedder", host->embedder, "classes", classes.list, "lookups",
+                     cache_counts_list(&host->counts));
 }
 
 static void answer_stats(struct cache_host *host, struct broker_link *link, uint64_t number)

@@ -9,6 +9,7 @@
 #include "worker/cache/judge.h"
 
 struct cache;
+struct cache_counts;
 struct near_policy;
 struct log;
 struct loop;
@@ -23,6 +24,7 @@ struct services {
     struct cache *cache;               /* NULL: mode off */
     enum config_cache_mode cache_mode; /* that it was opened with */
     struct near_policy *near_policy;   /* NULL: the cache is off */
+    struct cache_counts *cache_counts; /* likewise */
     const char *embedder;              /* id and version, of the classes of near hits */
     enum judge_kind judge;             /* of answers */
     double judge_cosine_min;

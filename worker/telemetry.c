@@ -264,17 +264,6 @@ void telemetry_cache_check(struct telemetry *telemetry, const char *why, const c
     metric_add(series(telemetry, CHECKS, values), 1);
 }
 
-json_t *telemetry_cache_lookups(struct telemetry *telemetry)
-{
-    static const char *const results[] = {"exact", "near", "stale", "miss", "bypass", "timeout", "busy", "broken"};
-    json_t *lookups = json_object();
-    for (size_t i = 0; i < ARRAY_LENGTH(results); i++) {
-        (void)json_object_set_new(lookups, results[i],
-                                  json_integer((json_int_t)metric_value(series(telemetry, LOOKUPS, &results[i]))));
-    }
-    return lookups;
-}
-
 void telemetry_saved(struct telemetry *telemetry, uint64_t saved_nanousd)
 {
     metric_add(series(telemetry, SAVED, NULL), (double)saved_nanousd / 1e9);

@@ -6,7 +6,6 @@
  * them, so that dashboards made for them work. A tenant is never a label.
  */
 #pragma once
-#include <jansson.h>
 #include <stdint.h>
 #include "common/attributes.h"
 
@@ -25,8 +24,6 @@ void telemetry_usage(struct telemetry *telemetry,
                      const struct attempt *attempt); /* its tokens and cost are known */
 /* Jobs that the cache makes (refresh, audit, judge), and what came of audits: made, dropped, same, different, unknown. */
 void telemetry_cache_check(struct telemetry *telemetry, const char *why, const char *result);
-/* How lookups ended, by result: a new reference. */
-json_t *telemetry_cache_lookups(struct telemetry *telemetry);
 void telemetry_cache(struct telemetry *telemetry,
                      const char *result); /* exact, near, miss, timeout, busy, broken */
 void telemetry_saved(struct telemetry *telemetry, uint64_t saved_nanousd);

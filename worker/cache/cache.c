@@ -494,6 +494,7 @@ static bool thread_step(struct cache *cache)
 static void publish(struct cache *cache)
 {
     cache->stats.is_broken = cache->keeper == NULL;
+    cache->stats.invalidations_pending = cache->sweeping.length;
     if (cache->keeper != NULL) {
         keeper_read_stats(cache->keeper, &cache->stats.keeper);
     }

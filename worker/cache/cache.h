@@ -111,5 +111,6 @@ struct cache_stats {
     uint64_t fills_failed;
     uint64_t late;          /* lookups that waited too long */
     uint64_t requests_waiting;
+    uint64_t invalidations_pending; /* they hold, and are not swept yet */
 };
 void cache_read_stats(struct cache *cache, struct cache_stats *ret_stats);

@@ -15,6 +15,7 @@
 #include "worker/broker_link.h"
 #include "worker/cache/cache.h"
 #include "worker/cache/cache_checks.h"
+#include "worker/cache/cache_counts.h"
 #include "worker/cache/cache_rules.h"
 #include "worker/cache/near_policy.h"
 #include "worker/cache/scope.h"
@@ -49,9 +50,21 @@ static void set_scope(struct attempt *attempt)
     json_decref(body);
 }
 
+static struct cache_count *row_of(const struct services *services, const struct attempt *attempt)
+{
+    return cache_counts_row(services->cache_counts, attempt->tenant, attempt->tier, attempt->route,
+                            namespace_of(attempt));
+}
+
 static enum stage_verdict missed(const struct services *services, struct attempt *attempt,
                                  Wire__CacheStatus status, const char *result, const char *why)
 {
+    struct cache_count *row = row_of(services, attempt);
+    if (row != NULL && status == WIRE__CACHE_STATUS__CACHE_MISS) {
+        row->miss++;
+    } else if (row != NULL) {
+        cache_count_bypass(row, why);
+    }
     attempt->cache_status = status;
     attempt->cache_why = why;
     telemetry_cache(services->telemetry, result);
@@ -174,6 +187,19 @@ static const char *result_word(const struct cache_result *result)
                                                            : "exact";
 }
 
+static void count_hit(const struct services *services, const struct attempt *attempt, const struct cache_result *result)
+{
+    struct cache_count *row = row_of(services, attempt);
+    if (row == NULL) {
+        return;
+    }
+    row->stale += result->is_stale;
+    row->near += !result->is_stale && result->answer == CACHE_ANSWER_NEAR_HIT;
+    row->exact += !result->is_stale && result->answer == CACHE_ANSWER_HIT;
+    row->saved_nanousd += result->entry->about->cost_nanousd;
+    row->saved_ms += result->entry->about->run_ms;
+}
+
 static enum stage_verdict answered(struct services *services, struct attempt *attempt,
                                    const struct cache_result *result)
 {
@@ -196,6 +222,7 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
     attempt->cache_status = result->is_stale ? WIRE__CACHE_STATUS__CACHE_STALE_HIT
                             : is_near        ? WIRE__CACHE_STATUS__CACHE_NEAR_HIT
                                              : WIRE__CACHE_STATUS__CACHE_HIT;
+    count_hit(services, attempt, result);
     telemetry_cache(services->telemetry, result_word(result));
     telemetry_saved(services->telemetry, attempt->saved_nanousd);
     outcome_set(&attempt->outcome, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, "", "%s", "");
