@@ -71,7 +71,7 @@ FOUND = {
     "draining-dispatches": "while the broker shuts down",
     "draining-accepts": "while the broker shuts down",
     "breaker-never-opens": "calls in a row and is not down",
-    "breaker-ignored": "probes it|which is down|before it may be called",
+    "breaker-ignored": "probes it|which is down|before it may be called|is blocked for",
     "breaker-closed-by-any": "no probe of it has ended",
     "breaker-never-doubles": "is the least",
     "two-probes": "probes it",
