@@ -53,31 +53,36 @@ static void print_table(const json_t *answer)
     }
 }
 
-/* NULL: it is none, or no memory. */
+static bool is_upstream(const char *name)
+{
+    const char *slash = strchr(name, '/');
+    return slash != NULL && slash != name && slash[1] != '\0';
+}
+
+/* NULL: all. */
 static json_t *choice_of(const char *upstream)
 {
-    const char *slash = strchr(upstream, '/');
-    if (slash == NULL || slash == upstream || slash[1] == '\0') {
-        return NULL;
+    if (upstream == NULL) {
+        return json_pack("{s:b}", "all", true);
     }
+    const char *slash = strchr(upstream, '/');
     return json_pack("{s:s%, s:s}", "provider", upstream, (size_t)(slash - upstream), "model",
                      slash + 1);
 }
 
 static int reset(struct cli *cli, const char *upstream)
 {
-    json_t *choice = upstream == NULL ? json_pack("{s:b}", "all", true) : choice_of(upstream);
+    json_t *choice = choice_of(upstream);
     if (choice == NULL) {
-        return cli_fail(cli, EXIT_USAGE, "\"%s\" is not of the form PROVIDER/MODEL",
-                        upstream == NULL ? "" : upstream);
+        return cli_fail(cli, EXIT_INTERNAL, "\"%s\": not UTF-8, or out of memory", upstream == NULL ? "--all" : upstream);
     }
     const int code = cli_admin_show(cli, "/v1/upstreams/reset", choice, print_table);
     json_decref(choice);
     return code;
 }
 
-/* Either all of them or those that are named: what resets more than was meant calls a provider that
- * asked for quiet. */
+/* Either all of them or those that are named, every one of them well formed before the first is reset: what resets more
+ * than was meant calls a provider that asked for quiet. */
 static bool check(struct cli *cli, int argc, char **argv, bool all)
 {
     if (argc == 0) {
@@ -86,8 +91,15 @@ static bool check(struct cli *cli, int argc, char **argv, bool all)
     if (strcmp(argv[0], "reset") != 0) {
         return cli_refuse(cli, "takes no \"%s\"", argv[0]);
     }
-    return all != (argc > 1) ||
-           cli_refuse(cli, "reset needs PROVIDER/MODEL, or --all and none of them");
+    if (all == (argc > 1)) {
+        return cli_refuse(cli, "reset needs PROVIDER/MODEL, or --all and none of them");
+    }
+    for (int i = 1; i < argc; i++) {
+        if (!is_upstream(argv[i])) {
+            return cli_refuse(cli, "\"%s\" is not of the form PROVIDER/MODEL", argv[i]);
+        }
+    }
+    return true;
 }
 
 static int carry_out(struct cli *cli, int argc, char **argv)
