@@ -7,9 +7,9 @@
 #pragma once
 #include "tests/simulation/simulation.h"
 
-/* After this record of the store was read. */
 /* What was read for this EFFECT_LOAD is spoilt: its value is changed, or there is none. */
 void damage_load(struct simulation *simulation, const struct effect *effect,
                  struct message *message);
+/* After this record of the store was read. */
 void damage_restore(struct simulation *simulation, enum store_family family, const void *key,
                     size_t key_bytes, const struct blob *value);
