@@ -379,7 +379,10 @@ void connection_destroy(struct connection **connection)
 void connection_tick(struct connection *connection, int64_t now_ms)
 {
     if (is_lost(connection)) {
-        start_over(connection, now_ms);
+        /* What came before it broke is taken first: an answer that is dropped here is not sent again in this life. */
+        if (!link_has_more(connection->link)) {
+            start_over(connection, now_ms);
+        }
         return;
     }
     if (now_ms < connection->act_at_ms) {

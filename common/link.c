@@ -46,7 +46,6 @@ struct link {
     void *context;
     struct link_message received;
     struct link_message outgoing;
-    bool has_more;
     bool is_receiving; /* a destruction waits until the round ends */
     bool is_destroyed;
     char endpoint[ENDPOINT_BYTES_MAX];
@@ -283,8 +282,7 @@ static void on_readable(void *context, uint32_t events)
         release(link);
         return;
     }
-    link->has_more = n == LINK_MESSAGES_PER_TURN || bytes >= LINK_BYTES_PER_TURN;
-    if (link->has_more) {
+    if (n == LINK_MESSAGES_PER_TURN || bytes >= LINK_BYTES_PER_TURN) {
         loop_source_touch(link->source);
     }
 }
@@ -418,9 +416,13 @@ const char *link_endpoint(const struct link *link)
     return link->endpoint;
 }
 
-bool link_has_more(const struct link *link)
+bool link_has_more(struct link *link)
 {
-    return link->has_more;
+    const bool has_more = can_receive(link);
+    if (has_more) { /* the question has taken what would have woken the loop */
+        loop_source_touch(link->source);
+    }
+    return has_more;
 }
 
 /* ---- messages ---- */

@@ -96,6 +96,6 @@ MUST_USE int link_take_blob(struct link_message *message, size_t index, struct b
 MUST_USE int link_send(struct link *link, const void *peer, size_t peer_bytes, const void *head,
                        size_t head_bytes, struct blob *const *payloads, size_t payloads_length);
 
-/* True when the last receive round stopped at LINK_MESSAGES_PER_TURN or LINK_BYTES_PER_TURN: the link has asked for
- * another turn itself. */
-bool link_has_more(const struct link *link);
+/* True while there are messages that came and were not handed over yet; the link has then asked for another turn
+ * itself. */
+bool link_has_more(struct link *link);

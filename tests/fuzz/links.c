@@ -53,7 +53,7 @@ const char *link_endpoint(const struct link *link)
     return "";
 }
 
-bool link_has_more(const struct link *link)
+bool link_has_more(struct link *link)
 {
     (void)link;
     return false;

@@ -8,6 +8,7 @@
 #include "client/tiermq.h"
 #include "common/clock.h"
 #include "common/frame.h"
+#include "common/link.h"
 #include "common/loop.h"
 #include "tests/unit/client/fake_broker.h"
 
@@ -934,6 +935,29 @@ Test(client, broker_that_was_killed_is_missed_at_once)
     }
     cr_assert_lt(clock_monotonic_ms() - before_ms, 500);
     cr_assert(strstr(tiermq_connection_error(client), "lost") != NULL, "%s", tiermq_connection_error(client));
+}
+
+Test(client, answers_that_came_before_the_broker_was_killed_are_all_taken)
+{
+    enum { ANSWERS = 3 * LINK_MESSAGES_PER_TURN };
+    struct heard heard = {0};
+    struct id ids[ANSWERS];
+    for (size_t i = 0; i < ANSWERS; i++) {
+        ids[i] = submit(&heard, (struct tiermq_job){0});
+    }
+    fake_broker_run(&broker, client, &broker.submits_length, ANSWERS);
+    for (size_t i = 0; i < ANSWERS; i++) {
+        fake_accept(&broker, &ids[i], NULL);
+    }
+    fake_broker_run(&broker, client, &heard.accepted, ANSWERS);
+    for (size_t i = 0; i < ANSWERS; i++) {
+        fake_result(&broker, &ids[i], WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("one"));
+    }
+    fake_broker_finish(&broker); /* returns when the last of them is on its way */
+    while (tiermq_is_connected(client)) {
+        cr_assert_eq(tiermq_dispatch(client, 1000), 0);
+    }
+    cr_assert_eq(heard.answers, ANSWERS, "%zu of %d", heard.answers, ANSWERS);
 }
 
 Test(client, nobody_lingers_for_a_broker_that_is_gone)
