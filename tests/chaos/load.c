@@ -713,6 +713,9 @@ int main(int argc, char **argv)
     }
     history_append(load.history, json_pack("{s:s}", "event", "end"));
     tiermq_close(&load.client);
+    while (load.open.length > 0) {
+        task_destroy(CONTAINER_OF(list_first(&load.open), struct task, link));
+    }
     history_close(&load.history);
     return EXIT_SUCCESS;
 }

@@ -606,7 +606,7 @@ def upstream_states(worker):
 def test_an_upstream_that_failed_since_the_dispatch_is_not_called(cluster, broker):
     broker.snapshot = [state("sim/sim-small", "OPEN", 60000)]
     worker = start(cluster, broker)
-    assert upstream_states(worker) == {"sim/sim-small": "open"}
+    wait_for(lambda: upstream_states(worker) == {"sim/sim-small": "open"}, "the snapshot")
     assert worker.metrics()["tiermq_worker_upstreams_open"] == 1
     result, _ = broker.run(request("now?"), upstream="sim/sim-small")
     assert (outcome(result), result.error_code) == ("ATTEMPT_DEFERRED", "upstream_open") and not result.calls

@@ -519,8 +519,8 @@ Test(core_upstreams, job_that_expires_in_an_outage_names_it)
     const struct world_effect *result = world_find(&w, EFFECT_RESULT, &job, 1);
     cr_assert_not_null(result);
     cr_assert_eq(result->effect.as.result.state, WIRE__JOB_STATE__JOB_STATE_EXPIRED);
-    const char *text = result->effect.as.result.error_text;
-    cr_assert(strstr(text, "while it waited: its route is paused: p0/m1 ") != NULL, "%s", text);
+    cr_assert(strstr(result->text, "while it waited: its route is paused: p0/m1 ") != NULL, "%s",
+              result->text);
 }
 
 Test(core_upstreams, rate_limit_opens_no_breaker_and_burns_no_attempt)
