@@ -41,8 +41,8 @@ struct keeper {
 
 /* A text as it is compared. */
 struct reading {
-    union profile_buffer profile;
     struct sparse_vector vector;
+    union profile_buffer profile; /* last: its size varies */
 };
 /* False: it cannot be compared with others: no words, or too many. */
 bool keeper_read_text(const char *text, struct reading *ret_reading);

@@ -63,8 +63,10 @@ static struct request make(void)
     static const char *const systems[] = {"You are terse.", "You answer as a pirate.", "You are a clerk of the shop."};
     struct request request;
     (void)snprintf(request.tenant, sizeof(request.tenant), "tenant-%u", (unsigned)(random_next() % 50));
-    (void)snprintf(request.cache_namespace, sizeof(request.cache_namespace), random_next() % 2 ? "ns-%u" : "",
-                   (unsigned)(random_next() % 9));
+    request.cache_namespace[0] = '\0';
+    if (random_next() % 2 != 0) {
+        (void)snprintf(request.cache_namespace, sizeof(request.cache_namespace), "ns-%u", (unsigned)(random_next() % 9));
+    }
     (void)snprintf(request.route, sizeof(request.route), "route-%u", (unsigned)(random_next() % 5));
     json_t *messages = json_array();
     (void)json_array_append_new(messages, message("system", pick(systems, 3)));
