@@ -43,8 +43,9 @@ static uint64_t hash_of(const char *tenant, const char *tier, const char *embedd
 
 static void write_key(uint64_t hash, uint8_t ret_key[KEY_BYTES])
 {
-    memcpy(ret_key, "cache", 5);
-    ret_key[5] = KIND_EVIDENCE;
+    static const char prefix[] = {'c', 'a', 'c', 'h', 'e'};
+    memcpy(ret_key, prefix, sizeof(prefix));
+    ret_key[sizeof(prefix)] = KIND_EVIDENCE;
     const uint64_t number = htobe64(hash);
     memcpy(ret_key + HASH_OFFSET, &number, sizeof(number));
 }

@@ -21,8 +21,9 @@ struct entry {
 
 static void write_key(uint8_t kind, uint8_t *ret_key)
 {
-    memcpy(ret_key, "cache", 5);
-    ret_key[5] = kind;
+    static const char prefix[] = {'c', 'a', 'c', 'h', 'e'};
+    memcpy(ret_key, prefix, sizeof(prefix));
+    ret_key[sizeof(prefix)] = kind;
 }
 
 static void write_entry_key(uint64_t sequence, uint8_t ret_key[ENTRY_KEY_BYTES])

@@ -631,6 +631,7 @@ static struct disk_load *load_family(struct disk *disk, struct disk_load *first,
     for (; load != NULL && length < most && load->family == first->family; load = load->next) {
         loads[length++] = load;
     }
+    // cppcheck-suppress uninitvar // the first `length` are set
     qsort(loads, length, sizeof(loads[0]), compare_loads);
     const size_t answered = load_neighbours(disk, loads, length);
     if (answered < length) {

@@ -106,7 +106,7 @@ static void print_text(const char *text, FILE *out)
 {
     enum { SHOWN_BYTES = 60 };
     size_t n = 0;
-    for (; text[n] != '\0' && (n < SHOWN_BYTES || ((unsigned char)text[n] & 0xC0) == 0x80); n++) {
+    for (; (n < SHOWN_BYTES || ((unsigned char)text[n] & 0xC0) == 0x80) && text[n] != '\0'; n++) {
         fputc((unsigned char)text[n] < ' ' ? ' ' : text[n], out);
     }
     fputs(text[n] == '\0' ? "\n" : "…\n", out);

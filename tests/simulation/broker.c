@@ -82,20 +82,17 @@ static void plan_turn(struct simulation *simulation, int64_t at_ms)
     }
 }
 
-static void fail_at_submission(struct simulation *simulation, const struct message *message);
-
-void sim_broker_hear(struct simulation *simulation, const struct message *message)
+static void hear(struct simulation *simulation, const struct message *message)
 {
     message_list_add(&simulation->broker.inbox, message);
     plan_turn(simulation, simulation->now_ms + simulation->scenario.turn_ms);
-    fail_at_submission(simulation, message);
 }
 
 static void hear_own(struct simulation *simulation, enum event_kind kind, uint64_t total)
 {
     const struct message message = {
         .to_broker = true, .event = kind, .job = NO_JOB, .total = total};
-    sim_broker_hear(simulation, &message);
+    hear(simulation, &message);
 }
 
 /* --------------------------------------------------------------------------------------- the
@@ -171,6 +168,12 @@ static void fail_at_submission(struct simulation *simulation, const struct messa
         broker->fails_at_submission = false;
         simulation->tally.faults[FAULT_STORE_DOWN]++;
     }
+}
+
+void sim_broker_hear(struct simulation *simulation, const struct message *message)
+{
+    hear(simulation, message);
+    fail_at_submission(simulation, message);
 }
 
 void sim_broker_store_up(struct simulation *simulation)

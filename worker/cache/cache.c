@@ -205,6 +205,7 @@ static int is_aside(const struct dirent *entry)
 static void remove_tree(const char *path)
 {
     struct dirent **names = NULL;
+    // cppcheck-suppress nullPointer // all of them, in any order
     const int length = scandir(path, &names, NULL, NULL);
     for (int i = 0; i < length; i++) {
         char file[4096];

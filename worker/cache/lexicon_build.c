@@ -132,7 +132,8 @@ static void add_line(struct build *build, char *line)
     const bool has_sides = strchr(rest, '|') != NULL;
     uint8_t side = 0;
     uint32_t canonical_hash = value != NULL ? words_hash(value) : 0;
-    for (char *word = strtok(rest, " \n"); word != NULL; word = strtok(NULL, " \n")) {
+    char *left = NULL;
+    for (char *word = strtok_r(rest, " \n", &left); word != NULL; word = strtok_r(NULL, " \n", &left)) {
         if (strcmp(word, "|") == 0) {
             side++;
             canonical_hash = 0;
@@ -150,6 +151,7 @@ static void add_weight(struct build *build, const char *line)
 {
     char word[LINE_BYTES_MAX];
     unsigned weight = 0;
+    // cppcheck-suppress invalidscanf // no word is longer than its line
     if (sscanf(line, "%s %u", word, &weight) != 2 || weight > LEXICON_WEIGHT_UNKNOWN) {
         die(build, "no word with its weight");
     }
