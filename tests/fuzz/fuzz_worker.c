@@ -17,6 +17,8 @@
 #include "tests/fuzz/links.h"
 #include "worker/attempt.h"
 #include "worker/broker_link.h"
+#include "worker/cache_host.h"
+#include "worker/cache_mail.h"
 #include "worker/route/upstreams.h"
 #include "worker/telemetry.h"
 
@@ -97,6 +99,34 @@ static void upstream_heard_of(void *context, const struct upstream *upstream)
                                            clock_monotonic_ms()) >= 0);
 }
 
+/* What a worker without a cache says of it; and evidence comes back as it went out. */
+static void invalidation_heard_of(void *context, struct broker_link *link,
+                                  const Wire__CacheInvalidation *invalidation)
+{
+    (void)context;
+    cache_host_invalidate(NULL, link, invalidation);
+}
+
+static void cache_is_behind(void *context, struct broker_link *link, const uint8_t *epoch,
+                            uint64_t sequence)
+{
+    static const uint8_t no_epoch[CACHE_MAIL_EPOCH_BYTES] = {0};
+    (void)context;
+    (void)!cache_mail_applied(broker_link_mail(link), epoch == NULL ? no_epoch : epoch, sequence, 0, 0);
+}
+
+static void evidence_heard_of(void *context, const Wire__CacheEvidence *evidence)
+{
+    const struct worker *worker = context;
+    (void)!cache_mail_evidence(broker_link_mail(worker->link), evidence);
+}
+
+static void asked(void *context, struct broker_link *link, const Wire__WorkerQuery *query)
+{
+    (void)context;
+    cache_host_query(NULL, link, query);
+}
+
 /* ---- the input ---- */
 
 static void receive_one(struct worker *worker, struct input *input)
@@ -148,7 +178,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         .answers_ttl_ms = 60000,
     };
     const struct broker_handler handler = {
-        .on_dispatch = dispatched, .on_cancel = cancelled, .on_upstream = upstream_heard_of};
+        .on_dispatch = dispatched,
+        .on_cancel = cancelled,
+        .on_upstream = upstream_heard_of,
+        .on_invalidation = invalidation_heard_of,
+        .on_cache_behind = cache_is_behind,
+        .on_evidence = evidence_heard_of,
+        .on_query = asked};
     struct worker worker = {.running_length = 0};
     struct log *log = NULL;
     struct metrics *metrics = NULL;
