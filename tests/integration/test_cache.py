@@ -119,7 +119,8 @@ def test_wrong_questions_are_refused(cluster):
     for body, word in (({}, "nothing"), ({"all": True, "tag": "a"}, "all"), ({"key": "xyz"}, "hexadecimal"), ({"tagg": "a"}, "tagg")):
         status, text = cluster.broker.admin("/v1/cache/invalidate", body)
         assert status == 400 and word in text, text
-    assert "error" in ask(cluster, "get", key="zz")["workers"][0]
+    answers = wait_for(lambda: ask(cluster, "get", key="zz")["workers"], "a worker that can be asked")
+    assert "error" in answers[0]
 
 
 def test_opting_out_and_variety_bypass_the_cache(cluster):
