@@ -89,9 +89,10 @@ int cache_mail_applied(struct cache_mail *mail, const uint8_t epoch[CACHE_MAIL_E
 int cache_mail_answer(struct cache_mail *mail, uint64_t number, const char *text, const char *error)
 {
     Wire__WorkerAnswer answer = WIRE__WORKER_ANSWER__INIT;
+    const bool is_too_long = strlen(text) > CACHE_MAIL_BYTES_MAX;
     answer.number = number;
-    answer.text = (char *)text;
-    answer.error = (char *)error;
+    answer.text = is_too_long ? "" : (char *)text;
+    answer.error = is_too_long ? "the answer has more than 1 MiB: ask for fewer entries (limit)" : (char *)error;
     return add(&mail->answers, &answer.base, NULL);
 }
 
@@ -125,15 +126,17 @@ void cache_mail_introduce(struct cache_mail *mail, Wire__WorkerHello *hello)
     }
 }
 
-/* Returns how many. */
-static size_t write(const struct list *list, ProtobufCMessage **messages, struct blob **payloads)
+/* As long as there is room: takes from *left. Returns how many. */
+static size_t write(const struct list *list, ProtobufCMessage **messages, struct blob **payloads, size_t *left)
 {
     size_t length = 0;
     list_for_each (list, link) {
         const struct item *item = CONTAINER_OF(link, struct item, link);
-        if (length == CACHE_MAIL_A_MESSAGE) {
+        if (length == CACHE_MAIL_A_MESSAGE || *left == 0) {
             break;
         }
+        const size_t bytes = protobuf_c_message_get_packed_size(item->message);
+        *left -= bytes < *left ? bytes : *left;
         if (payloads != NULL) {
             payloads[length] = item->payload;
         }
@@ -144,10 +147,11 @@ static size_t write(const struct list *list, ProtobufCMessage **messages, struct
 
 void cache_mail_write(struct cache_mail *mail, struct cache_letter *letter, Wire__WorkerMessage *message)
 {
-    letter->applied_length = write(&mail->applied, (ProtobufCMessage **)letter->applied, NULL);
-    letter->answers_length = write(&mail->answers, (ProtobufCMessage **)letter->answers, NULL);
-    letter->evidence_length = write(&mail->evidence, (ProtobufCMessage **)letter->evidence, NULL);
-    letter->jobs_length = write(&mail->jobs, (ProtobufCMessage **)letter->jobs, letter->payloads);
+    size_t left = CACHE_MAIL_BYTES_MAX;
+    letter->applied_length = write(&mail->applied, (ProtobufCMessage **)letter->applied, NULL, &left);
+    letter->answers_length = write(&mail->answers, (ProtobufCMessage **)letter->answers, NULL, &left);
+    letter->evidence_length = write(&mail->evidence, (ProtobufCMessage **)letter->evidence, NULL, &left);
+    letter->jobs_length = write(&mail->jobs, (ProtobufCMessage **)letter->jobs, letter->payloads, &left);
     message->cache_sequence = mail->sequence;
     message->cache_applied = letter->applied;
     message->n_cache_applied = letter->applied_length;

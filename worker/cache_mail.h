@@ -15,7 +15,7 @@
 
 struct blob;
 
-enum { CACHE_MAIL_MAX = 1024, CACHE_MAIL_EPOCH_BYTES = 16, CACHE_MAIL_A_MESSAGE = 64 };
+enum { CACHE_MAIL_MAX = 1024, CACHE_MAIL_EPOCH_BYTES = 16, CACHE_MAIL_A_MESSAGE = 64, CACHE_MAIL_BYTES_MAX = 1 << 20 };
 
 struct cache_mail {
     uint8_t epoch[CACHE_MAIL_EPOCH_BYTES]; /* of the broker's invalidations */
@@ -41,7 +41,8 @@ bool cache_mail_is_empty(const struct cache_mail *mail);
 /* All of these copy what they are given. Errors: -ENOMEM; -ENOBUFS it is dropped. */
 MUST_USE int cache_mail_applied(struct cache_mail *mail, const uint8_t epoch[CACHE_MAIL_EPOCH_BYTES],
                                 uint64_t sequence, uint64_t entries, uint64_t bytes);
-/* `error` empty: `text` is JSON. */
+/* `error` empty: `text` is JSON. One of more than CACHE_MAIL_BYTES_MAX goes out as an error that says so, since no message
+ * would carry it. */
 MUST_USE int cache_mail_answer(struct cache_mail *mail, uint64_t number, const char *text, const char *error);
 MUST_USE int cache_mail_evidence(struct cache_mail *mail, const Wire__CacheEvidence *evidence);
 /* References the payload. */
@@ -50,7 +51,8 @@ MUST_USE int cache_mail_job(struct cache_mail *mail, const char *tenant, const W
 
 /* Names the position in a hello. */
 void cache_mail_introduce(struct cache_mail *mail, Wire__WorkerHello *hello);
-/* Puts as much as goes into one message. Valid until it was sent. */
+/* Puts as much as goes into one message, CACHE_MAIL_BYTES_MAX and a little more: results travel in it too. Valid until it
+ * was sent. */
 void cache_mail_write(struct cache_mail *mail, struct cache_letter *letter, Wire__WorkerMessage *message);
 /* What was written went out. */
 void cache_mail_sent(struct cache_mail *mail, const struct cache_letter *letter);

@@ -29,7 +29,7 @@ enum {
     HOUSEKEEPING_MS = 5000,
     WAITERS_MAX = 64,           /* of one job */
     PAUSES_MAX = 4096,
-    CACHE_LOG_BYTES_MAX = 16 << 20,
+    CACHE_LOG_BYTES_MAX = 2 << 20, /* all of it fits into one welcome: FRAME_ENVELOPE_BYTES_MAX */
 };
 #define CHUNKS_UNLIMITED UINT32_MAX
 

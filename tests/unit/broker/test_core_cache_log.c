@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "broker/core/record.h"
+#include "common/frame.h"
 #include "tests/unit/broker/core_world.h"
 
 static struct world w;
@@ -58,6 +59,7 @@ static void see_tenant(void *context, const struct core_invalidation_view *view)
 
 struct told {
     uint64_t first, last, count;
+    size_t bytes;
 };
 
 static void see(void *context, const struct core_invalidation_view *view)
@@ -66,6 +68,7 @@ static void see(void *context, const struct core_invalidation_view *view)
     told->first = told->count == 0 ? view->sequence : told->first;
     told->last = view->sequence;
     told->count++;
+    told->bytes += view->bytes;
 }
 
 static struct told since(const uint8_t *epoch, uint64_t sequence, bool *ret_is_behind)
@@ -110,6 +113,33 @@ Test(core_cache_log, who_was_away_is_told_what_it_missed)
     cr_assert_eq(missed.first, 2);
     cr_assert_eq(since(epoch, 3, &is_behind).count, 0);
     cr_assert(!is_behind);
+}
+
+Test(core_cache_log, all_that_is_kept_fits_into_a_welcome)
+{
+    enum { INVALIDATIONS = 700, TEXT_BYTES = 8000 };
+    char text[TEXT_BYTES + 1];
+    memset(text, 'x', TEXT_BYTES);
+    text[TEXT_BYTES] = '\0';
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.near_text = text;
+    selector.near_cosine_min = 0.9;
+    struct event event = {.kind = EVENT_CACHE_INVALIDATE,
+                          .as.cache_invalidate = {&selector, "prices changed"}};
+    for (size_t i = 0; i < INVALIDATIONS; i++) {
+        world_turn(&w, &event);
+    }
+    uint8_t epoch[CACHE_EPOCH_BYTES];
+    uint64_t latest, at = 0;
+    bool is_behind = true;
+    struct told missed = {0};
+    position(epoch, &latest);
+    cr_assert_eq(latest, INVALIDATIONS);
+    while (is_behind && at < latest) {
+        missed = since(epoch, at++, &is_behind);
+    }
+    cr_assert_gt(missed.count, 100);
+    cr_assert_lt(missed.bytes, FRAME_ENVELOPE_BYTES_MAX / 4 * 3, "%zu bytes", missed.bytes);
 }
 
 Test(core_cache_log, what_is_not_durable_is_not_told_to_who_comes)
