@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/blob.h"
+#include "worker/message_copy.h"
 
 /* A message of its own, unpacked. */
 struct item {
@@ -46,24 +47,10 @@ bool cache_mail_is_empty(const struct cache_mail *mail)
            list_is_empty(&mail->evidence) && list_is_empty(&mail->jobs);
 }
 
-/* By its packed form: the one way to copy all of a message. */
-static ProtobufCMessage *copy_of(const ProtobufCMessage *message)
-{
-    const size_t bytes = protobuf_c_message_get_packed_size(message);
-    uint8_t *packed = malloc(bytes + 1);
-    if (packed == NULL) {
-        return NULL;
-    }
-    (void)protobuf_c_message_pack(message, packed);
-    ProtobufCMessage *copy = protobuf_c_message_unpack(message->descriptor, NULL, bytes, packed);
-    free(packed);
-    return copy;
-}
-
 static int add(struct list *list, const ProtobufCMessage *message, struct blob *payload)
 {
     struct item *item = calloc(1, sizeof(*item));
-    ProtobufCMessage *copy = item == NULL ? NULL : copy_of(message);
+    ProtobufCMessage *copy = item == NULL ? NULL : message_copy(message);
     if (copy == NULL) {
         free(item);
         return -ENOMEM;

@@ -18,6 +18,7 @@
 #include "common/list.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "worker/message_copy.h"
 
 enum {
     ENDPOINTS_MAX = 64,
@@ -825,20 +826,6 @@ void cache_forget(struct cache_lookup **lookup)
     }
 }
 
-/* By its packed form: the one way to copy all of it. */
-static void *copy_of(const ProtobufCMessage *message)
-{
-    const size_t bytes = protobuf_c_message_get_packed_size(message);
-    uint8_t *packed = malloc(bytes + 1);
-    if (packed == NULL) {
-        return NULL;
-    }
-    (void)protobuf_c_message_pack(message, packed);
-    ProtobufCMessage *copy = protobuf_c_message_unpack(message->descriptor, NULL, bytes, packed);
-    free(packed);
-    return copy;
-}
-
 static bool copy_comparison(struct fill *fill, const struct cache_comparison *comparison)
 {
     if (comparison == NULL) {
@@ -863,7 +850,7 @@ int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
     fill->born = born;
     fill->keeps = keeps;
     memcpy(fill->key, key, CACHE_KEY_BYTES);
-    fill->entry = copy_of(&entry->base);
+    fill->entry = message_copy(&entry->base);
     int r = fill->entry == NULL || !copy_comparison(fill, comparison)
                 ? -ENOMEM
                 : hand_over(cache, &fill->request, false);
@@ -894,7 +881,7 @@ void cache_invalidate(struct cache *cache, const char *endpoint,
     invalidation->endpoint = name;
     invalidation->sequence = sequence;
     memcpy(invalidation->epoch, epoch, CACHE_EPOCH_BYTES);
-    invalidation->selector = selector == NULL ? NULL : copy_of(&selector->base);
+    invalidation->selector = selector == NULL ? NULL : message_copy(&selector->base);
     invalidation->is_all = invalidation->selector == NULL;
     cache->invalidations++;
     (void)hand_over(cache, &invalidation->request, true);

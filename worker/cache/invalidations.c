@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/list.h"
+#include "worker/message_copy.h"
 
 struct invalidation {
     struct list_link link; /* by number */
@@ -140,24 +141,11 @@ bool invalidations_fit(const struct invalidations *invalidations,
 
 /* ---- keeping ---- */
 
-static Wire__CacheSelector *copy_of(const Wire__CacheSelector *selector)
-{
-    const size_t bytes = wire__cache_selector__get_packed_size(selector);
-    uint8_t *packed = malloc(bytes + 1);
-    if (packed == NULL) {
-        return NULL;
-    }
-    (void)wire__cache_selector__pack(selector, packed);
-    Wire__CacheSelector *copy = wire__cache_selector__unpack(NULL, bytes, packed);
-    free(packed);
-    return copy;
-}
-
 int invalidations_add(struct invalidations *invalidations, const Wire__CacheSelector *selector,
                       int64_t now_unix_ms)
 {
     struct invalidation *added = calloc(1, sizeof(*added));
-    Wire__CacheSelector *copy = added == NULL || selector == NULL ? NULL : copy_of(selector);
+    Wire__CacheSelector *copy = added == NULL || selector == NULL ? NULL : message_copy(&selector->base);
     invalidations->latest++;
     if (added == NULL || (selector != NULL && copy == NULL)) {
         free(added);
