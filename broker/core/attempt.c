@@ -122,7 +122,7 @@ static void back_off(struct core *core, struct job *job, const struct event *eve
 {
     const int64_t asked_at_ms =
         core->now_ms + wait_ms(core, job, event->as.attempt_result.retry_after_ms, is_counted);
-    const int64_t back_at_ms = upstream_back_at_ms(core, job->flow->queue);
+    const int64_t back_at_ms = upstream_back_for_failed_at_ms(core, job->flow->queue);
     const int64_t at_ms = asked_at_ms > back_at_ms ? asked_at_ms : back_at_ms;
     record(core, job, event, RECORD__ATTEMPT_NEXT__NEXT_BACKOFF, at_ms - core->now_ms);
     job->tried = 0; /* a new round */
@@ -169,7 +169,12 @@ static bool fail_over(struct core *core, struct job *job, const struct event *ev
 void attempt_try_again(struct core *core, struct job *job)
 {
     struct tier *tier = job_tier(job);
-    if ((job->flags & JOB_RETRIES) == 0) {
+    const int64_t back_at_ms =
+        job->backoffs == 0 ? 0 : upstream_back_for_failed_at_ms(core, job->flow->queue);
+    if (back_at_ms > core->now_ms) {
+        job->at.not_before_ms = back_at_ms;
+        job_rearm(core, job);
+    } else if ((job->flags & JOB_RETRIES) == 0) {
         flight_enter(core, job);
     } else if (may_retry(core, job)) {
         job->flags &= (uint16_t)~JOB_RETRIES;

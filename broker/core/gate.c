@@ -85,7 +85,7 @@ static void close_gate(struct core *core, struct queue *queue, int64_t until_ms)
  */
 static void end_round(struct core *core, struct job *job)
 {
-    const int64_t back_at_ms = upstream_back_at_ms(core, job->flow->queue);
+    const int64_t back_at_ms = upstream_back_for_failed_at_ms(core, job->flow->queue);
     const int64_t at_ms =
         core->now_ms + 1 + (int64_t)core_random_below(core, job_tier(job)->backoff_first_ms);
     job->tried = 0;

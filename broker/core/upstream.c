@@ -21,6 +21,8 @@ enum {
     HUNG_LEAST_MS = 1000, /* … and after that at least */
     TYPICAL_SMOOTHING = 16,
     LIMITED_MOST_MS = 24 * 3600 * 1000,
+    PROBE_YIELD_MS = 250, /* who has failed before waits so much longer to be the probe */
+    PROBE_LOOK_MS = 1000, /* and looks so often how the probe under way went */
 };
 
 /* ---- which there are ---- */
@@ -478,6 +480,30 @@ int64_t upstream_back_at_ms(struct core *core, const struct queue *queue)
     return soonest_ms;
 }
 
+/* Half open and probed, the probe decides within a call's time: it is looked at again. */
+static int64_t second_probe_at_ms(const struct upstream *upstream, int64_t now_ms)
+{
+    const struct breaker *breaker = &upstream->breaker;
+    if (breaker->state == BREAKER_CLOSED) {
+        return upstream->limited_until_ms;
+    }
+    return later(upstream->limited_until_ms, breaker->is_probing
+                                                 ? now_ms + PROBE_LOOK_MS
+                                                 : breaker->open_until_ms + PROBE_YIELD_MS);
+}
+
+int64_t upstream_back_for_failed_at_ms(struct core *core, const struct queue *queue)
+{
+    const struct candidates *candidates = upstream_candidates(core, queue);
+    int64_t soonest_ms = candidates->length == 0 ? core->now_ms : INT64_MAX;
+    for (size_t i = 0; i < candidates->length; i++) {
+        breaker_tick(&candidates->items[i]->breaker, core->now_ms);
+        const int64_t at_ms = second_probe_at_ms(candidates->items[i], core->now_ms);
+        soonest_ms = at_ms < soonest_ms ? at_ms : soonest_ms;
+    }
+    return soonest_ms;
+}
+
 void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms,
                           char *ret_text, size_t bytes)
 {
@@ -713,7 +739,8 @@ static void learn_limits(struct core *core, struct upstream *upstream,
     }
 }
 
-/* `probe` 0: it was none. One that was given up meanwhile counts as any other: a newer one decides. */
+/* `probe` 0: it was none. One that was given up meanwhile counts as any other: a newer one decides.
+ */
 static void report(struct core *core, struct worker *worker, struct upstream *upstream,
                    const Wire__Call *call, uint32_t probe)
 {

@@ -74,6 +74,11 @@ struct upstream *upstream_choose(struct core *core, const struct job *job, int64
 bool upstream_all_blocked(struct core *core, const struct queue *queue);
 /* When the first that is blocked may be called or probed; at the latest now when one is not. */
 int64_t upstream_back_at_ms(struct core *core, const struct queue *queue);
+/*
+ * The same for a job that has failed before: a moment after the others, who go first as probes. Otherwise a request that its upstream
+ * cannot answer would be each probe, and keep the upstream down for everybody.
+ */
+int64_t upstream_back_for_failed_at_ms(struct core *core, const struct queue *queue);
 /* Why nobody can serve it, in words. */
 void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms, char *ret_text,
                           size_t bytes);

@@ -248,6 +248,61 @@ Test(core_upstreams, nothing_goes_to_what_is_down_but_single_probes)
     cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 1, "another went while one was under way");
 }
 
+/*
+ * Two requests that their upstream cannot answer, first in line, and others behind them, of this
+ * tier: how many probes go before one of the others is asked.
+ */
+static uint64_t probes_until_another_is_asked(const char *tier)
+{
+    struct id bad[2], good;
+    for (size_t i = 0; i < 2; i++) {
+        bad[i] = submit_to("standard", "m1");
+    }
+    for (int i = 0; i < 3; i++) {
+        const struct id job = submit_to("standard", "m1");
+        is_said(&job, UNAVAILABLE);
+        world_job_event(&w, EVENT_CANCEL, 1, &job);
+    }
+    is_said(&bad[0], UNAVAILABLE);
+    is_said(&bad[1], UNAVAILABLE);
+    good = submit_to(tier, "m1");
+    for (int i = 0; i < 30000 && dispatch_of(&good) == NULL; i++) {
+        pass(10);
+        for (size_t at = 0; at < 2; at++) {
+            if (world_state(&w, &bad[at]) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+                is_said(&bad[at], UNAVAILABLE);
+            }
+        }
+    }
+    cr_assert_not_null(dispatch_of(&good));
+    return upstream("p0", "m1").counts.probes;
+}
+
+Test(core_upstreams, requests_that_end_their_upstream_are_not_each_probe)
+{
+    go();
+    cr_assert_eq(probes_until_another_is_asked("standard"), 1);
+}
+
+Test(core_upstreams, requests_that_end_their_upstream_hold_no_other_tier)
+{
+    go();
+    cr_assert_eq(probes_until_another_is_asked("background"), 1);
+}
+
+Test(core_upstreams, whoever_failed_probes_when_nobody_else_waits)
+{
+    go();
+    break_m1();
+    world_forget_log(&w);
+    int64_t waited_ms = 0;
+    while (world_count(&w, EFFECT_DISPATCH, NULL) == 0) {
+        pass(10);
+        waited_ms += 10;
+    }
+    cr_assert_leq(waited_ms, 1010 + 260, "%ld", waited_ms);
+}
+
 Test(core_upstreams, probe_that_was_given_up_decides_nothing)
 {
     go();
@@ -879,8 +934,8 @@ Test(core_upstreams, retries_stay_within_the_budget)
 {
     w.config.retries =
         (struct config_retries){.share_permille = 100, .least_per_min = 6, .burst = 3};
-    w.config.breaker.failures = 10000;
-    w.config.breaker.failure_share_permille = 1000;
+    w.config.breaker.failures = 10000; /* it stays closed: the budget alone holds them */
+    w.config.breaker.calls_min = 10000;
     w.tiers[1].attempts_max = 100;
     go();
     struct id jobs[50];
@@ -893,7 +948,7 @@ Test(core_upstreams, retries_stay_within_the_budget)
                 is_said(&jobs[i], UNAVAILABLE);
             }
         }
-        const struct id good = submit_to("background", "m1"); /* keeps the breaker closed */
+        const struct id good = submit_to("background", "m1");
         if (dispatch_of(&good) != NULL) {
             is_said(&good, ANSWERED);
         }
