@@ -128,6 +128,29 @@ static json_t *store_object(struct broker *broker)
                      "memory_bytes", integer(store.memory_bytes));
 }
 
+static const char *const SUBJECTS[] = {
+    [PAUSE_ROUTE] = "route",
+    [PAUSE_TIER] = "tier",
+    [PAUSE_TENANT] = "tenant",
+    [PAUSE_WORKER] = "worker",
+};
+
+static void add_pause(void *context, const struct core_pause_view *view)
+{
+    json_array_append_new(context, json_pack("{s:s, s:s, s:s, s:s, s:I}", "kind",
+                                             SUBJECTS[view->subject], "name", view->name, "mode",
+                                             view->mode == PAUSE_HOLD ? "paused" : "draining",
+                                             "reason", view->reason, "since_unix_ms",
+                                             (json_int_t)view->since_unix_ms));
+}
+
+static json_t *pauses_of(const struct broker *broker)
+{
+    json_t *pauses = json_array();
+    core_visit_pauses(broker->core, add_pause, pauses);
+    return pauses;
+}
+
 static void get_stats(void *context, const struct http_request *request,
                       struct http_response *response)
 {
@@ -141,15 +164,16 @@ static void get_stats(void *context, const struct http_request *request,
     }
     admin_answer(
         response, 200,
-        json_pack("{s:s, s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
-                  "broker", broker->config->broker.name, "draining", stats.is_draining, "tiers",
-                  tiers, "jobs", integer(stats.jobs), "jobs_bytes", integer(stats.jobs_bytes),
-                  "payload_memory_bytes", integer(stats.payload_memory_bytes), "results",
-                  integer(stats.results), "results_bytes", integer(stats.results_bytes),
-                  "concluded_ids", integer(stats.concluded_ids), "dead_letters",
-                  integer(stats.dead_letters), "clients", integer(stats.clients), "workers",
-                  integer(stats.workers), "slots", integer(stats.slots), "slots_free",
-                  integer(stats.slots_free), "store", store_object(broker)));
+        json_pack(
+            "{s:s, s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}",
+            "broker", broker->config->broker.name, "draining", stats.is_draining, "tiers", tiers,
+            "jobs", integer(stats.jobs), "jobs_bytes", integer(stats.jobs_bytes),
+            "payload_memory_bytes", integer(stats.payload_memory_bytes), "results",
+            integer(stats.results), "results_bytes", integer(stats.results_bytes), "concluded_ids",
+            integer(stats.concluded_ids), "dead_letters", integer(stats.dead_letters), "clients",
+            integer(stats.clients), "workers", integer(stats.workers), "slots",
+            integer(stats.slots), "slots_free", integer(stats.slots_free), "store",
+            store_object(broker), "pauses", pauses_of(broker)));
 }
 
 struct queue_list {
@@ -319,30 +343,12 @@ static void reset_upstreams(void *context, const struct http_request *request,
     json_decref(body);
 }
 
-static const char *const SUBJECTS[] = {
-    [PAUSE_ROUTE] = "route",
-    [PAUSE_TIER] = "tier",
-    [PAUSE_TENANT] = "tenant",
-    [PAUSE_WORKER] = "worker",
-};
-
-static void add_pause(void *context, const struct core_pause_view *view)
-{
-    json_array_append_new(context, json_pack("{s:s, s:s, s:s, s:s, s:I}", "kind",
-                                             SUBJECTS[view->subject], "name", view->name, "mode",
-                                             view->mode == PAUSE_HOLD ? "paused" : "draining",
-                                             "reason", view->reason, "since_unix_ms",
-                                             (json_int_t)view->since_unix_ms));
-}
-
 static void get_pauses(void *context, const struct http_request *request,
                        struct http_response *response)
 {
     (void)request;
     const struct broker *broker = context;
-    json_t *pauses = json_array();
-    core_visit_pauses(broker->core, add_pause, pauses);
-    admin_answer(response, 200, json_pack("{s:o}", "pauses", pauses));
+    admin_answer(response, 200, json_pack("{s:o}", "pauses", pauses_of(broker)));
 }
 
 static void get_config(void *context, const struct http_request *request,

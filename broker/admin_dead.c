@@ -385,7 +385,8 @@ static int read_sweep_number(const struct broker *broker, const struct http_requ
     json_t *found =
         read_number(text, INT64_MAX, ret_number) == 0 ? find_sweep(broker, *ret_number) : NULL;
     if (found == NULL) {
-        http_error(response, 404, "there is no sweep \"%.64s\"", request->rest);
+        http_error(response, 404, "there is no sweep \"%.*s\"", (int)(length < 64 ? length : 64),
+                   request->rest);
         return -ENOENT;
     }
     json_decref(found);

@@ -122,7 +122,8 @@ static const struct config_key broker_keys[] = {
     {"heartbeat", DURATIONS(10), FIELD(config_broker, heartbeat_ms), .preset = "3s",
      .text = "How often workers and clients say that they live; at most half of `lease`."},
     {"reclaim", DURATIONS(0), FIELD(config_broker, reclaim_ms), .preset = "2s",
-     .text = "After a restart, recovered jobs wait so long for the workers that had them."},
+     .text = "After a restart, recovered jobs wait so long for the workers that had them; those whose lease was on "
+             "disk, a whole `lease`."},
     {"result_ttl", DURATIONS(1000), FIELD(config_broker, result_ttl_ms), .is_live = true,
      .preset = "1h", .text = "How long results wait to be collected."},
     {"results_bytes_max", SIZES(MIB, 1024 * TIB), FIELD(config_broker, results_bytes_max),

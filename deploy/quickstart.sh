@@ -50,7 +50,7 @@ stop_all() {
         # The number may have been given to somebody else since.
         if [[ $(readlink "/proc/$pid/exe" 2>/dev/null || true) == "$build"/* ]]; then
             kill -TERM "$pid" 2>/dev/null || true
-            timeout 40 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
+            timeout 40 tail -s 0.1 --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
             echo "stopped $name ($pid)"
         fi
         rm -f "$state/$name.pid"

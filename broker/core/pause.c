@@ -93,6 +93,12 @@ static void apply(struct core *core, enum pause_subject subject, const char *tex
     }
 }
 
+const char *pause_reason(const struct core *core, enum pause_subject subject, const char *name)
+{
+    const struct pause *pause = find(core, subject, name);
+    return pause == NULL ? "" : pause->reason;
+}
+
 void pause_apply_to_names(struct core *core)
 {
     list_for_each (&core->pauses, link) {

@@ -20,6 +20,8 @@ struct pause {
 /* Events. A route, tier or tenant that is not known is passed over; a worker may come later. */
 void pause_add(struct core *core, const struct event *event);
 void pause_end(struct core *core, const struct event *event);
+/* Why an operator has paused it; empty: no reason was given, or it is not paused. */
+const char *pause_reason(const struct core *core, enum pause_subject subject, const char *name);
 /* After a change of the configuration, and when all jobs are restored: names that came with either are paused yet. */
 void pause_apply_to_names(struct core *core);
 /* At a worker's hello, after its welcome. */

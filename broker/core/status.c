@@ -1,10 +1,12 @@
 #include "broker/core/status.h"
 #include <stdio.h>
+#include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/estimate.h"
 #include "broker/core/flight.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/pause.h"
 #include "broker/core/result.h"
 #include "broker/core/upstream.h"
 
@@ -37,10 +39,13 @@ static bool say_what_holds(const struct core *core, const struct job *job, int64
     const struct queue *queue = job->flow->queue;
     const struct name *names[] = {queue->route, queue->lane->tier->name, job->flow->tenant->name};
     static const char *const kinds[] = {"route", "tier", "tenant"};
+    static const enum pause_subject subjects[] = {PAUSE_ROUTE, PAUSE_TIER, PAUSE_TENANT};
     for (size_t i = 0; i < 3; i++) {
         if (names[i]->is_held) {
-            (void)snprintf(ret_why, STATUS_WHY_BYTES, "the %s %.64s is paused by an operator",
-                           kinds[i], names[i]->text);
+            const char *reason = pause_reason(core, subjects[i], names[i]->text);
+            (void)snprintf(ret_why, STATUS_WHY_BYTES,
+                           "the %s %.64s is paused by an operator%s%.80s", kinds[i], names[i]->text,
+                           reason[0] == '\0' ? "" : ": ", reason);
             return true;
         }
     }
@@ -116,12 +121,17 @@ static const char *why_there(const struct core *core, const struct job *job)
 
 /* ---- all of it ---- */
 
-static void estimate_start(const struct job *job, uint64_t own_ahead, int64_t now_ms,
-                           struct status_view *view)
+/* Its own wait and that of its queue run at the same time. How an outage ends nobody knows. */
+static void estimate_start(const struct core *core, const struct job *job, uint64_t own_ahead,
+                           int64_t now_ms, struct status_view *view)
 {
+    const struct queue *queue = job->flow->queue;
     const int64_t wait_ms = estimate_wait_ms(job->flow, own_ahead, now_ms);
-    view->has_estimate = wait_ms >= 0;
-    view->starts_in_ms = wait_ms >= 0 ? view->waits_ms + wait_ms : 0;
+    view->has_estimate =
+        wait_ms >= 0 && !(queue->is_blocked && upstream_is_outage(core, queue, now_ms));
+    if (view->has_estimate) {
+        view->starts_in_ms = wait_ms > view->waits_ms ? wait_ms : view->waits_ms;
+    }
 }
 
 static void read_ready(const struct core *core, const struct job *job, int64_t now_ms,
@@ -130,19 +140,34 @@ static void read_ready(const struct core *core, const struct job *job, int64_t n
     view->position = position_of(core, job);
     if (!say_what_holds(core, job, now_ms, view->why)) {
         say_place_in_line(view->position, view->why);
-        estimate_start(job, view->position, now_ms, view);
+        estimate_start(core, job, view->position, now_ms, view);
     } else if (job->flow->queue->is_blocked) {
-        estimate_start(job, view->position, now_ms, view);
+        estimate_start(core, job, view->position, now_ms, view);
     }
 }
 
 /* When its time comes it goes before all that were submitted after it: of those that wait now,
  * hardly one before it will. */
-static void read_backing_off(const struct job *job, int64_t now_ms, struct status_view *view)
+static void read_backing_off(const struct core *core, const struct job *job, int64_t now_ms,
+                             struct status_view *view)
 {
     const int64_t waits_ms = job->at.not_before_ms - now_ms;
     view->waits_ms = waits_ms > 0 ? waits_ms : 0;
-    estimate_start(job, 0, now_ms, view);
+    if (job->backoffs > 0) {
+        (void)say_what_holds(core, job, now_ms, view->why);
+    }
+    estimate_start(core, job, 0, now_ms, view);
+}
+
+/* What is not known before its time is over never will be. */
+static void say_if_too_late(const struct job *job, int64_t now_ms, struct status_view *view)
+{
+    const size_t length = strlen(view->why);
+    if (view->waits_ms > 0 && now_ms + view->waits_ms >= job->deadline_ms) {
+        (void)snprintf(view->why + length, sizeof(view->why) - length,
+                       "; its deadline is before that, in %lld ms",
+                       (long long)(job->deadline_ms - now_ms));
+    }
 }
 
 void status_read(const struct core *core, const struct job *job, int64_t now_ms,
@@ -155,7 +180,8 @@ void status_read(const struct core *core, const struct job *job, int64_t now_ms,
     }
     (void)snprintf(ret_view->why, sizeof(ret_view->why), "%s", why_there(core, job));
     if (job->place == PLACE_BACKING_OFF) {
-        read_backing_off(job, now_ms, ret_view);
+        read_backing_off(core, job, now_ms, ret_view);
+        say_if_too_late(job, now_ms, ret_view);
     } else if (job->place == PLACE_LOADED) {
         (void)say_what_holds(core, job, now_ms, ret_view->why);
     } else if (job->place == PLACE_FOLLOWING) {

@@ -504,8 +504,8 @@ int64_t upstream_back_for_failed_at_ms(struct core *core, const struct queue *qu
     return soonest_ms;
 }
 
-void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms,
-                          char *ret_text, size_t bytes)
+/* The candidate that may be called or probed first; NULL: there is none. */
+static const struct upstream *first_back(const struct core *core, const struct queue *queue)
 {
     const struct candidates *candidates = upstream_candidates(core, queue);
     const struct upstream *first = NULL;
@@ -516,6 +516,20 @@ void upstream_why_blocked(const struct core *core, const struct queue *queue, in
             first = upstream;
         }
     }
+    return first;
+}
+
+bool upstream_is_outage(const struct core *core, const struct queue *queue, int64_t now_ms)
+{
+    const struct upstream *first = first_back(core, queue);
+    return first != NULL && first->breaker.state != BREAKER_CLOSED &&
+           first->limited_until_ms <= now_ms;
+}
+
+void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms,
+                          char *ret_text, size_t bytes)
+{
+    const struct upstream *first = first_back(core, queue);
     ret_text[0] = '\0';
     if (first == NULL) {
         return;

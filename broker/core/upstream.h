@@ -79,6 +79,8 @@ int64_t upstream_back_at_ms(struct core *core, const struct queue *queue);
  * cannot answer would be each probe, and keep the upstream down for everybody.
  */
 int64_t upstream_back_for_failed_at_ms(struct core *core, const struct queue *queue);
+/* Of a queue that nobody can serve: the first to be back is down, and has not said when to come back. */
+bool upstream_is_outage(const struct core *core, const struct queue *queue, int64_t now_ms);
 /* Why nobody can serve it, in words. */
 void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms, char *ret_text,
                           size_t bytes);

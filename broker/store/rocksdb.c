@@ -78,6 +78,8 @@ static const char *remedy(int error)
     case EROFS:
         return "give the broker's user the right to write there, or set broker.data_dir to another "
                "directory";
+    case ENOENT:
+        return "create the directory above it, or set broker.data_dir to another path";
     case ENOTDIR:
         return "set broker.data_dir to a directory";
     case ENOSPC:

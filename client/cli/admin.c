@@ -140,7 +140,12 @@ int cli_admin(struct cli *cli, const char *path, const json_t *body, json_t **re
     char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
     CURL *curl = curl_easy_init();
     int r = EXIT_INTERNAL;
-    if (curl == NULL || (body != NULL && text == NULL)) {
+    if (cli->brokers_option != NULL && cli->admin_option == NULL && cli->config_path == NULL) {
+        /* Another broker's than the one that is meant would be asked, or changed. */
+        cli_refuse(cli, "--brokers does not tell where their admin HTTP is; add --admin ADDRESS, "
+                        "or --config FILE");
+        r = cli->exit_code;
+    } else if (curl == NULL || (body != NULL && text == NULL)) {
         cli_fail(cli, r, "out of memory");
     } else {
         r = perform(cli, curl, path, text, ret_answer);

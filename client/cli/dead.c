@@ -290,7 +290,7 @@ static void print_one(const json_t *letter)
     history_format_time(number(letter, "died_unix_ms"), died);
     printf("%s  dead since %s UTC\n", text(letter, "id"), died);
     printf("%s: %s\n", text(letter, "error_code"), text(letter, "error_text"));
-    printf("tenant %s, tier %s, route %s, %lld attempts, %lld of them lost with their workers, "
+    printf("tenant %s, tier %s, route %s, attempts %lld, %lld of them lost with their workers, "
            "%lld bytes\n",
            text(letter, "tenant"), text(letter, "tier"), text(letter, "route"),
            (long long)number(letter, "attempts"), (long long)number(letter, "losses"),

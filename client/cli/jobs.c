@@ -88,7 +88,10 @@ static int print_answer(struct cli *cli, const struct tiermq_answer *answer)
     if (answer->state != TIERMQ_SUCCEEDED) {
         char state[CLI_STATE_TEXT];
         cli_state_text(answer, state);
-        return cli_fail(cli, code, "%s: %s", state, answer->error_text);
+        return cli_fail(cli, code, "%s: %s%s", state, answer->error_text,
+                        answer->state == TIERMQ_COLLECTED
+                            ? "; how it ended: tiermq status JOB, or tiermq dead show JOB"
+                            : "");
     }
     const bool has_text = answer->text[0] != '\0' || answer->body == NULL;
     puts(has_text ? answer->text : answer->body); /* a copied body ends with a NUL */

@@ -126,6 +126,23 @@ static int refuse(char *ret_error, const char *format, ...)
     return -EINVAL;
 }
 
+/* With the value that was found, as JSON: a long one is cut. */
+__attribute__((format(printf, 3, 4))) static int refuse_value(const json_t *value, char *ret_error,
+                                                              const char *format, ...)
+{
+    char *found = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    va_list arguments;
+    va_start(arguments, format);
+    const int length = vsnprintf(ret_error, LINE_ERROR_BYTES, format, arguments);
+    va_end(arguments);
+    if (found != NULL && length > 0 && length < LINE_ERROR_BYTES) {
+        (void)snprintf(ret_error + length, (size_t)(LINE_ERROR_BYTES - length), ", and is %.60s",
+                       found);
+    }
+    free(found);
+    return -EINVAL;
+}
+
 static int read_text(const json_t *root, const char *member, const char **ret_text, char *ret_error)
 {
     const json_t *value = json_object_get(root, member);
@@ -133,7 +150,7 @@ static int read_text(const json_t *root, const char *member, const char **ret_te
         return 0;
     }
     if (!json_is_string(value)) {
-        return refuse(ret_error, "%s: must be a string", member);
+        return refuse_value(value, ret_error, "%s: must be a string", member);
     }
     *ret_text = json_string_value(value);
     return 0;
@@ -171,8 +188,8 @@ static int read_count(const json_t *root, const char *member, json_int_t most, u
     }
     const json_int_t number = json_integer_value(value);
     if (!json_is_integer(value) || number < 0 || number > most) {
-        return refuse(ret_error, "%s: must be a whole number from 0 to %lld", member,
-                      (long long)most);
+        return refuse_value(value, ret_error, "%s: must be a whole number from 0 to %lld", member,
+                            (long long)most);
     }
     *ret_number = (unsigned)number;
     return 0;
@@ -190,7 +207,8 @@ static int read_time(const json_t *root, const char *member, int64_t *ret_ms, ch
         return 0;
     }
     if (!json_is_string(value) || cli_read_duration(json_string_value(value), ret_ms) < 0) {
-        return refuse(ret_error, "%s: must be a duration such as \"30s\", or seconds", member);
+        return refuse_value(value, ret_error, "%s: must be a duration such as \"30s\", or seconds",
+                            member);
     }
     return 0;
 }
@@ -202,7 +220,7 @@ static int read_truth(const json_t *root, const char *member, bool *ret_truth, c
         return 0;
     }
     if (!json_is_boolean(value)) {
-        return refuse(ret_error, "%s: must be true or false", member);
+        return refuse_value(value, ret_error, "%s: must be true or false", member);
     }
     *ret_truth = json_is_true(value);
     return 0;

@@ -51,6 +51,15 @@ static void print_tier(const json_t *tier)
            json_number_value(json_object_get(tier, "saved_usd")));
 }
 
+static void print_pause(const json_t *pause)
+{
+    const char *reason = json_string_value(json_object_get(pause, "reason"));
+    printf("%s %s: %s%s%s\n", json_string_value(json_object_get(pause, "kind")),
+           json_string_value(json_object_get(pause, "name")),
+           json_string_value(json_object_get(pause, "mode")),
+           reason == NULL || reason[0] == '\0' ? "" : ": ", reason == NULL ? "" : reason);
+}
+
 static void print_table(const json_t *stats)
 {
     printf("%-12s %9s %9s %9s %10s %9s %9s %9s %9s %8s %12s %12s\n", "tier", "queued", "waiting",
@@ -72,6 +81,10 @@ static void print_table(const json_t *stats)
            json_is_false(json_object_get(json_object_get(stats, "store"), "up"))
                ? "; the store is down"
                : "");
+    const json_t *pause = NULL;
+    json_array_foreach (json_object_get(stats, "pauses"), i, pause) {
+        print_pause(pause);
+    }
 }
 
 static int stats_run(const struct command *command, int argc, char **argv)

@@ -104,7 +104,9 @@ def test_pause_holds_a_tier_and_resume_lets_it_go(cluster):
     job = submit_held(cluster, "--tier", "background")
     assert cluster.cli("submit", "--tier", "standard", "not held").returncode == 0
     status = json.loads(cluster.cli("status", "--json", job).stdout)
-    assert status["state"] == "queued" and status["why"] == "the tier background is paused by an operator"
+    assert status["state"] == "queued"
+    assert status["why"] == "the tier background is paused by an operator: price change"
+    assert "tier background: paused: price change" in cluster.cli("stats").stdout
     assert status["position"] == 0 and status["starts_in_ms"] is None
     behind = submit_held(cluster, "--tier", "background", "--distinct")
     assert "1 ahead" in cluster.cli("status", behind).stdout
@@ -112,6 +114,14 @@ def test_pause_holds_a_tier_and_resume_lets_it_go(cluster):
     assert seen["position"] == 1 and seen["starts_in_ms"] is None and "paused" in seen["why"]
     assert cluster.cli("resume", "tier", "background").returncode == 0
     assert cluster.cli("wait", "--timeout", "20s", job).returncode == 0
+
+
+def test_brokers_alone_change_nothing_at_another_broker(cluster):
+    cluster.start_broker()
+    endpoint = cluster.broker.config["broker"]["listen_clients"]
+    done = cluster.cli("pause", "tier", "background", "--brokers", endpoint)
+    assert done.returncode == 2 and "--admin" in done.stderr
+    assert cluster.broker.admin_json("/v1/pauses") == {"pauses": []}
 
 
 def test_drained_tenant_is_refused(cluster):

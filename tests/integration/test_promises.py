@@ -121,6 +121,24 @@ def test_acknowledged_jobs_outlive_broker_and_client(cluster):
     assert counted(cluster, "repeated_keys") == 0
 
 
+def test_requests_that_end_their_server_do_not_keep_it_from_others(cluster):
+    cluster.start_modelsim()
+    faults = {"faults": [{"kind": "status", "status": 500, "text": "MARK"}]}
+    assert http_request(cluster.modelsim.ready["http"], "/control/faults", faults)[0] == 200
+    cluster.start_broker(breaker={"open_first": "200ms", "open_max": "1s"},
+                         tiers=[{"name": "background", "backoff_first": "1ms", "backoff_max": "1ms"}])
+    cluster.start_worker()
+    bad = [cluster.cli("submit", "--no-wait", "--tier", "background", "--distinct", "MARK").stdout.strip() for _ in range(6)]
+
+    def probes():
+        return sum(u["probes"] for u in cluster.broker.admin_json("/v1/upstreams")["upstreams"])
+
+    wait_for(lambda: probes() >= 4, "some of them to be probes")
+    done = cluster.cli("submit", "--tier", "background", "--timeout", "30s", "fine")
+    assert done.returncode == 0, done.stderr
+    assert all(json.loads(cluster.cli("status", "--json", job).stdout)["state"] != "succeeded" for job in bad)
+
+
 def test_an_absent_model_server_backs_off_and_then_answers(cluster):
     cluster.start_modelsim()
     cluster.start_broker()

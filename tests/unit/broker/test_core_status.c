@@ -117,6 +117,7 @@ Test(core_status, start_is_estimated_from_how_fast_its_queue_is_dispatched)
     const struct id delayed = submit_with(0, 5000);
     cr_assert_eq(ask(&delayed)->effect.as.status.waits_ms, 5000);
     cr_assert_geq(ask(&delayed)->effect.as.status.starts_in_ms, 5000);
+    cr_assert_lt(ask(&delayed)->effect.as.status.starts_in_ms, 8000, "both waits were added");
 }
 
 static void pause(enum event_kind kind, enum pause_subject subject, const char *name)
@@ -135,7 +136,7 @@ Test(core_status, why_names_what_keeps_the_job)
     expect_why(&job, ""); /* it runs */
     const enum pause_subject subjects[] = {PAUSE_ROUTE, PAUSE_TIER, PAUSE_TENANT};
     const char *const names[] = {"m0", "realtime", "a"};
-    const char *const words[] = {"the route m0 is paused", "the tier realtime is paused",
+    const char *const words[] = {"the route m0 is paused by an operator: test", "the tier realtime is paused",
                                  "the tenant a is paused"};
     for (size_t i = 0; i < 3; i++) {
         pause(EVENT_PAUSE, subjects[i], names[i]);
