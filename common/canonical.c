@@ -13,6 +13,7 @@
 #include <string.h>
 #include <jansson.h>
 #include <sodium.h>
+#include <utf8proc.h>
 
 enum {
     TEXT_FIRST_BYTES = 1024,
@@ -118,6 +119,34 @@ static void append_string(struct text *text, const char *string, size_t bytes)
     }
     append(text, string + plain, bytes - plain);
     append_char(text, '"');
+}
+
+static bool is_ascii(const char *string, size_t bytes)
+{
+    size_t i = 0;
+    while (i < bytes && (unsigned char)string[i] < 0x80) {
+        i++;
+    }
+    return i == bytes;
+}
+
+/* A text, composed: one form for what reads the same. */
+static void append_text(struct text *text, const char *string, size_t bytes)
+{
+    utf8proc_uint8_t *composed = NULL;
+    if (is_ascii(string, bytes)) {
+        append_string(text, string, bytes);
+        return;
+    }
+    const utf8proc_ssize_t length =
+        utf8proc_map((const utf8proc_uint8_t *)string, (utf8proc_ssize_t)bytes, &composed,
+                     UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    if (length >= 0) {
+        append_string(text, (const char *)composed, (size_t)length);
+    } else {
+        text->is_failed = true; /* jansson has checked that it is UTF-8: no memory */
+    }
+    free(composed);
 }
 
 /* ---- numbers: ECMAScript's Number::toString ---- */
@@ -297,7 +326,7 @@ static int write_value(struct writer *writer, json_t *value, char *ret_error)
     case JSON_ARRAY:
         return enter(writer, value, ret_error);
     case JSON_STRING:
-        append_string(text, json_string_value(value), json_string_length(value));
+        append_text(text, json_string_value(value), json_string_length(value));
         return 0;
     case JSON_INTEGER:
         append_integer(text, json_integer_value(value));

@@ -2,8 +2,9 @@
  * canonical: the one canonical form of a JSON request body, and the keys made from it.
  *
  * Canonical JSON follows RFC 8785 (JCS): members in the order of their UTF-16 names, no spaces, one
- * form for each text and number, so 1, 1.0 and 10e-1 are all `1`. One exception, since seeds may be
- * long: integers written as such keep all their digits. Members of the top level that do not change
+ * form for each text and number, so 1, 1.0 and 10e-1 are all `1`. Beyond it, texts (not the names of
+ * members) are composed (Unicode NFC), so that "é" is one text however it was typed; and, since seeds
+ * may be long, integers written as such keep all their digits. Members of the top level that do not change
  * an answer (stream, stream_options, user, metadata, store) are left out. The key is BLAKE2b-128
  * over tenant, operation, route, the canonical body and the cache's namespace: equal keys ask for
  * the same answer, and may share it.

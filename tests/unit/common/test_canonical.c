@@ -48,6 +48,14 @@ Test(canonical, follows_the_example_of_the_rfc)
           "\"string\":\"\xe2\x82\xac$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\"}");
 }
 
+Test(canonical, texts_are_composed_and_names_are_not)
+{
+    check("{\"a\":\"cafe\xcc\x81\"}", "{\"a\":\"caf\xc3\xa9\"}");
+    check("{\"a\":\"caf\xc3\xa9\"}", "{\"a\":\"caf\xc3\xa9\"}");
+    check("{\"a\":\"\xef\xac\x81\"}", "{\"a\":\"\xef\xac\x81\"}"); /* a ligature reads otherwise */
+    check("{\"e\xcc\x81\":1}", "{\"e\xcc\x81\":1}");
+}
+
 Test(canonical, members_are_in_utf16_order_as_in_the_rfc)
 {
     check("{\"\\u20ac\":\"Euro Sign\",\"\\r\":\"Carriage Return\",\"\\ufb33\":\"Hebrew Letter "
