@@ -8,7 +8,7 @@ build=(build-essential meson ninja-build pkg-config protobuf-c-compiler libzmq3-
        libcurl4-openssl-dev librocksdb-dev libjansson-dev libyaml-dev libmicrohttpd-dev libsodium-dev libxxhash-dev
        libutf8proc-dev ca-certificates curl)
 tests=(libcriterion-dev python3 python3-pytest python3-zmq python3-protobuf protobuf-compiler python3-yaml python3-kubernetes python3-numpy
-       clang llvm libclang-rt-14-dev clang-tidy clang-format cppcheck valgrind libhnswlib-dev)
+       clang llvm libclang-rt-14-dev clang-tidy clang-format cppcheck valgrind libhnswlib-dev prometheus)
 
 wanted=("${build[@]}")
 if [ "${1:-}" = "--tests" ]; then

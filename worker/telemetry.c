@@ -21,6 +21,7 @@ enum family {
     SAVED,
     LOOKUPS,
     CHECKS,
+    CHECKS_COST,
     FILLS_DROPPED,
     KEY_MISMATCHES,
     PROTOCOL_ERRORS,
@@ -43,6 +44,9 @@ enum family {
     CACHE_FILLS,
     CACHE_FILLS_FAILED,
     CACHE_BROKEN,
+    CACHE_BUILDING,
+    CACHE_SET_ASIDE,
+    CACHE_DAMAGED,
     UPSTREAMS_OPEN,
     RESIDENT_BYTES,
     CPU_SECONDS,
@@ -61,6 +65,7 @@ static const double token_bounds[] = {1,     4,     16,     64,      256,     10
 static const char *const by_outcome[] = {"outcome", NULL};
 static const char *const by_result[] = {"result", NULL};
 static const char *const by_check[] = {"why", "result", NULL};
+static const char *const by_why[] = {"why", NULL};
 static const char *const by_kind[] = {"kind", NULL};
 static const char *const by_model[] = {"provider", "model", NULL};
 static const char *const by_model_outcome[] = {"provider", "model", "outcome", NULL};
@@ -100,6 +105,9 @@ static const struct {
                 "What the cache does to know its near hits: jobs to refresh, audit, judge (made, dropped), and what audits and misses say "
                 "(same, different, unknown).",
                 by_check},
+    [CHECKS_COST] = {METRIC_COUNTER, "tiermq_worker_cache_checks_cost_usd_total",
+                     "What the jobs that the cache made have cost, in US dollars: refresh, audit, judge.",
+                     by_why},
     [FILLS_DROPPED] = {METRIC_COUNTER, "tiermq_worker_cache_fills_dropped_total",
                        "Fills dropped because the cache's queue was full.", NULL},
     [KEY_MISMATCHES] =
@@ -147,6 +155,12 @@ static const struct {
                             "Answers that the cache could not write.", NULL},
     [CACHE_BROKEN] = {METRIC_GAUGE, "tiermq_worker_cache_broken",
                       "1 while the cache's store cannot be opened or read.", NULL},
+    [CACHE_BUILDING] = {METRIC_GAUGE, "tiermq_worker_cache_building",
+                        "1 while the index of similar questions is made from the store.", NULL},
+    [CACHE_SET_ASIDE] = {METRIC_COUNTER, "tiermq_worker_cache_set_aside_total",
+                         "Damaged databases that were moved aside, and new ones begun.", NULL},
+    [CACHE_DAMAGED] = {METRIC_COUNTER, "tiermq_worker_cache_damaged_total",
+                       "Entries that were found damaged, and removed.", NULL},
     [UPSTREAMS_OPEN] = {METRIC_GAUGE, "tiermq_worker_upstreams_open",
                         "Upstreams that a broker has closed to all but probes.", NULL},
     [CPU_SECONDS] = {METRIC_COUNTER, "process_cpu_seconds_total",
@@ -264,6 +278,11 @@ void telemetry_cache_check(struct telemetry *telemetry, const char *why, const c
     metric_add(series(telemetry, CHECKS, values), 1);
 }
 
+void telemetry_cache_check_cost(struct telemetry *telemetry, const char *why, uint64_t cost_nanousd)
+{
+    metric_add(series(telemetry, CHECKS_COST, &why), (double)cost_nanousd / 1e9);
+}
+
 void telemetry_saved(struct telemetry *telemetry, uint64_t saved_nanousd)
 {
     metric_add(series(telemetry, SAVED, NULL), (double)saved_nanousd / 1e9);
@@ -340,6 +359,7 @@ void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_ga
         gauges->answers,        gauges->answers_bytes,      gauges->cache_entries,
         gauges->cache_bytes,    gauges->cache_memory_bytes, gauges->cache_evictions,
         gauges->cache_fills,    gauges->cache_fills_failed, gauges->cache_is_broken,
+        gauges->cache_is_building, gauges->cache_set_aside, gauges->cache_damaged,
         gauges->upstreams_open,
     };
     for (size_t i = 0; i < ARRAY_LENGTH(values); i++) {

@@ -24,6 +24,8 @@ void telemetry_usage(struct telemetry *telemetry,
                      const struct attempt *attempt); /* its tokens and cost are known */
 /* Jobs that the cache makes (refresh, audit, judge), and what came of audits: made, dropped, same, different, unknown. */
 void telemetry_cache_check(struct telemetry *telemetry, const char *why, const char *result);
+/* What such a job cost. */
+void telemetry_cache_check_cost(struct telemetry *telemetry, const char *why, uint64_t cost_nanousd);
 void telemetry_cache(struct telemetry *telemetry,
                      const char *result); /* exact, near, miss, timeout, busy, broken */
 void telemetry_saved(struct telemetry *telemetry, uint64_t saved_nanousd);
@@ -42,7 +44,8 @@ struct telemetry_gauges {
     uint64_t answers, answers_bytes;
     uint64_t cache_entries, cache_bytes, cache_memory_bytes, cache_evictions, cache_fills,
         cache_fills_failed;
-    uint64_t cache_is_broken;
+    uint64_t cache_is_broken, cache_is_building;
+    uint64_t cache_set_aside, cache_damaged;
     uint64_t upstreams_open;
 };
 void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_gauges *gauges);

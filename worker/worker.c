@@ -330,6 +330,9 @@ static void read_gauges(const struct worker *worker, struct telemetry_gauges *ga
         .cache_fills = cache.fills,
         .cache_fills_failed = cache.fills_failed,
         .cache_is_broken = cache.is_broken ? 1 : 0,
+        .cache_is_building = cache.keeper.is_building ? 1 : 0,
+        .cache_set_aside = cache.set_aside,
+        .cache_damaged = cache.keeper.store.damaged,
     };
     for (size_t i = 0; i < worker->brokers_length; i++) {
         uint64_t bytes;

@@ -78,6 +78,8 @@ static void add_lookups(json_t *list, const json_t *lookups)
 {
     static const char *const names[] = {"tenant", "tier", "route", "namespace"};
     static const char *const results[] = {"exact", "near", "stale", "miss"};
+    static const char *const reals[] = {"saved_usd", "saved_seconds", "served_age_seconds",
+                                        "checks_usd"};
     size_t i = 0;
     const json_t *more = NULL;
     json_array_foreach (lookups, i, more) {
@@ -86,8 +88,9 @@ static void add_lookups(json_t *list, const json_t *lookups)
             add_number(sum, results[j], cache_number(more, results[j]));
         }
         add_bypass(sum, json_object_get(more, "bypass"));
-        add_real(sum, "saved_usd", cache_real(more, "saved_usd"));
-        add_real(sum, "saved_seconds", cache_real(more, "saved_seconds"));
+        for (size_t j = 0; j < ARRAY_LENGTH(reals); j++) {
+            add_real(sum, reals[j], cache_real(more, reals[j]));
+        }
     }
 }
 
@@ -192,23 +195,25 @@ static void print_reasons(const json_t *lookup, FILE *out)
 
 static void print_lookups(const json_t *sum, FILE *out)
 {
-    fprintf(out, "\n%-12s %-12s %-16s %-12s %9s %9s %9s %9s %9s %7s %12s %10s\n", "tenant", "tier",
+    fprintf(out, "\n%-12s %-12s %-16s %-12s %9s %9s %9s %9s %9s %7s %12s %10s %12s %9s\n", "tenant", "tier",
             "route", "namespace", "exact", "near", "stale", "miss", "bypass", "hits", "saved USD",
-            "saved s");
+            "saved s", "checks USD", "mean age");
     size_t i = 0;
     const json_t *lookup = NULL;
     json_array_foreach (json_object_get(sum, "lookups"), i, lookup) {
         const double hits =
             cache_real(lookup, "exact") + cache_real(lookup, "near") + cache_real(lookup, "stale");
         const double asked = hits + cache_real(lookup, "miss");
-        fprintf(out, "%-12s %-12s %-16s %-12s %9lld %9lld %9lld %9lld %9lld %6.1f%% %12.6f %10.1f",
+        fprintf(out, "%-12s %-12s %-16s %-12s %9lld %9lld %9lld %9lld %9lld %6.1f%% %12.6f %10.1f %12.6f %8.0fs",
                 cache_text(lookup, "tenant"), cache_text(lookup, "tier"),
                 cache_text(lookup, "route"),
                 cache_text(lookup, "namespace")[0] == '\0' ? "-" : cache_text(lookup, "namespace"),
                 (long long)cache_number(lookup, "exact"), (long long)cache_number(lookup, "near"),
                 (long long)cache_number(lookup, "stale"), (long long)cache_number(lookup, "miss"),
                 (long long)bypassed(lookup), asked > 0 ? 100.0 * hits / asked : 0.0,
-                cache_real(lookup, "saved_usd"), cache_real(lookup, "saved_seconds"));
+                cache_real(lookup, "saved_usd"), cache_real(lookup, "saved_seconds"),
+                cache_real(lookup, "checks_usd"),
+                hits > 0 ? cache_real(lookup, "served_age_seconds") / hits : 0.0);
         print_reasons(lookup, out);
     }
 }

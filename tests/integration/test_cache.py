@@ -112,6 +112,7 @@ def test_a_damaged_database_is_set_aside_and_a_new_one_begun(cluster):
     filled(cluster, 1)
     assert submit(cluster, "Which trains run at night?")["cache"] == "hit"
     assert list(folder.parent.glob("cache.damaged-*"))
+    assert cluster.worker.metrics()["tiermq_worker_cache_set_aside_total"] == 1
 
 
 def test_wrong_questions_are_refused(cluster):
@@ -145,6 +146,12 @@ def test_near_hits_begin_when_enough_is_known_and_say_why(cluster):
         classes = cluster.broker.admin_json("/v1/cache/evidence")["classes"]
         return classes[0]["state"] if classes else "none"
 
+    def audits_cost():
+        submit(cluster, "describe the LIGHTHOUSE of Porto?", "--distinct")
+        rows = ask(cluster, "stats")["workers"][0]["answer"]["lookups"]
+        counted = cluster.worker.metrics().get('tiermq_worker_cache_checks_cost_usd_total{why="audit"}', 0)
+        return counted > 0 and any(r["checks_usd"] > 0 for r in rows)
+
     ask_all([topic + "." for topic in topics])
     for ending in ("!", "?", "...", " ."):
         if state() == "open":
@@ -155,7 +162,10 @@ def test_near_hits_begin_when_enough_is_known_and_say_why(cluster):
     submit(cluster, "Describe the lighthouse of Porto.")
     wait_for(lambda: submit(cluster, "describe the lighthouse of PORTO!")["cache"] == "near_hit", "a near hit")
     stats = ask(cluster, "stats")["workers"][0]["answer"]
-    assert any(row["near"] >= 1 and row["tenant"] == "default" for row in stats["lookups"])
+    (row,) = stats["lookups"]
+    assert row["near"] >= 1 and row["tenant"] == "default"
     assert any(c["threshold"] is not None for c in stats["classes"])
+    assert row["served_age_seconds"] > 0
+    wait_for(audits_cost, "an audit's cost to be told")
     wrong = submit(cluster, "Describe the lighthouse of Ghent.")
     assert wrong["cache"] == "miss"

@@ -211,3 +211,19 @@ void cache_checks_judged(struct services *services, const struct attempt *attemp
     learn(services, attempt, check, verdict_of_text(content_of(answer)));
     json_decref(answer);
 }
+
+const char *cache_checks_name(Wire__CacheCheck__Why why)
+{
+    switch (why) {
+    case WIRE__CACHE_CHECK__WHY__WHY_REFRESH:
+        return "refresh";
+    case WIRE__CACHE_CHECK__WHY__WHY_AUDIT:
+        return "audit";
+    case WIRE__CACHE_CHECK__WHY__WHY_JUDGE:
+        return "judge";
+    case WIRE__CACHE_CHECK__WHY__WHY_NONE:
+    case _WIRE__CACHE_CHECK__WHY_IS_INT_SIZE:
+        break;
+    }
+    return "none";
+}

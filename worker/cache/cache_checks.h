@@ -27,3 +27,6 @@ bool cache_checks_audited(struct services *services, const struct attempt *attem
 void cache_checks_ask_judge(struct services *services, const struct attempt *attempt, const Wire__CacheCheck *audit);
 /* Its word on an audit. */
 void cache_checks_judged(struct services *services, const struct attempt *attempt);
+
+/* For metrics: refresh, audit, judge; none. */
+const char *cache_checks_name(Wire__CacheCheck__Why why);

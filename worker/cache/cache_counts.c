@@ -93,11 +93,13 @@ static json_t *object_of(const struct cache_count *row)
         (void)json_object_set_new(bypass, row->bypasses[i].reason,
                                   json_integer((json_int_t)row->bypasses[i].count));
     }
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:f, s:f}", "tenant", row->tenant, "tier",
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:f}", "tenant", row->tenant, "tier",
                      row->tier, "route", row->route, "namespace", row->cache_namespace, "exact",
                      (json_int_t)row->exact, "near", (json_int_t)row->near, "stale", (json_int_t)row->stale,
                      "miss", (json_int_t)row->miss, "bypass", bypass, "saved_usd",
-                     (double)row->saved_nanousd * 1e-9, "saved_seconds", (double)row->saved_ms / 1000.0);
+                     (double)row->saved_nanousd * 1e-9, "saved_seconds", (double)row->saved_ms / 1000.0,
+                     "served_age_seconds", (double)row->served_age_ms / 1000.0, "checks_usd",
+                     (double)row->checks_nanousd * 1e-9);
 }
 
 json_t *cache_counts_list(const struct cache_counts *counts)

@@ -20,6 +20,8 @@ struct cache_count {
         uint64_t count;
     } bypasses[CACHE_BYPASSES_MAX];
     uint64_t saved_nanousd, saved_ms;
+    uint64_t served_age_ms;  /* of all that was served, added up */
+    uint64_t checks_nanousd; /* cost of the jobs that the cache made: refreshes, audits, judges */
 };
 
 struct cache_counts {

@@ -198,6 +198,7 @@ static void count_hit(const struct services *services, const struct attempt *att
     row->exact += !result->is_stale && result->answer == CACHE_ANSWER_HIT;
     row->saved_nanousd += result->entry->about->cost_nanousd;
     row->saved_ms += result->entry->about->run_ms;
+    row->served_age_ms += (uint64_t)result->age_ms;
 }
 
 static enum stage_verdict answered(struct services *services, struct attempt *attempt,
@@ -331,9 +332,26 @@ static void set_about(const struct services *services, struct attempt *attempt, 
     about->run_ms = attempt->call_ms > 0 ? (uint64_t)attempt->call_ms : 0;
 }
 
+/* What a job that the cache made has cost, at the tier of the job that it was made for. */
+static void count_cost_of_check(const struct services *services, const struct attempt *attempt)
+{
+    const Wire__CacheCheck *check = attempt->request->check;
+    if (services->cache == NULL || check == NULL || attempt->cost_nanousd == 0) {
+        return;
+    }
+    struct cache_count *row = cache_counts_row(services->cache_counts, attempt->tenant, check->tier,
+                                               attempt->route, namespace_of(attempt));
+    if (row != NULL) {
+        row->checks_nanousd += attempt->cost_nanousd;
+    }
+    telemetry_cache_check_cost(services->telemetry, cache_checks_name(check->why),
+                               attempt->cost_nanousd);
+}
+
 static enum stage_verdict fill_start(void *module, struct attempt *attempt)
 {
     struct services *services = module;
+    count_cost_of_check(services, attempt);
     if (!attempt->may_be_filled) {
         cache_checks_judged(services, attempt);
         return STAGE_NEXT;
