@@ -503,6 +503,8 @@ static void send_dispatch(struct broker *broker, const struct effect *effect)
     dispatch.max_tokens = from->max_tokens;
     dispatch.has_payload = true;
     dispatch.is_probe = from->is_probe;
+    dispatch.pool = unconst(from->pool);
+    dispatch.is_of_worker = from->is_of_worker;
     Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
     if (from->provider != NULL) {
         upstream.provider = unconst(from->provider);

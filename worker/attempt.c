@@ -28,7 +28,7 @@ static bool is_well_formed(const Wire__Dispatch *dispatch)
 {
     const Wire__Upstream *upstream = dispatch->upstream;
     return dispatch->attempt > 0 && is_name(dispatch->tenant) && is_name(dispatch->route) &&
-           is_name(dispatch->tier) &&
+           is_name(dispatch->tier) && strnlen(dispatch->pool, NAME_BYTES_MAX + 1) <= NAME_BYTES_MAX &&
            (upstream == NULL || (is_name(upstream->provider) && is_name(upstream->model))) &&
            (dispatch->canonical_key.len == 0 || dispatch->canonical_key.len == ATTEMPT_KEY_BYTES) &&
            (dispatch->trace_parent.len == 0 || dispatch->trace_parent.len == TRACE_PARENT_BYTES);
@@ -39,6 +39,7 @@ static int copy_names(struct attempt *attempt, const Wire__Dispatch *dispatch)
     attempt->tenant = strdup(dispatch->tenant);
     attempt->route = strdup(dispatch->route);
     attempt->tier = strdup(dispatch->tier);
+    attempt->pool = strdup(dispatch->pool);
     if (dispatch->upstream != NULL) {
         attempt->upstream_provider = strdup(dispatch->upstream->provider);
         attempt->upstream_model = strdup(dispatch->upstream->model);
@@ -46,7 +47,9 @@ static int copy_names(struct attempt *attempt, const Wire__Dispatch *dispatch)
             return -ENOMEM;
         }
     }
-    return attempt->tenant == NULL || attempt->route == NULL || attempt->tier == NULL ? -ENOMEM : 0;
+    const bool is_whole = attempt->tenant != NULL && attempt->route != NULL &&
+                          attempt->tier != NULL && attempt->pool != NULL;
+    return is_whole ? 0 : -ENOMEM;
 }
 
 static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch, int64_t now_ms)
@@ -54,6 +57,7 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
     attempt->number = dispatch->attempt;
     attempt->wants_stream = dispatch->stream;
     attempt->is_probe = dispatch->is_probe;
+    attempt->is_of_worker = dispatch->is_of_worker;
     attempt->started_ms = now_ms;
     attempt->deadline_ms = dispatch->deadline_in_ms == 0 || dispatch->deadline_in_ms > INT64_MAX / 2
                                ? INT64_MAX
@@ -120,6 +124,7 @@ void attempt_destroy(struct attempt **attempt)
     free(old->tenant);
     free(old->route);
     free(old->tier);
+    free(old->pool);
     free(old);
 }
 

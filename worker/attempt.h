@@ -52,10 +52,11 @@ struct attempt {
     /* From the dispatch. */
     struct id job_id;
     uint32_t number;
-    char *tenant, *route, *tier;
+    char *tenant, *route, *tier, *pool;
     char trace_id[ATTEMPT_HEX_BYTES];         /* hex; empty: none */
     char *upstream_provider, *upstream_model; /* that it may call; NULL: the router chooses */
     bool is_probe;
+    bool is_of_worker; /* a worker made the job: its check is no client's invention */
     bool wants_stream;
     bool has_client_key;
     uint8_t client_key[ATTEMPT_KEY_BYTES];

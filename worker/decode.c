@@ -77,6 +77,15 @@ static bool control_is_good(const Wire__CacheControl *control)
             names_are_good(control->documents, control->n_documents, CACHE_DOCUMENTS_MAX));
 }
 
+/* Evidence about near hits, and what refreshes entries, comes from workers alone. */
+static void forget_claims(struct attempt *attempt)
+{
+    if (!attempt->is_of_worker && attempt->request->check != NULL) {
+        wire__cache_check__free_unpacked(attempt->request->check, NULL);
+        attempt->request->check = NULL;
+    }
+}
+
 static enum stage_verdict decode_start(void *module, struct attempt *attempt)
 {
     attempt->request = wire__model_request__unpack(NULL, blob_bytes(attempt->payload),
@@ -87,6 +96,7 @@ static enum stage_verdict decode_start(void *module, struct attempt *attempt)
                     "the payload is no ModelRequest");
         return STAGE_CONCLUDES;
     }
+    forget_claims(attempt);
     if (!operation_parse(attempt->request->operation, &attempt->operation)) {
         outcome_set(&attempt->outcome, INVALID, "unknown_operation",
                     "operation \"%.64s\" is not one of chat.completions, "

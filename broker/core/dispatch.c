@@ -33,6 +33,8 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->tenant = job->flow->tenant->name->text;
     dispatch->route = queue->route->text;
     dispatch->tier = queue->lane->tier->name->text;
+    dispatch->pool = queue->lane->pool->name->text;
+    dispatch->is_of_worker = (job->flags & JOB_OF_WORKER) != 0;
     dispatch->tier_index = queue->lane->tier->index;
     dispatch->deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - core->now_ms;
     dispatch->queue_ms = core->now_ms - job->submitted_ms;

@@ -142,7 +142,7 @@ struct effect {
 
         struct effect_dispatch {
             struct lease_ref lease;
-            const char *tenant, *route, *tier;
+            const char *tenant, *route, *tier, *pool;
             uint8_t tier_index;
             int64_t deadline_in_ms; /* 0: none */
             int64_t queue_ms;
@@ -151,7 +151,7 @@ struct effect {
             const uint8_t *trace_parent;  /* 24 bytes in the arena, or NULL */
             uint32_t estimated_tokens, max_tokens;
             const char *provider, *model; /* the upstream it may call; NULL: the worker chooses */
-            bool is_probe;
+            bool is_probe, is_of_worker;
             struct blob *payload;
         } dispatch;
 

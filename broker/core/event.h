@@ -77,7 +77,7 @@ struct event {
         /* As in wire.Submit; ids and lengths already checked by the shell. Strings may be empty, never NULL. */
         struct event_submit {
             struct id job_id;
-            const char *tenant; /* from peer 0: whose job it is */
+            const char *tenant; /* from peer 0, which is a worker: whose job it is */
             const char *tier, *route, *pool, *idempotency_key;
             const uint8_t *canonical_key; /* 16 bytes or NULL */
             const uint8_t *trace_parent;  /* 24 bytes or NULL */

@@ -40,7 +40,8 @@ enum job_place {
 enum job_flag {
     JOB_STREAM = 1 << 0,         /* as submitted; stored */
     JOB_DISCARD_RESULT = 1 << 1, /* stored */
-    JOB_STORED_FLAGS = JOB_STREAM | JOB_DISCARD_RESULT,
+    JOB_OF_WORKER = 1 << 12,     /* a worker made it; stored */
+    JOB_STORED_FLAGS = JOB_STREAM | JOB_DISCARD_RESULT | JOB_OF_WORKER,
     JOB_DURABLE = 1 << 2,        /* of a durable tier: has records */
     JOB_ON_DISK = 1 << 3,        /* its payload is durable, so memory may forget it */
     JOB_HAS_CANONICAL = 1 << 4,

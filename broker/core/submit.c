@@ -405,6 +405,7 @@ static void fill(struct core *core, struct job *job, const struct request *reque
     job->priority = (uint8_t)submit->priority;
     job->flags = (uint16_t)((submit->stream ? JOB_STREAM : 0) |
                             (submit->discard_result ? JOB_DISCARD_RESULT : 0) |
+                            (request->peer == 0 ? JOB_OF_WORKER : 0) |
                             (request->tier->is_durable ? JOB_DURABLE : 0) |
                             (submit->idempotency_key[0] != '\0' ? JOB_HAS_KEY : 0));
     if (submit->canonical_key != NULL) {

@@ -40,6 +40,7 @@ static void make_job(struct services *services, const struct attempt *attempt, W
     submit.job_id = (ProtobufCBinaryData){ID_BYTES, id.bytes};
     submit.tier = services->config->cache.audit_tier;
     submit.route = (char *)route;
+    submit.pool = attempt->pool;
     submit.has_payload = true;
     submit.discard_result = true;
     r = cache_mail_job(broker_link_mail(attempt->broker), attempt->tenant, &submit, payload);

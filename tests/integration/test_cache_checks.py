@@ -1,0 +1,84 @@
+"""Jobs that workers make of their own accord: whose they are, how many there are, and what they are believed."""
+
+import json
+
+import wire
+from harness import wait_for
+
+MODEL = "sim-small"
+
+
+def request(text, **fields):
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": text}]}).encode()
+    return wire.pb.ModelRequest(operation="chat.completions", model=MODEL, body=body, **fields).SerializeToString()
+
+
+def make(worker, payload=b"payload", pool="", key="", tier="background"):
+    """As a worker that makes a job."""
+    submit = wire.pb.Submit(job_id=wire.make_id(), tier=tier, route="auto", pool=pool, idempotency_key=key,
+                            discard_result=True, has_payload=True)
+    worker.send(wire.pb.WorkerMessage(submit=[wire.pb.WorkerSubmit(tenant="default", submit=submit)]), payload)
+    return submit.job_id
+
+
+def leave(worker):
+    worker.send(wire.pb.WorkerMessage(goodbye=True))
+
+
+def answer(client, payload):
+    """The usage of a real worker's answer."""
+    job = client.submit(payload, route=MODEL)
+    result, packed = client.result(job)
+    client.collected(job)
+    assert result.state == wire.pb.JOB_STATE_SUCCEEDED, result
+    return wire.pb.ModelResponse.FromString(packed).usage
+
+
+def test_a_dispatch_says_whether_a_worker_made_the_job_and_for_which_pool(cluster):
+    broker = cluster.start_broker(pools=["default", "edge"])
+    worker = wire.Worker(broker, "w0", pools=["default", "edge"])
+    made = make(worker, pool="edge")
+    asked = wire.Client(broker).submit(tier="background")
+    of_worker, of_client = worker.dispatched(made)[0], worker.dispatched(asked)[0]
+    assert of_worker.is_of_worker and of_worker.pool == "edge"
+    assert not of_client.is_of_worker and of_client.pool == "default"
+    leave(worker)
+
+
+def test_a_restart_does_not_forget_that_a_worker_made_the_job(cluster):
+    broker = cluster.start_broker()
+    worker = wire.Worker(broker, "w0", credit=0)
+    made = make(worker)
+    wire.Client(broker).submit_until("accepted", tier="background")  # so that what came before is on the disk
+    broker.kill()
+    broker = cluster.restart_broker()
+    worker = wire.Worker(broker, "w1")
+    dispatch, _ = worker.dispatched(made)
+    assert dispatch.is_of_worker
+    leave(worker)
+
+
+def test_jobs_of_workers_are_one_under_one_idempotency_key(cluster):
+    broker = cluster.start_broker()
+    worker = wire.Worker(broker, "w0")
+    first = make(worker, key="refresh/00/1")
+    again = make(worker, key="refresh/00/1")
+    other = make(worker, key="refresh/00/2")
+    worker.dispatched(first)
+    worker.dispatched(other)
+    assert not worker.has("dispatch", lambda item: item.job_id == again)
+    leave(worker)
+
+
+def test_what_a_client_calls_a_check_is_none(cluster):
+    """Else anybody could make evidence, and have what was served denied."""
+    cluster.start_modelsim()
+    broker = cluster.start_broker()
+    worker = cluster.start_worker()
+    client = wire.Client(broker)
+    audit = wire.pb.CacheCheck(why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder="builtin/1.1", near_score=9,
+                               near_key=bytes(16), served=b"{}", weight_permille=1000)
+    payload = request("What does the museum cost?", check=audit)
+    assert answer(client, payload).cache == wire.pb.CACHE_MISS
+    wait_for(lambda: answer(client, payload).cache == wire.pb.CACHE_HIT, "a hit")
+    assert 'tiermq_worker_cache_checks_total{why="audit"' not in worker.admin("/metrics")[1]
