@@ -62,12 +62,17 @@ uint32_t model_count_tokens(const char *text)
     return tokens;
 }
 
+static bool is_of_word(char c)
+{
+    return isalnum((unsigned char)c) || (unsigned char)c >= 0x80;
+}
+
 /* Of letters and digits, without case: rewordings that change nothing else are answered alike. */
 static uint64_t hash_of_words(const char *prompt, uint64_t seed)
 {
     uint64_t hash = seed;
     for (; *prompt != '\0'; prompt++) {
-        if (isalnum((unsigned char)*prompt) || (unsigned char)*prompt >= 0x80) {
+        if (is_of_word(*prompt)) {
             const unsigned char c = (unsigned char)tolower((unsigned char)*prompt);
             hash = XXH3_64bits_withSeed(&c, sizeof(c), hash);
         }
@@ -120,14 +125,17 @@ void model_answer_finish(struct model_answer *answer)
 void model_embed(uint64_t seed, const char *text, size_t dimensions, float *ret_vector)
 {
     memset(ret_vector, 0, dimensions * sizeof(*ret_vector));
-    for (text = skip_blanks(text); *text != '\0'; text = skip_blanks(text)) {
+    while (*text != '\0') {
         char word[32];
         size_t length = 0;
-        while (*text != '\0' && !isspace((unsigned char)*text)) {
+        for (; is_of_word(*text); text++) {
             if (length < sizeof(word)) {
                 word[length++] = (char)tolower((unsigned char)*text);
             }
+        }
+        if (length == 0) {
             text++;
+            continue;
         }
         uint64_t hash = XXH3_64bits_withSeed(word, length, seed);
         ret_vector[hash % dimensions] += (hash >> 63) != 0 ? 1.0f : -1.0f;

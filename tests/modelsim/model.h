@@ -29,5 +29,5 @@ MUST_USE int model_answer_create(uint64_t seed, const char *model, const char *p
                                  uint32_t max_tokens, struct model_answer *ret_answer);
 void model_answer_finish(struct model_answer *answer);
 
-/* A unit vector of hashed words: texts that share words lie near each other. */
+/* A unit vector of hashed words (letters and digits, without case): texts that share words lie near each other. */
 void model_embed(uint64_t seed, const char *text, size_t dimensions, float *ret_vector);
