@@ -292,7 +292,7 @@ static const struct config_key embedder_keys[] = {
      .text = "`http`: what the server calls the model."},
     {"api_key", KIND_TEXT, .is_secret = true, FIELD(config_embedder, api_key), .preset = "",
      .text = "`http`: best from the environment: `${OPENAI_API_KEY}`. Empty: none is sent."},
-    {"dim", COUNTS(0, 8192), FIELD(config_embedder, dim), .preset = "0",
+    {"dim", COUNTS(0, 3072), FIELD(config_embedder, dim), .preset = "0",
      .text = "`http`: how many numbers a vector has; an answer with another number is a failure."},
     {"asks_for_dim", KIND_ENUM, .words = words_switch, FIELD(config_embedder, asks_for_dim),
      .preset = "off",
@@ -303,7 +303,8 @@ static const struct config_key embedder_keys[] = {
      .preset = "2ms", .text = "`http`: how long a text waits for others to go with it."},
     {"timeout", KIND_DURATION, .min = 1, .max = 60000, FIELD(config_embedder, timeout_ms),
      .preset = "1s",
-     .text = "`http`: a request that takes longer is a failure; after some, exact answers only."},
+     .text = "`http`: a request that takes longer is a failure, and a lookup waits for a vector no longer: "
+             "then it has exact hits only."},
     {"vectors_max", COUNTS(0, 10000000), FIELD(config_embedder, vectors_max), .preset = "10000",
      .text = "`http`: vectors kept in memory by their text, 4 bytes a dimension."},
 };
@@ -345,9 +346,11 @@ static const struct config_key cache_keys[] = {
     {"bytes_max", SIZES(MIB, 1024 * TIB), FIELD(config_cache, bytes_max), .preset = "4GiB",
      .text = "Entries kept on disk; with more, those worth least go."},
     {"memory_bytes_max", SIZES(MIB, TIB), FIELD(config_cache, memory_bytes_max), .preset = "256MiB",
-     .text = "Mode `near`: memory for the index of texts, about 1.3 KiB an entry."},
+     .text = "Mode `near`: memory for the index of texts: an entry takes about 1.3 KiB with the built-in "
+             "embedder, 0.6 KiB and a byte a dimension with others."},
     {"lookup_timeout", DURATIONS(1), FIELD(config_cache, lookup_timeout_ms), .is_live = true,
-     .preset = "5ms", .text = "A lookup that takes longer is a miss."},
+     .preset = "5ms", .text = "A lookup that takes longer is a miss. Waiting for the vector of an embedder of kind `http` "
+             "has its own time, cache.embedder.timeout."},
     {"temperature_max", KIND_FRACTION, .min = 0, .max = 10000,
      FIELD(config_cache, temperature_max_permille), .is_live = true, .preset = "0.5",
      .text = "Requests with a higher temperature are neither answered from the cache nor kept, unless they ask for it."},

@@ -51,19 +51,36 @@ static int failed(char *error, char *ret_error)
 
 /* ---- values ---- */
 
+/* Before what is behind the head: version and checksum. */
+static void seal(uint8_t *value, size_t bytes)
+{
+    const uint64_t sum = htobe64(XXH3_64bits(value + HEAD_BYTES, bytes - HEAD_BYTES));
+    value[0] = VERSION;
+    memcpy(value + 1, &sum, sizeof(sum));
+}
+
+/* False: damaged, or of another version. */
+static bool is_whole(const char *value, size_t bytes)
+{
+    uint64_t sum;
+    if (bytes < HEAD_BYTES || value[0] != VERSION) {
+        return false;
+    }
+    memcpy(&sum, value + 1, sizeof(sum));
+    return be64toh(sum) == XXH3_64bits(value + HEAD_BYTES, bytes - HEAD_BYTES);
+}
+
 /* Version and checksum, then the message. NULL: no memory. */
 static char *encode(const ProtobufCMessage *message, size_t *ret_bytes)
 {
-    const size_t bytes = protobuf_c_message_get_packed_size(message);
-    uint8_t *value = malloc(HEAD_BYTES + bytes);
+    const size_t bytes = HEAD_BYTES + protobuf_c_message_get_packed_size(message);
+    uint8_t *value = malloc(bytes);
     if (value == NULL) {
         return NULL;
     }
     (void)protobuf_c_message_pack(message, value + HEAD_BYTES);
-    const uint64_t sum = htobe64(XXH3_64bits(value + HEAD_BYTES, bytes));
-    value[0] = VERSION;
-    memcpy(value + 1, &sum, sizeof(sum));
-    *ret_bytes = HEAD_BYTES + bytes;
+    seal(value, bytes);
+    *ret_bytes = bytes;
     return (char *)value;
 }
 
@@ -71,16 +88,9 @@ static char *encode(const ProtobufCMessage *message, size_t *ret_bytes)
 static ProtobufCMessage *decode(const ProtobufCMessageDescriptor *descriptor, const char *value,
                                 size_t bytes)
 {
-    uint64_t sum;
-    if (bytes < HEAD_BYTES || value[0] != VERSION) {
-        return NULL;
-    }
-    memcpy(&sum, value + 1, sizeof(sum));
-    if (be64toh(sum) != XXH3_64bits(value + HEAD_BYTES, bytes - HEAD_BYTES)) {
-        return NULL;
-    }
-    return protobuf_c_message_unpack(descriptor, NULL, bytes - HEAD_BYTES,
-                                     (const uint8_t *)value + HEAD_BYTES);
+    return is_whole(value, bytes) ? protobuf_c_message_unpack(descriptor, NULL, bytes - HEAD_BYTES,
+                                                              (const uint8_t *)value + HEAD_BYTES)
+                                  : NULL;
 }
 
 static bool about_is_good(const Record__CacheAbout *about)
@@ -354,6 +364,51 @@ int cache_store_put_about(struct cache_store *store, const uint8_t key[CACHE_KEY
     r = r < 0 ? r : commit(store, batch, store->entries, store->bytes, ret_error);
     rocksdb_writebatch_destroy(batch);
     return r;
+}
+
+/* ---- vectors ---- */
+
+int cache_store_put_vector(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                           const Record__CacheAbout *about, const int8_t *vector, size_t bytes,
+                           char ret_error[CACHE_ERROR_BYTES])
+{
+    uint8_t *value = malloc(HEAD_BYTES + bytes);
+    if (value == NULL) {
+        return -ENOMEM;
+    }
+    if (bytes > 0) {
+        memcpy(value + HEAD_BYTES, vector, bytes);
+    }
+    seal(value, HEAD_BYTES + bytes);
+    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    rocksdb_writebatch_put_cf(batch, store->families[FAMILY_VECTORS], (const char *)key,
+                              CACHE_KEY_BYTES, (const char *)value, HEAD_BYTES + bytes);
+    int r = batch_put(store, batch, FAMILY_ABOUT, key, &about->base);
+    r = r < 0 ? r : commit(store, batch, store->entries, store->bytes, ret_error);
+    rocksdb_writebatch_destroy(batch);
+    free(value);
+    return r;
+}
+
+int cache_store_get_vector(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                           int8_t *ret_vector, size_t bytes_max, size_t *ret_bytes,
+                           char ret_error[CACHE_ERROR_BYTES])
+{
+    char *error = NULL;
+    size_t bytes = 0;
+    char *value = rocksdb_get_cf(store->db, store->read, store->families[FAMILY_VECTORS],
+                                 (const char *)key, CACHE_KEY_BYTES, &bytes, &error);
+    if (error != NULL) {
+        return failed(error, ret_error);
+    }
+    const bool is_good =
+        value != NULL && is_whole(value, bytes) && bytes - HEAD_BYTES <= bytes_max;
+    if (is_good) {
+        memcpy(ret_vector, value + HEAD_BYTES, bytes - HEAD_BYTES);
+        *ret_bytes = bytes - HEAD_BYTES;
+    }
+    rocksdb_free(value);
+    return is_good ? 0 : -ENOENT;
 }
 
 /* ---- scanning ---- */

@@ -53,6 +53,17 @@ MUST_USE int cache_store_put_about(struct cache_store *store, const uint8_t key[
                                    const Record__CacheAbout *about, char ret_error[CACHE_ERROR_BYTES]);
 
 /*
+ * The vector of an entry that is there, and what the entry is about with it: its `embedder` says whose it is. `bytes` 0: the
+ * embedder knows nothing of the text. Replacing or removing the entry removes it.
+ */
+MUST_USE int cache_store_put_vector(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES],
+                                    const Record__CacheAbout *about, const int8_t *vector, size_t bytes,
+                                    char ret_error[CACHE_ERROR_BYTES]);
+/* Gives: *ret_bytes, up to bytes_max. -ENOENT: it is not there, damaged, or longer. */
+MUST_USE int cache_store_get_vector(struct cache_store *store, const uint8_t key[CACHE_KEY_BYTES], int8_t *ret_vector,
+                                    size_t bytes_max, size_t *ret_bytes, char ret_error[CACHE_ERROR_BYTES]);
+
+/*
  * Visits what up to `most` entries are about, in the order of keys, from `from` on. The entry may be removed within the
  * visit; `about` is borrowed. Damaged ones are removed.
  * Gives: *ret_next, where to go on; *ret_is_end when there is nothing further.

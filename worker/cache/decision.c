@@ -25,6 +25,15 @@ double decision_score(const struct decision_model *model, const struct likeness 
     return score;
 }
 
+double decision_score_dense(const struct likeness *likeness)
+{
+    double score = DECISION_DENSE_SLOPE * ((double)likeness->features[LIKENESS_COSINE] - DECISION_DENSE_CENTRE);
+    for (size_t i = 0; i < LIKENESS_GUARDS; i++) {
+        score += builtin.weights[i] * (double)likeness->features[i];
+    }
+    return score;
+}
+
 bool decision_is_forbidden(const struct likeness *likeness, enum likeness_feature *ret_reason)
 {
     for (size_t i = 0; i < LIKENESS_GUARDS; i++) {

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 
 #include "common/config.h"
 #include "worker/cache/embed_http.h"
@@ -40,6 +41,12 @@ void text_embedder_destroy(struct text_embedder **embedder)
     if (old != NULL) {
         old->class->destroy(old);
     }
+}
+
+void text_embedder_name(const struct text_embedder *embedder, char ret_name[TEXT_EMBEDDER_NAME_BYTES])
+{
+    (void)snprintf(ret_name, TEXT_EMBEDDER_NAME_BYTES, "%s/%016llx", embedder->id,
+                   (unsigned long long)embedder->version);
 }
 
 bool text_embedder_is_immediate(const struct text_embedder *embedder)

@@ -24,7 +24,8 @@ struct text_embedder_call;
 
 enum {
     TEXT_EMBEDDER_ID_BYTES = 128,
-    TEXT_EMBEDDER_DIM_MAX = 8192,
+    TEXT_EMBEDDER_NAME_BYTES = TEXT_EMBEDDER_ID_BYTES + 17, /* and "/", version */
+    TEXT_EMBEDDER_DIM_MAX = 3072,         /* what vector_index takes */
     TEXT_EMBEDDER_TEXTS_MAX = 256,        /* of one call */
     TEXT_EMBEDDER_TEXT_BYTES_MAX = 32768, /* a longer text is no question asked twice */
     TEXT_EMBEDDER_ERROR_BYTES = 256,
@@ -88,6 +89,9 @@ MUST_USE int text_embedder_create(const struct config_embedder *config, struct l
                                   char ret_error[TEXT_EMBEDDER_ERROR_BYTES]);
 /* Calls that still run are dropped without an answer. */
 void text_embedder_destroy(struct text_embedder **embedder);
+
+/* Id and version, as vectors are kept under: "static:potion-base-8M/0123456789abcdef". */
+void text_embedder_name(const struct text_embedder *embedder, char ret_name[TEXT_EMBEDDER_NAME_BYTES]);
 
 /* Whether text_embedder_embed() is to be used, on one thread at a time; else text_embedder_start()
  * on the loop's. */

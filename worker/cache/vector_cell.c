@@ -39,6 +39,19 @@ bool vector_quantise(const float *values, size_t dimensions, int8_t *ret_values)
     return true;
 }
 
+double vector_cosine(const int8_t *a, const int8_t *b, size_t dimensions)
+{
+    int64_t both = 0, square_a = 0, square_b = 0;
+    for (size_t i = 0; i < dimensions; i++) {
+        both += a[i] * b[i];
+        square_a += a[i] * a[i];
+        square_b += b[i] * b[i];
+    }
+    return square_a == 0 || square_b == 0
+               ? 0
+               : (double)both / (sqrt((double)square_a) * sqrt((double)square_b));
+}
+
 uint32_t vector_cell_create(const struct vector_space *space)
 {
     const uint32_t block =

@@ -328,6 +328,11 @@ bool vector_index_remove(struct vector_index *index, const uint8_t key[VECTOR_KE
     return block != 0;
 }
 
+bool vector_index_has(const struct vector_index *index, const uint8_t key[VECTOR_KEY_BYTES])
+{
+    return id_table_find(&index->entries, key) != 0;
+}
+
 /* Searching */
 
 struct search {

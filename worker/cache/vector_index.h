@@ -37,6 +37,8 @@ enum {
  * it is zero or not finite, and *ret_values is not to be used.
  */
 bool vector_quantise(const float *values, size_t dimensions, int8_t *ret_values);
+/* Of two such vectors, as the index has it. */
+double vector_cosine(const int8_t *a, const int8_t *b, size_t dimensions);
 
 struct vector_index;
 
@@ -62,6 +64,7 @@ MUST_USE int vector_index_add(struct vector_index *index, const uint8_t scope[VE
                               const void *note, size_t note_bytes);
 /* Returns whether it was there. */
 bool vector_index_remove(struct vector_index *index, const uint8_t key[VECTOR_KEY_BYTES]);
+bool vector_index_has(const struct vector_index *index, const uint8_t key[VECTOR_KEY_BYTES]);
 
 struct vector_hit {
     const uint8_t *key;

@@ -283,7 +283,7 @@ Test(config, every_kind_of_mistake_is_found)
         {"cache: {embedder: {kind: magic}}\n", "\"magic\" is not one of its words; write one of builtin, static, http"},
         {"cache: {embedder: {kind: http, dim: 8}}\n", "cache.embedder.model: is needed for kind http"},
         {"cache: {embedder: {kind: http, model: m}}\n", "cache.embedder.dim: is needed for kind http"},
-        {"cache: {embedder: {dim: 8193}}\n", "cache.embedder.dim: \"8193\" is out of range; write a value from 0 to 8192"},
+        {"cache: {embedder: {dim: 3073}}\n", "cache.embedder.dim: \"3073\" is out of range; write a value from 0 to 3072"},
         {"cache: {embedder: {base_url: localhost}}\n", "cache.embedder.base_url: \"localhost\" is not a URL"},
         {"cache: {embedder: {path: ''}}\n", "cache.embedder.path: \"\" is empty; write a path"},
         {"cache: {embedder: {batch_wait: 2s}}\n", "is out of range; write a value from 0ms to 1s"},

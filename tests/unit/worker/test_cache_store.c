@@ -164,3 +164,34 @@ Test(cache_store, what_is_in_the_way_is_an_error)
     cr_assert(r == -EIO || r == -EBADMSG, "%d: %s", r, error);
     cr_assert_neq(error[0], '\0');
 }
+
+Test(cache_store, vector_is_kept_with_whose_it_is_and_goes_with_its_entry)
+{
+    const uint8_t key[CACHE_KEY_BYTES] = {1};
+    const int8_t vector[3] = {1, -127, 3};
+    int8_t found[4];
+    size_t bytes = 9;
+    Record__CacheAbout *about = NULL;
+    put(1, "one");
+    cr_assert_eq(cache_store_get_vector(store, key, found, sizeof(found), &bytes, error), -ENOENT);
+    cr_assert_eq(cache_store_get_about(store, key, &about, error), 0);
+    char *before = about->embedder;
+    about->embedder = "e/1";
+    cr_assert_eq(cache_store_put_vector(store, key, about, vector, sizeof(vector), error), 0);
+    about->embedder = before;
+    record__cache_about__free_unpacked(about, NULL);
+    cache_store_close(&store);
+    cr_assert_eq(open_store(), 0, "%s", error);
+    cr_assert_eq(cache_store_get_about(store, key, &about, error), 0);
+    cr_assert_str_eq(about->embedder, "e/1");
+    cr_assert_eq(cache_store_get_vector(store, key, found, sizeof(found), &bytes, error), 0);
+    cr_assert_eq(bytes, sizeof(vector));
+    cr_assert_arr_eq(found, vector, sizeof(vector));
+    cr_assert_eq(cache_store_get_vector(store, key, found, 2, &bytes, error), -ENOENT, "longer than there is room");
+    cr_assert_eq(cache_store_put_vector(store, key, about, NULL, 0, error), 0);
+    cr_assert_eq(cache_store_get_vector(store, key, found, sizeof(found), &bytes, error), 0);
+    cr_assert_eq(bytes, 0, "nothing is known of it");
+    record__cache_about__free_unpacked(about, NULL);
+    put(1, "another");
+    cr_assert_eq(cache_store_get_vector(store, key, found, sizeof(found), &bytes, error), -ENOENT, "replaced");
+}

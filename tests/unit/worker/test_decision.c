@@ -88,3 +88,21 @@ Test(decision, strict_mode_answers_no_opposite_question)
     cr_assert_geq(n, 200);
     cr_assert_eq(fclose(file), 0);
 }
+
+Test(decision, dense_score_rises_with_the_cosine_and_every_guard_lowers_it)
+{
+    struct likeness likeness = {.features = {[LIKENESS_COSINE] = 0.9F}};
+    const double alike = decision_score_dense(&likeness);
+    for (size_t i = 0; i < LIKENESS_GUARDS; i++) {
+        likeness.features[i] = 1;
+        cr_expect_lt(decision_score_dense(&likeness), alike, "%s", likeness_feature_name((enum likeness_feature)i));
+        likeness.features[i] = 0;
+    }
+    for (size_t i = LIKENESS_GUARDS; i < LIKENESS_COSINE; i++) {
+        likeness.features[i] = 1;
+        cr_expect_eq(decision_score_dense(&likeness), alike, "a paraphrase is not punished: %s",
+                     likeness_feature_name((enum likeness_feature)i));
+    }
+    likeness.features[LIKENESS_COSINE] = 0.95F;
+    cr_expect_gt(decision_score_dense(&likeness), alike);
+}

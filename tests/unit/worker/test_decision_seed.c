@@ -101,3 +101,56 @@ Test(decision_seed, wrong_labels_keep_it_closed)
     cr_expect_neq(verdict.state, THRESHOLD_OPEN);
     cr_expect(isinf(verdict.threshold));
 }
+
+/* ---- dense vectors ---- */
+
+Test(decision_seed, dense_edges_ascend_and_are_finest_where_texts_are_the_same)
+{
+    struct threshold_seed seed;
+    decision_seed_dense(&seed);
+    const float *edges = seed.scale.edges;
+    for (size_t i = 2; i < THRESHOLD_BINS - 1; i++) {
+        cr_assert_gt(edges[i], edges[i - 1]);
+        cr_assert_lt(edges[i] - edges[i - 1], edges[i - 1] - edges[i - 2]);
+    }
+    const struct likeness same = {.features = {[LIKENESS_COSINE] = 1}}, near = {.features = {[LIKENESS_COSINE] = 0.995F}};
+    cr_assert_gt(decision_score_dense(&same), (double)edges[THRESHOLD_BINS - 2]);
+    cr_assert_lt(decision_score_dense(&near), (double)edges[THRESHOLD_BINS - 2 - 10], "ten bins tell them apart");
+}
+
+Test(decision_seed, dense_seed_travels_to_who_merges)
+{
+    struct threshold_seed seed, taken;
+    uint8_t bytes[THRESHOLD_SEED_BYTES];
+    decision_seed_dense(&seed);
+    threshold_pack_seed(&seed, bytes);
+    cr_assert_eq(threshold_unpack_seed(bytes, sizeof(bytes), &taken), 0);
+    cr_assert_eq(taken.weight, 0);
+    cr_assert_eq(threshold_scale_fingerprint(&taken.scale), threshold_scale_fingerprint(&seed.scale));
+}
+
+Test(decision_seed, dense_class_opens_by_its_own_labels_alone)
+{
+    struct threshold_seed seed;
+    struct threshold_verdict verdict;
+    decision_seed_dense(&seed);
+    threshold_init(&seed.scale, &evidence);
+    threshold_decide(&evidence, &seed, &two_percent, &verdict);
+    cr_assert_eq(verdict.state, THRESHOLD_CLOSED_THIN);
+    for (int i = 0; i < 120; i++) {
+        const bool is_same = i % 2 == 0;
+        const double value = is_same ? 4.0 : -2.0;
+        threshold_add_lookup(&evidence, &seed.scale, 0, value, false);
+        threshold_add(&evidence, &seed.scale, 0, value, THRESHOLD_MISS, is_same, 0);
+    }
+    threshold_decide(&evidence, &seed, &two_percent, &verdict);
+    cr_assert_neq(verdict.state, THRESHOLD_OPEN, "%s", verdict.reason);
+    for (int i = 0; i < 100; i++) {
+        threshold_add_lookup(&evidence, &seed.scale, 0, 4.0, false);
+        threshold_add(&evidence, &seed.scale, 0, 4.0, THRESHOLD_MISS, true, 0);
+    }
+    threshold_decide(&evidence, &seed, &two_percent, &verdict);
+    cr_assert_eq(verdict.state, THRESHOLD_OPEN, "%s", verdict.reason);
+    cr_assert_gt(verdict.threshold, -2.0);
+    cr_assert_leq(verdict.bound, 0.02);
+}

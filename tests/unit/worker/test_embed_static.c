@@ -157,7 +157,7 @@ Test(embed_static, files_that_do_not_fit_are_refused_with_the_reason)
         {"{\"embeddings\":{\"dtype\":\"I64\",\"shape\":[4,1],\"data_offsets\":[0,32]}}", 32, "no tensor \"embeddings\""},
         {"{\"embeddings\":{\"dtype\":\"F32\",\"shape\":[8],\"data_offsets\":[0,32]}}", 32, "no tensor \"embeddings\""},
         {"{\"embeddings\":{\"dtype\":\"F32\",\"shape\":[2,4],\"data_offsets\":[0,32]}}", 32, "it has 2 rows for 4 tokens"},
-        {"{\"embeddings\":{\"dtype\":\"I8\",\"shape\":[4,0],\"data_offsets\":[0,0]}}", 0, "from 1 to 8192"},
+        {"{\"embeddings\":{\"dtype\":\"I8\",\"shape\":[4,0],\"data_offsets\":[0,0]}}", 0, "from 1 to 3072"},
         {"{\"embeddings\":{\"dtype\":\"I8\",\"shape\":[4,1],\"data_offsets\":[0,4]},\"weights\":{\"dtype\":\"F32\",\"shape\":[3],"
          "\"data_offsets\":[4,16]}}", 16, "\"weights\" has no number for each of 4 tokens"},
         {"{\"embeddings\":{\"dtype\":\"I8\",\"shape\":[4,1],\"data_offsets\":[0,4]},\"mapping\":{\"dtype\":\"I32\",\"shape\":[4],"
