@@ -116,6 +116,7 @@ void attempt_destroy(struct attempt **attempt)
     bytes_finish(&old->chunks);
     bytes_finish(&old->body);
     free(old->near_text);
+    free(old->vector);
     free(old->model);
     free(old->provider_model);
     free(old->provider_name);

@@ -27,6 +27,7 @@ struct loop;
 struct loop_timer;
 struct pipeline;
 struct cache_lookup;
+struct text_embedder_call;
 
 enum { ATTEMPT_KEY_BYTES = 16, ATTEMPT_HEX_BYTES = 2 * ATTEMPT_KEY_BYTES + 1 };
 
@@ -77,6 +78,9 @@ struct attempt {
 
     /* cache: a lookup while it waits; then what it needs to fill */
     struct cache_lookup *lookup;
+    bool wants_vector;            /* once it is known to be no exact hit */
+    struct text_embedder_call *vector_call; /* while its vector is waited for */
+    int8_t *vector;               /* of near_text, a byte a dimension; NULL: not asked for, or not had */
     bool may_be_filled;
     bool may_serve_error;         /* its upstream is down: older entries will do */
     bool has_candidate;           /* near, and not near enough: near_score, and … */

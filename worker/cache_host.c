@@ -10,6 +10,7 @@
 
 #include "common/clock.h"
 #include "common/config.h"
+#include "common/list.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/near_rules.h"
@@ -20,16 +21,32 @@
 #include "worker/cache/decision_seed.h"
 #include "worker/cache/embed_builtin.h"
 #include "worker/cache/near_policy.h"
+#include "worker/cache/text_embedder.h"
+#include "worker/cache/wanted_errand.h"
 #include "worker/cache_mail.h"
 #include "worker/telemetry.h"
 
-enum { EMBEDDER_BYTES = 64, LINKS_MAX = 64 };
+enum { CLASS_BYTES = TEXT_EMBEDDER_NAME_BYTES + 32, LINKS_MAX = 64 };
+
+/* A question for which the vectors of two texts are waited for. */
+struct explanation {
+    struct list_link list;
+    struct cache_host *host;
+    struct broker_link *link;
+    uint64_t number; /* the broker's */
+    json_t *argument;
+    struct text_embedder_call *call;
+};
 
 struct cache_host {
     struct services *services;
     struct id_source ids;
     struct cache_counts counts;
-    char embedder[EMBEDDER_BYTES];
+    char embedder[CLASS_BYTES];
+    char name[TEXT_EMBEDDER_NAME_BYTES]; /* of services.text_embedder */
+    struct threshold_seed dense_seed;
+    struct wanted_errands *errands; /* NULL: vectors are not brought */
+    struct list explanations;
     struct loop_timer *timer; /* until evidence is to be sent */
     struct broker_link *links[LINKS_MAX];
     size_t links_length;
@@ -90,6 +107,81 @@ static void compared(void *context, const struct cache_comparison *comparison, e
     }
 }
 
+static void wanted(void *context, struct wanted *wanted)
+{
+    struct cache_host *host = context;
+    wanted_errands_add(host->errands, &wanted);
+}
+
+static void brought(void *context, struct wanted **wanted)
+{
+    struct cache_host *host = context;
+    cache_bring(host->services->cache, wanted);
+}
+
+/* ---- the embedder ---- */
+
+static void rules_of(void *context, const char *tenant, const char *tier, struct threshold_policy *ret_policy)
+{
+    const struct cache_host *host = context;
+    near_rules(host->services->config, tenant, tier, ret_policy);
+}
+
+/* The class of what is learned: whose vectors, the lexicon of the guards, the coefficients. */
+static int set_class(struct cache_host *host, const char *name, const struct threshold_seed *seed)
+{
+    struct near_policy *policy = NULL;
+    (void)snprintf(host->embedder, sizeof(host->embedder), "%s/%u.%d", name, embed_builtin_version(),
+                   DECISION_VERSION);
+    int r = near_policy_create(host->embedder, seed, rules_of, host, &policy);
+    if (r == 0) {
+        near_policy_destroy(&host->services->near_policy);
+        host->services->near_policy = policy;
+    }
+    return r;
+}
+
+/* Until then nothing near was asked, so nothing is lost. Without memory it stays without a class that any evidence is for. */
+static void model_read(void *context, const char *name)
+{
+    struct cache_host *host = context;
+    int r = set_class(host, name, &host->dense_seed);
+    if (r < 0) {
+        failed(host, "class", r);
+    }
+}
+
+static int open_http(struct cache_host *host)
+{
+    char error[TEXT_EMBEDDER_ERROR_BYTES] = "";
+    struct services *services = host->services;
+    int r = text_embedder_create(&services->config->cache.embedder, services->loop, services->log,
+                                 &services->text_embedder, error);
+    if (r < 0) {
+        return r;
+    }
+    text_embedder_name(services->text_embedder, host->name);
+    r = wanted_errands_create(services->loop, services->text_embedder, brought, host, &host->errands);
+    return r < 0 ? r : set_class(host, host->name, &host->dense_seed);
+}
+
+static int open_embedder(struct cache_host *host)
+{
+    decision_seed_dense(&host->dense_seed);
+    if (host->services->cache_mode != CACHE_NEAR) {
+        return set_class(host, "builtin", decision_seed());
+    }
+    switch (host->services->config->cache.embedder.kind) {
+    case EMBEDDER_BUILTIN:
+        return set_class(host, "builtin", decision_seed());
+    case EMBEDDER_STATIC: /* its name is known when the cache has read it */
+        return set_class(host, "static", &host->dense_seed);
+    case EMBEDDER_HTTP:
+        return open_http(host);
+    }
+    return -EINVAL;
+}
+
 /* ---- opening ---- */
 
 /* Makes the directory and those above it. What cannot be made shows when the cache opens. */
@@ -109,32 +201,35 @@ static int open_cache(struct cache_host *host)
 {
     struct services *services = host->services;
     const struct config_cache *config = &services->config->cache;
-    static const struct cache_handler handler = {.on_applied = applied, .on_compared = compared};
+    const struct cache_handler handler = {.on_applied = applied,
+                                          .on_compared = compared,
+                                          .on_model = model_read,
+                                          .on_wanted = host->errands == NULL ? NULL : wanted};
+    const bool is_near = config->mode == CACHE_NEAR;
     char *path;
     if (asprintf(&path, "%s/cache", services->config->worker.data_dir) < 0) {
         return -ENOMEM;
     }
     make_directories(services->config->worker.data_dir);
-    const struct cache_options options = {
+    struct cache_options options = {
         .keeper = {.store = {.path = path,
                              .write_buffer_bytes = config->rocksdb_write_buffer_bytes,
                              .block_cache_bytes = config->rocksdb_block_cache_bytes},
-                   .is_near = config->mode == CACHE_NEAR,
+                   .is_near = is_near,
                    .entries_max = config->entries_max,
                    .bytes_max = config->bytes_max,
                    .memory_bytes_max = config->memory_bytes_max},
+        .static_folder = is_near && config->embedder.kind == EMBEDDER_STATIC ? config->embedder.path : NULL,
         .endpoints = (const char *const *)services->config->worker.brokers,
         .endpoints_length = services->config->worker.brokers_length,
     };
+    if (services->text_embedder != NULL) {
+        options.keeper.embedder =
+            (struct keeper_embedder){.name = host->name, .dimensions = services->text_embedder->dim};
+    }
     int r = cache_create(services->loop, services->log, &options, &handler, host, &services->cache);
     free(path);
     return r;
-}
-
-static void rules_of(void *context, const char *tenant, const char *tier, struct threshold_policy *ret_policy)
-{
-    const struct cache_host *host = context;
-    near_rules(host->services->config, tenant, tier, ret_policy);
 }
 
 /* Its turn is all that it has to bring about. */
@@ -155,27 +250,29 @@ int cache_host_open(struct services *services, struct cache_host **ret_host)
         return -ENOMEM;
     }
     host->services = services;
-    (void)snprintf(host->embedder, sizeof(host->embedder), "builtin/%u.%d", embed_builtin_version(),
-                   DECISION_VERSION);
+    list_init(&host->explanations);
     services->embedder = host->embedder;
     services->ids = &host->ids;
     cache_counts_init(&host->counts);
     services->cache_counts = &host->counts;
     cache_host_set_judge(services);
-    if (services->config->cache.embedder.kind != EMBEDDER_BUILTIN) {
-        log_at(services->log, LOG_WARN,
-               "cache.embedder.kind: near hits are found and decided by the builtin embedder; others are not used yet");
-    }
     int r = id_source_init(&host->ids);
     r = r < 0 ? r : loop_timer_create(services->loop, timer_due, host, &host->timer);
-    r = r < 0 ? r
-              : near_policy_create(host->embedder, decision_seed(), rules_of, host, &services->near_policy);
+    r = r < 0 ? r : open_embedder(host);
     r = r < 0 ? r : open_cache(host);
     if (r < 0) {
         return r;
     }
     *ret_host = TAKE(host);
     return 0;
+}
+
+static void explanation_release(struct explanation *explanation)
+{
+    list_remove(&explanation->host->explanations, &explanation->list);
+    text_embedder_cancel(&explanation->call);
+    json_decref(explanation->argument);
+    free(explanation);
 }
 
 void cache_host_close(struct cache_host **host)
@@ -185,6 +282,11 @@ void cache_host_close(struct cache_host **host)
         return;
     }
     cache_destroy(&old->services->cache);
+    wanted_errands_destroy(&old->errands);
+    while (!list_is_empty(&old->explanations)) {
+        explanation_release(CONTAINER_OF(list_first(&old->explanations), struct explanation, list));
+    }
+    text_embedder_destroy(&old->services->text_embedder);
     near_policy_destroy(&old->services->near_policy);
     cache_counts_finish(&old->counts);
     loop_timer_destroy(&old->timer);
@@ -324,6 +426,36 @@ static void add_class(void *context, const struct near_policy_view *view)
     (void)json_array_append_new(classes->list, class);
 }
 
+void cache_host_read_embedder(struct cache_host *host, struct text_embedder_stats *ret_stats, bool *ret_is_down)
+{
+    struct cache_stats cache;
+    *ret_stats = (struct text_embedder_stats){.texts = 0};
+    *ret_is_down = false;
+    if (host == NULL) {
+        return;
+    }
+    if (host->services->text_embedder != NULL) {
+        text_embedder_read_stats(host->services->text_embedder, ret_stats);
+        *ret_is_down = ret_stats->is_open;
+        return;
+    }
+    cache_read_stats(host->services->cache, &cache);
+    ret_stats->texts = cache.keeper.texts;
+    *ret_is_down = cache.lacks_model;
+}
+
+static json_t *embedding_of(struct cache_host *host)
+{
+    struct text_embedder_stats stats;
+    bool is_down;
+    cache_host_read_embedder(host, &stats, &is_down);
+    const uint64_t refused = stats.refused + stats.dropped;
+    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "down", is_down, "texts", (json_int_t)stats.texts, "cached",
+                     (json_int_t)stats.texts_cached, "requests", (json_int_t)stats.requests, "failures",
+                     (json_int_t)stats.failures, "refused", (json_int_t)refused, "waiting",
+                     (json_int_t)stats.texts_waiting);
+}
+
 static json_t *stats_of(struct cache_host *host)
 {
     struct cache_stats stats;
@@ -331,16 +463,16 @@ static json_t *stats_of(struct cache_host *host)
     const struct keeper_stats *keeper = &stats.keeper;
     struct classes classes = {.host = host, .list = json_array()};
     near_policy_visit(host->services->near_policy, add_class, &classes);
-    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o}",
+    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o, s:o}",
                      "entries", (json_int_t)keeper->store.entries, "bytes", (json_int_t)keeper->store.bytes,
                      "memory_bytes", (json_int_t)keeper->memory_bytes, "indexed", (json_int_t)keeper->indexed,
-                     "building", keeper->is_building, "evictions", (json_int_t)keeper->evictions, "expired",
+                     "building", keeper->is_building, "wanted", (json_int_t)keeper->wanted, "evictions", (json_int_t)keeper->evictions, "expired",
                      (json_int_t)keeper->expired, "invalidated", (json_int_t)keeper->invalidated, "dropped_fills",
                      (json_int_t)keeper->dropped_fills, "damaged", (json_int_t)keeper->store.damaged, "broken",
                      stats.is_broken, "set_aside", (json_int_t)stats.set_aside, "fills", (json_int_t)stats.fills,
                      "fills_failed", (json_int_t)stats.fills_failed, "late", (json_int_t)stats.late, "invalidations_pending",
-                     (json_int_t)stats.invalidations_pending, "embedder", host->embedder, "classes", classes.list, "lookups",
-                     cache_counts_list(&host->counts));
+                     (json_int_t)stats.invalidations_pending, "embedder", host->embedder, "embedding", embedding_of(host), "classes",
+                     classes.list, "lookups", cache_counts_list(&host->counts));
 }
 
 static void answer_stats(struct cache_host *host, struct broker_link *link, uint64_t number)
@@ -353,26 +485,83 @@ static void answer_stats(struct cache_host *host, struct broker_link *link, uint
 }
 
 /* What only the loop knows goes along: the threshold of the class. */
-static char *argument_of(struct cache_host *host, const Wire__WorkerQuery *query)
+static void add_threshold(struct cache_host *host, json_t *argument)
 {
-    json_t *argument = json_loads(query->argument, 0, NULL);
+    const struct config *config = host->services->config;
     const char *tenant = json_string_value(json_object_get(argument, "tenant"));
     const char *tier = json_string_value(json_object_get(argument, "tier"));
-    if (strcmp(query->what, "cache.explain") == 0) {
-        const struct config *config = host->services->config;
-        const double threshold = near_policy_threshold(
-            host->services->near_policy, tenant == NULL ? config->client.tenant : tenant,
-            tier == NULL ? config->tiers[0].name : tier, NULL);
-        if (host->services->config->cache.is_strict == SWITCH_ON) {
-            (void)json_object_set_new(argument, "strict", json_true());
-        }
-        if (isfinite(threshold)) {
-            (void)json_object_set_new(argument, "threshold", json_real(threshold));
-        }
+    const double threshold =
+        near_policy_threshold(host->services->near_policy, tenant == NULL ? config->client.tenant : tenant,
+                              tier == NULL ? config->tiers[0].name : tier, NULL);
+    if (config->cache.is_strict == SWITCH_ON) {
+        (void)json_object_set_new(argument, "strict", json_true());
     }
+    if (isfinite(threshold)) {
+        (void)json_object_set_new(argument, "threshold", json_real(threshold));
+    }
+}
+
+static void ask_cache(struct cache_host *host, struct broker_link *link, uint64_t asked_number, const char *what,
+                      const json_t *argument)
+{
     char *text = argument == NULL ? strdup("{}") : json_dumps(argument, JSON_COMPACT);
-    json_decref(argument);
-    return text;
+    const uint64_t number = ++host->number_last;
+    int r = text == NULL ? -ENOMEM : cache_ask(host->services->cache, what, text, asked, host, number);
+    free(text);
+    if (r < 0) {
+        answer(host, link, asked_number, NULL, "the cache has too much to do");
+        return;
+    }
+    host->questions[number % LINKS_MAX].link = link;
+    host->questions[number % LINKS_MAX].number = asked_number;
+}
+
+static void explanation_fails(struct explanation *explanation, int r)
+{
+    char error[128];
+    (void)snprintf(error, sizeof(error), "the embedder gives no vectors: %s", strerror(-r));
+    answer(explanation->host, explanation->link, explanation->number, NULL, error);
+    explanation_release(explanation);
+}
+
+/* Both vectors are of length 1, or zeros. */
+static void explanation_has_vectors(void *context, int result, const float *vectors)
+{
+    struct explanation *explanation = context;
+    const size_t dim = explanation->host->services->text_embedder->dim;
+    double cosine = 0;
+    explanation->call = NULL;
+    if (result < 0) {
+        explanation_fails(explanation, result);
+        return;
+    }
+    for (size_t i = 0; i < dim; i++) {
+        cosine += (double)vectors[i] * (double)vectors[dim + i];
+    }
+    (void)json_object_set_new(explanation->argument, "cosine", json_real(cosine));
+    ask_cache(explanation->host, explanation->link, explanation->number, "cache.explain", explanation->argument);
+    explanation_release(explanation);
+}
+
+/* Asks for the vectors of both texts first. */
+static void explain(struct cache_host *host, struct broker_link *link, uint64_t number, json_t *argument)
+{
+    const char *a = json_string_value(json_object_get(argument, "a"));
+    const char *b = json_string_value(json_object_get(argument, "b"));
+    struct explanation *explanation = a == NULL || b == NULL ? NULL : calloc(1, sizeof(*explanation));
+    if (explanation == NULL) {
+        ask_cache(host, link, number, "cache.explain", argument); /* it says what is missing */
+        return;
+    }
+    const struct text_view texts[] = {{.text = a, .bytes = strlen(a)}, {.text = b, .bytes = strlen(b)}};
+    *explanation = (struct explanation){
+        .host = host, .link = link, .number = number, .argument = json_incref(argument)};
+    list_append(&host->explanations, &explanation->list);
+    int r = text_embedder_start(host->services->text_embedder, texts, 2, explanation_has_vectors, explanation,
+                                &explanation->call);
+    if (r < 0) {
+        explanation_fails(explanation, r);
+    }
 }
 
 void cache_host_query(struct cache_host *host, struct broker_link *link, const Wire__WorkerQuery *query)
@@ -385,18 +574,17 @@ void cache_host_query(struct cache_host *host, struct broker_link *link, const W
         answer_stats(host, link, query->number);
         return;
     }
-    char *argument = argument_of(host, query);
-    const uint64_t number = ++host->number_last;
-    int r = argument == NULL
-                ? -ENOMEM
-                : cache_ask(host->services->cache, query->what, argument, asked, host, number);
-    free(argument);
-    if (r < 0) {
-        answer(host, link, query->number, NULL, "the cache has too much to do");
-        return;
+    json_t *argument = json_loads(query->argument, 0, NULL);
+    const bool is_explain = strcmp(query->what, "cache.explain") == 0;
+    if (is_explain) {
+        add_threshold(host, argument);
     }
-    host->questions[number % LINKS_MAX].link = link;
-    host->questions[number % LINKS_MAX].number = query->number;
+    if (is_explain && host->services->text_embedder != NULL) {
+        explain(host, link, query->number, argument);
+    } else {
+        ask_cache(host, link, query->number, query->what, argument);
+    }
+    json_decref(argument);
 }
 
 /* ---- the turn ---- */

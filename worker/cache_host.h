@@ -4,6 +4,7 @@
  * Sets services.cache and what belongs to it. Belongs to the loop.
  */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 #include "common/attributes.h"
 #include "proto/wire.pb-c.h"
@@ -27,6 +28,10 @@ void cache_host_invalidate(struct cache_host *host, struct broker_link *link, co
 void cache_host_behind(struct cache_host *host, struct broker_link *link, const uint8_t *epoch, uint64_t sequence);
 void cache_host_evidence(struct cache_host *host, const Wire__CacheEvidence *evidence);
 void cache_host_query(struct cache_host *host, struct broker_link *link, const Wire__WorkerQuery *query);
+
+/* What the embedder did, whichever it is; `ret_is_down`: it fails now, so that there are exact hits alone. */
+struct text_embedder_stats;
+void cache_host_read_embedder(struct cache_host *host, struct text_embedder_stats *ret_stats, bool *ret_is_down);
 
 /* What the configuration says of the judge. */
 void cache_host_set_judge(struct services *services);

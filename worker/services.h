@@ -15,6 +15,7 @@ struct log;
 struct loop;
 struct provider;
 struct telemetry;
+struct text_embedder;
 
 struct services {
     struct loop *loop;
@@ -26,6 +27,7 @@ struct services {
     struct near_policy *near_policy;   /* NULL: the cache is off */
     struct cache_counts *cache_counts; /* likewise */
     const char *embedder;              /* id and version, of the classes of near hits */
+    struct text_embedder *text_embedder; /* asked for vectors on the loop; NULL: the cache makes them */
     enum judge_kind judge;             /* of answers */
     double judge_cosine_min;
     const char *judge_model, *judge_prompt; /* JUDGE_MODEL */

@@ -23,11 +23,13 @@ struct stage_event {
     enum {
         STAGE_EVENT_TIMER,
         STAGE_EVENT_CACHE,
+        STAGE_EVENT_VECTOR,
         STAGE_EVENT_REPLY,
         STAGE_EVENT_ROOM, /* its turn in the provider's line has come */
     } kind;
     union {
         struct cache_result *cache;   /* its entry may be taken */
+        const float *vector;          /* of its text; NULL: the embedder has failed */
         struct provider_reply *reply; /* its body may be taken */
     } as;
 };

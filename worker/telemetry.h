@@ -27,7 +27,7 @@ void telemetry_cache_check(struct telemetry *telemetry, const char *why, const c
 /* What such a job cost. */
 void telemetry_cache_check_cost(struct telemetry *telemetry, const char *why, uint64_t cost_nanousd);
 void telemetry_cache(struct telemetry *telemetry,
-                     const char *result); /* exact, near, miss, timeout, busy, broken */
+                     const char *result); /* exact, near, miss, embedder, timeout, busy, broken */
 void telemetry_saved(struct telemetry *telemetry, uint64_t saved_nanousd);
 void telemetry_fill_dropped(struct telemetry *telemetry);
 void telemetry_key_mismatch(struct telemetry *telemetry);
@@ -46,6 +46,8 @@ struct telemetry_gauges {
         cache_fills_failed;
     uint64_t cache_is_broken, cache_is_building;
     uint64_t cache_set_aside, cache_damaged;
+    uint64_t cache_indexed, cache_wanted;
+    uint64_t embedder_is_down, embedder_texts, embedder_texts_cached, embedder_requests, embedder_failures;
     uint64_t upstreams_open;
 };
 void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_gauges *gauges);

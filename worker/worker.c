@@ -20,6 +20,7 @@
 #include "worker/broker_link.h"
 #include "worker/cache/cache.h"
 #include "worker/cache/cache_stage.h"
+#include "worker/cache/text_embedder.h"
 #include "worker/cache_host.h"
 #include "worker/decode.h"
 #include "worker/pipeline.h"
@@ -316,9 +317,12 @@ static size_t upstreams_open(const struct broker_link *broker, int64_t now_ms)
 static void read_gauges(const struct worker *worker, struct telemetry_gauges *gauges)
 {
     struct cache_stats cache = {.is_broken = false};
+    struct text_embedder_stats embedder;
+    bool embedder_is_down;
     if (worker->services.cache != NULL) {
         cache_read_stats(worker->services.cache, &cache);
     }
+    cache_host_read_embedder(worker->cache, &embedder, &embedder_is_down);
     *gauges = (struct telemetry_gauges){
         .slots = worker->slots,
         .in_flight = jobs_running(worker),
@@ -333,6 +337,13 @@ static void read_gauges(const struct worker *worker, struct telemetry_gauges *ga
         .cache_is_building = cache.keeper.is_building ? 1 : 0,
         .cache_set_aside = cache.set_aside,
         .cache_damaged = cache.keeper.store.damaged,
+        .cache_indexed = cache.keeper.indexed,
+        .cache_wanted = cache.keeper.wanted,
+        .embedder_is_down = embedder_is_down ? 1 : 0,
+        .embedder_texts = embedder.texts,
+        .embedder_texts_cached = embedder.texts_cached,
+        .embedder_requests = embedder.requests,
+        .embedder_failures = embedder.failures,
     };
     for (size_t i = 0; i < worker->brokers_length; i++) {
         uint64_t bytes;

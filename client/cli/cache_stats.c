@@ -140,7 +140,7 @@ json_t *cache_stats_sum(const json_t *answer)
 static void print_worker(const char *name, const json_t *stats, FILE *out)
 {
     fprintf(
-        out, "%-16s %10lld %13lld %12lld %10lld %9lld %7lld %7lld %8lld %8lld %11lld %8lld%s%s\n",
+        out, "%-16s %10lld %13lld %12lld %10lld %9lld %7lld %7lld %8lld %8lld %11lld %8lld%s%s%s\n",
         name, (long long)cache_number(stats, "entries"), (long long)cache_number(stats, "bytes"),
         (long long)cache_number(stats, "memory_bytes"), (long long)cache_number(stats, "indexed"),
         (long long)cache_number(stats, "fills"), (long long)cache_number(stats, "fills_failed"),
@@ -148,7 +148,8 @@ static void print_worker(const char *name, const json_t *stats, FILE *out)
         (long long)cache_number(stats, "expired"), (long long)cache_number(stats, "invalidated"),
         (long long)cache_number(stats, "invalidations_pending"),
         cache_number(stats, "building") != 0 ? "  building" : "",
-        cache_number(stats, "broken") != 0 ? "  broken" : "");
+        cache_number(stats, "broken") != 0 ? "  broken" : "",
+        json_is_true(json_object_get(json_object_get(stats, "embedding"), "down")) ? "  embedder down" : "");
 }
 
 static void print_workers(const json_t *answer, const json_t *sum, FILE *out)

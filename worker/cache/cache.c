@@ -18,6 +18,8 @@
 #include "common/list.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "worker/cache/embed_static.h"
+#include "worker/cache/wanted.h"
 #include "worker/message_copy.h"
 
 enum {
@@ -27,7 +29,17 @@ enum {
     FORGET_MS = 3600 * 1000, /* no attempt lasts as long */
 };
 
-enum request_kind { REQUEST_LOOKUP, REQUEST_FILL, REQUEST_INVALIDATE, REQUEST_ASK, REQUEST_DENY };
+/* WANTED goes to the loop and comes back as BRING; MODEL goes to the loop alone. */
+enum request_kind {
+    REQUEST_LOOKUP,
+    REQUEST_FILL,
+    REQUEST_INVALIDATE,
+    REQUEST_ASK,
+    REQUEST_DENY,
+    REQUEST_WANTED,
+    REQUEST_BRING,
+    REQUEST_MODEL
+};
 
 struct request {
     struct list_link link;
@@ -39,6 +51,7 @@ struct cache_lookup {
     struct cache_query query;
     int64_t until_ms;
     char *text;
+    int8_t *vector;
     cache_fn *done; /* NULL: forgotten. The loop's alone */
     void *context;
     struct cache_result result;
@@ -48,6 +61,7 @@ struct fill {
     struct request request;
     uint8_t key[CACHE_KEY_BYTES];
     Record__CacheEntry *entry;
+    int8_t *vector;
     uint64_t born;
     bool keeps;
     bool has_comparison;
@@ -82,6 +96,11 @@ struct denial {
     uint8_t key[CACHE_KEY_BYTES];
 };
 
+struct errand {
+    struct request request;
+    struct wanted *wanted;
+};
+
 struct position {
     char *endpoint;
     uint8_t epoch[CACHE_EPOCH_BYTES];
@@ -94,6 +113,7 @@ struct cache {
     struct cache_handler handler;
     void *context;
     struct keeper_options options;
+    char *static_folder;
     struct position positions[ENDPOINTS_MAX];
     size_t positions_length;
     bool positions_are_known;
@@ -107,7 +127,12 @@ struct cache {
     bool is_stopping, has_tried_to_open;
     struct cache_stats stats;
     uint64_t invalidations; /* the loop's count: what attempts remember */
+    struct list errands;    /* the loop's: whose texts are out */
     /* The thread's own. */
+    struct text_embedder *model; /* static; NULL: not wanted, or it cannot be read */
+    char model_name[TEXT_EMBEDDER_NAME_BYTES];
+    bool has_told_of_model;      /* that it cannot be read */
+    int64_t model_at_ms;         /* when it is tried */
     struct keeper *keeper;
     struct list sweeping; /* invalidations that are taken and not swept yet, by number */
     struct list kept;     /* swept ones, until no attempt is as old; and all that a keeper that is opened again has to hear */
@@ -123,6 +148,7 @@ static void lookup_release(struct cache_lookup *lookup)
         record__cache_entry__free_unpacked(lookup->result.entry, NULL);
     }
     free(lookup->text);
+    free(lookup->vector);
     free(lookup);
 }
 
@@ -133,6 +159,7 @@ static void fill_release(struct fill *fill)
     }
     free(fill->comparison.tenant);
     free(fill->comparison.tier);
+    free(fill->vector);
     free(fill);
 }
 
@@ -153,6 +180,12 @@ static void question_release(struct question *question)
     free(question);
 }
 
+static void errand_release(struct errand *errand)
+{
+    wanted_destroy(&errand->wanted);
+    free(errand);
+}
+
 static void request_release(struct request *request)
 {
     switch (request->kind) {
@@ -171,6 +204,13 @@ static void request_release(struct request *request)
     case REQUEST_DENY:
         free(CONTAINER_OF(request, struct denial, request));
         break;
+    case REQUEST_WANTED:
+    case REQUEST_BRING:
+        errand_release(CONTAINER_OF(request, struct errand, request));
+        break;
+    case REQUEST_MODEL:
+        free(request);
+        break;
     }
 }
 
@@ -181,6 +221,14 @@ static void list_release(struct list *list)
         list_remove(list, &request->link);
         request_release(request);
     }
+}
+
+static void tell_loop(struct cache *cache, struct request *request)
+{
+    (void)pthread_mutex_lock(&cache->mutex);
+    list_append(&cache->answered, &request->link);
+    (void)pthread_mutex_unlock(&cache->mutex);
+    loop_wake(cache->loop);
 }
 
 /* ---- the thread: the keeper ---- */
@@ -313,6 +361,49 @@ static void store_failed(struct cache *cache, int r, const char *error)
     }
 }
 
+/* ---- the thread: the static model ---- */
+
+static void model_failed(struct cache *cache, const char *error)
+{
+    cache->model_at_ms = clock_monotonic_ms() + CACHE_RETRY_MS;
+    if (!cache->has_told_of_model) {
+        cache->has_told_of_model = true;
+        log_at(cache->log, LOG_ERROR, "the embedder's model cannot be read: exact hits only until it can",
+               log_text("path", cache->static_folder), log_text("error", error),
+               log_int("retry_ms", CACHE_RETRY_MS));
+    }
+}
+
+/* Opened again, since another embedder means another index; the store says what is in it. */
+static void use_model(struct cache *cache, struct request *news)
+{
+    text_embedder_name(cache->model, cache->model_name);
+    cache->options.is_near = true;
+    cache->options.embedder = (struct keeper_embedder){
+        .name = cache->model_name, .dimensions = cache->model->dim, .immediate = cache->model};
+    log_at(cache->log, LOG_INFO, "the embedder's model is read", log_text("name", cache->model_name),
+           log_int("dimensions", cache->model->dim));
+    keeper_close(&cache->keeper);
+    tell_loop(cache, news);
+}
+
+static void read_model(struct cache *cache)
+{
+    char error[TEXT_EMBEDDER_ERROR_BYTES] = "";
+    if (cache->static_folder == NULL || cache->model != NULL || clock_monotonic_ms() < cache->model_at_ms) {
+        return;
+    }
+    struct request *news = calloc(1, sizeof(*news));
+    int r = news == NULL ? -ENOMEM : embed_static_create(cache->static_folder, &cache->model, error);
+    if (r < 0) {
+        free(news);
+        model_failed(cache, error[0] != '\0' ? error : strerror(-r));
+        return;
+    }
+    news->kind = REQUEST_MODEL;
+    use_model(cache, news);
+}
+
 /* ---- the thread: requests ---- */
 
 static void thread_lookup(struct cache *cache, struct cache_lookup *lookup)
@@ -330,6 +421,9 @@ static void thread_lookup(struct cache *cache, struct cache_lookup *lookup)
     if (r < 0) {
         lookup->result = (struct cache_result){.answer = CACHE_ANSWER_BROKEN, .why = "broken"};
         store_failed(cache, r, error);
+    } else if (lookup->query.may_be_near && cache->static_folder != NULL && cache->model == NULL &&
+               lookup->result.answer == CACHE_ANSWER_MISS) {
+        lookup->result.why = "embedder";
     }
 }
 
@@ -357,7 +451,7 @@ static bool thread_fill(struct cache *cache, struct fill *fill)
         r = compare(cache, fill, error);
     }
     if (r == 0 && fill->keeps) {
-        r = keeper_fill(cache->keeper, fill->key, fill->entry, fill->born, clock_unix_ms(), error);
+        r = keeper_fill(cache->keeper, fill->key, fill->entry, fill->vector, fill->born, clock_unix_ms(), error);
     }
     if (r == -EIO || r == -EBADMSG) {
         store_failed(cache, r, error);
@@ -402,6 +496,15 @@ static void thread_deny(struct cache *cache, const struct denial *denial)
     }
 }
 
+static void thread_bring(struct cache *cache, const struct errand *errand)
+{
+    char error[CACHE_ERROR_BYTES] = "";
+    int r = keeper_is_open(cache) ? keeper_bring(cache->keeper, errand->wanted, error) : 0;
+    if (r < 0) {
+        store_failed(cache, r, error);
+    }
+}
+
 /* ---- the thread: sweeps ---- */
 
 /* A copy of what is to be told; without memory it is told with the next one. */
@@ -418,14 +521,6 @@ static struct invalidation *report_of(const struct invalidation *from)
     report->endpoint = endpoint;
     report->selector = NULL;
     return report;
-}
-
-static void tell_loop(struct cache *cache, struct request *request)
-{
-    (void)pthread_mutex_lock(&cache->mutex);
-    list_append(&cache->answered, &request->link);
-    (void)pthread_mutex_unlock(&cache->mutex);
-    loop_wake(cache->loop);
 }
 
 static int end_sweep(struct cache *cache, struct invalidation *swept, char *error)
@@ -473,10 +568,27 @@ static void forget_old(struct cache *cache)
     }
 }
 
+/* Without memory for the message they are found again in a later round. */
+static void send_wanted(struct cache *cache)
+{
+    struct errand *errand = cache->handler.on_wanted == NULL ? NULL : calloc(1, sizeof(*errand));
+    if (errand == NULL) {
+        return;
+    }
+    errand->request.kind = REQUEST_WANTED;
+    errand->wanted = keeper_take_wanted(cache->keeper);
+    if (errand->wanted == NULL) {
+        free(errand);
+        return;
+    }
+    tell_loop(cache, &errand->request);
+}
+
 /* Returns whether there is more to do at once. */
 static bool thread_step(struct cache *cache)
 {
     char error[CACHE_ERROR_BYTES] = "";
+    read_model(cache);
     if (!keeper_is_open(cache)) {
         return false;
     }
@@ -488,6 +600,7 @@ static bool thread_step(struct cache *cache)
         return false;
     }
     forget_old(cache);
+    send_wanted(cache);
     return has_more;
 }
 
@@ -496,14 +609,15 @@ static bool thread_step(struct cache *cache)
 static void publish(struct cache *cache)
 {
     cache->stats.is_broken = cache->keeper == NULL;
+    cache->stats.lacks_model = cache->static_folder != NULL && cache->model == NULL;
     cache->stats.invalidations_pending = cache->sweeping.length;
     if (cache->keeper != NULL) {
         keeper_read_stats(cache->keeper, &cache->stats.keeper);
     }
 }
 
-/* With the mutex held, given back held. */
-static void thread_take_one(struct cache *cache)
+/* With the mutex held, given back held. Returns whether there is more to do at once because of it. */
+static bool thread_take_one(struct cache *cache)
 {
     struct request *request = CONTAINER_OF(list_first(&cache->waiting), struct request, link);
     struct fill *fill = CONTAINER_OF(request, struct fill, request);
@@ -512,6 +626,7 @@ static void thread_take_one(struct cache *cache)
     cache->fills_waiting -= request->kind == REQUEST_FILL ? 1 : 0;
     (void)pthread_mutex_unlock(&cache->mutex);
     bool is_done = true, is_answer = true;
+    const bool has_more = request->kind == REQUEST_BRING;
     switch (request->kind) {
     case REQUEST_LOOKUP:
         thread_lookup(cache, lookup);
@@ -528,6 +643,14 @@ static void thread_take_one(struct cache *cache)
         break;
     case REQUEST_DENY:
         thread_deny(cache, CONTAINER_OF(request, struct denial, request));
+        is_answer = false;
+        break;
+    case REQUEST_BRING:
+        thread_bring(cache, CONTAINER_OF(request, struct errand, request));
+        is_answer = false;
+        break;
+    case REQUEST_WANTED:
+    case REQUEST_MODEL:
         break;
     }
     (void)pthread_mutex_lock(&cache->mutex);
@@ -540,12 +663,13 @@ static void thread_take_one(struct cache *cache)
                                  strcmp(lookup->result.why, "late") == 0
                              ? 1
                              : 0;
-    if (request->kind == REQUEST_DENY) {
+    if (request->kind == REQUEST_DENY || request->kind == REQUEST_BRING) {
         request_release(request);
     } else if (is_answer) {
         list_append(&cache->answered, &request->link);
         loop_wake(cache->loop);
     }
+    return has_more;
 }
 
 static void wait_for_work(struct cache *cache)
@@ -572,6 +696,7 @@ static void read_positions(struct cache *cache)
 static void *thread_run(void *context)
 {
     struct cache *cache = context;
+    read_model(cache);
     bool has_more = keeper_is_open(cache);
     read_positions(cache);
     (void)pthread_mutex_lock(&cache->mutex);
@@ -587,7 +712,7 @@ static void *thread_run(void *context)
         }
         const bool is_idle = list_is_empty(&cache->waiting);
         if (!is_idle) {
-            thread_take_one(cache);
+            has_more = thread_take_one(cache) || has_more;
         }
         if (is_idle || taken % REQUESTS_A_STEP == 0) {
             (void)pthread_mutex_unlock(&cache->mutex);
@@ -600,11 +725,13 @@ static void *thread_run(void *context)
     }
     (void)pthread_mutex_unlock(&cache->mutex);
     keeper_close(&cache->keeper);
+    text_embedder_destroy(&cache->model);
     return NULL;
 }
 
 /* ---- the loop ---- */
 
+/* Releases the request, unless it is to come back. */
 static void tell(struct cache *cache, struct request *request)
 {
     switch (request->kind) {
@@ -632,9 +759,20 @@ static void tell(struct cache *cache, struct request *request)
         question->done(question->context, question->number, question->text, question->error);
         break;
     }
+    case REQUEST_WANTED: {
+        struct errand *errand = CONTAINER_OF(request, struct errand, request);
+        list_append(&cache->errands, &request->link);
+        cache->handler.on_wanted(cache->context, TAKE(errand->wanted));
+        return;
+    }
+    case REQUEST_MODEL:
+        cache->handler.on_model(cache->context, cache->model_name);
+        break;
     case REQUEST_DENY:
+    case REQUEST_BRING:
         break;
     }
+    request_release(request);
 }
 
 static void cache_turn(void *context)
@@ -650,9 +788,7 @@ static void cache_turn(void *context)
         if (link == NULL) {
             return;
         }
-        struct request *request = CONTAINER_OF(link, struct request, link);
-        tell(cache, request);
-        request_release(request);
+        tell(cache, CONTAINER_OF(link, struct request, link));
     }
 }
 
@@ -662,6 +798,13 @@ static int copy_options(struct cache *cache, const struct cache_options *options
     cache->options.store.path = strdup(options->keeper.store.path);
     if (cache->options.store.path == NULL) {
         return -ENOMEM;
+    }
+    if (options->static_folder != NULL) {
+        cache->static_folder = strdup(options->static_folder);
+        cache->options.is_near = false; /* until it is read */
+        if (cache->static_folder == NULL) {
+            return -ENOMEM;
+        }
     }
     for (size_t i = 0; i < options->endpoints_length && i < ENDPOINTS_MAX; i++) {
         cache->positions[i].endpoint = strdup(options->endpoints[i]);
@@ -709,6 +852,7 @@ int cache_create(struct loop *loop, struct log *log, const struct cache_options 
     cache->context = context;
     list_init(&cache->waiting);
     list_init(&cache->answered);
+    list_init(&cache->errands);
     list_init(&cache->sweeping);
     list_init(&cache->kept);
     init_sync(cache);
@@ -723,6 +867,7 @@ int cache_create(struct loop *loop, struct log *log, const struct cache_options 
     }
     cache->has_thread = true;
     wait_until_open(cache);
+    cache_turn(cache); /* what the start has to tell */
     *ret_cache = TAKE(cache);
     return 0;
 }
@@ -748,6 +893,7 @@ void cache_destroy(struct cache **cache)
     }
     list_release(&old->waiting);
     list_release(&old->answered);
+    list_release(&old->errands);
     list_release(&old->sweeping);
     list_release(&old->kept);
     (void)pthread_cond_destroy(&old->wake);
@@ -757,6 +903,7 @@ void cache_destroy(struct cache **cache)
         free(old->positions[i].endpoint);
     }
     free((char *)old->options.store.path);
+    free(old->static_folder);
     free(old);
 }
 
@@ -792,6 +939,16 @@ static int hand_over(struct cache *cache, struct request *request, bool must)
     return r;
 }
 
+/* NULL: no memory, or there is none. */
+static int8_t *copy_vector(const struct cache *cache, const int8_t *vector)
+{
+    int8_t *copy = vector == NULL ? NULL : malloc(cache->options.embedder.dimensions);
+    if (copy != NULL) {
+        memcpy(copy, vector, cache->options.embedder.dimensions);
+    }
+    return copy;
+}
+
 int cache_start_lookup(struct cache *cache, const struct cache_query *query, int64_t until_ms,
                        cache_fn *done, void *context, struct cache_lookup **ret_lookup)
 {
@@ -808,6 +965,10 @@ int cache_start_lookup(struct cache *cache, const struct cache_query *query, int
         lookup->text = strdup(query->text);
         lookup->query.text = lookup->text;
         lookup->query.may_be_near = lookup->text != NULL;
+    }
+    if (query->may_be_near && query->vector != NULL) {
+        lookup->vector = copy_vector(cache, query->vector);
+        lookup->query.vector = lookup->vector;
     }
     int r = hand_over(cache, &lookup->request, false);
     if (r < 0) {
@@ -839,7 +1000,7 @@ static bool copy_comparison(struct fill *fill, const struct cache_comparison *co
 }
 
 int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
-                     const Record__CacheEntry *entry, uint64_t born, bool keeps,
+                     const Record__CacheEntry *entry, const int8_t *vector, uint64_t born, bool keeps,
                      const struct cache_comparison *comparison)
 {
     struct fill *fill = calloc(1, sizeof(*fill));
@@ -851,6 +1012,7 @@ int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
     fill->keeps = keeps;
     memcpy(fill->key, key, CACHE_KEY_BYTES);
     fill->entry = message_copy(&entry->base);
+    fill->vector = copy_vector(cache, vector); /* without memory it is wanted later */
     int r = fill->entry == NULL || !copy_comparison(fill, comparison)
                 ? -ENOMEM
                 : hand_over(cache, &fill->request, false);
@@ -917,6 +1079,15 @@ void cache_deny_near(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES])
         memcpy(denial->key, key, CACHE_KEY_BYTES);
         (void)hand_over(cache, &denial->request, true);
     }
+}
+
+void cache_bring(struct cache *cache, struct wanted **wanted)
+{
+    struct errand *errand = CONTAINER_OF(list_first(&cache->errands), struct errand, request.link);
+    list_remove(&cache->errands, &errand->request.link);
+    errand->request.kind = REQUEST_BRING;
+    errand->wanted = TAKE(*wanted);
+    (void)hand_over(cache, &errand->request, true);
 }
 
 void cache_read_stats(struct cache *cache, struct cache_stats *ret_stats)

@@ -5,7 +5,8 @@
  * before it. What comes back is told in a turn of the loop. The thread can be given up on: a lookup that waits past its time is a
  * miss, with a full queue lookups are misses and fills are dropped at once. A database that breaks is closed, and tried again every
  * CACHE_RETRY_MS; one that is damaged is moved aside, and a new one begun. Meanwhile every lookup is "broken", and no job fails
- * for it. Belongs to the loop's thread.
+ * for it. A static model is read by the thread as well; while it cannot be read near hits are off, and it is tried again as often.
+ * Belongs to the loop's thread.
  */
 #pragma once
 #include <stdbool.h>
@@ -46,10 +47,15 @@ struct cache_handler {
                        uint64_t entries, uint64_t bytes);
     /* JUDGE_UNKNOWN: it cannot be said. `served` is the candidate's answer, for a judge that is a model; NULL: it is gone. */
     void (*on_compared)(void *context, const struct cache_comparison *comparison, enum judge_verdict verdict);
+    /* The static model is read: what its vectors are kept under. May come from within cache_create(). */
+    void (*on_model)(void *context, const char *name);
+    /* Texts whose vectors are to be brought: gives; cache_bring() takes them back. NULL: vectors are not brought. */
+    void (*on_wanted)(void *context, struct wanted *wanted);
 };
 
 struct cache_options {
     struct keeper_options keeper;
+    const char *static_folder;    /* near hits by this model, whatever keeper.embedder says; NULL: as that says */
     const char *const *endpoints; /* of brokers, whose invalidations are followed */
     size_t endpoints_length;
 };
@@ -79,11 +85,14 @@ MUST_USE int cache_start_lookup(struct cache *cache, const struct cache_query *q
 void cache_forget(struct cache_lookup **lookup);
 
 /*
- * Copies the entry. `born`: cache_latest() when the attempt began. `comparison`: copied, NULL none; on_compared() tells of it.
+ * Copies the entry, and the vector (keeper_fill()). `born`: cache_latest() when the attempt began. `comparison`: copied, NULL none; on_compared() tells of it.
  * `keeps` false: compare only. Errors: -EAGAIN the queue is full; -ENOMEM.
  */
 MUST_USE int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheEntry *entry,
-                              uint64_t born, bool keeps, const struct cache_comparison *comparison);
+                              const int8_t *vector, uint64_t born, bool keeps,
+                              const struct cache_comparison *comparison);
+/* Takes: what on_wanted() gave. */
+void cache_bring(struct cache *cache, struct wanted **wanted);
 
 /* The number of the latest invalidation, for attempts that begin now. */
 uint64_t cache_latest(const struct cache *cache);
@@ -112,5 +121,6 @@ struct cache_stats {
     uint64_t late;          /* lookups that waited too long */
     uint64_t requests_waiting;
     uint64_t invalidations_pending; /* they hold, and are not swept yet */
+    bool lacks_model;       /* the static model cannot be read */
 };
 void cache_read_stats(struct cache *cache, struct cache_stats *ret_stats);

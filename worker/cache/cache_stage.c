@@ -17,8 +17,10 @@
 #include "worker/cache/cache_checks.h"
 #include "worker/cache/cache_counts.h"
 #include "worker/cache/cache_rules.h"
+#include "worker/cache/near_index.h"
 #include "worker/cache/near_policy.h"
 #include "worker/cache/scope.h"
+#include "worker/cache/text_embedder.h"
 #include "worker/pipeline.h"
 #include "worker/provider/assembly.h"
 #include "worker/telemetry.h"
@@ -103,6 +105,17 @@ static void set_query(struct services *services, struct attempt *attempt,
     }
 }
 
+static enum stage_verdict look_up(struct services *services, struct attempt *attempt,
+                                  const struct cache_query *query)
+{
+    const int64_t until_ms = clock_monotonic_ms() + services->config->cache.lookup_timeout_ms;
+    if (cache_start_lookup(services->cache, query, until_ms, lookup_done, attempt, &attempt->lookup) < 0) {
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "busy", "busy");
+    }
+    loop_timer_set(attempt->timer, until_ms);
+    return STAGE_WAITS;
+}
+
 static enum stage_verdict cache_start(void *module, struct attempt *attempt)
 {
     struct services *services = module;
@@ -124,13 +137,67 @@ static enum stage_verdict cache_start(void *module, struct attempt *attempt)
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "bypass", "refresh");
     }
     set_query(services, attempt, &rules, &query);
-    const int64_t until_ms = clock_monotonic_ms() + services->config->cache.lookup_timeout_ms;
-    if (cache_start_lookup(services->cache, &query, until_ms, lookup_done, attempt,
-                           &attempt->lookup) < 0) {
-        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "busy", "busy");
+    attempt->wants_vector = query.may_be_near && services->text_embedder != NULL;
+    query.may_be_near = query.may_be_near && !attempt->wants_vector;
+    return look_up(services, attempt, &query);
+}
+
+/* ---- the vector ---- */
+
+static void vector_done(void *context, int result, const float *vectors)
+{
+    struct attempt *attempt = context;
+    attempt->vector_call = NULL; /* ends with this event */
+    const struct stage_event event = {.kind = STAGE_EVENT_VECTOR, .as.vector = result < 0 ? NULL : vectors};
+    pipeline_resume(attempt, &event);
+}
+
+/* After an exact lookup that found nothing. */
+static enum stage_verdict ask_for_vector(struct services *services, struct attempt *attempt)
+{
+    const struct config_embedder *embedder = &services->config->cache.embedder;
+    const struct text_view text = {.text = attempt->near_text, .bytes = strlen(attempt->near_text)};
+    attempt->wants_vector = false;
+    if (!near_text_is_good(attempt->near_text)) {
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "long");
     }
-    loop_timer_set(attempt->timer, until_ms);
+    if (text_embedder_start(services->text_embedder, &text, 1, vector_done, attempt, &attempt->vector_call) < 0) {
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "embedder", "embedder");
+    }
+    loop_timer_set(attempt->timer, clock_monotonic_ms() + embedder->batch_wait_ms + embedder->timeout_ms);
     return STAGE_WAITS;
+}
+
+/* False: the embedder knows nothing of the text, or there is no memory. */
+static bool keep_vector(const struct services *services, struct attempt *attempt, const float *vector)
+{
+    const size_t dim = services->text_embedder->dim;
+    int8_t *values = malloc(dim);
+    if (values == NULL || !vector_quantise(vector, dim, values)) {
+        free(values);
+        return false;
+    }
+    attempt->vector = values;
+    return true;
+}
+
+/* `vector` NULL: it failed, or was late; what was asked for still comes, for those who ask next. */
+static enum stage_verdict vector_came(struct services *services, struct attempt *attempt, const float *vector)
+{
+    struct cache_rules rules;
+    struct cache_query query;
+    loop_timer_stop(attempt->timer);
+    text_embedder_cancel(&attempt->vector_call);
+    if (vector == NULL) {
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "embedder", "embedder");
+    }
+    if (!keep_vector(services, attempt, vector)) {
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "unknown");
+    }
+    cache_rules_of(services, attempt, &rules);
+    set_query(services, attempt, &rules, &query);
+    query.vector = attempt->vector;
+    return look_up(services, attempt, &query);
 }
 
 /* ---- answering ---- */
@@ -244,7 +311,10 @@ static enum stage_verdict not_answered(struct services *services, struct attempt
         memcpy(attempt->candidate, result->key, CACHE_KEY_BYTES);
     }
     return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS,
-                  strcmp(result->why, "late") == 0 ? "timeout" : "miss", result->why);
+                  strcmp(result->why, "late") == 0       ? "timeout"
+                  : strcmp(result->why, "embedder") == 0 ? "embedder"
+                                                         : "miss",
+                  result->why);
 }
 
 /* Past its time an entry may be served for so long only. */
@@ -264,6 +334,9 @@ static enum stage_verdict cache_resume(void *module, struct attempt *attempt,
                                        const struct stage_event *event)
 {
     struct services *services = module;
+    if (event->kind == STAGE_EVENT_VECTOR || attempt->vector_call != NULL) {
+        return vector_came(services, attempt, event->kind == STAGE_EVENT_VECTOR ? event->as.vector : NULL);
+    }
     if (event->kind != STAGE_EVENT_CACHE) {
         cache_forget(&attempt->lookup);
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "timeout", "late");
@@ -272,7 +345,9 @@ static enum stage_verdict cache_resume(void *module, struct attempt *attempt,
     loop_timer_stop(attempt->timer);
     switch (event->as.cache->answer) {
     case CACHE_ANSWER_MISS:
-        return not_answered(services, attempt, event->as.cache);
+        return attempt->wants_vector && strcmp(event->as.cache->why, "late") != 0
+                   ? ask_for_vector(services, attempt)
+                   : not_answered(services, attempt, event->as.cache);
     case CACHE_ANSWER_BROKEN:
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "broken", "broken");
     case CACHE_ANSWER_HIT:
@@ -288,6 +363,7 @@ static void cache_abandon(void *module, struct attempt *attempt)
 {
     (void)module;
     cache_forget(&attempt->lookup);
+    text_embedder_cancel(&attempt->vector_call);
 }
 
 struct stage cache_stage(struct services *services)
@@ -369,7 +445,7 @@ static enum stage_verdict fill_start(void *module, struct attempt *attempt)
     struct cache_comparison comparison;
     const bool compares = cache_checks_comparison(services, attempt, &comparison);
     const bool keeps = cache_checks_audited(services, attempt);
-    if ((keeps || compares) && cache_start_fill(services->cache, attempt->key, &entry, attempt->born, keeps,
+    if ((keeps || compares) && cache_start_fill(services->cache, attempt->key, &entry, attempt->vector, attempt->born, keeps,
                                                 compares ? &comparison : NULL) < 0) {
         telemetry_fill_dropped(services->telemetry);
     }

@@ -7,58 +7,27 @@
 #include <sys/random.h>
 
 #include "worker/cache/decision.h"
-#include "worker/cache/embed_builtin.h"
 #include "worker/cache/eviction.h"
 #include "worker/cache/invalidations.h"
 #include "worker/cache/keeper_state.h"
 #include "worker/cache/likeness.h"
 #include "worker/cache/sweep.h"
+#include "worker/cache/text_embedder.h"
+#include "worker/cache/wanted.h"
 
 enum { CANDIDATES = 8 };
-static const double CANDIDATE_COSINE_MIN = 0.3;
-
-/* ---- texts ---- */
-
-bool keeper_read_text(const char *text, struct reading *ret_reading)
-{
-    const size_t words = profile_make(text, strlen(text), &ret_reading->profile);
-    if (words == 0 || words > PROFILE_WORDS_MAX) {
-        return false;
-    }
-    embed_builtin(&ret_reading->profile.profile, &ret_reading->vector);
-    return ret_reading->vector.length > 0;
-}
-
-static double cosine_of_texts(void *context, const char *text, const char *other)
-{
-    (void)context;
-    struct reading a, b;
-    return keeper_read_text(text, &a) && keeper_read_text(other, &b)
-               ? sparse_vector_cosine(&a.vector, &b.vector)
-               : 0;
-}
-
-void keeper_index(struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about)
-{
-    struct reading reading;
-    if (keeper->index != NULL && about->scope.len == CACHE_SCOPE_BYTES && !about->is_denied &&
-        keeper_read_text(about->text, &reading)) {
-        (void)!lexical_index_add(keeper->index, about->scope.data, key, &reading.vector,
-                                reading.profile.bytes, reading.profile.profile.bytes);
-    }
-}
 
 /* ---- opening ---- */
 
 static int make_index(struct keeper *keeper)
 {
-    const uint64_t entries = keeper->options.entries_max;
-    const struct lexical_index_options options = {
-        .entries_max = entries < LEXICAL_ENTRIES_MAX ? (uint32_t)entries : LEXICAL_ENTRIES_MAX,
+    const struct near_index_options options = {
+        .dimensions = keeper->options.embedder.dimensions,
+        .entries_max = keeper->options.entries_max,
         .bytes_max = keeper->options.memory_bytes_max,
     };
-    lexical_index_destroy(&keeper->index);
-    return keeper->options.is_near ? lexical_index_create(&options, &keeper->index) : 0;
+    near_index_destroy(&keeper->index);
+    return keeper->options.is_near ? near_index_create(&options, &keeper->index) : 0;
 }
 
 int keeper_open(const struct keeper_options *options, struct keeper **ret_keeper,
@@ -73,7 +42,7 @@ int keeper_open(const struct keeper_options *options, struct keeper **ret_keeper
         return -EIO;
     }
     keeper->random = keeper->run;
-    int r = invalidations_create(cosine_of_texts, NULL, &keeper->invalidations);
+    int r = invalidations_create(keeper_cosine_of_texts, NULL, &keeper->invalidations);
     r = r < 0 ? r : make_index(keeper);
     r = r < 0 ? r : cache_store_open(&options->store, &keeper->store, ret_error);
     if (r < 0) {
@@ -95,7 +64,8 @@ void keeper_close(struct keeper **keeper)
         (void)!sweep_write_served(old, error); /* statistics alone */
     }
     cache_store_close(&old->store);
-    lexical_index_destroy(&old->index);
+    near_index_destroy(&old->index);
+    wanted_destroy(&old->wanted);
     invalidations_destroy(&old->invalidations);
     free(old);
 }
@@ -119,7 +89,7 @@ bool keeper_is_invalid(const struct keeper *keeper, const uint8_t *key,
 int keeper_remove(struct keeper *keeper, const uint8_t *key, char *ret_error)
 {
     if (keeper->index != NULL) {
-        (void)lexical_index_remove(keeper->index, key);
+        near_index_remove(keeper->index, key);
     }
     return cache_store_remove(keeper->store, key, ret_error);
 }
@@ -164,14 +134,14 @@ static int usable(struct keeper *keeper, const uint8_t *key, bool may_be_stale, 
 }
 
 /* The best of the candidates by its score. */
-static void choose(const struct reading *reading, const struct lexical_hit *hits, size_t length,
-                   bool is_strict, struct cache_result *result)
+static void choose(const struct keeper *keeper, const struct near_text *text, const struct near_hit *hits,
+                   size_t length, bool is_strict, struct cache_result *result)
 {
     for (size_t i = 0; i < length; i++) {
         struct likeness likeness;
         enum likeness_feature reason;
-        likeness_of(&reading->profile.profile, hits[i].note, hits[i].cosine, &likeness);
-        const double score = decision_score(decision_builtin(), &likeness);
+        likeness_of(&text->profile.profile, hits[i].profile, hits[i].cosine, &likeness);
+        const double score = keeper_score(keeper, &likeness);
         if (is_strict && decision_is_forbidden(&likeness, &reason)) {
             continue;
         }
@@ -183,22 +153,34 @@ static void choose(const struct reading *reading, const struct lexical_hit *hits
     }
 }
 
+/* False: it cannot be compared. */
+static bool read_query(struct keeper *keeper, const struct cache_query *query, struct near_text *ret_text)
+{
+    if (!keeper_read_text(keeper, query->text, ret_text)) {
+        return false;
+    }
+    if (keeper_vectors_are_brought(keeper)) {
+        ret_text->has_dense = true;
+        memcpy(ret_text->dense, query->vector, keeper->options.embedder.dimensions);
+    }
+    return true;
+}
+
 static int lookup_near(struct keeper *keeper, const struct cache_query *query, int64_t now_unix_ms,
                        struct cache_result *result, char *ret_error)
 {
-    struct reading reading;
-    struct lexical_hit hits[LEXICAL_HITS_MAX];
+    struct near_text text;
+    struct near_hit hits[CANDIDATES];
     size_t length = 0;
-    if (!keeper_read_text(query->text, &reading)) {
+    if (!read_query(keeper, query, &text)) {
         result->why = "long";
         return 0;
     }
-    int r = lexical_index_best(keeper->index, query->scope, &reading.vector, CANDIDATE_COSINE_MIN,
-                               CANDIDATES, hits, &length);
+    int r = near_index_best(keeper->index, query->scope, &text, CANDIDATES, hits, &length);
     if (r < 0) {
         return r;
     }
-    choose(&reading, hits, length, query->is_strict, result);
+    choose(keeper, &text, hits, length, query->is_strict, result);
     if (!result->has_candidate || result->score < query->threshold) {
         result->why = result->has_candidate ? "unsure" : result->why;
         return 0;
@@ -224,7 +206,8 @@ int keeper_lookup(struct keeper *keeper, const struct cache_query *query, int64_
     if (r == 0 && entry != NULL) {
         result.answer = CACHE_ANSWER_HIT;
         take_entry(keeper, &result, entry, now_unix_ms);
-    } else if (r == 0 && query->may_be_near && keeper->index != NULL) {
+    } else if (r == 0 && query->may_be_near && keeper->index != NULL &&
+               (query->vector != NULL || !keeper_vectors_are_brought(keeper))) {
         r = lookup_near(keeper, query, now_unix_ms, &result, ret_error);
     }
     *ret_result = result;
@@ -241,7 +224,7 @@ int keeper_deny_near(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], 
 {
     Record__CacheAbout *about = NULL;
     if (keeper->index != NULL) {
-        (void)lexical_index_remove(keeper->index, key);
+        near_index_remove(keeper->index, key);
     }
     int r = cache_store_get_about(keeper->store, key, &about, ret_error);
     if (r < 0 || about == NULL) {
@@ -256,7 +239,7 @@ int keeper_deny_near(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], 
 /* ---- fills ---- */
 
 int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
-                uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES])
+                const int8_t *vector, uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES])
 {
     if (born < invalidations_forgotten(keeper->invalidations) ||
         invalidations_fit(keeper->invalidations, key, entry->about, born)) {
@@ -270,10 +253,10 @@ int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Recor
         return r;
     }
     if (keeper->index != NULL) {
-        (void)lexical_index_remove(keeper->index, key);
+        near_index_remove(keeper->index, key);
     }
-    keeper_index(keeper, key, entry->about);
-    return eviction_keep_bounds(keeper, now_unix_ms, ret_error);
+    r = keeper_index_filled(keeper, key, entry->about, vector, ret_error);
+    return r < 0 ? r : eviction_keep_bounds(keeper, now_unix_ms, ret_error);
 }
 
 int keeper_step(struct keeper *keeper, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES])
@@ -334,6 +317,7 @@ void keeper_read_stats(const struct keeper *keeper, struct keeper_stats *ret_sta
 {
     *ret_stats = (struct keeper_stats){
         .is_building = keeper->is_building,
+        .wanted = keeper->wanted_out + (keeper->wanted == NULL ? 0 : keeper->wanted->length),
         .evictions = keeper->evictions,
         .expired = keeper->expired,
         .invalidated = keeper->invalidated,
@@ -341,9 +325,14 @@ void keeper_read_stats(const struct keeper *keeper, struct keeper_stats *ret_sta
     };
     cache_store_read_stats(keeper->store, &ret_stats->store);
     if (keeper->index != NULL) {
-        struct lexical_index_stats stats;
-        lexical_index_read_stats(keeper->index, &stats);
+        struct near_index_stats stats;
+        near_index_read_stats(keeper->index, &stats);
         ret_stats->indexed = stats.entries;
         ret_stats->memory_bytes = stats.bytes;
+    }
+    if (keeper->options.embedder.immediate != NULL) {
+        struct text_embedder_stats stats;
+        text_embedder_read_stats(keeper->options.embedder.immediate, &stats);
+        ret_stats->texts = stats.texts;
     }
 }

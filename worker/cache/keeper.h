@@ -2,10 +2,13 @@
  * keeper: the cache itself, as its thread runs it: answers lookups, takes fills, follows invalidations, keeps bounds.
  *
  * An exact hit is the entry of the same key. A near hit is the best candidate of the scope whose score reaches the threshold that
- * the caller gives (common/threshold.h decides which): candidates by the index of the embedder, scores by decision.h. Entries
+ * the caller gives (common/threshold.h decides which): candidates by near_index.h, scores by decision.h. Entries
  * past their time are stale: served only to who takes them so. An invalidation holds from the moment it is taken (invalidations.h);
  * what it fits is removed by and by (sweep.h), and so is what is past all use. Beyond entries_max or bytes_max what is worth least
  * goes (eviction.h). The index is built from the store after a start, while exact hits are served.
+ *
+ * Vectors are the built-in embedder's, or made here (static), or brought (http): then they are stored with the embedder's name, and
+ * those that are missing, or are another's, are asked for by and by (keeper_take_wanted()).
  *
  * Blocks on the disk, and on nothing else; belongs to the cache's thread.
  */
@@ -21,10 +24,20 @@
 #include "worker/cache/invalidations.h"
 
 struct keeper;
+struct text_embedder;
+struct wanted;
+
+/* Whose vectors near hits are found by. */
+struct keeper_embedder {
+    const char *name;                /* id and version; NULL: the built-in one's */
+    size_t dimensions;               /* unless built-in */
+    struct text_embedder *immediate; /* makes them on the keeper's thread; NULL: they are brought */
+};
 
 struct keeper_options {
     struct cache_store_options store;
     bool is_near;              /* an index is kept */
+    struct keeper_embedder embedder; /* what it names lives as long */
     uint64_t entries_max;
     uint64_t bytes_max;
     uint64_t memory_bytes_max; /* of the index */
@@ -49,6 +62,7 @@ struct cache_query {
     bool may_be_near;
     uint8_t scope[CACHE_SCOPE_BYTES];
     const char *text;     /* what may differ within the scope; NULL unless may_be_near */
+    const int8_t *vector; /* of the text, if vectors are brought: a byte a dimension; NULL: exact alone */
     double threshold;     /* that a near hit's score must reach; INFINITY: none does */
     bool is_strict;       /* guards alone forbid */
     bool may_be_stale;    /* past its time, but not past all use */
@@ -71,14 +85,24 @@ MUST_USE int keeper_lookup(struct keeper *keeper, const struct cache_query *quer
 
 /* ---- fills ---- */
 
-/* Replaces. `born`: the latest invalidation when the attempt began. One that was invalidated since is dropped. Errors: likewise. */
+/*
+ * Replaces. `born`: the latest invalidation when the attempt began. One that was invalidated since is dropped. `vector`: of its text,
+ * if vectors are brought; NULL: it is wanted. Errors: likewise.
+ */
 MUST_USE int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
-                         uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
+                         const int8_t *vector, uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
 /* It answers its own text alone from now on. */
 MUST_USE int keeper_deny_near(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], char ret_error[CACHE_ERROR_BYTES]);
 /* The answer of an entry, whatever its age. Gives: *ret_entry (NULL: it is not there). */
 MUST_USE int keeper_get(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry **ret_entry,
                         char ret_error[CACHE_ERROR_BYTES]);
+
+/* ---- vectors that are brought ---- */
+
+/* Texts that lack a vector of this embedder, to be given back by keeper_bring(), before which there are no others; NULL: none. Gives. */
+struct wanted *keeper_take_wanted(struct keeper *keeper);
+/* What was not answered is wanted again in a later round. */
+MUST_USE int keeper_bring(struct keeper *keeper, const struct wanted *wanted, char ret_error[CACHE_ERROR_BYTES]);
 
 /* ---- invalidations ---- */
 
@@ -117,6 +141,8 @@ struct keeper_stats {
     struct cache_store_stats store;
     uint64_t memory_bytes;
     uint64_t indexed;       /* entries */
+    uint64_t wanted;        /* texts whose vectors are waited for */
+    uint64_t texts;         /* that were embedded here */
     bool is_building;
     uint64_t evictions, expired, invalidated, dropped_fills;
 };

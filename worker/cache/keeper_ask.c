@@ -236,20 +236,11 @@ struct counting {
     uint64_t entries, bytes;
 };
 
-static double near_texts(void *context, const char *text, const char *other)
-{
-    (void)context;
-    struct reading a, b;
-    return keeper_read_text(text, &a) && keeper_read_text(other, &b)
-               ? sparse_vector_cosine(&a.vector, &b.vector)
-               : 0;
-}
-
 static void count(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
 {
     struct counting *counting = context;
     if (!keeper_is_invalid(counting->keeper, key, about) &&
-        selector_fits(&counting->selector, key, about, counting->now_unix_ms, near_texts, NULL)) {
+        selector_fits(&counting->selector, key, about, counting->now_unix_ms, keeper_cosine_of_texts, NULL)) {
         counting->entries++;
         counting->bytes += about->bytes;
     }
@@ -312,18 +303,27 @@ static json_t *features_of(const struct likeness *likeness)
     return features;
 }
 
-static json_t *ask_explain(const json_t *argument, char *ret_error)
+/* Of vectors that are brought, who asks has it already. */
+static double cosine_of(const struct keeper *keeper, const json_t *argument, const struct near_text *a,
+                        const struct near_text *b)
 {
-    struct reading a, b;
+    return keeper_vectors_are_brought(keeper) ? json_number_value(json_object_get(argument, "cosine"))
+           : a->has_dense ? vector_cosine(a->dense, b->dense, keeper->options.embedder.dimensions)
+                          : sparse_vector_cosine(&a->sparse, &b->sparse);
+}
+
+static json_t *ask_explain(struct keeper *keeper, const json_t *argument, char *ret_error)
+{
+    struct near_text a, b;
     struct likeness likeness;
     enum likeness_feature reason;
     const char *left = text_at(argument, "a"), *right = text_at(argument, "b");
-    if (left == NULL || right == NULL || !keeper_read_text(left, &a) || !keeper_read_text(right, &b)) {
-        return wrong(ret_error, "a and b must be texts of 1 to 128 words");
+    if (left == NULL || right == NULL || !keeper_read_text(keeper, left, &a) || !keeper_read_text(keeper, right, &b)) {
+        return wrong(ret_error, "a and b must be texts of 1 to 128 words of which the embedder knows something");
     }
-    const double cosine = sparse_vector_cosine(&a.vector, &b.vector);
+    const double cosine = cosine_of(keeper, argument, &a, &b);
     likeness_of(&a.profile.profile, &b.profile.profile, cosine, &likeness);
-    const double score = decision_score(decision_builtin(), &likeness);
+    const double score = keeper_score(keeper, &likeness);
     const bool is_forbidden = decision_is_forbidden(&likeness, &reason);
     const json_t *threshold = json_object_get(argument, "threshold");
     const char *verdict = is_forbidden && json_is_true(json_object_get(argument, "strict")) ? "forbidden"
@@ -442,7 +442,7 @@ static int import_one(struct keeper *keeper, const json_t *object, int64_t now_u
     about.documents = texts_of(json_object_get(object, "documents"), &about.n_documents);
     int r = about.tags == NULL || about.documents == NULL
                 ? -ENOMEM
-                : keeper_fill(keeper, key, &entry, keeper_latest(keeper), now_unix_ms, ret_error);
+                : keeper_fill(keeper, key, &entry, NULL, keeper_latest(keeper), now_unix_ms, ret_error);
     free(about.tags);
     free(about.documents);
     return r;
@@ -481,7 +481,7 @@ json_t *keeper_ask(struct keeper *keeper, const char *what, const json_t *argume
         return ask_count(keeper, argument, now_unix_ms, ret_error);
     }
     if (strcmp(what, "cache.explain") == 0) {
-        return ask_explain(argument, ret_error);
+        return ask_explain(keeper, argument, ret_error);
     }
     if (strcmp(what, "cache.export") == 0) {
         return ask_export(keeper, argument, now_unix_ms, ret_error);

@@ -1,11 +1,11 @@
 /* keeper_state: what the files of the keeper share. Private to them. */
 #pragma once
 #include "worker/cache/keeper.h"
-#include "worker/cache/lexical_index.h"
-#include "worker/cache/profile.h"
-#include "worker/cache/sparse_vector.h"
+#include "worker/cache/likeness.h"
+#include "worker/cache/near_index.h"
 
 struct invalidations;
+struct wanted;
 
 enum { KEEPER_SERVED_MAX = 4096 };
 
@@ -19,7 +19,7 @@ struct served {
 struct keeper {
     struct keeper_options options;
     struct cache_store *store;
-    struct lexical_index *index; /* NULL: exact only */
+    struct near_index *index;    /* NULL: exact only */
     struct invalidations *invalidations;
     uint64_t run;                /* random: of this start */
     uint64_t random;             /* state of the generator for samples */
@@ -29,7 +29,13 @@ struct keeper {
     uint64_t sweeping;           /* the latest invalidation when this round began */
     uint64_t swept;
     bool is_building;
+    bool has_skipped;            /* entries without a vector, in this round: there was no room */
+    bool is_seeking;             /* this round looks for entries that lack a vector */
+    int64_t seek_at_unix_ms;     /* the next round that does, at the earliest */
     int64_t sweep_at_unix_ms;    /* the next step, when there is no hurry */
+
+    struct wanted *wanted;       /* not given out yet; NULL: none */
+    size_t wanted_out;           /* given out, and not brought back */
 
     struct served served[KEEPER_SERVED_MAX];
     size_t served_length;
@@ -39,17 +45,25 @@ struct keeper {
     uint64_t evictions, expired, invalidated, dropped_fills;
 };
 
-/* A text as it is compared. */
-struct reading {
-    struct sparse_vector vector;
-    union profile_buffer profile; /* last: its size varies */
-};
-/* False: it cannot be compared with others: no words, or too many. */
-bool keeper_read_text(const char *text, struct reading *ret_reading);
+/* A text with the vector that this keeper compares by, if it makes it. False: it cannot be compared. */
+bool keeper_read_text(struct keeper *keeper, const char *text, struct near_text *ret_text);
+double keeper_score(const struct keeper *keeper, const struct likeness *likeness);
+/* For invalidations and counts, whatever the embedder: cosine by the words of both texts. */
+double keeper_cosine_of_texts(void *context, const char *text, const char *other);
 
 /* Whether an invalidation that came after the entry was checked fits it. */
 bool keeper_is_invalid(const struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about);
 /* Out of store and index. */
 MUST_USE int keeper_remove(struct keeper *keeper, const uint8_t *key, char *ret_error);
-/* Best effort: what does not fit in is not found as near. */
-void keeper_index(struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about);
+/* Best effort: what does not fit in is not found as near. `vector`: if vectors are brought. */
+void keeper_index(struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about, const int8_t *vector);
+/* An entry that is not in the index: puts it there, or wants its vector. Errors: of the store. */
+MUST_USE int keeper_index_again(struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about,
+                                char *ret_error);
+/* A new entry: `vector` is stored with it; without one it is wanted, if vectors are brought. */
+MUST_USE int keeper_index_filled(struct keeper *keeper, const uint8_t *key, Record__CacheAbout *about,
+                                 const int8_t *vector, char *ret_error);
+bool keeper_vectors_are_brought(const struct keeper *keeper);
+/* Its vector, or that it has none, is stored; or it needs none. */
+bool keeper_has_vector(const struct keeper *keeper, const Record__CacheAbout *about);
+bool keeper_has_room_for_wanted(const struct keeper *keeper, size_t length);

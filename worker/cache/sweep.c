@@ -8,13 +8,15 @@
 void sweep_begin(struct keeper *keeper, bool is_building)
 {
     memset(keeper->cursor, 0, sizeof(keeper->cursor));
-    keeper->is_building = is_building;
+    keeper->is_building = keeper->is_seeking = is_building;
+    keeper->has_skipped = false;
     keeper->sweeping = invalidations_latest(keeper->invalidations);
 }
 
 static bool is_in_a_hurry(const struct keeper *keeper)
 {
-    return keeper->is_building || keeper->swept < invalidations_latest(keeper->invalidations);
+    return (keeper->is_building && keeper_has_room_for_wanted(keeper, SWEEP_STEP)) ||
+           keeper->swept < invalidations_latest(keeper->invalidations);
 }
 
 /* ---- an entry ---- */
@@ -26,10 +28,10 @@ struct visit {
     int r;
 };
 
-static bool is_indexed(const struct keeper *keeper, const uint8_t *key)
+static bool needs_a_place(const struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about)
 {
-    struct lexical_hit hit;
-    return lexical_index_find(keeper->index, key, &hit);
+    return keeper->is_building ? !near_index_has(keeper->index, key)
+                               : keeper->is_seeking && !keeper_has_vector(keeper, about);
 }
 
 static void look_at(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
@@ -47,17 +49,22 @@ static void look_at(void *context, const uint8_t key[CACHE_KEY_BYTES], const Rec
         keeper->removed_bytes += is_invalid ? about->bytes : 0;
         keeper->expired += is_invalid ? 0 : 1;
         visit->r = keeper_remove(keeper, key, visit->error);
-    } else if (keeper->is_building && !is_indexed(keeper, key)) {
-        keeper_index(keeper, key, about);
+    } else if (needs_a_place(keeper, key, about)) {
+        visit->r = keeper_index_again(keeper, key, about, visit->error);
     }
 }
 
 /* ---- a step ---- */
 
-static void end_round(struct keeper *keeper)
+/* While an embedder is slow, or down, a round may leave entries without a vector: then another one builds on. */
+static void end_round(struct keeper *keeper, int64_t now_unix_ms)
 {
     keeper->swept = keeper->sweeping;
-    sweep_begin(keeper, false);
+    if (keeper->is_seeking) {
+        keeper->seek_at_unix_ms = now_unix_ms + SWEEP_SEEK_MS;
+    }
+    sweep_begin(keeper, keeper->is_building && keeper->has_skipped);
+    keeper->is_seeking = keeper->is_seeking || now_unix_ms >= keeper->seek_at_unix_ms;
 }
 
 static int scan(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
@@ -68,7 +75,7 @@ static int scan(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
                              keeper->cursor, &is_end, ret_error);
     r = r < 0 ? r : visit.r;
     if (r == 0 && is_end) {
-        end_round(keeper);
+        end_round(keeper, now_unix_ms);
     }
     return r;
 }
@@ -85,7 +92,7 @@ int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
         keeper->sweep_at_unix_ms = now_unix_ms + 1000 * SWEEP_STEP / SWEEP_CALM;
         r = scan(keeper, now_unix_ms, ret_error);
     }
-    const bool has_more = keeper->index != NULL && lexical_index_work(keeper->index);
+    const bool has_more = keeper->index != NULL && near_index_work(keeper->index);
     return r < 0 ? r : has_more || is_in_a_hurry(keeper) ? 1 : 0;
 }
 

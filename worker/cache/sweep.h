@@ -3,7 +3,8 @@
  * in the index is put there, and hits are written down.
  *
  * In a hurry (the index is being built, an invalidation is not swept yet) it goes on between lookups and whenever there is
- * nothing to do; else SWEEP_CALM entries a second.
+ * nothing to do; else SWEEP_CALM entries a second. While a vector that is wanted has no room it is not in a hurry for the index; what
+ * is left out is found by a later round. Beside building, a round in SWEEP_SEEK_MS looks for entries that lack a vector.
  */
 #pragma once
 #include <stdbool.h>
@@ -12,7 +13,7 @@
 
 struct keeper;
 
-enum { SWEEP_STEP = 32, SWEEP_CALM = 512, SWEEP_SERVED_MS = 1000 };
+enum { SWEEP_STEP = 32, SWEEP_CALM = 512, SWEEP_SERVED_MS = 1000, SWEEP_SEEK_MS = 60000 };
 
 /* A new round from the first key on. */
 void sweep_begin(struct keeper *keeper, bool is_building);

@@ -114,7 +114,7 @@ static int fill(struct cache *cache, uint8_t number)
     entry.about = &about;
     about.filled_unix_ms = (uint64_t)clock_unix_ms();
     about.expires_unix_ms = about.stale_until_unix_ms = about.filled_unix_ms + 60000;
-    return cache_start_fill(cache, key, &entry, cache_latest(cache), true, NULL);
+    return cache_start_fill(cache, key, &entry, NULL, cache_latest(cache), true, NULL);
 }
 
 static void wait_for_fills(struct cache *cache, uint64_t fills)

@@ -82,7 +82,7 @@ static void fill(uint8_t number, struct filling filling)
     about.expires_unix_ms = (uint64_t)NOW + (filling.ttl_ms > 0 ? filling.ttl_ms : 60000);
     about.stale_until_unix_ms = about.expires_unix_ms + filling.stale_ms;
     about.cost_nanousd = filling.cost_nanousd;
-    cr_assert_eq(keeper_fill(keeper, key, &entry, filling.born, NOW, error), 0, "%s", error);
+    cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, filling.born, NOW, error), 0, "%s", error);
 }
 
 static struct cache_result look(uint8_t number, const char *text, double threshold, int64_t at)
