@@ -13,7 +13,8 @@ enum { EFFECTS_AN_INVALIDATION = 8 };
 struct entry {
     struct list_link link; /* cache_log.entries, oldest first */
     uint64_t sequence;
-    uint64_t batch; /* durable with this one */
+    uint64_t batch;        /* durable with this one */
+    struct tenant *tenant; /* whose entries alone it is of; NULL: any */
     int64_t at_unix_ms;
     size_t bytes;
     uint8_t packed[]; /* wire.CacheInvalidation */
@@ -93,6 +94,12 @@ static void make_epoch(struct core *core)
     }
 }
 
+static struct tenant *tenant_of(const struct core *core, const Wire__CacheSelector *selector)
+{
+    const struct name *name = names_find(&core->tenants, selector->tenant);
+    return name == NULL ? NULL : core->tenant[name->index];
+}
+
 /* Returns the batch with which it is durable; 0: no memory. */
 static uint64_t record(struct core *core, const Wire__CacheSelector *selector, const char *reason)
 {
@@ -109,6 +116,7 @@ static uint64_t record(struct core *core, const Wire__CacheSelector *selector, c
     if (entry == NULL) {
         return 0;
     }
+    entry->tenant = tenant_of(core, selector);
     log->sequence = invalidation.sequence;
     Record__CacheInvalidationRecord kept = RECORD__CACHE_INVALIDATION_RECORD__INIT;
     kept.at_unix_ms = core->unix_ms;
@@ -195,6 +203,8 @@ void cache_log_invalidate(struct core *core, const struct event *event)
 
 static void tell(struct core *core, const struct entry *entry)
 {
+    *(entry->tenant == NULL ? &core->cache_log.told_for_all : &entry->tenant->invalidated) =
+        entry->sequence;
     uint8_t *packed = effects_alloc(core->effects, entry->bytes);
     memcpy(packed, entry->packed, entry->bytes);
     list_for_each (&core->workers_heard, link) {
@@ -219,6 +229,12 @@ void cache_log_durable(struct core *core)
             tell(core, entry);
         }
     }
+}
+
+uint64_t cache_log_told(const struct core *core, const struct tenant *tenant)
+{
+    const uint64_t for_all = core->cache_log.told_for_all;
+    return tenant->invalidated > for_all ? tenant->invalidated : for_all;
 }
 
 bool core_visit_invalidations(const struct core *core, const uint8_t *epoch, uint64_t sequence,
@@ -263,7 +279,7 @@ int cache_log_restore(struct core *core, const void *value, size_t value_bytes)
         return r;
     }
     memcpy(log->epoch, record->epoch.data, CACHE_EPOCH_BYTES);
-    log->sequence = log->told = record->sequence;
+    log->sequence = log->told = log->told_for_all = record->sequence;
     log->forgotten = record->forgotten;
     return 0;
 }

@@ -15,6 +15,8 @@
 void cache_log_invalidate(struct core *core, const struct event *event);
 /* What became durable is told. After core.batch_durable has risen. */
 void cache_log_durable(struct core *core);
+/* The latest that workers were told of that may be of this tenant's entries; 0: none. */
+uint64_t cache_log_told(const struct core *core, const struct tenant *tenant);
 /* From the records "cache", 0 and "cache", 1. Errors: -EBADMSG, -ENOMEM. */
 MUST_USE int cache_log_restore(struct core *core, const void *value, size_t value_bytes);
 MUST_USE int cache_log_restore_entry(struct core *core, const void *value, size_t value_bytes, uint64_t sequence);

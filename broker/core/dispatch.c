@@ -130,6 +130,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
         return false;
     }
     lease->permit = upstream_take(core, upstream, job);
+    lease->invalidations = core->cache_log.told;
     lane_charge_tier(lane);
     worker->dispatched++;
     worker_refresh(core, worker);

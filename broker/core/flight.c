@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+#include "broker/core/cache_log.h"
 #include "broker/core/conclude.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -135,6 +136,28 @@ void flight_lead(struct core *core, struct job *job)
     }
 }
 
+/*
+ * What it brings may be made from what has been invalidated since: whoever comes after that is not
+ * to have it. Of an attempt whose lease was lost nobody knows any more when it began.
+ */
+static bool is_outdated(const struct core *core, const struct job *leader)
+{
+    const uint64_t told = cache_log_told(core, job_tenant(leader));
+    return leader->place == PLACE_LEASED ? leader->at.lease->invalidations < told
+                                         : told > 0 && (leader->flags & JOB_LEASE_LOST) != 0;
+}
+
+/* Whom the job may follow; one that is outdated keeps its followers, and gets no more. */
+static struct job *take_leader(struct core *core, const struct job *job)
+{
+    struct job *leader = find_leader(core, job);
+    if (leader != NULL && is_outdated(core, leader)) {
+        stop_leading(core, leader);
+        return NULL;
+    }
+    return leader;
+}
+
 /* ---- following ---- */
 
 static void destroy(struct flight *flight)
@@ -192,15 +215,17 @@ static void follow(struct core *core, struct job *job, struct flight *flight)
     }
 }
 
-/* Without memory for a flight the job runs by itself. */
+/* Without memory for a flight the job runs by itself; so does one that others follow, though it
+ * leads nobody new. */
 void flight_enter(struct core *core, struct job *job)
 {
     if ((job->flags & (JOB_HAS_CANONICAL | JOB_LEADS)) != JOB_HAS_CANONICAL) {
         job_move(core, job, PLACE_READY);
         return;
     }
-    struct job *leader = find_leader(core, job);
-    struct flight *flight = leader == NULL ? NULL : open_flight(core, leader);
+    struct job *leader = take_leader(core, job);
+    const bool may_follow = leader != NULL && (job->flags & JOB_HAS_FOLLOWERS) == 0;
+    struct flight *flight = may_follow ? open_flight(core, leader) : NULL;
     if (flight != NULL) {
         follow(core, job, flight);
         return;
@@ -315,7 +340,7 @@ static void promote(struct core *core, struct flight *flight)
 {
     struct job *best = heap_peek(&flight->followers);
     part(core, flight);
-    lead(core, best);
+    flight_lead(core, best);
     set_leader(core, flight, best);
     job_tier(best)->stats.followers_promoted++;
     job_move(core, best, PLACE_READY);
@@ -330,6 +355,14 @@ static bool holds_for_all(const struct outcome *outcome)
             (outcome->peer != 0 || strcmp(text_or_none(outcome->error_code), "poison") == 0));
 }
 
+/* By an attempt before its latest: who follows may have come after what that one was made from was
+ * invalidated. */
+static bool is_late(const struct core *core, const struct job *job, const struct outcome *outcome)
+{
+    return outcome->peer != 0 && outcome->attempt != job->attempt &&
+           cache_log_told(core, job_tenant(job)) > 0;
+}
+
 void flight_conclude(struct core *core, struct job *job, const struct outcome *outcome)
 {
     struct flight *flight = find(core, job);
@@ -337,10 +370,20 @@ void flight_conclude(struct core *core, struct job *job, const struct outcome *o
     if (flight == NULL) {
         return;
     }
-    struct shared *shared = holds_for_all(outcome) ? share(job, outcome) : NULL;
+    const bool is_theirs = holds_for_all(outcome) && !is_late(core, job, outcome);
+    struct shared *shared = is_theirs ? share(job, outcome) : NULL;
     if (shared != NULL) {
         end(core, flight, shared);
     } else {
+        promote(core, flight);
+    }
+}
+
+void flight_hand_on(struct core *core, struct job *job)
+{
+    struct flight *flight = find(core, job);
+    if (flight != NULL && cache_log_told(core, job_tenant(job)) > 0) {
+        stop_leading(core, job);
         promote(core, flight);
     }
 }

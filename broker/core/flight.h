@@ -11,6 +11,9 @@
  * nothing else: they are still pending on disk and run, the first of them for the others again. When the leader ends in another way (cancelled,
  * expired, shed, lost with its workers), that says nothing about the others: the best follower (priority, then age) leads from there on.
  *
+ * An answer may be made from what has been invalidated since its attempt was dispatched (cache_log.h). So a leader that is outdated
+ * in this way keeps its followers, and whoever comes after workers were told begins a flight of its own.
+ *
  * Costs: a link in each job; the flight itself exists only while somebody follows, and takes 16 bytes and a little for each.
  */
 #pragma once
@@ -36,6 +39,8 @@ uint32_t flight_priority(const struct core *core, const struct job *job);
 
 /* A pending job is being concluded and its lease has ended: what becomes of those that follow it. */
 void flight_conclude(struct core *core, struct job *job, const struct outcome *outcome);
+/* A worker came back with an attempt of it that the core knew nothing of: its followers, who may have come later, run without it. */
+void flight_hand_on(struct core *core, struct job *job);
 /* The job's key is not that of its payload: it is identical to none, and whoever follows it runs by itself. */
 void flight_split(struct core *core, struct job *job);
 /* Goes on with flights that end. False: a bound was reached. */

@@ -69,6 +69,7 @@ struct tenant {
     uint32_t weight;
     uint64_t jobs_max, bytes_max;
     uint64_t jobs, bytes;       /* pending */
+    uint64_t invalidated;       /* by this one the last time, of its cache entries alone: cache_log.told then */
 };
 
 struct pool {
@@ -102,6 +103,7 @@ struct cache_log {
     uint8_t epoch[CACHE_EPOCH_BYTES]; /* of the numbers, from the first one on */
     uint64_t sequence;          /* the latest */
     uint64_t told;              /* the latest that is durable */
+    uint64_t told_for_all;      /* the latest of them that is not of one tenant's entries alone */
     uint64_t forgotten;         /* the latest that is not kept */
     struct list entries;        /* the others */
     size_t bytes;               /* of them */

@@ -232,8 +232,14 @@ static bool reclaim(struct core *core, struct worker *worker, const struct worke
         held->attempt > job->attempt && held->attempt - job->attempt <= ATTEMPTS_UNKNOWN_MAX;
     const bool is_lost = held->attempt == job->attempt && (job->flags & JOB_LEASE_LOST) != 0;
     const bool is_open = job_may_become(job->place, PLACE_LEASED);
-    return is_open && (is_unknown || is_lost) &&
-           lease_grant(core, job, worker, held->attempt) != NULL;
+    if (!is_open || !(is_unknown || is_lost) ||
+        lease_grant(core, job, worker, held->attempt) == NULL) {
+        return false;
+    }
+    if (is_unknown) {
+        flight_hand_on(core, job);
+    }
+    return true;
 }
 
 static void cancel(struct core *core, const struct worker *worker, const struct lease_ref *held,

@@ -976,3 +976,122 @@ Test(core_flight, every_order_of_events_keeps_the_flights_whole, .timeout = 110)
     cr_assert(played_stats.followers_promoted > seeds);
     cr_assert(played_stats.flights_split > 0);
 }
+
+/* ---- what the leader's answer is made from is invalidated meanwhile ---- */
+
+static void invalidate(char *tenant)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tag = "prices";
+    selector.tenant = tenant;
+    const struct event event = {.kind = EVENT_CACHE_INVALIDATE,
+                                .as.cache_invalidate = {&selector, "prices changed", 0}};
+    world_turn(&w, &event);
+}
+
+Test(core_flight, who_comes_after_an_invalidation_does_not_follow_who_was_dispatched_before)
+{
+    world_worker(&w, 100, "w", 4);
+    const struct id leader = submit(1, "standard", 1);
+    const struct id before = submit(1, "standard", 1);
+    invalidate("");
+    const struct id after = submit(1, "standard", 1);
+    const struct id last = submit(1, "standard", 1);
+    cr_assert(follows(&before, &leader));
+    cr_assert_eq(world_state(&w, &after), LEASED);
+    cr_assert(follows(&last, &after));
+    answer(&leader);
+    cr_assert(is_led_by(&before, &leader));
+    cr_assert_null(world_find(&w, EFFECT_RESULT, &last, 0));
+    answer(&after);
+    cr_assert(is_led_by(&last, &after));
+    cr_assert_eq(world_stats(&w).jobs, 0);
+}
+
+Test(core_flight, leader_that_is_dispatched_after_an_invalidation_is_followed)
+{
+    const struct id leader = submit(1, "standard", 1);
+    invalidate("");
+    world_worker(&w, 100, "w", 4);
+    cr_assert_eq(world_state(&w, &leader), LEASED);
+    const struct id after = submit(1, "standard", 1);
+    cr_assert(follows(&after, &leader));
+}
+
+Test(core_flight, invalidation_of_another_tenant_ends_no_flight)
+{
+    world_worker(&w, 100, "w", 4);
+    const struct id leader = submit(1, "standard", 1);
+    invalidate("b");
+    const struct id after = submit(1, "standard", 1);
+    cr_assert(follows(&after, &leader));
+    invalidate("a");
+    const struct id own = submit(1, "standard", 1);
+    cr_assert_eq(world_state(&w, &own), LEASED);
+}
+
+Test(core_flight, dispatched_while_an_invalidation_is_not_told_yet_is_before_it)
+{
+    world_worker(&w, 100, "w", 4);
+    w.withholds_durability = true;
+    invalidate("");
+    const struct id leader = submit(1, "realtime", 1);
+    cr_assert_eq(world_state(&w, &leader), LEASED);
+    world_make_durable(&w);
+    const struct id after = submit(1, "realtime", 1);
+    cr_assert_eq(world_state(&w, &after), LEASED);
+}
+
+Test(core_flight, outdated_leader_that_waits_again_leads_those_it_has_and_nobody_else)
+{
+    world_worker(&w, 100, "w", 4);
+    const struct id leader = submit(1, "standard", 1);
+    const struct id before = submit(1, "standard", 1);
+    invalidate("");
+    const struct id after = submit(1, "standard", 1);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    cr_assert(follows(&before, &leader));
+    cr_assert_eq(world_state(&w, &leader), QUEUED);
+    cr_assert_eq(world_state(&w, &after), QUEUED);
+    world_job_event(&w, EVENT_CANCEL, 1, &leader); /* while another one leads */
+    cr_assert_eq(world_state(&w, &before), QUEUED);
+    world_worker(&w, 100, "w", 4);
+    answer(&before);
+    answer(&after);
+    cr_assert_eq(world_stats(&w).jobs, 0);
+}
+
+/* Its first attempt began before, and nobody knows which of its followers came after. */
+Test(core_flight, late_answer_of_an_attempt_from_before_is_not_shared)
+{
+    world_worker(&w, 100, "w", 1);
+    world_worker(&w, 101, "x", 1);
+    const struct id leader = submit(1, "standard", 1);
+    const uint64_t first = world_find(&w, EFFECT_DISPATCH, &leader, 0)->effect.peer;
+    const struct lease_ref lease = world_lease(&w, &leader);
+    invalidate("");
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = first});
+    cr_assert_eq(world_state(&w, &leader), LEASED); /* by the other one */
+    const struct id after = submit(1, "standard", 1);
+    cr_assert(follows(&after, &leader));
+    world_worker(&w, 102, "y", 1);
+    world_result(&w, 102, &lease, ANSWERED, 0);
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &leader, 0));
+    cr_assert_null(world_find(&w, EFFECT_RESULT, &after, 0));
+    cr_assert_eq(world_state(&w, &after), LEASED);
+}
+
+Test(core_flight, who_follows_runs_by_itself_when_a_worker_comes_back_with_an_unknown_attempt)
+{
+    invalidate("");
+    const struct id leader = submit(1, "standard", 1);
+    const struct id after = submit(1, "standard", 1);
+    const struct lease_ref held = {leader, 1};
+    const struct event hello = {
+        .kind = EVENT_WORKER_HELLO,
+        .peer = 100,
+        .as.worker_hello = {.name = "w", .slots = 2, .held = &held, .held_length = 1}};
+    world_turn(&w, &hello);
+    cr_assert_eq(world_state(&w, &leader), LEASED);
+    cr_assert_not(view_of(&after).has_leader);
+}
