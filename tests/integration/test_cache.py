@@ -162,8 +162,8 @@ def test_near_hits_begin_when_enough_is_known_and_say_why(cluster):
     submit(cluster, "Describe the lighthouse of Porto.")
     wait_for(lambda: submit(cluster, "describe the lighthouse of PORTO!")["cache"] == "near_hit", "a near hit")
     stats = ask(cluster, "stats")["workers"][0]["answer"]
-    (row,) = stats["lookups"]
-    assert row["near"] >= 1 and row["tenant"] == "default"
+    (row,) = [r for r in stats["lookups"] if r["near"] >= 1]  # an audit of one has a row of its own tier
+    assert row["tenant"] == "default"
     assert any(c["threshold"] is not None for c in stats["classes"])
     assert row["served_age_seconds"] > 0
     wait_for(audits_cost, "an audit's cost to be told")
