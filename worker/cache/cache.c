@@ -427,10 +427,15 @@ static void thread_lookup(struct cache *cache, struct cache_lookup *lookup)
     }
 }
 
+/* What was invalidated meanwhile, or is too old, differs for that reason: it says nothing. */
 static int compare(struct cache *cache, struct fill *fill, char *error)
 {
     Record__CacheEntry *candidate = NULL;
-    int r = keeper_get(cache->keeper, fill->comparison.key, &candidate, error);
+    if (keeper_is_overtaken(cache->keeper, fill->key, fill->entry->about, fill->born)) {
+        return 0;
+    }
+    int r =
+        keeper_get_fresh(cache->keeper, fill->comparison.key, clock_unix_ms(), &candidate, error);
     if (r == 0 && candidate != NULL) {
         fill->verdict = judge(fill->comparison.judge, fill->comparison.judge_cosine_min,
                               candidate->body.data, candidate->body.len, fill->entry->body.data,

@@ -282,7 +282,9 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
         attempt->near_score = result->score;
         attempt->embedder = services->embedder;
         near_policy_looked(services->near_policy, attempt->tenant, attempt->tier, result->score, true);
-        cache_checks_audit(services, attempt, result);
+        if (!result->is_stale) { /* else it may differ because of its age */
+            cache_checks_audit(services, attempt, result);
+        }
     }
     if (result->is_stale && !attempt->may_serve_error) {
         cache_checks_refresh(services, attempt);

@@ -106,6 +106,34 @@ static void take_entry(struct keeper *keeper, struct cache_result *result,
     sweep_note_served(keeper, result->key, now_unix_ms);
 }
 
+enum standing {
+    STANDING_FRESH,
+    STANDING_STALE, /* past its time */
+    STANDING_OVER,  /* past all use */
+    STANDING_INVALID
+};
+
+static enum standing standing_of(const struct keeper *keeper, const uint8_t *key,
+                                 const Record__CacheAbout *about, int64_t now_unix_ms)
+{
+    return keeper_is_invalid(keeper, key, about)                ? STANDING_INVALID
+           : (int64_t)about->stale_until_unix_ms <= now_unix_ms ? STANDING_OVER
+           : (int64_t)about->expires_unix_ms <= now_unix_ms     ? STANDING_STALE
+                                                                : STANDING_FRESH;
+}
+
+/* What is of no use any more goes when it is met. */
+static int drop_useless(struct keeper *keeper, const uint8_t *key, enum standing standing,
+                        char *ret_error)
+{
+    if (standing != STANDING_OVER && standing != STANDING_INVALID) {
+        return 0;
+    }
+    keeper->expired += standing == STANDING_OVER ? 1 : 0;
+    keeper->invalidated += standing == STANDING_INVALID ? 1 : 0;
+    return keeper_remove(keeper, key, ret_error);
+}
+
 /* The entry of this key, if it may be served. *ret_entry is NULL when not; *ret_why says why. */
 static int usable(struct keeper *keeper, const uint8_t *key, bool may_be_stale, int64_t now_unix_ms,
                   Record__CacheEntry **ret_entry, const char **ret_why, char *ret_error)
@@ -116,41 +144,92 @@ static int usable(struct keeper *keeper, const uint8_t *key, bool may_be_stale, 
     if (r < 0 || entry == NULL) {
         return r;
     }
-    const bool is_over = (int64_t)entry->about->stale_until_unix_ms <= now_unix_ms;
-    const bool is_stale = (int64_t)entry->about->expires_unix_ms <= now_unix_ms;
-    const bool is_invalid = keeper_is_invalid(keeper, key, entry->about);
-    if (!is_invalid && !is_over && (may_be_stale || !is_stale)) {
+    const enum standing standing = standing_of(keeper, key, entry->about, now_unix_ms);
+    if (standing == STANDING_FRESH || (standing == STANDING_STALE && may_be_stale)) {
         *ret_entry = entry;
         return 0;
     }
-    *ret_why = is_invalid ? "invalidated" : "stale";
+    *ret_why = standing == STANDING_INVALID ? "invalidated" : "stale";
     record__cache_entry__free_unpacked(entry, NULL);
-    if (is_invalid || is_over) {
-        keeper->expired += is_invalid ? 0 : 1;
-        keeper->invalidated += is_invalid ? 1 : 0;
-        r = keeper_remove(keeper, key, ret_error);
-    }
-    return r;
+    return drop_useless(keeper, key, standing, ret_error);
 }
 
-/* The best of the candidates by its score. */
-static void choose(const struct keeper *keeper, const struct near_text *text, const struct near_hit *hits,
-                   size_t length, bool is_strict, struct cache_result *result)
+/* ---- near lookups ---- */
+
+struct candidate {
+    uint8_t key[CACHE_KEY_BYTES];
+    double score;
+};
+
+/* By score, best first. Not the entry of the query's own key: that was found to be of no use. */
+static size_t rank(const struct keeper *keeper, const struct cache_query *query,
+                   const struct near_text *text, const struct near_hit *hits, size_t hits_length,
+                   struct candidate ret_ranked[CANDIDATES])
 {
-    for (size_t i = 0; i < length; i++) {
+    size_t length = 0;
+    for (size_t i = 0; i < hits_length; i++) {
         struct likeness likeness;
         enum likeness_feature reason;
         likeness_of(&text->profile.profile, hits[i].profile, hits[i].cosine, &likeness);
         const double score = keeper_score(keeper, &likeness);
-        if (is_strict && decision_is_forbidden(&likeness, &reason)) {
+        if (memcmp(hits[i].key, query->key, CACHE_KEY_BYTES) == 0 ||
+            (query->is_strict && decision_is_forbidden(&likeness, &reason))) {
             continue;
         }
-        if (!result->has_candidate || score > result->score) {
-            result->has_candidate = true;
-            result->score = score;
-            memcpy(result->key, hits[i].key, CACHE_KEY_BYTES);
+        size_t at = length++;
+        for (; at > 0 && ret_ranked[at - 1].score < score; at--) {
+            ret_ranked[at] = ret_ranked[at - 1];
+        }
+        ret_ranked[at].score = score;
+        memcpy(ret_ranked[at].key, hits[i].key, CACHE_KEY_BYTES);
+    }
+    return length;
+}
+
+/* Whether its answer is worth comparing with a fresh one: an old or an invalid one differs for
+ * another reason. */
+static int is_fresh(struct keeper *keeper, const uint8_t *key, int64_t now_unix_ms,
+                    bool *ret_is_fresh, char *ret_error)
+{
+    Record__CacheAbout *about = NULL;
+    *ret_is_fresh = false;
+    int r = cache_store_get_about(keeper->store, key, &about, ret_error);
+    if (r < 0 || about == NULL) {
+        return r;
+    }
+    const enum standing standing = standing_of(keeper, key, about, now_unix_ms);
+    record__cache_about__free_unpacked(about, NULL);
+    *ret_is_fresh = standing == STANDING_FRESH;
+    return drop_useless(keeper, key, standing, ret_error);
+}
+
+/* The first that may be served; else the first that is fresh, for a comparison. */
+static int choose(struct keeper *keeper, const struct cache_query *query, int64_t now_unix_ms,
+                  const struct candidate *ranked, size_t length, struct cache_result *result,
+                  char *ret_error)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && !result->has_candidate && i < length; i++) {
+        const uint8_t *key = ranked[i].key;
+        Record__CacheEntry *entry = NULL;
+        if (ranked[i].score >= query->threshold) {
+            r = usable(keeper, key, query->may_be_stale, now_unix_ms, &entry, &result->why,
+                       ret_error);
+            result->has_candidate = entry != NULL;
+        } else {
+            r = is_fresh(keeper, key, now_unix_ms, &result->has_candidate, ret_error);
+            result->why = result->has_candidate ? "unsure" : result->why;
+        }
+        if (result->has_candidate) {
+            result->score = ranked[i].score;
+            memcpy(result->key, key, CACHE_KEY_BYTES);
+        }
+        if (entry != NULL) {
+            result->answer = CACHE_ANSWER_NEAR_HIT;
+            take_entry(keeper, result, entry, now_unix_ms);
         }
     }
+    return r;
 }
 
 /* False: it cannot be compared. */
@@ -180,20 +259,9 @@ static int lookup_near(struct keeper *keeper, const struct cache_query *query, i
     if (r < 0) {
         return r;
     }
-    choose(keeper, &text, hits, length, query->is_strict, result);
-    if (!result->has_candidate || result->score < query->threshold) {
-        result->why = result->has_candidate ? "unsure" : result->why;
-        return 0;
-    }
-    Record__CacheEntry *entry;
-    r = usable(keeper, result->key, query->may_be_stale, now_unix_ms, &entry, &result->why, ret_error);
-    if (r == 0 && entry != NULL) {
-        result->answer = CACHE_ANSWER_NEAR_HIT;
-        take_entry(keeper, result, entry, now_unix_ms);
-    } else {
-        result->has_candidate = false;
-    }
-    return r;
+    struct candidate ranked[CANDIDATES];
+    length = rank(keeper, query, &text, hits, length, ranked);
+    return choose(keeper, query, now_unix_ms, ranked, length, result, ret_error);
 }
 
 int keeper_lookup(struct keeper *keeper, const struct cache_query *query, int64_t now_unix_ms,
@@ -214,10 +282,11 @@ int keeper_lookup(struct keeper *keeper, const struct cache_query *query, int64_
     return r;
 }
 
-int keeper_get(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],
-               Record__CacheEntry **ret_entry, char ret_error[CACHE_ERROR_BYTES])
+int keeper_get_fresh(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], int64_t now_unix_ms,
+                     Record__CacheEntry **ret_entry, char ret_error[CACHE_ERROR_BYTES])
 {
-    return cache_store_get(keeper->store, key, ret_entry, ret_error);
+    const char *why;
+    return usable(keeper, key, false, now_unix_ms, ret_entry, &why, ret_error);
 }
 
 int keeper_deny_near(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], char ret_error[CACHE_ERROR_BYTES])
@@ -238,11 +307,17 @@ int keeper_deny_near(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], 
 
 /* ---- fills ---- */
 
+bool keeper_is_overtaken(const struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],
+                         const Record__CacheAbout *about, uint64_t born)
+{
+    return born < invalidations_forgotten(keeper->invalidations) ||
+           invalidations_fit(keeper->invalidations, key, about, born);
+}
+
 int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
                 const int8_t *vector, uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES])
 {
-    if (born < invalidations_forgotten(keeper->invalidations) ||
-        invalidations_fit(keeper->invalidations, key, entry->about, born)) {
+    if (keeper_is_overtaken(keeper, key, entry->about, born)) {
         keeper->dropped_fills++;
         return 0;
     }

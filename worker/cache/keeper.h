@@ -1,14 +1,18 @@
 /*
- * keeper: the cache itself, as its thread runs it: answers lookups, takes fills, follows invalidations, keeps bounds.
+ * keeper: the cache itself, as its thread runs it: answers lookups, takes fills, follows
+ * invalidations, keeps bounds.
  *
- * An exact hit is the entry of the same key. A near hit is the best candidate of the scope whose score reaches the threshold that
- * the caller gives (common/threshold.h decides which): candidates by near_index.h, scores by decision.h. Entries
- * past their time are stale: served only to who takes them so. An invalidation holds from the moment it is taken (invalidations.h);
- * what it fits is removed by and by (sweep.h), and so is what is past all use. Beyond entries_max or bytes_max what is worth least
- * goes (eviction.h). The index is built from the store after a start, while exact hits are served.
+ * An exact hit is the entry of the same key. A near hit is the best candidate of the scope whose
+ * score reaches the threshold that the caller gives (common/threshold.h decides which): candidates
+ * by near_index.h, scores by decision.h. One that is invalid or too old is passed over for the next
+ * best. Entries past their time are stale: served only to who takes them so. An invalidation holds
+ * from the moment it is taken (invalidations.h); what it fits is removed by and by (sweep.h), and
+ * so is what is past all use. Beyond entries_max or bytes_max what is worth least goes
+ * (eviction.h). The index is built from the store after a start, while exact hits are served.
  *
- * Vectors are the built-in embedder's, or made here (static), or brought (http): then they are stored with the embedder's name, and
- * those that are missing, or are another's, are asked for by and by (keeper_take_wanted()).
+ * Vectors are the built-in embedder's, or made here (static), or brought (http): then they are
+ * stored with the embedder's name, and those that are missing, or are another's, are asked for by
+ * and by (keeper_take_wanted()).
  *
  * Blocks on the disk, and on nothing else; belongs to the cache's thread.
  */
@@ -71,7 +75,7 @@ struct cache_query {
 struct cache_result {
     enum cache_answer answer;
     uint8_t key[CACHE_KEY_BYTES]; /* of the entry that answers, or of the best candidate */
-    bool has_candidate;           /* near: the best one; a miss: it did not suffice */
+    bool has_candidate;           /* near: the best one; a miss: it did not suffice, and is fresh */
     double score;                 /* of the candidate */
     bool is_stale;
     int64_t age_ms;
@@ -91,11 +95,16 @@ MUST_USE int keeper_lookup(struct keeper *keeper, const struct cache_query *quer
  */
 MUST_USE int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
                          const int8_t *vector, uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
+/* An answer that was asked for when `born` was the latest invalidation is not worth keeping: one
+ * that came since fits it. */
+bool keeper_is_overtaken(const struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],
+                         const Record__CacheAbout *about, uint64_t born);
 /* It answers its own text alone from now on. */
 MUST_USE int keeper_deny_near(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], char ret_error[CACHE_ERROR_BYTES]);
-/* The answer of an entry, whatever its age. Gives: *ret_entry (NULL: it is not there). */
-MUST_USE int keeper_get(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry **ret_entry,
-                        char ret_error[CACHE_ERROR_BYTES]);
+/* Gives: *ret_entry; NULL: it is not there, is past its time, or invalid. */
+MUST_USE int keeper_get_fresh(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],
+                              int64_t now_unix_ms, Record__CacheEntry **ret_entry,
+                              char ret_error[CACHE_ERROR_BYTES]);
 
 /* ---- vectors that are brought ---- */
 

@@ -57,11 +57,15 @@ static void applied(void *context, const char *endpoint, const uint8_t epoch[CAC
     *(uint64_t *)context = sequence;
 }
 
+static size_t comparisons;
+static enum judge_verdict last_verdict;
+
 static void compared(void *context, const struct cache_comparison *comparison, enum judge_verdict verdict)
 {
     (void)context;
     (void)comparison;
-    (void)verdict;
+    comparisons++;
+    last_verdict = verdict;
 }
 
 static const char *const endpoints[] = {"tcp://a:1"};
@@ -106,15 +110,32 @@ static enum cache_answer look(struct cache *cache, uint8_t number)
     return seen.last;
 }
 
-static int fill(struct cache *cache, uint8_t number)
+/* What the tests change before they fill. */
+struct filling {
+    uint64_t born;
+    uint64_t ttl_ms, stale_ms;
+    const struct cache_comparison *comparison;
+};
+
+static int fill_with(struct cache *cache, uint8_t number, struct filling filling)
 {
     const uint8_t key[CACHE_KEY_BYTES] = {number};
+    char body[64];
+    const int bytes =
+        snprintf(body, sizeof(body), "{\"choices\":[{\"message\":{\"content\":\"%d\"}}]}", number);
     Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
     Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
     entry.about = &about;
+    entry.body = (ProtobufCBinaryData){(size_t)bytes, (uint8_t *)body};
     about.filled_unix_ms = (uint64_t)clock_unix_ms();
-    about.expires_unix_ms = about.stale_until_unix_ms = about.filled_unix_ms + 60000;
-    return cache_start_fill(cache, key, &entry, NULL, cache_latest(cache), true, NULL);
+    about.expires_unix_ms = about.filled_unix_ms + filling.ttl_ms;
+    about.stale_until_unix_ms = about.expires_unix_ms + filling.stale_ms;
+    return cache_start_fill(cache, key, &entry, NULL, filling.born, true, filling.comparison);
+}
+
+static int fill(struct cache *cache, uint8_t number)
+{
+    return fill_with(cache, number, (struct filling){.born = cache_latest(cache), .ttl_ms = 60000});
 }
 
 static void wait_for_fills(struct cache *cache, uint64_t fills)
@@ -201,6 +222,38 @@ Test(cache, invalidation_holds_for_what_is_asked_later_and_is_confirmed_when_swe
     cr_assert(cache_position(cache, 0, found, &sequence));
     cr_assert_eq(sequence, 5);
     cr_assert_arr_eq(found, epoch, CACHE_EPOCH_BYTES);
+    cache_destroy(&cache);
+}
+
+/* Of the answer to question 9 with the answer to question 1. */
+static enum judge_verdict compare(struct cache *cache, uint64_t born)
+{
+    const struct cache_comparison comparison = {
+        .tenant = "shop", .tier = "fast", .key = {1}, .judge = JUDGE_EQUAL};
+    const size_t before = comparisons;
+    const struct filling filling = {.born = born, .ttl_ms = 60000, .comparison = &comparison};
+    cr_assert_eq(fill_with(cache, 9, filling), 0);
+    while (comparisons == before) {
+        cr_assert_eq(loop_turn(loop, 10000), 0);
+    }
+    return last_verdict;
+}
+
+Test(cache, a_comparison_with_what_holds_no_more_says_nothing)
+{
+    static const uint8_t epoch[CACHE_EPOCH_BYTES] = {3};
+    struct cache *cache = make_cache();
+    cr_assert_eq(compare(cache, 0), JUDGE_UNKNOWN, "it is not there");
+    cr_assert_eq(fill(cache, 1), 0);
+    cr_assert_eq(compare(cache, 0), JUDGE_DIFFERENT);
+    cr_assert_eq(fill_with(cache, 1, (struct filling){.stale_ms = 60000}), 0);
+    cr_assert_eq(compare(cache, 0), JUDGE_UNKNOWN, "it is past its time");
+    cache_invalidate(cache, endpoints[0], epoch, 1, NULL);
+    cr_assert_eq(fill(cache, 1), 0);
+    cr_assert_eq(compare(cache, 0), JUDGE_UNKNOWN, "the answer is from before the invalidation");
+    cr_assert_eq(compare(cache, 1), JUDGE_DIFFERENT);
+    cache_invalidate(cache, endpoints[0], epoch, 2, NULL);
+    cr_assert_eq(compare(cache, 2), JUDGE_UNKNOWN, "the candidate is");
     cache_destroy(&cache);
 }
 

@@ -85,9 +85,13 @@ static void fill(uint8_t number, struct filling filling)
     cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, filling.born, NOW, error), 0, "%s", error);
 }
 
-static struct cache_result look(uint8_t number, const char *text, double threshold, int64_t at)
+static struct cache_result look_for(uint8_t number, const char *text, double threshold, int64_t at,
+                                    bool may_be_stale)
 {
-    struct cache_query query = {.key = {key_of(number)}, .threshold = threshold, .scope = {1}, .may_be_stale = true};
+    struct cache_query query = {.key = {key_of(number)},
+                                .threshold = threshold,
+                                .scope = {1},
+                                .may_be_stale = may_be_stale};
     struct cache_result result;
     query.text = text;
     query.may_be_near = text != NULL;
@@ -97,6 +101,11 @@ static struct cache_result look(uint8_t number, const char *text, double thresho
         result.entry = NULL;
     }
     return result;
+}
+
+static struct cache_result look(uint8_t number, const char *text, double threshold, int64_t at)
+{
+    return look_for(number, text, threshold, at, true);
 }
 
 static void sweep(void)
@@ -197,6 +206,48 @@ Test(keeper, near_hit_is_invalidated_too)
     cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_NEAR_HIT);
     invalidate("trains");
     cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_MISS);
+}
+
+Test(keeper, an_invalid_candidate_hides_no_valid_one)
+{
+    fill(1, (struct filling){.text = "Which trains run at night?", .scope = 1, .tag = "old"});
+    fill(2, (struct filling){.text = "Which trains run at night there?", .scope = 1, .tag = "new"});
+    cr_assert_eq(look(3, "which trains run at night", INFINITY, NOW).key[0], key_of(1),
+                 "it is the best");
+    invalidate("old");
+    const struct cache_result unsure = look(3, "which trains run at night", INFINITY, NOW);
+    cr_assert(unsure.has_candidate);
+    cr_assert_eq(unsure.key[0], key_of(2));
+    fill(1, (struct filling){
+                .text = "Which trains run at night?", .scope = 1, .tag = "old", .born = 1});
+    invalidate("old");
+    const struct cache_result hit = look(3, "which trains run at night", unsure.score, NOW);
+    cr_assert_eq(hit.answer, CACHE_ANSWER_NEAR_HIT);
+    cr_assert_eq(hit.key[0], key_of(2));
+}
+
+Test(keeper, what_is_past_its_time_is_no_candidate_to_learn_from)
+{
+    const char *text = "which trains run at night";
+    fill(1,
+         (struct filling){
+             .text = "Which trains run at night?", .scope = 1, .ttl_ms = 1000, .stale_ms = 5000});
+    cr_assert(look(2, text, INFINITY, NOW + 999).has_candidate);
+    cr_assert_not(look(2, text, INFINITY, NOW + 1000).has_candidate);
+    const struct cache_result stale = look(2, text, 0, NOW + 1000);
+    cr_assert_eq(stale.answer, CACHE_ANSWER_NEAR_HIT, "who takes stale ones");
+    cr_assert(stale.is_stale);
+    cr_assert_not(look_for(2, text, 0, NOW + 1000, false).has_candidate);
+}
+
+Test(keeper, an_entry_is_no_candidate_for_its_own_question)
+{
+    const char *text = "Which trains run at night?";
+    fill(1, (struct filling){.text = (char *)text, .scope = 1, .ttl_ms = 1000, .stale_ms = 5000});
+    const struct cache_result old = look_for(1, text, INFINITY, NOW + 2000, false);
+    cr_assert_eq(old.answer, CACHE_ANSWER_MISS);
+    cr_assert_not(old.has_candidate);
+    cr_assert_str_eq(old.why, "stale");
 }
 
 Test(keeper, everything_near_a_text_can_be_invalidated)
