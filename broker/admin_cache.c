@@ -119,6 +119,10 @@ static void invalidate(struct broker *broker, const struct http_request *request
 {
     uint8_t epoch[CACHE_EPOCH_BYTES];
     uint64_t before, after, told;
+    struct survey *survey = survey_promise(broker, request, response);
+    if (survey == NULL) {
+        return;
+    }
     core_cache_position(broker->core, epoch, &before, &told);
     const struct event event = {
         .kind = EVENT_CACHE_INVALIDATE,
@@ -126,11 +130,10 @@ static void invalidate(struct broker *broker, const struct http_request *request
     broker_step(broker, &event);
     core_cache_position(broker->core, epoch, &after, &told);
     if (after == before) {
-        http_error(response, 503, "the broker is out of memory; nothing was invalidated");
+        survey_fail(survey, 503, "the broker is out of memory; nothing was invalidated");
         return;
     }
-    survey_applied(broker, request, response, after,
-                   json_pack("{s:I}", "sequence", (json_int_t)after));
+    survey_await_applied(broker, survey, after);
 }
 
 static void post_invalidate(void *context, const struct http_request *request,

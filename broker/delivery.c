@@ -249,6 +249,7 @@ static void send_invalidated(struct broker *broker, const struct effect *effect)
     invalidated.number = effect->as.cache_invalidated.number;
     invalidated.sequence = effect->as.cache_invalidated.sequence;
     invalidated.error = unconst(effect->as.cache_invalidated.error);
+    invalidated.retry_after_ms = not_negative(effect->as.cache_invalidated.retry_after_ms);
     Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
     envelope.cache_invalidated = (Wire__CacheInvalidated *[]){&invalidated};
     envelope.n_cache_invalidated = 1;

@@ -169,15 +169,29 @@ void survey_ask(struct broker *broker, const struct http_request *request,
     free(text);
 }
 
-void survey_applied(struct broker *broker, const struct http_request *request,
-                    struct http_response *response, uint64_t sequence, json_t *object)
+struct survey *survey_promise(struct broker *broker, const struct http_request *request,
+                              struct http_response *response)
 {
-    struct survey *survey = open_survey(broker, request, response, object);
+    struct survey *survey = open_survey(broker, request, response, json_object());
     if (survey != NULL) {
-        survey->number = sequence;
         survey->is_applied = true;
-        loop_again(broker->loop);
     }
+    return survey;
+}
+
+void survey_await_applied(struct broker *broker, struct survey *survey, uint64_t sequence)
+{
+    survey->number = sequence;
+    (void)json_object_set_new(survey->object, "sequence", json_integer((json_int_t)sequence));
+    loop_again(broker->loop);
+}
+
+void survey_fail(struct survey *survey, int status, const char *why)
+{
+    struct http_response response = {0};
+    http_error(&response, status, "%s", why);
+    http_later_answer(&survey->later, &response);
+    close_survey(survey);
 }
 
 /* ---- answers ---- */

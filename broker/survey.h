@@ -13,6 +13,7 @@
 
 struct broker;
 struct peer;
+struct survey;
 struct surveys;
 
 enum { SURVEY_MS = 5000, SURVEYS_MAX = 16 };
@@ -23,9 +24,15 @@ void surveys_destroy(struct surveys **surveys);
 /* Takes: `argument`, NULL: no memory for it. */
 void survey_ask(struct broker *broker, const struct http_request *request, struct http_response *response,
                 const char *what, json_t *argument);
-/* Waits until all have applied this invalidation. The object gets what was found, and the number. Takes: `object`. */
-void survey_applied(struct broker *broker, const struct http_request *request, struct http_response *response,
-                    uint64_t sequence, json_t *object);
+/*
+ * For an invalidation that is recorded next: the answer is promised before, so that nobody is told to try again what was done. NULL, answered: too
+ * many, or no memory. Then one of the two.
+ */
+struct survey *survey_promise(struct broker *broker, const struct http_request *request, struct http_response *response);
+/* Waits until all have applied it. */
+void survey_await_applied(struct broker *broker, struct survey *survey, uint64_t sequence);
+/* It was not recorded: ends with this status and words. */
+void survey_fail(struct survey *survey, int status, const char *why);
 
 void surveys_take_answer(struct broker *broker, const struct peer *peer, const Wire__WorkerAnswer *answer);
 void surveys_take_applied(struct broker *broker, const struct peer *peer, const Wire__CacheApplied *applied);

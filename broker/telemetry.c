@@ -44,6 +44,8 @@ enum family {
     CACHE,
     EVIDENCE_CLASSES,
     EVIDENCE_REFUSED,
+    FEEDBACK_DROPPED,
+    INVALIDATIONS_REFUSED,
     FALSE_HITS,
     FALSE_HITS_LOW,
     FALSE_HITS_HIGH,
@@ -157,6 +159,11 @@ static const struct family_row {
                           "Classes of near hits (tenant, tier, embedder) that are known.", NULL},
     [EVIDENCE_REFUSED] = {METRIC_COUNTER, "tiermq_cache_evidence_refused_total",
                           "Counts of workers that could not be added.", NULL},
+    [FEEDBACK_DROPPED] = {METRIC_COUNTER, "tiermq_cache_feedback_dropped_total",
+                          "Feedback on near hits that was not counted: said before, or too much.",
+                          NULL},
+    [INVALIDATIONS_REFUSED] = {METRIC_COUNTER, "tiermq_cache_invalidations_refused_total",
+                               "Invalidations of clients that were refused.", NULL},
     [FALSE_HITS] = {METRIC_GAUGE, "tiermq_cache_false_hit_rate",
                     "Wrong share of near hits, by audits.", LABELS("tenant", "tier", "embedder")},
     [FALSE_HITS_LOW] = {METRIC_GAUGE, "tiermq_cache_false_hit_rate_low",
@@ -518,8 +525,10 @@ static void collect_evidence(struct telemetry *telemetry, const struct telemetry
 {
     struct evidence_page page = {.telemetry = telemetry, .config = sources->config};
     set(telemetry, EVIDENCE_CLASSES,
-        (double)core_visit_evidence(sources->queue, METRICS_SERIES_MAX, collect_class, &page));
+        (double)core_visit_evidence(sources->queue, 0, METRICS_SERIES_MAX, collect_class, &page));
     set(telemetry, EVIDENCE_REFUSED, (double)core_evidence_refused(sources->queue));
+    set(telemetry, FEEDBACK_DROPPED, (double)core_feedback_dropped(sources->queue));
+    set(telemetry, INVALIDATIONS_REFUSED, (double)core_invalidations_refused(sources->queue));
 }
 
 static void collect_store(struct telemetry *telemetry, const struct store_stats *store)

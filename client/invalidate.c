@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <jansson.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include "client/client.h"
@@ -15,6 +16,7 @@ enum {
     TEXT_BYTES_MAX = 8192, /* as the broker checks them */
     REASON_BYTES_MAX = 256,
     KEY_BYTES = 16,
+    PUT_OFF_MS_MAX = 60000,
 };
 static const int64_t AGE_MS_MAX = INT64_C(1) << 40;
 static const double NEAR_PRESET = 0.8;
@@ -251,10 +253,24 @@ static struct invalidation *find(struct tiermq *client, uint64_t number)
     return NULL;
 }
 
+/* Refused for now: it is sent again then, and a little later. */
+static void put_off(struct invalidation *invalidation, uint64_t retry_after_ms)
+{
+    const uint64_t for_ms = retry_after_ms < PUT_OFF_MS_MAX ? retry_after_ms : PUT_OFF_MS_MAX;
+    const int64_t spread_ms = (int64_t)randombytes_uniform((uint32_t)for_ms / 4 + 1);
+    invalidation->sent_at_ms =
+        clock_monotonic_ms() + (int64_t)for_ms + spread_ms - CLIENT_RESUBMIT_MS;
+}
+
 void invalidations_take(struct shard *shard, const Wire__CacheInvalidated *answer)
 {
     struct invalidation *invalidation = find(shard->client, answer->number);
-    if (invalidation != NULL && (invalidation->missing & bit_of(shard)) != 0) {
+    if (invalidation == NULL || (invalidation->missing & bit_of(shard)) == 0) {
+        return;
+    }
+    if (answer->retry_after_ms > 0) {
+        put_off(invalidation, answer->retry_after_ms);
+    } else {
         answered(shard, invalidation, answer->error[0] == '\0' ? 0 : -EPERM, answer->error);
     }
 }

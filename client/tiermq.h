@@ -252,7 +252,8 @@ typedef void tiermq_invalidated_fn(void *context, int result, const char *error)
  * invalidated. `reason` is for the log, at most 256 bytes; may be NULL.
  *     r = tiermq_invalidate(client, &(struct tiermq_selector){.document = "price-list"}, "new prices", 5000);
  * Errors: -EINVAL the selector or reason is malformed; -EPERM a broker refused it (tiermq_last_error() says why);
- * -ETIMEDOUT not every broker has confirmed: do it again; -ENOBUFS, -ENOMEM.
+ * -ETIMEDOUT not every broker has confirmed: do it again; -ENOBUFS, -ENOMEM. A tenant may ask for 200 at once, and 10 a second in the
+ * long run; beyond, a call waits for its turn within timeout_ms.
  */
 TIERMQ_API TIERMQ_CHECK int tiermq_invalidate(struct tiermq *client, const struct tiermq_selector *selector, const char *reason,
                                               int64_t timeout_ms);

@@ -10,7 +10,12 @@
 #include "broker/core/worker.h"
 #include "common/threshold.h"
 
-enum { HASH_OFFSET = 5 + 1, KEY_BYTES = HASH_OFFSET + 8, KIND_EVIDENCE = 2, KEY_OF_ENTRY_BYTES = 16 };
+enum {
+    HASH_OFFSET = 5 + 1,
+    KEY_BYTES = HASH_OFFSET + 8,
+    KIND_EVIDENCE = 2,
+    KEY_OF_ENTRY_BYTES = 16
+};
 
 struct class {
     struct table_link by_hash;
@@ -78,8 +83,7 @@ static void free_class(struct core *core, struct class *class)
 
 static void forget_one(struct core *core)
 {
-    struct class *class =
-        CONTAINER_OF(list_first(&core->evidence.by_use), struct class, by_use);
+    struct class *class = CONTAINER_OF(list_first(&core->evidence.by_use), struct class, by_use);
     if (class->has_record) {
         uint8_t key[KEY_BYTES];
         write_key(class->hash, key);
@@ -360,8 +364,7 @@ bool cache_evidence_tick(struct core *core)
     if (core->now_ms < evidence->due_ms) {
         return is_done;
     }
-    evidence->due_ms =
-        evidence->behind > 0 ? core->now_ms + EVIDENCE_TELL_MS : INT64_MAX;
+    evidence->due_ms = evidence->behind > 0 ? core->now_ms + EVIDENCE_TELL_MS : INT64_MAX;
     size_t told = 0;
     list_for_each (&evidence->by_use, link) {
         struct class *class = CONTAINER_OF(link, struct class, by_use);
@@ -420,7 +423,8 @@ static void take_seed(struct class *class, const uint8_t *bytes, size_t length)
     }
 }
 
-/* A worker that claims what was not announced heard of another store, or broker: it is told again. */
+/* A worker that claims what was not announced heard of another store, or broker: it is told again.
+ */
 static bool merge(struct class *class, const struct threshold_evidence *delta)
 {
     return delta->newest <= class->sum.newest && threshold_merge(&class->sum, delta) == 0;
@@ -450,6 +454,32 @@ void cache_evidence_take(struct core *core, const struct event *event)
     changed(core, class);
 }
 
+struct feedback_seen {
+    uint64_t hash;
+    int64_t at_ms;
+};
+
+/* Whether the tenant has said so a short time ago. Without memory it has not. */
+static bool was_said(struct core *core, const char *tenant, const struct event *event)
+{
+    struct cache_evidence *evidence = &core->evidence;
+    if (evidence->seen == NULL) {
+        evidence->seen = calloc(FEEDBACK_SEEN, sizeof(*evidence->seen));
+    }
+    if (evidence->seen == NULL) {
+        return false;
+    }
+    const uint64_t of_tenant = XXH3_64bits(tenant, strlen(tenant));
+    const uint64_t hash = XXH3_64bits_withSeed(event->as.cache_feedback.key, KEY_OF_ENTRY_BYTES,
+                                               of_tenant + event->as.cache_feedback.is_right);
+    struct feedback_seen *seen = &evidence->seen[hash % FEEDBACK_SEEN];
+    if (seen->hash == hash && core->now_ms - seen->at_ms < FEEDBACK_SEEN_MS) {
+        return true;
+    }
+    *seen = (struct feedback_seen){.hash = hash, .at_ms = core->now_ms};
+    return false;
+}
+
 static void count_feedback(struct core *core, const struct client *client,
                            const struct event *event)
 {
@@ -471,6 +501,12 @@ void cache_evidence_feedback(struct core *core, const struct event *event)
     if (client == NULL) {
         return;
     }
+    if (throttle_take(&client->tenant->feedback, FEEDBACK_EACH_MS, FEEDBACK_BURST, core->now_ms) >
+            0 ||
+        was_said(core, client->tenant->name->text, event)) {
+        core->evidence.feedback_dropped++;
+        return;
+    }
     count_feedback(core, client, event);
     if (event->as.cache_feedback.is_right) {
         return;
@@ -488,12 +524,15 @@ void cache_evidence_feedback(struct core *core, const struct event *event)
 
 /* ---- what operators see ---- */
 
-size_t core_visit_evidence(const struct core *core, size_t limit,
+size_t core_visit_evidence(const struct core *core, size_t skip, size_t limit,
                            void (*visit)(void *context, const struct core_evidence_view *view),
                            void *context)
 {
     const struct list *list = &core->evidence.by_use;
     const struct list_link *link = list->head.previous;
+    for (size_t i = 0; i < skip && link != &list->head; i++) {
+        link = link->previous;
+    }
     for (size_t i = 0; i < limit && link != &list->head; i++) {
         const struct class *class = CONTAINER_OF(link, struct class, by_use);
         visit(context, &(struct core_evidence_view){.tenant = class->tenant,
@@ -504,6 +543,11 @@ size_t core_visit_evidence(const struct core *core, size_t limit,
         link = link->previous;
     }
     return list->length;
+}
+
+uint64_t core_feedback_dropped(const struct core *core)
+{
+    return core->evidence.feedback_dropped;
 }
 
 uint64_t core_evidence_refused(const struct core *core)
@@ -567,4 +611,6 @@ void cache_evidence_destroy(struct core *core)
     while ((link = list_first(&core->evidence.by_use)) != NULL) {
         free_class(core, CONTAINER_OF(link, struct class, by_use));
     }
+    free(core->evidence.seen);
+    core->evidence.seen = NULL;
 }

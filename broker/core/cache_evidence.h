@@ -21,12 +21,20 @@ enum {
     EVIDENCE_EPOCH_MIN_MS = 60000,   /* a quarter of the 4 minutes for which a drift may go unnoticed under full traffic */
     EVIDENCE_WELCOME_MAX = 64,       /* classes that one worker is told of in one turn, and with its welcome */
     EVIDENCE_TELLINGS_A_TICK = 4096,
+    FEEDBACK_SEEN = 4096, /* by hash: two with the same place forget the older */
+    FEEDBACK_SEEN_MS = 60000,
+    FEEDBACK_EACH_MS = 100,
+    FEEDBACK_BURST = 200,
 };
 
 uint64_t cache_evidence_hash(const struct table_link *link, uint64_t seed);
 /* Events. */
 void cache_evidence_take(struct core *core, const struct event *event);
-/* A wrong one, besides, invalidates the entry for the client's tenant. */
+/*
+ * A wrong one, besides, invalidates the entry for the client's tenant. What a tenant has said of an entry within FEEDBACK_SEEN_MS counts once, and
+ * FEEDBACK_BURST of its clients at once, one each FEEDBACK_EACH_MS in the long run; the rest is dropped and counted. Only "wrong" is evidence: whoever
+ * says "right" was not drawn by chance.
+ */
 void cache_evidence_feedback(struct core *core, const struct event *event);
 /* After its welcome: the most recently used classes at once, the others in the next turns. */
 void cache_evidence_welcome(struct core *core, struct worker *worker);

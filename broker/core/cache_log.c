@@ -8,7 +8,7 @@
 #include "broker/core/worker.h"
 
 enum { HEAD_KEY_BYTES = 5 + 1, ENTRY_KEY_BYTES = 5 + 1 + 8, KIND_HEAD = 0, KIND_ENTRY = 1 };
-enum { EFFECTS_AN_INVALIDATION = 8 };
+enum { EFFECTS_AN_INVALIDATION = 8, REFUSED_MS = 1000 };
 
 struct entry {
     struct list_link link; /* cache_log.entries, oldest first */
@@ -138,8 +138,13 @@ static uint64_t record(struct core *core, const Wire__CacheSelector *selector, c
 
 /* ---- who asks ---- */
 
+struct refusal {
+    const char *why; /* NULL: it is not refused */
+    int64_t retry_after_ms;
+};
+
 static void answer(struct core *core, const struct event *event, uint64_t batch, uint64_t sequence,
-                   const char *error)
+                   const struct refusal *refusal)
 {
     const uint64_t number = event->as.cache_invalidate.number;
     if (event->peer == 0 || number == 0) {
@@ -149,23 +154,35 @@ static void answer(struct core *core, const struct event *event, uint64_t batch,
         effects_add(core->effects, EFFECT_CACHE_INVALIDATED, event->peer, batch);
     effect->as.cache_invalidated.number = number;
     effect->as.cache_invalidated.sequence = sequence;
-    effect->as.cache_invalidated.error = error;
+    effect->as.cache_invalidated.error = refusal->why;
+    effect->as.cache_invalidated.retry_after_ms = refusal->retry_after_ms;
 }
 
-/* Why a client's is refused; NULL: it is not. */
-static const char *complaint(struct core *core, const struct tenant *tenant,
-                             const Wire__CacheSelector *selector)
+static const struct refusal OUT_OF_MEMORY = {"the broker is out of memory; try again later",
+                                             REFUSED_MS};
+
+/* The throttle is asked last, since asking takes from it. */
+static struct refusal complaint(struct core *core, struct tenant *tenant,
+                                const Wire__CacheSelector *selector)
 {
     const struct cache_log *log = &core->cache_log;
     if (selector->tenant[0] != '\0' && strcmp(selector->tenant, tenant->name->text) != 0) {
-        return "selector.tenant is another tenant than this connection's; leave it out";
+        return (struct refusal){
+            .why = "selector.tenant is another tenant than this connection's; leave it out"};
     }
     if (log->sequence - log->told >= CACHE_LOG_UNTOLD_MAX) {
-        return "too many invalidations wait for the disk; try again later";
+        return (struct refusal){"too many invalidations wait for the disk; try again later",
+                                REFUSED_MS};
     }
-    return effects_reserve(core->effects, EFFECTS_AN_INVALIDATION)
-               ? NULL
-               : "the broker is out of memory; try again later";
+    if (!effects_reserve(core->effects, EFFECTS_AN_INVALIDATION)) {
+        return OUT_OF_MEMORY;
+    }
+    const int64_t wait_ms =
+        throttle_take(&tenant->invalidations, CACHE_LOG_EACH_MS, CACHE_LOG_BURST, core->now_ms);
+    return wait_ms == 0 ? (struct refusal){.why = NULL}
+                        : (struct refusal){"too many invalidations of this tenant: 10 a second in "
+                                           "the long run; one with a tag takes many entries",
+                                           wait_ms};
 }
 
 /* A client's reach ends at its tenant. */
@@ -175,18 +192,20 @@ static void invalidate_for_client(struct core *core, const struct event *event)
     if (client == NULL) {
         return;
     }
-    const char *why = complaint(core, client->tenant, event->as.cache_invalidate.selector);
-    if (why != NULL) {
-        answer(core, event, 0, 0, why);
+    const struct refusal refusal =
+        complaint(core, client->tenant, event->as.cache_invalidate.selector);
+    if (refusal.why != NULL) {
+        core->cache_log.refused++;
+        answer(core, event, 0, 0, &refusal);
         return;
     }
     Wire__CacheSelector selector = *event->as.cache_invalidate.selector;
     selector.tenant = (char *)client->tenant->name->text;
     const uint64_t batch = record(core, &selector, event->as.cache_invalidate.reason);
     if (batch == 0) {
-        answer(core, event, 0, 0, "the broker is out of memory; try again later");
+        answer(core, event, 0, 0, &OUT_OF_MEMORY);
     } else {
-        answer(core, event, batch, core->cache_log.sequence, NULL);
+        answer(core, event, batch, core->cache_log.sequence, &refusal);
     }
 }
 
@@ -265,6 +284,11 @@ void core_cache_position(const struct core *core, uint8_t ret_epoch[CACHE_EPOCH_
     memcpy(ret_epoch, core->cache_log.epoch, CACHE_EPOCH_BYTES);
     *ret_sequence = core->cache_log.sequence;
     *ret_told = core->cache_log.told;
+}
+
+uint64_t core_invalidations_refused(const struct core *core)
+{
+    return core->cache_log.refused;
 }
 
 /* ---- records ---- */

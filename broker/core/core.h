@@ -165,8 +165,17 @@ struct core_worker_view {
 void core_visit_workers(const struct core *core, struct core_time now,
                         void (*visit)(void *context, const struct core_worker_view *view), void *context);
 
-/* UNTOLD: invalidations that wait for the disk; clients may add none beyond. */
-enum { CACHE_EPOCH_BYTES = 16, CACHE_LOG_MAX = 10000, CACHE_LOG_UNTOLD_MAX = 1000 };
+/*
+ * UNTOLD: invalidations that wait for the disk; clients may add none beyond. A tenant's clients may ask for CACHE_LOG_BURST at once,
+ * and one each CACHE_LOG_EACH_MS in the long run: so none pushes those of others out of the log.
+ */
+enum {
+    CACHE_EPOCH_BYTES = 16,
+    CACHE_LOG_MAX = 10000,
+    CACHE_LOG_UNTOLD_MAX = 1000,
+    CACHE_LOG_EACH_MS = 100,
+    CACHE_LOG_BURST = 200,
+};
 
 /* Of the invalidations of the workers' caches: whose numbers they are, the latest, and the latest that workers were told. */
 void core_cache_position(const struct core *core, uint8_t ret_epoch[CACHE_EPOCH_BYTES], uint64_t *ret_sequence,
@@ -191,11 +200,15 @@ struct core_evidence_view {
     const struct threshold_evidence *sum;
     const struct threshold_seed *seed; /* NULL: no worker has said it */
 };
-/* Visits the most recently used first; at most `limit`. Returns how many there are. */
-size_t core_visit_evidence(const struct core *core, size_t limit,
+/* Visits the most recently used first, without the first `skip`; at most `limit`. Returns how many there are. */
+size_t core_visit_evidence(const struct core *core, size_t skip, size_t limit,
                            void (*visit)(void *context, const struct core_evidence_view *view), void *context);
 /* Deltas of workers that were not taken, since start. */
 uint64_t core_evidence_refused(const struct core *core);
+/* Pieces of feedback that were not counted: said before, or too many of a tenant. */
+uint64_t core_feedback_dropped(const struct core *core);
+/* Invalidations of clients that were refused. */
+uint64_t core_invalidations_refused(const struct core *core);
 
 struct core_queue_view {
     const char *tier, *pool, *route;

@@ -177,6 +177,7 @@ struct effect {
             uint64_t number;   /* as in the event */
             uint64_t sequence; /* 0: refused */
             const char *error; /* NULL: not refused */
+            int64_t retry_after_ms; /* refused for now alone; 0: for good */
         } cache_invalidated;
 
         struct {

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "broker/core/throttle.h"
 #include "broker/core/core.h"
 #include "broker/core/concluded.h"
 #include "broker/core/drain_rate.h"
@@ -70,6 +71,7 @@ struct tenant {
     uint64_t jobs_max, bytes_max;
     uint64_t jobs, bytes;       /* pending */
     uint64_t invalidated;       /* by this one the last time, of its cache entries alone: cache_log.told then */
+    struct throttle invalidations, feedback; /* of its clients, for cached answers */
 };
 
 struct pool {
@@ -107,6 +109,7 @@ struct cache_log {
     uint64_t forgotten;         /* the latest that is not kept */
     struct list entries;        /* the others */
     size_t bytes;               /* of them */
+    uint64_t refused;           /* clients' ones, since start */
 };
 
 /* See cache_evidence.h. */
@@ -118,6 +121,8 @@ struct cache_evidence {
     int64_t due_ms;             /* when a class is to be told or recorded, or its epoch to end */
     size_t behind;              /* workers that have not been told all */
     uint64_t refused;           /* deltas, since start */
+    struct feedback_seen *seen; /* FEEDBACK_SEEN of them, by hash; NULL: none yet */
+    uint64_t feedback_dropped;  /* since start */
 };
 
 struct client {

@@ -80,7 +80,7 @@ static void see(void *context, const struct core_evidence_view *view)
 static struct seen look(const char *tenant, const char *embedder)
 {
     struct seen seen = {.tenant = tenant, .embedder = embedder};
-    (void)core_visit_evidence(w.core, SIZE_MAX, see, &seen);
+    (void)core_visit_evidence(w.core, 0, SIZE_MAX, see, &seen);
     return seen;
 }
 
@@ -251,13 +251,11 @@ Test(core_cache_evidence, worker_that_comes_is_told_all_the_first_with_its_welco
 static void give_feedback(bool is_right)
 {
     static const uint8_t key[16] = {1, 2, 3};
-    const struct event event = {.kind = EVENT_CACHE_FEEDBACK,
-                                .peer = 1,
-                                .as.cache_feedback = {.tier = "standard",
-                                                      .embedder = "e",
-                                                      .score = 1.0,
-                                                      .key = key,
-                                                      .is_right = is_right}};
+    const struct event event = {
+        .kind = EVENT_CACHE_FEEDBACK,
+        .peer = 1,
+        .as.cache_feedback = {
+            .tier = "standard", .embedder = "e", .score = 1.0, .key = key, .is_right = is_right}};
     world_turn(&w, &event);
 }
 
@@ -273,6 +271,40 @@ Test(core_cache_evidence, wrong_by_a_users_word_counts_and_is_invalidated)
     cr_assert_eq(look("a", "e").reported, 1);
     cr_assert_eq(look("b", "e").reported, 0);
     cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 2);
+}
+
+Test(core_cache_evidence, what_is_said_again_and_again_counts_once)
+{
+    world_client(&w, 1, "a");
+    count("a", "e", 0, 1);
+    for (int i = 0; i < 5; i++) {
+        give_feedback(false);
+    }
+    cr_assert_eq(look("a", "e").reported, 1);
+    cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 2, "one, to two workers");
+    cr_assert_eq(core_feedback_dropped(w.core), 4);
+    world_advance(&w, 60000); /* it may have been filled again, wrongly again */
+    give_feedback(false);
+    cr_assert_eq(look("a", "e").reported, 2);
+}
+
+Test(core_cache_evidence, flood_of_feedback_of_one_tenant_is_dropped)
+{
+    world_client(&w, 1, "a");
+    world_client(&w, 2, "b");
+    struct event event = {.kind = EVENT_CACHE_FEEDBACK, .peer = 1};
+    for (int i = 0; i < 500; i++) {
+        const uint8_t key[16] = {(uint8_t)i, (uint8_t)(i >> 8)};
+        event.as.cache_feedback.tier = "standard";
+        event.as.cache_feedback.embedder = "e";
+        event.as.cache_feedback.key = key;
+        world_turn(&w, &event);
+    }
+    cr_assert_eq(core_feedback_dropped(w.core), 300);
+    cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 400);
+    event.peer = 2;
+    world_turn(&w, &event);
+    cr_assert_eq(core_feedback_dropped(w.core), 300, "another tenant is heard");
 }
 
 Test(core_cache_evidence, feedback_on_an_unknown_class_still_invalidates)

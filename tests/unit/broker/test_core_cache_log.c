@@ -289,6 +289,27 @@ Test(core_cache_log, nobody_is_answered_who_gave_no_number)
     cr_assert_eq(told, 1);
 }
 
+Test(core_cache_log, flood_of_one_tenant_is_put_off_and_no_other)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tag = "prices";
+    world_client(&w, 1, "a");
+    world_client(&w, 2, "b");
+    for (int i = 0; i < CACHE_LOG_BURST; i++) {
+        ask(1, 0, selector);
+    }
+    ask(1, 9, selector);
+    cr_assert_eq(answered(1).effect.as.cache_invalidated.sequence, 0);
+    cr_assert_not_null(strstr(answered(1).text, "too many"));
+    cr_assert_eq(answered(1).effect.as.cache_invalidated.retry_after_ms, CACHE_LOG_EACH_MS);
+    cr_assert_eq(core_invalidations_refused(w.core), 1);
+    ask(2, 3, selector);
+    cr_assert_gt(answered(2).effect.as.cache_invalidated.sequence, CACHE_LOG_BURST);
+    world_advance(&w, CACHE_LOG_EACH_MS);
+    ask(1, 10, selector);
+    cr_assert_gt(answered(1).effect.as.cache_invalidated.sequence, CACHE_LOG_BURST);
+}
+
 Test(core_cache_log, clients_wait_while_the_disk_lags_and_operators_do_not)
 {
     Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
@@ -299,6 +320,7 @@ Test(core_cache_log, clients_wait_while_the_disk_lags_and_operators_do_not)
     w.withholds_durability = true;
     for (int i = 0; i < CACHE_LOG_UNTOLD_MAX; i++) {
         ask(1, 0, selector);
+        world_advance(&w, CACHE_LOG_EACH_MS);
     }
     ask(1, 9, selector);
     cr_assert_not_null(strstr(answered(1).text, "too many"));

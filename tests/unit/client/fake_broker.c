@@ -19,10 +19,12 @@ static void keep_id(const ProtobufCBinaryData *bytes, struct id *ids, size_t *le
     cr_assert_eq(id_from_bytes(bytes->data, bytes->len, &ids[(*length)++]), 0);
 }
 
-static void keep_submit(struct fake_broker *broker, const Wire__Submit *submit, struct link_message *parts, size_t part)
+static void keep_submit(struct fake_broker *broker, const Wire__Submit *submit,
+                        struct link_message *parts, size_t part)
 {
     struct fake_submit *kept = &broker->submits[broker->submits_length++];
-    *kept = (struct fake_submit){.deadline_in_ms = submit->deadline_in_ms, .stream = submit->stream,
+    *kept = (struct fake_submit){.deadline_in_ms = submit->deadline_in_ms,
+                                 .stream = submit->stream,
                                  .has_canonical = submit->canonical_key.len == 16};
     cr_assert_eq(id_from_bytes(submit->job_id.data, submit->job_id.len, &kept->id), 0);
     snprintf(kept->tier, sizeof(kept->tier), "%s", submit->tier);
@@ -31,7 +33,8 @@ static void keep_submit(struct fake_broker *broker, const Wire__Submit *submit, 
     const void *payload = link_message_part(parts, part, &bytes);
     Wire__ModelRequest *request = wire__model_request__unpack(NULL, bytes, payload);
     cr_assert_not_null(request);
-    snprintf(kept->body, sizeof(kept->body), "%.*s", (int)request->body.len, (const char *)request->body.data);
+    snprintf(kept->body, sizeof(kept->body), "%.*s", (int)request->body.len,
+             (const char *)request->body.data);
     wire__model_request__free_unpacked(request, NULL);
 }
 
@@ -60,7 +63,8 @@ static void keep_feedback(struct fake_broker *broker, const Wire__CacheFeedback 
     kept->is_right = feedback->is_right;
 }
 
-static void keep(struct fake_broker *broker, const Wire__ClientMessage *message, struct link_message *parts)
+static void keep(struct fake_broker *broker, const Wire__ClientMessage *message,
+                 struct link_message *parts)
 {
     broker->messages += message->n_submit > 0;
     for (size_t i = 0; i < message->n_submit; i++) {
@@ -84,7 +88,8 @@ static void keep(struct fake_broker *broker, const Wire__ClientMessage *message,
     }
 }
 
-static void answer_error(struct fake_broker *broker, Wire__ProtocolError__Code code, const char *text)
+static void answer_error(struct fake_broker *broker, Wire__ProtocolError__Code code,
+                         const char *text)
 {
     Wire__ProtocolError error = WIRE__PROTOCOL_ERROR__INIT;
     error.code = code;
@@ -99,7 +104,8 @@ static void answer_hello(struct fake_broker *broker)
 {
     broker->hellos++;
     if (broker->refuses) {
-        answer_error(broker, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED, "tenant: \"nobody\" is unknown");
+        answer_error(broker, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
+                     "tenant: \"nobody\" is unknown");
         return;
     }
     broker->is_known = true;
@@ -153,7 +159,8 @@ void fake_broker_start(struct fake_broker *broker)
     broker->is_known = false;
     char endpoint[FAKE_ENDPOINT_BYTES];
     snprintf(endpoint, sizeof(endpoint), "%s", broker->endpoint);
-    const struct link_options options = {.kind = LINK_ROUTER, .endpoint = endpoint, .bind = true, .part_bytes_max = 1 << 20};
+    const struct link_options options = {
+        .kind = LINK_ROUTER, .endpoint = endpoint, .bind = true, .part_bytes_max = 1 << 20};
     /* The port of a closed socket is free only once ZeroMQ's thread has closed it. */
     const int64_t deadline_ms = clock_monotonic_ms() + PATIENCE_MS;
     int r = 0;
@@ -183,13 +190,14 @@ static void turn(struct fake_broker *broker, struct tiermq *client)
     cr_assert_eq(loop_turn(broker->loop, 2), 0);
 }
 
-void fake_broker_run(struct fake_broker *broker, struct tiermq *client, const size_t *at_least, size_t count)
+void fake_broker_run(struct fake_broker *broker, struct tiermq *client, const size_t *at_least,
+                     size_t count)
 {
     const int64_t deadline_ms = clock_monotonic_ms() + PATIENCE_MS;
     while (*at_least < count) {
         turn(broker, client);
-        cr_assert_lt(clock_monotonic_ms(), deadline_ms, "waited in vain for %zu; there are %zu; %s", count, *at_least,
-                     tiermq_connection_error(client));
+        cr_assert_lt(clock_monotonic_ms(), deadline_ms, "waited in vain for %zu; there are %zu; %s",
+                     count, *at_least, tiermq_connection_error(client));
     }
 }
 
@@ -200,7 +208,8 @@ void fake_broker_settle(struct fake_broker *broker, struct tiermq *client)
     }
 }
 
-void fake_send(struct fake_broker *broker, const Wire__BrokerToClient *message, const void *payload, size_t payload_bytes)
+void fake_send(struct fake_broker *broker, const Wire__BrokerToClient *message, const void *payload,
+               size_t payload_bytes)
 {
     const size_t bytes = FRAME_HEADER_BYTES + wire__broker_to_client__get_packed_size(message);
     uint8_t *head = malloc(bytes);
@@ -211,8 +220,10 @@ void fake_send(struct fake_broker *broker, const Wire__BrokerToClient *message, 
     if (payload != NULL) {
         cr_assert_eq(blob_create(payload, payload_bytes, &blob), 0);
     }
-    /* A client that has just connected anew is not at its old address any more; it will say hello again. */
-    const int r = link_send(broker->link, broker->peer, broker->peer_bytes, head, bytes, &blob, blob != NULL);
+    /* A client that has just connected anew is not at its old address any more; it will say hello
+     * again. */
+    const int r =
+        link_send(broker->link, broker->peer, broker->peer_bytes, head, bytes, &blob, blob != NULL);
     cr_assert(r == 0 || r == -EHOSTUNREACH, "%d", r);
     blob_unref(&blob);
     free(head);
@@ -220,7 +231,8 @@ void fake_send(struct fake_broker *broker, const Wire__BrokerToClient *message, 
 
 void fake_send_raw(struct fake_broker *broker, const void *data, size_t bytes)
 {
-    cr_assert_eq(link_send(broker->link, broker->peer, broker->peer_bytes, data, bytes, NULL, 0), 0);
+    cr_assert_eq(link_send(broker->link, broker->peer, broker->peer_bytes, data, bytes, NULL, 0),
+                 0);
 }
 
 static ProtobufCBinaryData bytes_of(const struct id *id)
@@ -242,7 +254,8 @@ void fake_accept(struct fake_broker *broker, const struct id *id, const struct i
     fake_send(broker, &message, NULL, 0);
 }
 
-void fake_reject(struct fake_broker *broker, const struct id *id, Wire__RejectReason reason, uint64_t retry_after_ms)
+void fake_reject(struct fake_broker *broker, const struct id *id, Wire__RejectReason reason,
+                 uint64_t retry_after_ms)
 {
     Wire__Rejected rejected = WIRE__REJECTED__INIT, *list[] = {&rejected};
     rejected.job_id = bytes_of(id);
@@ -269,7 +282,8 @@ void fake_shed(struct fake_broker *broker, const struct id *id, uint64_t retry_a
     fake_send(broker, &message, NULL, 0);
 }
 
-void fake_result(struct fake_broker *broker, const struct id *id, Wire__JobState state, const char *body)
+void fake_result(struct fake_broker *broker, const struct id *id, Wire__JobState state,
+                 const char *body)
 {
     Wire__Usage usage = WIRE__USAGE__INIT;
     usage.input_tokens = 7;
@@ -308,8 +322,8 @@ void fake_status(struct fake_broker *broker, const struct id *id, Wire__JobState
     fake_send(broker, &message, NULL, 0);
 }
 
-void fake_chunk(struct fake_broker *broker, const struct id *id, uint32_t attempt, uint32_t index, bool last,
-                const char *text)
+void fake_chunk(struct fake_broker *broker, const struct id *id, uint32_t attempt, uint32_t index,
+                bool last, const char *text)
 {
     const struct frame_chunk chunk = {
         .job_id = *id, .attempt = attempt, .index = index, .flags = last ? FRAME_CHUNK_LAST : 0};
@@ -317,16 +331,24 @@ void fake_chunk(struct fake_broker *broker, const struct id *id, uint32_t attemp
     struct blob *data = NULL;
     frame_write_chunk(&chunk, head);
     cr_assert_eq(blob_create(text, strlen(text), &data), 0);
-    cr_assert_eq(link_send(broker->link, broker->peer, broker->peer_bytes, head, sizeof(head), &data, 1), 0);
+    cr_assert_eq(
+        link_send(broker->link, broker->peer, broker->peer_bytes, head, sizeof(head), &data, 1), 0);
     blob_unref(&data);
 }
 
 void fake_invalidated(struct fake_broker *broker, uint64_t number, const char *error)
 {
+    fake_invalidation_put_off(broker, number, error, 0);
+}
+
+void fake_invalidation_put_off(struct fake_broker *broker, uint64_t number, const char *error,
+                               uint64_t retry_after_ms)
+{
     Wire__CacheInvalidated invalidated = WIRE__CACHE_INVALIDATED__INIT;
     invalidated.number = number;
     invalidated.sequence = error == NULL ? 1 : 0;
     invalidated.error = (char *)(error == NULL ? "" : error);
+    invalidated.retry_after_ms = retry_after_ms;
     Wire__CacheInvalidated *items[] = {&invalidated};
     Wire__BrokerToClient message = WIRE__BROKER_TO_CLIENT__INIT;
     message.n_cache_invalidated = 1;

@@ -71,5 +71,7 @@ void fake_status(struct fake_broker *broker, const struct id *id, Wire__JobState
 void fake_chunk(struct fake_broker *broker, const struct id *id, uint32_t attempt, uint32_t index, bool last,
                 const char *text);
 void fake_invalidated(struct fake_broker *broker, uint64_t number, const char *error);
+/* Refused for now. */
+void fake_invalidation_put_off(struct fake_broker *broker, uint64_t number, const char *error, uint64_t retry_after_ms);
 void fake_send(struct fake_broker *broker, const Wire__BrokerToClient *message, const void *payload, size_t payload_bytes);
 void fake_send_raw(struct fake_broker *broker, const void *data, size_t bytes);

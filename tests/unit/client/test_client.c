@@ -1029,6 +1029,20 @@ Test(client, refused_invalidation_says_why)
     cr_assert_str_eq(done.error, "not yours");
 }
 
+Test(client, invalidation_that_is_put_off_is_sent_again)
+{
+    struct done done = {0};
+    invalidate(&done, (struct tiermq_selector){.key = KEY});
+    fake_broker_run(&broker, client, &broker.invalidations_length, 1);
+    fake_invalidation_put_off(&broker, broker.invalidations[0].number, "too many", 20);
+    fake_broker_run(&broker, client, &broker.invalidations_length, 2);
+    cr_assert_eq(broker.invalidations[1].number, broker.invalidations[0].number);
+    cr_assert_eq(done.count, 0, "it is not refused for good");
+    fake_invalidated(&broker, broker.invalidations[0].number, NULL);
+    fake_broker_run(&broker, client, &done.count, 1);
+    cr_assert_eq(done.result, 0);
+}
+
 Test(client, restarted_broker_gets_an_invalidation_again)
 {
     struct done done = {0};
