@@ -378,7 +378,7 @@ static int write_all(struct writer *writer, json_t *root, char *ret_error)
     return r < 0 ? r : writer->text.is_failed ? -ENOMEM : 0;
 }
 
-static json_t *parse(const void *body, size_t bytes, char *ret_error)
+int canonical_parse(const void *body, size_t bytes, json_t **ret_root, char *ret_error)
 {
     json_error_t error;
     json_t *root = json_loadb(body, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
@@ -390,19 +390,30 @@ static json_t *parse(const void *body, size_t bytes, char *ret_error)
         json_decref(root);
         root = NULL;
     }
-    return root;
+    if (root == NULL) {
+        return -EINVAL;
+    }
+    *ret_root = root;
+    return 0;
 }
 
 int canonical_json(const void *body, size_t bytes, char **ret_text, size_t *ret_bytes,
                    char *ret_error)
 {
-    json_t *root = parse(body, bytes, ret_error);
-    if (root == NULL) {
-        return -EINVAL;
+    json_t *root;
+    int r = canonical_parse(body, bytes, &root, ret_error);
+    if (r < 0) {
+        return r;
     }
+    r = canonical_of(root, ret_text, ret_bytes, ret_error);
+    json_decref(root);
+    return r;
+}
+
+int canonical_of(json_t *root, char **ret_text, size_t *ret_bytes, char *ret_error)
+{
     struct writer writer = {.depth = 0};
     const int r = write_all(&writer, root, ret_error);
-    json_decref(root);
     if (r < 0) {
         free(writer.text.data);
         return r;

@@ -10,6 +10,7 @@
  * the same answer, and may share it.
  */
 #pragma once
+#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
@@ -17,6 +18,15 @@
 enum { CANONICAL_KEY_BYTES = 16, CANONICAL_DEPTH_MAX = 64, CANONICAL_ERROR_BYTES = 160 };
 
 /*
+ * For who looks into the body as well. Errors: -EINVAL, as of canonical_json() but for the depth. Memory that is missing shows as
+ * -EINVAL too.
+ */
+MUST_USE int canonical_parse(const void *body, size_t bytes, json_t **ret_root, char *ret_error);
+/* An object, not changed. Gives: as canonical_json(). Errors: -EINVAL it is nested too deeply; -ENOMEM. */
+MUST_USE int canonical_of(json_t *root, char **ret_text, size_t *ret_bytes, char *ret_error);
+
+/*
+ * Both at once.
  * Gives: *ret_text, NUL-terminated, to be released with free().
  * Errors: -EINVAL not JSON, no object at the top, duplicate members, not UTF-8, an integer past 64
  * bits, a number past the range of a double, or nested deeper than CANONICAL_DEPTH_MAX (ret_error,

@@ -112,6 +112,7 @@ void attempt_destroy(struct attempt **attempt)
     if (old->request != NULL) {
         wire__model_request__free_unpacked(old->request, NULL);
     }
+    json_decref(old->asked);
     json_decref(old->answer);
     bytes_finish(&old->chunks);
     bytes_finish(&old->body);

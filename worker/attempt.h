@@ -17,6 +17,7 @@
 #include "proto/wire.pb-c.h"
 #include "worker/account/account.h"
 #include "worker/bytes.h"
+#include "worker/cache/cache_rules.h"
 #include "worker/operation.h"
 #include "worker/provider/outcome.h"
 #include "worker/provider/provider.h"
@@ -75,8 +76,10 @@ struct attempt {
     enum operation operation;
     uint8_t key[ATTEMPT_KEY_BYTES]; /* canonical, computed here */
     bool key_mismatch;              /* the client named another one */
+    json_t *asked;                  /* the request's body, until the cache has seen it */
 
     /* cache: a lookup while it waits; then what it needs to fill */
+    struct cache_rules rules; /* valid with a cache */
     struct cache_lookup *lookup;
     bool wants_vector;            /* once it is known to be no exact hit */
     struct text_embedder_call *vector_call; /* while its vector is waited for */

@@ -41,7 +41,8 @@ static enum stage_verdict set_key(struct services *services, struct attempt *att
     char *text = NULL;
     size_t bytes = 0;
     const ProtobufCBinaryData *body = &attempt->request->body;
-    int r = canonical_json(body->data, body->len, &text, &bytes, error);
+    int r = canonical_parse(body->data, body->len, &attempt->asked, error);
+    r = r < 0 ? r : canonical_of(attempt->asked, &text, &bytes, error);
     if (r == -EINVAL) {
         outcome_set(&attempt->outcome, INVALID, "invalid_body",
                     "the request's body is not usable JSON: %s", error);

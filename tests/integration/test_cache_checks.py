@@ -13,9 +13,9 @@ def request(text, **fields):
     return wire.pb.ModelRequest(operation="chat.completions", model=MODEL, body=body, **fields).SerializeToString()
 
 
-def make(worker, payload=b"payload", pool="", key="", tier="background"):
+def make(worker, payload=b"payload", pool="", key="", tier="background", route="auto"):
     """As a worker that makes a job."""
-    submit = wire.pb.Submit(job_id=wire.make_id(), tier=tier, route="auto", pool=pool, idempotency_key=key,
+    submit = wire.pb.Submit(job_id=wire.make_id(), tier=tier, route=route, pool=pool, idempotency_key=key,
                             discard_result=True, has_payload=True)
     worker.send(wire.pb.WorkerMessage(submit=[wire.pb.WorkerSubmit(tenant="default", submit=submit)]), payload)
     return submit.job_id
@@ -70,15 +70,31 @@ def test_jobs_of_workers_are_one_under_one_idempotency_key(cluster):
     leave(worker)
 
 
+def audit(**fields):
+    return wire.pb.CacheCheck(why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder="builtin/1.1", near_score=9,
+                              near_key=bytes(16), served=b'{"choices":[{"message":{"content":"another"}}]}', weight_permille=1000, **fields)
+
+
 def test_what_a_client_calls_a_check_is_none(cluster):
     """Else anybody could make evidence, and have what was served denied."""
     cluster.start_modelsim()
     broker = cluster.start_broker()
     worker = cluster.start_worker()
     client = wire.Client(broker)
-    audit = wire.pb.CacheCheck(why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder="builtin/1.1", near_score=9,
-                               near_key=bytes(16), served=b"{}", weight_permille=1000)
-    payload = request("What does the museum cost?", check=audit)
+    payload = request("What does the museum cost?", check=audit())
     assert answer(client, payload).cache == wire.pb.CACHE_MISS
     wait_for(lambda: answer(client, payload).cache == wire.pb.CACHE_HIT, "a hit")
     assert 'tiermq_worker_cache_checks_total{why="audit"' not in worker.admin("/metrics")[1]
+
+
+def test_an_audit_is_judged_and_its_answer_kept_by_the_rules_of_the_tier_that_served(cluster):
+    """The audit tier may keep nothing of its own."""
+    tiers = [{"name": "standard", "cache_ttl": "1h"}, {"name": "background", "cache_ttl": "0s"}]
+    cluster.config = {"tiers": tiers, "cache": {"mode": "near"}}
+    cluster.start_modelsim()
+    broker = cluster.start_broker()
+    worker = cluster.start_worker()
+    make(wire.Worker(broker, "maker", credit=0), request("What does the museum cost?", check=audit()), route=MODEL)
+    wait_for(lambda: 'tiermq_worker_cache_checks_total{why="audit",result="different"} 1' in worker.admin("/metrics")[1], "a verdict")
+    client = wire.Client(broker)
+    assert answer(client, request("What does the museum cost?")).cache == wire.pb.CACHE_HIT

@@ -16,30 +16,30 @@ static Wire__CacheControl__Use use_of(const struct attempt *attempt)
 static const char *complaint_of_body(const struct services *services, const struct attempt *attempt)
 {
     const Wire__CacheControl *control = attempt->request->cache;
-    const char *complaint = NULL;
-    json_t *body = json_loadb((const char *)attempt->request->body.data, attempt->request->body.len, 0, NULL);
-    const json_t *messages = json_object_get(body, "messages");
+    const json_t *messages = json_object_get(attempt->asked, "messages");
     const size_t length = json_array_size(messages);
     const char *role = json_string_value(
         json_object_get(length == 0 ? NULL : json_array_get(messages, length - 1), "role"));
     if (role != NULL && (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0)) {
-        complaint = "tool_result";
-    } else if (scope_temperature_permille(body) > services->config->cache.temperature_max_permille &&
-               (control == NULL || !control->allow_variety)) {
-        complaint = "variety";
+        return "tool_result";
     }
-    json_decref(body);
-    return complaint;
+    if (scope_temperature_permille(attempt->asked) > services->config->cache.temperature_max_permille &&
+               (control == NULL || !control->allow_variety)) {
+        return "variety";
+    }
+    return NULL;
 }
 
 void cache_rules_of(const struct services *services, const struct attempt *attempt, struct cache_rules *ret_rules)
 {
-    const struct config_tier *tier = config_find_tier(services->config, attempt->tier);
+    const Wire__CacheCheck *check = attempt->request->check;
     const Wire__CacheControl *control = attempt->request->cache;
     const Wire__CacheControl__Use use = use_of(attempt);
-    const Wire__CacheCheck__Why why = attempt->request->check == NULL ? WIRE__CACHE_CHECK__WHY__WHY_NONE
-                                                                      : attempt->request->check->why;
-    struct cache_rules rules = {.is_looked_up = true, .may_be_near = services->cache_mode == CACHE_NEAR};
+    const Wire__CacheCheck__Why why = check == NULL ? WIRE__CACHE_CHECK__WHY__WHY_NONE : check->why;
+    struct cache_rules rules = {.is_looked_up = true,
+                                .may_be_near = services->cache_mode == CACHE_NEAR,
+                                .tier = check == NULL ? attempt->tier : check->tier};
+    const struct config_tier *tier = config_find_tier(services->config, rules.tier);
     rules.ttl_ms = tier == NULL ? 0 : tier->cache_ttl_ms;
     if (tier != NULL) {
         rules.stale_while_revalidate_ms = tier->cache_stale_while_revalidate_ms;

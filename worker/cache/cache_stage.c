@@ -41,15 +41,11 @@ static const char *namespace_of(const struct attempt *attempt)
 static void set_scope(struct attempt *attempt)
 {
     const char *text = NULL;
-    json_t *body =
-        json_loadb((const char *)attempt->request->body.data, attempt->request->body.len, 0, NULL);
-    if (json_is_object(body) &&
-        scope_of(attempt->tenant, namespace_of(attempt), attempt->operation, attempt->route, body,
-                 attempt->scope, &text) == 0) {
+    if (scope_of(attempt->tenant, namespace_of(attempt), attempt->operation, attempt->route,
+                 attempt->asked, attempt->scope, &text) == 0) {
         attempt->near_text = strdup(text);
         attempt->has_scope = attempt->near_text != NULL;
     }
-    json_decref(body);
 }
 
 static struct cache_count *row_of(const struct services *services, const struct attempt *attempt)
@@ -88,8 +84,9 @@ static bool upstream_is_down(const struct attempt *attempt)
 }
 
 static void set_query(struct services *services, struct attempt *attempt,
-                      const struct cache_rules *rules, struct cache_query *ret_query)
+                      struct cache_query *ret_query)
 {
+    const struct cache_rules *rules = &attempt->rules;
     *ret_query = (struct cache_query){.threshold = INFINITY,
                                       .is_strict = services->config->cache.is_strict == SWITCH_ON};
     memcpy(ret_query->key, attempt->key, CACHE_KEY_BYTES);
@@ -116,27 +113,41 @@ static enum stage_verdict look_up(struct services *services, struct attempt *att
     return STAGE_WAITS;
 }
 
+/* All that the cache wants to know of the body, once. */
+static void see_body(const struct services *services, struct attempt *attempt)
+{
+    cache_rules_of(services, attempt, &attempt->rules);
+    if (services->cache_mode == CACHE_NEAR && attempt->rules.bypass == NULL) {
+        set_scope(attempt);
+    }
+}
+
+static void forget_body(struct attempt *attempt)
+{
+    json_decref(attempt->asked);
+    attempt->asked = NULL;
+}
+
 static enum stage_verdict cache_start(void *module, struct attempt *attempt)
 {
     struct services *services = module;
-    struct cache_rules rules;
     struct cache_query query;
     if (services->cache == NULL) {
+        forget_body(attempt);
         return STAGE_NEXT;
     }
-    cache_rules_of(services, attempt, &rules);
-    if (rules.bypass != NULL) {
-        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "bypass", rules.bypass);
-    }
-    if (services->cache_mode == CACHE_NEAR) {
-        set_scope(attempt);
+    see_body(services, attempt);
+    forget_body(attempt);
+    if (attempt->rules.bypass != NULL) {
+        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "bypass",
+                      attempt->rules.bypass);
     }
     attempt->may_be_filled = true;
     attempt->born = cache_latest(services->cache);
-    if (!rules.is_looked_up) {
+    if (!attempt->rules.is_looked_up) {
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "bypass", "refresh");
     }
-    set_query(services, attempt, &rules, &query);
+    set_query(services, attempt, &query);
     attempt->wants_vector = query.may_be_near && services->text_embedder != NULL;
     query.may_be_near = query.may_be_near && !attempt->wants_vector;
     return look_up(services, attempt, &query);
@@ -184,7 +195,6 @@ static bool keep_vector(const struct services *services, struct attempt *attempt
 /* `vector` NULL: it failed, or was late; what was asked for still comes, for those who ask next. */
 static enum stage_verdict vector_came(struct services *services, struct attempt *attempt, const float *vector)
 {
-    struct cache_rules rules;
     struct cache_query query;
     loop_timer_stop(attempt->timer);
     text_embedder_cancel(&attempt->vector_call);
@@ -194,8 +204,7 @@ static enum stage_verdict vector_came(struct services *services, struct attempt 
     if (!keep_vector(services, attempt, vector)) {
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "unknown");
     }
-    cache_rules_of(services, attempt, &rules);
-    set_query(services, attempt, &rules, &query);
+    set_query(services, attempt, &query);
     query.vector = attempt->vector;
     return look_up(services, attempt, &query);
 }
@@ -320,15 +329,14 @@ static enum stage_verdict not_answered(struct services *services, struct attempt
 }
 
 /* Past its time an entry may be served for so long only. */
-static bool is_too_stale(const struct services *services, const struct attempt *attempt,
-                         const struct cache_result *result)
+static bool is_too_stale(const struct attempt *attempt, const struct cache_result *result)
 {
-    struct cache_rules rules;
-    cache_rules_of(services, attempt, &rules);
+    const struct cache_rules *rules = &attempt->rules;
     const int64_t past_ms = clock_unix_ms() - (int64_t)result->entry->about->expires_unix_ms;
-    const int64_t most_ms = attempt->may_serve_error && rules.stale_if_error_ms > rules.stale_while_revalidate_ms
-                                ? rules.stale_if_error_ms
-                                : rules.stale_while_revalidate_ms;
+    const int64_t most_ms =
+        attempt->may_serve_error && rules->stale_if_error_ms > rules->stale_while_revalidate_ms
+            ? rules->stale_if_error_ms
+            : rules->stale_while_revalidate_ms;
     return result->is_stale && past_ms > most_ms;
 }
 
@@ -354,7 +362,7 @@ static enum stage_verdict cache_resume(void *module, struct attempt *attempt,
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "broken", "broken");
     case CACHE_ANSWER_HIT:
     case CACHE_ANSWER_NEAR_HIT:
-        return is_too_stale(services, attempt, event->as.cache)
+        return is_too_stale(attempt, event->as.cache)
                    ? missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "stale")
                    : answered(services, attempt, event->as.cache);
     }
@@ -381,19 +389,18 @@ struct stage cache_stage(struct services *services)
 
 /* ---- filling ---- */
 
-static void set_about(const struct services *services, struct attempt *attempt, Record__CacheAbout *about)
+static void set_about(struct attempt *attempt, Record__CacheAbout *about)
 {
     static char *const none[] = {NULL};
     const int64_t now_unix_ms = clock_unix_ms();
     const Wire__CacheControl *control = attempt->request->cache;
-    struct cache_rules rules;
-    cache_rules_of(services, attempt, &rules);
-    const int64_t stale_ms = rules.stale_if_error_ms > rules.stale_while_revalidate_ms
-                                 ? rules.stale_if_error_ms
-                                 : rules.stale_while_revalidate_ms;
+    const struct cache_rules *rules = &attempt->rules;
+    const int64_t stale_ms = rules->stale_if_error_ms > rules->stale_while_revalidate_ms
+                                 ? rules->stale_if_error_ms
+                                 : rules->stale_while_revalidate_ms;
     about->tenant = attempt->tenant;
     about->route = attempt->route;
-    about->tier = attempt->tier;
+    about->tier = (char *)rules->tier;
     about->model = attempt->model;
     about->cache_namespace = (char *)namespace_of(attempt);
     about->template_version = control == NULL ? about->template_version : control->template_version;
@@ -404,8 +411,8 @@ static void set_about(const struct services *services, struct attempt *attempt, 
     about->scope = (ProtobufCBinaryData){attempt->has_scope ? CACHE_SCOPE_BYTES : 0, attempt->scope};
     about->text = attempt->near_text == NULL ? about->text : attempt->near_text;
     about->filled_unix_ms = (uint64_t)now_unix_ms;
-    about->expires_unix_ms = (uint64_t)(now_unix_ms + rules.ttl_ms);
-    about->stale_until_unix_ms = (uint64_t)(now_unix_ms + rules.ttl_ms + stale_ms);
+    about->expires_unix_ms = (uint64_t)(now_unix_ms + rules->ttl_ms);
+    about->stale_until_unix_ms = (uint64_t)(now_unix_ms + rules->ttl_ms + stale_ms);
     about->cost_nanousd = attempt->cost_nanousd;
     about->run_ms = attempt->call_ms > 0 ? (uint64_t)attempt->call_ms : 0;
 }
@@ -414,7 +421,7 @@ static void set_about(const struct services *services, struct attempt *attempt, 
 static void count_cost_of_check(const struct services *services, const struct attempt *attempt)
 {
     const Wire__CacheCheck *check = attempt->request->check;
-    if (services->cache == NULL || check == NULL || attempt->cost_nanousd == 0) {
+    if (check == NULL || attempt->cost_nanousd == 0) {
         return;
     }
     struct cache_count *row = cache_counts_row(services->cache_counts, attempt->tenant, check->tier,
@@ -426,17 +433,12 @@ static void count_cost_of_check(const struct services *services, const struct at
                                attempt->cost_nanousd);
 }
 
-static enum stage_verdict fill_start(void *module, struct attempt *attempt)
+static void fill(const struct services *services, struct attempt *attempt, bool keeps,
+                 const struct cache_comparison *comparison)
 {
-    struct services *services = module;
-    count_cost_of_check(services, attempt);
-    if (!attempt->may_be_filled) {
-        cache_checks_judged(services, attempt);
-        return STAGE_NEXT;
-    }
     Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
     Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
-    set_about(services, attempt, &about);
+    set_about(attempt, &about);
     entry.about = &about;
     entry.provider = attempt->provider_name;
     entry.input_tokens = attempt->tokens.input;
@@ -444,12 +446,26 @@ static enum stage_verdict fill_start(void *module, struct attempt *attempt)
     entry.output_tokens = attempt->tokens.output;
     entry.reasoning_tokens = attempt->tokens.reasoning;
     entry.body = (ProtobufCBinaryData){attempt->body.length, (uint8_t *)attempt->body.data};
-    struct cache_comparison comparison;
-    const bool compares = cache_checks_comparison(services, attempt, &comparison);
-    const bool keeps = cache_checks_audited(services, attempt);
-    if ((keeps || compares) && cache_start_fill(services->cache, attempt->key, &entry, attempt->vector, attempt->born, keeps,
-                                                compares ? &comparison : NULL) < 0) {
+    if (cache_start_fill(services->cache, attempt->key, &entry, attempt->vector, attempt->born, keeps,
+                         comparison) < 0) {
         telemetry_fill_dropped(services->telemetry);
+    }
+}
+
+static enum stage_verdict fill_start(void *module, struct attempt *attempt)
+{
+    struct services *services = module;
+    struct cache_comparison comparison;
+    if (services->cache == NULL) {
+        return STAGE_NEXT;
+    }
+    count_cost_of_check(services, attempt);
+    cache_checks_judged(services, attempt);
+    /* An audit was paid for its verdict: it is given whether or not the answer may be kept. */
+    const bool keeps = cache_checks_audited(services, attempt) && attempt->may_be_filled;
+    const bool compares = cache_checks_comparison(services, attempt, &comparison);
+    if (keeps || compares) {
+        fill(services, attempt, keeps, compares ? &comparison : NULL);
     }
     return STAGE_NEXT;
 }

@@ -24,20 +24,17 @@ static json_t *text_owner(enum operation operation, json_t *body, const char **r
 }
 
 static int scope_hash(const char *tenant, const char *cache_namespace, enum operation operation,
-                      const char *route, const json_t *body, uint8_t *ret_scope)
+                      const char *route, json_t *body, uint8_t *ret_scope)
 {
     char error[CANONICAL_ERROR_BYTES];
     char *canonical = NULL;
     size_t canonical_bytes = 0;
-    char *text = json_dumps(body, JSON_COMPACT);
-    int r = text == NULL ? -ENOMEM
-                         : canonical_json(text, strlen(text), &canonical, &canonical_bytes, error);
+    int r = canonical_of(body, &canonical, &canonical_bytes, error);
     if (r == 0) {
         /* The body lacks its text, so no scope equals an exact key. */
         canonical_key(tenant, cache_namespace, operation_name(operation), route, canonical,
                       canonical_bytes, ret_scope);
     }
-    free(text);
     free(canonical);
     return r;
 }
@@ -51,8 +48,8 @@ int scope_of(const char *tenant, const char *cache_namespace, enum operation ope
     }
     json_t *owner = text_owner(operation, body, &member);
     json_t *text = json_object_get(owner, member);
-    if (!json_is_string(text)) {
-        return -ENOENT;
+    if (!json_is_string(text) || strlen(json_string_value(text)) != json_string_length(text)) {
+        return -ENOENT; /* a text that ends at a NUL within it would be another one */
     }
     json_incref(text);
     int r = json_object_set_new(owner, member, json_null()) < 0 ? -ENOMEM : 0;

@@ -2,8 +2,8 @@
  * scope: what two requests must share so that the one's answer may serve the other, and the text in
  * which they may differ.
  *
- * The text is the last message, if it is a user's and of text alone (chat), or the prompt, if it is
- * one text (completions). Everything else (tenant, namespace, operation, route, model, system
+ * The text is the last message, if it is a user's and of text alone without a NUL (chat), or the
+ * prompt, if it is one such text (completions). Everything else (tenant, namespace, operation, route, model, system
  * prompt, tools, response format, sampling parameters, earlier turns) is the scope. Embeddings have
  * none: a vector of another text is never right.
  */

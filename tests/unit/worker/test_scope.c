@@ -15,7 +15,7 @@ static struct found find_in(const char *cache_namespace, const char *tenant, con
 {
     struct found found = {.text = ""};
     const char *text = NULL;
-    json_t *json = json_loads(body, 0, NULL);
+    json_t *json = json_loads(body, JSON_ALLOW_NUL, NULL);
     json_t *copy = json_deep_copy(json);
     found.r = scope_of(tenant, cache_namespace, operation, route, json, found.scope, &text);
     if (found.r == 0) {
@@ -74,6 +74,12 @@ Test(scope, requests_without_such_a_text_have_none)
     cr_assert_eq(find("t", "r", OPERATION_COMPLETIONS, "{\"prompt\":[\"a\",\"b\"]}").r, -ENOENT);
     cr_assert_eq(find("t", "r", OPERATION_EMBEDDINGS, "{\"input\":\"a\"}").r, -ENOENT);
     cr_assert_str_eq(find("t", "r", OPERATION_COMPLETIONS, "{\"prompt\":\"a\"}").text, "a");
+}
+
+/* Else all texts that are alike up to it would be one. */
+Test(scope, text_with_a_nul_has_none)
+{
+    cr_assert_eq(find("t", "r", OPERATION_CHAT, CHAT("s", "one\\u0000two", "")).r, -ENOENT);
 }
 
 Test(scope, temperature_is_read_in_thousandths)
