@@ -35,6 +35,21 @@ static int write_entries(struct cli *cli, const json_t *entries, FILE *out, uint
     return EXIT_OK;
 }
 
+/* No page can hold them. */
+static void say_left_out(const json_t *answer)
+{
+    size_t i = 0;
+    const json_t *worker = NULL;
+    json_array_foreach (json_object_get(answer, "workers"), i, worker) {
+        const json_int_t left_out =
+            json_integer_value(json_object_get(json_object_get(worker, "answer"), "left_out"));
+        if (left_out > 0) {
+            fprintf(stderr, "worker %s: entries of more than 1 MiB are left out: %lld\n",
+                    cache_text(worker, "worker"), (long long)left_out);
+        }
+    }
+}
+
 /* Takes: the answer's errors are said, and count. `from` is where it begins; then where the next
  * one does, owned; NULL: the end. */
 static int export_page(struct cli *cli, char **from, FILE *out, uint64_t *written, size_t *errors)
@@ -46,6 +61,7 @@ static int export_page(struct cli *cli, char **from, FILE *out, uint64_t *writte
         return code;
     }
     *errors += cache_say_errors(cli, answer);
+    say_left_out(answer);
     const int r = cache_page_merge(answer, *from, &entries, &next);
     code = r < 0 ? cli_fail(cli, EXIT_INTERNAL, "a page cannot be read: %s", strerror(-r))
                  : write_entries(cli, entries, out, written);

@@ -271,6 +271,16 @@ def test_export_has_each_entry_of_all_workers_once_and_import_brings_them_back(c
         assert sorted(held) == keys and len(running["w3"].asked) > 3
 
 
+def test_export_says_what_no_page_can_hold(cluster, broker):
+    _, answers = shelf(range(3))
+    page = answers["cache.export"]
+    answers["cache.export"] = lambda argument: page(argument) | {"left_out": 2}
+    with workers(broker, w1={"answers": answers}):
+        done = cluster.cli("cache", "export", "-")
+        assert done.returncode == 0 and "w1: entries of more than 1 MiB are left out: 2" in done.stderr
+        assert len(done.stdout.splitlines()) == 3
+
+
 def test_export_that_is_not_whole_leaves_no_file(cluster, broker):
     _, answers = shelf(range(10))
     path = cluster.directory / "cache.jsonl"

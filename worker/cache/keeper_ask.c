@@ -11,8 +11,19 @@
 #include "worker/cache/keeper_state.h"
 #include "worker/cache/likeness.h"
 
-enum { LIMIT = 20, LIMIT_MAX = 1000, SCAN_STEP = 256 };
+enum {
+    TOP_LENGTH = 20,
+    TOP_LENGTH_MAX = 1000,
+    PAGE_LENGTH = 50, /* of an export */
+    PAGE_LENGTH_MAX = 200,
+    PAGE_BYTES = 512 << 10, /* beyond, the page ends */
+    /* An entry alone, so that its page is an answer: worker/cache_mail.h, CACHE_MAIL_BYTES_MAX. */
+    PAGE_ENTRY_BYTES_MAX = (1 << 20) - 1024,
+    SCAN_STEP = 256
+};
 static const double NANOUSD = 1e-9;
+/* Of what is imported. */
+static const double AGE_MS_MAX = 100 * 365.25 * 86400e3, COUNT_MAX = 1e12, USD_MAX = 1e6;
 
 /* ---- small things ---- */
 
@@ -50,13 +61,33 @@ static const char *text_at(const json_t *argument, const char *name)
 }
 
 /* From a number, or from digits in a text, as queries have them. */
-static size_t limit_of(const json_t *argument)
+static size_t limit_of(const json_t *argument, size_t usual, size_t most)
 {
     const json_t *limit = json_object_get(argument, "limit");
     const long long number = json_is_integer(limit)  ? json_integer_value(limit)
                              : json_is_string(limit) ? atoll(json_string_value(limit))
-                                                     : LIMIT;
-    return number < 1 ? 1 : number > LIMIT_MAX ? LIMIT_MAX : (size_t)number;
+                                                     : (long long)usual;
+    return number < 1 ? 1 : number > (long long)most ? most : (size_t)number;
+}
+
+/* Of one that is not there: 0. Errors: -EINVAL it is no number, negative, or above `most`. */
+static int number_at(const json_t *object, const char *name, double most, double *ret_number)
+{
+    const json_t *member = json_object_get(object, name);
+    const double number = json_number_value(member);
+    if ((member != NULL && !json_is_number(member)) || number < 0 || number > most) {
+        return -EINVAL;
+    }
+    *ret_number = number;
+    return 0;
+}
+
+static int count_at(const json_t *object, const char *name, double most, uint64_t *ret_count)
+{
+    double number;
+    int r = number_at(object, name, most, &number);
+    *ret_count = r < 0 ? *ret_count : (uint64_t)number;
+    return r;
 }
 
 static json_t *wrong(char *ret_error, const char *text)
@@ -86,7 +117,9 @@ static json_t *entry_object(const uint8_t *key, const Record__CacheAbout *about,
     const int64_t served_ago =
         about->served_unix_ms > 0 ? now_unix_ms - (int64_t)about->served_unix_ms : -1;
     return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:I, s:I}",
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:I, "
+        "s:I, "
+        "s:I, s:b}",
         "key", hex, "scope", scope, "tenant", about->tenant, "namespace", about->cache_namespace,
         "route", about->route, "tier", about->tier, "model", about->model, "template_version",
         about->template_version, "text", about->text, "tags", names_of(about->tags, about->n_tags),
@@ -96,31 +129,59 @@ static json_t *entry_object(const uint8_t *key, const Record__CacheAbout *about,
         (double)about->cost_nanousd * NANOUSD, "bytes", (json_int_t)about->bytes, "age_ms",
         (json_int_t)(now_unix_ms - (int64_t)about->filled_unix_ms), "expires_in_ms",
         (json_int_t)((int64_t)about->expires_unix_ms - now_unix_ms), "served_ms_ago",
-        (json_int_t)served_ago);
+        (json_int_t)served_ago, "run_ms", (json_int_t)about->run_ms, "denied", about->is_denied);
+}
+
+/* `about`: as it is now; the entry's own is from when it was filled. */
+static json_t *whole_object(const uint8_t *key, const Record__CacheEntry *entry,
+                            const Record__CacheAbout *about, int64_t now_unix_ms)
+{
+    json_t *object = entry_object(key, about, now_unix_ms);
+    json_t *more = json_pack("{s:s, s:I, s:I, s:I, s:I, s:o}", "provider", entry->provider,
+                             "input_tokens", (json_int_t)entry->input_tokens, "cached_input_tokens",
+                             (json_int_t)entry->cached_input_tokens, "output_tokens",
+                             (json_int_t)entry->output_tokens, "reasoning_tokens",
+                             (json_int_t)entry->reasoning_tokens, "body",
+                             json_stringn((const char *)entry->body.data, entry->body.len));
+    (void)json_object_update(object, more);
+    json_decref(more);
+    return object;
+}
+
+/* *ret_object is NULL when there is no such entry. Errors: of the store. */
+static int get_object(struct keeper *keeper, const uint8_t *key, int64_t now_unix_ms,
+                      json_t **ret_object, char *ret_error)
+{
+    Record__CacheAbout *about = NULL;
+    Record__CacheEntry *entry = NULL;
+    *ret_object = NULL;
+    int r = cache_store_get_about(keeper->store, key, &about, ret_error);
+    if (r == 0 && about != NULL && !keeper_is_invalid(keeper, key, about)) {
+        r = cache_store_get(keeper->store, key, &entry, ret_error);
+    }
+    if (r == 0 && entry != NULL) {
+        *ret_object = whole_object(key, entry, about, now_unix_ms);
+    }
+    if (entry != NULL) {
+        record__cache_entry__free_unpacked(entry, NULL);
+    }
+    if (about != NULL) {
+        record__cache_about__free_unpacked(about, NULL);
+    }
+    return r;
 }
 
 static json_t *ask_get(struct keeper *keeper, const json_t *argument, int64_t now_unix_ms, char *ret_error)
 {
     uint8_t key[CACHE_KEY_BYTES];
-    Record__CacheEntry *entry = NULL;
+    json_t *object;
     if (read_hex(text_at(argument, "key"), CACHE_KEY_BYTES, key) < 0) {
         return wrong(ret_error, "key must be 32 hexadecimal digits");
     }
-    if (cache_store_get(keeper->store, key, &entry, ret_error) < 0) {
+    if (get_object(keeper, key, now_unix_ms, &object, ret_error) < 0) {
         return NULL;
     }
-    if (entry == NULL || keeper_is_invalid(keeper, key, entry->about)) {
-        if (entry != NULL) {
-            record__cache_entry__free_unpacked(entry, NULL);
-        }
-        return wrong(ret_error, "there is no such entry here");
-    }
-    json_t *object = entry_object(key, entry->about, now_unix_ms);
-    (void)json_object_set_new(object, "provider", json_string(entry->provider));
-    (void)json_object_set_new(object, "body",
-                              json_stringn((const char *)entry->body.data, entry->body.len));
-    record__cache_entry__free_unpacked(entry, NULL);
-    return object;
+    return object == NULL ? wrong(ret_error, "there is no such entry here") : object;
 }
 
 /* ---- top ---- */
@@ -206,7 +267,7 @@ static json_t *ask_top(struct keeper *keeper, const json_t *argument, int64_t no
     static const char *const words[] = {"saved", "hits", "bytes"};
     const char *by = text_at(argument, "by");
     struct top top = {.keeper = keeper,
-                      .capacity = limit_of(argument),
+                      .capacity = limit_of(argument, TOP_LENGTH, TOP_LENGTH_MAX),
                       .tenant = text_at(argument, "tenant"),
                       .route = text_at(argument, "route"),
                       .cache_namespace = text_at(argument, "namespace")};
@@ -340,49 +401,88 @@ static json_t *ask_explain(struct keeper *keeper, const json_t *argument, char *
 
 /* ---- export, import ---- */
 
-struct exporting {
-    struct keeper *keeper;
+struct page {
     json_t *entries;
-    int64_t now_unix_ms;
-    char *error;
+    size_t bytes;
+    json_int_t left_out;           /* too large for any page */
+    uint8_t from[CACHE_KEY_BYTES]; /* of the next page */
+    bool is_end;
 };
 
-static void export_one(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
+struct found {
+    bool is_found;
+    uint8_t key[CACHE_KEY_BYTES];
+};
+
+static void note_key(void *context, const uint8_t key[CACHE_KEY_BYTES],
+                     const Record__CacheAbout *about)
 {
-    struct exporting *exporting = context;
-    char hex[2 * CACHE_KEY_BYTES + 1];
-    if (keeper_is_invalid(exporting->keeper, key, about)) {
-        return;
+    (void)about;
+    struct found *found = context;
+    found->is_found = true;
+    memcpy(found->key, key, CACHE_KEY_BYTES);
+}
+
+/* False: the page is full, and the entry is the next one's first. Takes: object. */
+static bool add_to_page(struct page *page, json_t *object)
+{
+    const size_t bytes = json_dumpb(object, NULL, 0, JSON_COMPACT);
+    const bool is_too_large = bytes > PAGE_ENTRY_BYTES_MAX;
+    const bool has_room = page->bytes == 0 || page->bytes + bytes <= PAGE_BYTES;
+    if (has_room && !is_too_large) {
+        page->bytes += bytes;
+        (void)json_array_append(page->entries, object);
     }
-    write_hex(key, CACHE_KEY_BYTES, hex);
-    json_t *argument = json_pack("{s:s}", "key", hex);
-    json_t *entry = ask_get(exporting->keeper, argument, exporting->now_unix_ms, exporting->error);
-    json_decref(argument);
-    if (entry != NULL) {
-        (void)json_array_append_new(exporting->entries, entry);
+    page->left_out += is_too_large ? 1 : 0;
+    json_decref(object);
+    return has_room || is_too_large;
+}
+
+/* Adds the next entry. Returns 1: the page is full. Errors: of the store. */
+static int turn_to_next(struct keeper *keeper, struct page *page, int64_t now_unix_ms,
+                        char *ret_error)
+{
+    struct found found = {.is_found = false};
+    uint8_t next[CACHE_KEY_BYTES];
+    bool is_end;
+    json_t *object = NULL;
+    int r =
+        cache_store_scan(keeper->store, page->from, 1, note_key, &found, next, &is_end, ret_error);
+    if (r == 0 && found.is_found) {
+        r = get_object(keeper, found.key, now_unix_ms, &object, ret_error);
     }
+    if (r < 0) {
+        return r;
+    }
+    if (object != NULL && !add_to_page(page, object)) {
+        return 1;
+    }
+    memcpy(page->from, next, CACHE_KEY_BYTES);
+    page->is_end = is_end;
+    return 0;
 }
 
 static json_t *ask_export(struct keeper *keeper, const json_t *argument, int64_t now_unix_ms, char *ret_error)
 {
-    uint8_t from[CACHE_KEY_BYTES] = {0};
+    struct page page = {.is_end = false};
+    const size_t limit = limit_of(argument, PAGE_LENGTH, PAGE_LENGTH_MAX);
     char hex[2 * CACHE_KEY_BYTES + 1];
-    bool is_end = false;
     const char *begin = text_at(argument, "from");
-    if (begin != NULL && read_hex(begin, CACHE_KEY_BYTES, from) < 0) {
+    if (begin != NULL && read_hex(begin, CACHE_KEY_BYTES, page.from) < 0) {
         return wrong(ret_error, "from must be 32 hexadecimal digits");
     }
-    struct exporting exporting = {
-        .keeper = keeper, .entries = json_array(), .now_unix_ms = now_unix_ms, .error = ret_error};
-    int r = cache_store_scan(keeper->store, from, limit_of(argument), export_one, &exporting, from, &is_end,
-                             ret_error);
-    ret_error[0] = r < 0 ? ret_error[0] : '\0';
+    page.entries = json_array();
+    int r = 0;
+    while (r == 0 && !page.is_end && json_array_size(page.entries) < limit) {
+        r = turn_to_next(keeper, &page, now_unix_ms, ret_error);
+    }
     if (r < 0) {
-        json_decref(exporting.entries);
+        json_decref(page.entries);
         return NULL;
     }
-    write_hex(from, CACHE_KEY_BYTES, hex);
-    return json_pack("{s:o, s:s?}", "entries", exporting.entries, "next", is_end ? NULL : hex);
+    write_hex(page.from, CACHE_KEY_BYTES, hex);
+    return json_pack("{s:o, s:s?, s:I}", "entries", page.entries, "next", page.is_end ? NULL : hex,
+                     "left_out", page.left_out);
 }
 
 static char **texts_of(const json_t *list, size_t *ret_length)
@@ -403,41 +503,62 @@ static char *or_empty(const char *text)
     return (char *)(text == NULL ? "" : text);
 }
 
-/* Errors: -EINVAL it lacks something. */
+/* Errors: -EINVAL one is not as it can be. */
+static int import_numbers(const json_t *object, int64_t now_unix_ms, Record__CacheEntry *entry)
+{
+    Record__CacheAbout *about = entry->about;
+    const double age_ms_max = AGE_MS_MAX < (double)now_unix_ms ? AGE_MS_MAX : (double)now_unix_ms;
+    uint64_t age_ms = 0, left_ms = 0;
+    double cost_usd;
+    if (count_at(object, "age_ms", age_ms_max, &age_ms) < 0 ||
+        count_at(object, "expires_in_ms", AGE_MS_MAX, &left_ms) < 0 || left_ms == 0 ||
+        number_at(object, "cost_usd", USD_MAX, &cost_usd) < 0 ||
+        count_at(object, "run_ms", AGE_MS_MAX, &about->run_ms) < 0 ||
+        count_at(object, "hits", COUNT_MAX, &about->hits) < 0 ||
+        count_at(object, "input_tokens", COUNT_MAX, &entry->input_tokens) < 0 ||
+        count_at(object, "cached_input_tokens", COUNT_MAX, &entry->cached_input_tokens) < 0 ||
+        count_at(object, "output_tokens", COUNT_MAX, &entry->output_tokens) < 0 ||
+        count_at(object, "reasoning_tokens", COUNT_MAX, &entry->reasoning_tokens) < 0) {
+        return -EINVAL;
+    }
+    about->filled_unix_ms = (uint64_t)now_unix_ms - age_ms;
+    about->expires_unix_ms = about->stale_until_unix_ms = (uint64_t)now_unix_ms + left_ms;
+    about->cost_nanousd = (uint64_t)(cost_usd / NANOUSD + 0.5);
+    return 0;
+}
+
+static void import_names(const json_t *object, Record__CacheEntry *entry)
+{
+    Record__CacheAbout *about = entry->about;
+    entry->provider = or_empty(text_at(object, "provider"));
+    about->tenant = or_empty(text_at(object, "tenant"));
+    about->cache_namespace = or_empty(text_at(object, "namespace"));
+    about->route = or_empty(text_at(object, "route"));
+    about->tier = or_empty(text_at(object, "tier"));
+    about->model = or_empty(text_at(object, "model"));
+    about->template_version = or_empty(text_at(object, "template_version"));
+    about->text = or_empty(text_at(object, "text"));
+    about->is_denied = json_is_true(json_object_get(object, "denied"));
+}
+
+/* Errors: -EINVAL it lacks something, or is not as it can be. */
 static int import_one(struct keeper *keeper, const json_t *object, int64_t now_unix_ms, char *ret_error)
 {
     uint8_t key[CACHE_KEY_BYTES], scope[CACHE_SCOPE_BYTES];
     const char *body = text_at(object, "body");
     const char *scope_text = text_at(object, "scope");
-    const json_int_t age_ms = json_integer_value(json_object_get(object, "age_ms"));
-    const json_int_t left_ms = json_integer_value(json_object_get(object, "expires_in_ms"));
-    if (read_hex(text_at(object, "key"), CACHE_KEY_BYTES, key) < 0 || body == NULL || left_ms <= 0 ||
-        text_at(object, "tenant") == NULL || age_ms < 0) {
-        return -EINVAL;
-    }
+    const bool has_scope = scope_text != NULL && scope_text[0] != '\0';
     Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
     Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
     entry.about = &about;
-    entry.provider = or_empty(text_at(object, "provider"));
-    entry.body = (ProtobufCBinaryData){strlen(body), (uint8_t *)body};
-    about.tenant = or_empty(text_at(object, "tenant"));
-    about.cache_namespace = or_empty(text_at(object, "namespace"));
-    about.route = or_empty(text_at(object, "route"));
-    about.tier = or_empty(text_at(object, "tier"));
-    about.model = or_empty(text_at(object, "model"));
-    about.template_version = or_empty(text_at(object, "template_version"));
-    about.text = or_empty(text_at(object, "text"));
-    about.filled_unix_ms = (uint64_t)(now_unix_ms - age_ms);
-    about.expires_unix_ms = about.stale_until_unix_ms = (uint64_t)(now_unix_ms + left_ms);
-    about.cost_nanousd =
-        (uint64_t)(json_number_value(json_object_get(object, "cost_usd")) / NANOUSD + 0.5);
-    about.hits = (uint64_t)json_integer_value(json_object_get(object, "hits"));
-    if (scope_text != NULL && scope_text[0] != '\0') {
-        if (read_hex(scope_text, CACHE_SCOPE_BYTES, scope) < 0) {
-            return -EINVAL;
-        }
-        about.scope = (ProtobufCBinaryData){CACHE_SCOPE_BYTES, scope};
+    if (read_hex(text_at(object, "key"), CACHE_KEY_BYTES, key) < 0 || body == NULL ||
+        text_at(object, "tenant") == NULL || import_numbers(object, now_unix_ms, &entry) < 0 ||
+        (has_scope && read_hex(scope_text, CACHE_SCOPE_BYTES, scope) < 0)) {
+        return -EINVAL;
     }
+    import_names(object, &entry);
+    entry.body = (ProtobufCBinaryData){strlen(body), (uint8_t *)body};
+    about.scope = (ProtobufCBinaryData){has_scope ? CACHE_SCOPE_BYTES : 0, scope};
     about.tags = texts_of(json_object_get(object, "tags"), &about.n_tags);
     about.documents = texts_of(json_object_get(object, "documents"), &about.n_documents);
     int r = about.tags == NULL || about.documents == NULL

@@ -327,20 +327,128 @@ Test(keeper, positions_are_kept)
     cr_assert_arr_eq(found, epoch, CACHE_EPOCH_BYTES);
 }
 
+static json_t *export_page(const char *from, int limit)
+{
+    json_t *argument = json_pack("{s:s*, s:i}", "from", from, "limit", limit);
+    json_t *page = keeper_ask(keeper, "cache.export", argument, NOW, error);
+    cr_assert_not_null(page, "%s", error);
+    json_decref(argument);
+    return page;
+}
+
+static json_t *import(json_t *page)
+{
+    json_t *taken = keeper_ask(keeper, "cache.import", page, NOW, error);
+    cr_assert_not_null(taken, "%s", error);
+    return taken;
+}
+
 Test(keeper, export_is_taken_by_import)
 {
     fill(1, (struct filling){.text = "Which trains run at night?", .scope = 1, .tag = "trains"});
-    json_t *argument = json_pack("{s:i}", "limit", 10);
-    json_t *page = keeper_ask(keeper, "cache.export", argument, NOW, error);
-    cr_assert_not_null(page, "%s", error);
+    json_t *page = export_page(NULL, 10);
     cr_assert_eq(json_array_size(json_object_get(page, "entries")), 1);
     keeper_invalidate(keeper, NULL, NOW);
     sweep();
     cr_assert_eq(stats().store.entries, 0);
-    json_t *taken = keeper_ask(keeper, "cache.import", page, NOW, error);
+    json_t *taken = import(page);
     cr_assert_eq(json_integer_value(json_object_get(taken, "taken")), 1);
     cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_NEAR_HIT);
-    json_decref(argument);
     json_decref(page);
     json_decref(taken);
+}
+
+Test(keeper, export_and_import_lose_nothing)
+{
+    const uint8_t key[CACHE_KEY_BYTES] = {key_of(1)};
+    uint8_t scope[CACHE_SCOPE_BYTES] = {1};
+    Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
+    Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
+    entry.about = &about;
+    entry.provider = "p";
+    entry.body = (ProtobufCBinaryData){2, (uint8_t *)"{}"};
+    entry.input_tokens = 1;
+    entry.cached_input_tokens = 2;
+    entry.output_tokens = 3;
+    entry.reasoning_tokens = 4;
+    about.tenant = "shop";
+    about.text = "Which trains run at night?";
+    about.scope = (ProtobufCBinaryData){CACHE_SCOPE_BYTES, scope};
+    about.filled_unix_ms = (uint64_t)NOW - 1000;
+    about.expires_unix_ms = about.stale_until_unix_ms = (uint64_t)NOW + 1000;
+    about.cost_nanousd = 12345;
+    about.run_ms = 678;
+    cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, 0, NOW, error), 0, "%s", error);
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+    cr_assert_eq(keeper_deny_near(keeper, key, error), 0);
+    keeper_close(&keeper); /* writes the hit */
+    open_keeper();
+    json_t *page = export_page(NULL, 10);
+    keeper_invalidate(keeper, NULL, NOW);
+    sweep();
+    json_t *taken = import(page);
+    json_t *again = export_page(NULL, 10);
+    json_t *before = json_array_get(json_object_get(page, "entries"), 0);
+    json_t *after = json_array_get(json_object_get(again, "entries"), 0);
+    cr_assert_eq(json_integer_value(json_object_get(before, "hits")), 1);
+    cr_assert(json_is_true(json_object_get(before, "denied")));
+    cr_assert_eq(json_integer_value(json_object_get(before, "reasoning_tokens")), 4);
+    cr_assert_eq(json_integer_value(json_object_get(before, "run_ms")), 678);
+    /* That of the cache that it is in. */
+    (void)json_object_del(before, "served_ms_ago");
+    (void)json_object_del(after, "served_ms_ago");
+    (void)json_object_del(before, "bytes");
+    (void)json_object_del(after, "bytes");
+    cr_assert(json_equal(before, after), "%s\n%s", json_dumps(before, 0), json_dumps(after, 0));
+    cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_MISS,
+                 "it is denied");
+    json_decref(page);
+    json_decref(taken);
+    json_decref(again);
+}
+
+Test(keeper, numbers_that_cannot_be_are_not_imported)
+{
+    static const char *const wrong[] = {
+        "\"age_ms\": -1",       "\"age_ms\": 9000000000000000000",
+        "\"age_ms\": \"1\"",    "\"expires_in_ms\": 9000000000000000000",
+        "\"cost_usd\": -0.1",   "\"cost_usd\": 1e300",
+        "\"hits\": -1",         "\"run_ms\": 1e300",
+        "\"output_tokens\": -5"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        char text[512];
+        snprintf(text, sizeof(text),
+                 "{\"entries\": [{\"key\": \"%032d\", \"tenant\": \"shop\", \"body\": \"{}\", "
+                 "\"expires_in_ms\": 1000, %s}]}",
+                 0, wrong[i]);
+        json_t *page = json_loads(text, 0, NULL);
+        cr_assert_not_null(page);
+        json_t *taken = import(page);
+        cr_expect_eq(json_integer_value(json_object_get(taken, "refused")), 1, "%s", wrong[i]);
+        json_decref(page);
+        json_decref(taken);
+    }
+    cr_assert_eq(stats().store.entries, 0);
+}
+
+Test(keeper, pages_of_large_entries_hold_fewer)
+{
+    size_t entries = 0, pages = 0;
+    char from[64] = "";
+    for (uint8_t i = 0; i < 60; i++) {
+        fill(i, (struct filling){.body_bytes = 60000});
+    }
+    do {
+        json_t *page = export_page(from[0] == '\0' ? NULL : from, 50);
+        char *text = json_dumps(page, JSON_COMPACT);
+        cr_assert_lt(strlen(text), 1 << 20);
+        const char *next = json_string_value(json_object_get(page, "next"));
+        snprintf(from, sizeof(from), "%s", next == NULL ? "" : next);
+        entries += json_array_size(json_object_get(page, "entries"));
+        pages++;
+        free(text);
+        json_decref(page);
+    } while (from[0] != '\0');
+    cr_assert_eq(entries, 60);
+    cr_assert_geq(pages, 4);
 }
