@@ -61,7 +61,7 @@ void keeper_close(struct keeper **keeper)
     }
     char error[CACHE_ERROR_BYTES];
     if (old->store != NULL) {
-        (void)!sweep_write_served(old, error); /* statistics alone */
+        (void)!sweep_write_served(old, KEEPER_SERVED_MAX, error); /* statistics alone */
     }
     cache_store_close(&old->store);
     near_index_destroy(&old->index);

@@ -80,20 +80,28 @@ static int scan(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
     return r;
 }
 
+static bool has_hits_due(const struct keeper *keeper, int64_t now_unix_ms)
+{
+    return keeper->served_length > 0 && now_unix_ms >= keeper->served_at_unix_ms;
+}
+
 int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
 {
     int r = 0;
-    if (now_unix_ms >= keeper->served_at_unix_ms) {
-        keeper->served_at_unix_ms = now_unix_ms + SWEEP_SERVED_MS;
-        r = sweep_write_served(keeper, ret_error);
+    if (has_hits_due(keeper, now_unix_ms)) {
+        r = sweep_write_served(keeper, SWEEP_STEP, ret_error);
+        if (keeper->served_length == 0) {
+            keeper->served_at_unix_ms = now_unix_ms + SWEEP_SERVED_MS;
+        }
     }
     const bool is_due = is_in_a_hurry(keeper) || now_unix_ms >= keeper->sweep_at_unix_ms;
     if (r == 0 && is_due) {
         keeper->sweep_at_unix_ms = now_unix_ms + 1000 * SWEEP_STEP / SWEEP_CALM;
         r = scan(keeper, now_unix_ms, ret_error);
     }
-    const bool has_more = keeper->index != NULL && near_index_work(keeper->index);
-    return r < 0 ? r : has_more || is_in_a_hurry(keeper) ? 1 : 0;
+    const bool has_more = (keeper->index != NULL && near_index_work(keeper->index)) ||
+                          has_hits_due(keeper, now_unix_ms) || is_in_a_hurry(keeper);
+    return r < 0 ? r : has_more ? 1 : 0;
 }
 
 /* ---- hits ---- */
@@ -128,12 +136,11 @@ static int write_one(struct keeper *keeper, const struct served *served, char *r
     return r;
 }
 
-int sweep_write_served(struct keeper *keeper, char *ret_error)
+int sweep_write_served(struct keeper *keeper, size_t most, char *ret_error)
 {
     int r = 0;
-    for (size_t i = 0; r == 0 && i < keeper->served_length; i++) {
-        r = write_one(keeper, &keeper->served[i], ret_error);
+    for (size_t i = 0; r == 0 && i < most && keeper->served_length > 0; i++) {
+        r = write_one(keeper, &keeper->served[--keeper->served_length], ret_error);
     }
-    keeper->served_length = 0;
     return r;
 }

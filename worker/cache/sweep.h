@@ -8,6 +8,7 @@
  */
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
 
@@ -21,4 +22,5 @@ void sweep_begin(struct keeper *keeper, bool is_building);
 MUST_USE int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error);
 /* A hit. Beyond a bound some are not counted. */
 void sweep_note_served(struct keeper *keeper, const uint8_t *key, int64_t now_unix_ms);
-MUST_USE int sweep_write_served(struct keeper *keeper, char *ret_error);
+/* Up to `most` of them, the latest first. */
+MUST_USE int sweep_write_served(struct keeper *keeper, size_t most, char *ret_error);

@@ -312,6 +312,38 @@ Test(keeper, denied_entry_answers_its_own_text_alone)
     cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_MISS);
 }
 
+static json_int_t hits_of(uint8_t number)
+{
+    json_t *argument = json_sprintf("%02x%030d", key_of(number), 0);
+    argument = json_pack("{s:o}", "key", argument);
+    json_t *entry = keeper_ask(keeper, "cache.get", argument, NOW, error);
+    cr_assert_not_null(entry, "%s", error);
+    const json_int_t hits = json_integer_value(json_object_get(entry, "hits"));
+    json_decref(argument);
+    json_decref(entry);
+    return hits;
+}
+
+Test(keeper, hits_are_written_down_a_few_at_a_time)
+{
+    json_int_t written = 0;
+    for (int i = 0; i < 200; i++) {
+        fill((uint8_t)i, (struct filling){0});
+    }
+    for (int i = 0; i < 200; i++) {
+        cr_assert_eq(look((uint8_t)i, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+    }
+    cr_assert_eq(keeper_step(keeper, NOW, error), 1, "there is more to do");
+    for (int i = 0; i < 200; i++) {
+        written += hits_of((uint8_t)i);
+    }
+    cr_assert(written > 0 && written <= 64, "%lld at once", (long long)written);
+    sweep();
+    for (int i = 0; i < 200; i++) {
+        cr_assert_eq(hits_of((uint8_t)i), 1);
+    }
+}
+
 Test(keeper, positions_are_kept)
 {
     const uint8_t epoch[CACHE_EPOCH_BYTES] = {7};
