@@ -38,9 +38,9 @@ def stats(cluster):
                     "a worker that can be asked")[0]
 
 
-def explain(cluster, a, b):
+def explain(cluster, a, b, member="answer"):
     query = urllib.parse.urlencode({"a": a, "b": b, "tier": "standard", "tenant": "default"})
-    return cluster.broker.admin_json(f"/v1/cache/explain?{query}")["workers"][0]["answer"]
+    return cluster.broker.admin_json(f"/v1/cache/explain?{query}")["workers"][0][member]
 
 
 def metric(worker, name, **labels):
@@ -152,10 +152,11 @@ def test_a_static_model_that_cannot_be_read_costs_near_hits_alone(cluster, sim, 
     assert stats(cluster)["embedding"]["down"] and metric(worker, "tiermq_worker_embedder_down") == 1
     assert metric(worker, "tiermq_worker_cache_lookups_total", result="embedder") == 1
     worker.wait_log("the embedder's model cannot be read: exact hits only until it can")
-    worker.stop()
     model.with_suffix(".away").rename(model)
-    worker = start(cluster, static)
-    assert indexed(cluster)["entries"] == 1 and metric(worker, "tiermq_worker_embedder_down") == 0
+    cluster.broker.admin_json("/v1/cache/rebuild", {})
+    assert indexed(cluster)["indexed"] == 1, "without a restart"
+    assert metric(worker, "tiermq_worker_embedder_down") == 0
+    assert stats(cluster)["embedder"].startswith("static:words/")
 
 
 def test_an_endpoint_serves_near_hits_and_a_restart_asks_it_for_nothing_known(cluster, sim, http):
@@ -185,6 +186,8 @@ def test_an_endpoint_that_is_down_costs_near_hits_alone_and_is_made_up_for(clust
     wait_for(lambda: stats(cluster)["entries"] == 20, "the fills")
     assert submit(cluster, TOPICS[0] + ".")["cache"] == "hit"
     shown = wait_for(lambda: (lambda s: s if s["embedding"]["down"] else None)(stats(cluster)), "the breaker to open")
+    explained = explain(cluster, "one text", "another text", "error")
+    assert "the embedder gives no vectors" in explained
     assert shown["embedding"]["failures"] >= 3 and shown["indexed"] == 0 and shown["wanted"] > 0
     assert metric(worker, "tiermq_worker_embedder_down") == 1
     assert metric(worker, "tiermq_worker_cache_lookups_total", result="embedder") == 20

@@ -482,6 +482,9 @@ static void thread_ask(struct cache *cache, struct question *question)
         (void)snprintf(question->error, sizeof(question->error), "the cache is broken: see the worker's log");
         return;
     }
+    if (strcmp(question->what, "cache.rebuild") == 0) {
+        cache->model_at_ms = 0; /* a model that could not be read is tried at once */
+    }
     json_t *argument = json_loads(question->argument, 0, NULL);
     json_t *answer = keeper_ask(cache->keeper, question->what, argument, clock_unix_ms(), question->error);
     question->text = answer == NULL ? NULL : json_dumps(answer, JSON_COMPACT | JSON_REAL_PRECISION(10));
