@@ -20,6 +20,7 @@
 #include "worker/cache/decision.h"
 #include "worker/cache/decision_seed.h"
 #include "worker/cache/embed_builtin.h"
+#include "worker/cache/lately.h"
 #include "worker/cache/near_policy.h"
 #include "worker/cache/text_embedder.h"
 #include "worker/cache/wanted_errand.h"
@@ -42,6 +43,7 @@ struct cache_host {
     struct services *services;
     struct id_source ids;
     struct cache_counts counts;
+    struct lately lately;
     char embedder[CLASS_BYTES];
     char name[TEXT_EMBEDDER_NAME_BYTES]; /* of services.text_embedder */
     struct threshold_seed dense_seed;
@@ -255,6 +257,7 @@ int cache_host_open(struct services *services, struct cache_host **ret_host)
     services->ids = &host->ids;
     cache_counts_init(&host->counts);
     services->cache_counts = &host->counts;
+    services->lately = &host->lately;
     cache_host_set_judge(services);
     int r = id_source_init(&host->ids);
     r = r < 0 ? r : loop_timer_create(services->loop, timer_due, host, &host->timer);

@@ -10,6 +10,7 @@
 
 struct cache;
 struct cache_counts;
+struct lately;
 struct near_policy;
 struct log;
 struct loop;
@@ -31,6 +32,7 @@ struct services {
     enum judge_kind judge;             /* of answers */
     double judge_cosine_min;
     const char *judge_model, *judge_prompt; /* JUDGE_MODEL */
+    struct lately *lately;             /* of jobs and denials; NULL: the cache is off */
     struct id_source *ids;             /* of the jobs that the worker makes */
     struct provider **providers;       /* those of the configuration at the start */
     size_t providers_length;

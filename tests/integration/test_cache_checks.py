@@ -3,7 +3,7 @@
 import json
 
 import wire
-from harness import wait_for
+from harness import http_request, wait_for
 
 MODEL = "sim-small"
 
@@ -98,3 +98,26 @@ def test_an_audit_is_judged_and_its_answer_kept_by_the_rules_of_the_tier_that_se
     wait_for(lambda: 'tiermq_worker_cache_checks_total{why="audit",result="different"} 1' in worker.admin("/metrics")[1], "a verdict")
     client = wire.Client(broker)
     assert answer(client, request("What does the museum cost?")).cache == wire.pb.CACHE_HIT
+
+
+def calls(cluster):
+    return json.loads(http_request(cluster.modelsim.ready["http"], "/control/counters")[1])["requests_total"]
+
+
+def test_a_stale_entry_is_refreshed_once_however_often_it_is_served(cluster):
+    cluster.config = {"tiers": [{"name": "standard", "cache_ttl": "1ms", "cache_stale_while_revalidate": "1h"}, {"name": "background"}]}
+    cluster.start_modelsim()
+    broker = cluster.start_broker()
+    worker = cluster.start_worker()
+    client = wire.Client(broker)
+    broker.admin_json("/v1/pause", {"kind": "tier", "name": "background"})  # so that the entry stays stale
+    payload = request("What does the museum cost?")
+    assert answer(client, payload).cache == wire.pb.CACHE_MISS
+    wait_for(lambda: answer(client, payload).cache == wire.pb.CACHE_STALE_HIT, "a stale hit")
+    before = calls(cluster)
+    for _ in range(50):
+        assert answer(client, payload).cache == wire.pb.CACHE_STALE_HIT
+    assert worker.metrics()['tiermq_worker_cache_checks_total{why="refresh",result="made"}'] == 1
+    assert calls(cluster) == before
+    broker.admin_json("/v1/resume", {"kind": "tier", "name": "background"})
+    wait_for(lambda: calls(cluster) == before + 1, "the refresh")

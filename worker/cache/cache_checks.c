@@ -1,6 +1,8 @@
 #include "worker/cache/cache_checks.h"
 
 #include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -12,16 +14,17 @@
 #include "worker/attempt.h"
 #include "worker/broker_link.h"
 #include "worker/cache/cache.h"
+#include "worker/cache/lately.h"
 #include "worker/cache/near_policy.h"
 #include "worker/cache_mail.h"
 #include "worker/telemetry.h"
 
-enum { PERMILLE = 1000 };
+enum { PERMILLE = 1000, REFRESH_KEY_BYTES = 80 };
 
 /* ---- jobs ---- */
 
 static void make_job(struct services *services, const struct attempt *attempt, Wire__ModelRequest *request,
-                     const char *route, const char *why)
+                     const char *route, const char *idempotency_key, const char *why)
 {
     const size_t bytes = wire__model_request__get_packed_size(request);
     uint8_t *packed = malloc(bytes + 1);
@@ -41,6 +44,7 @@ static void make_job(struct services *services, const struct attempt *attempt, W
     submit.tier = services->config->cache.audit_tier;
     submit.route = (char *)route;
     submit.pool = attempt->pool;
+    submit.idempotency_key = (char *)idempotency_key;
     submit.has_payload = true;
     submit.discard_result = true;
     r = cache_mail_job(broker_link_mail(attempt->broker), attempt->tenant, &submit, payload);
@@ -50,7 +54,7 @@ static void make_job(struct services *services, const struct attempt *attempt, W
 
 /* The same request, that is not answered from the cache. */
 static void ask_anew(struct services *services, const struct attempt *attempt, Wire__CacheCheck *check,
-                     const char *why)
+                     const char *idempotency_key, const char *why)
 {
     Wire__CacheControl control = WIRE__CACHE_CONTROL__INIT;
     Wire__ModelRequest request = *attempt->request;
@@ -60,15 +64,23 @@ static void ask_anew(struct services *services, const struct attempt *attempt, W
     control.use = WIRE__CACHE_CONTROL__USE__USE_REFRESH;
     request.cache = &control;
     request.check = check;
-    make_job(services, attempt, &request, attempt->route, why);
+    make_job(services, attempt, &request, attempt->route, idempotency_key, why);
 }
 
-void cache_checks_refresh(struct services *services, const struct attempt *attempt)
+/* The idempotency key makes it one job, whoever asks; this worker asks once a while, in case it was refused. */
+void cache_checks_refresh(struct services *services, const struct attempt *attempt, const struct cache_result *result)
 {
+    const uint64_t expires_unix_ms = result->entry->about->expires_unix_ms;
+    if (lately_said(services->lately, result->key, expires_unix_ms, clock_monotonic_ms())) {
+        return;
+    }
+    char hex[ATTEMPT_HEX_BYTES], key[REFRESH_KEY_BYTES];
+    hex_write(result->key, CACHE_KEY_BYTES, hex);
+    (void)snprintf(key, sizeof(key), "refresh/%s/%" PRIu64, hex, expires_unix_ms);
     Wire__CacheCheck check = WIRE__CACHE_CHECK__INIT;
     check.why = WIRE__CACHE_CHECK__WHY__WHY_REFRESH;
     check.tier = attempt->tier;
-    ask_anew(services, attempt, &check, "refresh");
+    ask_anew(services, attempt, &check, key, "refresh");
 }
 
 static bool hits(double share)
@@ -94,7 +106,7 @@ void cache_checks_audit(struct services *services, const struct attempt *attempt
     check.near_key = (ProtobufCBinaryData){CACHE_KEY_BYTES, (uint8_t *)result->key};
     check.served = result->entry->body;
     check.weight_permille = share >= 1 ? PERMILLE : (uint64_t)(share * PERMILLE + 0.5);
-    ask_anew(services, attempt, &check, "audit");
+    ask_anew(services, attempt, &check, "", "audit");
 }
 
 /* ---- verdicts ---- */
@@ -182,7 +194,7 @@ void cache_checks_ask_judge(struct services *services, const struct attempt *att
         request.model = (char *)services->judge_model;
         request.body = (ProtobufCBinaryData){strlen(text), (uint8_t *)text};
         request.check = &check;
-        make_job(services, attempt, &request, services->judge_model, "judge");
+        make_job(services, attempt, &request, services->judge_model, "", "judge");
     }
     free(text);
     json_decref(body);

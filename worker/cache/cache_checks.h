@@ -16,8 +16,8 @@ struct cache_result;
 
 /* A near hit was served. */
 void cache_checks_audit(struct services *services, const struct attempt *attempt, const struct cache_result *result);
-/* A stale entry was served. */
-void cache_checks_refresh(struct services *services, const struct attempt *attempt);
+/* A stale entry was served: one job asks anew for each entry and time that it expired at, however often it is served. */
+void cache_checks_refresh(struct services *services, const struct attempt *attempt, const struct cache_result *result);
 /* Whether the fresh answer is to be compared with a candidate that was not served. Its strings are borrowed. */
 bool cache_checks_comparison(const struct services *services, const struct attempt *attempt,
                              struct cache_comparison *ret_comparison);

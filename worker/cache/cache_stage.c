@@ -296,7 +296,7 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
         }
     }
     if (result->is_stale && !attempt->may_serve_error) {
-        cache_checks_refresh(services, attempt);
+        cache_checks_refresh(services, attempt, result);
     }
     attempt->cache_status = result->is_stale ? WIRE__CACHE_STATUS__CACHE_STALE_HIT
                             : is_near        ? WIRE__CACHE_STATUS__CACHE_NEAR_HIT
