@@ -297,7 +297,7 @@ static void evidence_taken(struct broker_link *link, Wire__CacheEvidence *const 
                            size_t length)
 {
     for (size_t i = 0; i < length; i++) {
-        link->handler.on_evidence(link->context, items[i]);
+        link->handler.on_evidence(link->context, link, items[i]);
     }
 }
 

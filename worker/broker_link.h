@@ -64,7 +64,7 @@ struct broker_handler {
     void (*on_cache_behind)(void *context, struct broker_link *link, const uint8_t *epoch,
                             uint64_t sequence);
     /* What is known of near hits in a class, in the whole cluster. */
-    void (*on_evidence)(void *context, const Wire__CacheEvidence *evidence);
+    void (*on_evidence)(void *context, struct broker_link *link, const Wire__CacheEvidence *evidence);
     /* An operator's question, to be answered by cache_mail_answer(). */
     void (*on_query)(void *context, struct broker_link *link, const Wire__WorkerQuery *query);
 };

@@ -27,7 +27,7 @@
 #include "worker/cache_mail.h"
 #include "worker/telemetry.h"
 
-enum { CLASS_BYTES = TEXT_EMBEDDER_NAME_BYTES + 32, LINKS_MAX = 64 };
+enum { CLASS_BYTES = TEXT_EMBEDDER_NAME_BYTES + 32, LINKS_MAX = 64, QUESTIONS_MAX = 64 };
 
 /* A question for which the vectors of two texts are waited for. */
 struct explanation {
@@ -44,7 +44,10 @@ struct cache_host {
     struct id_source ids;
     struct cache_counts counts;
     struct lately lately;
-    char embedder[CLASS_BYTES];
+    char embedder[CLASS_BYTES];      /* of the class: embedder, versions, judge */
+    char class_name[CLASS_BYTES];    /* the embedder's part of it */
+    char judge[JUDGE_TEXT_BYTES];    /* the judge's */
+    const struct threshold_seed *class_seed;
     char name[TEXT_EMBEDDER_NAME_BYTES]; /* of services.text_embedder */
     struct threshold_seed dense_seed;
     struct wanted_errands *errands; /* NULL: vectors are not brought */
@@ -52,11 +55,10 @@ struct cache_host {
     struct loop_timer *timer; /* until evidence is to be sent */
     struct broker_link *links[LINKS_MAX];
     size_t links_length;
-    uint64_t number_last; /* of questions asked of the cache */
-    struct {
-        struct broker_link *link;
-        uint64_t number; /* the broker's */
-    } questions[LINKS_MAX];
+    struct question {
+        struct broker_link *link; /* NULL: free */
+        uint64_t number;          /* the broker's */
+    } questions[QUESTIONS_MAX];   /* asked of the cache, by number */
 };
 
 /* ---- what the cache tells ---- */
@@ -104,7 +106,7 @@ static void compared(void *context, const struct cache_comparison *comparison, e
         cache_deny_near(host->services->cache, comparison->key);
     }
     if (verdict != JUDGE_UNKNOWN) {
-        near_policy_learned(host->services->near_policy, comparison->tenant, comparison->tier,
+        near_policy_learned(host->services->near_policy, comparison->broker, comparison->tenant, comparison->tier,
                             comparison->score, THRESHOLD_MISS, verdict == JUDGE_SAME, 0);
     }
 }
@@ -129,18 +131,32 @@ static void rules_of(void *context, const char *tenant, const char *tier, struct
     near_rules(host->services->config, tenant, tier, ret_policy);
 }
 
-/* The class of what is learned: whose vectors, the lexicon of the guards, the coefficients. */
-static int set_class(struct cache_host *host, const char *name, const struct threshold_seed *seed)
+/* The class of what is learned: whose vectors, the lexicon of the guards, the coefficients, the judge. What was learned and not sent is lost. */
+static int renew_class(struct cache_host *host)
 {
     struct near_policy *policy = NULL;
-    (void)snprintf(host->embedder, sizeof(host->embedder), "%s/%u.%d", name, embed_builtin_version(),
-                   DECISION_VERSION);
-    int r = near_policy_create(host->embedder, seed, rules_of, host, &policy);
+    (void)snprintf(host->embedder, sizeof(host->embedder), "%s/%u.%d/%s", host->class_name,
+                   embed_builtin_version(), DECISION_VERSION, host->judge);
+    int r = near_policy_create(host->embedder, host->class_seed, rules_of, host, &policy);
     if (r == 0) {
         near_policy_destroy(&host->services->near_policy);
         host->services->near_policy = policy;
     }
     return r;
+}
+
+static void describe_judge(const struct services *services, char ret_text[JUDGE_TEXT_BYTES])
+{
+    judge_describe(services->judge, services->judge_cosine_min, services->judge_model,
+                   services->judge_prompt, ret_text);
+}
+
+static int set_class(struct cache_host *host, const char *name, const struct threshold_seed *seed)
+{
+    (void)snprintf(host->class_name, sizeof(host->class_name), "%s", name);
+    host->class_seed = seed;
+    describe_judge(host->services, host->judge);
+    return renew_class(host);
 }
 
 /* Until then nothing near was asked, so nothing is lost. Without memory it stays without a class that any evidence is for. */
@@ -343,11 +359,26 @@ void cache_host_set_judge(struct services *services)
     services->judge_prompt = cache->judge_prompt;
 }
 
+/* Another one gives other labels. Without memory those of the former go on. */
+static void judge_changed(struct cache_host *host)
+{
+    char judge[JUDGE_TEXT_BYTES];
+    describe_judge(host->services, judge);
+    if (strcmp(judge, host->judge) != 0) {
+        (void)snprintf(host->judge, sizeof(host->judge), "%s", judge);
+        int r = renew_class(host);
+        if (r < 0) {
+            failed(host, "class", r);
+        }
+    }
+}
+
 void cache_host_reconfigure(struct cache_host *host)
 {
     if (host != NULL) {
         cache_host_set_judge(host->services);
         near_policy_reconfigure(host->services->near_policy);
+        judge_changed(host);
     }
 }
 
@@ -380,10 +411,10 @@ void cache_host_behind(struct cache_host *host, struct broker_link *link, const 
                      sequence, NULL);
 }
 
-void cache_host_evidence(struct cache_host *host, const Wire__CacheEvidence *evidence)
+void cache_host_evidence(struct cache_host *host, struct broker_link *link, const Wire__CacheEvidence *evidence)
 {
     if (host != NULL) {
-        near_policy_take(host->services->near_policy, evidence);
+        near_policy_take(host->services->near_policy, link, evidence);
     }
 }
 
@@ -402,11 +433,9 @@ static void answer(struct cache_host *host, struct broker_link *link, uint64_t n
 static void asked(void *context, uint64_t number, const char *text, const char *error)
 {
     struct cache_host *host = context;
-    const size_t slot = number % LINKS_MAX;
-    if (host->questions[slot].link != NULL) {
-        answer(host, host->questions[slot].link, host->questions[slot].number, text, error);
-        host->questions[slot].link = NULL;
-    }
+    struct question *question = &host->questions[number];
+    answer(host, question->link, question->number, text, error);
+    question->link = NULL;
 }
 
 struct classes {
@@ -508,15 +537,19 @@ static void ask_cache(struct cache_host *host, struct broker_link *link, uint64_
                       const json_t *argument)
 {
     char *text = argument == NULL ? strdup("{}") : json_dumps(argument, JSON_COMPACT);
-    const uint64_t number = ++host->number_last;
-    int r = text == NULL ? -ENOMEM : cache_ask(host->services->cache, what, text, asked, host, number);
+    size_t free_one = 0;
+    while (free_one < QUESTIONS_MAX && host->questions[free_one].link != NULL) {
+        free_one++;
+    }
+    int r = text == NULL                ? -ENOMEM
+            : free_one == QUESTIONS_MAX ? -EAGAIN
+                                        : cache_ask(host->services->cache, what, text, asked, host, free_one);
     free(text);
     if (r < 0) {
-        answer(host, link, asked_number, NULL, "the cache has too much to do");
+        answer(host, link, asked_number, NULL, "the cache has too much to do; ask again later");
         return;
     }
-    host->questions[number % LINKS_MAX].link = link;
-    host->questions[number % LINKS_MAX].number = asked_number;
+    host->questions[free_one] = (struct question){.link = link, .number = asked_number};
 }
 
 static void explanation_fails(struct explanation *explanation, int r)
@@ -592,32 +625,19 @@ void cache_host_query(struct cache_host *host, struct broker_link *link, const W
 
 /* ---- the turn ---- */
 
-struct senders {
-    struct cache_host *host;
-    struct broker_link *const *links;
-    size_t length;
-};
-
-/* Tenants belong to one broker each; it is not known here which: the first that is joined passes for it. */
-static void send_evidence(void *context, const Wire__CacheEvidence *evidence)
+static bool send_evidence(void *context, struct broker_link *broker, const Wire__CacheEvidence *evidence)
 {
-    const struct senders *senders = context;
-    for (size_t i = 0; i < senders->length; i++) {
-        if (broker_link_is_joined(senders->links[i])) {
-            (void)!cache_mail_evidence(broker_link_mail(senders->links[i]), evidence);
-            return;
-        }
-    }
+    (void)context;
+    return broker_link_is_joined(broker) && cache_mail_evidence(broker_link_mail(broker), evidence) == 0;
 }
 
-void cache_host_turn(struct cache_host *host, struct broker_link *const *links, size_t length)
+void cache_host_turn(struct cache_host *host)
 {
     if (host == NULL) {
         return;
     }
-    struct senders senders = {.host = host, .links = links, .length = length};
     const int64_t at_ms =
-        near_policy_flush(host->services->near_policy, clock_monotonic_ms(), send_evidence, &senders);
+        near_policy_flush(host->services->near_policy, clock_monotonic_ms(), send_evidence, NULL);
     if (at_ms != INT64_MAX) {
         loop_timer_set(host->timer, at_ms);
     }

@@ -26,7 +26,7 @@ void cache_host_reconfigure(struct cache_host *host);
 /* What a broker says: broker_handler. */
 void cache_host_invalidate(struct cache_host *host, struct broker_link *link, const Wire__CacheInvalidation *invalidation);
 void cache_host_behind(struct cache_host *host, struct broker_link *link, const uint8_t *epoch, uint64_t sequence);
-void cache_host_evidence(struct cache_host *host, const Wire__CacheEvidence *evidence);
+void cache_host_evidence(struct cache_host *host, struct broker_link *link, const Wire__CacheEvidence *evidence);
 void cache_host_query(struct cache_host *host, struct broker_link *link, const Wire__WorkerQuery *query);
 
 /* What the embedder did, whichever it is; `ret_is_down`: it fails now, so that there are exact hits alone. */
@@ -37,4 +37,4 @@ void cache_host_read_embedder(struct cache_host *host, struct text_embedder_stat
 void cache_host_set_judge(struct services *services);
 
 /* At the end of a turn, before the links are flushed. */
-void cache_host_turn(struct cache_host *host, struct broker_link *const *links, size_t length);
+void cache_host_turn(struct cache_host *host);

@@ -175,9 +175,9 @@ static void cache_is_behind(void *context, struct broker_link *link, const uint8
     cache_host_behind(((struct worker *)context)->cache, link, epoch, sequence);
 }
 
-static void evidence_heard_of(void *context, const Wire__CacheEvidence *evidence)
+static void evidence_heard_of(void *context, struct broker_link *link, const Wire__CacheEvidence *evidence)
 {
-    cache_host_evidence(((struct worker *)context)->cache, evidence);
+    cache_host_evidence(((struct worker *)context)->cache, link, evidence);
 }
 
 static void asked(void *context, struct broker_link *link, const Wire__WorkerQuery *query)
@@ -275,7 +275,7 @@ static void turn(void *context)
         return;
     }
     grant_credit(worker);
-    cache_host_turn(worker->cache, worker->brokers, worker->brokers_length);
+    cache_host_turn(worker->cache);
     for (size_t i = 0; i < worker->brokers_length; i++) {
         broker_link_flush(worker->brokers[i]);
     }

@@ -115,10 +115,10 @@ static void cache_is_behind(void *context, struct broker_link *link, const uint8
     (void)!cache_mail_applied(broker_link_mail(link), epoch == NULL ? no_epoch : epoch, sequence, 0, 0);
 }
 
-static void evidence_heard_of(void *context, const Wire__CacheEvidence *evidence)
+static void evidence_heard_of(void *context, struct broker_link *link, const Wire__CacheEvidence *evidence)
 {
-    const struct worker *worker = context;
-    (void)!cache_mail_evidence(broker_link_mail(worker->link), evidence);
+    (void)context;
+    (void)!cache_mail_evidence(broker_link_mail(link), evidence);
 }
 
 static void asked(void *context, struct broker_link *link, const Wire__WorkerQuery *query)

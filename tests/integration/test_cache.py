@@ -1,6 +1,7 @@
 """The cache on real processes: hits, near hits that are learned, invalidations on every worker, jobs that it makes."""
 
 import json
+import signal
 import time
 
 import pytest
@@ -122,6 +123,23 @@ def test_wrong_questions_are_refused(cluster):
         assert status == 400 and word in text, text
     answers = wait_for(lambda: ask(cluster, "get", key="zz")["workers"], "a worker that can be asked")
     assert "error" in answers[0]
+
+
+def test_another_judge_is_another_class_of_what_is_learned(cluster):
+    worker = cluster.start_worker("worker")
+
+    def learned_by():
+        return ask(cluster, "stats")["workers"][0]["answer"]["embedder"].rsplit("/", 1)[1]
+
+    wait_for(lambda: ask(cluster, "stats")["workers"], "a worker that can be asked")
+    assert learned_by() == "equal"
+    path = cluster.directory / "worker.yaml"
+    config = json.loads(path.read_text())
+    config["cache"] |= {"judge": "embedding", "judge_cosine_min": 0.97}
+    path.write_text(json.dumps(config))
+    worker.signal(signal.SIGHUP)
+    worker.wait_log("configuration reloaded")
+    assert learned_by() == "embedding:0.970"
 
 
 def test_opting_out_and_variety_bypass_the_cache(cluster):

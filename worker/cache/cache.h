@@ -16,6 +16,7 @@
 #include "worker/cache/judge.h"
 #include "worker/cache/keeper.h"
 
+struct broker_link;
 struct loop;
 struct log;
 struct cache;
@@ -33,6 +34,7 @@ enum {
 /* A near candidate that was not served, or one that was and is audited: is it what a fresh answer says? */
 struct cache_comparison {
     char *tenant, *tier;  /* of the class that the evidence is for */
+    struct broker_link *broker; /* that sent the job */
     double score;
     uint8_t key[CACHE_KEY_BYTES]; /* of the candidate */
     enum judge_kind judge;

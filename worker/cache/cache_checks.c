@@ -119,6 +119,7 @@ bool cache_checks_comparison(const struct services *services, const struct attem
     }
     *ret_comparison = (struct cache_comparison){.tenant = attempt->tenant,
                                                 .tier = attempt->tier,
+                                                .broker = attempt->broker,
                                                 .score = attempt->near_score,
                                                 .judge = services->judge,
                                                 .judge_cosine_min = services->judge_cosine_min};
@@ -138,7 +139,7 @@ static void learn(struct services *services, const struct attempt *attempt, cons
     if (verdict == JUDGE_UNKNOWN || !is_ours) {
         return;
     }
-    near_policy_learned(services->near_policy, attempt->tenant, check->tier, check->near_score, THRESHOLD_AUDIT,
+    near_policy_learned(services->near_policy, attempt->broker, attempt->tenant, check->tier, check->near_score, THRESHOLD_AUDIT,
                         verdict == JUDGE_SAME, (uint32_t)check->weight_permille);
     if (verdict == JUDGE_DIFFERENT && check->near_key.len == CACHE_KEY_BYTES &&
         check->near_score >= near_policy_doubt(services->near_policy, attempt->tenant, check->tier)) {

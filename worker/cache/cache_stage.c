@@ -290,7 +290,7 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
         hex_write(result->key, CACHE_KEY_BYTES, attempt->near_key);
         attempt->near_score = result->score;
         attempt->embedder = services->embedder;
-        near_policy_looked(services->near_policy, attempt->tenant, attempt->tier, result->score, true);
+        near_policy_looked(services->near_policy, attempt->broker, attempt->tenant, attempt->tier, result->score, true);
         if (!result->is_stale) { /* else it may differ because of its age */
             cache_checks_audit(services, attempt, result);
         }
@@ -316,7 +316,7 @@ static enum stage_verdict not_answered(struct services *services, struct attempt
                                        const struct cache_result *result)
 {
     if (result->has_candidate) {
-        near_policy_looked(services->near_policy, attempt->tenant, attempt->tier, result->score, false);
+        near_policy_looked(services->near_policy, attempt->broker, attempt->tenant, attempt->tier, result->score, false);
         attempt->has_candidate = true;
         attempt->near_score = result->score;
         memcpy(attempt->candidate, result->key, CACHE_KEY_BYTES);

@@ -2,8 +2,10 @@
 
 #include <ctype.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "worker/cache/decision.h"
 #include "worker/cache/embed_builtin.h"
@@ -38,24 +40,42 @@ static bool ends_a_word(const char *text)
     return !isalnum((unsigned char)text[1]) && (unsigned char)text[1] < 0x80;
 }
 
-/* The next character that counts; 0 at the end. A full stop at the end of a word does not. */
-static int next(const char **text)
+/* A full stop at the end of a word does not count. */
+static bool is_passed_over(const char *text)
 {
-    while (**text != '\0' &&
-           (!counts((unsigned char)**text) || (**text == '.' && ends_a_word(*text)))) {
+    return *text != '\0' && (!counts((unsigned char)*text) || (*text == '.' && ends_a_word(text)));
+}
+
+/*
+ * The next character that counts, 0 at the end. What lies between two of them is one space, however much it is; an apostrophe
+ * is nothing.
+ */
+static int next(const char **text, bool is_first)
+{
+    bool ends_word = false;
+    while (is_passed_over(*text)) {
+        ends_word |= **text != '\'';
         (*text)++;
     }
-    return **text == '\0' ? 0 : tolower((unsigned char)*(*text)++);
+    if (**text == '\0') {
+        return 0;
+    }
+    if (ends_word && !is_first) {
+        return ' ';
+    }
+    return tolower((unsigned char)*(*text)++);
 }
 
 static bool texts_are_equal(const char *a, const char *b)
 {
+    bool is_first = true;
     int c;
     do {
-        c = next(&a);
-        if (c != next(&b)) {
+        c = next(&a, is_first);
+        if (c != next(&b, is_first)) {
             return false;
         }
+        is_first = false;
     } while (c != 0);
     return true;
 }
@@ -158,7 +178,7 @@ static enum judge_verdict judge_embedding(const char *a, const char *b, double c
 static enum judge_verdict judge_texts(enum judge_kind kind, double cosine_min, const char *a,
                                       const char *b)
 {
-    if (texts_are_equal(a, b)) {
+    if (kind != JUDGE_JSON && texts_are_equal(a, b)) {
         return JUDGE_SAME;
     }
     switch (kind) {
@@ -185,6 +205,27 @@ static enum judge_verdict judge_answers(enum judge_kind kind, double cosine_min,
     }
     return text == NULL || other_text == NULL ? JUDGE_UNKNOWN
                                               : judge_texts(kind, cosine_min, text, other_text);
+}
+
+void judge_describe(enum judge_kind kind, double cosine_min, const char *model, const char *prompt,
+                    char ret_text[JUDGE_TEXT_BYTES])
+{
+    const uint64_t of_model = XXH3_64bits(model, strlen(model));
+    const uint32_t hash = (uint32_t)XXH3_64bits_withSeed(prompt, strlen(prompt), of_model);
+    switch (kind) {
+    case JUDGE_EQUAL:
+        (void)snprintf(ret_text, JUDGE_TEXT_BYTES, "equal");
+        break;
+    case JUDGE_JSON:
+        (void)snprintf(ret_text, JUDGE_TEXT_BYTES, "json");
+        break;
+    case JUDGE_EMBEDDING:
+        (void)snprintf(ret_text, JUDGE_TEXT_BYTES, "embedding:%.3f", cosine_min);
+        break;
+    case JUDGE_MODEL:
+        (void)snprintf(ret_text, JUDGE_TEXT_BYTES, "model:%08x", hash);
+        break;
+    }
 }
 
 enum judge_verdict judge(enum judge_kind kind, double cosine_min, const void *body,

@@ -16,6 +16,10 @@
 enum judge_kind { JUDGE_EQUAL, JUDGE_JSON, JUDGE_EMBEDDING, JUDGE_MODEL };
 enum judge_verdict { JUDGE_UNKNOWN, JUDGE_SAME, JUDGE_DIFFERENT };
 
+enum { JUDGE_TEXT_BYTES = 32 };
+/* Who judges, in a word, for the class of what is learned: another bound, model or prompt is another judge. */
+void judge_describe(enum judge_kind kind, double cosine_min, const char *model, const char *prompt, char ret_text[JUDGE_TEXT_BYTES]);
+
 /* UNKNOWN: one of them cannot be read. */
 enum judge_verdict judge(enum judge_kind kind, double cosine_min, const void *body, size_t body_bytes, const void *other,
                          size_t other_bytes);

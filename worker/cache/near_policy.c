@@ -10,6 +10,9 @@
 struct class {
     struct list_link link; /* the least recently used first */
     char *tenant, *tier;
+    struct broker_link *broker;      /* that counts; NULL: not known yet */
+    bool is_observed;                /* for a job of that one; else it was only heard of */
+    bool is_cut_off;                 /* its broker could not be sent to, the last time */
     struct threshold_evidence sum;   /* of the broker */
     struct threshold_evidence delta; /* not sent yet */
     bool has_delta;
@@ -70,19 +73,20 @@ void near_policy_destroy(struct near_policy **policy)
 
 /* ---- classes ---- */
 
-static struct class *find(struct near_policy *policy, const char *tenant, const char *tier)
+/* The most recently used are looked at first, which are nearly all that are looked for. */
+static struct class *find(const struct near_policy *policy, const char *tenant, const char *tier)
 {
-    list_for_each (&policy->classes, link) {
+    struct list_link *link = policy->classes.head.previous;
+    for (; link != &policy->classes.head; link = link->previous) {
         struct class *class = CONTAINER_OF(link, struct class, link);
-        if (strcmp(class->tier, tier) == 0 && strcmp(class->tenant, tenant) == 0) {
-            list_remove(&policy->classes, &class->link);
-            list_append(&policy->classes, &class->link);
+        if (strcmp(class->tenant, tenant) == 0 && strcmp(class->tier, tier) == 0) {
             return class;
         }
     }
     return NULL;
 }
 
+/* As the least recently used one. NULL: no memory. */
 static struct class *make(struct near_policy *policy, const char *tenant, const char *tier)
 {
     struct class *class = calloc(1, sizeof(*class));
@@ -100,28 +104,58 @@ static struct class *make(struct near_policy *policy, const char *tenant, const 
     threshold_init(&policy->seed->scale, &class->sum);
     threshold_init(&policy->seed->scale, &class->delta);
     class->open_from = INFINITY;
-    list_append(&policy->classes, &class->link);
-    if (policy->classes.length > NEAR_POLICY_CLASSES_MAX) {
+    list_prepend(&policy->classes, &class->link);
+    return class;
+}
+
+/* One that is used. NULL: no memory. */
+static struct class *class_of(struct near_policy *policy, const char *tenant, const char *tier)
+{
+    struct class *class = find(policy, tenant, tier);
+    if (class == NULL && policy->classes.length >= NEAR_POLICY_CLASSES_MAX) {
         class_destroy(policy, CONTAINER_OF(list_first(&policy->classes), struct class, link));
+    }
+    class = class == NULL ? make(policy, tenant, tier) : class;
+    if (class != NULL) {
+        list_remove(&policy->classes, &class->link);
+        list_append(&policy->classes, &class->link);
     }
     return class;
 }
 
-/* NULL: no memory. */
-static struct class *class_of(struct near_policy *policy, const char *tenant, const char *tier)
+/* One that a broker tells of. NULL: no memory, or all places are taken. */
+static struct class *class_heard_of(struct near_policy *policy, const char *tenant,
+                                    const char *tier)
 {
     struct class *class = find(policy, tenant, tier);
-    return class == NULL ? make(policy, tenant, tier) : class;
+    return class == NULL && policy->classes.length < NEAR_POLICY_CLASSES_MAX
+               ? make(policy, tenant, tier)
+               : class;
+}
+
+/* Whether what this broker says, or what is observed for it, counts for the class. */
+static bool counts_for(struct class *class, struct broker_link *broker, bool is_observed)
+{
+    const bool moves =
+        class->broker == NULL || (is_observed && (!class->is_observed || class->is_cut_off));
+    if (moves && class->broker != broker) {
+        class->broker = broker;
+        class->is_cut_off = false;
+    }
+    class->is_observed |= is_observed && class->broker == broker;
+    return class->broker == broker;
 }
 
 /* ---- the verdict ---- */
 
-void near_policy_take(struct near_policy *policy, const Wire__CacheEvidence *evidence)
+void near_policy_take(struct near_policy *policy, struct broker_link *broker,
+                      const Wire__CacheEvidence *evidence)
 {
     struct class *class = strcmp(evidence->embedder, policy->embedder) == 0
-                              ? class_of(policy, evidence->tenant, evidence->tier)
+                              ? class_heard_of(policy, evidence->tenant, evidence->tier)
                               : NULL;
-    struct threshold_evidence *sum = class == NULL ? NULL : malloc(sizeof(*sum));
+    const bool is_good = class != NULL && counts_for(class, broker, false);
+    struct threshold_evidence *sum = is_good ? malloc(sizeof(*sum)) : NULL;
     if (sum != NULL && threshold_unpack(evidence->counts.data, evidence->counts.len, sum) == 0 &&
         sum->scale == class->sum.scale) {
         class->sum = *sum;
@@ -153,8 +187,9 @@ static const struct threshold_verdict *verdict_of(struct near_policy *policy, st
         class->open_from =
             class->verdict.state == THRESHOLD_OPEN ? class->verdict.threshold : class->open_from;
     } else {
-        class->verdict = (struct threshold_verdict){
-            .state = THRESHOLD_CLOSED_THIN, .threshold = INFINITY, .reason = "near hits are off: max_error is 0"};
+        class->verdict = (struct threshold_verdict){.state = THRESHOLD_CLOSED_THIN,
+                                                    .threshold = INFINITY,
+                                                    .reason = "near hits are off: max_error is 0"};
     }
     return &class->verdict;
 }
@@ -185,36 +220,43 @@ double near_policy_doubt(struct near_policy *policy, const char *tenant, const c
 
 /* ---- what is observed ---- */
 
-static struct class *observe(struct near_policy *policy, const char *tenant, const char *tier)
+/* NULL: no memory, or another broker counts. */
+static struct class *observe(struct near_policy *policy, struct broker_link *broker,
+                             const char *tenant, const char *tier)
 {
     struct class *class = class_of(policy, tenant, tier);
+    if (class != NULL && !counts_for(class, broker, true)) {
+        return NULL;
+    }
     if (class != NULL) {
         class->has_delta = policy->has_delta = true;
     }
     return class;
 }
 
-void near_policy_looked(struct near_policy *policy, const char *tenant, const char *tier,
-                        double score, bool is_served)
+void near_policy_looked(struct near_policy *policy, struct broker_link *broker, const char *tenant,
+                        const char *tier, double score, bool is_served)
 {
-    struct class *class = observe(policy, tenant, tier);
+    struct class *class = observe(policy, broker, tenant, tier);
     if (class != NULL) {
-        threshold_add_lookup(&class->delta, &policy->seed->scale, class->sum.newest, score, is_served);
+        threshold_add_lookup(&class->delta, &policy->seed->scale, class->sum.newest, score,
+                             is_served);
     }
 }
 
-void near_policy_learned(struct near_policy *policy, const char *tenant, const char *tier,
-                         double score, enum threshold_kind kind, bool is_right,
+void near_policy_learned(struct near_policy *policy, struct broker_link *broker, const char *tenant,
+                         const char *tier, double score, enum threshold_kind kind, bool is_right,
                          uint32_t probability_permille)
 {
-    struct class *class = observe(policy, tenant, tier);
+    struct class *class = observe(policy, broker, tenant, tier);
     if (class != NULL) {
         threshold_add(&class->delta, &policy->seed->scale, class->sum.newest, score, kind, is_right,
                       probability_permille);
     }
 }
 
-static void send_delta(struct near_policy *policy, struct class *class, uint8_t *packed,
+/* False: it is kept. */
+static bool send_delta(struct near_policy *policy, struct class *class, uint8_t *packed,
                        near_policy_send_fn *send, void *context)
 {
     Wire__CacheEvidence evidence = WIRE__CACHE_EVIDENCE__INIT;
@@ -225,14 +267,19 @@ static void send_delta(struct near_policy *policy, struct class *class, uint8_t 
     uint8_t seed[THRESHOLD_SEED_BYTES];
     threshold_pack_seed(policy->seed, seed);
     evidence.seed = (ProtobufCBinaryData){sizeof(seed), seed};
-    send(context, &evidence);
+    class->is_cut_off = !send(context, class->broker, &evidence);
+    if (class->is_cut_off) {
+        return false;
+    }
     const uint64_t newest = class->sum.newest;
     threshold_init(&policy->seed->scale, &class->delta);
     threshold_advance(&class->delta, newest);
     class->has_delta = false;
+    return true;
 }
 
-int64_t near_policy_flush(struct near_policy *policy, int64_t now_ms, near_policy_send_fn *send, void *context)
+int64_t near_policy_flush(struct near_policy *policy, int64_t now_ms, near_policy_send_fn *send,
+                          void *context)
 {
     if (!policy->has_delta) {
         return INT64_MAX;
@@ -241,24 +288,27 @@ int64_t near_policy_flush(struct near_policy *policy, int64_t now_ms, near_polic
         return policy->flush_at_ms;
     }
     uint8_t *packed = malloc(THRESHOLD_PACKED_BYTES_MAX);
+    bool has_delta = packed == NULL;
     list_for_each (&policy->classes, link) {
         struct class *class = CONTAINER_OF(link, struct class, link);
         if (class->has_delta && packed != NULL) {
-            send_delta(policy, class, packed, send, context);
+            has_delta |= !send_delta(policy, class, packed, send, context);
         }
     }
     free(packed);
-    policy->has_delta = false;
+    policy->has_delta = has_delta;
     policy->flush_at_ms = now_ms + NEAR_POLICY_FLUSH_MS;
-    return INT64_MAX;
+    return has_delta ? policy->flush_at_ms : INT64_MAX;
 }
 
-void near_policy_visit(struct near_policy *policy, void (*visit)(void *context, const struct near_policy_view *view),
+void near_policy_visit(struct near_policy *policy,
+                       void (*visit)(void *context, const struct near_policy_view *view),
                        void *context)
 {
     list_for_each (&policy->classes, link) {
         struct class *class = CONTAINER_OF(link, struct class, link);
-        struct near_policy_view view = {.tenant = class->tenant, .tier = class->tier, .verdict = verdict_of(policy, class)};
+        struct near_policy_view view = {
+            .tenant = class->tenant, .tier = class->tier, .verdict = verdict_of(policy, class)};
         threshold_measure(&class->sum, &class->rules, &view.rate);
         visit(context, &view);
     }

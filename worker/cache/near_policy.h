@@ -1,9 +1,12 @@
 /*
- * near_policy: from which score on a near hit may be served, for each class of tenant, tier and embedder.
+ * near_policy: from which score on a near hit may be served, for each class of tenant, tier, embedder and judge.
  *
- * What is known of a class is the sum that the broker sends (threshold.h); what is observed here goes to the broker as a delta, at most
- * once in NEAR_POLICY_FLUSH_MS. A verdict is made anew when the sum, or the rules, have changed. Without a sum there is the seed
- * alone, and the class is closed. At most NEAR_POLICY_CLASSES_MAX classes, the least recently used goes. Belongs to the loop.
+ * What is known of a class is the sum that its broker sends (threshold.h); what is observed here goes there as a delta, at most once in
+ * NEAR_POLICY_FLUSH_MS, and is kept until it can be sent. A tenant has one broker at a time, from which its jobs come: that one counts for
+ * its classes, and sums of others are passed over, since each numbers epochs by itself. When jobs come from another and the former cannot be reached,
+ * the class moves there. A verdict is made anew when the sum, or the rules, have changed. Without a sum there is the seed alone, and the class
+ * is closed. At most NEAR_POLICY_CLASSES_MAX classes, the least recently used goes; one that was only heard of takes the place of none
+ * that was used. Belongs to the loop.
  */
 #pragma once
 #include <stdbool.h>
@@ -14,21 +17,22 @@
 #include "proto/wire.pb-c.h"
 
 struct near_policy;
+struct broker_link; /* a broker, by its address alone */
 
 enum { NEAR_POLICY_CLASSES_MAX = 256, NEAR_POLICY_FLUSH_MS = 1000 };
 
 /* Fills in what the configuration says of a class; max_error 0: near hits are off. */
 typedef void near_policy_rules_fn(void *context, const char *tenant, const char *tier, struct threshold_policy *ret_policy);
-/* A delta that is to go to the broker. Borrowed. */
-typedef void near_policy_send_fn(void *context, const Wire__CacheEvidence *evidence);
+/* A delta that is to go to this broker. Borrowed. False: it cannot be sent now. */
+typedef bool near_policy_send_fn(void *context, struct broker_link *broker, const Wire__CacheEvidence *evidence);
 
-/* `embedder`: id and version; copied. The seed must live as long. Errors: -ENOMEM. */
+/* `embedder`: id, version and judge; copied. The seed must live as long. Errors: -ENOMEM. */
 MUST_USE int near_policy_create(const char *embedder, const struct threshold_seed *seed, near_policy_rules_fn *rules,
                                 void *context, struct near_policy **ret_policy);
 void near_policy_destroy(struct near_policy **policy);
 
-/* The broker's sum. One of another embedder, or damaged, is passed over. */
-void near_policy_take(struct near_policy *policy, const Wire__CacheEvidence *evidence);
+/* A broker's sum. One of another embedder or judge, or damaged, is passed over. */
+void near_policy_take(struct near_policy *policy, struct broker_link *broker, const Wire__CacheEvidence *evidence);
 /* The configuration has changed. */
 void near_policy_reconfigure(struct near_policy *policy);
 
@@ -42,13 +46,13 @@ double near_policy_threshold(struct near_policy *policy, const char *tenant, con
  */
 double near_policy_doubt(struct near_policy *policy, const char *tenant, const char *tier);
 
-/* A near lookup that had a candidate. */
-void near_policy_looked(struct near_policy *policy, const char *tenant, const char *tier, double score, bool is_served);
+/* A near lookup that had a candidate, for a job of this broker. */
+void near_policy_looked(struct near_policy *policy, struct broker_link *broker, const char *tenant, const char *tier, double score, bool is_served);
 /* What became known of one. */
-void near_policy_learned(struct near_policy *policy, const char *tenant, const char *tier, double score,
+void near_policy_learned(struct near_policy *policy, struct broker_link *broker, const char *tenant, const char *tier, double score,
                          enum threshold_kind kind, bool is_right, uint32_t probability_permille);
 
-/* Sends what was observed, if it is time. Returns when it will be; INT64_MAX: there is nothing. */
+/* Sends what was observed, if it is time. Returns when it will be; INT64_MAX: there is nothing that could be sent. */
 int64_t near_policy_flush(struct near_policy *policy, int64_t now_ms, near_policy_send_fn *send, void *context);
 
 struct near_policy_view {
