@@ -26,8 +26,9 @@ void telemetry_usage(struct telemetry *telemetry,
 void telemetry_cache_check(struct telemetry *telemetry, const char *why, const char *result);
 /* What such a job cost. */
 void telemetry_cache_check_cost(struct telemetry *telemetry, const char *why, uint64_t cost_nanousd);
-void telemetry_cache(struct telemetry *telemetry,
-                     const char *result); /* exact, near, miss, embedder, timeout, busy, broken */
+void telemetry_cache(
+    struct telemetry *telemetry,
+    const char *result); /* exact, near, miss, embedder, memory, timeout, busy, broken */
 void telemetry_saved(struct telemetry *telemetry, uint64_t saved_nanousd);
 void telemetry_fill_dropped(struct telemetry *telemetry);
 void telemetry_key_mismatch(struct telemetry *telemetry);

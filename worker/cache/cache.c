@@ -1,6 +1,8 @@
 /*
- * One mutex guards the two lists and the published figures; it is held for a few pointer moves, never over a call into the keeper.
- * A request belongs to the loop, then to the thread, then to the loop again; `done` is only touched by the loop.
+ * One mutex guards the two lists, the published figures, and loop and log, of which the thread has
+ * no more when it is abandoned. It is held for a few pointer moves or a line of the log, never over
+ * a call into the keeper. A request belongs to the loop, then to the thread, then to the loop
+ * again; `done` is only touched by the loop.
  */
 #include "worker/cache/cache.h"
 
@@ -24,8 +26,9 @@
 
 enum {
     ENDPOINTS_MAX = 64,
-    REQUESTS_A_STEP = 16, /* of a sweep in a hurry, beside lookups */
-    IDLE_MS = 1000,       /* how often the thread looks for something to sweep */
+    REQUESTS_A_STEP = 16,    /* of a sweep in a hurry, beside lookups */
+    ENDS_A_STEP = 64,        /* invalidations that are swept are told of */
+    IDLE_MS = 1000,          /* how often the thread looks for something to sweep */
     FORGET_MS = 3600 * 1000, /* no attempt lasts as long */
 };
 
@@ -77,7 +80,7 @@ struct invalidation {
     bool is_all;
     Wire__CacheSelector *selector;
     uint64_t number; /* the keeper's */
-    int64_t at_ms;
+    int64_t at_ms, at_unix_ms;
     uint64_t entries, bytes;
 };
 
@@ -125,12 +128,14 @@ struct cache {
     size_t fills_waiting;
     struct list answered; /* to the loop */
     bool is_stopping, has_tried_to_open;
+    bool is_abandoned,
+        has_ended; /* the thread: it hung when the cache was destroyed; it does nothing more */
     struct cache_stats stats;
     uint64_t invalidations; /* the loop's count: what attempts remember */
     struct list errands;    /* the loop's: whose texts are out */
     /* The thread's own. */
     struct text_embedder *model; /* static; NULL: not wanted, or it cannot be read */
-    char model_name[TEXT_EMBEDDER_NAME_BYTES];
+    char model_name[TEXT_EMBEDDER_NAME_BYTES]; /* options.embedder.name, unless that is NULL */
     bool has_told_of_model;      /* that it cannot be read */
     int64_t model_at_ms;         /* when it is tried */
     struct keeper *keeper;
@@ -223,22 +228,60 @@ static void list_release(struct list *list)
     }
 }
 
+/* With the mutex held. */
+static void answer_loop(struct cache *cache, struct request *request)
+{
+    list_append(&cache->answered, &request->link);
+    if (!cache->is_abandoned) {
+        loop_wake(cache->loop);
+    }
+}
+
 static void tell_loop(struct cache *cache, struct request *request)
 {
     (void)pthread_mutex_lock(&cache->mutex);
-    list_append(&cache->answered, &request->link);
+    answer_loop(cache, request);
     (void)pthread_mutex_unlock(&cache->mutex);
-    loop_wake(cache->loop);
+}
+
+/* The thread's log_at(). */
+#define thread_log(cache, level, message, ...)                                                     \
+    do {                                                                                           \
+        (void)pthread_mutex_lock(&(cache)->mutex);                                                 \
+        if (!(cache)->is_abandoned) {                                                              \
+            log_at((cache)->log, (level), (message), ##__VA_ARGS__);                               \
+        }                                                                                          \
+        (void)pthread_mutex_unlock(&(cache)->mutex);                                               \
+    } while (0)
+
+static void cache_release(struct cache *cache)
+{
+    list_release(&cache->waiting);
+    list_release(&cache->answered);
+    list_release(&cache->errands);
+    list_release(&cache->sweeping);
+    list_release(&cache->kept);
+    (void)pthread_cond_destroy(&cache->wake);
+    (void)pthread_cond_destroy(&cache->opened);
+    (void)pthread_mutex_destroy(&cache->mutex);
+    for (size_t i = 0; i < cache->positions_length; i++) {
+        free(cache->positions[i].endpoint);
+    }
+    free((char *)cache->options.store.path);
+    free(cache->static_folder);
+    free(cache);
 }
 
 /* ---- the thread: the keeper ---- */
 
 static void keeper_broke(struct cache *cache, const char *error)
 {
-    log_at(cache->log, LOG_ERROR, "cache is broken: every lookup is a miss until it opens again",
-           log_text("path", cache->options.store.path), log_text("error", error),
-           log_text("remedy", "each worker needs a worker.data_dir of its own that it may write to, with room"),
-           log_int("retry_ms", CACHE_RETRY_MS));
+    thread_log(
+        cache, LOG_ERROR, "cache is broken: every lookup is a miss until it opens again",
+        log_text("path", cache->options.store.path), log_text("error", error),
+        log_text("remedy",
+                 "each worker needs a worker.data_dir of its own that it may write to, with room"),
+        log_int("retry_ms", CACHE_RETRY_MS));
     keeper_close(&cache->keeper);
     cache->retry_at_ms = clock_monotonic_ms() + CACHE_RETRY_MS;
     (void)pthread_mutex_lock(&cache->mutex);
@@ -298,10 +341,11 @@ static void set_aside(struct cache *cache, const char *error)
     char aside[4096];
     (void)snprintf(aside, sizeof(aside), "%s.damaged-%013lld", path, (long long)clock_unix_ms());
     const int r = rename(path, aside) < 0 ? -errno : 0;
-    log_at(cache->log, LOG_ERROR, r == 0 ? "cache is damaged: it is set aside, and a new one begun"
-                                         : "cache is damaged, and cannot be set aside",
-           log_text("path", path), log_text("aside", aside), log_text("error", error),
-           log_text("reason", r == 0 ? NULL : strerror(-r)));
+    thread_log(cache, LOG_ERROR,
+               r == 0 ? "cache is damaged: it is set aside, and a new one begun"
+                      : "cache is damaged, and cannot be set aside",
+               log_text("path", path), log_text("aside", aside), log_text("error", error),
+               log_text("reason", r == 0 ? NULL : strerror(-r)));
     (void)pthread_mutex_lock(&cache->mutex);
     cache->stats.set_aside += r == 0 ? 1 : 0;
     (void)pthread_mutex_unlock(&cache->mutex);
@@ -315,7 +359,7 @@ static void invalidate_again(struct cache *cache)
     for (size_t i = 0; i < ARRAY_LENGTH(lists); i++) {
         list_for_each (lists[i], link) {
             const struct invalidation *at = CONTAINER_OF(link, struct invalidation, request.link);
-            keeper_invalidate(cache->keeper, at->is_all ? NULL : at->selector, clock_unix_ms());
+            keeper_invalidate(cache->keeper, at->is_all ? NULL : at->selector, at->at_unix_ms);
         }
     }
 }
@@ -347,13 +391,17 @@ static bool keeper_is_open(struct cache *cache)
     }
     keeper_count_from(cache->keeper, cache->taken - cache->kept.length - cache->sweeping.length);
     invalidate_again(cache);
-    log_at(cache->log, LOG_INFO, "cache is open", log_text("path", cache->options.store.path));
+    thread_log(cache, LOG_INFO, "cache is open", log_text("path", cache->options.store.path));
     return true;
 }
 
-/* An error of the store, whatever was done. */
+/* An error of the store, whatever was done. Without memory it is as good as before: the next call
+ * may have some. */
 static void store_failed(struct cache *cache, int r, const char *error)
 {
+    if (r == -ENOMEM) {
+        return;
+    }
     keeper_broke(cache, error[0] != '\0' ? error : strerror(-r));
     if (r == -EBADMSG) {
         set_aside(cache, error);
@@ -368,9 +416,10 @@ static void model_failed(struct cache *cache, const char *error)
     cache->model_at_ms = clock_monotonic_ms() + CACHE_RETRY_MS;
     if (!cache->has_told_of_model) {
         cache->has_told_of_model = true;
-        log_at(cache->log, LOG_ERROR, "the embedder's model cannot be read: exact hits only until it can",
-               log_text("path", cache->static_folder), log_text("error", error),
-               log_int("retry_ms", CACHE_RETRY_MS));
+        thread_log(cache, LOG_ERROR,
+                   "the embedder's model cannot be read: exact hits only until it can",
+                   log_text("path", cache->static_folder), log_text("error", error),
+                   log_int("retry_ms", CACHE_RETRY_MS));
     }
 }
 
@@ -381,8 +430,8 @@ static void use_model(struct cache *cache, struct request *news)
     cache->options.is_near = true;
     cache->options.embedder = (struct keeper_embedder){
         .name = cache->model_name, .dimensions = cache->model->dim, .immediate = cache->model};
-    log_at(cache->log, LOG_INFO, "the embedder's model is read", log_text("name", cache->model_name),
-           log_int("dimensions", cache->model->dim));
+    thread_log(cache, LOG_INFO, "the embedder's model is read", log_text("name", cache->model_name),
+               log_int("dimensions", cache->model->dim));
     keeper_close(&cache->keeper);
     tell_loop(cache, news);
 }
@@ -418,7 +467,9 @@ static void thread_lookup(struct cache *cache, struct cache_lookup *lookup)
         return;
     }
     int r = keeper_lookup(cache->keeper, &lookup->query, clock_unix_ms(), &lookup->result, error);
-    if (r < 0) {
+    if (r == -ENOMEM) {
+        lookup->result = (struct cache_result){.answer = CACHE_ANSWER_MISS, .why = "memory"};
+    } else if (r < 0) {
         lookup->result = (struct cache_result){.answer = CACHE_ANSWER_BROKEN, .why = "broken"};
         store_failed(cache, r, error);
     } else if (lookup->query.may_be_near && cache->static_folder != NULL && cache->model == NULL &&
@@ -458,10 +509,44 @@ static bool thread_fill(struct cache *cache, struct fill *fill)
     if (r == 0 && fill->keeps) {
         r = keeper_fill(cache->keeper, fill->key, fill->entry, fill->vector, fill->born, clock_unix_ms(), error);
     }
-    if (r == -EIO || r == -EBADMSG) {
+    if (r < 0) {
         store_failed(cache, r, error);
     }
     return r == 0;
+}
+
+static void forget_first(struct cache *cache)
+{
+    struct invalidation *first =
+        CONTAINER_OF(list_first(&cache->kept), struct invalidation, request.link);
+    if (cache->keeper != NULL) {
+        keeper_forget_invalidations(cache->keeper, first->number);
+    }
+    list_remove(&cache->kept, &first->request.link);
+    invalidation_release(first);
+}
+
+/* Too many wait: one less is known, and the next one takes everything, if the keeper has to hear of
+ * it again. */
+static void widen_first(struct cache *cache)
+{
+    struct invalidation *first =
+        CONTAINER_OF(list_first(&cache->sweeping), struct invalidation, request.link);
+    list_remove(&cache->sweeping, &first->request.link);
+    invalidation_release(first);
+    CONTAINER_OF(list_first(&cache->sweeping), struct invalidation, request.link)->is_all = true;
+}
+
+/* Their numbers leave no gap: invalidate_again(). */
+static void keep_invalidations_bounded(struct cache *cache)
+{
+    while (!list_is_empty(&cache->kept) &&
+           cache->kept.length + cache->sweeping.length > INVALIDATIONS_MAX) {
+        forget_first(cache);
+    }
+    while (cache->sweeping.length > INVALIDATIONS_MAX) {
+        widen_first(cache);
+    }
 }
 
 /* Takes the request, until it is swept and no attempt is as old. */
@@ -469,11 +554,13 @@ static void thread_invalidate(struct cache *cache, struct invalidation *invalida
 {
     invalidation->number = ++cache->taken;
     invalidation->at_ms = clock_monotonic_ms();
-    list_append(&cache->sweeping, &invalidation->request.link);
+    invalidation->at_unix_ms = clock_unix_ms();
     if (cache->keeper != NULL) {
         keeper_invalidate(cache->keeper, invalidation->is_all ? NULL : invalidation->selector,
-                          clock_unix_ms());
+                          invalidation->at_unix_ms);
     }
+    list_append(&cache->sweeping, &invalidation->request.link);
+    keep_invalidations_bounded(cache);
 }
 
 static void thread_ask(struct cache *cache, struct question *question)
@@ -531,9 +618,36 @@ static struct invalidation *report_of(const struct invalidation *from)
     return report;
 }
 
+static struct invalidation *first_swept(const struct cache *cache)
+{
+    struct invalidation *first =
+        list_is_empty(&cache->sweeping)
+            ? NULL
+            : CONTAINER_OF(list_first(&cache->sweeping), struct invalidation, request.link);
+    return first != NULL && first->number <= keeper_swept(cache->keeper) ? first : NULL;
+}
+
+/* One of the same broker is swept as well, and comes soon: its position holds for this one, and
+ * each costs an fsync. */
+static bool is_followed(const struct cache *cache, const struct invalidation *swept)
+{
+    const struct list_link *link = swept->request.link.next;
+    for (size_t i = 0; i < ENDPOINTS_MAX && link != &cache->sweeping.head; i++, link = link->next) {
+        const struct invalidation *later = CONTAINER_OF(link, struct invalidation, request.link);
+        if (later->number <= keeper_swept(cache->keeper) &&
+            memcmp(later->epoch, swept->epoch, CACHE_EPOCH_BYTES) == 0 &&
+            strcmp(later->endpoint, swept->endpoint) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int end_sweep(struct cache *cache, struct invalidation *swept, char *error)
 {
-    int r = keeper_put_position(cache->keeper, swept->endpoint, swept->epoch, swept->sequence, error);
+    int r = is_followed(cache, swept) ? 0
+                                      : keeper_put_position(cache->keeper, swept->endpoint,
+                                                            swept->epoch, swept->sequence, error);
     if (r < 0) {
         return r;
     }
@@ -547,32 +661,23 @@ static int end_sweep(struct cache *cache, struct invalidation *swept, char *erro
     return 0;
 }
 
+/* Returns 1: there are more. Errors: of the store. */
 static int end_sweeps(struct cache *cache, char *error)
 {
     int r = 0;
-    while (r == 0 && !list_is_empty(&cache->sweeping)) {
-        struct invalidation *first =
-            CONTAINER_OF(list_first(&cache->sweeping), struct invalidation, request.link);
-        if (first->number > keeper_swept(cache->keeper)) {
-            break;
-        }
-        r = end_sweep(cache, first, error);
+    for (size_t i = 0; r == 0 && i < ENDS_A_STEP && first_swept(cache) != NULL; i++) {
+        r = end_sweep(cache, first_swept(cache), error);
     }
-    return r;
+    return r < 0 ? r : first_swept(cache) != NULL ? 1 : 0;
 }
 
 static void forget_old(struct cache *cache)
 {
     const int64_t before_ms = clock_monotonic_ms() - FORGET_MS;
-    while (!list_is_empty(&cache->kept)) {
-        struct invalidation *first =
-            CONTAINER_OF(list_first(&cache->kept), struct invalidation, request.link);
-        if (first->at_ms > before_ms && cache->kept.length < INVALIDATIONS_MAX) {
-            return;
-        }
-        keeper_forget_invalidations(cache->keeper, first->number);
-        list_remove(&cache->kept, &first->request.link);
-        invalidation_release(first);
+    while (!list_is_empty(&cache->kept) &&
+           CONTAINER_OF(list_first(&cache->kept), struct invalidation, request.link)->at_ms <=
+               before_ms) {
+        forget_first(cache);
     }
 }
 
@@ -601,8 +706,9 @@ static bool thread_step(struct cache *cache)
         return false;
     }
     int r = keeper_step(cache->keeper, clock_unix_ms(), error);
-    const bool has_more = r > 0;
+    bool has_more = r > 0;
     r = r < 0 ? r : end_sweeps(cache, error);
+    has_more = has_more || r > 0;
     if (r < 0) {
         store_failed(cache, r, error);
         return false;
@@ -634,7 +740,7 @@ static bool thread_take_one(struct cache *cache)
     cache->fills_waiting -= request->kind == REQUEST_FILL ? 1 : 0;
     (void)pthread_mutex_unlock(&cache->mutex);
     bool is_done = true, is_answer = true;
-    const bool has_more = request->kind == REQUEST_BRING;
+    const bool has_more = request->kind == REQUEST_BRING || request->kind == REQUEST_INVALIDATE;
     switch (request->kind) {
     case REQUEST_LOOKUP:
         thread_lookup(cache, lookup);
@@ -674,8 +780,7 @@ static bool thread_take_one(struct cache *cache)
     if (request->kind == REQUEST_DENY || request->kind == REQUEST_BRING) {
         request_release(request);
     } else if (is_answer) {
-        list_append(&cache->answered, &request->link);
-        loop_wake(cache->loop);
+        answer_loop(cache, request);
     }
     return has_more;
 }
@@ -728,12 +833,18 @@ static void *thread_run(void *context)
             (void)pthread_mutex_lock(&cache->mutex);
             publish(cache);
         }
-        has_more = has_more || !list_is_empty(&cache->sweeping);
         has_more = has_more && cache->keeper != NULL;
     }
     (void)pthread_mutex_unlock(&cache->mutex);
     keeper_close(&cache->keeper);
     text_embedder_destroy(&cache->model);
+    (void)pthread_mutex_lock(&cache->mutex);
+    cache->has_ended = true;
+    const bool is_abandoned = cache->is_abandoned;
+    (void)pthread_mutex_unlock(&cache->mutex);
+    if (is_abandoned) {
+        cache_release(cache);
+    }
     return NULL;
 }
 
@@ -806,6 +917,11 @@ static int copy_options(struct cache *cache, const struct cache_options *options
     cache->options.store.path = strdup(options->keeper.store.path);
     if (cache->options.store.path == NULL) {
         return -ENOMEM;
+    }
+    if (cache->options.embedder.name != NULL) {
+        (void)snprintf(cache->model_name, sizeof(cache->model_name), "%s",
+                       cache->options.embedder.name);
+        cache->options.embedder.name = cache->model_name;
     }
     if (options->static_folder != NULL) {
         cache->static_folder = strdup(options->static_folder);
@@ -880,7 +996,7 @@ int cache_create(struct loop *loop, struct log *log, const struct cache_options 
     return 0;
 }
 
-/* False: the thread hangs in the disk; what it uses is left to it. */
+/* False: the thread hangs in the disk. The cache is its own then, without loop and log. */
 static bool thread_stop(struct cache *cache)
 {
     struct timespec until;
@@ -890,29 +1006,24 @@ static bool thread_stop(struct cache *cache)
     (void)pthread_mutex_unlock(&cache->mutex);
     (void)clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += CACHE_STOP_MS / 1000;
-    return pthread_timedjoin_np(cache->thread, NULL, &until) == 0;
+    if (pthread_timedjoin_np(cache->thread, NULL, &until) == 0) {
+        return true;
+    }
+    const pthread_t thread = cache->thread;
+    (void)pthread_mutex_lock(&cache->mutex);
+    const bool has_ended = cache->has_ended;
+    cache->is_abandoned = !has_ended;
+    (void)pthread_mutex_unlock(&cache->mutex);
+    (void)(has_ended ? pthread_join(thread, NULL) : pthread_detach(thread));
+    return has_ended;
 }
 
 void cache_destroy(struct cache **cache)
 {
     struct cache *old = TAKE(*cache);
-    if (old == NULL || (old->has_thread && !thread_stop(old))) {
-        return;
+    if (old != NULL && (!old->has_thread || thread_stop(old))) {
+        cache_release(old);
     }
-    list_release(&old->waiting);
-    list_release(&old->answered);
-    list_release(&old->errands);
-    list_release(&old->sweeping);
-    list_release(&old->kept);
-    (void)pthread_cond_destroy(&old->wake);
-    (void)pthread_cond_destroy(&old->opened);
-    (void)pthread_mutex_destroy(&old->mutex);
-    for (size_t i = 0; i < old->positions_length; i++) {
-        free(old->positions[i].endpoint);
-    }
-    free((char *)old->options.store.path);
-    free(old->static_folder);
-    free(old);
 }
 
 bool cache_position(const struct cache *cache, size_t i, uint8_t ret_epoch[CACHE_EPOCH_BYTES],

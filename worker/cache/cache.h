@@ -68,7 +68,8 @@ struct cache_options {
  */
 MUST_USE int cache_create(struct loop *loop, struct log *log, const struct cache_options *options,
                           const struct cache_handler *handler, void *context, struct cache **ret_cache);
-/* Writes the fills that wait, within CACHE_STOP_MS. Lookups that wait get no answer. */
+/* Writes the fills that wait, within CACHE_STOP_MS: a thread that hangs is left to itself. Lookups
+ * that wait get no answer. */
 void cache_destroy(struct cache **cache);
 
 /*

@@ -324,6 +324,7 @@ static enum stage_verdict not_answered(struct services *services, struct attempt
     return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS,
                   strcmp(result->why, "late") == 0       ? "timeout"
                   : strcmp(result->why, "embedder") == 0 ? "embedder"
+                  : strcmp(result->why, "memory") == 0   ? "memory"
                                                          : "miss",
                   result->why);
 }
