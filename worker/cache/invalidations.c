@@ -17,7 +17,7 @@ struct invalidation {
 struct invalidations {
     struct list list;
     uint64_t latest, forgotten;
-    uint64_t blind; /* those up to this number are not kept though somebody may be older: all born before are invalid */
+    uint64_t blind; /* those up to this number are not known: all born before are invalid */
     invalidations_near_fn *near;
     void *context;
 };
@@ -36,22 +36,31 @@ int invalidations_create(invalidations_near_fn *near, void *context,
     return 0;
 }
 
-static void forget_oldest(struct invalidations *invalidations)
+static struct invalidation *oldest_of(const struct invalidations *invalidations)
 {
-    struct invalidation *oldest =
-        CONTAINER_OF(list_first(&invalidations->list), struct invalidation, link);
-    list_remove(&invalidations->list, &oldest->link);
-    if (oldest->selector != NULL) {
-        wire__cache_selector__free_unpacked(oldest->selector, NULL);
+    return CONTAINER_OF(list_first(&invalidations->list), struct invalidation, link);
+}
+
+static void set_selector(struct invalidation *invalidation, Wire__CacheSelector *selector)
+{
+    if (invalidation->selector != NULL) {
+        wire__cache_selector__free_unpacked(invalidation->selector, NULL);
     }
-    free(oldest);
+    invalidation->selector = selector;
+}
+
+static void drop(struct invalidations *invalidations, struct invalidation *invalidation)
+{
+    list_remove(&invalidations->list, &invalidation->link);
+    set_selector(invalidation, NULL);
+    free(invalidation);
 }
 
 void invalidations_destroy(struct invalidations **invalidations)
 {
     struct invalidations *old = TAKE(*invalidations);
     while (old != NULL && !list_is_empty(&old->list)) {
-        forget_oldest(old);
+        drop(old, oldest_of(old));
     }
     free(old);
 }
@@ -128,11 +137,14 @@ bool invalidations_fit(const struct invalidations *invalidations,
     if (born == invalidations->latest) {
         return false; /* the usual case */
     }
-    list_for_each (&invalidations->list, link) {
+    const struct list_link *link = invalidations->list.head.previous; /* the latest */
+    for (; link != &invalidations->list.head; link = link->previous) {
         const struct invalidation *at = CONTAINER_OF(link, struct invalidation, link);
-        if (at->number > born &&
-            (at->selector == NULL || selector_fits(at->selector, key, about, at->at_unix_ms,
-                                                   invalidations->near, invalidations->context))) {
+        if (at->number <= born) {
+            return false;
+        }
+        if (at->selector == NULL || selector_fits(at->selector, key, about, at->at_unix_ms,
+                                                  invalidations->near, invalidations->context)) {
             return true;
         }
     }
@@ -141,8 +153,71 @@ bool invalidations_fit(const struct invalidations *invalidations,
 
 /* ---- keeping ---- */
 
+/* As clients say that an answer was wrong: this entry, whatever it is. */
+static bool names_an_entry(const Wire__CacheSelector *selector)
+{
+    return selector != NULL && selector->key.len == INVALIDATIONS_KEY_BYTES &&
+           !selector->has_namespace && selector->tag[0] == '\0' && selector->document[0] == '\0' &&
+           selector->scope.len == 0 && selector->route[0] == '\0' && selector->model[0] == '\0' &&
+           selector->template_version[0] == '\0' && selector->older_than_ms == 0 &&
+           selector->text_prefix[0] == '\0' && selector->near_text[0] == '\0';
+}
+
+static void drop_same(struct invalidations *invalidations, const Wire__CacheSelector *selector)
+{
+    list_for_each (&invalidations->list, link) {
+        struct invalidation *at = CONTAINER_OF(link, struct invalidation, link);
+        if (names_an_entry(at->selector) &&
+            memcmp(at->selector->key.data, selector->key.data, INVALIDATIONS_KEY_BYTES) == 0 &&
+            strcmp(at->selector->tenant, selector->tenant) == 0) {
+            drop(invalidations, at);
+            return; /* there is one at most */
+        }
+    }
+}
+
+static const char *tenant_of(const struct invalidation *at)
+{
+    return at->selector == NULL ? "" : at->selector->tenant;
+}
+
+/* Without a tenant, or memory, that is everything. */
+static void take_all_of_tenant(struct invalidation *at)
+{
+    Wire__CacheSelector all = WIRE__CACHE_SELECTOR__INIT;
+    all.tenant = (char *)tenant_of(at);
+    set_selector(at, all.tenant[0] == '\0' ? NULL : message_copy(&all.base));
+}
+
+/* Nothing that it fits may be served: the next one of its tenant takes more instead. */
+static void give_up_unswept(struct invalidations *invalidations, struct invalidation *oldest)
+{
+    list_for_each (&invalidations->list, link) {
+        struct invalidation *at = CONTAINER_OF(link, struct invalidation, link);
+        if (at != oldest && strcmp(tenant_of(at), tenant_of(oldest)) == 0) {
+            take_all_of_tenant(at);
+            drop(invalidations, oldest);
+            return;
+        }
+    }
+    invalidations->blind = oldest->number;
+    drop(invalidations, oldest);
+}
+
+static void keep_bound(struct invalidations *invalidations, uint64_t swept)
+{
+    while (invalidations->list.length > INVALIDATIONS_MAX) {
+        struct invalidation *oldest = oldest_of(invalidations);
+        if (oldest->number <= swept) {
+            invalidations_forget(invalidations, oldest->number);
+        } else {
+            give_up_unswept(invalidations, oldest);
+        }
+    }
+}
+
 int invalidations_add(struct invalidations *invalidations, const Wire__CacheSelector *selector,
-                      int64_t now_unix_ms)
+                      uint64_t swept, int64_t now_unix_ms)
 {
     struct invalidation *added = calloc(1, sizeof(*added));
     Wire__CacheSelector *copy = added == NULL || selector == NULL ? NULL : message_copy(&selector->base);
@@ -152,15 +227,14 @@ int invalidations_add(struct invalidations *invalidations, const Wire__CacheSele
         invalidations->blind = invalidations->latest;
         return -ENOMEM;
     }
+    if (names_an_entry(selector)) {
+        drop_same(invalidations, selector);
+    }
     added->number = invalidations->latest;
     added->at_unix_ms = now_unix_ms;
     added->selector = copy;
     list_append(&invalidations->list, &added->link);
-    while (invalidations->list.length > INVALIDATIONS_MAX) {
-        invalidations->blind =
-            CONTAINER_OF(list_first(&invalidations->list), struct invalidation, link)->number;
-        forget_oldest(invalidations);
-    }
+    keep_bound(invalidations, swept);
     return 0;
 }
 
@@ -171,10 +245,8 @@ uint64_t invalidations_latest(const struct invalidations *invalidations)
 
 void invalidations_forget(struct invalidations *invalidations, uint64_t number)
 {
-    while (!list_is_empty(&invalidations->list) &&
-           CONTAINER_OF(list_first(&invalidations->list), struct invalidation, link)->number <=
-               number) {
-        forget_oldest(invalidations);
+    while (!list_is_empty(&invalidations->list) && oldest_of(invalidations)->number <= number) {
+        drop(invalidations, oldest_of(invalidations));
     }
     invalidations->forgotten = number > invalidations->forgotten ? number : invalidations->forgotten;
     if (invalidations->blind <= number) {

@@ -1,10 +1,12 @@
 /*
- * invalidations: what has been invalidated lately, so that it holds at once: each hit and each fill is looked at before it
- * counts, while a sweep removes what is stored.
+ * invalidations: what has been invalidated lately, so that it holds at once: each hit and each fill
+ * is looked at before it counts, while a sweep removes what is stored.
  *
- * They are numbered from 1 on, here, as they arrive from any broker. An entry is born with the number that was the latest when
- * its attempt began (0: before this start), and whatever came later and fits takes it away. One is kept until it was swept
- * and no attempt can be as old; when too many are, what was born before the oldest that is kept is taken for invalid.
+ * They are numbered from 1 on, here, as they arrive from any broker. An entry is born with the
+ * number that was the latest when its attempt began (0: before this start), and whatever came later
+ * and fits takes it away. One is kept until it was swept and no attempt can be as old. When too
+ * many are, the oldest is given up: of one that was swept nothing is lost but the fills that began
+ * before it; for one that was not, the next one of its tenant takes all of that tenant.
  *
  * Pure; belongs to one thread.
  */
@@ -27,8 +29,14 @@ MUST_USE int invalidations_create(invalidations_near_fn *near, void *context,
                                   struct invalidations **ret_invalidations); /* Errors: -ENOMEM */
 void invalidations_destroy(struct invalidations **invalidations);
 
-/* NULL: everything. Copies. Ages count from `now_unix_ms`. Errors: -ENOMEM, and then everything born before counts as invalid. */
-int invalidations_add(struct invalidations *invalidations, const Wire__CacheSelector *selector, int64_t now_unix_ms);
+/*
+ * NULL: everything. Copies. Ages count from `now_unix_ms`. `swept`: up to this number all that is
+ * stored was swept. One that names an entry takes the place of an earlier one that named it.
+ * Errors: -ENOMEM, and then everything born before counts as invalid.
+ */
+MUST_USE int invalidations_add(struct invalidations *invalidations,
+                               const Wire__CacheSelector *selector, uint64_t swept,
+                               int64_t now_unix_ms);
 /* The number of the latest; 0: none yet. */
 uint64_t invalidations_latest(const struct invalidations *invalidations);
 /* Something that came after `born` fits this entry. */

@@ -82,8 +82,9 @@ void keeper_rebuild(struct keeper *keeper)
 bool keeper_is_invalid(const struct keeper *keeper, const uint8_t *key,
                        const Record__CacheAbout *about)
 {
+    const uint64_t checked = about->run == keeper->run ? about->checked : 0;
     return invalidations_fit(keeper->invalidations, key, about,
-                             about->run == keeper->run ? about->checked : 0);
+                             checked > keeper->swept ? checked : keeper->swept);
 }
 
 int keeper_remove(struct keeper *keeper, const uint8_t *key, char *ret_error)
@@ -92,6 +93,15 @@ int keeper_remove(struct keeper *keeper, const uint8_t *key, char *ret_error)
         near_index_remove(keeper->index, key);
     }
     return cache_store_remove(keeper->store, key, ret_error);
+}
+
+int keeper_remove_invalid(struct keeper *keeper, const uint8_t *key,
+                          const Record__CacheAbout *about, char *ret_error)
+{
+    keeper->invalidated++;
+    keeper->removed_entries++;
+    keeper->removed_bytes += about->bytes;
+    return keeper_remove(keeper, key, ret_error);
 }
 
 /* ---- lookups ---- */
@@ -341,9 +351,29 @@ int keeper_step(struct keeper *keeper, int64_t now_unix_ms, char ret_error[CACHE
 
 /* ---- invalidations ---- */
 
+/* Now, rather than by a sweep. */
+static int remove_named(struct keeper *keeper, const uint8_t *key)
+{
+    char error[CACHE_ERROR_BYTES];
+    Record__CacheAbout *about = NULL;
+    int r = cache_store_get_about(keeper->store, key, &about, error);
+    if (r == 0 && about != NULL && keeper_is_invalid(keeper, key, about)) {
+        r = keeper_remove_invalid(keeper, key, about, error);
+    }
+    if (about != NULL) {
+        record__cache_about__free_unpacked(about, NULL);
+    }
+    return r;
+}
+
+/* Without memory too much is invalid; when the store fails a sweep finds that out. */
 void keeper_invalidate(struct keeper *keeper, const Wire__CacheSelector *selector, int64_t now_unix_ms)
 {
-    (void)invalidations_add(keeper->invalidations, selector, now_unix_ms); /* without memory: too much is invalid */
+    int r = invalidations_add(keeper->invalidations, selector, keeper->swept, now_unix_ms);
+    const bool is_named = selector != NULL && selector->key.len == CACHE_KEY_BYTES;
+    if (r == 0 && is_named && remove_named(keeper, selector->key.data) == 0) {
+        sweep_is_spared(keeper);
+    }
 }
 
 void keeper_count_from(struct keeper *keeper, uint64_t number)

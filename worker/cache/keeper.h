@@ -115,7 +115,7 @@ MUST_USE int keeper_bring(struct keeper *keeper, const struct wanted *wanted, ch
 
 /* ---- invalidations ---- */
 
-/* NULL: everything. Holds at once. */
+/* NULL: everything. Holds at once; an entry that is named by its key is removed at once, too. */
 void keeper_invalidate(struct keeper *keeper, const Wire__CacheSelector *selector, int64_t now_unix_ms);
 /* Of a keeper that is opened again: the numbers go on from here, and all up to it was swept. Before the first invalidation. */
 void keeper_count_from(struct keeper *keeper, uint64_t number);

@@ -53,6 +53,9 @@ double keeper_cosine_of_texts(void *context, const char *text, const char *other
 
 /* Whether an invalidation that came after the entry was checked fits it. */
 bool keeper_is_invalid(const struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about);
+/* As keeper_remove(), and counted as an invalidation's. */
+MUST_USE int keeper_remove_invalid(struct keeper *keeper, const uint8_t *key,
+                                   const Record__CacheAbout *about, char *ret_error);
 /* Out of store and index. */
 MUST_USE int keeper_remove(struct keeper *keeper, const uint8_t *key, char *ret_error);
 /* Best effort: what does not fit in is not found as near. `vector`: if vectors are brought. */

@@ -13,6 +13,13 @@ void sweep_begin(struct keeper *keeper, bool is_building)
     keeper->sweeping = invalidations_latest(keeper->invalidations);
 }
 
+void sweep_is_spared(struct keeper *keeper)
+{
+    const uint64_t latest = invalidations_latest(keeper->invalidations);
+    keeper->sweeping = keeper->sweeping + 1 == latest ? latest : keeper->sweeping;
+    keeper->swept = keeper->swept + 1 == latest ? latest : keeper->swept;
+}
+
 static bool is_in_a_hurry(const struct keeper *keeper)
 {
     return (keeper->is_building && keeper_has_room_for_wanted(keeper, SWEEP_STEP)) ||
@@ -43,11 +50,10 @@ static void look_at(void *context, const uint8_t key[CACHE_KEY_BYTES], const Rec
     if (visit->r < 0) {
         return;
     }
-    if (is_invalid || is_over) {
-        keeper->invalidated += is_invalid ? 1 : 0;
-        keeper->removed_entries += is_invalid ? 1 : 0;
-        keeper->removed_bytes += is_invalid ? about->bytes : 0;
-        keeper->expired += is_invalid ? 0 : 1;
+    if (is_invalid) {
+        visit->r = keeper_remove_invalid(keeper, key, about, visit->error);
+    } else if (is_over) {
+        keeper->expired++;
         visit->r = keeper_remove(keeper, key, visit->error);
     } else if (needs_a_place(keeper, key, about)) {
         visit->r = keeper_index_again(keeper, key, about, visit->error);

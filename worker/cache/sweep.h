@@ -18,6 +18,8 @@ enum { SWEEP_STEP = 32, SWEEP_CALM = 512, SWEEP_SERVED_MS = 1000, SWEEP_SEEK_MS 
 
 /* A new round from the first key on. */
 void sweep_begin(struct keeper *keeper, bool is_building);
+/* The latest invalidation needs none: what it fits is gone. */
+void sweep_is_spared(struct keeper *keeper);
 /* One step, if one is due. 1: more is to be done at once; 0: not. Errors: of the store. */
 MUST_USE int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error);
 /* A hit. Beyond a bound some are not counted. */

@@ -125,11 +125,17 @@ static bool is_invalid(uint64_t born)
     return invalidations_fit(invalidations, KEY, &about, born);
 }
 
-static void invalidate(char *tag)
+static void invalidate_of(char *tenant, char *tag, uint64_t swept)
 {
     Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tenant = tenant;
     selector.tag = tag;
-    cr_assert_eq(invalidations_add(invalidations, &selector, 200000), 0);
+    cr_assert_eq(invalidations_add(invalidations, &selector, swept, 200000), 0);
+}
+
+static void invalidate(char *tag)
+{
+    invalidate_of("", tag, 0);
 }
 
 Test(invalidations, what_began_before_is_taken_away_and_what_began_later_is_not)
@@ -141,7 +147,7 @@ Test(invalidations, what_began_before_is_taken_away_and_what_began_later_is_not)
     invalidate("us");
     cr_assert(is_invalid(0));
     cr_assert_not(is_invalid(1));
-    cr_assert_eq(invalidations_add(invalidations, NULL, 200000), 0);
+    cr_assert_eq(invalidations_add(invalidations, NULL, 0, 200000), 0);
     cr_assert(is_invalid(2), "everything");
     cr_assert_not(is_invalid(3));
 }
@@ -156,14 +162,48 @@ Test(invalidations, forgotten_ones_do_not_count)
     cr_assert_eq(invalidations_latest(invalidations), 2);
 }
 
-Test(invalidations, beyond_the_bound_everything_older_is_invalid)
+Test(invalidations, beyond_the_bound_swept_ones_are_forgotten)
 {
-    for (int i = 0; i < INVALIDATIONS_MAX + 5; i++) {
-        invalidate("us");
+    invalidate("us");
+    for (uint64_t i = 1; i < INVALIDATIONS_MAX + 5; i++) {
+        invalidate_of("", "us", i);
     }
     cr_assert_eq(invalidations_length(invalidations), INVALIDATIONS_MAX);
-    cr_assert(is_invalid(4));
-    cr_assert_not(is_invalid(5));
-    invalidations_forget(invalidations, 5);
-    cr_assert_not(is_invalid(0));
+    cr_assert_eq(invalidations_forgotten(invalidations), 5);
+    cr_assert_not(is_invalid(0), "it was swept");
+}
+
+Test(invalidations, beyond_the_bound_unswept_ones_take_all_of_their_tenant_alone)
+{
+    invalidate_of("bar", "us", 0);
+    for (int i = 0; i < INVALIDATIONS_MAX + 5; i++) {
+        invalidate_of("cafe", "us", 0);
+    }
+    cr_assert_eq(invalidations_length(invalidations), INVALIDATIONS_MAX);
+    cr_assert(is_invalid(0), "of bar there was none to take it");
+    cr_assert_not(is_invalid(1), "of shop none came");
+    for (int i = 0; i < INVALIDATIONS_MAX + 5; i++) {
+        invalidate_of("shop", "us", 0);
+    }
+    cr_assert_eq(invalidations_length(invalidations), INVALIDATIONS_MAX);
+    cr_assert(is_invalid(INVALIDATIONS_MAX + 6));
+    cr_assert_not(is_invalid(invalidations_latest(invalidations) - 10), "the latest are known");
+}
+
+Test(invalidations, one_that_names_an_entry_takes_the_place_of_an_earlier_one)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.key = (ProtobufCBinaryData){sizeof(KEY), (uint8_t *)KEY};
+    for (int i = 0; i < 3; i++) {
+        cr_assert_eq(invalidations_add(invalidations, &selector, 0, 200000), 0);
+    }
+    cr_assert_eq(invalidations_length(invalidations), 1);
+    cr_assert(is_invalid(2));
+    cr_assert_not(is_invalid(3));
+    selector.tag = "us";
+    cr_assert_eq(invalidations_add(invalidations, &selector, 0, 200000), 0);
+    selector.tag = "";
+    selector.tenant = "shop";
+    cr_assert_eq(invalidations_add(invalidations, &selector, 0, 200000), 0);
+    cr_assert_eq(invalidations_length(invalidations), 3, "they ask for something else");
 }

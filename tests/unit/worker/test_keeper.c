@@ -284,6 +284,49 @@ Test(keeper, forgotten_invalidations_still_keep_old_fills_out)
     cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_MISS);
 }
 
+Test(keeper, many_invalidations_that_were_swept_wipe_nothing)
+{
+    fill(1, (struct filling){.tag = "hours"});
+    for (int i = 0; i < INVALIDATIONS_MAX + 50; i++) {
+        invalidate("prices");
+        if (i % 1000 == 0) {
+            sweep();
+        }
+    }
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+    fill(2, (struct filling){.tag = "hours", .born = 1});
+    cr_assert_eq(look(2, NULL, INFINITY, NOW).answer, CACHE_ANSWER_MISS,
+                 "nobody knows what it missed");
+}
+
+static void invalidate_key(uint8_t number)
+{
+    uint8_t key[CACHE_KEY_BYTES] = {key_of(number)};
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.key = (ProtobufCBinaryData){sizeof(key), key};
+    keeper_invalidate(keeper, &selector, NOW);
+}
+
+Test(keeper, an_entry_that_is_named_is_removed_at_once)
+{
+    uint64_t entries, bytes;
+    fill(1, (struct filling){.tag = "prices"});
+    fill(2, (struct filling){.tag = "hours"});
+    invalidate_key(1);
+    cr_assert_eq(stats().store.entries, 1);
+    cr_assert_eq(keeper_swept(keeper), 1);
+    keeper_take_removed(keeper, &entries, &bytes);
+    cr_assert_eq(entries, 1);
+    fill(1, (struct filling){.born = 0});
+    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_MISS, "it began before");
+    invalidate("hours");
+    invalidate_key(1);
+    cr_assert_eq(keeper_swept(keeper), 1, "another one before it is not swept");
+    sweep();
+    cr_assert_eq(keeper_swept(keeper), 3);
+    cr_assert_eq(stats().store.entries, 0);
+}
+
 Test(keeper, what_is_worth_least_goes_when_it_is_full)
 {
     keeper_close(&keeper);
