@@ -56,6 +56,21 @@ def test_usage_counts_the_tokens_of_the_text(sim):
     assert answer["usage"]["total_tokens"] == 8 + answer["usage"]["completion_tokens"]
 
 
+def test_version_of_the_data_is_the_first_word_of_the_answers_that_it_changes(sim):
+    _, before = post(sim, "/v1/chat/completions", CHAT)
+    versions = [{"text": "QUEUE", "version": 1234567}]
+    assert post(sim, "/control/versions", {"versions": versions}) == (200, {"versions": versions})
+    _, answer = post(sim, "/v1/chat/completions", CHAT)
+    content = answer["choices"][0]["message"]["content"]
+    assert content.startswith("v1234567 ") and answer["usage"]["completion_tokens"] == sum((len(word) + 3) // 4 for word in content.split())
+    other = post(sim, "/v1/chat/completions", dict(CHAT, messages=[{"role": "user", "content": "And a stack?"}]))[1]
+    assert not other["choices"][0]["message"]["content"].startswith("v1")
+    status, error = post(sim, "/control/versions", {"versions": [{"text": "", "version": 1}]})
+    assert status == 400 and "text" in error["error"]
+    assert post(sim, "/control/versions", {"versions": []})[0] == 200
+    assert post(sim, "/v1/chat/completions", CHAT)[1] == before
+
+
 def test_max_tokens_cuts_and_says_so(sim):
     _, answer = post(sim, "/v1/chat/completions", dict(CHAT, max_tokens=3))
     assert answer["usage"]["completion_tokens"] == 3 and answer["choices"][0]["finish_reason"] == "length"

@@ -543,6 +543,18 @@ static enum MHD_Result answer_models(struct exchange *exchange)
     return queue(exchange, 200, json_response(text, bytes));
 }
 
+static int make_answer(const struct shared *shared, const struct model_request *request, struct model_answer *ret_answer)
+{
+    const struct server_options *options = &shared->options;
+    const struct version *version = versions_find(&options->versions, request->prompt);
+    char first_word[16];
+    if (version != NULL) {
+        snprintf(first_word, sizeof(first_word), "v%u", version->number);
+    }
+    return model_answer_create(options->seed, request->model, request->prompt, options->length, request->max_tokens,
+                               version == NULL ? NULL : first_word, ret_answer);
+}
+
 /* Reads the request, and draws its fault and its times. MHD_NO closes; otherwise is_queued tells whether it is over. */
 static enum MHD_Result plan(struct exchange *exchange)
 {
@@ -565,9 +577,7 @@ static enum MHD_Result plan(struct exchange *exchange)
     if (!is_served(&shared->options, request->model)) {
         return queue_error(exchange, 404, "The model does not exist or you do not have access to it.");
     }
-    if (exchange->api != API_EMBEDDINGS &&
-        model_answer_create(shared->options.seed, request->model, request->prompt, shared->options.length, request->max_tokens,
-                            &exchange->answer) < 0) {
+    if (exchange->api != API_EMBEDDINGS && make_answer(shared, request, &exchange->answer) < 0) {
         return queue_error(exchange, 500, "out of memory");
     }
     exchange->reply = (struct reply){.request = request,
@@ -672,6 +682,11 @@ static enum MHD_Result control(struct exchange *exchange)
         int r = exchange->is_get ? 0 : faults_read(&options->faults, body, clock_monotonic_ms(), error);
         result = r < 0 ? queue_json(exchange, 400, json_pack("{s:s}", "error", error))
                        : queue_json(exchange, 200, json_pack("{s:o}", "faults", faults_describe(&options->faults)));
+    } else if (strcmp(what, "versions") == 0) {
+        char error[200];
+        int r = exchange->is_get ? 0 : versions_read(&options->versions, body, error);
+        result = r < 0 ? queue_json(exchange, 400, json_pack("{s:s}", "error", error))
+                       : queue_json(exchange, 200, json_pack("{s:o}", "versions", versions_describe(&options->versions)));
     } else if (strcmp(what, "limits") == 0) {
         char error[200];
         struct rates *rates = &exchange->shared->rates;
@@ -692,7 +707,7 @@ static enum MHD_Result control(struct exchange *exchange)
                             json_pack("{s:f, s:f, s:f, s:f}", "first_token_ms", latency->first_token_ms, "tokens_per_s",
                                       latency->tokens_per_s, "jitter_percent", latency->jitter_percent, "slots", latency->slots));
     } else {
-        result = queue_text(exchange, 404, "{\"error\":\"unknown path; see /control/counters, faults, history, latency, limits, reset\"}");
+        result = queue_text(exchange, 404, "{\"error\":\"unknown path; see /control/counters, faults, history, latency, limits, reset, versions\"}");
     }
     json_decref(body);
     return result;

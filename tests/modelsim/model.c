@@ -81,7 +81,7 @@ static uint64_t hash_of_words(const char *prompt, uint64_t seed)
 }
 
 int model_answer_create(uint64_t seed, const char *model, const char *prompt, struct model_length length,
-                        uint32_t max_tokens, struct model_answer *ret_answer)
+                        uint32_t max_tokens, const char *first_word, struct model_answer *ret_answer)
 {
     uint64_t state = hash_of_words(prompt, XXH3_64bits_withSeed(model, strlen(model), seed));
     uint32_t range = length.tokens_max - length.tokens_min + 1;
@@ -97,7 +97,7 @@ int model_answer_create(uint64_t seed, const char *model, const char *prompt, st
     }
     size_t at = 0;
     while (answer.tokens < tokens_max) {
-        const char *word = words[mix(&state) % ARRAY_LENGTH(words)];
+        const char *word = at == 0 && first_word != NULL ? first_word : words[mix(&state) % ARRAY_LENGTH(words)];
         if (at > 0) {
             answer.text[at++] = ' ';
         }

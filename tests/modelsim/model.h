@@ -21,12 +21,15 @@ struct model_answer {
 
 uint32_t model_count_tokens(const char *text);
 
-/* Bounds of an answer's length in tokens, before max_tokens cuts it (0: no cut). Errors: -ENOMEM. */
+/*
+ * Bounds of an answer's length in tokens, before max_tokens cuts it (0: no cut). `first_word`: of letters and digits, what it
+ * begins with; NULL: as the dice say. Errors: -ENOMEM.
+ */
 struct model_length {
     uint32_t tokens_min, tokens_max;
 };
 MUST_USE int model_answer_create(uint64_t seed, const char *model, const char *prompt, struct model_length length,
-                                 uint32_t max_tokens, struct model_answer *ret_answer);
+                                 uint32_t max_tokens, const char *first_word, struct model_answer *ret_answer);
 void model_answer_finish(struct model_answer *answer);
 
 /* A unit vector of hashed words (letters and digits, without case): texts that share words lie near each other. */

@@ -6,6 +6,7 @@
  *   GET  /control/counters   what was served, by API, status, model and fault; tokens; in flight now and at most
  *   POST /control/faults     a new fault script (faults.h); GET shows it
  *   POST /control/latency    {"first_token_ms", "tokens_per_s", "jitter_percent", "slots"}; GET shows it
+ *   POST /control/versions   of the data that answers are made from (versions.h); GET shows them
  *   POST /control/limits     new rate limits (rates.h), all buckets full; GET shows them
  *   GET  /control/history    what happened in each second of the last ten minutes (history.h)
  *   POST /control/reset      counters and history to zero
@@ -17,6 +18,7 @@
 #include "tests/modelsim/latency.h"
 #include "tests/modelsim/model.h"
 #include "tests/modelsim/rates.h"
+#include "tests/modelsim/versions.h"
 
 struct loop;
 struct server;
@@ -33,6 +35,7 @@ struct server_options {
     struct model_length length;
     struct latency latency;
     struct faults faults;
+    struct versions versions;
     const char *calls_path; /* where each call is written down (calls.h); NULL: nowhere */
     struct rate_options rates;
 };
