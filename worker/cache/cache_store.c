@@ -108,7 +108,6 @@ static rocksdb_options_t *make_options(struct cache_store *store)
     rocksdb_block_based_options_set_block_cache(store->table_options, store->block_cache);
     rocksdb_block_based_options_set_filter_policy(store->table_options,
                                                   rocksdb_filterpolicy_create_bloom(10));
-    rocksdb_block_based_options_set_cache_index_and_filter_blocks(store->table_options, 1);
     rocksdb_options_set_block_based_table_factory(options, store->table_options);
     rocksdb_options_set_create_if_missing(options, 1);
     rocksdb_options_set_create_missing_column_families(options, 1);
