@@ -18,72 +18,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include "common/attributes.h"
+#include "tests/bench/cache_queries.h"
 #include "worker/cache/embed_builtin.h"
 #include "worker/cache/lexical_index.h"
 #include "worker/cache/profile.h"
 #include "worker/cache/sparse_table.h"
 
-enum { LINE_BYTES_MAX = 4096, HITS = 8, WORDS_MAX = 64, BYTES_MAX_GB = 8 };
-
-struct text {
-    char bytes[LINE_BYTES_MAX];
-    size_t length;
-};
+enum { HITS = 8, BYTES_MAX_GB = 8 };
 
 struct bench {
-    char **lines;
-    size_t lines_length;
-    size_t entries;
+    struct queries queries;
     double cosine_min;
-    uint64_t random;
     struct lexical_index *index;
 };
 
 static const uint8_t scope[LEXICAL_SCOPE_BYTES] = {1};
-
-static _Noreturn void die(const char *what, int r)
-{
-    fprintf(stderr, "bench-cache-index: %s: %s\n", what, strerror(-r));
-    exit(1);
-}
-
-static int64_t time_ns(clockid_t clock)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-static uint32_t below(struct bench *bench, size_t limit)
-{
-    uint64_t x = bench->random += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (uint32_t)(((x ^ (x >> 31)) >> 32) * limit >> 32);
-}
-
-static void read_lines(struct bench *bench, const char *path)
-{
-    FILE *file = fopen(path, "r");
-    char line[LINE_BYTES_MAX];
-    size_t capacity = 0;
-    if (file == NULL) {
-        die(path, -errno);
-    }
-    while (fgets(line, sizeof(line), file) != NULL) {
-        line[strcspn(line, "\n")] = '\0';
-        if (bench->lines_length == capacity) {
-            capacity = capacity == 0 ? 4096 : capacity * 2;
-            bench->lines = realloc(bench->lines, capacity * sizeof(char *));
-        }
-        if (bench->lines == NULL || (bench->lines[bench->lines_length++] = strdup(line)) == NULL) {
-            die(path, -ENOMEM);
-        }
-    }
-    fclose(file);
-}
 
 static bool embed(const char *text, union profile_buffer *ret_profile,
                   struct sparse_vector *ret_vector)
@@ -107,135 +57,27 @@ static void fill(struct bench *bench, size_t line)
     union profile_buffer profile;
     struct sparse_vector vector;
     uint8_t key[LEXICAL_KEY_BYTES];
-    if (!embed(bench->lines[line], &profile, &vector)) {
+    if (!embed(bench->queries.lines[line], &profile, &vector)) {
         return;
     }
     key_of(line, key);
     const int r = lexical_index_add(bench->index, scope, key, &vector, &profile.profile,
                                     profile.profile.bytes);
     if (r < 0) {
-        die("adding an entry", r);
+        queries_die("adding an entry", r);
     }
 }
 
-/* Queries */
-
-static void typo(struct bench *bench, char *word)
-{
-    const size_t length = strlen(word);
-    const size_t at = length < 2 ? 0 : below(bench, length - 1);
-    if (length < 4) {
-        return;
-    }
-    switch (below(bench, 3)) {
-    case 0: /* a letter is missing */
-        memmove(word + at, word + at + 1, length - at);
-        break;
-    case 1: { /* two are swapped */
-        const char letter = word[at];
-        word[at] = word[at + 1];
-        word[at + 1] = letter;
-        break;
-    }
-    default: /* another letter */
-        word[at] = (char)('a' + below(bench, 26));
-    }
-}
-
-static void append(struct text *text, const char *word)
-{
-    text->length += (size_t)snprintf(text->bytes + text->length, LINE_BYTES_MAX - text->length,
-                                     text->length == 0 ? "%s" : " %s", word);
-}
-
-static void vary(struct bench *bench, const char *line, struct text *ret_text)
-{
-    static const char *const polite[] = {"please", "can you tell me", "hi,", "quick question:"};
-    char copy[LINE_BYTES_MAX];
-    char *words[WORDS_MAX];
-    size_t n = 0;
-    char *rest = NULL;
-    snprintf(copy, sizeof(copy), "%s", line);
-    for (char *word = strtok_r(copy, " ", &rest); word != NULL && n < WORDS_MAX;
-         word = strtok_r(NULL, " ", &rest)) {
-        words[n++] = word;
-    }
-    const uint32_t kind = below(bench, 6);
-    const size_t at = below(bench, n);
-    if (kind <= 1) {
-        typo(bench, words[at]);
-        typo(bench, words[below(bench, n)]);
-    } else if (kind == 2 && at + 1 < n) {
-        char *const word = words[at];
-        words[at] = words[at + 1];
-        words[at + 1] = word;
-    }
-    *ret_text = (struct text){.length = 0};
-    if (kind == 3) {
-        append(ret_text, polite[below(bench, ARRAY_LENGTH(polite))]);
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (kind != 4 || i != at) {
-            append(ret_text, words[i]);
-        }
-        if (kind == 5 && i == at) {
-            const char *other = strrchr(bench->lines[below(bench, bench->entries)], ' ');
-            append(ret_text, other == NULL ? "really" : other + 1);
-        }
-    }
-}
-
-static void some_query(struct bench *bench, size_t first, size_t n,
-                       struct sparse_vector *ret_vector)
+static void some_query(struct bench *bench, struct sparse_vector *ret_vector)
 {
     union profile_buffer profile;
+    char text[QUERY_BYTES_MAX];
     do {
-        struct text text;
-        if (below(bench, 4) == 0) {
-            const size_t fresh = bench->lines_length - bench->entries;
-            text.length = (size_t)snprintf(
-                text.bytes, LINE_BYTES_MAX, "%s",
-                bench->lines[fresh == 0 ? 0 : bench->entries + below(bench, fresh)]);
-        } else {
-            vary(bench, bench->lines[first + below(bench, n)], &text);
-        }
-        if (embed(text.bytes, &profile, ret_vector)) {
-            return;
-        }
-    } while (true);
+        queries_some(&bench->queries, text);
+    } while (!embed(text, &profile, ret_vector));
 }
 
 /* Timing */
-
-struct times {
-    size_t length;
-    float *us;
-};
-
-static int by_size(const void *a, const void *b)
-{
-    const float x = *(const float *)a;
-    const float y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
-static struct times times_new(size_t capacity)
-{
-    struct times times = {.us = calloc(capacity, sizeof(float))};
-    if (times.us == NULL) {
-        die("times", -ENOMEM);
-    }
-    return times;
-}
-
-static void print_times(const char *name, struct times *times)
-{
-    qsort(times->us, times->length, sizeof(float), by_size);
-    printf(", \"%s_p50_us\": %.1f, \"%s_p99_us\": %.1f, \"%s_max_us\": %.1f", name,
-           (double)times->us[times->length / 2], name, (double)times->us[times->length * 99 / 100],
-           name, (double)times->us[times->length - 1]);
-    free(times->us);
-}
 
 static void lookup(struct bench *bench, const struct sparse_vector *vector, struct times *cpu,
                    struct times *clock)
@@ -249,7 +91,7 @@ static void lookup(struct bench *bench, const struct sparse_vector *vector, stru
     cpu->us[cpu->length++] = (float)(time_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_began) / 1000;
     clock->us[clock->length++] = (float)(time_ns(CLOCK_MONOTONIC) - began) / 1000;
     if (r < 0) {
-        die("lookup", r);
+        queries_die("lookup", r);
     }
 }
 
@@ -259,11 +101,11 @@ static void measure_lookups(struct bench *bench, size_t lookups)
     struct times clock = times_new(lookups);
     for (size_t i = 0; i < lookups; i++) {
         struct sparse_vector vector;
-        some_query(bench, 0, bench->entries, &vector);
+        some_query(bench, &vector);
         lookup(bench, &vector, &cpu, &clock);
     }
-    print_times("lookup", &cpu);
-    print_times("lookup_clock", &clock);
+    times_print("lookup", &cpu);
+    times_print("lookup_clock", &clock);
 }
 
 /* The entries' lines go round: the oldest leaves, comes back later. */
@@ -275,8 +117,8 @@ static void measure_beside_fills(struct bench *bench, size_t lookups)
     for (size_t i = 0; i < lookups; i++) {
         struct sparse_vector vector;
         uint8_t key[LEXICAL_KEY_BYTES];
-        const size_t line = i % bench->entries;
-        some_query(bench, 0, bench->entries, &vector);
+        const size_t line = i % bench->queries.entries;
+        some_query(bench, &vector);
         key_of(line, key);
         const int64_t began = time_ns(CLOCK_THREAD_CPUTIME_ID);
         (void)lexical_index_remove(bench->index, key);
@@ -284,39 +126,39 @@ static void measure_beside_fills(struct bench *bench, size_t lookups)
         fills.us[fills.length++] = (float)(time_ns(CLOCK_THREAD_CPUTIME_ID) - began) / 1000;
         lookup(bench, &vector, &cpu, &clock);
     }
-    print_times("lookup_beside_fills", &cpu);
-    print_times("lookup_beside_fills_clock", &clock);
-    print_times("replacement", &fills);
+    times_print("lookup_beside_fills", &cpu);
+    times_print("lookup_beside_fills_clock", &clock);
+    times_print("replacement", &fills);
 }
 
 static void measure_fills(struct bench *bench)
 {
-    struct times times = times_new(bench->entries);
+    struct times times = times_new(bench->queries.entries);
     const int64_t began = time_ns(CLOCK_MONOTONIC);
-    for (size_t i = 0; i < bench->entries; i++) {
+    for (size_t i = 0; i < bench->queries.entries; i++) {
         const int64_t cpu_began = time_ns(CLOCK_THREAD_CPUTIME_ID);
         fill(bench, i);
         times.us[times.length++] = (float)(time_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_began) / 1000;
     }
     printf(", \"all_fills_s\": %.2f", (double)(time_ns(CLOCK_MONOTONIC) - began) / 1e9);
-    print_times("fill", &times);
+    times_print("fill", &times);
 }
 
 static void measure_embedding(struct bench *bench)
 {
     enum { TEXTS = 20000 };
-    const size_t n = bench->lines_length < TEXTS ? bench->lines_length : TEXTS;
+    const size_t n = bench->queries.lines_length < TEXTS ? bench->queries.lines_length : TEXTS;
     size_t items = 0;
     size_t bytes = 0;
     const int64_t began = time_ns(CLOCK_THREAD_CPUTIME_ID);
     for (size_t i = 0; i < n; i++) {
         union profile_buffer profile;
         struct sparse_vector vector;
-        items += embed(bench->lines[i], &profile, &vector) ? vector.length : 0;
+        items += embed(bench->queries.lines[i], &profile, &vector) ? vector.length : 0;
     }
     const double us = (double)(time_ns(CLOCK_THREAD_CPUTIME_ID) - began) / 1000;
     for (size_t i = 0; i < n; i++) {
-        bytes += strlen(bench->lines[i]);
+        bytes += strlen(bench->queries.lines[i]);
     }
     printf(", \"embed_us\": %.2f, \"items_per_text\": %.0f, \"bytes_per_text\": %.0f",
            us / (double)n, (double)items / (double)n, (double)bytes / (double)n);
@@ -330,7 +172,7 @@ static size_t scan(const struct bench *bench, const struct sparse_vector *vector
     struct sparse_table table;
     size_t length = 0;
     sparse_table_fill(&table, query);
-    for (size_t i = 0; i < bench->entries; i++) {
+    for (size_t i = 0; i < bench->queries.entries; i++) {
         const struct sparse_vector *vector = &vectors[i];
         const double norms = sqrt((double)query->norm_squared * (double)vector->norm_squared);
         const double cosine =
@@ -353,13 +195,13 @@ static void measure_recall(struct bench *bench, size_t queries)
 {
     uint64_t wanted[ARRAY_LENGTH(cuts)] = {0};
     uint64_t found[ARRAY_LENGTH(cuts)] = {0};
-    struct sparse_vector *vectors = calloc(bench->entries, sizeof(*vectors));
+    struct sparse_vector *vectors = calloc(bench->queries.entries, sizeof(*vectors));
     if (vectors == NULL) {
-        die("vectors", -ENOMEM);
+        queries_die("vectors", -ENOMEM);
     }
-    for (size_t i = 0; i < bench->entries; i++) {
+    for (size_t i = 0; i < bench->queries.entries; i++) {
         union profile_buffer profile;
-        if (!embed(bench->lines[i], &profile, &vectors[i])) {
+        if (!embed(bench->queries.lines[i], &profile, &vectors[i])) {
             vectors[i].length = 0;
             vectors[i].norm_squared = 0;
         }
@@ -369,12 +211,12 @@ static void measure_recall(struct bench *bench, size_t queries)
         double cosines[HITS];
         size_t length = 0;
         struct sparse_vector query;
-        some_query(bench, 0, bench->entries, &query);
+        some_query(bench, &query);
         const size_t scanned = scan(bench, vectors, &query, cosines);
         const int r =
             lexical_index_best(bench->index, scope, &query, bench->cosine_min, HITS, hits, &length);
         if (r < 0) {
-            die("lookup", r);
+            queries_die("lookup", r);
         }
         for (size_t cut = 0; cut < ARRAY_LENGTH(cuts); cut++) {
             for (size_t at = 0; at < scanned; at++) {
@@ -408,25 +250,26 @@ static void print_memory(const struct bench *bench)
 
 int main(int argc, char **argv)
 {
-    struct bench bench = {.random = 1};
+    struct bench bench = {.queries.random = 1};
     if (argc != 6) {
         fputs("usage: bench-cache-index TEXTS ENTRIES LOOKUPS EXACT COSINE_MIN\n", stderr);
         return 2;
     }
-    read_lines(&bench, argv[1]);
-    bench.entries = strtoul(argv[2], NULL, 10);
+    queries_read(&bench.queries, argv[1]);
+    bench.queries.entries = strtoul(argv[2], NULL, 10);
     bench.cosine_min = strtod(argv[5], NULL);
     const size_t lookups = strtoul(argv[3], NULL, 10);
-    if (bench.entries == 0 || bench.entries > bench.lines_length || lookups == 0) {
-        die("ENTRIES or LOOKUPS", -EINVAL);
+    if (bench.queries.entries == 0 || bench.queries.entries > bench.queries.lines_length ||
+        lookups == 0) {
+        queries_die("ENTRIES or LOOKUPS", -EINVAL);
     }
     const struct lexical_index_options options = {.entries_max = LEXICAL_ENTRIES_MAX,
                                                   .bytes_max = (size_t)BYTES_MAX_GB << 30};
     const int r = lexical_index_create(&options, &bench.index);
     if (r < 0) {
-        die("index", r);
+        queries_die("index", r);
     }
-    printf("{\"asked\": %zu", bench.entries);
+    printf("{\"asked\": %zu", bench.queries.entries);
     measure_embedding(&bench);
     measure_fills(&bench);
     print_memory(&bench);
@@ -435,9 +278,6 @@ int main(int argc, char **argv)
     measure_beside_fills(&bench, lookups);
     printf("}\n");
     lexical_index_destroy(&bench.index);
-    for (size_t i = 0; i < bench.lines_length; i++) {
-        free(bench.lines[i]);
-    }
-    free(bench.lines);
+    queries_finish(&bench.queries);
     return 0;
 }

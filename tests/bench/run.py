@@ -3,7 +3,8 @@
 
 Questions: how near does the broker come to what ZeroMQ and RocksDB allow on this machine (queue)? Do realtime jobs wait for a
 backlog (tiers)? What stays resident after a million jobs (memory)? How soon is a broker back with a million jobs waiting (recovery)? Does a job cost more
-beside a million than beside a thousand (flat)? What does a near lookup cost, and miss (cache_index)? Do near hits keep their bound
+beside a million than beside a thousand (flat)? What does a near lookup cost, and miss (cache_index), and the
+whole cache with its store and its thread (cache_keeper)? Do near hits keep their bound
 (cache-stream, which needs --data)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
@@ -22,6 +23,7 @@ import tempfile
 import time
 
 from cache_index import cache_index
+from cache_keeper import cache_keeper
 from cache_stream import cache_stream
 from flat import flat
 from recovery import recovery
@@ -125,8 +127,9 @@ models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_
 """)
         return Daemon([self.program("tiermq-broker"), "--config", str(config)], folder / "log", more.get("ready_seconds", 30))
 
-    def worker(self, broker, provider, name, cache="off", slots=256):
-        folder = self.folder(name)
+    def worker(self, broker, provider, name, cache="off", slots=256, kept=False):
+        """`cache`: its mode, or all of that section. With `kept` its folder is there."""
+        folder = self.work / name if kept else self.folder(name)
         config = folder / "tiermq.yaml"
         config.write_text(f"""
 worker:
@@ -136,7 +139,7 @@ worker:
   slots: {slots}
   admin: 127.0.0.1:0
   data_dir: {folder}/data
-cache: {{mode: "{cache}"}}
+cache: {json.dumps(cache if isinstance(cache, dict) else {"mode": cache})}
 providers: [{{name: sim, type: openai, base_url: "{provider}"}}]
 models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.60}}]
 """)
@@ -265,16 +268,16 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="short: shows that it runs, its figures mean little")
-    parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,cache_index,modelsim")
+    parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,cache_index,cache_keeper,modelsim")
     parser.add_argument("--jobs", type=int, help="of the backlog that recovery makes; each takes about 1.2 KiB of disk")
-    parser.add_argument("--texts", nargs="*", metavar="FILE", help="real prompts for cache_index: see cache_texts.py")
+    parser.add_argument("--texts", nargs="*", metavar="FILE", help="real prompts for cache_index and cache_keeper: see cache_texts.py")
     parser.add_argument("--data", metavar="DIR", help="for cache-stream: semcache_dev.tsv and train_clusters.tsv")
     parser.add_argument("--dir", help="where data directories are made; its disk is what is measured")
     arguments = parser.parse_args()
     bench = Bench(arguments)
     scenarios = {"cache-stream": functools.partial(cache_stream, bench), "queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
                  "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench),
-                 "cache_index": functools.partial(cache_index, bench), "modelsim": bench.modelsim_speed}
+                 "cache_index": functools.partial(cache_index, bench), "cache_keeper": functools.partial(cache_keeper, bench), "modelsim": bench.modelsim_speed}
     try:
         for name in arguments.only.split(","):
             if name not in scenarios:
