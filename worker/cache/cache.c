@@ -90,6 +90,7 @@ struct question {
     cache_asked_fn *done;
     void *context;
     uint64_t number;
+    struct keeper_walk *walk; /* it goes on; NULL: it does not, or has not begun */
     char *text;
     char error[CACHE_ERROR_BYTES];
 };
@@ -182,6 +183,7 @@ static void question_release(struct question *question)
     free(question->what);
     free(question->argument);
     free(question->text);
+    keeper_walk_destroy(&question->walk);
     free(question);
 }
 
@@ -563,23 +565,34 @@ static void thread_invalidate(struct cache *cache, struct invalidation *invalida
     keep_invalidations_bounded(cache);
 }
 
-static void thread_ask(struct cache *cache, struct question *question)
+static json_t *begin_to_answer(struct cache *cache, struct question *question)
+{
+    json_t *argument = json_loads(question->argument, 0, NULL);
+    json_t *answer = keeper_ask(cache->keeper, question->what, argument, clock_unix_ms(),
+                                &question->walk, question->error);
+    json_decref(argument);
+    return answer;
+}
+
+/* False: there is more to do, after whatever came since. */
+static bool thread_ask(struct cache *cache, struct question *question)
 {
     if (!keeper_is_open(cache)) {
         (void)snprintf(question->error, sizeof(question->error), "the cache is broken: see the worker's log");
-        return;
+        return true;
     }
-    if (strcmp(question->what, "cache.rebuild") == 0) {
-        cache->model_at_ms = 0; /* a model that could not be read is tried at once */
+    json_t *answer = question->walk == NULL ? begin_to_answer(cache, question)
+                                            : keeper_walk_on(cache->keeper, &question->walk,
+                                                             clock_unix_ms(), question->error);
+    if (question->walk != NULL) {
+        return false;
     }
-    json_t *argument = json_loads(question->argument, 0, NULL);
-    json_t *answer = keeper_ask(cache->keeper, question->what, argument, clock_unix_ms(), question->error);
     question->text = answer == NULL ? NULL : json_dumps(answer, JSON_COMPACT | JSON_REAL_PRECISION(10));
     if (question->text == NULL && question->error[0] == '\0') {
         (void)snprintf(question->error, sizeof(question->error), "out of memory");
     }
-    json_decref(argument);
     json_decref(answer);
+    return true;
 }
 
 static void thread_deny(struct cache *cache, const struct denial *denial)
@@ -753,7 +766,7 @@ static bool thread_take_one(struct cache *cache)
         is_answer = false;
         break;
     case REQUEST_ASK:
-        thread_ask(cache, CONTAINER_OF(request, struct question, request));
+        is_answer = thread_ask(cache, CONTAINER_OF(request, struct question, request));
         break;
     case REQUEST_DENY:
         thread_deny(cache, CONTAINER_OF(request, struct denial, request));
@@ -779,7 +792,9 @@ static bool thread_take_one(struct cache *cache)
                              : 0;
     if (request->kind == REQUEST_DENY || request->kind == REQUEST_BRING) {
         request_release(request);
-    } else if (is_answer) {
+    } else if (request->kind == REQUEST_ASK && !is_answer && !cache->is_stopping) {
+        list_append(&cache->waiting, &request->link);
+    } else if (is_answer || request->kind == REQUEST_ASK) {
         answer_loop(cache, request);
     }
     return has_more;

@@ -28,6 +28,7 @@
 #include "worker/cache/invalidations.h"
 
 struct keeper;
+struct keeper_walk;
 struct text_embedder;
 struct wanted;
 
@@ -140,11 +141,21 @@ MUST_USE int keeper_step(struct keeper *keeper, int64_t now_unix_ms, char ret_er
 void keeper_rebuild(struct keeper *keeper);
 
 /*
- * An operator's question: cache.top, get, explain, count, export, import or rebuild. NULL: not known, no memory, or the
- * argument is wrong (ret_error says it, if it can). Gives a new reference.
+ * An operator's question: cache.top, get, explain, count, export, import or rebuild. NULL:
+ * *ret_walk is the way to the answer; if it is NULL, too: not known, no memory, or the argument is
+ * wrong (ret_error says it, if it can). Gives a new reference.
  */
-json_t *keeper_ask(struct keeper *keeper, const char *what, const json_t *argument, int64_t now_unix_ms,
+json_t *keeper_ask(struct keeper *keeper, const char *what, const json_t *argument,
+                   int64_t now_unix_ms, struct keeper_walk **ret_walk,
                    char ret_error[CACHE_ERROR_BYTES]);
+/*
+ * A step on the way, for some hundred microseconds. NULL: there is more to go; *walk is NULL when
+ * it went wrong. The keeper may have been opened again since the last one. Gives a new reference,
+ * and *walk is NULL.
+ */
+json_t *keeper_walk_on(struct keeper *keeper, struct keeper_walk **walk, int64_t now_unix_ms,
+                       char ret_error[CACHE_ERROR_BYTES]);
+void keeper_walk_destroy(struct keeper_walk **walk);
 
 struct keeper_stats {
     struct cache_store_stats store;

@@ -30,7 +30,7 @@ static int log_fd;
 static atomic_int lookup_result, open_result, step_result; /* the next one's; 0: it works */
 static atomic_llong time_gone_ms;
 static atomic_int positions; /* that were written: each is an fsync */
-static atomic_bool step_hangs;
+static atomic_bool step_hangs, lookup_hangs;
 static sem_t is_hanging, may_go_on, is_closed;
 
 int __real_keeper_open(const struct keeper_options *options, struct keeper **ret_keeper,
@@ -64,6 +64,10 @@ int __wrap_keeper_open(const struct keeper_options *options, struct keeper **ret
 int __wrap_keeper_lookup(struct keeper *keeper, const struct cache_query *query,
                          int64_t now_unix_ms, struct cache_result *ret_result, char *ret_error)
 {
+    if (atomic_exchange(&lookup_hangs, false)) {
+        (void)sem_post(&is_hanging);
+        (void)sem_wait(&may_go_on);
+    }
     const int r = atomic_exchange(&lookup_result, 0);
     return r < 0 ? r : __real_keeper_lookup(keeper, query, now_unix_ms, ret_result, ret_error);
 }
@@ -174,6 +178,8 @@ struct seen {
     int answers;
     enum cache_answer last;
     const char *why;
+    const int *question; /* whether it has an answer */
+    bool was_asked;      /* it had one before */
 };
 
 static void answered(void *context, struct cache_result *result)
@@ -182,6 +188,7 @@ static void answered(void *context, struct cache_result *result)
     seen->answers++;
     seen->last = result->answer;
     seen->why = result->why;
+    seen->was_asked = seen->question != NULL && *seen->question != 0;
 }
 
 static struct seen look(struct cache *cache, uint8_t number)
@@ -295,4 +302,38 @@ Test(cache_faults, a_thread_that_hangs_leaves_loop_and_log_alone_when_it_goes_on
     (void)sem_wait(&is_closed); /* since its keeper broke, which it would log before */
     cr_assert_eq(fstat(log_fd, &status), 0);
     cr_assert_eq(status.st_size, 0);
+}
+
+static void asked(void *context, uint64_t number, const char *text, const char *asked_error)
+{
+    (void)number;
+    cr_assert_not_null(text, "%s", asked_error);
+    *(int *)context = 1;
+}
+
+Test(cache_faults, a_question_about_all_entries_lets_later_lookups_pass)
+{
+    struct cache *cache = make_cache();
+    struct seen first = {.answers = 0}, later = {.answers = 0};
+    struct cache_lookup *lookup = NULL;
+    int has_answer = 0;
+    for (int i = 0; i < 200; i++) {
+        fill(cache, (uint8_t)i, (uint64_t)clock_unix_ms());
+    }
+    atomic_store(&lookup_hangs, true);
+    cr_assert_eq(cache_start_lookup(cache, &(struct cache_query){.key = {1}}, INT64_MAX, answered,
+                                    &first, &lookup),
+                 0);
+    (void)sem_wait(&is_hanging);
+    cr_assert_eq(cache_ask(cache, "cache.top", "{}", asked, &has_answer, 1), 0);
+    cr_assert_eq(cache_start_lookup(cache, &(struct cache_query){.key = {2}}, INT64_MAX, answered,
+                                    &later, &lookup),
+                 0);
+    (void)sem_post(&may_go_on);
+    later.question = &has_answer;
+    while (!has_answer || later.answers == 0) {
+        cr_assert_eq(loop_turn(loop, 10000), 0);
+    }
+    cr_assert_not(later.was_asked, "the question was answered first");
+    cache_destroy(&cache);
 }

@@ -355,12 +355,26 @@ Test(keeper, denied_entry_answers_its_own_text_alone)
     cr_assert_eq(look(2, "which trains run at night", 0, NOW).answer, CACHE_ANSWER_MISS);
 }
 
+static size_t steps; /* of the last question */
+
+static json_t *ask(const char *what, const json_t *argument)
+{
+    struct keeper_walk *walk;
+    steps = 0;
+    json_t *answer = keeper_ask(keeper, what, argument, NOW, &walk, error);
+    while (walk != NULL) {
+        answer = keeper_walk_on(keeper, &walk, NOW, error);
+        steps++;
+    }
+    cr_assert_not_null(answer, "%s", error);
+    return answer;
+}
+
 static json_int_t hits_of(uint8_t number)
 {
     json_t *argument = json_sprintf("%02x%030d", key_of(number), 0);
     argument = json_pack("{s:o}", "key", argument);
-    json_t *entry = keeper_ask(keeper, "cache.get", argument, NOW, error);
-    cr_assert_not_null(entry, "%s", error);
+    json_t *entry = ask("cache.get", argument);
     const json_int_t hits = json_integer_value(json_object_get(entry, "hits"));
     json_decref(argument);
     json_decref(entry);
@@ -387,6 +401,49 @@ Test(keeper, hits_are_written_down_a_few_at_a_time)
     }
 }
 
+Test(keeper, questions_about_all_entries_are_answered_by_steps)
+{
+    for (int i = 0; i < 250; i++) {
+        fill((uint8_t)i,
+             (struct filling){.tag = i % 2 == 0 ? "even" : "odd", .body_bytes = (size_t)i + 1});
+    }
+    json_t *argument = json_pack("{s:s, s:i}", "by", "bytes", "limit", 200);
+    json_t *top = ask("cache.top", argument);
+    const json_t *entries = json_object_get(top, "entries");
+    cr_assert_eq(json_array_size(entries), 200);
+    for (size_t i = 1; i < 200; i++) {
+        cr_assert_geq(json_integer_value(json_object_get(json_array_get(entries, i - 1), "bytes")),
+                      json_integer_value(json_object_get(json_array_get(entries, i), "bytes")));
+    }
+    cr_assert_geq(steps, 250 / 64 + 200 / 64);
+    json_decref(argument);
+    json_decref(top);
+    argument = json_pack("{s:s}", "tag", "even");
+    json_t *count = ask("cache.count", argument);
+    cr_assert_eq(json_integer_value(json_object_get(count, "entries")), 125);
+    cr_assert_geq(steps, 250 / 64);
+    json_decref(argument);
+    json_decref(count);
+}
+
+Test(keeper, wrong_questions_are_refused)
+{
+    static const char *const wrong[][2] = {{"cache.top", "{\"by\": \"age\"}"},
+                                           {"cache.count", "{\"key\": \"12\"}"},
+                                           {"cache.count", "{\"older_than_ms\": -1}"},
+                                           {"cache.export", "{\"from\": \"x\"}"},
+                                           {"cache.melt", "{}"}};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        struct keeper_walk *walk;
+        json_t *argument = json_loads(wrong[i][1], 0, NULL);
+        error[0] = '\0';
+        cr_expect_null(keeper_ask(keeper, wrong[i][0], argument, NOW, &walk, error));
+        cr_expect_null(walk);
+        cr_expect_neq(error[0], '\0', "%s", wrong[i][1]);
+        json_decref(argument);
+    }
+}
+
 Test(keeper, positions_are_kept)
 {
     const uint8_t epoch[CACHE_EPOCH_BYTES] = {7};
@@ -405,17 +462,14 @@ Test(keeper, positions_are_kept)
 static json_t *export_page(const char *from, int limit)
 {
     json_t *argument = json_pack("{s:s*, s:i}", "from", from, "limit", limit);
-    json_t *page = keeper_ask(keeper, "cache.export", argument, NOW, error);
-    cr_assert_not_null(page, "%s", error);
+    json_t *page = ask("cache.export", argument);
     json_decref(argument);
     return page;
 }
 
 static json_t *import(json_t *page)
 {
-    json_t *taken = keeper_ask(keeper, "cache.import", page, NOW, error);
-    cr_assert_not_null(taken, "%s", error);
-    return taken;
+    return ask("cache.import", page);
 }
 
 Test(keeper, export_is_taken_by_import)
