@@ -59,6 +59,8 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
     attempt->is_probe = dispatch->is_probe;
     attempt->is_of_worker = dispatch->is_of_worker;
     attempt->started_ms = now_ms;
+    attempt->queue_ms =
+        dispatch->queue_ms < INT64_MAX / 4 ? (int64_t)dispatch->queue_ms : INT64_MAX / 4;
     attempt->deadline_ms = dispatch->deadline_in_ms == 0 || dispatch->deadline_in_ms > INT64_MAX / 2
                                ? INT64_MAX
                                : now_ms + (int64_t)dispatch->deadline_in_ms;

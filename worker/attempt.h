@@ -64,6 +64,7 @@ struct attempt {
     uint8_t client_key[ATTEMPT_KEY_BYTES];
     int64_t deadline_ms;  /* monotonic; INT64_MAX: none */
     int64_t started_ms;   /* monotonic */
+    int64_t queue_ms;     /* that the job had waited by then */
     struct blob *payload; /* the packed ModelRequest; released by decode */
 
     /* Where it is: pipeline.c. */

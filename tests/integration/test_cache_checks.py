@@ -100,6 +100,30 @@ def test_an_audit_is_judged_and_its_answer_kept_by_the_rules_of_the_tier_that_se
     assert answer(client, request("What does the museum cost?")).cache == wire.pb.CACHE_HIT
 
 
+def test_an_audit_says_nothing_of_what_was_invalidated_since_it_was_served(cluster):
+    """Of two audits that waited meanwhile, one is about an entry that the invalidation fits."""
+    cluster.config = {"cache": {"mode": "near"}}
+    cluster.start_modelsim()
+    broker = cluster.start_broker()
+    worker = cluster.start_worker()
+    maker = wire.Worker(broker, "maker", credit=0)
+    broker.admin_json("/v1/pause", {"kind": "tier", "name": "background"})
+    for tag in ("prices", "hours"):
+        about = wire.record.CacheAbout(tenant="default", tags=[tag]).SerializeToString()
+        make(maker, request(f"What do the {tag} say?", check=audit(about=about)), route=MODEL)
+    wait_for(lambda: broker.admin_json("/v1/stats")["jobs"] == 2, "the audits to wait")
+    leave(maker)
+    done = cluster.cli("cache", "invalidate", "--tag", "prices")
+    assert done.returncode == 0, done.stderr
+    broker.admin_json("/v1/resume", {"kind": "tier", "name": "background"})
+
+    def said(result):
+        return worker.metrics().get(f'tiermq_worker_cache_checks_total{{why="audit",result="{result}"}}', 0)
+
+    wait_for(lambda: said("unknown") + said("different") == 2, "both verdicts")
+    assert (said("unknown"), said("different")) == (1, 1)
+
+
 def calls(cluster):
     return json.loads(http_request(cluster.modelsim.ready["http"], "/control/counters")[1])["requests_total"]
 

@@ -26,18 +26,19 @@ import zmq
 from harness import ROOT, TIMEOUT_S
 
 
-def _generate():
+def _generate(name):
     directory = tempfile.mkdtemp(prefix="tiermq-wire-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    subprocess.run(["protoc", f"--proto_path={ROOT / 'proto'}", f"--python_out={directory}", "wire.proto"], check=True)
+    subprocess.run(["protoc", f"--proto_path={ROOT / 'proto'}", f"--python_out={directory}", f"{name}.proto"], check=True)
     sys.path.insert(0, directory)
     try:
-        return importlib.import_module("wire_pb2")
+        return importlib.import_module(f"{name}_pb2")
     finally:
         sys.path.remove(directory)
 
 
-pb = _generate()
+pb = _generate("wire")
+record = _generate("records")
 VERSION = 1
 CLIENT_TO_BROKER, BROKER_TO_CLIENT, WORKER_TO_BROKER, BROKER_TO_WORKER, CHUNK, EVENT = range(1, 7)
 ANSWERED = pb.ATTEMPT_ANSWERED

@@ -132,7 +132,7 @@ struct cache {
     bool is_abandoned,
         has_ended; /* the thread: it hung when the cache was destroyed; it does nothing more */
     struct cache_stats stats;
-    uint64_t invalidations; /* the loop's count: what attempts remember */
+    struct invalidations *latest; /* the loop's: their number is what attempts remember */
     struct list errands;    /* the loop's: whose texts are out */
     /* The thread's own. */
     struct text_embedder *model; /* static; NULL: not wanted, or it cannot be read */
@@ -263,6 +263,7 @@ static void cache_release(struct cache *cache)
     list_release(&cache->errands);
     list_release(&cache->sweeping);
     list_release(&cache->kept);
+    invalidations_destroy(&cache->latest);
     (void)pthread_cond_destroy(&cache->wake);
     (void)pthread_cond_destroy(&cache->opened);
     (void)pthread_mutex_destroy(&cache->mutex);
@@ -996,6 +997,7 @@ int cache_create(struct loop *loop, struct log *log, const struct cache_options 
     list_init(&cache->kept);
     init_sync(cache);
     int r = copy_options(cache, options);
+    r = r < 0 ? r : invalidations_create(keeper_cosine_of_texts, NULL, &cache->latest);
     r = r < 0 ? r : loop_add_turn_handler(loop, cache_turn, cache);
     if (r < 0) {
         return r;
@@ -1158,7 +1160,15 @@ int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
 
 uint64_t cache_latest(const struct cache *cache)
 {
-    return cache->invalidations;
+    return invalidations_latest(cache->latest);
+}
+
+bool cache_has_invalidated(const struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
+                           const Record__CacheAbout *about, int64_t served_unix_ms)
+{
+    const uint64_t born = invalidations_before(cache->latest, served_unix_ms);
+    return born < invalidations_forgotten(cache->latest) ||
+           invalidations_fit(cache->latest, key, about, born);
 }
 
 void cache_invalidate(struct cache *cache, const char *endpoint,
@@ -1179,7 +1189,8 @@ void cache_invalidate(struct cache *cache, const char *endpoint,
     memcpy(invalidation->epoch, epoch, CACHE_EPOCH_BYTES);
     invalidation->selector = selector == NULL ? NULL : message_copy(&selector->base);
     invalidation->is_all = invalidation->selector == NULL;
-    cache->invalidations++;
+    const uint64_t swept = invalidations_latest(cache->latest); /* beyond the bound it forgets */
+    (void)!invalidations_add(cache->latest, invalidation->selector, swept, clock_unix_ms());
     (void)hand_over(cache, &invalidation->request, true);
 }
 

@@ -31,7 +31,7 @@ enum {
     CACHE_ASIDE_MAX = 2,   /* damaged databases that are kept */
 };
 
-/* A near candidate that was not served, or one that was and is audited: is it what a fresh answer says? */
+/* A near candidate that was not served: is it what a fresh answer says? */
 struct cache_comparison {
     char *tenant, *tier;  /* of the class that the evidence is for */
     struct broker_link *broker; /* that sent the job */
@@ -39,15 +39,13 @@ struct cache_comparison {
     uint8_t key[CACHE_KEY_BYTES]; /* of the candidate */
     enum judge_kind judge;
     double judge_cosine_min;
-    bool is_audit;
-    uint64_t weight_permille;
 };
 
 struct cache_handler {
     /* All that this invalidation (and those before) fits is gone. */
     void (*on_applied)(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES], uint64_t sequence,
                        uint64_t entries, uint64_t bytes);
-    /* JUDGE_UNKNOWN: it cannot be said. `served` is the candidate's answer, for a judge that is a model; NULL: it is gone. */
+    /* JUDGE_UNKNOWN: it cannot be said, as when the candidate is too old or invalid by now. */
     void (*on_compared)(void *context, const struct cache_comparison *comparison, enum judge_verdict verdict);
     /* The static model is read: what its vectors are kept under. May come from within cache_create(). */
     void (*on_model)(void *context, const char *name);
@@ -105,6 +103,11 @@ uint64_t cache_latest(const struct cache *cache);
  */
 void cache_invalidate(struct cache *cache, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES], uint64_t sequence,
                       const Wire__CacheSelector *selector);
+
+/* Whether an entry that was served then may have been invalidated since. Beyond INVALIDATIONS_MAX
+ * it may. */
+bool cache_has_invalidated(const struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
+                           const Record__CacheAbout *about, int64_t served_unix_ms);
 
 /* What an operator asks: keeper_ask(). `text` is JSON, NULL with an error. */
 typedef void cache_asked_fn(void *context, uint64_t number, const char *text, const char *error);

@@ -19,7 +19,11 @@
 #include "worker/cache_mail.h"
 #include "worker/telemetry.h"
 
-enum { PERMILLE = 1000, REFRESH_KEY_BYTES = 80 };
+enum {
+    PERMILLE = 1000,
+    REFRESH_KEY_BYTES = 80,
+    UNDER_WAY_MS = 1000, /* that a job's way to the broker may take */
+};
 
 /* ---- jobs ---- */
 
@@ -90,6 +94,15 @@ static bool hits(double share)
            (double)random < share * 4294967296.0;
 }
 
+/* Owned. Empty without memory. */
+static ProtobufCBinaryData pack_about(const Record__CacheAbout *about)
+{
+    ProtobufCBinaryData packed = {record__cache_about__get_packed_size(about), NULL};
+    packed.data = malloc(packed.len + 1);
+    packed.len = packed.data == NULL ? 0 : record__cache_about__pack(about, packed.data);
+    return packed;
+}
+
 void cache_checks_audit(struct services *services, const struct attempt *attempt, const struct cache_result *result)
 {
     struct threshold_verdict verdict;
@@ -106,7 +119,9 @@ void cache_checks_audit(struct services *services, const struct attempt *attempt
     check.near_key = (ProtobufCBinaryData){CACHE_KEY_BYTES, (uint8_t *)result->key};
     check.served = result->entry->body;
     check.weight_permille = share >= 1 ? PERMILLE : (uint64_t)(share * PERMILLE + 0.5);
+    check.about = pack_about(result->entry->about);
     ask_anew(services, attempt, &check, "", "audit");
+    free(check.about.data);
 }
 
 /* ---- verdicts ---- */
@@ -127,9 +142,34 @@ bool cache_checks_comparison(const struct services *services, const struct attem
     return true;
 }
 
+/* Since the hit that it is about. */
+static int64_t ago_ms(const struct attempt *attempt, const Wire__CacheCheck *check)
+{
+    const int64_t waited_ms =
+        check->waited_ms < INT64_MAX / 4 ? (int64_t)check->waited_ms : INT64_MAX / 4;
+    return waited_ms + attempt->queue_ms + clock_monotonic_ms() - attempt->started_ms;
+}
+
+/* The fresh answer differs then because the world has changed, not because the hit was wrong. */
+static bool is_overtaken(const struct services *services, const struct attempt *attempt,
+                         const Wire__CacheCheck *check)
+{
+    Record__CacheAbout *about =
+        record__cache_about__unpack(NULL, check->about.len, check->about.data);
+    const bool is_known = about != NULL && check->near_key.len == CACHE_KEY_BYTES;
+    const int64_t served_unix_ms = clock_unix_ms() - ago_ms(attempt, check) - UNDER_WAY_MS;
+    const bool is_invalid = is_known && cache_has_invalidated(services->cache, check->near_key.data,
+                                                              about, served_unix_ms);
+    if (about != NULL) {
+        record__cache_about__free_unpacked(about, NULL);
+    }
+    return is_invalid;
+}
+
 static void learn(struct services *services, const struct attempt *attempt, const Wire__CacheCheck *check,
                   enum judge_verdict verdict)
 {
+    verdict = is_overtaken(services, attempt, check) ? JUDGE_UNKNOWN : verdict;
     const bool is_ours = strcmp(check->embedder, services->embedder) == 0 && check->weight_permille > 0 &&
                          check->weight_permille <= PERMILLE;
     telemetry_cache_check(services->telemetry, "audit",
@@ -191,6 +231,7 @@ void cache_checks_ask_judge(struct services *services, const struct attempt *att
         Wire__CacheCheck check = *audit;
         check.why = WIRE__CACHE_CHECK__WHY__WHY_JUDGE;
         check.served = (ProtobufCBinaryData){0, NULL};
+        check.waited_ms = (uint64_t)ago_ms(attempt, audit);
         request.operation = (char *)"chat.completions";
         request.model = (char *)services->judge_model;
         request.body = (ProtobufCBinaryData){strlen(text), (uint8_t *)text};

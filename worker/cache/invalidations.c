@@ -254,6 +254,18 @@ void invalidations_forget(struct invalidations *invalidations, uint64_t number)
     }
 }
 
+uint64_t invalidations_before(const struct invalidations *invalidations, int64_t at_unix_ms)
+{
+    const struct list_link *link = invalidations->list.head.previous; /* the latest */
+    for (; link != &invalidations->list.head; link = link->previous) {
+        const struct invalidation *at = CONTAINER_OF(link, struct invalidation, link);
+        if (at->at_unix_ms < at_unix_ms) {
+            return at->number;
+        }
+    }
+    return invalidations->forgotten > 0 ? invalidations->forgotten - 1 : 0;
+}
+
 uint64_t invalidations_forgotten(const struct invalidations *invalidations)
 {
     return invalidations->forgotten;

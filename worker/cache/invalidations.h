@@ -44,6 +44,11 @@ bool invalidations_fit(const struct invalidations *invalidations, const uint8_t 
                        const Record__CacheAbout *about, uint64_t born);
 /* Forgets those up to `number`: they were swept, and no attempt that runs began before them. */
 void invalidations_forget(struct invalidations *invalidations, uint64_t number);
+/*
+ * The latest that had come before this time, as far as it is known: else one that is forgotten,
+ * before which invalidations_forgotten() says that it is not.
+ */
+uint64_t invalidations_before(const struct invalidations *invalidations, int64_t at_unix_ms);
 /* The latest that is forgotten: of what began before it nobody can say whether it holds. */
 uint64_t invalidations_forgotten(const struct invalidations *invalidations);
 /* The next one has the number behind this. Before the first. */

@@ -248,7 +248,7 @@ static bool read_query(struct keeper *keeper, const struct cache_query *query, s
     if (!keeper_read_text(keeper, query->text, ret_text)) {
         return false;
     }
-    if (keeper_vectors_are_brought(keeper)) {
+    if (keeper_vectors_are_brought(keeper) && query->vector != NULL) {
         ret_text->has_dense = true;
         memcpy(ret_text->dense, query->vector, keeper->options.embedder.dimensions);
     }

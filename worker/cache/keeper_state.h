@@ -48,8 +48,6 @@ struct keeper {
 /* A text with the vector that this keeper compares by, if it makes it. False: it cannot be compared. */
 bool keeper_read_text(struct keeper *keeper, const char *text, struct near_text *ret_text);
 double keeper_score(const struct keeper *keeper, const struct likeness *likeness);
-/* For invalidations and counts, whatever the embedder: cosine by the words of both texts. */
-double keeper_cosine_of_texts(void *context, const char *text, const char *other);
 
 /* Whether an invalidation that came after the entry was checked fits it. */
 bool keeper_is_invalid(const struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about);

@@ -162,6 +162,21 @@ Test(invalidations, forgotten_ones_do_not_count)
     cr_assert_eq(invalidations_latest(invalidations), 2);
 }
 
+Test(invalidations, time_says_which_had_come)
+{
+    cr_assert_eq(invalidations_before(invalidations, 300000), 0);
+    for (int i = 1; i <= 3; i++) {
+        cr_assert_eq(invalidations_add(invalidations, NULL, 0, i * 1000), 0);
+    }
+    cr_assert_eq(invalidations_before(invalidations, 3001), 3);
+    cr_assert_eq(invalidations_before(invalidations, 3000), 2);
+    cr_assert_eq(invalidations_before(invalidations, 1), 0);
+    invalidations_forget(invalidations, 2);
+    cr_assert_eq(invalidations_before(invalidations, 3001), 3);
+    cr_assert_lt(invalidations_before(invalidations, 2500), invalidations_forgotten(invalidations),
+                 "it is not known");
+}
+
 Test(invalidations, beyond_the_bound_swept_ones_are_forgotten)
 {
     invalidate("us");
