@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/loop.h"
+#include "worker/cache/near_aside.h"
 #include "worker/pipeline.h"
 
 enum { NAME_BYTES_MAX = 255, TRACE_PARENT_BYTES = 24, TRACE_ID_BYTES = 16 };
@@ -110,6 +111,7 @@ void attempt_destroy(struct attempt **attempt)
         return;
     }
     loop_timer_destroy(&old->timer);
+    near_aside_destroy(&old->aside);
     blob_unref(&old->payload);
     if (old->request != NULL) {
         wire__model_request__free_unpacked(old->request, NULL);

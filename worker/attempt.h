@@ -28,6 +28,7 @@ struct loop;
 struct loop_timer;
 struct pipeline;
 struct cache_lookup;
+struct near_aside;
 struct text_embedder_call;
 
 enum { ATTEMPT_KEY_BYTES = 16, ATTEMPT_HEX_BYTES = 2 * ATTEMPT_KEY_BYTES + 1 };
@@ -84,6 +85,7 @@ struct attempt {
     struct cache_lookup *lookup;
     bool wants_vector;            /* once it is known to be no exact hit */
     struct text_embedder_call *vector_call; /* while its vector is waited for */
+    struct near_aside *aside;     /* while it is not: its candidate may come beside the call; or NULL */
     int8_t *vector;               /* of near_text, a byte a dimension; NULL: not asked for, or not had */
     bool may_be_filled;
     bool may_serve_error;         /* its upstream is down: older entries will do */

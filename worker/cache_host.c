@@ -21,6 +21,7 @@
 #include "worker/cache/decision_seed.h"
 #include "worker/cache/embed_builtin.h"
 #include "worker/cache/lately.h"
+#include "worker/cache/near_aside.h"
 #include "worker/cache/near_policy.h"
 #include "worker/cache/text_embedder.h"
 #include "worker/cache/wanted_errand.h"
@@ -180,6 +181,7 @@ static int open_http(struct cache_host *host)
     }
     text_embedder_name(services->text_embedder, host->name);
     r = wanted_errands_create(services->loop, services->text_embedder, brought, host, &host->errands);
+    r = r < 0 ? r : near_asides_create(services, &services->near_asides);
     return r < 0 ? r : set_class(host, host->name, &host->dense_seed);
 }
 
@@ -300,6 +302,7 @@ void cache_host_close(struct cache_host **host)
     if (old == NULL) {
         return;
     }
+    near_asides_destroy(&old->services->near_asides);
     cache_destroy(&old->services->cache);
     wanted_errands_destroy(&old->errands);
     while (!list_is_empty(&old->explanations)) {

@@ -14,6 +14,7 @@ struct lately;
 struct near_policy;
 struct log;
 struct loop;
+struct near_asides;
 struct provider;
 struct telemetry;
 struct text_embedder;
@@ -28,6 +29,7 @@ struct services {
     struct near_policy *near_policy;   /* NULL: the cache is off */
     struct cache_counts *cache_counts; /* likewise */
     const char *embedder;              /* id and version, of the classes of near hits */
+    struct near_asides *near_asides;   /* of an embedder that is asked */
     struct text_embedder *text_embedder; /* asked for vectors on the loop; NULL: the cache makes them */
     enum judge_kind judge;             /* of answers */
     double judge_cosine_min;

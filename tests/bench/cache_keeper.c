@@ -139,7 +139,7 @@ static int fill_text(struct bench *bench, char *text, fill_fn *fill, void *conte
 static int fill_keeper(void *context, const uint8_t *key, Record__CacheEntry *entry)
 {
     char error[CACHE_ERROR_BYTES] = "";
-    return keeper_fill(context, key, entry, NULL, 0, clock_unix_ms(), error);
+    return keeper_fill(context, key, entry, NULL, false, 0, clock_unix_ms(), error);
 }
 
 static struct keeper *open_keeper(const struct bench *bench, bool is_near)
@@ -303,7 +303,7 @@ static void measure_near(struct bench *bench, size_t lookups)
 
 static int fill_cache(void *context, const uint8_t *key, Record__CacheEntry *entry)
 {
-    return cache_start_fill(context, key, entry, NULL, cache_latest(context), true, NULL);
+    return cache_start_fill(context, key, entry, NULL, cache_latest(context), CACHE_KEEPS, NULL);
 }
 
 /* Entries are filled again, one after the other, whenever it is time. */

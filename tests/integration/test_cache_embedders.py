@@ -190,17 +190,38 @@ def test_an_endpoint_that_is_down_costs_near_hits_alone_and_is_made_up_for(clust
     assert "the embedder gives no vectors" in explained
     assert shown["embedding"]["failures"] >= 3 and shown["indexed"] == 0 and shown["wanted"] > 0
     assert metric(worker, "tiermq_worker_embedder_down") == 1
-    assert metric(worker, "tiermq_worker_cache_lookups_total", result="embedder") == 20
     set_faults(sim)
     wait_for(lambda: stats(cluster)["indexed"] > 0, "vectors for what was filled meanwhile")
     assert not stats(cluster)["embedding"]["down"]
 
 
 def test_an_endpoint_that_hangs_costs_its_timeout(cluster, sim, http):
-    worker = start(cluster, dict(http, timeout="200ms"))
+    worker = start(cluster, dict(http, timeout="500ms"))
+    open_class(cluster, "http:sim-embed/")
+    before = metric(worker, "tiermq_worker_cache_lookups_total", result="embedder")
     set_faults(sim, {"kind": "hang", "model": "sim-embed"})
+    answer = submit(cluster, "Describe the lighthouse of Porto.")
+    assert (answer["cache"], answer["cache_why"]) == ("miss", "embedder")
+    assert metric(worker, "tiermq_worker_cache_lookups_total", result="embedder") == before + 1
+
+
+def test_nobody_waits_for_an_endpoint_while_there_are_no_near_hits(cluster, sim, http):
+    start(cluster, dict(http, timeout="1m"))
+    set_faults(sim, {"kind": "hang", "model": "sim-embed", "hang_ms": 600000})
+    answer = submit(cluster, TOPICS[0])
+    assert (answer["cache"], answer["cache_why"]) == ("miss", "closed")
+    assert embedding_requests(sim) > 0, "it is asked for beside the call"
+
+
+def test_where_near_hits_are_off_no_vector_is_asked_for_to_look_one_up(cluster, sim, http):
+    cluster.config = {"tiers": [{"name": "standard", "cache_max_error": 0}]}
+    cluster.start_broker()
+    cluster.config = {}
+    worker = start(cluster, http)
+    config = json.loads((cluster.directory / "worker.yaml").read_text())
     assert submit(cluster, TOPICS[0])["cache"] == "miss"
-    assert metric(worker, "tiermq_worker_cache_lookups_total", result="embedder") == 1
+    wait_for(lambda: indexed(cluster)["entries"] == 1, "the fill, which other tiers may find")
+    assert metric(worker, "tiermq_worker_cache_lookups_total", result="embedder") == 0 and config
 
 
 def test_after_a_change_of_embedder_all_is_embedded_again_and_found(cluster, sim, static, http):

@@ -66,7 +66,7 @@ struct fill {
     Record__CacheEntry *entry;
     int8_t *vector;
     uint64_t born;
-    bool keeps;
+    enum cache_keeping keeping;
     bool has_comparison;
     struct cache_comparison comparison;
     enum judge_verdict verdict;
@@ -509,8 +509,9 @@ static bool thread_fill(struct cache *cache, struct fill *fill)
     if (fill->has_comparison) {
         r = compare(cache, fill, error);
     }
-    if (r == 0 && fill->keeps) {
-        r = keeper_fill(cache->keeper, fill->key, fill->entry, fill->vector, fill->born, clock_unix_ms(), error);
+    if (r == 0 && fill->keeping != CACHE_COMPARES) {
+        r = keeper_fill(cache->keeper, fill->key, fill->entry, fill->vector,
+                        fill->keeping == CACHE_KEEPS_AND_VECTOR_FOLLOWS, fill->born, clock_unix_ms(), error);
     }
     if (r < 0) {
         store_failed(cache, r, error);
@@ -783,7 +784,7 @@ static bool thread_take_one(struct cache *cache)
     }
     (void)pthread_mutex_lock(&cache->mutex);
     publish(cache);
-    if (request->kind == REQUEST_FILL && fill->keeps) {
+    if (request->kind == REQUEST_FILL && fill->keeping == CACHE_KEEPS) { /* the first of two is not another one */
         cache->stats.fills += is_done ? 1 : 0;
         cache->stats.fills_failed += is_done ? 0 : 1;
     }
@@ -1136,7 +1137,7 @@ static bool copy_comparison(struct fill *fill, const struct cache_comparison *co
 }
 
 int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
-                     const Record__CacheEntry *entry, const int8_t *vector, uint64_t born, bool keeps,
+                     const Record__CacheEntry *entry, const int8_t *vector, uint64_t born, enum cache_keeping keeping,
                      const struct cache_comparison *comparison)
 {
     struct fill *fill = calloc(1, sizeof(*fill));
@@ -1145,7 +1146,7 @@ int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES],
     }
     fill->request.kind = REQUEST_FILL;
     fill->born = born;
-    fill->keeps = keeps;
+    fill->keeping = keeping;
     memcpy(fill->key, key, CACHE_KEY_BYTES);
     fill->entry = message_copy(&entry->base);
     fill->vector = copy_vector(cache, vector); /* without memory it is wanted later */

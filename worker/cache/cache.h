@@ -85,12 +85,18 @@ MUST_USE int cache_start_lookup(struct cache *cache, const struct cache_query *q
 /* Gives up on it: done() will not be called. */
 void cache_forget(struct cache_lookup **lookup);
 
+enum cache_keeping {
+    CACHE_KEEPS,
+    CACHE_KEEPS_AND_VECTOR_FOLLOWS, /* with the same entry once more: until then it has exact hits alone, and nobody is asked for its vector */
+    CACHE_COMPARES,                 /* only */
+};
+
 /*
  * Copies the entry, and the vector (keeper_fill()). `born`: cache_latest() when the attempt began. `comparison`: copied, NULL none; on_compared() tells of it.
- * `keeps` false: compare only. Errors: -EAGAIN the queue is full; -ENOMEM.
+ * Errors: -EAGAIN the queue is full; -ENOMEM.
  */
 MUST_USE int cache_start_fill(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheEntry *entry,
-                              const int8_t *vector, uint64_t born, bool keeps,
+                              const int8_t *vector, uint64_t born, enum cache_keeping keeping,
                               const struct cache_comparison *comparison);
 /* Takes: what on_wanted() gave. */
 void cache_bring(struct cache *cache, struct wanted **wanted);

@@ -17,6 +17,7 @@
 #include "worker/cache/cache_checks.h"
 #include "worker/cache/cache_counts.h"
 #include "worker/cache/cache_rules.h"
+#include "worker/cache/near_aside.h"
 #include "worker/cache/near_index.h"
 #include "worker/cache/near_policy.h"
 #include "worker/cache/scope.h"
@@ -92,7 +93,8 @@ static void set_query(struct services *services, struct attempt *attempt,
     memcpy(ret_query->key, attempt->key, CACHE_KEY_BYTES);
     attempt->may_serve_error = rules->stale_if_error_ms > 0 && upstream_is_down(attempt);
     ret_query->may_be_stale = rules->stale_while_revalidate_ms > 0 || attempt->may_serve_error;
-    if (rules->may_be_near && attempt->has_scope) {
+    if (rules->may_be_near && attempt->has_scope &&
+        near_policy_is_on(services->near_policy, attempt->tenant, attempt->tier)) {
         ret_query->may_be_near = true;
         ret_query->text = attempt->near_text;
         memcpy(ret_query->scope, attempt->scope, CACHE_SCOPE_BYTES);
@@ -163,6 +165,15 @@ static void vector_done(void *context, int result, const float *vectors)
     pipeline_resume(attempt, &event);
 }
 
+/* The class is closed: nobody waits for a vector. */
+static enum stage_verdict learn_aside(struct services *services, struct attempt *attempt)
+{
+    struct cache_query query;
+    set_query(services, attempt, &query);
+    near_aside_start(services->near_asides, attempt, &query);
+    return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "closed");
+}
+
 /* After an exact lookup that found nothing. */
 static enum stage_verdict ask_for_vector(struct services *services, struct attempt *attempt)
 {
@@ -172,24 +183,14 @@ static enum stage_verdict ask_for_vector(struct services *services, struct attem
     if (!near_text_is_good(attempt->near_text)) {
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "long");
     }
+    if (!isfinite(attempt->near_threshold)) {
+        return learn_aside(services, attempt);
+    }
     if (text_embedder_start(services->text_embedder, &text, 1, vector_done, attempt, &attempt->vector_call) < 0) {
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "embedder", "embedder");
     }
     loop_timer_set(attempt->timer, clock_monotonic_ms() + embedder->batch_wait_ms + embedder->timeout_ms);
     return STAGE_WAITS;
-}
-
-/* False: the embedder knows nothing of the text, or there is no memory. */
-static bool keep_vector(const struct services *services, struct attempt *attempt, const float *vector)
-{
-    const size_t dim = services->text_embedder->dim;
-    int8_t *values = malloc(dim);
-    if (values == NULL || !vector_quantise(vector, dim, values)) {
-        free(values);
-        return false;
-    }
-    attempt->vector = values;
-    return true;
 }
 
 /* `vector` NULL: it failed, or was late; what was asked for still comes, for those who ask next. */
@@ -201,7 +202,8 @@ static enum stage_verdict vector_came(struct services *services, struct attempt 
     if (vector == NULL) {
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "embedder", "embedder");
     }
-    if (!keep_vector(services, attempt, vector)) {
+    attempt->vector = vector_quantised(vector, services->text_embedder->dim);
+    if (attempt->vector == NULL) { /* the embedder knows nothing of the text, or there is no memory */
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "unknown");
     }
     set_query(services, attempt, &query);
@@ -447,9 +449,15 @@ static void fill(const struct services *services, struct attempt *attempt, bool 
     entry.output_tokens = attempt->tokens.output;
     entry.reasoning_tokens = attempt->tokens.reasoning;
     entry.body = (ProtobufCBinaryData){attempt->body.length, (uint8_t *)attempt->body.data};
-    if (cache_start_fill(services->cache, attempt->key, &entry, attempt->vector, attempt->born, keeps,
+    const enum cache_keeping keeping = !keeps                  ? CACHE_COMPARES
+                                       : attempt->aside != NULL ? CACHE_KEEPS_AND_VECTOR_FOLLOWS
+                                                                : CACHE_KEEPS;
+    if (cache_start_fill(services->cache, attempt->key, &entry, attempt->vector, attempt->born, keeping,
                          comparison) < 0) {
         telemetry_fill_dropped(services->telemetry);
+    }
+    if (keeping == CACHE_KEEPS_AND_VECTOR_FOLLOWS) {
+        near_aside_answered(&attempt->aside, &entry);
     }
 }
 

@@ -278,9 +278,11 @@ int keeper_lookup(struct keeper *keeper, const struct cache_query *query, int64_
                   struct cache_result *ret_result, char ret_error[CACHE_ERROR_BYTES])
 {
     struct cache_result result = {.answer = CACHE_ANSWER_MISS, .why = "unknown"};
-    Record__CacheEntry *entry;
+    Record__CacheEntry *entry = NULL;
     memcpy(result.key, query->key, CACHE_KEY_BYTES);
-    int r = usable(keeper, query->key, query->may_be_stale, now_unix_ms, &entry, &result.why, ret_error);
+    int r = query->is_near_only
+                ? 0
+                : usable(keeper, query->key, query->may_be_stale, now_unix_ms, &entry, &result.why, ret_error);
     if (r == 0 && entry != NULL) {
         result.answer = CACHE_ANSWER_HIT;
         take_entry(keeper, &result, entry, now_unix_ms);
@@ -325,7 +327,8 @@ bool keeper_is_overtaken(const struct keeper *keeper, const uint8_t key[CACHE_KE
 }
 
 int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
-                const int8_t *vector, uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES])
+                const int8_t *vector, bool vector_follows, uint64_t born, int64_t now_unix_ms,
+                char ret_error[CACHE_ERROR_BYTES])
 {
     if (keeper_is_overtaken(keeper, key, entry->about, born)) {
         keeper->dropped_fills++;
@@ -340,7 +343,7 @@ int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Recor
     if (keeper->index != NULL) {
         near_index_remove(keeper->index, key);
     }
-    r = keeper_index_filled(keeper, key, entry->about, vector, ret_error);
+    r = vector == NULL && vector_follows ? 0 : keeper_index_filled(keeper, key, entry->about, vector, ret_error);
     return r < 0 ? r : eviction_keep_bounds(keeper, now_unix_ms, ret_error);
 }
 

@@ -65,6 +65,7 @@ enum cache_answer {
 struct cache_query {
     uint8_t key[CACHE_KEY_BYTES];
     bool may_be_near;
+    bool is_near_only;    /* the entry of the key itself does not count */
     uint8_t scope[CACHE_SCOPE_BYTES];
     const char *text;     /* what may differ within the scope; NULL unless may_be_near */
     const int8_t *vector; /* of the text, if vectors are brought: a byte a dimension; NULL: exact alone */
@@ -95,7 +96,7 @@ MUST_USE int keeper_lookup(struct keeper *keeper, const struct cache_query *quer
  * if vectors are brought; NULL: it is wanted. Errors: likewise.
  */
 MUST_USE int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
-                         const int8_t *vector, uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
+                         const int8_t *vector, bool vector_follows, uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
 /* An answer that was asked for when `born` was the latest invalidation is not worth keeping: one
  * that came since fits it. */
 bool keeper_is_overtaken(const struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],

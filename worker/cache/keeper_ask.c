@@ -288,7 +288,7 @@ static int import_one(struct keeper *keeper, const json_t *object, int64_t now_u
     about.documents = texts_of(json_object_get(object, "documents"), &about.n_documents);
     int r = about.tags == NULL || about.documents == NULL
                 ? -ENOMEM
-                : keeper_fill(keeper, key, &entry, NULL, keeper_latest(keeper), now_unix_ms, ret_error);
+                : keeper_fill(keeper, key, &entry, NULL, false, keeper_latest(keeper), now_unix_ms, ret_error);
     free(about.tags);
     free(about.documents);
     return r;

@@ -208,6 +208,16 @@ double near_policy_threshold(struct near_policy *policy, const char *tenant, con
     return verdict->state == THRESHOLD_OPEN ? verdict->threshold : INFINITY;
 }
 
+bool near_policy_is_on(struct near_policy *policy, const char *tenant, const char *tier)
+{
+    struct class *class = class_of(policy, tenant, tier);
+    if (class == NULL) {
+        return false;
+    }
+    (void)verdict_of(policy, class);
+    return class->rules.max_error > 0;
+}
+
 double near_policy_doubt(struct near_policy *policy, const char *tenant, const char *tier)
 {
     struct class *class = class_of(policy, tenant, tier);

@@ -40,6 +40,9 @@ void near_policy_reconfigure(struct near_policy *policy);
 double near_policy_threshold(struct near_policy *policy, const char *tenant, const char *tier,
                              struct threshold_verdict *ret_verdict);
 
+/* Whether the configuration lets the class have near hits at all. */
+bool near_policy_is_on(struct near_policy *policy, const char *tenant, const char *tier);
+
 /*
  * From which score on an entry that proved wrong for a text is to answer near texts no more: the latest threshold that the class was
  * open from; INFINITY: it never was.

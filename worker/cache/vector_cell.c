@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "worker/cache/simd.h"
@@ -37,6 +38,16 @@ bool vector_quantise(const float *values, size_t dimensions, int8_t *ret_values)
         ret_values[i] = (int8_t)lrintf(values[i] / largest * INT8_MAX);
     }
     return true;
+}
+
+int8_t *vector_quantised(const float *values, size_t dimensions)
+{
+    int8_t *quantised = malloc(dimensions);
+    if (quantised != NULL && !vector_quantise(values, dimensions, quantised)) {
+        free(quantised);
+        return NULL;
+    }
+    return quantised;
 }
 
 double vector_cosine(const int8_t *a, const int8_t *b, size_t dimensions)

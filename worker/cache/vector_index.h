@@ -40,6 +40,9 @@ bool vector_quantise(const float *values, size_t dimensions, int8_t *ret_values)
 /* Of two such vectors, as the index has it. */
 double vector_cosine(const int8_t *a, const int8_t *b, size_t dimensions);
 
+/* The same in memory of its own: free() it. NULL: likewise, or no memory. */
+int8_t *vector_quantised(const float *values, size_t dimensions);
+
 struct vector_index;
 
 struct vector_index_options {

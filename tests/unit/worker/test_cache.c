@@ -130,7 +130,7 @@ static int fill_with(struct cache *cache, uint8_t number, struct filling filling
     about.filled_unix_ms = (uint64_t)clock_unix_ms();
     about.expires_unix_ms = about.filled_unix_ms + filling.ttl_ms;
     about.stale_until_unix_ms = about.expires_unix_ms + filling.stale_ms;
-    return cache_start_fill(cache, key, &entry, NULL, filling.born, true, filling.comparison);
+    return cache_start_fill(cache, key, &entry, NULL, filling.born, CACHE_KEEPS, filling.comparison);
 }
 
 static int fill(struct cache *cache, uint8_t number)

@@ -211,7 +211,7 @@ static void fill(struct cache *cache, uint8_t number, uint64_t filled_unix_ms)
     entry.about = &about;
     about.filled_unix_ms = filled_unix_ms;
     about.expires_unix_ms = about.stale_until_unix_ms = filled_unix_ms + 86400000;
-    cr_assert_eq(cache_start_fill(cache, key, &entry, NULL, 0, true, NULL), 0);
+    cr_assert_eq(cache_start_fill(cache, key, &entry, NULL, 0, CACHE_KEEPS, NULL), 0);
 }
 
 static void invalidate(struct cache *cache, uint64_t sequence, uint64_t older_than_ms)

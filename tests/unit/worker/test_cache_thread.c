@@ -73,7 +73,7 @@ static void keep(struct cache *cache, uint8_t number)
     about.expires_unix_ms = about.stale_until_unix_ms = about.filled_unix_ms + 60000;
     about.scope = (ProtobufCBinaryData){sizeof(scope), scope};
     about.text = "a text of some words";
-    const int r = cache_start_fill(cache, key, &entry, NULL, cache_latest(cache), true, NULL);
+    const int r = cache_start_fill(cache, key, &entry, NULL, cache_latest(cache), CACHE_KEEPS, NULL);
     assert(r == 0 || r == -EAGAIN);
 }
 

@@ -82,7 +82,7 @@ static void fill(uint8_t number, struct filling filling)
     about.expires_unix_ms = (uint64_t)NOW + (filling.ttl_ms > 0 ? filling.ttl_ms : 60000);
     about.stale_until_unix_ms = about.expires_unix_ms + filling.stale_ms;
     about.cost_nanousd = filling.cost_nanousd;
-    cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, filling.born, NOW, error), 0, "%s", error);
+    cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, false, filling.born, NOW, error), 0, "%s", error);
 }
 
 static struct cache_result look_for(uint8_t number, const char *text, double threshold, int64_t at,
@@ -507,7 +507,7 @@ Test(keeper, export_and_import_lose_nothing)
     about.expires_unix_ms = about.stale_until_unix_ms = (uint64_t)NOW + 1000;
     about.cost_nanousd = 12345;
     about.run_ms = 678;
-    cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, 0, NOW, error), 0, "%s", error);
+    cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, false, 0, NOW, error), 0, "%s", error);
     cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
     cr_assert_eq(keeper_deny_near(keeper, key, error), 0);
     keeper_close(&keeper); /* writes the hit */

@@ -108,7 +108,7 @@ static void fill(uint8_t number, const char *text, const int8_t *vector)
     about.scope = (ProtobufCBinaryData){CACHE_SCOPE_BYTES, scope};
     about.filled_unix_ms = (uint64_t)NOW;
     about.expires_unix_ms = about.stale_until_unix_ms = (uint64_t)NOW + 3600000;
-    cr_assert_eq(keeper_fill(keeper, key, &entry, vector, keeper_latest(keeper), NOW, error), 0,
+    cr_assert_eq(keeper_fill(keeper, key, &entry, vector, false, keeper_latest(keeper), NOW, error), 0,
                  "%s", error);
 }
 

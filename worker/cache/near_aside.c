@@ -1,0 +1,195 @@
+#include "worker/cache/near_aside.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/config.h"
+#include "common/list.h"
+#include "worker/attempt.h"
+#include "worker/cache/cache.h"
+#include "worker/cache/cache_checks.h"
+#include "worker/cache/near_policy.h"
+#include "worker/cache/text_embedder.h"
+#include "worker/cache/vector_index.h"
+#include "worker/message_copy.h"
+#include "worker/services.h"
+
+struct near_aside {
+    struct list_link link;
+    struct near_asides *asides;
+    struct attempt *attempt;   /* NULL: it has gone */
+    Record__CacheEntry *entry; /* its answer, then: kept without its vector */
+    struct broker_link *broker;
+    char *tenant, *tier, *text;
+    uint64_t born;
+    struct cache_query query;
+    int8_t *vector;
+    struct text_embedder_call *call; /* NULL: it has come */
+    struct cache_lookup *lookup;     /* likewise */
+};
+
+struct near_asides {
+    struct services *services;
+    struct list list;
+};
+
+int near_asides_create(struct services *services, struct near_asides **ret_asides)
+{
+    struct near_asides *asides = calloc(1, sizeof(*asides));
+    if (asides == NULL) {
+        return -ENOMEM;
+    }
+    asides->services = services;
+    list_init(&asides->list);
+    *ret_asides = asides;
+    return 0;
+}
+
+static void release(struct near_aside *aside)
+{
+    list_remove(&aside->asides->list, &aside->link);
+    text_embedder_cancel(&aside->call);
+    cache_forget(&aside->lookup);
+    if (aside->attempt != NULL) {
+        aside->attempt->aside = NULL;
+    }
+    if (aside->entry != NULL) {
+        record__cache_entry__free_unpacked(aside->entry, NULL);
+    }
+    free(aside->vector);
+    free(aside->tenant);
+    free(aside->tier);
+    free(aside->text);
+    free(aside);
+}
+
+void near_asides_destroy(struct near_asides **asides)
+{
+    struct near_asides *old = TAKE(*asides);
+    while (old != NULL && !list_is_empty(&old->list)) {
+        release(CONTAINER_OF(list_first(&old->list), struct near_aside, link));
+    }
+    free(old);
+}
+
+/* ---- what comes ---- */
+
+/* The answer has waited for it: it is kept once more, with its vector (NULL: it could not be had).
+ */
+static void keep(struct near_aside *aside, const struct cache_result *result)
+{
+    const struct services *services = aside->asides->services;
+    struct cache_comparison comparison = {.tenant = aside->tenant,
+                                          .tier = aside->tier,
+                                          .broker = aside->broker,
+                                          .judge = services->judge,
+                                          .judge_cosine_min = services->judge_cosine_min};
+    const bool compares = result != NULL && result->has_candidate && services->judge != JUDGE_MODEL;
+    if (compares) {
+        comparison.score = result->score;
+        memcpy(comparison.key, result->key, CACHE_KEY_BYTES);
+    }
+    (void)!cache_start_fill(services->cache, aside->query.key, aside->entry, aside->vector,
+                            aside->born, CACHE_KEEPS, compares ? &comparison : NULL);
+}
+
+/* `result` NULL: there was no lookup. */
+static void end(struct near_aside *aside, const struct cache_result *result)
+{
+    struct attempt *attempt = aside->attempt;
+    const bool has_candidate = result != NULL && result->has_candidate;
+    if (has_candidate) {
+        near_policy_looked(aside->asides->services->near_policy, aside->broker, aside->tenant,
+                           aside->tier, result->score, false);
+    }
+    if (attempt == NULL) {
+        keep(aside, result);
+    } else {
+        attempt->vector = TAKE(aside->vector);
+        attempt->has_candidate = has_candidate;
+    }
+    if (attempt != NULL && has_candidate) {
+        attempt->near_score = result->score;
+        memcpy(attempt->candidate, result->key, CACHE_KEY_BYTES);
+    }
+    release(aside);
+}
+
+static void found(void *context, struct cache_result *result)
+{
+    struct near_aside *aside = context;
+    aside->lookup = NULL;
+    end(aside, result);
+}
+
+static void vector_came(void *context, int result, const float *vector)
+{
+    struct near_aside *aside = context;
+    const struct services *services = aside->asides->services;
+    aside->call = NULL;
+    aside->vector = result < 0 ? NULL : vector_quantised(vector, services->text_embedder->dim);
+    aside->query.vector = aside->vector;
+    const int64_t until_ms = clock_monotonic_ms() + services->config->cache.lookup_timeout_ms;
+    if (aside->vector == NULL || cache_start_lookup(services->cache, &aside->query, until_ms, found,
+                                                    aside, &aside->lookup) < 0) {
+        end(aside, NULL);
+    }
+}
+
+/* ---- what goes ---- */
+
+static int copy_texts(struct near_aside *aside, const struct attempt *attempt)
+{
+    aside->tenant = strdup(attempt->tenant);
+    aside->tier = strdup(attempt->tier);
+    aside->text = strdup(attempt->near_text);
+    aside->query.text = aside->text;
+    aside->query.is_near_only = true; /* the answer may be kept before */
+    return aside->tenant == NULL || aside->tier == NULL || aside->text == NULL ? -ENOMEM : 0;
+}
+
+void near_aside_start(struct near_asides *asides, struct attempt *attempt,
+                      const struct cache_query *query)
+{
+    struct near_aside *aside =
+        asides->list.length < NEAR_ASIDES_MAX ? calloc(1, sizeof(*aside)) : NULL;
+    if (aside == NULL) {
+        return;
+    }
+    *aside = (struct near_aside){
+        .asides = asides, .broker = attempt->broker, .born = attempt->born, .query = *query};
+    list_append(&asides->list, &aside->link);
+    const struct text_view text = {.text = attempt->near_text, .bytes = strlen(attempt->near_text)};
+    if (copy_texts(aside, attempt) < 0 ||
+        text_embedder_start(asides->services->text_embedder, &text, 1, vector_came, aside,
+                            &aside->call) < 0) {
+        release(aside);
+        return;
+    }
+    aside->attempt = attempt;
+    attempt->aside = aside;
+}
+
+void near_aside_answered(struct near_aside **aside, const Record__CacheEntry *entry)
+{
+    struct near_aside *old = TAKE(*aside);
+    if (old == NULL) {
+        return;
+    }
+    old->attempt = NULL;
+    old->entry = message_copy(&entry->base);
+    if (old->entry == NULL) {
+        release(old);
+    }
+}
+
+void near_aside_destroy(struct near_aside **aside)
+{
+    struct near_aside *old = TAKE(*aside);
+    if (old != NULL) {
+        old->attempt = NULL;
+        release(old);
+    }
+}
