@@ -95,7 +95,7 @@ int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
 {
     int r = 0;
     if (has_hits_due(keeper, now_unix_ms)) {
-        r = sweep_write_served(keeper, SWEEP_STEP, ret_error);
+        r = sweep_write_served(keeper, SWEEP_SERVED_STEP, ret_error);
         if (keeper->served_length == 0) {
             keeper->served_at_unix_ms = now_unix_ms + SWEEP_SERVED_MS;
         }
