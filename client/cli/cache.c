@@ -54,7 +54,7 @@ static const char help[] =
     "       tiermq cache get        KEY\n"
     "       tiermq cache explain    'PROMPT A' 'PROMPT B' [--tier NAME] [--tenant NAME]\n"
     "       tiermq cache invalidate SELECTOR … | --all  [--dry-run] [--reason TEXT]\n"
-    "       tiermq cache rebuild\n"
+    "       tiermq cache rebuild    [--scope SCOPE]\n"
     "       tiermq cache export     FILE\n"
     "       tiermq cache import     FILE\n"
     "\n"
@@ -64,7 +64,7 @@ static const char help[] =
     "tells whether the answer to one prompt would be given to the other, and why. invalidate is "
     "recorded by the broker: workers that are\n"
     "away apply it before they serve anything again. rebuild makes the index of similar questions "
-    "anew while exact hits are served.\n"
+    "anew, of one scope or all, while exact hits are served.\n"
     "export and import take JSON lines; FILE may be -. Answers on the broker's admin HTTP, which "
     "takes changes, and shows texts, on the\n"
     "same machine only.\n"
@@ -497,12 +497,11 @@ static int invalidate(struct cli *cli, const struct cache_options *options)
     return code;
 }
 
-static int rebuild(struct cli *cli)
+/* The selector holds a scope, or nothing. */
+static int rebuild(struct cli *cli, const struct cache_options *options)
 {
-    json_t *body = json_object();
     json_t *answer = NULL;
-    int code = cli_admin(cli, "/v1/cache/rebuild", body, &answer);
-    json_decref(body);
+    int code = cli_admin(cli, "/v1/cache/rebuild", options->selector, &answer);
     if (code != EXIT_OK) {
         return code;
     }
@@ -532,7 +531,7 @@ static const struct verb {
     {"get", 1, "a key"},
     {"explain", 2, "two prompts"},
     {"invalidate", 0, "selectors alone"},
-    {"rebuild", 0, "nothing"},
+    {"rebuild", 0, "--scope alone"},
     {"export", 1, "a file"},
     {"import", 1, "a file"},
 };
@@ -563,7 +562,9 @@ static bool check(struct cli *cli, const struct cache_options *options, int argc
     const bool has_near_min = json_object_get(options->selector, "near_cosine_min") != NULL;
     const size_t own = json_object_size(options->selector) - (has_near_min ? 1 : 0);
     const bool has_selector = own > 0 || (invalidates && cli->tenant_option != NULL);
-    if (!invalidates && (has_selector || options->all || options->dry_run)) {
+    const bool rebuilds_scope = strcmp(argv[0], "rebuild") == 0 && own == 1 &&
+                                json_object_get(options->selector, "scope") != NULL;
+    if (!invalidates && ((has_selector && !rebuilds_scope) || options->all || options->dry_run)) {
         return cli_refuse(cli, "selectors, --all and --dry-run are for invalidate");
     }
     if (has_near_min && json_object_get(options->selector, "near_text") == NULL) {
@@ -595,7 +596,7 @@ static int carry_out(struct cli *cli, const struct cache_options *options, char 
         return invalidate(cli, options);
     }
     if (strcmp(verb, "rebuild") == 0) {
-        return rebuild(cli);
+        return rebuild(cli, options);
     }
     return strcmp(verb, "export") == 0 ? cache_export(cli, argv[1]) : cache_import(cli, argv[1]);
 }

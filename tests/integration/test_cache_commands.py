@@ -234,6 +234,13 @@ def test_rebuild_is_started_everywhere(cluster, broker):
         assert done.returncode == 0 and done.stdout.count("started") == 2
 
 
+def test_rebuild_of_one_scope_names_it(cluster, broker):
+    with workers(broker, w1={"answers": {"cache.rebuild": {"started": True}}}) as running:
+        assert cluster.cli("cache", "rebuild", "--scope", KEY.hex()).returncode == 0
+        assert running["w1"].asked == [("cache.rebuild", {"scope": KEY.hex()})]
+        assert cluster.cli("cache", "rebuild", "--tag", "x").returncode == 2
+
+
 # ---------------------------------------------------------------------------------------------- export, import
 
 def shelf(keys):

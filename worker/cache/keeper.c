@@ -70,11 +70,17 @@ void keeper_close(struct keeper **keeper)
     free(old);
 }
 
-void keeper_rebuild(struct keeper *keeper)
+void keeper_rebuild(struct keeper *keeper, const uint8_t *scope)
 {
-    if (keeper->index != NULL && make_index(keeper) == 0) {
-        sweep_begin(keeper, true);
+    if (keeper->index == NULL || (scope == NULL && make_index(keeper) < 0)) {
+        return;
     }
+    const bool builds_all = scope == NULL || (keeper->is_building && !keeper->rebuilds_scope);
+    keeper->rebuilds_scope = !builds_all;
+    if (!builds_all) {
+        memcpy(keeper->scope, scope, CACHE_SCOPE_BYTES);
+    }
+    sweep_begin(keeper, true);
 }
 
 /* ---- removing ---- */

@@ -140,8 +140,8 @@ MUST_USE int keeper_put_position(struct keeper *keeper, const char *endpoint, co
 
 /* A step of what is to be done between lookups, for some hundred microseconds. Returns whether more is to be done at once. Errors: -EIO … */
 MUST_USE int keeper_step(struct keeper *keeper, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
-/* The index is made anew from the store. */
-void keeper_rebuild(struct keeper *keeper);
+/* The index is made anew from the store: of one scope, whose other entries stay where they are, or all of it (NULL). */
+void keeper_rebuild(struct keeper *keeper, const uint8_t *scope);
 
 /*
  * An operator's question: cache.top, get, explain, count, export, import or rebuild. NULL:

@@ -314,6 +314,17 @@ static json_t *ask_import(struct keeper *keeper, const json_t *argument, int64_t
 
 /* ---- asking ---- */
 
+static json_t *ask_rebuild(struct keeper *keeper, const json_t *argument, char *ret_error)
+{
+    uint8_t scope[CACHE_SCOPE_BYTES];
+    const char *text = ask_text_at(argument, "scope");
+    if (text != NULL && ask_read_hex(text, CACHE_SCOPE_BYTES, scope) < 0) {
+        return ask_wrong(ret_error, "scope must be 32 hexadecimal digits");
+    }
+    keeper_rebuild(keeper, text == NULL ? NULL : scope);
+    return json_pack("{s:b}", "started", true);
+}
+
 json_t *keeper_ask(struct keeper *keeper, const char *what, const json_t *argument,
                    int64_t now_unix_ms, struct keeper_walk **ret_walk,
                    char ret_error[CACHE_ERROR_BYTES])
@@ -340,8 +351,7 @@ json_t *keeper_ask(struct keeper *keeper, const char *what, const json_t *argume
         return ask_import(keeper, argument, now_unix_ms, ret_error);
     }
     if (strcmp(what, "cache.rebuild") == 0) {
-        keeper_rebuild(keeper);
-        return json_pack("{s:b}", "started", true);
+        return ask_rebuild(keeper, argument, ret_error);
     }
     (void)snprintf(ret_error, CACHE_ERROR_BYTES, "this worker does not know \"%.64s\"", what);
     return NULL;

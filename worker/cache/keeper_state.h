@@ -29,6 +29,8 @@ struct keeper {
     uint64_t sweeping;           /* the latest invalidation when this round began */
     uint64_t swept;
     bool is_building;
+    bool rebuilds_scope;         /* is_building, and only this one: */
+    uint8_t scope[CACHE_SCOPE_BYTES];
     bool has_skipped;            /* entries without a vector, in this round: there was no room */
     bool is_seeking;             /* this round looks for entries that lack a vector */
     int64_t seek_at_unix_ms;     /* the next round that does, at the earliest */

@@ -37,8 +37,12 @@ struct visit {
 
 static bool needs_a_place(const struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about)
 {
-    return keeper->is_building ? !near_index_has(keeper->index, key)
-                               : keeper->is_seeking && !keeper_has_vector(keeper, about);
+    if (!keeper->is_building) {
+        return keeper->is_seeking && !keeper_has_vector(keeper, about);
+    }
+    const bool is_rebuilt = keeper->rebuilds_scope && about->scope.len == CACHE_SCOPE_BYTES &&
+                            memcmp(about->scope.data, keeper->scope, CACHE_SCOPE_BYTES) == 0;
+    return is_rebuilt || !near_index_has(keeper->index, key);
 }
 
 static void look_at(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
@@ -69,6 +73,7 @@ static void end_round(struct keeper *keeper, int64_t now_unix_ms)
     if (keeper->is_seeking) {
         keeper->seek_at_unix_ms = now_unix_ms + SWEEP_SEEK_MS;
     }
+    keeper->rebuilds_scope = false; /* once is enough; what is wanting yet is found as such */
     sweep_begin(keeper, keeper->is_building && keeper->has_skipped);
     keeper->is_seeking = keeper->is_seeking || now_unix_ms >= keeper->seek_at_unix_ms;
 }
