@@ -569,6 +569,9 @@ static void thread_invalidate(struct cache *cache, struct invalidation *invalida
 
 static json_t *begin_to_answer(struct cache *cache, struct question *question)
 {
+    if (strcmp(question->what, "cache.rebuild") == 0) {
+        cache->model_at_ms = 0; /* a model that could not be read is tried at once */
+    }
     json_t *argument = json_loads(question->argument, 0, NULL);
     json_t *answer = keeper_ask(cache->keeper, question->what, argument, clock_unix_ms(),
                                 &question->walk, question->error);
