@@ -13,7 +13,9 @@
 #include "tests/simulation/defect.h"
 #include "tests/simulation/degradation.h"
 #include "tests/simulation/fairness.h"
+#include "tests/simulation/evidence.h"
 #include "tests/simulation/faults.h"
+#include "tests/simulation/invalidations.h"
 #include "tests/simulation/lives.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
@@ -299,14 +301,18 @@ static struct message message_of(struct simulation *simulation, const struct eff
         message.job = simulation_job_of(simulation, &effect->as.attempt.lease.job_id);
         message.attempt = effect->as.attempt.lease.attempt;
         break;
+    case EFFECT_WORKER_WELCOME:
+    case EFFECT_CACHE_INVALIDATE:
+    case EFFECT_CACHE_INVALIDATED:
+        invalidations_fill_release(simulation, effect, &message);
+        break;
+    case EFFECT_CACHE_EVIDENCE:
+        evidence_fill_release(simulation, effect, &message);
+        break;
     case EFFECT_CLIENT_WELCOME:
     case EFFECT_CLIENT_ERROR:
-    case EFFECT_WORKER_WELCOME:
     case EFFECT_WORKER_ERROR:
     case EFFECT_WORKER_DRAIN:
-    case EFFECT_CACHE_INVALIDATE:
-    case EFFECT_CACHE_EVIDENCE:
-    case EFFECT_CACHE_INVALIDATED:
     case EFFECT_PUT:
     case EFFECT_DELETE:
     case EFFECT_DELETE_RANGE:
@@ -337,7 +343,27 @@ static void let_go(struct simulation *simulation, struct message *message)
         message->other_job = message->other_job / 2;
     }
     oracle_see_release(simulation, message);
+    invalidations_see_release(simulation, message);
+    evidence_see_release(simulation, message);
     network_send(simulation, message);
+}
+
+/* Of a job that a worker made: nobody hears of it, but from now on it is as promised as others. */
+static void release_made(struct simulation *simulation, const struct message *message)
+{
+    oracle_see_made(simulation, message);
+    if (message->effect == EFFECT_ACCEPTED) {
+        sim_client_wait_again(simulation, message->job);
+    }
+}
+
+static void let_go_or_release(struct simulation *simulation, struct message *message)
+{
+    if (message->peer == 0) {
+        release_made(simulation, message);
+    } else {
+        let_go(simulation, message);
+    }
 }
 
 static void send(struct simulation *simulation, const struct effect *effect)
@@ -348,7 +374,7 @@ static void send(struct simulation *simulation, const struct effect *effect)
         message_list_add(&simulation->broker.held, &message);
         return;
     }
-    let_go(simulation, &message);
+    let_go_or_release(simulation, &message);
 }
 
 static void release_durable(struct simulation *simulation)
@@ -358,7 +384,7 @@ static void release_durable(struct simulation *simulation)
     for (size_t i = 0; i < broker->held.length; i++) {
         struct message *message = &broker->held.items[i];
         if (message->batch <= broker->batch_durable) {
-            let_go(simulation, message);
+            let_go_or_release(simulation, message);
         } else {
             broker->held.items[kept++] = *message;
         }
@@ -778,6 +804,28 @@ static const char long_text[] = "abgelehnt: "
                                 "\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4\u00e4"
                                 "\u00e4\u00e4\u00e4\u00e4\u00e4";
 
+static const uint8_t foreign_epoch[16] = "another store's";
+
+static void fill_evidence(const struct message *message, const struct evidence_words *words,
+                          struct event *event)
+{
+    if (message->event == EVENT_CACHE_FEEDBACK) {
+        event->as.cache_feedback.tier = words->tier;
+        event->as.cache_feedback.embedder = words->embedder;
+        event->as.cache_feedback.score = (double)message->total / 1000;
+        event->as.cache_feedback.key = words->key;
+        event->as.cache_feedback.is_right = message->flag;
+        return;
+    }
+    event->as.cache_evidence.tenant = words->tenant;
+    event->as.cache_evidence.tier = words->tier;
+    event->as.cache_evidence.embedder = words->embedder;
+    event->as.cache_evidence.counts = blob_data(message->payload);
+    event->as.cache_evidence.counts_bytes = blob_bytes(message->payload);
+    event->as.cache_evidence.seed = words->seed;
+    event->as.cache_evidence.seed_bytes = words->seed_bytes;
+}
+
 static void step_message(struct simulation *simulation, const struct message *message)
 {
     struct event event = {.kind = message->event, .peer = message->peer};
@@ -787,6 +835,8 @@ static void step_message(struct simulation *simulation, const struct message *me
     const bool is_stranger =
         message->peer != 0 && network_link(simulation, message->peer)->is_stranger;
     struct told_call told_call;
+    struct invalidation_words invalidation;
+    struct evidence_words evidence;
     if (message->leases != NULL) {
         name_leases(simulation, message, &refs);
     }
@@ -803,6 +853,11 @@ static void step_message(struct simulation *simulation, const struct message *me
         break;
     case EVENT_SUBMIT:
         fill_submit(simulation, message, &event, &submitted);
+        if (network_link(simulation, message->peer)->is_worker) {
+            event.peer = 0;
+            event.as.submit.tenant =
+                simulation->scenario.tenants[simulation->jobs[message->job].tenant].name;
+        }
         if (message->second != DEFECT_NONE) {
             defect_apply(simulation, (enum defect)message->second, &event, &other_payload);
         }
@@ -824,6 +879,11 @@ static void step_message(struct simulation *simulation, const struct message *me
         event.as.worker_hello.held_length = message->leases->held_length;
         event.as.worker_hello.answered = refs.answered;
         event.as.worker_hello.answered_length = message->leases->answered_length;
+        event.as.worker_hello.cache_sequence = message->leases->cache_sequence;
+        event.as.worker_hello.cache_epoch = message->leases->cache_sequence == 0 ? NULL
+                                            : message->leases->cache_is_foreign
+                                                ? foreign_epoch
+                                                : simulation->invalidations.epoch;
         break;
     case EVENT_WORKER_CREDIT:
         event.as.worker_credit.total =
@@ -887,11 +947,19 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_WORKER_DRAINING:
     case EVENT_UPSTREAM_RESET: /* of all: none is named */
     case EVENT_STORE_UP:
-    case EVENT_CACHE_INVALIDATE:
-    case EVENT_CACHE_EVIDENCE:
-    case EVENT_CACHE_FEEDBACK:
     case EVENT_DRAIN:
     case EVENT_TICK:
+        break;
+    case EVENT_CACHE_INVALIDATE:
+        invalidations_fill(simulation, message, &invalidation);
+        event.as.cache_invalidate.selector = &invalidation.selector;
+        event.as.cache_invalidate.reason = invalidation.reason;
+        event.as.cache_invalidate.number = message->total;
+        break;
+    case EVENT_CACHE_EVIDENCE:
+    case EVENT_CACHE_FEEDBACK:
+        evidence_fill(simulation, message, &evidence);
+        fill_evidence(message, &evidence, &event);
         break;
     case EVENT_DEAD_ONE:
         event.as.dead_one.job_id = simulation->jobs[message->job].id;
@@ -923,6 +991,8 @@ static void examine(struct simulation *simulation)
     while (broker->examined < effects_length(broker->effects)) {
         const struct effect *effect = effects_at(broker->effects, broker->examined++);
         oracle_see_effect(simulation, effect);
+        invalidations_see_effect(simulation, effect);
+        evidence_see_effect(simulation, effect);
         if (effect->kind == EFFECT_LOAD && job_of_load(simulation, effect) != NO_JOB) {
             fairness_see_load(simulation, &simulation->jobs[job_of_load(simulation, effect)]);
         }
@@ -942,8 +1012,12 @@ static void hear_one(struct simulation *simulation, struct message *message)
     simulation_trace(simulation, message_format(message), message->peer, message->job,
                      message->attempt != 0 ? message->attempt : (uint64_t)message->number);
     oracle_before_step(simulation, message);
+    invalidations_before_step(simulation, message);
+    evidence_before_step(simulation, message);
     step_message(simulation, message);
     oracle_after_step(simulation, message);
+    invalidations_after_step(simulation, message);
+    evidence_after_step(simulation, message);
     if (message->event == EVENT_STORE_DOWN) {
         broker->examined =
             effects_length(broker->effects); /* it drops earlier ones, and dispatches nothing */
@@ -1022,6 +1096,7 @@ void sim_broker_turn(struct simulation *simulation)
     }
     commit(simulation);
     oracle_check_turn(simulation);
+    invalidations_check_turn(simulation);
     if (is_drained(simulation)) {
         stop(simulation, UINT64_MAX);
         return;
@@ -1185,6 +1260,8 @@ void sim_broker_start(struct simulation *simulation)
     core_restored(broker->core, sim_broker_now(simulation));
     broker->is_up = true;
     fairness_restart(simulation);
+    invalidations_restart(simulation);
+    evidence_restart(simulation);
     degradation_restart(simulation);
     attempts_restart(simulation);
     simulation_trace(simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk",
@@ -1220,6 +1297,12 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
                      "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept", pending,
                      kept, 0);
     storage_crash(broker->storage, kept);
+    const bool is_orderly = batches_kept == UINT64_MAX && !broker->store_is_down &&
+                            !broker->core_store_is_down &&
+                            simulation->scenario.faults.allocation == 0;
+    if (is_orderly) {
+        evidence_see_shutdown(simulation);
+    }
     core_destroy(&broker->core);
     effects_destroy(&broker->effects);
     message_list_clear(&broker->inbox);

@@ -15,7 +15,8 @@ void sim_broker_start(struct simulation *simulation);
 bool sim_broker_crash(struct simulation *simulation);
 /* Shuts down as it should: drains, writes everything, starts again. */
 bool sim_broker_restart(struct simulation *simulation);
-/* An event from outside is refused when there is no memory for it; others are of what is under way. */
+/* An event from outside is refused when there is no memory for it; others are of what is under way.
+ */
 bool sim_broker_may_refuse(enum event_kind kind);
 /* Reads its configuration again, which may have changed. */
 bool sim_broker_reload(struct simulation *simulation);

@@ -2,9 +2,11 @@
 #include <string.h>
 #include <xxhash.h>
 #include "tests/simulation/broker.h"
+#include "tests/simulation/cache.h"
 #include "tests/simulation/defect.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
+#include "tests/simulation/worker.h"
 
 enum {
     GONE_MS_MAX = 30000, /* until the broker learns of a client that is gone */
@@ -144,6 +146,10 @@ void sim_client_add_job(struct simulation *simulation, struct sim_client *client
     job->is_mismatched &= job->canonical != 0;
     job->payload_digest = XXH3_64bits(blob_data(payload), blob_bytes(payload));
     blob_unref(&payload);
+    if (index >= scenario->crowd && dice_hit(dice, scenario->cache.made) &&
+        sim_worker_submit(simulation, index)) {
+        return; /* its client waits for it as soon as it is accepted */
+    }
     client->open[client->open_length++] = index;
     ask_at(simulation, client, index, simulation->now_ms);
 }
@@ -482,6 +488,7 @@ static void hear_welcome(struct simulation *simulation, struct sim_client *clien
     for (uint32_t i = 0; i < client->open_length; i++) {
         simulation->jobs[client->open[i]].ask_at_ms = simulation->now_ms;
     }
+    cache_hear_client_welcome(simulation, client);
     wake_at(simulation, client, simulation->now_ms);
 }
 
@@ -497,6 +504,10 @@ void sim_client_hear(struct simulation *simulation, struct sim_client *client,
     }
     if (message->effect == EFFECT_CLIENT_ERROR) {
         network_break(simulation, client->peer);
+        return;
+    }
+    if (message->effect == EFFECT_CACHE_INVALIDATED) {
+        cache_hear_invalidated(client, message);
         return;
     }
     if (message->job == NO_JOB || simulation->jobs[message->job].client != client->index) {

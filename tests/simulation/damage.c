@@ -6,7 +6,7 @@
 #include "tests/simulation/broker.h"
 #include "tests/simulation/memory.h"
 
-enum { KEY_DAMAGES = 4, READ_DAMAGES = 6, COPY_BYTES_MAX = 4096, DAMAGES_AT_ONCE = 4 };
+enum { KEY_DAMAGES = 6, READ_DAMAGES = 6, COPY_BYTES_MAX = 4096, DAMAGES_AT_ONCE = 4 };
 
 struct damaged {
     struct simulation *simulation;
@@ -137,6 +137,76 @@ static void damage_horizon(const struct damaged *damaged, uint64_t which)
                    which % 3 == 1 ? sizeof(value) - 1 : sizeof(value));
 }
 
+/* Under a key of another class or of no length, with counts that are none, or no record at all. */
+static void damage_evidence(const struct damaged *damaged, uint64_t which)
+{
+    uint8_t packed[64];
+    Wire__CacheEvidence evidence = WIRE__CACHE_EVIDENCE__INIT;
+    evidence.tenant = evidence.tier = evidence.embedder = gone;
+    Record__CacheEvidenceRecord bad = RECORD__CACHE_EVIDENCE_RECORD__INIT;
+    bad.evidence =
+        which % 3 == 0
+            ? (ProtobufCBinaryData){5, (uint8_t *)"spoil"}
+            : (ProtobufCBinaryData){wire__cache_evidence__pack(&evidence, packed), packed};
+    const struct damaged as = {damaged->simulation, STORE_META, "cache\2spoiled!",
+                               which % 3 == 1 ? 13 : 14};
+    write_and_expect(&as, &bad.base);
+    expect_refused(&as, as.key, as.key_bytes, "spoil", 5);
+}
+
+/* Of no number, so that none is missed for it. */
+static void damage_invalidations(const struct damaged *damaged)
+{
+    static const char head[6] = "cache", entry[14] = "cache\1";
+    Record__CacheInvalidationRecord bad = RECORD__CACHE_INVALIDATION_RECORD__INIT;
+    bad.invalidation = (ProtobufCBinaryData){5, (uint8_t *)"spoil"};
+    const struct damaged as = {damaged->simulation, STORE_META, entry, sizeof(entry)};
+    expect_refused(&as, head, sizeof(head), "spoil", 5);
+    expect_refused(&as, entry, sizeof(entry), "spoil", 5);
+    write_and_expect(&as, &bad.base);
+}
+
+/* It is there twice; or with counts that are none. */
+static void damage_sum(const struct damaged *damaged, const struct blob *value, uint64_t which)
+{
+    Record__CacheEvidenceRecord *good;
+    uint8_t packed[COPY_BYTES_MAX];
+    if (which % 2 == 0 ||
+        record_read_cache_evidence(blob_data(value), blob_bytes(value), NULL, &good) < 0) {
+        expect_refused(damaged, damaged->key, damaged->key_bytes, blob_data(value),
+                       blob_bytes(value));
+        return;
+    }
+    Wire__CacheEvidence *evidence =
+        wire__cache_evidence__unpack(NULL, good->evidence.len, good->evidence.data);
+    if (evidence != NULL) {
+        Wire__CacheEvidence bad = *evidence;
+        bad.counts = (ProtobufCBinaryData){5, (uint8_t *)"spoil"};
+        Record__CacheEvidenceRecord record = RECORD__CACHE_EVIDENCE_RECORD__INIT;
+        record.evidence = (ProtobufCBinaryData){wire__cache_evidence__pack(&bad, packed), packed};
+        write_and_expect(damaged, &record.base);
+        wire__cache_evidence__free_unpacked(evidence, NULL);
+    }
+    record__cache_evidence_record__free_unpacked(good, NULL);
+}
+
+/* False: it is none of these, or of a tenant that is not there, of which nothing is read. */
+static bool damage_cache(const struct damaged *damaged, const struct blob *value, uint64_t which)
+{
+    static const char entry[14] = "cache\1";
+    const char *key = damaged->key;
+    const bool is_of_cache = damaged->family == STORE_META && damaged->key_bytes == sizeof(entry) &&
+                             memcmp(key, entry, 5) == 0;
+    if (is_of_cache && key[5] == 1) { /* another one's number */
+        expect_refused(damaged, entry, sizeof(entry), blob_data(value), blob_bytes(value));
+    } else if (is_of_cache && key[5] == 2 && !damaged->simulation->scenario.lacks_tenant) {
+        damage_sum(damaged, value, which);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 static void expect_ignored(const struct damaged *damaged, const void *key, size_t key_bytes,
                            const void *value, size_t value_bytes)
 {
@@ -225,6 +295,8 @@ static void damage_one(const struct damaged *damaged, const struct blob *value, 
         family == STORE_CONCLUDED && damaged->key_bytes == RECORD_COLLECTED_KEY_BYTES;
     if (is_mark) {
         damage_mark(damaged, value, which);
+    } else if (which % 3 == 0 && damage_cache(damaged, value, which / 3)) {
+        return;
     } else if (which % 2 == 0 && family != STORE_META) {
         damage_bytes(damaged, value, which / 2);
     } else if (family == STORE_JOBS && which % 3 == 0) {
@@ -241,6 +313,10 @@ static void damage_one(const struct damaged *damaged, const struct blob *value, 
         damage_upstream(damaged, which / KEY_DAMAGES);
     } else if (family == STORE_META && which % KEY_DAMAGES == 2) {
         read_foreign(damaged, which / KEY_DAMAGES);
+    } else if (family == STORE_META && which % KEY_DAMAGES == 4) {
+        damage_invalidations(damaged);
+    } else if (family == STORE_META && which % KEY_DAMAGES == 3) {
+        damage_evidence(damaged, which / KEY_DAMAGES);
     } else if (family == STORE_META) {
         damage_horizon(damaged, which / KEY_DAMAGES);
     }

@@ -4,8 +4,10 @@
 #include <xxhash.h>
 #include "broker/core/core.h"
 #include "tests/simulation/broker.h"
+#include "tests/simulation/invalidations.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
+#include "tests/simulation/worker.h"
 
 enum {
     ENDING_MS_MAX = 60000,
@@ -59,6 +61,52 @@ static bool is_running(const struct simulation *simulation, const struct sim_job
            state == WIRE__JOB_STATE__JOB_STATE_LEASED;
 }
 
+void flights_see_lost_lease(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    uint32_t at = job->canonical == 0 ? 0 : *first_of_group(simulation, job);
+    while (at != 0) {
+        simulation->jobs[at - 1].may_follow_lost = true;
+        at = simulation->jobs[at - 1].next_identical;
+    }
+}
+
+static bool is_of_before(const struct simulation *simulation, const struct sim_job *job,
+                         uint64_t told)
+{
+    return job->told_at_submission < told || job->may_follow_lost ||
+           job->first_incarnation != simulation->broker.incarnation;
+}
+
+/* Since an invalidation was told, or nobody knows since when one of them has led. */
+static bool may_run_beside(const struct simulation *simulation, const struct sim_job *job,
+                           const struct sim_job *other)
+{
+    const uint64_t told = invalidations_told(simulation, job->tenant);
+    return told > 0 &&
+           (is_of_before(simulation, job, told) || is_of_before(simulation, other, told));
+}
+
+/* The attempt that answered was dispatched before an invalidation of which workers had been told
+ * when this job came. */
+static void check_outdated(struct simulation *simulation, uint32_t index, uint32_t runner,
+                           uint32_t attempt)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    const struct sim_job *leader = &simulation->jobs[runner];
+    const bool is_known = leader->first_incarnation == simulation->broker.incarnation &&
+                          job->first_incarnation == simulation->broker.incarnation;
+    const uint64_t told = attempt == leader->attempt_last       ? leader->told_at_dispatch
+                          : attempt + 1 == leader->attempt_last ? leader->told_at_dispatch_before
+                                                                : UINT64_MAX;
+    if (is_known && told < job->told_at_submission) {
+        simulation_violate(simulation,
+                           "job %u came after invalidation %" PRIu64
+                           ", and is answered with what job %u was given before",
+                           index, job->told_at_submission, runner);
+    }
+}
+
 void flights_see_dispatch(struct simulation *simulation, uint32_t index)
 {
     const struct sim_job *job = &simulation->jobs[index];
@@ -68,7 +116,8 @@ void flights_see_dispatch(struct simulation *simulation, uint32_t index)
     for (uint32_t at = *first_of_group(simulation, job); at != 0;
          at = simulation->jobs[at - 1].next_identical) {
         const struct sim_job *other = &simulation->jobs[at - 1];
-        if (other != job && !other->runs_alone && is_running(simulation, other)) {
+        if (other != job && !other->runs_alone && is_running(simulation, other) &&
+            !may_run_beside(simulation, job, other)) {
             simulation_violate(simulation, "job %u is dispatched while job %u runs for it", index,
                                at - 1);
         }
@@ -93,6 +142,10 @@ void flights_see_result(struct simulation *simulation, const struct message *mes
     if (leader->is_mismatched && message->number != WIRE__JOB_STATE__JOB_STATE_DEAD) {
         simulation_violate(simulation, "job %u is concluded for job %u, whose key is not its own",
                            message->job, message->other_job);
+    }
+    if (message->number == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
+        check_outdated(simulation, message->job, message->other_job,
+                       sim_worker_attempt_of_answer(message->payload));
     }
     const bool was_shown =
         leader->shown != 0 && leader->lives == 0 &&

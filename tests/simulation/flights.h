@@ -19,6 +19,8 @@
 void flights_join(struct simulation *simulation, uint32_t job);
 /* It and all that are identical to it now may run alone from now on, beside each other. */
 void flights_split(struct simulation *simulation, uint32_t job);
+/* Nobody who comes later follows it, perhaps; those that follow it stay with it. */
+void flights_see_lost_lease(struct simulation *simulation, uint32_t job);
 void flights_see_dispatch(struct simulation *simulation, uint32_t job);
 /* A result that was made for `leader` is let go as the job's own. */
 void flights_see_result(struct simulation *simulation, const struct message *message);

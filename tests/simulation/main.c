@@ -246,6 +246,12 @@ static void add(struct sum *sum, const struct outcome *outcome)
     sum->tally.retries += outcome->tally.retries;
     sum->tally.spared += outcome->tally.spared;
     sum->tally.fair_tenants += outcome->tally.fair_tenants;
+    sum->tally.invalidated += outcome->tally.invalidated;
+    sum->tally.caught_up += outcome->tally.caught_up;
+    sum->tally.behind += outcome->tally.behind;
+    sum->tally.deltas += outcome->tally.deltas;
+    sum->tally.sums += outcome->tally.sums;
+    sum->tally.made += outcome->tally.made;
     sum->tally.fair_tiers += outcome->tally.fair_tiers;
     sum->tally.fair_slots += outcome->tally.fair_slots;
     sum->tally.loads_failed += outcome->tally.loads_failed;
@@ -273,6 +279,11 @@ static void print_faults(const struct sum *sum)
     printf("fairness: %" PRIu64 " comparisons of tenants, %" PRIu64 " of tiers; %" PRIu64
            " times a job waited for a load beside a free slot\n",
            sum->tally.fair_tenants, sum->tally.fair_tiers, sum->tally.fair_slots);
+    printf("cache: %" PRIu64 " invalidations, %" PRIu64 " workers caught up, %" PRIu64
+           " were behind; %" PRIu64 " deltas of evidence, %" PRIu64 " sums told; %" PRIu64
+           " jobs made by workers\n",
+           sum->tally.invalidated, sum->tally.caught_up, sum->tally.behind, sum->tally.deltas,
+           sum->tally.sums, sum->tally.made);
 }
 
 static void print_sum(const struct arguments *arguments, const struct sum *sum)

@@ -34,6 +34,9 @@ static const char *const event_formats[] = {
     [EVENT_DEAD_ONE] = HEARS("dead letter command"),
     [EVENT_DEAD_SWEEP] = HEARS("dead letter sweep"),
     [EVENT_DEAD_STOP] = HEARS("dead letter stop"),
+    [EVENT_CACHE_INVALIDATE] = HEARS("invalidation"),
+    [EVENT_CACHE_EVIDENCE] = HEARS("evidence"),
+    [EVENT_CACHE_FEEDBACK] = HEARS("feedback"),
     [EVENT_DRAIN] = HEARS("drain"),
     [EVENT_TICK] = HEARS("tick"),
 };
@@ -52,6 +55,9 @@ static const char *const effect_formats[] = {
     [EFFECT_ATTEMPT_CONCLUDED] = SAYS("concluded"),
     [EFFECT_ATTEMPT_CANCEL] = SAYS("cancel attempt"),
     [EFFECT_WORKER_DRAIN] = SAYS("drain"),
+    [EFFECT_CACHE_INVALIDATED] = SAYS("invalidated"),
+    [EFFECT_CACHE_INVALIDATE] = SAYS("invalidation"),
+    [EFFECT_CACHE_EVIDENCE] = SAYS("evidence"),
 };
 
 const char *message_format(const struct message *message)

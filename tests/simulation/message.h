@@ -38,6 +38,8 @@ struct message {
     struct {
         uint8_t held_length, answered_length;
         struct job_lease held[MESSAGE_LEASES_MAX], answered[MESSAGE_LEASES_MAX];
+        uint64_t cache_sequence;
+        bool cache_is_foreign;
     } * leases; /* owned by the message; NULL: none */
 };
 

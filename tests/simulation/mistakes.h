@@ -103,7 +103,33 @@
     X(ANOTHERS_ANSWER, "anothers-answer", "followers get the answer of the leader before theirs")  \
     X(FOLLOWERS_RUN, "followers-run", "identical jobs are all dispatched")                         \
     X(REQUEUE_KEEPS_CONCLUSION, "requeue-keeps-conclusion",                                        \
-      "a requeued dead letter stays concluded")
+      "a requeued dead letter stays concluded")                                                    \
+    /* caches of workers */                                                                        \
+    X(INVALIDATION_TOLD_EARLY, "invalidation-told-early", "it is told before it is durable")       \
+    X(INVALIDATION_SKIPPED, "invalidation-skipped", "of two in one batch one is not told")         \
+    X(INVALIDATION_NOT_TO_ALL, "invalidation-not-to-all", "some workers are not told of it")       \
+    X(INVALIDATION_ANSWERED_EARLY, "invalidation-answered-early",                                  \
+      "who asks is answered before it is durable")                                                 \
+    X(INVALIDATION_UNANSWERED, "invalidation-unanswered", "who asks for one is not answered")      \
+    X(INVALIDATION_CROSSES, "invalidation-crosses-tenants",                                        \
+      "a client invalidates what is another tenant's")                                             \
+    X(INVALIDATION_LOSES_TAG, "invalidation-loses-tag", "what it selects by is not recorded")      \
+    X(WELCOME_SKIPS, "welcome-skips-one", "who comes back is not told of the first that it missed") \
+    X(WELCOME_TRUSTS, "welcome-trusts-anybody", "numbers of another store are taken for its own")  \
+    X(RESTART_RENUMBERS, "restart-renumbers", "invalidations are numbered anew after a restart")   \
+    X(RESTART_FORGETS_MISSED, "restart-forgets-missed",                                            \
+      "after a restart who was away misses some")                                                  \
+    X(OUTDATED_LEADS, "outdated-leads",                                                            \
+      "who comes after an invalidation gets an answer from before")                                \
+    X(EVIDENCE_TWICE, "evidence-twice", "a delta is counted twice")                                \
+    X(EVIDENCE_OF_ANOTHER_TENANT, "evidence-crosses-tenants",                                      \
+      "what is counted goes to the first tenant")                                                  \
+    X(EVIDENCE_LOST_AT_DRAIN, "evidence-lost-at-drain", "a shutdown does not record the sums")     \
+    X(RESTART_EVIDENCE, "restart-forgets-evidence", "sums begin anew after a restart")             \
+    X(EVIDENCE_NOT_IN_WELCOME, "evidence-not-in-welcome", "who comes new is not told the sums")    \
+    X(FEEDBACK_KEEPS_ENTRY, "feedback-keeps-entry", "a wrong near hit is not invalidated")         \
+    X(MADE_FOR_ANOTHER, "made-for-another", "a worker's job belongs to the first tenant")          \
+    X(RESTART_MAKER, "restart-forgets-maker", "after a restart clients have made all jobs")
 
 #define MISTAKE_VALUE(value, name, does) MISTAKE_##value,
 enum mistake { MISTAKE_NONE, MISTAKES(MISTAKE_VALUE) MISTAKES_LENGTH };

@@ -179,6 +179,11 @@ REPLACES(void, worker_hello, struct core *core, const struct event *event)
     if (mistake_is_on(MISTAKE_ANSWER_RUN_AGAIN)) {
         changed.as.worker_hello.answered_length = 0;
     }
+    changed.as.worker_hello.cache_sequence +=
+        event->as.worker_hello.cache_sequence > 0 && mistake_is_on(MISTAKE_WELCOME_SKIPS);
+    if (event->as.worker_hello.cache_sequence > 0 && mistake_is_on(MISTAKE_WELCOME_TRUSTS)) {
+        changed.as.worker_hello.cache_epoch = core->cache_log.epoch;
+    }
     __real_worker_hello(core, &changed);
 }
 
@@ -300,7 +305,11 @@ REPLACES(void, submit, struct core *core, const struct event *event)
     core->is_draining = is_draining && !mistake_is_on(MISTAKE_DRAINING_ACCEPTS);
     struct tenant *own =
         disguise_if(MISTAKE_SUBMIT_CROSSES_TENANTS, core, event->peer, &event->as.submit.job_id);
-    __real_submit(core, event);
+    struct event changed = *event;
+    if (event->peer == 0 && mistake_is_on(MISTAKE_MADE_FOR_ANOTHER)) {
+        changed.as.submit.tenant = core->tenant[0]->name->text;
+    }
+    __real_submit(core, &changed);
     end_disguise(core, event->peer, own);
     core->is_draining = is_draining;
 }

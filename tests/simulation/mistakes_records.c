@@ -19,7 +19,9 @@ static uint64_t mistaken_batch(const struct effects *effects, enum effect_kind k
     const bool is_duplicates = kind == EFFECT_ACCEPTED && batch < effects_batch(effects);
     return (is_duplicates && mistake_is_on(MISTAKE_ACCEPTED_EARLY)) ||
                    (kind == EFFECT_RESULT && mistake_is_on(MISTAKE_RESULT_EARLY)) ||
-                   (kind == EFFECT_ATTEMPT_CONCLUDED && mistake_is_on(MISTAKE_CONFIRMED_EARLY))
+                   (kind == EFFECT_ATTEMPT_CONCLUDED && mistake_is_on(MISTAKE_CONFIRMED_EARLY)) ||
+                   (kind == EFFECT_CACHE_INVALIDATED &&
+                    mistake_is_on(MISTAKE_INVALIDATION_ANSWERED_EARLY))
                ? 0
                : batch;
 }
@@ -28,7 +30,12 @@ REPLACES(struct effect *, effects_add, struct effects *effects, enum effect_kind
          uint64_t peer, uint64_t batch)
 {
     static struct effect unsent;
-    if (kind == EFFECT_ATTEMPT_CANCEL && mistake_is_on(MISTAKE_CANCEL_NOT_SENT)) {
+    const bool is_unsent =
+        (kind == EFFECT_ATTEMPT_CANCEL && mistake_is_on(MISTAKE_CANCEL_NOT_SENT)) ||
+        (kind == EFFECT_CACHE_INVALIDATE && peer % 4 == 0 &&
+         mistake_is_on(MISTAKE_INVALIDATION_NOT_TO_ALL)) ||
+        (kind == EFFECT_CACHE_INVALIDATED && mistake_is_on(MISTAKE_INVALIDATION_UNANSWERED));
+    if (is_unsent) {
         return &unsent;
     }
     return __real_effects_add(effects, kind, peer, mistaken_batch(effects, kind, batch));
@@ -109,6 +116,9 @@ REPLACES(void, dispatch_loaded, struct core *core, const struct event *event)
 
 static void forget_of_job(Record__JobRecord *job)
 {
+    if (mistake_is_on(MISTAKE_RESTART_MAKER)) {
+        job->flags &= ~(uint32_t)JOB_OF_WORKER;
+    }
     if (mistake_is_on(MISTAKE_RESTART_DEADLINE)) {
         job->deadline_unix_ms = 0;
     }

@@ -45,7 +45,8 @@ static bool is_cut(const struct simulation *simulation, const struct link *link)
  * attempt. */
 static bool may_be_repeated(const struct message *message)
 {
-    return message->to_broker || message->effect != EFFECT_DISPATCH;
+    return message->to_broker ? message->event != EVENT_CACHE_INVALIDATE
+                              : message->effect != EFFECT_DISPATCH;
 }
 
 /* A hello and a goodbye frame a connection: they come once and first or last. */
@@ -56,9 +57,11 @@ static bool is_frame_of_connection(const struct message *message)
             message->event == EVENT_CLIENT_GONE || message->event == EVENT_WORKER_GONE);
 }
 
-static bool is_chunk(const struct message *message)
+/* Chunks, and what workers are told of their caches. */
+static bool is_of_stream(const struct message *message)
 {
-    return message->to_broker && message->event == EVENT_CHUNK;
+    return message->to_broker ? message->event == EVENT_CHUNK
+                              : message->effect == EFFECT_CACHE_INVALIDATE;
 }
 
 static void deliver_later(struct simulation *simulation, struct link *link,
@@ -69,7 +72,7 @@ static void deliver_later(struct simulation *simulation, struct link *link,
                     dice_between(&simulation->dice, 0,
                                  simulation->is_quiet ? DELAY_QUIET_MS_MAX : faults->delay_ms_max);
     int64_t *arrival_ms = &link->arrival_ms[message->to_broker];
-    const bool overtakes = !is_frame_of_connection(message) && !is_chunk(message) &&
+    const bool overtakes = !is_frame_of_connection(message) && !is_of_stream(message) &&
                            simulation_hit(simulation, faults->reorder);
     if (!overtakes && at_ms < *arrival_ms) {
         at_ms = *arrival_ms;
@@ -83,8 +86,8 @@ void network_send(struct simulation *simulation, const struct message *message)
 {
     struct link *link = network_link(simulation, message->peer);
     const struct faults *faults = &simulation->scenario.faults;
-    /* A stream of chunks has no holes: after something lost nothing of it arrives. */
-    const bool is_behind_loss = is_chunk(message) && link->is_lossy;
+    /* A stream has no holes: after something lost nothing of it arrives. */
+    const bool is_behind_loss = is_of_stream(message) && link->is_lossy;
     if (is_cut(simulation, link) || is_behind_loss || simulation_hit(simulation, faults->lose)) {
         simulation->tally.lost++;
         network_break(simulation, message->peer);

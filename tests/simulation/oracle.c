@@ -10,8 +10,10 @@
 #include "tests/simulation/broker.h"
 #include "tests/simulation/defect.h"
 #include "tests/simulation/degradation.h"
+#include "tests/simulation/evidence.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/flights.h"
+#include "tests/simulation/invalidations.h"
 #include "tests/simulation/lives.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/views.h"
@@ -65,6 +67,7 @@ static void see_submission(struct simulation *simulation, struct sim_job *job)
         flights_join(simulation, (uint32_t)(job - simulation->jobs));
         job->is_submitted = true;
         job->first_incarnation = simulation->broker.incarnation;
+        job->told_at_submission = invalidations_told(simulation, job->tenant);
         job->not_before_ms = sim_broker_ms(simulation) + job->delay_ms;
         job->deadline_min_ms = deadline_ms;
     }
@@ -249,6 +252,21 @@ static void see_pause(struct simulation *simulation, const struct message *messa
 }
 
 /* From the first chunk that is heard on. Of a wrong key nobody may be told anything. */
+/* Whoever brings the job first: for others it is there. */
+static void see_who_made(struct simulation *simulation, const struct message *message)
+{
+    struct sim_job *job = &simulation->jobs[message->job];
+    const bool is_worker = network_link(simulation, message->peer)->is_worker;
+    Wire__JobState state;
+    const char *worker;
+    if (core_find_job(simulation->broker.core, &job->id, &state, &worker) < 0) {
+        job->is_of_worker = is_worker;
+    }
+    if (!is_worker) {
+        job->stream.waiter = message->peer;
+    }
+}
+
 static void see_mismatch(struct simulation *simulation, const struct message *message)
 {
     if (message->event == EVENT_ATTEMPT_RESULT && simulation->jobs[message->job].is_mismatched) {
@@ -259,12 +277,21 @@ static void see_mismatch(struct simulation *simulation, const struct message *me
 static bool is_of_its_tenant(const struct simulation *simulation, const struct message *message)
 {
     const struct link *link = network_link(simulation, message->peer);
-    return simulation->clients[link->owner].tenant == simulation->jobs[message->job].tenant;
+    return link->is_worker ||
+           simulation->clients[link->owner].tenant == simulation->jobs[message->job].tenant;
+}
+
+/* Of jobs that workers make, and of what they count, the core does not look at who says so. */
+static bool is_sign_of_life(const struct simulation *simulation, const struct message *message)
+{
+    const bool is_worker = message->peer != 0 && network_link(simulation, message->peer)->is_worker;
+    return message->peer != 0 && message->event != EVENT_UNDELIVERABLE &&
+           !(is_worker && message->event == EVENT_SUBMIT) && message->event != EVENT_CACHE_EVIDENCE;
 }
 
 void oracle_before_step(struct simulation *simulation, const struct message *message)
 {
-    if (message->peer != 0 && message->event != EVENT_UNDELIVERABLE) {
+    if (is_sign_of_life(simulation, message)) {
         see_life(simulation, message->peer);
     }
     attempts_before_step(simulation, message);
@@ -272,7 +299,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_SUBMIT:
         if (message->second == DEFECT_NONE && is_of_its_tenant(simulation, message)) {
             see_submission(simulation, &simulation->jobs[message->job]);
-            simulation->jobs[message->job].stream.waiter = message->peer;
+            see_who_made(simulation, message);
         }
         break;
     case EVENT_CANCEL:
@@ -585,6 +612,15 @@ static void check_pool(struct simulation *simulation, uint32_t index, const stru
     }
 }
 
+static void check_maker(struct simulation *simulation, uint32_t index, const struct effect *effect)
+{
+    const struct sim_job *job = &simulation->jobs[index];
+    if (effect->as.dispatch.is_of_worker != job->is_of_worker) {
+        simulation_violate(simulation, "job %u, which a %s made, is dispatched as that of another",
+                           index, job->is_of_worker ? "worker" : "client");
+    }
+}
+
 static void see_dispatch(struct simulation *simulation, const struct effect *effect)
 {
     const uint32_t index = simulation_job_of(simulation, &effect->as.dispatch.lease.job_id);
@@ -597,6 +633,7 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     check_exclusive(simulation, index, effect);
     check_payload(simulation, index, effect);
     check_pool(simulation, index, effect);
+    check_maker(simulation, index, effect);
     attempts_see_dispatch(simulation, index, effect);
     struct link *link = network_link(simulation, effect->peer);
     if (++link->dispatched > link->credit_total) {
@@ -606,6 +643,8 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     }
     struct sim_job *job = &simulation->jobs[index];
     job->attempt_last = effect->as.dispatch.lease.attempt;
+    job->told_at_dispatch_before = job->told_at_dispatch;
+    job->told_at_dispatch = invalidations_told(simulation, job->tenant);
     job->is_cut = false;
     flights_see_dispatch(simulation, index);
     fairness_see_dispatch(simulation, job, effect->peer);
@@ -620,6 +659,16 @@ static void see_worker_aside(struct simulation *simulation, const struct effect 
             simulation->workers[i].aside_until_ms =
                 sim_broker_ms(simulation) + effect->as.note.number;
         }
+    }
+}
+
+static void see_lost_lease(struct simulation *simulation, const struct effect *effect)
+{
+    const uint32_t index = effect->as.note.note == NOTE_LEASE_LOST
+                               ? simulation_job_of(simulation, &effect->as.note.job_id)
+                               : NO_JOB;
+    if (index != NO_JOB) {
+        flights_see_lost_lease(simulation, index);
     }
 }
 
@@ -642,6 +691,7 @@ void oracle_see_effect(struct simulation *simulation, const struct effect *effec
     } else if (effect->kind == EFFECT_NOTE && effect->as.note.note == NOTE_WORKER_SET_ASIDE) {
         see_worker_aside(simulation, effect);
     } else if (effect->kind == EFFECT_NOTE) {
+        see_lost_lease(simulation, effect);
         degradation_see_note(simulation, effect);
     }
 }
@@ -772,6 +822,8 @@ void oracle_see_durable(void *context, const struct storage_change *change)
         return;
     }
     see_durable_record(simulation, change);
+    invalidations_see_durable(simulation, change);
+    evidence_see_durable(simulation, change);
     see_withdrawn(simulation, change);
     if (is_conclusion(change)) {
         const uint32_t index = read_conclusion(simulation, change, &state);
@@ -1058,6 +1110,19 @@ void oracle_see_release(struct simulation *simulation, const struct message *mes
     }
 }
 
+void oracle_see_made(struct simulation *simulation, const struct message *message)
+{
+    if (message->job == NO_JOB || !simulation->jobs[message->job].is_made) {
+        simulation_violate(simulation, "nobody is told of what is not a worker's job");
+    } else if (message->effect == EFFECT_ACCEPTED) {
+        release_accepted(simulation, message);
+    } else if (message->effect == EFFECT_REJECTED) {
+        release_rejected(simulation, message);
+    } else {
+        simulation_violate(simulation, "job %u is concluded for nobody", message->job);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------
  * everything at once */
 
@@ -1245,7 +1310,7 @@ bool oracle_is_settled(struct simulation *simulation)
         return false;
     }
     for (uint32_t i = 0; i < simulation->scenario.clients; i++) {
-        if (simulation->clients[i].open_length > 0) {
+        if (simulation->clients[i].open_length > 0 || simulation->clients[i].asks_length > 0) {
             return false;
         }
     }
@@ -1276,6 +1341,7 @@ void oracle_check_end(struct simulation *simulation)
     }
     storage_visit(storage, STORAGE_DURABLE, STORE_LEASES, see_left_lease, simulation);
     attempts_check_end(simulation);
+    evidence_check_end(simulation);
     core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
     if (storage_length(storage, STORAGE_DURABLE, STORE_JOBS) > stats.dead_letters ||
         storage_length(storage, STORAGE_DURABLE, STORE_PAYLOADS) > stats.dead_letters) {

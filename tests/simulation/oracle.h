@@ -25,6 +25,8 @@ void oracle_see_change(struct simulation *simulation, const struct storage_chang
 storage_observe_fn oracle_see_durable;
 /* An answer is let go, whether it arrives or not: from now on it is a promise. */
 void oracle_see_release(struct simulation *simulation, const struct message *message);
+/* The same of a job that a worker made, and that nobody is told of. */
+void oracle_see_made(struct simulation *simulation, const struct message *message);
 /* The broker has to know this job when it is asked now: it was acknowledged, and not to be
  * forgotten. */
 bool oracle_knows(const struct simulation *simulation, uint32_t job);

@@ -198,6 +198,12 @@ static void init_load(struct scenario *scenario, struct dice *dice)
     scenario->focus.tier = (uint32_t)dice_below(dice, SCENARIO_TIERS);
     scenario->focus.route = (uint32_t)dice_below(dice, SCENARIO_ROUTES);
     scenario->clients = (uint32_t)dice_between(dice, 1, SCENARIO_CLIENTS_MAX);
+    static const int64_t every_ms[] = {0, 6000, 20000, 60000};
+    scenario->cache.every_ms_max =
+        every_ms[dice_below(dice, sizeof(every_ms) / sizeof(every_ms[0]))];
+    scenario->cache.is_wordy = dice_hit(dice, 60);
+    scenario->cache.floods = dice_hit(dice, 100);
+    scenario->cache.made = chance(dice, 100);
     scenario->sync_ms_max = dice_hit(dice, 300) ? 500 : 10;
     scenario->turn_ms = dice_hit(dice, 500) ? 0 : dice_between(dice, 1, 20);
 }

@@ -114,6 +114,11 @@ struct scenario {
         mismatched;   /* permille of jobs with a canonical key; of these: a wrong one */
     uint32_t streams; /* permille of jobs */
     uint32_t burst;   /* permille: chance that one more job comes at the same time */
+    struct {
+        int64_t every_ms_max;  /* somebody does something; 0: never */
+        bool is_wordy, floods; /* invalidations are long; come by the thousand */
+        uint32_t made;         /* permille of jobs that workers make */
+    } cache;
 };
 
 /* What an operator changes before a reload: who may stand in for whom, whether an alias and a

@@ -20,6 +20,7 @@ enum task_kind {
     TASK_ATTEMPT_END,  /* who: a worker; message.job, message.attempt */
     TASK_CHUNK,        /* who: a worker; message: the chunk */
     TASK_ARRIVAL,      /* the next new jobs */
+    TASK_CACHE,        /* somebody does something about caches: cache.h */
     TASK_MEDDLE,       /* a client does what nobody expects of it */
     TASK_FAULT,        /* something breaks */
     TASK_OPERATOR,     /* somebody pauses, reloads, restarts */

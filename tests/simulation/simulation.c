@@ -5,8 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 #include "tests/simulation/broker.h"
+#include "tests/simulation/cache.h"
 #include "tests/simulation/client.h"
+#include "tests/simulation/evidence.h"
 #include "tests/simulation/faults.h"
+#include "tests/simulation/invalidations.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/oracle.h"
@@ -199,6 +202,9 @@ static void run_task(struct simulation *simulation, struct task *task)
     case TASK_ARRIVAL:
         arrive(simulation);
         break;
+    case TASK_CACHE:
+        cache_act(simulation);
+        break;
     case TASK_MEDDLE:
         sim_client_meddle(simulation);
         break;
@@ -248,6 +254,7 @@ static void begin(struct simulation *simulation, const struct options *options,
     }
     schedule_add(&simulation->schedule, BEGIN_MS, TASK_ARRIVAL, 0, 0, NULL);
     schedule_add(&simulation->schedule, BEGIN_MS, TASK_MEDDLE, 0, 0, NULL);
+    schedule_add(&simulation->schedule, BEGIN_MS, TASK_CACHE, 0, 0, NULL);
     faults_begin(simulation);
 }
 
@@ -263,6 +270,8 @@ static void finish(struct simulation *simulation)
     }
     free(simulation->workers);
     free(simulation->jobs);
+    invalidations_finish(simulation);
+    evidence_finish(simulation);
     free(simulation->key_owners);
     for (uint64_t i = 0; i < simulation->links_length; i++) {
         free(simulation->links[i]);
@@ -291,6 +300,9 @@ static bool advance(struct simulation *simulation, int64_t until_ms)
 static void name_unsettled(struct simulation *simulation)
 {
     for (uint32_t i = 0; i < simulation->scenario.clients; i++) {
+        if (simulation->clients[i].asks_length > 0) {
+            simulation_violate(simulation, "client %u has no answer to its invalidation", i);
+        }
         if (simulation->clients[i].open_length > 0) {
             const uint32_t job = simulation->clients[i].open[0];
             simulation_violate(

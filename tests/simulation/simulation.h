@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include "common/attributes.h"
 #include "common/list.h"
+#include "common/threshold.h"
 #include "tests/simulation/dice.h"
 #include "tests/simulation/scenario.h"
 #include "tests/simulation/schedule.h"
@@ -30,6 +31,10 @@ enum {
     DELETED_MAX = 1024,
     FAIR_QUEUES_MAX = 256,
     VIOLATION_BYTES = 256,
+    INVALIDATING_MAX = 256, /* invalidations that a client waits for */
+    EMBEDDERS = 2,
+    EVIDENCE_TOLD = 64,
+    EVIDENCE_CLASSES = SCENARIO_TENANTS * SCENARIO_TIERS * EMBEDDERS,
 };
 static const int64_t BEGIN_MS = 1000;
 static const int64_t UNIX_BEGIN_MS = INT64_C(1790000000000);
@@ -96,6 +101,12 @@ struct sim_job {
         int64_t wait_until_ms; /* its worker was told to come again later */
         uint32_t answered_attempt;
     } told;
+    /* Of flights.h: invalidations that workers had been told of, of its tenant, when it was submitted,
+     * when its latest attempt was dispatched, and the one before. */
+    uint64_t told_at_submission, told_at_dispatch, told_at_dispatch_before;
+    bool may_follow_lost; /* it, or whom it follows, has lost its lease */
+    bool is_made;       /* by a worker … */
+    bool is_of_worker;  /* … and the broker has it from there */
     /* Of fairness.h. */
     bool is_waiting, is_chosen; /* chosen: its payload is loaded for a worker */
     uint64_t chosen_in_turn;
@@ -130,6 +141,12 @@ struct sim_job {
     } lease;
 };
 
+/* For an invalidation; `number` 0: on no connection yet, or any more. */
+struct ask {
+    int salt;
+    uint64_t number;
+};
+
 struct sim_client {
     uint32_t index, tenant;
     uint64_t peer; /* 0: not connected */
@@ -141,6 +158,8 @@ struct sim_client {
     uint32_t hellos;          /* in a row without a welcome */
     uint32_t *open;           /* jobs whose view is SENT or ACCEPTED */
     uint32_t open_length;
+    struct ask asks[INVALIDATING_MAX];
+    uint32_t asks_length;
 };
 
 struct run {
@@ -176,6 +195,12 @@ struct sim_worker {
     uint32_t runs_length;
     struct answer answers[ANSWERS_MAX]; /* until concluded; when full the oldest is forgotten */
     uint32_t answers_length;
+    /* How far it has come with the invalidations; what of that survives it; of another store's. */
+    struct {
+        uint64_t sequence, saved;
+        bool is_foreign;
+    } cache;
+    uint64_t newest[EVIDENCE_CLASSES]; /* epoch that it was told of */
     /* The oracle's. */
     struct list leases; /* that it holds by what the core was told and did */
     int64_t aside_until_ms;
@@ -192,6 +217,10 @@ struct link {
     uint64_t credit_total, dispatched; /* of a worker, as the core was told and did */
     bool is_set_aside, is_draining;    /* it is given nothing for now, or any more */
     int64_t heard_ms;                  /* when the core heard of it last */
+    /* Of invalidations.h: what a worker said that it had come to, and was told since. */
+    uint64_t cache_said, cache_told;
+    bool cache_is_foreign, has_cache_told;
+    uint64_t evidence_digest[EVIDENCE_CLASSES]; /* of the sum that it was told */
     bool has_given_back;               /* a job, and has said nothing since: attempts.h */
 };
 
@@ -302,6 +331,50 @@ struct attempts {
     int64_t answered_ms[SCENARIO_UPSTREAMS];
 };
 
+/* Of invalidations.h. */
+struct invalidation {
+    uint64_t digest; /* of it as workers are told */
+    uint32_t tenant; /* SCENARIO_TENANTS: of any */
+};
+
+struct answered_ask {
+    uint32_t client;
+    bool is_answered;
+};
+
+struct invalidations {
+    struct invalidation *items; /* by number, from 1 */
+    uint64_t length, capacity;
+    uint64_t durable, told;
+    uint64_t forgotten, forgotten_durable;
+    uint64_t acknowledged; /* to whoever asked */
+    uint64_t told_of[SCENARIO_TENANTS + 1];
+    uint8_t epoch[16];
+    struct answered_ask *asks; /* by number, from 1 */
+    uint64_t asks_length, asks_capacity;
+    uint64_t taken[SCENARIO_TENANTS]; /* of clients, since the start */
+    uint64_t dropped;                 /* feedback, as the core says */
+    bool has_dropped;                 /* what is being told */
+};
+
+/* Of evidence.h: NULL: nothing is known. */
+struct watched_class {
+    struct threshold_evidence *sum, *durable;
+    uint64_t digest; /* of sum */
+    bool has_seed, has_durable_seed;
+};
+
+/* As workers are told of it. */
+struct told_sum {
+    uint64_t bytes_digest, digest, newest;
+    uint32_t which; /* class */
+};
+
+struct watched_evidence {
+    struct watched_class classes[EVIDENCE_CLASSES];
+    struct told_sum told[EVIDENCE_TOLD]; /* read lately, by bytes_digest modulo their number */
+};
+
 struct hold {
     enum pause_subject subject;
     enum pause_mode mode;
@@ -359,6 +432,8 @@ struct tally {
     uint64_t memory_short, refused, shed; /* events without memory, defects found, jobs given up */
     uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
     uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */
+    uint64_t invalidated, caught_up, behind;  /* invalidations, welcomes with some, and without all */
+    uint64_t deltas, sums, made;              /* of evidence, told, jobs that workers made */
 };
 
 struct simulation {
@@ -391,6 +466,8 @@ struct simulation {
     struct fairness fairness;
     struct degradation degradation;
     struct attempts attempts;
+    struct invalidations invalidations;
+    struct watched_evidence evidence;
     char violation[VIOLATION_BYTES]; /* the first promise that was broken; empty: none */
 };
 

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <xxhash.h>
 #include "tests/simulation/broker.h"
+#include "tests/simulation/cache.h"
+#include "tests/simulation/client.h"
 #include "tests/simulation/flights.h"
 #include "tests/simulation/memory.h"
 #include "tests/simulation/network.h"
@@ -97,6 +99,15 @@ uint32_t sim_worker_job_of_answer(const struct simulation *simulation, const str
     return bytes.check == answer_check(simulation, &bytes) ? bytes.job : NO_JOB;
 }
 
+uint32_t sim_worker_attempt_of_answer(const struct blob *answer)
+{
+    struct answer_bytes bytes = {0};
+    if (answer != NULL && blob_bytes(answer) == sizeof(bytes)) {
+        memcpy(&bytes, blob_data(answer), sizeof(bytes));
+    }
+    return bytes.attempt;
+}
+
 /* -----------------------------------------------------------------------------------------------------
  * telling */
 
@@ -128,6 +139,8 @@ static void tell_leases(struct simulation *simulation, const struct sim_worker *
     for (uint32_t i = 0; i < worker->answers_length && kind == EVENT_WORKER_HELLO; i++) {
         message.leases->answered[message.leases->answered_length++] = worker->answers[i].lease;
     }
+    message.leases->cache_sequence = worker->cache.sequence;
+    message.leases->cache_is_foreign = worker->cache.is_foreign;
     network_send(simulation, &message);
 }
 
@@ -251,6 +264,7 @@ void sim_worker_wake(struct simulation *simulation, struct sim_worker *worker, u
     }
     if (worker->state == WORKER_DOWN) {
         worker->state = WORKER_UP;
+        cache_restart_worker(simulation, worker);
     }
     if (worker->state == WORKER_DRAINING && worker->runs_length == 0 &&
         worker->answers_length == 0) {
@@ -365,8 +379,7 @@ static struct call make_call(struct simulation *simulation, const struct job_lea
     const Wire__AttemptOutcome outcome = throw_outcome(simulation, lease);
     upstream = upstream == SCENARIO_UPSTREAMS ? 0 : upstream; /* it may choose */
     struct call call =
-        outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE
-            ? call_in_vain(simulation, outcome)
+        outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_OUTCOME_NONE ? call_in_vain(simulation, outcome)
         : simulation_hit(simulation, simulation->scenario.outcomes.cached)
             ? answer_from_cache(simulation, &simulation->jobs[lease->job])
             : upstream_call(simulation, &simulation->upstreams[upstream],
@@ -491,6 +504,30 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
     }
 }
 
+/* Nobody answers that to it: what is lost on the way is lost. */
+bool sim_worker_submit(struct simulation *simulation, uint32_t index)
+{
+    const struct sim_worker *worker =
+        &simulation->workers[dice_below(&simulation->dice, simulation->scenario.options.workers)];
+    struct sim_job *job = &simulation->jobs[index];
+    if (!worker->is_welcome) {
+        return false;
+    }
+    job->is_made = true;
+    job->view = VIEW_DONE;
+    job->key = 0;
+    job->streams = false;
+    const struct message message = {.to_broker = true,
+                                    .event = EVENT_SUBMIT,
+                                    .peer = worker->peer,
+                                    .job = index,
+                                    .second = 0,
+                                    .payload = sim_client_payload(simulation, index)};
+    simulation->tally.made++;
+    network_send(simulation, &message);
+    return true;
+}
+
 /* -----------------------------------------------------------------------------------------------------
  * hearing */
 
@@ -533,6 +570,7 @@ void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
     if (message->peer != worker->peer) {
         return;
     }
+    cache_hear_worker(simulation, worker, message);
     if (message->effect == EFFECT_WORKER_WELCOME) {
         hear_welcome(simulation, worker);
     } else if (message->effect == EFFECT_WORKER_ERROR) {

@@ -26,5 +26,9 @@ void sim_worker_leave(struct simulation *simulation, struct sim_worker *worker);
 void sim_worker_drain(struct simulation *simulation, struct sim_worker *worker);
 
 /* The bytes of an answer, and the job that they are for; NO_JOB: nobody's answer. */
+/* The attempt whose answer it is, once it is known to be one. */
+uint32_t sim_worker_attempt_of_answer(const struct blob *answer);
+/* Some worker makes this new job, without a key of its tenant's. False: it is not there. */
+bool sim_worker_submit(struct simulation *simulation, uint32_t job);
 struct blob *sim_worker_answer(struct simulation *simulation, const struct job_lease *lease);
 uint32_t sim_worker_job_of_answer(const struct simulation *simulation, const struct blob *answer);
