@@ -161,6 +161,15 @@ int threshold_merge(struct threshold_evidence *into, const struct threshold_evid
     return 0;
 }
 
+void threshold_restart(struct threshold_evidence *evidence)
+{
+    struct threshold_epoch all = {0};
+    for (size_t i = 0; i < THRESHOLD_EPOCHS; i++) {
+        add_epoch(&all, &evidence->epochs[i]);
+    }
+    *evidence = (struct threshold_evidence){.scale = evidence->scale, .epochs = {all}};
+}
+
 bool threshold_epoch_is_full(const struct threshold_evidence *evidence)
 {
     const struct threshold_epoch *newest = &evidence->epochs[evidence->newest % THRESHOLD_EPOCHS];

@@ -172,6 +172,8 @@ MUST_USE int threshold_merge(struct threshold_evidence *into,
 bool threshold_epoch_is_full(const struct threshold_evidence *evidence);
 /* Makes `epoch` the newest, if it is newer. */
 void threshold_advance(struct threshold_evidence *evidence, uint64_t epoch);
+/* Makes all of it that of epoch 0: for another who merges, whose numbers are not known yet. */
+void threshold_restart(struct threshold_evidence *evidence);
 
 /* About 0.2 ms: to be asked for once in many lookups. Seed and evidence have the same scale. */
 void threshold_decide(const struct threshold_evidence *evidence, const struct threshold_seed *seed,

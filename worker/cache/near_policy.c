@@ -4,15 +4,20 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "common/list.h"
 
+enum { BUCKETS = NEAR_POLICY_CLASSES_MAX };
+
 struct class {
     struct list_link link; /* the least recently used first */
+    struct class *next;    /* in its bucket */
     char *tenant, *tier;
     struct broker_link *broker;      /* that counts; NULL: not known yet */
     bool is_observed;                /* for a job of that one; else it was only heard of */
     bool is_cut_off;                 /* its broker could not be sent to, the last time */
+    uint32_t strangers;              /* observed for others since the last time for its own */
     struct threshold_evidence sum;   /* of the broker */
     struct threshold_evidence delta; /* not sent yet */
     bool has_delta;
@@ -28,6 +33,7 @@ struct near_policy {
     near_policy_rules_fn *rules;
     void *context;
     struct list classes;
+    struct class *buckets[BUCKETS]; /* by tenant and tier */
     int64_t flush_at_ms;
     bool has_delta;
 };
@@ -51,8 +57,19 @@ int near_policy_create(const char *embedder, const struct threshold_seed *seed,
     return 0;
 }
 
+static struct class **bucket_of(struct near_policy *policy, const char *tenant, const char *tier)
+{
+    const uint64_t hash = XXH3_64bits(tenant, strlen(tenant));
+    return &policy->buckets[XXH3_64bits_withSeed(tier, strlen(tier), hash) % BUCKETS];
+}
+
 static void class_destroy(struct near_policy *policy, struct class *class)
 {
+    struct class **at = bucket_of(policy, class->tenant, class->tier);
+    while (*at != class) {
+        at = &(*at)->next;
+    }
+    *at = class->next;
     list_remove(&policy->classes, &class->link);
     free(class->tenant);
     free(class->tier);
@@ -73,17 +90,14 @@ void near_policy_destroy(struct near_policy **policy)
 
 /* ---- classes ---- */
 
-/* The most recently used are looked at first, which are nearly all that are looked for. */
-static struct class *find(const struct near_policy *policy, const char *tenant, const char *tier)
+static struct class *find(struct near_policy *policy, const char *tenant, const char *tier)
 {
-    struct list_link *link = policy->classes.head.previous;
-    for (; link != &policy->classes.head; link = link->previous) {
-        struct class *class = CONTAINER_OF(link, struct class, link);
-        if (strcmp(class->tenant, tenant) == 0 && strcmp(class->tier, tier) == 0) {
-            return class;
-        }
+    struct class *class = *bucket_of(policy, tenant, tier);
+    while (class != NULL &&
+           (strcmp(class->tenant, tenant) != 0 || strcmp(class->tier, tier) != 0)) {
+        class = class->next;
     }
-    return NULL;
+    return class;
 }
 
 /* As the least recently used one. NULL: no memory. */
@@ -105,6 +119,9 @@ static struct class *make(struct near_policy *policy, const char *tenant, const 
     threshold_init(&policy->seed->scale, &class->delta);
     class->open_from = INFINITY;
     list_prepend(&policy->classes, &class->link);
+    struct class **bucket = bucket_of(policy, tenant, tier);
+    class->next = *bucket;
+    *bucket = class;
     return class;
 }
 
@@ -133,16 +150,26 @@ static struct class *class_heard_of(struct near_policy *policy, const char *tena
                : class;
 }
 
-/* Whether what this broker says, or what is observed for it, counts for the class. */
-static bool counts_for(struct class *class, struct broker_link *broker, bool is_observed)
+/* Epochs of the former broker are none of this one's. */
+static void move(struct near_policy *policy, struct class *class, struct broker_link *broker)
 {
-    const bool moves =
-        class->broker == NULL || (is_observed && (!class->is_observed || class->is_cut_off));
-    if (moves && class->broker != broker) {
-        class->broker = broker;
-        class->is_cut_off = false;
+    class->broker = broker;
+    class->is_cut_off = false;
+    class->strangers = 0;
+    class->is_decided = false;
+    threshold_init(&policy->seed->scale, &class->sum);
+    threshold_restart(&class->delta);
+}
+
+/* Whether what is observed for a job of this broker counts for the class. */
+static bool counts_for(struct near_policy *policy, struct class *class, struct broker_link *broker)
+{
+    class->strangers = class->broker == broker ? 0 : class->strangers + 1;
+    const bool is_left = class->is_cut_off || class->strangers >= NEAR_POLICY_STRANGERS;
+    if (class->broker != broker && (!class->is_observed || is_left)) {
+        move(policy, class, broker);
     }
-    class->is_observed |= is_observed && class->broker == broker;
+    class->is_observed |= class->broker == broker;
     return class->broker == broker;
 }
 
@@ -154,7 +181,10 @@ void near_policy_take(struct near_policy *policy, struct broker_link *broker,
     struct class *class = strcmp(evidence->embedder, policy->embedder) == 0
                               ? class_heard_of(policy, evidence->tenant, evidence->tier)
                               : NULL;
-    const bool is_good = class != NULL && counts_for(class, broker, false);
+    if (class != NULL && class->broker == NULL) {
+        class->broker = broker;
+    }
+    const bool is_good = class != NULL && class->broker == broker;
     struct threshold_evidence *sum = is_good ? malloc(sizeof(*sum)) : NULL;
     if (sum != NULL && threshold_unpack(evidence->counts.data, evidence->counts.len, sum) == 0 &&
         sum->scale == class->sum.scale) {
@@ -235,7 +265,7 @@ static struct class *observe(struct near_policy *policy, struct broker_link *bro
                              const char *tenant, const char *tier)
 {
     struct class *class = class_of(policy, tenant, tier);
-    if (class != NULL && !counts_for(class, broker, true)) {
+    if (class != NULL && !counts_for(policy, class, broker)) {
         return NULL;
     }
     if (class != NULL) {

@@ -4,9 +4,10 @@
  * What is known of a class is the sum that its broker sends (threshold.h); what is observed here goes there as a delta, at most once in
  * NEAR_POLICY_FLUSH_MS, and is kept until it can be sent. A tenant has one broker at a time, from which its jobs come: that one counts for
  * its classes, and sums of others are passed over, since each numbers epochs by itself. When jobs come from another and the former cannot be reached,
- * the class moves there. A verdict is made anew when the sum, or the rules, have changed. Without a sum there is the seed alone, and the class
- * is closed. At most NEAR_POLICY_CLASSES_MAX classes, the least recently used goes; one that was only heard of takes the place of none
- * that was used. Belongs to the loop.
+ * or when NEAR_POLICY_STRANGERS observations in a row are for jobs of others, the class moves: it has no sum until the new one tells its own, and
+ * what the former did not get counts there as of epoch 0. A verdict is made anew when the sum, or the rules, have changed. Without a sum there is
+ * the seed alone, and the class is closed. At most NEAR_POLICY_CLASSES_MAX classes, the least recently used goes; one that was only heard of takes
+ * the place of none that was used. Belongs to the loop.
  */
 #pragma once
 #include <stdbool.h>
@@ -19,7 +20,11 @@
 struct near_policy;
 struct broker_link; /* a broker, by its address alone */
 
-enum { NEAR_POLICY_CLASSES_MAX = 256, NEAR_POLICY_FLUSH_MS = 1000 };
+enum {
+    NEAR_POLICY_CLASSES_MAX = 256, /* of 70 KB */
+    NEAR_POLICY_FLUSH_MS = 1000,
+    NEAR_POLICY_STRANGERS = 32,
+};
 
 /* Fills in what the configuration says of a class; max_error 0: near hits are off. */
 typedef void near_policy_rules_fn(void *context, const char *tenant, const char *tier, struct threshold_policy *ret_policy);

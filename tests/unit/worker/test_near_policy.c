@@ -74,14 +74,15 @@ static uint64_t seen(size_t broker)
 }
 
 /* A sum of so many right labels of misses at a high score, as a broker tells it. */
-static void tell(size_t broker, const char *tenant, unsigned labels)
+static void tell_in_epoch(size_t broker, const char *tenant, unsigned labels, uint64_t epoch)
 {
     static uint8_t packed[THRESHOLD_PACKED_BYTES_MAX];
     struct threshold_evidence sum;
     threshold_init(&decision_seed()->scale, &sum);
+    threshold_advance(&sum, epoch);
     for (unsigned i = 0; i < labels; i++) {
-        threshold_add_lookup(&sum, &decision_seed()->scale, 0, 100.0, false);
-        threshold_add(&sum, &decision_seed()->scale, 0, 100.0, THRESHOLD_MISS, true, 0);
+        threshold_add_lookup(&sum, &decision_seed()->scale, epoch, 100.0, false);
+        threshold_add(&sum, &decision_seed()->scale, epoch, 100.0, THRESHOLD_MISS, true, 0);
     }
     Wire__CacheEvidence evidence = WIRE__CACHE_EVIDENCE__INIT;
     evidence.tenant = (char *)tenant;
@@ -89,6 +90,11 @@ static void tell(size_t broker, const char *tenant, unsigned labels)
     evidence.embedder = "e/equal";
     evidence.counts = (ProtobufCBinaryData){threshold_pack(&sum, packed), packed};
     near_policy_take(policy, BROKER(broker), &evidence);
+}
+
+static void tell(size_t broker, const char *tenant, unsigned labels)
+{
+    tell_in_epoch(broker, tenant, labels, 0);
 }
 
 static bool is_open(const char *tenant)
@@ -125,6 +131,45 @@ Test(near_policy, jobs_of_another_broker_count_when_the_first_is_gone)
     look(1);
     flush();
     cr_assert_eq(seen(1), 2, "with what the first one did not get");
+}
+
+Test(near_policy, class_returns_with_the_jobs)
+{
+    look(0);
+    is_cut_off[0] = true;
+    flush();
+    look(1); /* while the first is gone */
+    is_cut_off[0] = false;
+    flush();
+    for (unsigned i = 0; i < NEAR_POLICY_STRANGERS - 1; i++) {
+        look(0);
+    }
+    look(1);
+    flush();
+    cr_assert_eq(seen(0), 0, "jobs come from both: the class stays");
+    cr_assert_eq(seen(1), 3);
+    for (unsigned i = 0; i < NEAR_POLICY_STRANGERS; i++) {
+        look(0);
+    }
+    flush();
+    cr_assert_eq(seen(0), 1, "from the one on that says that they come from there");
+}
+
+Test(near_policy, class_that_moves_has_neither_sum_nor_epochs_of_the_former)
+{
+    look(0);
+    tell_in_epoch(0, "a", 400, 7);
+    look(0);
+    cr_assert(is_open("a"));
+    is_cut_off[0] = true;
+    flush();
+    look(1);
+    cr_assert_not(is_open("a"), "what the other one knows is not known yet");
+    flush();
+    cr_assert_eq(seen(1), 3, "all in epoch 0");
+    cr_assert_eq(sent[1].newest, 0, "the other one has announced no other");
+    tell(1, "a", 400);
+    cr_assert(is_open("a"));
 }
 
 Test(near_policy, sum_of_another_broker_replaces_none)
