@@ -240,6 +240,10 @@ static void see_asked(struct simulation *simulation, const struct message *messa
         add(simulation, message, &words);
     }
     check_answers(simulation, message, is_refused, has_grown);
+    if (!has_grown && simulation->broker.has_lacked_memory &&
+        tenant_of(simulation, message) < SCENARIO_TENANTS) {
+        all->taken[tenant_of(simulation, message)]++; /* it has counted all the same, perhaps */
+    }
 }
 
 /* Those that became durable are told by now. */
