@@ -1,6 +1,8 @@
 """The cache on real processes: hits, near hits that are learned, invalidations on every worker, jobs that it makes."""
 
+import concurrent.futures
 import json
+import queue
 import signal
 import time
 
@@ -62,6 +64,25 @@ def test_an_invalidation_reaches_every_worker_and_says_what_it_took(cluster):
     assert done["complete"] and sum(w["answer"]["entries"] for w in done["workers"]) == 6
     assert sum(entries(cluster)) == 6
     assert done["sequence"] == 1
+
+
+def test_an_invalidation_whose_answer_has_no_place_is_not_recorded(cluster):
+    worker = cluster.start_worker("worker")
+    wait_for(lambda: ask(cluster, "stats")["workers"], "a worker that can be asked")
+    answered = queue.Queue()
+
+    def question():
+        answered.put(cluster.broker.admin("/v1/cache/stats")[0])
+
+    worker.signal(signal.SIGSTOP)
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        for _ in range(20):
+            pool.submit(question)
+        assert answered.get() == 503  # the others have taken every place
+        status, text = cluster.broker.admin("/v1/cache/invalidate", {"tag": "even"})
+        worker.signal(signal.SIGCONT)
+    assert status == 503, text
+    assert cluster.broker.admin_json("/v1/cache/invalidate", {"tag": "even"})["sequence"] == 1
 
 
 def test_a_worker_that_was_away_clears_what_was_invalidated_before_it_serves(cluster):

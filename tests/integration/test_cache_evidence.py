@@ -63,6 +63,19 @@ def test_counts_add_up_and_outlive_the_broker(cluster):
     assert (after["audits"], after["audits_wrong"]) == (100, 4)
 
 
+def test_a_page_of_classes_is_bounded(cluster):
+    cluster.config = {"tenants": [{"name": f"t{i}"} for i in range(102)]}
+    broker = cluster.start_broker()
+    worker = wire.Worker(broker, "w0")
+    for i in range(102):
+        send(worker, counts(1, 1, 0), tenant=f"t{i}")
+    wait_for(lambda: shown(broker)["total"] == 102, "all classes")
+    assert broker.admin("/v1/cache/evidence?limit=101")[0] == 400
+    pages = [broker.admin_json(f"/v1/cache/evidence?limit=100&skip={skip}")["classes"] for skip in (0, 100)]
+    assert [len(page) for page in pages] == [100, 2]
+    assert {c["tenant"] for page in pages for c in page} == {f"t{i}" for i in range(102)}
+
+
 def test_alert_rules_name_metrics_that_exist():
     rules = ROOT / "deploy" / "prometheus" / "tiermq-alerts.yml"
     text = (ROOT / "docs" / "metrics.md").read_text()
