@@ -146,6 +146,30 @@ def test_wrong_questions_are_refused(cluster):
     assert "error" in answers[0]
 
 
+def test_each_of_more_questions_than_a_worker_holds_has_an_answer(cluster):
+    brokers = [cluster.broker] + [cluster.start_broker(f"broker-{i}") for i in range(2, 6)]
+    worker = cluster.start_worker("worker")
+    for broker in brokers:
+        wait_for(lambda: broker.admin_json("/v1/cache/stats")["workers"], "a worker that can be asked")
+    answered = {broker.name: queue.Queue() for broker in brokers}
+
+    def question(broker):
+        answered[broker.name].put(broker.admin("/v1/cache/top"))
+
+    worker.signal(signal.SIGSTOP)
+    with concurrent.futures.ThreadPoolExecutor(17 * len(brokers)) as pool:
+        for broker in brokers * 17:
+            pool.submit(question, broker)
+        for broker in brokers:
+            assert answered[broker.name].get()[0] == 503  # the others, 16 of each broker, wait for the worker
+        worker.signal(signal.SIGCONT)
+    for broker in brokers:
+        for _ in range(16):
+            status, text = answered[broker.name].get()
+            (answer,) = json.loads(text)["workers"]
+            assert status == 200 and ("answer" in answer or "too much to do" in answer["error"]), text
+
+
 def test_another_judge_is_another_class_of_what_is_learned(cluster):
     worker = cluster.start_worker("worker")
 
