@@ -36,7 +36,9 @@ enum {
     DECIDE_EVERY = 25,
     SETTLING_QUERIES = 1000,
     STATIC_STEPS = 100,
-    FIT_STREAMS = 4
+    FIT_STREAMS = 4,
+    LATE_EPOCHS = 4,
+    LIKEST_BINS = THRESHOLD_BINS / 16
 };
 static const double DRIFT_SHARE = 0.1;
 static const uint8_t one_scope[LEXICAL_SCOPE_BYTES] = {1};
@@ -460,6 +462,22 @@ static void print_tally(const struct world *world, const char *policy, uint64_t 
            share_of(tally->settled_wrong, tally->settled_right), tally->opened_at);
 }
 
+/* Of what became known in the latest epochs, among the likest candidates: could it open? */
+static void print_late(const struct threshold_evidence *evidence)
+{
+    uint64_t right = 0;
+    uint64_t wrong = 0;
+    for (uint64_t age = 0; age < LATE_EPOCHS && age <= evidence->newest; age++) {
+        const struct threshold_epoch *epoch =
+            &evidence->epochs[(evidence->newest - age) % THRESHOLD_EPOCHS];
+        for (size_t i = THRESHOLD_BINS - LIKEST_BINS; i < THRESHOLD_BINS; i++) {
+            right += epoch->bins[i].right;
+            wrong += epoch->bins[i].wrong;
+        }
+    }
+    printf(", \"late_labels\": %" PRIu64 ", \"late_wrong\": %" PRIu64, right + wrong, wrong);
+}
+
 static void run_learned(const struct stream *stream, const struct scenario *scenario,
                         const struct threshold_seed *seed, uint64_t number)
 {
@@ -487,6 +505,7 @@ static void run_learned(const struct stream *stream, const struct scenario *scen
     struct threshold_rate rate;
     threshold_measure(world.evidence, &world.policy, &rate);
     print_tally(&world, "learned", number);
+    print_late(world.evidence);
     printf(
         ", \"threshold\": %.3f, \"stated_bound_most\": %.5f, \"live\": %.5f, \"live_low\": %.5f, "
         "\"live_high\": %.5f, \"state\": %d, \"turned\": %s, \"alarm\": %.2f, \"turned_at\": "

@@ -4,7 +4,8 @@
 (coefficients by tools/cache-fit, and the seed's counts) and what is asked share no cluster. "index": the nearest by the product's index instead
 of an exact scan. Beside it vCache's rule, which bounds wrong answers among all queries. "drift": half way the answers of
 10 % of the clusters change; judged is what is served from 1,000 queries later on, over all seeds together, since many serve next to nothing
-then. "judge n %": it errs as often, to either side, and says so. "seed errs": of what the seed counted wrong, four in five are taken for right.
+then. "late": labels of the last four epochs, of scores in the top sixteenth. "judge n %": it errs as often, to either side, and says so. "seed
+errs": of what the seed counted wrong, four in five are taken for right.
 """
 import collections
 import json
@@ -59,7 +60,8 @@ def summary(key, rows, best):
             "audits_of_hits": round(sum(row["audits"] for row in rows) / max(hits, 1), 3),
             "opened_at_median": statistics.median(opened) if opened else None,
             "settled_wrong_share": round(settled_share(rows), 5),
-            "settled_hits_mean": round(statistics.mean(row["settled_hits"] for row in rows))}
+            "settled_hits_mean": round(statistics.mean(row["settled_hits"] for row in rows)),
+            "late_labels": sum(row.get("late_labels", 0) for row in rows), "late_wrong": sum(row.get("late_wrong", 0) for row in rows)}
 
 
 def bars(bench, groups, best):
