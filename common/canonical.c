@@ -259,7 +259,26 @@ static int compare_keys(const void *a, const void *b)
     return utf16_rank(*left) - utf16_rank(*right);
 }
 
-static bool changes_answers(const char *member)
+/* What OpenAI's API takes where nothing is said. Servers of other makers may have other defaults; few have for these. */
+static bool is_default(const char *member, const json_t *value)
+{
+    static const struct {
+        const char *member;
+        double number;
+    } defaults[] = {
+        {"temperature", 1}, {"top_p", 1}, {"n", 1}, {"presence_penalty", 0}, {"frequency_penalty", 0}};
+    if (json_is_null(value) || (json_is_false(value) && strcmp(member, "logprobs") == 0)) {
+        return true;
+    }
+    for (size_t i = 0; json_is_number(value) && i < ARRAY_LENGTH(defaults); i++) {
+        if (strcmp(member, defaults[i].member) == 0) {
+            return json_number_value(value) == defaults[i].number;
+        }
+    }
+    return false;
+}
+
+static bool changes_answers(const char *member, const json_t *value)
 {
     static const char *const others[] = {"stream", "stream_options", "user", "metadata", "store"};
     for (size_t i = 0; i < ARRAY_LENGTH(others); i++) {
@@ -267,7 +286,7 @@ static bool changes_answers(const char *member)
             return false;
         }
     }
-    return true;
+    return !is_default(member, value);
 }
 
 /* ---- writing ---- */
@@ -284,7 +303,7 @@ static int enter_object(struct writer *writer, json_t *value)
     const char *key;
     json_t *member;
     json_object_foreach (value, key, member) {
-        if (!is_top || changes_answers(key)) {
+        if (!is_top || changes_answers(key, member)) {
             level.keys[level.length++] = key;
         }
     }

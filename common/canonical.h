@@ -5,7 +5,8 @@
  * form for each text and number, so 1, 1.0 and 10e-1 are all `1`. Beyond it, texts (not the names of
  * members) are composed (Unicode NFC), so that "é" is one text however it was typed; and, since seeds
  * may be long, integers written as such keep all their digits. Members of the top level that do not change
- * an answer (stream, stream_options, user, metadata, store) are left out. The key is BLAKE2b-128
+ * an answer (stream, stream_options, user, metadata, store) are left out; so are those that say what
+ * holds without them: null, temperature, top_p and n of 1, penalties of 0, logprobs false. The key is BLAKE2b-128
  * over tenant, operation, route, the canonical body and the cache's namespace: equal keys ask for
  * the same answer, and may share it.
  */

@@ -235,6 +235,17 @@ Test(canonical, canonical_text_is_its_own_canonical_form_whatever_comes)
     }
 }
 
+Test(canonical, what_holds_anyway_need_not_be_said)
+{
+    check("{\"temperature\":1.0,\"top_p\":1,\"n\":1,\"presence_penalty\":0,\"frequency_penalty\":0.0,"
+          "\"logprobs\":false,\"stop\":null,\"stream\":false,\"a\":1}",
+          "{\"a\":1}");
+    check("{\"temperature\":0,\"n\":2}", "{\"n\":2,\"temperature\":0}");
+    check("{\"top_p\":0.9,\"logprobs\":true,\"presence_penalty\":1}",
+          "{\"logprobs\":true,\"presence_penalty\":1,\"top_p\":0.9}");
+    check("{\"a\":{\"n\":1,\"b\":null}}", "{\"a\":{\"b\":null,\"n\":1}}");
+}
+
 Test(canonical, keys_depend_on_every_field_and_on_nothing_else)
 {
     uint8_t key[CANONICAL_KEY_BYTES], other[CANONICAL_KEY_BYTES];
