@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/canonical.h"
+#include "worker/cache/script.h"
 
 /*
  * The member that holds the text: of the last message, or of the body itself. NULL: there is none.
@@ -39,6 +40,17 @@ static int scope_hash(const char *tenant, const char *cache_namespace, enum oper
     return r;
 }
 
+/* What stands for the text: as much of it as has to be the same. No request has an object there. */
+static json_t *language_of(const json_t *body, const char *text)
+{
+    const char *script = script_of(text);
+    const json_t *named = json_object_get(json_object_get(body, "metadata"), "language");
+    if (strcmp(script, "latin") == 0 && !json_is_string(named)) {
+        return json_null();
+    }
+    return json_pack("{s:s, s:O?}", "script", script, "language", named);
+}
+
 int scope_of(const char *tenant, const char *cache_namespace, enum operation operation,
              const char *route, json_t *body, uint8_t ret_scope[SCOPE_BYTES], const char **ret_text)
 {
@@ -52,7 +64,7 @@ int scope_of(const char *tenant, const char *cache_namespace, enum operation ope
         return -ENOENT; /* a text that ends at a NUL within it would be another one */
     }
     json_incref(text);
-    int r = json_object_set_new(owner, member, json_null()) < 0 ? -ENOMEM : 0;
+    int r = json_object_set_new(owner, member, language_of(body, json_string_value(text))) < 0 ? -ENOMEM : 0;
     r = r < 0 ? r : scope_hash(tenant, cache_namespace, operation, route, body, ret_scope);
     if (json_object_set(owner, member, text) < 0) {
         r = -ENOMEM;

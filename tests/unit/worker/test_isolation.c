@@ -23,8 +23,16 @@ enum variation {
     TEMPERATURE,
     MAX_TOKENS,
     SEED,
+    TOP_P,
+    CHOICES,
+    PENALTY,
+    STOP,
+    TOOL_CHOICE,
     HISTORY,
+    EARLIER_ANSWER,
     ATTACHMENT,
+    OTHER_ATTACHMENT,
+    LANGUAGE,
     MODEL,
     VARIATIONS,
 };
@@ -85,6 +93,36 @@ static json_t *first_message(const struct request *request)
     return json_array_get(json_object_get(request->body, "messages"), 0);
 }
 
+static json_t *image(const char *url)
+{
+    return json_pack("{s:s, s:[{s:s, s:s}, {s:s, s:{s:s}}]}", "role", "user", "content", "type", "text", "text", "Look.",
+                     "type", "image_url", "image_url", "url", url);
+}
+
+/* What is to be varied must be there before. */
+static void prepare(struct request *request, enum variation variation)
+{
+    json_t *messages = json_object_get(request->body, "messages");
+    if (variation == OTHER_ATTACHMENT) {
+        json_array_insert_new(messages, 1, image("data:image/png;base64,AAAA"));
+    } else if (variation == EARLIER_ANSWER) {
+        json_array_insert_new(messages, 1, message("assistant", "It is open."));
+    } else if (variation == LANGUAGE) {
+        json_object_set_new(request->body, "language", json_string("en"));
+    }
+}
+
+/* What may be said and changes nothing. */
+static void say_defaults(json_t *body)
+{
+    json_object_set_new(body, "top_p", json_real(1.0));
+    json_object_set_new(body, "n", json_integer(1));
+    json_object_set_new(body, "presence_penalty", json_integer(0));
+    json_object_set_new(body, "stop", json_null());
+    json_object_set_new(body, "stream", json_true());
+    json_object_set_new(body, "user", json_string("somebody"));
+}
+
 static void vary(struct request *request, enum variation variation)
 {
     json_t *body = request->body;
@@ -116,19 +154,44 @@ static void vary(struct request *request, enum variation variation)
     case SEED:
         json_object_set_new(body, "seed", json_integer(12345));
         break;
+    case TOP_P:
+        json_object_set_new(body, "top_p", json_real(0.5));
+        break;
+    case CHOICES:
+        json_object_set_new(body, "n", json_integer(2));
+        break;
+    case PENALTY:
+        json_object_set_new(body, "frequency_penalty", json_real(0.5));
+        break;
+    case STOP:
+        json_object_set_new(body, "stop", json_string("."));
+        break;
+    case TOOL_CHOICE:
+        json_object_set_new(body, "tool_choice", json_string("required"));
+        break;
+    case EARLIER_ANSWER:
+        json_object_set_new(json_array_get(json_object_get(body, "messages"), 1), "content", json_string("It is closed."));
+        break;
+    case OTHER_ATTACHMENT:
+        json_array_set_new(json_object_get(body, "messages"), 1, image("data:image/png;base64,AAAB"));
+        break;
+    case LANGUAGE:
+        json_object_set_new(body, "language", json_string("de"));
+        break;
     case HISTORY:
         json_array_insert_new(json_object_get(body, "messages"), 1, message("user", "Earlier I asked for something else."));
         break;
     case ATTACHMENT:
         json_array_insert_new(json_object_get(body, "messages"), 1,
-                              json_pack("{s:s, s:[{s:s, s:{s:s}}]}", "role", "user", "content", "type", "image_url",
-                                        "image_url", "url", "data:image/png;base64,AAAA"));
+                              image("data:image/png;base64,AAAA"));
         break;
     case MODEL:
         json_object_set_new(body, "model", json_string("large"));
         break;
-    case OPERATION: /* by who computes the scope */
     case SAME:
+        say_defaults(body);
+        break;
+    case OPERATION: /* by who computes the scope */
     case VARIATIONS:
         break;
     }
@@ -168,6 +231,7 @@ Test(isolation, nothing_crosses_a_scope, .timeout = 600)
     for (long i = 0; i < tries(); i++) {
         const enum variation variation = (enum variation)(random_next() % VARIATIONS);
         struct request request = make();
+        prepare(&request, variation);
         const struct identity before = identify(&request, "chat.completions", JSON_COMPACT);
         vary(&request, variation);
         const struct identity after =

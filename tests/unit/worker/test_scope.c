@@ -82,6 +82,20 @@ Test(scope, text_with_a_nul_has_none)
     cr_assert_eq(find("t", "r", OPERATION_CHAT, CHAT("s", "one\\u0000two", "")).r, -ENOENT);
 }
 
+Test(scope, questions_in_other_writings_or_languages_are_apart)
+{
+    const struct found english = find("t", "r", OPERATION_CHAT, CHAT("s", "price", ""));
+    const struct found russian = find("t", "r", OPERATION_CHAT, CHAT("s", "\xd1\x86\xd0\xb5\xd0\xbd\xd0\xb0", ""));
+    cr_assert_not(same(english, russian));
+    cr_assert(same(russian, find("t", "r", OPERATION_CHAT, CHAT("s", "\xd0\xb4\xd0\xb0", ""))));
+    const struct found german =
+        find("t", "r", OPERATION_CHAT, CHAT("s", "Preis", ",\"metadata\":{\"language\":\"de\"}"));
+    cr_assert_not(same(english, german));
+    cr_assert_not(same(german, find("t", "r", OPERATION_CHAT, CHAT("s", "a", ",\"metadata\":{\"language\":\"en\"}"))));
+    cr_assert(same(german, find("t", "r", OPERATION_CHAT, CHAT("s", "Kosten", ",\"metadata\":{\"language\":\"de\", \"a\":1}"))));
+    cr_assert(same(english, find("t", "r", OPERATION_CHAT, CHAT("s", "Preis", ",\"metadata\":{\"a\":\"de\"}"))));
+}
+
 Test(scope, temperature_is_read_in_thousandths)
 {
     json_t *body = json_loads("{\"temperature\":0.7}", 0, NULL);
