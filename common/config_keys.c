@@ -354,6 +354,9 @@ static const struct config_key cache_keys[] = {
     {"temperature_max", KIND_FRACTION, .min = 0, .max = 10000,
      FIELD(config_cache, temperature_max_permille), .is_live = true, .preset = "0.5",
      .text = "Requests with a higher temperature are neither answered from the cache nor kept, unless they ask for it."},
+    {"time_words_ttl", DURATIONS(0), FIELD(config_cache, time_words_ttl_ms), .is_live = true, .preset = "60s",
+     .text = "Answers to texts with a word like today, now, latest, current or yesterday are served no longer than this, unless the "
+             "request names a time itself; `0s`: as long as others."},
     {"embedder", KIND_SECTION, .schema = &embedder_schema, FIELD(config_cache, embedder),
      .text = "Mode `near`: who makes the vectors by which requests are similar."},
     {"rocksdb_write_buffer_bytes", SIZES(MIB, GIB), FIELD(config_cache, rocksdb_write_buffer_bytes),

@@ -145,3 +145,37 @@ def test_a_stale_entry_is_refreshed_once_however_often_it_is_served(cluster):
     assert calls(cluster) == before
     broker.admin_json("/v1/resume", {"kind": "tier", "name": "background"})
     wait_for(lambda: calls(cluster) == before + 1, "the refresh")
+
+
+def lifetime_ms(cluster, text):
+    def kept():
+        entries = cluster.broker.admin_json("/v1/cache/top")["workers"][0]["answer"]["entries"]
+        return [e["expires_in_ms"] for e in entries if e["text"] == text]
+    return wait_for(kept, f"an entry of {text}")[0]
+
+
+def test_what_is_asked_of_today_is_not_kept_for_a_day(cluster):
+    cluster.config = {"cache": {"mode": "near"}}
+    cluster.start_modelsim()
+    broker = cluster.start_broker()
+    cluster.start_worker()
+    client = wire.Client(broker)
+    named = wire.pb.CacheControl(ttl_ms=3600000)
+    for text, fields in (("Which trains run?", {}), ("Which trains run today?", {}), ("Which trains run now?", {"cache": named})):
+        assert answer(client, request(text, **fields)).cache == wire.pb.CACHE_MISS
+    assert lifetime_ms(cluster, "Which trains run?") > 3600000
+    assert lifetime_ms(cluster, "Which trains run today?") <= 60000
+    assert 60000 < lifetime_ms(cluster, "Which trains run now?") <= 3600000
+
+
+def test_what_is_asked_of_today_is_not_answered_by_what_is_older(cluster):
+    """Though that may be served: here because a request said so."""
+    cluster.config = {"cache": {"time_words_ttl": "1ms"}}
+    cluster.start_modelsim()
+    broker = cluster.start_broker()
+    cluster.start_worker()
+    client = wire.Client(broker)
+    named = wire.pb.CacheControl(ttl_ms=3600000)
+    assert answer(client, request("Which trains run today?", cache=named)).cache == wire.pb.CACHE_MISS
+    wait_for(lambda: answer(client, request("Which trains run today?", cache=named)).cache == wire.pb.CACHE_HIT, "a hit")
+    assert answer(client, request("Which trains run today?")).cache == wire.pb.CACHE_MISS

@@ -5,6 +5,7 @@
 #include "common/config.h"
 #include "worker/attempt.h"
 #include "worker/cache/scope.h"
+#include "worker/cache/time_words.h"
 
 static Wire__CacheControl__Use use_of(const struct attempt *attempt)
 {
@@ -12,14 +13,48 @@ static Wire__CacheControl__Use use_of(const struct attempt *attempt)
                                            : attempt->request->cache->use;
 }
 
+static const json_t *last_message(const struct attempt *attempt)
+{
+    const json_t *messages = json_object_get(attempt->asked, "messages");
+    const size_t length = json_array_size(messages);
+    return length == 0 ? NULL : json_array_get(messages, length - 1);
+}
+
+static bool has_time_words(const json_t *text)
+{
+    return json_is_string(text) && time_words_are_in(json_string_value(text));
+}
+
+/* In what is asked: the last message, of whatever parts, or the prompt. */
+static bool asks_for_now(const struct attempt *attempt)
+{
+    const json_t *content = json_object_get(last_message(attempt), "content");
+    size_t i;
+    const json_t *part;
+    bool is_found = has_time_words(content) || has_time_words(json_object_get(attempt->asked, "prompt"));
+    json_array_foreach (content, i, part) {
+        is_found = is_found || has_time_words(json_object_get(part, "text"));
+    }
+    return is_found;
+}
+
+static void heed_time_words(const struct services *services, const struct attempt *attempt, struct cache_rules *rules)
+{
+    const Wire__CacheControl *control = attempt->request->cache;
+    const int64_t most_ms = services->config->cache.time_words_ttl_ms;
+    rules->age_ms_max = INT64_MAX;
+    if (most_ms > 0 && (control == NULL || control->ttl_ms == 0) && asks_for_now(attempt)) {
+        rules->age_ms_max = most_ms;
+        rules->ttl_ms = rules->ttl_ms < most_ms ? rules->ttl_ms : most_ms;
+        rules->stale_while_revalidate_ms = rules->stale_if_error_ms = 0;
+    }
+}
+
 /* What only the body tells. NULL: nothing speaks against it. */
 static const char *complaint_of_body(const struct services *services, const struct attempt *attempt)
 {
     const Wire__CacheControl *control = attempt->request->cache;
-    const json_t *messages = json_object_get(attempt->asked, "messages");
-    const size_t length = json_array_size(messages);
-    const char *role = json_string_value(
-        json_object_get(length == 0 ? NULL : json_array_get(messages, length - 1), "role"));
+    const char *role = json_string_value(json_object_get(last_message(attempt), "role"));
     if (role != NULL && (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0)) {
         return "tool_result";
     }
@@ -57,6 +92,7 @@ void cache_rules_of(const struct services *services, const struct attempt *attem
     } else {
         rules.bypass = complaint_of_body(services, attempt);
     }
+    heed_time_words(services, attempt, &rules);
     rules.is_looked_up = use != WIRE__CACHE_CONTROL__USE__USE_REFRESH && why == WIRE__CACHE_CHECK__WHY__WHY_NONE;
     rules.may_be_near = rules.may_be_near && use != WIRE__CACHE_CONTROL__USE__USE_EXACT;
     *ret_rules = rules;

@@ -13,6 +13,7 @@ struct cache_rules {
     bool is_looked_up;    /* else: filled alone */
     bool may_be_near;
     int64_t ttl_ms;
+    int64_t age_ms_max; /* of an entry that answers it; INT64_MAX: any that is not stale */
     int64_t stale_while_revalidate_ms, stale_if_error_ms;
     const char *tier; /* whose rules these are; the attempt's, or of its request */
 };
@@ -20,6 +21,8 @@ struct cache_rules {
 /*
  * Bypassed: `off` (no time to live), `opted_out` (by the request), `check` (a job that a worker made), `variety` (temperature above
  * cache.temperature_max, unless the request says so), `tool_result` (it continues a tool call). A job that a worker made follows
- * the rules of the job that it is about: its answer is for jobs of that tier. `attempt` has its body parsed.
+ * the rules of the job that it is about: its answer is for jobs of that tier. A text with time words (time_words.h) is answered by
+ * what is no older than cache.time_words_ttl, its answer kept no longer and never served stale; a time that the request names goes
+ * before. `attempt` has its body parsed.
  */
 void cache_rules_of(const struct services *services, const struct attempt *attempt, struct cache_rules *ret_rules);

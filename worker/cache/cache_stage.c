@@ -331,8 +331,8 @@ static enum stage_verdict not_answered(struct services *services, struct attempt
                   result->why);
 }
 
-/* Past its time an entry may be served for so long only. */
-static bool is_too_stale(const struct attempt *attempt, const struct cache_result *result)
+/* Past its time an entry may be served for so long only, and some questions want a young one. */
+static bool is_too_old(const struct attempt *attempt, const struct cache_result *result)
 {
     const struct cache_rules *rules = &attempt->rules;
     const int64_t past_ms = clock_unix_ms() - (int64_t)result->entry->about->expires_unix_ms;
@@ -340,7 +340,7 @@ static bool is_too_stale(const struct attempt *attempt, const struct cache_resul
         attempt->may_serve_error && rules->stale_if_error_ms > rules->stale_while_revalidate_ms
             ? rules->stale_if_error_ms
             : rules->stale_while_revalidate_ms;
-    return result->is_stale && past_ms > most_ms;
+    return (result->is_stale && past_ms > most_ms) || result->age_ms > rules->age_ms_max;
 }
 
 static enum stage_verdict cache_resume(void *module, struct attempt *attempt,
@@ -365,7 +365,7 @@ static enum stage_verdict cache_resume(void *module, struct attempt *attempt,
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "broken", "broken");
     case CACHE_ANSWER_HIT:
     case CACHE_ANSWER_NEAR_HIT:
-        return is_too_stale(attempt, event->as.cache)
+        return is_too_old(attempt, event->as.cache)
                    ? missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "stale")
                    : answered(services, attempt, event->as.cache);
     }
