@@ -8,13 +8,16 @@
  * sim-small by the tenant "default", answered as the simulator does with --tokens 160:240 (about 1
  * KiB), so that a worker can be given it. `measure` opens it again. One line of JSON each.
  *
- * Measured, by the clock, and in CPU time of the threads that do it beside it, since the machine
- * may have other work: exact_inside   keeper_lookup() of entries, without an index first_hit from
- * cache_create() until the first exact hit is told to the loop exact_building exact hits through
- * the cache's thread while the index is made, one a millisecond exact, near    through the thread,
- * one at a time; near ones are entries' texts, varied (cache_queries.h) beside_fills   near ones
- * again, while entries are filled at a steady rate SCANS queries are compared with a scan of all
- * entries: of those that it would answer, with each of some thresholds, how many are answered.
+ * Measured, by the clock, and in CPU time of the threads that do it, since the machine may have
+ * other work:
+ * - exact_inside: keeper_lookup() of entries, without an index;
+ * - first_hit: from cache_create() until the first exact hit is told to the loop;
+ * - exact_building: exact hits through the thread while the index is made, one a millisecond;
+ * - exact, near: through the thread, one at a time; near are entries' texts, varied;
+ * - beside_fills: near again, while entries are filled at a steady rate.
+ *
+ * SCANS queries are compared with a scan of all entries: of those that it would answer, with each
+ * of some thresholds, how many are answered.
  */
 #include <dirent.h>
 #include <errno.h>
