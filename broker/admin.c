@@ -615,6 +615,7 @@ static void before_metrics(void *context)
     struct broker *broker = context;
     struct telemetry_sources sources = {
         .queue = broker->core,
+        .denials = &broker->denials,
         .config = broker->config,
         .now = broker_time(broker),
         .messages_sent = outboxes_messages(broker->outboxes),

@@ -21,6 +21,7 @@
 #include "broker/core/core.h"
 #include "broker/core/effects.h"
 #include "broker/core/event.h"
+#include "broker/denials.h"
 #include "common/attributes.h"
 #include "common/exit_codes.h"
 
@@ -54,6 +55,7 @@ struct broker {
     struct http_admin *admin;
     struct inquiries *inquiries;
     struct surveys *surveys;
+    struct denials denials;
     struct telemetry *telemetry;
     struct peers *peers;
     struct outboxes *outboxes;

@@ -487,6 +487,14 @@ void delivery_query(struct broker *broker, uint64_t peer, uint64_t number, const
     send_to_worker(broker, &(struct effect){.peer = peer}, &envelope, (struct parcel){0});
 }
 
+void delivery_denial(struct broker *broker, uint64_t peer, const Wire__CacheDenial *denial)
+{
+    Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+    envelope.denial = (Wire__CacheDenial *[]){(Wire__CacheDenial *)denial};
+    envelope.n_denial = 1;
+    send_to_worker(broker, &(struct effect){.peer = peer}, &envelope, (struct parcel){0});
+}
+
 static void send_dispatch(struct broker *broker, const struct effect *effect)
 {
     enum { CANONICAL_KEY_BYTES = 16, TRACE_PARENT_BYTES = 24 };

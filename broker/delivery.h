@@ -19,6 +19,8 @@ struct broker;
 void delivery_carry_out(struct broker *broker, const struct effect *effect);
 /* A question of an operator to one worker. */
 void delivery_query(struct broker *broker, uint64_t peer, uint64_t number, const char *what, const char *argument);
+/* What another worker has found wrong, to one worker. */
+void delivery_denial(struct broker *broker, uint64_t peer, const Wire__CacheDenial *denial);
 /* A client's invalidation that is not taken to the core. */
 void delivery_invalidation_refused(struct broker *broker, const struct peer *peer, uint64_t number, const char *why);
 void delivery_pong(struct broker *broker, struct peer *peer, uint64_t ping);

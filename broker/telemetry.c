@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #include <dirent.h>
 #include <unistd.h>
+#include "broker/denials.h"
 #include "broker/evidence.h"
 #include "broker/names.h"
 #include "common/config.h"
@@ -46,6 +47,8 @@ enum family {
     EVIDENCE_REFUSED,
     FEEDBACK_DROPPED,
     INVALIDATIONS_REFUSED,
+    DENIALS_TOLD,
+    DENIALS_DROPPED,
     FALSE_HITS,
     FALSE_HITS_LOW,
     FALSE_HITS_HIGH,
@@ -164,6 +167,10 @@ static const struct family_row {
                           NULL},
     [INVALIDATIONS_REFUSED] = {METRIC_COUNTER, "tiermq_cache_invalidations_refused_total",
                                "Invalidations of clients that were refused.", NULL},
+    [DENIALS_TOLD] = {METRIC_COUNTER, "tiermq_cache_denials_total",
+                      "Entries that one worker found wrong for another text, told to the others.", NULL},
+    [DENIALS_DROPPED] = {METRIC_COUNTER, "tiermq_cache_denials_dropped_total",
+                         "Such entries that were not told: too many in a second.", NULL},
     [FALSE_HITS] = {METRIC_GAUGE, "tiermq_cache_false_hit_rate",
                     "Wrong share of near hits, by audits.", LABELS("tenant", "tier", "embedder")},
     [FALSE_HITS_LOW] = {METRIC_GAUGE, "tiermq_cache_false_hit_rate_low",
@@ -529,6 +536,8 @@ static void collect_evidence(struct telemetry *telemetry, const struct telemetry
     set(telemetry, EVIDENCE_REFUSED, (double)core_evidence_refused(sources->queue));
     set(telemetry, FEEDBACK_DROPPED, (double)core_feedback_dropped(sources->queue));
     set(telemetry, INVALIDATIONS_REFUSED, (double)core_invalidations_refused(sources->queue));
+    set(telemetry, DENIALS_TOLD, (double)sources->denials->told);
+    set(telemetry, DENIALS_DROPPED, (double)sources->denials->dropped);
 }
 
 static void collect_store(struct telemetry *telemetry, const struct store_stats *store)

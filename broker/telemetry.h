@@ -25,9 +25,11 @@ void telemetry_destroy(struct telemetry **telemetry);
 struct metrics *telemetry_metrics(struct telemetry *telemetry);
 
 /* What is copied from elsewhere before an exposition. */
+struct denials;
 struct telemetry_sources {
     const struct core *queue; /* for its upstreams */
     const struct config *config;
+    const struct denials *denials;
     struct core_time now;
     struct core_stats core;
     struct store_stats store;

@@ -9,6 +9,7 @@
 #include "broker/broker.h"
 #include "broker/clients.h"
 #include "broker/delivery.h"
+#include "broker/denials.h"
 #include "broker/intake.h"
 #include "broker/outbox.h"
 #include "broker/survey.h"
@@ -350,6 +351,7 @@ static void take_cache(const struct intake *intake, const struct peer *peer,
     for (size_t i = 0; i < message->n_evidence; i++) {
         take_evidence(intake, peer, message->evidence[i]);
     }
+    denials_take(intake->broker, peer, message->denial, message->n_denial);
     for (size_t i = 0; i < message->n_answer; i++) {
         surveys_take_answer(intake->broker, peer, message->answer[i]);
     }

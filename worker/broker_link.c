@@ -444,6 +444,9 @@ static void envelope_arrived(struct broker_link *link, const Wire__BrokerToWorke
     cancels_arrived(link, envelope);
     invalidations_taken(link, envelope->invalidate, envelope->n_invalidate);
     evidence_taken(link, envelope->evidence, envelope->n_evidence);
+    for (size_t i = 0; i < envelope->n_denial; i++) {
+        link->handler.on_denial(link->context, envelope->denial[i]);
+    }
     for (size_t i = 0; i < envelope->n_query; i++) {
         link->handler.on_query(link->context, link, envelope->query[i]);
     }

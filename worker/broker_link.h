@@ -65,6 +65,8 @@ struct broker_handler {
                             uint64_t sequence);
     /* What is known of near hits in a class, in the whole cluster. */
     void (*on_evidence)(void *context, struct broker_link *link, const Wire__CacheEvidence *evidence);
+    /* An entry that another worker found wrong for another text. */
+    void (*on_denial)(void *context, const Wire__CacheDenial *denial);
     /* An operator's question, to be answered by cache_mail_answer(). */
     void (*on_query)(void *context, struct broker_link *link, const Wire__WorkerQuery *query);
 };

@@ -16,6 +16,7 @@
 #include "common/near_rules.h"
 #include "worker/broker_link.h"
 #include "worker/cache/cache.h"
+#include "worker/cache/cache_checks.h"
 #include "worker/cache/cache_counts.h"
 #include "worker/cache/decision.h"
 #include "worker/cache/decision_seed.h"
@@ -94,6 +95,17 @@ static void applied(void *context, const char *endpoint, const uint8_t epoch[CAC
     loop_again(host->services->loop);
 }
 
+/* The comparison has waited at the cache's thread: its broker may be gone. NULL: it is. */
+static struct broker_link *link_known(const struct cache_host *host, struct broker_link *link)
+{
+    for (size_t i = 0; i < host->links_length; i++) {
+        if (host->links[i] == link) {
+            return link;
+        }
+    }
+    return NULL;
+}
+
 static void compared(void *context, const struct cache_comparison *comparison, enum judge_verdict verdict)
 {
     struct cache_host *host = context;
@@ -104,7 +116,7 @@ static void compared(void *context, const struct cache_comparison *comparison, e
     if (verdict == JUDGE_DIFFERENT &&
         comparison->score >=
             near_policy_doubt(host->services->near_policy, comparison->tenant, comparison->tier)) {
-        cache_deny_near(host->services->cache, comparison->key);
+        cache_checks_deny(host->services, link_known(host, comparison->broker), comparison->key);
     }
     if (verdict != JUDGE_UNKNOWN) {
         near_policy_learned(host->services->near_policy, comparison->broker, comparison->tenant, comparison->tier,
@@ -418,6 +430,13 @@ void cache_host_evidence(struct cache_host *host, struct broker_link *link, cons
 {
     if (host != NULL) {
         near_policy_take(host->services->near_policy, link, evidence);
+    }
+}
+
+void cache_host_denial(struct cache_host *host, const Wire__CacheDenial *denial)
+{
+    if (host != NULL) {
+        cache_checks_denied(host->services, denial);
     }
 }
 

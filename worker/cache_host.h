@@ -27,6 +27,7 @@ void cache_host_reconfigure(struct cache_host *host);
 void cache_host_invalidate(struct cache_host *host, struct broker_link *link, const Wire__CacheInvalidation *invalidation);
 void cache_host_behind(struct cache_host *host, struct broker_link *link, const uint8_t *epoch, uint64_t sequence);
 void cache_host_evidence(struct cache_host *host, struct broker_link *link, const Wire__CacheEvidence *evidence);
+void cache_host_denial(struct cache_host *host, const Wire__CacheDenial *denial);
 void cache_host_query(struct cache_host *host, struct broker_link *link, const Wire__WorkerQuery *query);
 
 /* What the embedder did, whichever it is; `ret_is_down`: it fails now, so that there are exact hits alone. */

@@ -28,12 +28,13 @@ void cache_mail_init(struct cache_mail *mail)
     list_init(&mail->applied);
     list_init(&mail->answers);
     list_init(&mail->evidence);
+    list_init(&mail->denials);
     list_init(&mail->jobs);
 }
 
 void cache_mail_finish(struct cache_mail *mail)
 {
-    struct list *lists[] = {&mail->applied, &mail->answers, &mail->evidence, &mail->jobs};
+    struct list *lists[] = {&mail->applied, &mail->answers, &mail->evidence, &mail->denials, &mail->jobs};
     for (size_t i = 0; i < ARRAY_LENGTH(lists); i++) {
         while (!list_is_empty(lists[i])) {
             release(lists[i], CONTAINER_OF(list_first(lists[i]), struct item, link));
@@ -44,7 +45,7 @@ void cache_mail_finish(struct cache_mail *mail)
 bool cache_mail_is_empty(const struct cache_mail *mail)
 {
     return list_is_empty(&mail->applied) && list_is_empty(&mail->answers) &&
-           list_is_empty(&mail->evidence) && list_is_empty(&mail->jobs);
+           list_is_empty(&mail->evidence) && list_is_empty(&mail->denials) && list_is_empty(&mail->jobs);
 }
 
 static int add(struct list *list, const ProtobufCMessage *message, struct blob *payload)
@@ -96,6 +97,13 @@ int cache_mail_evidence(struct cache_mail *mail, const Wire__CacheEvidence *evid
     return add_bounded(mail, &mail->evidence, &evidence->base, NULL);
 }
 
+int cache_mail_denial(struct cache_mail *mail, const uint8_t key[CACHE_MAIL_KEY_BYTES])
+{
+    Wire__CacheDenial denial = WIRE__CACHE_DENIAL__INIT;
+    denial.key = (ProtobufCBinaryData){CACHE_MAIL_KEY_BYTES, (uint8_t *)key};
+    return add_bounded(mail, &mail->denials, &denial.base, NULL);
+}
+
 int cache_mail_job(struct cache_mail *mail, const char *tenant, const Wire__Submit *submit,
                    struct blob *payload)
 {
@@ -138,6 +146,7 @@ void cache_mail_write(struct cache_mail *mail, struct cache_letter *letter, Wire
     letter->applied_length = write(&mail->applied, (ProtobufCMessage **)letter->applied, NULL, &left);
     letter->answers_length = write(&mail->answers, (ProtobufCMessage **)letter->answers, NULL, &left);
     letter->evidence_length = write(&mail->evidence, (ProtobufCMessage **)letter->evidence, NULL, &left);
+    letter->denials_length = write(&mail->denials, (ProtobufCMessage **)letter->denials, NULL, &left);
     letter->jobs_length = write(&mail->jobs, (ProtobufCMessage **)letter->jobs, letter->payloads, &left);
     message->cache_sequence = mail->sequence;
     message->cache_applied = letter->applied;
@@ -146,6 +155,8 @@ void cache_mail_write(struct cache_mail *mail, struct cache_letter *letter, Wire
     message->n_answer = letter->answers_length;
     message->evidence = letter->evidence;
     message->n_evidence = letter->evidence_length;
+    message->denial = letter->denials;
+    message->n_denial = letter->denials_length;
     message->submit = letter->jobs;
     message->n_submit = letter->jobs_length;
 }
@@ -162,5 +173,6 @@ void cache_mail_sent(struct cache_mail *mail, const struct cache_letter *letter)
     drop(&mail->applied, letter->applied_length);
     drop(&mail->answers, letter->answers_length);
     drop(&mail->evidence, letter->evidence_length);
+    drop(&mail->denials, letter->denials_length);
     drop(&mail->jobs, letter->jobs_length);
 }

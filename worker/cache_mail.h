@@ -1,8 +1,8 @@
 /*
  * cache_mail: what the cache has to say to a broker: how far it has followed its invalidations, answers to operators' questions,
- * evidence, and jobs that it makes.
+ * evidence, entries that were wrong for another text, and jobs that it makes.
  *
- * Kept until the link has sent it, in order of kind. Bounded: evidence and jobs beyond CACHE_MAIL_MAX are dropped and
+ * Kept until the link has sent it, in order of kind. Bounded: evidence, denials and jobs beyond CACHE_MAIL_MAX are dropped and
  * counted, since each is worth only what it saves. Belongs to the loop.
  */
 #pragma once
@@ -15,12 +15,12 @@
 
 struct blob;
 
-enum { CACHE_MAIL_MAX = 1024, CACHE_MAIL_EPOCH_BYTES = 16, CACHE_MAIL_A_MESSAGE = 64, CACHE_MAIL_BYTES_MAX = 1 << 20 };
+enum { CACHE_MAIL_MAX = 1024, CACHE_MAIL_EPOCH_BYTES = 16, CACHE_MAIL_KEY_BYTES = 16, CACHE_MAIL_A_MESSAGE = 64, CACHE_MAIL_BYTES_MAX = 1 << 20 };
 
 struct cache_mail {
     uint8_t epoch[CACHE_MAIL_EPOCH_BYTES]; /* of the broker's invalidations */
     uint64_t sequence;                     /* all up to this one are applied; 0: none was told */
-    struct list applied, answers, evidence, jobs;
+    struct list applied, answers, evidence, denials, jobs;
     uint64_t dropped;
 };
 
@@ -29,9 +29,10 @@ struct cache_letter {
     Wire__CacheApplied *applied[CACHE_MAIL_A_MESSAGE];
     Wire__WorkerAnswer *answers[CACHE_MAIL_A_MESSAGE];
     Wire__CacheEvidence *evidence[CACHE_MAIL_A_MESSAGE];
+    Wire__CacheDenial *denials[CACHE_MAIL_A_MESSAGE];
     Wire__WorkerSubmit *jobs[CACHE_MAIL_A_MESSAGE];
     struct blob *payloads[CACHE_MAIL_A_MESSAGE]; /* of the jobs, in their order */
-    size_t applied_length, answers_length, evidence_length, jobs_length;
+    size_t applied_length, answers_length, evidence_length, denials_length, jobs_length;
 };
 
 void cache_mail_init(struct cache_mail *mail);
@@ -45,6 +46,8 @@ MUST_USE int cache_mail_applied(struct cache_mail *mail, const uint8_t epoch[CAC
  * would carry it. */
 MUST_USE int cache_mail_answer(struct cache_mail *mail, uint64_t number, const char *text, const char *error);
 MUST_USE int cache_mail_evidence(struct cache_mail *mail, const Wire__CacheEvidence *evidence);
+/* An entry that the broker's other workers are to hear of. */
+MUST_USE int cache_mail_denial(struct cache_mail *mail, const uint8_t key[CACHE_MAIL_KEY_BYTES]);
 /* References the payload. */
 MUST_USE int cache_mail_job(struct cache_mail *mail, const char *tenant, const Wire__Submit *submit,
                             struct blob *payload);

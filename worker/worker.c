@@ -180,6 +180,11 @@ static void evidence_heard_of(void *context, struct broker_link *link, const Wir
     cache_host_evidence(((struct worker *)context)->cache, link, evidence);
 }
 
+static void denial_heard_of(void *context, const Wire__CacheDenial *denial)
+{
+    cache_host_denial(((struct worker *)context)->cache, denial);
+}
+
 static void asked(void *context, struct broker_link *link, const Wire__WorkerQuery *query)
 {
     cache_host_query(((struct worker *)context)->cache, link, query);
@@ -525,6 +530,7 @@ static int open_broker(struct worker *worker, size_t index)
         .on_invalidation = invalidation_heard_of,
         .on_cache_behind = cache_is_behind,
         .on_evidence = evidence_heard_of,
+        .on_denial = denial_heard_of,
         .on_query = asked,
     };
     struct broker_link_options options = {

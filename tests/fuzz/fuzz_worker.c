@@ -121,6 +121,12 @@ static void evidence_heard_of(void *context, struct broker_link *link, const Wir
     (void)!cache_mail_evidence(broker_link_mail(link), evidence);
 }
 
+static void denial_heard_of(void *context, const Wire__CacheDenial *denial)
+{
+    (void)context;
+    cache_host_denial(NULL, denial);
+}
+
 static void asked(void *context, struct broker_link *link, const Wire__WorkerQuery *query)
 {
     (void)context;
@@ -184,6 +190,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         .on_invalidation = invalidation_heard_of,
         .on_cache_behind = cache_is_behind,
         .on_evidence = evidence_heard_of,
+        .on_denial = denial_heard_of,
         .on_query = asked};
     struct worker worker = {.running_length = 0};
     struct log *log = NULL;

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import wire
 from harness import wait_for
 
 MODEL = "sim-small"
@@ -232,3 +233,17 @@ def test_near_hits_begin_when_enough_is_known_and_say_why(cluster):
     wait_for(audits_cost, "an audit's cost to be told")
     wrong = submit(cluster, "Describe the lighthouse of Ghent.")
     assert wrong["cache"] == "miss"
+    assert_that_a_wrong_hit_is_told(cluster, stats["classes"][0]["embedder"])
+
+
+def assert_that_a_wrong_hit_is_told(cluster, embedder):
+    """An audit whose answer differs from what was served: the entry is denied here, and every other worker hears of it."""
+    (entry,) = [e for e in ask(cluster, "top", limit=1000)["workers"][0]["answer"]["entries"]
+                if e["text"] == "Describe the lighthouse of Porto."]
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Describe the lighthouse of Oporto."}]})
+    check = wire.pb.CacheCheck(why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder=embedder, near_score=9,
+                               near_key=bytes.fromhex(entry["key"]), served=b'{"choices":[{"message":{"content":"another"}}]}', weight_permille=1000)
+    request = wire.pb.ModelRequest(operation="chat.completions", model=MODEL, body=body.encode(), check=check)
+    other = wire.Worker(cluster.broker, "other", credit=0)
+    other.make(request.SerializeToString(), route=MODEL)
+    assert other.wait("denial")[0].key.hex() == entry["key"]

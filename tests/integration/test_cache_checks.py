@@ -13,14 +13,6 @@ def request(text, **fields):
     return wire.pb.ModelRequest(operation="chat.completions", model=MODEL, body=body, **fields).SerializeToString()
 
 
-def make(worker, payload=b"payload", pool="", key="", tier="background", route="auto"):
-    """As a worker that makes a job."""
-    submit = wire.pb.Submit(job_id=wire.make_id(), tier=tier, route=route, pool=pool, idempotency_key=key,
-                            discard_result=True, has_payload=True)
-    worker.send(wire.pb.WorkerMessage(submit=[wire.pb.WorkerSubmit(tenant="default", submit=submit)]), payload)
-    return submit.job_id
-
-
 def leave(worker):
     worker.send(wire.pb.WorkerMessage(goodbye=True))
 
@@ -37,7 +29,7 @@ def answer(client, payload):
 def test_a_dispatch_says_whether_a_worker_made_the_job_and_for_which_pool(cluster):
     broker = cluster.start_broker(pools=["default", "edge"])
     worker = wire.Worker(broker, "w0", pools=["default", "edge"])
-    made = make(worker, pool="edge")
+    made = worker.make(pool="edge")
     asked = wire.Client(broker).submit(tier="background")
     of_worker, of_client = worker.dispatched(made)[0], worker.dispatched(asked)[0]
     assert of_worker.is_of_worker and of_worker.pool == "edge"
@@ -48,7 +40,7 @@ def test_a_dispatch_says_whether_a_worker_made_the_job_and_for_which_pool(cluste
 def test_a_restart_does_not_forget_that_a_worker_made_the_job(cluster):
     broker = cluster.start_broker()
     worker = wire.Worker(broker, "w0", credit=0)
-    made = make(worker)
+    made = worker.make()
     wire.Client(broker).submit_until("accepted", tier="background")  # so that what came before is on the disk
     broker.kill()
     broker = cluster.restart_broker()
@@ -61,9 +53,9 @@ def test_a_restart_does_not_forget_that_a_worker_made_the_job(cluster):
 def test_jobs_of_workers_are_one_under_one_idempotency_key(cluster):
     broker = cluster.start_broker()
     worker = wire.Worker(broker, "w0")
-    first = make(worker, key="refresh/00/1")
-    again = make(worker, key="refresh/00/1")
-    other = make(worker, key="refresh/00/2")
+    first = worker.make(idempotency_key="refresh/00/1")
+    again = worker.make(idempotency_key="refresh/00/1")
+    other = worker.make(idempotency_key="refresh/00/2")
     worker.dispatched(first)
     worker.dispatched(other)
     assert not worker.has("dispatch", lambda item: item.job_id == again)
@@ -94,7 +86,7 @@ def test_an_audit_is_judged_and_its_answer_kept_by_the_rules_of_the_tier_that_se
     cluster.start_modelsim()
     broker = cluster.start_broker()
     worker = cluster.start_worker()
-    make(wire.Worker(broker, "maker", credit=0), request("What does the museum cost?", check=audit()), route=MODEL)
+    wire.Worker(broker, "maker", credit=0).make(request("What does the museum cost?", check=audit()), route=MODEL)
     wait_for(lambda: 'tiermq_worker_cache_checks_total{why="audit",result="different"} 1' in worker.admin("/metrics")[1], "a verdict")
     client = wire.Client(broker)
     assert answer(client, request("What does the museum cost?")).cache == wire.pb.CACHE_HIT
@@ -110,7 +102,7 @@ def test_an_audit_says_nothing_of_what_was_invalidated_since_it_was_served(clust
     broker.admin_json("/v1/pause", {"kind": "tier", "name": "background"})
     for tag in ("prices", "hours"):
         about = wire.record.CacheAbout(tenant="default", tags=[tag]).SerializeToString()
-        make(maker, request(f"What do the {tag} say?", check=audit(about=about)), route=MODEL)
+        maker.make(request(f"What do the {tag} say?", check=audit(about=about)), route=MODEL)
     wait_for(lambda: broker.admin_json("/v1/stats")["jobs"] == 2, "the audits to wait")
     leave(maker)
     done = cluster.cli("cache", "invalidate", "--tag", "prices")
@@ -179,3 +171,41 @@ def test_what_is_asked_of_today_is_not_answered_by_what_is_older(cluster):
     assert answer(client, request("Which trains run today?", cache=named)).cache == wire.pb.CACHE_MISS
     wait_for(lambda: answer(client, request("Which trains run today?", cache=named)).cache == wire.pb.CACHE_HIT, "a hit")
     assert answer(client, request("Which trains run today?")).cache == wire.pb.CACHE_MISS
+
+
+def test_what_one_worker_denies_the_others_hear_at_once(cluster):
+    broker = cluster.start_broker()
+    workers = [wire.Worker(broker, f"w{i}") for i in range(3)]
+    denials = [wire.pb.CacheDenial(key=bytes([i]) * 16) for i in range(2)] + [wire.pb.CacheDenial(key=b"short")]
+    workers[0].send(wire.pb.WorkerMessage(denial=denials))
+    for worker in workers[1:]:
+        assert [worker.wait("denial")[0].key for _ in range(2)] == [d.key for d in denials[:2]]
+    assert not workers[0].has("denial")
+    assert broker.metrics()["tiermq_cache_denials_total"] == 2
+    assert broker.metrics()["tiermq_cache_denials_dropped_total"] == 1
+    workers[0].send(wire.pb.WorkerMessage(denial=[wire.pb.CacheDenial(key=bytes(16))] * 5000))
+    wait_for(lambda: broker.metrics()["tiermq_cache_denials_dropped_total"] >= 3000, "denials to be dropped")
+
+
+def shown(broker, key):
+    return broker.admin_json(f"/v1/cache/get?key={key}")["workers"][0]["answer"]
+
+
+def test_an_entry_that_another_worker_denies_answers_its_own_text_alone(cluster):
+    """Through two workers: one has the entry, the other the audit that says that it was wrong."""
+    cluster.config = {"cache": {"mode": "near"}}
+    cluster.start_modelsim()
+    broker = cluster.start_broker()
+    cluster.start_worker("serves")
+    client = wire.Client(broker)
+    assert answer(client, request("Describe the harbour of Lisbon.")).cache == wire.pb.CACHE_MISS
+    def entry():
+        entries = broker.admin_json("/v1/cache/top")["workers"][0]["answer"]["entries"]
+        return entries[0] if entries else None
+    key = wait_for(entry, "the entry")["key"]
+    assert not shown(broker, key)["denied"]
+    looker = wire.Worker(broker, "looks", credit=0)
+    looker.send(wire.pb.WorkerMessage(denial=[wire.pb.CacheDenial(key=bytes.fromhex(key))]))
+    leave(looker)
+    wait_for(lambda: shown(broker, key)["denied"], "the denial")
+    assert answer(client, request("Describe the harbour of Lisbon.")).cache == wire.pb.CACHE_HIT

@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/config.h"
 #include "common/log.h"
+#include "common/loop.h"
 #include "worker/attempt.h"
 #include "worker/broker_link.h"
 #include "worker/cache/cache.h"
@@ -126,6 +127,29 @@ void cache_checks_audit(struct services *services, const struct attempt *attempt
 
 /* ---- verdicts ---- */
 
+/* What is told once need not be for a while. No entry expires at this time. */
+static bool is_denied_lately(struct services *services, const uint8_t *key)
+{
+    enum { DENIED = 0 };
+    return lately_said(services->lately, key, DENIED, clock_monotonic_ms());
+}
+
+void cache_checks_deny(struct services *services, struct broker_link *broker, const uint8_t *key)
+{
+    cache_deny_near(services->cache, key);
+    if (broker != NULL && !is_denied_lately(services, key)) {
+        (void)!cache_mail_denial(broker_link_mail(broker), key); /* the others may err once more */
+        loop_again(services->loop);
+    }
+}
+
+void cache_checks_denied(struct services *services, const Wire__CacheDenial *denial)
+{
+    if (denial->key.len == CACHE_KEY_BYTES && !is_denied_lately(services, denial->key.data)) {
+        cache_deny_near(services->cache, denial->key.data);
+    }
+}
+
 bool cache_checks_comparison(const struct services *services, const struct attempt *attempt,
                              struct cache_comparison *ret_comparison)
 {
@@ -183,7 +207,7 @@ static void learn(struct services *services, const struct attempt *attempt, cons
                         verdict == JUDGE_SAME, (uint32_t)check->weight_permille);
     if (verdict == JUDGE_DIFFERENT && check->near_key.len == CACHE_KEY_BYTES &&
         check->near_score >= near_policy_doubt(services->near_policy, attempt->tenant, check->tier)) {
-        cache_deny_near(services->cache, check->near_key.data);
+        cache_checks_deny(services, attempt->broker, check->near_key.data);
     }
 }
 

@@ -11,6 +11,7 @@
 #include "worker/services.h"
 
 struct attempt;
+struct broker_link;
 struct cache_comparison;
 struct cache_result;
 
@@ -21,6 +22,10 @@ void cache_checks_refresh(struct services *services, const struct attempt *attem
 /* Whether the fresh answer is to be compared with a candidate that was not served. Its strings are borrowed. */
 bool cache_checks_comparison(const struct services *services, const struct attempt *attempt,
                              struct cache_comparison *ret_comparison);
+/* An entry was wrong for another text: here, and at the other workers of this broker (NULL: it is not known who). */
+void cache_checks_deny(struct services *services, struct broker_link *broker, const uint8_t *key);
+/* Another worker says so. */
+void cache_checks_denied(struct services *services, const Wire__CacheDenial *denial);
 /* The fresh answer is there: an audit is concluded, if it was one. Returns whether the answer is to be kept. */
 bool cache_checks_audited(struct services *services, const struct attempt *attempt);
 /* The judge is a model: it is asked about an audit by a job of its own. */

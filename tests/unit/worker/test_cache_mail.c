@@ -1,5 +1,6 @@
 /* What the cache says to a broker: no message that would be refused whole, with the results in it. */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "worker/cache_mail.h"
@@ -54,4 +55,26 @@ Test(cache_mail, answer_that_no_message_carries_says_so)
     cache_mail_sent(&mail, &letter);
     cache_mail_finish(&mail);
     free(text);
+}
+
+Test(cache_mail, denials_go_out_once_and_are_bounded)
+{
+    const uint8_t key[CACHE_MAIL_KEY_BYTES] = {7};
+    struct cache_mail mail;
+    struct cache_letter letter;
+    Wire__WorkerMessage message = WIRE__WORKER_MESSAGE__INIT;
+    cache_mail_init(&mail);
+    cr_assert_eq(cache_mail_denial(&mail, key), 0);
+    cr_assert_not(cache_mail_is_empty(&mail));
+    cache_mail_write(&mail, &letter, &message);
+    cr_assert_eq(message.n_denial, 1);
+    cr_assert_eq(message.denial[0]->key.len, CACHE_MAIL_KEY_BYTES);
+    cr_assert_arr_eq(message.denial[0]->key.data, key, CACHE_MAIL_KEY_BYTES);
+    cache_mail_sent(&mail, &letter);
+    cr_assert(cache_mail_is_empty(&mail));
+    for (int i = 0; i < CACHE_MAIL_MAX; i++) {
+        cr_assert_eq(cache_mail_denial(&mail, key), 0);
+    }
+    cr_assert_eq(cache_mail_denial(&mail, key), -ENOBUFS);
+    cache_mail_finish(&mail);
 }
