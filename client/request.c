@@ -401,7 +401,7 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
     }
     if (r == 0) {
         const char *name = operation_names[operation];
-        canonical_key(tenant, or_empty(job->cache.cache_namespace), name, request->route, canonical,
+        canonical_key(NULL, tenant, or_empty(job->cache.cache_namespace), name, request->route, canonical,
                       canonical_bytes, request->canonical_key);
         request->max_tokens = job->max_tokens > 0 ? job->max_tokens : facts.max_tokens;
         request->estimated_tokens =

@@ -453,12 +453,22 @@ static void hash_field(crypto_generichash_state *state, const void *data, size_t
     (void)crypto_generichash_update(state, data, bytes);
 }
 
-void canonical_key(const char *tenant, const char *cache_namespace, const char *operation,
+void canonical_secret_of(const char *text, struct canonical_secret *ret_secret)
+{
+    *ret_secret = (struct canonical_secret){.is_set = text[0] != '\0'};
+    if (ret_secret->is_set) {
+        (void)crypto_generichash(ret_secret->bytes, CANONICAL_SECRET_BYTES, (const unsigned char *)text, strlen(text), NULL, 0);
+    }
+}
+
+void canonical_key(const struct canonical_secret *secret, const char *tenant, const char *cache_namespace, const char *operation,
                    const char *route, const char *canonical, size_t canonical_bytes,
                    uint8_t ret_key[CANONICAL_KEY_BYTES])
 {
     crypto_generichash_state state;
-    (void)crypto_generichash_init(&state, NULL, 0, CANONICAL_KEY_BYTES); /* 16 is a valid length */
+    const bool is_keyed = secret != NULL && secret->is_set;
+    (void)crypto_generichash_init(&state, is_keyed ? secret->bytes : NULL, is_keyed ? CANONICAL_SECRET_BYTES : 0,
+                                  CANONICAL_KEY_BYTES); /* 16 and 32 are valid lengths */
     hash_field(&state, tenant, strlen(tenant));
     hash_field(&state, operation, strlen(operation));
     hash_field(&state, route, strlen(route));

@@ -7,16 +7,17 @@
  * may be long, integers written as such keep all their digits. Members of the top level that do not change
  * an answer (stream, stream_options, user, metadata, store) are left out; so are those that say what
  * holds without them: null, temperature, top_p and n of 1, penalties of 0, logprobs false. The key is BLAKE2b-128
- * over tenant, operation, route, the canonical body and the cache's namespace: equal keys ask for
+ * over tenant, operation, route, the canonical body and the cache's namespace, with a secret if there is one: equal keys ask for
  * the same answer, and may share it.
  */
 #pragma once
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
 
-enum { CANONICAL_KEY_BYTES = 16, CANONICAL_DEPTH_MAX = 64, CANONICAL_ERROR_BYTES = 160 };
+enum { CANONICAL_KEY_BYTES = 16, CANONICAL_SECRET_BYTES = 32, CANONICAL_DEPTH_MAX = 64, CANONICAL_ERROR_BYTES = 160 };
 
 /*
  * For who looks into the body as well. Errors: -EINVAL, as of canonical_json() but for the depth. Memory that is missing shows as
@@ -36,7 +37,18 @@ MUST_USE int canonical_of(json_t *root, char **ret_text, size_t *ret_bytes, char
 MUST_USE int canonical_json(const void *body, size_t bytes, char **ret_text, size_t *ret_bytes,
                             char *ret_error);
 
-/* An empty namespace is none: such keys are what they were before there were namespaces. */
-void canonical_key(const char *tenant, const char *cache_namespace, const char *operation,
+/* With which keys are made that nobody can make who does not have it. */
+struct canonical_secret {
+    bool is_set;
+    uint8_t bytes[CANONICAL_SECRET_BYTES];
+};
+
+/* Of any text; of the empty one: none. */
+void canonical_secret_of(const char *text, struct canonical_secret *ret_secret);
+
+/*
+ * `secret` NULL, or not set: such keys are what they were before there were secrets. An empty namespace is none, likewise.
+ */
+void canonical_key(const struct canonical_secret *secret, const char *tenant, const char *cache_namespace, const char *operation,
                    const char *route, const char *canonical, size_t canonical_bytes,
                    uint8_t ret_key[CANONICAL_KEY_BYTES]);

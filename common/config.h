@@ -201,6 +201,7 @@ struct config_cache {
     uint64_t memory_bytes_max;   /* vectors: 256 MiB */
     int64_t lookup_timeout_ms;   /* later is a miss: 50 ms */
     uint32_t temperature_max_permille; /* not cached above: 500 */
+    char *key_secret;                  /* usually ${TIERMQ_CACHE_SECRET}; empty: keys are plain hashes */
     int64_t time_words_ttl_ms;         /* 60 s; 0: they mean nothing */
     struct config_embedder embedder;
     uint64_t rocksdb_write_buffer_bytes; /* 8 MiB */

@@ -354,6 +354,9 @@ static const struct config_key cache_keys[] = {
     {"temperature_max", KIND_FRACTION, .min = 0, .max = 10000,
      FIELD(config_cache, temperature_max_permille), .is_live = true, .preset = "0.5",
      .text = "Requests with a higher temperature are neither answered from the cache nor kept, unless they ask for it."},
+    {"key_secret", KIND_TEXT, .is_secret = true, FIELD(config_cache, key_secret), .preset = "",
+     .text = "Keys and scopes of entries are made with it, usually `${TIERMQ_CACHE_SECRET}`; the same at all workers. With another one, "
+             "entries are not found any more (docs/cache.md); empty: plain hashes."},
     {"time_words_ttl", DURATIONS(0), FIELD(config_cache, time_words_ttl_ms), .is_live = true, .preset = "60s",
      .text = "Answers to texts with a word like today, now, latest, current or yesterday are served no longer than this, unless the "
              "request names a time itself; `0s`: as long as others."},

@@ -76,7 +76,7 @@ struct attempt {
     /* decode */
     Wire__ModelRequest *request;
     enum operation operation;
-    uint8_t key[ATTEMPT_KEY_BYTES]; /* canonical, computed here */
+    uint8_t key[ATTEMPT_KEY_BYTES]; /* canonical, computed here, with cache.key_secret */
     bool key_mismatch;              /* the client named another one */
     json_t *asked;                  /* the request's body, until the cache has seen it */
 

@@ -17,12 +17,11 @@ enum { CACHE_TAGS_MAX = 16, CACHE_DOCUMENTS_MAX = 64, CACHE_NAME_BYTES_MAX = 128
 
 /*
  * The client named a key under which identical jobs share one answer. Ours is the one that counts:
- * the broker is told, since it has let others follow under the wrong one.
+ * the broker is told, since it has let others follow under the wrong one. Clients have no secret: `key` is made without.
  */
-static void compare_keys(struct services *services, struct attempt *attempt)
+static void compare_keys(struct services *services, struct attempt *attempt, const uint8_t key[ATTEMPT_KEY_BYTES])
 {
-    if (attempt->has_client_key &&
-        memcmp(attempt->client_key, attempt->key, ATTEMPT_KEY_BYTES) != 0) {
+    if (memcmp(attempt->client_key, key, ATTEMPT_KEY_BYTES) != 0) {
         attempt->key_mismatch = true;
         telemetry_key_mismatch(services->telemetry);
         log_at(services->log, LOG_WARN, "canonical key of the client is not that of its request",
@@ -33,6 +32,25 @@ static void compare_keys(struct services *services, struct attempt *attempt)
 static const char *namespace_of(const Wire__ModelRequest *request)
 {
     return request->cache == NULL ? "" : request->cache->cache_namespace;
+}
+
+static void make_key(const struct canonical_secret *secret, const struct attempt *attempt, const char *text, size_t bytes,
+                     uint8_t ret_key[ATTEMPT_KEY_BYTES])
+{
+    canonical_key(secret, attempt->tenant, namespace_of(attempt->request), attempt->request->operation, attempt->route, text,
+                  bytes, ret_key);
+}
+
+static void make_keys(struct services *services, struct attempt *attempt, const char *text, size_t bytes)
+{
+    uint8_t plain[ATTEMPT_KEY_BYTES];
+    make_key(&services->key_secret, attempt, text, bytes, attempt->key);
+    if (attempt->has_client_key && services->key_secret.is_set) {
+        make_key(NULL, attempt, text, bytes, plain);
+        compare_keys(services, attempt, plain);
+    } else if (attempt->has_client_key) {
+        compare_keys(services, attempt, attempt->key);
+    }
 }
 
 static enum stage_verdict set_key(struct services *services, struct attempt *attempt)
@@ -52,10 +70,8 @@ static enum stage_verdict set_key(struct services *services, struct attempt *att
         outcome_set(&attempt->outcome, UNAVAILABLE, "memory", "the worker is out of memory");
         return STAGE_CONCLUDES;
     }
-    canonical_key(attempt->tenant, namespace_of(attempt->request), attempt->request->operation,
-                  attempt->route, text, bytes, attempt->key);
+    make_keys(services, attempt, text, bytes);
     free(text);
-    compare_keys(services, attempt);
     return STAGE_NEXT;
 }
 

@@ -4,6 +4,7 @@
  */
 #pragma once
 #include <stddef.h>
+#include "common/canonical.h"
 #include "common/config.h"
 #include "common/id.h"
 #include "worker/cache/judge.h"
@@ -36,6 +37,7 @@ struct services {
     const char *judge_model, *judge_prompt; /* JUDGE_MODEL */
     struct lately *lately;             /* of jobs and denials; NULL: the cache is off */
     struct id_source *ids;             /* of the jobs that the worker makes */
+    struct canonical_secret key_secret; /* of the cache's keys and scopes, as at the start */
     struct provider **providers;       /* those of the configuration at the start */
     size_t providers_length;
 };

@@ -602,6 +602,7 @@ int worker_create(struct loop *loop, struct log *log, struct config **config,
     worker->slots = worker->config->worker.slots;
     worker->config_path = config_path == NULL ? NULL : strdup(config_path);
     worker->services = (struct services){.loop = loop, .log = log, .config = worker->config};
+    canonical_secret_of(worker->config->cache.key_secret, &worker->services.key_secret);
     int r = open_parts(worker, ret_error);
     if (r < 0) {
         return ret_error[0] != '\0' ? r : fail(ret_error, r, "worker", NULL);

@@ -78,7 +78,7 @@ static void key_of(const char *text, uint8_t ret_key[CACHE_KEY_BYTES])
     if (r < 0) {
         queries_die("key", r);
     }
-    canonical_key(TENANT, "", "chat.completions", ROUTE, canonical, bytes, ret_key);
+    canonical_key(NULL, TENANT, "", "chat.completions", ROUTE, canonical, bytes, ret_key);
     free(canonical);
     free(json);
     json_decref(body);
@@ -88,7 +88,7 @@ static void find_scope(struct bench *bench)
 {
     const char *text;
     json_t *body = body_of("any");
-    const int r = scope_of(TENANT, "", OPERATION_CHAT, ROUTE, body, bench->scope, &text);
+    const int r = scope_of(NULL, TENANT, "", OPERATION_CHAT, ROUTE, body, bench->scope, &text);
     if (r < 0) {
         queries_die("scope", r);
     }

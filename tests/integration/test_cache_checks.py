@@ -209,3 +209,35 @@ def test_an_entry_that_another_worker_denies_answers_its_own_text_alone(cluster)
     leave(looker)
     wait_for(lambda: shown(broker, key)["denied"], "the denial")
     assert answer(client, request("Describe the harbour of Lisbon.")).cache == wire.pb.CACHE_HIT
+
+
+def ask(cluster):
+    done = cluster.cli("submit", "--json", "--model", MODEL, "What does the museum cost?")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["cache"]
+
+
+def test_keys_are_made_with_a_secret_that_is_shown_nowhere(cluster):
+    """One cache, opened without a secret, with it twice, and without."""
+    secret = "correct-horse-battery"
+    cluster.start_modelsim()
+    cluster.start_broker()
+    for text, expected, entries in (("", "miss", 1), (secret, "miss", 2), (secret, "hit", 2), ("", "hit", 2)):
+        worker = cluster.start_worker("same", cache={"key_secret": text})
+        assert ask(cluster) == expected
+        top = "/v1/cache/top"
+        wait_for(lambda: len(cluster.broker.admin_json(top)["workers"][0]["answer"]["entries"]) == entries, "the entries")
+        assert worker.metrics().get("tiermq_worker_key_mismatches_total", 0) == 0  # the client's key has no secret
+        assert secret not in worker.admin("/v1/config")[1] and secret not in worker.output()
+        worker.stop()
+
+
+def test_a_key_that_is_not_of_its_request_shows_with_a_secret_too(cluster):
+    cluster.config = {"cache": {"key_secret": "correct-horse-battery"}}
+    cluster.start_modelsim()
+    broker = cluster.start_broker()
+    worker = cluster.start_worker()
+    client = wire.Client(broker)
+    job = client.submit(request("What does the museum cost?"), route=MODEL, canonical_key=bytes(16))
+    client.result(job)
+    assert worker.metrics()["tiermq_worker_key_mismatches_total"] == 1

@@ -39,10 +39,10 @@ static const char *namespace_of(const struct attempt *attempt)
 }
 
 /* Finds scope and text, if the request may have a near hit at all. */
-static void set_scope(struct attempt *attempt)
+static void set_scope(const struct services *services, struct attempt *attempt)
 {
     const char *text = NULL;
-    if (scope_of(attempt->tenant, namespace_of(attempt), attempt->operation, attempt->route,
+    if (scope_of(&services->key_secret, attempt->tenant, namespace_of(attempt), attempt->operation, attempt->route,
                  attempt->asked, attempt->scope, &text) == 0) {
         attempt->near_text = strdup(text);
         attempt->has_scope = attempt->near_text != NULL;
@@ -120,7 +120,7 @@ static void see_body(const struct services *services, struct attempt *attempt)
 {
     cache_rules_of(services, attempt, &attempt->rules);
     if (services->cache_mode == CACHE_NEAR && attempt->rules.bypass == NULL) {
-        set_scope(attempt);
+        set_scope(services, attempt);
     }
 }
 

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/canonical.h"
 #include "worker/cache/script.h"
 
 /*
@@ -24,7 +23,7 @@ static json_t *text_owner(enum operation operation, json_t *body, const char **r
     return role != NULL && strcmp(role, "user") == 0 ? last : NULL;
 }
 
-static int scope_hash(const char *tenant, const char *cache_namespace, enum operation operation,
+static int scope_hash(const struct canonical_secret *secret, const char *tenant, const char *cache_namespace, enum operation operation,
                       const char *route, json_t *body, uint8_t *ret_scope)
 {
     char error[CANONICAL_ERROR_BYTES];
@@ -33,7 +32,7 @@ static int scope_hash(const char *tenant, const char *cache_namespace, enum oper
     int r = canonical_of(body, &canonical, &canonical_bytes, error);
     if (r == 0) {
         /* The body lacks its text, so no scope equals an exact key. */
-        canonical_key(tenant, cache_namespace, operation_name(operation), route, canonical,
+        canonical_key(secret, tenant, cache_namespace, operation_name(operation), route, canonical,
                       canonical_bytes, ret_scope);
     }
     free(canonical);
@@ -51,7 +50,7 @@ static json_t *language_of(const json_t *body, const char *text)
     return json_pack("{s:s, s:O?}", "script", script, "language", named);
 }
 
-int scope_of(const char *tenant, const char *cache_namespace, enum operation operation,
+int scope_of(const struct canonical_secret *secret, const char *tenant, const char *cache_namespace, enum operation operation,
              const char *route, json_t *body, uint8_t ret_scope[SCOPE_BYTES], const char **ret_text)
 {
     const char *member;
@@ -65,7 +64,7 @@ int scope_of(const char *tenant, const char *cache_namespace, enum operation ope
     }
     json_incref(text);
     int r = json_object_set_new(owner, member, language_of(body, json_string_value(text))) < 0 ? -ENOMEM : 0;
-    r = r < 0 ? r : scope_hash(tenant, cache_namespace, operation, route, body, ret_scope);
+    r = r < 0 ? r : scope_hash(secret, tenant, cache_namespace, operation, route, body, ret_scope);
     if (json_object_set(owner, member, text) < 0) {
         r = -ENOMEM;
     }

@@ -13,16 +13,17 @@
 #include <jansson.h>
 #include <stdint.h>
 #include "common/attributes.h"
+#include "common/canonical.h"
 #include "worker/operation.h"
 
 enum { SCOPE_BYTES = 16 };
 
 /*
- * `body` is changed for a moment and put back.
+ * `secret` as in canonical_key(). `body` is changed for a moment and put back.
  * Gives: *ret_text, borrowed from body.
  * Errors: -ENOENT the request has no such text; -ENOMEM.
  */
-MUST_USE int scope_of(const char *tenant, const char *cache_namespace, enum operation operation,
+MUST_USE int scope_of(const struct canonical_secret *secret, const char *tenant, const char *cache_namespace, enum operation operation,
                       const char *route, json_t *body, uint8_t ret_scope[SCOPE_BYTES],
                       const char **ret_text);
 

@@ -249,8 +249,8 @@ Test(canonical, what_holds_anyway_need_not_be_said)
 Test(canonical, keys_depend_on_every_field_and_on_nothing_else)
 {
     uint8_t key[CANONICAL_KEY_BYTES], other[CANONICAL_KEY_BYTES];
-    canonical_key("t", "", "chat", "auto", "{}", 2, key);
-    canonical_key("t", "", "chat", "auto", "{}", 2, other);
+    canonical_key(NULL, "t", "", "chat", "auto", "{}", 2, key);
+    canonical_key(NULL, "t", "", "chat", "auto", "{}", 2, other);
     cr_assert_arr_eq(key, other, CANONICAL_KEY_BYTES);
     const char *const fields[][5] = {
         {"u", "", "chat", "auto", "{}"}, {"t", "n", "chat", "auto", "{}"},
@@ -260,7 +260,7 @@ Test(canonical, keys_depend_on_every_field_and_on_nothing_else)
         {"t", "chat", "", "auto", "{}"},
     };
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        canonical_key(fields[i][0], fields[i][1], fields[i][2], fields[i][3], fields[i][4], 2,
+        canonical_key(NULL, fields[i][0], fields[i][1], fields[i][2], fields[i][3], fields[i][4], 2,
                       other);
         cr_assert_arr_neq(key, other, CANONICAL_KEY_BYTES, "case %zu", i);
     }
@@ -273,11 +273,29 @@ Test(canonical, keys_are_stable)
                                    {"docs", "f5e317b74872b114282b95467a2dfc56"}};
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         uint8_t key[CANONICAL_KEY_BYTES];
-        canonical_key("default", keys[i][0], "chat.completions", "auto", "{\"a\":1}", 7, key);
+        canonical_key(NULL, "default", keys[i][0], "chat.completions", "auto", "{\"a\":1}", 7, key);
         char text[2 * CANONICAL_KEY_BYTES + 1];
         for (size_t j = 0; j < CANONICAL_KEY_BYTES; j++) {
             (void)sprintf(text + 2 * j, "%02x", key[j]);
         }
         cr_assert_str_eq(text, keys[i][1]);
     }
+}
+
+Test(canonical, keys_depend_on_the_secret)
+{
+    struct canonical_secret none, secret, other;
+    uint8_t plain[CANONICAL_KEY_BYTES], key[CANONICAL_KEY_BYTES], again[CANONICAL_KEY_BYTES];
+    canonical_secret_of("", &none);
+    canonical_secret_of("correct horse", &secret);
+    canonical_secret_of("correct house", &other);
+    canonical_key(NULL, "t", "", "chat", "auto", "{}", 2, plain);
+    canonical_key(&none, "t", "", "chat", "auto", "{}", 2, key);
+    cr_assert_arr_eq(plain, key, CANONICAL_KEY_BYTES, "an empty secret is none");
+    canonical_key(&secret, "t", "", "chat", "auto", "{}", 2, key);
+    canonical_key(&secret, "t", "", "chat", "auto", "{}", 2, again);
+    cr_assert_arr_neq(plain, key, CANONICAL_KEY_BYTES);
+    cr_assert_arr_eq(key, again, CANONICAL_KEY_BYTES);
+    canonical_key(&other, "t", "", "chat", "auto", "{}", 2, again);
+    cr_assert_arr_neq(key, again, CANONICAL_KEY_BYTES);
 }

@@ -209,11 +209,11 @@ static struct identity identify(const struct request *request, const char *opera
     size_t bytes;
     char *packed = json_dumps(request->body, flags);
     json_t *body = json_loads(packed, 0, NULL);
-    cr_assert_eq(scope_of(request->tenant, request->cache_namespace, OPERATION_CHAT, request->route, body, identity.scope,
+    cr_assert_eq(scope_of(NULL, request->tenant, request->cache_namespace, OPERATION_CHAT, request->route, body, identity.scope,
                           &text),
                  0);
     cr_assert_eq(canonical_json(packed, strlen(packed), &canonical, &bytes, error), 0, "%s", error);
-    canonical_key(request->tenant, request->cache_namespace, operation, request->route, canonical, bytes, identity.key);
+    canonical_key(NULL, request->tenant, request->cache_namespace, operation, request->route, canonical, bytes, identity.key);
     json_decref(body);
     free(packed);
     free(canonical);

@@ -17,7 +17,7 @@ static struct found find_in(const char *cache_namespace, const char *tenant, con
     const char *text = NULL;
     json_t *json = json_loads(body, JSON_ALLOW_NUL, NULL);
     json_t *copy = json_deep_copy(json);
-    found.r = scope_of(tenant, cache_namespace, operation, route, json, found.scope, &text);
+    found.r = scope_of(NULL, tenant, cache_namespace, operation, route, json, found.scope, &text);
     if (found.r == 0) {
         strncpy(found.text, text, sizeof(found.text) - 1);
     }
@@ -59,6 +59,19 @@ Test(scope, only_the_last_user_text_may_differ)
     cr_assert_not(
         same(first, find("t", "r", OPERATION_CHAT,
                          CHAT("s", "one", ",\"response_format\":{\"type\":\"json_object\"}"))));
+}
+
+Test(scope, depends_on_the_secret)
+{
+    struct canonical_secret secret;
+    uint8_t plain[SCOPE_BYTES], keyed[SCOPE_BYTES];
+    const char *text;
+    json_t *body = json_loads(CHAT("s", "one", ""), 0, NULL);
+    canonical_secret_of("correct horse", &secret);
+    cr_assert_eq(scope_of(NULL, "t", "", OPERATION_CHAT, "r", body, plain, &text), 0);
+    cr_assert_eq(scope_of(&secret, "t", "", OPERATION_CHAT, "r", body, keyed, &text), 0);
+    cr_assert_arr_neq(plain, keyed, SCOPE_BYTES);
+    json_decref(body);
 }
 
 Test(scope, requests_without_such_a_text_have_none)
