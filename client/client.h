@@ -51,6 +51,8 @@ struct shard {
     struct id_queue cancels;
     struct id_queue collected;
     struct list feedbacks; /* for the next message; feedback.c */
+    int64_t invalidations_at_ms; /* put off until then: none is sent before … */
+    size_t invalidations_most;   /* … and so many at a time afterwards; 0: no bound */
     int64_t blocked_until_ms;
     struct throttle throttles[CLIENT_THROTTLES];
     uint64_t incarnation; /* the broker's, at the last welcome; 0: there was none */

@@ -253,13 +253,15 @@ static struct invalidation *find(struct tiermq *client, uint64_t number)
     return NULL;
 }
 
-/* Refused for now: it is sent again then, and a little later. */
-static void put_off(struct invalidation *invalidation, uint64_t retry_after_ms)
+/* Refused for now: it, and all behind it, go then and a little later, and one at a time until one
+ * is taken. */
+static void put_off(struct shard *shard, struct invalidation *invalidation, uint64_t retry_after_ms)
 {
     const uint64_t for_ms = retry_after_ms < PUT_OFF_MS_MAX ? retry_after_ms : PUT_OFF_MS_MAX;
     const int64_t spread_ms = (int64_t)randombytes_uniform((uint32_t)for_ms / 4 + 1);
-    invalidation->sent_at_ms =
-        clock_monotonic_ms() + (int64_t)for_ms + spread_ms - CLIENT_RESUBMIT_MS;
+    shard->invalidations_at_ms = clock_monotonic_ms() + (int64_t)for_ms + spread_ms;
+    shard->invalidations_most = 1;
+    invalidation->unsent |= bit_of(shard);
 }
 
 void invalidations_take(struct shard *shard, const Wire__CacheInvalidated *answer)
@@ -269,10 +271,13 @@ void invalidations_take(struct shard *shard, const Wire__CacheInvalidated *answe
         return;
     }
     if (answer->retry_after_ms > 0) {
-        put_off(invalidation, answer->retry_after_ms);
-    } else {
-        answered(shard, invalidation, answer->error[0] == '\0' ? 0 : -EPERM, answer->error);
+        put_off(shard, invalidation, answer->retry_after_ms);
+        return;
     }
+    if (answer->error[0] == '\0' && shard->invalidations_most > 0) {
+        shard->invalidations_most *= 2;
+    }
+    answered(shard, invalidation, answer->error[0] == '\0' ? 0 : -EPERM, answer->error);
 }
 
 void invalidations_opened(struct shard *shard)
@@ -307,7 +312,24 @@ void invalidations_refused(struct shard *shard, const char *reason)
 
 /* ---- sending ---- */
 
-bool invalidations_are_due(const struct shard *shard)
+/* How many may be sent now. */
+static size_t room(const struct shard *shard)
+{
+    size_t under_way = 0;
+    if (shard->invalidations_most == 0) {
+        return SIZE_MAX;
+    }
+    if (clock_monotonic_ms() < shard->invalidations_at_ms) {
+        return 0;
+    }
+    list_for_each (&shard->client->invalidations, link) {
+        const struct invalidation *invalidation = CONTAINER_OF(link, struct invalidation, link);
+        under_way += (invalidation->missing & ~invalidation->unsent & bit_of(shard)) != 0;
+    }
+    return under_way < shard->invalidations_most ? shard->invalidations_most - under_way : 0;
+}
+
+static bool has_unsent(const struct shard *shard)
 {
     list_for_each (&shard->client->invalidations, link) {
         const struct invalidation *invalidation = CONTAINER_OF(link, struct invalidation, link);
@@ -318,13 +340,19 @@ bool invalidations_are_due(const struct shard *shard)
     return false;
 }
 
+bool invalidations_are_due(const struct shard *shard)
+{
+    return has_unsent(shard) && room(shard) > 0;
+}
+
 size_t invalidations_write(const struct shard *shard, Wire__CacheInvalidate **ret_messages,
                            size_t messages_max)
 {
     size_t length = 0;
+    const size_t most = room(shard) < messages_max ? room(shard) : messages_max;
     list_for_each (&shard->client->invalidations, link) {
         const struct invalidation *invalidation = CONTAINER_OF(link, struct invalidation, link);
-        if (length < messages_max && (invalidation->unsent & bit_of(shard)) != 0) {
+        if (length < most && (invalidation->unsent & bit_of(shard)) != 0) {
             ret_messages[length++] = invalidation->message;
         }
     }
@@ -357,6 +385,13 @@ void invalidations_tick(struct tiermq *client, int64_t now_ms)
 int64_t invalidations_next_ms(const struct tiermq *client)
 {
     int64_t next_ms = INT64_MAX;
+    for (size_t i = 0; i < client->shards_length; i++) {
+        const struct shard *shard = &client->shards[i];
+        if (shard->invalidations_most > 0 && has_unsent(shard) &&
+            shard->invalidations_at_ms < next_ms) {
+            next_ms = shard->invalidations_at_ms;
+        }
+    }
     list_for_each (&client->invalidations, link) {
         const struct invalidation *invalidation = CONTAINER_OF(link, struct invalidation, link);
         const int64_t again_ms = invalidation->sent_at_ms + CLIENT_RESUBMIT_MS;

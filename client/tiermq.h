@@ -258,7 +258,7 @@ typedef void tiermq_invalidated_fn(void *context, int result, const char *error)
 TIERMQ_API TIERMQ_CHECK int tiermq_invalidate(struct tiermq *client, const struct tiermq_selector *selector, const char *reason,
                                               int64_t timeout_ms);
 /*
- * The same from an event loop. Repeated until every broker has answered, however long that takes; then `on_done`, which may be
+ * The same from an event loop. Repeated until every broker has answered, however long that takes (one that puts it off has not); then `on_done`, which may be
  * NULL, is called once, within tiermq_dispatch(). Errors: -EINVAL, -ENOBUFS (more than 1000 wait), -ENOMEM.
  */
 TIERMQ_API TIERMQ_CHECK int tiermq_invalidate_async(struct tiermq *client, const struct tiermq_selector *selector,
@@ -274,8 +274,8 @@ struct tiermq_feedback {
 };
 
 /*
- * Tells the tenant's broker whether a near hit was right, in the next turn. A wrong one is invalidated, at every broker. Nobody
- * answers, and what is lost on the way is lost. Errors: -EINVAL it is malformed, or of no near hit; -ENOBUFS (more than 1000
+ * Tells the tenant's broker whether a near hit was right, in the next turn. A wrong one is invalidated, at every broker, and is evidence once a
+ * minute. Of a tenant 200 at once are heard, and 10 a second in the long run. Nobody answers, and what is lost on the way is lost. Errors: -EINVAL it is malformed, or of no near hit; -ENOBUFS (more than 1000
  * wait), -ENOMEM.
  */
 TIERMQ_API TIERMQ_CHECK int tiermq_give_feedback(struct tiermq *client, const struct tiermq_feedback *feedback);

@@ -21,6 +21,7 @@ enum {
     DIGITS_MAX = 17,        /* that tell any double from any other */
     EXPONENT_FREE_MAX = 21, /* ECMAScript, Number::toString: larger numbers have an exponent */
     LEADING_ZEROS_MAX = 6,  /* and so do those below 1e-6 */
+    MARKS_MAX = 30,         /* combining, in a row */
 };
 
 struct text {
@@ -130,11 +131,31 @@ static bool is_ascii(const char *string, size_t bytes)
     return i == bytes;
 }
 
+/*
+ * utf8proc orders marks by swapping neighbours. No language has so many of them in a row (UAX #15,
+ * Stream-Safe Text Format): such a text is left as it is.
+ */
+static bool has_many_marks(const char *string, size_t bytes)
+{
+    utf8proc_int32_t character;
+    int marks = 0;
+    for (size_t i = 0; i < bytes && marks <= MARKS_MAX;) {
+        const utf8proc_ssize_t taken = utf8proc_iterate((const utf8proc_uint8_t *)string + i,
+                                                        (utf8proc_ssize_t)(bytes - i), &character);
+        if (taken <= 0) {
+            return true; /* jansson has checked it: never */
+        }
+        marks = utf8proc_get_property(character)->combining_class != 0 ? marks + 1 : 0;
+        i += (size_t)taken;
+    }
+    return marks > MARKS_MAX;
+}
+
 /* A text, composed: one form for what reads the same. */
 static void append_text(struct text *text, const char *string, size_t bytes)
 {
     utf8proc_uint8_t *composed = NULL;
-    if (is_ascii(string, bytes)) {
+    if (is_ascii(string, bytes) || has_many_marks(string, bytes)) {
         append_string(text, string, bytes);
         return;
     }
@@ -259,14 +280,18 @@ static int compare_keys(const void *a, const void *b)
     return utf16_rank(*left) - utf16_rank(*right);
 }
 
-/* What OpenAI's API takes where nothing is said. Servers of other makers may have other defaults; few have for these. */
+/* What OpenAI's API takes where nothing is said. Servers of other makers may have other defaults;
+ * few have for these. */
 static bool is_default(const char *member, const json_t *value)
 {
     static const struct {
         const char *member;
         double number;
-    } defaults[] = {
-        {"temperature", 1}, {"top_p", 1}, {"n", 1}, {"presence_penalty", 0}, {"frequency_penalty", 0}};
+    } defaults[] = {{"temperature", 1},
+                    {"top_p", 1},
+                    {"n", 1},
+                    {"presence_penalty", 0},
+                    {"frequency_penalty", 0}};
     if (json_is_null(value) || (json_is_false(value) && strcmp(member, "logprobs") == 0)) {
         return true;
     }
@@ -457,17 +482,20 @@ void canonical_secret_of(const char *text, struct canonical_secret *ret_secret)
 {
     *ret_secret = (struct canonical_secret){.is_set = text[0] != '\0'};
     if (ret_secret->is_set) {
-        (void)crypto_generichash(ret_secret->bytes, CANONICAL_SECRET_BYTES, (const unsigned char *)text, strlen(text), NULL, 0);
+        (void)crypto_generichash(ret_secret->bytes, CANONICAL_SECRET_BYTES,
+                                 (const unsigned char *)text, strlen(text), NULL, 0);
     }
 }
 
-void canonical_key(const struct canonical_secret *secret, const char *tenant, const char *cache_namespace, const char *operation,
-                   const char *route, const char *canonical, size_t canonical_bytes,
+void canonical_key(const struct canonical_secret *secret, const char *tenant,
+                   const char *cache_namespace, const char *operation, const char *route,
+                   const char *canonical, size_t canonical_bytes,
                    uint8_t ret_key[CANONICAL_KEY_BYTES])
 {
     crypto_generichash_state state;
     const bool is_keyed = secret != NULL && secret->is_set;
-    (void)crypto_generichash_init(&state, is_keyed ? secret->bytes : NULL, is_keyed ? CANONICAL_SECRET_BYTES : 0,
+    (void)crypto_generichash_init(&state, is_keyed ? secret->bytes : NULL,
+                                  is_keyed ? CANONICAL_SECRET_BYTES : 0,
                                   CANONICAL_KEY_BYTES); /* 16 and 32 are valid lengths */
     hash_field(&state, tenant, strlen(tenant));
     hash_field(&state, operation, strlen(operation));

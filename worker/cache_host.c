@@ -284,6 +284,7 @@ int cache_host_open(struct services *services, struct cache_host **ret_host)
     host->services = services;
     list_init(&host->explanations);
     services->embedder = host->embedder;
+    services->began_unix_ms = clock_unix_ms();
     services->ids = &host->ids;
     cache_counts_init(&host->counts);
     services->cache_counts = &host->counts;

@@ -29,6 +29,7 @@ struct services {
     enum config_cache_mode cache_mode; /* that it was opened with */
     struct near_policy *near_policy;   /* NULL: the cache is off */
     struct cache_counts *cache_counts; /* likewise */
+    int64_t began_unix_ms;             /* when the cache was opened */
     const char *embedder;              /* id and version, of the classes of near hits */
     struct near_asides *near_asides;   /* of an embedder that is asked */
     struct text_embedder *text_embedder; /* asked for vectors on the loop; NULL: the cache makes them */

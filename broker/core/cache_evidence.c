@@ -470,8 +470,8 @@ static bool was_said(struct core *core, const char *tenant, const struct event *
         return false;
     }
     const uint64_t of_tenant = XXH3_64bits(tenant, strlen(tenant));
-    const uint64_t hash = XXH3_64bits_withSeed(event->as.cache_feedback.key, KEY_OF_ENTRY_BYTES,
-                                               of_tenant + event->as.cache_feedback.is_right);
+    const uint64_t hash =
+        XXH3_64bits_withSeed(event->as.cache_feedback.key, KEY_OF_ENTRY_BYTES, of_tenant);
     struct feedback_seen *seen = &evidence->seen[hash % FEEDBACK_SEEN];
     if (seen->hash == hash && core->now_ms - seen->at_ms < FEEDBACK_SEEN_MS) {
         return true;
@@ -489,8 +489,7 @@ static void count_feedback(struct core *core, const struct client *client,
         return; /* nobody has said what the bins are */
     }
     threshold_add(&class->sum, &class->seed.scale, class->sum.newest,
-                  event->as.cache_feedback.score, THRESHOLD_FEEDBACK,
-                  event->as.cache_feedback.is_right, 0);
+                  event->as.cache_feedback.score, THRESHOLD_FEEDBACK, false, 0);
     touch(core, class);
     changed(core, class);
 }
@@ -498,28 +497,19 @@ static void count_feedback(struct core *core, const struct client *client,
 void cache_evidence_feedback(struct core *core, const struct event *event)
 {
     const struct client *client = client_expect(core, event->peer);
-    if (client == NULL) {
+    if (client == NULL || event->as.cache_feedback.is_right) {
         return;
     }
     if (throttle_take(&client->tenant->feedback, FEEDBACK_EACH_MS, FEEDBACK_BURST, core->now_ms) >
             0 ||
-        was_said(core, client->tenant->name->text, event)) {
+        !cache_log_invalidate_entry(core, client->tenant, event->as.cache_feedback.key,
+                                    "a client said it was wrong")) {
         core->evidence.feedback_dropped++;
-        return;
+    } else if (was_said(core, client->tenant->name->text, event)) {
+        core->evidence.feedback_dropped++; /* as evidence; it is invalidated all the same */
+    } else {
+        count_feedback(core, client, event);
     }
-    count_feedback(core, client, event);
-    if (event->as.cache_feedback.is_right) {
-        return;
-    }
-    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
-    selector.key =
-        (ProtobufCBinaryData){KEY_OF_ENTRY_BYTES, (uint8_t *)event->as.cache_feedback.key};
-    const struct event invalidation = {
-        .kind = EVENT_CACHE_INVALIDATE,
-        .peer = event->peer,
-        .as.cache_invalidate = {.selector = &selector, .reason = "a client said it was wrong"},
-    };
-    cache_log_invalidate(core, &invalidation);
 }
 
 /* ---- what operators see ---- */

@@ -31,9 +31,9 @@ uint64_t cache_evidence_hash(const struct table_link *link, uint64_t seed);
 /* Events. */
 void cache_evidence_take(struct core *core, const struct event *event);
 /*
- * A wrong one, besides, invalidates the entry for the client's tenant. What a tenant has said of an entry within FEEDBACK_SEEN_MS counts once, and
- * FEEDBACK_BURST of its clients at once, one each FEEDBACK_EACH_MS in the long run; the rest is dropped and counted. Only "wrong" is evidence: whoever
- * says "right" was not drawn by chance.
+ * A wrong one invalidates the entry for the client's tenant, and is evidence: counted once for what a tenant says of an entry within
+ * FEEDBACK_SEEN_MS. FEEDBACK_BURST of a tenant's clients at once, one each FEEDBACK_EACH_MS in the long run; the rest is dropped and counted. "Right"
+ * is nothing: whoever says so was not drawn by chance.
  */
 void cache_evidence_feedback(struct core *core, const struct event *event);
 /* After its welcome: the most recently used classes at once, the others in the next turns. */

@@ -8,7 +8,7 @@
 #include "broker/core/worker.h"
 
 enum { HEAD_KEY_BYTES = 5 + 1, ENTRY_KEY_BYTES = 5 + 1 + 8, KIND_HEAD = 0, KIND_ENTRY = 1 };
-enum { EFFECTS_AN_INVALIDATION = 8, REFUSED_MS = 1000 };
+enum { EFFECTS_AN_INVALIDATION = 8, REFUSED_MS = 1000, KEY_OF_ENTRY_BYTES = 16 };
 
 struct entry {
     struct list_link link; /* cache_log.entries, oldest first */
@@ -207,6 +207,16 @@ static void invalidate_for_client(struct core *core, const struct event *event)
     } else {
         answer(core, event, batch, core->cache_log.sequence, &refusal);
     }
+}
+
+bool cache_log_invalidate_entry(struct core *core, const struct tenant *tenant, const uint8_t *key,
+                                const char *reason)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tenant = (char *)tenant->name->text;
+    selector.key = (ProtobufCBinaryData){KEY_OF_ENTRY_BYTES, (uint8_t *)key};
+    return effects_reserve(core->effects, EFFECTS_AN_INVALIDATION) &&
+           record(core, &selector, reason) != 0;
 }
 
 void cache_log_invalidate(struct core *core, const struct event *event)

@@ -13,6 +13,8 @@
  * or refused: it reaches its own tenant's entries alone.
  */
 void cache_log_invalidate(struct core *core, const struct event *event);
+/* An entry that is wrong, of this tenant: nobody is answered. False: no memory. */
+bool cache_log_invalidate_entry(struct core *core, const struct tenant *tenant, const uint8_t *key, const char *reason);
 /* What became durable is told. After core.batch_durable has risen. */
 void cache_log_durable(struct core *core);
 /* The latest that workers were told of that may be of this tenant's entries; 0: none. */

@@ -32,6 +32,18 @@ static uint64_t position_of(const struct core *core, const struct job *job)
 
 /* ---- why it waits ---- */
 
+/* How many of a text's bytes to show, `most` at most: no character is cut in two. */
+static int cut(const char *text, int most)
+{
+    int bytes = (int)strnlen(text, (size_t)most + 1);
+    if (bytes > most) {
+        for (bytes = most; bytes > 0 && ((unsigned char)text[bytes] & 0xC0) == 0x80;) {
+            bytes--;
+        }
+    }
+    return bytes;
+}
+
 /* What holds the whole queue, or its tenant, in words; false: nothing does. */
 static bool say_what_holds(const struct core *core, const struct job *job, int64_t now_ms,
                            char *ret_why)
@@ -43,9 +55,9 @@ static bool say_what_holds(const struct core *core, const struct job *job, int64
     for (size_t i = 0; i < 3; i++) {
         if (names[i]->is_held) {
             const char *reason = pause_reason(core, subjects[i], names[i]->text);
-            (void)snprintf(ret_why, STATUS_WHY_BYTES,
-                           "the %s %.64s is paused by an operator%s%.80s", kinds[i], names[i]->text,
-                           reason[0] == '\0' ? "" : ": ", reason);
+            (void)snprintf(ret_why, STATUS_WHY_BYTES, "the %s %.*s is paused by an operator%s%.*s",
+                           kinds[i], cut(names[i]->text, 64), names[i]->text,
+                           reason[0] == '\0' ? "" : ": ", cut(reason, 80), reason);
             return true;
         }
     }

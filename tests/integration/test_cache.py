@@ -241,7 +241,7 @@ def assert_that_a_wrong_hit_is_told(cluster, embedder):
     (entry,) = [e for e in ask(cluster, "top", limit=1000)["workers"][0]["answer"]["entries"]
                 if e["text"] == "Describe the lighthouse of Porto."]
     body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Describe the lighthouse of Oporto."}]})
-    check = wire.pb.CacheCheck(why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder=embedder, near_score=9,
+    check = wire.pb.CacheCheck(why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder=embedder, near_score=9, about=b"\x0a\x07default",
                                near_key=bytes.fromhex(entry["key"]), served=b'{"choices":[{"message":{"content":"another"}}]}', weight_permille=1000)
     request = wire.pb.ModelRequest(operation="chat.completions", model=MODEL, body=body.encode(), check=check)
     other = wire.Worker(cluster.broker, "other", credit=0)

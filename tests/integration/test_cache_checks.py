@@ -63,7 +63,7 @@ def test_jobs_of_workers_are_one_under_one_idempotency_key(cluster):
 
 
 def audit(**fields):
-    return wire.pb.CacheCheck(why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder="builtin/1.1", near_score=9,
+    return wire.pb.CacheCheck(about=b"\x0a\x07default", why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder="builtin/1.1", near_score=9,
                               near_key=bytes(16), served=b'{"choices":[{"message":{"content":"another"}}]}', weight_permille=1000, **fields)
 
 

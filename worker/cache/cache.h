@@ -87,7 +87,8 @@ void cache_forget(struct cache_lookup **lookup);
 
 enum cache_keeping {
     CACHE_KEEPS,
-    CACHE_KEEPS_AND_VECTOR_FOLLOWS, /* with the same entry once more: until then it has exact hits alone, and nobody is asked for its vector */
+    CACHE_KEEPS_AND_VECTOR_FOLLOWS, /* until then it has exact hits alone, and nobody is asked for its vector */
+    CACHE_ADDS_VECTOR,              /* … to what was kept so, unless it is another answer by now; NULL: it is wanted */
     CACHE_COMPARES,                 /* only */
 };
 

@@ -180,10 +180,12 @@ static bool is_overtaken(const struct services *services, const struct attempt *
 {
     Record__CacheAbout *about =
         record__cache_about__unpack(NULL, check->about.len, check->about.data);
-    const bool is_known = about != NULL && check->near_key.len == CACHE_KEY_BYTES;
+    const bool is_known = about != NULL && about->tenant[0] != '\0' && check->near_key.len == CACHE_KEY_BYTES;
     const int64_t served_unix_ms = clock_unix_ms() - ago_ms(attempt, check) - UNDER_WAY_MS;
-    const bool is_invalid = is_known && cache_has_invalidated(services->cache, check->near_key.data,
-                                                              about, served_unix_ms);
+    /* Of what was invalidated before the start it is not known when. */
+    const bool is_invalid = !is_known || served_unix_ms + UNDER_WAY_MS < services->began_unix_ms ||
+                            cache_has_invalidated(services->cache, check->near_key.data, about,
+                                                  served_unix_ms);
     if (about != NULL) {
         record__cache_about__free_unpacked(about, NULL);
     }

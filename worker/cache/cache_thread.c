@@ -280,7 +280,10 @@ static bool thread_fill(struct cache *cache, struct fill *fill)
     if (fill->has_comparison) {
         r = compare(cache, fill, error);
     }
-    if (r == 0 && fill->keeping != CACHE_COMPARES) {
+    if (r == 0 && fill->keeping == CACHE_ADDS_VECTOR) {
+        r = keeper_add_vector(cache->keeper, fill->key, fill->entry->about->filled_unix_ms,
+                              fill->vector, error);
+    } else if (r == 0 && fill->keeping != CACHE_COMPARES) {
         r = keeper_fill(cache->keeper, fill->key, fill->entry, fill->vector,
                         fill->keeping == CACHE_KEEPS_AND_VECTOR_FOLLOWS, fill->born,
                         clock_unix_ms(), error);
@@ -563,7 +566,7 @@ static bool thread_take_one(struct cache *cache)
     (void)pthread_mutex_lock(&cache->mutex);
     publish(cache);
     if (request->kind == REQUEST_FILL &&
-        fill->keeping == CACHE_KEEPS) { /* the first of two is not another one */
+        (fill->keeping == CACHE_KEEPS || fill->keeping == CACHE_KEEPS_AND_VECTOR_FOLLOWS)) {
         cache->stats.fills += is_done ? 1 : 0;
         cache->stats.fills_failed += is_done ? 0 : 1;
     }
@@ -606,13 +609,17 @@ static void read_positions(struct cache *cache)
 void *cache_thread_run(void *context)
 {
     struct cache *cache = context;
-    read_model(cache);
-    bool has_more = keeper_is_open(cache);
+    (void)keeper_is_open(cache);
     read_positions(cache);
     (void)pthread_mutex_lock(&cache->mutex);
     publish(cache);
     cache->has_tried_to_open = true;
     (void)pthread_cond_signal(&cache->opened);
+    (void)pthread_mutex_unlock(&cache->mutex);
+    read_model(cache); /* may take longer than the start waits for positions */
+    bool has_more = keeper_is_open(cache);
+    (void)pthread_mutex_lock(&cache->mutex);
+    publish(cache);
     for (size_t taken = 0;; taken++) {
         if (!has_more) {
             wait_for_work(cache);

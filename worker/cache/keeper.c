@@ -26,8 +26,13 @@ static int make_index(struct keeper *keeper)
         .entries_max = keeper->options.entries_max,
         .bytes_max = keeper->options.memory_bytes_max,
     };
-    near_index_destroy(&keeper->index);
-    return keeper->options.is_near ? near_index_create(&options, &keeper->index) : 0;
+    struct near_index *index = NULL;
+    int r = keeper->options.is_near ? near_index_create(&options, &index) : 0;
+    if (r == 0) { /* the old one stays without memory for another */
+        near_index_destroy(&keeper->index);
+        keeper->index = index;
+    }
+    return r;
 }
 
 int keeper_open(const struct keeper_options *options, struct keeper **ret_keeper,
@@ -75,7 +80,7 @@ void keeper_rebuild(struct keeper *keeper, const uint8_t *scope)
     if (keeper->index == NULL || (scope == NULL && make_index(keeper) < 0)) {
         return;
     }
-    const bool builds_all = scope == NULL || (keeper->is_building && !keeper->rebuilds_scope);
+    const bool builds_all = scope == NULL || keeper->is_building;
     keeper->rebuilds_scope = !builds_all;
     if (!builds_all) {
         memcpy(keeper->scope, scope, CACHE_SCOPE_BYTES);
@@ -210,6 +215,9 @@ static int is_fresh(struct keeper *keeper, const uint8_t *key, int64_t now_unix_
     Record__CacheAbout *about = NULL;
     *ret_is_fresh = false;
     int r = cache_store_get_about(keeper->store, key, &about, ret_error);
+    if (r == 0 && about == NULL) { /* it was found damaged */
+        near_index_remove(keeper->index, key);
+    }
     if (r < 0 || about == NULL) {
         return r;
     }

@@ -97,6 +97,9 @@ MUST_USE int keeper_lookup(struct keeper *keeper, const struct cache_query *quer
  */
 MUST_USE int keeper_fill(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], Record__CacheEntry *entry,
                          const int8_t *vector, bool vector_follows, uint64_t born, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
+/* To an entry that was filled then and has none; nothing happens when it is another one by now. NULL: it is wanted. */
+MUST_USE int keeper_add_vector(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], uint64_t filled_unix_ms, const int8_t *vector,
+                               char ret_error[CACHE_ERROR_BYTES]);
 /* An answer that was asked for when `born` was the latest invalidation is not worth keeping: one
  * that came since fits it. */
 bool keeper_is_overtaken(const struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],

@@ -14,6 +14,7 @@
 enum {
     PAGE_LENGTH = 50, /* of an export */
     PAGE_LENGTH_MAX = 200,
+    PAGE_SEEN_MAX = 512, /* entries that are looked at, whether or not they are shown */
     PAGE_BYTES = 512 << 10, /* beyond, the page ends */
     /* An entry alone, so that its page is an answer: worker/cache_mail.h, CACHE_MAIL_BYTES_MAX. */
     PAGE_ENTRY_BYTES_MAX = (1 << 20) - 1024
@@ -198,7 +199,7 @@ static json_t *ask_export(struct keeper *keeper, const json_t *argument, int64_t
     }
     page.entries = json_array();
     int r = 0;
-    while (r == 0 && !page.is_end && json_array_size(page.entries) < limit) {
+    for (size_t seen = 0; r == 0 && !page.is_end && seen < PAGE_SEEN_MAX && json_array_size(page.entries) < limit; seen++) {
         r = turn_to_next(keeper, &page, now_unix_ms, ret_error);
     }
     if (r < 0) {

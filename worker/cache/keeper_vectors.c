@@ -167,6 +167,22 @@ static int bring_one(struct keeper *keeper, const struct wanted_text *text, char
     return r;
 }
 
+int keeper_add_vector(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES],
+                      uint64_t filled_unix_ms, const int8_t *vector,
+                      char ret_error[CACHE_ERROR_BYTES])
+{
+    Record__CacheAbout *about = NULL;
+    int r = cache_store_get_about(keeper->store, key, &about, ret_error);
+    if (r < 0 || about == NULL) {
+        return r;
+    }
+    if (keeper_vectors_are_brought(keeper) && about->filled_unix_ms == filled_unix_ms) {
+        r = keeper_index_filled(keeper, key, about, vector, ret_error);
+    }
+    record__cache_about__free_unpacked(about, NULL);
+    return r;
+}
+
 int keeper_bring(struct keeper *keeper, const struct wanted *wanted,
                  char ret_error[CACHE_ERROR_BYTES])
 {

@@ -33,6 +33,7 @@ struct near_aside {
 struct near_asides {
     struct services *services;
     struct list list;
+    size_t bytes; /* of the answers that wait */
 };
 
 int near_asides_create(struct services *services, struct near_asides **ret_asides)
@@ -56,6 +57,7 @@ static void release(struct near_aside *aside)
         aside->attempt->aside = NULL;
     }
     if (aside->entry != NULL) {
+        aside->asides->bytes -= aside->entry->body.len;
         record__cache_entry__free_unpacked(aside->entry, NULL);
     }
     free(aside->vector);
@@ -92,7 +94,7 @@ static void keep(struct near_aside *aside, const struct cache_result *result)
         memcpy(comparison.key, result->key, CACHE_KEY_BYTES);
     }
     (void)!cache_start_fill(services->cache, aside->query.key, aside->entry, aside->vector,
-                            aside->born, CACHE_KEEPS, compares ? &comparison : NULL);
+                            aside->born, CACHE_ADDS_VECTOR, compares ? &comparison : NULL);
 }
 
 /* `result` NULL: there was no lookup. */
@@ -179,10 +181,14 @@ void near_aside_answered(struct near_aside **aside, const Record__CacheEntry *en
         return;
     }
     old->attempt = NULL;
-    old->entry = message_copy(&entry->base);
-    if (old->entry == NULL) {
+    const size_t bytes = entry->body.len;
+    const bool has_room = bytes <= NEAR_ASIDE_BYTES_MAX - old->asides->bytes;
+    old->entry = has_room ? message_copy(&entry->base) : NULL;
+    if (old->entry == NULL) { /* its vector is found wanting by and by */
         release(old);
+        return;
     }
+    old->asides->bytes += bytes;
 }
 
 void near_aside_destroy(struct near_aside **aside)

@@ -3,7 +3,7 @@
  *
  * For an embedder that is asked, and a class that gives no near hits now: nothing is gained by waiting for the vector, but the fresh answer
  * compared with the candidate's is what the class learns from. When the answer is there first, it is kept here until the
- * candidate is known. At most NEAR_ASIDES_MAX at a time; what cannot be begun is one label less. Belongs to the loop.
+ * candidate is known. At most NEAR_ASIDES_MAX at a time, with NEAR_ASIDE_BYTES_MAX of answers; what cannot be begun is one label less. Belongs to the loop.
  */
 #pragma once
 #include <stdint.h>
@@ -16,7 +16,7 @@ struct near_aside;
 struct near_asides;
 struct services;
 
-enum { NEAR_ASIDES_MAX = 1024 };
+enum { NEAR_ASIDES_MAX = 1024, NEAR_ASIDE_BYTES_MAX = 16 << 20 };
 
 /* Errors: -ENOMEM. */
 MUST_USE int near_asides_create(struct services *services, struct near_asides **ret_asides);

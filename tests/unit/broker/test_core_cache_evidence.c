@@ -281,11 +281,38 @@ Test(core_cache_evidence, what_is_said_again_and_again_counts_once)
         give_feedback(false);
     }
     cr_assert_eq(look("a", "e").reported, 1);
-    cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 2, "one, to two workers");
+    cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 10,
+                 "each, to two workers: it may have been filled again");
     cr_assert_eq(core_feedback_dropped(w.core), 4);
     world_advance(&w, 60000); /* it may have been filled again, wrongly again */
     give_feedback(false);
     cr_assert_eq(look("a", "e").reported, 2);
+}
+
+Test(core_cache_evidence, right_ones_take_nothing_from_wrong_ones)
+{
+    world_client(&w, 1, "a");
+    for (int i = 0; i < 500; i++) {
+        give_feedback(true);
+    }
+    give_feedback(false);
+    cr_assert_eq(core_feedback_dropped(w.core), 0);
+    cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 2);
+}
+
+Test(core_cache_evidence, flood_of_invalidations_keeps_no_wrong_entry)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.tag = "prices";
+    const struct event event = {
+        .kind = EVENT_CACHE_INVALIDATE, .peer = 1, .as.cache_invalidate = {&selector, "", 0}};
+    world_client(&w, 1, "a");
+    for (int i = 0; i < CACHE_LOG_BURST + 1; i++) {
+        world_turn(&w, &event);
+    }
+    const size_t before = world_count(&w, EFFECT_CACHE_INVALIDATE, NULL);
+    give_feedback(false);
+    cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), before + 2);
 }
 
 Test(core_cache_evidence, flood_of_feedback_of_one_tenant_is_dropped)

@@ -136,8 +136,8 @@ Test(core_status, why_names_what_keeps_the_job)
     expect_why(&job, ""); /* it runs */
     const enum pause_subject subjects[] = {PAUSE_ROUTE, PAUSE_TIER, PAUSE_TENANT};
     const char *const names[] = {"m0", "realtime", "a"};
-    const char *const words[] = {"the route m0 is paused by an operator: test", "the tier realtime is paused",
-                                 "the tenant a is paused"};
+    const char *const words[] = {"the route m0 is paused by an operator: test",
+                                 "the tier realtime is paused", "the tenant a is paused"};
     for (size_t i = 0; i < 3; i++) {
         pause(EVENT_PAUSE, subjects[i], names[i]);
         expect_why(&behind, words[i]);
@@ -150,4 +150,17 @@ Test(core_status, why_names_what_keeps_the_job)
     expect_why(&job, "the last attempt failed");
     world_turn(&w, &(struct event){.kind = EVENT_DRAIN});
     expect_why(&third, "shutting down");
+}
+
+Test(core_status, long_reason_is_cut_between_characters)
+{
+    char reason[121] = "x"; /* and 60 letters of two bytes: the 80th byte is within one */
+    for (int i = 0; i < 59; i++) {
+        (void)strcat(reason, "\xc3\xa9");
+    }
+    const struct id job = submit_with(0, 0);
+    world_turn(&w, &(struct event){.kind = EVENT_PAUSE,
+                                   .as.pause = {PAUSE_ROUTE, PAUSE_HOLD, "m0", reason}});
+    const struct world_effect *status = ask(&job);
+    cr_assert_eq((unsigned char)status->text[strlen(status->text) - 1], 0xa9, "%s", status->text);
 }

@@ -56,6 +56,23 @@ Test(canonical, texts_are_composed_and_names_are_not)
     check("{\"e\xcc\x81\":1}", "{\"e\xcc\x81\":1}");
 }
 
+/* Hours, if its marks were ordered. */
+Test(canonical, text_of_very_many_marks_is_left_as_it_is, .timeout = 10)
+{
+    enum { MARKS = 200000 };
+    char *body = malloc(MARKS * 4 + 16);
+    char *at = stpcpy(body, "{\"a\":\"x");
+    for (int i = 0; i < MARKS; i++) {
+        at = stpcpy(at, "\xcc\x81");
+    }
+    for (int i = 0; i < MARKS; i++) {
+        at = stpcpy(at, "\xcc\xa3");
+    }
+    (void)stpcpy(at, "\"}");
+    check(body, body);
+    free(body);
+}
+
 Test(canonical, members_are_in_utf16_order_as_in_the_rfc)
 {
     check("{\"\\u20ac\":\"Euro Sign\",\"\\r\":\"Carriage Return\",\"\\ufb33\":\"Hebrew Letter "
@@ -237,9 +254,10 @@ Test(canonical, canonical_text_is_its_own_canonical_form_whatever_comes)
 
 Test(canonical, what_holds_anyway_need_not_be_said)
 {
-    check("{\"temperature\":1.0,\"top_p\":1,\"n\":1,\"presence_penalty\":0,\"frequency_penalty\":0.0,"
-          "\"logprobs\":false,\"stop\":null,\"stream\":false,\"a\":1}",
-          "{\"a\":1}");
+    check(
+        "{\"temperature\":1.0,\"top_p\":1,\"n\":1,\"presence_penalty\":0,\"frequency_penalty\":0.0,"
+        "\"logprobs\":false,\"stop\":null,\"stream\":false,\"a\":1}",
+        "{\"a\":1}");
     check("{\"temperature\":0,\"n\":2}", "{\"n\":2,\"temperature\":0}");
     check("{\"top_p\":0.9,\"logprobs\":true,\"presence_penalty\":1}",
           "{\"logprobs\":true,\"presence_penalty\":1,\"top_p\":0.9}");
