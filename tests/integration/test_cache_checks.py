@@ -63,8 +63,8 @@ def test_jobs_of_workers_are_one_under_one_idempotency_key(cluster):
 
 
 def audit(**fields):
-    return wire.pb.CacheCheck(about=b"\x0a\x07default", why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder="builtin/1.1", near_score=9,
-                              near_key=bytes(16), served=b'{"choices":[{"message":{"content":"another"}}]}', weight_permille=1000, **fields)
+    return wire.pb.CacheCheck(why=wire.pb.CacheCheck.WHY_AUDIT, tier="standard", embedder="builtin/1.1", near_score=9,
+                              near_key=bytes(16), served=b'{"choices":[{"message":{"content":"another"}}]}', weight_permille=1000, **{"about": b"\x0a\x07default", **fields})
 
 
 def test_what_a_client_calls_a_check_is_none(cluster):
