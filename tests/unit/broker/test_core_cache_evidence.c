@@ -319,12 +319,14 @@ Test(core_cache_evidence, flood_of_feedback_of_one_tenant_is_dropped)
 {
     world_client(&w, 1, "a");
     world_client(&w, 2, "b");
-    struct event event = {.kind = EVENT_CACHE_FEEDBACK, .peer = 1};
+    uint8_t key[16] = {0};
+    struct event event = {
+        .kind = EVENT_CACHE_FEEDBACK,
+        .peer = 1,
+        .as.cache_feedback = {.tier = "standard", .embedder = "e", .key = key}};
     for (int i = 0; i < 500; i++) {
-        const uint8_t key[16] = {(uint8_t)i, (uint8_t)(i >> 8)};
-        event.as.cache_feedback.tier = "standard";
-        event.as.cache_feedback.embedder = "e";
-        event.as.cache_feedback.key = key;
+        key[0] = (uint8_t)i;
+        key[1] = (uint8_t)(i >> 8);
         world_turn(&w, &event);
     }
     cr_assert_eq(core_feedback_dropped(w.core), 300);
