@@ -393,7 +393,7 @@ static void answer(const struct http_admin *http, const struct http_request *req
                    HTTP_BODY_BYTES_MAX);
     } else if (route->changes && !is_local(request->connection)) {
         http_error(response, MHD_HTTP_FORBIDDEN,
-                   "changes are taken from loopback addresses and unix sockets only");
+                   "changes are taken, and texts shown, on loopback addresses and unix sockets only");
     } else if (route->changes && is_from_browser(request->connection)) {
         http_error(response, MHD_HTTP_FORBIDDEN, "changes are not taken from web pages");
     } else {

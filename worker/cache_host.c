@@ -539,15 +539,19 @@ static void answer_stats(struct cache_host *host, struct broker_link *link, uint
     json_decref(stats);
 }
 
+static const char *tier_of(const json_t *argument)
+{
+    const char *tier = json_string_value(json_object_get(argument, "tier"));
+    return tier == NULL ? "standard" : tier; /* as with submissions */
+}
+
 /* What only the loop knows goes along: the threshold of the class. */
 static void add_threshold(struct cache_host *host, json_t *argument)
 {
     const struct config *config = host->services->config;
     const char *tenant = json_string_value(json_object_get(argument, "tenant"));
-    const char *tier = json_string_value(json_object_get(argument, "tier"));
-    const double threshold =
-        near_policy_threshold(host->services->near_policy, tenant == NULL ? config->client.tenant : tenant,
-                              tier == NULL ? config->tiers[0].name : tier, NULL);
+    const double threshold = near_policy_shown_threshold(
+        host->services->near_policy, tenant == NULL ? config->client.tenant : tenant, tier_of(argument));
     if (config->cache.is_strict == SWITCH_ON) {
         (void)json_object_set_new(argument, "strict", json_true());
     }
@@ -635,6 +639,13 @@ void cache_host_query(struct cache_host *host, struct broker_link *link, const W
     }
     json_t *argument = json_loads(query->argument, 0, NULL);
     const bool is_explain = strcmp(query->what, "cache.explain") == 0;
+    if (is_explain && config_find_tier(host->services->config, tier_of(argument)) == NULL) {
+        char error[128];
+        (void)snprintf(error, sizeof(error), "there is no tier \"%.64s\"; name one with tier", tier_of(argument));
+        answer(host, link, query->number, NULL, error);
+        json_decref(argument);
+        return;
+    }
     if (is_explain) {
         add_threshold(host, argument);
     }

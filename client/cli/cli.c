@@ -155,16 +155,17 @@ void cli_parse(struct cli *cli, const struct command *command, int argc, char **
     cli->command = command;
     opterr = 0; /* said here, in the words of the other errors */
     for (;;) {
-        const int at = optind;
-        const int code = getopt_long(argc, argv, ":", options, NULL);
+        const int code =
+            getopt_long(argc, argv, ":", options,
+                        NULL); /* the option is at optind - 1: others are moved behind it */
         if (code == -1) {
             return;
         }
         bool is_good = false;
         if (code == ':') {
-            is_good = cli_refuse(cli, "%s needs a value", argv[at]);
+            is_good = cli_refuse(cli, "%s needs a value", argv[optind - 1]);
         } else if (code == '?') {
-            is_good = cli_refuse(cli, "unknown option %s", argv[at]);
+            is_good = cli_refuse(cli, "unknown option %s", argv[optind - 1]);
         } else if (code >= OPTION_CONFIG) {
             is_good = take_common(cli, code, optarg);
         } else {

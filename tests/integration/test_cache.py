@@ -188,6 +188,27 @@ def test_another_judge_is_another_class_of_what_is_learned(cluster):
     assert learned_by() == "embedding:0.970"
 
 
+def test_explaining_for_an_unknown_tier_is_refused_and_uses_no_class(cluster):
+    cluster.start_worker()
+    wait_for(lambda: ask(cluster, "stats")["workers"], "a worker that can be asked")
+    assert "no tier" in ask(cluster, "explain", a="x", b="y", tier="gold")["workers"][0]["error"]
+    assert "answer" in ask(cluster, "explain", a="red", b="blue", tenant="nobody")["workers"][0]
+    assert ask(cluster, "stats")["workers"][0]["answer"]["classes"] == []
+    done = cluster.cli("cache", "stats", "--bogus")
+    assert done.returncode == 2 and "--bogus" in done.stderr
+
+
+def test_what_is_no_answer_is_not_imported(cluster):
+    cluster.start_worker()
+    submit(cluster, "Which trains run at night?")
+    filled(cluster, 1)
+    path = cluster.directory / "cache.jsonl"
+    assert cluster.cli("cache", "export", path).returncode == 0
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"body": "notjson"}) + "\n")
+    done = cluster.cli("cache", "import", path)
+    assert done.returncode == 7 and "refused 1" in done.stderr + done.stdout
+
+
 def test_opting_out_and_variety_bypass_the_cache(cluster):
     cluster.start_worker()
     for _ in range(2):

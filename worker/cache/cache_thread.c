@@ -46,14 +46,18 @@ static void tell_loop(struct cache *cache, struct request *request)
 
 /* ---- the thread: the keeper ---- */
 
-static void keeper_broke(struct cache *cache, const char *error)
+/* One that is damaged is told of when it is set aside. */
+static void keeper_broke(struct cache *cache, int r, const char *error)
 {
-    thread_log(
-        cache, LOG_ERROR, "cache is broken: every lookup is a miss until it opens again",
-        log_text("path", cache->options.store.path), log_text("error", error),
-        log_text("remedy",
-                 "each worker needs a worker.data_dir of its own that it may write to, with room"),
-        log_int("retry_ms", CACHE_RETRY_MS));
+    if (r != -EBADMSG) {
+        thread_log(
+            cache, LOG_ERROR, "cache is broken: every lookup is a miss until it opens again",
+            log_text("path", cache->options.store.path), log_text("error", error),
+            log_text(
+                "remedy",
+                "each worker needs a worker.data_dir of its own that it may write to, with room"),
+            log_int("retry_ms", CACHE_RETRY_MS));
+    }
     keeper_close(&cache->keeper);
     cache->retry_at_ms = clock_monotonic_ms() + CACHE_RETRY_MS;
     (void)pthread_mutex_lock(&cache->mutex);
@@ -158,7 +162,7 @@ static bool keeper_is_open(struct cache *cache)
     }
     int r = try_open(cache, error);
     if (r < 0) {
-        keeper_broke(cache, error[0] != '\0' ? error : strerror(-r));
+        keeper_broke(cache, -EIO, error[0] != '\0' ? error : strerror(-r));
         return false;
     }
     keeper_count_from(cache->keeper, cache->taken - cache->kept.length - cache->sweeping.length);
@@ -174,7 +178,7 @@ static void store_failed(struct cache *cache, int r, const char *error)
     if (r == -ENOMEM) {
         return;
     }
-    keeper_broke(cache, error[0] != '\0' ? error : strerror(-r));
+    keeper_broke(cache, r, error[0] != '\0' ? error : strerror(-r));
     if (r == -EBADMSG) {
         set_aside(cache, error);
         cache->retry_at_ms = 0; /* a new one is begun at once */

@@ -242,7 +242,9 @@ static int choose(struct keeper *keeper, const struct cache_query *query, int64_
             result->has_candidate = entry != NULL;
         } else {
             r = is_fresh(keeper, key, now_unix_ms, &result->has_candidate, ret_error);
-            result->why = result->has_candidate ? "unsure" : result->why;
+            result->why = !result->has_candidate        ? result->why
+                          : isfinite(query->threshold) ? "unsure"
+                                                       : "closed";
         }
         if (result->has_candidate) {
             result->score = ranked[i].score;

@@ -267,6 +267,16 @@ static void import_names(const json_t *object, Record__CacheEntry *entry)
     about->is_denied = json_is_true(json_object_get(object, "denied"));
 }
 
+/* An answer as a provider gives it: with choices, or the data of embeddings. */
+static bool is_answer(const char *body)
+{
+    json_t *answer = json_loads(body, 0, NULL);
+    const bool has_content = json_array_size(json_object_get(answer, "choices")) > 0 ||
+                             json_array_size(json_object_get(answer, "data")) > 0;
+    json_decref(answer);
+    return has_content;
+}
+
 /* Errors: -EINVAL it lacks something, or is not as it can be. */
 static int import_one(struct keeper *keeper, const json_t *object, int64_t now_unix_ms, char *ret_error)
 {
@@ -277,7 +287,7 @@ static int import_one(struct keeper *keeper, const json_t *object, int64_t now_u
     Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
     Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
     entry.about = &about;
-    if (ask_read_hex(ask_text_at(object, "key"), CACHE_KEY_BYTES, key) < 0 || body == NULL ||
+    if (ask_read_hex(ask_text_at(object, "key"), CACHE_KEY_BYTES, key) < 0 || body == NULL || !is_answer(body) ||
         ask_text_at(object, "tenant") == NULL || import_numbers(object, now_unix_ms, &entry) < 0 ||
         (has_scope && ask_read_hex(scope_text, CACHE_SCOPE_BYTES, scope) < 0)) {
         return -EINVAL;

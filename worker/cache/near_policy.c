@@ -238,6 +238,16 @@ double near_policy_threshold(struct near_policy *policy, const char *tenant, con
     return verdict->state == THRESHOLD_OPEN ? verdict->threshold : INFINITY;
 }
 
+double near_policy_shown_threshold(struct near_policy *policy, const char *tenant, const char *tier)
+{
+    struct class *class = find(policy, tenant, tier);
+    if (class == NULL) {
+        return INFINITY;
+    }
+    const struct threshold_verdict *verdict = verdict_of(policy, class);
+    return verdict->state == THRESHOLD_OPEN ? verdict->threshold : INFINITY;
+}
+
 bool near_policy_is_on(struct near_policy *policy, const char *tenant, const char *tier)
 {
     struct class *class = class_of(policy, tenant, tier);

@@ -45,6 +45,8 @@ void near_policy_reconfigure(struct near_policy *policy);
 double near_policy_threshold(struct near_policy *policy, const char *tenant, const char *tier,
                              struct threshold_verdict *ret_verdict);
 
+/* The same, for somebody who only wants to know: it is no use of the class, and makes none. */
+double near_policy_shown_threshold(struct near_policy *policy, const char *tenant, const char *tier);
 /* Whether the configuration lets the class have near hits at all. */
 bool near_policy_is_on(struct near_policy *policy, const char *tenant, const char *tier);
 
