@@ -1,11 +1,11 @@
 #include "tests/unit/broker/store_fixture.h"
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/clock.h"
 #include "common/loop.h"
+#include "tests/unit/remove_tree.h"
 
 enum { WAIT_MS = 30000 };
 
@@ -80,18 +80,12 @@ void fixture_init(struct store_fixture *fixture, enum config_store kind)
     };
 }
 
-static int remove_one(const char *path, const struct stat *status, int kind, struct FTW *walk)
-{
-    (void)status, (void)kind, (void)walk;
-    return remove(path);
-}
-
 void fixture_finish(struct store_fixture *fixture)
 {
     fixture_close(fixture);
     forget_loaded(fixture);
     loop_destroy(&fixture->loop);
-    nftw(fixture->directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(fixture->directory);
 }
 
 int fixture_open(struct store_fixture *fixture)

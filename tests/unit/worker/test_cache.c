@@ -1,7 +1,6 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "tests/unit/remove_tree.h"
 #include "worker/cache/cache.h"
 
 static char directory[] = "/tmp/tiermq-cache-XXXXXX";
@@ -27,20 +27,12 @@ static void set_up(void)
     cr_assert_eq(log_create("test", LOG_ERROR, log_fd, &log_of_test), 0);
 }
 
-static int remove_one(const char *file, const struct stat *status, int kind, struct FTW *ftw)
-{
-    (void)status;
-    (void)kind;
-    (void)ftw;
-    return remove(file);
-}
-
 static void tear_down(void)
 {
     log_destroy(&log_of_test);
     loop_destroy(&loop);
     close(log_fd);
-    nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(directory);
 }
 
 TestSuite(cache, .init = set_up, .fini = tear_down, .timeout = 60);

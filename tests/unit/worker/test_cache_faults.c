@@ -5,7 +5,6 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "tests/unit/remove_tree.h"
 #include "worker/cache/cache.h"
 
 static char directory[] = "/tmp/tiermq-cache-XXXXXX";
@@ -121,20 +121,12 @@ static void set_up(void)
     (void)sem_init(&is_closed, 0, 0);
 }
 
-static int remove_one(const char *file, const struct stat *status, int kind, struct FTW *ftw)
-{
-    (void)status;
-    (void)kind;
-    (void)ftw;
-    return remove(file);
-}
-
 static void tear_down(void)
 {
     log_destroy(&log_of_test);
     loop_destroy(&loop);
     close(log_fd);
-    nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(directory);
 }
 
 TestSuite(cache_faults, .init = set_up, .fini = tear_down, .timeout = 60);

@@ -1,8 +1,8 @@
+#include "tests/unit/remove_tree.h"
 #include "worker/cache/cache_store.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,18 +27,10 @@ static void start(void)
     cr_assert_eq(open_store(), 0, "%s", error);
 }
 
-static int remove_one(const char *file, const struct stat *status, int kind, struct FTW *ftw)
-{
-    (void)status;
-    (void)kind;
-    (void)ftw;
-    return remove(file);
-}
-
 static void stop(void)
 {
     cache_store_close(&store);
-    nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(directory);
 }
 
 TestSuite(cache_store, .init = start, .fini = stop, .timeout = 60);
@@ -157,7 +149,7 @@ Test(cache_store, turned_bit_is_damage_and_no_answer)
 Test(cache_store, what_is_in_the_way_is_an_error)
 {
     cache_store_close(&store);
-    nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(path);
     FILE *file = fopen(path, "w");
     fclose(file);
     const int r = open_store();

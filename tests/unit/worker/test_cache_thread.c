@@ -5,7 +5,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "tests/unit/remove_tree.h"
 #include "worker/cache/cache.h"
 
 enum { ROUNDS = 20, LOOKUPS_A_ROUND = 200 };
@@ -41,14 +41,6 @@ static void compared(void *context, const struct cache_comparison *comparison, e
     (void)context;
     (void)comparison;
     (void)verdict;
-}
-
-static int remove_one(const char *file, const struct stat *status, int kind, struct FTW *ftw)
-{
-    (void)status;
-    (void)kind;
-    (void)ftw;
-    return remove(file);
 }
 
 static void ask(struct cache *cache, uint8_t number, bool is_forgotten)
@@ -121,5 +113,6 @@ int main(void)
     loop_destroy(&loop);
     (void)close(fd);
     assert(answers == wanted);
-    return nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(directory);
+    return 0;
 }

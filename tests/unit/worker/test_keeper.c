@@ -1,7 +1,7 @@
+#include "tests/unit/remove_tree.h"
 #include "worker/cache/keeper.h"
 
 #include <criterion/criterion.h>
-#include <ftw.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,18 +33,10 @@ static void start(void)
     open_keeper();
 }
 
-static int remove_one(const char *file, const struct stat *status, int kind, struct FTW *ftw)
-{
-    (void)status;
-    (void)kind;
-    (void)ftw;
-    return remove(file);
-}
-
 static void stop(void)
 {
     keeper_close(&keeper);
-    nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(directory);
 }
 
 TestSuite(keeper, .init = start, .fini = stop, .timeout = 60);

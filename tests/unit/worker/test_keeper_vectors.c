@@ -1,13 +1,13 @@
 /* The keeper with dense vectors: made by its thread, or brought. */
 #include <criterion/criterion.h>
 #include <ctype.h>
-#include <ftw.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/unit/remove_tree.h"
 #include "worker/cache/keeper.h"
 #include "worker/cache/text_embedder.h"
 #include "worker/cache/vector_index.h"
@@ -79,18 +79,10 @@ static void start(void)
         .memory_bytes_max = 64 << 20};
 }
 
-static int remove_one(const char *file, const struct stat *status, int kind, struct FTW *ftw)
-{
-    (void)status;
-    (void)kind;
-    (void)ftw;
-    return remove(file);
-}
-
 static void stop(void)
 {
     keeper_close(&keeper);
-    nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    remove_tree(directory);
 }
 
 TestSuite(keeper_vectors, .init = start, .fini = stop, .timeout = 60);
