@@ -500,15 +500,15 @@ void cache_evidence_feedback(struct core *core, const struct event *event)
     if (client == NULL || event->as.cache_feedback.is_right) {
         return;
     }
-    if (throttle_take(&client->tenant->feedback, FEEDBACK_EACH_MS, FEEDBACK_BURST, core->now_ms) >
-            0 ||
-        !cache_log_invalidate_entry(core, client->tenant, event->as.cache_feedback.key,
-                                    "a client said it was wrong")) {
-        core->evidence.feedback_dropped++;
-    } else if (was_said(core, client->tenant->name->text, event)) {
-        core->evidence.feedback_dropped++; /* as evidence; it is invalidated all the same */
-    } else {
+    const bool is_heard =
+        throttle_take(&client->tenant->feedback, FEEDBACK_EACH_MS, FEEDBACK_BURST, core->now_ms) ==
+            0 &&
+        cache_log_invalidate_entry(core, client->tenant, event->as.cache_feedback.key,
+                                   "a client said it was wrong");
+    if (is_heard && !was_said(core, client->tenant->name->text, event)) {
         count_feedback(core, client, event);
+    } else { /* what was said before is invalidated all the same */
+        core->evidence.feedback_dropped++;
     }
 }
 
