@@ -179,10 +179,14 @@ static struct refusal complaint(struct core *core, struct tenant *tenant,
     }
     const int64_t wait_ms =
         throttle_take(&tenant->invalidations, CACHE_LOG_EACH_MS, CACHE_LOG_BURST, core->now_ms);
-    return wait_ms == 0 ? (struct refusal){.why = NULL}
-                        : (struct refusal){"too many invalidations of this tenant: 10 a second in "
-                                           "the long run; one with a tag takes many entries",
-                                           wait_ms};
+    struct refusal refusal = {.why = NULL};
+    if (wait_ms > 0) {
+        refusal.why =
+            "too many invalidations of this tenant: 10 a second in the long run; one with a "
+            "tag takes many entries";
+        refusal.retry_after_ms = wait_ms;
+    }
+    return refusal;
 }
 
 /* A client's reach ends at its tenant. */
