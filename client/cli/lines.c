@@ -130,7 +130,8 @@ static int refuse(char *ret_error, const char *format, ...)
 __attribute__((format(printf, 3, 4))) static int refuse_value(const json_t *value, char *ret_error,
                                                               const char *format, ...)
 {
-    char *found = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *found = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY |
+                                        JSON_ENSURE_ASCII); /* may be cut anywhere */
     va_list arguments;
     va_start(arguments, format);
     const int length = vsnprintf(ret_error, LINE_ERROR_BYTES, format, arguments);

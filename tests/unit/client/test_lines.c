@@ -117,3 +117,19 @@ Test(lines, mistakes_are_refused_in_words_and_keep_the_id)
         line_job_finish(&job);
     }
 }
+
+Test(lines, value_that_is_cut_stays_text)
+{
+    struct line_job job;
+    char line[256] = "{\"text\":\"a\",\"priority\":\"x";
+    for (int i = 0; i < 60; i++) {
+        (void)strcat(line, "\xc3\xa9");
+    }
+    (void)strcat(line, "\"}");
+    cr_assert_eq(read_line(line, &job), -EINVAL);
+    cr_assert_not_null(strstr(error, "and is"));
+    for (const char *at = error; *at != '\0'; at++) {
+        cr_assert_lt((unsigned char)*at, 0x80, "%s", error);
+    }
+    line_job_finish(&job);
+}
