@@ -155,9 +155,8 @@ void cli_parse(struct cli *cli, const struct command *command, int argc, char **
     cli->command = command;
     opterr = 0; /* said here, in the words of the other errors */
     for (;;) {
-        const int code =
-            getopt_long(argc, argv, ":", options,
-                        NULL); /* the option is at optind - 1: others are moved behind it */
+        /* Afterwards the option is at optind - 1: what is none was moved behind it. */
+        const int code = getopt_long(argc, argv, ":", options, NULL);
         if (code == -1) {
             return;
         }

@@ -224,28 +224,29 @@ static const struct threshold_verdict *verdict_of(struct near_policy *policy, st
     return &class->verdict;
 }
 
+static double threshold_of(struct near_policy *policy, struct class *class)
+{
+    if (class == NULL) {
+        return INFINITY;
+    }
+    const struct threshold_verdict *verdict = verdict_of(policy, class);
+    return verdict->state == THRESHOLD_OPEN ? verdict->threshold : INFINITY;
+}
+
 double near_policy_threshold(struct near_policy *policy, const char *tenant, const char *tier,
                              struct threshold_verdict *ret_verdict)
 {
     struct class *class = class_of(policy, tenant, tier);
-    if (class == NULL) {
-        return INFINITY;
+    const double threshold = threshold_of(policy, class);
+    if (class != NULL && ret_verdict != NULL) {
+        *ret_verdict = class->verdict;
     }
-    const struct threshold_verdict *verdict = verdict_of(policy, class);
-    if (ret_verdict != NULL) {
-        *ret_verdict = *verdict;
-    }
-    return verdict->state == THRESHOLD_OPEN ? verdict->threshold : INFINITY;
+    return threshold;
 }
 
 double near_policy_shown_threshold(struct near_policy *policy, const char *tenant, const char *tier)
 {
-    struct class *class = find(policy, tenant, tier);
-    if (class == NULL) {
-        return INFINITY;
-    }
-    const struct threshold_verdict *verdict = verdict_of(policy, class);
-    return verdict->state == THRESHOLD_OPEN ? verdict->threshold : INFINITY;
+    return threshold_of(policy, find(policy, tenant, tier));
 }
 
 bool near_policy_is_on(struct near_policy *policy, const char *tenant, const char *tier)
