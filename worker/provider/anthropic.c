@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *anthropic_path(enum operation operation)
+static int anthropic_write_path(const struct provider_request *request, struct bytes *out)
 {
-    return operation == OPERATION_CHAT ? "/messages" : NULL;
+    return request->operation == OPERATION_CHAT ? bytes_append_text(out, "/messages") : -ENOTSUP;
 }
 
 static struct curl_slist *anthropic_add_headers(struct curl_slist *headers, const char *api_key)
@@ -532,7 +532,7 @@ static int anthropic_read_event(struct protocol_stream *stream, const char *name
 }
 
 const struct protocol protocol_anthropic = {
-    .path = anthropic_path,
+    .write_path = anthropic_write_path,
     .write_body = anthropic_write_body,
     .add_headers = anthropic_add_headers,
     .read_answer = anthropic_read_answer,

@@ -18,14 +18,14 @@ void protocol_stream_finish(struct protocol_stream *stream)
     *stream = (struct protocol_stream){0};
 }
 
-static const char *openai_path(enum operation operation)
+static int openai_write_path(const struct provider_request *request, struct bytes *out)
 {
     static const char *const paths[] = {
         [OPERATION_CHAT] = "/chat/completions",
         [OPERATION_COMPLETIONS] = "/completions",
         [OPERATION_EMBEDDINGS] = "/embeddings",
     };
-    return paths[operation];
+    return bytes_append_text(out, paths[request->operation]);
 }
 
 static int openai_write_body(const struct provider_request *request, struct bytes *out,
@@ -91,7 +91,7 @@ static int openai_read_event(struct protocol_stream *stream, const char *name, c
 }
 
 const struct protocol protocol_openai = {
-    .path = openai_path,
+    .write_path = openai_write_path,
     .write_body = openai_write_body,
     .add_headers = openai_add_headers,
     .read_event = openai_read_event,

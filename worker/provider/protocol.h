@@ -20,8 +20,11 @@ struct protocol_stream {
 void protocol_stream_finish(struct protocol_stream *stream);
 
 struct protocol {
-    /* Appended to the base address; NULL: the operation is not offered. */
-    const char *(*path)(enum operation operation);
+    /*
+     * Appends what comes behind the base address. Errors: -ENOTSUP the operation is not offered;
+     * -EMSGSIZE, -ENOMEM.
+     */
+    int (*write_path)(const struct provider_request *request, struct bytes *out);
     /*
      * The request's body as the provider wants it.
      * Errors: -EINVAL it cannot be said (ret_outcome); -EMSGSIZE, -ENOMEM.

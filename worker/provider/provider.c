@@ -20,6 +20,8 @@
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 #define REJECTED    WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED
 
+enum { URL_BYTES_MAX = 4096 };
+
 struct provider {
     struct loop *loop;
     const struct protocol *protocol;
@@ -50,6 +52,7 @@ struct provider_call {
         shape; /* of the answer: some servers answer whole although a stream was asked */
     struct http_call *http_call;
     struct curl_slist *headers;
+    struct bytes url;
     struct bytes request;
     struct bytes body; /* what arrived whole */
     struct sse sse;
@@ -66,6 +69,7 @@ static void call_release(struct provider_call *call)
 {
     http_cancel(&call->http_call);
     curl_slist_free_all(call->headers);
+    bytes_finish(&call->url);
     bytes_finish(&call->request);
     bytes_finish(&call->body);
     bytes_finish(&call->event);
@@ -421,13 +425,28 @@ static int call_write_headers(struct provider_call *call, const char *idempotenc
     return 0;
 }
 
+static int call_write_url(struct provider_call *call, const struct provider_request *request,
+                          struct outcome *ret_outcome)
+{
+    const struct provider *provider = call->provider;
+    int r = bytes_append_text(&call->url, provider->base_url);
+    r = r < 0 ? r : provider->protocol->write_path(request, &call->url);
+    if (r == -ENOTSUP) {
+        outcome_set(ret_outcome, REJECTED, "unsupported", "provider \"%s\" does not offer %s",
+                    provider->name, operation_name(request->operation));
+        return -EINVAL;
+    }
+    return r;
+}
+
 static int call_prepare(struct provider_call *call, const struct provider_request *request,
                         struct outcome *ret_outcome)
 {
     const struct provider *provider = call->provider;
     struct provider_request asked = *request;
     asked.stream = call->wants_stream;
-    int r = provider->protocol->write_body(&asked, &call->request, ret_outcome);
+    int r = call_write_url(call, &asked, ret_outcome);
+    r = r < 0 ? r : provider->protocol->write_body(&asked, &call->request, ret_outcome);
     r = r < 0 ? r : call_write_headers(call, request->idempotency_key);
     if (r == 0 && call->wants_stream) {
         sse_init(&call->sse, provider->answer_bytes_max, event_arrived, call);
@@ -436,42 +455,27 @@ static int call_prepare(struct provider_call *call, const struct provider_reques
     return r == -EMSGSIZE ? -ENOMEM : r;
 }
 
-static int call_send(struct provider_call *call, const char *path, int64_t deadline_ms)
+static int call_send(struct provider_call *call, int64_t deadline_ms)
 {
     static const struct http_handler handler = {.on_data = data_arrived, .on_done = transfer_done};
     struct provider *provider = call->provider;
-    struct bytes url = {.bytes_max = 4096};
-    int r = bytes_append_text(&url, provider->base_url);
-    r = r < 0 ? r : bytes_append_text(&url, path);
-    if (r < 0) {
-        bytes_finish(&url);
-        return r;
-    }
     int64_t left_ms = deadline_ms - call->started_ms;
     left_ms = left_ms < 1 ? 1 : left_ms;
     call->deadline_ms = deadline_ms;
     const struct http_request send = {
-        .url = url.data,
+        .url = call->url.data,
         .headers = call->headers,
         .body = call->request.data,
         .body_bytes = call->request.length,
         .timeout_ms = left_ms < provider->timeout_ms ? left_ms : provider->timeout_ms,
     };
-    r = http_start(provider->http, &send, &handler, call, &call->http_call);
-    bytes_finish(&url);
-    return r;
+    return http_start(provider->http, &send, &handler, call, &call->http_call);
 }
 
 int provider_start(struct provider *provider, const struct provider_request *request,
                    const struct provider_handler *handler, void *context,
                    struct provider_call **ret_call, struct outcome *ret_outcome)
 {
-    const char *path = provider->protocol->path(request->operation);
-    if (path == NULL) {
-        outcome_set(ret_outcome, REJECTED, "unsupported", "provider \"%s\" does not offer %s",
-                    provider->name, operation_name(request->operation));
-        return -EINVAL;
-    }
     struct provider_call *call = calloc(1, sizeof(*call));
     if (call == NULL) {
         return -ENOMEM;
@@ -481,6 +485,7 @@ int provider_start(struct provider *provider, const struct provider_request *req
     call->context = context;
     call->operation = request->operation;
     call->wants_stream = request->stream && request->operation != OPERATION_EMBEDDINGS;
+    call->url.bytes_max = URL_BYTES_MAX;
     call->request.bytes_max =
         request->body_bytes * 2 + 65536; /* a translation may be longer than its source */
     call->body.bytes_max = provider->answer_bytes_max;
@@ -490,7 +495,7 @@ int provider_start(struct provider *provider, const struct provider_request *req
 
     int r = call_prepare(call, request, ret_outcome);
     if (r == 0) {
-        r = call_send(call, path, request->deadline_ms);
+        r = call_send(call, request->deadline_ms);
         if (r == -EINVAL) {
             outcome_set(ret_outcome, UNAVAILABLE, "config", "the address \"%s\" is not usable",
                         provider->base_url);
