@@ -15,7 +15,7 @@ enum {
     /* What a vector's norm becomes. 224² and a rounding error of up to 1 for each of 512 items in
      * both vectors, 512 + 2 · √512 · 224, stay below 2^16. */
     ACCUMULATOR_UNIT = 224,
-    ACCUMULATOR_BEST_MAX = 512,
+    ACCUMULATOR_BEST_MAX = 256,
     ACCUMULATOR_NEAR_MAX = 16,
 };
 
