@@ -83,6 +83,18 @@ static const char *reason_word(int reason)
     return name_of_reject_reason((Wire__RejectReason)reason);
 }
 
+/* By step down: how many answers, and how many grades they lost together. */
+static json_t *quality_object(const struct core_tier_stats *tier)
+{
+    json_t *object = json_object();
+    for (size_t i = 0; i < CORE_STEPS; i++) {
+        (void)json_object_set_new(object, core_step_name(i),
+                                  json_pack("{s:I, s:I}", "jobs", integer(tier->quality_lost[i].jobs),
+                                            "grades", integer(tier->quality_lost[i].grades)));
+    }
+    return object;
+}
+
 static json_t *flights_object(const struct core_tier_stats *tier)
 {
     return json_pack("{s:I, s:I, s:I, s:I}", "followers_joined", integer(tier->followers_joined),
@@ -97,7 +109,7 @@ static json_t *tier_object(const struct core_tier_stats *tier)
         "{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, "
         "s:I, "
         "s:I, s:f, s:f, s:I, "
-        "s:I, s:I, s:I, s:I, s:f, s:I, s:o}",
+        "s:I, s:I, s:I, s:I, s:f, s:I, s:o, s:o}",
         "name", tier->name, "states", counts_of(tier->states, CORE_STATES, state_word), "submitted",
         integer(tier->submitted), "accepted", integer(tier->accepted), "duplicates",
         integer(tier->duplicates), "rejected",
@@ -113,7 +125,7 @@ static json_t *tier_object(const struct core_tier_stats *tier)
         "cache_near_hits", integer(tier->cache_near_hits), "cache_stale_hits",
         integer(tier->cache_stale_hits), "cache_misses", integer(tier->cache_misses), "oldest_ms",
         (json_int_t)tier->oldest_ms, "drain_per_s", tier->drain_per_s, "shed", integer(tier->shed),
-        "flights", flights_object(tier));
+        "flights", flights_object(tier), "quality_lost", quality_object(tier));
 }
 
 static json_t *store_object(struct broker *broker)
@@ -372,22 +384,35 @@ static void get_config(void *context, const struct http_request *request,
 
 /* ---- jobs ---- */
 
+/* Reads the id of "{id}{rest}"; answers when it is none. Returns what follows it. */
+static const char *read_id(const struct http_request *request, struct http_response *response,
+                           struct id *ret_id)
+{
+    char text[ID_TEXT_BYTES];
+    const size_t length = strcspn(request->rest, "/");
+    (void)snprintf(text, sizeof(text), "%.*s", (int)(length < sizeof(text) ? length : 0),
+                   request->rest);
+    if (id_parse(text, ret_id) < 0) {
+        http_error(response, 400, "\"%s\" is no job id; an id is a UUID of 36 characters", text);
+        return NULL;
+    }
+    return request->rest + length;
+}
+
 /*
  * Finds the job that "{id}{rest}" names; answers when there is none. Returns what follows the id.
  */
 static const char *find_job(const struct broker *broker, const struct http_request *request,
                             struct http_response *response, struct core_job_view *ret_view)
 {
-    char text[ID_TEXT_BYTES];
-    const size_t length = strcspn(request->rest, "/");
-    (void)snprintf(text, sizeof(text), "%.*s", (int)(length < sizeof(text) ? length : 0),
-                   request->rest);
     struct id id;
-    if (id_parse(text, &id) < 0) {
-        http_error(response, 400, "\"%s\" is no job id; an id is a UUID of 36 characters", text);
+    char text[ID_TEXT_BYTES];
+    const char *rest = read_id(request, response, &id);
+    const char *tenant = http_query(request, "tenant");
+    if (rest == NULL) {
         return NULL;
     }
-    const char *tenant = http_query(request, "tenant");
+    id_format(&id, text);
     if (core_view_job(broker->core, &id, broker_time(broker), ret_view) < 0 ||
         (tenant != NULL && strcmp(ret_view->tenant, tenant) != 0)) {
         http_error(response, 404,
@@ -395,7 +420,27 @@ static const char *find_job(const struct broker *broker, const struct http_reque
                    text, text);
         return NULL;
     }
-    return request->rest + length;
+    return rest;
+}
+
+/* Also of one that is concluded, as long as it is among the latest. */
+static void explain_job(const struct broker *broker, const struct id *id,
+                        struct http_response *response)
+{
+    char text[ID_TEXT_BYTES];
+    uint32_t attempt = 0;
+    const char *why = core_explain(broker->core, id, &attempt);
+    id_format(id, text);
+    if (why == NULL) {
+        http_error(response, 404,
+                   "no decision about job %s is known here: it had no choice, or was not among the "
+                   "latest; its answer tells as `router_reason`: tiermq wait --json %s",
+                   text, text);
+        return;
+    }
+    admin_answer(response, 200,
+                 json_pack("{s:s, s:I, s:s}", "id", text, "attempt", (json_int_t)attempt,
+                           "decision", why));
 }
 
 static void get_job(void *context, const struct http_request *request,
@@ -403,7 +448,13 @@ static void get_job(void *context, const struct http_request *request,
 {
     struct broker *broker = context;
     struct core_job_view view;
-    const char *rest = find_job(broker, request, response, &view);
+    struct id job_id;
+    const char *rest = read_id(request, response, &job_id);
+    if (rest != NULL && strcmp(rest, "/explain") == 0) {
+        explain_job(broker, &job_id, response);
+        return;
+    }
+    rest = rest == NULL ? NULL : find_job(broker, request, response, &view);
     if (rest == NULL) {
         return;
     }

@@ -514,6 +514,8 @@ static void send_dispatch(struct broker *broker, const struct effect *effect)
     dispatch.is_probe = from->is_probe;
     dispatch.pool = unconst(from->pool);
     dispatch.is_of_worker = from->is_of_worker;
+    dispatch.route_reason = unconst(from->reason);
+    dispatch.quality_lost = from->quality_lost;
     Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
     if (from->provider != NULL) {
         upstream.provider = unconst(from->provider);

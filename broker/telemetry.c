@@ -43,6 +43,8 @@ enum family {
     COST_SAVED,
     TOKENS,
     CACHE,
+    QUALITY_LOST,
+    QUALITY_LOST_JOBS,
     EVIDENCE_CLASSES,
     EVIDENCE_REFUSED,
     FEEDBACK_DROPPED,
@@ -227,6 +229,11 @@ static const struct family_row {
                  LABELS("tier")},
     [RETRIES_HELD] = {METRIC_COUNTER, "tiermq_retries_held_total",
                       "Times a retry had to wait for the retry budget.", LABELS("tier")},
+    [QUALITY_LOST] = {METRIC_COUNTER, "tiermq_quality_lost_grades_total",
+                      "Grades of quality that answers are thought to have lost.",
+                      LABELS("tier", "step")},
+    [QUALITY_LOST_JOBS] = {METRIC_COUNTER, "tiermq_quality_lost_jobs_total",
+                           "Answers that are thought to have lost some.", LABELS("tier", "step")},
     [FAILOVERS] = {METRIC_COUNTER, "tiermq_failovers_total",
                    "Jobs sent on to another upstream at once.", LABELS("tier")},
     [ATTEMPTS_SPARED] = {METRIC_COUNTER, "tiermq_attempts_spared_total",
@@ -420,6 +427,11 @@ static void collect_tier(struct telemetry *telemetry, const struct core_tier_sta
     set_for(telemetry, CACHE, tier->name, "near_hit", (double)tier->cache_near_hits);
     set_for(telemetry, CACHE, tier->name, "stale_hit", (double)tier->cache_stale_hits);
     set_for(telemetry, CACHE, tier->name, "miss", (double)tier->cache_misses);
+    for (size_t i = 0; i < CORE_STEPS; i++) {
+        const struct core_quality_lost *lost = &tier->quality_lost[i];
+        set_for(telemetry, QUALITY_LOST, tier->name, core_step_name(i), (double)lost->grades);
+        set_for(telemetry, QUALITY_LOST_JOBS, tier->name, core_step_name(i), (double)lost->jobs);
+    }
 }
 
 static void collect_dead(struct telemetry *telemetry, const struct core_stats *core,

@@ -172,6 +172,7 @@ static void read_usage(const Wire__Usage *usage, struct tiermq_answer *ret_answe
     ret_answer->output_tokens = usage->output_tokens;
     ret_answer->cost_nanousd = usage->cost_nanousd;
     ret_answer->saved_nanousd = usage->saved_nanousd;
+    ret_answer->quality_lost = usage->quality_lost;
     ret_answer->cache = cache_status(usage->cache);
 }
 

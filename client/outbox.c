@@ -107,6 +107,11 @@ static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Su
     submit.priority = request->priority;
     submit.estimated_tokens = request->estimated_tokens;
     submit.max_tokens = request->max_tokens;
+    submit.input_tokens = request->input_tokens;
+    submit.abilities = request->abilities;
+    submit.complexity = request->complexity;
+    submit.residency = (char *)request->residency;
+    submit.task = (char *)request->task;
     submit.stream = request->stream;
     submit.discard_result = request->discard_result;
     submit.has_payload = true;

@@ -153,12 +153,21 @@ static int check_fields(const struct tiermq_job *job, char *ret_error)
     } names[] = {{"tier", job->tier},
                  {"route", job->route},
                  {"pool", job->pool},
-                 {"idempotency_key", job->idempotency_key}};
+                 {"idempotency_key", job->idempotency_key},
+                 {"residency", job->residency}};
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
         int r = check_name(names[i].field, names[i].value, ret_error);
         if (r < 0) {
             return r;
         }
+    }
+    if (job->task != NULL && strnlen(job->task, REQUEST_TASK_BYTES_MAX + 1) > REQUEST_TASK_BYTES_MAX) {
+        return refuse(ret_error, "task: \"%.40s…\" is longer than %d bytes", job->task,
+                      REQUEST_TASK_BYTES_MAX);
+    }
+    if (job->complexity > UINT8_MAX) {
+        return refuse(ret_error, "complexity: %u is out of range; use 1 (simple) to 255, or 0",
+                      job->complexity);
     }
     if (job->priority > REQUEST_PRIORITY_MAX) {
         return refuse(ret_error, "priority: %u is out of range; use 0 (last) to 9 (first)",
@@ -344,8 +353,10 @@ static struct request *allocate(const struct tiermq_job *job, const char *route)
     const char *tier = or_default(job->tier, "standard");
     const char *pool = or_default(job->pool, "");
     const char *idempotency_key = or_default(job->idempotency_key, "");
-    const size_t strings =
-        strlen(tier) + strlen(route) + strlen(pool) + strlen(idempotency_key) + 4;
+    const char *residency = or_default(job->residency, "");
+    const char *task = or_default(job->task, "");
+    const size_t strings = strlen(tier) + strlen(route) + strlen(pool) + strlen(idempotency_key) +
+                           strlen(residency) + strlen(task) + 6;
     struct request *request = calloc(1, sizeof(*request) + strings);
     if (request == NULL) {
         return NULL;
@@ -355,6 +366,9 @@ static struct request *allocate(const struct tiermq_job *job, const char *route)
     request->route = keep(&at, route);
     request->pool = keep(&at, pool);
     request->idempotency_key = keep(&at, idempotency_key);
+    request->residency = keep(&at, residency);
+    request->task = keep(&at, task);
+    request->complexity = job->complexity;
     request->stream = job->stream;
     /* An identical job may be answered from the cache, or be near another: not what this one wants.
      */

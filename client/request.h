@@ -23,14 +23,17 @@ enum {
     REQUEST_DOCUMENTS_MAX = 64,
     REQUEST_TAG_BYTES_MAX = 128,    /* also of a document and a namespace */
     REQUEST_TEMPLATE_BYTES_MAX = 64,
+    REQUEST_TASK_BYTES_MAX = 64,
 };
 #define REQUEST_TTL_MS_MAX (INT64_C(365) * 24 * 3600 * 1000)
 
 struct request {
-    const char *tier; /* these four point into `strings` */
+    const char *tier; /* these six point into `strings` */
     const char *route;
     const char *pool;
     const char *idempotency_key;
+    const char *residency;
+    const char *task;
     struct blob *payload; /* a packed wire.ModelRequest; owned */
     uint8_t canonical_key[CANONICAL_KEY_BYTES];
     uint8_t trace_parent[REQUEST_TRACE_BYTES];
@@ -41,6 +44,9 @@ struct request {
     uint32_t priority;
     uint32_t estimated_tokens;
     uint32_t max_tokens; /* 0: the broker's default */
+    uint32_t input_tokens; /* estimated */
+    uint32_t abilities;    /* that the model needs */
+    uint32_t complexity;   /* 0: the broker makes it of the features */
     int64_t deadline_ms; /* from submission; 0: the tier's default */
     int64_t delay_ms;
     char strings[];

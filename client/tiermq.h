@@ -118,6 +118,9 @@ struct tiermq_job {
     bool detach;                 /* nobody waits here: on_answer is called with TIERMQ_PENDING once it is accepted */
     const char *trace_parent;    /* W3C traceparent; NULL: none */
     struct tiermq_cache_control cache;
+    const char *residency;       /* label that the provider must have (providers[].residency); NULL: the tenant's */
+    const char *task;            /* what kind of work it is, at most 64 bytes: what is learned from feedback goes by it; NULL: none */
+    unsigned complexity;         /* of the prompt, 1 (simple) to 255, if it is known better than its text tells; 0: made of the text */
 };
 
 /* An answer. Owned by the caller where it is returned, by the library in callbacks. */
@@ -148,6 +151,7 @@ struct tiermq_answer {
     const char *embedder;        /* near hits: what compared the questions, and its version; else "" */
     double near_score;           /* near hits: how alike the questions are, and … */
     double near_threshold;       /* … what that had to reach */
+    unsigned quality_lost;       /* grades by which it is thought to be worse than what was wanted: a smaller model, a stale or near hit */
 };
 
 /* Where a pending job stands. */

@@ -19,6 +19,7 @@
 enum {
     CONFIG_TIERS_MAX = 16,
     CONFIG_POOLS_MAX = 64,
+    CONFIG_RESIDENCIES_MAX = 30, /* different labels of all providers */
     CONFIG_NAME_BYTES_MAX = 64, /* tier, pool, tenant, model, provider, route: [A-Za-z0-9._:/@-]+ */
 };
 
@@ -28,6 +29,7 @@ enum config_cache_mode { CACHE_OFF, CACHE_EXACT, CACHE_NEAR };
 enum config_provider_type { PROVIDER_OPENAI, PROVIDER_ANTHROPIC };
 enum config_embedder_kind { EMBEDDER_BUILTIN, EMBEDDER_STATIC, EMBEDDER_HTTP };
 enum config_switch { SWITCH_OFF, SWITCH_ON };
+enum config_choice { CHOICE_SCORED, CHOICE_LISTED };
 enum config_judge { CONFIG_JUDGE_EQUAL, CONFIG_JUDGE_JSON, CONFIG_JUDGE_EMBEDDING, CONFIG_JUDGE_MODEL };
 
 /*
@@ -52,7 +54,9 @@ struct config_tier {
     int64_t cache_stale_while_revalidate_ms; /* 0 */
     int64_t cache_stale_if_error_ms;         /* 1 h */
     uint32_t cache_max_error_permille;       /* wrong share of near hits: 20; 0: none are served */
-    uint32_t quality_min;           /* no model of a lower grade stands in for one that fails: 0 */
+    uint32_t quality_min;           /* no model of a lower grade is chosen or stands in for another: 0 */
+    uint32_t weight_quality, weight_price, weight_latency; /* of a choice between models, of 100: common/choice.h */
+    uint32_t hedge_share_permille;  /* second attempts as a share of calls, and of their cost: 50 / 0 / 0 */
     int64_t shed_target_ms;         /* CoDel: waits above it for long shed jobs; 0 never. Tiers without durability only */
 };
 
@@ -63,6 +67,9 @@ struct config_tenant {
     uint64_t jobs_max;   /* over all tiers; default 5 000 000 */
     uint64_t bytes_max;  /* default 32 GiB */
     uint32_t cache_max_error_permille; /* default 1000: the tier's */
+    char **models;       /* that may answer it; none: all */
+    size_t models_length;
+    char *residency;     /* label that a provider must have; empty: any will do */
 };
 
 /* providers[]: an endpoint with credentials. */
@@ -76,6 +83,8 @@ struct config_provider {
     uint32_t connections_max;       /* open at once: 256 */
     uint64_t requests_per_min;      /* over all workers; 0: no limit known */
     uint64_t tokens_per_min;        /* over all workers; 0: no limit known */
+    char **residency;               /* labels of where data stays: eu, us, … */
+    size_t residency_length;
 };
 
 /* models[]: something a provider serves; given wherever providers are given. Prices are nano-dollars per million tokens (USD 0.15 = 150 000 000). */
@@ -92,6 +101,9 @@ struct config_model {
     uint64_t output_nanousd_per_mtok;
     uint32_t quality;     /* 0 to 100, operator's grade; default 50 */
     uint32_t max_tokens_default; /* assumed output bound when a request names none: 1024 */
+    char **abilities;     /* names of common/choice.h; none: all */
+    size_t abilities_length;
+    uint64_t context_tokens; /* 0: not known */
 };
 
 /* routes[]: an alias: the models that may serve it, by tier. `auto` exists always (all models in their order, unless given). */
@@ -105,6 +117,7 @@ struct config_route {
         size_t models_length;
     } *tiers;             /* routes[].tiers: {realtime: [small, big], …} */
     size_t tiers_length;
+    enum config_choice choice; /* scored */
 };
 
 struct config_broker {
@@ -153,6 +166,14 @@ struct config_retries {
     uint32_t share_permille;      /* of first attempts: 0.1 */
     uint32_t least_per_min;       /* granted whatever the traffic: 60 */
     uint32_t burst;               /* saved up at most: 20 */
+};
+
+/* How the broker learns which model is good enough, and what a step down costs. */
+struct config_routing {
+    enum config_switch learn;        /* from feedback: off */
+    uint32_t explore_share_permille; /* of the choices that try another model for that: 0.05 */
+    uint32_t stale_grades;           /* that a stale answer is thought to be worse: 5 */
+    uint32_t near_grades;            /* that a near hit is: 2 */
 };
 
 struct config_worker {
@@ -235,6 +256,7 @@ struct config {
     size_t routes_length;
     struct config_breaker breaker;
     struct config_retries retries;
+    struct config_routing routing;
     struct config_worker worker;
     struct config_cache cache;
     struct config_client client;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/choice.h"
 #include "common/config_schema.h"
 #include "common/log.h"
 
@@ -37,6 +38,8 @@ static const char *const words_judge[] = {[CONFIG_JUDGE_EQUAL] = "equal",
                                           [CONFIG_JUDGE_EMBEDDING] = "embedding",
                                           [CONFIG_JUDGE_MODEL] = "model",
                                           NULL};
+static const char *const words_choice[] = {
+    [CHOICE_SCORED] = "scored", [CHOICE_LISTED] = "listed", NULL};
 static const char *const words_switch[] = {[SWITCH_OFF] = "off", [SWITCH_ON] = "on", NULL};
 
 #define MILLISECOND_MAX    INT64_C(31536000000) /* a year: what is longer is a mistake */
@@ -264,6 +267,20 @@ static const struct config_key retries_keys[] = {
 };
 static const struct config_schema retries_schema = {SCHEMA(config_retries, retries_keys)};
 
+static const struct config_key routing_keys[] = {
+    {"learn", KIND_ENUM, .words = words_switch, FIELD(config_routing, learn), .is_live = true,
+     .preset = "off",
+     .text = "Whether feedback changes which model is chosen, by tenant and task."},
+    {"explore_share", KIND_FRACTION, .min = 0, .max = 500,
+     FIELD(config_routing, explore_share_permille), .is_live = true, .preset = "0.05",
+     .text = "While it learns: the share of choices that try another model, to know more of it."},
+    {"stale_grades", COUNTS(0, 100), FIELD(config_routing, stale_grades), .is_live = true,
+     .preset = "5", .text = "Grades of quality that a stale answer is reckoned to have lost."},
+    {"near_grades", COUNTS(0, 100), FIELD(config_routing, near_grades), .is_live = true,
+     .preset = "2", .text = "Grades of quality that a near hit is reckoned to have lost."},
+};
+static const struct config_schema routing_schema = {SCHEMA(config_routing, routing_keys)};
+
 static bool embedder_check(const void *object, struct config_complaint *ret_complaint)
 {
     const struct config_embedder *embedder = object;
@@ -441,7 +458,20 @@ static const struct config_key tier_keys[] = {
      .text = "How long after its time an answer is still served while the upstream is down."},
     {"quality_min", COUNTS(0, 100), FIELD(config_tier, quality_min), .is_live = true,
      .preset = "0",
-     .text = "The quality floor: no model of a lower grade stands in for one that cannot serve."},
+     .text = "The quality floor: no model of a lower grade is chosen, or stands in for one that cannot "
+             "serve."},
+    {"weight_quality", COUNTS(0, 100), FIELD(config_tier, weight_quality), .is_live = true,
+     .preset = "60",
+     .text = "What the chance of a good answer weighs where a model is chosen, of 100."},
+    {"weight_price", COUNTS(0, 100), FIELD(config_tier, weight_price), .is_live = true,
+     .preset = "30", .text = "What the price weighs there."},
+    {"weight_latency", COUNTS(0, 100), FIELD(config_tier, weight_latency), .is_live = true,
+     .preset = "10",
+     .text = "What the time that a model takes weighs there, against the time that is left."},
+    {"hedge_share", KIND_FRACTION, .min = 0, .max = 500, FIELD(config_tier, hedge_share_permille),
+     .is_live = true, .preset = "0",
+     .text = "Second attempts beside a call that takes longer than 95 of 100, as a share of the calls, "
+             "and of what they cost; `0`: none."},
     {"shed_target", DURATIONS(0), FIELD(config_tier, shed_target_ms), .is_live = true,
      .preset = "0s",
      .text = "Where all jobs have waited longer than this for twice as long, some are shed, so that "
@@ -463,6 +493,12 @@ static const struct config_key tenant_keys[] = {
     {"cache_max_error", KIND_FRACTION, .min = 0, .max = 1000, FIELD(config_tenant, cache_max_error_permille),
      .is_live = true, .preset = "1",
      .text = "The greatest share of its near hits that may be wrong, where that of the tier is larger; `0`: none are served."},
+    {"models", KIND_LIST, KIND_NAME, NAMES_MODELS, LIST(config_tenant, models), .is_live = true,
+     .min = 0, .max = 64, .otherwise = "all",
+     .text = "The models that may answer its jobs."},
+    {"residency", KIND_TEXT, FIELD(config_tenant, residency), .is_live = true, .preset = "",
+     .text = "A label of `providers[].residency`: only those that have it are asked. A job may demand "
+             "another one besides. Empty: any."},
 };
 static const struct config_schema tenant_schema = {SCHEMA(config_tenant, tenant_keys)};
 
@@ -490,8 +526,27 @@ static const struct config_key provider_keys[] = {
              "anything."},
     {"tokens_per_min", COUNTS(0, INT64_C(1000000000000)), FIELD(config_provider, tokens_per_min),
      .preset = "0", .text = "The same in tokens."},
+    {"residency", KIND_LIST, KIND_NAME, LIST(config_provider, residency), .min = 0, .max = 16,
+     .otherwise = "none",
+     .text = "Labels of where data stays that is sent there, such as `eu`. At most 30 different ones."},
 };
 static const struct config_schema provider_schema = {SCHEMA(config_provider, provider_keys)};
+
+static bool model_check(const void *object, struct config_complaint *ret_complaint)
+{
+    const struct config_model *model = object;
+    for (size_t i = 0; i < model->abilities_length; i++) {
+        if (choice_ability_find(model->abilities[i]) == 0) {
+            ret_complaint->key = "abilities";
+            snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+                     "\"%.40s\" is no ability; write some of tools, images, json, json_schema, "
+                     "audio, logprobs, variants",
+                     model->abilities[i]);
+            return false;
+        }
+    }
+    return true;
+}
 
 static const struct config_key model_keys[] = {
     {"name", KIND_NAME, FIELD(config_model, name),
@@ -518,14 +573,25 @@ static const struct config_key model_keys[] = {
      .text = "The operator's grade, against which quality floors are held."},
     {"max_tokens_default", COUNTS(1, 100000000), FIELD(config_model, max_tokens_default),
      .preset = "1024", .text = "Output tokens to reckon with when a request names no bound."},
+    {"abilities", KIND_LIST, KIND_NAME, LIST(config_model, abilities), .min = 0, .max = ABILITIES,
+     .otherwise = "all",
+     .text = "What it can do of `tools`, `images`, `json`, `json_schema`, `audio`, `logprobs`, "
+             "`variants` (several answers); a job that needs another one is not sent to it."},
+    {"context_tokens", COUNTS(0, INT64_C(1000000000)), FIELD(config_model, context_tokens),
+     .preset = "0",
+     .text = "The longest input; a job that is longer is not sent to it. `0`: not known."},
 };
-static const struct config_schema model_schema = {SCHEMA(config_model, model_keys)};
+static const struct config_schema model_schema = {SCHEMA(config_model, model_keys),
+                                                  .check = model_check};
 
 static const struct config_key route_keys[] = {
     {"name", KIND_NAME, .refers = NAMES_NOT_MODELS, FIELD(config_route, name),
      .text = "The alias that jobs ask for; not a model's name."},
     {"models", KIND_LIST, KIND_NAME, NAMES_MODELS, LIST(config_route, models), .min = 1, .max = 64,
      .text = "The models that may serve it, preferred first."},
+    {"choice", KIND_ENUM, .words = words_choice, FIELD(config_route, choice), .preset = "scored",
+     .text = "`scored`: each job gets the model with the best score for it (docs/routing.md); the "
+             "order decides between equals. `listed`: the first that can serve."},
     {"tiers", KIND_TIER_LISTS, .item_kind = KIND_NAME, .refers = NAMES_MODELS,
      LIST(config_route, tiers), .otherwise = "`models` for all",
      .text = "Other lists by tier: `{realtime: [small], background: [small, large]}`."},
@@ -533,6 +599,32 @@ static const struct config_key route_keys[] = {
 static const struct config_schema route_schema = {SCHEMA(config_route, route_keys)};
 
 /* -------------------------------------------------------------------------------------- root */
+
+/* A job keeps the number of its label in a few bits. */
+static bool residencies_check(const struct config *config, struct config_complaint *ret_complaint)
+{
+    const char *labels[CONFIG_RESIDENCIES_MAX];
+    size_t length = 0;
+    for (size_t i = 0; i < config->providers_length; i++) {
+        for (size_t j = 0; j < config->providers[i].residency_length; j++) {
+            size_t at = 0;
+            while (at < length && strcmp(labels[at], config->providers[i].residency[j]) != 0) {
+                at++;
+            }
+            if (at == CONFIG_RESIDENCIES_MAX) {
+                ret_complaint->key = "providers";
+                snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+                         "have more than %d different labels in residency; use fewer",
+                         CONFIG_RESIDENCIES_MAX);
+                return false;
+            }
+            if (at == length) {
+                labels[length++] = config->providers[i].residency[j];
+            }
+        }
+    }
+    return true;
+}
 
 static bool root_check(const void *object, struct config_complaint *ret_complaint)
 {
@@ -544,7 +636,7 @@ static bool root_check(const void *object, struct config_complaint *ret_complain
         reserved_percent += config->tiers[i].slots_reserved_percent;
     }
     if (share_percent <= 100 && reserved_percent <= 100) {
-        return true;
+        return residencies_check(config, ret_complaint);
     }
     ret_complaint->key = "tiers";
     snprintf(ret_complaint->text, sizeof(ret_complaint->text),
@@ -583,6 +675,8 @@ static const struct config_key root_keys[] = {
      .text = "When a model at a provider is taken to be down, and how it comes back."},
     {"retries", KIND_SECTION, .schema = &retries_schema, FIELD(config, retries),
      .text = "How many retries there may be, as a share of traffic."},
+    {"routing", KIND_SECTION, .schema = &routing_schema, FIELD(config, routing),
+     .text = "How models are chosen, and what choices are learned from."},
     {"worker", KIND_SECTION, .schema = &worker_schema, FIELD(config, worker),
      .text = "`tiermq-worker`."},
     {"cache", KIND_SECTION, .schema = &cache_schema, FIELD(config, cache),
@@ -605,6 +699,10 @@ const char config_default_lists[] = "tiers:\n"
                                     "    jobs_max: 20000\n"
                                     "    bytes_max: 256MiB\n"
                                     "    shed_target: 2s\n"
+                                    "    weight_quality: 50\n"
+                                    "    weight_price: 10\n"
+                                    "    weight_latency: 40\n"
+                                    "    hedge_share: 0.05\n"
                                     "  - name: standard\n"
                                     "    weight: 30\n"
                                     "    share_min_percent: 10\n"
@@ -617,6 +715,9 @@ const char config_default_lists[] = "tiers:\n"
                                     "    backoff_max: 10m\n"
                                     "    jobs_max: 10000000\n"
                                     "    bytes_max: 64GiB\n"
+                                    "    weight_quality: 45\n"
+                                    "    weight_price: 50\n"
+                                    "    weight_latency: 5\n"
                                     "tenants:\n"
                                     "  - name: default\n"
                                     "providers:\n"

@@ -48,6 +48,9 @@ static int copy_names(struct attempt *attempt, const Wire__Dispatch *dispatch)
             return -ENOMEM;
         }
     }
+    if (dispatch->route_reason[0] != '\0') {
+        attempt->router_reason = strdup(dispatch->route_reason); /* without memory it is not told */
+    }
     const bool is_whole = attempt->tenant != NULL && attempt->route != NULL &&
                           attempt->tier != NULL && attempt->pool != NULL;
     return is_whole ? 0 : -ENOMEM;
@@ -59,6 +62,7 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
     attempt->wants_stream = dispatch->stream;
     attempt->is_probe = dispatch->is_probe;
     attempt->is_of_worker = dispatch->is_of_worker;
+    attempt->quality_lost = dispatch->quality_lost;
     attempt->started_ms = now_ms;
     attempt->queue_ms =
         dispatch->queue_ms < INT64_MAX / 4 ? (int64_t)dispatch->queue_ms : INT64_MAX / 4;
@@ -131,6 +135,7 @@ void attempt_destroy(struct attempt **attempt)
     free(old->route);
     free(old->tier);
     free(old->pool);
+    free(old->router_reason);
     free(old);
 }
 
@@ -154,6 +159,7 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
     usage.model = text_or_empty(attempt->model);
     usage.call_ms = (uint32_t)attempt->call_ms;
     usage.first_token_ms = (uint32_t)attempt->first_token_ms;
+    usage.quality_lost = attempt->quality_lost;
     *ret_usage = usage;
 }
 
@@ -190,7 +196,7 @@ int attempt_pack_response(const struct attempt *attempt, struct blob **ret_paylo
     if (attempt->cache_why != NULL) {
         response.cache_why = (char *)attempt->cache_why;
     }
-    response.router_reason = (char *)attempt->router_reason;
+    response.router_reason = text_or_empty(attempt->router_reason);
     const size_t bytes = wire__model_response__get_packed_size(&response);
     uint8_t *packed = malloc(bytes);
     if (packed == NULL) {

@@ -106,7 +106,8 @@ struct attempt {
     char *model, *provider_model, *provider_name;
     struct prices prices;
     uint32_t max_tokens_default;
-    char router_reason[ROUTER_REASON_BYTES];
+    char *router_reason;   /* the broker's, or the router's own; NULL: none yet */
+    uint32_t quality_lost; /* grades; the cache sets it where it answers */
 
     /* provider call */
     struct provider *provider; /* that it waits for or calls; not owned */

@@ -2,6 +2,7 @@
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
+#include "broker/core/decision.h"
 #include "broker/core/flight.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -36,6 +37,20 @@ static void count_usage(struct tier *tier, const Wire__Usage *usage)
     stats->cache_near_hits += usage->cache == WIRE__CACHE_STATUS__CACHE_NEAR_HIT;
     stats->cache_stale_hits += usage->cache == WIRE__CACHE_STATUS__CACHE_STALE_HIT;
     stats->cache_misses += usage->cache == WIRE__CACHE_STATUS__CACHE_MISS;
+}
+
+/* Of one that was answered. */
+static void count_quality(struct tier *tier, const Wire__Usage *usage)
+{
+    if (usage == NULL || usage->quality_lost == 0) {
+        return;
+    }
+    const enum core_step step =
+        usage->cache == WIRE__CACHE_STATUS__CACHE_STALE_HIT  ? STEP_STALE
+        : usage->cache == WIRE__CACHE_STATUS__CACHE_NEAR_HIT ? STEP_NEAR
+                                                             : STEP_MODEL;
+    tier->stats.quality_lost[step].jobs++;
+    tier->stats.quality_lost[step].grades += usage->quality_lost;
 }
 
 /*
@@ -152,7 +167,7 @@ static bool fail_over(struct core *core, struct job *job, const struct event *ev
                       bool is_counted)
 {
     int64_t at_ms;
-    if (job->deadline_ms <= core->now_ms || upstream_choose(core, job, &at_ms) == NULL ||
+    if (job->deadline_ms <= core->now_ms || decision_choose(core, job, &at_ms) == NULL ||
         (is_counted && !may_retry(core, job))) {
         return false;
     }
@@ -408,6 +423,7 @@ void attempt_result(struct core *core, const struct event *event)
     }
     if (is_answer(event)) {
         count_usage(job_tier(job), result->usage);
+        count_quality(job_tier(job), result->usage);
         finish(core, job, event, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, "", job_attempts(job));
     } else if (holds) {
         count_usage(job_tier(job), result->usage);

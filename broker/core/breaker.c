@@ -1,7 +1,10 @@
 #include "broker/core/breaker.h"
 #include <string.h>
 
-enum { JITTER_PERCENT = 20 };
+enum {
+    JITTER_PERCENT = 20,
+    FAILING_DOUBT = 4, /* calls that are thought to have gone well, so that one failure says little */
+};
 
 void breaker_tick(struct breaker *breaker, int64_t now_ms)
 {
@@ -59,25 +62,41 @@ static void count(struct breaker *breaker, const struct config_breaker *config,
     breaker->failures_in_a_row = sample == SAMPLE_FAILURE ? breaker->failures_in_a_row + 1 : 0;
 }
 
-static bool is_too_much(const struct breaker *breaker, const struct config_breaker *config,
-                        int64_t now_ms)
+struct window {
+    uint64_t calls, failures, slow;
+};
+
+static struct window window_of(const struct breaker *breaker, const struct config_breaker *config,
+                               int64_t now_ms)
 {
     const int64_t slice_ms =
         config->window_ms >= BREAKER_SLICES ? config->window_ms / BREAKER_SLICES : 1;
-    uint64_t calls = 0;
-    uint64_t failures = 0;
-    uint64_t slow = 0;
+    struct window window = {.calls = 0};
     for (size_t i = 0; i < BREAKER_SLICES; i++) {
         if (breaker->slices[i].number > now_ms / slice_ms - BREAKER_SLICES) {
-            calls += breaker->slices[i].calls;
-            failures += breaker->slices[i].failures;
-            slow += breaker->slices[i].slow;
+            window.calls += breaker->slices[i].calls;
+            window.failures += breaker->slices[i].failures;
+            window.slow += breaker->slices[i].slow;
         }
     }
+    return window;
+}
+
+double breaker_failing(const struct breaker *breaker, const struct config_breaker *config,
+                       int64_t now_ms)
+{
+    const struct window window = window_of(breaker, config, now_ms);
+    return (double)window.failures / (double)(window.calls + FAILING_DOUBT);
+}
+
+static bool is_too_much(const struct breaker *breaker, const struct config_breaker *config,
+                        int64_t now_ms)
+{
+    const struct window window = window_of(breaker, config, now_ms);
     return breaker->failures_in_a_row >= config->failures ||
-           (calls >= config->calls_min &&
-            (failures * 1000 >= calls * config->failure_share_permille ||
-             slow * 1000 >= calls * config->slow_share_permille));
+           (window.calls >= config->calls_min &&
+            (window.failures * 1000 >= window.calls * config->failure_share_permille ||
+             window.slow * 1000 >= window.calls * config->slow_share_permille));
 }
 
 static void open_it(struct breaker *breaker, const struct config_breaker *config, double jitter,

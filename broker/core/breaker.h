@@ -33,6 +33,8 @@ struct breaker {
     int64_t probe_until_ms;   /* … and is given up then */
 };
 
+/* The share of the calls in the window that failed, 0 to 1; few calls count for less. */
+double breaker_failing(const struct breaker *breaker, const struct config_breaker *config, int64_t now_ms);
 /* OPEN becomes HALF_OPEN when its time is over; a probe that is not heard of is given up. */
 void breaker_tick(struct breaker *breaker, int64_t now_ms);
 /* Until when no call may be made; now or earlier: one may, when it is half open as a probe. */

@@ -3,6 +3,7 @@
 #include <string.h>
 #include "broker/core/client.h"
 #include "broker/core/dead.h"
+#include "broker/core/decision.h"
 #include "broker/core/estimate.h"
 #include "broker/core/flight.h"
 #include "broker/core/history.h"
@@ -67,6 +68,11 @@ static void fill_record(const struct core *core, const struct job *job, Record__
     record->estimated_tokens = job->estimated_tokens;
     record->max_tokens = job->max_tokens;
     record->payload_bytes = job->payload_bytes;
+    record->complexity = job->needs.complexity;
+    record->abilities = job->needs.abilities;
+    record->input_tokens = job_input_tokens(job);
+    record->residency = (char *)decision_residency_name(core, job->needs.residency);
+    record->task = (char *)decision_task_name(core, job->task);
     record->flags = job->flags & JOB_STORED_FLAGS;
 }
 

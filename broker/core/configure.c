@@ -1,6 +1,7 @@
 #include "broker/core/configure.h"
 #include <errno.h>
 #include <stdlib.h>
+#include "broker/core/decision.h"
 #include "broker/core/gate.h"
 #include "broker/core/lane.h"
 #include "broker/core/pause.h"
@@ -92,6 +93,9 @@ static void configure_tier(struct tier *tier, const struct config_tier *given)
     tier->backoff_first_ms = given->backoff_first_ms > 0 ? given->backoff_first_ms : 1;
     tier->backoff_max_ms = given->backoff_max_ms > 0 ? given->backoff_max_ms : 1;
     tier->quality_min = given->quality_min;
+    tier->weights = (struct choice_weights){.quality = given->weight_quality / 100.0,
+                                            .price = given->weight_price / 100.0,
+                                            .latency = given->weight_latency / 100.0};
     tier->jobs_max = given->jobs_max;
     tier->bytes_max = given->bytes_max;
     tier->shed_target_ms = given->shed_target_ms > 0 ? given->shed_target_ms : 0;
@@ -210,11 +214,13 @@ static int configure(struct core *core, const struct config *config)
     configure_tiers(core, config);
     core->breaker = config->breaker;
     core->retries = config->retries;
+    core->routing = config->routing;
     int r = configure_tenants(core, config);
     if (r == 0) {
         r = configure_routes(core, config);
     }
-    return r < 0 ? r : upstreams_configure(core, config);
+    r = r < 0 ? r : upstreams_configure(core, config);
+    return r < 0 ? r : decision_configure(core, config);
 }
 
 int configure_first(struct core *core, const struct config *config)

@@ -10,6 +10,7 @@
 #include "broker/core/conclude.h"
 #include "broker/core/configure.h"
 #include "broker/core/dead.h"
+#include "broker/core/decision.h"
 #include "broker/core/dispatch.h"
 #include "broker/core/estimate.h"
 #include "broker/core/flight.h"
@@ -165,7 +166,8 @@ static int init_tables(struct core *core)
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(tables); i++) {
         r = table_init(tables[i].table, random_next(core), tables[i].hash);
     }
-    struct names *names[] = {&core->routes, &core->pools, &core->tenants, &core->tiers};
+    struct names *names[] = {&core->routes, &core->pools,       &core->tenants,
+                             &core->tiers,  &core->residencies, &core->tasks};
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(names); i++) {
         r = names_init(names[i], random_next(core));
     }
@@ -254,6 +256,8 @@ static void free_tables(struct core *core)
     names_finish(&core->pools);
     names_finish(&core->tenants);
     names_finish(&core->tiers);
+    names_finish(&core->residencies);
+    names_finish(&core->tasks);
 }
 
 void core_destroy(struct core **core)
@@ -277,10 +281,12 @@ void core_destroy(struct core **core)
     cache_evidence_destroy(dead);
     lane_destroy_queues(dead);
     upstreams_destroy(dead);
+    decision_destroy(dead);
     for (size_t i = 0; dead->lanes != NULL && i < dead->pools.length * dead->tiers_length; i++) {
         heap_finish(&dead->lanes[i].queues);
     }
     for (size_t i = 0; i < dead->tenants_known; i++) {
+        free(dead->tenant[i] == NULL ? NULL : dead->tenant[i]->allowed);
         free(dead->tenant[i]);
     }
     heap_finish(&dead->timers);

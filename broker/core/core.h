@@ -78,6 +78,10 @@ struct core_upstream_counts {
     uint64_t cost_nanousd;
 };
 
+/* How an answer came to be less good than what was wanted. */
+enum core_step { STEP_MODEL, STEP_STALE, STEP_NEAR, CORE_STEPS };
+const char *core_step_name(enum core_step step); /* "model", "stale", "near" */
+
 struct core_tier_stats {
     const char *name;
     uint64_t states[CORE_STATES];     /* jobs now, by wire.JobState (pending states and dead letters) */
@@ -105,6 +109,9 @@ struct core_tier_stats {
     uint64_t payload_bytes;           /* of pending jobs */
     uint64_t input_tokens, output_tokens, cost_nanousd, saved_nanousd;
     uint64_t cache_hits, cache_near_hits, cache_stale_hits, cache_misses;
+    struct core_quality_lost {
+        uint64_t jobs, grades;        /* that it is thought to have cost them, together */
+    } quality_lost[CORE_STEPS];       /* by step down: enum core_step */
     uint64_t dead_letters[CORE_DEAD_CODES]; /* kept now, by error code: core_stats.dead_codes */
     uint64_t died[CORE_DEAD_CODES];   /* since start */
     uint64_t dead_requeued, dead_dropped;
@@ -153,6 +160,10 @@ MUST_USE int core_view_job(const struct core *core, const struct id *job_id, str
 
 /* The same job's state and worker ("" none), without the words and estimates, which cost much more. Errors: -ENOENT. */
 MUST_USE int core_find_job(const struct core *core, const struct id *job_id, Wire__JobState *ret_state, const char **ret_worker);
+
+/* Why its latest attempt was given to its upstream, in words, if that is known yet: one of the latest that had a choice.
+ * NULL: it is not. Lives until the next step. */
+const char *core_explain(const struct core *core, const struct id *job_id, uint32_t *ret_attempt);
 
 struct core_worker_view {
     const char *name;

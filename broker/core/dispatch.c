@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include "broker/core/conclude.h"
+#include "broker/core/decision.h"
 #include "broker/core/flight.h"
 #include "broker/core/gate.h"
 #include "broker/core/lane.h"
@@ -22,7 +23,8 @@ static const uint8_t *copy_bytes(struct core *core, const uint8_t *bytes, size_t
     return memcpy(effects_alloc(core->effects, length), bytes, length);
 }
 
-static void send_dispatch(struct core *core, const struct job *job, const struct worker *worker)
+static void send_dispatch(struct core *core, const struct job *job, const struct worker *worker,
+                          const struct decision *decision)
 {
     const struct queue *queue = job->flow->queue;
     const bool has_canonical = (job->flags & JOB_HAS_CANONICAL) != 0;
@@ -51,6 +53,8 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
         dispatch->model = permit->upstream->model;
         dispatch->is_probe = permit->probe != 0;
     }
+    dispatch->reason = decision_explain(core, job, decision);
+    dispatch->quality_lost = decision->quality_lost;
     dispatch->payload = blob_ref(job->payload);
 }
 
@@ -118,7 +122,7 @@ static void count_attempt(struct core *core, const struct job *job)
 }
 
 static bool give(struct core *core, struct lane *lane, struct job *job, struct worker_seat *seat,
-                 struct upstream *upstream)
+                 const struct decision *decision)
 {
     struct worker *worker = seat->worker;
     if (job->place == PLACE_READY) {
@@ -129,7 +133,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
     if (lease == NULL) {
         return false;
     }
-    lease->permit = upstream_take(core, upstream, job);
+    lease->permit = upstream_take(core, decision->chosen, job);
     lease->invalidations = core->cache_log.told;
     lane_charge_tier(lane);
     worker->dispatched++;
@@ -139,7 +143,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
         list_append(&lane->available, &seat->link);
     }
     count_dispatch(lane->tier, job->flow->queue);
-    send_dispatch(core, job, worker);
+    send_dispatch(core, job, worker, decision);
     release_payload(core, job);
     return true;
 }
@@ -250,12 +254,12 @@ static void dispatch_one(struct core *core, struct lane *lane)
         make_suspect_wait(core, job);
         return;
     }
-    struct upstream *upstream;
-    if (!gate_pass(core, job, &upstream) || overload_sheds(core, job)) {
+    struct decision decision;
+    if (!gate_pass(core, job, &decision) || overload_sheds(core, job)) {
         return;
     }
     const bool is_done =
-        job->payload != NULL ? give(core, lane, job, seat, upstream) : load(core, lane, job);
+        job->payload != NULL ? give(core, lane, job, seat, &decision) : load(core, lane, job);
     if (!is_done) {
         lane->stalled_in_turn = core->turn;
     }

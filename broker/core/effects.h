@@ -152,6 +152,8 @@ struct effect {
             uint32_t estimated_tokens, max_tokens;
             const char *provider, *model; /* the upstream it may call; NULL: the worker chooses */
             bool is_probe, is_of_worker;
+            const char *reason;           /* why this upstream: in the arena; "" there was no choice */
+            uint32_t quality_lost;
             struct blob *payload;
         } dispatch;
 

@@ -1,11 +1,18 @@
 #include "broker/core/gate.h"
 #include <assert.h>
 #include <string.h>
+#include "broker/core/conclude.h"
+#include "broker/core/decision.h"
 #include "broker/core/dispatch.h"
 #include "broker/core/lane.h"
 #include "broker/core/upstream.h"
 
 enum { GATE_LEAST_MS = 1, WHY_BYTES = 256 };
+
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
 /* ---- pausing ---- */
 
@@ -92,26 +99,42 @@ static void end_round(struct core *core, struct job *job)
     job_wait_until(core, job, at_ms > back_at_ms ? at_ms : back_at_ms);
 }
 
-bool gate_pass(struct core *core, struct job *job, struct upstream **ret_upstream)
+/* The configuration has changed since it was accepted: it may be given a new life with another one. */
+static void give_up(struct core *core, struct job *job, const struct decision *decision)
+{
+    conclude(core, job,
+             &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_DEAD,
+                               .error_code = "no_model",
+                               .error_text = decision_complaint(core, decision)});
+}
+
+static void wait_for_one(struct core *core, struct job *job, const struct decision *decision)
+{
+    if (decision->is_hopeless) {
+        give_up(core, job, decision);
+    } else if (job->tried != 0) {
+        end_round(core, job);
+    } else if (decision->is_picky) {
+        /* Others of the queue may go on. */
+        job_wait_until(core, job, later(decision->at_ms, core->now_ms + GATE_LEAST_MS));
+    } else {
+        close_gate(core, job->flow->queue, decision->at_ms);
+    }
+}
+
+bool gate_pass(struct core *core, struct job *job, struct decision *ret_decision)
 {
     struct queue *queue = job->flow->queue;
-    const bool names_none = upstream_candidates(core, queue)->length == 0;
-    int64_t at_ms;
-    struct upstream *upstream = names_none ? NULL : upstream_choose(core, job, &at_ms);
-    if (upstream != NULL || names_none) {
-        if (queue->is_blocked) {
-            /* A time may have passed while nothing waited, or a configuration came. */
-            look_whether_blocked(core, queue);
-        }
-        *ret_upstream = upstream;
-        return true;
+    decision_make(core, job, ret_decision);
+    if (ret_decision->chosen == NULL && ret_decision->length > 0) {
+        wait_for_one(core, job, ret_decision);
+        return false;
     }
-    if (job->tried != 0) {
-        end_round(core, job);
-    } else {
-        close_gate(core, queue, at_ms);
+    if (queue->is_blocked) {
+        /* A time may have passed while nothing waited, or a configuration came. */
+        look_whether_blocked(core, queue);
     }
-    return false;
+    return true;
 }
 
 /* ---- when something changes ---- */

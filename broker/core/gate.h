@@ -8,14 +8,15 @@
 #pragma once
 #include "broker/core/state.h"
 
+struct decision;
 struct queue;
 struct upstream;
 
 /*
- * Whether the job, READY or LOADED, may be dispatched now. Gives: *ret_upstream, the one it may call, NULL: the route names
- * none. False: its queue is gated or the job waits; the choice begins anew.
+ * Whether the job, READY or LOADED, may be dispatched now. Gives: *ret_decision; one without candidates when the route names
+ * none. False: its queue is gated, or the job waits or is over; the choice begins anew.
  */
-bool gate_pass(struct core *core, struct job *job, struct upstream **ret_upstream);
+bool gate_pass(struct core *core, struct job *job, struct decision *ret_decision);
 /* It may be called again, or less: its queues are looked at again. NULL: all are. */
 void gate_look(struct core *core, const struct upstream *upstream);
 /* A job comes to this queue: whether anybody can serve it may never have been asked. */

@@ -1,5 +1,6 @@
 #include "broker/core/job.h"
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include "broker/core/client.h"
 #include "broker/core/dead.h"
@@ -116,6 +117,24 @@ static bool reserve_timer(struct core *core)
     const size_t jobs = core->jobs.length + core->jobs.later_length + 1;
     return jobs < HEAP_NONE &&
            heap_reserve(&core->timers, (uint32_t)jobs - core->timers.length) == 0;
+}
+
+enum { SIZE_STEPS = 12 }; /* of an octave: 255 is 2.3 million tokens, and more */
+
+uint8_t job_input_size(uint32_t tokens)
+{
+    if (tokens == 0) {
+        return 0;
+    }
+    const double at = ceil(log2((double)tokens) * SIZE_STEPS) + 1;
+    return at < UINT8_MAX ? (uint8_t)at : UINT8_MAX;
+}
+
+uint32_t job_input_tokens(const struct job *job)
+{
+    return job->needs.input_size == 0
+               ? 0
+               : (uint32_t)ceil(exp2((job->needs.input_size - 1) / (double)SIZE_STEPS) - 1e-6);
 }
 
 static struct job *make(struct core *core, const struct id *job_id, struct flow *flow)
@@ -323,7 +342,7 @@ void job_move(struct core *core, struct job *job, enum job_place next)
     leave(core, job);
     uint64_t *states = job_tier(job)->stats.states;
     states[job_state(job)] -= before != PLACE_NEW && before != PLACE_GONE;
-    job->place = (uint8_t)next;
+    job->place = next & 0xf;
     states[job_state(job)] += next != PLACE_GONE;
     if (is_pending_place(before) != is_pending_place(next)) {
         count_pending(core, job, is_pending_place(next));

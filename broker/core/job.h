@@ -54,6 +54,14 @@ enum job_flag {
     JOB_FOLLOWS_STREAM = 1 << 11, /* FOLLOWING, and gets the leader's chunks */
 };
 
+/* What the choice of its model depends on: decision.h. */
+struct job_needs {
+    uint8_t complexity; /* 1 to 255: of 0 to 1; 0: not known */
+    uint8_t abilities;  /* enum choice_ability */
+    uint8_t residency;  /* index of core.residencies, and 1; 0: none */
+    uint8_t input_size; /* tokens: job_input_tokens() */
+};
+
 struct job {
     struct id id;
     struct table_link by_id;
@@ -76,8 +84,11 @@ struct job {
     } at;
     uint8_t canonical_key[16];
     uint8_t trace_parent[24];
-    uint32_t delay_ms;          /* of the submission, capped; used once */
-    uint32_t ready_after_ms;    /* from submitted_ms until it last became READY, capped */
+    union {
+        uint32_t delay_ms;       /* of the submission, capped; until it has been READY */
+        uint32_t ready_after_ms; /* from submitted_ms until it last became READY, capped */
+    };
+    struct job_needs needs;
     uint32_t payload_bytes;
     uint32_t estimated_tokens;
     uint32_t max_tokens;
@@ -91,8 +102,9 @@ struct job {
     uint16_t history;           /* attempts that were recorded: history.h */
     uint16_t flags;
     uint16_t tried;             /* candidates of its queue that failed it in this round: upstream_bit() */
-    uint8_t place;
-    uint8_t priority;
+    uint8_t place : 4;
+    uint8_t priority : 4;
+    uint8_t task;               /* index of core.tasks */
 };
 _Static_assert(sizeof(struct job) <= CORE_JOB_BYTES_MAX, "a pending job is a small fixed record");
 
@@ -102,6 +114,9 @@ Wire__JobState job_state(const struct job *job);
 bool job_may_become(enum job_place from, enum job_place to);
 /* Concluded jobs may still be in the table, as dead letters. */
 bool job_is_pending(const struct job *job);
+/* The tokens of its input, rounded up by less than 6 %; 0: not known. */
+uint8_t job_input_size(uint32_t tokens);
+uint32_t job_input_tokens(const struct job *job);
 uint32_t job_attempts(const struct job *job); /* made so far, the running one included */
 
 struct tier *job_tier(const struct job *job);

@@ -75,7 +75,8 @@ static bool job_holds(const Record__JobRecord *job)
            is_empty_or(&job->canonical_key, HASH_BYTES) &&
            is_empty_or(&job->trace_parent, TRACE_BYTES) && job->history <= UINT16_MAX &&
            job->died_unix_ms >= 0 && job->submitted_unix_ms >= 0 && job->deadline_unix_ms >= 0 &&
-           job->not_before_unix_ms >= 0;
+           job->not_before_unix_ms >= 0 && job->complexity <= UINT8_MAX &&
+           job->abilities <= UINT8_MAX;
 }
 
 int record_read_job(const void *data, size_t bytes, ProtobufCAllocator *allocator,

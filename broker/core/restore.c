@@ -8,6 +8,7 @@
 #include "broker/core/cache_evidence.h"
 #include "broker/core/cache_log.h"
 #include "broker/core/dead.h"
+#include "broker/core/decision.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -168,7 +169,7 @@ static int find_flow(struct core *core, const Record__JobRecord *record, struct 
     return 0;
 }
 
-static void fill(const struct core *core, struct job *job, const Record__JobRecord *record)
+static void fill(struct core *core, struct job *job, const Record__JobRecord *record)
 {
     job->sequence = record->sequence;
     job->submitted_ms = monotonic_of(core, record->submitted_unix_ms);
@@ -187,8 +188,15 @@ static void fill(const struct core *core, struct job *job, const Record__JobReco
     job->history = (uint16_t)(record->history > 0     ? record->history
                               : counted <= UINT16_MAX ? counted
                                                       : UINT16_MAX);
-    job->priority = (uint8_t)record->priority;
+    job->priority = record->priority & 0xf;
     job->flags = (uint16_t)((record->flags & JOB_STORED_FLAGS) | JOB_DURABLE | JOB_ON_DISK);
+    job->needs = (struct job_needs){
+        .complexity = (uint8_t)record->complexity,
+        .abilities = (uint8_t)record->abilities,
+        .residency = decision_residency(core, record->residency, true),
+        .input_size = job_input_size(record->input_tokens),
+    };
+    job->task = decision_task(core, record->task);
     if (record->canonical_key.len == sizeof(job->canonical_key)) {
         memcpy(job->canonical_key, record->canonical_key.data, sizeof(job->canonical_key));
         job->flags |= JOB_HAS_CANONICAL;

@@ -15,6 +15,7 @@
 #include "broker/core/loads.h"
 #include "broker/core/names.h"
 #include "broker/core/table.h"
+#include "common/choice.h"
 #include "common/arena.h"
 #include "common/config.h"
 #include "common/heap.h"
@@ -45,7 +46,8 @@ struct tier {
     int64_t deadline_ms;
     uint32_t attempts_max;
     int64_t backoff_first_ms, backoff_max_ms;
-    uint32_t quality_min;       /* of models that stand in */
+    uint32_t quality_min;       /* of models */
+    struct choice_weights weights;
     uint64_t jobs_max, bytes_max;
     uint64_t jobs, bytes;       /* pending */
     struct list waiting;        /* READY jobs, roughly by age */
@@ -63,6 +65,13 @@ struct permit {
     struct upstream *upstream;  /* NULL: none */
     uint32_t tokens;
     uint32_t probe;             /* its number at the breaker; 0: it is none */
+    uint8_t size;               /* of the prompt: latency.h */
+};
+
+/* The latest decisions, in words: decision.h. */
+struct explanations {
+    struct explanation *items;
+    size_t next; /* the oldest: it is overwritten next */
 };
 
 struct tenant {
@@ -70,6 +79,8 @@ struct tenant {
     uint32_t weight;
     uint64_t jobs_max, bytes_max;
     uint64_t jobs, bytes;       /* pending */
+    uint8_t residency;          /* as struct job_needs has it */
+    uint64_t *allowed;          /* bits by index of an upstream; NULL: all */
     uint64_t invalidated;       /* by this one the last time, of its cache entries alone: cache_log.told then */
     struct throttle invalidations, feedback; /* of its clients, for cached answers */
 };
@@ -148,6 +159,8 @@ struct core {
     /* from configuration */
     struct config_broker limits; /* numbers only: its strings are NULL */
     struct names routes, pools, tenants, tiers;
+    struct names residencies;    /* labels of providers */
+    struct names tasks;          /* the first is none at all */
     struct tier *tier;           /* by index */
     size_t tiers_length;
     struct pool *pool;           /* by index of its name */
@@ -175,6 +188,8 @@ struct core {
 
     struct config_breaker breaker;
     struct config_retries retries;
+    struct config_routing routing;
+    struct explanations explanations;
     struct upstream **upstreams; /* never forgotten while it runs */
     size_t upstreams_length;
     struct provider_limits **providers;

@@ -21,6 +21,13 @@ static int64_t oldest_ms(const struct tier *tier, int64_t now_ms)
     return age_ms > 0 ? age_ms : 0;
 }
 
+const char *core_step_name(enum core_step step)
+{
+    static const char *const names[CORE_STEPS] = {
+        [STEP_MODEL] = "model", [STEP_STALE] = "stale", [STEP_NEAR] = "near"};
+    return names[step];
+}
+
 void core_read_stats(struct core *core, struct core_time now, struct core_stats *ret_stats)
 {
     for (size_t i = 0; i < core->tiers_length; i++) {

@@ -5,6 +5,7 @@
 #include "broker/core/cache_log.h"
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
+#include "broker/core/decision.h"
 #include "broker/core/estimate.h"
 #include "broker/core/gate.h"
 #include "broker/core/keys.h"
@@ -28,6 +29,8 @@ struct request {
     struct name *route;
     struct pool *pool;
     int64_t deadline_in_ms;
+    struct job_needs needs;
+    uint8_t task;
     uint8_t key[KEY_HASH_BYTES];
 };
 
@@ -239,6 +242,38 @@ static struct refusal resolve(struct core *core, struct request *request)
     return ACCEPTABLE;
 }
 
+/* What its model has to be like. */
+static struct refusal resolve_needs(struct core *core, struct request *request)
+{
+    const struct event_submit *submit = request->submit;
+    const uint8_t residency = decision_residency(core, submit->residency, false);
+    if (residency == DECISION_NOWHERE) {
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0,
+                      effects_format(core->effects,
+                                     "residency: no provider has the label \"%.64s\"; add it under "
+                                     "providers[].residency",
+                                     submit->residency));
+    }
+    if ((submit->abilities & ~(uint32_t)ABILITIES_ALL) != 0) {
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0,
+                      effects_format(core->effects,
+                                     "abilities: 0x%x has unknown bits; this broker knows 0x%x",
+                                     submit->abilities, (unsigned)ABILITIES_ALL));
+    }
+    if (submit->complexity > UINT8_MAX) {
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0,
+                      "complexity: must be at most 255");
+    }
+    request->needs = (struct job_needs){
+        .complexity = (uint8_t)submit->complexity,
+        .abilities = (uint8_t)submit->abilities,
+        .residency = residency,
+        .input_size = job_input_size(submit->input_tokens),
+    };
+    request->task = decision_task(core, submit->task);
+    return ACCEPTABLE;
+}
+
 static struct refusal check_fields(const struct core *core, const struct request *request)
 {
     const struct event_submit *submit = request->submit;
@@ -385,6 +420,9 @@ static struct refusal check(struct core *core, struct request *request)
     if (!is_refusal(&refusal)) {
         refusal = check_age(core, request);
     }
+    if (!is_refusal(&refusal)) {
+        refusal = resolve_needs(core, request);
+    }
     return is_refusal(&refusal) ? refusal : check_open(core, request);
 }
 
@@ -393,7 +431,6 @@ static struct refusal check(struct core *core, struct request *request)
 static void fill(struct core *core, struct job *job, const struct request *request)
 {
     const struct event_submit *submit = request->submit;
-    job->sequence = ++core->sequence;
     job->submitted_ms = core->now_ms;
     job->deadline_ms = core->now_ms + request->deadline_in_ms;
     job->delay_ms = (uint32_t)submit->delay_ms;
@@ -402,7 +439,9 @@ static void fill(struct core *core, struct job *job, const struct request *reque
     job->max_tokens = submit->max_tokens;
     job->attempts_max =
         (uint16_t)(submit->attempts_max > 0 ? submit->attempts_max : request->tier->attempts_max);
-    job->priority = (uint8_t)submit->priority;
+    job->needs = request->needs;
+    job->task = request->task;
+    job->priority = submit->priority & 0xf;
     job->flags = (uint16_t)((submit->stream ? JOB_STREAM : 0) |
                             (submit->discard_result ? JOB_DISCARD_RESULT : 0) |
                             (request->peer == 0 ? JOB_OF_WORKER : 0) |
@@ -417,7 +456,6 @@ static void fill(struct core *core, struct job *job, const struct request *reque
         job->flags |= JOB_HAS_TRACE;
     }
     job_keep_payload(core, job, submit->payload);
-    waiter_add(core, job, request->peer, submit->stream);
 }
 
 static void accept_durable(struct core *core, struct job *job, const struct request *request)
@@ -430,7 +468,8 @@ static void accept_durable(struct core *core, struct job *job, const struct requ
 
 static void accept(struct core *core, struct job *job, const struct request *request)
 {
-    fill(core, job, request);
+    job->sequence = ++core->sequence;
+    waiter_add(core, job, request->peer, request->submit->stream);
     request->tier->stats.accepted++;
     if (request->tier->is_durable) {
         accept_durable(core, job, request);
@@ -444,6 +483,13 @@ static struct refusal refuse_memory(struct core *core)
 {
     return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, RETRY_AFTER_UNKNOWN_MS,
                           "the broker is out of memory");
+}
+
+static struct refusal refuse_hopeless(struct core *core, const struct job *job)
+{
+    struct decision decision;
+    decision_make(core, job, &decision);
+    return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, decision_complaint(core, &decision));
 }
 
 static struct refusal admit(struct core *core, struct request *request)
@@ -470,6 +516,12 @@ static struct refusal admit(struct core *core, struct request *request)
     struct job *job = job_create(core, &request->submit->job_id, flow);
     if (job == NULL) {
         return refuse_memory(core);
+    }
+    fill(core, job, request);
+    if (decision_is_hopeless(core, job)) {
+        refusal = refuse_hopeless(core, job);
+        job_destroy(core, &job);
+        return refusal;
     }
     if (has_key && key_add(core, request->tenant->name->index, request->key, &job->id) < 0) {
         job_destroy(core, &job);

@@ -93,28 +93,69 @@ static struct upstream *add(struct core *core, const char *provider, const char 
         free_upstream(upstream);
         return NULL;
     }
+    upstream->index = core->upstreams_length;
     upstreams[core->upstreams_length++] = upstream;
     return upstream;
 }
 
-static int configure_one(struct core *core, const char *provider, const char *model)
+static uint32_t abilities_of(const struct config_model *model)
 {
-    struct upstream *upstream = find(core, provider, model);
+    uint32_t abilities = 0;
+    for (size_t i = 0; i < model->abilities_length; i++) {
+        abilities |= choice_ability_find(model->abilities[i]);
+    }
+    return model->abilities_length == 0 ? ABILITIES_ALL : abilities;
+}
+
+/* Bits by number of the label. Errors: -ENOMEM, -ENOBUFS. */
+static int residencies_of(struct core *core, const struct config_provider *provider,
+                          uint32_t *ret_residencies)
+{
+    *ret_residencies = 0;
+    for (size_t i = 0; provider != NULL && i < provider->residency_length; i++) {
+        struct name *name;
+        int r = names_add(&core->residencies, provider->residency[i], &name);
+        if (r < 0 || name->index >= CONFIG_RESIDENCIES_MAX) {
+            return r < 0 ? r : -ENOBUFS;
+        }
+        *ret_residencies |= UINT32_C(2) << name->index;
+    }
+    return 0;
+}
+
+static int configure_one(struct core *core, const struct config *config, const char *provider,
+                         const struct config_model *model)
+{
+    uint32_t residencies;
+    struct upstream *upstream = find(core, provider, model->name);
     if (upstream == NULL) {
-        upstream = add(core, provider, model);
+        upstream = add(core, provider, model->name);
     }
     if (upstream == NULL) {
         return -ENOMEM;
     }
+    int r = residencies_of(core, config_find_provider(config, provider), &residencies);
+    if (r < 0) {
+        return r;
+    }
     upstream->is_configured = true;
+    upstream->traits = (struct choice_model){
+        .abilities = abilities_of(model),
+        .residencies = residencies,
+        .context_tokens = model->context_tokens,
+        .quality = model->quality,
+        .input_nanousd_per_mtok = model->input_nanousd_per_mtok,
+        .output_nanousd_per_mtok = model->output_nanousd_per_mtok,
+    };
     return 0;
 }
 
-static int configure_model(struct core *core, const struct config_model *model)
+static int configure_model(struct core *core, const struct config *config,
+                           const struct config_model *model)
 {
-    int r = model->provider == NULL ? 0 : configure_one(core, model->provider, model->name);
+    int r = model->provider == NULL ? 0 : configure_one(core, config, model->provider, model);
     for (size_t i = 0; r == 0 && i < model->failover_length; i++) {
-        r = configure_one(core, model->failover[i], model->name);
+        r = configure_one(core, config, model->failover[i], model);
     }
     return r;
 }
@@ -174,6 +215,16 @@ static void add_models(const struct core *core, const struct config *config,
     }
 }
 
+/* Of a list, the first may be below the floor; of those that are scored, only where all are. */
+static void add_list(const struct core *core, const struct config *config, const struct tier *tier,
+                     char *const *models, size_t length, struct candidates *candidates)
+{
+    add_models(core, config, tier, models, length, !candidates->is_scored, candidates);
+    if (candidates->length == 0) {
+        add_models(core, config, tier, models, length, true, candidates);
+    }
+}
+
 static void add_of_alias(const struct core *core, const struct config *config,
                          const struct config_route *route, const struct tier *tier,
                          struct candidates *candidates)
@@ -181,11 +232,11 @@ static void add_of_alias(const struct core *core, const struct config *config,
     for (size_t i = 0; i < route->tiers_length; i++) {
         const struct config_route_tier *own = &route->tiers[i];
         if (own->models_length > 0 && strcmp(own->tier, tier->name->text) == 0) {
-            add_models(core, config, tier, own->models, own->models_length, true, candidates);
+            add_list(core, config, tier, own->models, own->models_length, candidates);
             return;
         }
     }
-    add_models(core, config, tier, route->models, route->models_length, true, candidates);
+    add_list(core, config, tier, route->models, route->models_length, candidates);
 }
 
 static void find_candidates(const struct core *core, const struct config *config,
@@ -195,19 +246,15 @@ static void find_candidates(const struct core *core, const struct config *config
     const struct config_model *model = config_find_model(config, route->text);
     const struct config_route *alias = config_find_route(config, route->text);
     candidates->length = 0;
+    candidates->is_scored = alias != NULL && alias->choice == CHOICE_SCORED;
     if (!route->is_configured) {
         return;
     }
     if (model != NULL) {
         add_providers_of(core, model, candidates);
         add_models(core, config, tier, model->fallback, model->fallback_length, false, candidates);
-    } else if (alias != NULL) {
+    } else if (alias != NULL) { /* `auto` always is one */
         add_of_alias(core, config, alias, tier, candidates);
-    } else { /* "auto" */
-        for (size_t i = 0; i < config->models_length; i++) {
-            char *const name = config->models[i].name;
-            add_models(core, config, tier, &name, 1, i == 0, candidates);
-        }
     }
 }
 
@@ -247,7 +294,7 @@ int upstreams_configure(struct core *core, const struct config *config)
     }
     int r = 0;
     for (size_t i = 0; r == 0 && i < config->models_length; i++) {
-        r = configure_model(core, &config->models[i]);
+        r = configure_model(core, config, &config->models[i]);
     }
     for (size_t i = 0; r == 0 && i < config->providers_length; i++) {
         r = configure_limits(core, &config->providers[i]);
@@ -414,10 +461,10 @@ static int64_t later(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* When a job of so many tokens may call it; now or earlier: at once. */
-static int64_t open_at_ms(struct core *core, struct upstream *upstream, double tokens)
+int64_t upstream_open_at_ms(struct core *core, struct upstream *upstream, const struct job *job)
 {
     const int64_t now_ms = core->now_ms;
+    const double tokens = tokens_of(job);
     refresh(core, upstream);
     const int64_t blocked_ms = upstream_blocked_until_ms(upstream);
     if (blocked_ms > now_ms) {
@@ -433,22 +480,11 @@ static int64_t open_at_ms(struct core *core, struct upstream *upstream, double t
     return now_ms + wait_ms;
 }
 
-struct upstream *upstream_choose(struct core *core, const struct job *job, int64_t *ret_at_ms)
+double upstream_failing(const struct core *core, const struct upstream *upstream)
 {
-    const struct candidates *candidates = upstream_candidates(core, job->flow->queue);
-    int64_t soonest_ms = INT64_MAX;
-    for (size_t i = 0; i < candidates->length; i++) {
-        if ((job->tried >> i & 1) != 0) {
-            continue;
-        }
-        const int64_t at_ms = open_at_ms(core, candidates->items[i], tokens_of(job));
-        if (at_ms <= core->now_ms) {
-            return candidates->items[i];
-        }
-        soonest_ms = at_ms < soonest_ms ? at_ms : soonest_ms;
-    }
-    *ret_at_ms = soonest_ms;
-    return NULL;
+    return upstream->breaker.state == BREAKER_CLOSED
+               ? breaker_failing(&upstream->breaker, &core->breaker, core->now_ms)
+               : 0;
 }
 
 bool upstream_is_down(struct core *core, struct upstream *upstream)
@@ -588,6 +624,7 @@ struct permit upstream_take(struct core *core, struct upstream *upstream, const 
         return permit;
     }
     permit.tokens = (uint32_t)tokens_of(job);
+    permit.size = (uint8_t)latency_size_of(job_input_tokens(job));
     take_of_limits(core, upstream, 1.0, permit.tokens);
     upstream->counts.dispatched++;
     if (upstream->breaker.state == BREAKER_CLOSED) {
@@ -817,6 +854,9 @@ struct upstream *upstream_settle(struct core *core, struct worker *worker, struc
         }
         called = upstream;
         is_used |= is_permitted;
+        if (is_permitted && call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
+            latency_add(&upstream->latency, permit->size, call->call_ms);
+        }
         if (is_permitted && call->tokens > 0) {
             take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
             wake(core, upstream);

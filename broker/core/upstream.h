@@ -8,14 +8,15 @@
  * and nothing else.
  *
  * The candidates of a queue (tier, pool, route) are, in order: the providers of the model that is asked for, then those
- * of the models that may stand in for it and meet the tier's quality floor. When none of them can serve, the queue is paused:
- * gate.h. See DESIGN.md, "Degradation".
+ * of the models that may stand in for it and meet the tier's quality floor; which of them a job gets is decision.h's. When none
+ * of them can serve, the queue is paused: gate.h. See DESIGN.md, "Degradation".
  */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
 #include "broker/core/breaker.h"
 #include "broker/core/bucket.h"
+#include "broker/core/latency.h"
 #include "broker/core/pace.h"
 #include "broker/core/retry_budget.h"
 #include "broker/core/state.h"
@@ -38,6 +39,9 @@ struct upstream {
     struct pace pace;
     int64_t limited_until_ms;       /* it said when to come back */
     double typical_ms;              /* of an answered call, smoothed; 0: none yet */
+    struct latency latency;         /* of answered calls */
+    struct choice_model traits;     /* as configured; what is observed is filled in for a decision */
+    size_t index;                   /* of core.upstreams */
     uint64_t answered_peer;         /* the worker that was answered last, and when; INT64_MIN never */
     int64_t answered_ms;
     char error_code[32];            /* of the last failure or limit */
@@ -51,6 +55,7 @@ enum { CANDIDATES_MAX = 16 }; /* struct job's `tried` has a bit for each */
 struct candidates {
     size_t length;
     struct upstream *items[CANDIDATES_MAX];
+    bool is_scored; /* else the first that can serve is chosen */
 };
 
 /* What the core keeps of a route. */
@@ -65,11 +70,10 @@ MUST_USE int upstreams_configure(struct core *core, const struct config *config)
 const struct candidates *upstream_candidates(const struct core *core, const struct queue *queue);
 void upstreams_destroy(struct core *core);
 
-/*
- * The first candidate of the job's queue that may be called now and that the job has not tried in this round. NULL:
- * none; *ret_at_ms says when one of those may that it has not tried (INT64_MAX: it has tried all).
- */
-struct upstream *upstream_choose(struct core *core, const struct job *job, int64_t *ret_at_ms);
+/* When the job may call it; now or earlier: at once. */
+int64_t upstream_open_at_ms(struct core *core, struct upstream *upstream, const struct job *job);
+/* The share of its latest calls that failed, in the breaker's window; 0 of one that is down: a probe tells. */
+double upstream_failing(const struct core *core, const struct upstream *upstream);
 /* Every candidate is down, or has said when to come back: nobody can serve the queue. */
 bool upstream_all_blocked(struct core *core, const struct queue *queue);
 /* When the first that is blocked may be called or probed; at the latest now when one is not. */

@@ -371,6 +371,9 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         set_text(object, "model", answer->model);
         set_text(object, "provider", answer->provider);
         set_text(object, "router_reason", answer->router_reason);
+        if (answer->quality_lost > 0) {
+            json_object_set_new(object, "quality_lost", json_integer(answer->quality_lost));
+        }
         json_object_set_new(object, "cache", json_string(cache_name(answer->cache)));
         set_cache(object, answer);
         json_object_set_new(object, "input_tokens", json_integer((json_int_t)answer->input_tokens));

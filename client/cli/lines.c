@@ -7,7 +7,7 @@
 #include <unistd.h>
 #include "client/cli/cli.h"
 
-enum { PRIORITY_MAX = 9, TOKENS_MAX = 1 << 30 };
+enum { PRIORITY_MAX = 9, TOKENS_MAX = 1 << 30, COMPLEXITY_MAX = 255 };
 
 /* ------------------------------------------------------------------------------------------- lines
  * of text */
@@ -170,6 +170,8 @@ static int read_texts(const json_t *root, struct tiermq_job *job, char *ret_erro
                  {"pool", &job->pool},
                  {"operation", &job->operation},
                  {"idempotency_key", &job->idempotency_key},
+                 {"residency", &job->residency},
+                 {"task", &job->task},
                  {"trace_parent", &job->trace_parent}};
     for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
         int r = read_text(root, texts[i].member, texts[i].text, ret_error);
@@ -232,6 +234,9 @@ static int read_numbers(const json_t *root, struct tiermq_job *job, char *ret_er
     int r = read_count(root, "priority", PRIORITY_MAX, &job->priority, ret_error);
     if (r == 0) {
         r = read_count(root, "max_tokens", TOKENS_MAX, &job->max_tokens, ret_error);
+    }
+    if (r == 0) {
+        r = read_count(root, "prompt_complexity", COMPLEXITY_MAX, &job->complexity, ret_error);
     }
     if (r == 0) {
         r = read_count(root, "estimated_tokens", TOKENS_MAX, &job->estimated_tokens, ret_error);

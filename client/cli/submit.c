@@ -35,6 +35,9 @@ enum {
     OPTION_BODY,
     OPTION_STREAM,
     OPTION_DISTINCT,
+    OPTION_RESIDENCY,
+    OPTION_TASK,
+    OPTION_COMPLEXITY,
     OPTION_CACHE_USE,
     OPTION_CACHE_NAMESPACE,
     OPTION_CACHE_TAG,
@@ -76,6 +79,9 @@ static const struct option own_options[] = {
     {"cache-document", required_argument, NULL, OPTION_CACHE_DOCUMENT},
     {"cache-ttl", required_argument, NULL, OPTION_CACHE_TTL},
     {"template-version", required_argument, NULL, OPTION_TEMPLATE_VERSION},
+    {"residency", required_argument, NULL, OPTION_RESIDENCY},
+    {"task", required_argument, NULL, OPTION_TASK},
+    {"complexity", required_argument, NULL, OPTION_COMPLEXITY},
     {0},
 };
 
@@ -90,7 +96,7 @@ static const char help[] =
     "A line is a JSON object with prompt (or text), or body (the request in OpenAI's format); and, "
     "if wanted, id, tier, route\n"
     "(or model), pool, operation, priority, deadline, delay, idempotency_key, max_tokens, "
-    "distinct. Other "
+    "distinct, residency, task,\nprompt_complexity. Other "
     "members are ignored.\n"
     "Every line has exactly one result: "
     "{\"id\":…,\"line\":…,\"tier\":…,\"job\":…,\"outcome\":…,\"text\":…,…}.\n"
@@ -105,6 +111,9 @@ static const char help[] =
     "  --deadline TIME    an answer is of no use later (default: the tier's)\n"
     "  --delay TIME       not before\n"
     "  --max-tokens N     of the answer to a prompt\n"
+    "  --residency LABEL  only providers that have it, as configured (default: the tenant's)\n"
+    "  --task NAME        what kind of work it is; what is learned from feedback goes by it\n"
+    "  --complexity N     of the prompt, 1 (simple) to 255, where it is known better than its text tells\n"
     "  --idempotency-key K  a second submission under it is the same job (one prompt only)\n"
     "  --id UUID          the job's id (one prompt only)\n"
     "  --stream           print a single answer as it comes\n"
@@ -267,6 +276,12 @@ static bool take_number(struct submit *submit, struct cli *cli, int code, const 
         }
         run->defaults.max_tokens = (unsigned)number;
         return true;
+    case OPTION_COMPLEXITY:
+        if (!read_number(cli, "--complexity", argument, 1, UINT8_MAX, &number)) {
+            return false;
+        }
+        run->defaults.complexity = (unsigned)number;
+        return true;
     case OPTION_WINDOW:
         if (!read_number(cli, "--window", argument, 1, WINDOW_MAX, &number)) {
             return false;
@@ -301,6 +316,12 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
         return read_time(cli, "--deadline", argument, &job->deadline_ms);
     case OPTION_DELAY:
         return read_time(cli, "--delay", argument, &job->delay_ms);
+    case OPTION_RESIDENCY:
+        job->residency = argument;
+        return true;
+    case OPTION_TASK:
+        job->task = argument;
+        return true;
     case OPTION_KEY:
         job->idempotency_key = argument;
         submit->has_key = true;

@@ -300,6 +300,9 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
     if (result->is_stale && !attempt->may_serve_error) {
         cache_checks_refresh(services, attempt, result);
     }
+    attempt->quality_lost = result->is_stale ? services->config->routing.stale_grades
+                            : is_near        ? services->config->routing.near_grades
+                                             : 0;
     attempt->cache_status = result->is_stale ? WIRE__CACHE_STATUS__CACHE_STALE_HIT
                             : is_near        ? WIRE__CACHE_STATUS__CACHE_NEAR_HIT
                                              : WIRE__CACHE_STATUS__CACHE_HIT;

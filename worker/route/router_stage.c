@@ -44,7 +44,9 @@ static enum stage_verdict router_start(void *module, struct attempt *attempt)
                 ? router_choose(services->config, attempt->tier, attempt->route, &choice)
                 : router_take(services->config, attempt->upstream_provider, attempt->upstream_model,
                               attempt->is_probe, &choice);
-    memcpy(attempt->router_reason, choice.reason, sizeof(choice.reason));
+    if (attempt->router_reason == NULL) {
+        attempt->router_reason = strdup(choice.reason); /* without memory it is not told */
+    }
     if (r < 0) {
         /* Another worker may be configured differently, so the job is not at fault. */
         outcome_set(&attempt->outcome, UNAVAILABLE, r == -ENODEV ? "no_provider" : "no_model", "%s",

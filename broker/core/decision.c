@@ -1,0 +1,445 @@
+#include "broker/core/decision.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "broker/core/job.h"
+#include "broker/core/lane.h"
+
+enum { ALLOWED_BITS = 64, OUTPUT_TOKENS_ASSUMED = 256 };
+static const double COMPLEXITY_MAX = 255;
+static const double LATE_QUANTILE = 0.95;
+
+struct explanation {
+    struct id job_id;
+    uint32_t attempt;
+    char text[EXPLANATION_BYTES];
+};
+
+/* ---- names ---- */
+
+uint8_t decision_residency(struct core *core, const char *label, bool is_kept)
+{
+    if (label == NULL || label[0] == '\0') {
+        return 0;
+    }
+    struct name *name = names_find(&core->residencies, label);
+    if (name == NULL && is_kept && core->residencies.length < CONFIG_RESIDENCIES_MAX &&
+        names_add(&core->residencies, label, &name) < 0) {
+        name = NULL;
+    }
+    return name == NULL ? DECISION_NOWHERE : (uint8_t)(name->index + 1);
+}
+
+const char *decision_residency_name(const struct core *core, uint8_t residency)
+{
+    return residency == 0                 ? ""
+           : residency < DECISION_NOWHERE ? core->residencies.items[residency - 1]->text
+                                          : "?";
+}
+
+uint8_t decision_task(struct core *core, const char *task)
+{
+    if (task == NULL || task[0] == '\0') {
+        return 0;
+    }
+    struct name *name = names_find(&core->tasks, task);
+    if (name == NULL && core->tasks.length < UINT8_MAX &&
+        names_add(&core->tasks, task, &name) < 0) {
+        name = NULL;
+    }
+    return name == NULL ? 0 : (uint8_t)(name->index + 1);
+}
+
+const char *decision_task_name(const struct core *core, uint8_t task)
+{
+    return task == 0 ? "" : core->tasks.items[task - 1]->text;
+}
+
+/* ---- who may use what ---- */
+
+static bool names_model(const struct config_tenant *tenant, const char *model)
+{
+    for (size_t i = 0; i < tenant->models_length; i++) {
+        if (strcmp(tenant->models[i], model) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int allow(const struct core *core, struct tenant *tenant, const struct config_tenant *given)
+{
+    free(tenant->allowed);
+    tenant->allowed = NULL;
+    if (given->models_length == 0) {
+        return 0;
+    }
+    tenant->allowed =
+        calloc(core->upstreams_length / ALLOWED_BITS + 1, sizeof(*tenant->allowed));
+    if (tenant->allowed == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < core->upstreams_length; i++) {
+        const bool is_allowed = names_model(given, core->upstreams[i]->model);
+        tenant->allowed[i / ALLOWED_BITS] |= (uint64_t)is_allowed << (i % ALLOWED_BITS);
+    }
+    return 0;
+}
+
+int decision_configure(struct core *core, const struct config *config)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < config->tenants_length; i++) {
+        const struct config_tenant *given = &config->tenants[i];
+        const struct name *name = names_find(&core->tenants, given->name);
+        if (name == NULL) {
+            continue;
+        }
+        struct tenant *tenant = core->tenant[name->index];
+        tenant->residency = decision_residency(core, given->residency, false);
+        r = allow(core, tenant, given);
+    }
+    return r;
+}
+
+void decision_destroy(struct core *core)
+{
+    free(core->explanations.items);
+}
+
+static bool is_allowed(const struct tenant *tenant, const struct upstream *upstream)
+{
+    return tenant->allowed == NULL ||
+           (tenant->allowed[upstream->index / ALLOWED_BITS] >> (upstream->index % ALLOWED_BITS) &
+            1) != 0;
+}
+
+/* ---- what it is about ---- */
+
+static struct choice_job job_of(const struct core *core, const struct job *job)
+{
+    const struct job_needs *needs = &job->needs;
+    const struct tenant *tenant = job_tenant(job);
+    const uint64_t input = job_input_tokens(job);
+    const uint64_t expected = job->estimated_tokens > input ? job->estimated_tokens - input : 0;
+    return (struct choice_job){
+        .complexity = needs->complexity == 0 ? -1 : (needs->complexity - 1) / (COMPLEXITY_MAX - 1),
+        .abilities = needs->abilities,
+        .residency = needs->residency == 0 ? tenant->residency : needs->residency,
+        .input_tokens = input,
+        .output_tokens = expected > 0 ? expected : OUTPUT_TOKENS_ASSUMED,
+        .left_ms = job->deadline_ms == INT64_MAX ? INT64_MAX : job->deadline_ms - core->now_ms,
+    };
+}
+
+/* What is known of it now, besides what is configured. */
+static struct choice_model model_of(const struct core *core, const struct upstream *upstream,
+                                    const struct job *job)
+{
+    const uint32_t size = latency_size_of(job_input_tokens(job));
+    struct choice_model model = upstream->traits;
+    model.p95_ms = latency_quantile_ms(&upstream->latency, size, LATE_QUANTILE);
+    model.failing = upstream_failing(core, upstream);
+    return model;
+}
+
+/* ---- deciding ---- */
+
+static enum decision_lost lost_before_score(struct core *core, const struct job *job,
+                                            const struct choice_job *needs, size_t at,
+                                            struct decision_item *item, struct decision *decision)
+{
+    item->verdict = choice_check(needs, &item->upstream->traits);
+    if (item->verdict != CHOICE_FITS) {
+        return LOST_CANNOT;
+    }
+    if (!is_allowed(job_tenant(job), item->upstream)) {
+        return LOST_FORBIDDEN;
+    }
+    if ((job->tried >> at & 1) != 0) {
+        return LOST_TRIED;
+    }
+    const int64_t at_ms = upstream_open_at_ms(core, item->upstream, job);
+    if (at_ms > core->now_ms) {
+        decision->at_ms = at_ms < decision->at_ms ? at_ms : decision->at_ms;
+        return LOST_BLOCKED;
+    }
+    return LOST_SCORE;
+}
+
+static bool can(const struct decision_item *item)
+{
+    return item->lost < LOST_CANNOT;
+}
+
+static void look_at_all(struct core *core, const struct job *job,
+                        const struct candidates *candidates, struct decision *decision)
+{
+    for (size_t i = 0; i < candidates->length; i++) {
+        struct decision_item *item = &decision->items[decision->length++];
+        *item = (struct decision_item){.upstream = candidates->items[i]};
+        item->lost = lost_before_score(core, job, &decision->job, i, item, decision);
+        decision->is_picky = decision->is_picky || !can(item);
+        decision->is_hopeless = decision->is_hopeless && !can(item);
+    }
+}
+
+static void score_all(const struct core *core, const struct job *job, struct decision *decision)
+{
+    struct choice_model models[CANDIDATES_MAX];
+    uint64_t dearest = 0;
+    for (size_t i = 0; i < decision->length; i++) {
+        models[i] = model_of(core, decision->items[i].upstream, job);
+        if (can(&decision->items[i])) {
+            const uint64_t cost = choice_cost_nanousd(&decision->job, &models[i]);
+            dearest = cost > dearest ? cost : dearest;
+        }
+    }
+    for (size_t i = 0; i < decision->length; i++) {
+        if (can(&decision->items[i])) {
+            decision->items[i].score =
+                choice_score(&decision->job, &models[i], &decision->weights, dearest);
+        }
+    }
+}
+
+/* The best of those that can; of those only that are free, if asked. In a list the first; NULL: none. */
+static struct decision_item *best_of(struct decision *decision, bool must_be_free)
+{
+    struct decision_item *best = NULL;
+    for (size_t i = 0; i < decision->length; i++) {
+        struct decision_item *item = &decision->items[i];
+        const bool is_free = item->lost == LOST_SCORE;
+        if ((must_be_free ? is_free : can(item)) &&
+            (best == NULL || (decision->is_scored && item->score.total > best->score.total))) {
+            best = item;
+        }
+    }
+    return best;
+}
+
+static uint32_t quality_between(const struct decision_item *wanted,
+                                const struct decision_item *chosen)
+{
+    const uint32_t grade = wanted->upstream->traits.quality;
+    const uint32_t got = chosen->upstream->traits.quality;
+    return grade > got ? grade - got : 0;
+}
+
+static void choose(struct decision *decision)
+{
+    struct decision_item *chosen = best_of(decision, true);
+    if (chosen == NULL) {
+        return;
+    }
+    decision->quality_lost = quality_between(best_of(decision, false), chosen);
+    decision->chosen = chosen->upstream;
+    chosen->lost = LOST_NOT;
+    for (size_t i = 0; i < decision->length && !decision->is_scored; i++) {
+        struct decision_item *item = &decision->items[i];
+        item->lost = item->lost == LOST_SCORE ? LOST_ORDER : item->lost;
+    }
+}
+
+void decision_make(struct core *core, const struct job *job, struct decision *ret_decision)
+{
+    const struct candidates *candidates = upstream_candidates(core, job->flow->queue);
+    /* Not as a whole: its items are 1 KiB. */
+    ret_decision->chosen = NULL;
+    ret_decision->at_ms = INT64_MAX;
+    ret_decision->is_hopeless = candidates->length > 0;
+    ret_decision->is_picky = false;
+    ret_decision->is_scored = candidates->is_scored && candidates->length > 1;
+    ret_decision->quality_lost = 0;
+    ret_decision->job = job_of(core, job);
+    ret_decision->weights = job_tier(job)->weights;
+    ret_decision->length = 0;
+    look_at_all(core, job, candidates, ret_decision);
+    if (ret_decision->is_scored) {
+        score_all(core, job, ret_decision);
+    }
+    choose(ret_decision);
+}
+
+bool decision_is_hopeless(const struct core *core, const struct job *job)
+{
+    const struct candidates *candidates = upstream_candidates(core, job->flow->queue);
+    const struct choice_job needs = job_of(core, job);
+    for (size_t i = 0; i < candidates->length; i++) {
+        const struct upstream *upstream = candidates->items[i];
+        if (choice_check(&needs, &upstream->traits) == CHOICE_FITS &&
+            is_allowed(job_tenant(job), upstream)) {
+            return false;
+        }
+    }
+    return candidates->length > 0;
+}
+
+struct upstream *decision_choose(struct core *core, const struct job *job, int64_t *ret_at_ms)
+{
+    struct decision decision;
+    decision_make(core, job, &decision);
+    *ret_at_ms = decision.at_ms;
+    return decision.chosen;
+}
+
+/* ---- in words ---- */
+
+struct words {
+    size_t length;
+    char text[EXPLANATION_BYTES];
+};
+
+static void say(struct words *words, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* What does not fit is left out. */
+static void say(struct words *words, const char *format, ...)
+{
+    const size_t room = sizeof(words->text) - words->length;
+    va_list arguments;
+    va_start(arguments, format);
+    const int bytes = vsnprintf(words->text + words->length, room, format, arguments);
+    va_end(arguments);
+    words->length += bytes < 0 ? 0 : (size_t)bytes < room ? (size_t)bytes : room - 1;
+}
+
+static void write_abilities(uint32_t abilities, struct words *out)
+{
+    const char *separator = "";
+    for (size_t i = 0; i < ABILITIES; i++) {
+        if ((abilities >> i & 1) != 0) {
+            say(out, "%s%s", separator, choice_ability_name(i));
+            separator = ", ";
+        }
+    }
+}
+
+static void write_why_not(const struct core *core, const struct decision *decision,
+                          const struct decision_item *item, struct words *out)
+{
+    const struct choice_model *traits = &item->upstream->traits;
+    if (item->lost == LOST_FORBIDDEN) {
+        say(out, "not allowed to this tenant");
+    } else if (item->verdict == CHOICE_LACKS_ABILITY) {
+        say(out, "cannot do ");
+        write_abilities(decision->job.abilities & ~traits->abilities, out);
+    } else if (item->verdict == CHOICE_TOO_SMALL) {
+        say(out, "takes %llu tokens, these are %llu",
+                (unsigned long long)traits->context_tokens,
+                (unsigned long long)decision->job.input_tokens);
+    } else if (item->verdict == CHOICE_ELSEWHERE) {
+        say(out, "has not the residency label %.64s",
+            decision_residency_name(core, (uint8_t)decision->job.residency));
+    }
+}
+
+const char *decision_complaint(struct core *core, const struct decision *decision)
+{
+    struct words words = {.length = 0};
+    say(&words, "no model of this route can answer it:");
+    for (size_t i = 0; i < decision->length; i++) {
+        say(&words, "%s %.64s ", i == 0 ? "" : ";", decision->items[i].upstream->subject);
+        write_why_not(core, decision, &decision->items[i], &words);
+    }
+    return effects_text(core->effects, words.text);
+}
+
+static void write_item(const struct core *core, const struct decision *decision,
+                       const struct decision_item *chosen, const struct decision_item *item,
+                       struct words *out)
+{
+    const struct choice_score *score = &item->score;
+    say(out, "; %.64s: ", item->upstream->subject);
+    if (decision->is_scored && can(item)) {
+        say(out, "%.2f (good %.2f, price %.2f, late %.2f, failing %.2f), ", score->total,
+                score->good, score->price, score->late, score->failing);
+    }
+    switch (item->lost) {
+    case LOST_NOT:
+        say(out, "chosen");
+        break;
+    case LOST_SCORE:
+        say(out, "lost by %s",
+                choice_reason(&decision->weights, &chosen->score, &item->score));
+        break;
+    case LOST_ORDER:
+        say(out, "comes later");
+        break;
+    case LOST_BLOCKED:
+        say(out, "may not be called now");
+        break;
+    case LOST_TRIED:
+        say(out, "has failed it");
+        break;
+    case LOST_CANNOT:
+    case LOST_FORBIDDEN:
+        write_why_not(core, decision, item, out);
+        break;
+    }
+}
+
+static void write_decision(const struct core *core, const struct decision *decision, struct words *out)
+{
+    const struct choice_job *job = &decision->job;
+    const struct decision_item *chosen = &decision->items[0];
+    if (job->complexity >= 0) {
+        say(out, "complexity %.2f", job->complexity);
+    } else {
+        say(out, "complexity not known");
+    }
+    say(out, ", %llu + %llu tokens", (unsigned long long)job->input_tokens,
+            (unsigned long long)job->output_tokens);
+    if (job->left_ms != INT64_MAX) {
+        say(out, ", %lld ms left", (long long)job->left_ms);
+    }
+    for (size_t i = 0; i < decision->length; i++) {
+        chosen = decision->items[i].lost == LOST_NOT ? &decision->items[i] : chosen;
+    }
+    for (size_t i = 0; i < decision->length; i++) {
+        write_item(core, decision, chosen, &decision->items[i], out);
+    }
+}
+
+/* Without memory nothing is kept. */
+static void keep(struct core *core, const struct job *job, const char *text)
+{
+    struct explanations *kept = &core->explanations;
+    if (kept->items == NULL) {
+        kept->items = calloc(EXPLANATIONS, sizeof(*kept->items));
+    }
+    if (kept->items == NULL) {
+        return;
+    }
+    struct explanation *item = &kept->items[kept->next];
+    item->job_id = job->id;
+    item->attempt = job->attempt;
+    (void)snprintf(item->text, sizeof(item->text), "%s", text);
+    kept->next = (kept->next + 1) % EXPLANATIONS;
+}
+
+const char *decision_explain(struct core *core, const struct job *job,
+                             const struct decision *decision)
+{
+    struct words words = {.length = 0};
+    if (decision->length < 2) {
+        return "";
+    }
+    write_decision(core, decision, &words);
+    keep(core, job, words.text);
+    return effects_text(core->effects, words.text);
+}
+
+const char *core_explain(const struct core *core, const struct id *job_id, uint32_t *ret_attempt)
+{
+    const struct explanations *kept = &core->explanations;
+    for (size_t i = 1; kept->items != NULL && i <= EXPLANATIONS; i++) {
+        const struct explanation *item = &kept->items[(kept->next + EXPLANATIONS - i) % EXPLANATIONS];
+        if (item->text[0] != '\0' && id_equal(&item->job_id, job_id)) {
+            *ret_attempt = item->attempt;
+            return item->text;
+        }
+    }
+    return NULL;
+}

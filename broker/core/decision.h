@@ -1,0 +1,69 @@
+/*
+ * decision: which upstream an attempt is to call, and why not another.
+ *
+ * Of the candidates of a job's queue (upstream.h) those are left out that cannot answer it at all: a model that lacks an
+ * ability it needs, or is too small for it, a provider without the residency label it needs, a model that its tenant may not use. Of
+ * the others those that it has tried in this round, and those that may not be called now. What is left is scored
+ * (common/choice.h), or taken in the order of the list; the best is the decision.
+ *
+ * The latest EXPLANATIONS decisions that had a choice are kept in words.
+ */
+#pragma once
+#include "broker/core/upstream.h"
+#include "common/choice.h"
+
+enum { EXPLANATIONS = 1024, EXPLANATION_BYTES = 640, DECISION_NOWHERE = CONFIG_RESIDENCIES_MAX + 1 };
+
+enum decision_lost {
+    LOST_NOT,       /* chosen */
+    LOST_SCORE,     /* another one is better */
+    LOST_ORDER,     /* another one comes first */
+    LOST_BLOCKED,   /* it may not be called now: down, limited, or as many calls as may be */
+    LOST_TRIED,     /* it failed the job in this round */
+    LOST_CANNOT,    /* verdict says why */
+    LOST_FORBIDDEN, /* to its tenant */
+};
+
+struct decision {
+    struct upstream *chosen; /* NULL: none, now */
+    int64_t at_ms;           /* none: when one may be called that it has not tried; INT64_MAX: it has tried all that can */
+    bool is_hopeless;        /* no candidate can answer it at all */
+    bool is_picky;           /* some cannot: what this job waits for, others need not */
+    bool is_scored;
+    uint32_t quality_lost;   /* grades of the chosen one below the one that was wanted, free or not */
+    struct choice_job job;
+    struct choice_weights weights;
+    size_t length;
+    struct decision_item {
+        struct upstream *upstream;
+        enum decision_lost lost;
+        enum choice_verdict verdict;
+        struct choice_score score; /* with LOST_NOT to LOST_TRIED of those that are scored */
+    } items[CANDIDATES_MAX];
+};
+
+/*
+ * As struct job_needs has the label; 0: it is NULL or empty. `is_kept`: a record has it, so one that no provider has is
+ * kept, too. DECISION_NOWHERE: no provider has it.
+ */
+uint8_t decision_residency(struct core *core, const char *label, bool is_kept);
+/* The label; "" none. */
+const char *decision_residency_name(const struct core *core, uint8_t residency);
+/* As struct job has the task; 0: none, and beyond 255 different ones. */
+uint8_t decision_task(struct core *core, const char *task);
+const char *decision_task_name(const struct core *core, uint8_t task);
+
+/* With the configuration's tenants: who may use what. Errors: -ENOMEM. */
+MUST_USE int decision_configure(struct core *core, const struct config *config);
+void decision_destroy(struct core *core);
+
+/* For a job that is pending. Nothing is taken of any limit. */
+void decision_make(struct core *core, const struct job *job, struct decision *ret_decision);
+/* No candidate can answer it, now or later: decision.is_hopeless. */
+bool decision_is_hopeless(const struct core *core, const struct job *job);
+/* The one that decision_make() would choose; NULL: none, and *ret_at_ms as there. */
+struct upstream *decision_choose(struct core *core, const struct job *job, int64_t *ret_at_ms);
+/* Why none of the candidates can answer a job, in words; the decision is hopeless. In the arena. */
+const char *decision_complaint(struct core *core, const struct decision *decision);
+/* The decision in words, kept for core_explain(). In the arena; "" when there was no choice. */
+const char *decision_explain(struct core *core, const struct job *job, const struct decision *decision);

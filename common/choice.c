@@ -1,0 +1,103 @@
+#include "common/choice.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "common/attributes.h"
+
+static const double COMPLEXITY_UNKNOWN = 0.5;
+static const double GRADE_SCALE = 10; /* grades for the odds to grow e-fold */
+static const double GRADE_MAX = 100;
+
+static const char *const names[ABILITIES] = {"tools", "images",   "json",    "json_schema",
+                                             "audio", "logprobs", "variants"};
+
+const char *choice_ability_name(size_t position)
+{
+    return names[position];
+}
+
+uint32_t choice_ability_find(const char *name)
+{
+    for (size_t i = 0; i < ABILITIES; i++) {
+        if (strcmp(names[i], name) == 0) {
+            return UINT32_C(1) << i;
+        }
+    }
+    return 0;
+}
+
+enum choice_verdict choice_check(const struct choice_job *job, const struct choice_model *model)
+{
+    const bool is_elsewhere =
+        job->residency > 0 && (model->residencies >> job->residency & 1) == 0;
+    if (is_elsewhere) {
+        return CHOICE_ELSEWHERE;
+    }
+    if ((job->abilities & ~model->abilities) != 0) {
+        return CHOICE_LACKS_ABILITY;
+    }
+    if (model->context_tokens > 0 && job->input_tokens >= model->context_tokens) {
+        return CHOICE_TOO_SMALL;
+    }
+    return model->quality < job->quality_min ? CHOICE_TOO_LOW : CHOICE_FITS;
+}
+
+/* Saturates. */
+static uint64_t tokens_cost(uint64_t tokens, uint64_t nanousd_per_mtok)
+{
+    const unsigned __int128 cost = (unsigned __int128)tokens * nanousd_per_mtok / 1000000;
+    return cost > UINT64_MAX / 4 ? UINT64_MAX / 4 : (uint64_t)cost;
+}
+
+uint64_t choice_cost_nanousd(const struct choice_job *job, const struct choice_model *model)
+{
+    return tokens_cost(job->input_tokens, model->input_nanousd_per_mtok) +
+           tokens_cost(job->output_tokens, model->output_nanousd_per_mtok);
+}
+
+static double share(double part, double whole)
+{
+    return whole <= 0 ? 0 : part >= whole ? 1 : part / whole;
+}
+
+static double chance_of_good(const struct choice_job *job, const struct choice_model *model)
+{
+    const double complexity = job->complexity < 0 ? COMPLEXITY_UNKNOWN : job->complexity;
+    const double above = (double)model->quality + model->learned - GRADE_MAX * complexity;
+    return 1 / (1 + exp(-above / GRADE_SCALE));
+}
+
+struct choice_score choice_score(const struct choice_job *job, const struct choice_model *model,
+                                 const struct choice_weights *weights, uint64_t dearest_nanousd)
+{
+    struct choice_score score = {
+        .good = chance_of_good(job, model),
+        .failing = model->failing,
+        .cost_nanousd = choice_cost_nanousd(job, model),
+    };
+    score.price = share((double)score.cost_nanousd, (double)dearest_nanousd);
+    score.late = job->left_ms == INT64_MAX ? 0 : share(model->p95_ms, (double)job->left_ms);
+    score.total = weights->quality * score.good - weights->price * score.price -
+                  weights->latency * score.late - score.failing;
+    return score;
+}
+
+const char *choice_reason(const struct choice_weights *weights, const struct choice_score *winner,
+                          const struct choice_score *loser)
+{
+    const struct {
+        double lost;
+        const char *name;
+    } parts[] = {
+        {weights->quality * (winner->good - loser->good), "quality"},
+        {weights->price * (loser->price - winner->price), "price"},
+        {weights->latency * (loser->late - winner->late), "latency"},
+        {loser->failing - winner->failing, "failures"},
+    };
+    size_t most = 0;
+    for (size_t i = 1; i < ARRAY_LENGTH(parts); i++) {
+        most = parts[i].lost > parts[most].lost ? i : most;
+    }
+    return parts[most].lost > 0 ? parts[most].name : "order";
+}

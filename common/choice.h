@@ -1,0 +1,86 @@
+/*
+ * choice: which of several models is to answer a job: what it must be able to do, and what speaks for it.
+ *
+ * First what cannot be given up: what the request needs of a model (abilities), that it fits into its
+ * context, where its data may go, a quality floor. Then a score, from -2 to 1, of what is left:
+ *
+ *   score = q · good - p · price - l · late - failing
+ *
+ *   good     the chance that its grade is enough: 1 / (1 + e^-((grade - need) / 10)), where need is
+ *            100 times the complexity of the prompt (common/complexity.h; 0.5 when it is not known)
+ *   price    what the job is expected to cost, as a share of what it costs with the dearest model
+ *   late     its 95th percentile for prompts of this size, as a share of the time that is left; 1 at most
+ *   failing  the share of its latest calls that failed
+ *
+ * The weights q, p, l are those of the tier. Pure; no state.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What a request may need of a model; bits of `abilities`. Part of the wire: new ones are appended. */
+enum choice_ability {
+    ABILITY_TOOLS = 1 << 0,
+    ABILITY_IMAGES = 1 << 1,
+    ABILITY_JSON_MODE = 1 << 2,
+    ABILITY_JSON_SCHEMA = 1 << 3,
+    ABILITY_AUDIO = 1 << 4,
+    ABILITY_LOGPROBS = 1 << 5,
+    ABILITY_VARIANTS = 1 << 6, /* more than one answer */
+    ABILITIES_ALL = (1 << 7) - 1,
+};
+enum { ABILITIES = 7 };
+/* "tools" … of the bit at `position`, below ABILITIES. */
+const char *choice_ability_name(size_t position);
+/* 0: there is no ability of this name. */
+uint32_t choice_ability_find(const char *name);
+
+struct choice_job {
+    double complexity;      /* 0 to 1; below 0: not known */
+    uint32_t abilities;
+    uint32_t residency;     /* number of the label that it needs, from 1 to 31; 0: any will do */
+    uint64_t input_tokens;
+    uint64_t output_tokens; /* expected */
+    int64_t left_ms;        /* until its deadline; INT64_MAX: it has none */
+    uint32_t quality_min;
+};
+
+struct choice_model {
+    uint32_t abilities;
+    uint32_t residencies;    /* bits by the number of the label */
+    uint64_t context_tokens; /* input and output; 0: not known */
+    uint32_t quality;        /* grade, 0 to 100 */
+    uint64_t input_nanousd_per_mtok, output_nanousd_per_mtok;
+    double p95_ms;           /* of calls with prompts of this size; 0: not known yet */
+    double failing;          /* share of the latest calls, 0 to 1 */
+    double learned;          /* grades to add, from feedback; 0: nothing learned */
+};
+
+struct choice_weights {
+    double quality, price, latency; /* 0 to 1 */
+};
+
+enum choice_verdict {
+    CHOICE_FITS,
+    CHOICE_LACKS_ABILITY,
+    CHOICE_TOO_SMALL, /* its context */
+    CHOICE_ELSEWHERE, /* residency */
+    CHOICE_TOO_LOW,   /* quality */
+};
+
+struct choice_score {
+    double good, price, late, failing; /* 0 to 1 */
+    double total;
+    uint64_t cost_nanousd; /* expected */
+};
+
+enum choice_verdict choice_check(const struct choice_job *job, const struct choice_model *model);
+/* What the job is expected to cost with this model. */
+uint64_t choice_cost_nanousd(const struct choice_job *job, const struct choice_model *model);
+/* `dearest_nanousd`: the largest cost among those compared. */
+struct choice_score choice_score(const struct choice_job *job, const struct choice_model *model,
+                                 const struct choice_weights *weights, uint64_t dearest_nanousd);
+/* In a word, what spoke most against `loser` beside `winner`: "quality", "price", "latency", "failures". */
+const char *choice_reason(const struct choice_weights *weights, const struct choice_score *winner,
+                          const struct choice_score *loser);
