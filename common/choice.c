@@ -6,8 +6,8 @@
 #include "common/attributes.h"
 
 static const double COMPLEXITY_UNKNOWN = 0.5;
-static const double GRADE_SCALE = 10; /* grades for the odds to grow e-fold */
-static const double GRADE_MAX = 100;
+static const double GRADE_SCALE = 12;                /* grades for the odds to grow e-fold */
+static const double NEED_LEAST = 10, NEED_MORE = 70; /* grades */
 
 static const char *const names[ABILITIES] = {"tools", "images",   "json",    "json_schema",
                                              "audio", "logprobs", "variants"};
@@ -29,8 +29,7 @@ uint32_t choice_ability_find(const char *name)
 
 enum choice_verdict choice_check(const struct choice_job *job, const struct choice_model *model)
 {
-    const bool is_elsewhere =
-        job->residency > 0 && (model->residencies >> job->residency & 1) == 0;
+    const bool is_elsewhere = job->residency > 0 && (model->residencies >> job->residency & 1) == 0;
     if (is_elsewhere) {
         return CHOICE_ELSEWHERE;
     }
@@ -64,7 +63,8 @@ static double share(double part, double whole)
 static double chance_of_good(const struct choice_job *job, const struct choice_model *model)
 {
     const double complexity = job->complexity < 0 ? COMPLEXITY_UNKNOWN : job->complexity;
-    const double above = (double)model->quality + model->learned - GRADE_MAX * complexity;
+    const double above =
+        (double)model->quality + model->learned - NEED_LEAST - NEED_MORE * complexity;
     return 1 / (1 + exp(-above / GRADE_SCALE));
 }
 

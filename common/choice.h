@@ -1,16 +1,17 @@
 /*
- * choice: which of several models is to answer a job: what it must be able to do, and what speaks for it.
+ * choice: which of several models is to answer a job: what it must be able to do, and what speaks
+ * for it.
  *
- * First what cannot be given up: what the request needs of a model (abilities), that it fits into its
- * context, where its data may go, a quality floor. Then a score, from -2 to 1, of what is left:
+ * First what cannot be given up: what the request needs of a model (abilities), that it fits into
+ * its context, where its data may go, a quality floor. Then a score, from -2 to 1, of what is left:
  *
  *   score = q · good - p · price - l · late - failing
  *
- *   good     the chance that its grade is enough: 1 / (1 + e^-((grade - need) / 10)), where need is
- *            100 times the complexity of the prompt (common/complexity.h; 0.5 when it is not known)
+ *   good     the chance that its grade is enough: 1 / (1 + e^-((grade - need) / 12)), where need is
+ *            10 + 70 · complexity of the prompt (common/complexity.h; 0.5 when it is not known)
  *   price    what the job is expected to cost, as a share of what it costs with the dearest model
- *   late     its 95th percentile for prompts of this size, as a share of the time that is left; 1 at most
- *   failing  the share of its latest calls that failed
+ *   late     its 95th percentile for prompts of this size, as a share of the time that is left; 1
+ * at most failing  the share of its latest calls that failed
  *
  * The weights q, p, l are those of the tier. Pure; no state.
  */
@@ -19,7 +20,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What a request may need of a model; bits of `abilities`. Part of the wire: new ones are appended. */
+/* What a request may need of a model; bits of `abilities`. Part of the wire: new ones are appended.
+ */
 enum choice_ability {
     ABILITY_TOOLS = 1 << 0,
     ABILITY_IMAGES = 1 << 1,
@@ -37,9 +39,9 @@ const char *choice_ability_name(size_t position);
 uint32_t choice_ability_find(const char *name);
 
 struct choice_job {
-    double complexity;      /* 0 to 1; below 0: not known */
+    double complexity; /* 0 to 1; below 0: not known */
     uint32_t abilities;
-    uint32_t residency;     /* number of the label that it needs, from 1 to 31; 0: any will do */
+    uint32_t residency; /* number of the label that it needs, from 1 to 31; 0: any will do */
     uint64_t input_tokens;
     uint64_t output_tokens; /* expected */
     int64_t left_ms;        /* until its deadline; INT64_MAX: it has none */
@@ -52,9 +54,9 @@ struct choice_model {
     uint64_t context_tokens; /* input and output; 0: not known */
     uint32_t quality;        /* grade, 0 to 100 */
     uint64_t input_nanousd_per_mtok, output_nanousd_per_mtok;
-    double p95_ms;           /* of calls with prompts of this size; 0: not known yet */
-    double failing;          /* share of the latest calls, 0 to 1 */
-    double learned;          /* grades to add, from feedback; 0: nothing learned */
+    double p95_ms;  /* of calls with prompts of this size; 0: not known yet */
+    double failing; /* share of the latest calls, 0 to 1 */
+    double learned; /* grades to add, from feedback; 0: nothing learned */
 };
 
 struct choice_weights {
@@ -81,6 +83,7 @@ uint64_t choice_cost_nanousd(const struct choice_job *job, const struct choice_m
 /* `dearest_nanousd`: the largest cost among those compared. */
 struct choice_score choice_score(const struct choice_job *job, const struct choice_model *model,
                                  const struct choice_weights *weights, uint64_t dearest_nanousd);
-/* In a word, what spoke most against `loser` beside `winner`: "quality", "price", "latency", "failures". */
+/* In a word, what spoke most against `loser` beside `winner`: "quality", "price", "latency",
+ * "failures". */
 const char *choice_reason(const struct choice_weights *weights, const struct choice_score *winner,
                           const struct choice_score *loser);

@@ -76,8 +76,7 @@ static int allow(const struct core *core, struct tenant *tenant, const struct co
     if (given->models_length == 0) {
         return 0;
     }
-    tenant->allowed =
-        calloc(core->upstreams_length / ALLOWED_BITS + 1, sizeof(*tenant->allowed));
+    tenant->allowed = calloc(core->upstreams_length / ALLOWED_BITS + 1, sizeof(*tenant->allowed));
     if (tenant->allowed == NULL) {
         return -ENOMEM;
     }
@@ -205,16 +204,36 @@ static void score_all(const struct core *core, const struct job *job, struct dec
     }
 }
 
-/* The best of those that can; of those only that are free, if asked. In a list the first; NULL: none. */
-static struct decision_item *best_of(struct decision *decision, bool must_be_free)
+static bool is_better(const struct decision *decision, double total, double than)
+{
+    return decision->is_scored && total > than; /* in a list the first is */
+}
+
+/* The best of those that may be called now; NULL: none. */
+static struct decision_item *best_now(struct decision *decision)
 {
     struct decision_item *best = NULL;
     for (size_t i = 0; i < decision->length; i++) {
         struct decision_item *item = &decision->items[i];
-        const bool is_free = item->lost == LOST_SCORE;
-        if ((must_be_free ? is_free : can(item)) &&
-            (best == NULL || (decision->is_scored && item->score.total > best->score.total))) {
+        if (item->lost == LOST_SCORE &&
+            (best == NULL || is_better(decision, item->score.total, best->score.total))) {
             best = item;
+        }
+    }
+    return best;
+}
+
+/* What would be chosen if all went well: none failed, and none were down. One can answer it. */
+static const struct decision_item *wanted_of(const struct decision *decision)
+{
+    const struct decision_item *best = NULL;
+    double most = 0;
+    for (size_t i = 0; i < decision->length; i++) {
+        const struct decision_item *item = &decision->items[i];
+        const double total = item->score.total + item->score.failing;
+        if (can(item) && (best == NULL || is_better(decision, total, most))) {
+            best = item;
+            most = total;
         }
     }
     return best;
@@ -230,11 +249,11 @@ static uint32_t quality_between(const struct decision_item *wanted,
 
 static void choose(struct decision *decision)
 {
-    struct decision_item *chosen = best_of(decision, true);
+    struct decision_item *chosen = best_now(decision);
     if (chosen == NULL) {
         return;
     }
-    decision->quality_lost = quality_between(best_of(decision, false), chosen);
+    decision->quality_lost = quality_between(wanted_of(decision), chosen);
     decision->chosen = chosen->upstream;
     chosen->lost = LOST_NOT;
     for (size_t i = 0; i < decision->length && !decision->is_scored; i++) {
@@ -326,9 +345,8 @@ static void write_why_not(const struct core *core, const struct decision *decisi
         say(out, "cannot do ");
         write_abilities(decision->job.abilities & ~traits->abilities, out);
     } else if (item->verdict == CHOICE_TOO_SMALL) {
-        say(out, "takes %llu tokens, these are %llu",
-                (unsigned long long)traits->context_tokens,
-                (unsigned long long)decision->job.input_tokens);
+        say(out, "takes %llu tokens, these are %llu", (unsigned long long)traits->context_tokens,
+            (unsigned long long)decision->job.input_tokens);
     } else if (item->verdict == CHOICE_ELSEWHERE) {
         say(out, "has not the residency label %.64s",
             decision_residency_name(core, (uint8_t)decision->job.residency));
@@ -354,15 +372,14 @@ static void write_item(const struct core *core, const struct decision *decision,
     say(out, "; %.64s: ", item->upstream->subject);
     if (decision->is_scored && can(item)) {
         say(out, "%.2f (good %.2f, price %.2f, late %.2f, failing %.2f), ", score->total,
-                score->good, score->price, score->late, score->failing);
+            score->good, score->price, score->late, score->failing);
     }
     switch (item->lost) {
     case LOST_NOT:
         say(out, "chosen");
         break;
     case LOST_SCORE:
-        say(out, "lost by %s",
-                choice_reason(&decision->weights, &chosen->score, &item->score));
+        say(out, "lost by %s", choice_reason(&decision->weights, &chosen->score, &item->score));
         break;
     case LOST_ORDER:
         say(out, "comes later");
@@ -380,7 +397,8 @@ static void write_item(const struct core *core, const struct decision *decision,
     }
 }
 
-static void write_decision(const struct core *core, const struct decision *decision, struct words *out)
+static void write_decision(const struct core *core, const struct decision *decision,
+                           struct words *out)
 {
     const struct choice_job *job = &decision->job;
     const struct decision_item *chosen = &decision->items[0];
@@ -390,7 +408,7 @@ static void write_decision(const struct core *core, const struct decision *decis
         say(out, "complexity not known");
     }
     say(out, ", %llu + %llu tokens", (unsigned long long)job->input_tokens,
-            (unsigned long long)job->output_tokens);
+        (unsigned long long)job->output_tokens);
     if (job->left_ms != INT64_MAX) {
         say(out, ", %lld ms left", (long long)job->left_ms);
     }
@@ -435,7 +453,8 @@ const char *core_explain(const struct core *core, const struct id *job_id, uint3
 {
     const struct explanations *kept = &core->explanations;
     for (size_t i = 1; kept->items != NULL && i <= EXPLANATIONS; i++) {
-        const struct explanation *item = &kept->items[(kept->next + EXPLANATIONS - i) % EXPLANATIONS];
+        const struct explanation *item =
+            &kept->items[(kept->next + EXPLANATIONS - i) % EXPLANATIONS];
         if (item->text[0] != '\0' && id_equal(&item->job_id, job_id)) {
             *ret_attempt = item->attempt;
             return item->text;

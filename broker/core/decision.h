@@ -30,7 +30,7 @@ struct decision {
     bool is_hopeless;        /* no candidate can answer it at all */
     bool is_picky;           /* some cannot: what this job waits for, others need not */
     bool is_scored;
-    uint32_t quality_lost;   /* grades of the chosen one below the one that was wanted, free or not */
+    uint32_t quality_lost;   /* grades of the chosen one below what would be if all went well */
     struct choice_job job;
     struct choice_weights weights;
     size_t length;

@@ -1,0 +1,371 @@
+/* Which model a job is given to, and why not another. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include "common/choice.h"
+#include "tests/unit/broker/core_world.h"
+
+#define ANSWERED    WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
+#define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
+
+static struct world w;
+static struct config_provider providers[2];
+static struct config_route routes[1];
+static char *route_models[] = {"m0", "m1", "m2"};
+static char *eu[] = {"eu"};
+static char *no_images[] = {"tools", "json"};
+static char *only_m1[] = {"m1"};
+
+/*
+ * A cheap model m0 (grade 40), a dear one m1 (90), both at p0, and m2 (60, in the middle) at p1.
+ * The route `any` may use all of them.
+ */
+static void start(void)
+{
+    world_init(&w);
+    providers[0] = (struct config_provider){.name = "p0"};
+    providers[1] = (struct config_provider){.name = "p1", .residency = eu, .residency_length = 1};
+    static const struct {
+        char *name, *provider;
+        uint32_t quality;
+        uint64_t price;
+    } models[] = {{"m0", "p0", 40, 100}, {"m1", "p0", 90, 10000}, {"m2", "p1", 60, 2000}};
+    for (size_t i = 0; i < 3; i++) {
+        w.models[i] = (struct config_model){.name = models[i].name,
+                                            .provider = models[i].provider,
+                                            .quality = models[i].quality,
+                                            .input_nanousd_per_mtok = models[i].price * 1000000,
+                                            .output_nanousd_per_mtok = models[i].price * 2000000};
+    }
+    routes[0] = (struct config_route){.name = "any", .models = route_models, .models_length = 3};
+    w.config.providers = providers;
+    w.config.providers_length = 2;
+    w.config.routes = routes;
+    w.config.routes_length = 1;
+    for (size_t i = 0; i < WORLD_TIERS; i++) {
+        w.tiers[i].weight_quality = 60;
+        w.tiers[i].weight_price = 30;
+        w.tiers[i].weight_latency = 10;
+    }
+    for (size_t i = 0; i < 4; i++) {
+        w.tenants[i].residency = "";
+    }
+}
+
+static void go(void)
+{
+    world_start(&w);
+    world_client(&w, 1, "a");
+    world_client(&w, 2, "b");
+    world_worker(&w, 100, "w", 1000);
+}
+
+static void stop(void)
+{
+    world_finish(&w);
+}
+
+TestSuite(core_decision, .init = start, .fini = stop);
+
+struct asked {
+    uint64_t peer; /* 0: 1 */
+    const char *tier, *residency;
+    uint32_t complexity, abilities, input_tokens;
+};
+
+static struct id submit(const struct asked *asked)
+{
+    struct event event = world_submission(&w, asked->peer == 0 ? 1 : asked->peer,
+                                          asked->tier == NULL ? "standard" : asked->tier);
+    event.as.submit.route = "any";
+    event.as.submit.complexity = asked->complexity;
+    event.as.submit.abilities = asked->abilities;
+    event.as.submit.input_tokens = asked->input_tokens;
+    event.as.submit.estimated_tokens = asked->input_tokens + 100;
+    event.as.submit.residency = asked->residency;
+    const struct id id = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    return id;
+}
+
+static const struct effect_dispatch *dispatch_of(const struct id *job)
+{
+    const struct world_effect *found = world_find(&w, EFFECT_DISPATCH, job, 0);
+    return found == NULL ? NULL : &found->effect.as.dispatch;
+}
+
+static const char *model_of(const struct id *job)
+{
+    const struct effect_dispatch *dispatch = dispatch_of(job);
+    return dispatch == NULL ? "none" : dispatch->model;
+}
+
+static const char *refusal_of(const struct id *job)
+{
+    const struct world_effect *found = world_find(&w, EFFECT_REJECTED, job, 0);
+    return found == NULL ? "not refused" : found->text;
+}
+
+static void says(const struct id *job, Wire__AttemptOutcome outcome, uint32_t call_ms)
+{
+    const struct effect_dispatch *dispatch = dispatch_of(job);
+    cr_assert_not_null(dispatch);
+    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
+    upstream.provider = (char *)dispatch->provider;
+    upstream.model = (char *)dispatch->model;
+    Wire__Call call = WIRE__CALL__INIT;
+    call.upstream = &upstream;
+    call.outcome = outcome;
+    call.error_code = outcome == ANSWERED ? "" : "status_503";
+    call.call_ms = call_ms;
+    const Wire__Call *const calls[] = {&call};
+    const struct event event = {.kind = EVENT_ATTEMPT_RESULT,
+                                .peer = 100,
+                                .as.attempt_result = {.lease = dispatch->lease,
+                                                      .outcome = outcome,
+                                                      .error_code = "code",
+                                                      .error_text = "text",
+                                                      .calls = calls,
+                                                      .calls_length = 1}};
+    world_turn(&w, &event);
+}
+
+/* Time with a worker that lives. */
+static void pass(int64_t ms)
+{
+    for (; ms > 0; ms -= 1000) {
+        world_advance(&w, ms < 1000 ? ms : 1000);
+        world_turn(&w, &(struct event){.kind = EVENT_WORKER_HEARTBEAT, .peer = 100});
+    }
+}
+
+#define HAS(text, part) cr_assert_not_null(strstr(text, part), "%s", text)
+
+Test(core_decision, simple_prompts_get_the_cheap_model_and_hard_ones_the_good_one)
+{
+    go();
+    const struct id simple = submit(&(struct asked){.complexity = 20, .input_tokens = 100});
+    const struct id middling = submit(&(struct asked){.complexity = 128, .input_tokens = 100});
+    const struct id hard = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+    cr_assert_str_eq(model_of(&simple), "m0");
+    cr_assert_str_eq(model_of(&middling), "m2");
+    cr_assert_str_eq(model_of(&hard), "m1");
+}
+
+Test(core_decision, what_is_not_known_is_taken_for_middling)
+{
+    go();
+    const struct id job = submit(&(struct asked){.input_tokens = 100});
+    cr_assert_str_eq(model_of(&job), "m2");
+}
+
+Test(core_decision, weights_of_the_tier_decide)
+{
+    w.tiers[0].weight_quality = 100;
+    w.tiers[0].weight_price = w.tiers[0].weight_latency = 0;
+    w.tiers[2].weight_quality = 10;
+    w.tiers[2].weight_price = 100;
+    go();
+    const struct id good =
+        submit(&(struct asked){.tier = "realtime", .complexity = 128, .input_tokens = 9});
+    const struct id cheap =
+        submit(&(struct asked){.tier = "background", .complexity = 128, .input_tokens = 9});
+    cr_assert_str_eq(model_of(&good), "m1");
+    cr_assert_str_eq(model_of(&cheap), "m0");
+}
+
+Test(core_decision, list_is_taken_in_its_order)
+{
+    routes[0].choice = CHOICE_LISTED;
+    go();
+    const struct id hard = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+    cr_assert_str_eq(model_of(&hard), "m0");
+}
+
+Test(core_decision, model_without_the_ability_is_left_out)
+{
+    w.models[0].abilities = no_images;
+    w.models[0].abilities_length = 2;
+    go();
+    const struct id text = submit(&(struct asked){.complexity = 20, .input_tokens = 100});
+    const struct id image =
+        submit(&(struct asked){.complexity = 20, .abilities = ABILITY_IMAGES, .input_tokens = 100});
+    cr_assert_str_eq(model_of(&text), "m0");
+    cr_assert_str_eq(model_of(&image), "m2");
+    uint32_t attempt;
+    HAS(core_explain(w.core, &image, &attempt), "p0/m0: cannot do images");
+}
+
+Test(core_decision, what_no_model_can_do_is_refused_at_the_door)
+{
+    for (size_t i = 0; i < 3; i++) {
+        w.models[i].abilities = no_images;
+        w.models[i].abilities_length = 2;
+    }
+    go();
+    const struct id job =
+        submit(&(struct asked){.abilities = ABILITY_IMAGES | ABILITY_AUDIO | ABILITY_TOOLS});
+    HAS(refusal_of(&job), "p0/m0 cannot do images, audio;");
+    const struct id unknown = submit(&(struct asked){.abilities = 1 << 20});
+    HAS(refusal_of(&unknown), "abilities: 0x100000");
+    cr_assert_eq(world_stats(&w).jobs, 0);
+}
+
+Test(core_decision, too_long_input_goes_where_it_fits)
+{
+    w.models[0].context_tokens = 1000;
+    w.models[2].context_tokens = 5000;
+    go();
+    const struct id small = submit(&(struct asked){.complexity = 20, .input_tokens = 900});
+    const struct id large = submit(&(struct asked){.complexity = 20, .input_tokens = 1001});
+    const struct id huge = submit(&(struct asked){.complexity = 20, .input_tokens = 100000});
+    cr_assert_str_eq(model_of(&small), "m0");
+    cr_assert_str_eq(model_of(&large), "m2");
+    cr_assert_str_eq(model_of(&huge), "m1");
+    uint32_t attempt;
+    HAS(core_explain(w.core, &huge, &attempt), "p1/m2: takes 5000 tokens, these are 1");
+}
+
+Test(core_decision, data_stay_where_they_must)
+{
+    w.tenants[1].residency = "eu";
+    go();
+    const struct id asked = submit(&(struct asked){.complexity = 20, .residency = "eu"});
+    const struct id tenants = submit(&(struct asked){.peer = 2, .complexity = 20});
+    const struct id free = submit(&(struct asked){.complexity = 20});
+    const struct id nowhere = submit(&(struct asked){.residency = "mars"});
+    cr_assert_str_eq(model_of(&asked), "m2");
+    cr_assert_str_eq(model_of(&tenants), "m2");
+    cr_assert_str_eq(model_of(&free), "m0");
+    HAS(refusal_of(&nowhere), "residency: no provider has the label \"mars\"");
+}
+
+Test(core_decision, named_model_obeys_the_tenants_residency)
+{
+    w.tenants[1].residency = "eu";
+    go();
+    struct event event = world_submission(&w, 2, "standard"); /* m0, at p0 alone */
+    const struct id job = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    HAS(refusal_of(&job), "p0/m0 has not the residency label eu");
+}
+
+Test(core_decision, tenant_gets_the_models_it_may_use)
+{
+    w.tenants[1].models = only_m1;
+    w.tenants[1].models_length = 1;
+    go();
+    const struct id job = submit(&(struct asked){.peer = 2, .complexity = 20});
+    cr_assert_str_eq(model_of(&job), "m1");
+    uint32_t attempt;
+    HAS(core_explain(w.core, &job, &attempt), "p0/m0: not allowed to this tenant");
+}
+
+Test(core_decision, floor_leaves_out_the_lower_ones)
+{
+    w.tiers[1].quality_min = 80;
+    go();
+    const struct id job = submit(&(struct asked){.complexity = 20});
+    cr_assert_str_eq(model_of(&job), "m1");
+}
+
+Test(core_decision, next_best_stands_in_and_what_it_costs_is_told)
+{
+    go();
+    const struct id hard = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+    cr_assert_eq(dispatch_of(&hard)->quality_lost, 0);
+    says(&hard, UNAVAILABLE, 5);
+    cr_assert_str_eq(model_of(&hard), "m2");
+    cr_assert_eq(dispatch_of(&hard)->quality_lost, 30);
+    uint32_t attempt;
+    HAS(core_explain(w.core, &hard, &attempt), "p0/m1: ");
+    HAS(core_explain(w.core, &hard, &attempt), "has failed it");
+    cr_assert_eq(attempt, 2);
+}
+
+Test(core_decision, slow_model_loses_where_time_is_short)
+{
+    w.tiers[0].weight_latency = 90;
+    w.tiers[0].deadline_ms = 30000;
+    go();
+    for (int i = 0; i < 20; i++) {
+        const struct id hard = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+        says(&hard, ANSWERED, 60000);
+    }
+    const struct id job =
+        submit(&(struct asked){.tier = "realtime", .complexity = 220, .input_tokens = 100});
+    cr_assert_str_neq(model_of(&job), "m1");
+    uint32_t attempt;
+    HAS(core_explain(w.core, &job, &attempt), "lost by latency");
+}
+
+Test(core_decision, failing_model_loses_and_is_tried_again)
+{
+    w.config.breaker.failures = 1000;
+    go();
+    for (int i = 0; i < 6; i++) {
+        const struct id hard = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+        if (strcmp(model_of(&hard), "m1") == 0) {
+            says(&hard, UNAVAILABLE, 5);
+        }
+    }
+    const struct id now = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+    cr_assert_str_eq(model_of(&now), "m2");
+    pass(2 * w.config.breaker.window_ms);
+    const struct id later = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+    cr_assert_str_eq(model_of(&later), "m1");
+}
+
+Test(core_decision, what_it_needs_survives_a_restart)
+{
+    w.models[0].abilities = no_images;
+    w.models[0].abilities_length = 2;
+    world_start(&w);
+    world_client(&w, 1, "a");
+    const struct id image = submit(&(struct asked){
+        .complexity = 20, .abilities = ABILITY_IMAGES, .input_tokens = 100, .residency = "eu"});
+    const struct id hard = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+    world_restart(&w);
+    world_worker(&w, 100, "w", 1000);
+    world_advance(&w, 5000);
+    cr_assert_str_eq(model_of(&image), "m2");
+    cr_assert_str_eq(model_of(&hard), "m1");
+    uint32_t attempt;
+    HAS(core_explain(w.core, &hard, &attempt), "complexity 0.86, ");
+}
+
+Test(core_decision, job_that_nobody_can_answer_any_more_becomes_a_dead_letter)
+{
+    world_start(&w);
+    world_client(&w, 1, "a");
+    const struct id image = submit(&(struct asked){.abilities = ABILITY_IMAGES});
+    const struct id text = submit(&(struct asked){.complexity = 20});
+    for (size_t i = 0; i < 3; i++) {
+        w.models[i].abilities = no_images;
+        w.models[i].abilities_length = 2;
+    }
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, 100, "w", 1000);
+    cr_assert_eq(world_state(&w, &image), WIRE__JOB_STATE__JOB_STATE_DEAD);
+    cr_assert_str_eq(world_find(&w, EFFECT_RESULT, &image, 1)->code, "no_model");
+    cr_assert_str_eq(model_of(&text), "m0");
+}
+
+Test(core_decision, job_that_waits_for_the_only_model_it_can_use_blocks_no_other)
+{
+    w.models[0].abilities = no_images;
+    w.models[0].abilities_length = 2;
+    w.models[1].abilities = no_images;
+    w.models[1].abilities_length = 2;
+    go();
+    const struct id first = submit(&(struct asked){.abilities = ABILITY_IMAGES});
+    for (int i = 0; i < 5; i++) {
+        pass(i == 0 ? 0 : 30000); /* its backoff */
+        says(&first, UNAVAILABLE, 5);
+    }
+    const struct id second = submit(&(struct asked){.abilities = ABILITY_IMAGES});
+    const struct id text = submit(&(struct asked){.complexity = 20});
+    cr_assert_str_eq(model_of(&first), "m2");
+    cr_assert_str_eq(model_of(&second), "none");
+    cr_assert_str_eq(model_of(&text), "m0");
+}
