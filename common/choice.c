@@ -68,15 +68,25 @@ static double chance_of_good(const struct choice_job *job, const struct choice_m
     return 1 / (1 + exp(-above / GRADE_SCALE));
 }
 
+void choice_scale_add(struct choice_scale *scale, const struct choice_job *job,
+                      const struct choice_model *model)
+{
+    const double good = chance_of_good(job, model);
+    const uint64_t cost = choice_cost_nanousd(job, model);
+    scale->best = good > scale->best ? good : scale->best;
+    scale->dearest_nanousd = cost > scale->dearest_nanousd ? cost : scale->dearest_nanousd;
+}
+
 struct choice_score choice_score(const struct choice_job *job, const struct choice_model *model,
-                                 const struct choice_weights *weights, uint64_t dearest_nanousd)
+                                 const struct choice_weights *weights,
+                                 const struct choice_scale *scale)
 {
     struct choice_score score = {
-        .good = chance_of_good(job, model),
+        .good = share(chance_of_good(job, model), scale->best),
         .failing = model->failing,
         .cost_nanousd = choice_cost_nanousd(job, model),
     };
-    score.price = share((double)score.cost_nanousd, (double)dearest_nanousd);
+    score.price = share((double)score.cost_nanousd, (double)scale->dearest_nanousd);
     score.late = job->left_ms == INT64_MAX ? 0 : share(model->p95_ms, (double)job->left_ms);
     score.total = weights->quality * score.good - weights->price * score.price -
                   weights->latency * score.late - score.failing;

@@ -7,8 +7,9 @@
  *
  *   score = q · good - p · price - l · late - failing
  *
- *   good     the chance that its grade is enough: 1 / (1 + e^-((grade - need) / 12)), where need is
- *            10 + 70 · complexity of the prompt (common/complexity.h; 0.5 when it is not known)
+ *   good     the chance that its grade is enough, 1 / (1 + e^-((grade - need) / 12)), as a share of
+ *            that of the best, where need is 10 + 70 · complexity of the prompt
+ *            (common/complexity.h; 0.5 when it is not known)
  *   price    what the job is expected to cost, as a share of what it costs with the dearest model
  *   late     its 95th percentile for prompts of this size, as a share of the time that is left; 1
  * at most failing  the share of its latest calls that failed
@@ -80,9 +81,17 @@ struct choice_score {
 enum choice_verdict choice_check(const struct choice_job *job, const struct choice_model *model);
 /* What the job is expected to cost with this model. */
 uint64_t choice_cost_nanousd(const struct choice_job *job, const struct choice_model *model);
-/* `dearest_nanousd`: the largest cost among those compared. */
+
+/* What each is measured against: the extremes of those compared. Begin with zeros, and add each. */
+struct choice_scale {
+    double best; /* chance of a good answer */
+    uint64_t dearest_nanousd;
+};
+void choice_scale_add(struct choice_scale *scale, const struct choice_job *job,
+                      const struct choice_model *model);
 struct choice_score choice_score(const struct choice_job *job, const struct choice_model *model,
-                                 const struct choice_weights *weights, uint64_t dearest_nanousd);
+                                 const struct choice_weights *weights,
+                                 const struct choice_scale *scale);
 /* In a word, what spoke most against `loser` beside `winner`: "quality", "price", "latency",
  * "failures". */
 const char *choice_reason(const struct choice_weights *weights, const struct choice_score *winner,

@@ -188,18 +188,17 @@ static void look_at_all(struct core *core, const struct job *job,
 static void score_all(const struct core *core, const struct job *job, struct decision *decision)
 {
     struct choice_model models[CANDIDATES_MAX];
-    uint64_t dearest = 0;
+    struct choice_scale scale = {.best = 0};
     for (size_t i = 0; i < decision->length; i++) {
         models[i] = model_of(core, decision->items[i].upstream, job);
         if (can(&decision->items[i])) {
-            const uint64_t cost = choice_cost_nanousd(&decision->job, &models[i]);
-            dearest = cost > dearest ? cost : dearest;
+            choice_scale_add(&scale, &decision->job, &models[i]);
         }
     }
     for (size_t i = 0; i < decision->length; i++) {
         if (can(&decision->items[i])) {
             decision->items[i].score =
-                choice_score(&decision->job, &models[i], &decision->weights, dearest);
+                choice_score(&decision->job, &models[i], &decision->weights, &scale);
         }
     }
 }

@@ -1,0 +1,119 @@
+"""Which model a job is given to, and what is told of it: broker, worker and command line together."""
+import json
+import signal
+import subprocess
+
+import pytest
+
+from harness import http_request, program, wait_for
+
+USD = {"small": (0.15, 0.60), "medium": (2.5, 10), "large": (10, 30)}
+GRADES = {"small": 40, "medium": 70, "large": 90}
+
+
+def configure(cluster, **changes):
+    """Three models of the simulator, as its default ones are; `changes` are members of a model, by its size."""
+    cluster.start_modelsim()
+    http = cluster.modelsim.ready["http"]
+    url = (http if "://" in http else f"http://{http}").rstrip("/")
+    cluster.config = {
+        "providers": [{"name": "here", "base_url": f"{url}/v1", "residency": ["eu"]}, {"name": "there", "base_url": f"{url}/v1"}],
+        "models": [{"name": f"sim-{size}", "provider": "there" if size == "large" else "here", "quality": GRADES[size], "input_usd_per_mtok": USD[size][0],
+                    "output_usd_per_mtok": USD[size][1], **changes.get(size, {})} for size in USD],
+        "cache": {"mode": "off"},
+    }
+
+
+def start(cluster, **changes):
+    configure(cluster, **changes)
+    cluster.start_broker()
+    cluster.start_worker()
+
+
+def submit(cluster, *arguments, prompt="Why is the sky blue?", code=0):
+    done = cluster.cli("submit", "--json", *arguments, prompt)
+    assert done.returncode == code, done
+    return json.loads(done.stdout)
+
+
+def explain(cluster, answer):
+    done = cluster.cli("explain", answer["job"], "--json")
+    assert done.returncode == 0, done
+    return json.loads(done.stdout)["decision"]
+
+
+def fault(cluster, *script):
+    status, text = http_request(cluster.modelsim.ready["http"], "/control/faults", {"faults": list(script)})
+    assert status == 200, text
+
+
+def test_model_goes_by_complexity(cluster):
+    start(cluster)
+    assert submit(cluster, "--complexity", "10")["model"] == "sim-small"
+    assert submit(cluster, "--complexity", "128")["model"] == "sim-medium"
+    hard = submit(cluster, "--complexity", "250")
+    assert hard["model"] == "sim-large"
+    assert "there/sim-large" in hard["router_reason"] and "chosen" in hard["router_reason"]
+    assert explain(cluster, hard) == hard["router_reason"]
+    shown = cluster.cli("explain", hard["job"])
+    assert "lost by quality" in shown.stdout and len(shown.stdout.splitlines()) == 4, shown.stdout
+
+
+def test_explain_says_what_it_does_not_know(cluster):
+    start(cluster)
+    wrong = cluster.cli("explain", "no-id")
+    assert wrong.returncode == 2 and "no-id" in wrong.stderr
+    unknown = cluster.cli("explain", "01a2b3c4-0000-7000-8000-000000000000")
+    assert unknown.returncode != 0 and "router_reason" in unknown.stderr
+    named = submit(cluster, "--model", "sim-small")
+    assert cluster.cli("explain", named["job"]).returncode != 0  # there was no choice
+
+
+def test_data_stay_where_they_must(cluster):
+    start(cluster)
+    assert submit(cluster, "--complexity", "250", "--residency", "eu")["model"] == "sim-medium"
+    refused = submit(cluster, "--residency", "mars", code=7)
+    assert refused["outcome"] == "rejected" and "residency" in refused["error"]["text"] and "mars" in refused["error"]["text"]
+    named = submit(cluster, "--residency", "eu", "--model", "sim-large", code=7)
+    assert "has not the residency label eu" in named["error"]["text"]
+
+
+def test_what_an_outage_costs_in_quality_is_told(cluster):
+    start(cluster)
+    fault(cluster, {"kind": "status", "status": 503, "model": "sim-large"})
+    answer = submit(cluster, "--complexity", "250")
+    assert answer["model"] == "sim-medium" and answer["quality_lost"] == 20
+    stats = json.loads(cluster.cli("stats", "--json").stdout)
+    tier = next(t for t in stats["tiers"] if t["name"] == "standard")
+    assert tier["quality_lost"]["model"] == {"jobs": 1, "grades": 20}
+    _, metrics = http_request(cluster.broker.ready["admin"], "/metrics")
+    assert 'tiermq_quality_lost_grades_total{tier="standard",step="model"} 20' in metrics
+
+
+def test_what_it_needs_survives_a_restart(cluster):
+    configure(cluster)
+    cluster.start_broker()
+    done = cluster.cli("submit", "--json", "--no-wait", "--complexity", "250", "--residency", "eu", "Why?")
+    job = json.loads(done.stdout)["job"]
+    cluster.broker.kill()
+    cluster.restart_broker()
+    cluster.start_worker()
+    answer = json.loads(cluster.cli("wait", "--json", job).stdout)
+    assert answer["model"] == "sim-medium"
+
+
+@pytest.mark.parametrize("member, value, words", [("abilities", ["juggling"], "juggling"), ("context_tokens", -1, "context_tokens")])
+def test_wrong_configuration_is_refused(tmp_path, member, value, words):
+    path = tmp_path / "tiermq.yaml"
+    path.write_text(json.dumps({"providers": [{"name": "p", "base_url": "http://x/v1"}], "models": [{"name": "m", "provider": "p", member: value}]}))
+    done = subprocess.run([program("tiermq"), "config", "check", path], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 3 and words in done.stderr
+
+
+def test_reload_changes_the_choice(cluster):
+    start(cluster)
+    assert submit(cluster, "--complexity", "10")["model"] == "sim-small"
+    config = dict(cluster.broker.config, models=[dict(model, quality=5) if model["name"] == "sim-small" else model for model in cluster.config["models"]])
+    cluster.write_config(cluster.broker.name, config)
+    cluster.broker.signal(signal.SIGHUP)
+    wait_for(lambda: submit(cluster, "--complexity", "10")["model"] == "sim-medium", "the new grade to count")
