@@ -162,7 +162,7 @@ int cache_create(struct loop *loop, struct log *log, const struct cache_options 
     list_init(&cache->kept);
     init_sync(cache);
     int r = copy_options(cache, options);
-    r = r < 0 ? r : invalidations_create(keeper_cosine_of_texts, NULL, &cache->latest);
+    r = r < 0 ? r : invalidations_create(&keeper_nearness, &cache->latest);
     r = r < 0 ? r : loop_add_turn_handler(loop, cache_turn, cache);
     if (r < 0) {
         return r;

@@ -11,26 +11,24 @@ struct invalidation {
     struct list_link link; /* by number */
     uint64_t number;
     int64_t at_unix_ms;
-    Wire__CacheSelector *selector; /* NULL: everything */
+    Wire__CacheSelector *message; /* NULL: everything */
+    struct selector selector;     /* of the message */
 };
 
 struct invalidations {
     struct list list;
     uint64_t latest, forgotten;
     uint64_t blind; /* those up to this number are not known: all born before are invalid */
-    invalidations_near_fn *near;
-    void *context;
+    const struct nearness *nearness;
 };
 
-int invalidations_create(invalidations_near_fn *near, void *context,
-                         struct invalidations **ret_invalidations)
+int invalidations_create(const struct nearness *nearness, struct invalidations **ret_invalidations)
 {
     struct invalidations *invalidations = calloc(1, sizeof(*invalidations));
     if (invalidations == NULL) {
         return -ENOMEM;
     }
-    invalidations->near = near;
-    invalidations->context = context;
+    invalidations->nearness = nearness;
     list_init(&invalidations->list);
     *ret_invalidations = invalidations;
     return 0;
@@ -41,19 +39,26 @@ static struct invalidation *oldest_of(const struct invalidations *invalidations)
     return CONTAINER_OF(list_first(&invalidations->list), struct invalidation, link);
 }
 
-static void set_selector(struct invalidation *invalidation, Wire__CacheSelector *selector)
+/* … is what it fits from now on. */
+static void take_everything(struct invalidation *invalidation)
 {
-    if (invalidation->selector != NULL) {
-        wire__cache_selector__free_unpacked(invalidation->selector, NULL);
+    selector_finish(&invalidation->selector);
+    if (invalidation->message != NULL) {
+        wire__cache_selector__free_unpacked(invalidation->message, NULL);
     }
-    invalidation->selector = selector;
+    invalidation->message = NULL;
+}
+
+static void release(struct invalidation *invalidation)
+{
+    take_everything(invalidation);
+    free(invalidation);
 }
 
 static void drop(struct invalidations *invalidations, struct invalidation *invalidation)
 {
     list_remove(&invalidations->list, &invalidation->link);
-    set_selector(invalidation, NULL);
-    free(invalidation);
+    release(invalidation);
 }
 
 void invalidations_destroy(struct invalidations **invalidations)
@@ -100,15 +105,10 @@ static bool bytes_fit(const ProtobufCBinaryData *asked, const void *data, size_t
     return asked->len == 0 || (asked->len == length && memcmp(asked->data, data, length) == 0);
 }
 
-static bool text_fits(const Wire__CacheSelector *selector, const Record__CacheAbout *about,
-                      invalidations_near_fn *near, void *context)
+static bool text_begins_as_asked(const Wire__CacheSelector *selector,
+                                 const Record__CacheAbout *about)
 {
-    if (strncmp(about->text, selector->text_prefix, strlen(selector->text_prefix)) != 0) {
-        return false;
-    }
-    return selector->near_text[0] == '\0' ||
-           (about->text[0] != '\0' &&
-            near(context, selector->near_text, about->text) >= selector->near_cosine_min);
+    return strncmp(about->text, selector->text_prefix, strlen(selector->text_prefix)) == 0;
 }
 
 static bool is_old_enough(const Wire__CacheSelector *selector, const Record__CacheAbout *about,
@@ -118,37 +118,96 @@ static bool is_old_enough(const Wire__CacheSelector *selector, const Record__Cac
            (int64_t)about->filled_unix_ms < at_unix_ms - (int64_t)selector->older_than_ms;
 }
 
-bool selector_fits(const Wire__CacheSelector *selector, const uint8_t key[INVALIDATIONS_KEY_BYTES],
-                   const Record__CacheAbout *about, int64_t at_unix_ms, invalidations_near_fn *near,
-                   void *context)
-{
-    return names_fit(selector, about) && bytes_fit(&selector->key, key, INVALIDATIONS_KEY_BYTES) &&
-           bytes_fit(&selector->scope, about->scope.data, about->scope.len) &&
-           is_old_enough(selector, about, at_unix_ms) && text_fits(selector, about, near, context);
-}
+/* An entry that is looked at. Its text is read when a selector first asks how near it is. */
+struct entry {
+    const uint8_t *key;
+    const Record__CacheAbout *about;
+    bool is_read;
+    void *text; /* owned */
+};
 
-bool invalidations_fit(const struct invalidations *invalidations,
-                       const uint8_t key[INVALIDATIONS_KEY_BYTES], const Record__CacheAbout *about,
-                       uint64_t born)
+/* Without memory it is near: rather a call too many than an answer that holds no more. */
+static bool is_near(const struct selector *selector, struct entry *entry)
 {
-    if (born < invalidations->blind) {
+    const struct nearness *nearness = selector->nearness;
+    if (!entry->is_read && nearness->read(entry->about->text, &entry->text) < 0) {
         return true;
     }
-    if (born == invalidations->latest) {
-        return false; /* the usual case */
+    entry->is_read = true;
+    const bool can_be_compared = selector->near_text != NULL && entry->text != NULL;
+    const double cosine = can_be_compared ? nearness->cosine(selector->near_text, entry->text) : 0;
+    return cosine >= selector->message->near_cosine_min;
+}
+
+/* What is dear comes last. */
+static bool fits(const struct selector *selector, struct entry *entry)
+{
+    const Wire__CacheSelector *message = selector->message;
+    const Record__CacheAbout *about = entry->about;
+    return names_fit(message, about) &&
+           bytes_fit(&message->key, entry->key, INVALIDATIONS_KEY_BYTES) &&
+           bytes_fit(&message->scope, about->scope.data, about->scope.len) &&
+           is_old_enough(message, about, selector->at_unix_ms) &&
+           text_begins_as_asked(message, about) &&
+           (message->near_text[0] == '\0' || (about->text[0] != '\0' && is_near(selector, entry)));
+}
+
+int selector_init(struct selector *selector, const Wire__CacheSelector *message, int64_t at_unix_ms,
+                  const struct nearness *nearness)
+{
+    void *near_text = NULL;
+    int r = message->near_text[0] == '\0' ? 0 : nearness->read(message->near_text, &near_text);
+    if (r < 0) {
+        return r;
     }
+    *selector = (struct selector){
+        .message = message, .at_unix_ms = at_unix_ms, .nearness = nearness, .near_text = near_text};
+    return 0;
+}
+
+void selector_finish(struct selector *selector)
+{
+    free(TAKE(selector->near_text));
+}
+
+bool selector_fits(const struct selector *selector, const uint8_t key[INVALIDATIONS_KEY_BYTES],
+                   const Record__CacheAbout *about)
+{
+    struct entry entry = {.key = key, .about = about};
+    const bool does_fit = fits(selector, &entry);
+    free(entry.text);
+    return does_fit;
+}
+
+static bool one_fits(const struct invalidations *invalidations, struct entry *entry, uint64_t born)
+{
     const struct list_link *link = invalidations->list.head.previous; /* the latest */
     for (; link != &invalidations->list.head; link = link->previous) {
         const struct invalidation *at = CONTAINER_OF(link, struct invalidation, link);
         if (at->number <= born) {
             return false;
         }
-        if (at->selector == NULL || selector_fits(at->selector, key, about, at->at_unix_ms,
-                                                  invalidations->near, invalidations->context)) {
+        if (at->message == NULL || fits(&at->selector, entry)) {
             return true;
         }
     }
     return false;
+}
+
+bool invalidations_fit(const struct invalidations *invalidations,
+                       const uint8_t key[INVALIDATIONS_KEY_BYTES], const Record__CacheAbout *about,
+                       uint64_t born)
+{
+    struct entry entry = {.key = key, .about = about};
+    if (born < invalidations->blind) {
+        return true;
+    }
+    if (born == invalidations->latest) {
+        return false; /* the usual case */
+    }
+    const bool does_fit = one_fits(invalidations, &entry, born);
+    free(entry.text);
+    return does_fit;
 }
 
 /* ---- keeping ---- */
@@ -167,9 +226,9 @@ static void drop_same(struct invalidations *invalidations, const Wire__CacheSele
 {
     list_for_each (&invalidations->list, link) {
         struct invalidation *at = CONTAINER_OF(link, struct invalidation, link);
-        if (names_an_entry(at->selector) &&
-            memcmp(at->selector->key.data, selector->key.data, INVALIDATIONS_KEY_BYTES) == 0 &&
-            strcmp(at->selector->tenant, selector->tenant) == 0) {
+        if (names_an_entry(at->message) &&
+            memcmp(at->message->key.data, selector->key.data, INVALIDATIONS_KEY_BYTES) == 0 &&
+            strcmp(at->message->tenant, selector->tenant) == 0) {
             drop(invalidations, at);
             return; /* there is one at most */
         }
@@ -178,7 +237,7 @@ static void drop_same(struct invalidations *invalidations, const Wire__CacheSele
 
 static const char *tenant_of(const struct invalidation *at)
 {
-    return at->selector == NULL ? "" : at->selector->tenant;
+    return at->message == NULL ? "" : at->message->tenant;
 }
 
 /* Without a tenant, or memory, that is everything. */
@@ -186,7 +245,10 @@ static void take_all_of_tenant(struct invalidation *at)
 {
     Wire__CacheSelector all = WIRE__CACHE_SELECTOR__INIT;
     all.tenant = (char *)tenant_of(at);
-    set_selector(at, all.tenant[0] == '\0' ? NULL : message_copy(&all.base));
+    Wire__CacheSelector *message = all.tenant[0] == '\0' ? NULL : message_copy(&all.base);
+    take_everything(at);
+    at->message = message;
+    at->selector.message = message;
 }
 
 /* Nothing that it fits may be served: the next one of its tenant takes more instead. */
@@ -216,14 +278,29 @@ static void keep_bound(struct invalidations *invalidations, uint64_t swept)
     }
 }
 
+/* NULL: no memory. */
+static struct invalidation *make(const Wire__CacheSelector *selector, int64_t now_unix_ms,
+                                 const struct nearness *nearness)
+{
+    struct invalidation *made = calloc(1, sizeof(*made));
+    if (made == NULL || selector == NULL) {
+        return made;
+    }
+    made->message = message_copy(&selector->base);
+    if (made->message == NULL ||
+        selector_init(&made->selector, made->message, now_unix_ms, nearness) < 0) {
+        release(made);
+        return NULL;
+    }
+    return made;
+}
+
 int invalidations_add(struct invalidations *invalidations, const Wire__CacheSelector *selector,
                       uint64_t swept, int64_t now_unix_ms)
 {
-    struct invalidation *added = calloc(1, sizeof(*added));
-    Wire__CacheSelector *copy = added == NULL || selector == NULL ? NULL : message_copy(&selector->base);
+    struct invalidation *added = make(selector, now_unix_ms, invalidations->nearness);
     invalidations->latest++;
-    if (added == NULL || (selector != NULL && copy == NULL)) {
-        free(added);
+    if (added == NULL) {
         invalidations->blind = invalidations->latest;
         return -ENOMEM;
     }
@@ -232,7 +309,6 @@ int invalidations_add(struct invalidations *invalidations, const Wire__CacheSele
     }
     added->number = invalidations->latest;
     added->at_unix_ms = now_unix_ms;
-    added->selector = copy;
     list_append(&invalidations->list, &added->link);
     keep_bound(invalidations, swept);
     return 0;

@@ -20,13 +20,20 @@
 
 enum { INVALIDATIONS_MAX = 10000, INVALIDATIONS_KEY_BYTES = 16 };
 
-/* How near two texts are, from -1 to 1. */
-typedef double invalidations_near_fn(void *context, const char *text, const char *other);
+/* How near two texts are. Reading one is dear: a selector's is read when it comes, and an entry's
+ * once for all of them. */
+struct nearness {
+    /* Gives: *ret_text, to be released with free(); NULL: it is near to none. Errors: -ENOMEM. */
+    int (*read)(const char *text, void **ret_text);
+    /* From -1 to 1. */
+    double (*cosine)(const void *text, const void *other);
+};
 
 struct invalidations;
 
-MUST_USE int invalidations_create(invalidations_near_fn *near, void *context,
-                                  struct invalidations **ret_invalidations); /* Errors: -ENOMEM */
+/* `nearness` must outlive them. Errors: -ENOMEM. */
+MUST_USE int invalidations_create(const struct nearness *nearness,
+                                  struct invalidations **ret_invalidations);
 void invalidations_destroy(struct invalidations **invalidations);
 
 /*
@@ -39,7 +46,7 @@ MUST_USE int invalidations_add(struct invalidations *invalidations,
                                int64_t now_unix_ms);
 /* The number of the latest; 0: none yet. */
 uint64_t invalidations_latest(const struct invalidations *invalidations);
-/* Something that came after `born` fits this entry. */
+/* Something that came after `born` fits this entry, or may: there is no memory to tell. */
 bool invalidations_fit(const struct invalidations *invalidations, const uint8_t key[INVALIDATIONS_KEY_BYTES],
                        const Record__CacheAbout *about, uint64_t born);
 /* Forgets those up to `number`: they were swept, and no attempt that runs began before them. */
@@ -56,5 +63,16 @@ void invalidations_count_from(struct invalidations *invalidations, uint64_t numb
 size_t invalidations_length(const struct invalidations *invalidations);
 
 /* One selector by itself: for counting. */
-bool selector_fits(const Wire__CacheSelector *selector, const uint8_t key[INVALIDATIONS_KEY_BYTES],
-                   const Record__CacheAbout *about, int64_t at_unix_ms, invalidations_near_fn *near, void *context);
+struct selector {
+    const Wire__CacheSelector *message;
+    int64_t at_unix_ms; /* from which ages count */
+    const struct nearness *nearness;
+    void *near_text; /* read; owned */
+};
+
+/* Keeps the message and what is near. Errors: -ENOMEM. */
+MUST_USE int selector_init(struct selector *selector, const Wire__CacheSelector *message,
+                           int64_t at_unix_ms, const struct nearness *nearness);
+void selector_finish(struct selector *selector);
+bool selector_fits(const struct selector *selector, const uint8_t key[INVALIDATIONS_KEY_BYTES],
+                   const Record__CacheAbout *about);

@@ -47,7 +47,7 @@ int keeper_open(const struct keeper_options *options, struct keeper **ret_keeper
         return -EIO;
     }
     keeper->random = keeper->run;
-    int r = invalidations_create(keeper_cosine_of_texts, NULL, &keeper->invalidations);
+    int r = invalidations_create(&keeper_nearness, &keeper->invalidations);
     r = r < 0 ? r : make_index(keeper);
     r = r < 0 ? r : cache_store_open(&options->store, &keeper->store, ret_error);
     if (r < 0) {

@@ -121,7 +121,7 @@ MUST_USE int keeper_bring(struct keeper *keeper, const struct wanted *wanted, ch
 /* ---- invalidations ---- */
 
 /* For invalidations and counts, whatever the embedder: cosine by the words of both texts. */
-double keeper_cosine_of_texts(void *context, const char *text, const char *other);
+extern const struct nearness keeper_nearness;
 /* NULL: everything. Holds at once; an entry that is named by its key is removed at once, too. */
 void keeper_invalidate(struct keeper *keeper, const Wire__CacheSelector *selector, int64_t now_unix_ms);
 /* Of a keeper that is opened again: the numbers go on from here, and all up to it was swept. Before the first invalidation. */

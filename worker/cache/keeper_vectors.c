@@ -1,5 +1,6 @@
 /* Vectors of the keeper: who makes them, where they lie, which are missing. */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,14 +39,30 @@ double keeper_score(const struct keeper *keeper, const struct likeness *likeness
                                                  : decision_score_dense(likeness);
 }
 
-double keeper_cosine_of_texts(void *context, const char *text, const char *other)
+/* The items that it has: most texts have few. */
+static int read_for_nearness(const char *text, void **ret_text)
 {
-    (void)context;
-    struct near_text a, b;
-    return near_text_read(text, &a) && near_text_read(other, &b)
-               ? sparse_vector_cosine(&a.sparse, &b.sparse)
-               : 0;
+    struct near_text read;
+    *ret_text = NULL;
+    if (!near_text_read(text, &read)) {
+        return 0;
+    }
+    const size_t bytes =
+        offsetof(struct sparse_vector, items) + read.sparse.length * sizeof(read.sparse.items[0]);
+    *ret_text = malloc(bytes);
+    if (*ret_text == NULL) {
+        return -ENOMEM;
+    }
+    memcpy(*ret_text, &read.sparse, bytes);
+    return 0;
 }
+
+static double nearness_of(const void *text, const void *other)
+{
+    return sparse_vector_cosine(text, other);
+}
+
+const struct nearness keeper_nearness = {.read = read_for_nearness, .cosine = nearness_of};
 
 /* ---- the index ---- */
 

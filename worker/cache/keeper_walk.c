@@ -27,9 +27,9 @@ struct top {
 };
 
 struct counting {
-    Wire__CacheSelector selector; /* its texts are those of the argument */
+    Wire__CacheSelector message; /* its texts are those of the argument */
     uint8_t key[CACHE_KEY_BYTES], scope[CACHE_SCOPE_BYTES];
-    int64_t now_unix_ms;
+    struct selector selector; /* of the message */
     uint64_t entries, bytes;
 };
 
@@ -62,6 +62,7 @@ void keeper_walk_destroy(struct keeper_walk **walk)
     json_decref(old->argument);
     json_decref(old->top.entries);
     free(old->top.items);
+    selector_finish(&old->counting.selector);
     free(old);
 }
 
@@ -152,8 +153,7 @@ static void count(void *context, const uint8_t key[CACHE_KEY_BYTES],
     struct keeper_walk *walk = context;
     struct counting *counting = &walk->counting;
     if (!keeper_is_invalid(walk->keeper, key, about) &&
-        selector_fits(&counting->selector, key, about, counting->now_unix_ms,
-                      keeper_cosine_of_texts, NULL)) {
+        selector_fits(&counting->selector, key, about)) {
         counting->entries++;
         counting->bytes += about->bytes;
     }
@@ -183,7 +183,7 @@ static void read_texts(const json_t *argument, Wire__CacheSelector *selector)
 /* NULL: it is right; else what is wrong with it. */
 static const char *read_selector(const json_t *argument, struct counting *counting)
 {
-    Wire__CacheSelector *selector = &counting->selector;
+    Wire__CacheSelector *selector = &counting->message;
     const json_t *near_min = json_object_get(argument, "near_cosine_min");
     wire__cache_selector__init(selector);
     read_texts(argument, selector);
@@ -217,8 +217,9 @@ struct keeper_walk *keeper_walk_count(const json_t *argument, int64_t now_unix_m
         (void)ask_wrong(ret_error, complaint);
         return NULL;
     }
-    walk->counting.now_unix_ms = now_unix_ms;
-    return TAKE(walk);
+    struct counting *counting = &walk->counting;
+    int r = selector_init(&counting->selector, &counting->message, now_unix_ms, &keeper_nearness);
+    return r < 0 ? NULL : TAKE(walk);
 }
 
 /* ---- a step ---- */

@@ -1,15 +1,25 @@
 #include "worker/cache/invalidations.h"
 
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const uint8_t KEY[INVALIDATIONS_KEY_BYTES] = {1, 2, 3};
 static struct invalidations *invalidations;
 
-/* As near as the share of their first bytes that are the same. */
-static double near(void *context, const char *text, const char *other)
+static size_t texts_read;
+
+static int read_text(const char *text, void **ret_text)
 {
-    (void)context;
+    texts_read++;
+    *ret_text = strdup(text);
+    return 0;
+}
+
+/* As near as the share of their first bytes that are the same. */
+static double cosine_of(const void *left, const void *right)
+{
+    const char *text = left, *other = right;
     size_t same = 0;
     while (text[same] != '\0' && text[same] == other[same]) {
         same++;
@@ -17,9 +27,11 @@ static double near(void *context, const char *text, const char *other)
     return (double)same / (double)strlen(text);
 }
 
+static const struct nearness nearness = {.read = read_text, .cosine = cosine_of};
+
 static void start(void)
 {
-    cr_assert_eq(invalidations_create(near, NULL, &invalidations), 0);
+    cr_assert_eq(invalidations_create(&nearness, &invalidations), 0);
 }
 
 static void stop(void)
@@ -51,10 +63,14 @@ static Record__CacheAbout an_entry(void)
     return about;
 }
 
-static bool fits(const Wire__CacheSelector *selector)
+static bool fits(const Wire__CacheSelector *message)
 {
     const Record__CacheAbout about = an_entry();
-    return selector_fits(selector, KEY, &about, 200000, near, NULL);
+    struct selector selector;
+    cr_assert_eq(selector_init(&selector, message, 200000, &nearness), 0);
+    const bool does_fit = selector_fits(&selector, KEY, &about);
+    selector_finish(&selector);
+    return does_fit;
 }
 
 #define FITS(field, value)                                                                         \
@@ -221,4 +237,44 @@ Test(invalidations, one_that_names_an_entry_takes_the_place_of_an_earlier_one)
     selector.tenant = "shop";
     cr_assert_eq(invalidations_add(invalidations, &selector, 0, 200000), 0);
     cr_assert_eq(invalidations_length(invalidations), 3, "they ask for something else");
+}
+
+static void invalidate_near(char *text)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.near_text = text;
+    selector.near_cosine_min = 0.8;
+    cr_assert_eq(invalidations_add(invalidations, &selector, 0, 200000), 0);
+}
+
+Test(invalidations, a_text_that_others_are_near_to_is_read_when_it_comes_and_never_again)
+{
+    invalidate_near("how much is it");
+    invalidate_near("what is it worth");
+    invalidate_near("where is it sold");
+    cr_assert_eq(texts_read, 3);
+    for (int i = 0; i < 10; i++) {
+        cr_assert_not(is_invalid(0));
+    }
+    cr_assert_eq(texts_read, 3 + 10, "the entry's, once each time");
+    cr_assert_not(is_invalid(3));
+    cr_assert_eq(texts_read, 3 + 10, "nothing came since");
+}
+
+Test(invalidations, a_selector_by_itself_reads_its_text_once)
+{
+    const Record__CacheAbout about = an_entry();
+    Wire__CacheSelector message = WIRE__CACHE_SELECTOR__INIT;
+    struct selector selector;
+    message.near_text = "how much is it";
+    message.near_cosine_min = 0.8;
+    cr_assert_eq(selector_init(&selector, &message, 200000, &nearness), 0);
+    for (int i = 0; i < 10; i++) {
+        cr_assert_not(selector_fits(&selector, KEY, &about));
+    }
+    cr_assert_eq(texts_read, 1 + 10, "and the entry's each time");
+    message.tenant = "bar";
+    cr_assert_not(selector_fits(&selector, KEY, &about));
+    cr_assert_eq(texts_read, 1 + 10, "another field says no before");
+    selector_finish(&selector);
 }
