@@ -424,6 +424,7 @@ static bool increment(uint8_t key[CACHE_KEY_BYTES])
     return false;
 }
 
+/* Returns 1: it is enough. */
 static int visit_one(struct cache_store *store, rocksdb_iterator_t *at, cache_store_visit_fn *visit,
                      void *context, uint8_t ret_key[CACHE_KEY_BYTES], char *ret_error)
 {
@@ -437,9 +438,9 @@ static int visit_one(struct cache_store *store, rocksdb_iterator_t *at, cache_st
     Record__CacheAbout *about =
         (Record__CacheAbout *)decode(&record__cache_about__descriptor, value, bytes);
     if (about_is_good(about)) {
-        visit(context, ret_key, about);
+        const bool goes_on = visit(context, ret_key, about);
         record__cache_about__free_unpacked(about, NULL);
-        return 0;
+        return goes_on ? 0 : 1;
     }
     if (about != NULL) {
         record__cache_about__free_unpacked(about, NULL);
@@ -467,7 +468,7 @@ int cache_store_scan(struct cache_store *store, const uint8_t from[CACHE_KEY_BYT
     rocksdb_iter_get_error(at, &error);
     *ret_is_end = is_end || !rocksdb_iter_valid(at);
     rocksdb_iter_destroy(at);
-    return error != NULL ? failed(error, ret_error) : r;
+    return error != NULL ? failed(error, ret_error) : r < 0 ? r : 0;
 }
 
 /* ---- positions ---- */

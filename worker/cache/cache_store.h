@@ -64,11 +64,13 @@ MUST_USE int cache_store_get_vector(struct cache_store *store, const uint8_t key
                                     size_t bytes_max, size_t *ret_bytes, char ret_error[CACHE_ERROR_BYTES]);
 
 /*
- * Visits what up to `most` entries are about, in the order of keys, from `from` on. The entry may be removed within the
- * visit; `about` is borrowed. Damaged ones are removed.
- * Gives: *ret_next, where to go on; *ret_is_end when there is nothing further.
+ * Visits what up to `most` entries are about, in the order of keys, from `from` on. The entry may
+ * be removed within the visit; `about` is borrowed. Damaged ones are removed. A visit returns
+ * whether there may be another one in this scan. Gives: *ret_next, where to go on; *ret_is_end when
+ * there is nothing further.
  */
-typedef void cache_store_visit_fn(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about);
+typedef bool cache_store_visit_fn(void *context, const uint8_t key[CACHE_KEY_BYTES],
+                                  const Record__CacheAbout *about);
 MUST_USE int cache_store_scan(struct cache_store *store, const uint8_t from[CACHE_KEY_BYTES], size_t most,
                               cache_store_visit_fn *visit, void *context, uint8_t ret_next[CACHE_KEY_BYTES],
                               bool *ret_is_end, char ret_error[CACHE_ERROR_BYTES]);

@@ -27,7 +27,8 @@ struct sample {
     uint8_t key[CACHE_KEY_BYTES];
 };
 
-static void look_at(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
+static bool look_at(void *context, const uint8_t key[CACHE_KEY_BYTES],
+                    const Record__CacheAbout *about)
 {
     struct sample *sample = context;
     const double worth = eviction_worth(about, sample->now_unix_ms);
@@ -36,6 +37,7 @@ static void look_at(void *context, const uint8_t key[CACHE_KEY_BYTES], const Rec
         sample->worth = worth;
         memcpy(sample->key, key, CACHE_KEY_BYTES);
     }
+    return true;
 }
 
 /* splitmix64 */

@@ -20,6 +20,7 @@ struct invalidations {
     uint64_t latest, forgotten;
     uint64_t blind; /* those up to this number are not known: all born before are invalid */
     const struct nearness *nearness;
+    uint64_t compared; /* texts */
 };
 
 int invalidations_create(const struct nearness *nearness, struct invalidations **ret_invalidations)
@@ -123,7 +124,8 @@ struct entry {
     const uint8_t *key;
     const Record__CacheAbout *about;
     bool is_read;
-    void *text; /* owned */
+    void *text;        /* owned */
+    uint64_t compared; /* with texts that are asked for */
 };
 
 /* Without memory it is near: rather a call too many than an answer that holds no more. */
@@ -134,6 +136,7 @@ static bool is_near(const struct selector *selector, struct entry *entry)
         return true;
     }
     entry->is_read = true;
+    entry->compared++;
     const bool can_be_compared = selector->near_text != NULL && entry->text != NULL;
     const double cosine = can_be_compared ? nearness->cosine(selector->near_text, entry->text) : 0;
     return cosine >= selector->message->near_cosine_min;
@@ -194,7 +197,7 @@ static bool one_fits(const struct invalidations *invalidations, struct entry *en
     return false;
 }
 
-bool invalidations_fit(const struct invalidations *invalidations,
+bool invalidations_fit(struct invalidations *invalidations,
                        const uint8_t key[INVALIDATIONS_KEY_BYTES], const Record__CacheAbout *about,
                        uint64_t born)
 {
@@ -206,6 +209,7 @@ bool invalidations_fit(const struct invalidations *invalidations,
         return false; /* the usual case */
     }
     const bool does_fit = one_fits(invalidations, &entry, born);
+    invalidations->compared += entry.compared;
     free(entry.text);
     return does_fit;
 }
@@ -355,4 +359,9 @@ void invalidations_count_from(struct invalidations *invalidations, uint64_t numb
 size_t invalidations_length(const struct invalidations *invalidations)
 {
     return invalidations->list.length;
+}
+
+uint64_t invalidations_compared(const struct invalidations *invalidations)
+{
+    return invalidations->compared;
 }

@@ -47,8 +47,9 @@ MUST_USE int invalidations_add(struct invalidations *invalidations,
 /* The number of the latest; 0: none yet. */
 uint64_t invalidations_latest(const struct invalidations *invalidations);
 /* Something that came after `born` fits this entry, or may: there is no memory to tell. */
-bool invalidations_fit(const struct invalidations *invalidations, const uint8_t key[INVALIDATIONS_KEY_BYTES],
-                       const Record__CacheAbout *about, uint64_t born);
+bool invalidations_fit(struct invalidations *invalidations,
+                       const uint8_t key[INVALIDATIONS_KEY_BYTES], const Record__CacheAbout *about,
+                       uint64_t born);
 /* Forgets those up to `number`: they were swept, and no attempt that runs began before them. */
 void invalidations_forget(struct invalidations *invalidations, uint64_t number);
 /*
@@ -61,6 +62,9 @@ uint64_t invalidations_forgotten(const struct invalidations *invalidations);
 /* The next one has the number behind this. Before the first. */
 void invalidations_count_from(struct invalidations *invalidations, uint64_t number);
 size_t invalidations_length(const struct invalidations *invalidations);
+/* How many comparisons of texts invalidations_fit() has made so far: each is a quarter of a
+ * microsecond. */
+uint64_t invalidations_compared(const struct invalidations *invalidations);
 
 /* One selector by itself: for counting. */
 struct selector {

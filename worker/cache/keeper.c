@@ -98,6 +98,11 @@ bool keeper_is_invalid(const struct keeper *keeper, const uint8_t *key,
                              checked > keeper->swept ? checked : keeper->swept);
 }
 
+bool keeper_may_compare(const struct keeper *keeper, uint64_t before)
+{
+    return invalidations_compared(keeper->invalidations) - before < KEEPER_COMPARISONS_MAX;
+}
+
 int keeper_remove(struct keeper *keeper, const uint8_t *key, char *ret_error)
 {
     if (keeper->index != NULL) {

@@ -140,13 +140,14 @@ struct found {
     uint8_t key[CACHE_KEY_BYTES];
 };
 
-static void note_key(void *context, const uint8_t key[CACHE_KEY_BYTES],
+static bool note_key(void *context, const uint8_t key[CACHE_KEY_BYTES],
                      const Record__CacheAbout *about)
 {
     (void)about;
     struct found *found = context;
     found->is_found = true;
     memcpy(found->key, key, CACHE_KEY_BYTES);
+    return true;
 }
 
 /* False: the page is full, and the entry is the next one's first. Takes: object. */
@@ -198,8 +199,12 @@ static json_t *ask_export(struct keeper *keeper, const json_t *argument, int64_t
         return ask_wrong(ret_error, "from must be 32 hexadecimal digits");
     }
     page.entries = json_array();
+    const uint64_t compared = invalidations_compared(keeper->invalidations);
     int r = 0;
-    for (size_t seen = 0; r == 0 && !page.is_end && seen < PAGE_SEEN_MAX && json_array_size(page.entries) < limit; seen++) {
+    for (size_t seen = 0;
+         r == 0 && !page.is_end && seen < PAGE_SEEN_MAX && json_array_size(page.entries) < limit &&
+         keeper_may_compare(keeper, compared);
+         seen++) {
         r = turn_to_next(keeper, &page, now_unix_ms, ret_error);
     }
     if (r < 0) {

@@ -7,7 +7,7 @@
 struct invalidations;
 struct wanted;
 
-enum { KEEPER_SERVED_MAX = 4096 };
+enum { KEEPER_SERVED_MAX = 4096, KEEPER_COMPARISONS_MAX = 1024 /* of texts, in a step */ };
 
 /* Hits that are not written down yet. */
 struct served {
@@ -53,6 +53,11 @@ double keeper_score(const struct keeper *keeper, const struct likeness *likeness
 
 /* Whether an invalidation that came after the entry was checked fits it. */
 bool keeper_is_invalid(const struct keeper *keeper, const uint8_t *key, const Record__CacheAbout *about);
+/*
+ * Whether a step may look at one more entry: it has compared so many texts since `before`
+ * (invalidations_compared()), however many invalidations ask what is near a text.
+ */
+bool keeper_may_compare(const struct keeper *keeper, uint64_t before);
 /* As keeper_remove(), and counted as an invalidation's. */
 MUST_USE int keeper_remove_invalid(struct keeper *keeper, const uint8_t *key,
                                    const Record__CacheAbout *about, char *ret_error);

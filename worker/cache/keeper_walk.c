@@ -36,6 +36,7 @@ struct counting {
 struct keeper_walk {
     json_t *argument;
     const struct keeper *keeper; /* in a step: it may be another one later */
+    uint64_t compared;           /* by its invalidations when the step began */
     cache_store_visit_fn *visit;
     uint8_t from[CACHE_KEY_BYTES];
     bool is_end;
@@ -86,23 +87,30 @@ static bool is_asked(const char *asked, const char *text)
     return asked == NULL || strcmp(asked, text) == 0;
 }
 
-static void rank(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
+static void place(struct top *top, double value, const uint8_t *key)
 {
-    struct keeper_walk *walk = context;
-    struct top *top = &walk->top;
-    const double value = rank_of(top, about);
-    if (!is_asked(top->tenant, about->tenant) || !is_asked(top->route, about->route) ||
-        !is_asked(top->cache_namespace, about->cache_namespace) ||
-        keeper_is_invalid(walk->keeper, key, about) ||
-        (top->length == top->capacity && value <= top->items[top->length - 1].rank)) {
-        return;
-    }
     size_t at = top->length < top->capacity ? top->length++ : top->length - 1;
     for (; at > 0 && top->items[at - 1].rank < value; at--) {
         top->items[at] = top->items[at - 1];
     }
     top->items[at].rank = value;
     memcpy(top->items[at].key, key, CACHE_KEY_BYTES);
+}
+
+static bool rank(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
+{
+    struct keeper_walk *walk = context;
+    struct top *top = &walk->top;
+    const double value = rank_of(top, about);
+    const bool is_ranked =
+        is_asked(top->tenant, about->tenant) && is_asked(top->route, about->route) &&
+        is_asked(top->cache_namespace, about->cache_namespace) &&
+        (top->length < top->capacity || value > top->items[top->length - 1].rank) &&
+        !keeper_is_invalid(walk->keeper, key, about);
+    if (is_ranked) {
+        place(top, value, key);
+    }
+    return keeper_may_compare(walk->keeper, walk->compared);
 }
 
 struct keeper_walk *keeper_walk_top(const json_t *argument, char *ret_error)
@@ -147,7 +155,7 @@ static json_t *list_top(struct keeper *keeper, struct top *top, int64_t now_unix
 
 /* ---- count ---- */
 
-static void count(void *context, const uint8_t key[CACHE_KEY_BYTES],
+static bool count(void *context, const uint8_t key[CACHE_KEY_BYTES],
                   const Record__CacheAbout *about)
 {
     struct keeper_walk *walk = context;
@@ -157,6 +165,7 @@ static void count(void *context, const uint8_t key[CACHE_KEY_BYTES],
         counting->entries++;
         counting->bytes += about->bytes;
     }
+    return keeper_may_compare(walk->keeper, walk->compared);
 }
 
 static void read_texts(const json_t *argument, Wire__CacheSelector *selector)
@@ -245,6 +254,7 @@ json_t *keeper_walk_on(struct keeper *keeper, struct keeper_walk **walk, int64_t
         return answer;
     }
     on->keeper = keeper;
+    on->compared = invalidations_compared(keeper->invalidations);
     int r = cache_store_scan(keeper->store, on->from, STEP, on->visit, on, on->from, &on->is_end,
                              ret_error);
     if (r < 0) {

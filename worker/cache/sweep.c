@@ -30,6 +30,7 @@ static bool is_in_a_hurry(const struct keeper *keeper)
 
 struct visit {
     struct keeper *keeper;
+    uint64_t compared; /* by the invalidations when the step began */
     int64_t now_unix_ms;
     char *error;
     int r;
@@ -45,15 +46,13 @@ static bool needs_a_place(const struct keeper *keeper, const uint8_t *key, const
     return is_rebuilt || !near_index_has(keeper->index, key);
 }
 
-static void look_at(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
+static bool look_at(void *context, const uint8_t key[CACHE_KEY_BYTES],
+                    const Record__CacheAbout *about)
 {
     struct visit *visit = context;
     struct keeper *keeper = visit->keeper;
     const bool is_invalid = keeper_is_invalid(keeper, key, about);
     const bool is_over = (int64_t)about->stale_until_unix_ms <= visit->now_unix_ms;
-    if (visit->r < 0) {
-        return;
-    }
     if (is_invalid) {
         visit->r = keeper_remove_invalid(keeper, key, about, visit->error);
     } else if (is_over) {
@@ -62,6 +61,7 @@ static void look_at(void *context, const uint8_t key[CACHE_KEY_BYTES], const Rec
     } else if (needs_a_place(keeper, key, about)) {
         visit->r = keeper_index_again(keeper, key, about, visit->error);
     }
+    return visit->r == 0 && keeper_may_compare(keeper, visit->compared);
 }
 
 /* ---- a step ---- */
@@ -80,7 +80,10 @@ static void end_round(struct keeper *keeper, int64_t now_unix_ms)
 
 static int scan(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
 {
-    struct visit visit = {.keeper = keeper, .now_unix_ms = now_unix_ms, .error = ret_error};
+    struct visit visit = {.keeper = keeper,
+                          .compared = invalidations_compared(keeper->invalidations),
+                          .now_unix_ms = now_unix_ms,
+                          .error = ret_error};
     bool is_end = false;
     int r = cache_store_scan(keeper->store, keeper->cursor, SWEEP_STEP, look_at, &visit,
                              keeper->cursor, &is_end, ret_error);

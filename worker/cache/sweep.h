@@ -1,10 +1,12 @@
 /*
- * sweep: rounds through all that is stored, a few entries at a time: what is invalid or past all use is removed, what is not
- * in the index is put there, and hits are written down.
+ * sweep: rounds through all that is stored, a few entries at a time: what is invalid or past all
+ * use is removed, what is not in the index is put there, and hits are written down. The more
+ * invalidations ask what is near a text, the fewer entries a step looks at: KEEPER_COMPARISONS_MAX.
  *
- * In a hurry (the index is being built, an invalidation is not swept yet) it goes on between lookups and whenever there is
- * nothing to do; else SWEEP_CALM entries a second. While a vector that is wanted has no room it is not in a hurry for the index; what
- * is left out is found by a later round. Beside building, a round in SWEEP_SEEK_MS looks for entries that lack a vector.
+ * In a hurry (the index is being built, an invalidation is not swept yet) it goes on between
+ * lookups and whenever there is nothing to do; else SWEEP_CALM entries a second. While a vector
+ * that is wanted has no room it is not in a hurry for the index; what is left out is found by a
+ * later round. Beside building, a round in SWEEP_SEEK_MS looks for entries that lack a vector.
  */
 #pragma once
 #include <stdbool.h>

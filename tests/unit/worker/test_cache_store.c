@@ -85,11 +85,13 @@ Test(cache_store, counts_what_is_put_replaced_and_removed_over_restarts)
     cr_assert_lt(stats().bytes, bytes);
 }
 
-static void count(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record__CacheAbout *about)
+static bool count(void *context, const uint8_t key[CACHE_KEY_BYTES],
+                  const Record__CacheAbout *about)
 {
     (void)key;
     cr_assert_str_eq(about->tenant, "shop");
     (*(int *)context)++;
+    return true;
 }
 
 Test(cache_store, scan_goes_through_all_in_steps)
@@ -106,6 +108,28 @@ Test(cache_store, scan_goes_through_all_in_steps)
     }
     cr_assert_eq(seen, 100);
     cr_assert_eq(steps, 15);
+}
+
+static bool count_one(void *context, const uint8_t key[CACHE_KEY_BYTES],
+                      const Record__CacheAbout *about)
+{
+    (void)count(context, key, about);
+    return false;
+}
+
+Test(cache_store, a_visit_may_be_the_last_of_its_scan)
+{
+    uint8_t from[CACHE_KEY_BYTES] = {0};
+    bool is_end = false;
+    int seen = 0, steps = 0;
+    put(3, "x");
+    put(7, "x");
+    while (!is_end) {
+        cr_assert_eq(cache_store_scan(store, from, 7, count_one, &seen, from, &is_end, error), 0);
+        steps++;
+    }
+    cr_assert_eq(seen, 2);
+    cr_assert_eq(steps, 2);
 }
 
 /* A bit of each data file is turned. */

@@ -259,6 +259,35 @@ Test(keeper, everything_near_a_text_can_be_invalidated)
     cr_assert_eq(look(2, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
 }
 
+/* As many as this ask what is near a text that no entry is near to. */
+static void invalidate_near(int many)
+{
+    Wire__CacheSelector selector = WIRE__CACHE_SELECTOR__INIT;
+    selector.near_text = "an elephant in the bathtub";
+    selector.near_cosine_min = 0.9;
+    for (int i = 0; i < many; i++) {
+        keeper_invalidate(keeper, &selector, NOW);
+    }
+}
+
+Test(keeper, a_step_compares_so_many_texts_however_many_are_asked_for)
+{
+    for (uint8_t i = 0; i < 30; i++) {
+        fill(i, (struct filling){.text = "Which trains run at night?", .scope = 1});
+    }
+    sweep();
+    invalidate_near(500);
+    const int64_t later = NOW + 3600000; /* all are past all use */
+    cr_assert_eq(keeper_step(keeper, later, error), 1, "there is more to do");
+    cr_assert_leq(stats().expired, 3, "a step looked at %llu entries",
+                  (unsigned long long)stats().expired);
+    for (int i = 0; i < 20; i++) {
+        cr_assert_geq(keeper_step(keeper, later, error), 0);
+    }
+    cr_assert_eq(stats().expired, 30);
+    cr_assert_eq(keeper_swept(keeper), 500);
+}
+
 Test(keeper, fill_that_began_before_an_invalidation_is_dropped)
 {
     const uint64_t born = keeper_latest(keeper);
