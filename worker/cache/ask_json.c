@@ -65,10 +65,10 @@ int ask_count_at(const json_t *object, const char *name, double most, uint64_t *
     return r;
 }
 
-json_t *ask_wrong(char *ret_error, const char *text)
+int ask_wrong(char *ret_error, const char *text)
 {
     (void)snprintf(ret_error, CACHE_ERROR_BYTES, "%s", text);
-    return NULL;
+    return -EINVAL;
 }
 
 static json_t *names_of(char *const *names, size_t length)

@@ -20,7 +20,7 @@ size_t ask_limit_of(const json_t *argument, size_t usual, size_t most);
 /* Of one that is not there: 0. Errors: -EINVAL it is no number, negative, or above `most`. */
 MUST_USE int ask_number_at(const json_t *object, const char *name, double most, double *ret_number);
 MUST_USE int ask_count_at(const json_t *object, const char *name, double most, uint64_t *ret_count);
-/* Says so. Returns NULL. */
-json_t *ask_wrong(char *ret_error, const char *text);
+/* Says so. Returns -EINVAL. */
+MUST_USE int ask_wrong(char *ret_error, const char *text);
 /* All but the answer. */
 json_t *ask_entry_object(const uint8_t *key, const Record__CacheAbout *about, int64_t now_unix_ms);

@@ -346,16 +346,16 @@ static void thread_invalidate(struct cache *cache, struct invalidation *invalida
     keep_invalidations_bounded(cache);
 }
 
-static json_t *begin_to_answer(struct cache *cache, struct question *question)
+static int begin_to_answer(struct cache *cache, struct question *question, json_t **ret_answer)
 {
     if (strcmp(question->what, "cache.rebuild") == 0) {
         cache->model_at_ms = 0; /* a model that could not be read is tried at once */
     }
     json_t *argument = json_loads(question->argument, 0, NULL);
-    json_t *answer = keeper_ask(cache->keeper, question->what, argument, clock_unix_ms(),
-                                &question->walk, question->error);
+    int r = keeper_ask(cache->keeper, question->what, argument, clock_unix_ms(), ret_answer,
+                       &question->walk, question->error);
     json_decref(argument);
-    return answer;
+    return r;
 }
 
 /* False: there is more to do, after whatever came since. */
@@ -366,16 +366,21 @@ static bool thread_ask(struct cache *cache, struct question *question)
                        "the cache is broken: see the worker's log");
         return true;
     }
-    json_t *answer = question->walk == NULL ? begin_to_answer(cache, question)
-                                            : keeper_walk_on(cache->keeper, &question->walk,
-                                                             clock_unix_ms(), question->error);
+    json_t *answer = NULL;
+    int r = question->walk == NULL ? begin_to_answer(cache, question, &answer)
+                                   : keeper_walk_on(cache->keeper, &question->walk, clock_unix_ms(),
+                                                    &answer, question->error);
+    if (r < 0 && r != -EINVAL) {
+        store_failed(cache, r, question->error);
+    }
     if (question->walk != NULL) {
         return false;
     }
     question->text =
         answer == NULL ? NULL : json_dumps(answer, JSON_COMPACT | JSON_REAL_PRECISION(10));
     if (question->text == NULL && question->error[0] == '\0') {
-        (void)snprintf(question->error, sizeof(question->error), "out of memory");
+        (void)snprintf(question->error, sizeof(question->error), "%s",
+                       r < 0 ? strerror(-r) : "out of memory");
     }
     json_decref(answer);
     return true;

@@ -147,20 +147,21 @@ MUST_USE int keeper_step(struct keeper *keeper, int64_t now_unix_ms, char ret_er
 void keeper_rebuild(struct keeper *keeper, const uint8_t *scope);
 
 /*
- * An operator's question: cache.top, get, explain, count, export, import or rebuild. NULL:
- * *ret_walk is the way to the answer; if it is NULL, too: not known, no memory, or the argument is
- * wrong (ret_error says it, if it can). Gives a new reference.
+ * An operator's question: cache.top, get, explain, count, export, import or rebuild.
+ * Gives:  *ret_answer, a new reference; or *ret_walk, the way to it. The other one is NULL, and
+ * with an error both are. Errors: -EINVAL it is not known, or the argument is wrong (ret_error says
+ * it); -ENOMEM; of the store.
  */
-json_t *keeper_ask(struct keeper *keeper, const char *what, const json_t *argument,
-                   int64_t now_unix_ms, struct keeper_walk **ret_walk,
-                   char ret_error[CACHE_ERROR_BYTES]);
+MUST_USE int keeper_ask(struct keeper *keeper, const char *what, const json_t *argument,
+                        int64_t now_unix_ms, json_t **ret_answer, struct keeper_walk **ret_walk,
+                        char ret_error[CACHE_ERROR_BYTES]);
 /*
- * A step on the way, for some hundred microseconds. NULL: there is more to go; *walk is NULL when
- * it went wrong. The keeper may have been opened again since the last one. Gives a new reference,
- * and *walk is NULL.
+ * A step on the way, for some hundred microseconds. The keeper may have been opened again since the
+ * last one. Gives:  *ret_answer, a new reference, and *walk is NULL; as long as there is more to go
+ * the other way round. Errors: -ENOMEM; of the store. Both are NULL then.
  */
-json_t *keeper_walk_on(struct keeper *keeper, struct keeper_walk **walk, int64_t now_unix_ms,
-                       char ret_error[CACHE_ERROR_BYTES]);
+MUST_USE int keeper_walk_on(struct keeper *keeper, struct keeper_walk **walk, int64_t now_unix_ms,
+                            json_t **ret_answer, char ret_error[CACHE_ERROR_BYTES]);
 void keeper_walk_destroy(struct keeper_walk **walk);
 
 struct keeper_stats {

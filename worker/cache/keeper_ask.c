@@ -63,17 +63,15 @@ static int get_object(struct keeper *keeper, const uint8_t *key, int64_t now_uni
     return r;
 }
 
-static json_t *ask_get(struct keeper *keeper, const json_t *argument, int64_t now_unix_ms, char *ret_error)
+static int ask_get(struct keeper *keeper, const json_t *argument, int64_t now_unix_ms,
+                   json_t **ret_answer, char *ret_error)
 {
     uint8_t key[CACHE_KEY_BYTES];
-    json_t *object;
     if (ask_read_hex(ask_text_at(argument, "key"), CACHE_KEY_BYTES, key) < 0) {
         return ask_wrong(ret_error, "key must be 32 hexadecimal digits");
     }
-    if (get_object(keeper, key, now_unix_ms, &object, ret_error) < 0) {
-        return NULL;
-    }
-    return object == NULL ? ask_wrong(ret_error, "there is no such entry here") : object;
+    int r = get_object(keeper, key, now_unix_ms, ret_answer, ret_error);
+    return r == 0 && *ret_answer == NULL ? ask_wrong(ret_error, "there is no such entry here") : r;
 }
 
 /* ---- explain ---- */
@@ -97,7 +95,8 @@ static double cosine_of(const struct keeper *keeper, const json_t *argument, con
                           : sparse_vector_cosine(&a->sparse, &b->sparse);
 }
 
-static json_t *ask_explain(struct keeper *keeper, const json_t *argument, char *ret_error)
+static int ask_explain(struct keeper *keeper, const json_t *argument, json_t **ret_answer,
+                       char *ret_error)
 {
     struct near_text a, b;
     struct likeness likeness;
@@ -122,7 +121,8 @@ static json_t *ask_explain(struct keeper *keeper, const json_t *argument, char *
                                is_forbidden ? likeness_feature_name(reason) : NULL);
     (void)json_object_set_new(answer, "threshold",
                               json_is_number(threshold) ? json_deep_copy(threshold) : json_null());
-    return answer;
+    *ret_answer = answer;
+    return 0;
 }
 
 /* ---- export, import ---- */
@@ -189,7 +189,8 @@ static int turn_to_next(struct keeper *keeper, struct page *page, int64_t now_un
     return 0;
 }
 
-static json_t *ask_export(struct keeper *keeper, const json_t *argument, int64_t now_unix_ms, char *ret_error)
+static int ask_export(struct keeper *keeper, const json_t *argument, int64_t now_unix_ms,
+                      json_t **ret_answer, char *ret_error)
 {
     struct page page = {.is_end = false};
     const size_t limit = ask_limit_of(argument, PAGE_LENGTH, PAGE_LENGTH_MAX);
@@ -209,11 +210,12 @@ static json_t *ask_export(struct keeper *keeper, const json_t *argument, int64_t
     }
     if (r < 0) {
         json_decref(page.entries);
-        return NULL;
+        return r;
     }
     ask_write_hex(page.from, CACHE_KEY_BYTES, hex);
-    return json_pack("{s:o, s:s?, s:I}", "entries", page.entries, "next", page.is_end ? NULL : hex,
-                     "left_out", page.left_out);
+    *ret_answer = json_pack("{s:o, s:s?, s:I}", "entries", page.entries, "next",
+                            page.is_end ? NULL : hex, "left_out", page.left_out);
+    return 0;
 }
 
 static char **texts_of(const json_t *list, size_t *ret_length)
@@ -310,7 +312,8 @@ static int import_one(struct keeper *keeper, const json_t *object, int64_t now_u
     return r;
 }
 
-static json_t *ask_import(struct keeper *keeper, const json_t *argument, int64_t now_unix_ms, char *ret_error)
+static int ask_import(struct keeper *keeper, const json_t *argument, int64_t now_unix_ms,
+                      json_t **ret_answer, char *ret_error)
 {
     const json_t *entries = json_object_get(argument, "entries");
     json_int_t taken = 0, refused = 0;
@@ -320,17 +323,19 @@ static json_t *ask_import(struct keeper *keeper, const json_t *argument, int64_t
     for (size_t i = 0; i < json_array_size(entries); i++) {
         const int r = import_one(keeper, json_array_get(entries, i), now_unix_ms, ret_error);
         if (r < 0 && r != -EINVAL) {
-            return NULL;
+            return r;
         }
         taken += r == 0;
         refused += r < 0;
     }
-    return json_pack("{s:I, s:I}", "taken", taken, "refused", refused);
+    *ret_answer = json_pack("{s:I, s:I}", "taken", taken, "refused", refused);
+    return 0;
 }
 
 /* ---- asking ---- */
 
-static json_t *ask_rebuild(struct keeper *keeper, const json_t *argument, char *ret_error)
+static int ask_rebuild(struct keeper *keeper, const json_t *argument, json_t **ret_answer,
+                       char *ret_error)
 {
     uint8_t scope[CACHE_SCOPE_BYTES];
     const char *text = ask_text_at(argument, "scope");
@@ -338,37 +343,45 @@ static json_t *ask_rebuild(struct keeper *keeper, const json_t *argument, char *
         return ask_wrong(ret_error, "scope must be 32 hexadecimal digits");
     }
     keeper_rebuild(keeper, text == NULL ? NULL : scope);
-    return json_pack("{s:b}", "started", true);
+    *ret_answer = json_pack("{s:b}", "started", true);
+    return 0;
 }
 
-json_t *keeper_ask(struct keeper *keeper, const char *what, const json_t *argument,
-                   int64_t now_unix_ms, struct keeper_walk **ret_walk,
-                   char ret_error[CACHE_ERROR_BYTES])
+static int begin(struct keeper *keeper, const char *what, const json_t *argument,
+                 int64_t now_unix_ms, json_t **ret_answer, struct keeper_walk **ret_walk,
+                 char *ret_error)
 {
-    *ret_walk = NULL;
     if (strcmp(what, "cache.top") == 0) {
-        *ret_walk = keeper_walk_top(argument, ret_error);
-        return NULL;
+        return keeper_walk_top(argument, ret_walk, ret_error);
     }
     if (strcmp(what, "cache.count") == 0) {
-        *ret_walk = keeper_walk_count(argument, now_unix_ms, ret_error);
-        return NULL;
+        return keeper_walk_count(argument, now_unix_ms, ret_walk, ret_error);
     }
     if (strcmp(what, "cache.get") == 0) {
-        return ask_get(keeper, argument, now_unix_ms, ret_error);
+        return ask_get(keeper, argument, now_unix_ms, ret_answer, ret_error);
     }
     if (strcmp(what, "cache.explain") == 0) {
-        return ask_explain(keeper, argument, ret_error);
+        return ask_explain(keeper, argument, ret_answer, ret_error);
     }
     if (strcmp(what, "cache.export") == 0) {
-        return ask_export(keeper, argument, now_unix_ms, ret_error);
+        return ask_export(keeper, argument, now_unix_ms, ret_answer, ret_error);
     }
     if (strcmp(what, "cache.import") == 0) {
-        return ask_import(keeper, argument, now_unix_ms, ret_error);
+        return ask_import(keeper, argument, now_unix_ms, ret_answer, ret_error);
     }
     if (strcmp(what, "cache.rebuild") == 0) {
-        return ask_rebuild(keeper, argument, ret_error);
+        return ask_rebuild(keeper, argument, ret_answer, ret_error);
     }
     (void)snprintf(ret_error, CACHE_ERROR_BYTES, "this worker does not know \"%.64s\"", what);
-    return NULL;
+    return -EINVAL;
+}
+
+int keeper_ask(struct keeper *keeper, const char *what, const json_t *argument, int64_t now_unix_ms,
+               json_t **ret_answer, struct keeper_walk **ret_walk,
+               char ret_error[CACHE_ERROR_BYTES])
+{
+    *ret_answer = NULL;
+    *ret_walk = NULL;
+    int r = begin(keeper, what, argument, now_unix_ms, ret_answer, ret_walk, ret_error);
+    return r == 0 && *ret_answer == NULL && *ret_walk == NULL ? -ENOMEM : r;
 }

@@ -1,5 +1,6 @@
 #include "worker/cache/keeper_walk.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,7 +114,7 @@ static bool rank(void *context, const uint8_t key[CACHE_KEY_BYTES], const Record
     return keeper_may_compare(walk->keeper, walk->compared);
 }
 
-struct keeper_walk *keeper_walk_top(const json_t *argument, char *ret_error)
+int keeper_walk_top(const json_t *argument, struct keeper_walk **ret_walk, char *ret_error)
 {
     static const char *const words[] = {"saved", "hits", "bytes"};
     const char *by = ask_text_at(argument, "by");
@@ -125,32 +126,45 @@ struct keeper_walk *keeper_walk_top(const json_t *argument, char *ret_error)
         top.by++;
     }
     if (top.by == ARRAY_LENGTH(words)) {
-        (void)ask_wrong(ret_error, "by must be saved, hits or bytes");
-        return NULL;
+        return ask_wrong(ret_error, "by must be saved, hits or bytes");
     }
     CLEANUP(keeper_walk_destroy) struct keeper_walk *walk = create(argument, rank);
     top.items = walk == NULL ? NULL : calloc(top.capacity, sizeof(*top.items));
     if (top.items == NULL) {
-        return NULL;
+        return -ENOMEM;
     }
     walk->top = top;
-    return TAKE(walk);
+    *ret_walk = TAKE(walk);
+    return 0;
 }
 
-/* A few of them. Returns the answer when all are told. */
-static json_t *list_top(struct keeper *keeper, struct top *top, int64_t now_unix_ms,
-                        char *ret_error)
+/* It may have gone since it was ranked. */
+static int list_one(struct keeper *keeper, struct top *top, int64_t now_unix_ms, char *ret_error)
 {
-    top->entries = top->entries == NULL ? json_array() : top->entries;
-    for (size_t i = 0; i < STEP && top->listed < top->length; i++) {
-        const uint8_t *key = top->items[top->listed++].key;
-        Record__CacheAbout *about = NULL;
-        if (cache_store_get_about(keeper->store, key, &about, ret_error) == 0 && about != NULL) {
-            (void)json_array_append_new(top->entries, ask_entry_object(key, about, now_unix_ms));
-            record__cache_about__free_unpacked(about, NULL);
-        }
+    const uint8_t *key = top->items[top->listed++].key;
+    Record__CacheAbout *about = NULL;
+    int r = cache_store_get_about(keeper->store, key, &about, ret_error);
+    if (r == 0 && about != NULL) {
+        (void)json_array_append_new(top->entries, ask_entry_object(key, about, now_unix_ms));
+        record__cache_about__free_unpacked(about, NULL);
     }
-    return top->listed < top->length ? NULL : json_pack("{s:O}", "entries", top->entries);
+    return r;
+}
+
+/* A few of them; the answer when all are told. */
+static int list_top(struct keeper *keeper, struct top *top, int64_t now_unix_ms,
+                    json_t **ret_answer, char *ret_error)
+{
+    int r = 0;
+    top->entries = top->entries == NULL ? json_array() : top->entries;
+    for (size_t i = 0; r == 0 && i < STEP && top->listed < top->length; i++) {
+        r = list_one(keeper, top, now_unix_ms, ret_error);
+    }
+    if (r < 0 || top->listed < top->length) {
+        return r;
+    }
+    *ret_answer = json_pack("{s:O}", "entries", top->entries);
+    return *ret_answer == NULL ? -ENOMEM : 0;
 }
 
 /* ---- count ---- */
@@ -215,50 +229,53 @@ static const char *read_selector(const json_t *argument, struct counting *counti
     return NULL;
 }
 
-struct keeper_walk *keeper_walk_count(const json_t *argument, int64_t now_unix_ms, char *ret_error)
+int keeper_walk_count(const json_t *argument, int64_t now_unix_ms, struct keeper_walk **ret_walk,
+                      char *ret_error)
 {
     CLEANUP(keeper_walk_destroy) struct keeper_walk *walk = create(argument, count);
     if (walk == NULL) {
-        return NULL;
+        return -ENOMEM;
     }
     const char *complaint = read_selector(argument, &walk->counting);
     if (complaint != NULL) {
-        (void)ask_wrong(ret_error, complaint);
-        return NULL;
+        return ask_wrong(ret_error, complaint);
     }
     struct counting *counting = &walk->counting;
     int r = selector_init(&counting->selector, &counting->message, now_unix_ms, &keeper_nearness);
-    return r < 0 ? NULL : TAKE(walk);
+    if (r < 0) {
+        return r;
+    }
+    *ret_walk = TAKE(walk);
+    return 0;
 }
 
 /* ---- a step ---- */
 
-static json_t *answer_of(struct keeper *keeper, struct keeper_walk *walk, int64_t now_unix_ms,
-                         char *ret_error)
+static int count_answer(const struct counting *counting, json_t **ret_answer)
 {
-    return walk->visit == rank
-               ? list_top(keeper, &walk->top, now_unix_ms, ret_error)
-               : json_pack("{s:I, s:I}", "entries", (json_int_t)walk->counting.entries, "bytes",
-                           (json_int_t)walk->counting.bytes);
+    *ret_answer = json_pack("{s:I, s:I}", "entries", (json_int_t)counting->entries, "bytes",
+                            (json_int_t)counting->bytes);
+    return *ret_answer == NULL ? -ENOMEM : 0;
 }
 
-json_t *keeper_walk_on(struct keeper *keeper, struct keeper_walk **walk, int64_t now_unix_ms,
-                       char ret_error[CACHE_ERROR_BYTES])
+static int scan(struct keeper *keeper, struct keeper_walk *walk, char *ret_error)
+{
+    walk->keeper = keeper;
+    walk->compared = invalidations_compared(keeper->invalidations);
+    return cache_store_scan(keeper->store, walk->from, STEP, walk->visit, walk, walk->from,
+                            &walk->is_end, ret_error);
+}
+
+int keeper_walk_on(struct keeper *keeper, struct keeper_walk **walk, int64_t now_unix_ms,
+                   json_t **ret_answer, char ret_error[CACHE_ERROR_BYTES])
 {
     struct keeper_walk *on = *walk;
-    if (on->is_end) {
-        json_t *answer = answer_of(keeper, on, now_unix_ms, ret_error);
-        if (answer != NULL) {
-            keeper_walk_destroy(walk);
-        }
-        return answer;
-    }
-    on->keeper = keeper;
-    on->compared = invalidations_compared(keeper->invalidations);
-    int r = cache_store_scan(keeper->store, on->from, STEP, on->visit, on, on->from, &on->is_end,
-                             ret_error);
-    if (r < 0) {
+    *ret_answer = NULL;
+    int r = !on->is_end          ? scan(keeper, on, ret_error)
+            : on->visit == count ? count_answer(&on->counting, ret_answer)
+                                 : list_top(keeper, &on->top, now_unix_ms, ret_answer, ret_error);
+    if (r < 0 || *ret_answer != NULL) {
         keeper_walk_destroy(walk);
     }
-    return NULL;
+    return r;
 }

@@ -10,7 +10,9 @@
 #include <stdint.h>
 #include "worker/cache/keeper.h"
 
-/* NULL: no memory, or the argument is wrong, which ret_error says. */
-struct keeper_walk *keeper_walk_top(const json_t *argument, char *ret_error);
-/* Ages count from `now_unix_ms`. */
-struct keeper_walk *keeper_walk_count(const json_t *argument, int64_t now_unix_ms, char *ret_error);
+/* Errors: -EINVAL the argument is wrong, which ret_error says; -ENOMEM. */
+MUST_USE int keeper_walk_top(const json_t *argument, struct keeper_walk **ret_walk,
+                             char *ret_error);
+/* Ages count from `now_unix_ms`. Errors: likewise. */
+MUST_USE int keeper_walk_count(const json_t *argument, int64_t now_unix_ms,
+                               struct keeper_walk **ret_walk, char *ret_error);

@@ -18,6 +18,7 @@
 #include "common/loop.h"
 #include "tests/unit/remove_tree.h"
 #include "worker/cache/cache.h"
+#include "worker/cache/sweep.h"
 
 static char directory[] = "/tmp/tiermq-cache-XXXXXX";
 static char path[64], log_path[64];
@@ -31,6 +32,7 @@ static atomic_int lookup_result, open_result, step_result; /* the next one's; 0:
 static atomic_llong time_gone_ms;
 static atomic_int positions; /* that were written: each is an fsync */
 static atomic_bool step_hangs, lookup_hangs;
+static atomic_int about_result, walk_result; /* of the store */
 static sem_t is_hanging, may_go_on, is_closed;
 
 int __real_keeper_open(const struct keeper_options *options, struct keeper **ret_keeper,
@@ -51,6 +53,16 @@ int __wrap_keeper_lookup(struct keeper *keeper, const struct cache_query *query,
                          int64_t now_unix_ms, struct cache_result *ret_result, char *ret_error);
 int __wrap_keeper_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error);
 void __wrap_keeper_close(struct keeper **keeper);
+int __real_cache_store_get_about(struct cache_store *store, const uint8_t *key,
+                                 Record__CacheAbout **ret_about, char *ret_error);
+int __real_cache_store_scan(struct cache_store *store, const uint8_t *from, size_t most,
+                            cache_store_visit_fn *visit, void *context, uint8_t *ret_next,
+                            bool *ret_is_end, char *ret_error);
+int __wrap_cache_store_get_about(struct cache_store *store, const uint8_t *key,
+                                 Record__CacheAbout **ret_about, char *ret_error);
+int __wrap_cache_store_scan(struct cache_store *store, const uint8_t *from, size_t most,
+                            cache_store_visit_fn *visit, void *context, uint8_t *ret_next,
+                            bool *ret_is_end, char *ret_error);
 int64_t __wrap_clock_monotonic_ms(void);
 int64_t __wrap_clock_unix_ms(void);
 
@@ -94,6 +106,23 @@ int __wrap_keeper_put_position(struct keeper *keeper, const char *endpoint, cons
 {
     atomic_fetch_add(&positions, 1);
     return __real_keeper_put_position(keeper, endpoint, epoch, sequence, ret_error);
+}
+
+int __wrap_cache_store_get_about(struct cache_store *store, const uint8_t *key,
+                                 Record__CacheAbout **ret_about, char *ret_error)
+{
+    const int r = atomic_exchange(&about_result, 0);
+    return r < 0 ? r : __real_cache_store_get_about(store, key, ret_about, ret_error);
+}
+
+int __wrap_cache_store_scan(struct cache_store *store, const uint8_t *from, size_t most,
+                            cache_store_visit_fn *visit, void *context, uint8_t *ret_next,
+                            bool *ret_is_end, char *ret_error)
+{
+    const int r = most > SWEEP_STEP ? atomic_exchange(&walk_result, 0) : 0;
+    return r < 0 ? r
+                 : __real_cache_store_scan(store, from, most, visit, context, ret_next, ret_is_end,
+                                           ret_error);
 }
 
 int64_t __wrap_clock_monotonic_ms(void)
@@ -328,4 +357,63 @@ Test(cache_faults, a_question_about_all_entries_lets_later_lookups_pass)
     }
     cr_assert_not(later.was_asked, "the question was answered first");
     cache_destroy(&cache);
+}
+
+static void refused(void *context, uint64_t number, const char *text, const char *asked_error)
+{
+    (void)number;
+    cr_assert_null(text, "%s", text);
+    cr_assert_str_eq(asked_error, strerror(EIO));
+    *(int *)context = 1;
+}
+
+static size_t errors_logged(void)
+{
+    char text[65536];
+    FILE *file = fopen(log_path, "re");
+    const size_t length = fread(text, 1, sizeof(text) - 1, file);
+    fclose(file);
+    text[length] = '\0';
+    size_t found = 0;
+    for (const char *at = text; (at = strstr(at, "cache is broken")) != NULL; at++) {
+        found++;
+    }
+    return found;
+}
+
+/* The store fails while it is asked: that is said, counted and logged, once each. */
+static void assert_that_a_question_shows_the_failure(const char *what, const char *argument,
+                                                     atomic_int *result)
+{
+    struct cache *cache = make_cache();
+    struct cache_stats stats;
+    int has_answer = 0;
+    fill(cache, 1, (uint64_t)clock_unix_ms());
+    atomic_store(result, -EIO);
+    cr_assert_eq(cache_ask(cache, what, argument, refused, &has_answer, 1), 0);
+    while (!has_answer) {
+        cr_assert_eq(loop_turn(loop, 10000), 0);
+    }
+    cr_assert_eq(look(cache, 1).last, CACHE_ANSWER_BROKEN);
+    cache_read_stats(cache, &stats);
+    cr_assert(stats.is_broken);
+    cr_assert_eq(stats.broken, 1);
+    cr_assert_eq(errors_logged(), 1);
+    cache_destroy(&cache);
+}
+
+Test(cache_faults, a_store_that_fails_while_an_entry_is_shown_is_broken)
+{
+    assert_that_a_question_shows_the_failure(
+        "cache.get", "{\"key\": \"01000000000000000000000000000000\"}", &about_result);
+}
+
+Test(cache_faults, a_store_that_fails_while_entries_are_counted_is_broken)
+{
+    assert_that_a_question_shows_the_failure("cache.count", "{}", &walk_result);
+}
+
+Test(cache_faults, a_store_that_fails_while_the_first_are_listed_is_broken)
+{
+    assert_that_a_question_shows_the_failure("cache.top", "{}", &about_result);
 }

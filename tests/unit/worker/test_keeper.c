@@ -2,6 +2,7 @@
 #include "worker/cache/keeper.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -403,12 +404,13 @@ static json_t *ask(const char *what, const json_t *argument)
 {
     struct keeper_walk *walk;
     steps = 0;
-    json_t *answer = keeper_ask(keeper, what, argument, NOW, &walk, error);
+    json_t *answer = NULL;
+    cr_assert_eq(keeper_ask(keeper, what, argument, NOW, &answer, &walk, error), 0, "%s", error);
     while (walk != NULL) {
-        answer = keeper_walk_on(keeper, &walk, NOW, error);
+        cr_assert_eq(keeper_walk_on(keeper, &walk, NOW, &answer, error), 0, "%s", error);
         steps++;
     }
-    cr_assert_not_null(answer, "%s", error);
+    cr_assert_not_null(answer);
     return answer;
 }
 
@@ -479,7 +481,10 @@ Test(keeper, wrong_questions_are_refused)
         struct keeper_walk *walk;
         json_t *argument = json_loads(wrong[i][1], 0, NULL);
         error[0] = '\0';
-        cr_expect_null(keeper_ask(keeper, wrong[i][0], argument, NOW, &walk, error));
+        json_t *answer;
+        cr_expect_eq(keeper_ask(keeper, wrong[i][0], argument, NOW, &answer, &walk, error),
+                     -EINVAL);
+        cr_expect_null(answer);
         cr_expect_null(walk);
         cr_expect_neq(error[0], '\0', "%s", wrong[i][1]);
         json_decref(argument);
