@@ -383,14 +383,15 @@ int cache_ask(struct cache *cache, const char *what, const char *argument, cache
     return r;
 }
 
-void cache_deny_near(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES])
+int cache_deny_near(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES])
 {
     struct denial *denial = calloc(1, sizeof(*denial));
-    if (denial != NULL) { /* without memory it may be wrong once more */
-        denial->request.kind = REQUEST_DENY;
-        memcpy(denial->key, key, CACHE_KEY_BYTES);
-        (void)hand_over(cache, &denial->request, true);
+    if (denial == NULL) {
+        return -ENOMEM;
     }
+    denial->request.kind = REQUEST_DENY;
+    memcpy(denial->key, key, CACHE_KEY_BYTES);
+    return hand_over(cache, &denial->request, true);
 }
 
 void cache_bring(struct cache *cache, struct wanted **wanted)

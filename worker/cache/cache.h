@@ -121,8 +121,8 @@ typedef void cache_asked_fn(void *context, uint64_t number, const char *text, co
 MUST_USE int cache_ask(struct cache *cache, const char *what, const char *argument, cache_asked_fn *done, void *context,
                        uint64_t number);
 
-/* This entry was wrong for another text: it answers its own alone from now on. */
-void cache_deny_near(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES]);
+/* This entry was wrong for another text: it answers its own alone from now on. Errors: -ENOMEM. */
+MUST_USE int cache_deny_near(struct cache *cache, const uint8_t key[CACHE_KEY_BYTES]);
 
 struct cache_stats {
     struct keeper_stats keeper;

@@ -1,6 +1,7 @@
 #include "worker/cache/cache_checks.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,20 +29,22 @@ enum {
 
 /* ---- jobs ---- */
 
-static void make_job(struct services *services, const struct attempt *attempt, Wire__ModelRequest *request,
-                     const char *route, const char *idempotency_key, const char *why)
+/* Errors: -ENOMEM; -ENOBUFS too many wait. */
+static int make_job(struct services *services, const struct attempt *attempt,
+                    Wire__ModelRequest *request, const char *route, const char *idempotency_key,
+                    const char *why)
 {
     const size_t bytes = wire__model_request__get_packed_size(request);
     uint8_t *packed = malloc(bytes + 1);
     struct blob *payload = NULL;
     if (packed == NULL) {
-        return;
+        return -ENOMEM;
     }
     (void)wire__model_request__pack(request, packed);
     int r = blob_create(packed, bytes, &payload);
     free(packed);
     if (r < 0) {
-        return;
+        return r;
     }
     struct id id = id_make(services->ids, clock_unix_ms());
     Wire__Submit submit = WIRE__SUBMIT__INIT;
@@ -55,11 +58,12 @@ static void make_job(struct services *services, const struct attempt *attempt, W
     r = cache_mail_job(broker_link_mail(attempt->broker), attempt->tenant, &submit, payload);
     telemetry_cache_check(services->telemetry, why, r == 0 ? "made" : "dropped");
     blob_unref(&payload);
+    return r;
 }
 
-/* The same request, that is not answered from the cache. */
-static void ask_anew(struct services *services, const struct attempt *attempt, Wire__CacheCheck *check,
-                     const char *idempotency_key, const char *why)
+/* The same request, that is not answered from the cache. Errors: as make_job(). */
+static int ask_anew(struct services *services, const struct attempt *attempt,
+                    Wire__CacheCheck *check, const char *idempotency_key, const char *why)
 {
     Wire__CacheControl control = WIRE__CACHE_CONTROL__INIT;
     Wire__ModelRequest request = *attempt->request;
@@ -69,14 +73,15 @@ static void ask_anew(struct services *services, const struct attempt *attempt, W
     control.use = WIRE__CACHE_CONTROL__USE__USE_REFRESH;
     request.cache = &control;
     request.check = check;
-    make_job(services, attempt, &request, attempt->route, idempotency_key, why);
+    return make_job(services, attempt, &request, attempt->route, idempotency_key, why);
 }
 
 /* The idempotency key makes it one job, whoever asks; this worker asks once a while, in case it was refused. */
 void cache_checks_refresh(struct services *services, const struct attempt *attempt, const struct cache_result *result)
 {
     const uint64_t expires_unix_ms = result->entry->about->expires_unix_ms;
-    if (lately_said(services->lately, result->key, expires_unix_ms, clock_monotonic_ms())) {
+    const int64_t now_ms = clock_monotonic_ms();
+    if (lately_said(services->lately, result->key, expires_unix_ms, now_ms)) {
         return;
     }
     char hex[ATTEMPT_HEX_BYTES], key[REFRESH_KEY_BYTES];
@@ -85,7 +90,9 @@ void cache_checks_refresh(struct services *services, const struct attempt *attem
     Wire__CacheCheck check = WIRE__CACHE_CHECK__INIT;
     check.why = WIRE__CACHE_CHECK__WHY__WHY_REFRESH;
     check.tier = attempt->tier;
-    ask_anew(services, attempt, &check, key, "refresh");
+    if (ask_anew(services, attempt, &check, key, "refresh") == 0) {
+        lately_note(services->lately, result->key, expires_unix_ms, now_ms);
+    }
 }
 
 static bool hits(double share)
@@ -121,32 +128,43 @@ void cache_checks_audit(struct services *services, const struct attempt *attempt
     check.served = result->entry->body;
     check.weight_permille = share >= 1 ? PERMILLE : (uint64_t)(share * PERMILLE + 0.5);
     check.about = pack_about(result->entry->about);
-    ask_anew(services, attempt, &check, "", "audit");
+    (void)ask_anew(services, attempt, &check, "", "audit"); /* one of a sample may be lost */
     free(check.about.data);
 }
 
 /* ---- verdicts ---- */
 
 /* What is told once need not be for a while. No entry expires at this time. */
-static bool is_denied_lately(struct services *services, const uint8_t *key)
+enum { DENIED = 0 };
+
+static bool is_denied_lately(const struct services *services, const uint8_t *key)
 {
-    enum { DENIED = 0 };
     return lately_said(services->lately, key, DENIED, clock_monotonic_ms());
 }
 
+static void note_denied(struct services *services, const uint8_t *key)
+{
+    lately_note(services->lately, key, DENIED, clock_monotonic_ms());
+}
+
+/* Without memory, here or for the mail, it may err once more; then it is told again. */
 void cache_checks_deny(struct services *services, struct broker_link *broker, const uint8_t *key)
 {
-    cache_deny_near(services->cache, key);
+    const int r = cache_deny_near(services->cache, key);
     if (broker != NULL && !is_denied_lately(services, key)) {
-        (void)!cache_mail_denial(broker_link_mail(broker), key); /* the others may err once more */
+        if (cache_mail_denial(broker_link_mail(broker), key) == 0 && r == 0) {
+            note_denied(services, key);
+        }
         loop_again(services->loop);
     }
 }
 
 void cache_checks_denied(struct services *services, const Wire__CacheDenial *denial)
 {
-    if (denial->key.len == CACHE_KEY_BYTES && !is_denied_lately(services, denial->key.data)) {
-        cache_deny_near(services->cache, denial->key.data);
+    const uint8_t *key = denial->key.data;
+    if (denial->key.len == CACHE_KEY_BYTES && !is_denied_lately(services, key) &&
+        cache_deny_near(services->cache, key) == 0) {
+        note_denied(services, key);
     }
 }
 
@@ -262,7 +280,7 @@ void cache_checks_ask_judge(struct services *services, const struct attempt *att
         request.model = (char *)services->judge_model;
         request.body = (ProtobufCBinaryData){strlen(text), (uint8_t *)text};
         request.check = &check;
-        make_job(services, attempt, &request, services->judge_model, "", "judge");
+        (void)make_job(services, attempt, &request, services->judge_model, "", "judge"); /* likewise */
     }
     free(text);
     json_decref(body);

@@ -19,5 +19,10 @@ struct lately {
     } slots[LATELY_SLOTS];
 };
 
-/* Whether this was said of the entry within LATELY_MS; now it is. `what`: any number that tells apart what can be said of it. */
-bool lately_said(struct lately *lately, const uint8_t key[LATELY_KEY_BYTES], uint64_t what, int64_t now_ms);
+/* Whether this was said of the entry within LATELY_MS. `what`: any number that tells apart what can
+ * be said of it. */
+bool lately_said(const struct lately *lately, const uint8_t key[LATELY_KEY_BYTES], uint64_t what,
+                 int64_t now_ms);
+/* Now it is: not before it was, so that what could not be said is said the next time. */
+void lately_note(struct lately *lately, const uint8_t key[LATELY_KEY_BYTES], uint64_t what,
+                 int64_t now_ms);

@@ -1,0 +1,135 @@
+/* What is asked or told of an entry once, when that fails: mail and cache are wrapped. */
+#include <criterion/criterion.h>
+#include <errno.h>
+
+#include "common/config.h"
+#include "common/id.h"
+#include "worker/attempt.h"
+#include "worker/broker_link.h"
+#include "worker/cache/cache.h"
+#include "worker/cache/cache_checks.h"
+#include "worker/cache/lately.h"
+#include "worker/cache_mail.h"
+#include "worker/telemetry.h"
+
+/* ---- what fails ---- */
+
+static int mail_result, cache_result;
+static int jobs, denials, denied_here; /* that were tried */
+
+int __wrap_cache_mail_job(struct cache_mail *mail, const char *tenant, const Wire__Submit *submit,
+                          struct blob *payload);
+int __wrap_cache_mail_denial(struct cache_mail *mail, const uint8_t *key);
+int __wrap_cache_deny_near(struct cache *cache, const uint8_t *key);
+struct cache_mail *__wrap_broker_link_mail(struct broker_link *link);
+void __wrap_telemetry_cache_check(struct telemetry *telemetry, const char *why, const char *what);
+void __wrap_loop_again(struct loop *loop);
+
+int __wrap_cache_mail_job(struct cache_mail *mail, const char *tenant, const Wire__Submit *submit,
+                          struct blob *payload)
+{
+    (void)mail;
+    (void)tenant;
+    (void)submit;
+    (void)payload;
+    jobs++;
+    return mail_result;
+}
+
+int __wrap_cache_mail_denial(struct cache_mail *mail, const uint8_t *key)
+{
+    (void)mail;
+    (void)key;
+    denials++;
+    return mail_result;
+}
+
+int __wrap_cache_deny_near(struct cache *cache, const uint8_t *key)
+{
+    (void)cache;
+    (void)key;
+    denied_here++;
+    return cache_result;
+}
+
+struct cache_mail *__wrap_broker_link_mail(struct broker_link *link)
+{
+    (void)link;
+    return NULL;
+}
+
+void __wrap_telemetry_cache_check(struct telemetry *telemetry, const char *why, const char *what)
+{
+    (void)telemetry;
+    (void)why;
+    (void)what;
+}
+
+void __wrap_loop_again(struct loop *loop)
+{
+    (void)loop;
+}
+
+/* ---- a worker ---- */
+
+static const uint8_t KEY[CACHE_KEY_BYTES] = {1, 2, 3};
+static struct broker_link *const BROKER = (struct broker_link *)&jobs; /* by its address alone */
+static struct lately lately;
+static struct id_source ids;
+static struct config config = {.cache.audit_tier = "batch"};
+static struct services services = {.lately = &lately, .ids = &ids, .config = &config};
+
+static void start(void)
+{
+    cr_assert_eq(id_source_init(&ids), 0);
+}
+
+TestSuite(cache_checks, .init = start);
+
+static void refresh(void)
+{
+    Wire__ModelRequest request = WIRE__MODEL_REQUEST__INIT;
+    Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
+    Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
+    struct attempt attempt = {
+        .request = &request, .tenant = "shop", .tier = "fast", .route = "auto", .pool = ""};
+    struct cache_result result = {.key = {1, 2, 3}, .entry = &entry};
+    about.expires_unix_ms = 1000;
+    entry.about = &about;
+    cache_checks_refresh(&services, &attempt, &result);
+}
+
+Test(cache_checks, a_refresh_that_could_not_be_asked_for_is_asked_for_again)
+{
+    mail_result = -ENOBUFS;
+    refresh();
+    mail_result = 0;
+    refresh();
+    cr_assert_eq(jobs, 2);
+    refresh();
+    cr_assert_eq(jobs, 2, "it was asked for");
+}
+
+Test(cache_checks, a_denial_that_could_not_be_told_is_told_again)
+{
+    mail_result = -ENOBUFS;
+    cache_checks_deny(&services, BROKER, KEY);
+    mail_result = 0;
+    cache_checks_deny(&services, BROKER, KEY);
+    cr_assert_eq(denials, 2);
+    cache_checks_deny(&services, BROKER, KEY);
+    cr_assert_eq(denials, 2, "it was told");
+}
+
+Test(cache_checks, a_denial_that_could_not_be_taken_is_taken_the_next_time)
+{
+    Wire__CacheDenial denial = WIRE__CACHE_DENIAL__INIT;
+    denial.key = (ProtobufCBinaryData){sizeof(KEY), (uint8_t *)KEY};
+    cache_result = -ENOMEM;
+    cache_checks_denied(&services, &denial);
+    cache_result = 0;
+    cache_checks_denied(&services, &denial);
+    cr_assert_eq(denied_here, 2);
+    cache_checks_denied(&services, &denial);
+    cr_assert_eq(denied_here, 2, "it was taken");
+}
