@@ -518,16 +518,20 @@ static json_t *stats_of(struct cache_host *host)
     const struct keeper_stats *keeper = &stats.keeper;
     struct classes classes = {.host = host, .list = json_array()};
     near_policy_visit(host->services->near_policy, add_class, &classes);
-    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:s, s:o, s:o, s:o}",
-                     "entries", (json_int_t)keeper->store.entries, "bytes", (json_int_t)keeper->store.bytes,
-                     "memory_bytes", (json_int_t)keeper->memory_bytes, "indexed", (json_int_t)keeper->indexed,
-                     "building", keeper->is_building, "wanted", (json_int_t)keeper->wanted, "evictions", (json_int_t)keeper->evictions, "expired",
-                     (json_int_t)keeper->expired, "invalidated", (json_int_t)keeper->invalidated, "dropped_fills",
-                     (json_int_t)keeper->dropped_fills, "damaged", (json_int_t)keeper->store.damaged, "broken",
-                     stats.is_broken, "set_aside", (json_int_t)stats.set_aside, "fills", (json_int_t)stats.fills,
-                     "fills_failed", (json_int_t)stats.fills_failed, "late", (json_int_t)stats.late, "invalidations_pending",
-                     (json_int_t)stats.invalidations_pending, "embedder", host->embedder, "embedding", embedding_of(host), "classes",
-                     classes.list, "lookups", cache_counts_list(&host->counts));
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, "
+        "s:I, s:s, s:o, s:o, s:o}",
+        "entries", (json_int_t)keeper->store.entries, "bytes", (json_int_t)keeper->store.bytes,
+        "memory_bytes", (json_int_t)keeper->memory_bytes, "indexed", (json_int_t)keeper->indexed,
+        "building", keeper->is_building, "wanted", (json_int_t)keeper->wanted, "without_vector",
+        (json_int_t)keeper->without_vector, "evictions", (json_int_t)keeper->evictions, "expired",
+        (json_int_t)keeper->expired, "invalidated", (json_int_t)keeper->invalidated,
+        "dropped_fills", (json_int_t)keeper->dropped_fills, "damaged",
+        (json_int_t)keeper->store.damaged, "broken", stats.is_broken, "set_aside",
+        (json_int_t)stats.set_aside, "fills", (json_int_t)stats.fills, "fills_failed",
+        (json_int_t)stats.fills_failed, "late", (json_int_t)stats.late, "invalidations_pending",
+        (json_int_t)stats.invalidations_pending, "embedder", host->embedder, "embedding",
+        embedding_of(host), "classes", classes.list, "lookups", cache_counts_list(&host->counts));
 }
 
 static void answer_stats(struct cache_host *host, struct broker_link *link, uint64_t number)

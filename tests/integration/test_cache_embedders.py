@@ -195,6 +195,23 @@ def test_an_endpoint_that_is_down_costs_near_hits_alone_and_is_made_up_for(clust
     assert not stats(cluster)["embedding"]["down"]
 
 
+def test_a_text_that_an_endpoint_refuses_is_asked_for_once(cluster, sim, http):
+    worker = start(cluster, http)
+    set_faults(sim, {"kind": "status", "status": 400, "model": "sim-embed", "text": "lighthouse"})
+    submit(cluster, "Describe the lighthouse of Porto.")
+    submit(cluster, "Describe " + "a" * 33000)  # longer than any that is asked for
+    submit(cluster, TOPICS[0])
+    shown = wait_for(lambda: (lambda s: s if s["without_vector"] == 2 and s["indexed"] == 1 else None)(stats(cluster)), "all to be known")
+    assert shown["wanted"] == 0 and shown["entries"] == 3 and not shown["embedding"]["down"]
+    worker.stop()
+    before = embedding_requests(sim)
+    start(cluster, http)
+    wait_for(lambda: not stats(cluster)["building"], "the index to be whole")
+    shown = stats(cluster)
+    assert shown["indexed"] == 1 and shown["wanted"] == 0 and embedding_requests(sim) == before
+    assert submit(cluster, "Describe the lighthouse of Porto.")["cache"] == "hit"
+
+
 def test_an_endpoint_that_hangs_costs_its_timeout(cluster, sim, http):
     worker = start(cluster, dict(http, timeout="500ms"))
     open_class(cluster, "http:sim-embed/")

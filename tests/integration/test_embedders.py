@@ -9,7 +9,7 @@ import pytest
 from harness import free_port, http_request, program, wait_for
 
 DIM = 64
-EHOSTDOWN, ETIMEDOUT, EBADMSG, EIO, E2BIG = -112, -110, -74, -5, -7
+EHOSTDOWN, ETIMEDOUT, EBADMSG, EINVAL, EIO, E2BIG = -112, -110, -74, -22, -5, -7
 
 
 class Drive:
@@ -195,8 +195,17 @@ def test_one_text_that_is_refused_does_not_spoil_the_others(sim, drive):
     d = drive()
     set_faults(sim, {"kind": "status", "status": 400, "text": "poison"})
     results = d.run(["one"], ["a poison"], ["two"], ["three"])
-    assert [r if isinstance(r, int) else len(r[0]) for r in results] == [DIM, EIO, DIM, DIM]
+    assert [r if isinstance(r, int) else len(r[0]) for r in results] == [DIM, EINVAL, DIM, DIM]
     assert d.stats["requests"] == 5 and not d.stats["is_open"]
+
+
+def test_refusals_of_texts_are_no_failure_of_the_server_until_it_refuses_all(sim, drive):
+    d = drive()
+    set_faults(sim, {"kind": "status", "status": 400, "text": "poison"})
+    assert [d.one(f"poison {i}") for i in range(8)] == [EINVAL] * 8
+    assert len(d.one("a text")) == DIM and not d.stats["is_open"]
+    assert [d.one(f"poison {i}") for i in range(12)] == [EINVAL] * 8 + [EIO] * 3 + [EHOSTDOWN]
+    assert d.stats["is_open"]
 
 
 def test_a_credential_goes_out_and_into_no_log(cluster, sim, drive, tmp_path):

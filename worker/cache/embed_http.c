@@ -93,6 +93,7 @@ struct embed_http {
     struct loop_timer *send_timer;
     struct loop_timer *finish_timer;
     struct embed_breaker breaker;
+    uint32_t refusals; /* of single texts, in a row */
     struct text_embedder_stats stats;
 };
 
@@ -303,9 +304,12 @@ static void breaker_opened(struct embed_http *embedder, const char *why)
     }
 }
 
-static bool is_refusal_of_content(long status)
+/* While the breaker is open the probe says nothing of its texts. */
+static bool is_refusal_of_content(const struct embed_http *embedder, const struct http_reply *reply)
 {
-    return status == 400 || status == 413 || status == 422;
+    const long status = reply->status;
+    return reply->code == CURLE_OK && (status == 400 || status == 413 || status == 422) &&
+           !embedder->breaker.is_open;
 }
 
 static void batch_failed(struct batch *batch, int result, const struct http_reply *reply,
@@ -313,9 +317,14 @@ static void batch_failed(struct batch *batch, int result, const struct http_repl
 {
     struct embed_http *embedder = batch->embedder;
     count_failure(embedder, result, reply->code == CURLE_OK ? reply->status : 0);
-    if (batch->length > 1 && reply->code == CURLE_OK && is_refusal_of_content(reply->status) &&
-        !embedder->breaker.is_open) {
+    const bool is_refusal = is_refusal_of_content(embedder, reply);
+    if (is_refusal && batch->length > 1) {
         batch_split(batch);
+        return;
+    }
+    if (is_refusal && embedder->refusals < EMBED_HTTP_REFUSALS_MAX) {
+        embedder->refusals++;
+        batch_fail(batch, -EINVAL);
         return;
     }
     const int64_t retry_after_ms = reply->limits == NULL ? 0 : reply->limits->retry_after_ms;
@@ -330,6 +339,7 @@ static void batch_failed(struct batch *batch, int result, const struct http_repl
 static void batch_succeeded(struct batch *batch, const float *vectors)
 {
     struct embed_http *embedder = batch->embedder;
+    embedder->refusals = 0;
     if (embed_breaker_succeed(&embedder->breaker)) {
         log_at(embedder->log, LOG_INFO, "the embedder is back", log_text("url", embedder->url));
     }

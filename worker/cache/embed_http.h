@@ -10,7 +10,9 @@
  * When it fails, a breaker (embed_breaker.h) opens, and nothing is sent for a while. Meanwhile who
  * asks for what is not in memory is told so at once, and has exact answers only. A batch that is
  * refused as a whole (400, 413, 422) is asked for text by text, so that one text cannot spoil it
- * for the others. Belongs to the loop's thread.
+ * for the others; one that is refused alone is none to ask for again, and no failure, unless
+ * EMBED_HTTP_REFUSALS_MAX in a row show that the server refuses whatever it is asked. Belongs to
+ * the loop's thread.
  */
 #pragma once
 #include <stdbool.h>
@@ -21,6 +23,7 @@
 enum {
     EMBED_HTTP_BATCHES_MAX = 4,    /* requests at once */
     EMBED_HTTP_WAITING_MAX = 4096, /* texts that wait or are asked for */
+    EMBED_HTTP_REFUSALS_MAX = 8,
 };
 
 struct embed_http_options {

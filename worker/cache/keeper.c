@@ -451,6 +451,7 @@ void keeper_read_stats(const struct keeper *keeper, struct keeper_stats *ret_sta
         .expired = keeper->expired,
         .invalidated = keeper->invalidated,
         .dropped_fills = keeper->dropped_fills,
+        .without_vector = keeper->without_vector,
     };
     cache_store_read_stats(keeper->store, &ret_stats->store);
     if (keeper->index != NULL) {

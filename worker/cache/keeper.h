@@ -170,6 +170,8 @@ struct keeper_stats {
     uint64_t indexed;       /* entries */
     uint64_t wanted;        /* texts whose vectors are waited for */
     uint64_t texts;         /* that were embedded here */
+    uint64_t
+        without_vector; /* entries that have none, since the embedder gives none for their text */
     bool is_building;
     uint64_t evictions, expired, invalidated, dropped_fills;
 };

@@ -38,6 +38,7 @@ struct keeper {
 
     struct wanted *wanted;       /* not given out yet; NULL: none */
     size_t wanted_out;           /* given out, and not brought back */
+    uint64_t without_vector;     /* brought back without one, since the start */
 
     struct served served[KEEPER_SERVED_MAX];
     size_t served_length;

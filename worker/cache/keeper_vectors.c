@@ -174,6 +174,7 @@ static int bring_one(struct keeper *keeper, const struct wanted_text *text, char
     if (r == 0 && about != NULL && may_be_near(keeper, about) &&
         strcmp(about->text, text->text) == 0) {
         r = put_vector(keeper, text->key, about, text->vector, ret_error);
+        keeper->without_vector += r == 0 && text->vector == NULL ? 1 : 0;
         if (r == 0 && text->vector != NULL) {
             keeper_index(keeper, text->key, about, text->vector);
         }

@@ -39,7 +39,8 @@ struct text_view {
 /*
  * `result`: 0, and `vectors` holds one for each text, in their order; or the reason why there are
  * none: -ETIMEDOUT, -EHOSTDOWN (an embedder that fails is left alone for a while), -EBADMSG (an
- * answer that cannot be right), -EIO (any other failure), -ENOMEM.
+ * answer that cannot be right), -EINVAL (it is well, and will never take this text), -EIO (any
+ * other failure), -ENOMEM.
  */
 typedef void text_embedder_fn(void *context, int result, const float *vectors);
 

@@ -14,7 +14,8 @@ struct wanted_text {
     uint8_t key[WANTED_KEY_BYTES];
     char *text;     /* owned */
     bool is_known;  /* it was answered */
-    int8_t *vector; /* owned; known and NULL: the embedder knows nothing of the text */
+    int8_t *vector; /* owned; known and NULL: the embedder knows nothing of the text, or never takes
+                       it */
 };
 
 struct wanted {

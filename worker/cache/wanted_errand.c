@@ -53,12 +53,19 @@ static bool is_left_alone(int r)
     return r == -EHOSTDOWN || r == -EAGAIN;
 }
 
+/* Too long, no UTF-8, or refused by a server that is well: asked again it would be the same. */
+static bool is_never_taken(int r)
+{
+    return r == -E2BIG || r == -EINVAL;
+}
+
 static void end_if_over(struct errand *errand);
 
 static void call_failed(struct call *call, int r)
 {
     struct wanted_errands *errands = call->errand->errands;
     call->is_over = !is_left_alone(r);
+    call->errand->wanted->texts[call - call->errand->calls].is_known = is_never_taken(r);
     if (!call->is_over) {
         loop_timer_set(errands->timer, clock_monotonic_ms() + WANTED_AGAIN_MS);
     }

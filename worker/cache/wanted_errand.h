@@ -4,8 +4,8 @@
  * Each text is a call of its own, so that one that is refused does not spoil the others; the
  * embedder sends them together. While it leaves its server alone (its breaker is open, or too much
  * waits) the batch waits, and is tried again every WANTED_AGAIN_MS, so that this is also what finds
- * out that the server is back. Other failures go back as not answered. Belongs to the loop's
- * thread.
+ * out that the server is back. A text that the embedder will never take goes back as known, without
+ * a vector; other failures as not answered. Belongs to the loop's thread.
  */
 #pragma once
 #include <stddef.h>

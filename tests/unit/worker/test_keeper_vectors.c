@@ -227,6 +227,7 @@ Test(keeper_vectors, a_text_of_which_nothing_is_known_is_asked_for_once)
     fill(1, "begin quiet zebra", NULL);
     fill(2, "?!", NULL);
     cr_assert_eq(bring(true, false), 1, "and one that cannot be compared never");
+    cr_assert_eq(stats().without_vector, 1);
     open_with(is_brought);
     sweep(NOW);
     cr_assert_eq(bring(true, true), 0);
