@@ -106,9 +106,21 @@ static struct broker_link *link_known(const struct cache_host *host, struct brok
     return NULL;
 }
 
+/* A reload may have come while it waited: what another judge says is nothing for the class of now.
+ */
+static bool is_of_this_judge(const struct cache_host *host,
+                             const struct cache_comparison *comparison)
+{
+    char judge[JUDGE_TEXT_BYTES];
+    judge_describe(comparison->judge, comparison->judge_cosine_min, host->services->judge_model,
+                   host->services->judge_prompt, judge);
+    return strcmp(judge, host->judge) == 0;
+}
+
 static void compared(void *context, const struct cache_comparison *comparison, enum judge_verdict verdict)
 {
     struct cache_host *host = context;
+    verdict = is_of_this_judge(host, comparison) ? verdict : JUDGE_UNKNOWN;
     telemetry_cache_check(host->services->telemetry, "miss",
                           verdict == JUDGE_SAME        ? "same"
                           : verdict == JUDGE_DIFFERENT ? "different"
