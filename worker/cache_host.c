@@ -15,6 +15,7 @@
 #include "common/loop.h"
 #include "common/near_rules.h"
 #include "worker/broker_link.h"
+#include "worker/cache/ask_json.h"
 #include "worker/cache/cache.h"
 #include "worker/cache/cache_checks.h"
 #include "worker/cache/cache_counts.h"
@@ -82,12 +83,18 @@ static void failed(struct cache_host *host, const char *what, int r)
 }
 
 static void applied(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
-                    uint64_t sequence, uint64_t entries, uint64_t bytes)
+                    uint64_t sequence, const Wire__CacheSelector *selector, uint64_t entries,
+                    uint64_t bytes)
 {
     struct cache_host *host = context;
     struct broker_link *link = link_of(host, endpoint);
+    json_t *asked_for = ask_selector_object(selector);
+    char *text = json_dumps(asked_for, JSON_COMPACT | JSON_REAL_PRECISION(10));
     log_at(host->services->log, LOG_INFO, "cache invalidated", log_text("broker", endpoint),
-           log_int("sequence", sequence), log_int("entries", entries), log_int("bytes", bytes));
+           log_int("sequence", sequence), log_text("selector", text), log_int("entries", entries),
+           log_int("bytes", bytes));
+    free(text);
+    json_decref(asked_for);
     int r = link == NULL ? 0 : cache_mail_applied(broker_link_mail(link), epoch, sequence, entries, bytes);
     if (r < 0) {
         failed(host, "applied", r);

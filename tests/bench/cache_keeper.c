@@ -350,8 +350,10 @@ static double resident_mb(void)
 }
 
 static void applied(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
-                    uint64_t sequence, uint64_t entries, uint64_t bytes)
+                    uint64_t sequence, const Wire__CacheSelector *selector, uint64_t entries,
+                    uint64_t bytes)
 {
+    (void)selector;
     (void)context, (void)endpoint, (void)epoch, (void)sequence, (void)entries, (void)bytes;
 }
 

@@ -67,6 +67,24 @@ def test_an_invalidation_reaches_every_worker_and_says_what_it_took(cluster):
     assert done["sequence"] == 1
 
 
+def test_what_an_invalidation_asked_for_is_in_the_log(cluster):
+    worker = cluster.start_worker()
+    worker.wait_log("joined a broker")  # while it joins, it may be told of the first twice
+    selectors = [{"tag": "even", "namespace": "", "tenant": "default"},
+                 {"near_text": "opening \"hours\"", "near_cosine_min": 0.75, "older_than_ms": 3600000},
+                 {"key": "ab" * 16, "scope": "cd" * 16},
+                 {"document": "d", "route": "r", "model": "m", "template_version": "v", "text_prefix": "What"},
+                 {"all": True}]
+    for selector in selectors:
+        assert cluster.broker.admin_json("/v1/cache/invalidate", selector)["complete"]
+
+    def logged():
+        lines = [json.loads(line) for line in worker.output().splitlines()]
+        return [line for line in lines if line["message"] == "cache invalidated"]
+    lines = wait_for(lambda: (lambda found: found if len(found) == len(selectors) else None)(logged()), "all to be logged")
+    assert [json.loads(line["selector"]) for line in lines] == selectors
+
+
 def test_an_invalidation_whose_answer_has_no_place_is_not_recorded(cluster):
     worker = cluster.start_worker("worker")
     wait_for(lambda: ask(cluster, "stats")["workers"], "a worker that can be asked")

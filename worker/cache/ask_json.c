@@ -1,5 +1,6 @@
 #include "worker/cache/ask_json.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +79,59 @@ static json_t *names_of(char *const *names, size_t length)
         (void)json_array_append_new(list, json_string(names[i]));
     }
     return list;
+}
+
+static void add_text(json_t *object, const char *name, const char *text)
+{
+    if (text[0] != '\0') {
+        (void)json_object_set_new(object, name, json_string(text));
+    }
+}
+
+static void add_hash(json_t *object, const char *name, const ProtobufCBinaryData *hash)
+{
+    char hex[2 * CACHE_KEY_BYTES + 1];
+    static_assert((int)CACHE_SCOPE_BYTES == (int)CACHE_KEY_BYTES, "both fit");
+    if (hash->len == CACHE_KEY_BYTES) {
+        ask_write_hex(hash->data, CACHE_KEY_BYTES, hex);
+        add_text(object, name, hex);
+    }
+}
+
+static void add_selector(json_t *object, const Wire__CacheSelector *selector)
+{
+    add_hash(object, "key", &selector->key);
+    add_hash(object, "scope", &selector->scope);
+    add_text(object, "tenant", selector->tenant);
+    if (selector->has_namespace) { /* the empty one, too */
+        (void)json_object_set_new(object, "namespace", json_string(selector->cache_namespace));
+    }
+    add_text(object, "tag", selector->tag);
+    add_text(object, "document", selector->document);
+    add_text(object, "route", selector->route);
+    add_text(object, "model", selector->model);
+    add_text(object, "template_version", selector->template_version);
+    if (selector->older_than_ms > 0) {
+        (void)json_object_set_new(object, "older_than_ms",
+                                  json_integer((json_int_t)selector->older_than_ms));
+    }
+    add_text(object, "text_prefix", selector->text_prefix);
+    add_text(object, "near_text", selector->near_text);
+    if (selector->near_text[0] != '\0') {
+        (void)json_object_set_new(object, "near_cosine_min", json_real(selector->near_cosine_min));
+    }
+}
+
+json_t *ask_selector_object(const Wire__CacheSelector *selector)
+{
+    json_t *object = json_object();
+    if (selector != NULL) {
+        add_selector(object, selector);
+    }
+    if (json_object_size(object) == 0) {
+        (void)json_object_set_new(object, "all", json_true());
+    }
+    return object;
 }
 
 json_t *ask_entry_object(const uint8_t *key, const Record__CacheAbout *about, int64_t now_unix_ms)

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
+#include "proto/wire.pb-c.h"
 #include "worker/cache/cache_store.h"
 
 #define ASK_NANOUSD 1e-9
@@ -22,5 +23,8 @@ MUST_USE int ask_number_at(const json_t *object, const char *name, double most, 
 MUST_USE int ask_count_at(const json_t *object, const char *name, double most, uint64_t *ret_count);
 /* Says so. Returns -EINVAL. */
 MUST_USE int ask_wrong(char *ret_error, const char *text);
+/* What it asks for, under the names that POST /v1/cache/invalidate knows. NULL, or one without
+ * fields: everything. */
+json_t *ask_selector_object(const Wire__CacheSelector *selector);
 /* All but the answer. */
 json_t *ask_entry_object(const uint8_t *key, const Record__CacheAbout *about, int64_t now_unix_ms);

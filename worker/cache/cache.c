@@ -51,7 +51,7 @@ static void tell(struct cache *cache, struct request *request)
     case REQUEST_INVALIDATE: {
         const struct invalidation *at = CONTAINER_OF(request, struct invalidation, request);
         cache->handler.on_applied(cache->context, at->endpoint, at->epoch, at->sequence,
-                                  at->entries, at->bytes);
+                                  at->selector, at->entries, at->bytes);
         break;
     }
     case REQUEST_ASK: {

@@ -42,9 +42,10 @@ struct cache_comparison {
 };
 
 struct cache_handler {
-    /* All that this invalidation (and those before) fits is gone. */
-    void (*on_applied)(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES], uint64_t sequence,
-                       uint64_t entries, uint64_t bytes);
+    /* All that this invalidation (and those before) fits is gone. Selector NULL: everything. */
+    void (*on_applied)(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
+                       uint64_t sequence, const Wire__CacheSelector *selector, uint64_t entries,
+                       uint64_t bytes);
     /* JUDGE_UNKNOWN: it cannot be said, as when the candidate is too old or invalid by now. */
     void (*on_compared)(void *context, const struct cache_comparison *comparison, enum judge_verdict verdict);
     /* The static model is read: what its vectors are kept under. May come from within cache_create(). */

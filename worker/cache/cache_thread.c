@@ -411,14 +411,18 @@ static struct invalidation *report_of(const struct invalidation *from)
 {
     struct invalidation *report = calloc(1, sizeof(*report));
     char *endpoint = strdup(from->endpoint);
-    if (report == NULL || endpoint == NULL) {
+    Wire__CacheSelector *selector = from->is_all ? NULL : message_copy(&from->selector->base);
+    if (report == NULL || endpoint == NULL || (selector == NULL && !from->is_all)) {
         free(report);
         free(endpoint);
+        if (selector != NULL) {
+            wire__cache_selector__free_unpacked(selector, NULL);
+        }
         return NULL;
     }
     *report = *from;
     report->endpoint = endpoint;
-    report->selector = NULL;
+    report->selector = selector;
     return report;
 }
 

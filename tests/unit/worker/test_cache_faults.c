@@ -163,8 +163,10 @@ TestSuite(cache_faults, .init = set_up, .fini = tear_down, .timeout = 60);
 static uint64_t applied_sequence;
 
 static void applied(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
-                    uint64_t sequence, uint64_t entries, uint64_t bytes)
+                    uint64_t sequence, const Wire__CacheSelector *selector, uint64_t entries,
+                    uint64_t bytes)
 {
+    (void)selector;
     (void)context;
     (void)endpoint;
     (void)epoch;

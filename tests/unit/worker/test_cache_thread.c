@@ -27,8 +27,10 @@ static void answered(void *context, struct cache_result *result)
 }
 
 static void applied(void *context, const char *endpoint, const uint8_t epoch[CACHE_EPOCH_BYTES],
-                    uint64_t sequence, uint64_t entries, uint64_t bytes)
+                    uint64_t sequence, const Wire__CacheSelector *selector, uint64_t entries,
+                    uint64_t bytes)
 {
+    (void)selector;
     (void)endpoint;
     (void)epoch;
     (void)entries;
