@@ -132,13 +132,32 @@ struct import {
     struct cli *cli;
     json_t *entries; /* of the next request */
     size_t bytes;    /* of them */
+    uint64_t lines[PAGE_LENGTH]; /* where they stand */
     uint64_t line, sent, malformed;
     json_int_t taken, refused; /* over all workers */
     size_t errors;
 };
 
+/* Each worker refuses the same: the first that does is named. */
+static void say_refusals(const struct import *import, const json_t *worker, bool said[PAGE_LENGTH])
+{
+    size_t i = 0;
+    const json_t *refusal = NULL;
+    json_array_foreach (json_object_get(json_object_get(worker, "answer"), "refusals"), i,
+                        refusal) {
+        const json_int_t entry = cache_number(refusal, "entry");
+        if (entry >= 0 && entry < (json_int_t)json_array_size(import->entries) && !said[entry]) {
+            said[entry] = true;
+            (void)cli_fail(import->cli, EXIT_REJECTED, "line %llu: worker %s refuses it: %s",
+                           (unsigned long long)import->lines[entry], cache_text(worker, "worker"),
+                           cache_text(refusal, "why"));
+        }
+    }
+}
+
 static int send_entries(struct import *import)
 {
+    bool said[PAGE_LENGTH] = {false};
     if (json_array_size(import->entries) == 0) {
         return EXIT_OK;
     }
@@ -152,6 +171,7 @@ static int send_entries(struct import *import)
         const json_t *done = json_object_get(worker, "answer");
         import->taken += cache_number(done, "taken");
         import->refused += cache_number(done, "refused");
+        say_refusals(import, worker, said);
     }
     import->errors += code == EXIT_OK ? cache_say_errors(import->cli, answer) : 0;
     import->sent += json_array_size(import->entries);
@@ -162,28 +182,33 @@ static int send_entries(struct import *import)
     return code;
 }
 
-static void refuse_line(struct import *import, const char *why)
+static void refuse_line(struct import *import, const char *why, const char *detail)
 {
     import->malformed++;
-    cli_fail(import->cli, EXIT_REJECTED, "line %llu: %s", (unsigned long long)import->line, why);
+    cli_fail(import->cli, EXIT_REJECTED, "line %llu: %s%s", (unsigned long long)import->line, why,
+             detail);
 }
 
 static int take_line(struct import *import, const char *line, size_t bytes)
 {
     import->line++;
-    json_t *entry = json_loadb(line, bytes, 0, NULL);
+    json_error_t error = {.text = ""};
+    json_t *entry = json_loadb(line, bytes, 0, &error);
     char *text = cache_text(entry, "key")[0] == '\0' ? NULL : json_dumps(entry, JSON_COMPACT);
     const size_t text_bytes = text == NULL ? 0 : strlen(text) + 1;
     free(text);
     int code = EXIT_OK;
-    if (text_bytes == 0) {
-        refuse_line(import, "is no exported entry");
+    if (entry == NULL) {
+        refuse_line(import, "is no JSON: ", error.text);
+    } else if (text_bytes == 0) {
+        refuse_line(import, "is no exported entry: it has no key", "");
     } else if (text_bytes > BODY_BYTES_MAX) {
-        refuse_line(import, "is larger than the admin interface takes");
+        refuse_line(import, "is larger than the admin interface takes", "");
     } else {
         const bool is_full = import->bytes + text_bytes > BODY_BYTES_MAX ||
                              json_array_size(import->entries) == PAGE_LENGTH;
         code = is_full ? send_entries(import) : EXIT_OK;
+        import->lines[json_array_size(import->entries)] = import->line;
         json_array_append(import->entries, entry);
         import->bytes += text_bytes;
     }

@@ -227,6 +227,23 @@ def test_what_is_no_answer_is_not_imported(cluster):
     assert done.returncode == 7 and "refused 1" in done.stderr + done.stdout
 
 
+def test_an_import_says_which_line_a_worker_refuses_and_why(cluster):
+    for name in ("one", "two"):
+        cluster.start_worker(name)
+    good = {"key": "0" * 32, "tenant": "t", "body": '{"choices": [{}]}', "expires_in_ms": 60000}
+    wrong = [({"body": "{}"}, "body must be"), ({"scope": "x"}, "scope must be"), ({"hits": -1}, "hits must"),
+             ({"tenant": None}, "tenant must be"), ({"key": "12"}, "key must be"), ({"expires_in_ms": 0}, "expires_in_ms must")]
+    lines = [json.dumps(good)] + [json.dumps(good | change) for change, _ in wrong] + ["nonsense"]
+    wait_for(lambda: len(ask(cluster, "stats")["workers"]) == 2, "both workers")
+    done = cluster.cli("cache", "import", "-", input="\n".join(lines) + "\n")
+    assert done.returncode == 7
+    said = done.stderr.splitlines()
+    for number, (_, why) in enumerate(wrong, 2):
+        assert len([line for line in said if f"line {number}: worker " in line and why in line]) == 1, done.stderr
+    assert any(f"line {len(lines)}: is no JSON: " in line for line in said) and "line 1:" not in done.stderr
+    assert entries(cluster) == [1, 1]
+
+
 def test_opting_out_and_variety_bypass_the_cache(cluster):
     cluster.start_worker()
     for _ in range(2):

@@ -14,10 +14,11 @@
 enum {
     PAGE_LENGTH = 50, /* of an export */
     PAGE_LENGTH_MAX = 200,
-    PAGE_SEEN_MAX = 512, /* entries that are looked at, whether or not they are shown */
+    PAGE_SEEN_MAX = 512,    /* entries that are looked at, whether or not they are shown */
     PAGE_BYTES = 512 << 10, /* beyond, the page ends */
     /* An entry alone, so that its page is an answer: worker/cache_mail.h, CACHE_MAIL_BYTES_MAX. */
-    PAGE_ENTRY_BYTES_MAX = (1 << 20) - 1024
+    PAGE_ENTRY_BYTES_MAX = (1 << 20) - 1024,
+    REFUSALS_MAX = 100, /* of an import, that are told of one by one */
 };
 /* Of what is imported. */
 static const double AGE_MS_MAX = 100 * 365.25 * 86400e3, COUNT_MAX = 1e12, USD_MAX = 1e6;
@@ -236,28 +237,38 @@ static char *or_empty(const char *text)
     return (char *)(text == NULL ? "" : text);
 }
 
-/* Errors: -EINVAL one is not as it can be. */
-static int import_numbers(const json_t *object, int64_t now_unix_ms, Record__CacheEntry *entry)
+/* NULL: they are as they can be; else the name of one that is not. */
+static const char *import_numbers(const json_t *object, int64_t now_unix_ms,
+                                  Record__CacheEntry *entry)
 {
     Record__CacheAbout *about = entry->about;
     const double age_ms_max = AGE_MS_MAX < (double)now_unix_ms ? AGE_MS_MAX : (double)now_unix_ms;
     uint64_t age_ms = 0, left_ms = 0;
     double cost_usd;
-    if (ask_count_at(object, "age_ms", age_ms_max, &age_ms) < 0 ||
-        ask_count_at(object, "expires_in_ms", AGE_MS_MAX, &left_ms) < 0 || left_ms == 0 ||
-        ask_number_at(object, "cost_usd", USD_MAX, &cost_usd) < 0 ||
-        ask_count_at(object, "run_ms", AGE_MS_MAX, &about->run_ms) < 0 ||
-        ask_count_at(object, "hits", COUNT_MAX, &about->hits) < 0 ||
-        ask_count_at(object, "input_tokens", COUNT_MAX, &entry->input_tokens) < 0 ||
-        ask_count_at(object, "cached_input_tokens", COUNT_MAX, &entry->cached_input_tokens) < 0 ||
-        ask_count_at(object, "output_tokens", COUNT_MAX, &entry->output_tokens) < 0 ||
-        ask_count_at(object, "reasoning_tokens", COUNT_MAX, &entry->reasoning_tokens) < 0) {
-        return -EINVAL;
+    const struct {
+        const char *name;
+        double most;
+        uint64_t *count;
+    } counts[] = {{"age_ms", age_ms_max, &age_ms},
+                  {"expires_in_ms", AGE_MS_MAX, &left_ms},
+                  {"run_ms", AGE_MS_MAX, &about->run_ms},
+                  {"hits", COUNT_MAX, &about->hits},
+                  {"input_tokens", COUNT_MAX, &entry->input_tokens},
+                  {"cached_input_tokens", COUNT_MAX, &entry->cached_input_tokens},
+                  {"output_tokens", COUNT_MAX, &entry->output_tokens},
+                  {"reasoning_tokens", COUNT_MAX, &entry->reasoning_tokens}};
+    for (size_t i = 0; i < ARRAY_LENGTH(counts); i++) {
+        if (ask_count_at(object, counts[i].name, counts[i].most, counts[i].count) < 0) {
+            return counts[i].name;
+        }
+    }
+    if (ask_number_at(object, "cost_usd", USD_MAX, &cost_usd) < 0) {
+        return "cost_usd";
     }
     about->filled_unix_ms = (uint64_t)now_unix_ms - age_ms;
     about->expires_unix_ms = about->stale_until_unix_ms = (uint64_t)now_unix_ms + left_ms;
     about->cost_nanousd = (uint64_t)(cost_usd / ASK_NANOUSD + 0.5);
-    return 0;
+    return left_ms == 0 ? "expires_in_ms" : NULL;
 }
 
 static void import_names(const json_t *object, Record__CacheEntry *entry)
@@ -284,31 +295,65 @@ static bool is_answer(const char *body)
     return has_content;
 }
 
-/* Errors: -EINVAL it lacks something, or is not as it can be. */
-static int import_one(struct keeper *keeper, const json_t *object, int64_t now_unix_ms, char *ret_error)
-{
+/* An entry, and the bytes that it points to. */
+struct imported {
     uint8_t key[CACHE_KEY_BYTES], scope[CACHE_SCOPE_BYTES];
+    Record__CacheAbout about;
+    Record__CacheEntry entry;
+};
+
+/* Errors: -EINVAL it lacks something, or is not as it can be, which ret_why says. */
+static int read_import(const json_t *object, int64_t now_unix_ms, struct imported *imported,
+                       char *ret_why)
+{
     const char *body = ask_text_at(object, "body");
-    const char *scope_text = ask_text_at(object, "scope");
-    const bool has_scope = scope_text != NULL && scope_text[0] != '\0';
-    Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
-    Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
-    entry.about = &about;
-    if (ask_read_hex(ask_text_at(object, "key"), CACHE_KEY_BYTES, key) < 0 || body == NULL || !is_answer(body) ||
-        ask_text_at(object, "tenant") == NULL || import_numbers(object, now_unix_ms, &entry) < 0 ||
-        (has_scope && ask_read_hex(scope_text, CACHE_SCOPE_BYTES, scope) < 0)) {
+    const char *scope = ask_text_at(object, "scope");
+    const bool has_scope = scope != NULL && scope[0] != '\0';
+    record__cache_about__init(&imported->about);
+    record__cache_entry__init(&imported->entry);
+    imported->entry.about = &imported->about;
+    const char *number = import_numbers(object, now_unix_ms, &imported->entry);
+    if (ask_read_hex(ask_text_at(object, "key"), CACHE_KEY_BYTES, imported->key) < 0) {
+        return ask_wrong(ret_why, "key must be 32 hexadecimal digits");
+    }
+    if (has_scope && ask_read_hex(scope, CACHE_SCOPE_BYTES, imported->scope) < 0) {
+        return ask_wrong(ret_why, "scope must be 32 hexadecimal digits");
+    }
+    if (ask_text_at(object, "tenant") == NULL) {
+        return ask_wrong(ret_why, "tenant must be a text");
+    }
+    if (body == NULL || !is_answer(body)) {
+        return ask_wrong(ret_why, "body must be an answer of a provider, with choices or data");
+    }
+    if (number != NULL) {
+        (void)snprintf(ret_why, CACHE_ERROR_BYTES, "%s must be a number within its bounds", number);
         return -EINVAL;
     }
-    import_names(object, &entry);
-    entry.body = (ProtobufCBinaryData){strlen(body), (uint8_t *)body};
-    about.scope = (ProtobufCBinaryData){has_scope ? CACHE_SCOPE_BYTES : 0, scope};
-    about.tags = texts_of(json_object_get(object, "tags"), &about.n_tags);
-    about.documents = texts_of(json_object_get(object, "documents"), &about.n_documents);
-    int r = about.tags == NULL || about.documents == NULL
-                ? -ENOMEM
-                : keeper_fill(keeper, key, &entry, NULL, false, keeper_latest(keeper), now_unix_ms, ret_error);
-    free(about.tags);
-    free(about.documents);
+    import_names(object, &imported->entry);
+    imported->entry.body = (ProtobufCBinaryData){strlen(body), (uint8_t *)body};
+    imported->about.scope =
+        (ProtobufCBinaryData){has_scope ? CACHE_SCOPE_BYTES : 0, imported->scope};
+    return 0;
+}
+
+/* Errors: -EINVAL it is refused, which ret_error says; -ENOMEM; of the store. */
+static int import_one(struct keeper *keeper, const json_t *object, int64_t now_unix_ms,
+                      char *ret_error)
+{
+    struct imported imported;
+    Record__CacheAbout *about = &imported.about;
+    int r = read_import(object, now_unix_ms, &imported, ret_error);
+    if (r < 0) {
+        return r;
+    }
+    about->tags = texts_of(json_object_get(object, "tags"), &about->n_tags);
+    about->documents = texts_of(json_object_get(object, "documents"), &about->n_documents);
+    r = about->tags == NULL || about->documents == NULL
+            ? -ENOMEM
+            : keeper_fill(keeper, imported.key, &imported.entry, NULL, false, keeper_latest(keeper),
+                          now_unix_ms, ret_error);
+    free(about->tags);
+    free(about->documents);
     return r;
 }
 
@@ -320,15 +365,24 @@ static int ask_import(struct keeper *keeper, const json_t *argument, int64_t now
     if (!json_is_array(entries)) {
         return ask_wrong(ret_error, "entries must be a list, as an export has it");
     }
-    for (size_t i = 0; i < json_array_size(entries); i++) {
-        const int r = import_one(keeper, json_array_get(entries, i), now_unix_ms, ret_error);
-        if (r < 0 && r != -EINVAL) {
-            return r;
-        }
+    json_t *refusals = json_array();
+    int r = 0;
+    for (size_t i = 0; i < json_array_size(entries) && (r == 0 || r == -EINVAL); i++) {
+        r = import_one(keeper, json_array_get(entries, i), now_unix_ms, ret_error);
         taken += r == 0;
-        refused += r < 0;
+        refused += r == -EINVAL;
+        if (r == -EINVAL && refused <= REFUSALS_MAX) {
+            (void)json_array_append_new(
+                refusals, json_pack("{s:I, s:s}", "entry", (json_int_t)i, "why", ret_error));
+        }
     }
-    *ret_answer = json_pack("{s:I, s:I}", "taken", taken, "refused", refused);
+    if (r < 0 && r != -EINVAL) {
+        json_decref(refusals);
+        return r;
+    }
+    ret_error[0] = '\0';
+    *ret_answer =
+        json_pack("{s:I, s:I, s:o}", "taken", taken, "refused", refused, "refusals", refusals);
     return 0;
 }
 

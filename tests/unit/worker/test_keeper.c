@@ -602,6 +602,10 @@ Test(keeper, numbers_that_cannot_be_are_not_imported)
         cr_assert_not_null(page);
         json_t *taken = import(page);
         cr_expect_eq(json_integer_value(json_object_get(taken, "refused")), 1, "%s", wrong[i]);
+        const json_t *refusal = json_array_get(json_object_get(taken, "refusals"), 0);
+        const char *why = json_string_value(json_object_get(refusal, "why"));
+        const size_t name = strcspn(wrong[i] + 1, "\"");
+        cr_expect(why != NULL && strncmp(why, wrong[i] + 1, name) == 0, "%s: %s", wrong[i], why);
         json_decref(page);
         json_decref(taken);
     }
