@@ -468,6 +468,9 @@ def test_damage_that_merging_meets_ends_merging_and_not_the_service(cluster):
 # ----------------------------------------------------------------------------------------------- space
 
 
+TIDY_BYTES_MIN = 4 << 20  # broker/store/tidy.c
+
+
 def table_bytes(cluster):
     """While tables come and go."""
     total = 0
@@ -493,4 +496,5 @@ def test_drained_backlog_gives_its_space_back_without_more_traffic(cluster):
         for _ in jobs:
             dispatch, _ = worker.dispatched()
             worker.answer(dispatch, None)
-    wait_for(lambda: table_bytes(cluster) < 2 << 20, "the space")
+    # It may have been merged while a few jobs were left: what they leave is less than is worth another merge.
+    wait_for(lambda: table_bytes(cluster) < TIDY_BYTES_MIN, "the space")
