@@ -350,6 +350,31 @@ static void fail_or_spare(struct core *core, struct job *job, const struct event
     }
 }
 
+/* Its provider has no words for it, and was not called. */
+static bool is_unsupported(const struct event *event)
+{
+    return strcmp(event->as.attempt_result.error_code, "unsupported") == 0;
+}
+
+/* Another model, or provider, may be able to say it: it is asked, at once or when it is free. */
+static bool go_elsewhere(struct core *core, struct job *job, const struct event *event,
+                         const struct upstream *called)
+{
+    struct decision decision;
+    if (called == NULL || !is_unsupported(event)) {
+        return false;
+    }
+    job->tried |= upstream_bit(core, job->flow->queue, called);
+    decision_make(core, job, &decision);
+    if (decision.chosen == NULL && decision.at_ms == INT64_MAX) {
+        return false;
+    }
+    if (!fail_over(core, job, event, false)) {
+        back_off(core, job, event, false);
+    }
+    return true;
+}
+
 /* Its lease, at this worker: only then a failure says something about the job now. */
 static bool is_holder(const struct core *core, const struct job *job, const struct event *event)
 {
@@ -371,7 +396,9 @@ static void holder_result(struct core *core, struct job *job, const struct event
         break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED:
         note_failure(core, job, event);
-        die(core, job, event, "rejected");
+        if (!go_elsewhere(core, job, event, called)) {
+            die(core, job, event, "rejected");
+        }
         break;
     case WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID:
         note_failure(core, job, event);

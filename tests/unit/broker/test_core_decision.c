@@ -106,6 +106,21 @@ static const char *refusal_of(const struct id *job)
     return found == NULL ? "not refused" : found->text;
 }
 
+/* The worker has found that the provider has no words for it. */
+static void cannot_say(const struct id *job)
+{
+    const struct effect_dispatch *dispatch = dispatch_of(job);
+    cr_assert_not_null(dispatch);
+    const struct event event = {
+        .kind = EVENT_ATTEMPT_RESULT,
+        .peer = 100,
+        .as.attempt_result = {.lease = dispatch->lease,
+                              .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED,
+                              .error_code = "unsupported",
+                              .error_text = "this provider does not offer n above 1"}};
+    world_turn(&w, &event);
+}
+
 static void says(const struct id *job, Wire__AttemptOutcome outcome, uint32_t call_ms)
 {
     const struct effect_dispatch *dispatch = dispatch_of(job);
@@ -281,6 +296,20 @@ Test(core_decision, next_best_stands_in_and_what_it_costs_is_told)
     HAS(core_explain(w.core, &hard, &attempt), "p0/m1: ");
     HAS(core_explain(w.core, &hard, &attempt), "has failed it");
     cr_assert_eq(attempt, 2);
+}
+
+Test(core_decision, what_a_provider_cannot_say_another_is_asked)
+{
+    go();
+    const struct id job = submit(&(struct asked){.complexity = 20, .input_tokens = 100});
+    cr_assert_str_eq(model_of(&job), "m0");
+    cannot_say(&job);
+    cr_assert_str_eq(model_of(&job), "m2");
+    cannot_say(&job);
+    cr_assert_str_eq(model_of(&job), "m1");
+    cannot_say(&job);
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_DEAD);
+    cr_assert_str_eq(world_find(&w, EFFECT_RESULT, &job, 1)->code, "rejected");
 }
 
 Test(core_decision, slow_model_loses_where_time_is_short)
