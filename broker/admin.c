@@ -89,8 +89,9 @@ static json_t *quality_object(const struct core_tier_stats *tier)
     json_t *object = json_object();
     for (size_t i = 0; i < CORE_STEPS; i++) {
         (void)json_object_set_new(object, core_step_name(i),
-                                  json_pack("{s:I, s:I}", "jobs", integer(tier->quality_lost[i].jobs),
-                                            "grades", integer(tier->quality_lost[i].grades)));
+                                  json_pack("{s:I, s:I}", "jobs",
+                                            integer(tier->quality_lost[i].jobs), "grades",
+                                            integer(tier->quality_lost[i].grades)));
     }
     return object;
 }
@@ -438,9 +439,9 @@ static void explain_job(const struct broker *broker, const struct id *id,
                    text, text);
         return;
     }
-    admin_answer(response, 200,
-                 json_pack("{s:s, s:I, s:s}", "id", text, "attempt", (json_int_t)attempt,
-                           "decision", why));
+    admin_answer(
+        response, 200,
+        json_pack("{s:s, s:I, s:s}", "id", text, "attempt", (json_int_t)attempt, "decision", why));
 }
 
 static void get_job(void *context, const struct http_request *request,

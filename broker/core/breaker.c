@@ -3,7 +3,8 @@
 
 enum {
     JITTER_PERCENT = 20,
-    FAILING_DOUBT = 4, /* calls that are thought to have gone well, so that one failure says little */
+    FAILING_DOUBT =
+        4, /* calls that are thought to have gone well, so that one failure says little */
 };
 
 void breaker_tick(struct breaker *breaker, int64_t now_ms)

@@ -1,10 +1,11 @@
 /*
  * decision: which upstream an attempt is to call, and why not another.
  *
- * Of the candidates of a job's queue (upstream.h) those are left out that cannot answer it at all: a model that lacks an
- * ability it needs, or is too small for it, a provider without the residency label it needs, a model that its tenant may not use. Of
- * the others those that it has tried in this round, and those that may not be called now. What is left is scored
- * (common/choice.h), or taken in the order of the list; the best is the decision.
+ * Of the candidates of a job's queue (upstream.h) those are left out that cannot answer it at all:
+ * a model that lacks an ability it needs, or is too small for it, a provider without the residency
+ * label it needs, a model that its tenant may not use. Of the others those that it has tried in
+ * this round, and those that may not be called now. What is left is scored (common/choice.h), or
+ * taken in the order of the list; the best is the decision.
  *
  * The latest EXPLANATIONS decisions that had a choice are kept in words.
  */
@@ -12,7 +13,11 @@
 #include "broker/core/upstream.h"
 #include "common/choice.h"
 
-enum { EXPLANATIONS = 1024, EXPLANATION_BYTES = 640, DECISION_NOWHERE = CONFIG_RESIDENCIES_MAX + 1 };
+enum {
+    EXPLANATIONS = 1024,
+    EXPLANATION_BYTES = 640,
+    DECISION_NOWHERE = CONFIG_RESIDENCIES_MAX + 1
+};
 
 enum decision_lost {
     LOST_NOT,       /* chosen */
@@ -26,11 +31,12 @@ enum decision_lost {
 
 struct decision {
     struct upstream *chosen; /* NULL: none, now */
-    int64_t at_ms;           /* none: when one may be called that it has not tried; INT64_MAX: it has tried all that can */
-    bool is_hopeless;        /* no candidate can answer it at all */
-    bool is_picky;           /* some cannot: what this job waits for, others need not */
+    int64_t at_ms;    /* none: when one may be called that it has not tried; INT64_MAX: it has tried
+                         all that can */
+    bool is_hopeless; /* no candidate can answer it at all */
+    bool is_picky;    /* some cannot: what this job waits for, others need not */
     bool is_scored;
-    uint32_t quality_lost;   /* grades of the chosen one below what would be if all went well */
+    uint32_t quality_lost; /* grades of the chosen one below what would be if all went well */
     struct choice_job job;
     struct choice_weights weights;
     size_t length;
@@ -43,8 +49,8 @@ struct decision {
 };
 
 /*
- * As struct job_needs has the label; 0: it is NULL or empty. `is_kept`: a record has it, so one that no provider has is
- * kept, too. DECISION_NOWHERE: no provider has it.
+ * As struct job_needs has the label; 0: it is NULL or empty. `is_kept`: a record has it, so one
+ * that no provider has is kept, too. DECISION_NOWHERE: no provider has it.
  */
 uint8_t decision_residency(struct core *core, const char *label, bool is_kept);
 /* The label; "" none. */
@@ -66,4 +72,5 @@ struct upstream *decision_choose(struct core *core, const struct job *job, int64
 /* Why none of the candidates can answer a job, in words; the decision is hopeless. In the arena. */
 const char *decision_complaint(struct core *core, const struct decision *decision);
 /* The decision in words, kept for core_explain(). In the arena; "" when there was no choice. */
-const char *decision_explain(struct core *core, const struct job *job, const struct decision *decision);
+const char *decision_explain(struct core *core, const struct job *job,
+                             const struct decision *decision);

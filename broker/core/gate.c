@@ -99,7 +99,8 @@ static void end_round(struct core *core, struct job *job)
     job_wait_until(core, job, at_ms > back_at_ms ? at_ms : back_at_ms);
 }
 
-/* The configuration has changed since it was accepted: it may be given a new life with another one. */
+/* The configuration has changed since it was accepted: it may be given a new life with another one.
+ */
 static void give_up(struct core *core, struct job *job, const struct decision *decision)
 {
     conclude(core, job,

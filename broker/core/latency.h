@@ -1,9 +1,9 @@
 /*
  * latency: quantiles of how long an upstream's calls take, by the size of the prompt.
  *
- * For each class of sizes a histogram of LATENCY_BUCKETS buckets, each a quarter longer than the one
- * before it, from 1 ms on (to about 40 minutes). When a histogram has counted LATENCY_MEMORY calls all its counts are
- * halved, so that what was seen long ago fades. Pure.
+ * For each class of sizes a histogram of LATENCY_BUCKETS buckets, each a quarter longer than the
+ * one before it, from 1 ms on (to about 40 minutes). When a histogram has counted LATENCY_MEMORY
+ * calls all its counts are halved, so that what was seen long ago fades. Pure.
  */
 #pragma once
 #include <stdint.h>

@@ -261,8 +261,7 @@ static struct refusal resolve_needs(struct core *core, struct request *request)
                                      submit->abilities, (unsigned)ABILITIES_ALL));
     }
     if (submit->complexity > UINT8_MAX) {
-        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0,
-                      "complexity: must be at most 255");
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, "complexity: must be at most 255");
     }
     request->needs = (struct job_needs){
         .complexity = (uint8_t)submit->complexity,

@@ -130,8 +130,8 @@ int cache_export(struct cli *cli, const char *path)
 
 struct import {
     struct cli *cli;
-    json_t *entries; /* of the next request */
-    size_t bytes;    /* of them */
+    json_t *entries;             /* of the next request */
+    size_t bytes;                /* of them */
     uint64_t lines[PAGE_LENGTH]; /* where they stand */
     uint64_t line, sent, malformed;
     json_int_t taken, refused; /* over all workers */

@@ -5,8 +5,8 @@
 #include "client/cli/cli.h"
 
 static const struct command *const commands[] = {
-    &submit_command, &wait_command,  &status_command,    &get_command,   &cancel_command,
-    &dead_command,   &stats_command, &upstreams_command, &cache_command, &pause_command,
+    &submit_command, &wait_command,  &status_command,    &get_command,     &cancel_command,
+    &dead_command,   &stats_command, &upstreams_command, &cache_command,   &pause_command,
     &resume_command, &drain_command, &config_command,    &explain_command,
 };
 

@@ -29,7 +29,8 @@ static void start(void)
                                         .quality = 50};
     w.models[1] = (struct config_model){.name = "m1", .provider = "p0", .quality = 80};
     w.models[2] = (struct config_model){.name = "m2", .provider = "p1", .quality = 20};
-    routes[0] = (struct config_route){.name = "alias", .choice = CHOICE_LISTED, .models = alias_models, .models_length = 3};
+    routes[0] = (struct config_route){
+        .name = "alias", .choice = CHOICE_LISTED, .models = alias_models, .models_length = 3};
     w.config.providers = providers;
     w.config.providers_length = 2;
     w.config.routes = routes;
