@@ -157,6 +157,64 @@ static void post_invalidate(void *context, const struct http_request *request,
     json_decref(body);
 }
 
+/* ---- what is asked ---- */
+
+static bool is_key(const char *text)
+{
+    uint8_t bytes[KEY_BYTES];
+    ProtobufCBinaryData data;
+    return read_hex(text, bytes, &data) == 0;
+}
+
+static bool is_rank(const char *text)
+{
+    return strcmp(text, "saved") == 0 || strcmp(text, "hits") == 0 || strcmp(text, "bytes") == 0;
+}
+
+static bool is_text(const char *text)
+{
+    return text[0] != '\0';
+}
+
+/* An argument that the workers would refuse, each in its own answer. */
+static const struct argument {
+    const char *what, *name;
+    bool is_needed;
+    bool (*is_good)(const char *text);
+    const char *remedy;
+} arguments[] = {
+    {"cache.get", "key", true, is_key, "32 hexadecimal digits, as top shows them"},
+    {"cache.explain", "a", true, is_text, "the one question"},
+    {"cache.explain", "b", true, is_text, "the other question"},
+    {"cache.export", "from", false, is_key, "32 hexadecimal digits, as next was in the last page"},
+    {"cache.rebuild", "scope", false, is_key, "32 hexadecimal digits, as top shows them"},
+    {"cache.top", "by", false, is_rank, "saved, hits or bytes"},
+};
+
+/* Errors: -EINVAL, answered. */
+static int check_arguments(const char *what, const json_t *object, struct http_response *response)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(arguments); i++) {
+        const struct argument *argument = &arguments[i];
+        const json_t *value = json_object_get(object, argument->name);
+        const char *text = json_string_value(value);
+        if (strcmp(what, argument->what) != 0 ||
+            (value == NULL ? !argument->is_needed : text != NULL && argument->is_good(text))) {
+            continue;
+        }
+        char *shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        if (value == NULL) {
+            http_error(response, 400, "%s is missing; write %s", argument->name, argument->remedy);
+        } else {
+            http_error(response, 400, "%s is %s; write %s", argument->name,
+                       shown == NULL ? "wrong" : shown, argument->remedy);
+        }
+        free(shown);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 static const char *const PARAMETERS[] = {"key",       "from",  "by",    "a",      "b",
                                          "namespace", "scope", "route", "tenant", "tier"};
 
@@ -191,7 +249,7 @@ static void ask_with_parameters(struct broker *broker, const struct http_request
             return;
         }
     }
-    if (read_limit(request, response, object) < 0) {
+    if (read_limit(request, response, object) < 0 || check_arguments(what, object, response) < 0) {
         json_decref(object);
         return;
     }
@@ -249,13 +307,34 @@ static void post_import(void *context, const struct http_request *request,
     survey_ask(context, request, response, "cache.import", body);
 }
 
+/* A scope by another name would be all of them. Errors: -EINVAL, answered. */
+static int check_rebuild(json_t *body, struct http_response *response)
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_object_foreach (body, name, value) {
+        if (strcmp(name, "scope") != 0) {
+            http_error(response, 400,
+                       "%s is no field of a rebuild; write scope, or nothing for all of them",
+                       name);
+            return -EINVAL;
+        }
+    }
+    return check_arguments("cache.rebuild", body, response);
+}
+
 static void post_rebuild(void *context, const struct http_request *request,
                          struct http_response *response)
 {
     json_t *body = NULL;
-    if (admin_read_body(request, response, &body) == 0) {
-        survey_ask(context, request, response, "cache.rebuild", body);
+    if (admin_read_body(request, response, &body) < 0) {
+        return;
     }
+    if (check_rebuild(body, response) < 0) {
+        json_decref(body);
+        return;
+    }
+    survey_ask(context, request, response, "cache.rebuild", body);
 }
 
 int admin_cache_add_routes(struct broker *broker)

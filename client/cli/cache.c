@@ -116,6 +116,24 @@ static bool select_text(struct cache_options *options, struct cli *cli, const ch
            cli_refuse(cli, "%s: \"%s\" is not UTF-8", member, argument);
 }
 
+enum { KEY_DIGITS = 32 };
+
+static bool is_key(const char *text)
+{
+    return strlen(text) == KEY_DIGITS && strspn(text, "0123456789abcdef") == KEY_DIGITS;
+}
+
+static bool select_key(struct cache_options *options, struct cli *cli, const char *member,
+                       const char *argument)
+{
+    if (!is_key(argument)) {
+        return cli_refuse(cli,
+                          "--%s: \"%s\" is not %d hexadecimal digits; copy them from top or get",
+                          member, argument, KEY_DIGITS);
+    }
+    return select_text(options, cli, member, argument);
+}
+
 static bool select_older(struct cache_options *options, struct cli *cli, const char *argument)
 {
     int64_t ms = 0;
@@ -153,7 +171,7 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
     struct cache_options *options = context;
     switch (code) {
     case OPTION_KEY:
-        return select_text(options, cli, "key", argument);
+        return select_key(options, cli, "key", argument);
     case OPTION_TAG:
         return select_text(options, cli, "tag", argument);
     case OPTION_DOCUMENT:
@@ -161,7 +179,7 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
     case OPTION_NAMESPACE:
         return select_text(options, cli, "namespace", argument);
     case OPTION_SCOPE:
-        return select_text(options, cli, "scope", argument);
+        return select_key(options, cli, "scope", argument);
     case OPTION_ROUTE:
         return select_text(options, cli, "route", argument);
     case OPTION_MODEL:
@@ -551,11 +569,25 @@ static bool check_verb(struct cli *cli, int argc, char **argv)
                       name);
 }
 
+/* Of a verb that has as many as it takes. */
+static bool check_arguments(struct cli *cli, char **argv)
+{
+    if (strcmp(argv[0], "get") == 0 && !is_key(argv[1])) {
+        return cli_refuse(cli, "KEY: \"%s\" is not %d hexadecimal digits; copy them from top",
+                          argv[1], KEY_DIGITS);
+    }
+    if (strcmp(argv[0], "explain") == 0 && (argv[1][0] == '\0' || argv[2][0] == '\0')) {
+        return cli_refuse(cli, "PROMPT %s: \"\" is empty; write a question",
+                          argv[1][0] == '\0' ? "A" : "B");
+    }
+    return true;
+}
+
 /* Nothing is done to all by leaving something out, and nothing that was asked for is left undone.
  */
 static bool check(struct cli *cli, const struct cache_options *options, int argc, char **argv)
 {
-    if (!check_verb(cli, argc, argv)) {
+    if (!check_verb(cli, argc, argv) || !check_arguments(cli, argv)) {
         return false;
     }
     const bool invalidates = strcmp(argv[0], "invalidate") == 0;

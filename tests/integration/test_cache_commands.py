@@ -75,6 +75,12 @@ def workers(broker, **those):
             worker.worker.close()
 
 
+def refusal(broker, path, body=None):
+    """Status and words of a request that is not done."""
+    status, text = broker.admin(path, None if body is None else json.dumps(body).encode())
+    return status, json.loads(text)["error"]["message"]
+
+
 # ------------------------------------------------------------------------------------------- invalidate
 
 def test_invalidation_reaches_every_worker_and_tells_what_it_removed(cluster, broker):
@@ -141,16 +147,25 @@ def test_without_workers_it_is_recorded_and_told_to_who_joins(cluster, broker):
     (["invalidate", "--near-min", "0.5", "--tag", "x"], "--near"), (["invalidate", "--near", "x", "--near-min", "2"], "--near-min"),
     (["invalidate", "--older-than", "soon"], "--older-than"), (["stats", "--tag", "x"], "selectors"), (["top", "--by", "age"], "--by"),
     (["top", "--limit", "0"], "--limit"), (["explain", "one"], "two prompts"), (["get"], "a key"), (["export"], "a file"), (["melt"], "melt"),
-    ([], "none of"),
+    ([], "none of"), (["get", "12"], "KEY"), (["get", KEY.hex().upper()], "KEY"), (["explain", "", "b"], "PROMPT A"),
+    (["explain", "a", ""], "PROMPT B"), (["rebuild", "--scope", "12"], "--scope"), (["invalidate", "--key", "12"], "--key"),
 ])
 def test_wrong_arguments_are_refused_before_anything_happens(cluster, broker, arguments, word):
     done = cluster.cli("cache", *arguments)
     assert done.returncode == 2 and word in done.stderr, done.stderr
 
 
-def test_wrong_selectors_are_refused_by_the_broker(cluster, broker):
-    done = cluster.cli("cache", "invalidate", "--key", "12")
-    assert done.returncode == 7 and "hexadecimal" in done.stderr
+@pytest.mark.parametrize("path, body, words", [
+    ("get", None, ["key is missing", "32 hexadecimal"]), ("get?key=12", None, ['key is "12"', "32 hexadecimal"]),
+    ("explain?a=x", None, ["b is missing"]), ("explain?a=&b=x", None, ['a is ""']), ("export?from=x", None, ['from is "x"']),
+    ("top?by=age", None, ['by is "age"', "saved, hits or bytes"]), ("rebuild", {"scope": "12"}, ['scope is "12"', "32 hexadecimal"]),
+    ("rebuild", {"scope": 12}, ["scope is 12"]), ("rebuild", {"tag": "x"}, ["tag is no field", "scope"]),
+])
+def test_wrong_arguments_over_http_are_refused_with_their_name_and_no_worker_is_asked(broker, path, body, words):
+    with workers(broker, w={}) as running:
+        status, text = refusal(broker, f"/v1/cache/{path}", body)
+        assert status == 400 and all(word in text for word in words), text
+        assert running["w"].asked == []
 
 
 # -------------------------------------------------------------------------------------------------- asking
