@@ -14,14 +14,28 @@
 
 enum { KEY_BYTES = SELECTOR_KEY_BYTES, LIMIT_MAX = 1000 };
 
+enum { SHOWN_BYTES = 64 };
+
+/* Says what is wrong with a member: its value, and what to write instead. */
+static void refuse_value(struct http_response *response, const char *name, const json_t *value,
+                         const char *remedy)
+{
+    char *shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    if (shown != NULL) {
+        text_clean(shown, SHOWN_BYTES);
+    }
+    http_error(response, 400, "%s is %s; write %s", name, shown == NULL ? "wrong" : shown, remedy);
+    free(shown);
+}
+
 /* ---- what is to be invalidated ---- */
 
 /* What the selector's fields point to. */
 struct selector {
     Wire__CacheSelector wire;
     uint8_t key[KEY_BYTES], scope[KEY_BYTES];
-    int dry_run, all;
-    const char *reason;
+    bool dry_run, all;
+    char *reason;
 };
 
 static int digit(char c)
@@ -29,12 +43,9 @@ static int digit(char c)
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* NULL: absent. Errors: -EINVAL. */
-static int read_hex(const char *text, uint8_t *bytes, ProtobufCBinaryData *ret_data)
+/* Errors: -EINVAL. */
+static int read_hex(const char *text, uint8_t *bytes)
 {
-    if (text == NULL) {
-        return 0;
-    }
     for (size_t i = 0; i < KEY_BYTES; i++) {
         const int high = text[0] == '\0' ? -1 : digit(text[2 * i]);
         const int low = high < 0 ? -1 : digit(text[2 * i + 1]);
@@ -43,45 +54,121 @@ static int read_hex(const char *text, uint8_t *bytes, ProtobufCBinaryData *ret_d
         }
         bytes[i] = (uint8_t)(high << 4 | low);
     }
-    *ret_data = (ProtobufCBinaryData){KEY_BYTES, bytes};
     return text[(size_t)2 * KEY_BYTES] == '\0' ? 0 : -EINVAL;
 }
 
-/* Absent fields stay as they are. Errors: -EINVAL, answered. The strings are the body's. */
-static int unpack(json_t *body, struct http_response *response, struct selector *ret_selector)
+/* False: it is no such value. The strings are the body's. */
+typedef bool read_fn(const json_t *value, struct selector *selector, size_t offset);
+
+static bool read_text(const json_t *value, struct selector *selector, size_t offset)
 {
-    Wire__CacheSelector *wire = &ret_selector->wire;
-    json_error_t error;
-    const char *key = NULL, *scope = NULL, *cache_namespace = NULL;
-    json_int_t older_than_ms = 0;
-    wire->near_cosine_min = SELECTOR_NEAR_PRESET;
-    if (json_unpack_ex(
-            body, &error, JSON_STRICT,
-            "{s?s, s?s, s?s, s?s, s?s, s?s, s?s, s?s, s?s, s?I, s?s, s?s, s?F, s?s, s?b, s?b}",
-            "key", &key, "scope", &scope, "tenant", &wire->tenant, "namespace", &cache_namespace,
-            "tag", &wire->tag, "document", &wire->document, "route", &wire->route, "model",
-            &wire->model, "template_version", &wire->template_version, "older_than_ms",
-            &older_than_ms, "text_prefix", &wire->text_prefix, "near_text", &wire->near_text,
-            "near_cosine_min", &wire->near_cosine_min, "reason", &ret_selector->reason, "dry_run",
-            &ret_selector->dry_run, "all", &ret_selector->all) < 0) {
-        http_error(response, 400, "the selector cannot be read: %s", error.text);
-        return -EINVAL;
+    char *text = (char *)json_string_value(value);
+    memcpy((char *)selector + offset, &text, sizeof(text));
+    return text != NULL;
+}
+
+static bool read_namespace(const json_t *value, struct selector *selector, size_t offset)
+{
+    selector->wire.has_namespace = true;
+    return read_text(value, selector, offset);
+}
+
+static bool read_bytes(const char *text, uint8_t *bytes, ProtobufCBinaryData *data)
+{
+    *data = (ProtobufCBinaryData){KEY_BYTES, bytes};
+    return text != NULL && read_hex(text, bytes) == 0;
+}
+
+static bool read_key(const json_t *value, struct selector *selector, size_t offset)
+{
+    (void)offset;
+    return read_bytes(json_string_value(value), selector->key, &selector->wire.key);
+}
+
+static bool read_scope(const json_t *value, struct selector *selector, size_t offset)
+{
+    (void)offset;
+    return read_bytes(json_string_value(value), selector->scope, &selector->wire.scope);
+}
+
+static bool read_age(const json_t *value, struct selector *selector, size_t offset)
+{
+    (void)offset;
+    selector->wire.older_than_ms = (uint64_t)json_integer_value(value);
+    return json_is_integer(value) && json_integer_value(value) >= 0;
+}
+
+static bool read_nearness(const json_t *value, struct selector *selector, size_t offset)
+{
+    (void)offset;
+    selector->wire.near_cosine_min = json_number_value(value);
+    return json_is_number(value);
+}
+
+static bool read_switch(const json_t *value, struct selector *selector, size_t offset)
+{
+    const bool is_on = json_is_true(value);
+    memcpy((char *)selector + offset, &is_on, sizeof(is_on));
+    return json_is_boolean(value);
+}
+
+#define A_TEXT "a text in quotes"
+#define A_KEY "32 hexadecimal digits in quotes, as top shows them"
+#define A_SWITCH "true or false"
+
+static const struct field {
+    const char *name;
+    read_fn *read;
+    size_t offset; /* in struct selector */
+    const char *remedy;
+} fields[] = {
+    {"key", read_key, 0, A_KEY},
+    {"scope", read_scope, 0, A_KEY},
+    {"tenant", read_text, offsetof(struct selector, wire.tenant), A_TEXT},
+    {"namespace", read_namespace, offsetof(struct selector, wire.cache_namespace), A_TEXT},
+    {"tag", read_text, offsetof(struct selector, wire.tag), A_TEXT},
+    {"document", read_text, offsetof(struct selector, wire.document), A_TEXT},
+    {"route", read_text, offsetof(struct selector, wire.route), A_TEXT},
+    {"model", read_text, offsetof(struct selector, wire.model), A_TEXT},
+    {"template_version", read_text, offsetof(struct selector, wire.template_version), A_TEXT},
+    {"older_than_ms", read_age, 0, "a whole number of milliseconds, from 0"},
+    {"text_prefix", read_text, offsetof(struct selector, wire.text_prefix), A_TEXT},
+    {"near_text", read_text, offsetof(struct selector, wire.near_text), A_TEXT},
+    {"near_cosine_min", read_nearness, 0, "a number from 0.1 to 1"},
+    {"reason", read_text, offsetof(struct selector, reason), A_TEXT},
+    {"dry_run", read_switch, offsetof(struct selector, dry_run), A_SWITCH},
+    {"all", read_switch, offsetof(struct selector, all), A_SWITCH},
+};
+
+static const struct field *find_field(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(fields); i++) {
+        if (strcmp(name, fields[i].name) == 0) {
+            return &fields[i];
+        }
     }
-    if (read_hex(key, ret_selector->key, &wire->key) < 0 ||
-        read_hex(scope, ret_selector->scope, &wire->scope) < 0) {
-        http_error(response, 400,
-                   "key and scope must be %d hexadecimal digits, as answers show them",
-                   2 * KEY_BYTES);
-        return -EINVAL;
-    }
-    if (older_than_ms < 0) {
-        http_error(response, 400, "older_than_ms is negative");
-        return -EINVAL;
-    }
-    wire->older_than_ms = (uint64_t)older_than_ms;
-    if (cache_namespace != NULL) {
-        wire->has_namespace = true;
-        wire->cache_namespace = (char *)cache_namespace;
+    return NULL;
+}
+
+/* Absent fields stay as they are. Errors: -EINVAL, answered. */
+static int unpack(json_t *body, struct http_response *response, struct selector *selector)
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_object_foreach (body, name, value) {
+        const struct field *field = find_field(name);
+        if (field == NULL) {
+            http_error(response, 400,
+                       "%s is no field of a selector; write one of key, scope, tenant, namespace, "
+                       "tag, document, route, model, template_version, older_than_ms, text_prefix, "
+                       "near_text, near_cosine_min, all, beside them dry_run, reason",
+                       name);
+            return -EINVAL;
+        }
+        if (!field->read(value, selector, field->offset)) {
+            refuse_value(response, name, value, field->remedy);
+            return -EINVAL;
+        }
     }
     return 0;
 }
@@ -89,24 +176,25 @@ static int unpack(json_t *body, struct http_response *response, struct selector 
 static int read_selector(json_t *body, struct http_response *response,
                          struct selector *ret_selector)
 {
-    *ret_selector = (struct selector){.reason = ""};
+    char why[SELECTOR_WHY_BYTES];
+    *ret_selector = (struct selector){.reason = (char *)""};
     wire__cache_selector__init(&ret_selector->wire);
+    ret_selector->wire.near_cosine_min = SELECTOR_NEAR_PRESET;
     int r = unpack(body, response, ret_selector);
     if (r < 0) {
         return r;
     }
     const Wire__CacheSelector *wire = &ret_selector->wire;
-    const char *complaint = selector_complaint(wire, ret_selector->reason);
-    if (complaint != NULL) {
-        http_error(response, 400, "%s", complaint);
+    if (!selector_check(wire, ret_selector->reason, why)) {
+        http_error(response, 400, "%s", why);
         return -EINVAL;
     }
-    if (selector_is_restricted(wire) == (ret_selector->all != 0)) {
-        http_error(
-            response, 400,
-            ret_selector->all
-                ? "all goes with no other field; leave it out to invalidate what fits the others"
-                : "nothing says what to invalidate; name a tag, a tenant …, or \"all\": true");
+    if (selector_is_restricted(wire) == ret_selector->all) {
+        http_error(response, 400,
+                   ret_selector->all
+                       ? "all is true beside other fields; leave it out to invalidate what fits "
+                         "the others"
+                       : "nothing says what to invalidate; name a tag, a tenant …, or \"all\": true");
         return -EINVAL;
     }
     return 0;
@@ -162,8 +250,7 @@ static void post_invalidate(void *context, const struct http_request *request,
 static bool is_key(const char *text)
 {
     uint8_t bytes[KEY_BYTES];
-    ProtobufCBinaryData data;
-    return read_hex(text, bytes, &data) == 0;
+    return read_hex(text, bytes) == 0;
 }
 
 static bool is_rank(const char *text)
@@ -202,14 +289,11 @@ static int check_arguments(const char *what, const json_t *object, struct http_r
             (value == NULL ? !argument->is_needed : text != NULL && argument->is_good(text))) {
             continue;
         }
-        char *shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
         if (value == NULL) {
             http_error(response, 400, "%s is missing; write %s", argument->name, argument->remedy);
         } else {
-            http_error(response, 400, "%s is %s; write %s", argument->name,
-                       shown == NULL ? "wrong" : shown, argument->remedy);
+            refuse_value(response, argument->name, value, argument->remedy);
         }
-        free(shown);
         return -EINVAL;
     }
     return 0;

@@ -6,6 +6,7 @@
 #include "broker/clients.h"
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include "broker/broker.h"
 #include "broker/delivery.h"
@@ -258,20 +259,33 @@ static void take_about_jobs(const struct intake *intake, const struct peer *peer
 
 /* ---- about caches ---- */
 
+/* False: it cannot be taken, and ret_why says why. */
+static bool check_invalidate(const Wire__CacheInvalidate *invalidate,
+                             char ret_why[SELECTOR_WHY_BYTES])
+{
+    const Wire__CacheSelector *selector = invalidate->selector;
+    const char *lack = invalidate->number == 0 ? "number is 0; write another one"
+                       : selector == NULL || !selector_is_restricted(selector)
+                           ? "selector: nothing says what to invalidate; the tenant alone means "
+                             "all of its entries"
+                           : NULL;
+    if (lack == NULL) {
+        return selector_check(selector, invalidate->reason, ret_why);
+    }
+    (void)snprintf(ret_why, SELECTOR_WHY_BYTES, "%s", lack);
+    return false;
+}
+
 static void take_invalidate(const struct intake *intake, const struct peer *peer,
                             const Wire__CacheInvalidate *invalidate)
 {
+    char why[SELECTOR_WHY_BYTES];
     Wire__CacheSelector *selector = invalidate->selector;
     if (selector != NULL && selector->near_cosine_min == 0) {
         selector->near_cosine_min = SELECTOR_NEAR_PRESET;
     }
-    const char *complaint = invalidate->number == 0 ? "number is 0"
-                            : selector == NULL || !selector_is_restricted(selector)
-                                ? "selector: nothing says what to invalidate; the tenant alone "
-                                  "means all of its entries"
-                                : selector_complaint(selector, invalidate->reason);
-    if (complaint != NULL) {
-        delivery_invalidation_refused(intake->broker, peer, invalidate->number, complaint);
+    if (!check_invalidate(invalidate, why)) {
+        delivery_invalidation_refused(intake->broker, peer, invalidate->number, why);
         return;
     }
     const struct event event = {

@@ -168,6 +168,20 @@ def test_wrong_arguments_over_http_are_refused_with_their_name_and_no_worker_is_
         assert running["w"].asked == []
 
 
+@pytest.mark.parametrize("selector, words", [
+    ({"tag": 5}, ["tag is 5", "a text"]), ({"key": "12"}, ['key is "12"', "32 hexadecimal"]), ({"scope": None}, ["scope is null", "32"]),
+    ({"older_than_ms": -1}, ["older_than_ms is -1", "from 0"]), ({"older_than_ms": "1h"}, ['older_than_ms is "1h"', "milliseconds"]),
+    ({"older_than_ms": 1 << 41}, ["older_than_ms is 2199023255552", "from 0 to"]), ({"near_text": "x", "near_cosine_min": 2}, ["near_cosine_min is 2", "0.1 to 1"]),
+    ({"namespace": ["a"]}, ['namespace is ["a"]', "a text"]), ({"tags": "x"}, ["tags is no field", "tag,"]), ({"all": 1}, ["all is 1", "true or false"]),
+    ({"all": True, "tag": "x"}, ["all is true", "leave it out"]), ({"tag": "é" * 5000}, ['tag is "éé', "8192 bytes"]), ({"dry_run": "yes", "tag": "x"}, ["dry_run is"]),
+])
+def test_wrong_selectors_over_http_are_refused_with_field_value_and_remedy(broker, selector, words):
+    with workers(broker, w={}) as running:
+        status, text = refusal(broker, "/v1/cache/invalidate", selector)
+        assert status == 400 and all(word in text for word in words), text
+        assert running["w"].asked == [] and running["w"].invalidated == []
+
+
 # -------------------------------------------------------------------------------------------------- asking
 
 def stats(entries):
