@@ -10,6 +10,7 @@
 #include "broker/selector.h"
 #include "broker/survey.h"
 #include "broker/text.h"
+#include "common/config.h"
 #include "common/http_admin.h"
 
 enum { KEY_BYTES = SELECTOR_KEY_BYTES, LIMIT_MAX = 1000 };
@@ -112,8 +113,8 @@ static bool read_switch(const json_t *value, struct selector *selector, size_t o
     return json_is_boolean(value);
 }
 
-#define A_TEXT "a text in quotes"
-#define A_KEY "32 hexadecimal digits in quotes, as top shows them"
+#define A_TEXT   "a text in quotes"
+#define A_KEY    "32 hexadecimal digits in quotes, as top shows them"
 #define A_SWITCH "true or false"
 
 static const struct field {
@@ -190,11 +191,12 @@ static int read_selector(json_t *body, struct http_response *response,
         return -EINVAL;
     }
     if (selector_is_restricted(wire) == ret_selector->all) {
-        http_error(response, 400,
-                   ret_selector->all
-                       ? "all is true beside other fields; leave it out to invalidate what fits "
-                         "the others"
-                       : "nothing says what to invalidate; name a tag, a tenant …, or \"all\": true");
+        http_error(
+            response, 400,
+            ret_selector->all
+                ? "all is true beside other fields; leave it out to invalidate what fits "
+                  "the others"
+                : "nothing says what to invalidate; name a tag, a tenant …, or \"all\": true");
         return -EINVAL;
     }
     return 0;
@@ -340,17 +342,36 @@ static void ask_with_parameters(struct broker *broker, const struct http_request
     survey_ask(broker, request, response, what, object);
 }
 
-static void get_cache(void *context, const struct http_request *request,
+/* Workers read the same tiers. Errors: -EINVAL, answered. */
+static int check_tier(const struct broker *broker, const struct http_request *request,
                       struct http_response *response)
 {
-    static const char *const questions[][2] = {{"stats", "cache.stats"},
-                                               {"explain", "cache.explain"}};
-    for (size_t i = 0; i < ARRAY_LENGTH(questions); i++) {
-        if (strcmp(request->rest, questions[i][0]) == 0) {
-            ask_with_parameters(context, request, response, questions[i][1]);
-            return;
-        }
+    const char *tier = http_query(request, "tier");
+    if (tier == NULL || config_find_tier(broker->config, tier) != NULL) {
+        return 0;
     }
+    http_error(response, 400, "tier is \"%.64s\"; write the name of one that is configured", tier);
+    return -EINVAL;
+}
+
+static void get_explanation(void *context, const struct http_request *request,
+                            struct http_response *response)
+{
+    if (check_tier(context, request, response) == 0) {
+        ask_with_parameters(context, request, response, "cache.explain");
+    }
+}
+
+static void get_stats(void *context, const struct http_request *request,
+                      struct http_response *response)
+{
+    ask_with_parameters(context, request, response, "cache.stats");
+}
+
+static void refuse_question(void *context, const struct http_request *request,
+                            struct http_response *response)
+{
+    (void)context;
     http_error(response, 404,
                "there is no \"%s\" of the cache; there are stats, top, get, explain and export",
                request->rest);
@@ -435,7 +456,9 @@ int admin_cache_add_routes(struct broker *broker)
         {"GET", "/v1/cache/export", true, get_export},
         {"GET", "/v1/cache/get", true, get_entry},
         {"GET", "/v1/cache/top", true, get_top},
-        {"GET", "/v1/cache/", false, get_cache},
+        {"GET", "/v1/cache/explain", false, get_explanation},
+        {"GET", "/v1/cache/stats", false, get_stats},
+        {"GET", "/v1/cache/", false, refuse_question},
     };
     int r = 0;
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(routes); i++) {
