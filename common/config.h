@@ -216,7 +216,7 @@ struct config_cache {
     uint32_t judge_false_reject_permille; /* 0 */
     char *judge_model, *judge_prompt;     /* judge model */
     uint32_t audit_share_permille, audit_share_max_permille; /* 30, 500 */
-    char *audit_tier;            /* of the jobs that workers make: the last one */
+    char *audit_tier;            /* of the jobs that workers make: background; none: they make none */
     uint64_t entries_max;        /* 1 000 000 */
     uint64_t bytes_max;          /* 4 GiB on disk */
     uint64_t memory_bytes_max;   /* vectors: 256 MiB */

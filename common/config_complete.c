@@ -107,6 +107,13 @@ static int default_worker_name(struct config *config)
     return asprintf(&config->worker.name, "%s-%ld", host, (long)getpid()) < 0 ? -ENOMEM : 0;
 }
 
+static int default_audit_tier(struct config *config)
+{
+    const bool has_background = config_find_tier(config, "background") != NULL;
+    config->cache.audit_tier = strdup(has_background ? "background" : "none");
+    return config->cache.audit_tier == NULL ? -ENOMEM : 0;
+}
+
 /* What stands in for values that have no preset of their own. */
 static int derive(struct config *config)
 {
@@ -120,7 +127,8 @@ static int derive(struct config *config)
             model->cached_input_nanousd_per_mtok = model->input_nanousd_per_mtok;
         }
     }
-    return config->worker.name == NULL ? default_worker_name(config) : 0;
+    int r = config->worker.name == NULL ? default_worker_name(config) : 0;
+    return r == 0 && config->cache.audit_tier == NULL ? default_audit_tier(config) : r;
 }
 
 static bool is_known(const struct config *config, enum config_names names, const char *name)
@@ -130,6 +138,8 @@ static bool is_known(const struct config *config, enum config_names names, const
         return true;
     case NAMES_TIERS:
         return config_find_tier(config, name) != NULL;
+    case NAMES_TIERS_OR_NONE:
+        return strcmp(name, "none") == 0 || config_find_tier(config, name) != NULL;
     case NAMES_POOLS:
         for (size_t i = 0; i < config->pools_length; i++) {
             if (strcmp(config->pools[i], name) == 0) {
@@ -143,6 +153,8 @@ static bool is_known(const struct config *config, enum config_names names, const
         return config_find_model(config, name) != NULL;
     case NAMES_NOT_MODELS:
         return config_find_model(config, name) == NULL;
+    case NAMES_ROUTES:
+        return config_find_route(config, name) != NULL || config_find_model(config, name) != NULL;
     }
     return false;
 }
@@ -151,10 +163,12 @@ static void check_references(struct reader *reader, const struct config *config)
 {
     static const char *const whys[] = {
         [NAMES_TIERS] = "is not a tier; write the name of one in tiers",
+        [NAMES_TIERS_OR_NONE] = "is not a tier; write the name of one in tiers, or none",
         [NAMES_POOLS] = "is not a pool; add it to pools, or write one of those",
         [NAMES_PROVIDERS] = "is not a provider; write the name of one in providers",
         [NAMES_MODELS] = "is not a model; write the name of one in models",
         [NAMES_NOT_MODELS] = "is the name of a model, which is a route by itself; choose another",
+        [NAMES_ROUTES] = "is not a route; write the name of one in routes or models",
     };
     for (size_t i = 0; i < reader->n_references; i++) {
         const struct reference *reference = &reader->references[i];

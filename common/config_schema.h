@@ -36,10 +36,12 @@ enum config_kind {
 enum config_names {
     NAMES_ANY,
     NAMES_TIERS,
+    NAMES_TIERS_OR_NONE, /* or the word "none" */
     NAMES_POOLS,
     NAMES_PROVIDERS,
     NAMES_MODELS,
-    NAMES_NOT_MODELS
+    NAMES_NOT_MODELS,
+    NAMES_ROUTES /* models are routes, too */
 };
 
 struct config_schema;
