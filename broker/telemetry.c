@@ -47,6 +47,7 @@ enum family {
     QUALITY_LOST_JOBS,
     EVIDENCE_CLASSES,
     EVIDENCE_REFUSED,
+    FEEDBACK,
     FEEDBACK_DROPPED,
     INVALIDATIONS_REFUSED,
     DENIALS_TOLD,
@@ -164,6 +165,8 @@ static const struct family_row {
                           "Classes of near hits (tenant, tier, embedder) that are known.", NULL},
     [EVIDENCE_REFUSED] = {METRIC_COUNTER, "tiermq_cache_evidence_refused_total",
                           "Counts of workers that could not be added.", NULL},
+    [FEEDBACK] = {METRIC_COUNTER, "tiermq_cache_feedback_total",
+                  "Feedback on near hits that was taken, by its outcome.", LABELS("outcome")},
     [FEEDBACK_DROPPED] = {METRIC_COUNTER, "tiermq_cache_feedback_dropped_total",
                           "Feedback on near hits that was not counted: said before, or too much.",
                           NULL},
@@ -540,13 +543,21 @@ static void collect_class(void *context, const struct core_evidence_view *view)
     metric_set(series(page->telemetry, FALSE_HITS_MAX, name), policy.max_error);
 }
 
+static void collect_feedback(struct telemetry *telemetry, const struct core_feedback *feedback)
+{
+    metric_set(series(telemetry, FEEDBACK, LABELS("right")), (double)feedback->right);
+    metric_set(series(telemetry, FEEDBACK, LABELS("wrong")), (double)feedback->wrong);
+    metric_set(series(telemetry, FEEDBACK, LABELS("unclassed")), (double)feedback->unclassed);
+    set(telemetry, FEEDBACK_DROPPED, (double)feedback->dropped);
+}
+
 static void collect_evidence(struct telemetry *telemetry, const struct telemetry_sources *sources)
 {
     struct evidence_page page = {.telemetry = telemetry, .config = sources->config};
     set(telemetry, EVIDENCE_CLASSES,
         (double)core_visit_evidence(sources->queue, 0, METRICS_SERIES_MAX, collect_class, &page));
     set(telemetry, EVIDENCE_REFUSED, (double)core_evidence_refused(sources->queue));
-    set(telemetry, FEEDBACK_DROPPED, (double)core_feedback_dropped(sources->queue));
+    collect_feedback(telemetry, core_feedback(sources->queue));
     set(telemetry, INVALIDATIONS_REFUSED, (double)core_invalidations_refused(sources->queue));
     set(telemetry, DENIALS_TOLD, (double)sources->denials->told);
     set(telemetry, DENIALS_DROPPED, (double)sources->denials->dropped);

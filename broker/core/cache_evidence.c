@@ -486,8 +486,10 @@ static void count_feedback(struct core *core, const struct client *client,
     struct class *class = find(core, client->tenant->name->text, event->as.cache_feedback.tier,
                                event->as.cache_feedback.embedder);
     if (class == NULL || !class->has_seed) {
+        core->evidence.feedback.unclassed++;
         return; /* nobody has said what the bins are */
     }
+    core->evidence.feedback.wrong++;
     threshold_add(&class->sum, &class->seed.scale, class->sum.newest,
                   event->as.cache_feedback.score, THRESHOLD_FEEDBACK, false, 0);
     touch(core, class);
@@ -497,7 +499,11 @@ static void count_feedback(struct core *core, const struct client *client,
 void cache_evidence_feedback(struct core *core, const struct event *event)
 {
     const struct client *client = client_expect(core, event->peer);
-    if (client == NULL || event->as.cache_feedback.is_right) {
+    if (client == NULL) {
+        return;
+    }
+    if (event->as.cache_feedback.is_right) {
+        core->evidence.feedback.right++;
         return;
     }
     const bool is_heard =
@@ -508,7 +514,7 @@ void cache_evidence_feedback(struct core *core, const struct event *event)
     if (is_heard && !was_said(core, client->tenant->name->text, event)) {
         count_feedback(core, client, event);
     } else { /* what was said before is invalidated all the same */
-        core->evidence.feedback_dropped++;
+        core->evidence.feedback.dropped++;
     }
 }
 
@@ -535,9 +541,9 @@ size_t core_visit_evidence(const struct core *core, size_t skip, size_t limit,
     return list->length;
 }
 
-uint64_t core_feedback_dropped(const struct core *core)
+const struct core_feedback *core_feedback(const struct core *core)
 {
-    return core->evidence.feedback_dropped;
+    return &core->evidence.feedback;
 }
 
 uint64_t core_evidence_refused(const struct core *core)

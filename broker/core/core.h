@@ -216,8 +216,14 @@ size_t core_visit_evidence(const struct core *core, size_t skip, size_t limit,
                            void (*visit)(void *context, const struct core_evidence_view *view), void *context);
 /* Deltas of workers that were not taken, since start. */
 uint64_t core_evidence_refused(const struct core *core);
-/* Pieces of feedback that were not counted: said before, or too many of a tenant. */
-uint64_t core_feedback_dropped(const struct core *core);
+/* Pieces of clients' feedback on near hits, since start. */
+struct core_feedback {
+    uint64_t right;
+    uint64_t wrong;     /* is evidence for its class */
+    uint64_t unclassed; /* wrong, of a class that no worker has spoken of */
+    uint64_t dropped;   /* wrong, but said before, then invalidated all the same; or too many of a tenant */
+};
+const struct core_feedback *core_feedback(const struct core *core);
 /* Invalidations of clients that were refused. */
 uint64_t core_invalidations_refused(const struct core *core);
 

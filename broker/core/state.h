@@ -133,7 +133,7 @@ struct cache_evidence {
     size_t behind;              /* workers that have not been told all */
     uint64_t refused;           /* deltas, since start */
     struct feedback_seen *seen; /* FEEDBACK_SEEN of them, by hash; NULL: none yet */
-    uint64_t feedback_dropped;  /* since start */
+    struct core_feedback feedback;
 };
 
 struct client {

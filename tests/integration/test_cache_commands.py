@@ -388,6 +388,8 @@ def test_entry_that_was_wrong_is_invalidated_for_the_tenant_and_one_that_was_rig
         selector = worker.wait("invalidate")[0].selector
         assert (selector.key, selector.tenant) == (KEY, "default")
         assert not client.has("cache_invalidated")
+        counted = {outcome: broker.metrics()[f'tiermq_cache_feedback_total{{outcome="{outcome}"}}'] for outcome in ("right", "wrong", "unclassed")}
+        assert counted == {"right": 1, "wrong": 0, "unclassed": 1}
 
 
 @pytest.mark.parametrize("fields", [{"near_key": b"x"}, {"tier": "x" * 256}, {"near_score": float("nan")}])

@@ -248,15 +248,20 @@ Test(core_cache_evidence, worker_that_comes_is_told_all_the_first_with_its_welco
     cr_assert_gt(core_next_deadline_ms(w.core), w.now.now_ms); /* nothing is left to do */
 }
 
-static void give_feedback(bool is_right)
+static void give_feedback_of(uint64_t peer, bool is_right)
 {
     static const uint8_t key[16] = {1, 2, 3};
     const struct event event = {
         .kind = EVENT_CACHE_FEEDBACK,
-        .peer = 1,
+        .peer = peer,
         .as.cache_feedback = {
             .tier = "standard", .embedder = "e", .score = 1.0, .key = key, .is_right = is_right}};
     world_turn(&w, &event);
+}
+
+static void give_feedback(bool is_right)
+{
+    give_feedback_of(1, is_right);
 }
 
 Test(core_cache_evidence, wrong_by_a_users_word_counts_and_is_invalidated)
@@ -283,7 +288,7 @@ Test(core_cache_evidence, what_is_said_again_and_again_counts_once)
     cr_assert_eq(look("a", "e").reported, 1);
     cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 10,
                  "each, to two workers: it may have been filled again");
-    cr_assert_eq(core_feedback_dropped(w.core), 4);
+    cr_assert_eq(core_feedback(w.core)->dropped, 4);
     world_advance(&w, 60000); /* it may have been filled again, wrongly again */
     give_feedback(false);
     cr_assert_eq(look("a", "e").reported, 2);
@@ -296,7 +301,7 @@ Test(core_cache_evidence, right_ones_take_nothing_from_wrong_ones)
         give_feedback(true);
     }
     give_feedback(false);
-    cr_assert_eq(core_feedback_dropped(w.core), 0);
+    cr_assert_eq(core_feedback(w.core)->dropped, 0);
     cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 2);
 }
 
@@ -329,11 +334,11 @@ Test(core_cache_evidence, flood_of_feedback_of_one_tenant_is_dropped)
         key[1] = (uint8_t)(i >> 8);
         world_turn(&w, &event);
     }
-    cr_assert_eq(core_feedback_dropped(w.core), 300);
+    cr_assert_eq(core_feedback(w.core)->dropped, 300);
     cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 400);
     event.peer = 2;
     world_turn(&w, &event);
-    cr_assert_eq(core_feedback_dropped(w.core), 300, "another tenant is heard");
+    cr_assert_eq(core_feedback(w.core)->dropped, 300, "another tenant is heard");
 }
 
 Test(core_cache_evidence, feedback_on_an_unknown_class_still_invalidates)
@@ -342,6 +347,22 @@ Test(core_cache_evidence, feedback_on_an_unknown_class_still_invalidates)
     give_feedback(false);
     cr_assert_eq(look("a", "e").classes, 0);
     cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 2);
+}
+
+Test(core_cache_evidence, feedback_is_counted_by_its_outcome)
+{
+    world_client(&w, 1, "a");
+    world_client(&w, 2, "b");
+    count("a", "e", 0, 1);
+    give_feedback_of(2, false);
+    give_feedback(true);
+    give_feedback(false);
+    give_feedback(false);
+    const struct core_feedback *feedback = core_feedback(w.core);
+    cr_assert_eq(feedback->unclassed, 1);
+    cr_assert_eq(feedback->right, 1);
+    cr_assert_eq(feedback->wrong, 1);
+    cr_assert_eq(feedback->dropped, 1);
 }
 
 Test(core_cache_evidence, seed_is_read_as_it_was_written_and_what_is_none_is_refused)
