@@ -43,6 +43,7 @@ enum {
     OPTION_CACHE_TAG,
     OPTION_CACHE_DOCUMENT,
     OPTION_CACHE_TTL,
+    OPTION_ALLOW_VARIETY,
     OPTION_TEMPLATE_VERSION,
 };
 /* One more of each than the library takes, so that it is the library that says how many it takes.
@@ -78,6 +79,7 @@ static const struct option own_options[] = {
     {"cache-tag", required_argument, NULL, OPTION_CACHE_TAG},
     {"cache-document", required_argument, NULL, OPTION_CACHE_DOCUMENT},
     {"cache-ttl", required_argument, NULL, OPTION_CACHE_TTL},
+    {"allow-variety", no_argument, NULL, OPTION_ALLOW_VARIETY},
     {"template-version", required_argument, NULL, OPTION_TEMPLATE_VERSION},
     {"residency", required_argument, NULL, OPTION_RESIDENCY},
     {"task", required_argument, NULL, OPTION_TASK},
@@ -128,6 +130,8 @@ static const char help[] =
     "  --cache-namespace NAME  jobs of different namespaces never share an answer\n"
     "  --cache-tag TAG, --cache-document ID  to invalidate the answer by; may be repeated\n"
     "  --cache-ttl TIME   how long the answer may be served\n"
+    "  --allow-variety    serve and keep answers though the temperature is above "
+    "cache.temperature_max\n"
     "  --template-version VERSION  of the prompt\n"
     "\n"
     "Many jobs:\n"
@@ -254,6 +258,9 @@ static bool take_cache(struct submit *submit, struct cli *cli, int code, const c
                         &cache->documents_length);
     case OPTION_CACHE_TTL:
         return read_time(cli, "--cache-ttl", argument, &cache->ttl_ms);
+    case OPTION_ALLOW_VARIETY:
+        cache->allow_variety = true;
+        return true;
     default: /* OPTION_TEMPLATE_VERSION */
         cache->template_version = argument;
         return true;

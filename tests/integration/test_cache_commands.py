@@ -413,6 +413,12 @@ def test_options_of_submit_travel_with_the_job(cluster, broker):
         assert (cache.use, cache.cache_namespace, list(cache.tags), list(cache.documents), cache.template_version, cache.ttl_ms) == (
             pb.CacheControl.USE_REFRESH, "docs", ["a", "b"], ["d1"], "v2", 300000)
         assert dispatch.canonical_key == b""  # it shares no answer with an identical job
+        assert not cache.allow_variety
+        worker.answer(dispatch, b"")
+        process = cluster.cli_start("submit", "--no-wait", "--allow-variety", "why?")
+        dispatch, payload = worker.dispatched()
+        process.communicate()
+        assert pb.ModelRequest.FromString(payload).cache.allow_variety
         worker.answer(dispatch, b"")
     done = cluster.cli("submit", "--cache-use", "never", "x")
     assert done.returncode == 2 and "--cache-use" in done.stderr
