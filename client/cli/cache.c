@@ -50,7 +50,8 @@ static const struct option own_options[] = {
 
 static const char help[] =
     "Usage: tiermq cache stats\n"
-    "       tiermq cache top        [--by saved|hits|bytes] [--limit N]\n"
+    "       tiermq cache top        [--by saved|hits|bytes] [--limit N] [--tenant NAME] "
+    "[--namespace NAME] [--route NAME]\n"
     "       tiermq cache get        KEY\n"
     "       tiermq cache explain    'PROMPT A' 'PROMPT B' [--tier NAME] [--tenant NAME]\n"
     "       tiermq cache invalidate SELECTOR … | --all  [--dry-run] [--reason TEXT]\n"
@@ -305,8 +306,10 @@ static int show_top(struct cli *cli, const struct cache_options *options)
     json_t *answer = NULL;
     const uint64_t limit = options->limit > 0 ? options->limit : TOP_LENGTH;
     int code = ask(cli, "/v1/cache/top",
-                   json_pack("{s:s, s:I, s:s*}", "by", options->by, "limit", (json_int_t)limit,
-                             "tenant", cli->tenant_option),
+                   json_pack("{s:s, s:I, s:s*, s:O*, s:O*}", "by", options->by, "limit",
+                             (json_int_t)limit, "tenant", cli->tenant_option, "namespace",
+                             json_object_get(options->selector, "namespace"), "route",
+                             json_object_get(options->selector, "route")),
                    &answer);
     if (code != EXIT_OK) {
         return code;
@@ -545,7 +548,7 @@ static const struct verb {
     const char *takes;
 } verbs[] = {
     {"stats", 0, "nothing"},
-    {"top", 0, "nothing"},
+    {"top", 0, "options alone"},
     {"get", 1, "a key"},
     {"explain", 2, "two prompts"},
     {"invalidate", 0, "selectors alone"},
@@ -583,6 +586,20 @@ static bool check_arguments(struct cli *cli, char **argv)
     return true;
 }
 
+/* Of another verb than invalidate: those that it knows what to do with. */
+static bool selectors_fit(const char *verb, const json_t *selector)
+{
+    static const char *const known[][2] = {
+        {"top", "namespace"}, {"top", "route"}, {"rebuild", "scope"}};
+    size_t n_known = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(known); i++) {
+        if (strcmp(verb, known[i][0]) == 0 && json_object_get(selector, known[i][1]) != NULL) {
+            n_known++;
+        }
+    }
+    return n_known == json_object_size(selector);
+}
+
 /* Nothing is done to all by leaving something out, and nothing that was asked for is left undone.
  */
 static bool check(struct cli *cli, const struct cache_options *options, int argc, char **argv)
@@ -594,10 +611,10 @@ static bool check(struct cli *cli, const struct cache_options *options, int argc
     const bool has_near_min = json_object_get(options->selector, "near_cosine_min") != NULL;
     const size_t own = json_object_size(options->selector) - (has_near_min ? 1 : 0);
     const bool has_selector = own > 0 || (invalidates && cli->tenant_option != NULL);
-    const bool rebuilds_scope = strcmp(argv[0], "rebuild") == 0 && own == 1 &&
-                                json_object_get(options->selector, "scope") != NULL;
-    if (!invalidates && ((has_selector && !rebuilds_scope) || options->all || options->dry_run)) {
-        return cli_refuse(cli, "selectors, --all and --dry-run are for invalidate");
+    if (!invalidates &&
+        (!selectors_fit(argv[0], options->selector) || options->all || options->dry_run)) {
+        return cli_refuse(cli, "selectors, --all and --dry-run are for invalidate; top takes "
+                               "--namespace and --route, rebuild --scope");
     }
     if (has_near_min && json_object_get(options->selector, "near_text") == NULL) {
         return cli_refuse(cli, "--near-min needs --near");

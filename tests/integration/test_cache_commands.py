@@ -145,7 +145,8 @@ def test_without_workers_it_is_recorded_and_told_to_who_joins(cluster, broker):
 @pytest.mark.parametrize("arguments, word", [
     (["invalidate"], "--all"), (["invalidate", "--all", "--tag", "x"], "--all"), (["invalidate", "x"], "selectors"),
     (["invalidate", "--near-min", "0.5", "--tag", "x"], "--near"), (["invalidate", "--near", "x", "--near-min", "2"], "--near-min"),
-    (["invalidate", "--older-than", "soon"], "--older-than"), (["stats", "--tag", "x"], "selectors"), (["top", "--by", "age"], "--by"),
+    (["invalidate", "--older-than", "soon"], "--older-than"), (["stats", "--tag", "x"], "selectors"), (["top", "--tag", "x"], "selectors"),
+    (["stats", "--namespace", "x"], "selectors"), (["rebuild", "--route", "x"], "selectors"), (["top", "--by", "age"], "--by"),
     (["top", "--limit", "0"], "--limit"), (["explain", "one"], "two prompts"), (["get"], "a key"), (["export"], "a file"), (["melt"], "melt"),
     ([], "none of"), (["get", "12"], "KEY"), (["get", KEY.hex().upper()], "KEY"), (["explain", "", "b"], "PROMPT A"),
     (["explain", "a", ""], "PROMPT B"), (["rebuild", "--scope", "12"], "--scope"), (["invalidate", "--key", "12"], "--key"),
@@ -225,6 +226,8 @@ def test_top_is_merged_and_limited(cluster, broker):
         (first,) = json.loads(done.stdout)
         assert first["key"] == "b" * 32 and first["hits"] == 7 and first["workers"] == 2
         assert running["w1"].asked == [("cache.top", {"by": "hits", "limit": 1})]
+        assert cluster.cli("cache", "top", "--namespace", "", "--route", "big", "--tenant", "default").returncode == 0
+        assert running["w1"].asked[-1] == ("cache.top", {"by": "saved", "limit": 20, "namespace": "", "route": "big", "tenant": "default"})
         table = cluster.cli("cache", "top").stdout.splitlines()
         assert len(table) == 3 and table[1].endswith("…")
 
