@@ -180,6 +180,16 @@ def test_a_server_that_is_down_is_left_alone_and_found_again(sim, drive):
     assert d.said().count("the embedder is back") == 1
 
 
+def test_an_outage_is_said_once_however_many_probes_fail_and_so_is_its_end(sim, drive):
+    d = drive()
+    set_faults(sim, {"kind": "status", "status": 503})
+    assert [d.one(f"text {i}") for i in range(3)] == [EIO] * 3
+    wait_for(lambda: d.one("probe") in (EIO, EHOSTDOWN) and d.stats["requests"] == 5, "two probes")
+    set_faults(sim)
+    wait_for(lambda: d.one("new") != EHOSTDOWN, "the embedder to be asked again")
+    assert d.said().count("the embedder fails") == 1 and d.said().count("the embedder is back") == 1
+
+
 def test_a_server_that_names_a_time_is_not_asked_before(sim, drive):
     d = drive()
     set_faults(sim, {"kind": "status", "status": 429, "retry_after_ms": 60000, "retry_after": "ms_header"})

@@ -292,12 +292,16 @@ static void count_failure(struct embed_http *embedder, int result, long status)
     embedder->stats.failures_status += status != 0 && status != 200 ? 1 : 0;
 }
 
-/* Those that wait are not left waiting for a server that is down. */
-static void breaker_opened(struct embed_http *embedder, const char *why)
+static void say_it_fails(struct embed_http *embedder, const char *why)
 {
     log_at(embedder->log, LOG_WARN, "the embedder fails: exact answers only until it is back",
            log_text("url", embedder->url), log_text("error", why),
            log_int("retry_ms", embedder->breaker.open_until_ms - loop_now_ms(embedder->loop)));
+}
+
+/* Those that wait are not left waiting for a server that is down. */
+static void fail_waiting(struct embed_http *embedder)
+{
     while (!list_is_empty(&embedder->waiting)) {
         entry_fail(embedder, CONTAINER_OF(list_first(&embedder->waiting), struct entry, link),
                    -EHOSTDOWN);
@@ -328,11 +332,15 @@ static void batch_failed(struct batch *batch, int result, const struct http_repl
         return;
     }
     const int64_t retry_after_ms = reply->limits == NULL ? 0 : reply->limits->retry_after_ms;
+    const bool was_open = embedder->breaker.is_open;
     const bool is_opened = embed_breaker_fail(&embedder->breaker, loop_now_ms(embedder->loop),
                                               retry_after_ms, random_share());
+    if (is_opened && !was_open) {
+        say_it_fails(embedder, why);
+    }
     batch_fail(batch, result);
     if (is_opened) {
-        breaker_opened(embedder, why);
+        fail_waiting(embedder);
     }
 }
 
