@@ -516,6 +516,14 @@ void cache_host_read_embedder(struct cache_host *host, struct text_embedder_stat
     cache_read_stats(host->services->cache, &cache);
     ret_stats->texts = cache.keeper.texts;
     *ret_is_down = cache.lacks_model;
+    (void)snprintf(ret_stats->error, sizeof(ret_stats->error), "%s", cache.model_error);
+}
+
+/* What is in a model's files may be in it, and be no UTF-8. */
+static json_t *error_of(const struct text_embedder_stats *stats)
+{
+    json_t *error = json_string(stats->error);
+    return error != NULL ? error : json_string("see the worker's log");
 }
 
 static json_t *embedding_of(struct cache_host *host)
@@ -524,7 +532,7 @@ static json_t *embedding_of(struct cache_host *host)
     bool is_down;
     cache_host_read_embedder(host, &stats, &is_down);
     const uint64_t refused = stats.refused + stats.dropped;
-    return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "down", is_down, "texts", (json_int_t)stats.texts, "cached",
+    return json_pack("{s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "down", is_down, "error", error_of(&stats), "texts", (json_int_t)stats.texts, "cached",
                      (json_int_t)stats.texts_cached, "requests", (json_int_t)stats.requests, "failures",
                      (json_int_t)stats.failures, "refused", (json_int_t)refused, "waiting",
                      (json_int_t)stats.texts_waiting);
@@ -604,8 +612,11 @@ static void ask_cache(struct cache_host *host, struct broker_link *link, uint64_
 
 static void explanation_fails(struct explanation *explanation, int r)
 {
-    char error[128];
-    (void)snprintf(error, sizeof(error), "the embedder gives no vectors: %s", strerror(-r));
+    char error[512];
+    struct text_embedder_stats stats;
+    text_embedder_read_stats(explanation->host->services->text_embedder, &stats);
+    (void)snprintf(error, sizeof(error), "the embedder gives no vectors, so there are no near hits: %s%s%s",
+                   strerror(-r), stats.error[0] == '\0' ? "" : "; its latest failure: ", stats.error);
     answer(explanation->host, explanation->link, explanation->number, NULL, error);
     explanation_release(explanation);
 }

@@ -137,19 +137,30 @@ json_t *cache_stats_sum(const json_t *answer)
 
 /* ---- for people ---- */
 
+/* What hinders it now, behind its row. */
+static void print_troubles(const json_t *stats, FILE *out)
+{
+    const json_t *embedding = json_object_get(stats, "embedding");
+    fputs(cache_number(stats, "building") != 0 ? "  building" : "", out);
+    fputs(cache_number(stats, "broken") != 0 ? "  broken" : "", out);
+    if (json_is_true(json_object_get(embedding, "down"))) {
+        const char *error = cache_text(embedding, "error");
+        fprintf(out, "  embedder down%s%s", error[0] == '\0' ? "" : ": ", error);
+    }
+    fputc('\n', out);
+}
+
 static void print_worker(const char *name, const json_t *stats, FILE *out)
 {
-    fprintf(
-        out, "%-16s %10lld %13lld %12lld %10lld %9lld %7lld %7lld %8lld %8lld %11lld %8lld%s%s%s\n",
-        name, (long long)cache_number(stats, "entries"), (long long)cache_number(stats, "bytes"),
-        (long long)cache_number(stats, "memory_bytes"), (long long)cache_number(stats, "indexed"),
-        (long long)cache_number(stats, "fills"), (long long)cache_number(stats, "fills_failed"),
-        (long long)cache_number(stats, "late"), (long long)cache_number(stats, "evictions"),
-        (long long)cache_number(stats, "expired"), (long long)cache_number(stats, "invalidated"),
-        (long long)cache_number(stats, "invalidations_pending"),
-        cache_number(stats, "building") != 0 ? "  building" : "",
-        cache_number(stats, "broken") != 0 ? "  broken" : "",
-        json_is_true(json_object_get(json_object_get(stats, "embedding"), "down")) ? "  embedder down" : "");
+    fprintf(out, "%-16s %10lld %13lld %12lld %10lld %9lld %7lld %7lld %8lld %8lld %11lld %8lld",
+            name, (long long)cache_number(stats, "entries"),
+            (long long)cache_number(stats, "bytes"), (long long)cache_number(stats, "memory_bytes"),
+            (long long)cache_number(stats, "indexed"), (long long)cache_number(stats, "fills"),
+            (long long)cache_number(stats, "fills_failed"), (long long)cache_number(stats, "late"),
+            (long long)cache_number(stats, "evictions"), (long long)cache_number(stats, "expired"),
+            (long long)cache_number(stats, "invalidated"),
+            (long long)cache_number(stats, "invalidations_pending"));
+    print_troubles(stats, out);
 }
 
 static void print_workers(const json_t *answer, const json_t *sum, FILE *out)
@@ -196,16 +207,18 @@ static void print_reasons(const json_t *lookup, FILE *out)
 
 static void print_lookups(const json_t *sum, FILE *out)
 {
-    fprintf(out, "\n%-12s %-12s %-16s %-12s %9s %9s %9s %9s %9s %7s %12s %10s %12s %9s\n", "tenant", "tier",
-            "route", "namespace", "exact", "near", "stale", "miss", "bypass", "hits", "saved USD",
-            "saved s", "checks USD", "mean age");
+    fprintf(out, "\n%-12s %-12s %-16s %-12s %9s %9s %9s %9s %9s %7s %12s %10s %12s %9s\n", "tenant",
+            "tier", "route", "namespace", "exact", "near", "stale", "miss", "bypass", "hits",
+            "saved USD", "saved s", "checks USD", "mean age");
     size_t i = 0;
     const json_t *lookup = NULL;
     json_array_foreach (json_object_get(sum, "lookups"), i, lookup) {
         const double hits =
             cache_real(lookup, "exact") + cache_real(lookup, "near") + cache_real(lookup, "stale");
         const double asked = hits + cache_real(lookup, "miss");
-        fprintf(out, "%-12s %-12s %-16s %-12s %9lld %9lld %9lld %9lld %9lld %6.1f%% %12.6f %10.1f %12.6f %8.0fs",
+        fprintf(out,
+                "%-12s %-12s %-16s %-12s %9lld %9lld %9lld %9lld %9lld %6.1f%% %12.6f %10.1f "
+                "%12.6f %8.0fs",
                 cache_text(lookup, "tenant"), cache_text(lookup, "tier"),
                 cache_text(lookup, "route"),
                 cache_text(lookup, "namespace")[0] == '\0' ? "-" : cache_text(lookup, "namespace"),

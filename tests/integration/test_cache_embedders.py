@@ -152,11 +152,16 @@ def test_a_static_model_that_cannot_be_read_costs_near_hits_alone(cluster, sim, 
     assert stats(cluster)["embedding"]["down"] and metric(worker, "tiermq_worker_embedder_down") == 1
     assert metric(worker, "tiermq_worker_cache_lookups_total", result="embedder") == 1
     worker.wait_log("the embedder's model cannot be read: exact hits only until it can")
+    for said in (explain(cluster, "one text", "another text", "error"), stats(cluster)["embedding"]["error"]):
+        assert "model.safetensors" in said, said
+    assert "the embedder's model cannot be read" in explain(cluster, "one text", "another text", "error")
+    (row,) = [line for line in cluster.cli("cache", "stats").stdout.splitlines() if "embedder down: " in line]
+    assert "model.safetensors" in row
     model.with_suffix(".away").rename(model)
     cluster.broker.admin_json("/v1/cache/rebuild", {})
     assert indexed(cluster)["indexed"] == 1, "without a restart"
     assert metric(worker, "tiermq_worker_embedder_down") == 0
-    assert stats(cluster)["embedder"].startswith("static:words/")
+    assert stats(cluster)["embedder"].startswith("static:words/") and stats(cluster)["embedding"]["error"] == ""
 
 
 def test_an_endpoint_serves_near_hits_and_a_restart_asks_it_for_nothing_known(cluster, sim, http):
@@ -187,7 +192,8 @@ def test_an_endpoint_that_is_down_costs_near_hits_alone_and_is_made_up_for(clust
     assert submit(cluster, TOPICS[0] + ".")["cache"] == "hit"
     shown = wait_for(lambda: (lambda s: s if s["embedding"]["down"] else None)(stats(cluster)), "the breaker to open")
     explained = explain(cluster, "one text", "another text", "error")
-    assert "the embedder gives no vectors" in explained
+    assert "the embedder gives no vectors" in explained and "status 503" in explained
+    assert shown["embedding"]["error"] == "status 503"
     assert shown["embedding"]["failures"] >= 3 and shown["indexed"] == 0 and shown["wanted"] > 0
     assert metric(worker, "tiermq_worker_embedder_down") == 1
     set_faults(sim)
@@ -210,6 +216,15 @@ def test_a_text_that_an_endpoint_refuses_is_asked_for_once(cluster, sim, http):
     shown = stats(cluster)
     assert shown["indexed"] == 1 and shown["wanted"] == 0 and embedding_requests(sim) == before
     assert submit(cluster, "Describe the lighthouse of Porto.")["cache"] == "hit"
+
+
+def test_the_latest_reason_of_a_failing_endpoint_is_shown(cluster, sim, http):
+    start(cluster, http)
+    wait_for(lambda: stats(cluster)["embedding"]["error"] == "", "the worker")
+    for status, words in ((503, "status 503"), (404, "status 404: the server has no such address, or no such model")):
+        set_faults(sim, {"kind": "status", "status": status, "model": "sim-embed"})
+        assert words in explain(cluster, f"one text of {status}", "another text", "error")
+        assert stats(cluster)["embedding"]["error"] == words
 
 
 def test_an_endpoint_that_hangs_costs_its_timeout(cluster, sim, http):

@@ -15,6 +15,7 @@
 #include "common/attributes.h"
 #include "worker/cache/judge.h"
 #include "worker/cache/keeper.h"
+#include "worker/cache/text_embedder.h"
 
 struct broker_link;
 struct loop;
@@ -136,5 +137,6 @@ struct cache_stats {
     uint64_t requests_waiting;
     uint64_t invalidations_pending; /* they hold, and are not swept yet */
     bool lacks_model;       /* the static model cannot be read */
+    char model_error[TEXT_EMBEDDER_ERROR_BYTES]; /* why it could not be the last time; empty: it could */
 };
 void cache_read_stats(struct cache *cache, struct cache_stats *ret_stats);

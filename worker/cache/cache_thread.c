@@ -190,6 +190,7 @@ static void store_failed(struct cache *cache, int r, const char *error)
 static void model_failed(struct cache *cache, const char *error)
 {
     cache->model_at_ms = clock_monotonic_ms() + CACHE_RETRY_MS;
+    (void)snprintf(cache->model_error, sizeof(cache->model_error), "%s", error);
     if (!cache->has_told_of_model) {
         cache->has_told_of_model = true;
         thread_log(cache, LOG_ERROR,
@@ -202,6 +203,7 @@ static void model_failed(struct cache *cache, const char *error)
 /* Opened again, since another embedder means another index; the store says what is in it. */
 static void use_model(struct cache *cache, struct request *news)
 {
+    cache->model_error[0] = '\0';
     text_embedder_name(cache->model, cache->model_name);
     cache->options.is_near = true;
     cache->options.embedder = (struct keeper_embedder){
@@ -346,8 +348,19 @@ static void thread_invalidate(struct cache *cache, struct invalidation *invalida
     keep_invalidations_bounded(cache);
 }
 
+static bool lacks_model(const struct cache *cache)
+{
+    return cache->static_folder != NULL && cache->model == NULL;
+}
+
 static int begin_to_answer(struct cache *cache, struct question *question, json_t **ret_answer)
 {
+    if (strcmp(question->what, "cache.explain") == 0 && lacks_model(cache)) {
+        (void)snprintf(question->error, sizeof(question->error),
+                       "the embedder's model cannot be read, so there are no near hits: %.180s",
+                       cache->model_error);
+        return -EINVAL;
+    }
     if (strcmp(question->what, "cache.rebuild") == 0) {
         cache->model_at_ms = 0; /* a model that could not be read is tried at once */
     }
@@ -531,7 +544,9 @@ static bool thread_step(struct cache *cache)
 static void publish(struct cache *cache)
 {
     cache->stats.is_broken = cache->keeper == NULL;
-    cache->stats.lacks_model = cache->static_folder != NULL && cache->model == NULL;
+    cache->stats.lacks_model = lacks_model(cache);
+    (void)snprintf(cache->stats.model_error, sizeof(cache->stats.model_error), "%s",
+                   cache->model_error);
     cache->stats.invalidations_pending = cache->sweeping.length;
     if (cache->keeper != NULL) {
         keeper_read_stats(cache->keeper, &cache->stats.keeper);

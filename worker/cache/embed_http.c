@@ -284,8 +284,9 @@ static double random_share(void)
     return (double)randombytes_uniform(1 << 20) / (double)(1 << 20);
 }
 
-static void count_failure(struct embed_http *embedder, int result, long status)
+static void count_failure(struct embed_http *embedder, int result, long status, const char *why)
 {
+    (void)snprintf(embedder->stats.error, sizeof(embedder->stats.error), "%s", why);
     embedder->stats.failures++;
     embedder->stats.failures_timeout += result == -ETIMEDOUT ? 1 : 0;
     embedder->stats.failures_invalid += result == -EBADMSG ? 1 : 0;
@@ -320,7 +321,7 @@ static void batch_failed(struct batch *batch, int result, const struct http_repl
                          const char *why)
 {
     struct embed_http *embedder = batch->embedder;
-    count_failure(embedder, result, reply->code == CURLE_OK ? reply->status : 0);
+    count_failure(embedder, result, reply->code == CURLE_OK ? reply->status : 0, why);
     const bool is_refusal = is_refusal_of_content(embedder, reply);
     if (is_refusal && batch->length > 1) {
         batch_split(batch);
@@ -370,7 +371,9 @@ static float *batch_read(const struct batch *batch, const struct http_reply *rep
     }
     if (reply->status != 200) {
         *ret_result = -EIO;
-        (void)snprintf(ret_why, REFUSAL_BYTES, "status %ld", reply->status);
+        (void)snprintf(ret_why, REFUSAL_BYTES, "status %ld%s", reply->status,
+                       reply->status == 404 ? ": the server has no such address, or no such model"
+                                            : "");
         return NULL;
     }
     const uint32_t dim = batch->embedder->base.dim;

@@ -58,6 +58,7 @@ struct text_embedder_stats {
     uint64_t vectors; /* in memory */
     uint64_t vector_bytes;
     bool is_open; /* the breaker: exact answers only */
+    char error[TEXT_EMBEDDER_ERROR_BYTES]; /* of the latest failure; empty: none yet */
 };
 
 struct text_embedder_class {
