@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+import wire
 from harness import wait_for
 from wire import Client, Worker, pb
 
@@ -201,6 +202,27 @@ def test_stats_are_added_up_over_the_workers(cluster, broker):
         assert said["all"]["entries"] == 7 and said["complete"] is True and len(said["workers"]) == 2
         (lookup,) = said["all"]["lookups"]
         assert lookup["exact"] == 7 and lookup["bypass"] == {"variety": 4} and lookup["saved_usd"] == 1.0
+
+
+COLUMNS = [
+    ["worker", "entries", "bytes", "memory", "indexed", "fills", "failed", "late", "evicted", "expired", "invalidated", "pending"],
+    ["tenant", "tier", "route", "namespace", "exact", "near", "stale", "miss", "bypass", "hits", "saved USD", "saved s", "checks USD", "mean age"],
+    ["tenant", "tier", "embedder", "threshold", "wrong hits", "95 % between", "evidence", "why closed"],
+]
+
+
+def test_each_column_of_stats_is_explained_in_a_line(cluster, broker):
+    said = stats(3) | {"classes": [{"tenant": "default", "tier": "standard", "embedder": "builtin/1"}]}
+    with workers(broker, w={"answers": {"cache.stats": said}}):
+        table = cluster.cli("cache", "stats").stdout
+    headers = [line for line in table.splitlines() if line.startswith(("worker", "tenant"))]
+    assert [" ".join(line.split()) for line in headers] == [" ".join(names) for names in COLUMNS]
+    of_help = cluster.cli("cache", "stats", "--help").stdout.split("Columns of stats", 1)[1]
+    of_docs = (wire.ROOT / "docs" / "cache.md").read_text().split("### The columns of stats", 1)[1].split("\n## ")[0]
+    for name in {name for names in COLUMNS for name in names}:
+        assert f"`{name}`" in of_docs, name
+        assert f"\n  {name} " in of_help or name in ("tier", "route", "namespace"), name
+    assert "\n  tenant … namespace " in of_help
 
 
 def test_worker_that_cannot_answer_is_named_beside_the_others(cluster, broker):
