@@ -139,6 +139,27 @@ def test_a_stale_entry_is_refreshed_once_however_often_it_is_served(cluster):
     wait_for(lambda: calls(cluster) == before + 1, "the refresh")
 
 
+def test_a_stale_entry_answers_while_the_upstream_is_down_and_not_at_its_first_failure(cluster):
+    cluster.config = {"tiers": [{"name": "standard", "cache_ttl": "1ms", "cache_stale_if_error": "1h", "backoff_first": "100ms",
+                                 "backoff_max": "200ms", "attempts_max": 1000}, {"name": "background"}]}
+    cluster.start_modelsim()
+    broker = cluster.start_broker()
+    worker = cluster.start_worker()
+    client = wire.Client(broker)
+    payload = request("What does the museum cost?")
+    assert answer(client, payload).cache == wire.pb.CACHE_MISS
+    wait_for(lambda: worker.metrics()["tiermq_worker_cache_entries"] == 1, "the fill")
+    set_faults = {"faults": [{"kind": "status", "status": 503}]}
+    assert http_request(cluster.modelsim.ready["http"], "/control/faults", set_faults)[0] == 200
+    before = calls(cluster)
+    assert answer(client, payload).cache == wire.pb.CACHE_STALE_HIT
+    during = calls(cluster)
+    assert during - before > 1, "it fails like others until the upstream is taken to be down"
+    for _ in range(5):
+        assert answer(client, payload).cache == wire.pb.CACHE_STALE_HIT
+    assert calls(cluster) == during
+
+
 def lifetime_ms(cluster, text):
     def kept():
         entries = cluster.broker.admin_json("/v1/cache/top")["workers"][0]["answer"]["entries"]
