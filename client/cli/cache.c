@@ -452,6 +452,18 @@ static void print_explanation(const json_t *worker)
     printf("%s: %s (worker %s)\n", verdict, meaning_of(verdict), cache_text(worker, "worker"));
 }
 
+/* Workers alone know which texts can be compared; their words begin with the argument's name. */
+static bool prompts_are_wrong(const json_t *answer)
+{
+    size_t i = 0, wrong = 0;
+    const json_t *worker = NULL;
+    json_array_foreach (json_object_get(answer, "workers"), i, worker) {
+        const char *error = cache_text(worker, "error");
+        wrong += strncmp(error, "a: ", 3) == 0 || strncmp(error, "b: ", 3) == 0 ? 1 : 0;
+    }
+    return wrong > 0 && wrong == json_array_size(json_object_get(answer, "workers"));
+}
+
 static int explain(struct cli *cli, const struct cache_options *options, char **texts)
 {
     json_t *answer = NULL;
@@ -465,6 +477,7 @@ static int explain(struct cli *cli, const struct cache_options *options, char **
     const json_t *worker = first_answer(answer);
     if (worker == NULL) {
         code = code_of(cli, answer);
+        code = prompts_are_wrong(answer) ? EXIT_USAGE : code;
     } else if (cli->json) {
         code = print_json(cli, worker);
     } else {

@@ -281,6 +281,15 @@ def test_explain_shows_features_score_threshold_and_verdict(cluster, broker):
         assert json.loads(cluster.cli("cache", "explain", "a", "b", "--json").stdout)["answer"]["verdict"] == "forbidden"
 
 
+def test_prompt_that_no_worker_can_compare_is_a_wrong_argument(cluster, broker):
+    long = {"cache.explain": "b: cannot be compared; write less"}
+    with workers(broker, w1={"answers": long}, w2={"answers": long}):
+        done = cluster.cli("cache", "explain", "x", "y " * 200)
+        assert done.returncode == 2 and "b: cannot be compared" in done.stderr
+    with workers(broker, w1={"answers": long}, w2={"answers": {"cache.explain": "out of memory"}}):
+        assert cluster.cli("cache", "explain", "x", "y " * 200).returncode == 8
+
+
 def test_rebuild_is_started_everywhere(cluster, broker):
     started = {"cache.rebuild": {"started": True}}
     with workers(broker, w1={"answers": started}, w2={"answers": started}):

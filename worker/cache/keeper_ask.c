@@ -96,17 +96,29 @@ static double cosine_of(const struct keeper *keeper, const json_t *argument, con
                           : sparse_vector_cosine(&a->sparse, &b->sparse);
 }
 
+static bool read_prompt(struct keeper *keeper, const json_t *argument, const char *name,
+                        struct near_text *ret_text, char *ret_error)
+{
+    const char *text = ask_text_at(argument, name);
+    if (text != NULL && keeper_read_text(keeper, text, ret_text)) {
+        return true;
+    }
+    (void)snprintf(ret_error, CACHE_ERROR_BYTES,
+                   "%s: cannot be compared; write a text of 1 to 128 words, some of which the "
+                   "embedder knows",
+                   name);
+    return false;
+}
+
 static int ask_explain(struct keeper *keeper, const json_t *argument, json_t **ret_answer,
                        char *ret_error)
 {
     struct near_text a, b;
     struct likeness likeness;
     enum likeness_feature reason;
-    const char *left = ask_text_at(argument, "a"), *right = ask_text_at(argument, "b");
-    if (left == NULL || right == NULL || !keeper_read_text(keeper, left, &a) || !keeper_read_text(keeper, right, &b)) {
-        return ask_wrong(
-            ret_error,
-            "a and b must be texts of 1 to 128 words of which the embedder knows something");
+    if (!read_prompt(keeper, argument, "a", &a, ret_error) ||
+        !read_prompt(keeper, argument, "b", &b, ret_error)) {
+        return -EINVAL;
     }
     const double cosine = cosine_of(keeper, argument, &a, &b);
     likeness_of(&a.profile.profile, &b.profile.profile, cosine, &likeness);

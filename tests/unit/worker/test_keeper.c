@@ -491,6 +491,21 @@ Test(keeper, wrong_questions_are_refused)
     }
 }
 
+Test(keeper, explanation_names_the_text_that_cannot_be_compared)
+{
+    static const char *const wrong[][2] = {{"{\"a\": \"\", \"b\": \"x\"}", "a: "},
+                                           {"{\"a\": \"x\", \"b\": \"\"}", "b: "},
+                                           {"{\"a\": \"x\"}", "b: "}};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        struct keeper_walk *walk;
+        json_t *answer, *argument = json_loads(wrong[i][0], 0, NULL);
+        cr_expect_eq(keeper_ask(keeper, "cache.explain", argument, NOW, &answer, &walk, error),
+                     -EINVAL);
+        cr_expect_eq(strncmp(error, wrong[i][1], 3), 0, "%s: %s", wrong[i][0], error);
+        json_decref(argument);
+    }
+}
+
 Test(keeper, positions_are_kept)
 {
     const uint8_t epoch[CACHE_EPOCH_BYTES] = {7};
