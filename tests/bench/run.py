@@ -5,7 +5,8 @@ Questions: how near does the broker come to what ZeroMQ and RocksDB allow on thi
 backlog (tiers)? What stays resident after a million jobs (memory)? How soon is a broker back with a million jobs waiting (recovery)? Does a job cost more
 beside a million than beside a thousand (flat)? What does a near lookup cost, and miss (cache_index), and the
 whole cache with its store and its thread (cache_keeper)? Do near hits keep their bound
-(cache-stream, which needs --data)? Is the simulator faster than what it tests (modelsim)?
+(cache-stream, which needs --data)? Which prompts need the strong model
+(routing_quality, which needs --texts prompts.jsonl)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
 import argparse
@@ -263,6 +264,12 @@ models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_
                        **more, "rows": self.rows, "bars": self.bars}, out, indent=1)
 
 
+def of_routing(bench):
+    """Which prompts need the strong model."""
+    from routing_quality import routing_quality  # here alone numpy is needed
+    routing_quality(bench)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", required=True)
@@ -270,14 +277,15 @@ def main():
     parser.add_argument("--quick", action="store_true", help="short: shows that it runs, its figures mean little")
     parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,cache_index,cache_keeper,modelsim")
     parser.add_argument("--jobs", type=int, help="of the backlog that recovery makes; each takes about 1.2 KiB of disk")
-    parser.add_argument("--texts", nargs="*", metavar="FILE", help="real prompts for cache_index and cache_keeper: see cache_texts.py")
+    parser.add_argument("--texts", nargs="*", metavar="FILE", help="real prompts for cache_index and cache_keeper (see cache_texts.py), and for routing_quality")
     parser.add_argument("--data", metavar="DIR", help="for cache-stream: semcache_dev.tsv and train_clusters.tsv")
     parser.add_argument("--dir", help="where data directories are made; its disk is what is measured")
     arguments = parser.parse_args()
     bench = Bench(arguments)
     scenarios = {"cache-stream": functools.partial(cache_stream, bench), "queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
                  "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench),
-                 "cache_index": functools.partial(cache_index, bench), "cache_keeper": functools.partial(cache_keeper, bench), "modelsim": bench.modelsim_speed}
+                 "cache_index": functools.partial(cache_index, bench), "cache_keeper": functools.partial(cache_keeper, bench), "modelsim": bench.modelsim_speed,
+                 "routing_quality": functools.partial(of_routing, bench)}
     try:
         for name in arguments.only.split(","):
             if name not in scenarios:

@@ -3,6 +3,7 @@
 #   tests/bench/run.sh [--json FILE] [--quick] [--only queue,tiers,memory,recovery,flat,cache_index,cache_keeper,modelsim] [--jobs N]
 #                      [--texts FILE ...]
 #   tests/bench/run.sh --only cache-stream --data DIR
+#   tests/bench/run.sh --only routing_quality --texts prompts.jsonl
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=build-release
