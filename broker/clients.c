@@ -154,6 +154,8 @@ static void step_submit(const struct intake *intake, uint64_t peer, const char *
                 .input_tokens = submit->input_tokens,
                 .abilities = submit->abilities,
                 .complexity = submit->complexity,
+                .features = submit->features.data,
+                .features_length = submit->features.len,
                 .residency = submit->residency,
                 .task = submit->task,
                 .attempts_max = submit->attempts_max,

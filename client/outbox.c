@@ -110,6 +110,8 @@ static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Su
     submit.input_tokens = request->input_tokens;
     submit.abilities = request->abilities;
     submit.complexity = request->complexity;
+    submit.features =
+        (ProtobufCBinaryData){sizeof(request->features), (uint8_t *)request->features};
     submit.residency = (char *)request->residency;
     submit.task = (char *)request->task;
     submit.stream = request->stream;

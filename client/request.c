@@ -24,6 +24,9 @@ static const char *const operation_names[OPERATIONS] = {
 struct body_facts {
     char *model; /* owned; NULL: none is named */
     uint32_t max_tokens;
+    uint32_t input_tokens;
+    uint32_t abilities;
+    uint8_t features[COMPLEXITY_FEATURES];
 };
 
 static int refuse(char *ret_error, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -297,7 +300,10 @@ static int read_body_facts(const char *body, size_t bytes, struct body_facts *re
         return -ENOMEM;
     }
     const char *model = json_string_value(json_object_get(root, "model"));
-    struct body_facts facts = {.max_tokens = read_max_tokens(root)};
+    struct body_facts facts = {.max_tokens = read_max_tokens(root),
+                               .input_tokens = complexity_tokens(root),
+                               .abilities = complexity_abilities(root)};
+    complexity_features(root, facts.features);
     if (model != NULL) {
         facts.model = strdup(model);
     }
@@ -380,14 +386,26 @@ static struct request *allocate(const struct tiermq_job *job, const char *route)
     return request;
 }
 
-static uint32_t estimate_tokens(enum operation operation, size_t body_bytes, uint32_t max_tokens)
+static uint32_t estimate_tokens(enum operation operation, const struct request *request)
 {
-    const uint32_t input = (uint32_t)(body_bytes / BYTES_PER_TOKEN) + 1;
     if (operation == OPERATION_EMBEDDINGS) {
-        return input;
+        return request->input_tokens;
     }
-    const bool is_bounded = max_tokens > 0 && max_tokens < ANSWER_TOKENS_ASSUMED;
-    return input + (is_bounded ? max_tokens : ANSWER_TOKENS_ASSUMED);
+    const uint32_t bound = request->max_tokens;
+    const bool is_bounded = bound > 0 && bound < ANSWER_TOKENS_ASSUMED;
+    const uint32_t output = is_bounded ? bound : ANSWER_TOKENS_ASSUMED;
+    return request->input_tokens > UINT32_MAX - output ? UINT32_MAX
+                                                       : request->input_tokens + output;
+}
+
+/* What its text says of the model that it needs. An endpoint for embeddings has no `messages`: its input is all of the body. */
+static void keep_facts(struct request *request, enum operation operation,
+                       const struct body_facts *facts, size_t body_bytes)
+{
+    const uint32_t all = (uint32_t)(body_bytes / BYTES_PER_TOKEN) + 1;
+    request->input_tokens = operation == OPERATION_EMBEDDINGS ? all : facts->input_tokens;
+    request->abilities = facts->abilities;
+    memcpy(request->features, facts->features, sizeof(request->features));
 }
 
 static int create_from_body(const struct tiermq_job *job, const char *tenant,
@@ -418,9 +436,10 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
         canonical_key(NULL, tenant, or_empty(job->cache.cache_namespace), name, request->route, canonical,
                       canonical_bytes, request->canonical_key);
         request->max_tokens = job->max_tokens > 0 ? job->max_tokens : facts.max_tokens;
-        request->estimated_tokens =
-            job->estimated_tokens > 0 ? job->estimated_tokens
-                                      : estimate_tokens(operation, body_bytes, request->max_tokens);
+        keep_facts(request, operation, &facts, body_bytes);
+        request->estimated_tokens = job->estimated_tokens > 0
+                                        ? job->estimated_tokens
+                                        : estimate_tokens(operation, request);
         r = pack_payload(&job->cache, name, request->route, body, body_bytes, &request->payload);
     }
     free(facts.model);

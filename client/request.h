@@ -12,6 +12,7 @@
 #include "common/attributes.h"
 #include "common/blob.h"
 #include "common/canonical.h"
+#include "common/complexity.h"
 
 enum {
     REQUEST_NAME_BYTES_MAX = 255,   /* tier, route, pool, idempotency key: as the broker checks them */
@@ -47,6 +48,7 @@ struct request {
     uint32_t input_tokens; /* estimated */
     uint32_t abilities;    /* that the model needs */
     uint32_t complexity;   /* 0: the broker makes it of the features */
+    uint8_t features[COMPLEXITY_FEATURES];
     int64_t deadline_ms; /* from submission; 0: the tier's default */
     int64_t delay_ms;
     char strings[];

@@ -3,8 +3,10 @@
  * there is, since what is read is a beginning and an end of it; then for reading.
  */
 #include "common/complexity.h"
+#include <errno.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include "common/choice.h"
 #include "common/complexity_text.h"
@@ -19,6 +21,8 @@ enum {
     MESSAGE_TOKENS = 4,   /* OpenAI's cookbook, "How to count tokens": 3 and the role */
     IMAGE_TOKENS = 765,   /* OpenAI's guide to vision: 1024 by 1024, high detail */
 };
+
+static const double WEIGHT_MAX = 100; /* as a configuration may have it */
 
 /* ---- the walk ---- */
 
@@ -336,6 +340,35 @@ static const struct complexity_weights builtin = {
 const struct complexity_weights *complexity_weights_builtin(void)
 {
     return &builtin;
+}
+
+/* The one of this name; NULL: there is none. */
+static double *weight_named(struct complexity_weights *weights, const char *name, size_t bytes)
+{
+    if (bytes == 4 && memcmp(name, "bias", bytes) == 0) {
+        return &weights->bias;
+    }
+    for (size_t i = 0; i < COMPLEXITY_FEATURES; i++) {
+        const char *known = complexity_feature_name(i);
+        if (strlen(known) == bytes && memcmp(known, name, bytes) == 0) {
+            return &weights->weights[i];
+        }
+    }
+    return NULL;
+}
+
+int complexity_weight_set(struct complexity_weights *weights, const char *setting)
+{
+    const char *equals = strchr(setting, '=');
+    double *weight =
+        equals == NULL ? NULL : weight_named(weights, setting, (size_t)(equals - setting));
+    char *end = NULL;
+    const double number = equals == NULL ? 0 : strtod(equals + 1, &end);
+    if (weight == NULL || end == equals + 1 || *end != '\0' || !(fabs(number) <= WEIGHT_MAX)) {
+        return -EINVAL;
+    }
+    *weight = number;
+    return 0;
 }
 
 double complexity_score(const uint8_t features[COMPLEXITY_FEATURES],

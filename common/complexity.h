@@ -15,6 +15,7 @@
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "common/attributes.h"
 
 enum {
     COMPLEXITY_READ_BYTES = 8192, /* from each end */
@@ -69,6 +70,12 @@ struct complexity_weights {
     double bias;
     double weights[COMPLEXITY_FEATURES]; /* of a feature of 255; finite */
 };
+
+/*
+ * Sets one as "name=number", the bias as "bias=number"; from -100 to 100. Errors: -EINVAL there is no such feature, or
+ * the number is none.
+ */
+MUST_USE int complexity_weight_set(struct complexity_weights *weights, const char *setting);
 
 /* Fitted by tools/route-fit. Lives for ever. */
 const struct complexity_weights *complexity_weights_builtin(void);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "common/choice.h"
+#include "common/complexity.h"
 #include "common/config_schema.h"
 #include "common/log.h"
 
@@ -267,6 +268,22 @@ static const struct config_key retries_keys[] = {
 };
 static const struct config_schema retries_schema = {SCHEMA(config_retries, retries_keys)};
 
+static bool routing_check(const void *object, struct config_complaint *ret_complaint)
+{
+    const struct config_routing *routing = object;
+    struct complexity_weights weights;
+    for (size_t i = 0; i < routing->complexity_weights_length; i++) {
+        if (complexity_weight_set(&weights, routing->complexity_weights[i]) < 0) {
+            ret_complaint->key = "complexity_weights";
+            snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+                     "\"%.60s\" is no feature with a number from -100 to 100; write e.g. code=3.5",
+                     routing->complexity_weights[i]);
+            return false;
+        }
+    }
+    return true;
+}
+
 static const struct config_key routing_keys[] = {
     {"learn", KIND_ENUM, .words = words_switch, FIELD(config_routing, learn), .is_live = true,
      .preset = "off",
@@ -278,8 +295,13 @@ static const struct config_key routing_keys[] = {
      .preset = "5", .text = "Grades of quality that a stale answer is reckoned to have lost."},
     {"near_grades", COUNTS(0, 100), FIELD(config_routing, near_grades), .is_live = true,
      .preset = "2", .text = "Grades of quality that a near hit is reckoned to have lost."},
+    {"complexity_weights", KIND_LIST, KIND_TEXT, LIST(config_routing, complexity_weights),
+     .is_live = true, .min = 0, .max = COMPLEXITY_FEATURES + 1, .otherwise = "none",
+     .text = "Weights of a prompt's features instead of the built-in ones, such as `code=3.5`, and "
+             "`bias=-4`; the names are in docs/routing.md."},
 };
-static const struct config_schema routing_schema = {SCHEMA(config_routing, routing_keys)};
+static const struct config_schema routing_schema = {SCHEMA(config_routing, routing_keys),
+                                                    .check = routing_check};
 
 static bool embedder_check(const void *object, struct config_complaint *ret_complaint)
 {

@@ -208,6 +208,16 @@ bool configure_is_usable(const struct config *config)
            config->broker.dedup_ids_max < UINT32_MAX / 2;
 }
 
+static int configure_complexity(struct core *core, const struct config *config)
+{
+    int r = 0;
+    core->complexity = *complexity_weights_builtin();
+    for (size_t i = 0; r == 0 && i < config->routing.complexity_weights_length; i++) {
+        r = complexity_weight_set(&core->complexity, config->routing.complexity_weights[i]);
+    }
+    return r;
+}
+
 static int configure(struct core *core, const struct config *config)
 {
     configure_limits(core, config);
@@ -215,7 +225,12 @@ static int configure(struct core *core, const struct config *config)
     core->breaker = config->breaker;
     core->retries = config->retries;
     core->routing = config->routing;
-    int r = configure_tenants(core, config);
+    core->routing.complexity_weights = NULL;
+    int r = configure_complexity(core, config);
+    if (r < 0) {
+        return r;
+    }
+    r = configure_tenants(core, config);
     if (r == 0) {
         r = configure_routes(core, config);
     }

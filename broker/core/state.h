@@ -16,6 +16,7 @@
 #include "broker/core/names.h"
 #include "broker/core/table.h"
 #include "common/choice.h"
+#include "common/complexity.h"
 #include "common/arena.h"
 #include "common/config.h"
 #include "common/heap.h"
@@ -188,7 +189,8 @@ struct core {
 
     struct config_breaker breaker;
     struct config_retries retries;
-    struct config_routing routing;
+    struct config_routing routing; /* numbers only */
+    struct complexity_weights complexity;
     struct explanations explanations;
     struct upstream **upstreams; /* never forgotten while it runs */
     size_t upstreams_length;

@@ -242,6 +242,22 @@ static struct refusal resolve(struct core *core, struct request *request)
     return ACCEPTABLE;
 }
 
+/* 1 to 255; 0: nothing is known. The features of a newer client are cut off, those of an older one are 0. */
+static uint8_t complexity_of(const struct core *core, const struct event_submit *submit)
+{
+    uint8_t features[COMPLEXITY_FEATURES] = {0};
+    bool says_something = false;
+    if (submit->complexity > 0) {
+        return (uint8_t)submit->complexity;
+    }
+    for (size_t i = 0; i < COMPLEXITY_FEATURES && i < submit->features_length; i++) {
+        features[i] = submit->features[i];
+        says_something = says_something || features[i] > 0;
+    }
+    const double score = complexity_score(features, &core->complexity);
+    return says_something ? (uint8_t)(1 + score * (UINT8_MAX - 1)) : 0;
+}
+
 /* What its model has to be like. */
 static struct refusal resolve_needs(struct core *core, struct request *request)
 {
@@ -264,7 +280,7 @@ static struct refusal resolve_needs(struct core *core, struct request *request)
         return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, "complexity: must be at most 255");
     }
     request->needs = (struct job_needs){
-        .complexity = (uint8_t)submit->complexity,
+        .complexity = complexity_of(core, submit),
         .abilities = (uint8_t)submit->abilities,
         .residency = residency,
         .input_size = job_input_size(submit->input_tokens),

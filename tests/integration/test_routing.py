@@ -59,6 +59,17 @@ def test_model_goes_by_complexity(cluster):
     assert "lost by quality" in shown.stdout and len(shown.stdout.splitlines()) == 4, shown.stdout
 
 
+def test_complexity_and_abilities_are_read_from_the_prompt(cluster):
+    start(cluster, small={"abilities": ["tools"]}, medium={"abilities": ["tools"]})
+    simple = submit(cluster, prompt="Translate to French: cheese")
+    hard = submit(cluster, prompt="Prove, step by step, that for all integers n > 2 the equation a^n + b^n = c^n has no solution. " * 8)
+    assert simple["model"] == "sim-small" and hard["model"] == "sim-large", (simple["router_reason"], hard["router_reason"])
+    image = {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]}
+    done = cluster.cli("submit", "--json", "--file", "-", input=json.dumps({"body": image}) + "\n")
+    answer = json.loads(done.stdout)
+    assert answer["model"] == "sim-large" and "sim-small: cannot do images" in answer["router_reason"]
+
+
 def test_explain_says_what_it_does_not_know(cluster):
     start(cluster)
     wrong = cluster.cli("explain", "no-id")

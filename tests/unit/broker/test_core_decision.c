@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "common/choice.h"
+#include "common/complexity.h"
 #include "tests/unit/broker/core_world.h"
 
 #define ANSWERED    WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
@@ -172,6 +173,35 @@ Test(core_decision, what_is_not_known_is_taken_for_middling)
     go();
     const struct id job = submit(&(struct asked){.input_tokens = 100});
     cr_assert_str_eq(model_of(&job), "m2");
+}
+
+static struct id submit_features(const uint8_t *features, size_t length)
+{
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "any";
+    event.as.submit.features = features;
+    event.as.submit.features_length = length;
+    const struct id id = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    return id;
+}
+
+Test(core_decision, complexity_is_made_of_the_features_with_the_weights_that_are_set)
+{
+    static char *weights[] = {"bias=-5", "code=10", "maths=0"};
+    w.config.routing.complexity_weights = weights;
+    w.config.routing.complexity_weights_length = 3;
+    go();
+    uint8_t features[COMPLEXITY_FEATURES + 9] = {0};
+    features[COMPLEXITY_MATHS] = 255;
+    const struct id maths = submit_features(features, COMPLEXITY_FEATURES);
+    features[COMPLEXITY_CODE] = 255;
+    features[COMPLEXITY_FEATURES] = 255; /* of a newer client */
+    const struct id code = submit_features(features, sizeof(features));
+    cr_assert_str_eq(model_of(&maths), "m0");
+    cr_assert_str_eq(model_of(&code), "m1");
+    const struct id older = submit_features(features, COMPLEXITY_CODE);
+    cr_assert_str_eq(model_of(&older), "m0");
 }
 
 Test(core_decision, weights_of_the_tier_decide)

@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -431,4 +432,20 @@ Test(complexity, tokens_are_counted_by_text_not_by_what_an_image_takes)
         tokens("{\"messages\":[{\"content\":[{\"type\":\"image_url\",\"image_url\":"
                "{\"url\":\"data:image/png;base64,AAAAAAAAAAAAAAAAAAAAAAAAAAA\"}}]}]}");
     cr_assert_eq(image, 765 + 4);
+}
+
+Test(complexity, weights_are_set_by_name)
+{
+    struct complexity_weights weights = *complexity_weights_builtin();
+    cr_assert_eq(complexity_weight_set(&weights, "bias=-2.5"), 0);
+    cr_assert_eq(complexity_weight_set(&weights, "code=7"), 0);
+    cr_assert_float_eq(weights.bias, -2.5, 1e-9);
+    cr_assert_float_eq(weights.weights[COMPLEXITY_CODE], 7, 1e-9);
+    static const char *const wrong[] = {"",       "code",      "code=",    "code=x",  "code=1 ",
+                                        "cod=1",  "code=nan",  "code=1e9", "=1",      "codes=1",
+                                        "bias=inf"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        cr_assert_eq(complexity_weight_set(&weights, wrong[i]), -EINVAL, "%s", wrong[i]);
+    }
+    cr_assert_float_eq(weights.weights[COMPLEXITY_CODE], 7, 1e-9);
 }
