@@ -29,7 +29,10 @@ static const char *const words_store[] = {
 static const char *const words_cache_mode[] = {
     [CACHE_OFF] = "off", [CACHE_EXACT] = "exact", [CACHE_NEAR] = "near", NULL};
 static const char *const words_provider_type[] = {
-    [PROVIDER_OPENAI] = "openai", [PROVIDER_ANTHROPIC] = "anthropic", NULL};
+    [PROVIDER_OPENAI] = "openai",
+    [PROVIDER_ANTHROPIC] = "anthropic",
+    [PROVIDER_GEMINI] = "gemini",
+    NULL};
 static const char *const words_embedder[] = {[EMBEDDER_BUILTIN] = "builtin",
                                              [EMBEDDER_STATIC] = "static",
                                              [EMBEDDER_HTTP] = "http",
@@ -530,9 +533,11 @@ static const struct config_key provider_keys[] = {
     {"type", KIND_ENUM, .words = words_provider_type, FIELD(config_provider, type),
      .preset = "openai",
      .text =
-         "The protocol. `openai` speaks to every compatible server (Ollama, llama.cpp, vLLM …)."},
+         "The protocol. `openai` speaks to every compatible server (Ollama, llama.cpp, vLLM …); "
+         "`anthropic` is the Messages API, `gemini` Google's Generative Language API."},
     {"base_url", KIND_URL, FIELD(config_provider, base_url),
-     .text = "Up to and with the version, such as `https://api.openai.com/v1`."},
+     .text = "Up to and with the version, such as `https://api.openai.com/v1` or "
+             "`https://generativelanguage.googleapis.com/v1beta`."},
     {"api_key", KIND_TEXT, .is_secret = true, FIELD(config_provider, api_key), .preset = "",
      .text = "Best from the environment: `${OPENAI_API_KEY}`. Empty: none is sent. `${NAME:-}` "
              "when only some of the "

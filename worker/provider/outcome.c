@@ -171,6 +171,8 @@ static const struct {
     {"billing_error", REASON_ACCOUNT},
     {"authentication_error", REASON_ACCOUNT},
     {"permission_error", REASON_ACCOUNT},
+    {"API_KEY_INVALID", REASON_ACCOUNT},     /* Google, 400 */
+    {"FAILED_PRECONDITION", REASON_ACCOUNT}, /* Google, 400: this place, or not without billing */
     {"invalid_api_key", REASON_ACCOUNT},
     {"content_filter", REASON_CONTENT},           /* Azure, 400 */
     {"content_policy_violation", REASON_CONTENT}, /* OpenAI, 400 */
@@ -219,6 +221,19 @@ static const char *error_message(const json_t *error)
     return json_is_string(error) ? json_string_value(error) : text_of(error, "message");
 }
 
+/* google.rpc.ErrorInfo, among the details: a wrong key is INVALID_ARGUMENT without it. */
+static enum reason reason_of_details(const json_t *details)
+{
+    enum reason most = REASON_UNKNOWN;
+    size_t i;
+    json_t *detail;
+    json_array_foreach (details, i, detail) {
+        const enum reason found = reason_of_word(text_of(detail, "reason"));
+        most = found > most ? found : most;
+    }
+    return most;
+}
+
 /* The most telling of all its words: an account's limit is of type rate_limit_error too. */
 static enum reason reason_of(const json_t *error)
 {
@@ -228,6 +243,7 @@ static enum reason reason_of(const json_t *error)
         reason_of_word(text_of(error, "status")),
         reason_of_word(text_of(json_object_get(error, "innererror"), "code")),
         reason_of_word(text_of(json_object_get(error, "details"), "error_code")),
+        reason_of_details(json_object_get(error, "details")),
         reason_of_phrase(error_message(error)),
         /* OpenRouter, 403: what its moderation found. */
         json_object_get(json_object_get(error, "metadata"), "flagged_input") != NULL

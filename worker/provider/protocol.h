@@ -10,12 +10,23 @@
 #include "worker/provider/outcome.h"
 #include "worker/provider/provider.h"
 
+/* More choices than this no provider gives whose stream names them. */
+enum { PROTOCOL_CHOICES_MAX = 8 };
+
+/* What is to be remembered of one choice of a stream. */
+struct protocol_choice {
+    int64_t tool_calls; /* begun so far */
+    bool is_begun;
+    bool is_ended;
+};
+
 /* What a stream's translation has to remember; in the call, zero at its start. */
 struct protocol_stream {
     json_t *head;       /* members that every chunk carries: id, object, created, model */
     json_t *usage;      /* counts that came in parts */
     int64_t tool_calls; /* begun so far */
-    bool is_ended;      /* the provider said that this was all */
+    struct protocol_choice choices[PROTOCOL_CHOICES_MAX]; /* where several are told apart */
+    bool is_ended;                                        /* the provider said that this was all */
 };
 void protocol_stream_finish(struct protocol_stream *stream);
 
@@ -34,7 +45,8 @@ struct protocol {
     /* Adds credentials; the key may be empty. NULL on a lack of memory. */
     struct curl_slist *(*add_headers)(struct curl_slist *headers, const char *api_key);
     /*
-     * A whole reply in OpenAI form. NULL: it is in that form already.
+     * A whole reply in OpenAI form, also an error that came as a success. NULL: it is in that form
+     * already.
      * Gives: *ret_answer, a reference. Errors: -EBADMSG it is no answer; -ENOMEM.
      */
     int (*read_answer)(const json_t *reply, json_t **ret_answer);
@@ -49,3 +61,4 @@ struct protocol {
 
 extern const struct protocol protocol_openai;
 extern const struct protocol protocol_anthropic;
+extern const struct protocol protocol_gemini;

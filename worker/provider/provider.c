@@ -222,7 +222,9 @@ static int data_arrived(void *context, long status, const void *data, size_t byt
     } else if (call->shape == SHAPE_WHOLE) {
         r = bytes_append(&call->body, data, bytes);
     }
-    if (r < 0 && r != -ECONNABORTED) {
+    if (r == -EBADMSG) {
+        (void)call_fail(call, "provider_error", "the stream broke off with a bare JSON object");
+    } else if (r < 0 && r != -ECONNABORTED) {
         (void)call_fail(call, "too_large", "the answer is larger than an answer may be");
     }
     return r;
@@ -332,6 +334,12 @@ static void transfer_done(void *context, const struct http_reply *reply)
 
 /* ---- public ---- */
 
+static const struct protocol *const protocols[] = {
+    [PROVIDER_OPENAI] = &protocol_openai,
+    [PROVIDER_ANTHROPIC] = &protocol_anthropic,
+    [PROVIDER_GEMINI] = &protocol_gemini,
+};
+
 int provider_create(struct loop *loop, const struct config_provider *config,
                     size_t answer_bytes_max, struct provider **ret_provider)
 {
@@ -343,8 +351,7 @@ int provider_create(struct loop *loop, const struct config_provider *config,
     list_init(&provider->waiting);
     provider->calls_max = config->connections_max;
     provider->loop = loop;
-    provider->protocol =
-        config->type == PROVIDER_ANTHROPIC ? &protocol_anthropic : &protocol_openai;
+    provider->protocol = protocols[config->type];
     provider->name = strdup(config->name);
     provider->base_url = strdup(config->base_url);
     provider->api_key = strdup(config->api_key == NULL ? "" : config->api_key);
@@ -452,7 +459,12 @@ static int call_prepare(struct provider_call *call, const struct provider_reques
         sse_init(&call->sse, provider->answer_bytes_max, event_arrived, call);
         r = assembly_create(request->operation, provider->answer_bytes_max, &call->assembly);
     }
-    return r == -EMSGSIZE ? -ENOMEM : r;
+    if (r == -EMSGSIZE) {
+        outcome_set(ret_outcome, REJECTED, "too_large",
+                    "the request is too large in the form of provider \"%s\"", provider->name);
+        return -EINVAL;
+    }
+    return r;
 }
 
 static int call_send(struct provider_call *call, int64_t deadline_ms)

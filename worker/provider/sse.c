@@ -1,5 +1,6 @@
 #include "worker/provider/sse.h"
 
+#include <errno.h>
 #include <string.h>
 
 static int sse_dispatch(struct sse *sse)
@@ -45,6 +46,9 @@ static int sse_take_line(struct sse *sse)
     sse->is_begun = true;
     if (length == 0) {
         return sse_dispatch(sse);
+    }
+    if (line[0] == '{') {
+        return -EBADMSG;
     }
     const char *colon = memchr(line, ':', length);
     const size_t field = colon == NULL ? length : (size_t)(colon - line);

@@ -4,7 +4,9 @@
  * Pieces may be cut anywhere, inside a line end too. Lines end with LF, CR or CRLF; a byte order
  * mark at the very start and comments are passed over; several data lines of an event are joined
  * with LF. An event without data is not reported. `id` and `retry` are ignored: a provider's stream
- * is never resumed. Bounded by bytes_max for one event.
+ * is never resumed. A line that begins with a brace is no field: servers that fail in the middle of
+ * a stream put their error there bare (github.com/vercel/ai/issues/5217: Google, even behind the
+ * last event). Bounded by bytes_max for one event.
  */
 #pragma once
 #include <stdbool.h>
@@ -33,5 +35,8 @@ struct sse {
 
 void sse_init(struct sse *sse, size_t bytes_max, sse_fn *handler, void *context);
 void sse_finish(struct sse *sse);
-/* Errors: -EMSGSIZE a line or an event above bytes_max; -ENOMEM; or what the handler returned. */
+/*
+ * Errors: -EMSGSIZE a line or an event above bytes_max; -EBADMSG a bare JSON object; -ENOMEM; or
+ * what the handler returned.
+ */
 MUST_USE int sse_feed(struct sse *sse, const void *data, size_t bytes);

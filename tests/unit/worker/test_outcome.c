@@ -135,6 +135,19 @@ Test(outcome, the_words_of_an_error_go_before_its_status)
          "{\"error\":{\"code\":403,\"message\":\"flagged\",\"metadata\":{\"reasons\":[\"x\"],"
          "\"flagged_input\":\"…\"}}}",
          REFUSED, "content_refused", 0},
+        /* github.com/FirebaseExtended/vertexai-sdk-test-data, unary-failure-api-key: Google. */
+        {400,
+         "{\"error\":{\"code\":400,\"message\":\"API key not valid. Please pass a valid API "
+         "key.\",\"status\":\"INVALID_ARGUMENT\",\"details\":[{\"@type\":\"type.googleapis.com/"
+         "google.rpc.ErrorInfo\",\"reason\":\"API_KEY_INVALID\"}]}}",
+         UNAVAILABLE, "credentials", 0},
+        /* ai.google.dev/gemini-api/docs/troubleshooting: Google. */
+        {400,
+         "{\"error\":{\"code\":400,\"message\":\"User location is not supported for the API "
+         "use.\",\"status\":\"FAILED_PRECONDITION\"}}",
+         UNAVAILABLE, "credentials", 0},
+        {400, "{\"error\":{\"code\":400,\"message\":\"x\",\"status\":\"INVALID_ARGUMENT\"}}",
+         REJECTED, "rejected", 0},
         /* docs.anthropic.com/en/api/errors. */
         {529, "{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}", RATE_LIMITED,
          "overloaded", 0},

@@ -76,3 +76,12 @@ Test(sse, the_handlers_refusal_stops_the_feed)
     cr_assert_eq(feed("data: a\n\ndata: b\n\n", 100, &seen), -ECONNABORTED);
     cr_assert_str_eq(seen.text, "message=a;");
 }
+
+Test(sse, an_error_put_bare_into_a_stream_is_no_event)
+{
+    for (size_t step = 1; step <= 100; step += 99) {
+        struct seen seen = {.text = ""};
+        cr_assert_eq(feed("data: a\n\n{\n  \"error\": {}\n}\n", step, &seen), -EBADMSG);
+        cr_assert_str_eq(seen.text, "message=a;");
+    }
+}
