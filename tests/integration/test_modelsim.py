@@ -102,6 +102,58 @@ def test_anthropic_messages_whole_and_streamed(sim):
     assert status == 400 and error["type"] == "error" and "max_tokens" in error["error"]["message"]
 
 
+def test_google_contents_whole_and_streamed(sim):
+    path = "/v1beta/models/sim-small:"
+    body = {"contents": [{"role": "user", "parts": [{"text": "What is a queue good for?"}]}]}
+    status, whole = post(sim, path + "generateContent", body)
+    candidate, = whole["candidates"]
+    assert status == 200 and candidate["finishReason"] == "STOP" and candidate["content"]["role"] == "model"
+    text = candidate["content"]["parts"][0]["text"]
+    assert text == post(sim, "/v1/chat/completions", CHAT)[1]["choices"][0]["message"]["content"]
+    events = [json.loads(e) for e in stream(sim, path + "streamGenerateContent?alt=sse", body)]
+    assert "".join(e["candidates"][0]["content"]["parts"][0]["text"] for e in events) == text
+    assert [e["candidates"][0].get("finishReason") for e in events[-2:]] == [None, "STOP"]
+    assert events[-1]["usageMetadata"] == whole["usageMetadata"] and events[-1]["responseId"] == whole["responseId"]
+    assert post(sim, path + "streamGenerateContent", body)[0] == 400
+    status, cut = post(sim, path + "generateContent", dict(body, generationConfig={"maxOutputTokens": 2}))
+    assert cut["candidates"][0]["finishReason"] == "MAX_TOKENS" and cut["usageMetadata"]["candidatesTokenCount"] == 2
+
+
+@pytest.mark.parametrize("path, body, status, word", [
+    ("sim-small:generateContent", {"contents": []}, 400, "INVALID_ARGUMENT"),
+    ("sim-small:generateContent", b"{", 400, "INVALID_ARGUMENT"),
+    ("gpt-9:generateContent", {"contents": [{"parts": [{"text": "a"}]}]}, 404, "NOT_FOUND"),
+    ("sim-embed:batchEmbedContents", {"requests": [{"model": "models/other", "content": {"parts": [{"text": "a"}]}}]}, 400,
+     "INVALID_ARGUMENT"),
+])
+def test_google_says_errors_in_its_own_form(sim, path, body, status, word):
+    got, text = http_request(sim, "/v1beta/models/" + path, body, method="POST")
+    error = json.loads(text)["error"]
+    assert (got, error["code"], error["status"]) == (status, status, word) and error["message"]
+
+
+def test_google_embeds_what_openai_embeds(sim):
+    texts = ["one text", "another text"]
+    _, openai = post(sim, "/v1/embeddings", {"model": "sim-embed", "input": texts, "dimensions": 16})
+    _, google = post(sim, "/v1beta/models/sim-embed:batchEmbedContents", {"requests": [
+        {"model": "models/sim-embed", "content": {"parts": [{"text": text}]}, "outputDimensionality": 16} for text in texts]})
+    assert [e["values"] for e in google["embeddings"]] == [d["embedding"] for d in openai["data"]]
+
+
+def test_a_filter_cuts_the_answer_and_says_so(sim):
+    messages = dict(CHAT, max_tokens=64)
+    contents = {"contents": [{"role": "user", "parts": [{"text": CHAT["messages"][0]["content"]}]}]}
+    whole = post(sim, "/v1/chat/completions", CHAT)[1]["choices"][0]["message"]["content"]
+    set_faults(sim, {"kind": "filtered"})
+    choice = post(sim, "/v1/chat/completions", CHAT)[1]["choices"][0]
+    text = choice["message"]["content"]
+    assert choice["finish_reason"] == "content_filter" and whole.startswith(text) and 0 < len(text) < len(whole)
+    message = post(sim, "/v1/messages", messages)[1]
+    assert (message["stop_reason"], message["content"][0]["text"]) == ("refusal", text)
+    candidate = post(sim, "/v1beta/models/sim-small:generateContent", contents)[1]["candidates"][0]
+    assert (candidate["finishReason"], candidate["content"]["parts"][0]["text"]) == ("SAFETY", text)
+
+
 def test_embeddings_of_similar_texts_are_near(sim):
     texts = ["how do I reset my password", "how do I reset my pass word please", "the river moves under the bridge"]
     _, answer = post(sim, "/v1/embeddings", {"model": "sim-embed", "input": texts, "dimensions": 256})

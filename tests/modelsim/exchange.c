@@ -16,7 +16,7 @@ struct exchange {
     struct MHD_Connection *connection;
     const char *idempotency_key; /* the connection's */
     uint64_t call;               /* its number in shared->calls */
-    char path[64];
+    char path[256];
     enum api api;
     bool is_control, is_get;
     char *body;
@@ -48,6 +48,17 @@ static int64_t now_us(void)
     return clock_monotonic_ns() / 1000;
 }
 
+/* Whatever the caller authorised itself with; NULL: nothing. */
+static const char *credential_of(struct MHD_Connection *connection)
+{
+    static const char *const names[] = {"Authorization", "x-api-key", "x-goog-api-key"};
+    const char *value = NULL;
+    for (size_t i = 0; i < ARRAY_LENGTH(names) && value == NULL; i++) {
+        value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, names[i]);
+    }
+    return value;
+}
+
 int exchange_create(struct shared *shared, struct MHD_Connection *connection, const char *method, const char *path,
                     struct exchange **ret_exchange)
 {
@@ -66,8 +77,7 @@ int exchange_create(struct shared *shared, struct MHD_Connection *connection, co
     if (exchange->api != API_NONE) {
         exchange->idempotency_key = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Idempotency-Key");
         counters_begin(&shared->counters, exchange->api, exchange->idempotency_key);
-        const char *bearer = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
-        exchange->call = calls_began(shared->calls, exchange->idempotency_key, bearer);
+        exchange->call = calls_began(shared->calls, exchange->idempotency_key, credential_of(connection));
     }
     *ret_exchange = exchange;
     return 0;
@@ -198,11 +208,11 @@ static void add_anthropic_limit(struct MHD_Response *response, const char *what,
 static void add_limits(const struct exchange *exchange, struct MHD_Response *response)
 {
     const struct rate_verdict *rate = &exchange->rate;
+    if (exchange->shared->rates.options.without_headers || api_maker(exchange->api) == MAKER_GOOGLE) {
+        return; /* Google tells nothing */
+    }
     void (*const add)(struct MHD_Response *, const char *, const struct rate_state *) =
         exchange->api == API_MESSAGES ? add_anthropic_limit : add_openai_limit;
-    if (exchange->shared->rates.options.without_headers) {
-        return;
-    }
     if (rate->requests.per_min > 0) {
         add(response, "requests", &rate->requests);
     }
@@ -290,7 +300,7 @@ static enum MHD_Result queue_error(struct exchange *exchange, int status, const 
     return queue(exchange, status, response);
 }
 
-/* 429 with the wait in every place where a provider may put it. */
+/* 429 with the wait in every place where a provider may put it; Google puts it into the body only. */
 static enum MHD_Result queue_limited(struct exchange *exchange)
 {
     const struct rate_verdict *rate = &exchange->rate;
@@ -309,7 +319,7 @@ static enum MHD_Result queue_limited(struct exchange *exchange)
         return MHD_NO;
     }
     struct MHD_Response *response = json_response(body, bytes);
-    if (response != NULL) {
+    if (response != NULL && api_maker(exchange->api) != MAKER_GOOGLE) {
         snprintf(value, sizeof(value), "%" PRId64, (rate->wait_ms + 999) / 1000);
         MHD_add_response_header(response, "Retry-After", value);
         snprintf(value, sizeof(value), "%" PRId64, rate->wait_ms);
@@ -326,12 +336,12 @@ static enum MHD_Result queue_refusal(struct exchange *exchange)
     if (out == NULL) {
         return MHD_NO;
     }
-    reply_write_refusal(exchange->api, out);
+    reply_write_refusal(&exchange->request, out);
     if (fclose(out) != 0) {
         free(body);
         return MHD_NO;
     }
-    return queue(exchange, 400, json_response(body, bytes));
+    return queue(exchange, reply_refusal_status(exchange->api), json_response(body, bytes));
 }
 
 /*
@@ -377,7 +387,7 @@ static int write_whole(struct exchange *exchange, char **ret_text, size_t *ret_b
     if (out == NULL) {
         return -ENOMEM;
     }
-    if (exchange->api == API_EMBEDDINGS) {
+    if (api_embeds(exchange->api)) {
         reply_write_embeddings(&exchange->request, exchange->shared->options.seed, flaw_of(exchange->fault.kind), out);
     } else {
         reply_write_whole(&exchange->reply, out);
@@ -512,11 +522,8 @@ static bool is_served(const struct server_options *options, const char *model)
 /* NULL: none was given. */
 static const char *api_key_of(struct exchange *exchange)
 {
-    const char *bearer = MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "Authorization");
-    if (bearer != NULL && strncmp(bearer, "Bearer ", 7) == 0) {
-        return bearer + 7;
-    }
-    return MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "x-api-key");
+    const char *credential = credential_of(exchange->connection);
+    return credential != NULL && strncmp(credential, "Bearer ", 7) == 0 ? credential + 7 : credential;
 }
 
 static bool is_authorised(struct exchange *exchange)
@@ -524,6 +531,31 @@ static bool is_authorised(struct exchange *exchange)
     const char *wanted = exchange->shared->options.api_key;
     const char *key = api_key_of(exchange);
     return wanted == NULL || (key != NULL && strcmp(key, wanted) == 0);
+}
+
+/* Google's is a wrong argument, and told apart by a detail only. */
+static enum MHD_Result queue_wrong_key(struct exchange *exchange)
+{
+    return api_maker(exchange->api) == MAKER_GOOGLE
+               ? queue_text(exchange, 400, "{\"error\":{\"code\":400,\"message\":\"API key not valid. Please pass a valid API key.\","
+                                           "\"status\":\"INVALID_ARGUMENT\",\"details\":[{\"@type\":"
+                                           "\"type.googleapis.com/google.rpc.ErrorInfo\",\"reason\":\"API_KEY_INVALID\","
+                                           "\"domain\":\"googleapis.com\"}]}}")
+               : queue_error(exchange, 401, "Incorrect API key provided.");
+}
+
+/* Google's streams are a list in JSON otherwise. */
+static bool wants_events(struct exchange *exchange)
+{
+    const char *alt = MHD_lookup_connection_value(exchange->connection, MHD_GET_ARGUMENT_KIND, "alt");
+    return alt != NULL && strcmp(alt, "sse") == 0;
+}
+
+/* Half of the answer is left. */
+static void filter_answer(struct exchange *exchange)
+{
+    exchange->answer.tokens = (exchange->answer.tokens + 1) / 2;
+    exchange->reply.is_filtered = true;
 }
 
 static enum MHD_Result answer_models(struct exchange *exchange)
@@ -562,13 +594,16 @@ static enum MHD_Result plan(struct exchange *exchange)
     exchange->is_planned = true;
     exchange->began_us = now_us();
     if (!is_authorised(exchange)) {
-        return queue_error(exchange, 401, "Incorrect API key provided.");
+        return queue_wrong_key(exchange);
+    }
+    if (exchange->api == API_STREAM_GENERATE && !wants_events(exchange)) {
+        return queue_error(exchange, 400, "The simulated provider streams with ?alt=sse only.");
     }
     if (exchange->api == API_MODELS) {
         return answer_models(exchange);
     }
     char error[200];
-    int r = model_request_read(exchange->api, exchange->body != NULL ? exchange->body : "", exchange->body_bytes,
+    int r = model_request_read(exchange->api, exchange->path, exchange->body != NULL ? exchange->body : "", exchange->body_bytes,
                                &exchange->request, error);
     if (r < 0) {
         return queue_error(exchange, r == -EINVAL ? 400 : 500, error);
@@ -577,7 +612,7 @@ static enum MHD_Result plan(struct exchange *exchange)
     if (!is_served(&shared->options, request->model)) {
         return queue_error(exchange, 404, "The model does not exist or you do not have access to it.");
     }
-    if (exchange->api != API_EMBEDDINGS && make_answer(shared, request, &exchange->answer) < 0) {
+    if (!api_embeds(exchange->api) && make_answer(shared, request, &exchange->answer) < 0) {
         return queue_error(exchange, 500, "out of memory");
     }
     exchange->reply = (struct reply){.request = request,
@@ -591,6 +626,9 @@ static enum MHD_Result plan(struct exchange *exchange)
     const struct fault *fault = faults_draw(&shared->options.faults, request->model, request->prompt, clock_monotonic_ms());
     if (fault != NULL) {
         exchange->fault = *fault;
+    }
+    if (exchange->fault.kind == FAULT_FILTERED) {
+        filter_answer(exchange);
     }
     exchange->plan = latency_plan(&shared->options.latency, shared->counters.in_flight,
                                   exchange->fault.kind == FAULT_SLOW ? exchange->fault.factor : 1);
@@ -611,9 +649,17 @@ static int64_t reply_due_us(const struct exchange *exchange)
     return exchange->request.stream ? at : at + (int64_t)(exchange->plan.token_us * exchange->answer.tokens);
 }
 
+static enum MHD_Result queue_error_in_200(struct exchange *exchange)
+{
+    return queue_text(exchange, 200,
+                      api_maker(exchange->api) == MAKER_GOOGLE
+                          ? "{\"error\":{\"code\":500,\"message\":\"Internal error encountered.\",\"status\":\"INTERNAL\"}}"
+                          : "{\"error\":{\"message\":\"Network connection lost.\",\"type\":\"server_error\"}}");
+}
+
 static enum MHD_Result reply_now(struct exchange *exchange)
 {
-    const bool is_stream = exchange->request.stream && exchange->api != API_EMBEDDINGS;
+    const bool is_stream = exchange->request.stream && !api_embeds(exchange->api);
     switch (exchange->fault.kind) {
     case FAULT_STATUS:
         return queue_error(exchange, exchange->fault.status, "The simulated provider refuses by its fault script.");
@@ -633,7 +679,7 @@ static enum MHD_Result reply_now(struct exchange *exchange)
         }
         /* fallthrough */
     case FAULT_ERROR_IN_200:
-        return queue_text(exchange, 200, "{\"error\":{\"message\":\"Network connection lost.\",\"type\":\"server_error\"}}");
+        return queue_error_in_200(exchange);
     case FAULT_NONE:
     case FAULT_TRUNCATED:
     case FAULT_SLOW:
@@ -641,6 +687,7 @@ static enum MHD_Result reply_now(struct exchange *exchange)
     case FAULT_DIMENSION:
     case FAULT_NOT_A_NUMBER:
     case FAULT_SHUFFLED:
+    case FAULT_FILTERED:
     case FAULT_KINDS:
         break;
     }

@@ -12,7 +12,7 @@ static const char *const kind_names[FAULT_KINDS] = {
     [FAULT_SLOW] = "slow",         [FAULT_STALL] = "stall",
     [FAULT_REFUSED] = "refused",   [FAULT_ERROR_IN_STREAM] = "error_in_stream",
     [FAULT_DIMENSION] = "dimension", [FAULT_NOT_A_NUMBER] = "not_a_number",
-    [FAULT_SHUFFLED] = "shuffled",
+    [FAULT_SHUFFLED] = "shuffled", [FAULT_FILTERED] = "filtered",
 };
 static const char *const retry_names[] = {
     [RETRY_AFTER_NONE] = "none",           [RETRY_AFTER_HEADER] = "header", [RETRY_AFTER_DATE] = "date",
@@ -80,7 +80,7 @@ static int read_fault(const json_t *object, struct fault *ret_fault, char *ret_e
     size_t retry_index = find_word(retry_names, ARRAY_LENGTH(retry_names), retry);
     if (kind_index == FAULT_NONE || kind_index == FAULT_KINDS) {
         snprintf(ret_error, 200, "kind \"%.40s\" is unknown; use status, reset, hang, truncated, garbage, empty, "
-                 "error_in_200, error_in_stream, slow, stall, refused, dimension, not_a_number or shuffled", kind);
+                 "error_in_200, error_in_stream, slow, stall, refused, filtered, dimension, not_a_number or shuffled", kind);
         return -EINVAL;
     }
     if (retry_index == ARRAY_LENGTH(retry_names)) {

@@ -32,6 +32,7 @@ enum fault_kind {
     FAULT_DIMENSION,   /* embeddings: the last vector lacks a number */
     FAULT_NOT_A_NUMBER, /* embeddings: the last vector ends with NaN */
     FAULT_SHUFFLED,    /* embeddings: the vectors come in another order, each with its index */
+    FAULT_FILTERED,    /* a filter cuts the answer in half, and the answer says so */
     FAULT_KINDS,
 };
 

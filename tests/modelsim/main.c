@@ -13,7 +13,8 @@
 
 static const char usage[] =
     "Usage: tiermq-modelsim [OPTION]...\n"
-    "A simulated model server: OpenAI chat, completions, embeddings and models, Anthropic messages.\n"
+    "A simulated model server: OpenAI chat, completions, embeddings and models, Anthropic messages,\n"
+    "Google generateContent.\n"
     "\n"
     "  --listen HOST:PORT     where to serve (127.0.0.1:7790; port 0 takes any free one)\n"
     "  --seed N               decides the answers together with model and prompt (1)\n"

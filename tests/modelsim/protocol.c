@@ -5,18 +5,24 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include "tests/modelsim/gemini.h"
 
 /* Replies carry a fixed time, so that equal requests get equal bytes. */
 static const long long created_unix_s = 1767225600;
 
+/* `verb`: the path is followed by a model's name, and this. */
 static const struct {
-    const char *name, *method, *path;
+    const char *name, *method, *path, *verb;
+    enum maker maker;
 } apis[API_COUNT] = {
-    [API_CHAT] = {"chat.completions", "POST", "/v1/chat/completions"},
-    [API_COMPLETIONS] = {"completions", "POST", "/v1/completions"},
-    [API_EMBEDDINGS] = {"embeddings", "POST", "/v1/embeddings"},
-    [API_MESSAGES] = {"messages", "POST", "/v1/messages"},
-    [API_MODELS] = {"models", "GET", "/v1/models"},
+    [API_CHAT] = {"chat.completions", "POST", "/v1/chat/completions", NULL, MAKER_OPENAI},
+    [API_COMPLETIONS] = {"completions", "POST", "/v1/completions", NULL, MAKER_OPENAI},
+    [API_EMBEDDINGS] = {"embeddings", "POST", "/v1/embeddings", NULL, MAKER_OPENAI},
+    [API_MESSAGES] = {"messages", "POST", "/v1/messages", NULL, MAKER_ANTHROPIC},
+    [API_GENERATE] = {"generateContent", "POST", "/v1beta/models/", ":generateContent", MAKER_GOOGLE},
+    [API_STREAM_GENERATE] = {"streamGenerateContent", "POST", "/v1beta/models/", ":streamGenerateContent", MAKER_GOOGLE},
+    [API_BATCH_EMBED] = {"batchEmbedContents", "POST", "/v1beta/models/", ":batchEmbedContents", MAKER_GOOGLE},
+    [API_MODELS] = {"models", "GET", "/v1/models", NULL, MAKER_OPENAI},
 };
 
 const char *api_name(enum api api)
@@ -24,10 +30,31 @@ const char *api_name(enum api api)
     return apis[api].name;
 }
 
+enum maker api_maker(enum api api)
+{
+    return (int)api < (int)API_COUNT ? apis[api].maker : MAKER_OPENAI;
+}
+
+bool api_embeds(enum api api)
+{
+    return api == API_EMBEDDINGS || api == API_BATCH_EMBED;
+}
+
+static bool path_is(enum api api, const char *path)
+{
+    const size_t bytes = strlen(apis[api].path);
+    const char *verb = apis[api].verb;
+    const char *colon = strchr(path, ':');
+    if (verb == NULL) {
+        return strcmp(apis[api].path, path) == 0;
+    }
+    return strncmp(apis[api].path, path, bytes) == 0 && colon != NULL && strcmp(colon, verb) == 0;
+}
+
 enum api api_from_path(const char *method, const char *path)
 {
     for (size_t i = 0; i < API_COUNT; i++) {
-        if (strcmp(apis[i].path, path) == 0 && strcmp(apis[i].method, method) == 0) {
+        if (strcmp(apis[i].method, method) == 0 && path_is((enum api)i, path)) {
             return (enum api)i;
         }
     }
@@ -61,7 +88,9 @@ static int read_prompt(struct model_request *request, char *ret_error)
     }
     const json_t *document = request->document;
     bool is_complete = true;
-    if (request->api == API_CHAT || request->api == API_MESSAGES) {
+    if (api_maker(request->api) == MAKER_GOOGLE) {
+        is_complete = gemini_write_prompt(request, out, ret_error);
+    } else if (request->api == API_CHAT || request->api == API_MESSAGES) {
         const json_t *messages = json_object_get(document, "messages");
         is_complete = json_is_array(messages) && json_array_size(messages) > 0;
         write_content(json_object_get(document, "system"), out);
@@ -78,7 +107,7 @@ static int read_prompt(struct model_request *request, char *ret_error)
         write_content(prompt, out);
         snprintf(ret_error, 200, "prompt: expected a string");
     } else {
-        request->inputs = json_object_get(document, "input");
+        request->inputs = json_incref(json_object_get(document, "input"));
         is_complete = json_is_string(request->inputs) || (json_is_array(request->inputs) && json_array_size(request->inputs) > 0);
         if (json_is_string(request->inputs)) {
             write_content(request->inputs, out);
@@ -98,42 +127,67 @@ static int read_prompt(struct model_request *request, char *ret_error)
     return is_complete ? 0 : -EINVAL;
 }
 
-int model_request_read(enum api api, const char *body, size_t bytes, struct model_request *ret_request, char *ret_error)
+/* The model's name: in the body, Google's in the path. False: there is none. */
+static bool read_model(struct model_request *request, const char *path)
+{
+    if (apis[request->api].verb != NULL) {
+        const char *name = path + strlen(apis[request->api].path);
+        request->path_model = strndup(name, strcspn(name, ":"));
+        request->model = request->path_model;
+    } else {
+        request->model = json_string_value(json_object_get(request->document, "model"));
+    }
+    return request->model != NULL && request->model[0] != '\0';
+}
+
+/* What OpenAI's and Anthropic's requests have in common. */
+static int read_settings(struct model_request *request, char *ret_error)
+{
+    const json_t *document = request->document;
+    json_int_t limit = json_integer_value(json_object_get(document, "max_completion_tokens"));
+    if (limit <= 0) {
+        limit = json_integer_value(json_object_get(document, "max_tokens"));
+    }
+    if (request->api == API_MESSAGES && limit <= 0) {
+        snprintf(ret_error, 200, "max_tokens: field required");
+        return -EINVAL;
+    }
+    request->max_tokens = limit > 0 && limit < 1 << 20 ? (uint32_t)limit : 0;
+    json_int_t dimensions = json_integer_value(json_object_get(document, "dimensions"));
+    if (dimensions > 0 && dimensions <= MODEL_EMBEDDING_DIMENSIONS_MAX) {
+        request->dimensions = (size_t)dimensions;
+    }
+    request->stream = json_is_true(json_object_get(document, "stream"));
+    request->include_usage = json_is_true(json_object_get(json_object_get(document, "stream_options"), "include_usage"));
+    const char *format = json_string_value(json_object_get(document, "encoding_format"));
+    request->base64 = format != NULL && strcmp(format, "base64") == 0;
+    return 0;
+}
+
+int model_request_read(enum api api, const char *path, const char *body, size_t bytes,
+                       struct model_request *ret_request, char *ret_error)
 {
     json_error_t json_error;
-    struct model_request request = {.api = api, .document = json_loadb(body, bytes, 0, &json_error)};
+    struct model_request request = {
+        .api = api, .document = json_loadb(body, bytes, 0, &json_error), .dimensions = MODEL_EMBEDDING_DIMENSIONS};
     if (request.document == NULL || !json_is_object(request.document)) {
         snprintf(ret_error, 200, "the body is not a JSON object: %.120s", request.document == NULL ? json_error.text : "other type");
         model_request_finish(&request);
         return -EINVAL;
     }
-    request.model = json_string_value(json_object_get(request.document, "model"));
-    if (request.model == NULL || request.model[0] == '\0') {
+    if (!read_model(&request, path)) {
         snprintf(ret_error, 200, "model: you must provide a model parameter");
         model_request_finish(&request);
         return -EINVAL;
     }
     int r = read_prompt(&request, ret_error);
+    if (r == 0) {
+        r = api_maker(api) == MAKER_GOOGLE ? gemini_read_settings(&request, ret_error) : read_settings(&request, ret_error);
+    }
     if (r < 0) {
         model_request_finish(&request);
         return r;
     }
-    json_int_t limit = json_integer_value(json_object_get(request.document, "max_completion_tokens"));
-    if (limit <= 0) {
-        limit = json_integer_value(json_object_get(request.document, "max_tokens"));
-    }
-    if (api == API_MESSAGES && limit <= 0) {
-        snprintf(ret_error, 200, "max_tokens: field required");
-        model_request_finish(&request);
-        return -EINVAL;
-    }
-    request.max_tokens = limit > 0 && limit < 1 << 20 ? (uint32_t)limit : 0;
-    json_int_t dimensions = json_integer_value(json_object_get(request.document, "dimensions"));
-    request.dimensions = dimensions > 0 && dimensions <= MODEL_EMBEDDING_DIMENSIONS_MAX ? (size_t)dimensions : MODEL_EMBEDDING_DIMENSIONS;
-    request.stream = json_is_true(json_object_get(request.document, "stream"));
-    request.include_usage = json_is_true(json_object_get(json_object_get(request.document, "stream_options"), "include_usage"));
-    const char *format = json_string_value(json_object_get(request.document, "encoding_format"));
-    request.base64 = format != NULL && strcmp(format, "base64") == 0;
     request.input_tokens = model_count_tokens(request.prompt);
     *ret_request = request;
     return 0;
@@ -142,8 +196,15 @@ int model_request_read(enum api api, const char *body, size_t bytes, struct mode
 void model_request_finish(struct model_request *request)
 {
     json_decref(request->document);
+    json_decref(request->inputs);
+    free(request->path_model);
     free(request->prompt);
     *request = (struct model_request){.api = API_NONE};
+}
+
+size_t reply_text_bytes(const struct reply *reply)
+{
+    return reply->answer->tokens == 0 ? 0 : reply->answer->token_ends[reply->answer->tokens - 1];
 }
 
 static void write_usage(const struct reply *reply, FILE *out)
@@ -157,30 +218,35 @@ static void write_usage(const struct reply *reply, FILE *out)
 static const char *finish_reason(const struct reply *reply)
 {
     if (reply->request->api == API_MESSAGES) {
-        return reply->answer->is_cut ? "max_tokens" : "end_turn";
+        return reply->is_filtered ? "refusal" : reply->answer->is_cut ? "max_tokens" : "end_turn";
     }
-    return reply->answer->is_cut ? "length" : "stop";
+    return reply->is_filtered ? "content_filter" : reply->answer->is_cut ? "length" : "stop";
 }
 
 void reply_write_whole(const struct reply *reply, FILE *out)
 {
     const char *model = reply->request->model, *text = reply->answer->text;
+    const int bytes = (int)reply_text_bytes(reply);
+    if (api_maker(reply->request->api) == MAKER_GOOGLE) {
+        gemini_write_whole(reply, out);
+        return;
+    }
     if (reply->request->api == API_MESSAGES) {
         fprintf(out, "{\"id\":\"msg_%016" PRIx64 "\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"%s\",\"content\":"
-                "[{\"type\":\"text\",\"text\":\"%s\"}],\"stop_reason\":\"%s\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":%" PRIu32
+                "[{\"type\":\"text\",\"text\":\"%.*s\"}],\"stop_reason\":\"%s\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":%" PRIu32
                 ",\"output_tokens\":%" PRIu32 ",\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":0}}",
-                reply->id, model, text, finish_reason(reply), reply->request->input_tokens, reply->answer->tokens);
+                reply->id, model, bytes, text, finish_reason(reply), reply->request->input_tokens, reply->answer->tokens);
         return;
     }
     if (reply->request->api == API_CHAT) {
         fprintf(out, "{\"id\":\"chatcmpl-%016" PRIx64 "\",\"object\":\"chat.completion\",\"created\":%lld,\"model\":\"%s\",\"choices\":"
-                "[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"%s\",\"refusal\":null},\"logprobs\":null,"
+                "[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"%.*s\",\"refusal\":null},\"logprobs\":null,"
                 "\"finish_reason\":\"%s\"}],",
-                reply->id, created_unix_s, model, text, finish_reason(reply));
+                reply->id, created_unix_s, model, bytes, text, finish_reason(reply));
     } else {
         fprintf(out, "{\"id\":\"cmpl-%016" PRIx64 "\",\"object\":\"text_completion\",\"created\":%lld,\"model\":\"%s\",\"choices\":"
-                "[{\"index\":0,\"text\":\"%s\",\"logprobs\":null,\"finish_reason\":\"%s\"}],",
-                reply->id, created_unix_s, model, text, finish_reason(reply));
+                "[{\"index\":0,\"text\":\"%.*s\",\"logprobs\":null,\"finish_reason\":\"%s\"}],",
+                reply->id, created_unix_s, model, bytes, text, finish_reason(reply));
     }
     write_usage(reply, out);
     fputc('}', out);
@@ -192,7 +258,11 @@ static void write_embedding(const struct model_request *request, uint64_t seed, 
     float vector[MODEL_EMBEDDING_DIMENSIONS_MAX];
     const size_t dimensions = request->dimensions - (flaw == FLAW_DIMENSION ? 1 : 0);
     model_embed(seed, text, request->dimensions, vector);
-    fprintf(out, "{\"object\":\"embedding\",\"index\":%zu,\"embedding\":", index);
+    if (api_maker(request->api) == MAKER_GOOGLE) {
+        fprintf(out, "{\"values\":");
+    } else {
+        fprintf(out, "{\"object\":\"embedding\",\"index\":%zu,\"embedding\":", index);
+    }
     if (request->base64) {
         char encoded[sodium_base64_ENCODED_LEN(sizeof(vector), sodium_base64_VARIANT_ORIGINAL)];
         sodium_bin2base64(encoded, sizeof(encoded), (const unsigned char *)vector, dimensions * sizeof(float),
@@ -211,12 +281,17 @@ static void write_embedding(const struct model_request *request, uint64_t seed, 
 void reply_write_embeddings(const struct model_request *request, uint64_t seed, enum embedding_flaw flaw, FILE *out)
 {
     const size_t length = json_is_array(request->inputs) ? json_array_size(request->inputs) : 1;
-    fprintf(out, "{\"object\":\"list\",\"data\":[");
+    const bool is_google = api_maker(request->api) == MAKER_GOOGLE;
+    fprintf(out, is_google ? "{\"embeddings\":[" : "{\"object\":\"list\",\"data\":[");
     for (size_t i = 0; i < length; i++) {
-        const size_t index = flaw == FLAW_SHUFFLED ? length - 1 - i : i;
+        const size_t index = flaw == FLAW_SHUFFLED && !is_google ? length - 1 - i : i;
         const json_t *input = json_is_array(request->inputs) ? json_array_get(request->inputs, index) : request->inputs;
         fputs(i > 0 ? "," : "", out);
         write_embedding(request, seed, json_string_value(input), index, i + 1 == length ? flaw : FLAW_NONE, out);
+    }
+    if (is_google) {
+        fprintf(out, "],\"usageMetadata\":{\"promptTokenCount\":%" PRIu32 "}}", request->input_tokens);
+        return;
     }
     fprintf(out, "],\"model\":\"%s\",\"usage\":{\"prompt_tokens\":%" PRIu32 ",\"total_tokens\":%" PRIu32 "}}", request->model,
             request->input_tokens, request->input_tokens);
@@ -258,6 +333,10 @@ void reply_stream_open(const struct reply *reply, FILE *out)
 
 void reply_stream_tokens(const struct reply *reply, uint32_t from, uint32_t to, FILE *out)
 {
+    if (api_maker(reply->request->api) == MAKER_GOOGLE) {
+        gemini_write_tokens(reply, from, to, out);
+        return;
+    }
     for (uint32_t i = from; i < to; i++) {
         uint32_t begin = i == 0 ? 0 : reply->answer->token_ends[i - 1];
         int bytes = (int)(reply->answer->token_ends[i] - begin);
@@ -276,6 +355,10 @@ void reply_stream_tokens(const struct reply *reply, uint32_t from, uint32_t to, 
 
 void reply_stream_close(const struct reply *reply, FILE *out)
 {
+    if (api_maker(reply->request->api) == MAKER_GOOGLE) {
+        gemini_write_end(reply, out);
+        return;
+    }
     if (reply->request->api == API_MESSAGES) {
         fprintf(out, "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n"
                 "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"%s\",\"stop_sequence\":null},"
@@ -320,14 +403,16 @@ static const char *error_type(enum api api, int status)
 void reply_write_error(enum api api, int status, const char *text, int64_t retry_after_ms, FILE *out)
 {
     char again[64] = "";
-    if (retry_after_ms > 0) {
+    if (retry_after_ms > 0 && api_maker(api) != MAKER_GOOGLE) {
         snprintf(again, sizeof(again), " Please try again in %.3gs.", (double)retry_after_ms / 1000);
     }
     json_t *message = json_sprintf("%s%s", text, again);
     char *quoted = message != NULL ? json_dumps(message, JSON_ENCODE_ANY) : NULL;
     json_decref(message);
     const char *shown = quoted != NULL ? quoted : "\"out of memory\"";
-    if (api == API_MESSAGES) {
+    if (api_maker(api) == MAKER_GOOGLE) {
+        gemini_write_error(status, shown, retry_after_ms, out);
+    } else if (api == API_MESSAGES) {
         fprintf(out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":%s}}", error_type(api, status), shown);
     } else {
         fprintf(out, "{\"error\":{\"message\":%s,\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}", shown,
@@ -336,9 +421,18 @@ void reply_write_error(enum api api, int status, const char *text, int64_t retry
     free(quoted);
 }
 
-void reply_write_refusal(enum api api, FILE *out)
+int reply_refusal_status(enum api api)
 {
-    fputs(api == API_MESSAGES
+    return api_maker(api) == MAKER_GOOGLE ? 200 : 400;
+}
+
+void reply_write_refusal(const struct model_request *request, FILE *out)
+{
+    if (api_maker(request->api) == MAKER_GOOGLE) {
+        gemini_write_refusal(request, out);
+        return;
+    }
+    fputs(request->api == API_MESSAGES
               ? "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\","
                 "\"message\":\"Output blocked by content filtering policy\"}}"
               : "{\"error\":{\"message\":\"The response was filtered due to the prompt triggering the "
@@ -350,6 +444,12 @@ void reply_write_refusal(enum api api, FILE *out)
 
 void reply_stream_error(enum api api, FILE *out)
 {
+    if (api_maker(api) == MAKER_GOOGLE) {
+        fprintf(out, "data: ");
+        gemini_write_error(503, "\"The model is overloaded. Please try again later.\"", 0, out);
+        fprintf(out, "\n\n");
+        return;
+    }
     fputs(api == API_MESSAGES
               ? "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\","
                 "\"message\":\"Overloaded\"}}\n\n"

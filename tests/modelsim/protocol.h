@@ -3,7 +3,9 @@
  *
  * OpenAI:    POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models
  * Anthropic: POST /v1/messages
- * Streams are server-sent events: OpenAI's end with `data: [DONE]`, Anthropic's have named events.
+ * Google:    POST /v1beta/models/MODEL:generateContent, :streamGenerateContent?alt=sse, :batchEmbedContents
+ * Streams are server-sent events: OpenAI's end with `data: [DONE]`, Anthropic's have named events, Google's end with the event
+ * that says why.
  */
 #pragma once
 #include <jansson.h>
@@ -14,18 +16,33 @@
 #include "common/attributes.h"
 #include "tests/modelsim/model.h"
 
-enum api { API_CHAT, API_COMPLETIONS, API_EMBEDDINGS, API_MESSAGES, API_MODELS, API_NONE };
+enum api {
+    API_CHAT,
+    API_COMPLETIONS,
+    API_EMBEDDINGS,
+    API_MESSAGES,
+    API_GENERATE,
+    API_STREAM_GENERATE,
+    API_BATCH_EMBED,
+    API_MODELS,
+    API_NONE
+};
 enum { API_COUNT = API_MODELS + 1 };
 
+/* Whose API it is. */
+enum maker { MAKER_OPENAI, MAKER_ANTHROPIC, MAKER_GOOGLE };
+
 /* What is wrong with the vectors of a reply. */
-enum embedding_flaw { FLAW_NONE, FLAW_DIMENSION, FLAW_NOT_A_NUMBER, FLAW_SHUFFLED };
+enum embedding_flaw { FLAW_NONE, FLAW_DIMENSION, FLAW_NOT_A_NUMBER, FLAW_SHUFFLED }; /* shuffled: only where each vector has an index */
 
 struct model_request {
     enum api api;
     json_t *document;      /* owned; the strings below point into it */
     const char *model;
+    char *path_model;      /* owned: the model, where the path names it */
     char *prompt;          /* owned: all the text of the request, a line for each message */
-    const json_t *inputs;  /* embeddings: a string or a list of strings */
+    json_t *inputs;        /* embeddings: a string or a list of strings; owned */
+    const char *function;  /* has to be called; NULL: none */
     uint32_t max_tokens;   /* 0: none */
     uint32_t input_tokens;
     size_t dimensions;
@@ -33,10 +50,13 @@ struct model_request {
 };
 
 const char *api_name(enum api api);
+enum maker api_maker(enum api api);
+bool api_embeds(enum api api);
 enum api api_from_path(const char *method, const char *path);
 
-/* Errors: -EINVAL (ret_error, at least 200 bytes, says what a provider would say); -ENOMEM. */
-MUST_USE int model_request_read(enum api api, const char *body, size_t bytes, struct model_request *ret_request, char *ret_error);
+/* `path` names the model of Google's. Errors: -EINVAL (ret_error, at least 200 bytes, says what a provider would say); -ENOMEM. */
+MUST_USE int model_request_read(enum api api, const char *path, const char *body, size_t bytes,
+                                struct model_request *ret_request, char *ret_error);
 void model_request_finish(struct model_request *request);
 
 /* What a reply is made of. */
@@ -44,7 +64,9 @@ struct reply {
     const struct model_request *request;
     const struct model_answer *answer;
     uint64_t id;
+    bool is_filtered; /* a filter has cut the answer, and says so */
 };
+size_t reply_text_bytes(const struct reply *reply);
 
 /* All below write to `out`, a memory stream. */
 void reply_write_whole(const struct reply *reply, FILE *out);
@@ -54,9 +76,13 @@ void reply_write_models(const char *const *models, size_t length, FILE *out);
 void reply_stream_open(const struct reply *reply, FILE *out);
 void reply_stream_tokens(const struct reply *reply, uint32_t from, uint32_t to, FILE *out);
 void reply_stream_close(const struct reply *reply, FILE *out);
-/* Content that is refused, with status 400: as Azure OpenAI (`content_filter`) or Anthropic says it. */
-void reply_write_refusal(enum api api, FILE *out);
+/*
+ * Content that is refused. Status 400: as Azure OpenAI (`content_filter`) or Anthropic says it. Google blocks the prompt in a 200,
+ * of a stream in its only event.
+ */
+int reply_refusal_status(enum api api);
+void reply_write_refusal(const struct model_request *request, FILE *out);
 /* An error as the last event of a stream. */
 void reply_stream_error(enum api api, FILE *out);
-/* An error in the shape of the API. retry_after_ms > 0: the text names it ("try again in 1.5s"). */
+/* An error in the shape of the API. retry_after_ms > 0: the text names it ("try again in 1.5s"), or Google's RetryInfo. */
 void reply_write_error(enum api api, int status, const char *text, int64_t retry_after_ms, FILE *out);
