@@ -1,7 +1,7 @@
 /*
- * What a provider replies. Byte 0 chooses protocol, operation and shape (whole or streamed), byte 1
- * the size of the pieces in which it arrives; the rest is the reply. The order of calls is that of
- * worker/provider/provider.c.
+ * What a provider replies. Byte 0 chooses protocol (bits 0 and 4), operation and shape (whole or
+ * streamed), byte 1 the size of the pieces in which it arrives; the rest is the reply. The order of
+ * calls is that of worker/provider/provider.c.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -101,14 +101,21 @@ static void read_stream(struct call *call, const char *data, size_t bytes, size_
     protocol_stream_finish(&call->stream);
 }
 
+static const struct protocol *protocol_of(uint8_t choice)
+{
+    static const struct protocol *const protocols[] = {&protocol_openai, &protocol_anthropic,
+                                                       &protocol_gemini, &protocol_gemini};
+    return protocols[(choice & 1) | (choice & 16) >> 3];
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     if (bytes < 2) {
         return 0;
     }
     struct call call = {
-        .protocol = (data[0] & 1) == 0 ? &protocol_openai : &protocol_anthropic,
-        .operation = (enum operation)((data[0] >> 2) % OPERATIONS),
+        .protocol = protocol_of(data[0]),
+        .operation = (enum operation)(((data[0] >> 2) & 3) % OPERATIONS),
     };
     const char *reply = (const char *)data + 2;
     if ((data[0] & 2) == 0) {
