@@ -6,10 +6,11 @@
 #   deploy/quickstart.sh [--provider NAME] [--model NAME] [--prompts N] [--file JSONL] [--port BASE]
 #   deploy/quickstart.sh --stop | --clean
 #
-#   --provider   sim (the simulator), openai (key in OPENAI_API_KEY), anthropic (ANTHROPIC_API_KEY), or the base URL of any
-#                OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1 (key in TIERMQ_API_KEY if it needs one).
+#   --provider   sim (the simulator), openai (key in OPENAI_API_KEY), anthropic (ANTHROPIC_API_KEY), gemini (GEMINI_API_KEY),
+#                or the base URL of any OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1 (key in TIERMQ_API_KEY if it needs one).
 #                Without it: a local server on its usual port (Ollama 11434, llama.cpp 8080, vLLM 8000), else the simulator.
-#   --model      the provider's name for the model (openai: gpt-4o-mini, anthropic: claude-3-5-haiku-latest, local: its first)
+#   --model      the provider's name for the model (openai: gpt-4o-mini, anthropic: claude-3-5-haiku-latest,
+#                gemini: gemini-2.5-flash, local: its first)
 #   --prompts    how many prompts of the file to send (all; 30 with a provider that costs money)
 #   --file       prompts to send (examples/prompts.jsonl)
 #   --port       first of the ports to use on 127.0.0.1 (7700: 7700-7702, 7710, 7720, 7721 and 7790)
@@ -33,7 +34,7 @@ while [ $# -gt 0 ]; do
         --port) base=${2:?--port needs a number}; shift 2 ;;
         --stop) action=stop; shift ;;
         --clean) action=clean; shift ;;
-        -h|--help) sed -n '2,21p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
+        -h|--help) sed -n '2,17p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
         *) fail "unknown argument \"$1\"; try --help" ;;
     esac
 done
@@ -101,12 +102,16 @@ case ${provider:=sim} in
         [ -n "${ANTHROPIC_API_KEY:-}" ] || fail "--provider anthropic needs a key: export ANTHROPIC_API_KEY=..."
         type=anthropic url=https://api.anthropic.com/v1 key='${ANTHROPIC_API_KEY}' model=${model:-claude-3-5-haiku-latest}
         costs_money=yes input_price=0.80 output_price=4.00 ;;
+    gemini)
+        [ -n "${GEMINI_API_KEY:-}" ] || fail "--provider gemini needs a key: export GEMINI_API_KEY=..."
+        type=gemini url=https://generativelanguage.googleapis.com/v1beta key='${GEMINI_API_KEY}' model=${model:-gemini-2.5-flash}
+        costs_money=yes input_price=0.30 output_price=2.50 ;;
     http://*|https://*)
         url=${provider%/}
         [ -z "${TIERMQ_API_KEY:-}" ] || key='${TIERMQ_API_KEY}'
         is_model_server "$url" || [ -n "$model" ] || fail "no model server answers at $url/models; start it, or name the model with --model"
         model=${model:-$(first_model "$url")} ;;
-    *) fail "--provider \"$provider\" is unknown; use sim, openai, anthropic or a URL" ;;
+    *) fail "--provider \"$provider\" is unknown; use sim, openai, anthropic, gemini or a URL" ;;
 esac
 if [ "$costs_money" = yes ] && [ -z "$prompts" ]; then
     prompts=30
