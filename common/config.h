@@ -72,12 +72,24 @@ struct config_tenant {
     char *residency;     /* label that a provider must have; empty: any will do */
 };
 
+/* providers[].paths: what stands behind the base address instead of the type's path; "": the type's. {model} is the model. */
+struct config_paths {
+    char *chat;
+    char *completions;
+    char *embeddings;
+};
+
 /* providers[]: an endpoint with credentials. */
 struct config_provider {
     char *name;
     enum config_provider_type type; /* openai speaks to every compatible server */
     char *base_url;                 /* http://127.0.0.1:7790/v1 */
     char *api_key;                  /* usually ${OPENAI_API_KEY}; empty: none is sent */
+    char *key_header;               /* that carries the key; empty: what the type uses */
+    char **headers;                 /* "Name: value", sent with each call */
+    size_t headers_length;
+    char *query;                    /* "a=b&c=d", behind each address */
+    struct config_paths paths;
     int64_t connect_timeout_ms;     /* 5 s */
     int64_t timeout_ms;             /* whole call: 120 s */
     uint32_t connections_max;       /* open at once: 256 */

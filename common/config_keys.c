@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/choice.h"
 #include "common/complexity.h"
@@ -528,6 +529,83 @@ static const struct config_key tenant_keys[] = {
 };
 static const struct config_schema tenant_schema = {SCHEMA(config_tenant, tenant_keys)};
 
+/* The program sends these itself, or the library that it calls with. */
+static bool is_own_header(const char *name, size_t bytes)
+{
+    static const char *const names[] = {"Content-Type", "Content-Length",  "Transfer-Encoding",
+                                        "Expect",       "Idempotency-Key", "Host",
+                                        "Connection",   "Accept-Encoding"};
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        if (strlen(names[i]) == bytes && strncasecmp(names[i], name, bytes) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_header(const char *line, const char *name)
+{
+    const size_t bytes = strlen(name);
+    return strcspn(line, ":") == bytes && strncasecmp(line, name, bytes) == 0;
+}
+
+static bool refuse_header(const char *key, const char *line, const char *why,
+                          struct config_complaint *ret_complaint)
+{
+    ret_complaint->key = key;
+    snprintf(ret_complaint->text, sizeof(ret_complaint->text), "names the header %.*s %s",
+             (int)strcspn(line, ":") > 64 ? 64 : (int)strcspn(line, ":"), line, why);
+    return false;
+}
+
+/* Each header once, so that no server has to choose. */
+static bool provider_check(const void *object, struct config_complaint *ret_complaint)
+{
+    static const char *const type_key_headers[] = {[PROVIDER_OPENAI] = "Authorization",
+                                                   [PROVIDER_ANTHROPIC] = "x-api-key",
+                                                   [PROVIDER_GEMINI] = "x-goog-api-key"};
+    const struct config_provider *provider = object;
+    const char *key_header = provider->key_header[0] == '\0' ? type_key_headers[provider->type]
+                                                             : provider->key_header;
+    if (is_own_header(key_header, strlen(key_header))) {
+        return refuse_header("key_header", key_header, "that every call has already",
+                             ret_complaint);
+    }
+    for (size_t i = 0; i < provider->headers_length; i++) {
+        const char *line = provider->headers[i];
+        if (is_own_header(line, strcspn(line, ":"))) {
+            return refuse_header("headers", line, "that every call has already; leave it out",
+                                 ret_complaint);
+        }
+        if (provider->type == PROVIDER_ANTHROPIC && is_header(line, "anthropic-version")) {
+            return refuse_header("headers", line, "that this type sends itself; leave it out",
+                                 ret_complaint);
+        }
+        if (provider->api_key[0] != '\0' && is_header(line, key_header)) {
+            return refuse_header("headers", line, "that carries api_key; leave one of them out",
+                                 ret_complaint);
+        }
+        for (size_t j = 0; j < i; j++) {
+            const size_t bytes = strcspn(line, ":");
+            if (strcspn(provider->headers[j], ":") == bytes &&
+                strncasecmp(provider->headers[j], line, bytes) == 0) {
+                return refuse_header("headers", line, "twice; leave one out", ret_complaint);
+            }
+        }
+    }
+    return true;
+}
+
+static const struct config_key paths_keys[] = {
+    {"chat.completions", KIND_URL_PATH, FIELD(config_paths, chat), .preset = "",
+     .text = "Such as `/deployments/{model}/chat`. A path with a `?` of its own gets no `query`."},
+    {"completions", KIND_URL_PATH, FIELD(config_paths, completions), .preset = "",
+     .text = "Of the older operation."},
+    {"embeddings", KIND_URL_PATH, FIELD(config_paths, embeddings), .preset = "",
+     .text = "Of vectors."},
+};
+static const struct config_schema paths_schema = {SCHEMA(config_paths, paths_keys)};
+
 static const struct config_key provider_keys[] = {
     {"name", KIND_NAME, FIELD(config_provider, name), .text = "What models refer to."},
     {"type", KIND_ENUM, .words = words_provider_type, FIELD(config_provider, type),
@@ -542,6 +620,18 @@ static const struct config_key provider_keys[] = {
      .text = "Best from the environment: `${OPENAI_API_KEY}`. Empty: none is sent. `${NAME:-}` "
              "when only some of the "
              "programs that read the file have it."},
+    {"key_header", KIND_HEADER_NAME, FIELD(config_provider, key_header), .preset = "",
+     .text = "The header that carries the key, such as `api-key`. Empty: what the type uses. "
+             "With `Authorization` the value is `Bearer KEY`, with any other the key alone."},
+    {"headers", KIND_LIST, KIND_HEADER, .is_secret = true, LIST(config_provider, headers), .min = 0,
+     .max = 32, .otherwise = "none",
+     .text = "Further ones, sent with each call: `[\"X-Title: tests\", \"X-Token: ${TOKEN}\"]`."},
+    {"query", KIND_QUERY, FIELD(config_provider, query), .preset = "",
+     .text = "Put behind each address, encoded as it shall be sent: `api-version=2024-10-21`."},
+    {"paths", KIND_SECTION, .schema = &paths_schema, FIELD(config_provider, paths),
+     .otherwise = "those of the type",
+     .text = "What stands behind `base_url` instead of the type's path, by operation. `{model}` is "
+             "what the provider calls the model, percent-encoded. Empty: the type's path."},
     {"connect_timeout", DURATIONS(1), FIELD(config_provider, connect_timeout_ms), .preset = "5s",
      .text = "A connection that takes longer is a failure."},
     {"timeout", DURATIONS(1), FIELD(config_provider, timeout_ms), .preset = "120s",
@@ -558,7 +648,8 @@ static const struct config_key provider_keys[] = {
      .otherwise = "none",
      .text = "Labels of where data stays that is sent there, such as `eu`. At most 30 different ones."},
 };
-static const struct config_schema provider_schema = {SCHEMA(config_provider, provider_keys)};
+static const struct config_schema provider_schema = {SCHEMA(config_provider, provider_keys),
+                                                     .check = provider_check};
 
 static bool model_check(const void *object, struct config_complaint *ret_complaint)
 {

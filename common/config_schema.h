@@ -20,6 +20,10 @@ enum config_kind {
     KIND_CONNECT,      /* tcp://host:port or ipc://path to connect to */
     KIND_HTTP_ADDRESS, /* host:port or unix:/path */
     KIND_URL,          /* http:// or https:// */
+    KIND_HEADER,       /* "Name: value" of an HTTP request */
+    KIND_HEADER_NAME,  /* the name alone; may be empty */
+    KIND_QUERY,        /* a=b&c=d, encoded as it is sent; may be empty */
+    KIND_URL_PATH,     /* /a/{model}/b, encoded but for {model}; may be empty */
     KIND_ENUM,
     KIND_INTEGER,
     KIND_DURATION,   /* milliseconds */

@@ -193,6 +193,10 @@ static int number_parse(const struct config_key *key, const char *text, int64_t 
     case KIND_CONNECT:
     case KIND_HTTP_ADDRESS:
     case KIND_URL:
+    case KIND_HEADER:
+    case KIND_HEADER_NAME:
+    case KIND_QUERY:
+    case KIND_URL_PATH:
     case KIND_LIST:
     case KIND_SECTION:
     case KIND_ITEMS:
@@ -368,6 +372,73 @@ static int url_check(const char *text, char *ret_why)
     return 0;
 }
 
+/* RFC 9110, 5.6.2: token. */
+static size_t token_bytes(const char *text)
+{
+    return strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                        "!#$%&'*+-.^_`|~");
+}
+
+/* Control characters were refused before. A value that is empty would take the header away. */
+static int header_check(const char *text, char *ret_why)
+{
+    const size_t bytes = token_bytes(text);
+    const char *value = text + bytes + (text[bytes] == ':');
+    value += strspn(value, " ");
+    if (bytes == 0 || text[bytes] != ':' || *value == '\0') {
+        return refuse(ret_why,
+                      "is not a header; write \"NAME: VALUE\", such as \"X-Title: tests\"");
+    }
+    return 0;
+}
+
+static int header_name_check(const char *text, char *ret_why)
+{
+    if (text[token_bytes(text)] != '\0') {
+        return refuse(ret_why, "is not the name of a header; write one such as api-key");
+    }
+    return 0;
+}
+
+/* RFC 3986, 3.3 and 3.4: a path with a query. In a template {model} stands for a name. */
+static bool is_encoded(const char *text, bool is_template)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                  "-._~!$&'()*+,;=:@/?";
+    static const char hexadecimal[] = "0123456789abcdefABCDEF";
+    static const char model[] = "{model}";
+    for (const char *at = text; *at != '\0';) {
+        if (*at == '%' && strspn(at + 1, hexadecimal) >= 2) {
+            at += 3;
+        } else if (is_template && strncmp(at, model, sizeof(model) - 1) == 0) {
+            at += sizeof(model) - 1;
+        } else if (strchr(allowed, *at) != NULL) {
+            at++;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int query_check(const char *text, char *ret_why)
+{
+    if (!is_encoded(text, false) || text[0] == '?' || text[0] == '&') {
+        return refuse(ret_why, "is not a query; write NAME=VALUE&…, encoded, such as "
+                               "api-version=2024-10-21");
+    }
+    return 0;
+}
+
+static int url_path_check(const char *text, char *ret_why)
+{
+    if ((text[0] != '/' && text[0] != '\0') || !is_encoded(text, true)) {
+        return refuse(ret_why, "is not a path; begin with /, encode what is special, and write "
+                               "{model} for the model's name");
+    }
+    return 0;
+}
+
 int config_text_check(enum config_kind kind, const char *text, char ret_why[CONFIG_WHY_BYTES])
 {
     if (strlen(text) > TEXT_BYTES_MAX) {
@@ -392,6 +463,14 @@ int config_text_check(enum config_kind kind, const char *text, char ret_why[CONF
         return http_address_check(text, ret_why);
     case KIND_URL:
         return url_check(text, ret_why);
+    case KIND_HEADER:
+        return header_check(text, ret_why);
+    case KIND_HEADER_NAME:
+        return header_name_check(text, ret_why);
+    case KIND_QUERY:
+        return query_check(text, ret_why);
+    case KIND_URL_PATH:
+        return url_path_check(text, ret_why);
     case KIND_TEXT:
     case KIND_ENUM:
     case KIND_INTEGER:
@@ -410,7 +489,7 @@ int config_text_check(enum config_kind kind, const char *text, char ret_why[CONF
 
 bool config_kind_is_text(enum config_kind kind)
 {
-    return kind <= KIND_URL;
+    return kind <= KIND_URL_PATH;
 }
 
 int config_value_set(const struct config_key *key, const char *text, void *object,

@@ -17,6 +17,7 @@
 struct texts {
     enum config_kind kind;
     enum config_names refers;
+    bool is_secret;
     char ***texts;
     size_t *length;
 };
@@ -169,15 +170,16 @@ static bool has_text(const struct texts *list, const char *text)
 static void read_list_item(struct reader *reader, const struct texts *list, const yaml_node_t *node,
                            const char *path)
 {
-    char *text = read_text(reader, node, path, false);
+    char *text = read_text(reader, node, path, list->is_secret);
     if (text == NULL) {
         return;
     }
+    const char *shown = list->is_secret ? "***" : scalar(node);
     char why[CONFIG_WHY_BYTES];
     if (config_text_check(list->kind, text, why) < 0) {
-        config_complain(reader, node->start_mark, path, scalar(node), why);
+        config_complain(reader, node->start_mark, path, shown, why);
     } else if (has_text(list, text)) {
-        config_complain(reader, node->start_mark, path, scalar(node),
+        config_complain(reader, node->start_mark, path, shown,
                         "stands in the list twice; leave one out");
     } else {
         const int r = config_texts_append(list->texts, list->length, text);
@@ -247,7 +249,8 @@ static void read_tier_list(struct reader *reader, const struct config_key *key,
     char list_path[PATH_BYTES];
     snprintf(list_path, sizeof(list_path), "%.*s.%.*s", PATH_BYTES / 2, path, CONFIG_NAME_BYTES_MAX,
              tier);
-    const struct texts texts = {key->item_kind, key->refers, &list->models, &list->models_length};
+    const struct texts texts = {key->item_kind, key->refers, false, &list->models,
+                                &list->models_length};
     read_list(reader, &models, &texts,
               yaml_document_get_node(reader->source->document, pair->value), list_path);
 }
@@ -492,8 +495,8 @@ void config_read_value(struct reader *reader, const struct config_key *key, cons
     } else if (key->kind == KIND_TIER_LISTS) {
         read_tier_lists(reader, key, node, object, path);
     } else if (key->kind == KIND_LIST) {
-        const struct texts list = {key->item_kind, key->refers, config_field(object, key),
-                                   config_list_length(object, key)};
+        const struct texts list = {key->item_kind, key->refers, key->is_secret,
+                                   config_field(object, key), config_list_length(object, key)};
         read_list(reader, key, &list, node, path);
     } else {
         read_scalar(reader, key, node, object, path);

@@ -39,12 +39,23 @@ static void write_text(const char *text, FILE *out)
     fputc('"', out);
 }
 
-static void write_list(char *const *texts, size_t length, FILE *out)
+/* Of a header its name is no secret. */
+static void write_secret_text(const char *text, FILE *out)
+{
+    const char *colon = strchr(text, ':');
+    fprintf(out, "\"%.*s: %s\"", colon == NULL ? 0 : (int)(colon - text), text, secret_shown);
+}
+
+static void write_list(char *const *texts, size_t length, bool is_secret, FILE *out)
 {
     fputc('[', out);
     for (size_t i = 0; i < length; i++) {
         fputs(i == 0 ? "" : ", ", out);
-        write_text(texts[i], out);
+        if (is_secret) {
+            write_secret_text(texts[i], out);
+        } else {
+            write_text(texts[i], out);
+        }
     }
     fputs("]\n", out);
 }
@@ -60,7 +71,7 @@ static void write_tier_lists(const struct config_key *key, const void *object, i
         fprintf(out, "%*s", indent + 2, "");
         write_text(lists[i].tier, out);
         fputs(": ", out);
-        write_list(lists[i].models, lists[i].models_length, out);
+        write_list(lists[i].models, lists[i].models_length, false, out);
     }
 }
 
@@ -113,7 +124,7 @@ static void write_mapping(const struct config_schema *schema, const void *object
         } else if (key->kind == KIND_LIST) {
             fputc(' ', out);
             write_list(*(char **const *)config_field_const(object, key),
-                       config_list_length_const(object, key), out);
+                       config_list_length_const(object, key), key->is_secret, out);
         } else {
             fputc(' ', out);
             write_scalar(key, object, out);
@@ -145,6 +156,14 @@ static const char *kind_name(enum config_kind kind)
         return "address";
     case KIND_URL:
         return "URL";
+    case KIND_HEADER:
+        return "header";
+    case KIND_HEADER_NAME:
+        return "name";
+    case KIND_QUERY:
+        return "query";
+    case KIND_URL_PATH:
+        return "path";
     case KIND_ENUM:
         return "word";
     case KIND_INTEGER:
@@ -230,7 +249,8 @@ static void write_inner_sections(const struct config_key *outer, FILE *out)
     for (size_t i = 0; i < outer->schema->length; i++) {
         const struct config_key *key = &outer->schema->keys[i];
         if (key->kind == KIND_SECTION) {
-            fprintf(out, "## %s.%s\n\n%s\n\n", outer->name, key->name, key->text);
+            fprintf(out, "## %s%s.%s\n\n%s\n\n", outer->name, outer->kind == KIND_ITEMS ? "[]" : "",
+                    key->name, key->text);
             write_table(key->schema, outer->is_live || key->is_live, out);
         }
     }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 enum operation { OPERATION_CHAT, OPERATION_COMPLETIONS, OPERATION_EMBEDDINGS };
+enum { OPERATIONS = OPERATION_EMBEDDINGS + 1 };
 
 const char *operation_name(enum operation operation);      /* "chat.completions" … */
 const char *operation_telemetry(enum operation operation); /* gen_ai.operation.name: "chat" … */

@@ -11,7 +11,7 @@
 #include "worker/provider/protocol.h"
 #include "worker/provider/sse.h"
 
-enum { ANSWER_BYTES_MAX = 1 << 16, OPERATIONS = 3, STATUS_OK = 200 };
+enum { ANSWER_BYTES_MAX = 1 << 16, STATUS_OK = 200 };
 
 struct call {
     const struct protocol *protocol;

@@ -9,7 +9,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "worker/provider/protocol.h"
 
-enum { BODY_BYTES_MAX = 1 << 20, OPERATIONS = 3 };
+enum { BODY_BYTES_MAX = 1 << 20 };
 
 static const struct protocol *const protocols[] = {&protocol_openai, &protocol_anthropic,
                                                    &protocol_gemini};

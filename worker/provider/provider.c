@@ -6,12 +6,15 @@
 #include "worker/provider/provider.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/clock.h"
 #include "common/list.h"
 #include "common/loop.h"
+#include "worker/provider/address.h"
 #include "worker/provider/assembly.h"
 #include "worker/provider/http.h"
 #include "worker/provider/protocol.h"
@@ -27,7 +30,9 @@ struct provider {
     const struct protocol *protocol;
     char *name;
     char *base_url;
-    char *api_key;
+    char *query;
+    char *paths[OPERATIONS];    /* NULL: the protocol's */
+    struct curl_slist *headers; /* of every call */
     int64_t timeout_ms;
     size_t answer_bytes_max;
     struct http *http;
@@ -340,6 +345,72 @@ static const struct protocol *const protocols[] = {
     [PROVIDER_GEMINI] = &protocol_gemini,
 };
 
+static int headers_add(struct curl_slist **headers, const char *line)
+{
+    struct curl_slist *longer = curl_slist_append(*headers, line);
+    if (longer == NULL) {
+        return -ENOMEM;
+    }
+    *headers = longer;
+    return 0;
+}
+
+/* The key where the operator wants it. Errors: -ENOMEM. */
+static int key_header_add(struct curl_slist **headers, const struct config_provider *config)
+{
+    char *line;
+    const bool is_bearer = strcasecmp(config->key_header, "Authorization") == 0;
+    if (asprintf(&line, "%s: %s%s", config->key_header, is_bearer ? "Bearer " : "",
+                 config->api_key) < 0) {
+        return -ENOMEM;
+    }
+    int r = headers_add(headers, line);
+    free(line);
+    return r;
+}
+
+static int write_headers(struct provider *provider, const struct config_provider *config)
+{
+    const bool has_own_key = config->key_header[0] != '\0' && config->api_key[0] != '\0';
+    int r = headers_add(&provider->headers, "Content-Type: application/json");
+    /* No round trip before bodies above 1 MiB. */
+    r = r < 0 ? r : headers_add(&provider->headers, "Expect:");
+    if (r < 0) {
+        return r;
+    }
+    struct curl_slist *longer =
+        provider->protocol->add_headers(provider->headers, has_own_key ? "" : config->api_key);
+    if (longer == NULL) {
+        return -ENOMEM;
+    }
+    provider->headers = longer;
+    r = has_own_key ? key_header_add(&provider->headers, config) : 0;
+    for (size_t i = 0; r == 0 && i < config->headers_length; i++) {
+        r = headers_add(&provider->headers, config->headers[i]);
+    }
+    return r;
+}
+
+static int copy_address(struct provider *provider, const struct config_provider *config)
+{
+    const char *const paths[OPERATIONS] = {
+        [OPERATION_CHAT] = config->paths.chat,
+        [OPERATION_COMPLETIONS] = config->paths.completions,
+        [OPERATION_EMBEDDINGS] = config->paths.embeddings,
+    };
+    provider->name = strdup(config->name);
+    provider->base_url = strdup(config->base_url);
+    provider->query = strdup(config->query);
+    bool is_whole = provider->name != NULL && provider->base_url != NULL && provider->query != NULL;
+    for (size_t i = 0; i < OPERATIONS; i++) {
+        if (paths[i][0] != '\0') {
+            provider->paths[i] = strdup(paths[i]);
+            is_whole = is_whole && provider->paths[i] != NULL;
+        }
+    }
+    return is_whole ? 0 : -ENOMEM;
+}
+
 int provider_create(struct loop *loop, const struct config_provider *config,
                     size_t answer_bytes_max, struct provider **ret_provider)
 {
@@ -352,13 +423,12 @@ int provider_create(struct loop *loop, const struct config_provider *config,
     provider->calls_max = config->connections_max;
     provider->loop = loop;
     provider->protocol = protocols[config->type];
-    provider->name = strdup(config->name);
-    provider->base_url = strdup(config->base_url);
-    provider->api_key = strdup(config->api_key == NULL ? "" : config->api_key);
     provider->timeout_ms = config->timeout_ms;
     provider->answer_bytes_max = answer_bytes_max;
-    if (provider->name == NULL || provider->base_url == NULL || provider->api_key == NULL) {
-        return -ENOMEM;
+    int r = copy_address(provider, config);
+    r = r < 0 ? r : write_headers(provider, config);
+    if (r < 0) {
+        return r;
     }
     for (size_t end = strlen(provider->base_url); end > 0 && provider->base_url[end - 1] == '/';
          end--) {
@@ -368,7 +438,7 @@ int provider_create(struct loop *loop, const struct config_provider *config,
         .connections_max = config->connections_max,
         .connect_timeout_ms = config->connect_timeout_ms,
     };
-    int r = http_create(loop, &options, &provider->http);
+    r = http_create(loop, &options, &provider->http);
     r = r < 0 ? r : loop_timer_create(loop, room_due, provider, &provider->room_timer);
     if (r < 0) {
         return r;
@@ -390,23 +460,17 @@ void provider_destroy(struct provider **provider)
     loop_timer_destroy(&old->room_timer);
     free(old->name);
     free(old->base_url);
-    free(old->api_key);
+    free(old->query);
+    for (size_t i = 0; i < OPERATIONS; i++) {
+        free(old->paths[i]);
+    }
+    curl_slist_free_all(old->headers);
     free(old);
 }
 
 const char *provider_name(const struct provider *provider)
 {
     return provider->name;
-}
-
-static int headers_add(struct curl_slist **headers, const char *line)
-{
-    struct curl_slist *longer = curl_slist_append(*headers, line);
-    if (longer == NULL) {
-        return -ENOMEM;
-    }
-    *headers = longer;
-    return 0;
 }
 
 static int call_write_headers(struct provider_call *call, const char *idempotency_key)
@@ -416,32 +480,33 @@ static int call_write_headers(struct provider_call *call, const char *idempotenc
     r = r < 0 ? r : bytes_append_text(&line, idempotency_key);
     r = r < 0 ? r : headers_add(&call->headers, line.data);
     bytes_finish(&line);
-    r = r < 0 ? r : headers_add(&call->headers, "Content-Type: application/json");
-    r = r < 0
-            ? r
-            : headers_add(&call->headers, "Expect:"); /* no round trip before bodies above 1 MiB */
-    if (r < 0) {
-        return r;
+    for (const struct curl_slist *at = call->provider->headers; r == 0 && at != NULL;
+         at = at->next) {
+        r = headers_add(&call->headers, at->data);
     }
-    struct curl_slist *longer =
-        call->provider->protocol->add_headers(call->headers, call->provider->api_key);
-    if (longer == NULL) {
-        return -ENOMEM;
-    }
-    call->headers = longer;
-    return 0;
+    return r;
 }
 
 static int call_write_url(struct provider_call *call, const struct provider_request *request,
                           struct outcome *ret_outcome)
 {
     const struct provider *provider = call->provider;
+    const char *path = provider->paths[request->operation];
     int r = bytes_append_text(&call->url, provider->base_url);
     r = r < 0 ? r : provider->protocol->write_path(request, &call->url);
+    if (r == 0 && path != NULL) {
+        bytes_clear(&call->url);
+        r = bytes_append_text(&call->url, provider->base_url);
+        r = r < 0 ? r : address_append_path(&call->url, path, request->model);
+    }
     if (r == -ENOTSUP) {
         outcome_set(ret_outcome, REJECTED, "unsupported", "provider \"%s\" does not offer %s",
                     provider->name, operation_name(request->operation));
         return -EINVAL;
+    }
+    if (r == 0 && provider->query[0] != '\0' && strchr(call->url.data, '?') == NULL) {
+        r = bytes_append_text(&call->url, "?");
+        r = r < 0 ? r : bytes_append_text(&call->url, provider->query);
     }
     return r;
 }

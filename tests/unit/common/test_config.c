@@ -204,6 +204,73 @@ Test(config, the_environment_fills_values_in)
     config_destroy(&config);
 }
 
+Test(config, a_provider_may_be_called_in_its_own_way)
+{
+    setenv("TIERMQ_TEST_KEY", "s3cret", 1);
+    struct config *config =
+        read_good("providers:\n"
+                  "  - {name: p, base_url: 'http://x', api_key: k, key_header: api-key, query: 'api-version=2024-10-21&a=%20',\n"
+                  "     headers: ['X-Title: a b', 'X-Token: ${TIERMQ_TEST_KEY}'],\n"
+                  "     paths: {chat.completions: '/d/{model}/chat?x=1', embeddings: /e}}\n"
+                  "models: [{name: m, provider: p}]\n");
+    const struct config_provider *provider = &config->providers[0];
+    cr_expect_str_eq(provider->key_header, "api-key");
+    cr_expect_str_eq(provider->query, "api-version=2024-10-21&a=%20");
+    cr_assert_eq(provider->headers_length, 2);
+    cr_expect_str_eq(provider->headers[0], "X-Title: a b");
+    cr_expect_str_eq(provider->headers[1], "X-Token: s3cret");
+    cr_expect_str_eq(provider->paths.chat, "/d/{model}/chat?x=1");
+    cr_expect_str_eq(provider->paths.completions, "");
+    cr_expect_str_eq(provider->paths.embeddings, "/e");
+    char *text = written(config);
+    cr_expect_null(strstr(text, "s3cret"), "%s", text);
+    cr_expect_not_null(strstr(text, "headers: [\"X-Title: ***\", \"X-Token: ***\"]"), "%s", text);
+    struct config *again = read_good(text);
+    cr_expect_str_eq(again->providers[0].paths.chat, "/d/{model}/chat?x=1");
+    config_destroy(&again);
+    free(text);
+    config_destroy(&config);
+}
+
+static void expect_provider_error(const char *members, const char *wanted)
+{
+    char *text;
+    cr_assert(asprintf(&text, "providers: [{name: p, base_url: 'http://x', %s}]\nmodels: [{name: m, provider: p}]\n", members) > 0);
+    expect_error_with(text, wanted);
+    free(text);
+}
+
+Test(config, a_header_is_sent_once_and_cannot_add_others)
+{
+    static const char *const mistakes[][2] = {
+        {"headers: [X-Title]", "providers[0].headers[0]: \"***\" is not a header; write \"NAME: VALUE\""},
+        {"headers: ['X-Title: ']", "is not a header"},
+        {"headers: [': a']", "is not a header"},
+        {"headers: ['X Title: a']", "is not a header"},
+        {"headers: [\"X-Title: a\\r\\nX-Evil: b\"]", "has a line break or control character"},
+        {"headers: ['content-type: text/plain']", "providers[0].headers: names the header content-type that every call has"},
+        {"headers: ['Idempotency-Key: 1']", "that every call has already; leave it out"},
+        {"headers: ['X-A: 1', 'x-a: 2']", "names the header x-a twice; leave one out"},
+        {"api_key: k, headers: ['authorization: Basic eA==']", "that carries api_key; leave one of them out"},
+        {"api_key: k, key_header: X-Key, headers: ['x-key: 1']", "that carries api_key"},
+        {"type: anthropic, headers: ['Anthropic-Version: 1']", "that this type sends itself"},
+        {"key_header: Host", "providers[0].key_header: \"Host\" names the header Host that every call has"},
+        {"key_header: 'a b'", "is not the name of a header"},
+        {"query: 'a b'", "providers[0].query: \"a b\" is not a query"},
+        {"query: '?a=b'", "is not a query"},
+        {"query: 'a=%2'", "is not a query"},
+        {"query: 'a=b#c'", "is not a query"},
+        {"paths: {chat.completions: chat}", "providers[0].paths.chat.completions: \"chat\" is not a path"},
+        {"paths: {chat.completions: '/{name}'}", "is not a path"},
+        {"paths: {chat: /x}", "\"chat\" is not a key"},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(mistakes); i++) {
+        expect_provider_error(mistakes[i][0], mistakes[i][1]);
+    }
+    config_destroy(&(struct config *){read_good("providers: [{name: p, base_url: 'http://x', headers: ['Authorization: Basic eA==']}]\n"
+                                                "models: [{name: m, provider: p}]\n")});
+}
+
 /* ------------------------------------------------------------------------------------------------------ mistakes */
 
 Test(config, an_error_names_place_key_value_and_remedy)
