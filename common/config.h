@@ -26,7 +26,7 @@ enum {
 enum config_durability { DURABILITY_NONE, DURABILITY_FSYNC };
 enum config_store { STORE_ROCKSDB, STORE_MEMORY };
 enum config_cache_mode { CACHE_OFF, CACHE_EXACT, CACHE_NEAR };
-enum config_provider_type { PROVIDER_OPENAI, PROVIDER_ANTHROPIC, PROVIDER_GEMINI };
+enum config_provider_type { PROVIDER_OPENAI, PROVIDER_ANTHROPIC, PROVIDER_GEMINI, PROVIDER_AZURE };
 enum config_embedder_kind { EMBEDDER_BUILTIN, EMBEDDER_STATIC, EMBEDDER_HTTP };
 enum config_switch { SWITCH_OFF, SWITCH_ON };
 enum config_choice { CHOICE_SCORED, CHOICE_LISTED };
@@ -88,7 +88,7 @@ struct config_provider {
     char *key_header;               /* that carries the key; empty: what the type uses */
     char **headers;                 /* "Name: value", sent with each call */
     size_t headers_length;
-    char *query;                    /* "a=b&c=d", behind each address */
+    char *query;                    /* "a=b&c=d", behind each address; default: what the type needs */
     struct config_paths paths;
     int64_t connect_timeout_ms;     /* 5 s */
     int64_t timeout_ms;             /* whole call: 120 s */

@@ -114,6 +114,14 @@ static int default_audit_tier(struct config *config)
     return config->cache.audit_tier == NULL ? -ENOMEM : 0;
 }
 
+static int derive_query(struct config_provider *provider)
+{
+    if (provider->query == NULL) {
+        provider->query = strdup(provider->type == PROVIDER_AZURE ? "api-version=2024-10-21" : "");
+    }
+    return provider->query == NULL ? -ENOMEM : 0;
+}
+
 /* What stands in for values that have no preset of their own. */
 static int derive(struct config *config)
 {
@@ -128,6 +136,9 @@ static int derive(struct config *config)
         }
     }
     int r = config->worker.name == NULL ? default_worker_name(config) : 0;
+    for (size_t i = 0; r == 0 && i < config->providers_length; i++) {
+        r = derive_query(&config->providers[i]);
+    }
     return r == 0 && config->cache.audit_tier == NULL ? default_audit_tier(config) : r;
 }
 

@@ -33,6 +33,7 @@ static const char *const words_provider_type[] = {
     [PROVIDER_OPENAI] = "openai",
     [PROVIDER_ANTHROPIC] = "anthropic",
     [PROVIDER_GEMINI] = "gemini",
+    [PROVIDER_AZURE] = "azure",
     NULL};
 static const char *const words_embedder[] = {[EMBEDDER_BUILTIN] = "builtin",
                                              [EMBEDDER_STATIC] = "static",
@@ -563,7 +564,8 @@ static bool provider_check(const void *object, struct config_complaint *ret_comp
 {
     static const char *const type_key_headers[] = {[PROVIDER_OPENAI] = "Authorization",
                                                    [PROVIDER_ANTHROPIC] = "x-api-key",
-                                                   [PROVIDER_GEMINI] = "x-goog-api-key"};
+                                                   [PROVIDER_GEMINI] = "x-goog-api-key",
+                                                   [PROVIDER_AZURE] = "api-key"};
     const struct config_provider *provider = object;
     const char *key_header = provider->key_header[0] == '\0' ? type_key_headers[provider->type]
                                                              : provider->key_header;
@@ -612,10 +614,12 @@ static const struct config_key provider_keys[] = {
      .preset = "openai",
      .text =
          "The protocol. `openai` speaks to every compatible server (Ollama, llama.cpp, vLLM …); "
-         "`anthropic` is the Messages API, `gemini` Google's Generative Language API."},
+         "`anthropic` is the Messages API, `gemini` Google's Generative Language API, "
+         "`azure` deployments of Azure OpenAI."},
     {"base_url", KIND_URL, FIELD(config_provider, base_url),
      .text = "Up to and with the version, such as `https://api.openai.com/v1` or "
-             "`https://generativelanguage.googleapis.com/v1beta`."},
+             "`https://generativelanguage.googleapis.com/v1beta`; of `azure` the host "
+             "alone, `https://RESOURCE.openai.azure.com`."},
     {"api_key", KIND_TEXT, .is_secret = true, FIELD(config_provider, api_key), .preset = "",
      .text = "Best from the environment: `${OPENAI_API_KEY}`. Empty: none is sent. `${NAME:-}` "
              "when only some of the "
@@ -626,7 +630,8 @@ static const struct config_key provider_keys[] = {
     {"headers", KIND_LIST, KIND_HEADER, .is_secret = true, LIST(config_provider, headers), .min = 0,
      .max = 32, .otherwise = "none",
      .text = "Further ones, sent with each call: `[\"X-Title: tests\", \"X-Token: ${TOKEN}\"]`."},
-    {"query", KIND_QUERY, FIELD(config_provider, query), .preset = "",
+    {"query", KIND_QUERY, FIELD(config_provider, query),
+     .otherwise = "`api-version=2024-10-21` for `azure`, else none",
      .text = "Put behind each address, encoded as it shall be sent: `api-version=2024-10-21`."},
     {"paths", KIND_SECTION, .schema = &paths_schema, FIELD(config_provider, paths),
      .otherwise = "those of the type",

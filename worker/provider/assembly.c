@@ -22,6 +22,7 @@ struct choice {
     json_t *message; /* members that do not grow */
     json_t *finish_reason;
     json_t *logprobs;
+    json_t *others; /* members of the choice beside its delta: content_filter_results … */
     struct text texts[ASSEMBLY_TEXTS_MAX];
     size_t texts_length;
     struct tool_call *tool_calls;
@@ -59,6 +60,7 @@ static void choice_finish(struct choice *choice)
     json_decref(choice->message);
     json_decref(choice->finish_reason);
     json_decref(choice->logprobs);
+    json_decref(choice->others);
     for (size_t i = 0; i < choice->texts_length; i++) {
         free(choice->texts[i].name);
         bytes_finish(&choice->texts[i].value);
@@ -269,6 +271,31 @@ static int logprobs_add(struct choice *choice, json_t *logprobs)
     return 0;
 }
 
+/* The last that was said of each; an empty object says nothing. */
+static int others_add(struct choice *choice, json_t *part)
+{
+    static const char *const known[] = {"index", "delta", "text", "logprobs", "finish_reason"};
+    const char *name;
+    json_t *value;
+    json_object_foreach (part, name, value) {
+        bool is_known =
+            json_is_null(value) || (json_is_object(value) && json_object_size(value) == 0);
+        for (size_t i = 0; i < ARRAY_LENGTH(known); i++) {
+            is_known = is_known || strcmp(name, known[i]) == 0;
+        }
+        if (is_known) {
+            continue;
+        }
+        if (choice->others == NULL) {
+            choice->others = json_object();
+        }
+        if (json_object_set(choice->others, name, value) < 0) {
+            return -ENOMEM;
+        }
+    }
+    return 0;
+}
+
 static int choice_add(struct assembly *assembly, json_t *part)
 {
     size_t index = 0;
@@ -285,11 +312,19 @@ static int choice_add(struct assembly *assembly, json_t *part)
         r = logprobs_add(choice, logprobs);
     }
     json_t *reason = json_object_get(part, "finish_reason");
-    if (r == 0 && json_is_string(reason)) {
+    if (r == 0 && json_string_length(reason) > 0) { /* "" stands for none at some servers */
         json_decref(choice->finish_reason);
         choice->finish_reason = json_incref(reason);
     }
-    return r;
+    return r < 0 ? r : others_add(choice, part);
+}
+
+/* Azure's chunks without text have an id "" and were created at 0. */
+static bool says_nothing(const json_t *value)
+{
+    return value == NULL || json_is_null(value) ||
+           (json_is_string(value) && json_string_length(value) == 0) ||
+           (json_is_integer(value) && json_integer_value(value) == 0);
 }
 
 static int head_add(struct assembly *assembly, json_t *chunk)
@@ -297,7 +332,7 @@ static int head_add(struct assembly *assembly, json_t *chunk)
     const char *name;
     json_t *value;
     json_object_foreach (chunk, name, value) {
-        if (strcmp(name, "choices") == 0 || strcmp(name, "usage") == 0 || json_is_null(value) ||
+        if (strcmp(name, "choices") == 0 || strcmp(name, "usage") == 0 || says_nothing(value) ||
             json_object_get(assembly->head, name) != NULL) {
             continue;
         }
@@ -403,6 +438,9 @@ static json_t *choice_to_json(const struct assembly *assembly, size_t index)
     int r = assembly->operation == OPERATION_CHAT
                 ? json_object_set_new(object, "message", message_to_json(choice))
                 : texts_to_json(choice, object);
+    if (r == 0 && choice->others != NULL) {
+        r = json_object_update_missing(object, choice->others);
+    }
     if (r < 0) {
         json_decref(object);
         return NULL;

@@ -4,7 +4,8 @@
  *
  * Every text member of a delta grows by what each chunk brings (content, refusal, reasoning_content
  * and what a provider adds tomorrow); tool calls grow by their index; role and finish_reason are
- * taken as they come. Chunks are foreign: every index and size is bounded.
+ * taken as they come, and of other members of a choice (content_filter_results, stop_reason) the last
+ * is. Chunks are foreign: every index and size is bounded.
  */
 #pragma once
 #include <jansson.h>

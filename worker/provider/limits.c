@@ -43,8 +43,9 @@ static double unit_ms(const char *text, size_t *ret_length)
     static const struct {
         const char *name;
         double ms;
-    } units[] = {{"ms", 1},      {"us", 0.001}, {"\xC2\xB5s", 0.001}, {"ns", 1e-6},
-                 {"h", 3600000}, {"m", 60000},  {"s", 1000},          {"d", 86400000}};
+    } units[] = {{"ms", 1},          {"us", 0.001},    {"\xC2\xB5s", 0.001}, {"ns", 1e-6},
+                 {"h", 3600000},     {"m", 60000},     {"s", 1000},          {"d", 86400000},
+                 {" seconds", 1000}, {" second", 1000}};
     for (size_t i = 0; i < ARRAY_LENGTH(units); i++) {
         const size_t length = strlen(units[i].name);
         if (strncmp(text, units[i].name, length) == 0) {

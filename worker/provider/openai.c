@@ -2,7 +2,7 @@
  * OpenAI's own form, which every compatible server speaks. Source:
  * platform.openai.com/docs/api-reference.
  */
-#include "worker/provider/protocol.h"
+#include "worker/provider/openai.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ void protocol_stream_finish(struct protocol_stream *stream)
     *stream = (struct protocol_stream){0};
 }
 
-static int openai_write_path(const struct provider_request *request, struct bytes *out)
+int openai_write_path(const struct provider_request *request, struct bytes *out)
 {
     static const char *const paths[] = {
         [OPERATION_CHAT] = "/chat/completions",
@@ -28,8 +28,8 @@ static int openai_write_path(const struct provider_request *request, struct byte
     return bytes_append_text(out, paths[request->operation]);
 }
 
-static int openai_write_body(const struct provider_request *request, struct bytes *out,
-                             struct outcome *ret_outcome)
+int openai_write_body(const struct provider_request *request, struct bytes *out,
+                      struct outcome *ret_outcome)
 {
     json_t *name = json_string(request->model);
     char *model = name == NULL ? NULL : json_dumps(name, JSON_ENCODE_ANY);
@@ -52,7 +52,7 @@ static int openai_write_body(const struct provider_request *request, struct byte
     return r;
 }
 
-static struct curl_slist *openai_add_headers(struct curl_slist *headers, const char *api_key)
+struct curl_slist *openai_add_headers(struct curl_slist *headers, const char *api_key)
 {
     char *line;
     if (api_key[0] == '\0') {
@@ -66,8 +66,19 @@ static struct curl_slist *openai_add_headers(struct curl_slist *headers, const c
     return longer;
 }
 
-static int openai_read_event(struct protocol_stream *stream, const char *name, const char *data,
-                             size_t bytes, json_t **ret_chunk, struct outcome *ret_outcome)
+/* The error that an event is. vLLM: the event's own members, with object "error". NULL: none. */
+static const json_t *error_of(const json_t *event)
+{
+    const json_t *error = json_object_get(event, "error");
+    const char *object = json_string_value(json_object_get(event, "object"));
+    if (object != NULL && strcmp(object, "error") == 0) {
+        return event;
+    }
+    return json_is_null(error) ? NULL : error;
+}
+
+int openai_read_event(struct protocol_stream *stream, const char *name, const char *data,
+                      size_t bytes, json_t **ret_chunk, struct outcome *ret_outcome)
 {
     (void)name;
     *ret_chunk = NULL;
@@ -80,8 +91,8 @@ static int openai_read_event(struct protocol_stream *stream, const char *name, c
         json_decref(chunk);
         return -EBADMSG;
     }
-    const json_t *error = json_object_get(chunk, "error");
-    if (error != NULL && !json_is_null(error)) {
+    const json_t *error = error_of(chunk);
+    if (error != NULL) {
         outcome_from_error(error, ret_outcome);
         json_decref(chunk);
         return -ECONNABORTED;

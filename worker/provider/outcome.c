@@ -92,10 +92,13 @@ static const char *text_of(const json_t *object, const char *name)
     return text == NULL ? "" : text;
 }
 
-/* "Please try again in 6m0s" (OpenAI), "Please retry in 36.4s" (Google). 0: nothing of the kind. */
+/*
+ * "Please try again in 6m0s" (OpenAI), "Please retry in 36.4s" (Google), "Please retry after 22
+ * seconds" (Azure). 0: nothing of the kind.
+ */
 static int64_t wait_in_words(const char *message)
 {
-    static const char *const phrases[] = {"try again in ", "retry in "};
+    static const char *const phrases[] = {"try again in ", "retry in ", "retry after "};
     int64_t wait_ms = 0;
     for (size_t i = 0; i < ARRAY_LENGTH(phrases); i++) {
         const char *at = strcasestr(message, phrases[i]);
@@ -310,6 +313,12 @@ static void judge_error(long status, const json_t *error, struct outcome *outcom
                    message[0] == '\0' ? "no message" : message);
     if (!judge_reason(reason_of(error), status, text, outcome)) {
         judge_status(status, text, outcome);
+    }
+    if ((status == 404 || status == 405) && message[0] == '\0') {
+        outcome_set(outcome, UNAVAILABLE, "address",
+                    "status %ld without words, as of a server that does not know the address: look "
+                    "at base_url, which may lack its version, such as /v1",
+                    status);
     }
     outcome->retry_after_ms = wait_in_error(error, message);
 }

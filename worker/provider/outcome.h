@@ -12,7 +12,8 @@
  * or provider may answer: no connection, reset, timeout, 3xx, 5xx (a 503 with Retry-After too: the
  * server is down for that long), 408, 409, 425, and a 200 that is empty, cut, no JSON, or carries
  * an error. 401, 402 and 403 too, and whatever says that the account is out of money: the key or
- * the account is at fault, not the job, and an operator can mend it while the job waits
+ * the account is at fault, not the job, and an operator can mend it while the job waits. Likewise a
+ * 404 or 405 that says nothing of a model: the address is not the provider's
  */
 #pragma once
 #include <curl/curl.h>

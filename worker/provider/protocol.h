@@ -62,3 +62,4 @@ struct protocol {
 extern const struct protocol protocol_openai;
 extern const struct protocol protocol_anthropic;
 extern const struct protocol protocol_gemini;
+extern const struct protocol protocol_azure;

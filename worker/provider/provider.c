@@ -343,6 +343,7 @@ static const struct protocol *const protocols[] = {
     [PROVIDER_OPENAI] = &protocol_openai,
     [PROVIDER_ANTHROPIC] = &protocol_anthropic,
     [PROVIDER_GEMINI] = &protocol_gemini,
+    [PROVIDER_AZURE] = &protocol_azure,
 };
 
 static int headers_add(struct curl_slist **headers, const char *line)

@@ -1,11 +1,13 @@
 #include "tests/unit/worker/fixtures.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "worker/bytes.h"
+#include "worker/provider/assembly.h"
 #include "worker/provider/sse.h"
 
 enum { PATH_BYTES = 512, BODY_BYTES_MAX = 1 << 20, CONTEXT_LINES = 3 };
@@ -197,4 +199,81 @@ void expect_fixture_stream(const struct protocol *protocol, const char *dialect,
     protocol_stream_finish(&replay.stream);
     free(events);
     free(wanted);
+}
+
+/* ---- streams to their end ---- */
+
+struct reading {
+    const struct protocol *protocol;
+    struct protocol_stream stream;
+    struct assembly *assembly;
+    struct outcome outcome;
+};
+
+static int event_read(void *context, const char *name, const char *data, size_t bytes)
+{
+    struct reading *reading = context;
+    json_t *chunk = NULL;
+    int r = reading->protocol->read_event(&reading->stream, name, data, bytes, &chunk,
+                                          &reading->outcome);
+    if (r == 0 && chunk != NULL) {
+        r = assembly_add(reading->assembly, chunk);
+    }
+    json_decref(chunk);
+    return r;
+}
+
+/* Returns what ended it. */
+static int read_stream(struct reading *reading, const char *dialect, const char *name)
+{
+    char path[PATH_BYTES];
+    char ending[64];
+    (void)snprintf(ending, sizeof(ending), "%s.sse", dialect);
+    write_path(path, dialect, name, "stream", ending);
+    char *events = fixture_text(path);
+    struct sse sse;
+    cr_assert_eq(assembly_create(OPERATION_CHAT, BODY_BYTES_MAX, &reading->assembly), 0);
+    sse_init(&sse, BODY_BYTES_MAX, event_read, reading);
+    int r = sse_feed(&sse, events, strlen(events));
+    sse_finish(&sse);
+    free(events);
+    return r;
+}
+
+void expect_fixture_answer(const struct protocol *protocol, const char *dialect, const char *name)
+{
+    struct reading reading = {.protocol = protocol, .outcome = {.code = ""}};
+    cr_assert_eq(read_stream(&reading, dialect, name), 0, "%s: %s", name, reading.outcome.text);
+    cr_expect(reading.stream.is_ended || assembly_is_complete(reading.assembly), "%s", name);
+    json_t *answer = NULL;
+    cr_assert_eq(assembly_answer(reading.assembly, &answer), 0);
+    json_t *wanted = load_pair_member(dialect, name, "stream", "answer");
+    expect_json(answer, wanted, name);
+    outcome_from_reply(200, OPERATION_CHAT, answer, 0, &reading.outcome);
+    cr_expect_eq(reading.outcome.kind, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, "%s", name);
+    json_decref(answer);
+    json_decref(wanted);
+    assembly_destroy(&reading.assembly);
+    protocol_stream_finish(&reading.stream);
+}
+
+struct outcome fixture_stream_outcome(const struct protocol *protocol, const char *dialect,
+                                      const char *name)
+{
+    struct reading reading = {.protocol = protocol, .outcome = {.code = ""}};
+    cr_assert_eq(read_stream(&reading, dialect, name), -ECONNABORTED, "%s", name);
+    assembly_destroy(&reading.assembly);
+    protocol_stream_finish(&reading.stream);
+    return reading.outcome;
+}
+
+struct outcome fixture_error_outcome(const char *dialect, const char *name, long status)
+{
+    char path[PATH_BYTES];
+    struct outcome outcome = {.code = ""};
+    write_path(path, dialect, name, "error", "json");
+    json_t *body = fixture_json(path);
+    outcome_from_reply(status, OPERATION_CHAT, body, 0, &outcome);
+    json_decref(body);
+    return outcome;
 }

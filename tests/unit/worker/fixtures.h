@@ -29,3 +29,14 @@ void expect_fixture_request(const struct protocol *protocol, const char *dialect
 void expect_fixture_reply(const struct protocol *protocol, const char *dialect, const char *name);
 /* Also that the stream counts as ended behind its last event. */
 void expect_fixture_stream(const struct protocol *protocol, const char *dialect, const char *name);
+
+/*
+ * NAME.stream.DIALECT.sse, and NAME.stream.answer.json: what the chunks make together, as
+ * assembly.h puts it together. It has to be an answer to a chat.
+ */
+void expect_fixture_answer(const struct protocol *protocol, const char *dialect, const char *name);
+/* Ends a stream that carries an error: the outcome that it has. */
+struct outcome fixture_stream_outcome(const struct protocol *protocol, const char *dialect,
+                                      const char *name);
+/* DIALECT/NAME.error.json, the body of a reply to a chat with that status. */
+struct outcome fixture_error_outcome(const char *dialect, const char *name, long status);

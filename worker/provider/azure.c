@@ -1,0 +1,42 @@
+/*
+ * Azure OpenAI: OpenAI's form behind a path that names the deployment. Source:
+ * learn.microsoft.com/azure/ai-services/openai/reference (2024-10-21).
+ *
+ * What its filters found (prompt_filter_results, content_filter_results) passes through as it
+ * comes; a prompt that they refuse is a 400, which outcome.h knows.
+ */
+#include "worker/provider/openai.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "worker/provider/address.h"
+
+static int azure_write_path(const struct provider_request *request, struct bytes *out)
+{
+    int r = bytes_append_text(out, "/openai/deployments/");
+    r = r < 0 ? r : address_append_encoded(out, request->model);
+    return r < 0 ? r : openai_write_path(request, out);
+}
+
+static struct curl_slist *azure_add_headers(struct curl_slist *headers, const char *api_key)
+{
+    char *line;
+    if (api_key[0] == '\0') {
+        return headers;
+    }
+    if (asprintf(&line, "api-key: %s", api_key) < 0) {
+        return NULL;
+    }
+    struct curl_slist *longer = curl_slist_append(headers, line);
+    free(line);
+    return longer;
+}
+
+const struct protocol protocol_azure = {
+    .write_path = azure_write_path,
+    .write_body = openai_write_body,
+    .add_headers = azure_add_headers,
+    .read_event = openai_read_event,
+};
