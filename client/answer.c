@@ -100,6 +100,23 @@ static char *join_content(const json_t *content)
     return text;
 }
 
+/* The texts of a response's messages, one behind the other; NULL: none. */
+static char *join_output(const json_t *output)
+{
+    json_t *parts = json_array();
+    size_t i;
+    json_t *item;
+    json_array_foreach (output, i, item) {
+        const char *type = json_string_value(json_object_get(item, "type"));
+        if (type != NULL && strcmp(type, "message") == 0) {
+            (void)json_array_extend(parts, json_object_get(item, "content"));
+        }
+    }
+    char *text = json_array_size(parts) == 0 ? NULL : join_content(parts);
+    json_decref(parts);
+    return text;
+}
+
 char *answer_text(const void *body, size_t bytes)
 {
     json_t *root = json_loadb(body, bytes, JSON_ALLOW_NUL, NULL);
@@ -108,9 +125,19 @@ char *answer_text(const void *body, size_t bytes)
     if (content == NULL) {
         content = json_object_get(choice, "text");
     }
-    char *text = join_content(content);
+    const json_t *output = json_object_get(root, "output");
+    char *text = json_is_array(output) ? join_output(output) : join_content(content);
     json_decref(root);
     return text;
+}
+
+/* What an event of a response adds. */
+static const json_t *response_delta(const json_t *event)
+{
+    const char *type = json_string_value(json_object_get(event, "type"));
+    return type != NULL && strcmp(type, "response.output_text.delta") == 0
+               ? json_object_get(event, "delta")
+               : NULL;
 }
 
 static void add_event_text(const char *event, size_t bytes, FILE *out)
@@ -119,7 +146,7 @@ static void add_event_text(const char *event, size_t bytes, FILE *out)
     const json_t *choice = json_array_get(json_object_get(root, "choices"), 0);
     const json_t *text = json_object_get(json_object_get(choice, "delta"), "content");
     if (!json_is_string(text)) {
-        text = json_object_get(choice, "text");
+        text = choice == NULL ? response_delta(root) : json_object_get(choice, "text");
     }
     if (json_is_string(text)) {
         fwrite(json_string_value(text), 1, json_string_length(text), out);

@@ -12,12 +12,19 @@
  * hangs on it. */
 enum { ANSWER_TOKENS_ASSUMED = 256, BYTES_PER_TOKEN = 4 };
 
-enum operation { OPERATION_CHAT, OPERATION_COMPLETIONS, OPERATION_EMBEDDINGS, OPERATIONS };
+enum operation {
+    OPERATION_CHAT,
+    OPERATION_COMPLETIONS,
+    OPERATION_EMBEDDINGS,
+    OPERATION_RESPONSES,
+    OPERATIONS
+};
 
 static const char *const operation_names[OPERATIONS] = {
     [OPERATION_CHAT] = "chat.completions",
     [OPERATION_COMPLETIONS] = "completions",
     [OPERATION_EMBEDDINGS] = "embeddings",
+    [OPERATION_RESPONSES] = "responses",
 };
 
 /* What is read from a body besides its canonical form. */
@@ -27,6 +34,7 @@ struct body_facts {
     uint32_t input_tokens;
     uint32_t abilities;
     uint8_t features[COMPLEXITY_FEATURES];
+    bool is_stored; /* at the provider, for whoever asks there: each of its own */
 };
 
 static int refuse(char *ret_error, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -207,9 +215,10 @@ static int find_operation(const char *name, enum operation *ret_operation, char 
             return 0;
         }
     }
-    return refuse(
-        ret_error,
-        "operation: \"%.60s\" is unknown; use chat.completions, completions or embeddings", name);
+    return refuse(ret_error,
+                  "operation: \"%.60s\" is unknown; use chat.completions, completions, embeddings "
+                  "or responses",
+                  name);
 }
 
 static int hex_digit(char c)
@@ -262,6 +271,7 @@ static int body_from_prompt(enum operation operation, const struct tiermq_job *j
         root = json_pack("{s:o}", "prompt", prompt);
         break;
     case OPERATION_EMBEDDINGS:
+    case OPERATION_RESPONSES:
         root = json_pack("{s:o}", "input", prompt);
         break;
     case OPERATIONS:
@@ -269,7 +279,9 @@ static int body_from_prompt(enum operation operation, const struct tiermq_job *j
     }
     /* A bound that only the envelope names would bind nobody. */
     if (root != NULL && job->max_tokens > 0 && operation != OPERATION_EMBEDDINGS &&
-        json_object_set_new(root, "max_tokens", json_integer(job->max_tokens)) < 0) {
+        json_object_set_new(root,
+                            operation == OPERATION_RESPONSES ? "max_output_tokens" : "max_tokens",
+                            json_integer(job->max_tokens)) < 0) {
         json_decref(root);
         root = NULL;
     }
@@ -284,9 +296,11 @@ static int body_from_prompt(enum operation operation, const struct tiermq_job *j
 
 static uint32_t read_max_tokens(const json_t *root)
 {
-    const json_t *value = json_object_get(root, "max_completion_tokens");
-    if (!json_is_integer(value)) {
-        value = json_object_get(root, "max_tokens");
+    static const char *const names[] = {"max_completion_tokens", "max_tokens",
+                                        "max_output_tokens"};
+    const json_t *value = NULL;
+    for (size_t i = 0; i < ARRAY_LENGTH(names) && !json_is_integer(value); i++) {
+        value = json_object_get(root, names[i]);
     }
     const json_int_t tokens = json_integer_value(value);
     return tokens > 0 && tokens <= UINT32_MAX ? (uint32_t)tokens : 0;
@@ -302,7 +316,8 @@ static int read_body_facts(const char *body, size_t bytes, struct body_facts *re
     const char *model = json_string_value(json_object_get(root, "model"));
     struct body_facts facts = {.max_tokens = read_max_tokens(root),
                                .input_tokens = complexity_tokens(root),
-                               .abilities = complexity_abilities(root)};
+                               .abilities = complexity_abilities(root),
+                               .is_stored = json_is_true(json_object_get(root, "store"))};
     complexity_features(root, facts.features);
     if (model != NULL) {
         facts.model = strdup(model);
@@ -432,6 +447,7 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
         r = request == NULL ? -ENOMEM : 0;
     }
     if (r == 0) {
+        request->is_distinct = request->is_distinct || facts.is_stored;
         const char *name = operation_names[operation];
         canonical_key(NULL, tenant, or_empty(job->cache.cache_namespace), name, request->route, canonical,
                       canonical_bytes, request->canonical_key);

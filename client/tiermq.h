@@ -102,7 +102,7 @@ struct tiermq_job {
     const char *tier;            /* NULL: "standard" */
     const char *route;           /* a model's name or an alias; NULL: "auto" */
     const char *pool;            /* NULL: the tier's */
-    const char *operation;       /* "chat.completions" (NULL), "completions", "embeddings" */
+    const char *operation;       /* "chat.completions" (NULL), "completions", "embeddings", "responses" */
     const char *prompt;          /* a chat with one user message; ignored when body is set */
     const void *body;            /* the OpenAI-format JSON of the operation; `model` in it may be left out */
     size_t body_bytes;
@@ -304,7 +304,7 @@ TIERMQ_API size_t tiermq_pending(const struct tiermq *client);
 TIERMQ_API bool tiermq_is_connected(const struct tiermq *client);
 
 /*
- * The text that a chunk adds to the first choice, "" if it adds none; what is no event of a stream is skipped.
+ * The text that a chunk adds to the first choice, or to a response, "" if it adds none; what is no event of a stream is skipped.
  * Gives: *ret_text, to be released with free(). Errors: -ENOMEM.
  */
 TIERMQ_API TIERMQ_CHECK int tiermq_chunk_text(const void *data, size_t bytes, char **ret_text);

@@ -26,7 +26,13 @@ enum {
 enum config_durability { DURABILITY_NONE, DURABILITY_FSYNC };
 enum config_store { STORE_ROCKSDB, STORE_MEMORY };
 enum config_cache_mode { CACHE_OFF, CACHE_EXACT, CACHE_NEAR };
-enum config_provider_type { PROVIDER_OPENAI, PROVIDER_ANTHROPIC, PROVIDER_GEMINI, PROVIDER_AZURE };
+enum config_provider_type {
+    PROVIDER_OPENAI,
+    PROVIDER_ANTHROPIC,
+    PROVIDER_GEMINI,
+    PROVIDER_AZURE,
+    PROVIDER_OPENAI_RESPONSES,
+};
 enum config_embedder_kind { EMBEDDER_BUILTIN, EMBEDDER_STATIC, EMBEDDER_HTTP };
 enum config_switch { SWITCH_OFF, SWITCH_ON };
 enum config_choice { CHOICE_SCORED, CHOICE_LISTED };
@@ -77,6 +83,7 @@ struct config_paths {
     char *chat;
     char *completions;
     char *embeddings;
+    char *responses;
 };
 
 /* providers[]: an endpoint with credentials. */

@@ -34,6 +34,7 @@ static const char *const words_provider_type[] = {
     [PROVIDER_ANTHROPIC] = "anthropic",
     [PROVIDER_GEMINI] = "gemini",
     [PROVIDER_AZURE] = "azure",
+    [PROVIDER_OPENAI_RESPONSES] = "openai-responses",
     NULL};
 static const char *const words_embedder[] = {[EMBEDDER_BUILTIN] = "builtin",
                                              [EMBEDDER_STATIC] = "static",
@@ -565,7 +566,9 @@ static bool provider_check(const void *object, struct config_complaint *ret_comp
     static const char *const type_key_headers[] = {[PROVIDER_OPENAI] = "Authorization",
                                                    [PROVIDER_ANTHROPIC] = "x-api-key",
                                                    [PROVIDER_GEMINI] = "x-goog-api-key",
-                                                   [PROVIDER_AZURE] = "api-key"};
+                                                   [PROVIDER_AZURE] = "api-key",
+                                                   [PROVIDER_OPENAI_RESPONSES] =
+                                                       "Authorization"};
     const struct config_provider *provider = object;
     const char *key_header = provider->key_header[0] == '\0' ? type_key_headers[provider->type]
                                                              : provider->key_header;
@@ -600,11 +603,13 @@ static bool provider_check(const void *object, struct config_complaint *ret_comp
 
 static const struct config_key paths_keys[] = {
     {"chat.completions", KIND_URL_PATH, FIELD(config_paths, chat), .preset = "",
-     .text = "Such as `/deployments/{model}/chat`. A path with a `?` of its own gets no `query`."},
+     .text = "Such as `/deployments/{model}/chat`. A path with a `?` of its own is followed by `query` as well."},
     {"completions", KIND_URL_PATH, FIELD(config_paths, completions), .preset = "",
      .text = "Of the older operation."},
     {"embeddings", KIND_URL_PATH, FIELD(config_paths, embeddings), .preset = "",
      .text = "Of vectors."},
+    {"responses", KIND_URL_PATH, FIELD(config_paths, responses), .preset = "",
+     .text = "Of jobs with the operation `responses`."},
 };
 static const struct config_schema paths_schema = {SCHEMA(config_paths, paths_keys)};
 
@@ -615,7 +620,7 @@ static const struct config_key provider_keys[] = {
      .text =
          "The protocol. `openai` speaks to every compatible server (Ollama, llama.cpp, vLLM …); "
          "`anthropic` is the Messages API, `gemini` Google's Generative Language API, "
-         "`azure` deployments of Azure OpenAI."},
+         "`azure` deployments of Azure OpenAI, `openai-responses` the Responses API for chats."},
     {"base_url", KIND_URL, FIELD(config_provider, base_url),
      .text = "Up to and with the version, such as `https://api.openai.com/v1` or "
              "`https://generativelanguage.googleapis.com/v1beta`; of `azure` the host "

@@ -103,6 +103,19 @@ static void forget_claims(struct attempt *attempt)
     }
 }
 
+/* Its answer would be an order number that nobody here could redeem. */
+static enum stage_verdict refuse_background(struct attempt *attempt)
+{
+    if (attempt->operation != OPERATION_RESPONSES ||
+        !json_is_true(json_object_get(attempt->asked, "background"))) {
+        return STAGE_NEXT;
+    }
+    outcome_set(&attempt->outcome, INVALID, "background",
+                "background: a job is answered with the whole response; leave it out, and submit "
+                "without waiting instead");
+    return STAGE_CONCLUDES;
+}
+
 static enum stage_verdict decode_start(void *module, struct attempt *attempt)
 {
     attempt->request = wire__model_request__unpack(NULL, blob_bytes(attempt->payload),
@@ -117,7 +130,7 @@ static enum stage_verdict decode_start(void *module, struct attempt *attempt)
     if (!operation_parse(attempt->request->operation, &attempt->operation)) {
         outcome_set(&attempt->outcome, INVALID, "unknown_operation",
                     "operation \"%.64s\" is not one of chat.completions, "
-                    "completions, embeddings",
+                    "completions, embeddings, responses",
                     attempt->request->operation);
         return STAGE_CONCLUDES;
     }
@@ -127,7 +140,8 @@ static enum stage_verdict decode_start(void *module, struct attempt *attempt)
                     CACHE_TAGS_MAX, CACHE_DOCUMENTS_MAX, CACHE_NAME_BYTES_MAX);
         return STAGE_CONCLUDES;
     }
-    return set_key(module, attempt);
+    enum stage_verdict verdict = set_key(module, attempt);
+    return verdict == STAGE_NEXT ? refuse_background(attempt) : verdict;
 }
 
 struct stage decode_stage(struct services *services)

@@ -11,6 +11,7 @@ static const struct {
     [OPERATION_CHAT] = {"chat.completions", "chat"},
     [OPERATION_COMPLETIONS] = {"completions", "text_completion"},
     [OPERATION_EMBEDDINGS] = {"embeddings", "embeddings"},
+    [OPERATION_RESPONSES] = {"responses", "chat"}, /* OpenTelemetry has no word of its own */
 };
 
 const char *operation_name(enum operation operation)

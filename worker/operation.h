@@ -5,8 +5,8 @@
 #pragma once
 #include <stdbool.h>
 
-enum operation { OPERATION_CHAT, OPERATION_COMPLETIONS, OPERATION_EMBEDDINGS };
-enum { OPERATIONS = OPERATION_EMBEDDINGS + 1 };
+enum operation { OPERATION_CHAT, OPERATION_COMPLETIONS, OPERATION_EMBEDDINGS, OPERATION_RESPONSES };
+enum { OPERATIONS = OPERATION_RESPONSES + 1 };
 
 const char *operation_name(enum operation operation);      /* "chat.completions" … */
 const char *operation_telemetry(enum operation operation); /* gen_ai.operation.name: "chat" … */

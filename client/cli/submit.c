@@ -108,7 +108,7 @@ static const char help[] =
     "configuration\n"
     "  --route NAME       a model's name or an alias (default auto); --model is the same\n"
     "  --pool NAME        workers to run on, instead of the tier's\n"
-    "  --operation NAME   chat.completions (default), completions, embeddings\n"
+    "  --operation NAME   chat.completions (default), completions, embeddings, responses\n"
     "  --priority N       0 to 9, 9 first, within the tenant\n"
     "  --deadline TIME    an answer is of no use later (default: the tier's)\n"
     "  --delay TIME       not before\n"

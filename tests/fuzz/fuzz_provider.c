@@ -1,5 +1,5 @@
 /*
- * What a provider replies. Byte 0 chooses protocol (bits 0 and 4), operation and shape (whole or
+ * What a provider replies. Byte 0 chooses protocol (bits 0, 4 and 5), operation and shape (whole or
  * streamed), byte 1 the size of the pieces in which it arrives; the rest is the reply. The order of
  * calls is that of worker/provider/provider.c.
  */
@@ -44,8 +44,9 @@ static void read_whole(const struct call *call, const char *data, size_t bytes)
 {
     json_t *body = json_loadb(data, bytes, 0, NULL);
     json_t *answer = NULL;
+    const json_t *error = json_object_get(body, "error");
     if (call->protocol->read_answer != NULL && json_is_object(body) &&
-        json_object_get(body, "error") == NULL) {
+        (error == NULL || json_is_null(error))) {
         if (call->protocol->read_answer(body, &answer) == 0) {
             judge(call->operation, answer);
         }
@@ -65,7 +66,7 @@ static int event_arrived(void *context, const char *name, const char *data, size
     if (r == -ECONNABORTED) {
         check_outcome(&outcome);
     }
-    if (r == 0 && chunk != NULL) {
+    if (r == 0 && chunk != NULL && call->operation != OPERATION_RESPONSES) {
         r = assembly_add(call->assembly, chunk);
     }
     json_decref(chunk);
@@ -75,8 +76,10 @@ static int event_arrived(void *context, const char *name, const char *data, size
 static void conclude_stream(const struct call *call)
 {
     json_t *answer = NULL;
-    if ((call->stream.is_ended || assembly_is_complete(call->assembly)) &&
-        assembly_answer(call->assembly, &answer) == 0) {
+    if (call->operation == OPERATION_RESPONSES) {
+        judge(call->operation, call->stream.whole);
+    } else if ((call->stream.is_ended || assembly_is_complete(call->assembly)) &&
+               assembly_answer(call->assembly, &answer) == 0) {
         judge(call->operation, answer);
         json_decref(answer);
     }
@@ -104,8 +107,9 @@ static void read_stream(struct call *call, const char *data, size_t bytes, size_
 static const struct protocol *protocol_of(uint8_t choice)
 {
     static const struct protocol *const protocols[] = {&protocol_openai, &protocol_anthropic,
-                                                       &protocol_gemini, &protocol_gemini};
-    return protocols[(choice & 1) | (choice & 16) >> 3];
+                                                       &protocol_gemini, &protocol_responses,
+                                                       &protocol_azure};
+    return protocols[((choice & 1) | (choice >> 3 & 6)) % ARRAY_LENGTH(protocols)];
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
@@ -113,10 +117,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     if (bytes < 2) {
         return 0;
     }
+    const enum operation operation = (enum operation)((data[0] >> 2 & 3) % OPERATIONS);
     struct call call = {
         .protocol = protocol_of(data[0]),
-        .operation = (enum operation)(((data[0] >> 2) & 3) % OPERATIONS),
+        .operation = operation,
+        .stream.operation = operation,
     };
+    if (call.protocol->read_answer != NULL && operation == OPERATION_RESPONSES) {
+        return 0; /* no call is made then */
+    }
     const char *reply = (const char *)data + 2;
     if ((data[0] & 2) == 0) {
         read_whole(&call, reply, bytes - 2);

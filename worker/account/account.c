@@ -2,6 +2,8 @@
 
 #include <stdbool.h>
 
+#include "common/attributes.h"
+
 enum { TOKENS_A_PRICE_UNIT = 1000000 };
 
 uint64_t account_cost_nanousd(const struct prices *prices, const struct token_counts *tokens)
@@ -31,6 +33,39 @@ static uint64_t estimate(size_t bytes)
     return (bytes + ACCOUNT_BYTES_PER_TOKEN - 1) / ACCOUNT_BYTES_PER_TOKEN;
 }
 
+static size_t message_bytes(const json_t *message)
+{
+    static const char *const texts[] = {"content", "refusal", "reasoning_content"};
+    size_t bytes = 0;
+    size_t index;
+    json_t *call;
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        bytes += json_string_length(json_object_get(message, texts[i]));
+    }
+    json_array_foreach (json_object_get(message, "tool_calls"), index, call) {
+        bytes +=
+            json_string_length(json_object_get(json_object_get(call, "function"), "arguments"));
+    }
+    return bytes;
+}
+
+/* Of a response's items. */
+static size_t output_bytes(const json_t *output)
+{
+    size_t bytes = 0;
+    size_t index;
+    size_t part;
+    json_t *item;
+    json_t *content;
+    json_array_foreach (output, index, item) {
+        json_array_foreach (json_object_get(item, "content"), part, content) {
+            bytes += json_string_length(json_object_get(content, "text"));
+        }
+        bytes += json_string_length(json_object_get(item, "arguments"));
+    }
+    return bytes;
+}
+
 /* Bytes of text in all choices: what the model wrote, as far as it can be seen. */
 static size_t answer_bytes(const json_t *answer)
 {
@@ -39,31 +74,41 @@ static size_t answer_bytes(const json_t *answer)
     json_t *choice;
     json_array_foreach (json_object_get(answer, "choices"), index, choice) {
         bytes += json_string_length(json_object_get(choice, "text"));
-        bytes += json_string_length(json_object_get(json_object_get(choice, "message"), "content"));
+        bytes += message_bytes(json_object_get(choice, "message"));
     }
-    return bytes;
+    return bytes + output_bytes(json_object_get(answer, "output"));
 }
+
+/* What an operation calls its counts. */
+static const struct count_names {
+    const char *input, *input_details, *output, *output_details;
+} chat_names = {"prompt_tokens", "prompt_tokens_details", "completion_tokens",
+                "completion_tokens_details"},
+  response_names = {"input_tokens", "input_tokens_details", "output_tokens",
+                    "output_tokens_details"};
 
 void account_read_usage(const json_t *answer, enum operation operation, size_t request_bytes,
                         struct token_counts *ret_tokens)
 {
     const json_t *usage = json_object_get(answer, "usage");
+    const struct count_names *names =
+        operation == OPERATION_RESPONSES ? &response_names : &chat_names;
     struct token_counts tokens = {0};
-    if (read_count(usage, "prompt_tokens", &tokens.input)) {
+    if (read_count(usage, names->input, &tokens.input)) {
         tokens.counted += tokens.input;
     } else {
         tokens.input = estimate(request_bytes);
     }
     if (operation != OPERATION_EMBEDDINGS) {
-        if (read_count(usage, "completion_tokens", &tokens.output)) {
+        if (read_count(usage, names->output, &tokens.output)) {
             tokens.counted += tokens.output;
         } else {
             tokens.output = estimate(answer_bytes(answer));
         }
     }
-    (void)read_count(json_object_get(usage, "prompt_tokens_details"), "cached_tokens",
+    (void)read_count(json_object_get(usage, names->input_details), "cached_tokens",
                      &tokens.cached_input);
-    (void)read_count(json_object_get(usage, "completion_tokens_details"), "reasoning_tokens",
+    (void)read_count(json_object_get(usage, names->output_details), "reasoning_tokens",
                      &tokens.reasoning);
     tokens.cached_input = tokens.cached_input < tokens.input ? tokens.cached_input : tokens.input;
     tokens.reasoning = tokens.reasoning < tokens.output ? tokens.reasoning : tokens.output;

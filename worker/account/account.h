@@ -29,8 +29,9 @@ struct token_counts {
 uint64_t account_cost_nanousd(const struct prices *prices, const struct token_counts *tokens);
 
 /*
- * Reads `usage` of an answer in OpenAI form. A count that is missing or no number is estimated: the
- * prompt from request_bytes, the answer from its text, at ACCOUNT_BYTES_PER_TOKEN.
+ * Reads `usage` of an answer in OpenAI form, of a response by its own names. A count that is
+ * missing or no number is estimated: the prompt from request_bytes, the answer from its text, at
+ * ACCOUNT_BYTES_PER_TOKEN.
  */
 enum { ACCOUNT_BYTES_PER_TOKEN = 4 };
 void account_read_usage(const json_t *answer, enum operation operation, size_t request_bytes,

@@ -13,9 +13,11 @@ static Wire__CacheControl__Use use_of(const struct attempt *attempt)
                                            : attempt->request->cache->use;
 }
 
+/* A response has items for messages. */
 static const json_t *last_message(const struct attempt *attempt)
 {
-    const json_t *messages = json_object_get(attempt->asked, "messages");
+    const json_t *messages = json_object_get(
+        attempt->asked, attempt->operation == OPERATION_RESPONSES ? "input" : "messages");
     const size_t length = json_array_size(messages);
     return length == 0 ? NULL : json_array_get(messages, length - 1);
 }
@@ -31,7 +33,8 @@ static bool asks_for_now(const struct attempt *attempt)
     const json_t *content = json_object_get(last_message(attempt), "content");
     size_t i;
     const json_t *part;
-    bool is_found = has_time_words(content) || has_time_words(json_object_get(attempt->asked, "prompt"));
+    const char *text = attempt->operation == OPERATION_RESPONSES ? "input" : "prompt";
+    bool is_found = has_time_words(content) || has_time_words(json_object_get(attempt->asked, text));
     json_array_foreach (content, i, part) {
         is_found = is_found || has_time_words(json_object_get(part, "text"));
     }
@@ -50,13 +53,49 @@ static void heed_time_words(const struct services *services, const struct attemp
     }
 }
 
+/* Its answer depends on what the provider keeps, looks up or does besides, or shall be kept there. */
+static bool is_stateful(const json_t *asked)
+{
+    static const char *const names[] = {"previous_response_id", "conversation", "prompt"};
+    bool is_found = json_is_true(json_object_get(asked, "store"));
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        const json_t *value = json_object_get(asked, names[i]);
+        is_found = is_found || (value != NULL && !json_is_null(value));
+    }
+    size_t i;
+    const json_t *tool;
+    json_array_foreach (json_object_get(asked, "tools"), i, tool) {
+        const char *type = json_string_value(json_object_get(tool, "type"));
+        is_found = is_found || type == NULL ||
+                   (strcmp(type, "function") != 0 && strcmp(type, "custom") != 0);
+    }
+    return is_found;
+}
+
+static bool is_tool_result(const json_t *message)
+{
+    static const char *const words[] = {"tool", "function", "function_call_output",
+                                        "custom_tool_call_output"};
+    const char *role = json_string_value(json_object_get(message, "role"));
+    const char *type = json_string_value(json_object_get(message, "type"));
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++) {
+        if ((role != NULL && strcmp(role, words[i]) == 0) ||
+            (type != NULL && strcmp(type, words[i]) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* What only the body tells. NULL: nothing speaks against it. */
 static const char *complaint_of_body(const struct services *services, const struct attempt *attempt)
 {
     const Wire__CacheControl *control = attempt->request->cache;
-    const char *role = json_string_value(json_object_get(last_message(attempt), "role"));
-    if (role != NULL && (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0)) {
+    if (is_tool_result(last_message(attempt))) {
         return "tool_result";
+    }
+    if (attempt->operation == OPERATION_RESPONSES && is_stateful(attempt->asked)) {
+        return "stateful";
     }
     if (scope_temperature_permille(attempt->asked) > services->config->cache.temperature_max_permille &&
                (control == NULL || !control->allow_variety)) {

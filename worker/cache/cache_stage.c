@@ -226,7 +226,11 @@ static void replay(struct attempt *attempt)
         text = json_dumps(chunk, JSON_COMPACT);
     }
     attempt->chunks.bytes_max = SIZE_MAX / 2;
-    if (text != NULL && bytes_append_text(&attempt->chunks, "data: ") == 0 &&
+    const char *event = json_string_value(json_object_get(chunk, "type")); /* of a response alone */
+    if (text != NULL && (event == NULL || (bytes_append_text(&attempt->chunks, "event: ") == 0 &&
+                                           bytes_append_text(&attempt->chunks, event) == 0 &&
+                                           bytes_append_text(&attempt->chunks, "\n") == 0)) &&
+        bytes_append_text(&attempt->chunks, "data: ") == 0 &&
         bytes_append_text(&attempt->chunks, text) == 0 &&
         bytes_append_text(&attempt->chunks, "\n\n") == 0) {
         broker_link_send_chunk(attempt->broker, attempt, attempt->chunks_sent++, true,

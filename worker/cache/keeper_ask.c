@@ -297,12 +297,13 @@ static void import_names(const json_t *object, Record__CacheEntry *entry)
     about->is_denied = json_is_true(json_object_get(object, "denied"));
 }
 
-/* An answer as a provider gives it: with choices, or the data of embeddings. */
+/* An answer as a provider gives it: with choices, the data of embeddings, or a response's output. */
 static bool is_answer(const char *body)
 {
     json_t *answer = json_loads(body, 0, NULL);
     const bool has_content = json_array_size(json_object_get(answer, "choices")) > 0 ||
-                             json_array_size(json_object_get(answer, "data")) > 0;
+                             json_array_size(json_object_get(answer, "data")) > 0 ||
+                             json_array_size(json_object_get(answer, "output")) > 0;
     json_decref(answer);
     return has_content;
 }

@@ -54,7 +54,7 @@ int scope_of(const struct canonical_secret *secret, const char *tenant, const ch
              const char *route, json_t *body, uint8_t ret_scope[SCOPE_BYTES], const char **ret_text)
 {
     const char *member;
-    if (operation == OPERATION_EMBEDDINGS) {
+    if (operation == OPERATION_EMBEDDINGS || operation == OPERATION_RESPONSES) {
         return -ENOENT;
     }
     json_t *owner = text_owner(operation, body, &member);

@@ -488,9 +488,20 @@ static int choice_turn_to_delta(json_t *choice)
     return r < 0 || json_object_del(choice, "message") < 0 ? -ENOMEM : 0;
 }
 
+static json_t *response_event(json_t *response)
+{
+    const char *status = json_string_value(json_object_get(response, "status"));
+    const bool is_cut = status != NULL && strcmp(status, "incomplete") == 0;
+    return json_pack("{s:s, s:i, s:O}", "type",
+                     is_cut ? "response.incomplete" : "response.completed", "sequence_number", 0,
+                     "response", response);
+}
+
 int assembly_chunk_of(const json_t *answer, enum operation operation, json_t **ret_chunk)
 {
-    json_t *chunk = json_deep_copy(answer);
+    json_t *chunk = operation == OPERATION_RESPONSES && json_is_object(answer)
+                        ? response_event((json_t *)answer)
+                        : json_deep_copy(answer);
     if (!json_is_object(chunk)) {
         json_decref(chunk);
         return chunk == NULL ? -ENOMEM : -EBADMSG;

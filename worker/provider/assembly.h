@@ -29,7 +29,8 @@ bool assembly_is_complete(const struct assembly *assembly);
 /* Gives: *ret_answer, a reference. Errors: -ENOMEM. */
 MUST_USE int assembly_answer(const struct assembly *assembly, json_t **ret_answer);
 /*
- * The other direction, for answers from the cache: the one chunk that says a whole answer.
+ * The other direction, for answers from the cache: the one chunk that says a whole answer; of a
+ * response its last event.
  * Gives: *ret_chunk, a reference. Errors: -EBADMSG not an answer; -ENOMEM.
  */
 MUST_USE int assembly_chunk_of(const json_t *answer, enum operation operation, json_t **ret_chunk);

@@ -13,8 +13,12 @@
 
 #include "worker/provider/address.h"
 
+/* Responses have no deployment in their path, and only the v1 address in every version. */
 static int azure_write_path(const struct provider_request *request, struct bytes *out)
 {
+    if (request->operation == OPERATION_RESPONSES) {
+        return bytes_append_text(out, "/openai/v1/responses?api-version=v1");
+    }
     int r = bytes_append_text(out, "/openai/deployments/");
     r = r < 0 ? r : address_append_encoded(out, request->model);
     return r < 0 ? r : openai_write_path(request, out);

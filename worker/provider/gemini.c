@@ -77,7 +77,7 @@ static int append_escaped(struct bytes *out, const char *text)
 static int gemini_write_path(const struct provider_request *request, struct bytes *out)
 {
     const char *verb = request->stream ? ":streamGenerateContent?alt=sse" : ":generateContent";
-    if (request->operation == OPERATION_COMPLETIONS) {
+    if (request->operation == OPERATION_COMPLETIONS || request->operation == OPERATION_RESPONSES) {
         return -ENOTSUP;
     }
     if (request->operation == OPERATION_EMBEDDINGS) {

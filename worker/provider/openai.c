@@ -10,11 +10,14 @@
 #include <string.h>
 
 #include "worker/provider/body.h"
+#include "worker/provider/responses.h"
 
 void protocol_stream_finish(struct protocol_stream *stream)
 {
     json_decref(stream->head);
     json_decref(stream->usage);
+    json_decref(stream->items);
+    json_decref(stream->whole);
     *stream = (struct protocol_stream){0};
 }
 
@@ -24,6 +27,7 @@ int openai_write_path(const struct provider_request *request, struct bytes *out)
         [OPERATION_CHAT] = "/chat/completions",
         [OPERATION_COMPLETIONS] = "/completions",
         [OPERATION_EMBEDDINGS] = "/embeddings",
+        [OPERATION_RESPONSES] = "/responses",
     };
     return bytes_append_text(out, paths[request->operation]);
 }
@@ -40,10 +44,12 @@ int openai_write_body(const struct provider_request *request, struct bytes *out,
     const struct body_member members[] = {
         {"model", model},
         {"stream", request->stream ? "true" : NULL},
-        /* Without it a streamed answer ends without its token counts. */
+        /* Without it a streamed answer ends without its token counts. A response has them. */
         {"stream_options", request->stream ? "{\"include_usage\":true}" : NULL},
     };
-    int r = body_rewrite(request->body, request->body_bytes, members, ARRAY_LENGTH(members), out);
+    const size_t length =
+        ARRAY_LENGTH(members) - (request->operation == OPERATION_RESPONSES ? 1 : 0);
+    int r = body_rewrite(request->body, request->body_bytes, members, length, out);
     free(model);
     if (r == -EINVAL) {
         outcome_set(ret_outcome, WIRE__ATTEMPT_OUTCOME__ATTEMPT_INVALID, "invalid_body",
@@ -80,7 +86,9 @@ static const json_t *error_of(const json_t *event)
 int openai_read_event(struct protocol_stream *stream, const char *name, const char *data,
                       size_t bytes, json_t **ret_chunk, struct outcome *ret_outcome)
 {
-    (void)name;
+    if (stream->operation == OPERATION_RESPONSES) {
+        return responses_read_verbatim(stream, name, data, bytes, ret_chunk, ret_outcome);
+    }
     *ret_chunk = NULL;
     if (strcmp(data, "[DONE]") == 0) {
         stream->is_ended = true;

@@ -360,8 +360,19 @@ static const json_t *unwrapped(const json_t *body)
                : body;
 }
 
+/* One that runs on in the background, or was cancelled there, is none. */
+static bool is_response(const json_t *body)
+{
+    const char *status = text_of(body, "status");
+    return json_is_array(json_object_get(body, "output")) &&
+           (strcmp(status, "completed") == 0 || strcmp(status, "incomplete") == 0);
+}
+
 static bool is_answer(const json_t *body, enum operation operation)
 {
+    if (operation == OPERATION_RESPONSES) {
+        return is_response(body);
+    }
     const char *member = operation == OPERATION_EMBEDDINGS ? "data" : "choices";
     return json_array_size(json_object_get(body, member)) > 0;
 }
@@ -402,6 +413,10 @@ bool outcome_is_filtered(const json_t *answer)
 {
     size_t i;
     json_t *choice;
+    if (strcmp(text_of(json_object_get(answer, "incomplete_details"), "reason"),
+               "content_filter") == 0) {
+        return true; /* of a response */
+    }
     json_array_foreach (json_object_get(answer, "choices"), i, choice) {
         if (strcmp(text_of(choice, "finish_reason"), "content_filter") == 0) {
             return true;

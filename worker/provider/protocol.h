@@ -20,10 +20,13 @@ struct protocol_choice {
     bool is_ended;
 };
 
-/* What a stream's translation has to remember; in the call, zero at its start. */
+/* What a stream's translation has to remember; all but `operation` is zero at its start. */
 struct protocol_stream {
+    enum operation operation;
     json_t *head;       /* members that every chunk carries: id, object, created, model */
     json_t *usage;      /* counts that came in parts */
+    json_t *items;      /* by the id that a provider knows a tool call by: its index */
+    json_t *whole;      /* operation responses: the answer, which comes with the last event */
     int64_t tool_calls; /* begun so far */
     struct protocol_choice choices[PROTOCOL_CHOICES_MAX]; /* where several are told apart */
     bool is_ended;                                        /* the provider said that this was all */
@@ -51,9 +54,9 @@ struct protocol {
      */
     int (*read_answer)(const json_t *reply, json_t **ret_answer);
     /*
-     * One event of a stream. Gives: *ret_chunk, a reference, NULL when the event says nothing a
-     * client needs.
-     * Errors: -EBADMSG; -ECONNABORTED the event is an error (ret_outcome); -ENOMEM.
+     * One event of a stream; an event as it is, where read_answer is NULL. Gives: *ret_chunk, a
+     * reference, NULL when the event says nothing a client needs. Errors: -EBADMSG; -ECONNABORTED
+     * the event is an error (ret_outcome); -ENOMEM.
      */
     int (*read_event)(struct protocol_stream *stream, const char *name, const char *data,
                       size_t bytes, json_t **ret_chunk, struct outcome *ret_outcome);
@@ -63,3 +66,4 @@ extern const struct protocol protocol_openai;
 extern const struct protocol protocol_anthropic;
 extern const struct protocol protocol_gemini;
 extern const struct protocol protocol_azure;
+extern const struct protocol protocol_responses; /* for chats */

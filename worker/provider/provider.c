@@ -27,7 +27,7 @@ enum { URL_BYTES_MAX = 4096 };
 
 struct provider {
     struct loop *loop;
-    const struct protocol *protocol;
+    const struct protocol *protocols[OPERATIONS];
     char *name;
     char *base_url;
     char *query;
@@ -48,6 +48,7 @@ enum call_shape { SHAPE_UNKNOWN, SHAPE_WHOLE, SHAPE_STREAM };
 struct provider_call {
     struct list_link link;
     struct provider *provider;
+    const struct protocol *protocol;
     struct provider_handler handler;
     void *context;
     enum operation operation;
@@ -143,15 +144,21 @@ static int call_fail(struct provider_call *call, const char *code, const char *t
 
 /*
  * Verbatim when the provider speaks OpenAI's form itself; data of several lines would not survive
- * as one event.
+ * as one event. Only the events of a response have names.
  */
-static int event_write(struct provider_call *call, const json_t *chunk, const char *data,
-                       size_t bytes)
+static int event_write(struct provider_call *call, const json_t *chunk, const char *name,
+                       const char *data, size_t bytes)
 {
     const bool is_verbatim =
-        call->provider->protocol->read_answer == NULL && memchr(data, '\n', bytes) == NULL;
+        call->protocol->read_answer == NULL && memchr(data, '\n', bytes) == NULL;
+    int r = 0;
     bytes_clear(&call->event);
-    int r = bytes_append_text(&call->event, "data: ");
+    if (call->operation == OPERATION_RESPONSES && strcmp(name, "message") != 0) {
+        r = bytes_append_text(&call->event, "event: ");
+        r = r < 0 ? r : bytes_append_text(&call->event, name);
+        r = r < 0 ? r : bytes_append(&call->event, "\n", 1);
+    }
+    r = r < 0 ? r : bytes_append_text(&call->event, "data: ");
     if (is_verbatim) {
         r = r < 0 ? r : bytes_append(&call->event, data, bytes);
     } else {
@@ -162,18 +169,19 @@ static int event_write(struct provider_call *call, const json_t *chunk, const ch
     return r < 0 ? r : bytes_append(&call->event, "\n\n", 2);
 }
 
-static int chunk_take(struct provider_call *call, const json_t *chunk, const char *data,
-                      size_t bytes)
+static int chunk_take(struct provider_call *call, const json_t *chunk, const char *name,
+                      const char *data, size_t bytes)
 {
     if (call->first_token_ms == 0) {
         const int64_t passed_ms = clock_monotonic_ms() - call->started_ms;
         call->first_token_ms = passed_ms > 0 ? passed_ms : 1;
     }
-    int r = assembly_add(call->assembly, chunk);
+    /* A response comes whole with its last event. */
+    int r = call->operation == OPERATION_RESPONSES ? 0 : assembly_add(call->assembly, chunk);
     if (r == -EBADMSG) {
         return call_fail(call, "garbage", "an event of the stream is no chunk");
     }
-    r = r < 0 ? r : event_write(call, chunk, data, bytes);
+    r = r < 0 ? r : event_write(call, chunk, name, data, bytes);
     if (r < 0) {
         return call_fail(call, "too_large", "the streamed answer is larger than an answer may be");
     }
@@ -185,8 +193,7 @@ static int event_arrived(void *context, const char *name, const char *data, size
 {
     struct provider_call *call = context;
     json_t *chunk = NULL;
-    int r = call->provider->protocol->read_event(&call->stream, name, data, bytes, &chunk,
-                                                 &call->failure);
+    int r = call->protocol->read_event(&call->stream, name, data, bytes, &chunk, &call->failure);
     if (r == -ECONNABORTED) {
         call->has_failed = true;
         return r;
@@ -195,7 +202,7 @@ static int event_arrived(void *context, const char *name, const char *data, size
         return call_fail(call, "garbage", "an event of the stream is no JSON object");
     }
     if (chunk != NULL) {
-        r = chunk_take(call, chunk, data, bytes);
+        r = chunk_take(call, chunk, name, data, bytes);
         json_decref(chunk);
     }
     return r;
@@ -237,16 +244,33 @@ static int data_arrived(void *context, long status, const void *data, size_t byt
 
 /* ---- its end ---- */
 
+/* Gives: *ret_answer, a reference. Errors: -ENOMEM. */
+static int stream_answer(const struct provider_call *call, json_t **ret_answer)
+{
+    if (call->operation != OPERATION_RESPONSES) {
+        return assembly_answer(call->assembly, ret_answer);
+    }
+    *ret_answer = json_incref(call->stream.whole);
+    return *ret_answer == NULL ? -ENOMEM : 0;
+}
+
+static bool stream_is_whole(const struct provider_call *call)
+{
+    return call->operation == OPERATION_RESPONSES
+               ? call->stream.whole != NULL
+               : call->stream.is_ended || assembly_is_complete(call->assembly);
+}
+
 /* The whole answer of a stream, judged; call->body holds its JSON. */
 static json_t *stream_conclude(struct provider_call *call, long status, struct outcome *ret_outcome)
 {
     json_t *answer = NULL;
-    if (!call->stream.is_ended && !assembly_is_complete(call->assembly)) {
+    if (!stream_is_whole(call)) {
         outcome_set(ret_outcome, UNAVAILABLE, "truncated",
                     "the stream ended before the answer did");
         return NULL;
     }
-    int r = assembly_answer(call->assembly, &answer);
+    int r = stream_answer(call, &answer);
     char *text = r < 0 ? NULL : json_dumps(answer, JSON_COMPACT);
     bytes_clear(&call->body);
     r = text == NULL ? -ENOMEM : bytes_append_text(&call->body, text);
@@ -265,7 +289,7 @@ static json_t *whole_translate(struct provider_call *call, json_t *reply,
                                struct outcome *ret_outcome)
 {
     json_t *answer = NULL;
-    int r = call->provider->protocol->read_answer(reply, &answer);
+    int r = call->protocol->read_answer(reply, &answer);
     json_decref(reply);
     char *text = r < 0 ? NULL : json_dumps(answer, JSON_COMPACT);
     bytes_clear(&call->body);
@@ -285,8 +309,9 @@ static json_t *whole_conclude(struct provider_call *call, const struct http_repl
     json_t *body =
         call->body.length == 0 ? NULL : json_loadb(call->body.data, call->body.length, 0, NULL);
     const bool is_success = reply->status >= 200 && reply->status < 300;
-    if (is_success && call->provider->protocol->read_answer != NULL && json_is_object(body) &&
-        json_object_get(body, "error") == NULL) {
+    const json_t *error = json_object_get(body, "error");
+    if (is_success && call->protocol->read_answer != NULL && json_is_object(body) &&
+        (error == NULL || json_is_null(error))) {
         body = whole_translate(call, body, ret_outcome);
         if (body == NULL) {
             return NULL;
@@ -344,7 +369,15 @@ static const struct protocol *const protocols[] = {
     [PROVIDER_ANTHROPIC] = &protocol_anthropic,
     [PROVIDER_GEMINI] = &protocol_gemini,
     [PROVIDER_AZURE] = &protocol_azure,
+    [PROVIDER_OPENAI_RESPONSES] = &protocol_responses,
 };
+
+/* The Responses API is spoken for chats; all else is OpenAI's own form. */
+static const struct protocol *protocol_of(enum config_provider_type type, enum operation operation)
+{
+    return type == PROVIDER_OPENAI_RESPONSES && operation != OPERATION_CHAT ? &protocol_openai
+                                                                            : protocols[type];
+}
 
 static int headers_add(struct curl_slist **headers, const char *line)
 {
@@ -379,8 +412,8 @@ static int write_headers(struct provider *provider, const struct config_provider
     if (r < 0) {
         return r;
     }
-    struct curl_slist *longer =
-        provider->protocol->add_headers(provider->headers, has_own_key ? "" : config->api_key);
+    struct curl_slist *longer = provider->protocols[OPERATION_CHAT]->add_headers(
+        provider->headers, has_own_key ? "" : config->api_key);
     if (longer == NULL) {
         return -ENOMEM;
     }
@@ -398,6 +431,7 @@ static int copy_address(struct provider *provider, const struct config_provider 
         [OPERATION_CHAT] = config->paths.chat,
         [OPERATION_COMPLETIONS] = config->paths.completions,
         [OPERATION_EMBEDDINGS] = config->paths.embeddings,
+        [OPERATION_RESPONSES] = config->paths.responses,
     };
     provider->name = strdup(config->name);
     provider->base_url = strdup(config->base_url);
@@ -423,7 +457,9 @@ int provider_create(struct loop *loop, const struct config_provider *config,
     list_init(&provider->waiting);
     provider->calls_max = config->connections_max;
     provider->loop = loop;
-    provider->protocol = protocols[config->type];
+    for (size_t i = 0; i < OPERATIONS; i++) {
+        provider->protocols[i] = protocol_of(config->type, (enum operation)i);
+    }
     provider->timeout_ms = config->timeout_ms;
     provider->answer_bytes_max = answer_bytes_max;
     int r = copy_address(provider, config);
@@ -488,28 +524,40 @@ static int call_write_headers(struct provider_call *call, const char *idempotenc
     return r;
 }
 
+/* A path may have a query of its own, and a value there goes before that of the same name here. */
+static int query_append(const struct provider *provider, struct bytes *url)
+{
+    const char *query = strchr(url->data, '?');
+    const size_t name_bytes = strcspn(provider->query, "=");
+    if (provider->query[0] == '\0' ||
+        (query != NULL && memmem(query, strlen(query), provider->query, name_bytes) != NULL)) {
+        return 0;
+    }
+    int r = bytes_append_text(url, query == NULL ? "?" : "&");
+    return r < 0 ? r : bytes_append_text(url, provider->query);
+}
+
 static int call_write_url(struct provider_call *call, const struct provider_request *request,
                           struct outcome *ret_outcome)
 {
     const struct provider *provider = call->provider;
     const char *path = provider->paths[request->operation];
     int r = bytes_append_text(&call->url, provider->base_url);
-    r = r < 0 ? r : provider->protocol->write_path(request, &call->url);
+    r = r < 0 ? r : call->protocol->write_path(request, &call->url);
     if (r == 0 && path != NULL) {
         bytes_clear(&call->url);
         r = bytes_append_text(&call->url, provider->base_url);
         r = r < 0 ? r : address_append_path(&call->url, path, request->model);
     }
     if (r == -ENOTSUP) {
-        outcome_set(ret_outcome, REJECTED, "unsupported", "provider \"%s\" does not offer %s",
-                    provider->name, operation_name(request->operation));
+        outcome_set(ret_outcome, REJECTED, "unsupported", "provider \"%s\" does not offer %s; %s",
+                    provider->name, operation_name(request->operation),
+                    request->operation == OPERATION_RESPONSES
+                        ? "name a model of a provider of type openai or azure, or submit a chat"
+                        : "name a model of another provider");
         return -EINVAL;
     }
-    if (r == 0 && provider->query[0] != '\0' && strchr(call->url.data, '?') == NULL) {
-        r = bytes_append_text(&call->url, "?");
-        r = r < 0 ? r : bytes_append_text(&call->url, provider->query);
-    }
-    return r;
+    return r < 0 ? r : query_append(provider, &call->url);
 }
 
 static int call_prepare(struct provider_call *call, const struct provider_request *request,
@@ -519,11 +567,13 @@ static int call_prepare(struct provider_call *call, const struct provider_reques
     struct provider_request asked = *request;
     asked.stream = call->wants_stream;
     int r = call_write_url(call, &asked, ret_outcome);
-    r = r < 0 ? r : provider->protocol->write_body(&asked, &call->request, ret_outcome);
+    r = r < 0 ? r : call->protocol->write_body(&asked, &call->request, ret_outcome);
     r = r < 0 ? r : call_write_headers(call, request->idempotency_key);
     if (r == 0 && call->wants_stream) {
         sse_init(&call->sse, provider->answer_bytes_max, event_arrived, call);
-        r = assembly_create(request->operation, provider->answer_bytes_max, &call->assembly);
+        r = request->operation == OPERATION_RESPONSES
+                ? 0
+                : assembly_create(request->operation, provider->answer_bytes_max, &call->assembly);
     }
     if (r == -EMSGSIZE) {
         outcome_set(ret_outcome, REJECTED, "too_large",
@@ -562,6 +612,8 @@ int provider_start(struct provider *provider, const struct provider_request *req
     call->handler = *handler;
     call->context = context;
     call->operation = request->operation;
+    call->stream.operation = request->operation;
+    call->protocol = provider->protocols[request->operation];
     call->wants_stream = request->stream && request->operation != OPERATION_EMBEDDINGS;
     call->url.bytes_max = URL_BYTES_MAX;
     call->request.bytes_max =

@@ -113,3 +113,19 @@ Test(answer, every_state_and_reason_has_its_protocol_name)
                      value->name);
     }
 }
+
+Test(answer, a_response_is_read_like_a_chat)
+{
+    const char *body = "{\"object\":\"response\",\"output\":[{\"type\":\"reasoning\",\"content\":[{\"text\":\"hm\"}]},"
+                       "{\"type\":\"message\",\"content\":[{\"type\":\"output_text\",\"text\":\"Hi\"},"
+                       "{\"type\":\"output_text\",\"text\":\" there\"}]}]}";
+    char *text = answer_text(body, strlen(body));
+    cr_assert_str_eq(text, "Hi there");
+    free(text);
+    const char *chunk = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{}}\n\n"
+                        "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"Hi\"}\n\n"
+                        "event: response.output_text.done\ndata: {\"type\":\"response.output_text.done\",\"text\":\"Hi\"}\n\n";
+    cr_assert_eq(tiermq_chunk_text(chunk, strlen(chunk), &text), 0);
+    cr_assert_str_eq(text, "Hi");
+    free(text);
+}

@@ -48,6 +48,21 @@ Test(request, prompt_of_other_operations_takes_their_form)
     request = make((struct tiermq_job){.prompt = "x", .operation = "embeddings", .max_tokens = 5});
     assert_body(request, "embeddings", "auto", "{\"input\":\"x\"}");
     request_destroy(&request);
+    request = make((struct tiermq_job){.prompt = "x", .operation = "responses", .max_tokens = 5});
+    assert_body(request, "responses", "auto", "{\"input\":\"x\",\"max_output_tokens\":5}");
+    cr_assert_eq(request->max_tokens, 5);
+    request_destroy(&request);
+}
+
+Test(request, what_shall_be_stored_at_the_provider_is_asked_for_itself)
+{
+    struct request *request = make(with_body("{\"input\":\"x\",\"store\":true}"));
+    cr_assert(request->is_distinct);
+    request_destroy(&request);
+    request = make(with_body("{\"input\":\"x\",\"store\":false,\"max_output_tokens\":9}"));
+    cr_assert_not(request->is_distinct);
+    cr_assert_eq(request->max_tokens, 9);
+    request_destroy(&request);
 }
 
 Test(request, body_goes_verbatim_and_names_the_route)

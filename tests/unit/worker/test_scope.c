@@ -86,6 +86,7 @@ Test(scope, requests_without_such_a_text_have_none)
         -ENOENT);
     cr_assert_eq(find("t", "r", OPERATION_COMPLETIONS, "{\"prompt\":[\"a\",\"b\"]}").r, -ENOENT);
     cr_assert_eq(find("t", "r", OPERATION_EMBEDDINGS, "{\"input\":\"a\"}").r, -ENOENT);
+    cr_assert_eq(find("t", "r", OPERATION_RESPONSES, "{\"input\":\"a\"}").r, -ENOENT);
     cr_assert_str_eq(find("t", "r", OPERATION_COMPLETIONS, "{\"prompt\":\"a\"}").text, "a");
 }
 
