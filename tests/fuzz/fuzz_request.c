@@ -12,7 +12,8 @@
 enum { BODY_BYTES_MAX = 1 << 20 };
 
 static const struct protocol *const protocols[] = {&protocol_openai, &protocol_anthropic,
-                                                   &protocol_gemini};
+                                                   &protocol_gemini, &protocol_responses,
+                                                   &protocol_azure};
 
 /* What is written is a JSON object; what is not has its reason. */
 static void check_body(int r, const struct provider_request *request, const struct bytes *out,
@@ -39,7 +40,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     if (bytes < 1) {
         return 0;
     }
-    const struct protocol *protocol = protocols[(data[0] & 3) % ARRAY_LENGTH(protocols)];
+    const size_t choice = (data[0] & 3) | (data[0] >> 2 & 4);
+    const struct protocol *protocol = protocols[choice % ARRAY_LENGTH(protocols)];
     const struct provider_request request = {
         .operation = (enum operation)(((data[0] >> 2) & 3) % OPERATIONS),
         .model = "model",
