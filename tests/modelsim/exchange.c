@@ -51,7 +51,7 @@ static int64_t now_us(void)
 /* Whatever the caller authorised itself with; NULL: nothing. */
 static const char *credential_of(struct MHD_Connection *connection)
 {
-    static const char *const names[] = {"Authorization", "x-api-key", "x-goog-api-key"};
+    static const char *const names[] = {"Authorization", "x-api-key", "x-goog-api-key", "api-key"};
     const char *value = NULL;
     for (size_t i = 0; i < ARRAY_LENGTH(names) && value == NULL; i++) {
         value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, names[i]);
@@ -522,7 +522,10 @@ static bool is_served(const struct server_options *options, const char *model)
 /* NULL: none was given. */
 static const char *api_key_of(struct exchange *exchange)
 {
-    const char *credential = credential_of(exchange->connection);
+    /* Azure takes keys from no other header. */
+    const char *credential = api_maker(exchange->api) == MAKER_AZURE
+                                 ? MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, "api-key")
+                                 : credential_of(exchange->connection);
     return credential != NULL && strncmp(credential, "Bearer ", 7) == 0 ? credential + 7 : credential;
 }
 
@@ -598,6 +601,10 @@ static enum MHD_Result plan(struct exchange *exchange)
     }
     if (exchange->api == API_STREAM_GENERATE && !wants_events(exchange)) {
         return queue_error(exchange, 400, "The simulated provider streams with ?alt=sse only.");
+    }
+    if (api_maker(exchange->api) == MAKER_AZURE &&
+        MHD_lookup_connection_value(exchange->connection, MHD_GET_ARGUMENT_KIND, "api-version") == NULL) {
+        return queue_text(exchange, 404, "{\"error\":{\"code\":\"404\",\"message\":\"Resource not found\"}}");
     }
     if (exchange->api == API_MODELS) {
         return answer_models(exchange);

@@ -13,7 +13,7 @@
 
 static const char usage[] =
     "Usage: tiermq-modelsim [OPTION]...\n"
-    "A simulated model server: OpenAI chat, completions, embeddings and models, Anthropic messages,\n"
+    "A simulated model server: OpenAI chat, completions, embeddings, responses and models (and Azure's), Anthropic messages,\n"
     "Google generateContent.\n"
     "\n"
     "  --listen HOST:PORT     where to serve (127.0.0.1:7790; port 0 takes any free one)\n"

@@ -5,15 +5,18 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include "tests/modelsim/azure.h"
 #include "tests/modelsim/gemini.h"
+#include "tests/modelsim/responses.h"
 
 /* Replies carry a fixed time, so that equal requests get equal bytes. */
 static const long long created_unix_s = 1767225600;
 
-/* `verb`: the path is followed by a model's name, and this. */
+/* `verb`: the path is followed by a model's name, and this. `like`: whose form requests and replies have, if not its own. */
 static const struct {
     const char *name, *method, *path, *verb;
     enum maker maker;
+    enum api like;
 } apis[API_COUNT] = {
     [API_CHAT] = {"chat.completions", "POST", "/v1/chat/completions", NULL, MAKER_OPENAI},
     [API_COMPLETIONS] = {"completions", "POST", "/v1/completions", NULL, MAKER_OPENAI},
@@ -22,6 +25,11 @@ static const struct {
     [API_GENERATE] = {"generateContent", "POST", "/v1beta/models/", ":generateContent", MAKER_GOOGLE},
     [API_STREAM_GENERATE] = {"streamGenerateContent", "POST", "/v1beta/models/", ":streamGenerateContent", MAKER_GOOGLE},
     [API_BATCH_EMBED] = {"batchEmbedContents", "POST", "/v1beta/models/", ":batchEmbedContents", MAKER_GOOGLE},
+    [API_RESPONSES] = {"responses", "POST", "/v1/responses", NULL, MAKER_OPENAI},
+    [API_AZURE_CHAT] = {"azure.chat.completions", "POST", "/openai/deployments/", "/chat/completions", MAKER_AZURE, API_CHAT},
+    [API_AZURE_COMPLETIONS] = {"azure.completions", "POST", "/openai/deployments/", "/completions", MAKER_AZURE, API_COMPLETIONS},
+    [API_AZURE_EMBEDDINGS] = {"azure.embeddings", "POST", "/openai/deployments/", "/embeddings", MAKER_AZURE, API_EMBEDDINGS},
+    [API_AZURE_RESPONSES] = {"azure.responses", "POST", "/openai/v1/responses", NULL, MAKER_AZURE, API_RESPONSES},
     [API_MODELS] = {"models", "GET", "/v1/models", NULL, MAKER_OPENAI},
 };
 
@@ -37,18 +45,18 @@ enum maker api_maker(enum api api)
 
 bool api_embeds(enum api api)
 {
-    return api == API_EMBEDDINGS || api == API_BATCH_EMBED;
+    return api == API_EMBEDDINGS || api == API_BATCH_EMBED || api == API_AZURE_EMBEDDINGS;
 }
 
 static bool path_is(enum api api, const char *path)
 {
     const size_t bytes = strlen(apis[api].path);
     const char *verb = apis[api].verb;
-    const char *colon = strchr(path, ':');
     if (verb == NULL) {
         return strcmp(apis[api].path, path) == 0;
     }
-    return strncmp(apis[api].path, path, bytes) == 0 && colon != NULL && strcmp(colon, verb) == 0;
+    const size_t name_bytes = strncmp(apis[api].path, path, bytes) == 0 ? strcspn(path + bytes, ":/") : 0;
+    return name_bytes > 0 && strcmp(path + bytes + name_bytes, verb) == 0;
 }
 
 enum api api_from_path(const char *method, const char *path)
@@ -90,6 +98,8 @@ static int read_prompt(struct model_request *request, char *ret_error)
     bool is_complete = true;
     if (api_maker(request->api) == MAKER_GOOGLE) {
         is_complete = gemini_write_prompt(request, out, ret_error);
+    } else if (request->api == API_RESPONSES) {
+        is_complete = responses_write_prompt(request, out, ret_error);
     } else if (request->api == API_CHAT || request->api == API_MESSAGES) {
         const json_t *messages = json_object_get(document, "messages");
         is_complete = json_is_array(messages) && json_array_size(messages) > 0;
@@ -127,12 +137,12 @@ static int read_prompt(struct model_request *request, char *ret_error)
     return is_complete ? 0 : -EINVAL;
 }
 
-/* The model's name: in the body, Google's in the path. False: there is none. */
-static bool read_model(struct model_request *request, const char *path)
+/* The model's name: in the body, Google's and that of a deployment in the path. False: there is none. */
+static bool read_model(struct model_request *request, enum api api, const char *path)
 {
-    if (apis[request->api].verb != NULL) {
-        const char *name = path + strlen(apis[request->api].path);
-        request->path_model = strndup(name, strcspn(name, ":"));
+    if (apis[api].verb != NULL) {
+        const char *name = path + strlen(apis[api].path);
+        request->path_model = strndup(name, strcspn(name, ":/"));
         request->model = request->path_model;
     } else {
         request->model = json_string_value(json_object_get(request->document, "model"));
@@ -169,20 +179,22 @@ int model_request_read(enum api api, const char *path, const char *body, size_t 
 {
     json_error_t json_error;
     struct model_request request = {
-        .api = api, .document = json_loadb(body, bytes, 0, &json_error), .dimensions = MODEL_EMBEDDING_DIMENSIONS};
+        .api = api_maker(api) == MAKER_AZURE ? apis[api].like : api, .is_azure = api_maker(api) == MAKER_AZURE, .document = json_loadb(body, bytes, 0, &json_error), .dimensions = MODEL_EMBEDDING_DIMENSIONS};
     if (request.document == NULL || !json_is_object(request.document)) {
         snprintf(ret_error, 200, "the body is not a JSON object: %.120s", request.document == NULL ? json_error.text : "other type");
         model_request_finish(&request);
         return -EINVAL;
     }
-    if (!read_model(&request, path)) {
+    if (!read_model(&request, api, path)) {
         snprintf(ret_error, 200, "model: you must provide a model parameter");
         model_request_finish(&request);
         return -EINVAL;
     }
     int r = read_prompt(&request, ret_error);
     if (r == 0) {
-        r = api_maker(api) == MAKER_GOOGLE ? gemini_read_settings(&request, ret_error) : read_settings(&request, ret_error);
+        r = api_maker(api) == MAKER_GOOGLE     ? gemini_read_settings(&request, ret_error)
+            : request.api == API_RESPONSES ? responses_read_settings(&request, ret_error)
+                                           : read_settings(&request, ret_error);
     }
     if (r < 0) {
         model_request_finish(&request);
@@ -238,17 +250,28 @@ void reply_write_whole(const struct reply *reply, FILE *out)
                 reply->id, model, bytes, text, finish_reason(reply), reply->request->input_tokens, reply->answer->tokens);
         return;
     }
+    if (reply->request->api == API_RESPONSES) {
+        responses_write_whole(reply, out);
+        return;
+    }
     if (reply->request->api == API_CHAT) {
         fprintf(out, "{\"id\":\"chatcmpl-%016" PRIx64 "\",\"object\":\"chat.completion\",\"created\":%lld,\"model\":\"%s\",\"choices\":"
                 "[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"%.*s\",\"refusal\":null},\"logprobs\":null,"
-                "\"finish_reason\":\"%s\"}],",
+                "\"finish_reason\":\"%s\"",
                 reply->id, created_unix_s, model, bytes, text, finish_reason(reply));
     } else {
         fprintf(out, "{\"id\":\"cmpl-%016" PRIx64 "\",\"object\":\"text_completion\",\"created\":%lld,\"model\":\"%s\",\"choices\":"
-                "[{\"index\":0,\"text\":\"%.*s\",\"logprobs\":null,\"finish_reason\":\"%s\"}],",
+                "[{\"index\":0,\"text\":\"%.*s\",\"logprobs\":null,\"finish_reason\":\"%s\"",
                 reply->id, created_unix_s, model, bytes, text, finish_reason(reply));
     }
+    if (reply->request->is_azure) {
+        azure_write_choice_filter(reply, out);
+    }
+    fprintf(out, "}],");
     write_usage(reply, out);
+    if (reply->request->is_azure) {
+        azure_write_prompt_filter(out);
+    }
     fputc('}', out);
 }
 
@@ -325,7 +348,12 @@ void reply_stream_open(const struct reply *reply, FILE *out)
                 "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":"
                 "{\"type\":\"text\",\"text\":\"\"}}\n\n",
                 reply->id, reply->request->model, reply->request->input_tokens);
+    } else if (reply->request->api == API_RESPONSES) {
+        responses_write_begin(reply, out);
     } else if (reply->request->api == API_CHAT) {
+        if (reply->request->is_azure) {
+            azure_write_begin(out);
+        }
         write_chunk_head(reply, out);
         fprintf(out, "[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n");
     }
@@ -335,6 +363,10 @@ void reply_stream_tokens(const struct reply *reply, uint32_t from, uint32_t to, 
 {
     if (api_maker(reply->request->api) == MAKER_GOOGLE) {
         gemini_write_tokens(reply, from, to, out);
+        return;
+    }
+    if (reply->request->api == API_RESPONSES) {
+        responses_write_tokens(reply, from, to, out);
         return;
     }
     for (uint32_t i = from; i < to; i++) {
@@ -359,6 +391,10 @@ void reply_stream_close(const struct reply *reply, FILE *out)
         gemini_write_end(reply, out);
         return;
     }
+    if (reply->request->api == API_RESPONSES) {
+        responses_write_end(reply, out);
+        return;
+    }
     if (reply->request->api == API_MESSAGES) {
         fprintf(out, "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n"
                 "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"%s\",\"stop_sequence\":null},"
@@ -367,9 +403,13 @@ void reply_stream_close(const struct reply *reply, FILE *out)
         return;
     }
     write_chunk_head(reply, out);
-    fprintf(out, reply->request->api == API_CHAT ? "[{\"index\":0,\"delta\":{},\"finish_reason\":\"%s\"}]}\n\n"
-                                                 : "[{\"index\":0,\"text\":\"\",\"finish_reason\":\"%s\"}]}\n\n",
+    fprintf(out, reply->request->api == API_CHAT ? "[{\"index\":0,\"delta\":{},\"finish_reason\":\"%s\""
+                                                 : "[{\"index\":0,\"text\":\"\",\"finish_reason\":\"%s\"",
             finish_reason(reply));
+    if (reply->request->is_azure) {
+        azure_write_choice_filter(reply, out);
+    }
+    fprintf(out, "}]}\n\n");
     if (reply->request->include_usage) {
         write_chunk_head(reply, out);
         fprintf(out, "[],");
@@ -403,7 +443,9 @@ static const char *error_type(enum api api, int status)
 void reply_write_error(enum api api, int status, const char *text, int64_t retry_after_ms, FILE *out)
 {
     char again[64] = "";
-    if (retry_after_ms > 0 && api_maker(api) != MAKER_GOOGLE) {
+    if (retry_after_ms > 0 && api_maker(api) == MAKER_AZURE) {
+        snprintf(again, sizeof(again), " Please retry after %" PRId64 " seconds.", (retry_after_ms + 999) / 1000);
+    } else if (retry_after_ms > 0 && api_maker(api) != MAKER_GOOGLE) {
         snprintf(again, sizeof(again), " Please try again in %.3gs.", (double)retry_after_ms / 1000);
     }
     json_t *message = json_sprintf("%s%s", text, again);
@@ -412,6 +454,8 @@ void reply_write_error(enum api api, int status, const char *text, int64_t retry
     const char *shown = quoted != NULL ? quoted : "\"out of memory\"";
     if (api_maker(api) == MAKER_GOOGLE) {
         gemini_write_error(status, shown, retry_after_ms, out);
+    } else if (api_maker(api) == MAKER_AZURE) {
+        azure_write_error(status, shown, out);
     } else if (api == API_MESSAGES) {
         fprintf(out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":%s}}", error_type(api, status), shown);
     } else {
@@ -448,6 +492,10 @@ void reply_stream_error(enum api api, FILE *out)
         fprintf(out, "data: ");
         gemini_write_error(503, "\"The model is overloaded. Please try again later.\"", 0, out);
         fprintf(out, "\n\n");
+        return;
+    }
+    if (api == API_RESPONSES || api == API_AZURE_RESPONSES) {
+        responses_write_failure(out);
         return;
     }
     fputs(api == API_MESSAGES

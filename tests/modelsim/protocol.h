@@ -2,9 +2,12 @@
  * protocol: the requests and replies of the simulated providers, as their API references give them.
  *
  * OpenAI:    POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models
+ *            POST /v1/responses
+ * Azure:     POST /openai/deployments/MODEL/chat/completions, …/completions, …/embeddings; /openai/v1/responses; all with
+ *            ?api-version=
  * Anthropic: POST /v1/messages
  * Google:    POST /v1beta/models/MODEL:generateContent, :streamGenerateContent?alt=sse, :batchEmbedContents
- * Streams are server-sent events: OpenAI's end with `data: [DONE]`, Anthropic's have named events, Google's end with the event
+ * Streams are server-sent events: OpenAI's end with `data: [DONE]`, those of responses and Anthropic's have named events, Google's end with the event
  * that says why.
  */
 #pragma once
@@ -24,19 +27,25 @@ enum api {
     API_GENERATE,
     API_STREAM_GENERATE,
     API_BATCH_EMBED,
+    API_RESPONSES,
+    API_AZURE_CHAT,
+    API_AZURE_COMPLETIONS,
+    API_AZURE_EMBEDDINGS,
+    API_AZURE_RESPONSES,
     API_MODELS,
     API_NONE
 };
 enum { API_COUNT = API_MODELS + 1 };
 
 /* Whose API it is. */
-enum maker { MAKER_OPENAI, MAKER_ANTHROPIC, MAKER_GOOGLE };
+enum maker { MAKER_OPENAI, MAKER_ANTHROPIC, MAKER_GOOGLE, MAKER_AZURE };
 
 /* What is wrong with the vectors of a reply. */
 enum embedding_flaw { FLAW_NONE, FLAW_DIMENSION, FLAW_NOT_A_NUMBER, FLAW_SHUFFLED }; /* shuffled: only where each vector has an index */
 
 struct model_request {
-    enum api api;
+    enum api api;          /* of Azure's: the one that they are like */
+    bool is_azure;
     json_t *document;      /* owned; the strings below point into it */
     const char *model;
     char *path_model;      /* owned: the model, where the path names it */
@@ -54,7 +63,7 @@ enum maker api_maker(enum api api);
 bool api_embeds(enum api api);
 enum api api_from_path(const char *method, const char *path);
 
-/* `path` names the model of Google's. Errors: -EINVAL (ret_error, at least 200 bytes, says what a provider would say); -ENOMEM. */
+/* `path` names the model of Google's, and of Azure's deployments. Errors: -EINVAL (ret_error, at least 200 bytes, says what a provider would say); -ENOMEM. */
 MUST_USE int model_request_read(enum api api, const char *path, const char *body, size_t bytes,
                                 struct model_request *ret_request, char *ret_error);
 void model_request_finish(struct model_request *request);
