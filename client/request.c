@@ -413,12 +413,13 @@ static uint32_t estimate_tokens(enum operation operation, const struct request *
                                                        : request->input_tokens + output;
 }
 
-/* What its text says of the model that it needs. An endpoint for embeddings has no `messages`: its input is all of the body. */
+/* What its text says of the model that it needs. Where no messages are read, the input is all of the body. */
 static void keep_facts(struct request *request, enum operation operation,
                        const struct body_facts *facts, size_t body_bytes)
 {
     const uint32_t all = (uint32_t)(body_bytes / BYTES_PER_TOKEN) + 1;
-    request->input_tokens = operation == OPERATION_EMBEDDINGS ? all : facts->input_tokens;
+    const bool is_read = operation == OPERATION_CHAT || operation == OPERATION_COMPLETIONS;
+    request->input_tokens = is_read ? facts->input_tokens : all;
     request->abilities = facts->abilities;
     memcpy(request->features, facts->features, sizeof(request->features));
 }
