@@ -29,8 +29,7 @@ uint32_t choice_ability_find(const char *name)
 
 enum choice_verdict choice_check(const struct choice_job *job, const struct choice_model *model)
 {
-    const bool is_elsewhere = job->residency > 0 && (model->residencies >> job->residency & 1) == 0;
-    if (is_elsewhere) {
+    if ((job->residencies & ~model->residencies) != 0) {
         return CHOICE_ELSEWHERE;
     }
     if ((job->abilities & ~model->abilities) != 0) {

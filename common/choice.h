@@ -42,7 +42,7 @@ uint32_t choice_ability_find(const char *name);
 struct choice_job {
     double complexity; /* 0 to 1; below 0: not known */
     uint32_t abilities;
-    uint32_t residency; /* number of the label that it needs, from 1 to 31; 0: any will do */
+    uint32_t residencies; /* bits by the numbers of the labels, from 1 to 31, that it needs */
     uint64_t input_tokens;
     uint64_t output_tokens; /* expected */
     int64_t left_ms;        /* until its deadline; INT64_MAX: it has none */

@@ -19,17 +19,21 @@ struct explanation {
 
 /* ---- names ---- */
 
-uint8_t decision_residency(struct core *core, const char *label, bool is_kept)
+uint8_t decision_residency(const struct core *core, const char *label)
 {
     if (label == NULL || label[0] == '\0') {
         return 0;
     }
-    struct name *name = names_find(&core->residencies, label);
-    if (name == NULL && is_kept && core->residencies.length < CONFIG_RESIDENCIES_MAX &&
-        names_add(&core->residencies, label, &name) < 0) {
-        name = NULL;
-    }
+    const struct name *name = names_find(&core->residencies, label);
     return name == NULL ? DECISION_NOWHERE : (uint8_t)(name->index + 1);
+}
+
+int decision_keep_residency(struct core *core, const char *label)
+{
+    struct name *name;
+    return label[0] == '\0' || core->residencies.length >= CONFIG_RESIDENCIES_MAX
+               ? 0
+               : names_add(&core->residencies, label, &name);
 }
 
 const char *decision_residency_name(const struct core *core, uint8_t residency)
@@ -69,21 +73,24 @@ static bool names_model(const struct config_tenant *tenant, const char *model)
     return false;
 }
 
+/* On error it may use what it might before: never more. */
 static int allow(const struct core *core, struct tenant *tenant, const struct config_tenant *given)
 {
-    free(tenant->allowed);
-    tenant->allowed = NULL;
-    if (given->models_length == 0) {
-        return 0;
+    uint64_t *allowed = NULL;
+    const size_t words = core->upstreams_length / ALLOWED_BITS + 1;
+    if (given->models_length > 0) {
+        allowed = calloc(words, sizeof(*allowed));
+        if (allowed == NULL) {
+            return -ENOMEM;
+        }
     }
-    tenant->allowed = calloc(core->upstreams_length / ALLOWED_BITS + 1, sizeof(*tenant->allowed));
-    if (tenant->allowed == NULL) {
-        return -ENOMEM;
-    }
-    for (size_t i = 0; i < core->upstreams_length; i++) {
+    for (size_t i = 0; allowed != NULL && i < core->upstreams_length; i++) {
         const bool is_allowed = names_model(given, core->upstreams[i]->model);
-        tenant->allowed[i / ALLOWED_BITS] |= (uint64_t)is_allowed << (i % ALLOWED_BITS);
+        allowed[i / ALLOWED_BITS] |= (uint64_t)is_allowed << (i % ALLOWED_BITS);
     }
+    free(tenant->allowed);
+    tenant->allowed = allowed;
+    tenant->allowed_words = allowed == NULL ? 0 : words;
     return 0;
 }
 
@@ -97,7 +104,7 @@ int decision_configure(struct core *core, const struct config *config)
             continue;
         }
         struct tenant *tenant = core->tenant[name->index];
-        tenant->residency = decision_residency(core, given->residency, false);
+        tenant->residency = decision_residency(core, given->residency);
         r = allow(core, tenant, given);
     }
     return r;
@@ -108,14 +115,22 @@ void decision_destroy(struct core *core)
     free(core->explanations.items);
 }
 
+/* One that came after the tenant was configured, for the last time perhaps, is not. */
 static bool is_allowed(const struct tenant *tenant, const struct upstream *upstream)
 {
+    const size_t word = upstream->index / ALLOWED_BITS;
     return tenant->allowed == NULL ||
-           (tenant->allowed[upstream->index / ALLOWED_BITS] >> (upstream->index % ALLOWED_BITS) &
-            1) != 0;
+           (word < tenant->allowed_words &&
+            (tenant->allowed[word] >> (upstream->index % ALLOWED_BITS) & 1) != 0);
 }
 
 /* ---- what it is about ---- */
+
+/* As struct choice_job has it. */
+static uint32_t label_bit(uint8_t residency)
+{
+    return residency == 0 ? 0 : UINT32_C(1) << residency;
+}
 
 static struct choice_job job_of(const struct core *core, const struct job *job)
 {
@@ -126,7 +141,7 @@ static struct choice_job job_of(const struct core *core, const struct job *job)
     return (struct choice_job){
         .complexity = needs->complexity == 0 ? -1 : (needs->complexity - 1) / (COMPLEXITY_MAX - 1),
         .abilities = needs->abilities,
-        .residency = needs->residency == 0 ? tenant->residency : needs->residency,
+        .residencies = label_bit(needs->residency) | label_bit(tenant->residency),
         .input_tokens = input,
         .output_tokens = expected > 0 ? expected : OUTPUT_TOKENS_ASSUMED,
         .left_ms = job->deadline_ms == INT64_MAX ? INT64_MAX : job->deadline_ms - core->now_ms,
@@ -347,8 +362,9 @@ static void write_why_not(const struct core *core, const struct decision *decisi
         say(out, "takes %llu tokens, these are %llu", (unsigned long long)traits->context_tokens,
             (unsigned long long)decision->job.input_tokens);
     } else if (item->verdict == CHOICE_ELSEWHERE) {
+        const uint32_t missing = decision->job.residencies & ~traits->residencies;
         say(out, "has not the residency label %.64s",
-            decision_residency_name(core, (uint8_t)decision->job.residency));
+            decision_residency_name(core, (uint8_t)__builtin_ctz(missing)));
     }
 }
 

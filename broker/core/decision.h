@@ -2,10 +2,10 @@
  * decision: which upstream an attempt is to call, and why not another.
  *
  * Of the candidates of a job's queue (upstream.h) those are left out that cannot answer it at all:
- * a model that lacks an ability it needs, or is too small for it, a provider without the residency
- * label it needs, a model that its tenant may not use. Of the others those that it has tried in
- * this round, and those that may not be called now. What is left is scored (common/choice.h), or
- * taken in the order of the list; the best is the decision.
+ * a model that lacks an ability it needs, or is too small for it, a provider without a residency
+ * label that it or its tenant needs, a model that its tenant may not use. Of the others those that
+ * it has tried in this round, and those that may not be called now. What is left is scored
+ * (common/choice.h), or taken in the order of the list; the best is the decision.
  *
  * The latest EXPLANATIONS decisions that had a choice are kept in words.
  */
@@ -49,10 +49,14 @@ struct decision {
 };
 
 /*
- * As struct job_needs has the label; 0: it is NULL or empty. `is_kept`: a record has it, so one
- * that no provider has is kept, too. DECISION_NOWHERE: no provider has it.
+ * As struct job_needs has the label; 0: it is NULL or empty. DECISION_NOWHERE: no provider has it.
  */
-uint8_t decision_residency(struct core *core, const char *label, bool is_kept);
+uint8_t decision_residency(const struct core *core, const char *label);
+/*
+ * A record has it: known from now on, as far as there is room, also when no provider has it.
+ * Errors: -ENOMEM.
+ */
+MUST_USE int decision_keep_residency(struct core *core, const char *label);
 /* The label; "" none. */
 const char *decision_residency_name(const struct core *core, uint8_t residency);
 /* As struct job has the task; 0: none, and beyond 255 different ones. */

@@ -193,7 +193,7 @@ static void fill(struct core *core, struct job *job, const Record__JobRecord *re
     job->needs = (struct job_needs){
         .complexity = (uint8_t)record->complexity,
         .abilities = (uint8_t)record->abilities,
-        .residency = decision_residency(core, record->residency, true),
+        .residency = decision_residency(core, record->residency),
         .input_size = job_input_size(record->input_tokens),
     };
     job->task = decision_task(core, record->task);
@@ -256,6 +256,9 @@ static int restore_job(struct core *core, const void *value, size_t value_bytes)
     int r = record_read_job(value, value_bytes, arena_protobuf_allocator(core->arena), &record);
     if (r == 0) {
         r = find_flow(core, record, &flow);
+    }
+    if (r == 0) {
+        r = decision_keep_residency(core, record->residency);
     }
     if (r < 0) {
         return r;

@@ -82,6 +82,7 @@ struct tenant {
     uint64_t jobs, bytes;       /* pending */
     uint8_t residency;          /* as struct job_needs has it */
     uint64_t *allowed;          /* bits by index of an upstream; NULL: all */
+    size_t allowed_words;       /* of these; what comes behind is not allowed */
     uint64_t invalidated;       /* by this one the last time, of its cache entries alone: cache_log.told then */
     struct throttle invalidations, feedback; /* of its clients, for cached answers */
 };

@@ -262,7 +262,7 @@ static uint8_t complexity_of(const struct core *core, const struct event_submit 
 static struct refusal resolve_needs(struct core *core, struct request *request)
 {
     const struct event_submit *submit = request->submit;
-    const uint8_t residency = decision_residency(core, submit->residency, false);
+    const uint8_t residency = decision_residency(core, submit->residency);
     if (residency == DECISION_NOWHERE) {
         return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0,
                       effects_format(core->effects,

@@ -113,7 +113,7 @@ static const char help[] =
     "  --deadline TIME    an answer is of no use later (default: the tier's)\n"
     "  --delay TIME       not before\n"
     "  --max-tokens N     of the answer to a prompt\n"
-    "  --residency LABEL  only providers that have it, as configured (default: the tenant's)\n"
+    "  --residency LABEL  only providers that have it, besides the tenant's label\n"
     "  --task NAME        what kind of work it is; what is learned from feedback goes by it\n"
     "  --complexity N     of the prompt, 1 (simple) to 255, where it is known better than its text "
     "tells\n"

@@ -285,6 +285,18 @@ Test(core_decision, data_stay_where_they_must)
     HAS(refusal_of(&nowhere), "residency: no provider has the label \"mars\"");
 }
 
+Test(core_decision, job_cannot_lift_its_tenants_residency)
+{
+    static char *us[] = {"us"};
+    providers[0].residency = us;
+    providers[0].residency_length = 1;
+    w.tenants[1].residency = "eu";
+    go();
+    const struct id job = submit(&(struct asked){.peer = 2, .complexity = 20, .residency = "us"});
+    HAS(refusal_of(&job), "p0/m0 has not the residency label eu");
+    HAS(refusal_of(&job), "p1/m2 has not the residency label us");
+}
+
 Test(core_decision, named_model_obeys_the_tenants_residency)
 {
     w.tenants[1].residency = "eu";
@@ -427,4 +439,31 @@ Test(core_decision, job_that_waits_for_the_only_model_it_can_use_blocks_no_other
     cr_assert_str_eq(model_of(&first), "m2");
     cr_assert_str_eq(model_of(&second), "none");
     cr_assert_str_eq(model_of(&text), "m0");
+}
+
+/* As many more as the bits of who may use what have to grow for. */
+Test(core_decision, tenant_that_is_configured_no_more_may_use_no_model_that_came_since)
+{
+    enum { MORE = 70 };
+    static struct config_model models[3 + MORE];
+    static char names[MORE][8];
+    static char *only_new[] = {names[MORE - 1], "m1"};
+    w.tenants[1].models = only_m1;
+    w.tenants[1].models_length = 1;
+    world_start(&w);
+    world_client(&w, 2, "b");
+    const struct id job = submit(&(struct asked){.peer = 2, .complexity = 20});
+    memcpy(models, w.models, 3 * sizeof(*models));
+    for (size_t i = 0; i < MORE; i++) {
+        (void)snprintf(names[i], sizeof(names[i]), "n%zu", i);
+        models[3 + i] = (struct config_model){.name = names[i], .provider = "p0", .quality = 99};
+    }
+    w.config.models = models;
+    w.config.models_length = 3 + MORE;
+    routes[0].models = only_new;
+    routes[0].models_length = 2;
+    w.config.tenants_length = 1;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, 100, "w", 1000);
+    cr_assert_str_eq(model_of(&job), "m1");
 }
