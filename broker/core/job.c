@@ -121,20 +121,30 @@ static bool reserve_timer(struct core *core)
 
 enum { SIZE_STEPS = 12 }; /* of an octave: 255 is 2.3 million tokens, and more */
 
+static uint32_t tokens_of(uint32_t size)
+{
+    return size == 0 ? 0 : (uint32_t)ceil(exp2((size - 1) / (double)SIZE_STEPS) - 1e-6);
+}
+
+/*
+ * The tokens of a size have that size: read from its record again and again, a job does not grow.
+ */
 uint8_t job_input_size(uint32_t tokens)
 {
     if (tokens == 0) {
         return 0;
     }
     const double at = ceil(log2((double)tokens) * SIZE_STEPS) + 1;
-    return at < UINT8_MAX ? (uint8_t)at : UINT8_MAX;
+    if (at >= UINT8_MAX) {
+        return UINT8_MAX;
+    }
+    const uint8_t size = (uint8_t)at;
+    return tokens_of(size - 1u) >= tokens ? (uint8_t)(size - 1) : size;
 }
 
 uint32_t job_input_tokens(const struct job *job)
 {
-    return job->needs.input_size == 0
-               ? 0
-               : (uint32_t)ceil(exp2((job->needs.input_size - 1) / (double)SIZE_STEPS) - 1e-6);
+    return tokens_of(job->needs.input_size);
 }
 
 static struct job *make(struct core *core, const struct id *job_id, struct flow *flow)

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include "broker/core/job.h"
 #include "common/choice.h"
 #include "common/complexity.h"
 #include "tests/unit/broker/core_world.h"
@@ -466,4 +467,16 @@ Test(core_decision, tenant_that_is_configured_no_more_may_use_no_model_that_came
     cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
     world_worker(&w, 100, "w", 1000);
     cr_assert_str_eq(model_of(&job), "m1");
+}
+
+Test(core_decision, size_of_an_input_is_the_same_after_any_number_of_restarts)
+{
+    for (uint32_t tokens = 1; tokens < 2000000; tokens += 1 + tokens / 500) {
+        struct job job = {.needs = {.input_size = job_input_size(tokens)}};
+        const uint32_t kept = job_input_tokens(&job);
+        cr_assert_geq(kept, tokens);
+        cr_assert_leq(kept, tokens + tokens * 6 / 100 + 1);
+        job.needs.input_size = job_input_size(kept);
+        cr_assert_eq(job_input_tokens(&job), kept, "%u tokens", tokens);
+    }
 }
