@@ -117,6 +117,9 @@ static void wait_for_one(struct core *core, struct job *job, const struct decisi
         end_round(core, job);
     } else if (decision->is_picky) {
         /* Others of the queue may go on. */
+        if (job->place == PLACE_READY) {
+            lane_keep_turn(job);
+        }
         job_wait_until(core, job, later(decision->at_ms, core->now_ms + GATE_LEAST_MS));
     } else {
         close_gate(core, job->flow->queue, decision->at_ms);

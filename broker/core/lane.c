@@ -206,7 +206,11 @@ void queue_refresh(struct queue *queue)
 static void flow_refresh(struct flow *flow)
 {
     const bool wants = flow->ready.length > 0 && !flow->tenant->name->is_held;
-    if (wants && !flow->is_in_ring) {
+    if (wants && !flow->is_in_ring && flow->keeps_turn) {
+        list_prepend(&flow->queue->ring, &flow->in_ring);
+        flow->is_in_ring = true;
+        flow->keeps_turn = false;
+    } else if (wants && !flow->is_in_ring) {
         /*
          * A debt stays, so that a tenant cannot shed it by letting its flow run empty; savings do
          * not.
@@ -345,6 +349,13 @@ struct job *lane_peek(struct lane *lane)
 {
     struct queue *queue = heap_peek(&lane->queues);
     return queue == NULL ? NULL : heap_peek(&next_flow(queue)->ready);
+}
+
+void lane_keep_turn(const struct job *job)
+{
+    struct flow *flow = job->flow;
+    assert(job->place == PLACE_READY);
+    flow->keeps_turn = flow->ready.length == 1 && flow->deficit_tokens > 0;
 }
 
 static int64_t cost_tokens(const struct job *job)

@@ -30,6 +30,7 @@ struct flow {
     struct heap ready;          /* READY jobs */
     struct list_link in_ring;
     bool is_in_ring;
+    bool keeps_turn;            /* it left the ring at its turn: lane_keep_turn() */
     int64_t deficit_tokens;
     uint32_t jobs;              /* in any place */
     struct shed shed;
@@ -95,6 +96,13 @@ void lane_charge_tier(struct lane *lane);
 struct job *lane_peek(struct lane *lane);
 /* Takes the job that lane_peek() gave on account of its route and tenant. Called while it is still READY. */
 void lane_charge(struct lane *lane, struct job *job);
+
+/*
+ * The READY job, whose turn it is, has to wait by itself: if its flow has no other one, it comes
+ * back to where it was. Otherwise flows whose jobs wait for one upstream would be served in the
+ * order in which they come back, and one of them always last.
+ */
+void lane_keep_turn(const struct job *job);
 
 bool lane_is_held(const struct core *core, const struct job *job); /* by route, tier, tenant or a gate */
 /* After a pause or its end: queues and flows join or leave the choice. */

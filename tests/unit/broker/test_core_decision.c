@@ -480,3 +480,22 @@ Test(core_decision, size_of_an_input_is_the_same_after_any_number_of_restarts)
         cr_assert_eq(job_input_tokens(&job), kept, "%u tokens", tokens);
     }
 }
+
+/* All wait for one upstream, and come back at the same time. */
+Test(core_decision, tenants_whose_jobs_wait_for_one_model_take_turns)
+{
+    enum { MANY = 30 };
+    w.models[0].abilities = w.models[1].abilities = no_images;
+    w.models[0].abilities_length = w.models[1].abilities_length = 2;
+    providers[1].requests_per_min = 60;
+    go();
+    for (int i = 0; i < MANY; i++) {
+        (void)submit(&(struct asked){.abilities = ABILITY_IMAGES, .input_tokens = 900});
+    }
+    const struct id job =
+        submit(&(struct asked){.peer = 2, .abilities = ABILITY_IMAGES, .input_tokens = 900});
+    for (int i = 0; i < 6 * 20; i++) {
+        pass(50);
+    }
+    cr_assert_str_eq(model_of(&job), "m2");
+}
