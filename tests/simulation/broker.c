@@ -18,6 +18,7 @@
 #include "tests/simulation/invalidations.h"
 #include "tests/simulation/lives.h"
 #include "tests/simulation/memory.h"
+#include "tests/simulation/needs.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/oracle.h"
 #include "tests/simulation/settings.h"
@@ -474,6 +475,7 @@ static void change_record(struct simulation *simulation, const struct effect *ef
         change.value = join(effect->as.put.value, effect->as.put.value_bytes, effect->as.put.blob);
     }
     oracle_see_change(simulation, &change);
+    needs_see_change(simulation, &change);
     if (is_dropped(simulation, &change)) {
         blob_unref(&change.value);
         return;
@@ -584,6 +586,7 @@ static void name_leases(const struct simulation *simulation, const struct messag
 
 struct submitted {
     char key[32];
+    struct needs_words needs;
     uint8_t canonical[16], trace_parent[24];
 };
 
@@ -617,6 +620,7 @@ static void fill_submit(const struct simulation *simulation, const struct messag
         .discard_result = job->discard_result,
         .payload = message->payload,
     };
+    needs_fill(simulation, message->job, &event->as.submit, &ret_submitted->needs);
 }
 
 static void fill_pause(const struct simulation *simulation, const struct message *message,
@@ -709,6 +713,7 @@ static void tell_usage(const struct simulation *simulation, struct told_call *to
     told->usage.provider = told->upstream.provider;
     told->usage.model = told->upstream.model;
     told->usage.cache = (Wire__CacheStatus)(call->tokens % 4);
+    needs_fill_usage(call, &told->usage);
 }
 
 static void tell_call(const struct simulation *simulation, const struct message *message,
@@ -993,6 +998,7 @@ static void examine(struct simulation *simulation)
         oracle_see_effect(simulation, effect);
         invalidations_see_effect(simulation, effect);
         evidence_see_effect(simulation, effect);
+        needs_see_effect(simulation, effect);
         if (effect->kind == EFFECT_LOAD && job_of_load(simulation, effect) != NO_JOB) {
             fairness_see_load(simulation, &simulation->jobs[job_of_load(simulation, effect)]);
         }
@@ -1014,10 +1020,12 @@ static void hear_one(struct simulation *simulation, struct message *message)
     oracle_before_step(simulation, message);
     invalidations_before_step(simulation, message);
     evidence_before_step(simulation, message);
+    needs_before_step(simulation, message);
     step_message(simulation, message);
     oracle_after_step(simulation, message);
     invalidations_after_step(simulation, message);
     evidence_after_step(simulation, message);
+    needs_after_step(simulation, message);
     if (message->event == EVENT_STORE_DOWN) {
         broker->examined =
             effects_length(broker->effects); /* it drops earlier ones, and dispatches nothing */
@@ -1096,6 +1104,7 @@ void sim_broker_turn(struct simulation *simulation)
     }
     commit(simulation);
     oracle_check_turn(simulation);
+    needs_check_turn(simulation);
     invalidations_check_turn(simulation);
     if (is_drained(simulation)) {
         stop(simulation, UINT64_MAX);
@@ -1264,6 +1273,7 @@ void sim_broker_start(struct simulation *simulation)
     evidence_restart(simulation);
     degradation_restart(simulation);
     attempts_restart(simulation);
+    needs_restart(simulation);
     simulation_trace(simulation, "broker starts, incarnation %" PRIu64 ", %" PRIu64 " jobs on disk",
                      broker->incarnation,
                      storage_length(broker->storage, STORAGE_DURABLE, STORE_JOBS), 0);
@@ -1376,6 +1386,7 @@ bool sim_broker_reload(struct simulation *simulation)
     if (core_reconfigure(broker->core, &told.config, sim_broker_now(simulation)) < 0) {
         simulation_violate(simulation, "the core refuses the configuration that it has");
     }
+    needs_see_config(simulation);
     return true;
 }
 

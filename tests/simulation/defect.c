@@ -47,6 +47,8 @@ void defect_apply(const struct simulation *simulation, enum defect defect, struc
     struct event_submit *submit = &event->as.submit;
     submit->job_id = defect_id(simulation, defect);
     submit->idempotency_key = "";
+    submit->abilities = submit->input_tokens = 0; /* it needs nothing, so that is not why */
+    submit->residency = "";
     *ret_payload = NULL;
     switch (defect) {
     case DEFECT_NONE:
@@ -88,6 +90,15 @@ void defect_apply(const struct simulation *simulation, enum defect defect, struc
         submit->tier = simulation->scenario.tiers[0].name;
         submit->payload = *ret_payload = zeros(SCENARIO_PAYLOAD_LIMIT);
         break;
+    case DEFECT_ABILITIES:
+        submit->abilities = UINT32_C(1) << MODELS_ABILITIES;
+        break;
+    case DEFECT_COMPLEXITY:
+        submit->complexity = UINT8_MAX + 1;
+        break;
+    case DEFECT_RESIDENCY:
+        submit->residency = models_label(MODELS_LABEL_OF_NONE);
+        break;
     }
 }
 
@@ -104,6 +115,9 @@ static Wire__RejectReason reason_of(enum defect defect)
     case DEFECT_PAYLOAD:
     case DEFECT_ATTEMPTS:
     case DEFECT_DELAY:
+    case DEFECT_ABILITIES:
+    case DEFECT_COMPLEXITY:
+    case DEFECT_RESIDENCY:
         return WIRE__REJECT_REASON__REJECT_INVALID;
     case DEFECT_TOO_LARGE:
     case DEFECT_OF_ITS_QUEUE:

@@ -21,6 +21,9 @@ enum defect {
     DEFECT_LATE,         /* its delay is beyond its deadline */
     DEFECT_TOO_OLD,      /* made long before anything is remembered: only when ids were forgotten */
     DEFECT_OF_ITS_QUEUE, /* larger than all that its tier may hold: only where that is little */
+    DEFECT_ABILITIES,    /* unknown ones */
+    DEFECT_COMPLEXITY,
+    DEFECT_RESIDENCY, /* a label that no provider ever has */
     DEFECTS,
 };
 

@@ -5,6 +5,7 @@
 #include "broker/core/core.h"
 #include "broker/core/lane.h"
 #include "tests/simulation/broker.h"
+#include "tests/simulation/needs.h"
 #include "tests/simulation/network.h"
 
 enum {
@@ -81,15 +82,27 @@ static bool is_ready(struct simulation *simulation, struct sim_job *job)
     return state == WIRE__JOB_STATE__JOB_STATE_QUEUED;
 }
 
-/* Of the latest few, the one with the lowest priority: it is served last. */
-static struct sim_job *find_in_flow(struct simulation *simulation, struct fair_flow *flow)
+/*
+ * It may have waited by itself between two looks, for an upstream that others do not need, and so
+ * not beside them.
+ */
+static bool waits_by_itself(const struct simulation *simulation, const struct sim_job *job)
+{
+    return needs_are_picky(simulation, (uint32_t)(job - simulation->jobs));
+}
+
+/* Of the latest few, the one with the lowest priority: it is served last. `is_sure`: it has waited
+ * beside others all the time. */
+static struct sim_job *find_in_flow(struct simulation *simulation, struct fair_flow *flow,
+                                    bool is_sure)
 {
     struct sim_job *best = NULL;
     struct list_link *link = flow->waiting.head.previous;
     for (int i = 0; i < LOOKS_MAX && link != &flow->waiting.head; i++) {
         struct sim_job *job = CONTAINER_OF(link, struct sim_job, waiting_link);
         link = link->previous;
-        if ((best == NULL || job->priority < best->priority) && is_ready(simulation, job)) {
+        if ((best == NULL || job->priority < best->priority) && is_ready(simulation, job) &&
+            (!is_sure || !waits_by_itself(simulation, job))) {
             best = job;
         }
     }
@@ -196,7 +209,8 @@ static struct sim_job *find_in_lane(struct simulation *simulation, struct fair_l
 {
     for (int route = 0; route < SCENARIO_ROUTES; route++) {
         for (int tenant = 0; tenant < SCENARIO_TENANTS && !lane->queues[route].is_gated; tenant++) {
-            struct sim_job *job = find_in_flow(simulation, &lane->queues[route].flows[tenant]);
+            struct sim_job *job =
+                find_in_flow(simulation, &lane->queues[route].flows[tenant], false);
             if (job != NULL) {
                 return job;
             }
@@ -220,9 +234,12 @@ static bool goes_on(struct simulation *simulation, const struct backlog *backlog
 static void refresh_flow(struct simulation *simulation, struct fair_flow *flow)
 {
     bool waits;
-    const bool may_go_on = goes_on(simulation, &flow->backlog, &waits);
+    bool may_go_on = goes_on(simulation, &flow->backlog, &waits);
+    if (waits && waits_by_itself(simulation, flow->backlog.witness)) { /* since a reload */
+        may_go_on = waits = false;
+    }
     if (!waits) {
-        flow->backlog.witness = find_in_flow(simulation, flow);
+        flow->backlog.witness = find_in_flow(simulation, flow, true);
         flow->backlog.epoch += !may_go_on || flow->backlog.witness == NULL;
     }
 }

@@ -15,6 +15,8 @@
  * there is exactly one of the other. So visits differ by at most 1, which is Q; and each balance
  * changes by less than Q w + C.
  *
+ * A job that some of its candidates cannot answer (needs.h) is no witness of that.
+ *
  * Tiers of one pool. Over any interval in which both i and j are backlogged and nothing is being
  * loaded, dispatches divided by weights differ by at most
  *     (O + 2) (1/w(i) + 1/w(j)),   O: DISPATCHES_OWED_MAX.

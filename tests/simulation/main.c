@@ -252,6 +252,9 @@ static void add(struct sum *sum, const struct outcome *outcome)
     sum->tally.deltas += outcome->tally.deltas;
     sum->tally.sums += outcome->tally.sums;
     sum->tally.made += outcome->tally.made;
+    sum->tally.picky += outcome->tally.picky;
+    sum->tally.hopeless += outcome->tally.hopeless;
+    sum->tally.given_up += outcome->tally.given_up;
     sum->tally.fair_tiers += outcome->tally.fair_tiers;
     sum->tally.fair_slots += outcome->tally.fair_slots;
     sum->tally.loads_failed += outcome->tally.loads_failed;
@@ -284,6 +287,9 @@ static void print_faults(const struct sum *sum)
            " jobs made by workers\n",
            sum->tally.invalidated, sum->tally.caught_up, sum->tally.behind, sum->tally.deltas,
            sum->tally.sums, sum->tally.made);
+    printf("choice: %" PRIu64 " dispatches of jobs that some candidates could not answer, %" PRIu64
+           " refusals of what none could, %" PRIu64 " dead letters of that\n",
+           sum->tally.picky, sum->tally.hopeless, sum->tally.given_up);
 }
 
 static void print_sum(const struct arguments *arguments, const struct sum *sum)

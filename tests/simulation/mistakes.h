@@ -129,7 +129,22 @@
     X(EVIDENCE_NOT_IN_WELCOME, "evidence-not-in-welcome", "who comes new is not told the sums")    \
     X(FEEDBACK_KEEPS_ENTRY, "feedback-keeps-entry", "a wrong near hit is not invalidated")         \
     X(MADE_FOR_ANOTHER, "made-for-another", "a worker's job belongs to the first tenant")          \
-    X(RESTART_MAKER, "restart-forgets-maker", "after a restart clients have made all jobs")
+    X(RESTART_MAKER, "restart-forgets-maker", "after a restart clients have made all jobs")        \
+    /* the choice of a model */                                                                    \
+    X(ABILITY_IGNORED, "ability-ignored", "a job goes to a model that lacks what it needs")        \
+    X(CONTEXT_IGNORED, "context-ignored", "a job goes to a model that is too small for it")        \
+    X(TENANT_RESIDENCY, "tenant-residency-ignored", "a tenant's residency label is not looked at") \
+    X(RELOAD_LISTS, "reload-keeps-lists", "a reload does not change who may use what")             \
+    X(HOPELESS_ACCEPTED, "hopeless-accepted", "what no model can answer is accepted")              \
+    X(GIVEN_UP_EARLY, "given-up-early", "a job is given up when its only model is down")           \
+    X(PICKY_BLOCKS, "picky-blocks", "a job that waits for its only model keeps others waiting")    \
+    X(LOST_NOT_SAID, "lost-not-said", "dispatches do not say what grades they lose")               \
+    X(LOST_NOT_COUNTED, "lost-not-counted", "the grades that answers lost are not counted")        \
+    X(UNSUPPORTED_IS_FINAL, "unsupported-is-final",                                                \
+      "what one provider has no words for is asked of no other")                                   \
+    X(WHY_OF_ANOTHER, "why-of-another", "a dispatch is explained as if the first were chosen")         \
+    X(RESTART_RESIDENCY, "restart-forgets-residency", "jobs have no residency after a restart")    \
+    X(RESTART_ABILITIES, "restart-forgets-abilities", "jobs need nothing after a restart")
 
 #define MISTAKE_VALUE(value, name, does) MISTAKE_##value,
 enum mistake { MISTAKE_NONE, MISTAKES(MISTAKE_VALUE) MISTAKES_LENGTH };

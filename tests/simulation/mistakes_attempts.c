@@ -49,6 +49,16 @@ REPLACES(void, attempt_result, struct core *core, const struct event *event)
 {
     struct event changed = *event;
     changed.as.attempt_result.outcome = mistaken(event->as.attempt_result.outcome);
+    if (mistake_is_on(MISTAKE_UNSUPPORTED_IS_FINAL) &&
+        strcmp(event->as.attempt_result.error_code, "unsupported") == 0) {
+        changed.as.attempt_result.error_code = "rejected";
+    }
+    Wire__Usage usage;
+    if (mistake_is_on(MISTAKE_LOST_NOT_COUNTED) && event->as.attempt_result.usage != NULL) {
+        usage = *event->as.attempt_result.usage;
+        usage.quality_lost = 0;
+        changed.as.attempt_result.usage = &usage;
+    }
     if (mistake_is_on(MISTAKE_LATE_ANSWER_IGNORED) && is_of_lost_lease(core, event)) {
         effects_add(core->effects, EFFECT_ATTEMPT_CONCLUDED, event->peer, 0)->as.attempt.lease =
             event->as.attempt_result.lease;

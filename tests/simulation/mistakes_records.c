@@ -131,6 +131,12 @@ static void forget_of_job(Record__JobRecord *job)
     if (mistake_is_on(MISTAKE_RESTART_ATTEMPT)) {
         job->attempt_last = 0;
     }
+    if (mistake_is_on(MISTAKE_RESTART_RESIDENCY) && job->residency[0] != '\0') {
+        job->residency[0] = '\0';
+    }
+    if (mistake_is_on(MISTAKE_RESTART_ABILITIES)) {
+        job->abilities = 0;
+    }
     if (mistake_is_on(MISTAKE_RESTART_FAILURES)) {
         job->attempts = 0;
     }

@@ -968,6 +968,9 @@ static void release_rejected(struct simulation *simulation, const struct message
         job->tenant == 0) {
         return; /* nor the tenant */
     }
+    if (reason == WIRE__REJECT_REASON__REJECT_INVALID) {
+        return; /* for what it needs: needs.h */
+    }
     if (reason != WIRE__REJECT_REASON__REJECT_QUEUE_FULL &&
         reason != WIRE__REJECT_REASON__REJECT_PAUSED &&
         reason != WIRE__REJECT_REASON__REJECT_DEADLINE && !is_for_now &&

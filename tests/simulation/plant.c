@@ -29,6 +29,7 @@ static const char *const names[PLANTS] = {
     [PLANT_KEEP_CONCLUSION] = "keep-conclusion",
     [PLANT_HIDE_COST] = "hide-cost",
     [PLANT_BLAME_INNOCENTS] = "blame-innocents",
+    [PLANT_IGNORE_NEEDS] = "ignore-needs",
 };
 
 const char *plant_name(enum plant plant)

@@ -32,6 +32,7 @@ enum plant {
     PLANT_KEEP_CONCLUSION,  /* of a dead letter that is requeued */
     PLANT_HIDE_COST,        /* the core does not hear what answers cost */
     PLANT_BLAME_INNOCENTS,  /* it hears of fewer losses that a job may have than are configured */
+    PLANT_IGNORE_NEEDS,     /* the core does not hear of the abilities that a job needs */
     PLANTS,
 };
 

@@ -287,6 +287,18 @@ static void init_models(struct scenario *scenario, struct dice *dice)
     scenario->tiers[dice_below(dice, SCENARIO_TIERS)].quality_min = 80;
 }
 
+/*
+ * Of an alias without a list for the tier. What is chosen from a list may be below the tier's floor
+ * if it is the first; of those that are scored only where all are, and then it is the first.
+ */
+static uint32_t mixed_candidates(const struct scenario *scenario, bool may_be_small,
+                                 bool may_be_vision, uint32_t small)
+{
+    const bool is_scored = scenario->alias.choice == CHOICE_SCORED;
+    const bool has_vision = !is_scored || may_be_vision || !may_be_small;
+    return (has_vision ? 1u << 4 : 0) | (may_be_small ? small : 0);
+}
+
 /* By hand, as the documentation has it: so it is not the core that says what is right. */
 static void init_candidates(struct scenario *scenario)
 {
@@ -294,12 +306,14 @@ static void init_candidates(struct scenario *scenario)
     const uint32_t small = 1u << 2 | (models[1].failover_length > 0 ? 1u << 3 : 0);
     for (size_t tier = 0; tier < SCENARIO_TIERS; tier++) {
         const bool may_be_small = scenario->tiers[tier].quality_min <= models[1].quality;
+        const bool may_be_vision = scenario->tiers[tier].quality_min <= models[2].quality;
         scenario->candidates[0][tier] = 1u << 0 | (models[0].failover_length > 0 ? 1u << 1 : 0) |
                                         (models[0].fallback_length > 0 && may_be_small ? small : 0);
         scenario->candidates[1][tier] = small;
         const bool has_own = scenario->alias.tiers_length > 0 &&
                              scenario->alias_tiers[1].tier == scenario->tiers[tier].name;
-        scenario->candidates[2][tier] = has_own ? small : 1u << 4 | (may_be_small ? small : 0);
+        scenario->candidates[2][tier] =
+            has_own ? small : mixed_candidates(scenario, may_be_small, may_be_vision, small);
     }
 }
 
@@ -345,6 +359,7 @@ void scenario_change(struct scenario *scenario, struct dice *dice)
         broker->dedup_ids_max =
             scenario->is_tight ? (uint64_t)dice_between(dice, 200, 300) : broker->dedup_ids_max;
     }
+    models_change(scenario);
     init_candidates(scenario);
 }
 
@@ -367,6 +382,7 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
     init_names(scenario);
     init_providers(scenario, dice);
     init_models(scenario, dice);
+    models_init(scenario);
     init_candidates(scenario);
     init_faults(scenario, dice);
     init_outcomes(&scenario->outcomes, dice);

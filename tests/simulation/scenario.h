@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include "common/config.h"
 #include "tests/simulation/dice.h"
+#include "tests/simulation/models.h"
 #include "tests/simulation/plant.h"
 
 enum {
@@ -97,6 +98,7 @@ struct scenario {
     uint32_t candidates[SCENARIO_ROUTES]
                        [SCENARIO_TIERS]; /* a bit for each upstream that may serve it */
     char *pools[SCENARIO_POOLS];
+    struct scenario_models by_choice;
     uint32_t clients, keys;
     bool lacks_tenant; /* the first one is not configured for a while */
     uint32_t crowd;    /* jobs that come at once and wait for one moment; 0: no such */

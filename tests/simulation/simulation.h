@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "broker/core/core.h"
 #include "common/attributes.h"
 #include "common/list.h"
 #include "common/threshold.h"
@@ -375,6 +376,16 @@ struct watched_evidence {
     struct told_sum told[EVIDENCE_TOLD]; /* read lately, by bytes_digest modulo their number */
 };
 
+/* Of needs.h: as the core was told, of tenants by their number. */
+struct watched_needs {
+    const char *residency[SCENARIO_TENANTS];
+    uint32_t allowed[SCENARIO_TENANTS], known; /* bits of upstreams; known: since the start */
+    struct core_quality_lost lost[SCENARIO_TIERS][CORE_STEPS];
+    bool was_pending;                                 /* the job of the answer that is being told */
+    uint32_t unsupported_job, unsupported_by; /* upstream; of the answer that is being told */
+    uint32_t latest, latest_attempt, latest_upstream; /* dispatch that had a choice in this turn */
+};
+
 struct hold {
     enum pause_subject subject;
     enum pause_mode mode;
@@ -433,6 +444,7 @@ struct tally {
     uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
     uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */
     uint64_t invalidated, caught_up, behind;  /* invalidations, welcomes with some, and without all */
+    uint64_t picky, hopeless, given_up;       /* dispatches, refusals, dead letters, by needs */
     uint64_t deltas, sums, made;              /* of evidence, told, jobs that workers made */
 };
 
@@ -468,6 +480,7 @@ struct simulation {
     struct attempts attempts;
     struct invalidations invalidations;
     struct watched_evidence evidence;
+    struct watched_needs needs;
     char violation[VIOLATION_BYTES]; /* the first promise that was broken; empty: none */
 };
 

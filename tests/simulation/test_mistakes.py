@@ -114,6 +114,19 @@ FOUND = {
     "feedback-keeps-entry": "an invalidation is refused",
     "made-for-another": "was acknowledged and is not known|is dispatched as .*'s for|of another tenant",
     "restart-forgets-maker": "is dispatched as that of another",
+    "ability-ignored": "lacks an ability that it needs|is accepted, and no model can answer it",
+    "context-ignored": "is too small for it|is accepted, and no model can answer it",
+    "tenant-residency-ignored": "residency label of its tenant|is accepted, and no model can answer it",
+    "reload-keeps-lists": "is said to lose|is not allowed to its tenant|residency label of its tenant|though upstreams .* can answer it",
+    "hopeless-accepted": "is accepted, and no model can answer it",
+    "given-up-early": "is given up though upstreams",
+    "picky-blocks": "waits for .* ms though an upstream of .* is free",
+    "lost-not-said": "is said to lose",
+    "lost-not-counted": "lost .* grades, and",
+    "unsupported-is-final": "has no words for",
+    "why-of-another": "because of|is told as",
+    "restart-forgets-residency": "has not its residency label|is recorded with",
+    "restart-forgets-abilities": "lacks an ability that it needs|is recorded with",
 }
 
 # Not found, and why.

@@ -8,6 +8,7 @@
 #include "tests/simulation/client.h"
 #include "tests/simulation/flights.h"
 #include "tests/simulation/memory.h"
+#include "tests/simulation/needs.h"
 #include "tests/simulation/network.h"
 
 enum {
@@ -385,6 +386,7 @@ static struct call make_call(struct simulation *simulation, const struct job_lea
             : upstream_call(simulation, &simulation->upstreams[upstream],
                             tokens_used(simulation, simulation->jobs[lease->job].tokens));
     call.upstream = upstream;
+    needs_tell(simulation, &call);
     return call;
 }
 
