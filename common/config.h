@@ -99,6 +99,8 @@ struct config_provider {
     struct config_paths paths;
     int64_t connect_timeout_ms;     /* 5 s */
     int64_t timeout_ms;             /* whole call: 120 s */
+    int64_t first_token_timeout_ms; /* of a stream, from its call's beginning: 30 s */
+    int64_t idle_timeout_ms;        /* of a stream, from one piece to the next: 30 s */
     uint32_t connections_max;       /* open at once: 256 */
     uint64_t requests_per_min;      /* over all workers; 0: no limit known */
     uint64_t tokens_per_min;        /* over all workers; 0: no limit known */

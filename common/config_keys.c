@@ -646,6 +646,12 @@ static const struct config_key provider_keys[] = {
      .text = "A connection that takes longer is a failure."},
     {"timeout", DURATIONS(1), FIELD(config_provider, timeout_ms), .preset = "120s",
      .text = "A call that takes longer is a failure; a job's deadline can end it earlier."},
+    {"first_token_timeout", DURATIONS(1), FIELD(config_provider, first_token_timeout_ms),
+     .preset = "30s",
+     .text = "A stream whose first token takes longer is a failure, and asked for elsewhere: "
+             "nothing of it was delivered."},
+    {"idle_timeout", DURATIONS(1), FIELD(config_provider, idle_timeout_ms), .preset = "30s",
+     .text = "A stream that has begun and brings nothing for longer is a failure."},
     {"connections_max", COUNTS(1, 65536), FIELD(config_provider, connections_max), .preset = "256",
      .text = "Connections of one worker that are open at once."},
     {"requests_per_min", COUNTS(0, INT64_C(1000000000)), FIELD(config_provider, requests_per_min),

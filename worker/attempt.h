@@ -29,6 +29,7 @@ struct loop_timer;
 struct pipeline;
 struct cache_lookup;
 struct near_aside;
+struct telemetry;
 struct text_embedder_call;
 
 enum { ATTEMPT_KEY_BYTES = 16, ATTEMPT_HEX_BYTES = 2 * ATTEMPT_KEY_BYTES + 1 };
@@ -117,6 +118,12 @@ struct attempt {
     struct bytes chunks; /* pieces of the stream that wait for company */
     uint32_t chunks_sent;
     bool is_chunk_timer_set;
+    bool is_stream_given_up;     /* a piece was lost: no more are sent */
+    bool is_answer_read;         /* the call is over, but not its stream */
+    int64_t held_ms;             /* since when the provider is held; 0: it is not */
+    int64_t token_ns;            /* when the last token came, or the call began */
+    bool has_token;              /* one came */
+    struct telemetry *telemetry; /* not owned; from the call on */
     json_t *answer; /* answered: parsed; for account */
 
     /* What came of it. */

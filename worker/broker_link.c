@@ -215,6 +215,7 @@ static void join(struct broker_link *link)
         .kind = LINK_DEALER,
         .endpoint = link->options.endpoint,
         .part_bytes_max = link->options.part_bytes_max,
+        .queue_messages_max = BROKER_LINK_QUEUE_MESSAGES_MAX,
     };
     link->is_joined = false;
     link->must_rejoin = false;
@@ -866,9 +867,12 @@ size_t broker_link_upstreams(const struct broker_link *link, const struct upstre
     return upstreams_list(link->upstreams, ret_items);
 }
 
-void broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index,
-                            bool is_last, const void *data, size_t bytes)
+int broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index,
+                           bool is_last, const void *data, size_t bytes)
 {
+    if (!link->is_joined) {
+        return -EAGAIN;
+    }
     uint8_t head[FRAME_CHUNK_BYTES];
     CLEANUP(blob_unref) struct blob *blob = NULL;
     const struct frame_chunk chunk = {
@@ -878,11 +882,8 @@ void broker_link_send_chunk(struct broker_link *link, const struct attempt *atte
         .flags = is_last ? FRAME_CHUNK_LAST : 0,
     };
     frame_write_chunk(&chunk, head);
-    int r = link->is_joined ? blob_create(data == NULL ? "" : data, bytes, &blob) : -EHOSTUNREACH;
-    r = r < 0 ? r : link_send(link->link, NULL, 0, head, sizeof(head), &blob, 1);
-    if (r < 0) {
-        telemetry_chunk_dropped(link->telemetry);
-    }
+    int r = blob_create(data == NULL ? "" : data, bytes, &blob);
+    return r < 0 ? r : link_send(link->link, NULL, 0, head, sizeof(head), &blob, 1);
 }
 
 bool broker_link_takes_credit(const struct broker_link *link)

@@ -31,6 +31,11 @@ enum {
     BROKER_LINK_SILENT_HEARTBEATS = 4,
     BROKER_LINK_RESULTS_A_MESSAGE = 512,
     BROKER_LINK_BYTES_A_MESSAGE = 4 << 20, /* a message is ended when its payloads reach this */
+    /*
+     * That wait for a broker which takes nothing: a piece of a stream has 16 KiB and a little, and those
+     * that find no room wait at the provider (worker/forward.h).
+     */
+    BROKER_LINK_QUEUE_MESSAGES_MAX = 1000,
     BROKER_LINK_RETRY_FIRST_MS = 1000,
     BROKER_LINK_RETRY_MAX_MS = 15000,
 };
@@ -95,9 +100,13 @@ MUST_USE int broker_link_answer(struct broker_link *link, struct attempt *attemp
  */
 MUST_USE int broker_link_defer(struct broker_link *link, const Wire__Dispatch *dispatch,
                                const char *reason);
-/* A piece of the attempt's stream, at once. One that cannot be sent is dropped and counted. */
-void broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt, uint32_t index,
-                            bool is_last, const void *data, size_t bytes);
+/*
+ * A piece of the attempt's stream, at once. Errors: -EAGAIN the broker takes nothing at the moment,
+ * or is not joined; -ENOMEM.
+ */
+MUST_USE int broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt,
+                                    uint32_t index, bool is_last, const void *data,
+                                    size_t bytes);
 
 /*
  * A job that is dispatched again although its answer is kept here: the answer goes out once more,

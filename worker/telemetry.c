@@ -31,6 +31,8 @@ enum family {
     ANSWERED_AGAIN,
     OPERATION_SECONDS,
     TOKEN_USAGE,
+    FIRST_TOKEN_SECONDS,
+    NEXT_TOKEN_SECONDS,
     /* From here on set by telemetry_set_gauges(), in the order of struct telemetry_gauges. */
     SLOTS,
     IN_FLIGHT,
@@ -69,6 +71,13 @@ static const double duration_bounds[] = {0.01, 0.02, 0.04, 0.08,  0.16,  0.32,  
 static const double token_bounds[] = {1,     4,     16,     64,      256,     1024,     4096,
                                       16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864};
 
+/* Finer than the conventions have them: gaps of a stream that flows are milliseconds. */
+static const double first_token_bounds[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06,  0.08,  0.1,
+                                            0.25,  0.5,   0.75, 1.0,  2.5,  5.0,   7.5,   10.0,
+                                            20.48, 40.96, 81.92};
+static const double next_token_bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15,
+                                           0.2,   0.3,    0.4,   0.5,  0.75,  1.0,  2.5,   10.0};
+
 static const char *const by_outcome[] = {"outcome", NULL};
 static const char *const by_result[] = {"result", NULL};
 static const char *const by_check[] = {"why", "result", NULL};
@@ -80,6 +89,8 @@ static const char *const by_upstream_state[] = {"provider", "model", "state", NU
 static const char *const by_model_token[] = {"provider", "model", "type", NULL};
 static const char *const by_gen_ai[] = {"gen_ai_operation_name", "gen_ai_provider_name",
                                         "gen_ai_request_model", "error_type", NULL};
+static const char *const by_gen_ai_stream[] = {"gen_ai_operation_name", "gen_ai_provider_name",
+                                               "gen_ai_request_model", NULL};
 static const char *const by_gen_ai_token[] = {"gen_ai_operation_name", "gen_ai_provider_name",
                                               "gen_ai_request_model", "gen_ai_token_type", NULL};
 
@@ -141,6 +152,16 @@ static const struct {
     [TOKEN_USAGE] = {METRIC_HISTOGRAM, "gen_ai_client_token_usage",
                      "Tokens a call (OpenTelemetry gen_ai.client.token.usage).", by_gen_ai_token,
                      token_bounds, ARRAY_LENGTH(token_bounds)},
+    [FIRST_TOKEN_SECONDS] =
+        {METRIC_HISTOGRAM, "gen_ai_client_operation_time_to_first_chunk_seconds",
+         "From the beginning of a streamed call to its first token "
+         "(OpenTelemetry gen_ai.client.operation.time_to_first_chunk).",
+         by_gen_ai_stream, first_token_bounds, ARRAY_LENGTH(first_token_bounds)},
+    [NEXT_TOKEN_SECONDS] =
+        {METRIC_HISTOGRAM, "gen_ai_client_operation_time_per_output_chunk_seconds",
+         "From one token of a stream to the next "
+         "(OpenTelemetry gen_ai.client.operation.time_per_output_chunk).",
+         by_gen_ai_stream, next_token_bounds, ARRAY_LENGTH(next_token_bounds)},
     [SLOTS] = {METRIC_GAUGE, "tiermq_worker_slots", "Jobs this worker runs at once.", NULL},
     [IN_FLIGHT] = {METRIC_GAUGE, "tiermq_worker_in_flight", "Jobs this worker runs now.", NULL},
     [BROKERS_JOINED] = {METRIC_GAUGE, "tiermq_worker_brokers_joined",
@@ -254,6 +275,26 @@ void telemetry_call(struct telemetry *telemetry, const struct attempt *attempt)
     metric_observe(series(telemetry, CALL_SECONDS, values), seconds);
     metric_add(series(telemetry, CALLS, values), 1);
     metric_observe(series(telemetry, OPERATION_SECONDS, gen_ai), seconds);
+}
+
+static void observe_stream(struct telemetry *telemetry, enum family family,
+                           const struct attempt *attempt, double seconds)
+{
+    const char *const values[] = {operation_telemetry(attempt->operation), attempt->provider_name,
+                                  attempt->model};
+    metric_observe(series(telemetry, family, values), seconds);
+}
+
+void telemetry_first_token(struct telemetry *telemetry, const struct attempt *attempt,
+                           double seconds)
+{
+    observe_stream(telemetry, FIRST_TOKEN_SECONDS, attempt, seconds);
+}
+
+void telemetry_next_token(struct telemetry *telemetry, const struct attempt *attempt,
+                          double seconds)
+{
+    observe_stream(telemetry, NEXT_TOKEN_SECONDS, attempt, seconds);
 }
 
 static void count_tokens(struct telemetry *telemetry, const struct attempt *attempt,

@@ -20,6 +20,10 @@ void telemetry_destroy(struct telemetry **telemetry);
 void telemetry_attempt(struct telemetry *telemetry, const struct attempt *attempt); /* concluded */
 void telemetry_call(struct telemetry *telemetry,
                     const struct attempt *attempt); /* a provider call ended */
+void telemetry_first_token(struct telemetry *telemetry, const struct attempt *attempt,
+                           double seconds); /* of a stream, since its call began */
+void telemetry_next_token(struct telemetry *telemetry, const struct attempt *attempt,
+                          double seconds); /* since the one before */
 void telemetry_usage(struct telemetry *telemetry,
                      const struct attempt *attempt); /* its tokens and cost are known */
 /* Jobs that the cache makes (refresh, audit, judge), and what came of audits: made, dropped, same, different, unknown. */

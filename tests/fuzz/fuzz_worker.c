@@ -7,6 +7,7 @@
  * whether the right header is put in front, whether answers can be sent, whether the turn ends, and
  * whether the oldest attempt that runs ends before it.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 #include "common/clock.h"
@@ -70,7 +71,8 @@ static void dispatched(void *context, struct broker_link *link, const Wire__Disp
     }
     broker_link_hold(link, attempt);
     worker->running[worker->running_length++] = attempt;
-    broker_link_send_chunk(link, attempt, attempt->chunks_sent, false, "data", 4);
+    const int r = broker_link_send_chunk(link, attempt, attempt->chunks_sent, false, "data", 4);
+    must_hold(r == 0 || r == -EAGAIN);
     attempt->chunks_sent += attempt->wants_stream ? 1 : 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -9,6 +10,8 @@
 #include <xxhash.h>
 #include "common/clock.h"
 #include "common/loop.h"
+
+enum { LOOK_MS = 100 }; /* how often it is looked whether a client that has to wait is still there */
 
 struct exchange {
     struct shared *shared;
@@ -29,6 +32,8 @@ struct exchange {
     int status;        /* of the reply; 0: none was queued */
     struct rate_verdict rate;
     struct loop_timer *timer;
+    int64_t wake_us;   /* what is waited for */
+    bool is_left;      /* the client closed the connection meanwhile */
     struct fault fault; /* FAULT_NONE: all is well */
     struct latency_plan plan;
     int64_t began_us;
@@ -132,9 +137,29 @@ enum MHD_Result exchange_take_body(struct exchange *exchange, const char *data, 
 
 /* ---------------------------------------------------------------------------------------------- waiting */
 
+/* libmicrohttpd does not look at a suspended connection; so that a call that was given up is counted at once, we do. */
+static bool has_left(const struct exchange *exchange)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(exchange->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct pollfd client = {.fd = info == NULL ? -1 : info->connect_fd, .events = POLLRDHUP};
+    return poll(&client, 1, 0) > 0;
+}
+
+static void set_timer(struct exchange *exchange)
+{
+    const int64_t at_ms = (exchange->wake_us + 999) / 1000;
+    const int64_t look_ms = clock_monotonic_ms() + LOOK_MS;
+    loop_timer_set(exchange->timer, at_ms < look_ms ? at_ms : look_ms);
+}
+
 static void on_timer(void *context)
 {
     struct exchange *exchange = context;
+    exchange->is_left = has_left(exchange);
+    if (!exchange->is_left && now_us() < exchange->wake_us) {
+        set_timer(exchange);
+        return;
+    }
     exchange->is_suspended = false;
     MHD_resume_connection(exchange->connection);
 }
@@ -147,7 +172,8 @@ static enum MHD_Result wait_until(struct exchange *exchange, int64_t at_us)
     }
     exchange->is_suspended = true;
     MHD_suspend_connection(exchange->connection);
-    loop_timer_set(exchange->timer, (at_us + 999) / 1000);
+    exchange->wake_us = at_us;
+    set_timer(exchange);
     return MHD_YES;
 }
 
@@ -473,6 +499,9 @@ static ssize_t read_stream(void *context, uint64_t position, char *buffer, size_
 {
     (void)position;
     struct exchange *exchange = context;
+    if (exchange->is_left) {
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    }
     if (exchange->piece_taken == exchange->piece_bytes) {
         if (exchange->is_closed) {
             if (exchange->fault.kind != FAULT_ERROR_IN_STREAM) {
@@ -771,6 +800,9 @@ enum MHD_Result exchange_go_on(struct exchange *exchange)
 {
     if (exchange->is_queued) {
         return MHD_YES;
+    }
+    if (exchange->is_left) {
+        return MHD_NO;
     }
     if (exchange->is_control) {
         return control(exchange);

@@ -217,7 +217,7 @@ static enum stage_verdict vector_came(struct services *services, struct attempt 
  * The whole answer as one chunk, for a client that asked for a stream. Without memory it gets the
  * whole answer only.
  */
-static void replay(struct attempt *attempt)
+static void replay(struct services *services, struct attempt *attempt)
 {
     json_t *answer = json_loadb(attempt->body.data, attempt->body.length, 0, NULL);
     json_t *chunk = NULL;
@@ -227,14 +227,16 @@ static void replay(struct attempt *attempt)
     }
     attempt->chunks.bytes_max = SIZE_MAX / 2;
     const char *event = json_string_value(json_object_get(chunk, "type")); /* of a response alone */
-    if (text != NULL && (event == NULL || (bytes_append_text(&attempt->chunks, "event: ") == 0 &&
-                                           bytes_append_text(&attempt->chunks, event) == 0 &&
-                                           bytes_append_text(&attempt->chunks, "\n") == 0)) &&
-        bytes_append_text(&attempt->chunks, "data: ") == 0 &&
-        bytes_append_text(&attempt->chunks, text) == 0 &&
-        bytes_append_text(&attempt->chunks, "\n\n") == 0) {
+    if (text == NULL ||
+        (event != NULL && (bytes_append_text(&attempt->chunks, "event: ") < 0 ||
+                           bytes_append_text(&attempt->chunks, event) < 0 ||
+                           bytes_append_text(&attempt->chunks, "\n") < 0)) ||
+        bytes_append_text(&attempt->chunks, "data: ") < 0 ||
+        bytes_append_text(&attempt->chunks, text) < 0 ||
+        bytes_append_text(&attempt->chunks, "\n\n") < 0 ||
         broker_link_send_chunk(attempt->broker, attempt, attempt->chunks_sent++, true,
-                               attempt->chunks.data, attempt->chunks.length);
+                               attempt->chunks.data, attempt->chunks.length) < 0) {
+        telemetry_chunk_dropped(services->telemetry);
     }
     free(text);
     json_decref(chunk);
@@ -315,7 +317,7 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
     telemetry_saved(services->telemetry, attempt->saved_nanousd);
     outcome_set(&attempt->outcome, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, "", "%s", "");
     if (attempt->wants_stream && attempt->operation != OPERATION_EMBEDDINGS) {
-        replay(attempt);
+        replay(services, attempt);
     }
     return STAGE_CONCLUDES;
 }

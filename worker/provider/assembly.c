@@ -363,6 +363,58 @@ int assembly_add(struct assembly *assembly, const json_t *chunk)
     return r;
 }
 
+static bool is_said(const json_t *value)
+{
+    return json_string_length(value) > 0 || json_array_size(value) > 0 ||
+           json_object_size(value) > 0;
+}
+
+static bool choice_has_token(const json_t *choice)
+{
+    const char *name;
+    json_t *value;
+    if (json_is_string(json_object_get(choice, "finish_reason")) ||
+        is_said(json_object_get(choice, "text"))) {
+        return true;
+    }
+    json_object_foreach (json_object_get(choice, "delta"), name, value) {
+        if (strcmp(name, "role") != 0 && is_said(value)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of a response's stream, where every event says its type. */
+static bool event_has_token(const char *type)
+{
+    static const char *const openings[] = {"response.created", "response.queued",
+                                           "response.in_progress", "response.output_item.added",
+                                           "response.content_part.added"};
+    for (size_t i = 0; i < ARRAY_LENGTH(openings); i++) {
+        if (strcmp(type, openings[i]) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool assembly_chunk_has_token(const json_t *chunk)
+{
+    const char *type = json_string_value(json_object_get(chunk, "type"));
+    if (type != NULL) {
+        return event_has_token(type);
+    }
+    size_t i;
+    json_t *choice;
+    json_array_foreach (json_object_get(chunk, "choices"), i, choice) {
+        if (choice_has_token(choice)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool assembly_is_complete(const struct assembly *assembly)
 {
     bool is_complete = assembly->choices_length > 0;

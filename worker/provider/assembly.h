@@ -24,6 +24,12 @@ MUST_USE int assembly_create(enum operation operation, size_t bytes_max,
 void assembly_destroy(struct assembly **assembly);
 /* Errors: -EBADMSG no chunk; -EMSGSIZE the answer outgrows bytes_max or a bound above; -ENOMEM. */
 MUST_USE int assembly_add(struct assembly *assembly, const json_t *chunk);
+/*
+ * Does it say anything a reader waits for: text, a tool call, a refusal, or the end? A role or an
+ * empty text is none of it: many servers send those before the model has begun. So with the events
+ * of a response's stream that only announce something.
+ */
+bool assembly_chunk_has_token(const json_t *chunk);
 /* Every choice seen has its finish_reason, and there is one. */
 bool assembly_is_complete(const struct assembly *assembly);
 /* Gives: *ret_answer, a reference. Errors: -ENOMEM. */

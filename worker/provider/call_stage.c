@@ -10,6 +10,7 @@
 #include "common/loop.h"
 #include "worker/attempt.h"
 #include "worker/broker_link.h"
+#include "worker/forward.h"
 #include "worker/pipeline.h"
 #include "worker/provider/limits.h"
 #include "worker/provider/provider.h"
@@ -19,40 +20,12 @@
 
 enum { KEY_BYTES = ID_TEXT_BYTES + 17 };
 
-/* ---- the stream ---- */
-
-/*
- * A chunk that the broker cannot take is lost to the stream, not to the job: the whole answer
- * follows.
- */
-static void chunks_send(struct attempt *attempt, bool is_last)
-{
-    loop_timer_stop(attempt->timer);
-    attempt->is_chunk_timer_set = false;
-    if (attempt->chunks.length > 0 || is_last) {
-        broker_link_send_chunk(attempt->broker, attempt, attempt->chunks_sent++, is_last,
-                               attempt->chunks.data, attempt->chunks.length);
-        bytes_clear(&attempt->chunks);
-    }
-}
+/* ---- the call ---- */
 
 static void chunk_arrived(void *context, const void *data, size_t bytes)
 {
-    struct attempt *attempt = context;
-    attempt->chunks.bytes_max =
-        SIZE_MAX / 2; /* each piece is bounded by the provider, their number by the bound below */
-    if (bytes_append(&attempt->chunks, data, bytes) < 0) {
-        return;
-    }
-    if (attempt->chunks_sent == 0 || attempt->chunks.length >= CALL_GATHER_BYTES_MAX) {
-        chunks_send(attempt, false);
-    } else if (!attempt->is_chunk_timer_set) {
-        attempt->is_chunk_timer_set = true;
-        loop_timer_set(attempt->timer, clock_monotonic_ms() + CALL_GATHER_MS);
-    }
+    forward_piece(context, data, bytes);
 }
-
-/* ---- the call ---- */
 
 static void reply_arrived(void *context, struct provider_reply *reply)
 {
@@ -86,7 +59,7 @@ static void write_idempotency_key(const struct attempt *attempt, char ret_key[KE
     (void)snprintf(ret_key, KEY_BYTES, "%s-%016" PRIx64, job, (uint64_t)upstream);
 }
 
-static enum stage_verdict call_send(struct attempt *attempt)
+static enum stage_verdict call_send(const struct services *services, struct attempt *attempt)
 {
     static const struct provider_handler handler = {.on_chunk = chunk_arrived,
                                                     .on_done = reply_arrived};
@@ -102,6 +75,7 @@ static enum stage_verdict call_send(struct attempt *attempt)
         .idempotency_key = key,
         .deadline_ms = attempt->deadline_ms,
     };
+    forward_begin(attempt, services->telemetry);
     int r = provider_start(attempt->provider, &request, &handler, attempt, &attempt->call,
                            &attempt->outcome);
     if (r == -EINVAL) {
@@ -150,7 +124,8 @@ static enum stage_verdict give_back(struct attempt *attempt, int64_t open_ms)
     return STAGE_CONCLUDES;
 }
 
-static enum stage_verdict call_when_possible(struct attempt *attempt)
+static enum stage_verdict call_when_possible(const struct services *services,
+                                             struct attempt *attempt)
 {
     const int64_t now_ms = clock_monotonic_ms();
     if (now_ms >= attempt->deadline_ms) {
@@ -166,7 +141,7 @@ static enum stage_verdict call_when_possible(struct attempt *attempt)
     if (provider_is_full(attempt->provider) && !attempt->is_probe) {
         return wait_for_room(attempt);
     }
-    return call_send(attempt);
+    return call_send(services, attempt);
 }
 
 static enum stage_verdict call_start(void *module, struct attempt *attempt)
@@ -179,7 +154,7 @@ static enum stage_verdict call_start(void *module, struct attempt *attempt)
                     attempt->provider_name);
         return STAGE_CONCLUDES;
     }
-    return call_when_possible(attempt);
+    return call_when_possible(services, attempt);
 }
 
 /* ---- after the call ---- */
@@ -195,6 +170,12 @@ static void report_reply(struct attempt *attempt, const struct provider_reply *r
     report->has_limits = limits_summarise(reply->limits, &report->limits);
 }
 
+static enum stage_verdict end_stream(struct attempt *attempt)
+{
+    attempt->is_answer_read = !forward_end(attempt);
+    return attempt->is_answer_read ? STAGE_WAITS : STAGE_NEXT;
+}
+
 static enum stage_verdict call_replied(struct services *services, struct attempt *attempt,
                                        struct provider_reply *reply)
 {
@@ -208,14 +189,11 @@ static enum stage_verdict call_replied(struct services *services, struct attempt
     if (reply->outcome.kind != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
         return STAGE_CONCLUDES;
     }
-    if (attempt->chunks_sent > 0) {
-        chunks_send(attempt, true);
-    }
     attempt->body = reply->body;
     reply->body = (struct bytes){0};
     attempt->answer = json_incref(reply->answer);
     attempt->may_be_filled = attempt->may_be_filled && !outcome_is_filtered(reply->answer);
-    return STAGE_NEXT;
+    return end_stream(attempt);
 }
 
 static enum stage_verdict call_resume(void *module, struct attempt *attempt,
@@ -226,13 +204,16 @@ static enum stage_verdict call_resume(void *module, struct attempt *attempt,
     }
     if (event->kind == STAGE_EVENT_ROOM) {
         loop_timer_stop(attempt->timer);
-        return call_when_possible(attempt);
+        return call_when_possible(module, attempt);
+    }
+    if (attempt->is_answer_read) {
+        return end_stream(attempt);
     }
     if (attempt->call == NULL) {
         provider_leave(attempt->provider, &attempt->wait);
         return expire(attempt);
     }
-    chunks_send(attempt, false);
+    forward_due(attempt);
     return STAGE_WAITS;
 }
 

@@ -35,6 +35,7 @@ struct http_call {
     struct http_handler handler;
     void *context;
     struct limits limits;
+    bool is_paused;
     char detail[CURL_ERROR_SIZE];
 };
 
@@ -174,6 +175,9 @@ static int timeout_changed(CURLM *multi, long timeout_ms, void *context)
 static size_t body_arrived(char *data, size_t size, size_t count, void *context)
 {
     struct http_call *call = context;
+    if (call->is_paused) {
+        return CURL_WRITEFUNC_PAUSE; /* libcurl keeps this piece, and brings it again */
+    }
     long status = 0;
     (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
     return call->handler.on_data(call->context, status, data, size * count) == 0 ? size * count : 0;
@@ -303,4 +307,23 @@ void http_cancel(struct http_call **call)
     if (old != NULL) {
         call_release(old);
     }
+}
+
+void http_fail(struct http_call *call, CURLcode code)
+{
+    call_done(call, code);
+}
+
+void http_pause(struct http_call *call)
+{
+    call->is_paused = true;
+}
+
+int http_resume(struct http_call *call)
+{
+    if (!call->is_paused) {
+        return 0;
+    }
+    call->is_paused = false;
+    return curl_easy_pause(call->easy, CURLPAUSE_CONT) == CURLE_OK ? 0 : -ECONNABORTED;
 }

@@ -67,3 +67,19 @@ MUST_USE int http_start(struct http *http, const struct http_request *request,
                         struct http_call **ret_call);
 /* Not from within on_data. */
 void http_cancel(struct http_call **call);
+/*
+ * Ends the call as one that failed with `code`: on_done is called within. Not from within on_data.
+ */
+void http_fail(struct http_call *call, CURLcode code);
+
+/*
+ * Takes nothing more from the connection, so that the server has to wait, until http_resume().
+ * From within on_data too: the piece that is being handed over is the last one. What libcurl holds
+ * by then is bounded (16 KiB, with HTTP/2 a stream's window). The call's timeout goes on.
+ */
+void http_pause(struct http_call *call);
+/*
+ * on_data may be called within. Not from within on_data.
+ * Errors: -ECONNABORTED on_data failed: end the call with http_fail().
+ */
+MUST_USE int http_resume(struct http_call *call);

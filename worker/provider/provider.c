@@ -34,6 +34,8 @@ struct provider {
     char *paths[OPERATIONS];    /* NULL: the protocol's */
     struct curl_slist *headers; /* of every call */
     int64_t timeout_ms;
+    int64_t first_token_timeout_ms;
+    int64_t idle_timeout_ms;
     size_t answer_bytes_max;
     struct http *http;
     struct list calls;
@@ -64,7 +66,10 @@ struct provider_call {
     struct sse sse;
     struct protocol_stream stream;
     struct assembly *assembly;
-    struct bytes event; /* the piece being forwarded */
+    struct bytes event;       /* the piece being forwarded, or what waits for the first token */
+    struct loop_timer *watch; /* of a stream; NULL: none */
+    bool is_held;
+    int64_t heard_ms; /* when something came last, or it went on */
     bool has_failed;
     struct outcome failure; /* found in the stream; valid if has_failed */
     int64_t started_ms;
@@ -74,6 +79,7 @@ struct provider_call {
 static void call_release(struct provider_call *call)
 {
     http_cancel(&call->http_call);
+    loop_timer_destroy(&call->watch);
     curl_slist_free_all(call->headers);
     bytes_finish(&call->url);
     bytes_finish(&call->request);
@@ -143,8 +149,8 @@ static int call_fail(struct provider_call *call, const char *code, const char *t
 }
 
 /*
- * Verbatim when the provider speaks OpenAI's form itself; data of several lines would not survive
- * as one event. Only the events of a response have names.
+ * Appends to call->event. Verbatim when the provider speaks OpenAI's form itself; data of several
+ * lines would not survive as one event. Only the events of a response have names.
  */
 static int event_write(struct provider_call *call, const json_t *chunk, const char *name,
                        const char *data, size_t bytes)
@@ -152,7 +158,6 @@ static int event_write(struct provider_call *call, const json_t *chunk, const ch
     const bool is_verbatim =
         call->protocol->read_answer == NULL && memchr(data, '\n', bytes) == NULL;
     int r = 0;
-    bytes_clear(&call->event);
     if (call->operation == OPERATION_RESPONSES && strcmp(name, "message") != 0) {
         r = bytes_append_text(&call->event, "event: ");
         r = r < 0 ? r : bytes_append_text(&call->event, name);
@@ -169,13 +174,16 @@ static int event_write(struct provider_call *call, const json_t *chunk, const ch
     return r < 0 ? r : bytes_append(&call->event, "\n\n", 2);
 }
 
+static void note_first_token(struct provider_call *call)
+{
+    const int64_t passed_ms = clock_monotonic_ms() - call->started_ms;
+    call->first_token_ms = passed_ms > 0 ? passed_ms : 1;
+    loop_timer_set(call->watch, call->heard_ms + call->provider->idle_timeout_ms);
+}
+
 static int chunk_take(struct provider_call *call, const json_t *chunk, const char *name,
                       const char *data, size_t bytes)
 {
-    if (call->first_token_ms == 0) {
-        const int64_t passed_ms = clock_monotonic_ms() - call->started_ms;
-        call->first_token_ms = passed_ms > 0 ? passed_ms : 1;
-    }
     /* A response comes whole with its last event. */
     int r = call->operation == OPERATION_RESPONSES ? 0 : assembly_add(call->assembly, chunk);
     if (r == -EBADMSG) {
@@ -185,7 +193,14 @@ static int chunk_take(struct provider_call *call, const json_t *chunk, const cha
     if (r < 0) {
         return call_fail(call, "too_large", "the streamed answer is larger than an answer may be");
     }
+    if (call->first_token_ms == 0 && !assembly_chunk_has_token(chunk)) {
+        return 0;
+    }
+    if (call->first_token_ms == 0) {
+        note_first_token(call);
+    }
     call->handler.on_chunk(call->context, call->event.data, call->event.length);
+    bytes_clear(&call->event);
     return 0;
 }
 
@@ -225,6 +240,7 @@ static enum call_shape shape_of(const struct provider_call *call, long status, c
 static int data_arrived(void *context, long status, const void *data, size_t bytes)
 {
     struct provider_call *call = context;
+    call->heard_ms = clock_monotonic_ms();
     if (call->shape == SHAPE_UNKNOWN) {
         call->shape = shape_of(call, status, data, bytes);
     }
@@ -238,6 +254,50 @@ static int data_arrived(void *context, long status, const void *data, size_t byt
         (void)call_fail(call, "provider_error", "the stream broke off with a bare JSON object");
     } else if (r < 0 && r != -ECONNABORTED) {
         (void)call_fail(call, "too_large", "the answer is larger than an answer may be");
+    }
+    return r;
+}
+
+/* ---- a stream that does not come ---- */
+
+static bool waits_for_first_token(const struct provider_call *call)
+{
+    return call->first_token_ms == 0 && call->shape != SHAPE_WHOLE;
+}
+
+static int64_t silent_until_ms(const struct provider_call *call)
+{
+    return waits_for_first_token(call) ? call->started_ms + call->provider->first_token_timeout_ms
+                                       : call->heard_ms + call->provider->idle_timeout_ms;
+}
+
+/* Set anew when it is due, and not with each token: those are many. */
+static void watch_due(void *context)
+{
+    struct provider_call *call = context;
+    const int64_t now_ms = clock_monotonic_ms();
+    const int64_t until_ms =
+        call->is_held ? now_ms + call->provider->idle_timeout_ms : silent_until_ms(call);
+    if (now_ms < until_ms) {
+        loop_timer_set(call->watch, until_ms);
+        return;
+    }
+    if (waits_for_first_token(call)) {
+        (void)call_fail(call, "first_token_timeout",
+                        "no token came within the provider's first_token_timeout");
+    } else {
+        (void)call_fail(call, "idle_timeout",
+                        "the stream brought nothing for the provider's idle_timeout");
+    }
+    http_fail(call->http_call, CURLE_OPERATION_TIMEDOUT);
+}
+
+static int watch_begin(struct provider_call *call)
+{
+    call->heard_ms = call->started_ms;
+    int r = loop_timer_create(call->provider->loop, watch_due, call, &call->watch);
+    if (r == 0) {
+        loop_timer_set(call->watch, silent_until_ms(call));
     }
     return r;
 }
@@ -461,6 +521,8 @@ int provider_create(struct loop *loop, const struct config_provider *config,
         provider->protocols[i] = protocol_of(config->type, (enum operation)i);
     }
     provider->timeout_ms = config->timeout_ms;
+    provider->first_token_timeout_ms = config->first_token_timeout_ms;
+    provider->idle_timeout_ms = config->idle_timeout_ms;
     provider->answer_bytes_max = answer_bytes_max;
     int r = copy_address(provider, config);
     r = r < 0 ? r : write_headers(provider, config);
@@ -574,6 +636,7 @@ static int call_prepare(struct provider_call *call, const struct provider_reques
         r = request->operation == OPERATION_RESPONSES
                 ? 0
                 : assembly_create(request->operation, provider->answer_bytes_max, &call->assembly);
+        r = r < 0 ? r : watch_begin(call);
     }
     if (r == -EMSGSIZE) {
         outcome_set(ret_outcome, REJECTED, "too_large",
@@ -637,6 +700,24 @@ int provider_start(struct provider *provider, const struct provider_request *req
     }
     *ret_call = call;
     return 0;
+}
+
+void provider_hold(struct provider_call *call)
+{
+    call->is_held = true;
+    http_pause(call->http_call);
+}
+
+void provider_go_on(struct provider_call *call)
+{
+    if (!call->is_held) {
+        return;
+    }
+    call->is_held = false;
+    call->heard_ms = clock_monotonic_ms();
+    if (http_resume(call->http_call) < 0) {
+        http_fail(call->http_call, CURLE_WRITE_ERROR);
+    }
 }
 
 void provider_cancel(struct provider_call **call)

@@ -3,7 +3,9 @@
  *
  * Asks in OpenAI form, answers in OpenAI form, whatever is spoken on the wire: a protocol
  * (protocol.h) translates. A streamed answer is forwarded piece by piece and given whole at the end
- * too. Every call ends in an outcome (outcome.h). One try each: trying again is the broker's
+ * too. Of a stream the time to its first token and the time without anything new are bounded apart
+ * ("first_token_timeout", "idle_timeout"; both unavailable). Every call ends in an outcome
+ * (outcome.h). One try each: trying again is the broker's
  * business. No more calls run at once than connections may be open; whoever wants one more waits in
  * line here, where it can still be called back, and not inside libcurl. Belongs to the loop's
  * thread.
@@ -45,11 +47,15 @@ struct provider_reply {
     json_t *answer;              /* answered: the body, parsed; borrowed */
     struct bytes body;           /* answered: OpenAI-format JSON; may be taken */
     int64_t call_ms;
-    int64_t first_token_ms; /* 0 when not streamed */
+    int64_t first_token_ms; /* 0: not streamed, or none came */
 };
 
 struct provider_handler {
-    /* A piece of a stream: server-sent events of OpenAI's form ("data: {…}\n\n"), whole ones. */
+    /*
+     * A piece of a stream: server-sent events of OpenAI's form ("data: {…}\n\n"), whole ones. The
+     * first piece has the first token: what came before it waits for it, so that a stream that ends
+     * without one has said nothing.
+     */
     void (*on_chunk)(void *context, const void *data, size_t bytes);
     /*
      * Once, unless cancelled; never from within provider_start(). The call is gone when it returns.
@@ -73,6 +79,14 @@ const char *provider_name(const struct provider *provider);
 MUST_USE int provider_start(struct provider *provider, const struct provider_request *request,
                             const struct provider_handler *handler, void *context,
                             struct provider_call **ret_call, struct outcome *ret_outcome);
+/*
+ * Reads no more of a stream until provider_go_on(): the provider has to wait. From within on_chunk
+ * too; what has been read comes still, at most 16 KiB of it as the provider wrote it. Neither of
+ * the provider's timeouts for streams counts meanwhile, but that of the whole call does.
+ */
+void provider_hold(struct provider_call *call);
+/* on_chunk and on_done may be called within. Not from within on_chunk. */
+void provider_go_on(struct provider_call *call);
 /* Closes the connection, so that the provider may stop. Not from within on_chunk. */
 void provider_cancel(struct provider_call **call);
 int64_t provider_call_ms(const struct provider_call *call); /* how long it has run */

@@ -149,3 +149,28 @@ Test(assembly, a_whole_answer_becomes_one_chunk_and_back)
     json_decref(again);
     assembly_destroy(&assembly);
 }
+
+static bool has_token(const char *text)
+{
+    json_t *chunk = json_loads(text, 0, NULL);
+    cr_assert_not_null(chunk, "%s", text);
+    const bool has = assembly_chunk_has_token(chunk);
+    json_decref(chunk);
+    return has;
+}
+
+Test(assembly, only_what_a_reader_waits_for_is_a_token)
+{
+    cr_assert_not(has_token(
+        "{\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}"));
+    cr_assert_not(has_token("{\"choices\":[{\"index\":0,\"delta\":{\"content\":null}}]}"));
+    cr_assert_not(has_token("{\"choices\":[],\"usage\":{\"prompt_tokens\":1}}"));
+    cr_assert_not(has_token("{\"choices\":\"none\"}"));
+    cr_assert(has_token("{\"choices\":[{\"delta\":{\"content\":\"a\"}}]}"));
+    cr_assert(has_token("{\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}"));
+    cr_assert(has_token("{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0}]}}]}"));
+    cr_assert(has_token("{\"choices\":[{\"text\":\"a\"}]}"));
+    cr_assert_not(has_token("{\"type\":\"response.created\",\"response\":{}}"));
+    cr_assert(has_token("{\"type\":\"response.output_text.delta\",\"delta\":\"a\"}"));
+    cr_assert(has_token("{\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}"));
+}

@@ -1,0 +1,130 @@
+#include "worker/forward.h"
+
+#include <errno.h>
+
+#include "common/clock.h"
+#include "common/loop.h"
+#include "worker/attempt.h"
+#include "worker/broker_link.h"
+#include "worker/provider/provider.h"
+#include "worker/telemetry.h"
+
+void forward_begin(struct attempt *attempt, struct telemetry *telemetry)
+{
+    attempt->telemetry = telemetry;
+    attempt->token_ns = clock_monotonic_ns();
+    attempt->has_token = false;
+}
+
+static void measure(struct attempt *attempt)
+{
+    const int64_t now_ns = clock_monotonic_ns();
+    const double seconds = (double)(now_ns - attempt->token_ns) / 1e9;
+    if (attempt->has_token) {
+        telemetry_next_token(attempt->telemetry, attempt, seconds);
+    } else {
+        telemetry_first_token(attempt->telemetry, attempt, seconds);
+    }
+    attempt->has_token = true;
+    attempt->token_ns = now_ns;
+}
+
+/* A gap ends the stream for whoever reads it, so that what would follow need not be sent. */
+static void give_up(struct attempt *attempt)
+{
+    telemetry_chunk_dropped(attempt->telemetry);
+    attempt->is_stream_given_up = true;
+    bytes_clear(&attempt->chunks);
+}
+
+static void timer_set(struct attempt *attempt)
+{
+    attempt->is_chunk_timer_set = true;
+    loop_timer_set(attempt->timer, clock_monotonic_ms() + FORWARD_GATHER_MS);
+}
+
+/* Errors: as broker_link_send_chunk(); what waits stays. */
+static int send_waiting(struct attempt *attempt, bool is_last)
+{
+    int r = broker_link_send_chunk(attempt->broker, attempt, attempt->chunks_sent, is_last,
+                                   attempt->chunks.data, attempt->chunks.length);
+    if (r == 0) {
+        attempt->chunks_sent++;
+        bytes_clear(&attempt->chunks);
+    }
+    return r;
+}
+
+static void hold(struct attempt *attempt)
+{
+    if (attempt->held_ms == 0) {
+        attempt->held_ms = clock_monotonic_ms();
+        if (attempt->call != NULL) {
+            provider_hold(attempt->call);
+        }
+    }
+    timer_set(attempt);
+}
+
+static bool has_been_held_too_long(const struct attempt *attempt)
+{
+    return attempt->held_ms != 0 && clock_monotonic_ms() - attempt->held_ms >= FORWARD_HOLD_MS;
+}
+
+/* Sends what has been gathered, or holds the provider. */
+static void send_or_hold(struct attempt *attempt)
+{
+    loop_timer_stop(attempt->timer);
+    attempt->is_chunk_timer_set = false;
+    const int r = send_waiting(attempt, false);
+    if (r == -EAGAIN && !has_been_held_too_long(attempt)) {
+        hold(attempt);
+    } else if (r < 0) {
+        give_up(attempt);
+    }
+}
+
+void forward_piece(struct attempt *attempt, const void *data, size_t bytes)
+{
+    measure(attempt);
+    if (attempt->is_stream_given_up) {
+        return;
+    }
+    attempt->chunks.bytes_max =
+        SIZE_MAX / 2; /* each piece is bounded by the provider, their number by the bound below */
+    if (bytes_append(&attempt->chunks, data, bytes) < 0) {
+        give_up(attempt);
+    } else if (attempt->held_ms != 0) {
+        return; /* the timer tries again */
+    } else if (attempt->chunks_sent == 0 || attempt->chunks.length >= FORWARD_BYTES_MAX) {
+        send_or_hold(attempt);
+    } else if (!attempt->is_chunk_timer_set) {
+        timer_set(attempt);
+    }
+}
+
+void forward_due(struct attempt *attempt)
+{
+    send_or_hold(attempt);
+    if (attempt->held_ms != 0 && !attempt->is_chunk_timer_set) {
+        attempt->held_ms = 0;
+        provider_go_on(attempt->call);
+    }
+}
+
+bool forward_end(struct attempt *attempt)
+{
+    loop_timer_stop(attempt->timer);
+    if (!attempt->has_token || attempt->is_stream_given_up) {
+        return true;
+    }
+    const int r = send_waiting(attempt, true);
+    if (r == -EAGAIN && !has_been_held_too_long(attempt)) {
+        hold(attempt);
+        return false;
+    }
+    if (r < 0) {
+        give_up(attempt);
+    }
+    return true;
+}

@@ -1,0 +1,34 @@
+/*
+ * forward: the stream of an attempt on its way from the provider to the broker.
+ *
+ * The first piece goes at once, later ones are gathered for up to FORWARD_GATHER_MS: fewer messages
+ * through the broker for a delay that no reader sees. The last piece is marked.
+ *
+ * When the broker takes nothing, the provider is held: what waits here stays below
+ * FORWARD_BYTES_MAX and what one read of the connection brings. A hold that lasts longer than
+ * FORWARD_HOLD_MS, which is the broker's doing and no fault of the provider, gives the stream up:
+ * the call goes on, nothing more is forwarded, and its client has the whole answer as the result.
+ *
+ * Measures the time to the first token and that between tokens. Uses the attempt's timer.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include "common/attributes.h"
+
+struct attempt;
+struct telemetry;
+
+enum { FORWARD_GATHER_MS = 5, FORWARD_BYTES_MAX = 16384, FORWARD_HOLD_MS = 5000 };
+
+/* The call begins now. */
+void forward_begin(struct attempt *attempt, struct telemetry *telemetry);
+/* A piece came, within the provider's on_chunk. */
+void forward_piece(struct attempt *attempt, const void *data, size_t bytes);
+/* The timer is due. The call may end within. */
+void forward_due(struct attempt *attempt);
+/*
+ * The answer is whole and the call over. False: the end cannot be sent yet; the timer is set, to
+ * call it again.
+ */
+MUST_USE bool forward_end(struct attempt *attempt);
