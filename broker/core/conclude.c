@@ -241,12 +241,12 @@ static void count(const struct job *job, const struct outcome *outcome)
     job->flow->queue->drain.conclusions++;
 }
 
-static const char *cancel_reason(Wire__JobState state)
+static const char *cancel_reason(const struct outcome *outcome)
 {
-    if (state == WIRE__JOB_STATE__JOB_STATE_CANCELLED) {
-        return "cancelled by the client";
+    if (outcome->state == WIRE__JOB_STATE__JOB_STATE_CANCELLED) {
+        return outcome->error_text; /* a literal */
     }
-    return state == WIRE__JOB_STATE__JOB_STATE_EXPIRED ? "deadline" : "concluded elsewhere";
+    return outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED ? "deadline" : "concluded elsewhere";
 }
 
 /* The attempt that still runs is told to stop, unless it is the one that concluded the job. */
@@ -260,7 +260,7 @@ static void end_attempt(struct core *core, struct job *job, const struct outcome
     if (worker != NULL && (worker->peer != outcome->peer || attempt != outcome->attempt)) {
         struct effect *effect = effects_add(core->effects, EFFECT_ATTEMPT_CANCEL, worker->peer, 0);
         effect->as.attempt.lease = (struct lease_ref){.job_id = job->id, .attempt = attempt};
-        effect->as.attempt.reason = cancel_reason(outcome->state);
+        effect->as.attempt.reason = cancel_reason(outcome);
     }
     upstream_settle_silent(core, &job->at.lease->permit,
                            outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED);

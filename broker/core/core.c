@@ -129,6 +129,7 @@ static void init_lists(struct core *core)
     list_init(&core->histories_by_age);
     list_init(&core->parked);
     list_init(&core->flights_ending);
+    list_init(&core->streams);
     list_init(&core->streams_late);
     list_init(&core->workers_heard);
     list_init(&core->leases);
@@ -505,6 +506,7 @@ int64_t core_next_deadline_ms(const struct core *core)
     int64_t at_ms = sooner(lease_next_deadline_ms(core), result_next_deadline_ms(core));
     at_ms = sooner(at_ms, worker_next_deadline_ms(core));
     at_ms = sooner(at_ms, dead_next_deadline_ms(core));
+    at_ms = sooner(at_ms, stream_next_deadline_ms(core));
     at_ms = sooner(at_ms, gate_next_deadline_ms(core));
     at_ms = sooner(at_ms, core->evidence.due_ms);
     if (core->timers.length > 0) {

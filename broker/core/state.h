@@ -214,6 +214,8 @@ struct core {
     struct table leaders;        /* jobs by flow and canonical key: flight.c */
     struct table flights;        /* by leader */
     struct list flights_ending;
+    struct list streams;         /* all of them */
+    int64_t streams_watch_ms;    /* when it is next looked at who still reads them */
     struct list streams_late;    /* streams of which somebody lacks chunks: stream.c */
     uint64_t stream_log_bytes;   /* of all streams */
     uint32_t chunks_in_turn;     /* handed on: stream.c */

@@ -1,6 +1,7 @@
 #include "broker/core/stream.h"
 #include <stdlib.h>
 #include "broker/core/client.h"
+#include "broker/core/conclude.h"
 #include "broker/core/flight.h"
 #include "broker/core/lease.h"
 
@@ -22,6 +23,8 @@ struct logged_chunk {
 };
 
 struct stream {
+    struct list_link all;  /* in core.streams */
+    int64_t unread_ms;     /* since when nobody waits for its job; 0: somebody does */
     struct list_link late; /* in core.streams_late, while is_late */
     bool is_late;
     bool is_cut; /* there is no log (any more) */
@@ -174,6 +177,10 @@ static struct stream *begin(struct core *core, struct job *job, uint32_t index)
     stream->lease = job->at.lease;
     stream->next = index;
     stream->is_cut = index > 0;
+    if (list_is_empty(&core->streams)) {
+        core->streams_watch_ms = core->now_ms + core->limits.heartbeat_ms;
+    }
+    list_append(&core->streams, &stream->all);
     job->at.lease->stream = stream;
     flight_begin_stream(core, job);
     return stream;
@@ -192,6 +199,7 @@ void stream_end(struct core *core, struct lease *lease)
     struct stream *stream = TAKE(lease->stream);
     if (stream != NULL) {
         be_not_late(core, stream);
+        list_remove(&core->streams, &stream->all);
         drop_log(core, stream);
         free(stream);
     }
@@ -251,8 +259,61 @@ void stream_wanted(struct core *core, struct job *job)
     }
 }
 
+/* ---- who still reads ---- */
+
+static bool is_waited_for(const struct core *core, const struct job *job)
+{
+    if (flight_followers(core, job) > 0 ||
+        (job->waiter != 0 && client_find(core, job->waiter) != NULL)) {
+        return true;
+    }
+    const struct waiter *waiter = job->more_waiters;
+    while (waiter != NULL && client_find(core, waiter->peer) == NULL) {
+        waiter = waiter->next;
+    }
+    return waiter != NULL;
+}
+
+/* It may be a follower's reader who wanted chunks: then the job itself was not asked for as a stream. May end the stream. */
+static void cancel_if_unread(struct core *core, struct stream *stream)
+{
+    struct job *job = stream->lease->job;
+    if (job_tier(job)->is_durable || !stream_is_wanted(job) || is_waited_for(core, job)) {
+        stream->unread_ms = 0;
+        return;
+    }
+    stream->unread_ms = stream->unread_ms == 0 ? core->now_ms : stream->unread_ms;
+    if (core->now_ms - stream->unread_ms >= STREAM_UNREAD_HEARTBEATS * core->limits.heartbeat_ms) {
+        conclude(core, job,
+                 &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_CANCELLED,
+                                   .error_code = "abandoned",
+                                   .error_text = "nobody reads its stream any more"});
+    }
+}
+
+/* All of them, which are no more than leases, once a heartbeat. */
+static void watch_readers(struct core *core)
+{
+    if (list_is_empty(&core->streams) || core->now_ms < core->streams_watch_ms) {
+        return;
+    }
+    core->streams_watch_ms = core->now_ms + core->limits.heartbeat_ms;
+    for (size_t left = core->streams.length; left > 0 && !list_is_empty(&core->streams); left--) {
+        struct list_link *first = list_first(&core->streams);
+        list_remove(&core->streams, first); /* to the end: it may go meanwhile */
+        list_append(&core->streams, first);
+        cancel_if_unread(core, CONTAINER_OF(first, struct stream, all));
+    }
+}
+
+int64_t stream_next_deadline_ms(const struct core *core)
+{
+    return list_is_empty(&core->streams) ? INT64_MAX : core->streams_watch_ms;
+}
+
 bool stream_tick(struct core *core)
 {
+    watch_readers(core);
     uint32_t left = LATE_CHUNKS_PER_TICK;
     core->chunks_in_turn = 0;
     struct list_link *first;

@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
+#include "broker/core/stream.h"
 #include "tests/unit/broker/core_world.h"
 
 #define ANSWERED WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
@@ -386,4 +387,59 @@ Test(core_streams, many_followers_of_one_chunk_are_spread_over_the_turns)
         cr_assert_str_eq(heard(1, &followers[i]), "ab");
         cr_assert_str_eq(heard(CLIENTS, &followers[i]), "ab");
     }
+}
+
+static void leave(uint64_t peer)
+{
+    world_turn(&w, &(struct event){.kind = EVENT_CLIENT_GONE, .peer = peer});
+}
+
+static int64_t patience_ms(void)
+{
+    return (STREAM_UNREAD_HEARTBEATS + 1) * w.config.broker.heartbeat_ms;
+}
+
+Test(core_streams, stream_that_nobody_reads_is_cancelled_on_a_tier_in_memory)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    leave(1);
+    world_advance(&w, patience_ms());
+    cr_assert_eq(world_count(&w, EFFECT_ATTEMPT_CANCEL, &job), 1);
+    world_advance(&w, patience_ms());
+    cr_assert_eq(world_count(&w, EFFECT_ATTEMPT_CANCEL, &job), 1);
+}
+
+Test(core_streams, reader_that_comes_back_in_time_gets_its_stream)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    leave(1);
+    world_advance(&w, STREAM_UNREAD_HEARTBEATS * w.config.broker.heartbeat_ms - 1);
+    world_client(&w, 5, "a");
+    wait_for(5, &job);
+    world_advance(&w, patience_ms());
+    chunk(&job, 1, "b");
+    cr_assert_str_eq(heard(5, &job), "ab");
+    cr_assert_eq(world_count(&w, EFFECT_ATTEMPT_CANCEL, &job), 0);
+}
+
+Test(core_streams, stream_goes_on_while_somebody_waits_for_its_result)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    world_turn(&w, &(struct event){.kind = EVENT_WAIT, .peer = 2, .as.job = {.job_id = job}});
+    leave(1);
+    world_advance(&w, 2 * patience_ms());
+    cr_assert_eq(world_count(&w, EFFECT_ATTEMPT_CANCEL, &job), 0);
+}
+
+Test(core_streams, stream_goes_on_while_somebody_follows_its_job)
+{
+    const struct id job = submit(1, true);
+    (void)submit(2, false);
+    chunk(&job, 0, "a");
+    leave(1);
+    world_advance(&w, 2 * patience_ms());
+    cr_assert_eq(world_count(&w, EFFECT_ATTEMPT_CANCEL, &job), 0);
 }
