@@ -201,6 +201,7 @@ static void read_usage(const Wire__Usage *usage, struct tiermq_answer *ret_answe
     ret_answer->saved_nanousd = usage->saved_nanousd;
     ret_answer->quality_lost = usage->quality_lost;
     ret_answer->cache = cache_status(usage->cache);
+    ret_answer->first_token_ms = usage->first_token_ms;
 }
 
 static void read_response(const void *payload, size_t payload_bytes, struct answer_view *view)

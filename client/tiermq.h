@@ -152,6 +152,7 @@ struct tiermq_answer {
     double near_score;           /* near hits: how alike the questions are, and … */
     double near_threshold;       /* … what that had to reach */
     unsigned quality_lost;       /* grades by which it is thought to be worse than what was wanted: a smaller model, a stale or near hit */
+    int64_t first_token_ms;      /* streamed: from the provider call's beginning to its first token; else 0 */
 };
 
 /* Where a pending job stands. */

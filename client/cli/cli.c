@@ -402,6 +402,9 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         json_object_set_new(object, "queue_ms", json_integer(answer->queue_ms));
         json_object_set_new(object, "run_ms", json_integer(answer->run_ms));
     }
+    if (answer->first_token_ms > 0) {
+        json_object_set_new(object, "first_token_ms", json_integer(answer->first_token_ms));
+    }
     json_object_set_new(object, "total_us", json_integer(answer->total_us));
     if (answer->body != NULL && (with_body || answer->text[0] == '\0')) {
         set_body(object, answer);

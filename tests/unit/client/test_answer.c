@@ -84,12 +84,16 @@ Test(answer, near_hit_says_what_answered_and_how_alike)
     uint8_t packed[256];
     cr_assert_leq(wire__model_response__get_packed_size(&response), sizeof(packed));
     const size_t bytes = wire__model_response__pack(&response, packed);
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.first_token_ms = 40;
     Wire__Result result = WIRE__RESULT__INIT;
+    result.usage = &usage;
     struct answer_view view;
     struct tiermq_answer *copy = NULL;
     answer_read(&result, packed, bytes, &view);
     cr_assert_eq(answer_copy(&view.answer, &copy), 0);
     answer_view_finish(&view);
+    cr_assert_eq(copy->first_token_ms, 40);
     cr_assert_str_eq(copy->near_key, "000102030405060708090a0b0c0d0e0f");
     cr_assert_str_eq(copy->embedder, "builtin/1");
     cr_assert_str_eq(copy->cache_why, "near");
