@@ -118,6 +118,7 @@ struct attempt {
     struct bytes chunks; /* pieces of the stream that wait for company */
     uint32_t chunks_sent;
     bool is_chunk_timer_set;
+    int64_t chunk_sent_ms;       /* when the last one went */
     bool is_stream_given_up;     /* a piece was lost: no more are sent */
     bool is_answer_read;         /* the call is over, but not its stream */
     int64_t held_ms;             /* since when the provider is held; 0: it is not */

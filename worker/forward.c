@@ -37,10 +37,10 @@ static void give_up(struct attempt *attempt)
     bytes_clear(&attempt->chunks);
 }
 
-static void timer_set(struct attempt *attempt)
+static void timer_set(struct attempt *attempt, int64_t at_ms)
 {
     attempt->is_chunk_timer_set = true;
-    loop_timer_set(attempt->timer, clock_monotonic_ms() + FORWARD_GATHER_MS);
+    loop_timer_set(attempt->timer, at_ms);
 }
 
 /* Errors: as broker_link_send_chunk(); what waits stays. */
@@ -50,6 +50,7 @@ static int send_waiting(struct attempt *attempt, bool is_last)
                                    attempt->chunks.data, attempt->chunks.length);
     if (r == 0) {
         attempt->chunks_sent++;
+        attempt->chunk_sent_ms = clock_monotonic_ms();
         bytes_clear(&attempt->chunks);
     }
     return r;
@@ -63,7 +64,7 @@ static void hold(struct attempt *attempt)
             provider_hold(attempt->call);
         }
     }
-    timer_set(attempt);
+    timer_set(attempt, clock_monotonic_ms() + FORWARD_GATHER_MS);
 }
 
 static bool has_been_held_too_long(const struct attempt *attempt)
@@ -84,6 +85,12 @@ static void send_or_hold(struct attempt *attempt)
     }
 }
 
+static bool may_go(const struct attempt *attempt)
+{
+    return attempt->chunks_sent == 0 || attempt->chunks.length >= FORWARD_BYTES_MAX ||
+           clock_monotonic_ms() - attempt->chunk_sent_ms >= FORWARD_GATHER_MS;
+}
+
 void forward_piece(struct attempt *attempt, const void *data, size_t bytes)
 {
     measure(attempt);
@@ -96,10 +103,10 @@ void forward_piece(struct attempt *attempt, const void *data, size_t bytes)
         give_up(attempt);
     } else if (attempt->held_ms != 0) {
         return; /* the timer tries again */
-    } else if (attempt->chunks_sent == 0 || attempt->chunks.length >= FORWARD_BYTES_MAX) {
+    } else if (may_go(attempt)) {
         send_or_hold(attempt);
     } else if (!attempt->is_chunk_timer_set) {
-        timer_set(attempt);
+        timer_set(attempt, attempt->chunk_sent_ms + FORWARD_GATHER_MS);
     }
 }
 

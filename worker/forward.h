@@ -1,8 +1,9 @@
 /*
  * forward: the stream of an attempt on its way from the provider to the broker.
  *
- * The first piece goes at once, later ones are gathered for up to FORWARD_GATHER_MS: fewer messages
- * through the broker for a delay that no reader sees. The last piece is marked.
+ * A piece goes at once unless another one went within FORWARD_GATHER_MS; those that come meanwhile
+ * go together when that is over. So a stream of any rate is no more than that many messages through
+ * the broker, and a slow one, as most are, is not delayed at all. The last piece is marked.
  *
  * When the broker takes nothing, the provider is held: what waits here stays below
  * FORWARD_BYTES_MAX and what one read of the connection brings. A hold that lasts longer than

@@ -6,7 +6,8 @@ backlog (tiers)? What stays resident after a million jobs (memory)? How soon is 
 beside a million than beside a thousand (flat)? What does a near lookup cost, and miss (cache_index), and the
 whole cache with its store and its thread (cache_keeper)? Do near hits keep their bound
 (cache-stream, which needs --data)? Which prompts need the strong model
-(routing_quality, which needs --texts prompts.jsonl)? Is the simulator faster than what it tests (modelsim)?
+(routing_quality, which needs --texts prompts.jsonl)? Are tokens of a thousand streams in time (streams)? What do broker and worker add to a call
+(added_latency)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
 import argparse
@@ -28,6 +29,7 @@ from cache_keeper import cache_keeper
 from cache_stream import cache_stream
 from flat import flat
 from recovery import recovery
+from streams import added_latency, streams
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -128,7 +130,7 @@ models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_
 """)
         return Daemon([self.program("tiermq-broker"), "--config", str(config)], folder / "log", more.get("ready_seconds", 30))
 
-    def worker(self, broker, provider, name, cache="off", slots=256, kept=False):
+    def worker(self, broker, provider, name, cache="off", slots=256, kept=False, connections=256):
         """`cache`: its mode, or all of that section. With `kept` its folder is there."""
         folder = self.work / name if kept else self.folder(name)
         config = folder / "tiermq.yaml"
@@ -141,10 +143,13 @@ worker:
   admin: 127.0.0.1:0
   data_dir: {folder}/data
 cache: {json.dumps(cache if isinstance(cache, dict) else {"mode": cache})}
-providers: [{{name: sim, type: openai, base_url: "{provider}"}}]
+providers: [{{name: sim, type: openai, base_url: "{provider}", connections_max: {connections}}}]
 models: [{{name: sim-small, provider: sim, input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.60}}]
 """)
         return Daemon([self.program("tiermq-worker"), "--config", str(config)], folder / "log")
+
+    def daemon(self, arguments, log):
+        return Daemon(arguments, self.work / log)
 
     def modelsim(self, *arguments):
         return Daemon([self.program("tiermq-modelsim"), "--listen", "127.0.0.1:0", *arguments], self.work / "modelsim.log")
@@ -275,7 +280,7 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="short: shows that it runs, its figures mean little")
-    parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,cache_index,cache_keeper,modelsim")
+    parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,cache_index,cache_keeper,modelsim,streams,added_latency")
     parser.add_argument("--jobs", type=int, help="of the backlog that recovery makes; each takes about 1.2 KiB of disk")
     parser.add_argument("--texts", nargs="*", metavar="FILE", help="real prompts for cache_index and cache_keeper (see cache_texts.py), and for routing_quality")
     parser.add_argument("--data", metavar="DIR", help="for cache-stream: semcache_dev.tsv and train_clusters.tsv")
@@ -285,7 +290,8 @@ def main():
     scenarios = {"cache-stream": functools.partial(cache_stream, bench), "queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
                  "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench),
                  "cache_index": functools.partial(cache_index, bench), "cache_keeper": functools.partial(cache_keeper, bench), "modelsim": bench.modelsim_speed,
-                 "routing_quality": functools.partial(of_routing, bench)}
+                 "routing_quality": functools.partial(of_routing, bench),
+                 "streams": functools.partial(streams, bench), "added_latency": functools.partial(added_latency, bench)}
     try:
         for name in arguments.only.split(","):
             if name not in scenarios:

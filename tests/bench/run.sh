@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds (release) and measures; prints a table and, with --json FILE, writes it.
-#   tests/bench/run.sh [--json FILE] [--quick] [--only queue,tiers,memory,recovery,flat,cache_index,cache_keeper,modelsim] [--jobs N]
+#   tests/bench/run.sh [--json FILE] [--quick] [--only queue,tiers,memory,recovery,flat,cache_index,cache_keeper,modelsim,streams,added_latency] [--jobs N]
 #                      [--texts FILE ...]
 #   tests/bench/run.sh --only cache-stream --data DIR
 #   tests/bench/run.sh --only routing_quality --texts prompts.jsonl

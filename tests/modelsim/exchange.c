@@ -483,6 +483,7 @@ static int write_due_piece(struct exchange *exchange)
         reply_stream_open(&exchange->reply, out);
         exchange->is_open = true;
     }
+    exchange->reply.sent_us = exchange->shared->options.with_stamps ? now : 0;
     reply_stream_tokens(&exchange->reply, exchange->tokens_written, to, out);
     exchange->tokens_written = to;
     if (exchange->fault.kind == FAULT_ERROR_IN_STREAM && to >= exchange->answer.tokens / 2) {

@@ -379,9 +379,13 @@ void reply_stream_tokens(const struct reply *reply, uint32_t from, uint32_t to, 
             continue;
         }
         write_chunk_head(reply, out);
-        fprintf(out, reply->request->api == API_CHAT ? "[{\"index\":0,\"delta\":{\"content\":\"%.*s\"},\"finish_reason\":null}]}\n\n"
-                                                     : "[{\"index\":0,\"text\":\"%.*s\",\"finish_reason\":null}]}\n\n",
+        fprintf(out, reply->request->api == API_CHAT ? "[{\"index\":0,\"delta\":{\"content\":\"%.*s\"},\"finish_reason\":null}]"
+                                                     : "[{\"index\":0,\"text\":\"%.*s\",\"finish_reason\":null}]",
                 bytes, text);
+        if (reply->sent_us > 0) {
+            fprintf(out, ",\"sent_us\":%" PRId64, reply->sent_us);
+        }
+        fputs("}\n\n", out);
     }
 }
 

@@ -74,6 +74,7 @@ struct reply {
     const struct model_answer *answer;
     uint64_t id;
     bool is_filtered; /* a filter has cut the answer, and says so */
+    int64_t sent_us;    /* written into OpenAI's chunks with a token, as "sent_us"; 0: not */
 };
 size_t reply_text_bytes(const struct reply *reply);
 

@@ -38,6 +38,7 @@ struct server_options {
     struct versions versions;
     const char *calls_path; /* where each call is written down (calls.h); NULL: nowhere */
     struct rate_options rates;
+    bool with_stamps;       /* chunks of OpenAI's streams say when they were written */
 };
 
 /* Errors: -EADDRINUSE and other errno of binding, -EINVAL host, -ENOMEM. */
