@@ -1,17 +1,24 @@
 /*
- * Anthropic's Messages API, spoken for chat completions. Source:
- * docs.anthropic.com/en/api/messages, "Streaming messages".
+ * Source: platform.claude.com/docs/en/api/messages, "Extended thinking", "Structured outputs".
  *
- * What cannot be said there without changing the answer (several choices, log probabilities, a
- * demanded JSON form) is refused with words; what only shades it (penalties, seed, logit_bias) is
- * left out. Temperature is bounded to 1.
+ * What cannot be said there without changing the answer (several choices, log probabilities) is
+ * refused with words; what only shades it (penalties, seed, logit_bias) is left out. Temperature is
+ * bounded to 1.
+ *
+ * A JSON form with a schema is asked for as `output_config.format`; one without has no word there,
+ * so the model is made to call a tool that takes any object. Thinking excludes a forced tool and
+ * demands that the turns of a tool's use bring back thinking blocks, which OpenAI's form has no
+ * place for: there it is left out, since it shades the answer and does not make it.
  */
-#include "worker/provider/protocol.h"
+#include "worker/provider/anthropic.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { THINKING_TOKENS_MIN = 1024 };
+#define THINKING_TOP_P_MIN 0.95
 
 static int anthropic_write_path(const struct provider_request *request, struct bytes *out)
 {
@@ -35,31 +42,70 @@ static struct curl_slist *anthropic_add_headers(struct curl_slist *headers, cons
 
 /* ---- the request's parts ---- */
 
-static const char *text_of(const json_t *object, const char *name)
+const char *anthropic_text(const json_t *object, const char *name)
 {
     const char *text = json_string_value(json_object_get(object, name));
     return text == NULL ? "" : text;
 }
 
-static bool text_is(const json_t *object, const char *name, const char *wanted)
+bool anthropic_text_is(const json_t *object, const char *name, const char *wanted)
 {
-    return strcmp(text_of(object, name), wanted) == 0;
+    return strcmp(anthropic_text(object, name), wanted) == 0;
 }
 
-/* {"type":"image_url","image_url":{"url":…}} → an image block; NULL when there is no address. */
-static json_t *image_block(const json_t *part)
+/* "data:MEDIA/TYPE;base64,DATA" → a source; NULL when it is none. */
+static json_t *data_source(const char *url)
 {
     static const char middle[] = ";base64,";
-    const char *url = text_of(json_object_get(part, "image_url"), "url");
-    const char *data = strstr(url, middle);
-    if (strncmp(url, "data:", 5) == 0 && data != NULL) {
-        return json_pack("{s:s, s:{s:s, s:s%, s:s}}", "type", "image", "source", "type", "base64",
-                         "media_type", url + 5, (size_t)(data - url - 5), "data",
-                         data + sizeof(middle) - 1);
+    const char *data = strncmp(url, "data:", 5) == 0 ? strstr(url, middle) : NULL;
+    return data == NULL ? NULL
+                        : json_pack("{s:s, s:s%, s:s}", "type", "base64", "media_type", url + 5,
+                                    (size_t)(data - url - 5), "data", data + sizeof(middle) - 1);
+}
+
+/* Takes `source`, which may be NULL. */
+static json_t *block_of(const char *type, json_t *source)
+{
+    return source == NULL ? NULL : json_pack("{s:s, s:o}", "type", type, "source", source);
+}
+
+/* {"type":"image_url","image_url":{"url":…}} → an image block; NULL when it cannot be said. */
+static json_t *image_block(const json_t *part)
+{
+    const char *url = anthropic_text(json_object_get(part, "image_url"), "url");
+    const bool is_address = strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0;
+    return block_of("image", is_address ? json_pack("{s:s, s:s}", "type", "url", "url", url)
+                                        : data_source(url));
+}
+
+/* {"type":"file","file":{"file_data":"data:application/pdf;base64,…"}} → a document; or NULL. */
+static json_t *document_block(const json_t *part)
+{
+    return block_of("document",
+                    data_source(anthropic_text(json_object_get(part, "file"), "file_data")));
+}
+
+/* What marks the end of a prefix to be cached is Anthropic's own, and passes through. */
+static json_t *text_block(const json_t *part)
+{
+    json_t *text = json_object_get(part, "text");
+    return json_is_string(text) ? json_pack("{s:s, s:O, s:O*}", "type", "text", "text", text,
+                                            "cache_control", json_object_get(part, "cache_control"))
+                                : NULL;
+}
+
+static json_t *part_block(const json_t *part)
+{
+    static const struct {
+        const char *type;
+        json_t *(*make)(const json_t *part);
+    } kinds[] = {{"text", text_block}, {"image_url", image_block}, {"file", document_block}};
+    for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++) {
+        if (anthropic_text_is(part, "type", kinds[i].type)) {
+            return kinds[i].make(part);
+        }
     }
-    return url[0] == '\0' ? NULL
-                          : json_pack("{s:s, s:{s:s, s:s}}", "type", "image", "source", "type",
-                                      "url", "url", url);
+    return NULL;
 }
 
 /* Empty text blocks are refused by the API. Errors: -ENOMEM. */
@@ -84,12 +130,7 @@ static int content_append(json_t *blocks, json_t *content)
     size_t i;
     json_t *part;
     json_array_foreach (content, i, part) {
-        json_t *block = NULL;
-        if (text_is(part, "type", "text") && json_is_string(json_object_get(part, "text"))) {
-            block = json_pack("{s:s, s:O}", "type", "text", "text", json_object_get(part, "text"));
-        } else if (text_is(part, "type", "image_url")) {
-            block = image_block(part);
-        }
+        json_t *block = part_block(part);
         if (block == NULL) {
             return -EINVAL;
         }
@@ -110,14 +151,14 @@ static int tool_uses_append(json_t *blocks, const json_t *tool_calls)
     json_t *call;
     json_array_foreach (tool_calls, i, call) {
         const json_t *function = json_object_get(call, "function");
-        json_t *input = json_loads(text_of(function, "arguments"), 0, NULL);
+        json_t *input = json_loads(anthropic_text(function, "arguments"), 0, NULL);
         if (!json_is_object(input)) {
             json_decref(input);
             input = json_object();
         }
         json_t *block =
-            json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id", text_of(call, "id"), "name",
-                      text_of(function, "name"), "input", input);
+            json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id", anthropic_text(call, "id"),
+                      "name", anthropic_text(function, "name"), "input", input);
         if (json_array_append_new(blocks, block) < 0) {
             return -ENOMEM;
         }
@@ -137,10 +178,35 @@ static int tool_result_append(json_t *blocks, const json_t *message)
     int r = inner == NULL ? -ENOMEM : content_append(inner, json_object_get(message, "content"));
     if (r == 0) {
         json_t *block = json_pack("{s:s, s:s, s:O}", "type", "tool_result", "tool_use_id",
-                                  text_of(message, "tool_call_id"), "content", inner);
+                                  anthropic_text(message, "tool_call_id"), "content", inner);
         r = json_array_append_new(blocks, block) < 0 ? -ENOMEM : 0;
     }
     json_decref(inner);
+    return r;
+}
+
+/*
+ * The message that results of tools are added to: all of one turn have to be in the message that
+ * follows it. NULL: the last one holds none.
+ */
+static json_t *open_results(const json_t *messages)
+{
+    json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+    json_t *content = json_object_get(last, "content");
+    const json_t *block = json_array_get(content, 0);
+    return anthropic_text_is(block, "type", "tool_result") ? content : NULL;
+}
+
+static int tool_message_translate(json_t *messages, const json_t *message)
+{
+    json_t *open = open_results(messages);
+    if (open != NULL) {
+        return tool_result_append(open, message);
+    }
+    json_t *blocks = json_array();
+    int r = blocks == NULL ? -ENOMEM : tool_result_append(blocks, message);
+    r = r < 0 ? r : message_append(messages, "user", blocks);
+    json_decref(blocks);
     return r;
 }
 
@@ -148,20 +214,21 @@ static int tool_result_append(json_t *blocks, const json_t *message)
 static int message_translate(json_t *system, json_t *messages, const json_t *message)
 {
     json_t *content = json_object_get(message, "content");
-    if (text_is(message, "role", "system") || text_is(message, "role", "developer")) {
+    if (anthropic_text_is(message, "role", "system") ||
+        anthropic_text_is(message, "role", "developer")) {
         return content_append(system, content);
+    }
+    if (anthropic_text_is(message, "role", "tool")) {
+        return tool_message_translate(messages, message);
     }
     json_t *blocks = json_array();
     int r = blocks == NULL ? -ENOMEM : 0;
-    if (text_is(message, "role", "tool")) {
-        r = r < 0 ? r : tool_result_append(blocks, message);
-        r = r < 0 ? r : message_append(messages, "user", blocks);
-    } else if (text_is(message, "role", "assistant")) {
+    if (anthropic_text_is(message, "role", "assistant")) {
         r = r < 0 ? r : content_append(blocks, content);
         r = r < 0 ? r : tool_uses_append(blocks, json_object_get(message, "tool_calls"));
         r = r < 0 || json_array_size(blocks) == 0 ? r
                                                   : message_append(messages, "assistant", blocks);
-    } else if (text_is(message, "role", "user")) {
+    } else if (anthropic_text_is(message, "role", "user")) {
         r = r < 0 ? r : content_append(blocks, content);
         r = r < 0 ? r : message_append(messages, "user", blocks);
     } else {
@@ -207,11 +274,14 @@ static int set_tools(json_t *out, const json_t *body)
     json_array_foreach (tools, i, tool) {
         const json_t *function = json_object_get(tool, "function");
         json_t *schema = json_object_get(function, "parameters");
-        json_t *translated = json_pack("{s:s, s:O*}", "name", text_of(function, "name"),
+        json_t *translated = json_pack("{s:s, s:O*}", "name", anthropic_text(function, "name"),
                                        "description", json_object_get(function, "description"));
         (void)json_object_set_new(translated, "input_schema",
                                   schema != NULL ? json_incref(schema)
                                                  : json_pack("{s:s}", "type", "object"));
+        if (json_is_true(json_object_get(function, "strict"))) {
+            (void)json_object_set_new(translated, "strict", json_true());
+        }
         if (json_array_append_new(list, translated) < 0) {
             json_decref(list);
             return -ENOMEM;
@@ -220,23 +290,116 @@ static int set_tools(json_t *out, const json_t *body)
     return json_object_set_new(out, "tools", list) < 0 ? -ENOMEM : 0;
 }
 
+static json_t *tool_choice_translate(const json_t *choice)
+{
+    if (json_is_object(choice)) {
+        return json_pack("{s:s, s:s}", "type", "tool", "name",
+                         anthropic_text(json_object_get(choice, "function"), "name"));
+    }
+    const char *word = json_string_value(choice);
+    const bool is_required = word != NULL && strcmp(word, "required") == 0;
+    const bool is_none = word != NULL && strcmp(word, "none") == 0;
+    return json_pack("{s:s}", "type", is_required ? "any" : is_none ? "none" : "auto");
+}
+
 static int set_tool_choice(json_t *out, const json_t *body)
 {
     const json_t *choice = json_object_get(body, "tool_choice");
-    json_t *translated = NULL;
-    if (choice == NULL || json_object_get(out, "tools") == NULL) {
+    const bool is_single = json_is_false(json_object_get(body, "parallel_tool_calls"));
+    if ((choice == NULL && !is_single) || json_object_get(out, "tools") == NULL) {
         return 0;
     }
-    if (json_is_object(choice)) {
-        translated = json_pack("{s:s, s:s}", "type", "tool", "name",
-                               text_of(json_object_get(choice, "function"), "name"));
-    } else {
-        const char *word = json_string_value(choice);
-        const bool is_required = word != NULL && strcmp(word, "required") == 0;
-        const bool is_none = word != NULL && strcmp(word, "none") == 0;
-        translated = json_pack("{s:s}", "type", is_required ? "any" : is_none ? "none" : "auto");
+    json_t *translated = tool_choice_translate(choice);
+    if (is_single && !anthropic_text_is(translated, "type", "none")) {
+        (void)json_object_set_new(translated, "disable_parallel_tool_use", json_true());
     }
     return json_object_set_new(out, "tool_choice", translated) < 0 ? -ENOMEM : 0;
+}
+
+/* Errors: -EINVAL a schema is named and not there; -ENOMEM. */
+static int set_format(json_t *out, const json_t *body)
+{
+    const json_t *format = json_object_get(body, "response_format");
+    json_t *schema = json_object_get(json_object_get(format, "json_schema"), "schema");
+    int r = 0;
+    if (anthropic_text_is(format, "type", "json_schema")) {
+        if (!json_is_object(schema)) {
+            return -EINVAL;
+        }
+        r = json_object_set_new(
+            out, "output_config",
+            json_pack("{s:{s:s, s:O}}", "format", "type", "json_schema", "schema", schema));
+    } else if (anthropic_text_is(format, "type", "json_object")) {
+        r = json_object_set_new(out, "tools",
+                                json_pack("[{s:s, s:s, s:{s:s}}]", "name", ANTHROPIC_JSON_TOOL,
+                                          "description", "Gives the answer, as a JSON object.",
+                                          "input_schema", "type", "object"));
+        r |= json_object_set_new(
+            out, "tool_choice",
+            json_pack("{s:s, s:s}", "type", "tool", "name", ANTHROPIC_JSON_TOOL));
+    }
+    return r < 0 ? -ENOMEM : 0;
+}
+
+/* Tokens to think with; 0: none are asked for. */
+static json_int_t thinking_of(const json_t *body)
+{
+    static const struct {
+        const char *effort;
+        json_int_t tokens;
+    } efforts[] = {{"low", 1024}, {"medium", 4096}, {"high", 16384}, {"xhigh", 32768}};
+    for (size_t i = 0; i < ARRAY_LENGTH(efforts); i++) {
+        if (anthropic_text_is(body, "reasoning_effort", efforts[i].effort)) {
+            return efforts[i].tokens;
+        }
+    }
+    return 0;
+}
+
+static bool may_think(const json_t *out, const json_t *body)
+{
+    const json_t *choice = json_object_get(out, "tool_choice");
+    const json_t *messages = json_object_get(body, "messages");
+    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+    return !anthropic_text_is(choice, "type", "tool") &&
+           !anthropic_text_is(choice, "type", "any") && !anthropic_text_is(last, "role", "tool") &&
+           !anthropic_text_is(last, "role", "assistant");
+}
+
+/*
+ * There what is thought counts against max_tokens, as it does in OpenAI's form: of a bound that the
+ * client set half is left for the answer; one that is ours grows by the thinking.
+ */
+static int set_thinking(json_t *out, const json_t *body, bool is_bound_by_client)
+{
+    const json_int_t max_tokens = json_integer_value(json_object_get(out, "max_tokens"));
+    json_int_t budget = may_think(out, body) ? thinking_of(body) : 0;
+    if (is_bound_by_client && budget > max_tokens / 2) {
+        budget = max_tokens / 2;
+    }
+    if (budget < THINKING_TOKENS_MIN) {
+        return 0;
+    }
+    int r = json_object_set_new(
+        out, "thinking", json_pack("{s:s, s:I}", "type", "enabled", "budget_tokens", budget));
+    if (!is_bound_by_client) {
+        r |= json_object_set_new(out, "max_tokens", json_integer(max_tokens + budget));
+    }
+    return r < 0 ? -ENOMEM : 0;
+}
+
+static int set_service_tier(json_t *out, const json_t *body)
+{
+    const char *tier = anthropic_text(body, "service_tier");
+    const bool is_auto = strcmp(tier, "auto") == 0 || strcmp(tier, "priority") == 0;
+    const bool is_standard = strcmp(tier, "default") == 0 || strcmp(tier, "standard_only") == 0;
+    if (!is_auto && !is_standard) {
+        return 0;
+    }
+    return json_object_set_new(out, "service_tier",
+                               json_string(is_auto ? "auto" : "standard_only")) < 0
+               ? -ENOMEM
+               : 0;
 }
 
 static int set_stop(json_t *out, const json_t *body)
@@ -253,27 +416,34 @@ static int set_sampling(json_t *out, const json_t *body)
 {
     json_t *temperature = json_object_get(body, "temperature");
     json_t *top_p = json_object_get(body, "top_p");
+    const bool thinks = json_object_get(out, "thinking") != NULL;
     int r = 0;
-    if (json_is_number(temperature)) {
+    if (json_is_number(temperature) && !thinks) {
         r = json_number_value(temperature) > 1.0
                 ? json_object_set_new(out, "temperature", json_integer(1))
                 : json_object_set(out, "temperature", temperature);
     }
-    if (r == 0 && json_is_number(top_p)) {
+    if (r == 0 && json_is_number(top_p) &&
+        (!thinks || json_number_value(top_p) >= THINKING_TOP_P_MIN)) {
         r = json_object_set(out, "top_p", top_p);
     }
     return r < 0 ? -ENOMEM : 0;
 }
 
-static int set_head(json_t *out, const json_t *body, const struct provider_request *request)
+/* NULL: it names none. */
+static const json_t *bound_of(const json_t *body)
 {
     const json_t *bound = json_object_get(body, "max_completion_tokens");
+    bound = json_is_integer(bound) ? bound : json_object_get(body, "max_tokens");
+    return json_is_integer(bound) ? bound : NULL;
+}
+
+static int set_head(json_t *out, const json_t *body, const struct provider_request *request)
+{
+    const json_t *bound = bound_of(body);
     const json_t *user = json_object_get(body, "user");
-    if (!json_is_integer(bound)) {
-        bound = json_object_get(body, "max_tokens");
-    }
-    const json_int_t max_tokens = json_is_integer(bound) ? json_integer_value(bound)
-                                                         : (json_int_t)request->max_tokens_default;
+    const json_int_t max_tokens =
+        bound != NULL ? json_integer_value(bound) : (json_int_t)request->max_tokens_default;
     int r = json_object_set_new(out, "model", json_string(request->model));
     r |= json_object_set_new(out, "max_tokens", json_integer(max_tokens));
     if (request->stream) {
@@ -285,10 +455,36 @@ static int set_head(json_t *out, const json_t *body, const struct provider_reque
     return r < 0 ? -ENOMEM : 0;
 }
 
+static bool has_tool(const json_t *body, const char *name)
+{
+    size_t i;
+    json_t *tool;
+    json_array_foreach (json_object_get(body, "tools"), i, tool) {
+        if (anthropic_text_is(json_object_get(tool, "function"), "name", name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const char *unsupported_format(const json_t *body)
+{
+    const json_t *format = json_object_get(body, "response_format");
+    if (!json_is_object(format) || anthropic_text_is(format, "type", "text") ||
+        anthropic_text_is(format, "type", "json_schema")) {
+        return NULL;
+    }
+    if (!anthropic_text_is(format, "type", "json_object")) {
+        return "this type of response_format";
+    }
+    return json_array_size(json_object_get(body, "tools")) > 0
+               ? "response_format json_object beside tools"
+               : NULL;
+}
+
 /* What the Messages API cannot promise, in words; NULL when all can be said. */
 static const char *unsupported(const json_t *body)
 {
-    const json_t *format = json_object_get(body, "response_format");
     const json_t *choices = json_object_get(body, "n");
     if (json_is_integer(choices) && json_integer_value(choices) != 1) {
         return "n above 1";
@@ -296,10 +492,10 @@ static const char *unsupported(const json_t *body)
     if (json_is_true(json_object_get(body, "logprobs"))) {
         return "logprobs";
     }
-    if (json_is_object(format) && !text_is(format, "type", "text")) {
-        return "response_format other than text";
+    if (has_tool(body, ANTHROPIC_JSON_TOOL)) {
+        return "a tool named " ANTHROPIC_JSON_TOOL;
     }
-    return NULL;
+    return unsupported_format(body);
 }
 
 static int body_translate(json_t *out, const json_t *body, const struct provider_request *request)
@@ -308,6 +504,9 @@ static int body_translate(json_t *out, const json_t *body, const struct provider
     r = r < 0 ? r : set_messages(out, body);
     r = r < 0 ? r : set_tools(out, body);
     r = r < 0 ? r : set_tool_choice(out, body);
+    r = r < 0 ? r : set_format(out, body);
+    r = r < 0 ? r : set_thinking(out, body, bound_of(body) != NULL);
+    r = r < 0 ? r : set_service_tier(out, body);
     r = r < 0 ? r : set_stop(out, body);
     return r < 0 ? r : set_sampling(out, body);
 }
@@ -326,8 +525,10 @@ static int anthropic_write_body(const struct provider_request *request, struct b
     } else if (r == 0) {
         r = body_translate(translated, body, request);
         if (r == -EINVAL) {
-            outcome_set(ret_outcome, WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED, "rejected",
-                        "a message has a role or a content part that this provider does not offer");
+            outcome_set(
+                ret_outcome, WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED, "rejected",
+                "a message has a role or a content part that this provider does not offer, or "
+                "response_format has no schema");
         }
     }
     if (r == 0) {
@@ -337,197 +538,6 @@ static int anthropic_write_body(const struct provider_request *request, struct b
     }
     json_decref(body);
     json_decref(translated);
-    return r;
-}
-
-/* ---- the answer ---- */
-
-static const char *finish_reason(const char *stop_reason)
-{
-    static const struct {
-        const char *theirs, *ours;
-    } reasons[] = {{"max_tokens", "length"},
-                   {"model_context_window_exceeded", "length"},
-                   {"tool_use", "tool_calls"},
-                   {"refusal", "content_filter"}};
-    for (size_t i = 0; i < ARRAY_LENGTH(reasons); i++) {
-        if (strcmp(stop_reason, reasons[i].theirs) == 0) {
-            return reasons[i].ours;
-        }
-    }
-    return "stop";
-}
-
-static json_int_t count_of(const json_t *usage, const char *name)
-{
-    const json_int_t count = json_integer_value(json_object_get(usage, name));
-    return count > 0 ? count : 0;
-}
-
-/*
- * There the input counts exclude what the prompt cache read or wrote; here they are parts of the
- * whole.
- */
-static json_t *usage_translate(const json_t *usage)
-{
-    const json_int_t read = count_of(usage, "cache_read_input_tokens");
-    const json_int_t input =
-        count_of(usage, "input_tokens") + read + count_of(usage, "cache_creation_input_tokens");
-    const json_int_t output = count_of(usage, "output_tokens");
-    return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", input, "completion_tokens",
-                     output, "total_tokens", input + output, "prompt_tokens_details",
-                     "cached_tokens", read);
-}
-
-static json_t *tool_call_translate(const json_t *block)
-{
-    char *arguments = json_dumps(json_object_get(block, "input"), JSON_COMPACT);
-    json_t *call = json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", text_of(block, "id"), "type",
-                             "function", "function", "name", text_of(block, "name"), "arguments",
-                             arguments == NULL ? "{}" : arguments);
-    free(arguments);
-    return call;
-}
-
-/* Errors: -ENOMEM. */
-static int content_translate(const json_t *content, struct bytes *text, json_t *tool_calls)
-{
-    size_t i;
-    json_t *block;
-    json_array_foreach (content, i, block) {
-        int r = 0;
-        if (text_is(block, "type", "text")) {
-            r = bytes_append_text(text, text_of(block, "text"));
-        } else if (text_is(block, "type", "tool_use")) {
-            r = json_array_append_new(tool_calls, tool_call_translate(block));
-        }
-        if (r < 0) {
-            return -ENOMEM;
-        }
-    }
-    return 0;
-}
-
-static json_t *answer_translate(const json_t *reply, const struct bytes *text, json_t *tool_calls)
-{
-    json_t *message = json_pack("{s:s, s:s?}", "role", "assistant", "content", text->data);
-    if (json_array_size(tool_calls) > 0) {
-        (void)json_object_set(message, "tool_calls", tool_calls);
-    }
-    return json_pack("{s:s, s:s, s:s, s:[{s:i, s:o, s:s}], s:o}", "id", text_of(reply, "id"),
-                     "object", "chat.completion", "model", text_of(reply, "model"), "choices",
-                     "index", 0, "message", message, "finish_reason",
-                     finish_reason(text_of(reply, "stop_reason")), "usage",
-                     usage_translate(json_object_get(reply, "usage")));
-}
-
-static int anthropic_read_answer(const json_t *reply, json_t **ret_answer)
-{
-    const json_t *content = json_object_get(reply, "content");
-    if (!json_is_array(content) || !text_is(reply, "type", "message")) {
-        return -EBADMSG;
-    }
-    struct bytes text = {.bytes_max = SIZE_MAX / 2};
-    json_t *tool_calls = json_array();
-    int r = tool_calls == NULL ? -ENOMEM : content_translate(content, &text, tool_calls);
-    json_t *answer = r < 0 ? NULL : answer_translate(reply, &text, tool_calls);
-    json_decref(tool_calls);
-    bytes_finish(&text);
-    if (answer == NULL) {
-        return -ENOMEM;
-    }
-    *ret_answer = answer;
-    return 0;
-}
-
-/* ---- the stream ---- */
-
-/* A chunk with one choice; takes `delta`. `reason` NULL: not ended. */
-static json_t *chunk_make(const struct protocol_stream *stream, json_t *delta, const char *reason)
-{
-    json_t *chunk = stream->head == NULL ? json_object() : json_copy(stream->head);
-    json_t *choice =
-        json_pack("{s:i, s:o, s:s?}", "index", 0, "delta", delta, "finish_reason", reason);
-    if (chunk == NULL || json_object_set_new(chunk, "choices", json_pack("[o]", choice)) < 0) {
-        json_decref(chunk);
-        return NULL;
-    }
-    return chunk;
-}
-
-static json_t *message_started(struct protocol_stream *stream, const json_t *event)
-{
-    const json_t *message = json_object_get(event, "message");
-    json_decref(stream->head);
-    stream->head = json_pack("{s:s, s:s, s:s}", "id", text_of(message, "id"), "object",
-                             "chat.completion.chunk", "model", text_of(message, "model"));
-    json_decref(stream->usage);
-    stream->usage = json_deep_copy(json_object_get(message, "usage"));
-    return chunk_make(stream, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL);
-}
-
-static json_t *block_started(struct protocol_stream *stream, const json_t *event)
-{
-    const json_t *block = json_object_get(event, "content_block");
-    if (!text_is(block, "type", "tool_use")) {
-        return NULL;
-    }
-    json_t *call = json_pack("{s:I, s:s, s:s, s:{s:s, s:s}}", "index", stream->tool_calls++, "id",
-                             text_of(block, "id"), "type", "function", "function", "name",
-                             text_of(block, "name"), "arguments", "");
-    return chunk_make(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
-}
-
-static json_t *block_grew(struct protocol_stream *stream, const json_t *event)
-{
-    const json_t *delta = json_object_get(event, "delta");
-    if (text_is(delta, "type", "text_delta")) {
-        return chunk_make(stream, json_pack("{s:s}", "content", text_of(delta, "text")), NULL);
-    }
-    if (text_is(delta, "type", "input_json_delta") && stream->tool_calls > 0) {
-        json_t *call = json_pack("{s:I, s:{s:s}}", "index", stream->tool_calls - 1, "function",
-                                 "arguments", text_of(delta, "partial_json"));
-        return chunk_make(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
-    }
-    return NULL;
-}
-
-static json_t *message_grew(struct protocol_stream *stream, const json_t *event)
-{
-    const char *reason =
-        json_string_value(json_object_get(json_object_get(event, "delta"), "stop_reason"));
-    if (stream->usage == NULL) {
-        stream->usage = json_object();
-    }
-    (void)json_object_update(stream->usage, json_object_get(event, "usage"));
-    json_t *chunk =
-        chunk_make(stream, json_object(), reason == NULL ? NULL : finish_reason(reason));
-    (void)json_object_set_new(chunk, "usage", usage_translate(stream->usage));
-    return chunk;
-}
-
-static int anthropic_read_event(struct protocol_stream *stream, const char *name, const char *data,
-                                size_t bytes, json_t **ret_chunk, struct outcome *ret_outcome)
-{
-    (void)name; /* the data says the same in its `type` */
-    *ret_chunk = NULL;
-    json_t *event = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, NULL);
-    int r = json_is_object(event) ? 0 : -EBADMSG;
-    if (text_is(event, "type", "error")) {
-        outcome_from_error(json_object_get(event, "error"), ret_outcome);
-        r = -ECONNABORTED;
-    } else if (text_is(event, "type", "message_start")) {
-        *ret_chunk = message_started(stream, event);
-    } else if (text_is(event, "type", "content_block_start")) {
-        *ret_chunk = block_started(stream, event);
-    } else if (text_is(event, "type", "content_block_delta")) {
-        *ret_chunk = block_grew(stream, event);
-    } else if (text_is(event, "type", "message_delta")) {
-        *ret_chunk = message_grew(stream, event);
-    } else if (text_is(event, "type", "message_stop")) {
-        stream->is_ended = true;
-    }
-    json_decref(event);
     return r;
 }
 

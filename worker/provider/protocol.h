@@ -28,6 +28,8 @@ struct protocol_stream {
     json_t *items;      /* by the id that a provider knows a tool call by: its index */
     json_t *whole;      /* operation responses: the answer, which comes with the last event */
     int64_t tool_calls; /* begun so far */
+    bool is_json;       /* a tool's input is the answer's text … */
+    bool is_in_json;    /* … and that is what comes now */
     struct protocol_choice choices[PROTOCOL_CHOICES_MAX]; /* where several are told apart */
     bool is_ended;                                        /* the provider said that this was all */
 };

@@ -2,7 +2,14 @@
 #include <errno.h>
 #include <string.h>
 
+#include "tests/unit/worker/fixtures.h"
+#include "worker/provider/outcome.h"
 #include "worker/provider/protocol.h"
+
+/* A chat with nothing but what `members` adds. */
+#define CHAT(members) "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]," members "}"
+#define CHAT_THERE                                                                                 \
+    "\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]}]"
 
 static struct provider_request request_of(const char *body)
 {
@@ -86,8 +93,13 @@ Test(anthropic, what_cannot_be_said_is_refused_with_words)
 {
     expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"n\":2}");
     expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"logprobs\":true}");
-    expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"response_format\":{"
-                   "\"type\":\"json_object\"}}");
+    expect_refused(CHAT("\"response_format\":{\"type\":\"json_object\"},\"tools\":[{\"function\":{"
+                        "\"name\":\"f\"}}]"));
+    expect_refused(CHAT("\"response_format\":{\"type\":\"json_schema\"}"));
+    expect_refused(CHAT("\"response_format\":{\"type\":\"grammar\"}"));
+    expect_refused(CHAT("\"tools\":[{\"function\":{\"name\":\"tiermq_json_object\"}}]"));
+    expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\","
+                   "\"image_url\":{\"url\":\"data:image/png,raw\"}}]}]}");
     expect_refused("{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_audio\"}]}]}");
     expect_refused("{\"messages\":[{\"role\":\"wizard\",\"content\":\"hi\"}]}");
     expect_refused("{\"messages\":[]}");
@@ -122,7 +134,8 @@ Test(anthropic, the_answer_comes_back_in_openai_form)
                   "\"t\",\"type\":\"function\",\"function\":{\"name\":\"f\","
                   "\"arguments\":\"{\\\"x\\\":1}\"}}]}}],\"usage\":{\"prompt_tokens\":17,"
                   "\"completion_tokens\":3,\"total_tokens\":20,"
-                  "\"prompt_tokens_details\":{\"cached_tokens\":5}}}");
+                  "\"prompt_tokens_details\":{\"cached_tokens\":5,"
+                  "\"cache_creation_input_tokens\":2}}}");
 }
 
 Test(anthropic, a_reply_that_is_no_message_is_refused)
@@ -192,4 +205,95 @@ Test(anthropic, an_error_event_ends_the_stream)
     cr_assert_str_eq(outcome.code, "overloaded");
     cr_assert_not_null(strstr(outcome.text, "Overloaded"));
     protocol_stream_finish(&stream);
+}
+
+/* ---- against what Anthropic publishes ---- */
+
+Test(anthropic, requests_are_what_anthropic_publishes)
+{
+    static const char *const names[] = {"messages",    "images",   "parallel-tools", "json-schema",
+                                        "json-object", "thinking", "cache-control"};
+    const struct provider_request request = {.operation = OPERATION_CHAT, .model = "claude-model"};
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        expect_fixture_request(&protocol_anthropic, "anthropic", names[i], &request);
+    }
+}
+
+Test(anthropic, replies_that_anthropic_gives_come_back_in_openai_form)
+{
+    static const char *const names[] = {"text",       "stop-sequence", "thinking",
+                                        "tool-use",   "json-object",   "cache",
+                                        "pause-turn", "max-tokens",    "refusal"};
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        expect_fixture_reply(&protocol_anthropic, "anthropic", names[i]);
+    }
+}
+
+Test(anthropic, streams_that_anthropic_gives_become_chunks)
+{
+    static const char *const names[] = {"text", "tool-use", "thinking", "refusal", "json-object"};
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        expect_fixture_stream(&protocol_anthropic, "anthropic", names[i]);
+    }
+}
+
+static const char *outcome_word(Wire__AttemptOutcome kind)
+{
+    return kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED  ? "rate_limited"
+           : kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE ? "unavailable"
+           : kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED    ? "rejected"
+                                                                : "another";
+}
+
+Test(anthropic, errors_that_anthropic_gives_are_judged)
+{
+    size_t i;
+    json_t *error;
+    json_t *errors = fixture_json("anthropic/errors.json");
+    cr_assert_gt(json_array_size(errors), 0);
+    json_array_foreach (errors, i, error) {
+        struct outcome outcome;
+        const long status = (long)json_integer_value(json_object_get(error, "status"));
+        outcome_from_reply(status, OPERATION_CHAT, json_object_get(error, "body"), 0, &outcome);
+        cr_assert_str_eq(outcome_word(outcome.kind),
+                         json_string_value(json_object_get(error, "outcome")), "status %ld: %s",
+                         status, outcome.text);
+    }
+    json_decref(errors);
+}
+
+/* ---- thinking ---- */
+
+Test(anthropic, thinking_leaves_half_of_the_clients_bound_for_the_answer)
+{
+    expect_body(CHAT("\"reasoning_effort\":\"high\",\"max_tokens\":4000"),
+                "{\"model\":\"claude\",\"max_tokens\":4000,\"thinking\":{\"type\":\"enabled\","
+                "\"budget_tokens\":2000}," CHAT_THERE "}");
+    expect_body(CHAT("\"reasoning_effort\":\"high\",\"max_tokens\":2000"),
+                "{\"model\":\"claude\",\"max_tokens\":2000," CHAT_THERE "}");
+    expect_body(CHAT("\"reasoning_effort\":\"none\",\"max_tokens\":9000"),
+                "{\"model\":\"claude\",\"max_tokens\":9000," CHAT_THERE "}");
+}
+
+Test(anthropic, thinking_is_added_to_a_bound_that_is_ours)
+{
+    expect_body(CHAT("\"reasoning_effort\":\"low\""),
+                "{\"model\":\"claude\",\"max_tokens\":1801,\"thinking\":{\"type\":\"enabled\","
+                "\"budget_tokens\":1024}," CHAT_THERE "}");
+}
+
+Test(anthropic, thinking_is_left_out_where_a_tool_is_forced_or_has_answered)
+{
+    expect_body(
+        CHAT("\"reasoning_effort\":\"low\",\"max_tokens\":9000,\"tool_choice\":\"required\","
+             "\"tools\":[{\"function\":{\"name\":\"f\"}}]"),
+        "{\"model\":\"claude\",\"max_tokens\":9000," CHAT_THERE
+        ",\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}],"
+        "\"tool_choice\":{\"type\":\"any\"}}");
+    expect_body(
+        "{\"reasoning_effort\":\"low\",\"max_tokens\":9000,\"messages\":[{\"role\":\"tool\","
+        "\"tool_call_id\":\"t\",\"content\":\"1\"}]}",
+        "{\"model\":\"claude\",\"max_tokens\":9000,\"messages\":[{\"role\":\"user\","
+        "\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"t\",\"content\":[{"
+        "\"type\":\"text\",\"text\":\"1\"}]}]}]}");
 }
