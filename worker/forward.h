@@ -20,7 +20,7 @@
 struct attempt;
 struct telemetry;
 
-enum { FORWARD_GATHER_MS = 5, FORWARD_BYTES_MAX = 16384, FORWARD_HOLD_MS = 5000 };
+enum { FORWARD_GATHER_MS = 5, FORWARD_BYTES_MAX = 16384, FORWARD_HOLD_MS = 10000 };
 
 /* The call begins now. */
 void forward_begin(struct attempt *attempt, struct telemetry *telemetry);

@@ -3,7 +3,6 @@
 import threading
 
 
-
 class Path:
     """A simulator, and a broker and worker before it that have room for many calls at once."""
 
@@ -74,11 +73,14 @@ def streams(bench):
             bench.add(f"{many} streams of {tokens_per_s} tokens/s", row)
             late[many] = row
             direct = path.calls("direct", "stream", many / seconds, many, seconds * 2)
-            bench.add(f"{many} streams without tiermq", {f"delay_{q}_ms": ms(direct[f"delay_{q}_us"]) for q in ("p50", "p99", "p999", "max")})
-            late[many, "direct"] = direct
+            bench.add(f"{many} streams, direct", {f"delay_{q}_ms": ms(direct[f"delay_{q}_us"]) for q in ("p50", "p99", "p999", "max")})
+            row["direct_p999_ms"] = bench.rows[-1]["delay_p999_ms"]
         finally:
             path.close()
-    bench.bar(f"a token late because of {count} streams, p99.9 ms", late[count]["delay_p999_ms"] - late[1]["delay_p999_ms"], 5, at_least=False)
+    # One stream has few tokens and no tail: what a token takes on an idle way is its median.
+    own = late[1]["delay_p50_ms"]
+    bench.bar(f"a token late because of {count} streams, p99.9 ms", late[count]["delay_p999_ms"] - own, 5, at_least=False)
+    bench.bar("of that beyond the same streams without tiermq, ms", late[count]["delay_p999_ms"] - late[count]["direct_p999_ms"], 5, at_least=False)
     bench.bar(f"of {count} streams failed", late[count]["failed"], 0, at_least=False)
     bench.bar(f"worker MB with {count} streams", late[count]["worker_mb"], 150, at_least=False)
     bench.bar(f"broker MB with {count} streams", late[count]["broker_mb"], 100, at_least=False)
