@@ -246,7 +246,8 @@ static const char *cancel_reason(const struct outcome *outcome)
     if (outcome->state == WIRE__JOB_STATE__JOB_STATE_CANCELLED) {
         return outcome->error_text; /* a literal */
     }
-    return outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED ? "deadline" : "concluded elsewhere";
+    return outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED ? "deadline"
+                                                                : "concluded elsewhere";
 }
 
 /* The attempt that still runs is told to stop, unless it is the one that concluded the job. */
