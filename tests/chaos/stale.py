@@ -334,6 +334,8 @@ class Faults:
         return sorted((self.campaign.cluster.directory / name / "cache").glob("*.sst"))
 
     def _damage(self, path):
+        if not path.exists():
+            return  # merged into another one since it was listed
         length = path.stat().st_size
         if self.dice.random() < 0.3:
             os.truncate(path, length // 2)
