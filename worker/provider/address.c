@@ -3,14 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char unreserved[] =
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+#define UNRESERVED "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
 
-int address_append_encoded(struct bytes *out, const char *text)
+/* All but what `kept` has. */
+static int append_encoded(struct bytes *out, const char *text, const char *kept)
 {
     int r = bytes_append_text(out, "");
     while (r == 0 && *text != '\0') {
-        const size_t plain = strspn(text, unreserved);
+        const size_t plain = strspn(text, kept);
         r = bytes_append(out, text, plain);
         text += plain;
         if (r == 0 && *text != '\0') {
@@ -20,6 +20,16 @@ int address_append_encoded(struct bytes *out, const char *text)
         }
     }
     return r;
+}
+
+int address_append_encoded(struct bytes *out, const char *text)
+{
+    return append_encoded(out, text, UNRESERVED);
+}
+
+int address_append_segments(struct bytes *out, const char *text)
+{
+    return append_encoded(out, text, UNRESERVED "/");
 }
 
 int address_append_path(struct bytes *out, const char *path, const char *model)

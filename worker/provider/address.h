@@ -11,6 +11,8 @@
  * -ENOMEM.
  */
 MUST_USE int address_append_encoded(struct bytes *out, const char *text);
+/* The same, but slashes stay. */
+MUST_USE int address_append_segments(struct bytes *out, const char *text);
 
 /* Appends `path`, in which each {model} stands for the model's name, encoded. Errors as above. */
 MUST_USE int address_append_path(struct bytes *out, const char *path, const char *model);

@@ -13,9 +13,10 @@
 #include "worker/provider/anthropic.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "worker/provider/member.h"
 
 enum { THINKING_TOKENS_MIN = 1024 };
 #define THINKING_TOP_P_MIN 0.95
@@ -28,30 +29,10 @@ static int anthropic_write_path(const struct provider_request *request, struct b
 static struct curl_slist *anthropic_add_headers(struct curl_slist *headers, const char *api_key)
 {
     struct curl_slist *longer = curl_slist_append(headers, "anthropic-version: 2023-06-01");
-    char *line;
-    if (longer == NULL || api_key[0] == '\0') {
-        return longer;
-    }
-    if (asprintf(&line, "x-api-key: %s", api_key) < 0) {
-        return NULL;
-    }
-    longer = curl_slist_append(longer, line);
-    free(line);
-    return longer;
+    return longer == NULL ? NULL : protocol_add_key(longer, "x-api-key", api_key);
 }
 
 /* ---- the request's parts ---- */
-
-const char *anthropic_text(const json_t *object, const char *name)
-{
-    const char *text = json_string_value(json_object_get(object, name));
-    return text == NULL ? "" : text;
-}
-
-bool anthropic_text_is(const json_t *object, const char *name, const char *wanted)
-{
-    return strcmp(anthropic_text(object, name), wanted) == 0;
-}
 
 /* "data:MEDIA/TYPE;base64,DATA" → a source; NULL when it is none. */
 static json_t *data_source(const char *url)
@@ -72,7 +53,7 @@ static json_t *block_of(const char *type, json_t *source)
 /* {"type":"image_url","image_url":{"url":…}} → an image block; NULL when it cannot be said. */
 static json_t *image_block(const json_t *part)
 {
-    const char *url = anthropic_text(json_object_get(part, "image_url"), "url");
+    const char *url = member_text(json_object_get(part, "image_url"), "url");
     const bool is_address = strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0;
     return block_of("image", is_address ? json_pack("{s:s, s:s}", "type", "url", "url", url)
                                         : data_source(url));
@@ -82,7 +63,7 @@ static json_t *image_block(const json_t *part)
 static json_t *document_block(const json_t *part)
 {
     return block_of("document",
-                    data_source(anthropic_text(json_object_get(part, "file"), "file_data")));
+                    data_source(member_text(json_object_get(part, "file"), "file_data")));
 }
 
 /* What marks the end of a prefix to be cached is Anthropic's own, and passes through. */
@@ -101,7 +82,7 @@ static json_t *part_block(const json_t *part)
         json_t *(*make)(const json_t *part);
     } kinds[] = {{"text", text_block}, {"image_url", image_block}, {"file", document_block}};
     for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++) {
-        if (anthropic_text_is(part, "type", kinds[i].type)) {
+        if (member_is(part, "type", kinds[i].type)) {
             return kinds[i].make(part);
         }
     }
@@ -151,14 +132,14 @@ static int tool_uses_append(json_t *blocks, const json_t *tool_calls)
     json_t *call;
     json_array_foreach (tool_calls, i, call) {
         const json_t *function = json_object_get(call, "function");
-        json_t *input = json_loads(anthropic_text(function, "arguments"), 0, NULL);
+        json_t *input = json_loads(member_text(function, "arguments"), 0, NULL);
         if (!json_is_object(input)) {
             json_decref(input);
             input = json_object();
         }
         json_t *block =
-            json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id", anthropic_text(call, "id"),
-                      "name", anthropic_text(function, "name"), "input", input);
+            json_pack("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id", member_text(call, "id"),
+                      "name", member_text(function, "name"), "input", input);
         if (json_array_append_new(blocks, block) < 0) {
             return -ENOMEM;
         }
@@ -178,7 +159,7 @@ static int tool_result_append(json_t *blocks, const json_t *message)
     int r = inner == NULL ? -ENOMEM : content_append(inner, json_object_get(message, "content"));
     if (r == 0) {
         json_t *block = json_pack("{s:s, s:s, s:O}", "type", "tool_result", "tool_use_id",
-                                  anthropic_text(message, "tool_call_id"), "content", inner);
+                                  member_text(message, "tool_call_id"), "content", inner);
         r = json_array_append_new(blocks, block) < 0 ? -ENOMEM : 0;
     }
     json_decref(inner);
@@ -194,7 +175,7 @@ static json_t *open_results(const json_t *messages)
     json_t *last = json_array_get(messages, json_array_size(messages) - 1);
     json_t *content = json_object_get(last, "content");
     const json_t *block = json_array_get(content, 0);
-    return anthropic_text_is(block, "type", "tool_result") ? content : NULL;
+    return member_is(block, "type", "tool_result") ? content : NULL;
 }
 
 static int tool_message_translate(json_t *messages, const json_t *message)
@@ -214,21 +195,20 @@ static int tool_message_translate(json_t *messages, const json_t *message)
 static int message_translate(json_t *system, json_t *messages, const json_t *message)
 {
     json_t *content = json_object_get(message, "content");
-    if (anthropic_text_is(message, "role", "system") ||
-        anthropic_text_is(message, "role", "developer")) {
+    if (member_is(message, "role", "system") || member_is(message, "role", "developer")) {
         return content_append(system, content);
     }
-    if (anthropic_text_is(message, "role", "tool")) {
+    if (member_is(message, "role", "tool")) {
         return tool_message_translate(messages, message);
     }
     json_t *blocks = json_array();
     int r = blocks == NULL ? -ENOMEM : 0;
-    if (anthropic_text_is(message, "role", "assistant")) {
+    if (member_is(message, "role", "assistant")) {
         r = r < 0 ? r : content_append(blocks, content);
         r = r < 0 ? r : tool_uses_append(blocks, json_object_get(message, "tool_calls"));
         r = r < 0 || json_array_size(blocks) == 0 ? r
                                                   : message_append(messages, "assistant", blocks);
-    } else if (anthropic_text_is(message, "role", "user")) {
+    } else if (member_is(message, "role", "user")) {
         r = r < 0 ? r : content_append(blocks, content);
         r = r < 0 ? r : message_append(messages, "user", blocks);
     } else {
@@ -274,7 +254,7 @@ static int set_tools(json_t *out, const json_t *body)
     json_array_foreach (tools, i, tool) {
         const json_t *function = json_object_get(tool, "function");
         json_t *schema = json_object_get(function, "parameters");
-        json_t *translated = json_pack("{s:s, s:O*}", "name", anthropic_text(function, "name"),
+        json_t *translated = json_pack("{s:s, s:O*}", "name", member_text(function, "name"),
                                        "description", json_object_get(function, "description"));
         (void)json_object_set_new(translated, "input_schema",
                                   schema != NULL ? json_incref(schema)
@@ -294,7 +274,7 @@ static json_t *tool_choice_translate(const json_t *choice)
 {
     if (json_is_object(choice)) {
         return json_pack("{s:s, s:s}", "type", "tool", "name",
-                         anthropic_text(json_object_get(choice, "function"), "name"));
+                         member_text(json_object_get(choice, "function"), "name"));
     }
     const char *word = json_string_value(choice);
     const bool is_required = word != NULL && strcmp(word, "required") == 0;
@@ -310,7 +290,7 @@ static int set_tool_choice(json_t *out, const json_t *body)
         return 0;
     }
     json_t *translated = tool_choice_translate(choice);
-    if (is_single && !anthropic_text_is(translated, "type", "none")) {
+    if (is_single && !member_is(translated, "type", "none")) {
         (void)json_object_set_new(translated, "disable_parallel_tool_use", json_true());
     }
     return json_object_set_new(out, "tool_choice", translated) < 0 ? -ENOMEM : 0;
@@ -322,14 +302,14 @@ static int set_format(json_t *out, const json_t *body)
     const json_t *format = json_object_get(body, "response_format");
     json_t *schema = json_object_get(json_object_get(format, "json_schema"), "schema");
     int r = 0;
-    if (anthropic_text_is(format, "type", "json_schema")) {
+    if (member_is(format, "type", "json_schema")) {
         if (!json_is_object(schema)) {
             return -EINVAL;
         }
         r = json_object_set_new(
             out, "output_config",
             json_pack("{s:{s:s, s:O}}", "format", "type", "json_schema", "schema", schema));
-    } else if (anthropic_text_is(format, "type", "json_object")) {
+    } else if (member_is(format, "type", "json_object")) {
         r = json_object_set_new(out, "tools",
                                 json_pack("[{s:s, s:s, s:{s:s}}]", "name", ANTHROPIC_JSON_TOOL,
                                           "description", "Gives the answer, as a JSON object.",
@@ -349,7 +329,7 @@ static json_int_t thinking_of(const json_t *body)
         json_int_t tokens;
     } efforts[] = {{"low", 1024}, {"medium", 4096}, {"high", 16384}, {"xhigh", 32768}};
     for (size_t i = 0; i < ARRAY_LENGTH(efforts); i++) {
-        if (anthropic_text_is(body, "reasoning_effort", efforts[i].effort)) {
+        if (member_is(body, "reasoning_effort", efforts[i].effort)) {
             return efforts[i].tokens;
         }
     }
@@ -361,9 +341,8 @@ static bool may_think(const json_t *out, const json_t *body)
     const json_t *choice = json_object_get(out, "tool_choice");
     const json_t *messages = json_object_get(body, "messages");
     const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
-    return !anthropic_text_is(choice, "type", "tool") &&
-           !anthropic_text_is(choice, "type", "any") && !anthropic_text_is(last, "role", "tool") &&
-           !anthropic_text_is(last, "role", "assistant");
+    return !member_is(choice, "type", "tool") && !member_is(choice, "type", "any") &&
+           !member_is(last, "role", "tool") && !member_is(last, "role", "assistant");
 }
 
 /*
@@ -390,7 +369,7 @@ static int set_thinking(json_t *out, const json_t *body, bool is_bound_by_client
 
 static int set_service_tier(json_t *out, const json_t *body)
 {
-    const char *tier = anthropic_text(body, "service_tier");
+    const char *tier = member_text(body, "service_tier");
     const bool is_auto = strcmp(tier, "auto") == 0 || strcmp(tier, "priority") == 0;
     const bool is_standard = strcmp(tier, "default") == 0 || strcmp(tier, "standard_only") == 0;
     if (!is_auto && !is_standard) {
@@ -430,17 +409,9 @@ static int set_sampling(json_t *out, const json_t *body)
     return r < 0 ? -ENOMEM : 0;
 }
 
-/* NULL: it names none. */
-static const json_t *bound_of(const json_t *body)
-{
-    const json_t *bound = json_object_get(body, "max_completion_tokens");
-    bound = json_is_integer(bound) ? bound : json_object_get(body, "max_tokens");
-    return json_is_integer(bound) ? bound : NULL;
-}
-
 static int set_head(json_t *out, const json_t *body, const struct provider_request *request)
 {
-    const json_t *bound = bound_of(body);
+    const json_t *bound = protocol_bound(body);
     const json_t *user = json_object_get(body, "user");
     const json_int_t max_tokens =
         bound != NULL ? json_integer_value(bound) : (json_int_t)request->max_tokens_default;
@@ -460,7 +431,7 @@ static bool has_tool(const json_t *body, const char *name)
     size_t i;
     json_t *tool;
     json_array_foreach (json_object_get(body, "tools"), i, tool) {
-        if (anthropic_text_is(json_object_get(tool, "function"), "name", name)) {
+        if (member_is(json_object_get(tool, "function"), "name", name)) {
             return true;
         }
     }
@@ -470,11 +441,11 @@ static bool has_tool(const json_t *body, const char *name)
 static const char *unsupported_format(const json_t *body)
 {
     const json_t *format = json_object_get(body, "response_format");
-    if (!json_is_object(format) || anthropic_text_is(format, "type", "text") ||
-        anthropic_text_is(format, "type", "json_schema")) {
+    if (!json_is_object(format) || member_is(format, "type", "text") ||
+        member_is(format, "type", "json_schema")) {
         return NULL;
     }
-    if (!anthropic_text_is(format, "type", "json_object")) {
+    if (!member_is(format, "type", "json_object")) {
         return "this type of response_format";
     }
     return json_array_size(json_object_get(body, "tools")) > 0
@@ -505,7 +476,7 @@ static int body_translate(json_t *out, const json_t *body, const struct provider
     r = r < 0 ? r : set_tools(out, body);
     r = r < 0 ? r : set_tool_choice(out, body);
     r = r < 0 ? r : set_format(out, body);
-    r = r < 0 ? r : set_thinking(out, body, bound_of(body) != NULL);
+    r = r < 0 ? r : set_thinking(out, body, protocol_bound(body) != NULL);
     r = r < 0 ? r : set_service_tier(out, body);
     r = r < 0 ? r : set_stop(out, body);
     return r < 0 ? r : set_sampling(out, body);

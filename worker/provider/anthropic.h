@@ -13,10 +13,6 @@
  */
 #define ANTHROPIC_JSON_TOOL "tiermq_json_object"
 
-/* A member's text; "" when there is none. */
-const char *anthropic_text(const json_t *object, const char *name);
-bool anthropic_text_is(const json_t *object, const char *name, const char *wanted);
-
 /* As in struct protocol. */
 int anthropic_read_answer(const json_t *reply, json_t **ret_answer);
 int anthropic_read_event(struct protocol_stream *stream, const char *name, const char *data,

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/provider/member.h"
+
 /* ---- the answer ---- */
 
 static const char *finish_reason(const char *stop_reason)
@@ -24,22 +26,16 @@ static const char *finish_reason(const char *stop_reason)
     return "stop";
 }
 
-static json_int_t count_of(const json_t *usage, const char *name)
-{
-    const json_int_t count = json_integer_value(json_object_get(usage, name));
-    return count > 0 ? count : 0;
-}
-
 /*
  * There the input counts exclude what the prompt cache read or wrote; here they are parts of the
  * whole.
  */
 static json_t *usage_translate(const json_t *usage)
 {
-    const json_int_t read = count_of(usage, "cache_read_input_tokens");
-    const json_int_t written = count_of(usage, "cache_creation_input_tokens");
-    const json_int_t input = count_of(usage, "input_tokens") + read + written;
-    const json_int_t output = count_of(usage, "output_tokens");
+    const json_int_t read = protocol_count(usage, "cache_read_input_tokens");
+    const json_int_t written = protocol_count(usage, "cache_creation_input_tokens");
+    const json_int_t input = protocol_count(usage, "input_tokens") + read + written;
+    const json_int_t output = protocol_count(usage, "output_tokens");
     json_t *details = json_pack("{s:I}", "cached_tokens", read);
     if (written > 0) {
         (void)json_object_set_new(details, "cache_creation_input_tokens", json_integer(written));
@@ -48,7 +44,7 @@ static json_t *usage_translate(const json_t *usage)
         json_pack("{s:I, s:I, s:I, s:o}", "prompt_tokens", input, "completion_tokens", output,
                   "total_tokens", input + output, "prompt_tokens_details", details);
     const json_int_t thought =
-        count_of(json_object_get(usage, "output_tokens_details"), "thinking_tokens");
+        protocol_count(json_object_get(usage, "output_tokens_details"), "thinking_tokens");
     if (thought > 0) {
         (void)json_object_set_new(counts, "completion_tokens_details",
                                   json_pack("{s:I}", "reasoning_tokens", thought));
@@ -59,8 +55,8 @@ static json_t *usage_translate(const json_t *usage)
 static json_t *tool_call_translate(const json_t *block)
 {
     char *arguments = json_dumps(json_object_get(block, "input"), JSON_COMPACT);
-    json_t *call = json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", anthropic_text(block, "id"), "type",
-                             "function", "function", "name", anthropic_text(block, "name"),
+    json_t *call = json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", member_text(block, "id"), "type",
+                             "function", "function", "name", member_text(block, "name"),
                              "arguments", arguments == NULL ? "{}" : arguments);
     free(arguments);
     return call;
@@ -101,17 +97,16 @@ static int json_take(struct content *content, const json_t *block)
 /* Blocks of other kinds (thinking that is encrypted, what a server's tool did) say nothing here. */
 static int block_take(struct content *content, const json_t *block)
 {
-    if (anthropic_text_is(block, "type", "thinking")) {
-        return bytes_append_text(&content->thinking, anthropic_text(block, "thinking"));
+    if (member_is(block, "type", "thinking")) {
+        return bytes_append_text(&content->thinking, member_text(block, "thinking"));
     }
-    if (anthropic_text_is(block, "type", "text")) {
-        return content->is_json ? 0
-                                : bytes_append_text(&content->text, anthropic_text(block, "text"));
+    if (member_is(block, "type", "text")) {
+        return content->is_json ? 0 : bytes_append_text(&content->text, member_text(block, "text"));
     }
-    if (!anthropic_text_is(block, "type", "tool_use")) {
+    if (!member_is(block, "type", "tool_use")) {
         return 0;
     }
-    return anthropic_text_is(block, "name", ANTHROPIC_JSON_TOOL)
+    return member_is(block, "name", ANTHROPIC_JSON_TOOL)
                ? json_take(content, block)
                : json_array_append_new(content->tool_calls, tool_call_translate(block));
 }
@@ -131,7 +126,7 @@ static int content_translate(const json_t *blocks, struct content *content)
 
 static const char *reason_of(const json_t *holder, bool is_json)
 {
-    const char *reason = anthropic_text(holder, "stop_reason");
+    const char *reason = member_text(holder, "stop_reason");
     return is_json && strcmp(reason, "tool_use") == 0 ? "stop" : finish_reason(reason);
 }
 
@@ -144,8 +139,8 @@ static json_t *answer_translate(const json_t *reply, const struct content *conte
         (void)json_object_set(message, "tool_calls", content->tool_calls);
     }
     return json_pack("{s:s, s:s, s:s, s:[{s:i, s:o, s:s}], s:o, s:s*}", "id",
-                     anthropic_text(reply, "id"), "object", "chat.completion", "model",
-                     anthropic_text(reply, "model"), "choices", "index", 0, "message", message,
+                     member_text(reply, "id"), "object", "chat.completion", "model",
+                     member_text(reply, "model"), "choices", "index", 0, "message", message,
                      "finish_reason", reason_of(reply, content->is_json), "usage",
                      usage_translate(usage), "service_tier", service_tier(usage));
 }
@@ -153,7 +148,7 @@ static json_t *answer_translate(const json_t *reply, const struct content *conte
 int anthropic_read_answer(const json_t *reply, json_t **ret_answer)
 {
     const json_t *blocks = json_object_get(reply, "content");
-    if (!json_is_array(blocks) || !anthropic_text_is(reply, "type", "message")) {
+    if (!json_is_array(blocks) || !member_is(reply, "type", "message")) {
         return -EBADMSG;
     }
     struct content content = {.text = {.bytes_max = SIZE_MAX / 2},
@@ -171,48 +166,36 @@ int anthropic_read_answer(const json_t *reply, json_t **ret_answer)
 
 /* ---- the stream ---- */
 
-/* A chunk with one choice; takes `delta`. `reason` NULL: not ended. */
-static json_t *chunk_make(const struct protocol_stream *stream, json_t *delta, const char *reason)
-{
-    json_t *chunk = stream->head == NULL ? json_object() : json_copy(stream->head);
-    json_t *choice =
-        json_pack("{s:i, s:o, s:s?}", "index", 0, "delta", delta, "finish_reason", reason);
-    if (chunk == NULL || json_object_set_new(chunk, "choices", json_pack("[o]", choice)) < 0) {
-        json_decref(chunk);
-        return NULL;
-    }
-    return chunk;
-}
-
 static json_t *message_started(struct protocol_stream *stream, const json_t *event)
 {
     const json_t *message = json_object_get(event, "message");
     json_decref(stream->head);
-    stream->head = json_pack("{s:s, s:s, s:s}", "id", anthropic_text(message, "id"), "object",
-                             "chat.completion.chunk", "model", anthropic_text(message, "model"));
+    stream->head = json_pack("{s:s, s:s, s:s}", "id", member_text(message, "id"), "object",
+                             "chat.completion.chunk", "model", member_text(message, "model"));
     json_decref(stream->usage);
     stream->usage = json_deep_copy(json_object_get(message, "usage"));
-    return chunk_make(stream, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL);
+    return protocol_chunk(stream, json_pack("{s:s, s:s}", "role", "assistant", "content", ""),
+                          NULL);
 }
 
 static json_t *block_started(struct protocol_stream *stream, const json_t *event)
 {
     const json_t *block = json_object_get(event, "content_block");
-    const bool is_tool = anthropic_text_is(block, "type", "tool_use");
-    stream->is_in_json = is_tool && anthropic_text_is(block, "name", ANTHROPIC_JSON_TOOL);
+    const bool is_tool = member_is(block, "type", "tool_use");
+    stream->is_in_json = is_tool && member_is(block, "name", ANTHROPIC_JSON_TOOL);
     stream->is_json = stream->is_json || stream->is_in_json;
     if (!is_tool || stream->is_in_json) {
         return NULL;
     }
     json_t *call = json_pack("{s:I, s:s, s:s, s:{s:s, s:s}}", "index", stream->tool_calls++, "id",
-                             anthropic_text(block, "id"), "type", "function", "function", "name",
-                             anthropic_text(block, "name"), "arguments", "");
-    return chunk_make(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
+                             member_text(block, "id"), "type", "function", "function", "name",
+                             member_text(block, "name"), "arguments", "");
+    return protocol_chunk(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
 }
 
 static json_t *text_grew(struct protocol_stream *stream, const char *name, const char *text)
 {
-    return text[0] == '\0' ? NULL : chunk_make(stream, json_pack("{s:s}", name, text), NULL);
+    return text[0] == '\0' ? NULL : protocol_chunk(stream, json_pack("{s:s}", name, text), NULL);
 }
 
 static json_t *input_grew(struct protocol_stream *stream, const char *text)
@@ -225,20 +208,20 @@ static json_t *input_grew(struct protocol_stream *stream, const char *text)
     }
     json_t *call =
         json_pack("{s:I, s:{s:s}}", "index", stream->tool_calls - 1, "function", "arguments", text);
-    return chunk_make(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
+    return protocol_chunk(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
 }
 
 static json_t *block_grew(struct protocol_stream *stream, const json_t *event)
 {
     const json_t *delta = json_object_get(event, "delta");
-    if (anthropic_text_is(delta, "type", "text_delta")) {
-        return text_grew(stream, "content", anthropic_text(delta, "text"));
+    if (member_is(delta, "type", "text_delta")) {
+        return text_grew(stream, "content", member_text(delta, "text"));
     }
-    if (anthropic_text_is(delta, "type", "thinking_delta")) {
-        return text_grew(stream, "reasoning_content", anthropic_text(delta, "thinking"));
+    if (member_is(delta, "type", "thinking_delta")) {
+        return text_grew(stream, "reasoning_content", member_text(delta, "thinking"));
     }
-    if (anthropic_text_is(delta, "type", "input_json_delta")) {
-        return input_grew(stream, anthropic_text(delta, "partial_json"));
+    if (member_is(delta, "type", "input_json_delta")) {
+        return input_grew(stream, member_text(delta, "partial_json"));
     }
     return NULL;
 }
@@ -252,7 +235,7 @@ static json_t *message_grew(struct protocol_stream *stream, const json_t *event)
     }
     (void)json_object_update(stream->usage, json_object_get(event, "usage"));
     json_t *chunk =
-        chunk_make(stream, json_object(), is_ended ? reason_of(delta, stream->is_json) : NULL);
+        protocol_chunk(stream, json_object(), is_ended ? reason_of(delta, stream->is_json) : NULL);
     (void)json_object_set_new(chunk, "usage", usage_translate(stream->usage));
     return chunk;
 }
@@ -264,18 +247,18 @@ int anthropic_read_event(struct protocol_stream *stream, const char *name, const
     *ret_chunk = NULL;
     json_t *event = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, NULL);
     int r = json_is_object(event) ? 0 : -EBADMSG;
-    if (anthropic_text_is(event, "type", "error")) {
+    if (member_is(event, "type", "error")) {
         outcome_from_error(json_object_get(event, "error"), ret_outcome);
         r = -ECONNABORTED;
-    } else if (anthropic_text_is(event, "type", "message_start")) {
+    } else if (member_is(event, "type", "message_start")) {
         *ret_chunk = message_started(stream, event);
-    } else if (anthropic_text_is(event, "type", "content_block_start")) {
+    } else if (member_is(event, "type", "content_block_start")) {
         *ret_chunk = block_started(stream, event);
-    } else if (anthropic_text_is(event, "type", "content_block_delta")) {
+    } else if (member_is(event, "type", "content_block_delta")) {
         *ret_chunk = block_grew(stream, event);
-    } else if (anthropic_text_is(event, "type", "message_delta")) {
+    } else if (member_is(event, "type", "message_delta")) {
         *ret_chunk = message_grew(stream, event);
-    } else if (anthropic_text_is(event, "type", "message_stop")) {
+    } else if (member_is(event, "type", "message_stop")) {
         stream->is_ended = true;
     }
     json_decref(event);

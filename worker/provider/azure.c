@@ -7,10 +7,6 @@
  */
 #include "worker/provider/openai.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "worker/provider/address.h"
 
 /* Responses have no deployment in their path, and only the v1 address in every version. */
@@ -26,16 +22,7 @@ static int azure_write_path(const struct provider_request *request, struct bytes
 
 static struct curl_slist *azure_add_headers(struct curl_slist *headers, const char *api_key)
 {
-    char *line;
-    if (api_key[0] == '\0') {
-        return headers;
-    }
-    if (asprintf(&line, "api-key: %s", api_key) < 0) {
-        return NULL;
-    }
-    struct curl_slist *longer = curl_slist_append(headers, line);
-    free(line);
-    return longer;
+    return protocol_add_key(headers, "api-key", api_key);
 }
 
 const struct protocol protocol_azure = {

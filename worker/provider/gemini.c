@@ -14,9 +14,10 @@
 #include "worker/provider/gemini.h"
 
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "worker/provider/address.h"
+#include "worker/provider/member.h"
 
 #define REJECTED WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED
 
@@ -40,38 +41,12 @@ int gemini_append(json_t *list, json_t *item)
     return json_array_append_new(list, item) < 0 ? -ENOMEM : 0;
 }
 
-static const char *text_of(const json_t *object, const char *name)
-{
-    const char *text = json_string_value(json_object_get(object, name));
-    return text == NULL ? "" : text;
-}
-
-static bool text_is(const json_t *object, const char *name, const char *wanted)
-{
-    return strcmp(text_of(object, name), wanted) == 0;
-}
-
 /* ---- the address and the key ---- */
 
 /* "models/NAME"; a name with a slash in it is whole already ("tunedModels/NAME"). */
 static const char *model_folder(const char *model)
 {
     return strchr(model, '/') == NULL ? "models/" : "";
-}
-
-/* As a path may hold it (RFC 3986, 3.3); slashes stay. */
-static int append_escaped(struct bytes *out, const char *text)
-{
-    static const char plain[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
-    int r = 0;
-    for (; *text != '\0' && r == 0; text++) {
-        char written[8];
-        (void)snprintf(written, sizeof(written), strchr(plain, *text) != NULL ? "%c" : "%%%02X",
-                       (unsigned char)*text);
-        r = bytes_append_text(out, written);
-    }
-    return r;
 }
 
 static int gemini_write_path(const struct provider_request *request, struct bytes *out)
@@ -85,22 +60,13 @@ static int gemini_write_path(const struct provider_request *request, struct byte
     }
     int r = bytes_append_text(out, "/");
     r = r < 0 ? r : bytes_append_text(out, model_folder(request->model));
-    r = r < 0 ? r : append_escaped(out, request->model);
+    r = r < 0 ? r : address_append_segments(out, request->model);
     return r < 0 ? r : bytes_append_text(out, verb);
 }
 
 static struct curl_slist *gemini_add_headers(struct curl_slist *headers, const char *api_key)
 {
-    char *line;
-    if (api_key[0] == '\0') {
-        return headers;
-    }
-    if (asprintf(&line, "x-goog-api-key: %s", api_key) < 0) {
-        return NULL;
-    }
-    struct curl_slist *longer = curl_slist_append(headers, line);
-    free(line);
-    return longer;
+    return protocol_add_key(headers, "x-goog-api-key", api_key);
 }
 
 /* ---- tools ---- */
@@ -118,10 +84,10 @@ static int tool_append(json_t *declarations, const json_t *tool, struct outcome 
     const json_t *function = json_object_get(tool, "function");
     json_t *description = json_object_get(function, "description");
     json_t *parameters = json_object_get(function, "parameters");
-    if (!text_is(tool, "type", "function")) {
+    if (!member_is(tool, "type", "function")) {
         return gemini_refuse(outcome, "tools of a type other than function");
     }
-    json_t *declaration = json_pack("{s:s}", "name", text_of(function, "name"));
+    json_t *declaration = json_pack("{s:s}", "name", member_text(function, "name"));
     int r = gemini_append(declarations, declaration);
     if (r == 0 && json_is_string(description)) {
         r = json_object_set(declaration, "description", description);
@@ -156,7 +122,8 @@ static int set_tools(json_t *out, const json_t *body, struct outcome *outcome)
 
 static int names_append(json_t *names, const json_t *tool)
 {
-    return gemini_append(names, json_string(text_of(json_object_get(tool, "function"), "name")));
+    return gemini_append(names,
+                         json_string(member_text(json_object_get(tool, "function"), "name")));
 }
 
 /* {"type":"function",…} one tool; {"type":"allowed_tools",…} any of some. Errors: -EINVAL, -ENOMEM.
@@ -164,10 +131,10 @@ static int names_append(json_t *names, const json_t *tool)
 static int names_of_choice(json_t *names, const json_t *choice, struct outcome *outcome)
 {
     const json_t *allowed = json_object_get(choice, "allowed_tools");
-    if (text_is(choice, "type", "function")) {
+    if (member_is(choice, "type", "function")) {
         return names_append(names, choice);
     }
-    if (!text_is(choice, "type", "allowed_tools") || !text_is(allowed, "mode", "required")) {
+    if (!member_is(choice, "type", "allowed_tools") || !member_is(allowed, "mode", "required")) {
         return gemini_refuse(outcome,
                              "tool_choice of this kind: a function, or allowed_tools of mode "
                              "required, can be said");
@@ -263,11 +230,11 @@ static int set_format(json_t *config, const json_t *body, struct outcome *outcom
 {
     const json_t *format = json_object_get(body, "response_format");
     json_t *schema = json_object_get(json_object_get(format, "json_schema"), "schema");
-    const bool has_schema = text_is(format, "type", "json_schema");
-    if (!json_is_object(format) || text_is(format, "type", "text")) {
+    const bool has_schema = member_is(format, "type", "json_schema");
+    if (!json_is_object(format) || member_is(format, "type", "text")) {
         return 0;
     }
-    if (!has_schema && !text_is(format, "type", "json_object")) {
+    if (!has_schema && !member_is(format, "type", "json_object")) {
         return gemini_refuse(outcome,
                              "response_format other than text, json_object and json_schema");
     }
@@ -291,7 +258,7 @@ static int set_thinking(json_t *config, const json_t *body, struct outcome *outc
         return 0;
     }
     for (size_t i = 0; i < ARRAY_LENGTH(efforts); i++) {
-        if (text_is(body, "reasoning_effort", efforts[i].word)) {
+        if (member_is(body, "reasoning_effort", efforts[i].word)) {
             json_t *thinking = json_pack("{s:i}", "thinkingBudget", efforts[i].budget_tokens);
             return json_object_set_new(config, "thinkingConfig", thinking) < 0 ? -ENOMEM : 0;
         }
@@ -391,7 +358,7 @@ static int embeddings_translate(json_t *out, const char *model, const json_t *bo
 {
     json_t *input = json_object_get(body, "input");
     const json_t *format = json_object_get(body, "encoding_format");
-    if (is_asked(format) && !text_is(body, "encoding_format", "float")) {
+    if (is_asked(format) && !member_is(body, "encoding_format", "float")) {
         return gemini_refuse(outcome, "encoding_format other than float");
     }
     if (json_array_size(input) > INPUTS_MAX) {

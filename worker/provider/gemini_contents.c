@@ -8,18 +8,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "worker/provider/member.h"
+
 #define REJECTED WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED
-
-static const char *text_of(const json_t *object, const char *name)
-{
-    const char *text = json_string_value(json_object_get(object, name));
-    return text == NULL ? "" : text;
-}
-
-static bool text_is(const json_t *object, const char *name, const char *wanted)
-{
-    return strcmp(text_of(object, name), wanted) == 0;
-}
 
 /* ---- a message's content ---- */
 
@@ -52,14 +43,14 @@ static int url_append(json_t *parts, const char *url, struct outcome *outcome)
 
 static int audio_append(json_t *parts, const json_t *audio)
 {
-    json_t *type = json_sprintf("audio/%s", text_of(audio, "format"));
+    json_t *type = json_sprintf("audio/%s", member_text(audio, "format"));
     return gemini_append(parts, json_pack("{s:{s:o, s:s}}", "inlineData", "mimeType", type, "data",
-                                          text_of(audio, "data")));
+                                          member_text(audio, "data")));
 }
 
 static int content_part_append(json_t *parts, const json_t *part, struct outcome *outcome)
 {
-    const char *type = text_of(part, "type");
+    const char *type = member_text(part, "type");
     if (strcmp(type, "text") == 0 || strcmp(type, "refusal") == 0) {
         json_t *text = json_object_get(part, type);
         return json_is_string(text)
@@ -67,14 +58,14 @@ static int content_part_append(json_t *parts, const json_t *part, struct outcome
                    : gemini_reject(outcome, "a text among the content's parts is none");
     }
     if (strcmp(type, "image_url") == 0) {
-        return url_append(parts, text_of(json_object_get(part, "image_url"), "url"), outcome);
+        return url_append(parts, member_text(json_object_get(part, "image_url"), "url"), outcome);
     }
     if (strcmp(type, "input_audio") == 0) {
         return audio_append(parts, json_object_get(part, "input_audio"));
     }
     const json_t *file = json_object_get(part, "file");
     if (strcmp(type, "file") == 0 && json_is_string(json_object_get(file, "file_data"))) {
-        return url_append(parts, text_of(file, "file_data"), outcome);
+        return url_append(parts, member_text(file, "file_data"), outcome);
     }
     outcome_set(outcome, REJECTED, "unsupported",
                 "this provider does not offer a content part of type \"%.64s\"%s", type,
@@ -155,13 +146,13 @@ static int tool_call_append(struct conversation *conversation, json_t *parts, co
 {
     const json_t *function = json_object_get(call, "function");
     json_t *name = json_object_get(function, "name");
-    const char *id = text_of(call, "id");
+    const char *id = member_text(call, "id");
     json_t *signature = json_object_get(
         json_object_get(json_object_get(call, "extra_content"), "google"), "thought_signature");
     if (!json_is_string(name)) {
         return gemini_reject(conversation->outcome, "a tool call has no function name");
     }
-    json_t *arguments = json_loads(text_of(function, "arguments"), 0, NULL);
+    json_t *arguments = json_loads(member_text(function, "arguments"), 0, NULL);
     if (!json_is_object(arguments)) {
         json_decref(arguments);
         arguments = json_object();
@@ -197,7 +188,7 @@ static json_t *texts_join(const json_t *parts)
     size_t i;
     json_t *part;
     json_array_foreach (parts, i, part) {
-        r = r < 0 ? r : bytes_append_text(&text, text_of(part, "text"));
+        r = r < 0 ? r : bytes_append_text(&text, member_text(part, "text"));
     }
     json_t *joined = r < 0 ? NULL : json_stringn(text.data == NULL ? "" : text.data, text.length);
     bytes_finish(&text);
@@ -219,7 +210,7 @@ static json_t *tool_response(const json_t *texts)
 
 static int tool_turn(struct conversation *conversation, json_t *texts, const json_t *message)
 {
-    const char *id = text_of(message, "tool_call_id");
+    const char *id = member_text(message, "tool_call_id");
     json_t *name = json_object_get(conversation->tool_names, id);
     if (name == NULL) {
         return gemini_reject(conversation->outcome,
@@ -243,23 +234,23 @@ static int message_translate(struct conversation *conversation, json_t *parts,
 {
     struct outcome *outcome = conversation->outcome;
     json_t *content = json_object_get(message, "content");
-    if (text_is(message, "role", "system") || text_is(message, "role", "developer")) {
+    if (member_is(message, "role", "system") || member_is(message, "role", "developer")) {
         int r = plain_content_append(parts, content, "an instruction other than text", outcome);
         return r == 0 && json_array_extend(conversation->instructions, parts) < 0 ? -ENOMEM : r;
     }
-    if (text_is(message, "role", "user")) {
+    if (member_is(message, "role", "user")) {
         int r = content_append(parts, content, outcome);
         return r < 0 ? r : turn_append(conversation, SPEAKER_USER, parts);
     }
-    if (text_is(message, "role", "assistant")) {
+    if (member_is(message, "role", "assistant")) {
         return model_turn(conversation, parts, message);
     }
-    if (text_is(message, "role", "tool")) {
+    if (member_is(message, "role", "tool")) {
         return tool_turn(conversation, parts, message);
     }
     outcome_set(outcome, REJECTED, "unsupported",
                 "this provider does not offer messages of role \"%.64s\"",
-                text_of(message, "role"));
+                member_text(message, "role"));
     return -EINVAL;
 }
 

@@ -15,11 +15,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-static const char *text_of(const json_t *object, const char *name)
-{
-    const char *text = json_string_value(json_object_get(object, name));
-    return text == NULL ? "" : text;
-}
+#include "worker/provider/member.h"
 
 /* ---- what is no answer ---- */
 
@@ -53,7 +49,7 @@ static const char *finish_reason(const char *word)
 /* The word a candidate ended with; "": it has not. */
 static const char *finish_word(const json_t *candidate)
 {
-    const char *word = text_of(candidate, "finishReason");
+    const char *word = member_text(candidate, "finishReason");
     return strcmp(word, "FINISH_REASON_UNSPECIFIED") == 0 ? "" : word;
 }
 
@@ -74,8 +70,8 @@ static int find_failure(const json_t *reply, json_t **ret_error)
     const json_t *feedback = json_object_get(reply, "promptFeedback");
     *ret_error = NULL;
     if (json_array_size(candidates) == 0 && json_is_object(feedback)) {
-        *ret_error = error_make("the prompt was blocked", text_of(feedback, "blockReason"),
-                                text_of(feedback, "blockReasonMessage"), "content_filter");
+        *ret_error = error_make("the prompt was blocked", member_text(feedback, "blockReason"),
+                                member_text(feedback, "blockReasonMessage"), "content_filter");
         return *ret_error == NULL ? -ENOMEM : 0;
     }
     size_t i;
@@ -83,8 +79,8 @@ static int find_failure(const json_t *reply, json_t **ret_error)
     json_array_foreach (candidates, i, candidate) {
         const char *word = finish_word(candidate);
         if (word[0] != '\0' && finish_reason(word) == NULL) {
-            *ret_error = error_make("the model failed", word, text_of(candidate, "finishMessage"),
-                                    "server_error");
+            *ret_error = error_make("the model failed", word,
+                                    member_text(candidate, "finishMessage"), "server_error");
             return *ret_error == NULL ? -ENOMEM : 0;
         }
     }
@@ -143,7 +139,7 @@ static json_t *call_id(const json_t *function, const char *arguments, int64_t in
     if (json_string_length(id) > 0) {
         return json_incref(id);
     }
-    const char *name = text_of(function, "name");
+    const char *name = member_text(function, "name");
     XXH64_hash_t hash = XXH3_64bits_withSeed(name, strlen(name), seed + (uint64_t)index);
     hash = XXH3_64bits_withSeed(arguments, strlen(arguments), hash);
     return json_sprintf("call_%016" PRIx64, (uint64_t)hash);
@@ -168,9 +164,9 @@ static int call_read(struct said *said, const json_t *part, const json_t *functi
     if (arguments == NULL) {
         return -ENOMEM;
     }
-    json_t *call = json_pack("{s:o, s:s, s:{s:s, s:s}}", "id",
-                             call_id(function, arguments, index, said->seed), "type", "function",
-                             "function", "name", text_of(function, "name"), "arguments", arguments);
+    json_t *call = json_pack(
+        "{s:o, s:s, s:{s:s, s:s}}", "id", call_id(function, arguments, index, said->seed), "type",
+        "function", "function", "name", member_text(function, "name"), "arguments", arguments);
     free(arguments);
     int r = json_array_append_new(said->tool_calls, call);
     r |= set_signature(call, json_object_get(part, "thoughtSignature"));
@@ -244,7 +240,7 @@ static const char *reason_given(const char *word, bool has_calls)
 static json_t *token_translate(const json_t *token)
 {
     json_t *logprob = json_object_get(token, "logProbability");
-    return json_pack("{s:s, s:o, s:n}", "token", text_of(token, "token"), "logprob",
+    return json_pack("{s:s, s:o, s:n}", "token", member_text(token, "token"), "logprob",
                      json_is_number(logprob) ? json_incref(logprob) : json_integer(0), "bytes");
 }
 
@@ -291,7 +287,7 @@ static int logprobs_translate(json_t *choice, const json_t *candidate)
 
 static uint64_t seed_of(const json_t *reply, size_t choice)
 {
-    const char *id = text_of(reply, "responseId");
+    const char *id = member_text(reply, "responseId");
     return XXH3_64bits_withSeed(id, strlen(id), choice);
 }
 

@@ -5,21 +5,11 @@
 #include "worker/provider/openai.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "worker/provider/body.h"
 #include "worker/provider/responses.h"
-
-void protocol_stream_finish(struct protocol_stream *stream)
-{
-    json_decref(stream->head);
-    json_decref(stream->usage);
-    json_decref(stream->items);
-    json_decref(stream->whole);
-    *stream = (struct protocol_stream){0};
-}
 
 int openai_write_path(const struct provider_request *request, struct bytes *out)
 {
@@ -60,16 +50,7 @@ int openai_write_body(const struct provider_request *request, struct bytes *out,
 
 struct curl_slist *openai_add_headers(struct curl_slist *headers, const char *api_key)
 {
-    char *line;
-    if (api_key[0] == '\0') {
-        return headers;
-    }
-    if (asprintf(&line, "Authorization: Bearer %s", api_key) < 0) {
-        return NULL;
-    }
-    struct curl_slist *longer = curl_slist_append(headers, line);
-    free(line);
-    return longer;
+    return protocol_add_key(headers, "Authorization", api_key);
 }
 
 /* The error that an event is. vLLM: the event's own members, with object "error". NULL: none. */

@@ -16,6 +16,7 @@
 
 #include "common/attributes.h"
 #include "worker/provider/limits.h"
+#include "worker/provider/member.h"
 
 #define ANSWERED     WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
 #define RATE_LIMITED WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED
@@ -85,12 +86,6 @@ void outcome_from_transport(CURLcode code, const char *detail, bool is_past_dead
 
 /* Bounded by limits_read_wait(), as all waits are: the bounds agree. */
 static_assert((int)OUTCOME_RETRY_AFTER_MS_MAX == (int)LIMITS_WAIT_MS_MAX, "waits have one bound");
-
-static const char *text_of(const json_t *object, const char *name)
-{
-    const char *text = json_string_value(json_object_get(object, name));
-    return text == NULL ? "" : text;
-}
 
 /*
  * "Please try again in 6m0s" (OpenAI), "Please retry in 36.4s" (Google), "Please retry after 22
@@ -221,7 +216,7 @@ static enum reason reason_of_phrase(const char *message)
 
 static const char *error_message(const json_t *error)
 {
-    return json_is_string(error) ? json_string_value(error) : text_of(error, "message");
+    return json_is_string(error) ? json_string_value(error) : member_text(error, "message");
 }
 
 /* google.rpc.ErrorInfo, among the details: a wrong key is INVALID_ARGUMENT without it. */
@@ -231,7 +226,7 @@ static enum reason reason_of_details(const json_t *details)
     size_t i;
     json_t *detail;
     json_array_foreach (details, i, detail) {
-        const enum reason found = reason_of_word(text_of(detail, "reason"));
+        const enum reason found = reason_of_word(member_text(detail, "reason"));
         most = found > most ? found : most;
     }
     return most;
@@ -241,11 +236,11 @@ static enum reason reason_of_details(const json_t *details)
 static enum reason reason_of(const json_t *error)
 {
     const enum reason found[] = {
-        reason_of_word(text_of(error, "type")),
-        reason_of_word(text_of(error, "code")),
-        reason_of_word(text_of(error, "status")),
-        reason_of_word(text_of(json_object_get(error, "innererror"), "code")),
-        reason_of_word(text_of(json_object_get(error, "details"), "error_code")),
+        reason_of_word(member_text(error, "type")),
+        reason_of_word(member_text(error, "code")),
+        reason_of_word(member_text(error, "status")),
+        reason_of_word(member_text(json_object_get(error, "innererror"), "code")),
+        reason_of_word(member_text(json_object_get(error, "details"), "error_code")),
         reason_of_details(json_object_get(error, "details")),
         reason_of_phrase(error_message(error)),
         /* OpenRouter, 403: what its moderation found. */
@@ -363,7 +358,7 @@ static const json_t *unwrapped(const json_t *body)
 /* One that runs on in the background, or was cancelled there, is none. */
 static bool is_response(const json_t *body)
 {
-    const char *status = text_of(body, "status");
+    const char *status = member_text(body, "status");
     return json_is_array(json_object_get(body, "output")) &&
            (strcmp(status, "completed") == 0 || strcmp(status, "incomplete") == 0);
 }
@@ -413,12 +408,12 @@ bool outcome_is_filtered(const json_t *answer)
 {
     size_t i;
     json_t *choice;
-    if (strcmp(text_of(json_object_get(answer, "incomplete_details"), "reason"),
+    if (strcmp(member_text(json_object_get(answer, "incomplete_details"), "reason"),
                "content_filter") == 0) {
         return true; /* of a response */
     }
     json_array_foreach (json_object_get(answer, "choices"), i, choice) {
-        if (strcmp(text_of(choice, "finish_reason"), "content_filter") == 0) {
+        if (strcmp(member_text(choice, "finish_reason"), "content_filter") == 0) {
             return true;
         }
     }

@@ -35,6 +35,26 @@ struct protocol_stream {
 };
 void protocol_stream_finish(struct protocol_stream *stream);
 
+/* ---- what several protocols do alike ---- */
+
+/*
+ * Adds the header `name` with the key, behind "Bearer " in Authorization; none for an empty key.
+ * NULL on a lack of memory.
+ */
+struct curl_slist *protocol_add_key(struct curl_slist *headers, const char *name,
+                                    const char *api_key);
+/* The bound that a chat sets for its answer, an integer; NULL: none. Borrowed. */
+json_t *protocol_bound(const json_t *body);
+/* A count of tokens; 0 for what is none. */
+json_int_t protocol_count(const json_t *usage, const char *name);
+/*
+ * Gives: a chunk of a chat with the stream's head and one choice, a reference. Takes `delta`.
+ * `reason` NULL: it has not ended. NULL on a lack of memory.
+ */
+json_t *protocol_chunk(const struct protocol_stream *stream, json_t *delta, const char *reason);
+
+/* ---- a protocol ---- */
+
 struct protocol {
     /*
      * Appends what comes behind the base address. Errors: -ENOTSUP the operation is not offered;

@@ -449,20 +449,6 @@ static int headers_add(struct curl_slist **headers, const char *line)
     return 0;
 }
 
-/* The key where the operator wants it. Errors: -ENOMEM. */
-static int key_header_add(struct curl_slist **headers, const struct config_provider *config)
-{
-    char *line;
-    const bool is_bearer = strcasecmp(config->key_header, "Authorization") == 0;
-    if (asprintf(&line, "%s: %s%s", config->key_header, is_bearer ? "Bearer " : "",
-                 config->api_key) < 0) {
-        return -ENOMEM;
-    }
-    int r = headers_add(headers, line);
-    free(line);
-    return r;
-}
-
 static int write_headers(struct provider *provider, const struct config_provider *config)
 {
     const bool has_own_key = config->key_header[0] != '\0' && config->api_key[0] != '\0';
@@ -474,11 +460,13 @@ static int write_headers(struct provider *provider, const struct config_provider
     }
     struct curl_slist *longer = provider->protocols[OPERATION_CHAT]->add_headers(
         provider->headers, has_own_key ? "" : config->api_key);
+    if (longer != NULL && has_own_key) { /* where the operator wants it */
+        longer = protocol_add_key(longer, config->key_header, config->api_key);
+    }
     if (longer == NULL) {
         return -ENOMEM;
     }
     provider->headers = longer;
-    r = has_own_key ? key_header_add(&provider->headers, config) : 0;
     for (size_t i = 0; r == 0 && i < config->headers_length; i++) {
         r = headers_add(&provider->headers, config->headers[i]);
     }

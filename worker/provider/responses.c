@@ -6,8 +6,9 @@
 #include "worker/provider/responses.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <string.h>
 
+#include "worker/provider/member.h"
 #include "worker/provider/openai.h"
 
 /* ---- what both ways share ---- */
@@ -15,8 +16,8 @@
 /* {"type":"error"} has its members in itself, or in `error`; response.failed in the response's. */
 static const json_t *error_of(const json_t *event)
 {
-    const bool is_failed = responses_is(event, "type", "response.failed");
-    if (!is_failed && !responses_is(event, "type", "error")) {
+    const bool is_failed = member_is(event, "type", "response.failed");
+    if (!is_failed && !member_is(event, "type", "error")) {
         const json_t *error = json_object_get(event, "error");
         return json_is_null(error) ? NULL : error;
     }
@@ -27,8 +28,8 @@ static const json_t *error_of(const json_t *event)
 
 static bool is_last(const json_t *event)
 {
-    return responses_is(event, "type", "response.completed") ||
-           responses_is(event, "type", "response.incomplete");
+    return member_is(event, "type", "response.completed") ||
+           member_is(event, "type", "response.incomplete");
 }
 
 /*
@@ -72,33 +73,29 @@ int responses_read_verbatim(struct protocol_stream *stream, const char *name, co
     return r;
 }
 
-static json_int_t count_of(const json_t *usage, const char *name)
-{
-    const json_int_t count = json_integer_value(json_object_get(usage, name));
-    return count > 0 ? count : 0;
-}
-
 /* NULL when there is none, as in json_pack's s:o*. */
 static json_t *usage_translate(const json_t *usage)
 {
-    const json_int_t input = count_of(usage, "input_tokens");
-    const json_int_t output = count_of(usage, "output_tokens");
+    const json_int_t input = protocol_count(usage, "input_tokens");
+    const json_int_t output = protocol_count(usage, "output_tokens");
     return !json_is_object(usage)
                ? NULL
-               : json_pack(
-                     "{s:I, s:I, s:I, s:{s:I}, s:{s:I}}", "prompt_tokens", input,
-                     "completion_tokens", output, "total_tokens", count_of(usage, "total_tokens"),
-                     "prompt_tokens_details", "cached_tokens",
-                     count_of(json_object_get(usage, "input_tokens_details"), "cached_tokens"),
-                     "completion_tokens_details", "reasoning_tokens",
-                     count_of(json_object_get(usage, "output_tokens_details"), "reasoning_tokens"));
+               : json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:I}}", "prompt_tokens", input,
+                           "completion_tokens", output, "total_tokens",
+                           protocol_count(usage, "total_tokens"), "prompt_tokens_details",
+                           "cached_tokens",
+                           protocol_count(json_object_get(usage, "input_tokens_details"),
+                                          "cached_tokens"),
+                           "completion_tokens_details", "reasoning_tokens",
+                           protocol_count(json_object_get(usage, "output_tokens_details"),
+                                          "reasoning_tokens"));
 }
 
 static const char *finish_reason(const json_t *response, bool has_tool_calls)
 {
-    if (responses_is(response, "status", "incomplete")) {
-        return responses_is(json_object_get(response, "incomplete_details"), "reason",
-                            "content_filter")
+    if (member_is(response, "status", "incomplete")) {
+        return member_is(json_object_get(response, "incomplete_details"), "reason",
+                         "content_filter")
                    ? "content_filter"
                    : "length";
     }
@@ -114,9 +111,9 @@ static json_int_t created_at(const json_t *response)
 
 static json_t *head_of(const json_t *response, const char *object)
 {
-    return json_pack("{s:s, s:s, s:I, s:s, s:O*}", "id", responses_text(response, "id"), "object",
+    return json_pack("{s:s, s:s, s:I, s:s, s:O*}", "id", member_text(response, "id"), "object",
                      object, "created", created_at(response), "model",
-                     responses_text(response, "model"), "service_tier",
+                     member_text(response, "model"), "service_tier",
                      json_object_get(response, "service_tier"));
 }
 
@@ -145,11 +142,11 @@ static int content_take(struct parts *parts, const json_t *content)
     json_t *part;
     int r = 0;
     json_array_foreach (content, i, part) {
-        if (r == 0 && responses_is(part, "type", "output_text")) {
-            r = bytes_append_text(&parts->text, responses_text(part, "text"));
+        if (r == 0 && member_is(part, "type", "output_text")) {
+            r = bytes_append_text(&parts->text, member_text(part, "text"));
             (void)json_array_extend(parts->logprobs, json_object_get(part, "logprobs"));
-        } else if (r == 0 && responses_is(part, "type", "refusal")) {
-            r = bytes_append_text(&parts->refusal, responses_text(part, "refusal"));
+        } else if (r == 0 && member_is(part, "type", "refusal")) {
+            r = bytes_append_text(&parts->refusal, member_text(part, "refusal"));
         }
     }
     return r;
@@ -161,28 +158,28 @@ static int reasoning_take(struct parts *parts, const json_t *texts)
     json_t *part;
     int r = 0;
     json_array_foreach (texts, i, part) {
-        r = r < 0 ? r : bytes_append_text(&parts->reasoning, responses_text(part, "text"));
+        r = r < 0 ? r : bytes_append_text(&parts->reasoning, member_text(part, "text"));
     }
     return r;
 }
 
 static json_t *tool_call_translate(const json_t *item)
 {
-    return json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", responses_text(item, "call_id"), "type",
-                     "function", "function", "name", responses_text(item, "name"), "arguments",
-                     responses_text(item, "arguments"));
+    return json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", member_text(item, "call_id"), "type",
+                     "function", "function", "name", member_text(item, "name"), "arguments",
+                     member_text(item, "arguments"));
 }
 
 static int item_take(struct parts *parts, const json_t *item)
 {
-    if (responses_is(item, "type", "message")) {
+    if (member_is(item, "type", "message")) {
         return content_take(parts, json_object_get(item, "content"));
     }
-    if (responses_is(item, "type", "function_call")) {
+    if (member_is(item, "type", "function_call")) {
         return json_array_append_new(parts->tool_calls, tool_call_translate(item)) < 0 ? -ENOMEM
                                                                                        : 0;
     }
-    if (responses_is(item, "type", "reasoning")) {
+    if (member_is(item, "type", "reasoning")) {
         int r = reasoning_take(parts, json_object_get(item, "summary"));
         return r < 0 ? r : reasoning_take(parts, json_object_get(item, "content"));
     }
@@ -224,8 +221,8 @@ static json_t *answer_of(const json_t *response, const struct parts *parts)
 static bool is_whole(const json_t *response)
 {
     return json_is_array(json_object_get(response, "output")) &&
-           (responses_is(response, "status", "completed") ||
-            responses_is(response, "status", "incomplete"));
+           (member_is(response, "status", "completed") ||
+            member_is(response, "status", "incomplete"));
 }
 
 static int responses_read_answer(const json_t *reply, json_t **ret_answer)
@@ -257,30 +254,18 @@ static int responses_read_answer(const json_t *reply, json_t **ret_answer)
 
 /* ---- a stream ---- */
 
-/* A chunk with one choice; takes `delta`. `reason` NULL: not ended. */
-static json_t *chunk_make(const struct protocol_stream *stream, json_t *delta, const char *reason)
-{
-    json_t *chunk = stream->head == NULL ? json_object() : json_copy(stream->head);
-    json_t *choice =
-        json_pack("{s:i, s:o, s:s?}", "index", 0, "delta", delta, "finish_reason", reason);
-    if (json_object_set_new(chunk, "choices", json_pack("[o]", choice)) < 0) {
-        json_decref(chunk);
-        return NULL;
-    }
-    return chunk;
-}
-
 static json_t *response_created(struct protocol_stream *stream, const json_t *event)
 {
     json_decref(stream->head);
     stream->head = head_of(json_object_get(event, "response"), "chat.completion.chunk");
-    return chunk_make(stream, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL);
+    return protocol_chunk(stream, json_pack("{s:s, s:s}", "role", "assistant", "content", ""),
+                          NULL);
 }
 
 static json_t *item_added(struct protocol_stream *stream, const json_t *event)
 {
     const json_t *item = json_object_get(event, "item");
-    if (!responses_is(item, "type", "function_call")) {
+    if (!member_is(item, "type", "function_call")) {
         return NULL;
     }
     const json_int_t index = stream->tool_calls++;
@@ -288,29 +273,29 @@ static json_t *item_added(struct protocol_stream *stream, const json_t *event)
     if (stream->items == NULL) {
         stream->items = json_object();
     }
-    (void)json_object_set_new(stream->items, responses_text(item, "id"), json_integer(index));
+    (void)json_object_set_new(stream->items, member_text(item, "id"), json_integer(index));
     (void)json_object_set_new(call, "index", json_integer(index));
-    return chunk_make(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
+    return protocol_chunk(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
 }
 
 /* Of the item that the event names; of the last one at servers that name none. */
 static json_t *arguments_grew(struct protocol_stream *stream, const json_t *event)
 {
-    const json_t *known = json_object_get(stream->items, responses_text(event, "item_id"));
+    const json_t *known = json_object_get(stream->items, member_text(event, "item_id"));
     const json_int_t index = known == NULL ? stream->tool_calls - 1 : json_integer_value(known);
     if (index < 0) {
         return NULL;
     }
     json_t *call = json_pack("{s:I, s:{s:s}}", "index", index, "function", "arguments",
-                             responses_text(event, "delta"));
-    return chunk_make(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
+                             member_text(event, "delta"));
+    return protocol_chunk(stream, json_pack("{s:[o]}", "tool_calls", call), NULL);
 }
 
 static json_t *text_grew(const struct protocol_stream *stream, const char *member,
                          const json_t *event)
 {
     json_t *chunk =
-        chunk_make(stream, json_pack("{s:s}", member, responses_text(event, "delta")), NULL);
+        protocol_chunk(stream, json_pack("{s:s}", member, member_text(event, "delta")), NULL);
     json_t *logprobs = json_object_get(event, "logprobs");
     if (json_array_size(logprobs) > 0) {
         json_t *choice = json_array_get(json_object_get(chunk, "choices"), 0);
@@ -323,7 +308,7 @@ static json_t *response_ended(struct protocol_stream *stream, const json_t *even
 {
     const json_t *response = json_object_get(event, "response");
     json_t *chunk =
-        chunk_make(stream, json_object(), finish_reason(response, stream->tool_calls > 0));
+        protocol_chunk(stream, json_object(), finish_reason(response, stream->tool_calls > 0));
     json_t *usage = usage_translate(json_object_get(response, "usage"));
     if (usage != NULL) {
         (void)json_object_set_new(chunk, "usage", usage);
@@ -344,17 +329,17 @@ static json_t *event_translate(struct protocol_stream *stream, const json_t *eve
         {"response.reasoning_text.delta", "reasoning_content"},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
-        if (responses_is(event, "type", texts[i].type)) {
+        if (member_is(event, "type", texts[i].type)) {
             return text_grew(stream, texts[i].member, event);
         }
     }
-    if (responses_is(event, "type", "response.created")) {
+    if (member_is(event, "type", "response.created")) {
         return response_created(stream, event);
     }
-    if (responses_is(event, "type", "response.output_item.added")) {
+    if (member_is(event, "type", "response.output_item.added")) {
         return item_added(stream, event);
     }
-    if (responses_is(event, "type", "response.function_call_arguments.delta")) {
+    if (member_is(event, "type", "response.function_call_arguments.delta")) {
         return arguments_grew(stream, event);
     }
     return is_last(event) ? response_ended(stream, event) : NULL;

@@ -10,13 +10,16 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "worker/provider/member.h"
 
 /* ---- messages ---- */
 
 static json_t *image_translate(const json_t *part)
 {
     const json_t *image = json_object_get(part, "image_url");
-    const char *url = responses_text(image, "url");
+    const char *url = member_text(image, "url");
     return url[0] == '\0' ? NULL
                           : json_pack("{s:s, s:s, s:O*}", "type", "input_image", "image_url", url,
                                       "detail", json_object_get(image, "detail"));
@@ -34,17 +37,16 @@ static json_t *file_translate(const json_t *part)
 /* `text_type`: input_text, or output_text of what the model said. NULL: it cannot be said. */
 static json_t *part_translate(const json_t *part, const char *text_type)
 {
-    if (responses_is(part, "type", "text")) {
-        return json_pack("{s:s, s:s}", "type", text_type, "text", responses_text(part, "text"));
+    if (member_is(part, "type", "text")) {
+        return json_pack("{s:s, s:s}", "type", text_type, "text", member_text(part, "text"));
     }
-    if (responses_is(part, "type", "refusal")) {
-        return json_pack("{s:s, s:s}", "type", "refusal", "refusal",
-                         responses_text(part, "refusal"));
+    if (member_is(part, "type", "refusal")) {
+        return json_pack("{s:s, s:s}", "type", "refusal", "refusal", member_text(part, "refusal"));
     }
-    if (responses_is(part, "type", "image_url")) {
+    if (member_is(part, "type", "image_url")) {
         return image_translate(part);
     }
-    return responses_is(part, "type", "file") ? file_translate(part) : NULL;
+    return member_is(part, "type", "file") ? file_translate(part) : NULL;
 }
 
 /* A text stays one; of parts each is translated. Errors: -EINVAL it cannot be said; -ENOMEM. */
@@ -93,9 +95,9 @@ static int tool_calls_append(json_t *input, const json_t *tool_calls)
             return -EINVAL;
         }
         int r = item_append(input, json_pack("{s:s, s:s, s:s, s:s}", "type", "function_call",
-                                             "call_id", responses_text(call, "id"), "name",
-                                             responses_text(function, "name"), "arguments",
-                                             responses_text(function, "arguments")));
+                                             "call_id", member_text(call, "id"), "name",
+                                             member_text(function, "name"), "arguments",
+                                             member_text(function, "arguments")));
         if (r < 0) {
             return r;
         }
@@ -106,7 +108,7 @@ static int tool_calls_append(json_t *input, const json_t *tool_calls)
 static int assistant_append(json_t *input, const json_t *message)
 {
     json_t *content = json_object_get(message, "content");
-    const char *refusal = responses_text(message, "refusal");
+    const char *refusal = member_text(message, "refusal");
     const bool says_something = json_is_array(content) || json_string_length(content) > 0;
     int r = says_something ? message_append(input, "assistant", content, "output_text") : 0;
     if (r == 0 && refusal[0] != '\0') {
@@ -122,7 +124,7 @@ static int tool_result_append(json_t *input, const json_t *message)
     int r = content_translate(json_object_get(message, "content"), "input_text", &output);
     return r < 0 ? r
                  : item_append(input, json_pack("{s:s, s:s, s:o}", "type", "function_call_output",
-                                                "call_id", responses_text(message, "tool_call_id"),
+                                                "call_id", member_text(message, "tool_call_id"),
                                                 "output", output));
 }
 
@@ -136,10 +138,10 @@ static int instructions_append(struct bytes *instructions, const json_t *content
         return r < 0 ? r : bytes_append_text(instructions, json_string_value(content));
     }
     json_array_foreach (content, i, part) {
-        if (!responses_is(part, "type", "text")) {
+        if (!member_is(part, "type", "text")) {
             return -EINVAL;
         }
-        r = r < 0 ? r : bytes_append_text(instructions, responses_text(part, "text"));
+        r = r < 0 ? r : bytes_append_text(instructions, member_text(part, "text"));
     }
     return json_is_array(content) ? r : -EINVAL;
 }
@@ -148,7 +150,7 @@ static int instructions_append(struct bytes *instructions, const json_t *content
 static int message_translate(json_t *input, struct bytes *instructions, const json_t *message)
 {
     json_t *content = json_object_get(message, "content");
-    const char *role = responses_text(message, "role");
+    const char *role = member_text(message, "role");
     const bool is_operator = strcmp(role, "system") == 0 || strcmp(role, "developer") == 0;
     if (is_operator && json_array_size(input) == 0) {
         return instructions_append(instructions, content);
@@ -201,7 +203,7 @@ static json_t *tool_translate(const json_t *tool)
     const json_t *function = json_object_get(tool, "function");
     json_t *parameters = json_object_get(function, "parameters");
     json_t *translated = json_pack("{s:s, s:s, s:O*, s:b}", "type", "function", "name",
-                                   responses_text(function, "name"), "description",
+                                   member_text(function, "name"), "description",
                                    json_object_get(function, "description"), "strict",
                                    json_is_true(json_object_get(function, "strict")));
     json_t *schema = json_is_object(parameters)
@@ -238,11 +240,10 @@ static int set_tool_choice(json_t *out, const json_t *body)
     if (choice == NULL || json_is_null(choice)) {
         return 0;
     }
-    json_t *translated =
-        json_is_object(choice)
-            ? json_pack("{s:s, s:s}", "type", "function", "name",
-                        responses_text(json_object_get(choice, "function"), "name"))
-            : json_incref(choice);
+    json_t *translated = json_is_object(choice)
+                             ? json_pack("{s:s, s:s}", "type", "function", "name",
+                                         member_text(json_object_get(choice, "function"), "name"))
+                             : json_incref(choice);
     return json_object_set_new(out, "tool_choice", translated) < 0 ? -ENOMEM : 0;
 }
 
@@ -305,18 +306,15 @@ static int set_alike(json_t *out, const json_t *body)
 
 static int set_head(json_t *out, const json_t *body, const struct provider_request *request)
 {
-    json_t *bound = json_object_get(body, "max_completion_tokens");
+    json_t *bound = protocol_bound(body);
     json_t *effort = json_object_get(body, "reasoning_effort");
-    if (!json_is_integer(bound)) {
-        bound = json_object_get(body, "max_tokens");
-    }
     int r = json_object_set_new(out, "model", json_string(request->model));
     r |= json_object_set_new(out, "store",
                              json_boolean(json_is_true(json_object_get(body, "store"))));
     if (request->stream) {
         r |= json_object_set_new(out, "stream", json_true());
     }
-    if (json_is_integer(bound)) {
+    if (bound != NULL) {
         r |= json_object_set(out, "max_output_tokens", bound);
     }
     if (json_is_string(effort)) {
@@ -337,11 +335,11 @@ static bool is_given(const json_t *body, const char *name)
 static bool has_other_tools(const json_t *body)
 {
     const json_t *choice = json_object_get(body, "tool_choice");
-    bool is_found = json_is_object(choice) && !responses_is(choice, "type", "function");
+    bool is_found = json_is_object(choice) && !member_is(choice, "type", "function");
     size_t i;
     json_t *tool;
     json_array_foreach (json_object_get(body, "tools"), i, tool) {
-        is_found = is_found || !responses_is(tool, "type", "function");
+        is_found = is_found || !member_is(tool, "type", "function");
     }
     return is_found;
 }
