@@ -17,6 +17,8 @@ A configuration is a dict as in tiermq.yaml; it is written as JSON, which is YAM
 are kept for its restarts.
 """
 
+import contextlib
+import http.server
 import json
 import os
 import pathlib
@@ -558,6 +560,28 @@ class PowerCut:
                 file.seek(left - zeros)
                 file.write(bytes(zeros))
         return [f"{path.name}: {length} bytes, of which {kept} were kept and {left} are left, {zeros} of them zeros"]
+
+
+@contextlib.contextmanager
+def http_answering(body):
+    """A server that answers each POST with these bytes, whatever is asked; gives its address."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def free_port():

@@ -1,12 +1,10 @@
 """Google's protocol, as the simulated model server speaks it: through the worker alone, and through a whole cluster."""
 
-import http.server
 import json
-import threading
 
 import pytest
 
-from harness import http_request, wait_for
+from harness import http_answering, http_request, wait_for
 from test_worker import broker, chunks_until_last, content_of, faults, limits, outcome, request, seen, start  # noqa: F401
 from wire import pb
 
@@ -146,23 +144,9 @@ def test_an_error_put_bare_behind_a_stream_is_no_answer(cluster, broker):  # noq
     event = {"candidates": [{"content": {"parts": [{"text": "Okay"}], "role": "model"}, "finishReason": "STOP"}]}
     error = {"error": {"code": 503, "message": "The model is overloaded. Please try again later.", "status": "UNAVAILABLE"}}
     body = f"data: {json.dumps(event)}\r\n\r\n{json.dumps(error, indent=2)}\n".encode()
-
-    class Overloaded(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Overloaded) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        start_gemini(cluster, broker, base_url=f"http://127.0.0.1:{server.server_port}")
+    with http_answering(body) as url:
+        start_gemini(cluster, broker, base_url=url)
         result, _ = broker.result(broker.dispatch(request("fail"), stream=True))
-        server.shutdown()
     assert (outcome(result), result.error_code) == ("ATTEMPT_UNAVAILABLE", "provider_error"), result
 
 

@@ -1,17 +1,15 @@
 """The worker, opposite a broker that is played by the test and a simulated model server."""
 
-import http.server
 import json
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
 import zmq
 
-from harness import EXIT_ADDRESS, EXIT_CONFIG, TIMEOUT_S, free_port, http_request, program, wait_for
+from harness import EXIT_ADDRESS, EXIT_CONFIG, TIMEOUT_S, free_port, http_answering, http_request, program, wait_for
 from wire import BROKER_TO_WORKER, CHUNK, EVENT, VERSION, WORKER_TO_BROKER, context, make_id, pb
 
 
@@ -727,30 +725,12 @@ def test_the_answer_of_a_stand_in_is_not_kept_for_others(cluster, broker):
 def test_a_filtered_answer_is_answered_and_not_kept(cluster, broker):
     answer = {"object": "chat.completion", "choices": [{"index": 0, "message": {"role": "assistant", "content": ""},
                                                         "finish_reason": "content_filter"}]}
-
-    class Filter(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Filter) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            start(cluster, broker, providers=[{"name": "sim", "type": "openai",
-                                               "base_url": f"http://127.0.0.1:{server.server_port}/v1"}])
-            for _ in range(2):
-                result, response = broker.run(request("filter me"))
-                assert outcome(result) == "ATTEMPT_ANSWERED" and result.usage.cache == pb.CACHE_MISS
-                assert json.loads(response.body)["choices"][0]["finish_reason"] == "content_filter"
-        finally:
-            server.shutdown()
+    with http_answering(json.dumps(answer).encode()) as url:
+        start(cluster, broker, providers=[{"name": "sim", "type": "openai", "base_url": f"{url}/v1"}])
+        for _ in range(2):
+            result, response = broker.run(request("filter me"))
+            assert outcome(result) == "ATTEMPT_ANSWERED" and result.usage.cache == pb.CACHE_MISS
+            assert json.loads(response.body)["choices"][0]["finish_reason"] == "content_filter"
 
 
 # ------------------------------------------------------------------------------------------------ the broker's side

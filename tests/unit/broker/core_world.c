@@ -35,37 +35,38 @@ void world_init(struct world *world)
     }
     world->pools[0] = "default";
     world->pools[1] = "gpu";
-    world->config = (struct config){.tiers = world->tiers,
-                                    .tiers_length = WORLD_TIERS,
-                                    .pools = world->pools,
-                                    .pools_length = 2,
-                                    .tenants = world->tenants,
-                                    .tenants_length = 4,
-                                    .models = world->models,
-                                    .models_length = 3,
-                                    .broker = {.payload_bytes_max = 1 << 20,
-                                               .memory_payload_bytes_max = 1 << 26,
-                                               .lease_ms = 15000,
-                                               .heartbeat_ms = 3000,
-                                               .reclaim_ms = 2000,
-                                               .result_ttl_ms = 3600000,
-                                               .results_bytes_max = 1 << 30,
-                                               .results_memory_bytes_max = 1 << 26,
-                                               .dedup_window_ms = 3600000,
-                                               .dedup_ids_max = 100000,
-                                               .dead_letters_max = 1000,
-                                               .clients_max = 1000,
-                                               .workers_max = 100,
-                                               .losses_max = 5},
-                                    .breaker = {.failures = 5,
-                                                .failure_share_permille = 500,
-                                                .calls_min = 20,
-                                                .window_ms = 10000,
-                                                .slow_share_permille = 800,
-                                                .open_first_ms = 1000,
-                                                .open_max_ms = 10000,
-                                                .slow_start_per_s = 20},
-                                    .retries = {.share_permille = 100, .least_per_min = 60, .burst = 20}};
+    world->config =
+        (struct config){.tiers = world->tiers,
+                        .tiers_length = WORLD_TIERS,
+                        .pools = world->pools,
+                        .pools_length = 2,
+                        .tenants = world->tenants,
+                        .tenants_length = 4,
+                        .models = world->models,
+                        .models_length = 3,
+                        .broker = {.payload_bytes_max = 1 << 20,
+                                   .memory_payload_bytes_max = 1 << 26,
+                                   .lease_ms = 15000,
+                                   .heartbeat_ms = 3000,
+                                   .reclaim_ms = 2000,
+                                   .result_ttl_ms = 3600000,
+                                   .results_bytes_max = 1 << 30,
+                                   .results_memory_bytes_max = 1 << 26,
+                                   .dedup_window_ms = 3600000,
+                                   .dedup_ids_max = 100000,
+                                   .dead_letters_max = 1000,
+                                   .clients_max = 1000,
+                                   .workers_max = 100,
+                                   .losses_max = 5},
+                        .breaker = {.failures = 5,
+                                    .failure_share_permille = 500,
+                                    .calls_min = 20,
+                                    .window_ms = 10000,
+                                    .slow_share_permille = 800,
+                                    .open_first_ms = 1000,
+                                    .open_max_ms = 10000,
+                                    .slow_start_per_s = 20},
+                        .retries = {.share_permille = 100, .least_per_min = 60, .burst = 20}};
     cr_assert_eq(effects_create(&world->effects), 0);
     effects_reset(world->effects, world->batch);
 }
@@ -142,8 +143,8 @@ static struct world_record *find_record(const struct world *world, enum store_fa
 }
 
 /*
- * Room for one item more. Lists double at powers of two: a sanitizer copies a list at each realloc, and tests of thousands of
- * effects copied for minutes.
+ * Room for one item more. Lists double at powers of two: a sanitizer copies a list at each realloc,
+ * and tests of thousands of effects copied for minutes.
  */
 static void *with_room(void *list, size_t length, size_t item_bytes)
 {
@@ -160,8 +161,7 @@ static void put(struct world *world, const struct effect *effect)
     struct world_record *record =
         find_record(world, effect->as.put.family, effect->as.put.key, effect->as.put.key_bytes);
     if (record == NULL) {
-        world->records =
-            with_room(world->records, world->records_length, sizeof(*world->records));
+        world->records = with_room(world->records, world->records_length, sizeof(*world->records));
         record = &world->records[world->records_length++];
         *record = (struct world_record){.family = effect->as.put.family,
                                         .key_bytes = effect->as.put.key_bytes};
@@ -530,6 +530,42 @@ void world_result(struct world *world, uint64_t peer, const struct lease_ref *le
     }
     world_turn(world, &event);
     blob_unref(&event.as.attempt_result.payload);
+}
+
+const struct effect_dispatch *world_dispatch(const struct world *world, const struct id *job_id)
+{
+    const struct world_effect *found = world_find(world, EFFECT_DISPATCH, job_id, 0);
+    return found == NULL ? NULL : &found->effect.as.dispatch;
+}
+
+void world_says(struct world *world, const struct id *job_id, const struct world_said *said)
+{
+    const struct effect_dispatch *dispatch = world_dispatch(world, job_id);
+    cr_assert_not_null(dispatch);
+    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
+    upstream.provider = (char *)(said->provider == NULL ? dispatch->provider : said->provider);
+    upstream.model = (char *)dispatch->model;
+    Wire__Call call = WIRE__CALL__INIT;
+    call.upstream = &upstream;
+    call.outcome = said->outcome;
+    call.error_code = said->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED ? "" : "status_503";
+    call.retry_after_ms = said->retry_after_ms;
+    call.call_ms = said->call_ms;
+    call.limits = said->limits;
+    call.tokens = said->tokens;
+    const Wire__Call *const calls[] = {&call};
+    const struct event event = {
+        .kind = EVENT_ATTEMPT_RESULT,
+        .peer = said->peer == 0 ? 100 : said->peer,
+        .as.attempt_result = {.lease = dispatch->lease,
+                              .outcome = said->outcome,
+                              .error_code = said->code == NULL ? "code" : said->code,
+                              .error_text = "text",
+                              .retry_after_ms = (int64_t)said->retry_after_ms,
+                              .calls = calls,
+                              .calls_length = said->is_uncalled ? 0 : 1},
+    };
+    world_turn(world, &event);
 }
 
 void world_job_event(struct world *world, enum event_kind kind, uint64_t peer,

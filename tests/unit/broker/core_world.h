@@ -82,6 +82,22 @@ void world_worker(struct world *world, uint64_t peer, const char *name,
 void world_credit(struct world *world, uint64_t peer, uint64_t total);
 void world_result(struct world *world, uint64_t peer, const struct lease_ref *lease,
                   Wire__AttemptOutcome outcome, int64_t retry_after_ms);
+
+/* What a worker says of an attempt, and of the call that it made. */
+struct world_said {
+    Wire__AttemptOutcome outcome;
+    uint64_t retry_after_ms;
+    uint32_t call_ms;
+    Wire__RateLimits *limits;
+    uint64_t tokens;
+    uint64_t peer;        /* 0: 100 */
+    const char *code;     /* of the attempt; NULL: "code" */
+    const char *provider; /* that was called; NULL: the one of the dispatch */
+    bool is_uncalled;     /* there was no call */
+};
+/* Of the job's latest dispatch, whose upstream it called. Fails the test when there is none. */
+void world_says(struct world *world, const struct id *job_id, const struct world_said *said);
+
 void world_job_event(struct world *world, enum event_kind kind, uint64_t peer,
                      const struct id *job_id);
 
@@ -93,6 +109,8 @@ const struct world_effect *world_find(const struct world *world, enum effect_kin
                                       const struct id *job_id, uint64_t peer);
 size_t world_count(const struct world *world, enum effect_kind kind, const struct id *job_id);
 void world_forget_log(struct world *world);
+/* The latest dispatch of the job; NULL: none. */
+const struct effect_dispatch *world_dispatch(const struct world *world, const struct id *job_id);
 /* The latest dispatch of the job. Fails the test when there is none. */
 struct lease_ref world_lease(const struct world *world, const struct id *job_id);
 Wire__JobState world_state(const struct world *world,

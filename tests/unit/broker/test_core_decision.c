@@ -92,8 +92,7 @@ static struct id submit(const struct asked *asked)
 
 static const struct effect_dispatch *dispatch_of(const struct id *job)
 {
-    const struct world_effect *found = world_find(&w, EFFECT_DISPATCH, job, 0);
-    return found == NULL ? NULL : &found->effect.as.dispatch;
+    return world_dispatch(&w, job);
 }
 
 static const char *model_of(const struct id *job)
@@ -111,40 +110,15 @@ static const char *refusal_of(const struct id *job)
 /* The worker has found that the provider has no words for it. */
 static void cannot_say(const struct id *job)
 {
-    const struct effect_dispatch *dispatch = dispatch_of(job);
-    cr_assert_not_null(dispatch);
-    const struct event event = {
-        .kind = EVENT_ATTEMPT_RESULT,
-        .peer = 100,
-        .as.attempt_result = {.lease = dispatch->lease,
-                              .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED,
-                              .error_code = "unsupported",
-                              .error_text = "this provider does not offer n above 1"}};
-    world_turn(&w, &event);
+    world_says(&w, job,
+               &(struct world_said){.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED,
+                                    .code = "unsupported",
+                                    .is_uncalled = true});
 }
 
 static void says(const struct id *job, Wire__AttemptOutcome outcome, uint32_t call_ms)
 {
-    const struct effect_dispatch *dispatch = dispatch_of(job);
-    cr_assert_not_null(dispatch);
-    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
-    upstream.provider = (char *)dispatch->provider;
-    upstream.model = (char *)dispatch->model;
-    Wire__Call call = WIRE__CALL__INIT;
-    call.upstream = &upstream;
-    call.outcome = outcome;
-    call.error_code = outcome == ANSWERED ? "" : "status_503";
-    call.call_ms = call_ms;
-    const Wire__Call *const calls[] = {&call};
-    const struct event event = {.kind = EVENT_ATTEMPT_RESULT,
-                                .peer = 100,
-                                .as.attempt_result = {.lease = dispatch->lease,
-                                                      .outcome = outcome,
-                                                      .error_code = "code",
-                                                      .error_text = "text",
-                                                      .calls = calls,
-                                                      .calls_length = 1}};
-    world_turn(&w, &event);
+    world_says(&w, job, &(struct world_said){.outcome = outcome, .call_ms = call_ms});
 }
 
 /* Time with a worker that lives. */

@@ -62,55 +62,17 @@ static struct id submit_to(const char *tier, const char *route)
 
 static const struct effect_dispatch *dispatch_of(const struct id *job)
 {
-    const struct world_effect *found = world_find(&w, EFFECT_DISPATCH, job, 0);
-    return found == NULL ? NULL : &found->effect.as.dispatch;
+    return world_dispatch(&w, job);
 }
 
-struct said {
-    Wire__AttemptOutcome outcome;
-    uint64_t retry_after_ms;
-    uint32_t call_ms;
-    Wire__RateLimits *limits;
-    uint64_t tokens;
-    uint64_t peer;        /* 0: 100 */
-    const char *code;     /* of the attempt; NULL: "code" */
-    const char *provider; /* that was called; NULL: the one of the dispatch */
-};
-
-/* The worker calls what the latest dispatch names, and this comes of it. */
-static void says(const struct id *job, const struct said *said)
+static void says(const struct id *job, const struct world_said *said)
 {
-    const struct effect_dispatch *dispatch = dispatch_of(job);
-    cr_assert_not_null(dispatch);
-    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
-    upstream.provider = (char *)(said->provider == NULL ? dispatch->provider : said->provider);
-    upstream.model = (char *)dispatch->model;
-    Wire__Call call = WIRE__CALL__INIT;
-    call.upstream = &upstream;
-    call.outcome = said->outcome;
-    call.error_code = said->outcome == ANSWERED ? "" : "status_503";
-    call.retry_after_ms = said->retry_after_ms;
-    call.call_ms = said->call_ms;
-    call.limits = said->limits;
-    call.tokens = said->tokens;
-    const Wire__Call *const calls[] = {&call};
-    const struct event event = {
-        .kind = EVENT_ATTEMPT_RESULT,
-        .peer = said->peer == 0 ? 100 : said->peer,
-        .as.attempt_result = {.lease = dispatch->lease,
-                              .outcome = said->outcome,
-                              .error_code = said->code == NULL ? "code" : said->code,
-                              .error_text = "text",
-                              .retry_after_ms = (int64_t)said->retry_after_ms,
-                              .calls = calls,
-                              .calls_length = 1},
-    };
-    world_turn(&w, &event);
+    world_says(&w, job, said);
 }
 
 static void is_said(const struct id *job, Wire__AttemptOutcome outcome)
 {
-    says(job, &(struct said){.outcome = outcome});
+    says(job, &(struct world_said){.outcome = outcome});
 }
 
 static bool is_at(const struct id *job, const char *provider, const char *model)
@@ -333,7 +295,7 @@ Test(core_upstreams, probe_that_was_given_up_decides_nothing)
 }
 
 /* What a probe comes to that says nothing: the next may go, whether it was called or not. */
-static void check_probe_is_let_go(const struct said *said)
+static void check_probe_is_let_go(const struct world_said *said)
 {
     go();
     break_m1();
@@ -352,12 +314,12 @@ static void check_probe_is_let_go(const struct said *said)
 
 Test(core_upstreams, probe_that_calls_another_is_let_go)
 {
-    check_probe_is_let_go(&(struct said){.outcome = ANSWERED, .provider = "p1"});
+    check_probe_is_let_go(&(struct world_said){.outcome = ANSWERED, .provider = "p1"});
 }
 
 Test(core_upstreams, probe_whose_call_was_put_off_is_let_go)
 {
-    check_probe_is_let_go(&(struct said){.outcome = DEFERRED});
+    check_probe_is_let_go(&(struct world_said){.outcome = DEFERRED});
 }
 
 Test(core_upstreams, probe_that_was_given_up_and_fails_late_ends_no_later_one)
@@ -407,7 +369,7 @@ Test(core_upstreams, permit_of_an_attempt_that_calls_another_is_given_back)
     pass(2000);
     for (int i = 0; i < 30; i++) {
         const struct id job = submit_to("standard", "m1");
-        says(&job, &(struct said){.outcome = ANSWERED, .provider = "p1"});
+        says(&job, &(struct world_said){.outcome = ANSWERED, .provider = "p1"});
     }
 }
 
@@ -475,7 +437,8 @@ Test(core_upstreams, call_that_reached_nobody_burns_no_attempt)
     go();
     const struct id job = submit_to("standard", "m1");
     for (int i = 0; i < 10; i++) {
-        says(&job, &(struct said){.outcome = UNAVAILABLE, .code = i % 2 == 0 ? "connect" : "tls"});
+        says(&job,
+             &(struct world_said){.outcome = UNAVAILABLE, .code = i % 2 == 0 ? "connect" : "tls"});
         pass(10000);
         cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
     }
@@ -599,7 +562,7 @@ Test(core_upstreams, retry_after_holds_everybody_back)
 {
     go();
     const struct id first = submit_to("standard", "m1");
-    says(&first, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = 7000});
+    says(&first, &(struct world_said){.outcome = RATE_LIMITED, .retry_after_ms = 7000});
     cr_assert_str_eq(upstream("p0", "m1").error_code, "status_503", "what it said last");
     const struct id second = submit_to("background", "m1");
     pass(6900);
@@ -633,7 +596,7 @@ Test(core_upstreams, reset_ends_a_rest_for_all_who_wait_and_for_a_restart)
 {
     go();
     const struct id first = submit_patient(0);
-    says(&first, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
+    says(&first, &(struct world_said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
     const struct id second = submit_patient(0);
     cr_assert_null(dispatch_of(&second));
     cr_assert_eq(world_records(&w, STORE_META), 1);
@@ -658,7 +621,7 @@ Test(core_upstreams, reset_leaves_alone_who_asked_for_a_delay)
 {
     go();
     const struct id limited = submit_patient(0);
-    says(&limited, &(struct said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
+    says(&limited, &(struct world_said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
     const struct id delayed = submit_patient(20000);
     world_forget_log(&w);
     reset_upstream(NULL, NULL);
@@ -733,7 +696,7 @@ Test(core_upstreams, learned_limit_is_held)
     Wire__RateLimits limits = WIRE__RATE_LIMITS__INIT;
     limits.requests_per_min = 120;
     const struct id first = submit_to("standard", "m1");
-    says(&first, &(struct said){.outcome = ANSWERED, .limits = &limits});
+    says(&first, &(struct world_said){.outcome = ANSWERED, .limits = &limits});
     for (int i = 0; i < 300; i++) {
         (void)submit_to("standard", "m1");
     }
@@ -753,7 +716,7 @@ Test(core_upstreams, tokens_are_settled_by_what_was_used)
     event.as.submit.estimated_tokens = 100;
     const struct id first = event.as.submit.job_id;
     world_submit_event(&w, &event);
-    says(&first, &(struct said){.outcome = ANSWERED, .tokens = 3000});
+    says(&first, &(struct world_said){.outcome = ANSWERED, .tokens = 3000});
     const struct id second = submit_to("standard", "m1");
     pass(20000);
     cr_assert_null(dispatch_of(&second), "a debt of 2900 tokens takes 29 s");
@@ -793,7 +756,7 @@ Test(core_upstreams, what_nobody_believes_blocks_a_provider_for_a_minute_at_most
     go();
     pass(5000);
     const struct id first = submit_to("standard", "m1");
-    says(&first, &(struct said){.outcome = ANSWERED, .tokens = UINT64_MAX});
+    says(&first, &(struct world_said){.outcome = ANSWERED, .tokens = UINT64_MAX});
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.route = "m1";
     event.as.submit.estimated_tokens = UINT32_MAX;
@@ -819,7 +782,8 @@ Test(core_upstreams, worker_at_fault_is_set_aside_and_the_upstream_stays_open_to
         const struct world_effect *dispatch = world_find(&w, EFFECT_DISPATCH, &job, 0);
         cr_assert_not_null(dispatch);
         broken += dispatch->effect.peer == 101;
-        says(&job, &(struct said){.outcome = dispatch->effect.peer == 101 ? UNAVAILABLE : ANSWERED,
+        says(&job,
+             &(struct world_said){.outcome = dispatch->effect.peer == 101 ? UNAVAILABLE : ANSWERED,
                                   .peer = dispatch->effect.peer});
     }
     cr_assert_leq(broken, 8);
@@ -833,7 +797,7 @@ Test(core_upstreams, outage_for_all_sets_no_worker_aside)
     for (int i = 0; i < 20; i++) {
         const struct id job = submit_to("standard", "m1");
         const uint64_t peer = world_find(&w, EFFECT_DISPATCH, &job, 0)->effect.peer;
-        says(&job, &(struct said){.outcome = ANSWERED, .peer = peer});
+        says(&job, &(struct world_said){.outcome = ANSWERED, .peer = peer});
     }
     struct id jobs[20];
     for (int i = 0; i < 20; i++) {
@@ -842,7 +806,7 @@ Test(core_upstreams, outage_for_all_sets_no_worker_aside)
     pass(100);
     for (int i = 0; i < 20; i += 2) { /* one worker's failures come first */
         const uint64_t peer = world_find(&w, EFFECT_DISPATCH, &jobs[i], 0)->effect.peer;
-        says(&jobs[i], &(struct said){.outcome = UNAVAILABLE, .peer = peer});
+        says(&jobs[i], &(struct world_said){.outcome = UNAVAILABLE, .peer = peer});
     }
     cr_assert_eq(upstream("p0", "m1").counts.opened, 1);
     for (size_t i = 0; i < w.log_length; i++) {
@@ -856,16 +820,16 @@ Test(core_upstreams, hanging_provider_is_found_by_calls_given_up)
     go();
     for (int i = 0; i < 5; i++) {
         const struct id job = submit_to("standard", "m1");
-        says(&job, &(struct said){.outcome = ANSWERED, .call_ms = 500});
+        says(&job, &(struct world_said){.outcome = ANSWERED, .call_ms = 500});
     }
     for (int i = 0; i < 5; i++) {
         const struct id job = submit_to("standard", "m1");
-        says(&job, &(struct said){.outcome = EXPIRED, .call_ms = 900});
+        says(&job, &(struct world_said){.outcome = EXPIRED, .call_ms = 900});
     }
     cr_assert_eq(upstream("p0", "m1").counts.opened, 0);
     for (int i = 0; i < 5; i++) {
         const struct id job = submit_to("standard", "m1");
-        says(&job, &(struct said){.outcome = EXPIRED, .call_ms = 5000});
+        says(&job, &(struct world_said){.outcome = EXPIRED, .call_ms = 5000});
     }
     cr_assert_eq(upstream("p0", "m1").counts.opened, 1);
 }
