@@ -360,13 +360,12 @@ static bool is_unsupported(const struct event *event)
 static bool go_elsewhere(struct core *core, struct job *job, const struct event *event,
                          const struct upstream *called)
 {
-    struct decision decision;
+    int64_t at_ms;
     if (called == NULL || !is_unsupported(event)) {
         return false;
     }
     job->tried |= upstream_bit(core, job->flow->queue, called);
-    decision_make(core, job, &decision);
-    if (decision.chosen == NULL && decision.at_ms == INT64_MAX) {
+    if (decision_choose(core, job, &at_ms) == NULL && at_ms == INT64_MAX) {
         return false;
     }
     if (!fail_over(core, job, event, false)) {

@@ -9,11 +9,6 @@
 
 enum { GATE_LEAST_MS = 1, WHY_BYTES = 256 };
 
-static int64_t later(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* ---- pausing ---- */
 
 static const char *subject_of(struct core *core, const struct queue *queue)
@@ -120,7 +115,7 @@ static void wait_for_one(struct core *core, struct job *job, const struct decisi
         if (job->place == PLACE_READY) {
             lane_keep_turn(job);
         }
-        job_wait_until(core, job, later(decision->at_ms, core->now_ms + GATE_LEAST_MS));
+        job_wait_until(core, job, later_ms(decision->at_ms, core->now_ms + GATE_LEAST_MS));
     } else {
         close_gate(core, job->flow->queue, decision->at_ms);
     }

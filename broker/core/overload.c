@@ -5,21 +5,16 @@
 
 enum { NOTE_EVERY_MS = 1000 };
 
-static int64_t later(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 static int64_t waits_since_ms(const struct job *job)
 {
     const struct queue *queue = job->flow->queue;
     const struct lane *lane = queue->lane;
     int64_t since_ms = job->submitted_ms + job->ready_after_ms;
-    since_ms = later(since_ms, lane->pool->served_since_ms);
-    since_ms = later(since_ms, lane->tier->name->opened_ms);
-    since_ms = later(since_ms, queue->route->opened_ms);
-    since_ms = later(since_ms, job->flow->tenant->name->opened_ms);
-    return later(since_ms, queue->opened_ms);
+    since_ms = later_ms(since_ms, lane->pool->served_since_ms);
+    since_ms = later_ms(since_ms, lane->tier->name->opened_ms);
+    since_ms = later_ms(since_ms, queue->route->opened_ms);
+    since_ms = later_ms(since_ms, job->flow->tenant->name->opened_ms);
+    return later_ms(since_ms, queue->opened_ms);
 }
 
 /* Attempts take about run_ms: with less than half of that left it is not worth a try. */
@@ -35,7 +30,7 @@ static void shed(struct core *core, struct job *job, int64_t waited_ms)
     struct tier *tier = job_tier(job);
     /* Until what waits is served, but for what may wait. */
     const int64_t wait_ms = estimate_drain_ms(core, tier, flow, flow->ready.length);
-    const int64_t excess_ms = wait_ms < 0 ? -1 : later(wait_ms - tier->shed_target_ms, 0);
+    const int64_t excess_ms = wait_ms < 0 ? -1 : later_ms(wait_ms - tier->shed_target_ms, 0);
     tier->stats.shed++;
     tier->shed_unnoted++;
     conclude(

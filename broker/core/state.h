@@ -253,6 +253,11 @@ struct core {
     struct core_tier_stats *stats; /* for core_read_stats() */
 };
 
+static inline int64_t later_ms(int64_t a_ms, int64_t b_ms)
+{
+    return a_ms > b_ms ? a_ms : b_ms;
+}
+
 /* Random number below `bound`, from the seed. 0 when bound is 0. */
 uint64_t core_random_below(struct core *core, uint64_t bound);
 /* What an answer about something already decided depends on: the latest batch, unless that is durable. */

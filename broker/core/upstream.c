@@ -456,11 +456,6 @@ static double tokens_of(const struct job *job)
     return job->estimated_tokens > 0 ? job->estimated_tokens : job->payload_bytes / 4;
 }
 
-static int64_t later(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 int64_t upstream_open_at_ms(struct core *core, struct upstream *upstream, const struct job *job)
 {
     const int64_t now_ms = core->now_ms;
@@ -471,11 +466,11 @@ int64_t upstream_open_at_ms(struct core *core, struct upstream *upstream, const 
         return blocked_ms;
     }
     int64_t wait_ms = bucket_wait_ms(&upstream->limits->requests, 1.0, now_ms);
-    wait_ms = later(wait_ms, bucket_wait_ms(&upstream->limits->tokens, tokens, now_ms));
-    wait_ms = later(wait_ms, bucket_wait_ms(&upstream->requests, 1.0, now_ms));
-    wait_ms = later(wait_ms, bucket_wait_ms(&upstream->tokens, tokens, now_ms));
+    wait_ms = later_ms(wait_ms, bucket_wait_ms(&upstream->limits->tokens, tokens, now_ms));
+    wait_ms = later_ms(wait_ms, bucket_wait_ms(&upstream->requests, 1.0, now_ms));
+    wait_ms = later_ms(wait_ms, bucket_wait_ms(&upstream->tokens, tokens, now_ms));
     if (upstream->breaker.state == BREAKER_CLOSED) {
-        wait_ms = later(wait_ms, pace_wait_ms(&upstream->pace, now_ms));
+        wait_ms = later_ms(wait_ms, pace_wait_ms(&upstream->pace, now_ms));
     }
     return now_ms + wait_ms;
 }
@@ -523,7 +518,7 @@ static int64_t second_probe_at_ms(const struct upstream *upstream, int64_t now_m
     if (breaker->state == BREAKER_CLOSED) {
         return upstream->limited_until_ms;
     }
-    return later(upstream->limited_until_ms, breaker->is_probing
+    return later_ms(upstream->limited_until_ms, breaker->is_probing
                                                  ? now_ms + PROBE_LOOK_MS
                                                  : breaker->open_until_ms + PROBE_YIELD_MS);
 }
@@ -570,7 +565,7 @@ void upstream_why_blocked(const struct core *core, const struct queue *queue, in
     if (first == NULL) {
         return;
     }
-    const long long for_ms = (long long)later(upstream_blocked_until_ms(first) - now_ms, 0);
+    const long long for_ms = (long long)later_ms(upstream_blocked_until_ms(first) - now_ms, 0);
     if (first->breaker.state == BREAKER_CLOSED) {
         (void)snprintf(ret_text, bytes, "its route is paused: %.100s is rate limited for %lld ms",
                        first->subject, for_ms);
@@ -713,7 +708,7 @@ static void limited(struct core *core, struct upstream *upstream, const Wire__Ca
         const int64_t for_ms = call->retry_after_ms < LIMITED_MOST_MS
                                    ? (int64_t)call->retry_after_ms
                                    : LIMITED_MOST_MS;
-        upstream->limited_until_ms = later(upstream->limited_until_ms, core->now_ms + for_ms);
+        upstream->limited_until_ms = later_ms(upstream->limited_until_ms, core->now_ms + for_ms);
         record(core, upstream);
     }
 }
@@ -929,7 +924,7 @@ static void reset(struct core *core, struct upstream *upstream)
     if (!upstream_is_down(core, upstream)) {
         return;
     }
-    const int64_t blocked_ms = later(upstream_blocked_until_ms(upstream) - core->now_ms, 0);
+    const int64_t blocked_ms = later_ms(upstream_blocked_until_ms(upstream) - core->now_ms, 0);
     upstream->limited_until_ms = 0;
     breaker_probe_now(&upstream->breaker, core->now_ms);
     core_note(core, NOTE_UPSTREAM_RESET, NULL, upstream->subject, upstream->error_code, blocked_ms);

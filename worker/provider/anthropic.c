@@ -242,32 +242,19 @@ static int set_messages(json_t *out, const json_t *body)
     return r;
 }
 
-static int set_tools(json_t *out, const json_t *body)
+static json_t *tool_translate(const json_t *tool)
 {
-    const json_t *tools = json_object_get(body, "tools");
-    if (json_array_size(tools) == 0) {
-        return 0;
+    const json_t *function = json_object_get(tool, "function");
+    json_t *schema = json_object_get(function, "parameters");
+    json_t *translated = json_pack("{s:s, s:O*}", "name", member_text(function, "name"),
+                                   "description", json_object_get(function, "description"));
+    (void)json_object_set_new(translated, "input_schema",
+                              schema != NULL ? json_incref(schema)
+                                             : json_pack("{s:s}", "type", "object"));
+    if (json_is_true(json_object_get(function, "strict"))) {
+        (void)json_object_set_new(translated, "strict", json_true());
     }
-    json_t *list = json_array();
-    size_t i;
-    json_t *tool;
-    json_array_foreach (tools, i, tool) {
-        const json_t *function = json_object_get(tool, "function");
-        json_t *schema = json_object_get(function, "parameters");
-        json_t *translated = json_pack("{s:s, s:O*}", "name", member_text(function, "name"),
-                                       "description", json_object_get(function, "description"));
-        (void)json_object_set_new(translated, "input_schema",
-                                  schema != NULL ? json_incref(schema)
-                                                 : json_pack("{s:s}", "type", "object"));
-        if (json_is_true(json_object_get(function, "strict"))) {
-            (void)json_object_set_new(translated, "strict", json_true());
-        }
-        if (json_array_append_new(list, translated) < 0) {
-            json_decref(list);
-            return -ENOMEM;
-        }
-    }
-    return json_object_set_new(out, "tools", list) < 0 ? -ENOMEM : 0;
+    return translated;
 }
 
 static json_t *tool_choice_translate(const json_t *choice)
@@ -473,7 +460,7 @@ static int body_translate(json_t *out, const json_t *body, const struct provider
 {
     int r = set_head(out, body, request);
     r = r < 0 ? r : set_messages(out, body);
-    r = r < 0 ? r : set_tools(out, body);
+    r = r < 0 ? r : protocol_set_tools(out, body, tool_translate);
     r = r < 0 ? r : set_tool_choice(out, body);
     r = r < 0 ? r : set_format(out, body);
     r = r < 0 ? r : set_thinking(out, body, protocol_bound(body) != NULL);

@@ -1,5 +1,6 @@
 #include "worker/provider/protocol.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -34,6 +35,24 @@ json_t *protocol_bound(const json_t *body)
     json_t *bound = json_object_get(body, "max_completion_tokens");
     bound = json_is_integer(bound) ? bound : json_object_get(body, "max_tokens");
     return json_is_integer(bound) ? bound : NULL;
+}
+
+int protocol_set_tools(json_t *out, const json_t *body, protocol_tool_fn *translate)
+{
+    const json_t *tools = json_object_get(body, "tools");
+    if (json_array_size(tools) == 0) {
+        return 0;
+    }
+    json_t *list = json_array();
+    size_t i;
+    json_t *tool;
+    json_array_foreach (tools, i, tool) {
+        if (json_array_append_new(list, translate(tool)) < 0) {
+            json_decref(list);
+            return -ENOMEM;
+        }
+    }
+    return json_object_set_new(out, "tools", list) < 0 ? -ENOMEM : 0;
 }
 
 json_int_t protocol_count(const json_t *usage, const char *name)

@@ -53,6 +53,11 @@ json_int_t protocol_count(const json_t *usage, const char *name);
  */
 json_t *protocol_chunk(const struct protocol_stream *stream, json_t *delta, const char *reason);
 
+typedef json_t *protocol_tool_fn(const json_t *tool);
+/* Sets `tools` to those of a chat, each as `translate` gives it (NULL on a lack of memory); nothing
+ * when there are none. Errors: -ENOMEM. */
+MUST_USE int protocol_set_tools(json_t *out, const json_t *body, protocol_tool_fn *translate);
+
 /* ---- a protocol ---- */
 
 struct protocol {

@@ -216,24 +216,6 @@ static json_t *tool_translate(const json_t *tool)
     return translated;
 }
 
-static int set_tools(json_t *out, const json_t *body)
-{
-    const json_t *tools = json_object_get(body, "tools");
-    if (json_array_size(tools) == 0) {
-        return 0;
-    }
-    json_t *list = json_array();
-    size_t i;
-    json_t *tool;
-    json_array_foreach (tools, i, tool) {
-        if (json_array_append_new(list, tool_translate(tool)) < 0) {
-            json_decref(list);
-            return -ENOMEM;
-        }
-    }
-    return json_object_set_new(out, "tools", list) < 0 ? -ENOMEM : 0;
-}
-
 static int set_tool_choice(json_t *out, const json_t *body)
 {
     json_t *choice = json_object_get(body, "tool_choice");
@@ -382,7 +364,7 @@ static int body_translate(json_t *out, const json_t *body, const struct provider
 {
     int r = set_head(out, body, request);
     r = r < 0 ? r : set_messages(out, body, request->body_bytes * 2 + 2);
-    r = r < 0 ? r : set_tools(out, body);
+    r = r < 0 ? r : protocol_set_tools(out, body, tool_translate);
     r = r < 0 ? r : set_tool_choice(out, body);
     r = r < 0 ? r : set_text(out, body);
     return r < 0 ? r : set_alike(out, body);
