@@ -293,10 +293,11 @@ static bool routing_check(const void *object, struct config_complaint *ret_compl
 static const struct config_key routing_keys[] = {
     {"learn", KIND_ENUM, .words = words_switch, FIELD(config_routing, learn), .is_live = true,
      .preset = "off",
-     .text = "Whether feedback changes which model is chosen, by tenant and task."},
+     .text = "Not in effect yet. Whether feedback changes which model is chosen, by tenant and task."},
     {"explore_share", KIND_FRACTION, .min = 0, .max = 500,
      FIELD(config_routing, explore_share_permille), .is_live = true, .preset = "0.05",
-     .text = "While it learns: the share of choices that try another model, to know more of it."},
+     .text = "Not in effect yet. While it learns: the share of choices that try another model, to know "
+             "more of it."},
     {"stale_grades", COUNTS(0, 100), FIELD(config_routing, stale_grades), .is_live = true,
      .preset = "5", .text = "Grades of quality that a stale answer is reckoned to have lost."},
     {"near_grades", COUNTS(0, 100), FIELD(config_routing, near_grades), .is_live = true,
@@ -499,8 +500,8 @@ static const struct config_key tier_keys[] = {
      .text = "What the time that a model takes weighs there, against the time that is left."},
     {"hedge_share", KIND_FRACTION, .min = 0, .max = 500, FIELD(config_tier, hedge_share_permille),
      .is_live = true, .preset = "0",
-     .text = "Second attempts beside a call that takes longer than 95 of 100, as a share of the calls, "
-             "and of what they cost; `0`: none."},
+     .text = "Not in effect yet. Second attempts beside a call that takes longer than 95 of 100, as a "
+             "share of the calls, and of what they cost; `0`: none."},
     {"shed_target", DURATIONS(0), FIELD(config_tier, shed_target_ms), .is_live = true,
      .preset = "0s",
      .text = "Where all jobs have waited longer than this for twice as long, some are shed, so that "
