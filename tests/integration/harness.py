@@ -458,6 +458,19 @@ class DiskFaults:
         self._path.unlink()
 
 
+class _AlwaysTheFirst:
+    """Stands for random.Random where the worst is wanted, not dice."""
+
+    def choice(self, options):
+        return options[0]
+
+    def randrange(self, *_):
+        return 0
+
+    def random(self):
+        return 1.0
+
+
 class PowerCut:
     """
     Makes a SIGKILL a power cut for a program started with `environment` (tests/faults/power_cut.c): what it wrote to its data
@@ -485,10 +498,10 @@ class PowerCut:
 
     def cut(self, seed):
         """
-        Takes away what was not kept, all or a part of it as the seed wants. The program must have ended. Returns what was done,
-        in words, for messages.
+        Takes away what was not kept: all of it with seed None, else all or a part of it as the seed wants. The program must have
+        ended. Returns what was done, in words, for messages.
         """
-        random_ = random.Random(seed)
+        random_ = _AlwaysTheFirst() if seed is None else random.Random(seed)
         kept, steps = self._read()
         done = self._undo(random_, steps)
         for path in sorted(self.root.rglob("*")):
