@@ -91,6 +91,7 @@ static int allow(const struct core *core, struct tenant *tenant, const struct co
     free(tenant->allowed);
     tenant->allowed = allowed;
     tenant->allowed_words = allowed == NULL ? 0 : words;
+    tenant->has_rules = true;
     return 0;
 }
 
@@ -119,9 +120,21 @@ void decision_destroy(struct core *core)
 static bool is_allowed(const struct tenant *tenant, const struct upstream *upstream)
 {
     const size_t word = upstream->index / ALLOWED_BITS;
-    return tenant->allowed == NULL ||
-           (word < tenant->allowed_words &&
-            (tenant->allowed[word] >> (upstream->index % ALLOWED_BITS) & 1) != 0);
+    return tenant->has_rules &&
+           (tenant->allowed == NULL ||
+            (word < tenant->allowed_words &&
+             (tenant->allowed[word] >> (upstream->index % ALLOWED_BITS) & 1) != 0));
+}
+
+/*
+ * Where the route names no model, a worker chooses by its own configuration, which may be older and knows nothing of labels and
+ * lists: what is bound by them is not given to it.
+ */
+static bool may_be_chosen_elsewhere(const struct job *job)
+{
+    const struct tenant *tenant = job_tenant(job);
+    return tenant->has_rules && tenant->allowed == NULL && tenant->residency == 0 &&
+           job->needs.residency == 0;
 }
 
 /* ---- what it is about ---- */
@@ -282,11 +295,12 @@ void decision_make(struct core *core, const struct job *job, struct decision *re
     /* Not as a whole: its items are 1 KiB. */
     ret_decision->chosen = NULL;
     ret_decision->at_ms = INT64_MAX;
-    ret_decision->is_hopeless = candidates->length > 0;
+    ret_decision->is_hopeless = candidates->length > 0 || !may_be_chosen_elsewhere(job);
     ret_decision->is_picky = false;
     ret_decision->is_scored = candidates->is_scored && candidates->length > 1;
     ret_decision->quality_lost = 0;
     ret_decision->job = job_of(core, job);
+    ret_decision->tenant = job_tenant(job);
     ret_decision->weights = job_tier(job)->weights;
     ret_decision->length = 0;
     look_at_all(core, job, candidates, ret_decision);
@@ -307,7 +321,7 @@ bool decision_is_hopeless(const struct core *core, const struct job *job)
             return false;
         }
     }
-    return candidates->length > 0;
+    return candidates->length > 0 || !may_be_chosen_elsewhere(job);
 }
 
 struct upstream *decision_choose(struct core *core, const struct job *job, int64_t *ret_at_ms)
@@ -349,6 +363,11 @@ static void write_abilities(uint32_t abilities, struct words *out)
     }
 }
 
+static const char *missing_label(const struct core *core, uint32_t missing)
+{
+    return decision_residency_name(core, (uint8_t)__builtin_ctz(missing));
+}
+
 static void write_why_not(const struct core *core, const struct decision *decision,
                           const struct decision_item *item, struct words *out)
 {
@@ -362,15 +381,34 @@ static void write_why_not(const struct core *core, const struct decision *decisi
         say(out, "takes %llu tokens, these are %llu", (unsigned long long)traits->context_tokens,
             (unsigned long long)decision->job.input_tokens);
     } else if (item->verdict == CHOICE_ELSEWHERE) {
-        const uint32_t missing = decision->job.residencies & ~traits->residencies;
         say(out, "has not the residency label %.64s",
-            decision_residency_name(core, (uint8_t)__builtin_ctz(missing)));
+            missing_label(core, decision->job.residencies & ~traits->residencies));
+    }
+}
+
+/* Of a route that names no model. */
+static void write_what_binds(const struct core *core, const struct decision *decision,
+                             struct words *out)
+{
+    say(out, "its route names no model any more, and ");
+    if (decision->job.residencies != 0) {
+        say(out, "it needs the residency label %.64s",
+            missing_label(core, decision->job.residencies));
+    } else {
+        say(out, "its tenant may use some models alone");
     }
 }
 
 const char *decision_complaint(struct core *core, const struct decision *decision)
 {
     struct words words = {.length = 0};
+    if (!decision->tenant->has_rules) {
+        return "its tenant is configured no more, so it is not known which models it may use";
+    }
+    if (decision->length == 0) {
+        write_what_binds(core, decision, &words);
+        return effects_text(core->effects, words.text);
+    }
     say(&words, "no model of this route can answer it:");
     for (size_t i = 0; i < decision->length; i++) {
         say(&words, "%s %.64s ", i == 0 ? "" : ";", decision->items[i].upstream->subject);

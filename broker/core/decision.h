@@ -7,6 +7,11 @@
  * it has tried in this round, and those that may not be called now. What is left is scored
  * (common/choice.h), or taken in the order of the list; the best is the decision.
  *
+ * A queue may have no candidates: its route was taken out of the configuration, or names no model.
+ * Then a worker chooses by its own; but never for a job that a label or its tenant's list binds,
+ * of which there is no hope. Nor is there for one whose tenant no configuration of this run has
+ * named: what it may use is not known.
+ *
  * The latest EXPLANATIONS decisions that had a choice are kept in words.
  */
 #pragma once
@@ -33,12 +38,13 @@ struct decision {
     struct upstream *chosen; /* NULL: none, now */
     int64_t at_ms;    /* none: when one may be called that it has not tried; INT64_MAX: it has tried
                          all that can */
-    bool is_hopeless; /* no candidate can answer it at all */
+    bool is_hopeless; /* no candidate can answer it at all, nor may a worker choose */
     bool is_picky;    /* some cannot: what this job waits for, others need not */
     bool is_scored;
     uint32_t quality_lost; /* grades of the chosen one below what would be if all went well */
     struct choice_job job;
     struct choice_weights weights;
+    const struct tenant *tenant; /* whose job it is */
     size_t length;
     struct decision_item {
         struct upstream *upstream;

@@ -70,14 +70,20 @@ uint64_t flight_leader_hash(const struct table_link *link, uint64_t seed)
                        seed);
 }
 
+static bool are_identical(const struct job *a, const struct job *b)
+{
+    return a->flow == b->flow && a->needs.residency == b->needs.residency &&
+           a->needs.abilities == b->needs.abilities &&
+           memcmp(a->canonical_key, b->canonical_key, sizeof(a->canonical_key)) == 0;
+}
+
 static struct job *find_leader(const struct core *core, const struct job *job)
 {
     struct table_link *link =
         table_first(&core->leaders, hash_key(job->flow, job->canonical_key, core->leaders.seed));
     for (; link != NULL; link = link->next) {
         struct job *leader = CONTAINER_OF(link, struct job, by_canonical);
-        if (leader->flow == job->flow &&
-            memcmp(leader->canonical_key, job->canonical_key, sizeof(job->canonical_key)) == 0) {
+        if (are_identical(leader, job)) {
             return leader;
         }
     }

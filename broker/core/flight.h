@@ -1,8 +1,9 @@
 /*
  * flight: identical jobs, of which one runs for all.
  *
- * Identical are jobs of one flow (tenant, tier, pool, route) with the same canonical key. Not across tiers: those differ in the choice of
- * models, in urgency and in durability. The first to become READY leads; those that would become READY while it is pending
+ * Identical are jobs of one flow (tenant, tier, pool, route) with the same canonical key, which must be like in what binds the choice of
+ * their model: residency label and abilities. (The complexity does not: it is a matter of taste.) Not across tiers: those differ in the
+ * choice of models, in urgency and in durability. The first to become READY leads; those that would become READY while it is pending
  * become FOLLOWING instead. A follower is a job in full, with record, payload, waiters and deadline of its own. That it follows is recorded nowhere:
  * after a restart whoever becomes READY first leads.
  *

@@ -125,7 +125,7 @@ bool gate_pass(struct core *core, struct job *job, struct decision *ret_decision
 {
     struct queue *queue = job->flow->queue;
     decision_make(core, job, ret_decision);
-    if (ret_decision->chosen == NULL && ret_decision->length > 0) {
+    if (ret_decision->chosen == NULL && (ret_decision->length > 0 || ret_decision->is_hopeless)) {
         wait_for_one(core, job, ret_decision);
         return false;
     }

@@ -14,7 +14,7 @@ struct upstream;
 
 /*
  * Whether the job, READY or LOADED, may be dispatched now. Gives: *ret_decision; one without candidates when the route names
- * none. False: its queue is gated, or the job waits or is over; the choice begins anew.
+ * none, and a worker may choose. False: its queue is gated, or the job waits or is over; the choice begins anew.
  */
 bool gate_pass(struct core *core, struct job *job, struct decision *ret_decision);
 /* It may be called again, or less: its queues are looked at again. NULL: all are. */

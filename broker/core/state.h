@@ -81,6 +81,7 @@ struct tenant {
     uint64_t jobs_max, bytes_max;
     uint64_t jobs, bytes;       /* pending */
     uint8_t residency;          /* as struct job_needs has it */
+    bool has_rules;             /* a configuration of this run has said `residency` and `allowed`; else it may use no model */
     uint64_t *allowed;          /* bits by index of an upstream; NULL: all */
     size_t allowed_words;       /* of these; what comes behind is not allowed */
     uint64_t invalidated;       /* by this one the last time, of its cache entries alone: cache_log.told then */

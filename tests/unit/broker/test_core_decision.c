@@ -443,6 +443,116 @@ Test(core_decision, tenant_that_is_configured_no_more_may_use_no_model_that_came
     cr_assert_str_eq(model_of(&job), "m1");
 }
 
+/* ---- when the configuration no longer says ---- */
+
+static void restart_without(size_t tenants, bool has_route)
+{
+    w.config.tenants_length = tenants;
+    w.config.routes_length = has_route ? 1 : 0;
+    world_restart(&w);
+    world_worker(&w, 100, "w", 1000);
+    world_advance(&w, 5000);
+}
+
+/* The error of a job that may be given to nobody. */
+static const char *death_of(const struct id *job)
+{
+    const struct world_effect *note = world_find(&w, EFFECT_NOTE, job, 0);
+    return world_dispatch(&w, job) == NULL && note != NULL &&
+                   note->effect.as.note.note == NOTE_DEAD_LETTER
+               ? note->text
+               : "no dead letter";
+}
+
+Test(core_decision, tenant_that_a_restart_knows_no_more_may_use_no_model)
+{
+    w.tenants[1].residency = "eu";
+    world_start(&w);
+    world_client(&w, 1, "a");
+    world_client(&w, 2, "b");
+    const struct id theirs = submit(&(struct asked){.peer = 2, .complexity = 20});
+    const struct id ours = submit(&(struct asked){.complexity = 20});
+    restart_without(1, true);
+    cr_assert_str_eq(model_of(&ours), "m0");
+    HAS(death_of(&theirs), "its tenant is configured no more");
+    cr_assert_eq(world_state(&w, &theirs), WIRE__JOB_STATE__JOB_STATE_DEAD);
+}
+
+Test(core_decision, route_that_is_gone_lets_no_worker_choose_for_a_labelled_job)
+{
+    world_start(&w);
+    world_client(&w, 1, "a");
+    const struct id labelled = submit(&(struct asked){.residency = "eu"});
+    const struct id free = submit(&(struct asked){.complexity = 20});
+    restart_without(4, false);
+    HAS(death_of(&labelled), "its route names no model any more, and it needs the residency label eu");
+    cr_assert_not_null(dispatch_of(&free));
+    cr_assert_null(dispatch_of(&free)->model);
+}
+
+Test(core_decision, route_that_is_gone_lets_no_worker_choose_for_a_bound_tenant)
+{
+    w.tenants[1].residency = "eu";
+    w.tenants[2].models = only_m1;
+    w.tenants[2].models_length = 1;
+    world_start(&w);
+    world_client(&w, 2, "b");
+    world_client(&w, 3, "c");
+    const struct id labelled = submit(&(struct asked){.peer = 2});
+    const struct id listed = submit(&(struct asked){.peer = 3});
+    w.config.routes_length = 0;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, 100, "w", 1000);
+    HAS(death_of(&labelled), "it needs the residency label eu");
+    HAS(death_of(&listed), "its tenant may use some models alone");
+}
+
+/* What it needed before counts on while the broker runs. */
+Test(core_decision, tenant_that_a_reload_takes_away_keeps_its_label)
+{
+    w.tenants[1].residency = "eu";
+    world_start(&w);
+    world_client(&w, 2, "b");
+    const struct id job = submit(&(struct asked){.peer = 2, .complexity = 20});
+    w.config.tenants_length = 1;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, 100, "w", 1000);
+    cr_assert_str_eq(model_of(&job), "m2");
+}
+
+/* ---- identical jobs ---- */
+
+static struct id submit_keyed(uint64_t peer, const char *residency, uint32_t abilities)
+{
+    static const uint8_t key[16] = {1};
+    struct event event = world_submission(&w, peer, "standard");
+    event.as.submit.route = "any";
+    event.as.submit.complexity = 20;
+    event.as.submit.canonical_key = key;
+    event.as.submit.residency = residency;
+    event.as.submit.abilities = abilities;
+    const struct id id = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    return id;
+}
+
+Test(core_decision, labelled_job_follows_none_without_its_label)
+{
+    w.models[0].abilities = no_images;
+    w.models[0].abilities_length = 2;
+    go();
+    const struct id first = submit_keyed(1, NULL, 0);
+    const struct id labelled = submit_keyed(1, "eu", 0);
+    const struct id image = submit_keyed(1, NULL, ABILITY_IMAGES);
+    const struct id labelled_too = submit_keyed(1, "eu", 0);
+    const struct id second = submit_keyed(1, "", 0);
+    cr_assert_str_eq(model_of(&first), "m0");
+    cr_assert_str_eq(model_of(&labelled), "m2");
+    cr_assert_str_eq(model_of(&image), "m2");
+    cr_assert_eq(world_state(&w, &labelled_too), WIRE__JOB_STATE__JOB_STATE_FOLLOWING);
+    cr_assert_eq(world_state(&w, &second), WIRE__JOB_STATE__JOB_STATE_FOLLOWING);
+}
+
 Test(core_decision, size_of_an_input_is_the_same_after_any_number_of_restarts)
 {
     for (uint32_t tokens = 1; tokens < 2000000; tokens += 1 + tokens / 500) {

@@ -295,9 +295,12 @@ Test(core_recovery, a_record_that_names_a_job_again_is_damaged)
     cr_assert_eq(world_state(&w, &third), WIRE__JOB_STATE__JOB_STATE_QUEUED);
 }
 
+/* What the tenant may use is not known: its job waits as a dead letter. */
 Test(core_recovery, tenants_and_routes_that_are_configured_no_more_lose_no_job)
 {
-    struct event event = world_submission(&w, 1, "standard");
+    world_client(&w, 7, "b");
+    const struct id of_tenant = world_submit(&w, 1, "standard");
+    struct event event = world_submission(&w, 7, "standard");
     event.as.submit.route = "m2";
     world_submit_event(&w, &event);
     w.config.models_length = 2;
@@ -307,6 +310,8 @@ Test(core_recovery, tenants_and_routes_that_are_configured_no_more_lose_no_job)
     world_worker(&w, 100, "w", 1);
     world_advance(&w, 2000);
     cr_assert_not_null(world_find(&w, EFFECT_DISPATCH, &event.as.submit.job_id, 100));
+    cr_assert_null(world_find(&w, EFFECT_DISPATCH, &of_tenant, 100));
+    cr_assert_eq(world_state(&w, &of_tenant), WIRE__JOB_STATE__JOB_STATE_DEAD);
 }
 
 Test(core_recovery, payload_beyond_the_memory_bound_is_loaded_for_its_dispatch)
