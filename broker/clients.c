@@ -97,6 +97,10 @@ static const char *submit_complaint(const Wire__Submit *submit)
     if (!text_is_good(submit->idempotency_key, TEXT_BYTES_MAX)) {
         return "idempotency_key must be UTF-8 of 255 bytes at most";
     }
+    if (!text_is_good(submit->residency, TEXT_BYTES_MAX) ||
+        !text_is_good(submit->task, TEXT_BYTES_MAX)) {
+        return "residency and task must be UTF-8 of 255 bytes at most";
+    }
     if (submit->priority > PRIORITY_MAX) {
         return "priority must be 0 (lowest) to 9";
     }

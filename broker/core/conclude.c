@@ -72,7 +72,7 @@ static void fill_record(const struct core *core, const struct job *job, Record__
     record->abilities = job->needs.abilities;
     record->input_tokens = job_input_tokens(job);
     record->residency = (char *)decision_residency_name(core, job->needs.residency);
-    record->task = (char *)decision_task_name(core, job->task);
+    record->task = (char *)decision_task_name(job_tenant(job), job->task);
     record->flags = job->flags & JOB_STORED_FLAGS;
 }
 

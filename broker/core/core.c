@@ -168,7 +168,7 @@ static int init_tables(struct core *core)
         r = table_init(tables[i].table, random_next(core), tables[i].hash);
     }
     struct names *names[] = {&core->routes, &core->pools,       &core->tenants,
-                             &core->tiers,  &core->residencies, &core->tasks};
+                             &core->tiers,  &core->residencies};
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(names); i++) {
         r = names_init(names[i], random_next(core));
     }
@@ -258,7 +258,15 @@ static void free_tables(struct core *core)
     names_finish(&core->tenants);
     names_finish(&core->tiers);
     names_finish(&core->residencies);
-    names_finish(&core->tasks);
+}
+
+static void destroy_tenant(struct tenant *tenant)
+{
+    if (tenant != NULL) {
+        free(tenant->allowed);
+        names_finish(&tenant->tasks);
+        free(tenant);
+    }
 }
 
 void core_destroy(struct core **core)
@@ -287,8 +295,7 @@ void core_destroy(struct core **core)
         heap_finish(&dead->lanes[i].queues);
     }
     for (size_t i = 0; i < dead->tenants_known; i++) {
-        free(dead->tenant[i] == NULL ? NULL : dead->tenant[i]->allowed);
-        free(dead->tenant[i]);
+        destroy_tenant(dead->tenant[i]);
     }
     heap_finish(&dead->timers);
     heap_finish(&dead->gates);

@@ -43,22 +43,37 @@ const char *decision_residency_name(const struct core *core, uint8_t residency)
                                           : "?";
 }
 
-uint8_t decision_task(struct core *core, const char *task)
+bool decision_task_is_good(const char *task)
 {
-    if (task == NULL || task[0] == '\0') {
+    return task == NULL || strnlen(task, TASK_BYTES_MAX + 1) <= TASK_BYTES_MAX;
+}
+
+/* Most tenants name none: the table is made with the first. */
+static struct name *add_task(const struct core *core, struct tenant *tenant, const char *task)
+{
+    struct name *name = NULL;
+    const bool is_new = tenant->tasks.table.segments == NULL;
+    if (is_new && names_init(&tenant->tasks, core->tenants.table.seed) < 0) {
+        return NULL;
+    }
+    if (tenant->tasks.length == TASKS_MAX) {
+        return names_find(&tenant->tasks, task);
+    }
+    return names_add(&tenant->tasks, task, &name) < 0 ? NULL : name;
+}
+
+uint8_t decision_task(const struct core *core, struct tenant *tenant, const char *task)
+{
+    if (task == NULL || task[0] == '\0' || !decision_task_is_good(task)) {
         return 0;
     }
-    struct name *name = names_find(&core->tasks, task);
-    if (name == NULL && core->tasks.length < UINT8_MAX &&
-        names_add(&core->tasks, task, &name) < 0) {
-        name = NULL;
-    }
+    const struct name *name = add_task(core, tenant, task);
     return name == NULL ? 0 : (uint8_t)(name->index + 1);
 }
 
-const char *decision_task_name(const struct core *core, uint8_t task)
+const char *decision_task_name(const struct tenant *tenant, uint8_t task)
 {
-    return task == 0 ? "" : core->tasks.items[task - 1]->text;
+    return task == 0 ? "" : tenant->tasks.items[task - 1]->text;
 }
 
 /* ---- who may use what ---- */

@@ -21,7 +21,9 @@
 enum {
     EXPLANATIONS = 1024,
     EXPLANATION_BYTES = 640,
-    DECISION_NOWHERE = CONFIG_RESIDENCIES_MAX + 1
+    DECISION_NOWHERE = CONFIG_RESIDENCIES_MAX + 1,
+    TASKS_MAX = UINT8_MAX, /* of a tenant: struct job has a byte */
+    TASK_BYTES_MAX = 64,
 };
 
 enum decision_lost {
@@ -65,9 +67,14 @@ uint8_t decision_residency(const struct core *core, const char *label);
 MUST_USE int decision_keep_residency(struct core *core, const char *label);
 /* The label; "" none. */
 const char *decision_residency_name(const struct core *core, uint8_t residency);
-/* As struct job has the task; 0: none, and beyond 255 different ones. */
-uint8_t decision_task(struct core *core, const char *task);
-const char *decision_task_name(const struct core *core, uint8_t task);
+/* At most TASK_BYTES_MAX, or NULL. */
+bool decision_task_is_good(const char *task);
+/*
+ * As struct job has the task, which its tenant's table keeps from now on; 0: none. So it is for one that is not good, that no
+ * memory is left for, and for those beyond the tenant's first TASKS_MAX different ones: their jobs are of no task.
+ */
+uint8_t decision_task(const struct core *core, struct tenant *tenant, const char *task);
+const char *decision_task_name(const struct tenant *tenant, uint8_t task);
 
 /* With the configuration's tenants: who may use what. Errors: -ENOMEM. */
 MUST_USE int decision_configure(struct core *core, const struct config *config);

@@ -58,7 +58,7 @@ enum job_flag {
 struct job_needs {
     uint8_t complexity; /* 1 to 255: of 0 to 1; 0: not known */
     uint8_t abilities;  /* enum choice_ability */
-    uint8_t residency;  /* index of core.residencies, and 1; 0: none */
+    uint8_t residency;  /* index of core.residencies, plus 1; 0: none; DECISION_NOWHERE */
     uint8_t input_size; /* tokens: job_input_tokens() */
 };
 
@@ -104,7 +104,7 @@ struct job {
     uint16_t tried;             /* candidates of its queue that failed it in this round: upstream_bit() */
     uint8_t place : 4;
     uint8_t priority : 4;
-    uint8_t task;               /* index of core.tasks */
+    uint8_t task;               /* index of its tenant's tasks, plus 1; 0: none */
 };
 _Static_assert(sizeof(struct job) <= CORE_JOB_BYTES_MAX, "a pending job is a small fixed record");
 

@@ -196,7 +196,7 @@ static void fill(struct core *core, struct job *job, const Record__JobRecord *re
         .residency = decision_residency(core, record->residency),
         .input_size = job_input_size(record->input_tokens),
     };
-    job->task = decision_task(core, record->task);
+    job->task = decision_task(core, job_tenant(job), record->task);
     if (record->canonical_key.len == sizeof(job->canonical_key)) {
         memcpy(job->canonical_key, record->canonical_key.data, sizeof(job->canonical_key));
         job->flags |= JOB_HAS_CANONICAL;

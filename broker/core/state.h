@@ -84,6 +84,7 @@ struct tenant {
     bool has_rules;             /* a configuration of this run has said `residency` and `allowed`; else it may use no model */
     uint64_t *allowed;          /* bits by index of an upstream; NULL: all */
     size_t allowed_words;       /* of these; what comes behind is not allowed */
+    struct names tasks;         /* of its jobs; no memory until there is one */
     uint64_t invalidated;       /* by this one the last time, of its cache entries alone: cache_log.told then */
     struct throttle invalidations, feedback; /* of its clients, for cached answers */
 };
@@ -163,7 +164,6 @@ struct core {
     struct config_broker limits; /* numbers only: its strings are NULL */
     struct names routes, pools, tenants, tiers;
     struct names residencies;    /* labels of providers */
-    struct names tasks;          /* the first is none at all */
     struct tier *tier;           /* by index */
     size_t tiers_length;
     struct pool *pool;           /* by index of its name */

@@ -30,7 +30,6 @@ struct request {
     struct pool *pool;
     int64_t deadline_in_ms;
     struct job_needs needs;
-    uint8_t task;
     uint8_t key[KEY_HASH_BYTES];
 };
 
@@ -285,7 +284,6 @@ static struct refusal resolve_needs(struct core *core, struct request *request)
         .residency = residency,
         .input_size = job_input_size(submit->input_tokens),
     };
-    request->task = decision_task(core, submit->task);
     return ACCEPTABLE;
 }
 
@@ -309,6 +307,9 @@ static struct refusal check_fields(const struct core *core, const struct request
     if (submit->delay_ms < 0 || submit->delay_ms > UINT32_MAX) {
         return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0,
                       "delay_ms: must be between 0 and 49 days");
+    }
+    if (!decision_task_is_good(submit->task)) {
+        return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, "task: must be at most 64 bytes");
     }
     return ACCEPTABLE;
 }
@@ -455,7 +456,6 @@ static void fill(struct core *core, struct job *job, const struct request *reque
     job->attempts_max =
         (uint16_t)(submit->attempts_max > 0 ? submit->attempts_max : request->tier->attempts_max);
     job->needs = request->needs;
-    job->task = request->task;
     job->priority = submit->priority & 0xf;
     job->flags = (uint16_t)((submit->stream ? JOB_STREAM : 0) |
                             (submit->discard_result ? JOB_DISCARD_RESULT : 0) |
@@ -542,6 +542,8 @@ static struct refusal admit(struct core *core, struct request *request)
         job_destroy(core, &job);
         return refuse_memory(core);
     }
+    /* What is refused registers nothing. */
+    job->task = decision_task(core, request->tenant, request->submit->task);
     accept(core, job, request);
     return ACCEPTABLE;
 }

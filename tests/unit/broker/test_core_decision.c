@@ -553,6 +553,66 @@ Test(core_decision, labelled_job_follows_none_without_its_label)
     cr_assert_eq(world_state(&w, &second), WIRE__JOB_STATE__JOB_STATE_FOLLOWING);
 }
 
+/* ---- tasks ---- */
+
+static struct id submit_task(uint64_t peer, const char *task)
+{
+    struct event event = world_submission(&w, peer, "standard");
+    event.as.submit.route = "any";
+    event.as.submit.task = task;
+    const struct id id = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    return id;
+}
+
+static uint8_t task_of(const struct id *job)
+{
+    return job_find(w.core, job)->task;
+}
+
+Test(core_decision, tasks_of_one_tenant_leave_room_for_those_of_others)
+{
+    go();
+    char name[16];
+    struct id job;
+    for (int i = 0; i < UINT8_MAX; i++) {
+        (void)snprintf(name, sizeof(name), "task-%d", i);
+        job = submit_task(1, name);
+        cr_assert_eq(task_of(&job), i + 1);
+    }
+    const struct id beyond = submit_task(1, "one-too-many"), known = submit_task(1, "task-3");
+    const struct id theirs = submit_task(2, "their-first");
+    cr_assert_eq(task_of(&beyond), 0);
+    cr_assert_eq(task_of(&known), 4);
+    cr_assert_eq(task_of(&theirs), 1);
+}
+
+Test(core_decision, task_with_a_long_name_is_refused)
+{
+    go();
+    char name[66];
+    memset(name, 'x', sizeof(name));
+    name[65] = '\0';
+    const struct id job = submit_task(1, name);
+    HAS(refusal_of(&job), "task: must be at most 64 bytes");
+    name[64] = '\0';
+    const struct id good = submit_task(1, name);
+    cr_assert_eq(task_of(&good), 1);
+}
+
+Test(core_decision, task_of_a_job_that_is_refused_is_not_kept)
+{
+    w.tenants[0].jobs_max = 1;
+    go();
+    (void)submit_task(1, "first");
+    const struct id full = submit_task(1, "second");
+    w.tenants[0].jobs_max = 2;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    const struct id third = submit_task(1, "third");
+    HAS(refusal_of(&full), "tenants.jobs_max");
+    cr_assert_eq(task_of(&third), 2);
+}
+
 Test(core_decision, size_of_an_input_is_the_same_after_any_number_of_restarts)
 {
     for (uint32_t tokens = 1; tokens < 2000000; tokens += 1 + tokens / 500) {
