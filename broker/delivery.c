@@ -516,6 +516,13 @@ static void send_dispatch(struct broker *broker, const struct effect *effect)
     dispatch.is_of_worker = from->is_of_worker;
     dispatch.route_reason = unconst(from->reason);
     dispatch.quality_lost = from->quality_lost;
+    Wire__JobNeeds needs = WIRE__JOB_NEEDS__INIT;
+    needs.complexity = from->complexity;
+    needs.abilities = from->abilities;
+    needs.input_tokens = from->input_tokens;
+    needs.residency = unconst(from->residency);
+    dispatch.needs = &needs;
+    dispatch.tenant_residency = unconst(from->tenant_residency);
     Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
     if (from->provider != NULL) {
         upstream.provider = unconst(from->provider);

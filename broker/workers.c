@@ -246,6 +246,24 @@ static bool has_its_payloads(const struct intake *intake, const Wire__WorkerMess
     return announced == sent;
 }
 
+/*
+ * Whoever forgets to say what the job needs, as a worker of an older version does, gets none made: what is made of a text that has
+ * to stay somewhere has to stay there, too.
+ */
+static void take_submit(const struct intake *intake, const Wire__WorkerSubmit *made, size_t part)
+{
+    Wire__Submit submit = *made->submit;
+    if (made->needs == NULL) {
+        return;
+    }
+    submit.complexity = made->needs->complexity;
+    submit.abilities = made->needs->abilities;
+    submit.input_tokens = made->needs->input_tokens;
+    submit.residency = made->needs->residency;
+    submit.features = (ProtobufCBinaryData){0, NULL};
+    clients_take_submit(intake, 0, made->tenant, &submit, part);
+}
+
 /* Jobs that workers make. What is wrong with one concerns nobody but the counters. */
 static void take_submits(const struct intake *intake, const Wire__WorkerMessage *message,
                          size_t part)
@@ -253,7 +271,7 @@ static void take_submits(const struct intake *intake, const Wire__WorkerMessage 
     for (size_t i = 0; i < message->n_submit; i++) {
         const Wire__WorkerSubmit *made = message->submit[i];
         if (made->submit != NULL) {
-            clients_take_submit(intake, 0, made->tenant, made->submit, part);
+            take_submit(intake, made, part);
             part += made->submit->has_payload ? 1 : 0;
         }
     }

@@ -25,12 +25,20 @@ static bool is_name(const char *name)
     return name[0] != '\0' && strnlen(name, NAME_BYTES_MAX + 1) <= NAME_BYTES_MAX;
 }
 
+/* Empty: none. */
+static bool is_label(const char *label)
+{
+    return label[0] == '\0' || is_name(label);
+}
+
 static bool is_well_formed(const Wire__Dispatch *dispatch)
 {
     const Wire__Upstream *upstream = dispatch->upstream;
     return dispatch->attempt > 0 && is_name(dispatch->tenant) && is_name(dispatch->route) &&
            is_name(dispatch->tier) && strnlen(dispatch->pool, NAME_BYTES_MAX + 1) <= NAME_BYTES_MAX &&
            (upstream == NULL || (is_name(upstream->provider) && is_name(upstream->model))) &&
+           is_label(dispatch->tenant_residency) &&
+           (dispatch->needs == NULL || is_label(dispatch->needs->residency)) &&
            (dispatch->canonical_key.len == 0 || dispatch->canonical_key.len == ATTEMPT_KEY_BYTES) &&
            (dispatch->trace_parent.len == 0 || dispatch->trace_parent.len == TRACE_PARENT_BYTES);
 }
@@ -41,6 +49,8 @@ static int copy_names(struct attempt *attempt, const Wire__Dispatch *dispatch)
     attempt->route = strdup(dispatch->route);
     attempt->tier = strdup(dispatch->tier);
     attempt->pool = strdup(dispatch->pool);
+    attempt->residency = strdup(dispatch->needs == NULL ? "" : dispatch->needs->residency);
+    attempt->tenant_residency = strdup(dispatch->tenant_residency);
     if (dispatch->upstream != NULL) {
         attempt->upstream_provider = strdup(dispatch->upstream->provider);
         attempt->upstream_model = strdup(dispatch->upstream->model);
@@ -52,7 +62,8 @@ static int copy_names(struct attempt *attempt, const Wire__Dispatch *dispatch)
         attempt->router_reason = strdup(dispatch->route_reason); /* without memory it is not told */
     }
     const bool is_whole = attempt->tenant != NULL && attempt->route != NULL &&
-                          attempt->tier != NULL && attempt->pool != NULL;
+                          attempt->tier != NULL && attempt->pool != NULL &&
+                          attempt->residency != NULL && attempt->tenant_residency != NULL;
     return is_whole ? 0 : -ENOMEM;
 }
 
@@ -63,6 +74,12 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
     attempt->is_probe = dispatch->is_probe;
     attempt->is_of_worker = dispatch->is_of_worker;
     attempt->quality_lost = dispatch->quality_lost;
+    attempt->has_needs = dispatch->needs != NULL;
+    if (attempt->has_needs) {
+        attempt->complexity = dispatch->needs->complexity;
+        attempt->abilities = dispatch->needs->abilities;
+        attempt->input_tokens = dispatch->needs->input_tokens;
+    }
     attempt->started_ms = now_ms;
     attempt->queue_ms =
         dispatch->queue_ms < INT64_MAX / 4 ? (int64_t)dispatch->queue_ms : INT64_MAX / 4;
@@ -135,8 +152,38 @@ void attempt_destroy(struct attempt **attempt)
     free(old->route);
     free(old->tier);
     free(old->pool);
+    free(old->residency);
+    free(old->tenant_residency);
     free(old->router_reason);
     free(old);
+}
+
+size_t attempt_labels(const struct attempt *attempt, char *ret_labels[ATTEMPT_LABELS_MAX])
+{
+    size_t length = 0;
+    if (attempt->tenant_residency[0] != '\0') {
+        ret_labels[length++] = attempt->tenant_residency;
+    }
+    if (attempt->residency[0] != '\0' &&
+        strcmp(attempt->residency, attempt->tenant_residency) != 0) {
+        ret_labels[length++] = attempt->residency;
+    }
+    return length;
+}
+
+bool attempt_may_go_to(const struct attempt *attempt, char *const *labels, size_t length)
+{
+    char *needed[ATTEMPT_LABELS_MAX];
+    const size_t needed_length = attempt_labels(attempt, needed);
+    size_t found = 0;
+    for (size_t i = 0; i < needed_length; i++) {
+        size_t at = 0;
+        while (at < length && strcmp(labels[at], needed[i]) != 0) {
+            at++;
+        }
+        found += at < length;
+    }
+    return found == needed_length;
 }
 
 static char *text_or_empty(char *text)

@@ -32,7 +32,11 @@ struct near_aside;
 struct telemetry;
 struct text_embedder_call;
 
-enum { ATTEMPT_KEY_BYTES = 16, ATTEMPT_HEX_BYTES = 2 * ATTEMPT_KEY_BYTES + 1 };
+enum {
+    ATTEMPT_KEY_BYTES = 16,
+    ATTEMPT_HEX_BYTES = 2 * ATTEMPT_KEY_BYTES + 1,
+    ATTEMPT_LABELS_MAX = 2, /* its tenant's, and its own */
+};
 
 /* What the broker is told of the provider call: its breakers and limits live on it. */
 struct call_report {
@@ -64,6 +68,10 @@ struct attempt {
     bool wants_stream;
     bool has_client_key;
     uint8_t client_key[ATTEMPT_KEY_BYTES];
+    /* As in wire.JobNeeds, for jobs that are made of this one; has_needs: the broker said them. */
+    bool has_needs;
+    uint32_t complexity, abilities, input_tokens;
+    char *residency, *tenant_residency; /* labels; empty: none */
     int64_t deadline_ms;  /* monotonic; INT64_MAX: none */
     int64_t started_ms;   /* monotonic */
     int64_t queue_ms;     /* that the job had waited by then */
@@ -77,7 +85,7 @@ struct attempt {
     /* decode */
     Wire__ModelRequest *request;
     enum operation operation;
-    uint8_t key[ATTEMPT_KEY_BYTES]; /* canonical, computed here, with cache.key_secret */
+    uint8_t key[ATTEMPT_KEY_BYTES]; /* canonical, computed here, with cache.key_secret and its labels */
     bool key_mismatch;              /* the client named another one */
     json_t *asked;                  /* the request's body, until the cache has seen it */
 
@@ -97,6 +105,7 @@ struct attempt {
     int64_t cache_age_ms;         /* of a hit */
     const char *embedder;         /* near hit: services.embedder */
     const char *cache_why;        /* why it was no hit; static, NULL: it was */
+    bool is_withheld;             /* from the embedder, which has not its labels: no near hits */
     bool has_scope;
     uint8_t scope[ATTEMPT_KEY_BYTES];
     char *near_text;
@@ -144,6 +153,11 @@ struct attempt {
  */
 MUST_USE int attempt_create(struct loop *loop, const Wire__Dispatch *dispatch, struct blob *payload,
                             int64_t now_ms, struct attempt **ret_attempt);
+/* The labels that whoever sees its data must have, the tenant's first, each once. Borrowed. Returns how many. */
+size_t attempt_labels(const struct attempt *attempt, char *ret_labels[ATTEMPT_LABELS_MAX]);
+/* Whether its data may go to who has these labels. */
+bool attempt_may_go_to(const struct attempt *attempt, char *const *labels, size_t length);
+
 /* It must have been concluded or never started: no lookup and no call may refer to it. */
 void attempt_destroy(struct attempt **attempt);
 

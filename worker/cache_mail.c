@@ -105,11 +105,12 @@ int cache_mail_denial(struct cache_mail *mail, const uint8_t key[CACHE_MAIL_KEY_
 }
 
 int cache_mail_job(struct cache_mail *mail, const char *tenant, const Wire__Submit *submit,
-                   struct blob *payload)
+                   Wire__JobNeeds *needs, struct blob *payload)
 {
     Wire__WorkerSubmit job = WIRE__WORKER_SUBMIT__INIT;
     job.tenant = (char *)tenant;
     job.submit = (Wire__Submit *)submit;
+    job.needs = needs;
     return add_bounded(mail, &mail->jobs, &job.base, payload);
 }
 

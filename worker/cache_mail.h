@@ -50,7 +50,7 @@ MUST_USE int cache_mail_evidence(struct cache_mail *mail, const Wire__CacheEvide
 MUST_USE int cache_mail_denial(struct cache_mail *mail, const uint8_t key[CACHE_MAIL_KEY_BYTES]);
 /* References the payload. */
 MUST_USE int cache_mail_job(struct cache_mail *mail, const char *tenant, const Wire__Submit *submit,
-                            struct blob *payload);
+                            Wire__JobNeeds *needs, struct blob *payload);
 
 /* Names the position in a hello. */
 void cache_mail_introduce(struct cache_mail *mail, Wire__WorkerHello *hello);

@@ -55,6 +55,11 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     }
     dispatch->reason = decision_explain(core, job, decision);
     dispatch->quality_lost = decision->quality_lost;
+    dispatch->complexity = job->needs.complexity;
+    dispatch->abilities = job->needs.abilities;
+    dispatch->input_tokens = job_input_tokens(job);
+    dispatch->residency = decision_residency_name(core, job->needs.residency);
+    dispatch->tenant_residency = decision_residency_name(core, job_tenant(job)->residency);
     dispatch->payload = blob_ref(job->payload);
 }
 

@@ -154,6 +154,8 @@ struct effect {
             bool is_probe, is_of_worker;
             const char *reason;           /* why this upstream: in the arena; "" there was no choice */
             uint32_t quality_lost;
+            uint32_t complexity, abilities, input_tokens; /* 0: not known, or none */
+            const char *residency, *tenant_residency;     /* "": none */
             struct blob *payload;
         } dispatch;
 

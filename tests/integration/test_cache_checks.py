@@ -50,6 +50,25 @@ def test_a_restart_does_not_forget_that_a_worker_made_the_job(cluster):
     leave(worker)
 
 
+def test_a_job_of_a_worker_needs_what_it_says_and_one_that_says_nothing_is_not_made(cluster):
+    cluster.config = {"providers": [{"name": "here", "base_url": "http://127.0.0.1:1/v1", "residency": ["eu"]}, {"name": "there", "base_url": "http://127.0.0.1:1/v1"}],
+                      "models": [{"name": "a", "provider": "there"}, {"name": "b", "provider": "here"}]}
+    broker = cluster.start_broker()
+    worker = wire.Worker(broker, "w0")
+    silent = worker.make(needs=None)
+    needs = wire.pb.JobNeeds(complexity=7, abilities=2, input_tokens=100, residency="eu")
+    made = worker.make(needs=needs, complexity=200, abilities=1, residency="")
+    nowhere = worker.make(needs=wire.pb.JobNeeds(residency="mars"))
+    last = worker.make()
+    dispatch, _ = worker.dispatched(made)
+    assert dispatch.upstream.provider == "here"
+    assert (dispatch.needs.complexity, dispatch.needs.abilities, dispatch.needs.residency, dispatch.tenant_residency) == (7, 2, "eu", "")
+    assert 100 <= dispatch.needs.input_tokens <= 106
+    worker.dispatched(last)
+    assert not worker.has("dispatch", lambda item: item.job_id in (silent, nowhere))
+    leave(worker)
+
+
 def test_jobs_of_workers_are_one_under_one_idempotency_key(cluster):
     broker = cluster.start_broker()
     worker = wire.Worker(broker, "w0")

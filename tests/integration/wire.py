@@ -235,10 +235,10 @@ class Worker(Peer):
         refs = [pb.LeaseRef(job_id=d.job_id, attempt=d.attempt) for d in held]
         self.send(pb.WorkerMessage(heartbeat=True, held=refs))
 
-    def make(self, payload=b"payload", tier="background", route="auto", **fields):
+    def make(self, payload=b"payload", tier="background", route="auto", needs=pb.JobNeeds(), **fields):
         """Makes a job, as workers do of their own accord; returns its id."""
         submit = pb.Submit(job_id=make_id(), tier=tier, route=route, discard_result=True, has_payload=True, **fields)
-        self.send(pb.WorkerMessage(submit=[pb.WorkerSubmit(tenant="default", submit=submit)]), payload)
+        self.send(pb.WorkerMessage(submit=[pb.WorkerSubmit(tenant="default", submit=submit, needs=needs)]), payload)
         return submit.job_id
 
     def serve(self, jobs):

@@ -29,11 +29,29 @@ enum {
 
 /* ---- jobs ---- */
 
-/* Errors: -ENOMEM; -ENOBUFS too many wait. */
-static int make_job(struct services *services, const struct attempt *attempt,
-                    Wire__ModelRequest *request, const char *route, const char *idempotency_key,
-                    const char *why)
+/* Of the same request. */
+static Wire__JobNeeds needs_of(const struct attempt *attempt)
 {
+    Wire__JobNeeds needs = WIRE__JOB_NEEDS__INIT;
+    needs.complexity = attempt->complexity;
+    needs.abilities = attempt->abilities;
+    needs.input_tokens = attempt->input_tokens;
+    needs.residency = attempt->residency;
+    return needs;
+}
+
+/*
+ * Where the attempt's job may go, this one may. Errors: -ENOMEM; -ENOBUFS too many wait; -ENODATA the broker, an older one, has not
+ * said where that is.
+ */
+static int make_job(struct services *services, const struct attempt *attempt,
+                    Wire__ModelRequest *request, const char *route, Wire__JobNeeds *needs,
+                    const char *idempotency_key, const char *why)
+{
+    if (!attempt->has_needs) {
+        telemetry_cache_check(services->telemetry, why, "dropped");
+        return -ENODATA;
+    }
     const size_t bytes = wire__model_request__get_packed_size(request);
     uint8_t *packed = malloc(bytes + 1);
     struct blob *payload = NULL;
@@ -55,7 +73,7 @@ static int make_job(struct services *services, const struct attempt *attempt,
     submit.idempotency_key = (char *)idempotency_key;
     submit.has_payload = true;
     submit.discard_result = true;
-    r = cache_mail_job(broker_link_mail(attempt->broker), attempt->tenant, &submit, payload);
+    r = cache_mail_job(broker_link_mail(attempt->broker), attempt->tenant, &submit, needs, payload);
     telemetry_cache_check(services->telemetry, why, r == 0 ? "made" : "dropped");
     blob_unref(&payload);
     return r;
@@ -73,7 +91,8 @@ static int ask_anew(struct services *services, const struct attempt *attempt,
     control.use = WIRE__CACHE_CONTROL__USE__USE_REFRESH;
     request.cache = &control;
     request.check = check;
-    return make_job(services, attempt, &request, attempt->route, idempotency_key, why);
+    Wire__JobNeeds needs = needs_of(attempt);
+    return make_job(services, attempt, &request, attempt->route, &needs, idempotency_key, why);
 }
 
 /* The idempotency key makes it one job, whoever asks; this worker asks once a while, in case it was refused. */
@@ -280,7 +299,9 @@ void cache_checks_ask_judge(struct services *services, const struct attempt *att
         request.model = (char *)services->judge_model;
         request.body = (ProtobufCBinaryData){strlen(text), (uint8_t *)text};
         request.check = &check;
-        (void)make_job(services, attempt, &request, services->judge_model, "", "judge"); /* likewise */
+        Wire__JobNeeds needs = WIRE__JOB_NEEDS__INIT; /* of another request: of the job's it has the label */
+        needs.residency = attempt->residency;
+        (void)make_job(services, attempt, &request, services->judge_model, &needs, "", "judge"); /* likewise */
     }
     free(text);
     json_decref(body);
