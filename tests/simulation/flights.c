@@ -6,6 +6,7 @@
 #include "tests/simulation/broker.h"
 #include "tests/simulation/invalidations.h"
 #include "tests/simulation/memory.h"
+#include "tests/simulation/needs.h"
 #include "tests/simulation/network.h"
 #include "tests/simulation/worker.h"
 
@@ -19,10 +20,13 @@ static uint32_t *first_of_group(struct simulation *simulation, const struct sim_
     return &simulation->groups[job->tenant][job->tier][job->pool][job->route][job->canonical];
 }
 
-static bool are_identical(const struct sim_job *a, const struct sim_job *b)
+static bool are_identical(const struct simulation *simulation, const struct sim_job *a,
+                          const struct sim_job *b)
 {
     return a->canonical != 0 && a->canonical == b->canonical && a->tenant == b->tenant &&
-           a->tier == b->tier && a->pool == b->pool && a->route == b->route;
+           a->tier == b->tier && a->pool == b->pool && a->route == b->route &&
+           needs_are_alike(simulation, (uint32_t)(a - simulation->jobs),
+                           (uint32_t)(b - simulation->jobs));
 }
 
 void flights_join(struct simulation *simulation, uint32_t index)
@@ -116,7 +120,7 @@ void flights_see_dispatch(struct simulation *simulation, uint32_t index)
     for (uint32_t at = *first_of_group(simulation, job); at != 0;
          at = simulation->jobs[at - 1].next_identical) {
         const struct sim_job *other = &simulation->jobs[at - 1];
-        if (other != job && !other->runs_alone && is_running(simulation, other) &&
+        if (other != job && are_identical(simulation, job, other) && !other->runs_alone && is_running(simulation, other) &&
             !may_run_beside(simulation, job, other)) {
             simulation_violate(simulation, "job %u is dispatched while job %u runs for it", index,
                                at - 1);
@@ -133,7 +137,7 @@ void flights_see_result(struct simulation *simulation, const struct message *mes
     }
     const struct sim_job *leader = &simulation->jobs[message->other_job];
     simulation->tally.followed++;
-    if (message->other_job == message->job || !are_identical(job, leader)) {
+    if (message->other_job == message->job || !are_identical(simulation, job, leader)) {
         simulation_violate(simulation,
                            "job %u is concluded for job %u, which asks for another thing",
                            message->job, message->other_job);
@@ -237,7 +241,7 @@ void flights_check(struct simulation *simulation, uint32_t index)
         return;
     }
     const uint32_t other = simulation_job_of(simulation, &view.led_by);
-    const bool is_led = other != NO_JOB && are_identical(job, &simulation->jobs[other]) &&
+    const bool is_led = other != NO_JOB && are_identical(simulation, job, &simulation->jobs[other]) &&
                         core_view_job(simulation->broker.core, &view.led_by,
                                       sim_broker_now(simulation), &leader) == 0 &&
                         leader.followers > 0 &&
@@ -336,7 +340,7 @@ void flights_see_chunk(struct simulation *simulation, const struct message *mess
     }
     if (!read_chunk(simulation, message->payload, &bytes) ||
         bytes.index != (uint32_t)message->total ||
-        (bytes.job != message->job && !are_identical(job, &simulation->jobs[bytes.job]))) {
+        (bytes.job != message->job && !are_identical(simulation, job, &simulation->jobs[bytes.job]))) {
         simulation_violate(simulation, "job %u is sent a chunk that no worker sent for it",
                            message->job);
         return;

@@ -134,6 +134,12 @@
     X(ABILITY_IGNORED, "ability-ignored", "a job goes to a model that lacks what it needs")        \
     X(CONTEXT_IGNORED, "context-ignored", "a job goes to a model that is too small for it")        \
     X(TENANT_RESIDENCY, "tenant-residency-ignored", "a tenant's residency label is not looked at") \
+    X(ROUTELESS_UNCHECKED, "routeless-unchecked",                                                  \
+      "who may not use every model is given to a worker that chooses")                             \
+    X(RESTART_FREES_TENANT, "restart-frees-tenant",                                                \
+      "a tenant that a restart does not know may use all")                                         \
+    X(LABELS_SHARE_ANSWERS, "labels-share-answers", "a labelled job follows one without the label") \
+    X(LABEL_NOT_SAID, "label-not-said", "a dispatch does not say where its job's data may go")     \
     X(RELOAD_LISTS, "reload-keeps-lists", "a reload does not change who may use what")             \
     X(HOPELESS_ACCEPTED, "hopeless-accepted", "what no model can answer is accepted")              \
     X(GIVEN_UP_EARLY, "given-up-early", "a job is given up when its only model is down")           \

@@ -333,11 +333,15 @@ REPLACES(bool, flight_tick, struct core *core)
 
 REPLACES(void, flight_enter, struct core *core, struct job *job)
 {
+    const struct job_needs needs = job->needs;
     if (mistake_is_on(MISTAKE_FOLLOWERS_RUN)) {
         job_move(core, job, PLACE_READY);
-    } else {
-        __real_flight_enter(core, job);
+        return;
     }
+    /* While it is looked who leads it, the job has no label. */
+    job->needs.residency = mistake_is_on(MISTAKE_LABELS_SHARE_ANSWERS) ? 0 : needs.residency;
+    __real_flight_enter(core, job);
+    job->needs = needs;
 }
 
 static const char cancelled[] = "cancelled";

@@ -36,12 +36,34 @@ REPLACES(bool, decision_is_hopeless, const struct core *core, const struct job *
     return !mistake_is_on(MISTAKE_HOPELESS_ACCEPTED) && __real_decision_is_hopeless(core, job);
 }
 
+REPLACES(int, core_add_tenant, struct core *core, const char *name, struct tenant **ret_tenant)
+{
+    int r = __real_core_add_tenant(core, name, ret_tenant);
+    if (r == 0 && mistake_is_on(MISTAKE_RESTART_FREES_TENANT)) {
+        (*ret_tenant)->has_rules = true;
+    }
+    return r;
+}
+
+static bool explains; /* a dispatch is being made, until the next decision */
+
+REPLACES(const char *, decision_residency_name, const struct core *core, uint8_t residency)
+{
+    return explains && mistake_is_on(MISTAKE_LABEL_NOT_SAID)
+               ? ""
+               : __real_decision_residency_name(core, residency);
+}
+
 /* ---- what is made of it ---- */
 
 REPLACES(void, decision_make, struct core *core, const struct job *job,
          struct decision *ret_decision)
 {
+    explains = false;
     __real_decision_make(core, job, ret_decision);
+    if (mistake_is_on(MISTAKE_ROUTELESS_UNCHECKED) && ret_decision->length == 0) {
+        ret_decision->is_hopeless = false;
+    }
     if (mistake_is_on(MISTAKE_LOST_NOT_SAID)) {
         ret_decision->quality_lost = 0;
     }
@@ -58,6 +80,7 @@ REPLACES(const char *, decision_explain, struct core *core, const struct job *jo
          const struct decision *decision)
 {
     struct decision changed = *decision;
+    explains = true;
     for (size_t i = 0; i < changed.length && mistake_is_on(MISTAKE_WHY_OF_ANOTHER); i++) {
         changed.items[i].lost = i == 0 ? LOST_NOT : LOST_ORDER;
     }

@@ -195,10 +195,32 @@ static uint32_t able_ones(const struct simulation *simulation, uint32_t index)
     return able;
 }
 
+static bool has_text(const char *text)
+{
+    return text != NULL && text[0] != '\0';
+}
+
+/* A label or a list says where it may go, which no worker knows that chooses by itself. */
+static bool is_bound(const struct simulation *simulation, uint32_t index)
+{
+    const uint32_t tenant = simulation->jobs[index].tenant;
+    return has_text(needs_of(simulation, index).residency) ||
+           has_text(simulation->needs.residency[tenant]) ||
+           simulation->needs.allowed[tenant] != UINT32_MAX;
+}
+
 static bool is_hopeless(const struct simulation *simulation, uint32_t index)
 {
-    return candidates_of(simulation, &simulation->jobs[index]) != 0 &&
-           able_ones(simulation, index) == 0;
+    return able_ones(simulation, index) == 0 &&
+           (candidates_of(simulation, &simulation->jobs[index]) != 0 || is_bound(simulation, index));
+}
+
+bool needs_are_alike(const struct simulation *simulation, uint32_t a, uint32_t b)
+{
+    const struct needs of_a = needs_of(simulation, a), of_b = needs_of(simulation, b);
+    const char *label = of_a.residency == NULL ? "" : of_a.residency;
+    return of_a.abilities == of_b.abilities &&
+           strcmp(label, of_b.residency == NULL ? "" : of_b.residency) == 0;
 }
 
 bool needs_are_picky(const struct simulation *simulation, uint32_t job)
@@ -235,13 +257,13 @@ void needs_see_config(struct simulation *simulation)
     }
 }
 
-/* Of a tenant that is not configured nothing is known. */
+/* Of a tenant that is not configured nothing is known: it may use nothing. */
 void needs_restart(struct simulation *simulation)
 {
     struct watched_needs *watched = &simulation->needs;
     *watched = (struct watched_needs){.latest = NO_JOB};
     for (uint32_t i = 0; i < SCENARIO_TENANTS; i++) {
-        watched->allowed[i] = UINT32_MAX;
+        watched->allowed[i] = 0;
     }
     needs_see_config(simulation);
 }
@@ -331,11 +353,41 @@ static void check_reason(struct simulation *simulation, uint32_t index, uint32_t
     }
 }
 
+static bool is_rounded(uint32_t kept, uint32_t tokens)
+{
+    return kept >= tokens && kept <= tokens + tokens * INPUT_ROUNDED_PERCENT / 100 + 1;
+}
+
+/* What is made of it, and kept of it, goes by that. */
+static void check_said(struct simulation *simulation, uint32_t index, const struct effect *effect)
+{
+    const struct needs needs = needs_of(simulation, index);
+    const char *of_tenant = simulation->needs.residency[simulation->jobs[index].tenant];
+    const struct effect_dispatch *said = &effect->as.dispatch;
+    const bool is_said = said->abilities == needs.abilities &&
+                         is_rounded(said->input_tokens, needs.input_tokens) &&
+                         strcmp(said->residency, needs.residency == NULL ? "" : needs.residency) == 0;
+    /* A label of none is not known by name. */
+    const bool is_tenants = (said->tenant_residency[0] != '\0') == has_text(of_tenant);
+    if (!is_said || !is_tenants) {
+        simulation_violate(simulation,
+                           "job %u is dispatched with abilities %x, %u tokens, residency \"%s\", "
+                           "its tenant's \"%s\"",
+                           index, said->abilities, said->input_tokens, said->residency,
+                           said->tenant_residency);
+    }
+}
+
 static void see_dispatch(struct simulation *simulation, uint32_t index, const struct effect *effect)
 {
     const uint32_t upstream = degradation_upstream_of(simulation, effect);
-    if (upstream == SCENARIO_UPSTREAMS) {
-        return; /* its route is configured no more */
+    if (upstream == SCENARIO_UPSTREAMS) { /* its route is configured no more */
+        if (is_bound(simulation, index)) {
+            simulation_violate(simulation,
+                               "a worker is to choose for job %u, whose label or list it does not know",
+                               index);
+        }
+        return;
     }
     const char *why = why_not(simulation, index, upstream);
     if (why != NULL) {
@@ -343,6 +395,7 @@ static void see_dispatch(struct simulation *simulation, uint32_t index, const st
                            scenario_upstreams[upstream][0], scenario_upstreams[upstream][1], why);
         return;
     }
+    check_said(simulation, index, effect);
     check_lost(simulation, index, upstream, effect->as.dispatch.quality_lost);
     check_reason(simulation, index, upstream, effect);
     simulation->tally.picky += needs_are_picky(simulation, index);
@@ -481,11 +534,6 @@ void needs_after_step(struct simulation *simulation, const struct message *messa
 }
 
 /* ---- records ---- */
-
-static bool is_rounded(uint32_t kept, uint32_t tokens)
-{
-    return kept >= tokens && kept <= tokens + tokens * INPUT_ROUNDED_PERCENT / 100 + 1;
-}
 
 /* One of more tasks than the broker keeps apart, or for which it had no memory, is none. */
 static bool is_task(const struct simulation *simulation, const char *kept, uint32_t task)

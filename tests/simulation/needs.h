@@ -5,7 +5,11 @@
  * abilities, tokens of its input, a residency label, a task.
  * - No dispatch goes to an upstream that cannot answer the job: its model lacks an ability, or is
  *   too small, its provider has not the label of the job or of its tenant, or the tenant may not
- *   use it. As configured then, and after any restart.
+ *   use it. As configured then, and after any restart; nothing of a tenant that the configuration
+ *   has not named since. To no upstream in particular, which lets the worker choose, only for a job
+ *   that neither a label nor its tenant's list binds.
+ * - Each dispatch says what the job needs.
+ * - Jobs that differ in label or abilities do not answer each other (flights.h).
  * - A submission is refused for that when no candidate can answer it, and only then; a job that was
  *   accepted ends as "no_model" when a change of the configuration has made it so, and only then.
  * - What one provider has no words for goes to another one that can answer it, if there is one.
@@ -40,6 +44,8 @@ void needs_fill_usage(const struct call *call, Wire__Usage *usage);
 
 /* Some of its candidates cannot answer it: it may have to wait where others need not. */
 bool needs_are_picky(const struct simulation *simulation, uint32_t job);
+/* In what binds the choice of a model: residency label and abilities. */
+bool needs_are_alike(const struct simulation *simulation, uint32_t a, uint32_t b);
 /* A core has started, or taken a configuration, as the scenario has it. */
 void needs_restart(struct simulation *simulation);
 void needs_see_config(struct simulation *simulation);

@@ -9,7 +9,7 @@ PROGRAM = os.environ["TIERMQ_SIMULATE_PLANTED"]
 
 
 # Where few seeds find it: where to begin.
-FIRST_SEED = {"pause-forgets-loaded": 55, "retries-unbounded": 60, "limit-given-back-twice": 10}
+FIRST_SEED = {"pause-forgets-loaded": 55, "retries-unbounded": 60, "limit-given-back-twice": 10, "restart-frees-tenant": 70}
 
 
 def simulate(*arguments):
@@ -116,8 +116,12 @@ FOUND = {
     "restart-forgets-maker": "is dispatched as that of another",
     "ability-ignored": "lacks an ability that it needs|is accepted, and no model can answer it",
     "context-ignored": "is too small for it|is accepted, and no model can answer it",
-    "tenant-residency-ignored": "residency label of its tenant|is accepted, and no model can answer it",
-    "reload-keeps-lists": "is said to lose|is not allowed to its tenant|residency label of its tenant|though upstreams .* can answer it",
+    "tenant-residency-ignored": "residency label of its tenant|is dispatched with abilities|is accepted, and no model can answer it",
+    "routeless-unchecked": "whose label or list it does not know",
+    "restart-frees-tenant": "is not allowed to its tenant",
+    "labels-share-answers": "which does not lead it|which asks for another thing",
+    "label-not-said": 'is dispatched with abilities .* residency ""',
+    "reload-keeps-lists": "is said to lose|is dispatched with abilities|is not allowed to its tenant|residency label of its tenant|though upstreams .* can answer it",
     "hopeless-accepted": "is accepted, and no model can answer it",
     "given-up-early": "is given up though upstreams",
     "picky-blocks": "waits for .* ms though an upstream of .* is free",
@@ -125,7 +129,7 @@ FOUND = {
     "lost-not-counted": "lost .* grades, and",
     "unsupported-is-final": "has no words for",
     "why-of-another": "because of|is told as",
-    "restart-forgets-residency": "has not its residency label|is recorded with",
+    "restart-forgets-residency": "has not its residency label|is dispatched with abilities|is recorded with",
     "restart-forgets-abilities": "lacks an ability that it needs|is recorded with",
 }
 
