@@ -36,6 +36,15 @@ static bool is_stand_in(const struct services *services, const struct attempt *a
            strcmp(choice->model->name, attempt->route) != 0;
 }
 
+/* The broker has found the label at its own provider of this name, or has not looked. */
+static void refuse_residency(struct attempt *attempt, const struct router_choice *choice)
+{
+    outcome_set(&attempt->outcome, UNAVAILABLE, "residency",
+                "provider \"%s\" has at this worker not the residency labels that the job needs; "
+                "configure broker and workers alike",
+                choice->provider->name);
+}
+
 static enum stage_verdict router_start(void *module, struct attempt *attempt)
 {
     const struct services *services = module;
@@ -51,6 +60,11 @@ static enum stage_verdict router_start(void *module, struct attempt *attempt)
         /* Another worker may be configured differently, so the job is not at fault. */
         outcome_set(&attempt->outcome, UNAVAILABLE, r == -ENODEV ? "no_provider" : "no_model", "%s",
                     choice.reason);
+        return STAGE_CONCLUDES;
+    }
+    if (!attempt_may_go_to(attempt, choice.provider->residency,
+                           choice.provider->residency_length)) {
+        refuse_residency(attempt, &choice);
         return STAGE_CONCLUDES;
     }
     attempt->may_be_filled = attempt->may_be_filled && !is_stand_in(services, attempt, &choice);
