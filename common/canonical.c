@@ -487,16 +487,21 @@ void canonical_secret_of(const char *text, struct canonical_secret *ret_secret)
     }
 }
 
+static void hash_start(crypto_generichash_state *state, const struct canonical_secret *secret)
+{
+    const bool is_keyed = secret != NULL && secret->is_set;
+    (void)crypto_generichash_init(state, is_keyed ? secret->bytes : NULL,
+                                  is_keyed ? CANONICAL_SECRET_BYTES : 0,
+                                  CANONICAL_KEY_BYTES); /* 16 and 32 are valid lengths */
+}
+
 void canonical_key(const struct canonical_secret *secret, const char *tenant,
                    const char *cache_namespace, const char *operation, const char *route,
                    const char *canonical, size_t canonical_bytes,
                    uint8_t ret_key[CANONICAL_KEY_BYTES])
 {
     crypto_generichash_state state;
-    const bool is_keyed = secret != NULL && secret->is_set;
-    (void)crypto_generichash_init(&state, is_keyed ? secret->bytes : NULL,
-                                  is_keyed ? CANONICAL_SECRET_BYTES : 0,
-                                  CANONICAL_KEY_BYTES); /* 16 and 32 are valid lengths */
+    hash_start(&state, secret);
     hash_field(&state, tenant, strlen(tenant));
     hash_field(&state, operation, strlen(operation));
     hash_field(&state, route, strlen(route));
@@ -505,4 +510,21 @@ void canonical_key(const struct canonical_secret *secret, const char *tenant,
         hash_field(&state, cache_namespace, strlen(cache_namespace));
     }
     (void)crypto_generichash_final(&state, ret_key, CANONICAL_KEY_BYTES);
+}
+
+/* The key stands where a request has its operation, a word: what is hashed here is no request's. */
+void canonical_key_narrow(const struct canonical_secret *secret, char *const *labels,
+                          size_t labels_length, uint8_t key[CANONICAL_KEY_BYTES])
+{
+    crypto_generichash_state state;
+    if (labels_length == 0) {
+        return;
+    }
+    hash_start(&state, secret);
+    hash_field(&state, "residency", strlen("residency"));
+    hash_field(&state, (const char *)key, CANONICAL_KEY_BYTES);
+    for (size_t i = 0; i < labels_length; i++) {
+        hash_field(&state, labels[i], strlen(labels[i]));
+    }
+    (void)crypto_generichash_final(&state, key, CANONICAL_KEY_BYTES);
 }

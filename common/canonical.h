@@ -52,3 +52,9 @@ void canonical_secret_of(const char *text, struct canonical_secret *ret_secret);
 void canonical_key(const struct canonical_secret *secret, const char *tenant, const char *cache_namespace, const char *operation,
                    const char *route, const char *canonical, size_t canonical_bytes,
                    uint8_t ret_key[CANONICAL_KEY_BYTES]);
+/*
+ * Makes of it the key of the same request whose data may go only to who has these labels (`labels_length` of them): it shares no
+ * answer with who asks without them, with others, or in another order. Of no labels the key stays what it is. `secret` as above.
+ */
+void canonical_key_narrow(const struct canonical_secret *secret, char *const *labels, size_t labels_length,
+                          uint8_t key[CANONICAL_KEY_BYTES]);

@@ -215,6 +215,7 @@ struct config_worker {
     uint64_t answers_bytes_max;  /* 64 MiB */
 };
 
+enum { EMBEDDER_LABELS_MAX = 16 };
 /* cache.embedder: who makes the vectors by which requests are similar. */
 struct config_embedder {
     enum config_embedder_kind kind; /* builtin */
@@ -228,6 +229,8 @@ struct config_embedder {
     int64_t batch_wait_ms;       /* http: for others to go with a text: 2 ms */
     int64_t timeout_ms;          /* http: of a request: 1 s */
     uint64_t vectors_max;        /* http: kept in memory by text: 10 000 */
+    char **residency;            /* http: labels, as a provider's; EMBEDDER_LABELS_MAX at most */
+    size_t residency_length;
 };
 
 struct config_cache {

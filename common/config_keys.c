@@ -353,6 +353,10 @@ static const struct config_key embedder_keys[] = {
              "then it has exact hits only."},
     {"vectors_max", COUNTS(0, 10000000), FIELD(config_embedder, vectors_max), .preset = "10000",
      .text = "`http`: vectors kept in memory by their text, 4 bytes a dimension."},
+    {"residency", KIND_LIST, KIND_NAME, LIST(config_embedder, residency), .min = 0, .max = EMBEDDER_LABELS_MAX,
+     .otherwise = "none",
+     .text = "`http`: labels of where data stays that is sent there. Texts of jobs that need another label "
+             "are not sent, and have exact hits only (docs/routing.md)."},
 };
 static const struct config_schema embedder_schema = {SCHEMA(config_embedder, embedder_keys),
                                                      .check = embedder_check};

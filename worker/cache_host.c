@@ -52,6 +52,8 @@ struct cache_host {
     char judge[JUDGE_TEXT_BYTES];    /* the judge's */
     const struct threshold_seed *class_seed;
     char name[TEXT_EMBEDDER_NAME_BYTES]; /* of services.text_embedder */
+    char *labels[EMBEDDER_LABELS_MAX];   /* its own: copies, since a reload replaces the configuration */
+    size_t labels_length;
     struct threshold_seed dense_seed;
     struct wanted_errands *errands; /* NULL: vectors are not brought */
     struct list explanations;
@@ -201,6 +203,18 @@ static void model_read(void *context, const char *name)
     }
 }
 
+static int copy_labels(struct cache_host *host, const struct config_embedder *config)
+{
+    for (size_t i = 0; i < config->residency_length; i++) {
+        host->labels[i] = strdup(config->residency[i]);
+        if (host->labels[i] == NULL) {
+            return -ENOMEM;
+        }
+        host->labels_length++;
+    }
+    return 0;
+}
+
 static int open_http(struct cache_host *host)
 {
     char error[TEXT_EMBEDDER_ERROR_BYTES] = "";
@@ -211,7 +225,8 @@ static int open_http(struct cache_host *host)
         return r;
     }
     text_embedder_name(services->text_embedder, host->name);
-    r = wanted_errands_create(services->loop, services->text_embedder, brought, host, &host->errands);
+    r = copy_labels(host, &services->config->cache.embedder);
+    r = r < 0 ? r : wanted_errands_create(services->loop, services->text_embedder, brought, host, &host->errands);
     r = r < 0 ? r : near_asides_create(services, &services->near_asides);
     return r < 0 ? r : set_class(host, host->name, &host->dense_seed);
 }
@@ -276,7 +291,10 @@ static int open_cache(struct cache_host *host)
     };
     if (services->text_embedder != NULL) {
         options.keeper.embedder =
-            (struct keeper_embedder){.name = host->name, .dimensions = services->text_embedder->dim};
+            (struct keeper_embedder){.name = host->name,
+                                     .dimensions = services->text_embedder->dim,
+                                     .labels = host->labels,
+                                     .labels_length = host->labels_length};
     }
     int r = cache_create(services->loop, services->log, &options, &handler, host, &services->cache);
     free(path);
@@ -341,6 +359,9 @@ void cache_host_close(struct cache_host **host)
         explanation_release(CONTAINER_OF(list_first(&old->explanations), struct explanation, list));
     }
     text_embedder_destroy(&old->services->text_embedder);
+    for (size_t i = 0; i < old->labels_length; i++) {
+        free(old->labels[i]);
+    }
     near_policy_destroy(&old->services->near_policy);
     cache_counts_finish(&old->counts);
     loop_timer_destroy(&old->timer);

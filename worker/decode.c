@@ -51,6 +51,10 @@ static void make_keys(struct services *services, struct attempt *attempt, const 
     } else if (attempt->has_client_key) {
         compare_keys(services, attempt, attempt->key);
     }
+    /* Clients know nothing of labels: only what is kept goes by them. */
+    char *labels[ATTEMPT_LABELS_MAX];
+    canonical_key_narrow(&services->key_secret, labels, attempt_labels(attempt, labels),
+                         attempt->key);
 }
 
 static enum stage_verdict set_key(struct services *services, struct attempt *attempt)

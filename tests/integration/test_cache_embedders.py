@@ -245,6 +245,24 @@ def test_nobody_waits_for_an_endpoint_while_there_are_no_near_hits(cluster, sim,
     assert embedding_requests(sim) > 0, "it is asked for beside the call"
 
 
+@pytest.mark.parametrize("residency, why", [(None, "residency"), (["us"], "residency"), (["us", "eu"], "closed")])
+def test_text_of_a_labelled_job_goes_to_no_embedder_without_the_label(cluster, sim, http, residency, why):
+    cluster.config = {"providers": [{"name": "sim", "base_url": f"{sim}/v1", "residency": ["eu"]}],
+                      "models": [{"name": MODEL, "provider": "sim"}],
+                      "cache": {"mode": "near", "lookup_timeout": "2s", "embedder": dict(http, **({"residency": residency} if residency else {}))}}
+    cluster.start_broker()
+    cluster.start_worker()
+    answer = submit(cluster, "Describe the lighthouse of Porto.", "--residency", "eu")
+    assert (answer["cache"], answer["cache_why"]) == ("miss", why)
+    wait_for(lambda: stats(cluster)["entries"] == 1, "the fill")
+    assert submit(cluster, "Describe the lighthouse of Porto.", "--residency", "eu")["cache"] == "hit"
+    if why == "residency":
+        time.sleep(0.5)  # vectors that are wanted are asked for beside
+        assert embedding_requests(sim) == 0
+    else:
+        wait_for(lambda: embedding_requests(sim) > 0, "the vector")
+
+
 def test_where_near_hits_are_off_no_vector_is_asked_for_to_look_one_up(cluster, sim, http):
     cluster.config = {"tiers": [{"name": "standard", "cache_max_error": 0}]}
     cluster.start_broker()

@@ -89,6 +89,87 @@ def test_data_stay_where_they_must(cluster):
     assert "has not the residency label eu" in named["error"]["text"]
 
 
+def dispatched(cluster, provider, model):
+    return cluster.broker.metrics().get(f'tiermq_upstream_dispatched_total{{provider="{provider}",model="{model}"}}', 0)
+
+
+def test_labelled_job_is_answered_by_no_entry_of_an_unlabelled_one(cluster):
+    configure(cluster)
+    cluster.config["cache"] = {"mode": "exact"}
+    cluster.start_broker()
+    cluster.start_worker()
+    free, bound = ("--complexity", "250"), ("--complexity", "250", "--residency", "eu")
+    assert submit(cluster, *free)["model"] == "sim-large"
+    wait_for(lambda: submit(cluster, *free)["cache"] == "hit", "the entry")
+    first = submit(cluster, *bound)
+    assert (first["model"], first["cache"]) == ("sim-medium", "miss")
+    wait_for(lambda: submit(cluster, *bound)["cache"] == "hit", "the labelled entry")
+    assert submit(cluster, *bound)["model"] == "sim-medium"
+    assert submit(cluster, *free)["model"] == "sim-large"
+
+
+def test_label_of_a_tenant_keeps_its_answers_apart_from_those_before(cluster):
+    configure(cluster)
+    cluster.config["cache"] = {"mode": "exact"}
+    cluster.config["tenants"] = [{"name": "default"}]
+    cluster.start_broker()
+    cluster.start_worker()
+    assert submit(cluster, "--complexity", "250")["model"] == "sim-large"
+    wait_for(lambda: submit(cluster, "--complexity", "250")["cache"] == "hit", "the entry")
+    cluster.write_config(cluster.broker.name, dict(cluster.broker.config, tenants=[{"name": "default", "residency": "eu"}]))
+    cluster.broker.signal(signal.SIGHUP)
+    wait_for(lambda: submit(cluster, "--complexity", "250")["model"] == "sim-medium", "the tenant's label to count")
+
+
+def test_job_that_refreshes_an_answer_stays_where_the_job_had_to(cluster):
+    configure(cluster)
+    cluster.config["cache"] = {"mode": "exact"}
+    cluster.config["tiers"] = [{"name": "standard", "cache_ttl": "1ms", "cache_stale_while_revalidate": "1h"}, {"name": "background"}]
+    cluster.start_broker()
+    cluster.start_worker()
+    bound = ("--complexity", "250", "--residency", "eu")
+    assert submit(cluster, *bound)["model"] == "sim-medium"
+    wait_for(lambda: submit(cluster, *bound)["cache"] == "stale_hit", "a stale hit")
+    wait_for(lambda: dispatched(cluster, "here", "sim-medium") + dispatched(cluster, "there", "sim-large") + dispatched(cluster, "here", "sim-small")
+             > submits_of(cluster), "the refresh")
+    assert dispatched(cluster, "there", "sim-large") == 0
+
+
+def submits_of(cluster):
+    """Jobs of the tier of which a client has asked."""
+    return next(t for t in json.loads(cluster.cli("stats", "--json").stdout)["tiers"] if t["name"] == "standard")["accepted"]
+
+
+def test_worker_calls_no_provider_that_has_not_the_label_in_its_own_configuration(cluster):
+    configure(cluster)
+    cluster.start_broker()
+    cluster.start_worker(providers=[dict(provider, residency=[]) for provider in cluster.config["providers"]])
+    free = submit(cluster, "--complexity", "250")
+    assert free["model"] == "sim-large"
+    assert cluster.cli("submit", "--no-wait", "--residency", "eu", "Why?").returncode == 0
+    wait_for(lambda: cluster.broker.output().count("has at this worker not the residency labels") >= 2, "both to be refused")
+    counters = json.loads(http_request(cluster.modelsim.ready["http"], "/control/counters")[1])
+    assert counters["requests_total"] == 1
+
+
+def test_job_of_a_tenant_that_is_configured_no_more_is_given_to_nobody(cluster):
+    configure(cluster)
+    cluster.config["tenants"] = [{"name": "default"}, {"name": "clinic", "residency": "eu"}]
+    cluster.start_broker()
+    done = cluster.cli("submit", "--json", "--no-wait", "--tenant", "clinic", "--complexity", "250", "Why?")
+    job = json.loads(done.stdout)["job"]
+    cluster.broker.kill()
+    cluster.restart_broker(tenants=[{"name": "default"}])
+    cluster.start_worker()
+    letter = json.loads(wait_for(lambda: cluster.cli("dead", "list", "--json").stdout, "the dead letter"))
+    assert letter["job"] == job and letter["error_code"] == "no_model" and "its tenant is configured no more" in letter["error_text"], letter
+    cluster.broker.stop()
+    cluster.restart_broker(tenants=[{"name": "default"}, {"name": "clinic", "residency": "eu"}])
+    assert cluster.cli("dead", "requeue", job).returncode == 0
+    answer = json.loads(cluster.cli("wait", "--json", "--tenant", "clinic", job).stdout)
+    assert answer["model"] == "sim-medium"
+
+
 def test_what_an_outage_costs_in_quality_is_told(cluster):
     start(cluster)
     fault(cluster, {"kind": "status", "status": 503, "model": "sim-large"})

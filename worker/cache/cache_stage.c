@@ -38,12 +38,26 @@ static const char *namespace_of(const struct attempt *attempt)
     return attempt->request->cache == NULL ? "" : attempt->request->cache->cache_namespace;
 }
 
+/* Texts leave this worker for an embedder that is asked. */
+static bool may_be_embedded(const struct services *services, const struct attempt *attempt)
+{
+    const struct config_embedder *embedder = &services->config->cache.embedder;
+    return services->text_embedder == NULL ||
+           attempt_may_go_to(attempt, embedder->residency, embedder->residency_length);
+}
+
 /* Finds scope and text, if the request may have a near hit at all. */
 static void set_scope(const struct services *services, struct attempt *attempt)
 {
     const char *text = NULL;
+    char *labels[ATTEMPT_LABELS_MAX];
+    attempt->is_withheld = !may_be_embedded(services, attempt);
+    if (attempt->is_withheld) {
+        return;
+    }
     if (scope_of(&services->key_secret, attempt->tenant, namespace_of(attempt), attempt->operation, attempt->route,
                  attempt->asked, attempt->scope, &text) == 0) {
+        canonical_key_narrow(&services->key_secret, labels, attempt_labels(attempt, labels), attempt->scope);
         attempt->near_text = strdup(text);
         attempt->has_scope = attempt->near_text != NULL;
     }
@@ -337,7 +351,7 @@ static enum stage_verdict not_answered(struct services *services, struct attempt
                   : strcmp(result->why, "embedder") == 0 ? "embedder"
                   : strcmp(result->why, "memory") == 0   ? "memory"
                                                          : "miss",
-                  result->why);
+                  attempt->is_withheld && strcmp(result->why, "unknown") == 0 ? "residency" : result->why);
 }
 
 /* Past its time an entry may be served for so long only, and some questions want a young one. */
@@ -450,7 +464,10 @@ static void fill(const struct services *services, struct attempt *attempt, bool 
 {
     Record__CacheAbout about = RECORD__CACHE_ABOUT__INIT;
     Record__CacheEntry entry = RECORD__CACHE_ENTRY__INIT;
+    char *labels[ATTEMPT_LABELS_MAX];
     set_about(attempt, &about);
+    about.residency = labels;
+    about.n_residency = attempt_labels(attempt, labels);
     entry.about = &about;
     entry.provider = attempt->provider_name;
     entry.input_tokens = attempt->tokens.input;

@@ -37,6 +37,8 @@ struct keeper_embedder {
     const char *name;                /* id and version; NULL: the built-in one's */
     size_t dimensions;               /* unless built-in */
     struct text_embedder *immediate; /* makes them on the keeper's thread; NULL: they are brought */
+    char *const *labels;             /* brought: of who makes them; an entry that needs another one has no vector */
+    size_t labels_length;
 };
 
 struct keeper_options {

@@ -66,14 +66,31 @@ const struct nearness keeper_nearness = {.read = read_for_nearness, .cosine = ne
 
 /* ---- the index ---- */
 
-static bool may_be_near(const struct keeper *keeper, const Record__CacheAbout *about)
-{
-    return keeper->index != NULL && about->scope.len == CACHE_SCOPE_BYTES && !about->is_denied;
-}
-
 bool keeper_vectors_are_brought(const struct keeper *keeper)
 {
     return keeper->options.embedder.name != NULL && keeper->options.embedder.immediate == NULL;
+}
+
+/* The text of an entry goes to no embedder that its job would not have been shown to. */
+static bool may_be_embedded(const struct keeper *keeper, const Record__CacheAbout *about)
+{
+    const struct keeper_embedder *embedder = &keeper->options.embedder;
+    size_t found = 0;
+    for (size_t i = 0; i < about->n_residency; i++) {
+        size_t at = 0;
+        while (at < embedder->labels_length &&
+               strcmp(embedder->labels[at], about->residency[i]) != 0) {
+            at++;
+        }
+        found += at < embedder->labels_length;
+    }
+    return found == about->n_residency || !keeper_vectors_are_brought(keeper);
+}
+
+static bool may_be_near(const struct keeper *keeper, const Record__CacheAbout *about)
+{
+    return keeper->index != NULL && about->scope.len == CACHE_SCOPE_BYTES && !about->is_denied &&
+           may_be_embedded(keeper, about);
 }
 
 bool keeper_has_vector(const struct keeper *keeper, const Record__CacheAbout *about)

@@ -317,3 +317,26 @@ Test(canonical, keys_depend_on_the_secret)
     canonical_key(&other, "t", "", "chat", "auto", "{}", 2, again);
     cr_assert_arr_neq(key, again, CANONICAL_KEY_BYTES);
 }
+
+Test(canonical, labels_make_another_key_each_and_none_the_same)
+{
+    static char *eu_ch[] = {"eu", "ch"}, *ch_eu[] = {"ch", "eu"}, *euch[] = {"euch"};
+    struct canonical_secret secret;
+    canonical_secret_of("secret", &secret);
+    uint8_t keys[6][CANONICAL_KEY_BYTES];
+    for (size_t i = 0; i < 6; i++) {
+        canonical_key(NULL, "t", "", "chat", "auto", "{}", 2, keys[i]);
+    }
+    canonical_key_narrow(NULL, NULL, 0, keys[0]);
+    cr_assert_arr_eq(keys[0], keys[5], CANONICAL_KEY_BYTES);
+    canonical_key_narrow(NULL, eu_ch, 1, keys[0]);
+    canonical_key_narrow(NULL, eu_ch, 2, keys[1]);
+    canonical_key_narrow(NULL, ch_eu, 2, keys[2]);
+    canonical_key_narrow(NULL, euch, 1, keys[3]);
+    canonical_key_narrow(&secret, eu_ch, 1, keys[4]);
+    for (size_t i = 0; i < 6; i++) {
+        for (size_t j = 0; j < i; j++) {
+            cr_assert_arr_neq(keys[i], keys[j], CANONICAL_KEY_BYTES, "%zu, %zu", i, j);
+        }
+    }
+}

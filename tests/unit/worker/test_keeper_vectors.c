@@ -87,6 +87,9 @@ static void stop(void)
 
 TestSuite(keeper_vectors, .init = start, .fini = stop, .timeout = 60);
 
+static char *labels[] = {"eu", "ch"}; /* what who sees the text of an entry must have … */
+static size_t labels_length;          /* … of which so many */
+
 static void fill(uint8_t number, const char *text, const int8_t *vector)
 {
     const uint8_t key[CACHE_KEY_BYTES] = {number};
@@ -100,6 +103,8 @@ static void fill(uint8_t number, const char *text, const int8_t *vector)
     about.scope = (ProtobufCBinaryData){CACHE_SCOPE_BYTES, scope};
     about.filled_unix_ms = (uint64_t)NOW;
     about.expires_unix_ms = about.stale_until_unix_ms = (uint64_t)NOW + 3600000;
+    about.residency = labels;
+    about.n_residency = labels_length;
     cr_assert_eq(keeper_fill(keeper, key, &entry, vector, false, keeper_latest(keeper), NOW, error), 0,
                  "%s", error);
 }
@@ -232,6 +237,32 @@ Test(keeper_vectors, a_text_of_which_nothing_is_known_is_asked_for_once)
     sweep(NOW);
     cr_assert_eq(bring(true, true), 0);
     cr_assert_eq(stats().indexed, 0);
+}
+
+Test(keeper_vectors, no_text_is_shown_to_an_embedder_without_its_labels)
+{
+    static char *const both[] = {"ch", "us", "eu"};
+    int8_t vector[DIMENSIONS];
+    struct keeper_embedder labelled = {
+        .name = "http:c/1", .dimensions = DIMENSIONS, .labels = both, .labels_length = 2};
+    open_with((struct keeper_embedder){.name = NULL});
+    labels_length = 2;
+    fill(1, "begin quiet zebra", NULL);
+    labels_length = 0;
+    fill(2, "calm daring eagle", NULL);
+    open_with(is_brought);
+    sweep(NOW);
+    cr_assert_eq(bring(true, true), 1, "the one without labels");
+    open_with(labelled);
+    sweep(NOW);
+    cr_assert_eq(bring(true, true), 1, "eu is lacking");
+    labelled.name = "http:d/1";
+    labelled.labels_length = 3;
+    open_with(labelled);
+    sweep(NOW);
+    cr_assert_eq(bring(true, true), 2);
+    quantised("begin quiet zebra", vector);
+    cr_assert_eq(look("boot quick zoo", 3.9, vector).answer, CACHE_ANSWER_NEAR_HIT);
 }
 
 Test(keeper_vectors, what_was_not_answered_is_wanted_again_later)
