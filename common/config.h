@@ -20,6 +20,7 @@ enum {
     CONFIG_TIERS_MAX = 16,
     CONFIG_POOLS_MAX = 64,
     CONFIG_RESIDENCIES_MAX = 30, /* different labels of all providers */
+    CONFIG_CANDIDATES_MAX = 16,  /* models at providers that may serve one route in one tier */
     CONFIG_NAME_BYTES_MAX = 64, /* tier, pool, tenant, model, provider, route: [A-Za-z0-9._:/@-]+ */
 };
 

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/config_candidates.h"
+
 static void read_default(struct reader *reader, const char *name, struct config *config)
 {
     const struct config_key *key = config_key_find(&config_schema, name);
@@ -212,6 +214,18 @@ static void check_preset_pools(struct reader *reader, const yaml_node_t *root,
     }
 }
 
+static void check_candidates(struct reader *reader, const yaml_node_t *root,
+                             const struct config *config)
+{
+    const char *path, *route;
+    char why[CONFIG_WHY_BYTES];
+    if (config_candidates_are_too_many(config, &path, &route, why)) {
+        const yaml_node_t *node = config_mapping_find(reader->file.document, root, "models");
+        config_complain(reader, node == NULL ? root->start_mark : node->start_mark, path, route,
+                        why);
+    }
+}
+
 void config_complete(struct reader *reader, const yaml_node_t *root, uint64_t given,
                      struct config *config)
 {
@@ -221,6 +235,7 @@ void config_complete(struct reader *reader, const yaml_node_t *root, uint64_t gi
     }
     if (reader->r == 0 && reader->errors->length == 0) {
         check_preset_pools(reader, root, config);
+        check_candidates(reader, root, config);
     }
     if (reader->r == 0 && reader->errors->length == 0) {
         reader->r = derive(config);

@@ -51,7 +51,7 @@ struct upstream {
     struct core_upstream_counts counts;
 };
 
-enum { CANDIDATES_MAX = 16 }; /* struct job's `tried` has a bit for each */
+enum { CANDIDATES_MAX = CONFIG_CANDIDATES_MAX }; /* struct job's `tried` has a bit for each; a configuration with more is refused */
 struct candidates {
     size_t length;
     struct upstream *items[CANDIDATES_MAX];

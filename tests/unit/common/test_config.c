@@ -690,3 +690,76 @@ Test(config, a_damaged_file_is_read_or_refused_with_a_reason)
     free(good);
     config_destroy(&defaults);
 }
+
+/* Models m0 … at one provider; `more` goes with the last one, `routes` after them. */
+static char *many_models(int length, const char *more, const char *routes)
+{
+    char *text = NULL;
+    size_t bytes;
+    FILE *out = open_memstream(&text, &bytes);
+    fputs("providers: [{name: p, base_url: \"http://x/v1\"}, {name: q, base_url: \"http://x/v1\"}]\nmodels:\n",
+          out);
+    for (int i = 0; i < length; i++) {
+        fprintf(out, "- {name: m%d, provider: p, quality: %d%s}\n", i, i,
+                i == length - 1 ? more : "");
+    }
+    fputs(routes, out);
+    fclose(out);
+    return text;
+}
+
+static void expect_of_many(int length, const char *more, const char *routes, const char *error)
+{
+    char *text = many_models(length, more, routes);
+    if (error != NULL) {
+        expect_error_with(text, error);
+    } else {
+        struct config *config = read_good(text);
+        config_destroy(&config);
+    }
+    free(text);
+}
+
+Test(config, route_that_names_more_than_are_compared_is_refused)
+{
+    static const char few[] = "routes: [{name: auto, models: [m0, m17]}]\n";
+    expect_of_many(16, "", "", NULL);
+    expect_of_many(18, "", "",
+                   "routes[].models: \"auto\" has 18 models at providers in tier realtime, and 16 at most are "
+                   "compared: p/m16, p/m17 would never be called");
+    expect_of_many(16, ", failover: [p, q]", "", "compared: q/m15 would never");
+    expect_of_many(18, "", few, NULL);
+    expect_of_many(60, "", "", "and others would never be called");
+}
+
+Test(config, model_with_more_stand_ins_than_are_compared_is_refused)
+{
+    char text[4096], models[2048] = "";
+    size_t length = 0;
+    for (int i = 0; i < 9; i++) {
+        length += (size_t)snprintf(models + length, sizeof(models) - length,
+                                   "- {name: m%d, provider: p, failover: [q]}\n", i);
+    }
+    for (int i = 7; i < 9; i++) {
+        (void)snprintf(text, sizeof(text),
+                       "providers: [{name: p, base_url: \"http://x/v1\"}, {name: q, base_url: \"http://x/v1\"}]\n"
+                       "routes: [{name: auto, models: [m0]}]\nmodels:\n%s"
+                       "- {name: last, provider: p, fallback: [%s]}\n",
+                       models,
+                       i == 7 ? "m0, m1, m2, m3, m4, m5, m6" : "m0, m1, m2, m3, m4, m5, m6, m7");
+        if (i == 7) {
+            struct config *config = read_good(text);
+            config_destroy(&config);
+        } else {
+            expect_error_with(text, "models[].fallback: \"last\" has 17 models");
+        }
+    }
+}
+
+/* What is below every tier's floor is no candidate. */
+Test(config, models_below_the_floor_do_not_count)
+{
+    static const char floor[] = "tiers: [{name: a, quality_min: 10}]\n";
+    expect_of_many(26, "", floor, NULL);
+    expect_of_many(27, "", floor, "has 17 models at providers in tier a");
+}
