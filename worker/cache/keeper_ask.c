@@ -308,6 +308,20 @@ static bool is_answer(const char *body)
     return has_content;
 }
 
+/* One that was left out would let its text go anywhere. */
+static bool has_good_labels(const json_t *object)
+{
+    const json_t *labels = json_object_get(object, "residency");
+    size_t i;
+    const json_t *label;
+    json_array_foreach (labels, i, label) {
+        if (!json_is_string(label)) {
+            return false;
+        }
+    }
+    return labels == NULL || json_is_array(labels);
+}
+
 /* An entry, and the bytes that it points to. */
 struct imported {
     uint8_t key[CACHE_KEY_BYTES], scope[CACHE_SCOPE_BYTES];
@@ -338,6 +352,9 @@ static int read_import(const json_t *object, int64_t now_unix_ms, struct importe
     if (body == NULL || !is_answer(body)) {
         return ask_wrong(ret_why, "body must be an answer of a provider, with choices or data");
     }
+    if (!has_good_labels(object)) {
+        return ask_wrong(ret_why, "residency must be a list of labels");
+    }
     if (number != NULL) {
         (void)snprintf(ret_why, CACHE_ERROR_BYTES, "%s must be a number within its bounds", number);
         return -EINVAL;
@@ -361,12 +378,14 @@ static int import_one(struct keeper *keeper, const json_t *object, int64_t now_u
     }
     about->tags = texts_of(json_object_get(object, "tags"), &about->n_tags);
     about->documents = texts_of(json_object_get(object, "documents"), &about->n_documents);
-    r = about->tags == NULL || about->documents == NULL
+    about->residency = texts_of(json_object_get(object, "residency"), &about->n_residency);
+    r = about->tags == NULL || about->documents == NULL || about->residency == NULL
             ? -ENOMEM
             : keeper_fill(keeper, imported.key, &imported.entry, NULL, false, keeper_latest(keeper),
                           now_unix_ms, ret_error);
     free(about->tags);
     free(about->documents);
+    free(about->residency);
     return r;
 }
 

@@ -569,6 +569,8 @@ Test(keeper, export_and_import_lose_nothing)
     about.expires_unix_ms = about.stale_until_unix_ms = (uint64_t)NOW + 1000;
     about.cost_nanousd = 12345;
     about.run_ms = 678;
+    about.residency = (char *[]){"eu", "ch"};
+    about.n_residency = 2;
     cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, false, 0, NOW, error), 0, "%s", error);
     cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
     cr_assert_eq(keeper_deny_near(keeper, key, error), 0);
@@ -585,6 +587,9 @@ Test(keeper, export_and_import_lose_nothing)
     cr_assert(json_is_true(json_object_get(before, "denied")));
     cr_assert_eq(json_integer_value(json_object_get(before, "reasoning_tokens")), 4);
     cr_assert_eq(json_integer_value(json_object_get(before, "run_ms")), 678);
+    const json_t *labels = json_object_get(before, "residency");
+    cr_assert_eq(json_array_size(labels), 2);
+    cr_assert_str_eq(json_string_value(json_array_get(labels, 1)), "ch");
     /* That of the cache that it is in. */
     (void)json_object_del(before, "served_ms_ago");
     (void)json_object_del(after, "served_ms_ago");
@@ -598,14 +603,15 @@ Test(keeper, export_and_import_lose_nothing)
     json_decref(again);
 }
 
-Test(keeper, numbers_that_cannot_be_are_not_imported)
+Test(keeper, what_cannot_be_is_not_imported)
 {
     static const char *const wrong[] = {
         "\"age_ms\": -1",       "\"age_ms\": 9000000000000000000",
         "\"age_ms\": \"1\"",    "\"expires_in_ms\": 9000000000000000000",
         "\"cost_usd\": -0.1",   "\"cost_usd\": 1e300",
         "\"hits\": -1",         "\"run_ms\": 1e300",
-        "\"output_tokens\": -5"};
+        "\"output_tokens\": -5", "\"residency\": \"eu\"",
+        "\"residency\": [1]"};
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         char text[512];
         snprintf(text, sizeof(text),
