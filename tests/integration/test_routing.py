@@ -124,7 +124,8 @@ def test_label_of_a_tenant_keeps_its_answers_apart_from_those_before(cluster):
 def test_job_that_refreshes_an_answer_stays_where_the_job_had_to(cluster):
     configure(cluster)
     cluster.config["cache"] = {"mode": "exact"}
-    cluster.config["tiers"] = [{"name": "standard", "cache_ttl": "1ms", "cache_stale_while_revalidate": "1h"}, {"name": "background"}]
+    cluster.config["tiers"] = [{"name": "standard", "cache_ttl": "1ms", "cache_stale_while_revalidate": "1h"},
+                               {"name": "background", "weight_quality": 100, "weight_price": 0, "weight_latency": 0}]
     cluster.start_broker()
     cluster.start_worker()
     bound = ("--complexity", "250", "--residency", "eu")
