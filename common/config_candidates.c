@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-
 enum { NAMES_BYTES = 96 }; /* of those that are left out, as far as they have room */
 
 /* While the candidates of one route and tier are counted. No list has a name twice. */
@@ -60,7 +59,8 @@ static void count_models(struct count *count, const struct config *config, char 
     }
 }
 
-/* As the broker has it: of a list the first may be below the floor, of what is scored all where all are. */
+/* As the broker has it: of a list the first may be below the floor, of what is scored all where all
+ * are. */
 static void count_list(struct count *count, const struct config *config, char *const *models,
                        size_t length, uint32_t quality_min, bool is_scored)
 {

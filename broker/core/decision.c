@@ -142,8 +142,8 @@ static bool is_allowed(const struct tenant *tenant, const struct upstream *upstr
 }
 
 /*
- * Where the route names no model, a worker chooses by its own configuration, which may be older and knows nothing of labels and
- * lists: what is bound by them is not given to it.
+ * Where the route names no model, a worker chooses by its own configuration, which may be older and
+ * knows nothing of labels and lists: what is bound by them is not given to it.
  */
 static bool may_be_chosen_elsewhere(const struct job *job)
 {

@@ -70,8 +70,9 @@ const char *decision_residency_name(const struct core *core, uint8_t residency);
 /* At most TASK_BYTES_MAX, or NULL. */
 bool decision_task_is_good(const char *task);
 /*
- * As struct job has the task, which its tenant's table keeps from now on; 0: none. So it is for one that is not good, that no
- * memory is left for, and for those beyond the tenant's first TASKS_MAX different ones: their jobs are of no task.
+ * As struct job has the task, which its tenant's table keeps from now on; 0: none. So it is for one
+ * that is not good, that no memory is left for, and for those beyond the tenant's first TASKS_MAX
+ * different ones: their jobs are of no task.
  */
 uint8_t decision_task(const struct core *core, struct tenant *tenant, const char *task);
 const char *decision_task_name(const struct tenant *tenant, uint8_t task);

@@ -120,8 +120,8 @@ void flights_see_dispatch(struct simulation *simulation, uint32_t index)
     for (uint32_t at = *first_of_group(simulation, job); at != 0;
          at = simulation->jobs[at - 1].next_identical) {
         const struct sim_job *other = &simulation->jobs[at - 1];
-        if (other != job && are_identical(simulation, job, other) && !other->runs_alone && is_running(simulation, other) &&
-            !may_run_beside(simulation, job, other)) {
+        if (other != job && are_identical(simulation, job, other) && !other->runs_alone &&
+            is_running(simulation, other) && !may_run_beside(simulation, job, other)) {
             simulation_violate(simulation, "job %u is dispatched while job %u runs for it", index,
                                at - 1);
         }
@@ -241,12 +241,12 @@ void flights_check(struct simulation *simulation, uint32_t index)
         return;
     }
     const uint32_t other = simulation_job_of(simulation, &view.led_by);
-    const bool is_led = other != NO_JOB && are_identical(simulation, job, &simulation->jobs[other]) &&
-                        core_view_job(simulation->broker.core, &view.led_by,
-                                      sim_broker_now(simulation), &leader) == 0 &&
-                        leader.followers > 0 &&
-                        leader.state != WIRE__JOB_STATE__JOB_STATE_FOLLOWING &&
-                        leader.state != WIRE__JOB_STATE__JOB_STATE_DEAD;
+    const bool is_led =
+        other != NO_JOB && are_identical(simulation, job, &simulation->jobs[other]) &&
+        core_view_job(simulation->broker.core, &view.led_by, sim_broker_now(simulation), &leader) ==
+            0 &&
+        leader.followers > 0 && leader.state != WIRE__JOB_STATE__JOB_STATE_FOLLOWING &&
+        leader.state != WIRE__JOB_STATE__JOB_STATE_DEAD;
     if (!is_led) {
         simulation_violate(simulation, "job %u follows job %u, which does not lead it", index,
                            other);
@@ -340,7 +340,8 @@ void flights_see_chunk(struct simulation *simulation, const struct message *mess
     }
     if (!read_chunk(simulation, message->payload, &bytes) ||
         bytes.index != (uint32_t)message->total ||
-        (bytes.job != message->job && !are_identical(simulation, job, &simulation->jobs[bytes.job]))) {
+        (bytes.job != message->job &&
+         !are_identical(simulation, job, &simulation->jobs[bytes.job]))) {
         simulation_violate(simulation, "job %u is sent a chunk that no worker sent for it",
                            message->job);
         return;

@@ -212,7 +212,8 @@ static bool is_bound(const struct simulation *simulation, uint32_t index)
 static bool is_hopeless(const struct simulation *simulation, uint32_t index)
 {
     return able_ones(simulation, index) == 0 &&
-           (candidates_of(simulation, &simulation->jobs[index]) != 0 || is_bound(simulation, index));
+           (candidates_of(simulation, &simulation->jobs[index]) != 0 ||
+            is_bound(simulation, index));
 }
 
 bool needs_are_alike(const struct simulation *simulation, uint32_t a, uint32_t b)
@@ -364,9 +365,9 @@ static void check_said(struct simulation *simulation, uint32_t index, const stru
     const struct needs needs = needs_of(simulation, index);
     const char *of_tenant = simulation->needs.residency[simulation->jobs[index].tenant];
     const struct effect_dispatch *said = &effect->as.dispatch;
-    const bool is_said = said->abilities == needs.abilities &&
-                         is_rounded(said->input_tokens, needs.input_tokens) &&
-                         strcmp(said->residency, needs.residency == NULL ? "" : needs.residency) == 0;
+    const bool is_said =
+        said->abilities == needs.abilities && is_rounded(said->input_tokens, needs.input_tokens) &&
+        strcmp(said->residency, needs.residency == NULL ? "" : needs.residency) == 0;
     /* A label of none is not known by name. */
     const bool is_tenants = (said->tenant_residency[0] != '\0') == has_text(of_tenant);
     if (!is_said || !is_tenants) {
@@ -383,9 +384,9 @@ static void see_dispatch(struct simulation *simulation, uint32_t index, const st
     const uint32_t upstream = degradation_upstream_of(simulation, effect);
     if (upstream == SCENARIO_UPSTREAMS) { /* its route is configured no more */
         if (is_bound(simulation, index)) {
-            simulation_violate(simulation,
-                               "a worker is to choose for job %u, whose label or list it does not know",
-                               index);
+            simulation_violate(
+                simulation,
+                "a worker is to choose for job %u, whose label or list it does not know", index);
         }
         return;
     }

@@ -485,7 +485,8 @@ Test(core_decision, route_that_is_gone_lets_no_worker_choose_for_a_labelled_job)
     const struct id labelled = submit(&(struct asked){.residency = "eu"});
     const struct id free = submit(&(struct asked){.complexity = 20});
     restart_without(4, false);
-    HAS(death_of(&labelled), "its route names no model any more, and it needs the residency label eu");
+    HAS(death_of(&labelled),
+        "its route names no model any more, and it needs the residency label eu");
     cr_assert_not_null(dispatch_of(&free));
     cr_assert_null(dispatch_of(&free)->model);
 }

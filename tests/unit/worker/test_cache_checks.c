@@ -17,7 +17,7 @@
 
 static int mail_result, cache_result;
 static int jobs, denials, denied_here; /* that were tried */
-static Wire__JobNeeds needed;            /* by the latest job */
+static Wire__JobNeeds needed;          /* by the latest job */
 static char label[16];
 
 int __wrap_cache_mail_job(struct cache_mail *mail, const char *tenant, const Wire__Submit *submit,

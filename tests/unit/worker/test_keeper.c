@@ -606,10 +606,10 @@ Test(keeper, export_and_import_lose_nothing)
 Test(keeper, what_cannot_be_is_not_imported)
 {
     static const char *const wrong[] = {
-        "\"age_ms\": -1",       "\"age_ms\": 9000000000000000000",
-        "\"age_ms\": \"1\"",    "\"expires_in_ms\": 9000000000000000000",
-        "\"cost_usd\": -0.1",   "\"cost_usd\": 1e300",
-        "\"hits\": -1",         "\"run_ms\": 1e300",
+        "\"age_ms\": -1",        "\"age_ms\": 9000000000000000000",
+        "\"age_ms\": \"1\"",     "\"expires_in_ms\": 9000000000000000000",
+        "\"cost_usd\": -0.1",    "\"cost_usd\": 1e300",
+        "\"hits\": -1",          "\"run_ms\": 1e300",
         "\"output_tokens\": -5", "\"residency\": \"eu\"",
         "\"residency\": [1]"};
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
