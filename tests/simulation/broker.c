@@ -995,6 +995,7 @@ static void examine(struct simulation *simulation)
     struct sim_broker *broker = &simulation->broker;
     while (broker->examined < effects_length(broker->effects)) {
         const struct effect *effect = effects_at(broker->effects, broker->examined++);
+        lives_see_effect(simulation, effect);
         oracle_see_effect(simulation, effect);
         invalidations_see_effect(simulation, effect);
         evidence_see_effect(simulation, effect);

@@ -1,5 +1,6 @@
 #include "tests/simulation/lives.h"
 #include <inttypes.h>
+#include <string.h>
 #include "broker/core/core.h"
 #include "tests/simulation/attempts.h"
 #include "tests/simulation/broker.h"
@@ -50,6 +51,20 @@ void lives_look_at(struct simulation *simulation, uint32_t index)
         core_find_job(simulation->broker.core, &job->id, &state, &worker) == 0 &&
         state != WIRE__JOB_STATE__JOB_STATE_DEAD) {
         job->has_died = 0;
+        begin_life(simulation, index);
+    }
+}
+
+/* Only what no model can answer dies without an attempt, and before its deadline. */
+void lives_see_effect(struct simulation *simulation, const struct effect *effect)
+{
+    if (effect->kind != EFFECT_NOTE || effect->as.note.note != NOTE_DEAD_LETTER ||
+        strcmp(effect->as.note.subject, "no_model") != 0) {
+        return;
+    }
+    const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
+    if (index != NO_JOB && is_dead(simulation, &simulation->jobs[index])) {
+        simulation->jobs[index].has_died = 0;
         begin_life(simulation, index);
     }
 }

@@ -7,6 +7,7 @@
  * sent again.
  */
 #pragma once
+#include "broker/core/effects.h"
 #include "tests/simulation/simulation.h"
 
 /* Of what the core has just said of a job: what it says in the turn of a requeue is of the last
@@ -14,6 +15,8 @@
 uint32_t lives_of_effect(const struct simulation *simulation, uint32_t job);
 /* Whether the core requeued this one, or, by a sweep, any. */
 void lives_look_at(struct simulation *simulation, uint32_t job);
+/* Before others see it: a life that ends in the turn that it began in is known by its end alone. */
+void lives_see_effect(struct simulation *simulation, const struct effect *effect);
 void lives_after_tick(struct simulation *simulation);
 /* The core is about to hear the end of an attempt, or has. */
 void lives_before_answer(struct simulation *simulation, const struct message *message);
