@@ -130,7 +130,7 @@ FOUND = {
     "unsupported-is-final": "has no words for",
     "why-of-another": "because of|is told as",
     "restart-forgets-residency": "has not its residency label|is dispatched with abilities|is recorded with",
-    "restart-forgets-abilities": "lacks an ability that it needs|is recorded with",
+    "restart-forgets-abilities": "lacks an ability that it needs|is dispatched with abilities|is recorded with",
 }
 
 # Not found, and why.
