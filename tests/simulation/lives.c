@@ -18,8 +18,7 @@ static void begin_life(struct simulation *simulation, uint32_t index)
 {
     struct sim_job *job = &simulation->jobs[index];
     const int64_t now_ms = sim_broker_ms(simulation);
-    simulation_trace(simulation, "job %" PRIu64 " has life %" PRIu64 "", index, job->lives + 1,
-                     0);
+    simulation_trace(simulation, "job %" PRIu64 " has life %" PRIu64 "", index, job->lives + 1, 0);
     simulation->tally.requeued++;
     job->lives++;
     job->life_turn = simulation->broker.turns;
@@ -142,8 +141,8 @@ void lives_after_answer(struct simulation *simulation, const struct message *mes
      * Who was silent for long may be known until the tick; and what a restart, or a bound, may have
      * made the core forget of the first answer is no evidence either way.
      */
-    const bool is_sure = is_known(simulation, message->peer) &&
-                         is_again(job, message) == is_again_for_sure;
+    const bool is_sure =
+        is_known(simulation, message->peer) && is_again(job, message) == is_again_for_sure;
     if (is_noted != (simulation->broker.is_late && !is_again_for_sure) && is_sure) {
         simulation_violate(simulation,
                            "an answer to job %u that cost %" PRId64 " is %s counted as late",
