@@ -101,7 +101,7 @@ static int64_t backoff_ms(struct core *core, const struct job *job)
  */
 static int64_t wait_ms(struct core *core, struct job *job, int64_t retry_after_ms, bool is_counted)
 {
-    if (job->backoffs < UINT16_MAX && (is_counted || job->backoffs == 0)) {
+    if (job->backoffs < JOB_BACKOFFS_MAX && (is_counted || job->backoffs == 0)) {
         job->backoffs++;
     }
     const int64_t backoff = backoff_ms(core, job);
@@ -356,16 +356,23 @@ static bool is_unsupported(const struct event *event)
     return strcmp(event->as.attempt_result.error_code, "unsupported") == 0;
 }
 
-/* Another model, or provider, may be able to say it: it is asked, at once or when it is free. */
+/*
+ * Another model, or provider, may be able to say it: it is asked, at once or when it is free. Who
+ * has no words for it now has none in the next round: otherwise a job that waits for the others
+ * would go to and fro for ever, since no attempt is used up. When it is not known who that was (its
+ * route had no candidates then, or the lease is from before a restart), all of them are asked.
+ */
 static bool go_elsewhere(struct core *core, struct job *job, const struct event *event,
                          const struct upstream *called)
 {
-    int64_t at_ms;
-    if (called == NULL || !is_unsupported(event)) {
+    const struct queue *queue = job->flow->queue;
+    if (!is_unsupported(event) || upstream_candidates(core, queue)->length == 0) {
         return false;
     }
-    job->tried |= upstream_bit(core, job->flow->queue, called);
-    if (decision_choose(core, job, &at_ms) == NULL && at_ms == INT64_MAX) {
+    if (called != NULL) {
+        job->unsaid |= upstream_bit(core, queue, called);
+    }
+    if (decision_is_hopeless(core, job)) {
         return false;
     }
     if (!fail_over(core, job, event, false)) {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include "broker/core/decision.h"
 #include "broker/core/gate.h"
+#include "broker/core/job.h"
 #include "broker/core/lane.h"
 #include "broker/core/pause.h"
 #include "broker/core/upstream.h"
@@ -250,12 +251,28 @@ int configure_first(struct core *core, const struct config *config)
     return r < 0 ? r : configure(core, config);
 }
 
+/*
+ * What a job has tried is by the position of the candidate, and those are others now, or can do
+ * other things: each job begins a new round.
+ */
+static void begin_rounds(struct core *core)
+{
+    for (size_t i = 0; i < core->jobs.buckets_length; i++) {
+        struct table_link *link = table_bucket_at(&core->jobs, i)->first;
+        for (; link != NULL; link = link->next) {
+            struct job *job = CONTAINER_OF(link, struct job, by_id);
+            job->tried = job->unsaid = 0;
+        }
+    }
+}
+
 int core_reconfigure(struct core *core, const struct config *config, struct core_time now)
 {
     (void)now;
     if (!configure_is_usable(config)) {
         return -EINVAL;
     }
+    begin_rounds(core);
     int r = configure(core, config);
     if (r < 0) {
         return r;

@@ -331,7 +331,8 @@ static void note_in_history(struct core *core, struct job *job)
  * it. */
 static void begin_anew(struct core *core, struct job *job)
 {
-    job->failures = job->losses = job->backoffs = job->tried = 0;
+    job->failures = job->tried = job->unsaid = 0;
+    job->losses = job->backoffs = 0;
     job->delay_ms = 0;
     job->sequence = ++core->sequence;
     job->submitted_ms = core->now_ms;

@@ -200,6 +200,9 @@ static enum decision_lost lost_before_score(struct core *core, const struct job 
     if (!is_allowed(job_tenant(job), item->upstream)) {
         return LOST_FORBIDDEN;
     }
+    if ((job->unsaid >> at & 1) != 0) {
+        return LOST_UNSAID;
+    }
     if ((job->tried >> at & 1) != 0) {
         return LOST_TRIED;
     }
@@ -332,7 +335,7 @@ bool decision_is_hopeless(const struct core *core, const struct job *job)
     for (size_t i = 0; i < candidates->length; i++) {
         const struct upstream *upstream = candidates->items[i];
         if (choice_check(&needs, &upstream->traits) == CHOICE_FITS &&
-            is_allowed(job_tenant(job), upstream)) {
+            is_allowed(job_tenant(job), upstream) && (job->unsaid >> i & 1) == 0) {
             return false;
         }
     }
@@ -389,6 +392,8 @@ static void write_why_not(const struct core *core, const struct decision *decisi
     const struct choice_model *traits = &item->upstream->traits;
     if (item->lost == LOST_FORBIDDEN) {
         say(out, "not allowed to this tenant");
+    } else if (item->lost == LOST_UNSAID) {
+        say(out, "has no words for it");
     } else if (item->verdict == CHOICE_LACKS_ABILITY) {
         say(out, "cannot do ");
         write_abilities(decision->job.abilities & ~traits->abilities, out);
@@ -460,6 +465,7 @@ static void write_item(const struct core *core, const struct decision *decision,
         break;
     case LOST_CANNOT:
     case LOST_FORBIDDEN:
+    case LOST_UNSAID:
         write_why_not(core, decision, item, out);
         break;
     }

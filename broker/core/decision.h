@@ -3,7 +3,8 @@
  *
  * Of the candidates of a job's queue (upstream.h) those are left out that cannot answer it at all:
  * a model that lacks an ability it needs, or is too small for it, a provider without a residency
- * label that it or its tenant needs, a model that its tenant may not use. Of the others those that
+ * label that it or its tenant needs, a model that its tenant may not use, one that has said that it
+ * has no words for it. Of the others those that
  * it has tried in this round, and those that may not be called now. What is left is scored
  * (common/choice.h), or taken in the order of the list; the best is the decision.
  *
@@ -34,6 +35,7 @@ enum decision_lost {
     LOST_TRIED,     /* it failed the job in this round */
     LOST_CANNOT,    /* verdict says why */
     LOST_FORBIDDEN, /* to its tenant */
+    LOST_UNSAID,    /* it has said that it has no words for it */
 };
 
 struct decision {

@@ -54,6 +54,11 @@ enum job_flag {
     JOB_FOLLOWS_STREAM = 1 << 11, /* FOLLOWING, and gets the leader's chunks */
 };
 
+enum {
+    JOB_LOSSES_MAX = (1 << 11) - 1, /* more than broker.losses_max can be */
+    JOB_BACKOFFS_MAX = (1 << 5) - 1, /* a first backoff of 1 ms has become 12 days */
+};
+
 /* What the choice of its model depends on: decision.h. */
 struct job_needs {
     uint8_t complexity; /* 1 to 255: of 0 to 1; 0: not known */
@@ -97,11 +102,12 @@ struct job {
     uint32_t timer_position;
     uint16_t attempts_max;
     uint16_t failures;          /* attempts that were used up */
-    uint16_t losses;            /* leases that were lost */
-    uint16_t backoffs;          /* in a row: the exponent */
+    uint16_t losses : 11;       /* leases that were lost; JOB_LOSSES_MAX: so many, or more */
+    uint16_t backoffs : 5;      /* in a row: the exponent; at most JOB_BACKOFFS_MAX */
     uint16_t history;           /* attempts that were recorded: history.h */
     uint16_t flags;
     uint16_t tried;             /* candidates of its queue that failed it in this round: upstream_bit() */
+    uint16_t unsaid;            /* those that have no words for it, in any round until the next reload */
     uint8_t place : 4;
     uint8_t priority : 4;
     uint8_t task;               /* index of its tenant's tasks, plus 1; 0: none */

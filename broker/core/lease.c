@@ -98,7 +98,9 @@ void lease_hand_over(struct core *core, struct lease *lease, struct worker *work
 static bool note_loss(struct core *core, struct job *job, const struct lease *lease, bool is_crash,
                       const char *worker, const char *why)
 {
-    job->losses = (uint16_t)(job->losses + (is_crash && job->losses < UINT16_MAX));
+    if (is_crash && job->losses < JOB_LOSSES_MAX) {
+        job->losses++;
+    }
     const bool is_condemned = is_crash && lease->is_suspect && core->limits.losses_max > 0 &&
                               job->losses >= core->limits.losses_max;
     conclude_record_attempt(

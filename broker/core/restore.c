@@ -169,6 +169,11 @@ static int find_flow(struct core *core, const Record__JobRecord *record, struct 
     return 0;
 }
 
+static uint32_t at_most(uint32_t value, uint32_t most)
+{
+    return value < most ? value : most;
+}
+
 static void fill(struct core *core, struct job *job, const Record__JobRecord *record)
 {
     job->sequence = record->sequence;
@@ -181,8 +186,8 @@ static void fill(struct core *core, struct job *job, const Record__JobRecord *re
     job->attempt = record->attempt_last;
     job->attempts_max = (uint16_t)record->attempts_max;
     job->failures = (uint16_t)record->attempts;
-    job->losses = (uint16_t)record->lost_leases;
-    job->backoffs = job->failures;
+    job->losses = at_most(record->lost_leases, JOB_LOSSES_MAX) & JOB_LOSSES_MAX;
+    job->backoffs = at_most(record->attempts, JOB_BACKOFFS_MAX) & JOB_BACKOFFS_MAX;
     /* Older records have no count of their own: each failure and each loss made an entry. */
     const uint32_t counted = record->attempts + record->lost_leases;
     job->history = (uint16_t)(record->history > 0     ? record->history

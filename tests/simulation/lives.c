@@ -24,6 +24,7 @@ static void begin_life(struct simulation *simulation, uint32_t index)
     job->life_turn = simulation->broker.turns;
     job->shown = job->current_conclusion = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
     job->failures = job->crashes = job->kills = 0;
+    job->is_unsaid = false;
     job->is_retry = job->permit.is_open = false;
     job->stream.credit_peer = job->stream.waiter = 0;
     attempts_begin_life(simulation, index);

@@ -227,7 +227,8 @@ bool needs_are_alike(const struct simulation *simulation, uint32_t a, uint32_t b
 bool needs_are_picky(const struct simulation *simulation, uint32_t job)
 {
     return is_on(simulation) &&
-           able_ones(simulation, job) != candidates_of(simulation, &simulation->jobs[job]);
+           (simulation->jobs[job].is_unsaid ||
+            able_ones(simulation, job) != candidates_of(simulation, &simulation->jobs[job]));
 }
 
 /* ---- as it is configured ---- */
@@ -310,7 +311,9 @@ static void check_lost(struct simulation *simulation, uint32_t index, uint32_t u
     const bool scores = is_scored(simulation, job, candidates_of(simulation, job));
     const bool has_no_weights =
         tier->weight_quality == 0 && tier->weight_price == 0 && tier->weight_latency == 0;
-    const bool is_exact = !scores || (tier->weight_price == 0 && tier->weight_latency == 0);
+    /* Who has no words for it is not what it would have been given. */
+    const bool is_exact =
+        !job->is_unsaid && (!scores || (tier->weight_price == 0 && tier->weight_latency == 0));
     const uint32_t wanted =
         wanted_grade(simulation, able_ones(simulation, index), !scores || has_no_weights);
     const uint32_t got = grade_of(simulation, upstream);
@@ -424,16 +427,15 @@ static void see_rejected(struct simulation *simulation, uint32_t index, const st
     }
 }
 
-/* It was its first attempt, and the core knows which upstream that was: a lease that its worker
- * came back with names none. */
+/* It was its first attempt. */
 static void see_rejected_by_one(struct simulation *simulation, uint32_t index)
 {
     const struct sim_job *job = &simulation->jobs[index];
     const uint32_t others =
         able_ones(simulation, index) & ~(UINT32_C(1) << simulation->needs.unsupported_by);
     if (simulation->needs.unsupported_job == index && job->attempt_last == 1 &&
-        !job->lease.is_reclaimed && job->canonical == 0 &&
-        job->first_incarnation == simulation->broker.incarnation && others != 0) {
+        job->canonical == 0 && job->first_incarnation == simulation->broker.incarnation &&
+        others != 0) {
         simulation_violate(simulation,
                            "job %u dies of what %s has no words for, and upstreams %x may have",
                            index, scenario_upstreams[simulation->needs.unsupported_by][0], others);
@@ -505,6 +507,9 @@ void needs_before_step(struct simulation *simulation, const struct message *mess
                                 strcmp(message->call.error_code, "unsupported") == 0;
     simulation->needs.unsupported_job = is_unsupported ? message->job : NO_JOB;
     simulation->needs.unsupported_by = message->call.upstream;
+    if (is_unsupported) {
+        simulation->jobs[message->job].is_unsaid = true;
+    }
     simulation->needs.was_pending = message->event == EVENT_ATTEMPT_RESULT &&
                                     is_pending(simulation, &simulation->jobs[message->job]);
 }

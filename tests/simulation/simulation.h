@@ -102,6 +102,7 @@ struct sim_job {
         int64_t wait_until_ms; /* its worker was told to come again later */
         uint32_t answered_attempt;
     } told;
+    bool is_unsaid; /* of needs.h: somebody has no words for it, in this life */
     /* Of flights.h: invalidations that workers had been told of, of its tenant, when it was submitted,
      * when its latest attempt was dispatched, and the one before. */
     uint64_t told_at_submission, told_at_dispatch, told_at_dispatch_before;

@@ -10,6 +10,8 @@
 #define ANSWERED    WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 
+enum { MANY_MODELS = 14 };
+
 static struct world w;
 static struct config_provider providers[2];
 static struct config_route routes[1];
@@ -71,15 +73,17 @@ TestSuite(core_decision, .init = start, .fini = stop);
 
 struct asked {
     uint64_t peer; /* 0: 1 */
-    const char *tier, *residency;
+    const char *tier, *residency, *route; /* route NULL: any */
     uint32_t complexity, abilities, input_tokens;
+    const uint8_t *canonical_key;
 };
 
 static struct id submit(const struct asked *asked)
 {
     struct event event = world_submission(&w, asked->peer == 0 ? 1 : asked->peer,
                                           asked->tier == NULL ? "standard" : asked->tier);
-    event.as.submit.route = "any";
+    event.as.submit.route = asked->route == NULL ? "any" : asked->route;
+    event.as.submit.canonical_key = asked->canonical_key;
     event.as.submit.complexity = asked->complexity;
     event.as.submit.abilities = asked->abilities;
     event.as.submit.input_tokens = asked->input_tokens;
@@ -327,6 +331,58 @@ Test(core_decision, what_a_provider_cannot_say_another_is_asked)
     cannot_say(&job);
     cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_DEAD);
     cr_assert_str_eq(world_find(&w, EFFECT_RESULT, &job, 1)->code, "rejected");
+}
+
+Test(core_decision, who_has_no_words_for_it_is_not_asked_again_while_the_others_rest)
+{
+    routes[0].choice = CHOICE_LISTED;
+    routes[0].models_length = 2;
+    go();
+    const struct id other = submit(&(struct asked){.route = "m1"});
+    world_says(&w, &other,
+               &(struct world_said){.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED,
+                                    .retry_after_ms = 120000});
+    const struct id job = submit(&(struct asked){.complexity = 20});
+    for (int i = 0; i < 60; i++) {
+        if (world_state(&w, &job) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+            cannot_say(&job);
+        }
+        pass(1000);
+    }
+    cr_assert_eq(world_count(&w, EFFECT_DISPATCH, &job), 1);
+    pass(90000);
+    cr_assert_str_eq(model_of(&job), "m1");
+}
+
+/* Its route had no models when it was given to its worker. */
+Test(core_decision, what_somebody_cannot_say_the_models_of_a_later_reload_are_asked)
+{
+    world_start(&w);
+    world_client(&w, 1, "a");
+    const struct id job = submit(&(struct asked){.complexity = 20});
+    w.config.routes_length = 0;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, 100, "w", 1000);
+    cr_assert_null(dispatch_of(&job)->provider);
+    w.config.routes_length = 1;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    cannot_say(&job);
+    cr_assert_str_eq(model_of(&job), "m0");
+}
+
+Test(core_decision, who_was_tried_before_a_reload_is_forgotten)
+{
+    static char *others[] = {"m2", "m1"};
+    routes[0].choice = CHOICE_LISTED;
+    go();
+    const struct id job = submit(&(struct asked){.complexity = 20});
+    says(&job, UNAVAILABLE, 5);
+    cr_assert_str_eq(model_of(&job), "m1");
+    routes[0].models = others;
+    routes[0].models_length = 2;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    says(&job, UNAVAILABLE, 5);
+    cr_assert_str_eq(model_of(&job), "m2");
 }
 
 Test(core_decision, slow_model_loses_where_time_is_short)
