@@ -471,6 +471,7 @@ static void write_item(const struct core *core, const struct decision *decision,
     }
 }
 
+/* The chosen one first: of many candidates the last do not fit. */
 static void write_decision(const struct core *core, const struct decision *decision,
                            struct words *out)
 {
@@ -489,8 +490,11 @@ static void write_decision(const struct core *core, const struct decision *decis
     for (size_t i = 0; i < decision->length; i++) {
         chosen = decision->items[i].lost == LOST_NOT ? &decision->items[i] : chosen;
     }
+    write_item(core, decision, chosen, chosen, out);
     for (size_t i = 0; i < decision->length; i++) {
-        write_item(core, decision, chosen, &decision->items[i], out);
+        if (&decision->items[i] != chosen) {
+            write_item(core, decision, chosen, &decision->items[i], out);
+        }
     }
 }
 

@@ -385,6 +385,30 @@ Test(core_decision, who_was_tried_before_a_reload_is_forgotten)
     cr_assert_str_eq(model_of(&job), "m2");
 }
 
+Test(core_decision, chosen_one_is_told_where_not_all_fits)
+{
+    static struct config_model models[MANY_MODELS];
+    static char names[MANY_MODELS][64], *all[MANY_MODELS];
+    for (size_t i = 0; i < MANY_MODELS; i++) {
+        (void)snprintf(names[i], sizeof(names[i]), "model-%02zu-with-a-name-that-is-rather-long", i);
+        all[i] = names[i];
+        models[i] = (struct config_model){
+            .name = names[i], .provider = "p0", .quality = 10 + (uint32_t)i};
+    }
+    w.config.models = models;
+    w.config.models_length = MANY_MODELS;
+    routes[0].models = all;
+    routes[0].models_length = MANY_MODELS;
+    go();
+    const struct id job = submit(&(struct asked){.complexity = 220});
+    char said[128];
+    (void)snprintf(said, sizeof(said), "; p0/%s: ", model_of(&job));
+    cr_assert_str_eq(model_of(&job), names[MANY_MODELS - 1]);
+    uint32_t attempt;
+    HAS(core_explain(w.core, &job, &attempt), said);
+    HAS(core_explain(w.core, &job, &attempt), ", chosen; ");
+}
+
 Test(core_decision, slow_model_loses_where_time_is_short)
 {
     w.tiers[0].weight_latency = 90;
