@@ -64,6 +64,7 @@ struct upstream;
 /* What a dispatch took of an upstream's limits: upstream.h. */
 struct permit {
     struct upstream *upstream;  /* NULL: none */
+    int64_t taken_ms;
     uint32_t tokens;
     uint32_t probe;             /* its number at the breaker; 0: it is none */
     uint8_t size;               /* of the prompt: latency.h */

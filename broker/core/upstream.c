@@ -618,6 +618,7 @@ struct permit upstream_take(struct core *core, struct upstream *upstream, const 
     if (upstream == NULL) {
         return permit;
     }
+    permit.taken_ms = core->now_ms;
     permit.tokens = (uint32_t)tokens_of(job);
     permit.size = (uint8_t)latency_size_of(job_input_tokens(job));
     take_of_limits(core, upstream, 1.0, permit.tokens);
@@ -832,6 +833,30 @@ static bool is_named(const struct upstream *upstream, const Wire__Upstream *name
            strcmp(upstream->provider, name->provider) == 0;
 }
 
+/*
+ * A call that was ended would have taken its time at least, which says something where most take
+ * less: otherwise a model that hangs would look quick, by the few that it answers.
+ */
+static void learn_ended(struct upstream *upstream, uint32_t size, int64_t ms)
+{
+    const double typical_ms = latency_quantile_ms(&upstream->latency, size, 0.5);
+    if (ms > 0 && (double)ms >= (typical_ms > 0 ? typical_ms : HUNG_LEAST_MS)) {
+        latency_add(&upstream->latency, size, ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX);
+    }
+}
+
+static void learn_latency(struct upstream *upstream, uint32_t size, const Wire__Call *call)
+{
+    const bool is_timeout = call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE &&
+                            strstr(call->error_code, "timeout") != NULL;
+    if (call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
+        latency_add(&upstream->latency, size, call->call_ms);
+    } else if (is_timeout || call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED ||
+               call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED) {
+        learn_ended(upstream, size, call->call_ms);
+    }
+}
+
 struct upstream *upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
                                  const struct event_attempt_result *result)
 {
@@ -849,8 +874,8 @@ struct upstream *upstream_settle(struct core *core, struct worker *worker, struc
         }
         called = upstream;
         is_used |= is_permitted;
-        if (is_permitted && call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
-            latency_add(&upstream->latency, permit->size, call->call_ms);
+        if (is_permitted) {
+            learn_latency(upstream, permit->size, call);
         }
         if (is_permitted && call->tokens > 0) {
             take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
@@ -869,6 +894,9 @@ struct upstream *upstream_settle(struct core *core, struct worker *worker, struc
 void upstream_settle_silent(struct core *core, struct permit *permit, bool is_expired)
 {
     struct upstream *upstream = TAKE(permit->upstream);
+    if (upstream != NULL && is_expired) {
+        learn_ended(upstream, permit->size, core->now_ms - permit->taken_ms);
+    }
     if (upstream == NULL || !breaker_awaits_probe(&upstream->breaker, permit->probe)) {
         return;
     }

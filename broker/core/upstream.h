@@ -39,7 +39,7 @@ struct upstream {
     struct pace pace;
     int64_t limited_until_ms;       /* it said when to come back */
     double typical_ms;              /* of an answered call, smoothed; 0: none yet */
-    struct latency latency;         /* of answered calls */
+    struct latency latency;         /* of answered calls, and of those ended while they were overdue */
     struct choice_model traits;     /* as configured; what is observed is filled in for a decision */
     size_t index;                   /* of core.upstreams */
     uint64_t answered_peer;         /* the worker that was answered last, and when; INT64_MIN never */

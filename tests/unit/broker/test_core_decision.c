@@ -409,6 +409,38 @@ Test(core_decision, chosen_one_is_told_where_not_all_fits)
     HAS(core_explain(w.core, &job, &attempt), ", chosen; ");
 }
 
+Test(core_decision, model_that_hangs_is_not_thought_to_be_quick)
+{
+    w.tiers[0].weight_latency = 90;
+    w.tiers[0].deadline_ms = 30000;
+    go();
+    for (int i = 0; i < 20; i++) {
+        (void)submit(&(struct asked){.tier = "realtime", .route = "m1", .input_tokens = 100});
+    }
+    pass(31000);
+    const struct id job =
+        submit(&(struct asked){.tier = "realtime", .complexity = 220, .input_tokens = 100});
+    cr_assert_str_neq(model_of(&job), "m1");
+}
+
+Test(core_decision, calls_that_were_ended_early_make_no_model_quick)
+{
+    w.tiers[0].weight_latency = 90;
+    w.tiers[0].deadline_ms = 30000;
+    go();
+    for (int i = 0; i < 220; i++) {
+        const struct id job = submit(&(struct asked){.route = "m1", .input_tokens = 100});
+        if (i < 20) {
+            says(&job, ANSWERED, 60000);
+        } else {
+            says(&job, WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED, 5);
+        }
+    }
+    const struct id job =
+        submit(&(struct asked){.tier = "realtime", .complexity = 220, .input_tokens = 100});
+    cr_assert_str_neq(model_of(&job), "m1");
+}
+
 Test(core_decision, slow_model_loses_where_time_is_short)
 {
     w.tiers[0].weight_latency = 90;
