@@ -39,20 +39,6 @@ static void count_usage(struct tier *tier, const Wire__Usage *usage)
     stats->cache_misses += usage->cache == WIRE__CACHE_STATUS__CACHE_MISS;
 }
 
-/* Of one that was answered. */
-static void count_quality(struct tier *tier, const Wire__Usage *usage)
-{
-    if (usage == NULL || usage->quality_lost == 0) {
-        return;
-    }
-    const enum core_step step =
-        usage->cache == WIRE__CACHE_STATUS__CACHE_STALE_HIT  ? STEP_STALE
-        : usage->cache == WIRE__CACHE_STATUS__CACHE_NEAR_HIT ? STEP_NEAR
-                                                             : STEP_MODEL;
-    tier->stats.quality_lost[step].jobs++;
-    tier->stats.quality_lost[step].grades += usage->quality_lost;
-}
-
 /*
  * An answer to what is concluded. The one that concluded it comes again when its worker has not
  * heard that it was taken; any other was paid for twice. Counted at the tier of the job; at the
@@ -456,7 +442,6 @@ void attempt_result(struct core *core, const struct event *event)
     }
     if (is_answer(event)) {
         count_usage(job_tier(job), result->usage);
-        count_quality(job_tier(job), result->usage);
         finish(core, job, event, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, "", job_attempts(job));
     } else if (holds) {
         count_usage(job_tier(job), result->usage);

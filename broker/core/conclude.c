@@ -233,12 +233,27 @@ static void answer_waiter(struct core *core, uint64_t peer, bool streams, const 
     }
 }
 
+static void count_quality(struct tier *tier, const Wire__Usage *usage)
+{
+    if (usage == NULL || usage->quality_lost == 0) {
+        return;
+    }
+    const enum core_step step = usage->cache == WIRE__CACHE_STATUS__CACHE_STALE_HIT  ? STEP_STALE
+                                : usage->cache == WIRE__CACHE_STATUS__CACHE_NEAR_HIT ? STEP_NEAR
+                                                                                     : STEP_MODEL;
+    tier->stats.quality_lost[step].jobs++;
+    tier->stats.quality_lost[step].grades += usage->quality_lost;
+}
+
 static void count(const struct job *job, const struct outcome *outcome)
 {
     struct tier *tier = job_tier(job);
     tier->stats.concluded[outcome->state]++;
     tier->drain.conclusions++;
     job->flow->queue->drain.conclusions++;
+    if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
+        count_quality(tier, outcome->usage);
+    }
 }
 
 static const char *cancel_reason(const struct outcome *outcome)

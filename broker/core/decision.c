@@ -350,6 +350,21 @@ struct upstream *decision_choose(struct core *core, const struct job *job, int64
     return decision.chosen;
 }
 
+uint32_t decision_quality_lost(struct core *core, const struct job *job, const Wire__Usage *usage)
+{
+    struct decision decision;
+    decision_make(core, job, &decision);
+    const struct decision_item *wanted = wanted_of(&decision);
+    for (size_t i = 0; i < decision.length && wanted != NULL; i++) {
+        const struct decision_item *item = &decision.items[i];
+        if (strcmp(item->upstream->model, usage->model) == 0 &&
+            strcmp(item->upstream->provider, usage->provider) == 0) {
+            return quality_between(wanted, item);
+        }
+    }
+    return usage->quality_lost;
+}
+
 /* ---- in words ---- */
 
 struct words {

@@ -89,6 +89,11 @@ void decision_make(struct core *core, const struct job *job, struct decision *re
 bool decision_is_hopeless(const struct core *core, const struct job *job);
 /* The one that decision_make() would choose; NULL: none, and *ret_at_ms as there. */
 struct upstream *decision_choose(struct core *core, const struct job *job, int64_t *ret_at_ms);
+/*
+ * The grades that the job, which is pending, loses by this answer to an identical one, which may
+ * have wanted another model. What no candidate has answered loses what it says itself.
+ */
+uint32_t decision_quality_lost(struct core *core, const struct job *job, const Wire__Usage *usage);
 /* Why none of the candidates can answer a job, in words; the decision is hopeless. In the arena. */
 const char *decision_complaint(struct core *core, const struct decision *decision);
 /* The decision in words, kept for core_explain(). In the arena; "" when there was no choice. */

@@ -11,6 +11,7 @@
 #include <xxhash.h>
 #include "broker/core/cache_log.h"
 #include "broker/core/conclude.h"
+#include "broker/core/decision.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/stream.h"
@@ -27,6 +28,8 @@ struct shared {
     struct outcome outcome; /* points into the fields below and into `text` */
     Wire__Usage usage;
     struct id leader;
+    struct job_needs needs; /* of the leader */
+    uint32_t quality_lost;  /* by it */
     struct blob *payload;
     char text[];
 };
@@ -302,6 +305,7 @@ static void share_usage(struct shared *shared, const Wire__Usage *usage, char **
     shared->usage.model = keep_text(at, usage->model);
     shared->usage.saved_nanousd = usage->cost_nanousd + usage->saved_nanousd;
     shared->usage.cost_nanousd = 0;
+    shared->quality_lost = usage->quality_lost;
     shared->outcome.usage = &shared->usage;
 }
 
@@ -321,6 +325,7 @@ static struct shared *share(const struct job *leader, const struct outcome *outc
     }
     char *at = shared->text;
     shared->leader = leader->id;
+    shared->needs = leader->needs;
     shared->payload = outcome->payload == NULL ? NULL : blob_ref(outcome->payload);
     shared->outcome = (struct outcome){.state = outcome->state,
                                        .error_code = keep_text(&at, code),
@@ -418,6 +423,16 @@ void flight_split(struct core *core, struct job *job)
 
 /* ---- the others end ---- */
 
+/* Jobs that ask the same may be said to be differently hard, and want another model for that. */
+static void tell_quality_lost(struct core *core, const struct job *job, struct shared *shared)
+{
+    shared->usage.quality_lost = shared->quality_lost;
+    if (shared->outcome.usage != NULL &&
+        memcmp(&job->needs, &shared->needs, sizeof(shared->needs)) != 0) {
+        shared->usage.quality_lost = decision_quality_lost(core, job, &shared->usage);
+    }
+}
+
 static void end_one(struct core *core, const struct flight *flight)
 {
     struct job *job = heap_peek(&flight->followers);
@@ -428,6 +443,7 @@ static void end_one(struct core *core, const struct flight *flight)
     struct core_tier_stats *stats = &job_tier(job)->stats;
     stats->followers_concluded++;
     stats->saved_nanousd += flight->shared->usage.saved_nanousd;
+    tell_quality_lost(core, job, flight->shared);
     conclude(core, job, &flight->shared->outcome);
 }
 

@@ -125,6 +125,24 @@ static void says(const struct id *job, Wire__AttemptOutcome outcome, uint32_t ca
     world_says(&w, job, &(struct world_said){.outcome = outcome, .call_ms = call_ms});
 }
 
+/* By the model that it was given to, with what the worker thinks is lost. */
+static void answers(const struct id *job, uint32_t quality_lost)
+{
+    const struct effect_dispatch *dispatch = dispatch_of(job);
+    cr_assert_not_null(dispatch);
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.provider = (char *)dispatch->provider;
+    usage.model = (char *)dispatch->model;
+    usage.quality_lost = quality_lost;
+    world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                                   .peer = 100,
+                                   .as.attempt_result = {.lease = dispatch->lease,
+                                                         .outcome = ANSWERED,
+                                                         .error_code = "",
+                                                         .error_text = "",
+                                                         .usage = &usage}});
+}
+
 /* Time with a worker that lives. */
 static void pass(int64_t ms)
 {
@@ -439,6 +457,21 @@ Test(core_decision, calls_that_were_ended_early_make_no_model_quick)
     const struct id job =
         submit(&(struct asked){.tier = "realtime", .complexity = 220, .input_tokens = 100});
     cr_assert_str_neq(model_of(&job), "m1");
+}
+
+/* One answer for two, of which the second would have wanted the better model. */
+Test(core_decision, what_an_answer_loses_is_told_of_each_that_shares_it)
+{
+    static const uint8_t key[16] = {1};
+    go();
+    const struct id simple = submit(&(struct asked){.complexity = 20, .canonical_key = key});
+    const struct id hard = submit(&(struct asked){.complexity = 220, .canonical_key = key});
+    cr_assert_eq(world_state(&w, &hard), WIRE__JOB_STATE__JOB_STATE_FOLLOWING);
+    answers(&simple, 0);
+    cr_assert_eq(world_state(&w, &hard), WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
+    const struct core_quality_lost lost = world_stats(&w).tiers[1].quality_lost[STEP_MODEL];
+    cr_assert_eq(lost.jobs, 1);
+    cr_assert_eq(lost.grades, 50);
 }
 
 Test(core_decision, slow_model_loses_where_time_is_short)
