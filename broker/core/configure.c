@@ -1,6 +1,7 @@
 #include "broker/core/configure.h"
 #include <errno.h>
 #include <stdlib.h>
+#include "broker/core/crowd.h"
 #include "broker/core/decision.h"
 #include "broker/core/gate.h"
 #include "broker/core/job.h"
@@ -273,6 +274,7 @@ int core_reconfigure(struct core *core, const struct config *config, struct core
         return -EINVAL;
     }
     begin_rounds(core);
+    crowd_dissolve_all(core);
     int r = configure(core, config);
     if (r < 0) {
         return r;

@@ -9,6 +9,7 @@
 #include "broker/core/client.h"
 #include "broker/core/conclude.h"
 #include "broker/core/configure.h"
+#include "broker/core/crowd.h"
 #include "broker/core/dead.h"
 #include "broker/core/decision.h"
 #include "broker/core/dispatch.h"
@@ -141,6 +142,7 @@ static void init_lists(struct core *core)
     cache_evidence_init(core);
     heap_init(&core->timers, offsetof(struct job, timer_position));
     heap_init(&core->gates, offsetof(struct queue, gate_position));
+    crowd_init(core);
     core->aside_until_ms = INT64_MAX;
 }
 
@@ -299,6 +301,7 @@ void core_destroy(struct core **core)
     }
     heap_finish(&dead->timers);
     heap_finish(&dead->gates);
+    crowd_finish(dead);
     concluded_finish(&dead->concluded);
     loads_finish(&dead->loads);
     arena_destroy(&dead->arena);
@@ -377,6 +380,7 @@ static void tick(struct core *core)
     result_tick(core);
     dead_tick(core);
     gate_tick(core);
+    is_done &= crowd_tick(core);
     dispatch_tick(core);
     overload_tick(core);
     estimate_tick(core);
@@ -515,6 +519,7 @@ int64_t core_next_deadline_ms(const struct core *core)
     at_ms = sooner(at_ms, dead_next_deadline_ms(core));
     at_ms = sooner(at_ms, stream_next_deadline_ms(core));
     at_ms = sooner(at_ms, gate_next_deadline_ms(core));
+    at_ms = sooner(at_ms, crowd_next_deadline_ms(core));
     at_ms = sooner(at_ms, core->evidence.due_ms);
     if (core->timers.length > 0) {
         at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));

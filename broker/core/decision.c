@@ -328,6 +328,15 @@ void decision_make(struct core *core, const struct job *job, struct decision *re
     choose(ret_decision);
 }
 
+uint16_t decision_able(const struct decision *decision)
+{
+    uint16_t able = 0;
+    for (size_t i = 0; i < decision->length; i++) {
+        able = (uint16_t)(able | (unsigned)can(&decision->items[i]) << i);
+    }
+    return able;
+}
+
 bool decision_is_hopeless(const struct core *core, const struct job *job)
 {
     const struct candidates *candidates = upstream_candidates(core, job->flow->queue);

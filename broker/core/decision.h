@@ -85,6 +85,8 @@ void decision_destroy(struct core *core);
 
 /* For a job that is pending. Nothing is taken of any limit. */
 void decision_make(struct core *core, const struct job *job, struct decision *ret_decision);
+/* The candidates that can answer the job, now or later: upstream_bit(). */
+uint16_t decision_able(const struct decision *decision);
 /* No candidate can answer it, now or later: decision.is_hopeless. */
 bool decision_is_hopeless(const struct core *core, const struct job *job);
 /* The one that decision_make() would choose; NULL: none, and *ret_at_ms as there. */

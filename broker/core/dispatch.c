@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include "broker/core/conclude.h"
+#include "broker/core/crowd.h"
 #include "broker/core/decision.h"
 #include "broker/core/flight.h"
 #include "broker/core/gate.h"
@@ -132,6 +133,9 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
     struct worker *worker = seat->worker;
     if (job->place == PLACE_READY) {
         lane_charge(lane, job);
+    }
+    if (decision->is_picky) { /* before the job leaves, so that their flow keeps its place */
+        crowd_follow(core, job->flow, decision_able(decision));
     }
     count_attempt(core, job);
     struct lease *lease = lease_grant(core, job, worker, job->attempt + 1);

@@ -11,6 +11,7 @@
 #include <xxhash.h>
 #include "broker/core/cache_log.h"
 #include "broker/core/conclude.h"
+#include "broker/core/crowd.h"
 #include "broker/core/decision.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -252,6 +253,8 @@ void flight_push(struct core *core, struct job *job)
     assert(r == 0); /* reserved by open_flight() */
     if (flight->leader->place == PLACE_READY) {
         lane_raise(flight->leader, flight_priority(core, flight->leader));
+    } else if (flight->leader->place == PLACE_WAITING) {
+        crowd_raise(core, flight->leader);
     }
 }
 

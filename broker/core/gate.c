@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <string.h>
 #include "broker/core/conclude.h"
+#include "broker/core/crowd.h"
 #include "broker/core/decision.h"
 #include "broker/core/dispatch.h"
 #include "broker/core/lane.h"
@@ -112,10 +113,8 @@ static void wait_for_one(struct core *core, struct job *job, const struct decisi
         end_round(core, job);
     } else if (decision->is_picky) {
         /* Others of the queue may go on. */
-        if (job->place == PLACE_READY) {
-            lane_keep_turn(job);
-        }
-        job_wait_until(core, job, later_ms(decision->at_ms, core->now_ms + GATE_LEAST_MS));
+        crowd_join(core, job, decision_able(decision),
+                   later_ms(decision->at_ms, core->now_ms + GATE_LEAST_MS));
     } else {
         close_gate(core, job->flow->queue, decision->at_ms);
     }
@@ -144,8 +143,11 @@ static bool may_call(const struct core *core, const struct queue *queue,
     return upstream == NULL || upstream_bit(core, queue, upstream) != 0;
 }
 
-void gate_look(struct core *core, const struct upstream *upstream)
+void gate_look(struct core *core, struct upstream *upstream)
 {
+    if (upstream != NULL) {
+        crowd_look(core, upstream);
+    }
     for (size_t i = 0; i < core->queues_length; i++) {
         struct queue *queue = core->queues[i];
         if (!may_call(core, queue, upstream)) {

@@ -17,8 +17,8 @@ struct upstream;
  * none, and a worker may choose. False: its queue is gated, or the job waits or is over; the choice begins anew.
  */
 bool gate_pass(struct core *core, struct job *job, struct decision *ret_decision);
-/* It may be called again, or less: its queues are looked at again. NULL: all are. */
-void gate_look(struct core *core, const struct upstream *upstream);
+/* It may be called again, or less: its queues are looked at again, and its crowds. NULL: all queues are. */
+void gate_look(struct core *core, struct upstream *upstream);
 /* A job comes to this queue: whether anybody can serve it may never have been asked. */
 void gate_look_at(struct core *core, struct queue *queue);
 /* Opens the gates whose time has come. */

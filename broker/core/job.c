@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include "broker/core/client.h"
+#include "broker/core/crowd.h"
 #include "broker/core/dead.h"
 #include "broker/core/flight.h"
 #include "broker/core/history.h"
@@ -23,6 +24,7 @@ Wire__JobState job_place_state(enum job_place place)
     case PLACE_READY:
         return WIRE__JOB_STATE__JOB_STATE_QUEUED;
     case PLACE_BACKING_OFF:
+    case PLACE_WAITING:
         return WIRE__JOB_STATE__JOB_STATE_BACKING_OFF;
     case PLACE_LOADING:
     case PLACE_LOADED:
@@ -58,11 +60,12 @@ bool job_may_become(enum job_place from, enum job_place to)
             TO(PLACE_ACCEPTING) | TO(PLACE_RECOVERED) | TO(PLACE_FOLLOWING) | waits | ends,
         [PLACE_ACCEPTING] = waits | TO(PLACE_FOLLOWING) | ends,
         [PLACE_RECOVERED] = waits | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | ends,
-        [PLACE_READY] = TO(PLACE_BACKING_OFF) | TO(PLACE_LOADING) | TO(PLACE_LEASED) |
-                        TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
+        [PLACE_READY] = TO(PLACE_BACKING_OFF) | TO(PLACE_WAITING) | TO(PLACE_LOADING) |
+                        TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
         [PLACE_BACKING_OFF] = TO(PLACE_READY) | TO(PLACE_LEASED) | TO(PLACE_FOLLOWING) | ends,
+        [PLACE_WAITING] = TO(PLACE_READY) | TO(PLACE_LEASED) | ends,
         [PLACE_LOADING] = waits | TO(PLACE_LOADED) | TO(PLACE_LEASED) | ends,
-        [PLACE_LOADED] = waits | TO(PLACE_LEASED) | ends,
+        [PLACE_LOADED] = waits | TO(PLACE_WAITING) | TO(PLACE_LEASED) | ends,
         /* FOLLOWING: it was reclaimed while an identical one leads. */
         [PLACE_LEASED] = waits | TO(PLACE_FOLLOWING) | TO(PLACE_PARKED) | ends,
         [PLACE_FOLLOWING] = TO(PLACE_READY) | ends,
@@ -246,6 +249,10 @@ static void leave(struct core *core, struct job *job)
     case PLACE_BACKING_OFF:
         queue->backing_off--;
         break;
+    case PLACE_WAITING:
+        queue->backing_off--;
+        crowd_remove(core, job);
+        break;
     case PLACE_LOADING:
         list_remove(&core->loading, &job->link);
         queue->lane->loading--;
@@ -306,6 +313,10 @@ static void join(struct core *core, struct job *job)
         break;
     case PLACE_BACKING_OFF:
         queue->backing_off++;
+        break;
+    case PLACE_WAITING:
+        queue->backing_off++;
+        crowd_push(core, job);
         break;
     case PLACE_LOADING:
         list_append(&core->loading, &job->link);

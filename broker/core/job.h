@@ -14,6 +14,7 @@
 #include "common/list.h"
 
 struct client;
+struct crowd;
 struct flight;
 struct dead_letter;
 struct flow;
@@ -28,6 +29,7 @@ enum job_place {
     PLACE_RECOVERED,   /* after a restart, until its worker has had time to reclaim it */
     PLACE_READY,
     PLACE_BACKING_OFF, /* until not_before_ms */
+    PLACE_WAITING,     /* for candidates that others do not need: crowd.h */
     PLACE_LOADING,     /* chosen; its payload is being read */
     PLACE_LOADED,      /* chosen, payload in memory, no worker yet */
     PLACE_LEASED,
@@ -82,6 +84,7 @@ struct job {
     union {
         uint64_t accept_batch; /* ACCEPTING */
         int64_t not_before_ms; /* BACKING_OFF, and ACCEPTING uses it afterwards */
+        struct crowd *crowd;   /* WAITING */
         uint64_t load_token;   /* LOADING */
         struct lease *lease;   /* LEASED */
         struct flight *flight; /* FOLLOWING */
@@ -98,7 +101,7 @@ struct job {
     uint32_t estimated_tokens;
     uint32_t max_tokens;
     uint32_t attempt;           /* number of the latest attempt: the fence */
-    uint32_t ready_position;    /* in its flow's heap, or its flight's */
+    uint32_t ready_position;    /* in its flow's heap, its flight's or its crowd's */
     uint32_t timer_position;
     uint16_t attempts_max;
     uint16_t failures;          /* attempts that were used up */

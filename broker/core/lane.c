@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <xxhash.h>
+#include "broker/core/crowd.h"
 #include "broker/core/flight.h"
 #include "broker/core/worker.h"
 
@@ -168,6 +169,7 @@ void lane_destroy_queues(struct core *core)
         struct queue *queue = core->queues[i];
         for (size_t j = 0; j < queue->flows_length; j++) {
             if (queue->flows[j] != NULL) {
+                crowd_destroy_all(queue->flows[j]);
                 heap_finish(&queue->flows[j]->ready);
                 free(queue->flows[j]);
             }
@@ -203,11 +205,27 @@ void queue_refresh(struct queue *queue)
     }
 }
 
+static bool has_turn_before(const struct flow *flow, const struct flow *other)
+{
+    return flow->turn != 0 && flow->turn < other->turn;
+}
+
+/* Before all that have come since, and behind those whose turn came before. */
+static void take_turn_back(struct flow *flow)
+{
+    struct list *ring = &flow->queue->ring;
+    struct list_link *link = ring->head.next;
+    while (link != &ring->head && has_turn_before(CONTAINER_OF(link, struct flow, in_ring), flow)) {
+        link = link->next;
+    }
+    list_insert_before(ring, &flow->in_ring, link);
+}
+
 static void flow_refresh(struct flow *flow)
 {
     const bool wants = flow->ready.length > 0 && !flow->tenant->name->is_held;
     if (wants && !flow->is_in_ring && flow->keeps_turn) {
-        list_prepend(&flow->queue->ring, &flow->in_ring);
+        take_turn_back(flow);
         flow->is_in_ring = true;
         flow->keeps_turn = false;
     } else if (wants && !flow->is_in_ring) {
@@ -221,6 +239,7 @@ static void flow_refresh(struct flow *flow)
     } else if (!wants && flow->is_in_ring) {
         list_remove(&flow->queue->ring, &flow->in_ring);
         flow->is_in_ring = false;
+        flow->turn = flow->keeps_turn ? flow->turn : 0;
     }
     queue_refresh(flow->queue);
 }
@@ -323,6 +342,19 @@ void lane_charge_tier(struct lane *lane)
     lane->pass = turn + tier_stride(lane);
 }
 
+/* The only one that waits. What is in a crowd waits, too, though it is in no ring now. */
+static bool is_alone(const struct queue *queue)
+{
+    return queue->ring.length == 1 && queue->crowds == 0;
+}
+
+static void end_turn(struct flow *flow)
+{
+    list_remove(&flow->queue->ring, &flow->in_ring);
+    list_append(&flow->queue->ring, &flow->in_ring);
+    flow->turn = 0;
+}
+
 /*
  * The flow at the head of the ring once it may spend; those that may not get their quantum and go
  * to the end.
@@ -331,8 +363,8 @@ static struct flow *next_flow(struct queue *queue)
 {
     for (;;) {
         struct flow *flow = CONTAINER_OF(list_first(&queue->ring), struct flow, in_ring);
-        if (queue->ring.length == 1) {
-            flow->deficit_tokens = 1; /* alone: nobody is owed anything */
+        if (is_alone(queue)) {
+            flow->deficit_tokens = 1; /* nobody is owed anything */
         }
         if (flow->deficit_tokens <= 0) {
             flow->deficit_tokens += (int64_t)QUANTUM_TOKENS * flow->tenant->weight;
@@ -340,8 +372,7 @@ static struct flow *next_flow(struct queue *queue)
         if (flow->deficit_tokens > 0) {
             return flow;
         }
-        list_remove(&queue->ring, &flow->in_ring);
-        list_append(&queue->ring, &flow->in_ring);
+        end_turn(flow);
     }
 }
 
@@ -356,6 +387,9 @@ void lane_keep_turn(const struct job *job)
     struct flow *flow = job->flow;
     assert(job->place == PLACE_READY);
     flow->keeps_turn = flow->ready.length == 1 && flow->deficit_tokens > 0;
+    if (flow->keeps_turn && flow->turn == 0) {
+        flow->turn = ++flow->queue->turns_kept;
+    }
 }
 
 static int64_t cost_tokens(const struct job *job)
@@ -376,12 +410,11 @@ void lane_charge(struct lane *lane, struct job *job)
     struct flow *flow = job->flow;
     struct queue *queue = flow->queue;
     flow->deficit_tokens -= cost_tokens(job);
-    if (queue->ring.length == 1 && flow->deficit_tokens < 0) {
+    if (is_alone(queue) && flow->deficit_tokens < 0) {
         flow->deficit_tokens = 0;
     }
     if (flow->deficit_tokens <= 0) {
-        list_remove(&queue->ring, &flow->in_ring);
-        list_append(&queue->ring, &flow->in_ring);
+        end_turn(flow);
     }
     lane->virtual_time = queue->pass > lane->virtual_time ? queue->pass : lane->virtual_time;
     heap_remove(&lane->queues, queue);

@@ -31,9 +31,11 @@ struct flow {
     struct list_link in_ring;
     bool is_in_ring;
     bool keeps_turn;            /* it left the ring at its turn: lane_keep_turn() */
+    uint64_t turn;              /* of those that keep theirs, in the order in which it came; 0: none */
     int64_t deficit_tokens;
     uint32_t jobs;              /* in any place */
     struct shed shed;
+    struct crowd *crowds;       /* of those that wait by themselves: crowd.h; NULL: none */
 };
 
 struct queue {
@@ -43,6 +45,8 @@ struct queue {
     struct flow **flows;        /* by tenant's index; NULL: none yet */
     size_t flows_length;
     struct list ring;           /* flows with ready jobs whose tenant is not held */
+    uint64_t turns_kept;        /* the latest */
+    uint32_t crowds;            /* of its flows */
     uint32_t position;          /* in lane.queues */
     uint64_t pass;
     uint64_t ready, backing_off, leased;
@@ -99,8 +103,8 @@ void lane_charge(struct lane *lane, struct job *job);
 
 /*
  * The READY job, whose turn it is, has to wait by itself: if its flow has no other one, it comes
- * back to where it was. Otherwise flows whose jobs wait for one upstream would be served in the
- * order in which they come back, and one of them always last.
+ * back to where it was, and so do others whose turn came after it. Otherwise flows whose jobs wait
+ * for one upstream would be served in the order in which they come back, and one of them always last.
  */
 void lane_keep_turn(const struct job *job);
 

@@ -202,6 +202,8 @@ struct core {
     struct route *route;         /* by index of its name: those that were ever configured */
     size_t route_length;
     struct heap gates;           /* gated queues, by when they may go again */
+    struct list crowds;
+    struct heap crowd_times;     /* all of them, by when the next of their jobs tries */
 
     struct table clients;
     struct table workers;        /* by peer */

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "broker/core/client.h"
+#include "broker/core/crowd.h"
 #include "broker/core/estimate.h"
 #include "broker/core/flight.h"
 #include "broker/core/lane.h"
@@ -114,6 +115,8 @@ static const char *why_there(const struct core *core, const struct job *job)
         }
         return job->backoffs > 0 ? "the last attempt failed; it waits for the next"
                                  : "it is delayed";
+    case PLACE_WAITING:
+        return "it waits for a model that can answer it; none of them may be called now";
     case PLACE_LOADING:
         return "its payload is being read from disk";
     case PLACE_LOADED:
@@ -171,6 +174,15 @@ static void read_backing_off(const struct core *core, const struct job *job, int
     estimate_start(core, job, 0, now_ms, view);
 }
 
+/* Others of its crowd go before it, which is not counted: how long that takes is not known. */
+static void read_waiting(const struct core *core, const struct job *job, int64_t now_ms,
+                         struct status_view *view)
+{
+    const int64_t waits_ms = crowd_opens_ms(job) - now_ms;
+    view->waits_ms = waits_ms > 0 ? waits_ms : 0;
+    estimate_start(core, job, 0, now_ms, view);
+}
+
 /* What is not known before its time is over never will be. */
 static void say_if_too_late(const struct job *job, int64_t now_ms, struct status_view *view)
 {
@@ -193,6 +205,9 @@ void status_read(const struct core *core, const struct job *job, int64_t now_ms,
     (void)snprintf(ret_view->why, sizeof(ret_view->why), "%s", why_there(core, job));
     if (job->place == PLACE_BACKING_OFF) {
         read_backing_off(core, job, now_ms, ret_view);
+        say_if_too_late(job, now_ms, ret_view);
+    } else if (job->place == PLACE_WAITING) {
+        read_waiting(core, job, now_ms, ret_view);
         say_if_too_late(job, now_ms, ret_view);
     } else if (job->place == PLACE_LOADED) {
         (void)say_what_holds(core, job, now_ms, ret_view->why);

@@ -532,7 +532,9 @@ int64_t upstream_back_for_failed_at_ms(struct core *core, const struct queue *qu
         const int64_t at_ms = second_probe_at_ms(candidates->items[i], core->now_ms);
         soonest_ms = at_ms < soonest_ms ? at_ms : soonest_ms;
     }
-    return soonest_ms;
+    const uint64_t spread_ms = (uint64_t)queue->lane->tier->backoff_first_ms;
+    return soonest_ms > core->now_ms ? soonest_ms + (int64_t)core_random_below(core, spread_ms)
+                                     : soonest_ms;
 }
 
 /* The candidate that may be called or probed first; NULL: there is none. */
@@ -594,10 +596,10 @@ uint16_t upstream_bit(const struct core *core, const struct queue *queue,
 
 /* ---- permits ---- */
 
-/* There is room again: queues that wait for it need not wait for their time. */
-static void wake(struct core *core, const struct upstream *upstream)
+/* There is room again: queues and jobs that wait for it need not wait for their time. */
+static void wake(struct core *core, struct upstream *upstream)
 {
-    if (core->gates.length > 0) {
+    if (core->gates.length > 0 || !list_is_empty(&core->crowds)) {
         gate_look(core, upstream);
     }
 }

@@ -80,7 +80,8 @@ bool upstream_all_blocked(struct core *core, const struct queue *queue);
 int64_t upstream_back_at_ms(struct core *core, const struct queue *queue);
 /*
  * The same for a job that has failed before: a moment after the others, who go first as probes. Otherwise a request that its upstream
- * cannot answer would be each probe, and keep the upstream down for everybody.
+ * cannot answer would be each probe, and keep the upstream down for everybody. Spread over a first backoff: otherwise all of them
+ * would come back at once, each time.
  */
 int64_t upstream_back_for_failed_at_ms(struct core *core, const struct queue *queue);
 /* Of a queue that nobody can serve: the first to be back is down, and has not said when to come back. */

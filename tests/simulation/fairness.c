@@ -531,7 +531,8 @@ static void check_starved(struct simulation *simulation, int pool, int tier)
 /*
  * Who waits when the tick is over has waited in all of it, unless it was chosen before and put
  * back. Who leads others may go as one of them, and may have begun to lead only now: it is not
- * compared. Nor is anybody while recovered jobs wait for their workers.
+ * compared; nor is who waits by itself, and may have come back only when another one went. Nor is
+ * anybody while recovered jobs wait for their workers.
  */
 static void check_order(struct simulation *simulation, const struct sim_job *job)
 {
@@ -544,7 +545,7 @@ static void check_order(struct simulation *simulation, const struct sim_job *job
             CONTAINER_OF((struct list_link *)link, struct sim_job, waiting_link);
         link = link->previous;
         if (other->priority > job->priority && other->canonical == 0 &&
-            is_ready(simulation, other)) {
+            !waits_by_itself(simulation, other) && is_ready(simulation, other)) {
             simulation_violate(
                 simulation, "job %td of priority %u goes before job %td of priority %u",
                 job - simulation->jobs, job->priority, other - simulation->jobs, other->priority);

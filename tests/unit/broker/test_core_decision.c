@@ -72,7 +72,7 @@ static void stop(void)
 TestSuite(core_decision, .init = start, .fini = stop);
 
 struct asked {
-    uint64_t peer; /* 0: 1 */
+    uint64_t peer;                        /* 0: 1 */
     const char *tier, *residency, *route; /* route NULL: any */
     uint32_t complexity, abilities, input_tokens;
     const uint8_t *canonical_key;
@@ -408,10 +408,11 @@ Test(core_decision, chosen_one_is_told_where_not_all_fits)
     static struct config_model models[MANY_MODELS];
     static char names[MANY_MODELS][64], *all[MANY_MODELS];
     for (size_t i = 0; i < MANY_MODELS; i++) {
-        (void)snprintf(names[i], sizeof(names[i]), "model-%02zu-with-a-name-that-is-rather-long", i);
+        (void)snprintf(names[i], sizeof(names[i]), "model-%02zu-with-a-name-that-is-rather-long",
+                       i);
         all[i] = names[i];
-        models[i] = (struct config_model){
-            .name = names[i], .provider = "p0", .quality = 10 + (uint32_t)i};
+        models[i] =
+            (struct config_model){.name = names[i], .provider = "p0", .quality = 10 + (uint32_t)i};
     }
     w.config.models = models;
     w.config.models_length = MANY_MODELS;
@@ -788,4 +789,151 @@ Test(core_decision, tenants_whose_jobs_wait_for_one_model_take_turns)
         pass(50);
     }
     cr_assert_str_eq(model_of(&job), "m2");
+}
+
+/* All but m2, which is at p1, cannot do it. */
+static void let_only_m2_see_images(void)
+{
+    w.models[0].abilities = w.models[1].abilities = no_images;
+    w.models[0].abilities_length = w.models[1].abilities_length = 2;
+}
+
+static struct id submit_image(uint64_t peer)
+{
+    return submit(&(struct asked){.peer = peer, .abilities = ABILITY_IMAGES, .input_tokens = 1000});
+}
+
+static void rest_m2(uint64_t for_ms)
+{
+    const struct id job = submit(&(struct asked){.route = "m2"});
+    world_says(&w, &job,
+               &(struct world_said){.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED,
+                                    .retry_after_ms = for_ms});
+}
+
+Test(core_decision, job_that_waits_for_one_model_is_called_back_by_a_reload)
+{
+    let_only_m2_see_images();
+    go();
+    rest_m2(3600000);
+    const struct id job = submit_image(1);
+    cr_assert_str_eq(model_of(&job), "none");
+    w.models[0].abilities_length = 0;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_tick(&w);
+    cr_assert_str_eq(model_of(&job), "m0");
+}
+
+Test(core_decision, job_that_waits_for_one_model_is_called_back_by_its_reset)
+{
+    let_only_m2_see_images();
+    go();
+    rest_m2(3600000);
+    const struct id job = submit_image(1);
+    pass(5000);
+    cr_assert_str_eq(model_of(&job), "none");
+    world_turn(&w, &(struct event){.kind = EVENT_UPSTREAM_RESET,
+                                   .as.upstream = {.provider = "p1", .model = "m2"}});
+    pass(2000);
+    cr_assert_str_eq(model_of(&job), "m2");
+}
+
+Test(core_decision, job_that_waits_for_one_model_is_called_back_by_a_permit_that_is_given_back)
+{
+    let_only_m2_see_images();
+    providers[1].requests_per_min = 1;
+    go();
+    const struct id first = submit_image(1);
+    pass(61000);
+    const struct id second = submit_image(1);
+    cr_assert_str_eq(model_of(&first), "m2");
+    cr_assert_str_eq(model_of(&second), "none");
+    world_says(&w, &first,
+               &(struct world_said){.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED,
+                                    .retry_after_ms = 30000,
+                                    .is_uncalled = true});
+    world_worker(&w, 101, "another", 10);
+    pass(10);
+    cr_assert_str_eq(model_of(&second), "m2");
+}
+
+/* The time comes, and there is no worker: who came back to see whether it may go is still there. */
+Test(core_decision, of_a_crowd_that_waits_for_one_model_one_comes_back_at_a_time)
+{
+    let_only_m2_see_images();
+    go();
+    rest_m2(60000);
+    for (int i = 0; i < 50; i++) {
+        (void)submit_image(1);
+    }
+    cr_assert_eq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_QUEUED], 0);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_advance(&w, 70000);
+    cr_assert_leq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_QUEUED], 3);
+    cr_assert_geq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_BACKING_OFF], 47);
+    world_worker(&w, 101, "another", 1000);
+    world_advance(&w, 1);
+    cr_assert_eq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_BACKING_OFF], 0);
+}
+
+static struct id submit_identical(uint32_t priority)
+{
+    static const uint8_t key[16] = {2};
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "any";
+    event.as.submit.abilities = ABILITY_IMAGES;
+    event.as.submit.canonical_key = key;
+    event.as.submit.priority = priority;
+    const struct id id = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    return id;
+}
+
+Test(core_decision, urgent_follower_lifts_its_leader_in_a_crowd)
+{
+    let_only_m2_see_images();
+    providers[1].requests_per_min = 1;
+    go();
+    const struct id first = submit_image(1);
+    const struct id leader = submit_identical(0);
+    const struct id follower = submit_identical(9);
+    cr_assert_eq(world_state(&w, &follower), WIRE__JOB_STATE__JOB_STATE_FOLLOWING);
+    pass(61000);
+    cr_assert_str_eq(model_of(&first), "none");
+    cr_assert_str_eq(model_of(&leader), "m2");
+}
+
+static size_t answer_those_that_run(const struct id *jobs, size_t length)
+{
+    size_t answered = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (world_state(&w, &jobs[i]) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
+            says(&jobs[i], ANSWERED, 5);
+            answered++;
+        }
+    }
+    return answered;
+}
+
+/* A quantum is a job: of four served three are of the heavier one. */
+Test(core_decision, tenants_whose_jobs_wait_for_one_model_are_served_by_their_weights)
+{
+    enum { MANY = 60 };
+    let_only_m2_see_images();
+    w.tenants[1].weight = 3;
+    providers[1].requests_per_min = 60;
+    go();
+    struct id light[MANY], heavy[MANY];
+    for (int i = 0; i < MANY; i++) {
+        light[i] = submit_image(1);
+        heavy[i] = submit_image(2);
+    }
+    size_t lights = 0, heavies = 0;
+    for (int s = 0; s < 40; s++) {
+        pass(1000);
+        lights += answer_those_that_run(light, MANY);
+        heavies += answer_those_that_run(heavy, MANY);
+    }
+    cr_assert_gt(lights + heavies, 36, "%zu and %zu", lights, heavies);
+    cr_assert(heavies > 2 * lights && heavies < 4 * lights, "%zu and %zu", lights, heavies);
 }

@@ -266,6 +266,31 @@ Test(core_upstreams, whoever_failed_probes_when_nobody_else_waits)
     cr_assert_leq(waited_ms, 1010 + 260, "%ld", waited_ms);
 }
 
+static int64_t waits_of(const struct id *job)
+{
+    struct core_job_view view;
+    cr_assert_eq(core_view_job(w.core, job, w.now, &view), 0);
+    return view.waits_ms;
+}
+
+Test(core_upstreams, those_that_failed_in_an_outage_do_not_come_back_at_once)
+{
+    enum { MANY = 20 };
+    go();
+    struct id jobs[MANY];
+    for (int i = 0; i < MANY; i++) {
+        jobs[i] = submit_to("standard", "m1");
+    }
+    for (int i = 0; i < MANY; i++) {
+        is_said(&jobs[i], UNAVAILABLE);
+    }
+    int together = 0;
+    for (int i = 0; i < MANY; i++) {
+        together += waits_of(&jobs[i]) == waits_of(&jobs[MANY - 1]);
+    }
+    cr_assert_leq(together, 3);
+}
+
 Test(core_upstreams, probe_that_was_given_up_decides_nothing)
 {
     go();

@@ -1,0 +1,51 @@
+/*
+ * crowd: jobs of one flow that wait for the same candidates of their queue, which others do not
+ * need.
+ *
+ * A queue whose candidates are all busy is gated as a whole (gate.h). Where only some can answer a
+ * job, and none of those may be called now, the job has to wait by itself; and there may be a
+ * million like it. So they wait together, best first, and one of them at a time goes back into its
+ * flow to try: when one of the candidates may be called, by what was known last; when one of them
+ * has changed; at once when the one before it was dispatched; and once a second in any case. What
+ * all of them cost is one try of each crowd for each of these, not one of each job.
+ *
+ * Which candidates those are is by position (upstream_bit()): a reload ends all crowds, and each of
+ * their jobs tries anew.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "broker/core/state.h"
+
+struct flow;
+struct upstream;
+
+void crowd_init(struct core *core);
+void crowd_finish(struct core *core); /* after the flows */
+
+/*
+ * The job, READY or LOADED, waits until one of the candidates `able` may be called, which will be
+ * at `at_ms`. Without memory for that it waits by its own time, for a second at most.
+ */
+void crowd_join(struct core *core, struct job *job, uint16_t able, int64_t at_ms);
+/* For job_move(): in and out of WAITING; at.crowd is set. */
+void crowd_push(struct core *core, struct job *job);
+void crowd_remove(struct core *core, struct job *job);
+/* A job, WAITING, goes as one of another priority from now on: flight_priority(). */
+void crowd_raise(struct core *core, struct job *job);
+/* A job of this flow that can be answered by these is about to be dispatched: the next one tries.
+ */
+void crowd_follow(struct core *core, struct flow *flow, uint16_t able);
+/* When the job, WAITING, may be dispatched at the earliest, by what was known last. */
+int64_t crowd_opens_ms(const struct job *job);
+
+/* The upstream may be called again, or less. */
+void crowd_look(struct core *core, struct upstream *upstream);
+/* All jobs of all crowds are READY. */
+void crowd_dissolve_all(struct core *core);
+/* Those whose time has come let one try. False: a bound was reached. */
+bool crowd_tick(struct core *core);
+int64_t crowd_next_deadline_ms(const struct core *core);
+
+/* With its flow; its jobs are gone. */
+void crowd_destroy_all(struct flow *flow);
