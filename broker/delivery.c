@@ -523,6 +523,7 @@ static void send_dispatch(struct broker *broker, const struct effect *effect)
     needs.residency = unconst(from->residency);
     dispatch.needs = &needs;
     dispatch.tenant_residency = unconst(from->tenant_residency);
+    dispatch.is_last_choice = from->is_last_choice;
     Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
     if (from->provider != NULL) {
         upstream.provider = unconst(from->provider);

@@ -301,9 +301,10 @@ static void choose(struct decision *decision)
     decision->quality_lost = quality_between(wanted_of(decision), chosen);
     decision->chosen = chosen->upstream;
     chosen->lost = LOST_NOT;
-    for (size_t i = 0; i < decision->length && !decision->is_scored; i++) {
+    for (size_t i = 0; i < decision->length; i++) {
         struct decision_item *item = &decision->items[i];
-        item->lost = item->lost == LOST_SCORE ? LOST_ORDER : item->lost;
+        decision->has_other = decision->has_other || item->lost == LOST_SCORE;
+        item->lost = item->lost == LOST_SCORE && !decision->is_scored ? LOST_ORDER : item->lost;
     }
 }
 
@@ -316,6 +317,7 @@ void decision_make(struct core *core, const struct job *job, struct decision *re
     ret_decision->is_hopeless = candidates->length > 0 || !may_be_chosen_elsewhere(job);
     ret_decision->is_picky = false;
     ret_decision->is_scored = candidates->is_scored && candidates->length > 1;
+    ret_decision->has_other = false;
     ret_decision->quality_lost = 0;
     ret_decision->job = job_of(core, job);
     ret_decision->tenant = job_tenant(job);

@@ -61,6 +61,7 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->input_tokens = job_input_tokens(job);
     dispatch->residency = decision_residency_name(core, job->needs.residency);
     dispatch->tenant_residency = decision_residency_name(core, job_tenant(job)->residency);
+    dispatch->is_last_choice = decision->chosen != NULL && !decision->has_other;
     dispatch->payload = blob_ref(job->payload);
 }
 

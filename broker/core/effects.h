@@ -156,6 +156,7 @@ struct effect {
             uint32_t quality_lost;
             uint32_t complexity, abilities, input_tokens; /* 0: not known, or none */
             const char *residency, *tenant_residency;     /* "": none */
+            bool is_last_choice; /* no other upstream would be called now */
             struct blob *payload;
         } dispatch;
 

@@ -337,6 +337,16 @@ Test(core_decision, next_best_stands_in_and_what_it_costs_is_told)
     cr_assert_eq(attempt, 2);
 }
 
+Test(core_decision, worker_is_told_when_no_other_upstream_would_be_called)
+{
+    go();
+    const struct id job = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+    for (int others = 2; others >= 0; others--) {
+        cr_assert_eq(dispatch_of(&job)->is_last_choice, others == 0);
+        says(&job, UNAVAILABLE, 5);
+    }
+}
+
 Test(core_decision, what_a_provider_cannot_say_another_is_asked)
 {
     go();
