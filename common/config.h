@@ -60,6 +60,7 @@ struct config_tier {
     int64_t cache_ttl_ms;           /* 24 h */
     int64_t cache_stale_while_revalidate_ms; /* 0 */
     int64_t cache_stale_if_error_ms;         /* 1 h */
+    enum config_switch cache_stale_at_once;  /* at the first failure: on / off / off */
     uint32_t cache_max_error_permille;       /* wrong share of near hits: 20; 0: none are served */
     uint32_t quality_min;           /* no model of a lower grade is chosen or stands in for another: 0 */
     uint32_t weight_quality, weight_price, weight_latency; /* of a choice between models, of 100: common/choice.h */

@@ -490,6 +490,10 @@ static const struct config_key tier_keys[] = {
     {"cache_stale_if_error", DURATIONS(0), FIELD(config_tier, cache_stale_if_error_ms),
      .is_live = true, .preset = "1h",
      .text = "How long after its time an answer is still served while the upstream is down."},
+    {"cache_stale_at_once", KIND_ENUM, .words = words_switch,
+     FIELD(config_tier, cache_stale_at_once), .is_live = true, .preset = "off",
+     .text = "`on`: such an answer is served as soon as a call fails and no other upstream would be "
+             "called now; `off`: the job is tried again, until the upstream is taken to be down."},
     {"quality_min", COUNTS(0, 100), FIELD(config_tier, quality_min), .is_live = true,
      .preset = "0",
      .text = "The quality floor: no model of a lower grade is chosen, or stands in for one that cannot "
@@ -839,6 +843,7 @@ const char config_default_lists[] = "tiers:\n"
                                     "    jobs_max: 20000\n"
                                     "    bytes_max: 256MiB\n"
                                     "    shed_target: 2s\n"
+                                    "    cache_stale_at_once: on\n"
                                     "    weight_quality: 50\n"
                                     "    weight_price: 10\n"
                                     "    weight_latency: 40\n"

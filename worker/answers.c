@@ -22,6 +22,8 @@ void answer_destroy(struct answer **answer)
     }
     blob_unref(&old->payload);
     free(old->error_text);
+    free(old->called_provider);
+    free(old->called_model);
     if (old->has_usage) {
         free(old->usage.provider);
         free(old->usage.model);

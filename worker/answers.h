@@ -26,8 +26,9 @@ struct answer {
     int64_t retry_after_ms;
     bool has_usage;
     Wire__Usage usage; /* provider and model are owned */
-    bool has_call;     /* its upstream is that of the usage */
+    bool has_call;
     Wire__Call call;
+    char *called_provider, *called_model; /* with has_call; owned */
     bool has_limits;
     Wire__RateLimits limits; /* of the call */
     bool key_mismatch;

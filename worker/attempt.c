@@ -72,6 +72,7 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
     attempt->number = dispatch->attempt;
     attempt->wants_stream = dispatch->stream;
     attempt->is_probe = dispatch->is_probe;
+    attempt->is_last_choice = dispatch->is_last_choice;
     attempt->is_of_worker = dispatch->is_of_worker;
     attempt->quality_lost = dispatch->quality_lost;
     attempt->has_needs = dispatch->needs != NULL;
@@ -143,6 +144,7 @@ void attempt_destroy(struct attempt **attempt)
     bytes_finish(&old->body);
     free(old->near_text);
     free(old->vector);
+    free(old->cached_model);
     free(old->model);
     free(old->provider_model);
     free(old->provider_name);
@@ -203,7 +205,7 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
     usage.saved_nanousd = attempt->saved_nanousd;
     usage.cache = attempt->cache_status;
     usage.provider = is_cached ? (char *)"" : text_or_empty(attempt->provider_name);
-    usage.model = text_or_empty(attempt->model);
+    usage.model = text_or_empty(is_cached ? attempt->cached_model : attempt->model);
     usage.call_ms = (uint32_t)attempt->call_ms;
     usage.first_token_ms = (uint32_t)attempt->first_token_ms;
     usage.quality_lost = attempt->quality_lost;

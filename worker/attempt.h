@@ -64,6 +64,7 @@ struct attempt {
     char trace_id[ATTEMPT_HEX_BYTES];         /* hex; empty: none */
     char *upstream_provider, *upstream_model; /* that it may call; NULL: the router chooses */
     bool is_probe;
+    bool is_last_choice; /* if its call fails, no other upstream would be called now */
     bool is_of_worker; /* a worker made the job: its check is no client's invention */
     bool wants_stream;
     bool has_client_key;
@@ -103,6 +104,7 @@ struct attempt {
     uint64_t born;                /* cache_latest() when it began */
     double near_threshold;
     int64_t cache_age_ms;         /* of a hit */
+    char *cached_model;           /* of a hit: that had answered; NULL */
     const char *embedder;         /* near hit: services.embedder */
     const char *cache_why;        /* why it was no hit; static, NULL: it was */
     bool is_withheld;             /* from the embedder, which has not its labels: no near hits */
@@ -165,7 +167,7 @@ void attempt_destroy(struct attempt **attempt);
 MUST_USE int attempt_pack_response(const struct attempt *attempt, struct blob **ret_payload);
 /* Strings are borrowed from the attempt. */
 void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage);
-/* Its call, if it made one, without the upstream: that is in the usage. */
+/* Its call, if it made one, without the upstream. */
 void attempt_call(const struct attempt *attempt, Wire__Call *ret_call);
 
 void hex_write(const uint8_t *data, size_t bytes, char *ret_text); /* 2 × bytes + 1 */

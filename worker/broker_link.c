@@ -544,8 +544,8 @@ static void results_add_call(struct results *results, struct answer *answer)
     Wire__AttemptResult *item = &results->items[results->length];
     Wire__Upstream *upstream = &results->upstreams[results->length];
     wire__upstream__init(upstream);
-    upstream->provider = answer->usage.provider;
-    upstream->model = answer->usage.model;
+    upstream->provider = answer->called_provider;
+    upstream->model = answer->called_model;
     answer->call.upstream = upstream;
     answer->call.limits = answer->has_limits ? &answer->limits : NULL;
     results->calls[results->length] = &answer->call;
@@ -762,12 +762,19 @@ static int answer_copy_usage(struct answer *answer, const struct attempt *attemp
     return answer->usage.provider == NULL || answer->usage.model == NULL ? -ENOMEM : 0;
 }
 
-static void answer_copy_call(struct answer *answer, const struct attempt *attempt)
+/* Errors: -ENOMEM. */
+static int answer_copy_call(struct answer *answer, const struct attempt *attempt)
 {
-    answer->has_call = attempt->report.is_made;
+    if (!attempt->report.is_made) {
+        return 0;
+    }
+    answer->has_call = true;
+    answer->called_provider = strdup(attempt->provider_name);
+    answer->called_model = strdup(attempt->model);
     answer->has_limits = attempt->report.has_limits;
     answer->limits = attempt->report.limits;
     attempt_call(attempt, &answer->call);
+    return answer->called_provider == NULL || answer->called_model == NULL ? -ENOMEM : 0;
 }
 
 static int answer_fill(struct answer *answer, const struct attempt *attempt)
@@ -783,8 +790,8 @@ static int answer_fill(struct answer *answer, const struct attempt *attempt)
         answer->error_text = strdup(outcome->text);
     }
     answer->key_mismatch = attempt->key_mismatch;
-    answer_copy_call(answer, attempt);
-    int r = answer_copy_usage(answer, attempt);
+    int r = answer_copy_call(answer, attempt);
+    r = r < 0 ? r : answer_copy_usage(answer, attempt);
     if (r == 0 && outcome->kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
         r = attempt_pack_response(attempt, &answer->payload);
     }

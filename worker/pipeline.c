@@ -52,12 +52,30 @@ static void attempt_conclude(struct pipeline *pipeline, struct attempt *attempt)
     list_append(&pipeline->done, &attempt->link);
 }
 
+/* Where it goes from its stage; stages_length: nowhere. */
+static size_t next_stage(const struct pipeline *pipeline, const struct attempt *attempt,
+                         enum stage_verdict verdict)
+{
+    const bool is_answered = attempt->outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
+    size_t next = attempt->stage + 1;
+    if (verdict == STAGE_CONCLUDES && is_answered) {
+        return pipeline->stages_length;
+    }
+    while (next < pipeline->stages_length &&
+           pipeline->stages[next].stands_in != (verdict == STAGE_CONCLUDES)) {
+        next++;
+    }
+    return next;
+}
+
 /* Follows a verdict through the stages until one waits. */
 static void attempt_go_on(struct pipeline *pipeline, struct attempt *attempt,
                           enum stage_verdict verdict)
 {
-    while (verdict == STAGE_NEXT && ++attempt->stage < pipeline->stages_length) {
-        const struct stage *stage = &pipeline->stages[attempt->stage];
+    size_t next;
+    while (verdict != STAGE_WAITS &&
+           (next = next_stage(pipeline, attempt, verdict)) < pipeline->stages_length) {
+        const struct stage *stage = &pipeline->stages[attempt->stage = next];
         verdict = stage->start(stage->module, attempt);
     }
     if (verdict != STAGE_WAITS) {

@@ -2,9 +2,12 @@
  * pipeline: carries attempts through the stages, in order, each at its own pace.
  *
  *   decode → deadline → cache → prompt → router → call → account → fill
+ *                                                   ↘ stand-in, if there is no answer
  *
- * Knows nothing of what a stage does. An attempt concludes exactly once: by its last stage, by a
- * stage that says so, or by pipeline_stop(). See DESIGN.md, "The worker's pipeline".
+ * Knows nothing of what a stage does. A stage that stands in is entered by attempts alone that one
+ * before it has concluded without an answer; it may answer them, and concludes them. An attempt
+ * concludes exactly once: by its last stage, by a stage that says so, or by pipeline_stop(). See
+ * DESIGN.md, "The worker's pipeline".
  */
 #pragma once
 #include <stddef.h>

@@ -7,6 +7,7 @@
  * when it can (a broken cache is a miss) and concludes it when it cannot.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 
 struct attempt;
@@ -16,7 +17,8 @@ struct provider_reply;
 enum stage_verdict {
     STAGE_NEXT,      /* on with the next stage */
     STAGE_WAITS,     /* resume() follows */
-    STAGE_CONCLUDES, /* attempt->outcome is set; the stages that follow are passed over */
+    STAGE_CONCLUDES, /* attempt->outcome is set; the stages that follow are passed over, but for
+                        one that stands in */
 };
 
 struct stage_event {
@@ -41,4 +43,5 @@ struct stage {
     enum stage_verdict (*resume)(void *module, struct attempt *attempt,
                                  const struct stage_event *event); /* NULL: never waits */
     void (*abandon)(void *module, struct attempt *attempt);        /* NULL: never waits */
+    bool stands_in; /* entered when one before it concludes without an answer; else passed over */
 };

@@ -194,6 +194,7 @@ static void log_outcome(struct worker *worker, const struct attempt *attempt)
 {
     const bool is_good = attempt->outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
     const bool is_back = attempt->outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    const char *model = attempt->cached_model == NULL ? attempt->model : attempt->cached_model;
     log_at(worker->log, is_good || is_back ? LOG_DEBUG : LOG_WARN,
            is_good   ? "attempt answered"
            : is_back ? "attempt given back"
@@ -201,7 +202,7 @@ static void log_outcome(struct worker *worker, const struct attempt *attempt)
            log_job(&attempt->job_id), log_int("attempt", attempt->number),
            log_text("tenant", attempt->tenant), log_text("trace", attempt->trace_id),
            log_text("tier", attempt->tier), log_text("route", attempt->route),
-           log_text("model", attempt->model), log_text("provider", attempt->provider_name),
+           log_text("model", model), log_text("provider", attempt->provider_name),
            log_text("code", attempt->outcome.code), log_text("error", attempt->outcome.text),
            log_int("cost_nanousd", attempt->cost_nanousd), log_int("call_ms", attempt->call_ms));
 }
@@ -493,9 +494,9 @@ static int open_pipeline(struct worker *worker)
 {
     struct services *services = &worker->services;
     const struct stage stages[] = {
-        decode_stage(services),  deadline_stage(services), cache_stage(services),
-        prompt_stage(services),  router_stage(services),   call_stage(services),
-        account_stage(services), fill_stage(services),
+        decode_stage(services),   deadline_stage(services), cache_stage(services),
+        prompt_stage(services),   router_stage(services),   call_stage(services),
+        stand_in_stage(services), account_stage(services),  fill_stage(services),
     };
     return pipeline_create(stages, ARRAY_LENGTH(stages), attempt_concluded, worker,
                            &worker->pipeline);

@@ -45,7 +45,7 @@ struct decision {
     bool is_hopeless; /* no candidate can answer it at all, nor may a worker choose */
     bool is_picky;    /* some cannot: what this job waits for, others need not */
     bool is_scored;
-    bool has_other;   /* besides the chosen one another may be called now */
+    bool has_other;        /* besides the chosen one another may be called now */
     uint32_t quality_lost; /* grades of the chosen one below what would be if all went well */
     struct choice_job job;
     struct choice_weights weights;

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 #include "common/clock.h"
 #include "common/log.h"
@@ -50,7 +51,12 @@ static void end_attempt(struct worker *worker, size_t index)
     }
     outcome_set(&attempt->outcome, WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE, "connection",
                 "nobody is there");
-    attempt->report.is_made = attempt->upstream_model != NULL;
+    if (attempt->upstream_model != NULL) { /* as the router does, before the call */
+        attempt->provider_name = strdup(attempt->upstream_provider);
+        attempt->model = strdup(attempt->upstream_model);
+        must_hold(attempt->provider_name != NULL && attempt->model != NULL);
+        attempt->report.is_made = true;
+    }
     attempt->report.code = "connection";
     must_hold(broker_link_answer(worker->link, attempt) == 0);
     attempt_destroy(&attempt);

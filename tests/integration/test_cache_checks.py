@@ -158,7 +158,7 @@ def test_a_stale_entry_is_refreshed_once_however_often_it_is_served(cluster):
     wait_for(lambda: calls(cluster) == before + 1, "the refresh")
 
 
-def test_a_stale_entry_answers_while_the_upstream_is_down_and_not_at_its_first_failure(cluster):
+def test_a_stale_entry_answers_while_the_upstream_is_down_and_not_at_its_first_failure_unless_the_tier_says_so(cluster):
     cluster.config = {"tiers": [{"name": "standard", "cache_ttl": "1ms", "cache_stale_if_error": "1h", "backoff_first": "100ms",
                                  "backoff_max": "200ms", "attempts_max": 1000}, {"name": "background"}]}
     cluster.start_modelsim()
@@ -168,8 +168,7 @@ def test_a_stale_entry_answers_while_the_upstream_is_down_and_not_at_its_first_f
     payload = request("What does the museum cost?")
     assert answer(client, payload).cache == wire.pb.CACHE_MISS
     wait_for(lambda: worker.metrics()["tiermq_worker_cache_entries"] == 1, "the fill")
-    set_faults = {"faults": [{"kind": "status", "status": 503}]}
-    assert http_request(cluster.modelsim.ready["http"], "/control/faults", set_faults)[0] == 200
+    set_faults(cluster, {"kind": "status", "status": 503})
     before = calls(cluster)
     assert answer(client, payload).cache == wire.pb.CACHE_STALE_HIT
     during = calls(cluster)
@@ -177,6 +176,98 @@ def test_a_stale_entry_answers_while_the_upstream_is_down_and_not_at_its_first_f
     for _ in range(5):
         assert answer(client, payload).cache == wire.pb.CACHE_STALE_HIT
     assert calls(cluster) == during
+
+
+def set_faults(cluster, *faults):
+    assert http_request(cluster.modelsim.ready["http"], "/control/faults", {"faults": list(faults)})[0] == 200
+
+
+STALE_AT_ONCE = {"tiers": [{"name": "standard", "cache_ttl": "1ms", "cache_stale_if_error": "1h", "cache_stale_at_once": "on",
+                            "backoff_first": "1m"}, {"name": "background"}]}
+
+
+def start_with_stale_entry(cluster, payload, **changes):
+    """One worker, one entry that is past its time. Returns the client."""
+    broker = cluster.start_broker(**changes)
+    worker = cluster.start_worker(**changes)
+    client = wire.Client(broker)
+    assert answer(client, payload).cache == wire.pb.CACHE_MISS
+    wait_for(lambda: worker.metrics()["tiermq_worker_cache_entries"] == 1, "the fill")
+    return client
+
+
+def test_a_stale_entry_answers_the_first_job_of_an_outage(cluster):
+    """One call is made, its failure counts for the breaker, and the answer says what it is."""
+    cluster.config = STALE_AT_ONCE
+    cluster.start_modelsim()
+    payload = request("What does the museum cost?")
+    client = start_with_stale_entry(cluster, payload)
+    for status, retry_after_ms in ((503, 0), (429, 60000)):
+        set_faults(cluster, {"kind": "status", "status": status, "retry_after_ms": retry_after_ms})
+        before = calls(cluster)
+        job = client.submit(payload, route=MODEL)
+        result, packed = client.result(job)
+        response = wire.pb.ModelResponse.FromString(packed)
+        assert (result.state, result.attempts) == (wire.pb.JOB_STATE_SUCCEEDED, 1)
+        assert (response.usage.cache, response.usage.quality_lost) == (wire.pb.CACHE_STALE_HIT, 5)
+        assert (response.usage.model, response.usage.provider, response.usage.cost_nanousd) == (MODEL, "", 0)
+        assert response.usage.saved_nanousd > 0 and response.age_ms > 0
+        assert (response.http_status, response.cache_why) == (0, "")
+        assert calls(cluster) == before + 1
+    metrics, upstream = cluster.broker.metrics(), 'tiermq_upstream_calls_total{provider="sim",model="sim-small",outcome="%s"}'
+    assert metrics[upstream % "unavailable"] == metrics[upstream % "rate_limited"] == 1
+    assert metrics['tiermq_quality_lost_jobs_total{tier="standard",step="stale"}'] == 2
+    assert cluster.worker.metrics()['tiermq_worker_cache_lookups_total{result="stale"}'] == 2
+    (row,) = cluster.broker.admin_json("/v1/cache/stats")["workers"][0]["answer"]["lookups"]
+    assert (row["stale"], row["exact"]) == (2, 0)
+    assert cluster.worker.wait_log("the cache answers in place of a call that failed")["code"] == "unavailable"
+
+
+def test_a_stale_entry_answers_at_once_only_when_no_other_upstream_would_be_called(cluster):
+    cluster.config = STALE_AT_ONCE
+    cluster.start_modelsim()
+    url = f"http://{cluster.modelsim.ready['http'].removeprefix('http://')}/v1"
+    changes = {"providers": [{"name": name, "type": "openai", "base_url": url} for name in ("one", "two")],
+               "models": [{"name": MODEL, "provider": "one", "failover": ["two"]}]}
+    payload = request("What does the museum cost?")
+    client = start_with_stale_entry(cluster, payload, **changes)
+    set_faults(cluster, {"kind": "status", "status": 503})
+    before = calls(cluster)
+    assert answer(client, payload).cache == wire.pb.CACHE_STALE_HIT
+    assert calls(cluster) == before + 2, "one at each provider"
+
+
+def test_an_entry_that_is_too_old_or_invalid_does_not_stand_in(cluster):
+    """What was invalidated while the call was under way neither."""
+    cluster.config = STALE_AT_ONCE
+    cluster.start_modelsim()
+    payload = request("What does the museum cost?", cache=wire.pb.CacheControl(tags=["museum"]))
+    client = start_with_stale_entry(cluster, payload)
+    set_faults(cluster, {"kind": "hang", "hang_ms": 1000})
+    job = client.submit(payload, route=MODEL)
+    wait_for(lambda: json.loads(http_request(cluster.modelsim.ready["http"], "/control/counters")[1])["in_flight"] == 1, "the call")
+    assert cluster.cli("cache", "invalidate", "--tag", "museum").returncode == 0
+    cluster.broker.wait_log("attempt failed")
+    assert client.status(job).state == wire.pb.JOB_STATE_BACKING_OFF
+
+
+def test_a_streamed_job_has_the_stale_answer_as_a_whole_stream_or_not_at_all(cluster):
+    cluster.config = STALE_AT_ONCE
+    cluster.start_modelsim()
+    payload = request("What does the museum cost?")
+    client = start_with_stale_entry(cluster, payload)
+    set_faults(cluster, {"kind": "status", "status": 503})
+    job = client.submit(payload, route=MODEL, stream=True)
+    text = client.wait("chunk")[1].decode()
+    said = json.loads(text.removeprefix("data: "))
+    result, packed = client.result(job)
+    body = json.loads(wire.pb.ModelResponse.FromString(packed).body)
+    assert said["choices"][0]["delta"]["content"] == body["choices"][0]["message"]["content"]
+    set_faults(cluster, {"kind": "error_in_stream"})
+    job = client.submit(payload, route=MODEL, stream=True)
+    client.wait("chunk")
+    cluster.broker.wait_log("attempt failed")
+    assert client.status(job).state == wire.pb.JOB_STATE_BACKING_OFF, "a piece of a fresh answer has been seen"
 
 
 def lifetime_ms(cluster, text):

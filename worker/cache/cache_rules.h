@@ -15,6 +15,7 @@ struct cache_rules {
     int64_t ttl_ms;
     int64_t age_ms_max; /* of an entry that answers it; INT64_MAX: any that is not stale */
     int64_t stale_while_revalidate_ms, stale_if_error_ms;
+    bool is_stale_at_once; /* the latter: as soon as a call fails */
     const char *tier; /* whose rules these are; the attempt's, or of its request */
 };
 

@@ -10,6 +10,7 @@
 #include "common/canonical.h"
 #include "common/clock.h"
 #include "common/config.h"
+#include "common/log.h"
 #include "common/loop.h"
 #include "worker/attempt.h"
 #include "worker/broker_link.h"
@@ -263,8 +264,8 @@ static int take_entry(struct attempt *attempt, const struct cache_result *result
     const Record__CacheEntry *entry = result->entry;
     attempt->body.bytes_max = entry->body.len;
     int r = bytes_append(&attempt->body, entry->body.data, entry->body.len);
-    attempt->model = strdup(entry->about->model);
-    if (r < 0 || attempt->model == NULL) {
+    attempt->cached_model = strdup(entry->about->model);
+    if (r < 0 || attempt->cached_model == NULL) {
         return -ENOMEM;
     }
     attempt->tokens = (struct token_counts){
@@ -400,6 +401,89 @@ static void cache_abandon(void *module, struct attempt *attempt)
     (void)module;
     cache_forget(&attempt->lookup);
     text_embedder_cancel(&attempt->vector_call);
+}
+
+/* ---- standing in ---- */
+
+/* The job would go back to the queue, and nobody has seen a piece of an answer. */
+static bool may_stand_in(const struct services *services, const struct attempt *attempt)
+{
+    const Wire__AttemptOutcome kind = attempt->outcome.kind;
+    const bool is_sent_back = kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE ||
+                              kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED ||
+                              kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    const struct cache_rules *rules = &attempt->rules;
+    return services->cache != NULL && is_sent_back && attempt->is_last_choice &&
+           attempt->chunks_sent == 0 && rules->bypass == NULL && rules->is_looked_up &&
+           rules->is_stale_at_once && rules->stale_if_error_ms > 0;
+}
+
+/*
+ * Looks up again rather than keeping what the first lookup met: that may have been invalidated
+ * during the call.
+ */
+static enum stage_verdict stand_in_start(void *module, struct attempt *attempt)
+{
+    struct services *services = module;
+    struct cache_query query;
+    const int64_t until_ms = clock_monotonic_ms() + services->config->cache.lookup_timeout_ms;
+    if (!may_stand_in(services, attempt)) {
+        return STAGE_CONCLUDES;
+    }
+    set_query(services, attempt, &query);
+    query.vector = attempt->vector;
+    attempt->may_serve_error = query.may_be_stale = true;
+    if (cache_start_lookup(services->cache, &query, until_ms, lookup_done, attempt,
+                           &attempt->lookup) < 0) {
+        return STAGE_CONCLUDES;
+    }
+    loop_timer_set(attempt->timer, until_ms);
+    return STAGE_WAITS;
+}
+
+/* Of the call that failed. Its report stays: the upstream is judged by it. */
+static void forget_failure(const struct services *services, struct attempt *attempt)
+{
+    log_at(services->log, LOG_WARN, "the cache answers in place of a call that failed",
+           log_job(&attempt->job_id), log_text("tenant", attempt->tenant),
+           log_text("trace", attempt->trace_id), log_text("tier", attempt->tier),
+           log_text("route", attempt->route), log_text("model", attempt->model),
+           log_text("provider", attempt->provider_name), log_text("code", attempt->outcome.code),
+           log_text("error", attempt->outcome.text));
+    attempt->http_status = 0;
+    attempt->first_token_ms = 0;
+    attempt->cache_why = NULL;
+    bytes_clear(&attempt->chunks);
+}
+
+static enum stage_verdict stand_in_resume(void *module, struct attempt *attempt,
+                                          const struct stage_event *event)
+{
+    struct services *services = module;
+    if (event->kind != STAGE_EVENT_CACHE) {
+        cache_forget(&attempt->lookup);
+        return STAGE_CONCLUDES;
+    }
+    attempt->lookup = NULL; /* ends with this event */
+    loop_timer_stop(attempt->timer);
+    const struct cache_result *result = event->as.cache;
+    if (result->entry == NULL || is_too_old(attempt, result)) {
+        return STAGE_CONCLUDES;
+    }
+    forget_failure(services, attempt);
+    return answered(services, attempt, result);
+}
+
+struct stage stand_in_stage(struct services *services)
+{
+    return (struct stage){
+        .name = "stand-in",
+        .module = services,
+        .start = stand_in_start,
+        .resume = stand_in_resume,
+        .abandon = cache_abandon,
+        .stands_in = true,
+    };
 }
 
 struct stage cache_stage(struct services *services)

@@ -1,7 +1,8 @@
 /*
- * cache_stage: the two stages of the cache. `cache` answers an attempt from what was paid for
- * before, exactly or nearly (as cache.mode says); `fill` keeps a new answer. Whatever goes wrong in
- * either, the attempt goes on.
+ * cache_stage: the stages of the cache. `cache` answers an attempt from what was paid for
+ * before, exactly or nearly (as cache.mode says); `fill` keeps a new answer; `stand-in` answers one
+ * whose call has failed from what is past its time, if its tier has that at once and no other
+ * upstream would be called. Whatever goes wrong in them, the attempt goes on as without a cache.
  *
  * A streamed job is answered by one chunk that says it all, and then by the whole answer. See
  * DESIGN.md, "Cache".
@@ -11,4 +12,5 @@
 #include "worker/stage.h"
 
 struct stage cache_stage(struct services *services);
+struct stage stand_in_stage(struct services *services);
 struct stage fill_stage(struct services *services);
