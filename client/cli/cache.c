@@ -83,6 +83,8 @@ static const char help[] =
     "  --near TEXT [--near-min 0.8]   questions near this one, from 0.1 (hardly) to 1 (the same "
     "words)\n"
     "  --all                          every entry; with no other selector\n"
+    "Each broker must be told: --admin ADDRESS,ADDRESS tells several, and with --tenant all in "
+    "client.brokers are told as by a client.\n"
     "\n"
     "  --dry-run                      only count\n"
     "  --reason TEXT                  for the broker's log\n"
@@ -131,7 +133,7 @@ static const char help[] =
     "\n"
     "Ends with 7 when there is no such entry, or some were not taken, and with 8 when a worker "
     "has not answered, or not confirmed an\n"
-    "invalidation, in time.\n"
+    "invalidation, in time, or when a broker was not told of it.\n"
     "\n"
     "Examples:\n"
     "  tiermq cache stats --json | jq .all.lookups\n"
@@ -258,7 +260,7 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
 
 /* ---- asking ---- */
 
-static int print_json(struct cli *cli, const json_t *json)
+int cache_print_json(const struct cli *cli, const json_t *json)
 {
     if (json == NULL || json_dumpf(json, stdout, JSON_COMPACT) < 0 || putchar('\n') == EOF) {
         return cli_fail(cli, EXIT_INTERNAL, "cannot write");
@@ -280,7 +282,7 @@ size_t cache_say_errors(const struct cli *cli, const json_t *answer)
     return errors;
 }
 
-static bool has_workers(const json_t *answer)
+bool cache_has_workers(const json_t *answer)
 {
     return json_array_size(json_object_get(answer, "workers")) > 0;
 }
@@ -298,7 +300,7 @@ static int ask(struct cli *cli, const char *path, json_t *parameters, json_t **r
 
 static int code_of(const struct cli *cli, const json_t *answer)
 {
-    if (!has_workers(answer)) {
+    if (!cache_has_workers(answer)) {
         return cli_fail(cli, EXIT_NOT_SUCCEEDED, "no worker is joined to this broker");
     }
     return cache_say_errors(cli, answer) > 0 ? EXIT_NOT_SUCCEEDED : EXIT_OK;
@@ -331,7 +333,7 @@ static int show_stats(struct cli *cli)
         code = cli_fail(cli, EXIT_INTERNAL, "out of memory");
     } else if (cli->json) {
         json_object_set(answer, "all", sum);
-        code = print_json(cli, answer);
+        code = cache_print_json(cli, answer);
     } else if (first_answer(answer) != NULL) {
         cache_stats_print(answer, sum, stdout);
     }
@@ -358,7 +360,7 @@ static int show_top(struct cli *cli, const struct cache_options *options)
     if (entries == NULL) {
         code = cli_fail(cli, EXIT_INTERNAL, "out of memory");
     } else if (cli->json) {
-        code = print_json(cli, entries);
+        code = cache_print_json(cli, entries);
     } else if (json_array_size(entries) == 0) {
         printf("no entries\n");
     } else {
@@ -396,9 +398,9 @@ static int show_entry(struct cli *cli, const char *key)
     }
     if (first_answer(answer) == NULL) {
         code = code_of(cli, answer);
-        code = has_workers(answer) ? EXIT_REJECTED : code;
+        code = cache_has_workers(answer) ? EXIT_REJECTED : code;
     } else if (cli->json) {
-        code = print_json(cli, answer);
+        code = cache_print_json(cli, answer);
     } else {
         size_t i = 0;
         const json_t *worker = NULL;
@@ -479,7 +481,7 @@ static int explain(struct cli *cli, const struct cache_options *options, char **
         code = code_of(cli, answer);
         code = prompts_are_wrong(answer) ? EXIT_USAGE : code;
     } else if (cli->json) {
-        code = print_json(cli, worker);
+        code = cache_print_json(cli, worker);
     } else {
         print_explanation(worker);
     }
@@ -488,46 +490,6 @@ static int explain(struct cli *cli, const struct cache_options *options, char **
 }
 
 /* ---- invalidate, rebuild ---- */
-
-static void print_removed(const json_t *answer)
-{
-    json_int_t entries = 0, bytes = 0;
-    size_t i = 0;
-    const json_t *worker = NULL;
-    printf("%-16s %10s %13s\n", "worker", "entries", "bytes");
-    json_array_foreach (json_object_get(answer, "workers"), i, worker) {
-        const json_t *removed = json_object_get(worker, "answer");
-        if (removed != NULL) {
-            entries += cache_number(removed, "entries");
-            bytes += cache_number(removed, "bytes");
-            printf("%-16s %10lld %13lld\n", cache_text(worker, "worker"),
-                   (long long)cache_number(removed, "entries"),
-                   (long long)cache_number(removed, "bytes"));
-        }
-    }
-    printf("%-16s %10lld %13lld\n", "all", (long long)entries, (long long)bytes);
-}
-
-static int end_of_invalidation(const struct cli *cli, bool dry_run, const json_t *answer)
-{
-    size_t i = 0;
-    const json_t *worker = NULL;
-    int code = EXIT_OK;
-    json_array_foreach (json_object_get(answer, "workers"), i, worker) {
-        if (json_object_get(worker, "answer") == NULL) {
-            code = cli_fail(cli, EXIT_NOT_SUCCEEDED, "worker %s: %s%s",
-                            cache_text(worker, "worker"), cache_text(worker, "error"),
-                            dry_run ? ""
-                                    : "; not confirmed within 5 s: it applies the invalidation "
-                                      "before it serves what is dispatched to it from now on");
-        }
-    }
-    if (!has_workers(answer)) {
-        fprintf(stderr, "tiermq cache: no worker is joined to this broker%s\n",
-                dry_run ? "" : "; those that join apply it before they serve anything");
-    }
-    return code;
-}
 
 static json_t *invalidation_body(const struct cli *cli, const struct cache_options *options)
 {
@@ -551,23 +513,9 @@ static json_t *invalidation_body(const struct cli *cli, const struct cache_optio
 static int invalidate(struct cli *cli, const struct cache_options *options)
 {
     json_t *body = invalidation_body(cli, options);
-    json_t *answer = NULL;
-    int code = body == NULL ? cli_fail(cli, EXIT_USAGE, "selectors must be UTF-8")
-                            : cli_admin(cli, "/v1/cache/invalidate", body, &answer);
+    const int code = body == NULL ? cli_fail(cli, EXIT_USAGE, "selectors must be UTF-8")
+                                  : cache_invalidate(cli, body, options->dry_run);
     json_decref(body);
-    if (code != EXIT_OK) {
-        return code;
-    }
-    if (cli->json) {
-        code = print_json(cli, answer);
-    } else {
-        if (!options->dry_run) {
-            printf("invalidation %lld is recorded\n", (long long)cache_number(answer, "sequence"));
-        }
-        print_removed(answer);
-    }
-    code = code == EXIT_OK ? end_of_invalidation(cli, options->dry_run, answer) : code;
-    json_decref(answer);
     return code;
 }
 
@@ -587,7 +535,7 @@ static int rebuild(struct cli *cli, const struct cache_options *options)
                    cache_text(worker, "worker"));
         }
     }
-    code = cli->json ? print_json(cli, answer) : code;
+    code = cli->json ? cache_print_json(cli, answer) : code;
     code = code == EXIT_OK ? code_of(cli, answer) : code;
     json_decref(answer);
     return code;

@@ -39,5 +39,15 @@ MUST_USE int cache_page_merge(const json_t *answer, const char *from, json_t **r
 int cache_export(struct cli *cli, const char *path);
 int cache_import(struct cli *cli, const char *path);
 
+/*
+ * cache_invalidate.c: `body` is the question to the broker. Goes to each broker whose admin HTTP cli->admin names, separated by commas;
+ * where these are fewer than the client's brokers, to all of them as a client of the tenant that the body names. Returns the exit code: not
+ * 0 when a broker or a worker was not reached.
+ */
+int cache_invalidate(struct cli *cli, const json_t *body, bool dry_run);
+
+/* On standard output, in a line. Returns the exit code. */
+int cache_print_json(const struct cli *cli, const json_t *json);
+bool cache_has_workers(const json_t *answer);
 /* What workers said instead of an answer, on standard error. Returns how many did. */
 size_t cache_say_errors(const struct cli *cli, const json_t *answer);

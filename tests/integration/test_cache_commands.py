@@ -127,6 +127,54 @@ def test_dry_run_counts_and_invalidates_nothing(cluster, broker):
         assert running["w"].invalidated == []
 
 
+def told(broker):
+    return broker.admin_json("/v1/cache/invalidate", {"tag": "next"})["sequence"] - 1
+
+
+def test_several_brokers_are_told_by_their_admin_addresses(cluster, broker):
+    other = cluster.start_broker("other", **MEMORY)
+    both = f"{broker.ready['admin']},{other.ready['admin']}"
+    with workers(broker, w1={"removes": (2, 200)}), workers(other, w2={"removes": (3, 30)}):
+        done = cluster.cli("cache", "invalidate", "--tag", "prices", "--admin", both)
+        assert done.returncode == 0, done.stderr
+        for one, worker, count in ((broker, "w1", "2"), (other, "w2", "3")):
+            section = done.stdout.split(f"{one.ready['admin']}: invalidation 1 is recorded")[1].splitlines()
+            assert section[2].split()[:2] == [worker, count]
+        said = json.loads(cluster.cli("cache", "invalidate", "--tag", "prices", "--admin", both, "--json").stdout)
+        assert [(item["admin"], item["answer"]["sequence"]) for item in said] == [(one.ready["admin"], 2) for one in (broker, other)]
+    assert (told(broker), told(other)) == (2, 2)
+
+
+def test_brokers_that_were_not_told_are_counted_and_the_end_says_so(cluster, broker):
+    other = cluster.start_broker("other", **MEMORY)
+    one = ("--admin", broker.ready["admin"])
+    done = cluster.cli("cache", "invalidate", "--tag", "prices", *one)
+    assert done.returncode == 8 and "1 of the 2 brokers" in done.stderr and "--admin" in done.stderr
+    assert "invalidation 1 is recorded" in done.stdout
+    done = cluster.cli("cache", "invalidate", "--tag", "prices", "--dry-run", *one)
+    assert done.returncode == 0 and "1 of 2 brokers" in done.stderr
+    other.stop()
+    done = cluster.cli("cache", "invalidate", "--tag", "prices", "--admin", f"{other.ready['admin']},{broker.ready['admin']}")
+    assert done.returncode == 6 and other.ready["admin"] in done.stderr and "invalidation 2 is recorded" in done.stdout
+
+
+def test_for_a_tenant_all_brokers_are_told_as_a_client_of_it_tells_them(cluster, broker):
+    other = cluster.start_broker("other", **MEMORY)
+    with workers(other, w={"removes": (1, 1)}) as running:
+        one = ("--admin", broker.ready["admin"], "--tenant", "default")
+        for selector in (("--tag", "prices", "--namespace", "", "--older-than", "1h"), ("--near", "opening hours", "--near-min", "0.7"), ()):
+            done = cluster.cli("cache", "invalidate", *selector, *one)
+            assert done.returncode == 0, done.stderr
+        first, second, third = (item.selector for item in running["w"].invalidated)
+        assert {item.tenant for item in (first, second, third)} == {"default"}
+        assert (first.tag, first.has_namespace, first.cache_namespace, first.older_than_ms) == ("prices", True, "", 3600000)
+        assert (second.near_text, second.near_cosine_min) == ("opening hours", 0.7)
+        assert {field.name for field, _ in third.ListFields()} == {"tenant", "near_cosine_min"}
+    other.stop()
+    done = cluster.cli("cache", "invalidate", "--tag", "prices", *one, "--timeout", "1s")
+    assert done.returncode == 8 and "not every broker" in done.stderr
+
+
 def test_worker_that_does_not_confirm_is_named(cluster, broker):
     with workers(broker, quick={"removes": (1, 1)}, slow={"confirms": False}):
         done = cluster.cli("cache", "invalidate", "--tag", "x")
