@@ -80,6 +80,17 @@ def test_each_selector_takes_what_it_fits_and_nothing_else(cluster):
     assert not top(cluster)
 
 
+def test_with_exact_hits_alone_entries_are_found_by_their_text_too(cluster):
+    cluster.start_worker(cache={"mode": "exact"})
+    submit(cluster, TRAINS, "--cache-tag", "trains", "--cache-document", "d2", model="sim-medium")
+    for selector in (("--text-prefix", "Opening"), ("--near", "opening hours of the Museum in lisbon"), ("--scope", fill_museum(cluster)[MUSEUM]["scope"])):
+        fill_museum(cluster)
+        takes_the_museum_alone(cluster, *selector)
+    said = json.loads(cache(cluster, "explain", "--json", "How do I cancel my plan?", "How can I cancel my plan?"))["answer"]
+    assert said["verdict"] == "off"
+    assert "near hits are off" in cache(cluster, "explain", "How do I cancel my plan?", "How can I cancel my plan?")
+
+
 def test_what_was_under_way_when_it_was_invalidated_is_answered_and_not_kept(cluster):
     cluster.start_worker()
     sim = cluster.modelsim.ready["http"]

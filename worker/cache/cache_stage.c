@@ -130,11 +130,14 @@ static enum stage_verdict look_up(struct services *services, struct attempt *att
     return STAGE_WAITS;
 }
 
-/* All that the cache wants to know of the body, once. */
+/*
+ * All that the cache wants to know of the body, once. Scope and text are kept with the entry also
+ * where there are exact hits alone: it is invalidated by them.
+ */
 static void see_body(const struct services *services, struct attempt *attempt)
 {
     cache_rules_of(services, attempt, &attempt->rules);
-    if (services->cache_mode == CACHE_NEAR && attempt->rules.bypass == NULL) {
+    if (attempt->rules.bypass == NULL) {
         set_scope(services, attempt);
     }
 }
