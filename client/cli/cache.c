@@ -421,6 +421,7 @@ static const char *meaning_of(const char *verdict)
     static const char *const meanings[][2] = {
         {"near", "the answer to one would be given to the other"},
         {"unsure", "the score does not reach the threshold: each gets an answer of its own"},
+        {"off", "near hits are off (cache.mode): each gets an answer of its own"},
         {"closed", "this class gives no near hits now: each gets an answer of its own"},
         {"forbidden", "they differ in something that changes the answer, whatever the score"},
     };
@@ -440,8 +441,10 @@ static void print_explanation(const json_t *worker)
     json_object_foreach (json_object_get(explanation, "features"), name, value) {
         printf("%-28s %10.4f\n", name, json_number_value(value));
     }
-    printf("%-28s %10.4f\n%-28s %10.4f\n", "cosine", cache_real(explanation, "cosine"), "score",
-           cache_real(explanation, "score"));
+    if (json_object_get(json_object_get(explanation, "features"), "cosine") == NULL) {
+        printf("%-28s %10.4f\n", "cosine", cache_real(explanation, "cosine"));
+    }
+    printf("%-28s %10.4f\n", "score", cache_real(explanation, "score"));
     if (json_is_number(json_object_get(explanation, "threshold"))) {
         printf("%-28s %10.4f\n", "threshold", cache_real(explanation, "threshold"));
     } else {

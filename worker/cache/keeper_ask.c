@@ -125,10 +125,12 @@ static int ask_explain(struct keeper *keeper, const json_t *argument, json_t **r
     const double score = keeper_score(keeper, &likeness);
     const bool is_forbidden = decision_is_forbidden(&likeness, &reason);
     const json_t *threshold = json_object_get(argument, "threshold");
-    const char *verdict = is_forbidden && json_is_true(json_object_get(argument, "strict")) ? "forbidden"
-                          : !json_is_number(threshold)                ? "closed"
-                          : score < json_number_value(threshold)    ? "unsure"
-                                                                    : "near";
+    const bool is_strict = json_is_true(json_object_get(argument, "strict"));
+    const char *verdict = !keeper->options.is_near                 ? "off"
+                          : is_forbidden && is_strict              ? "forbidden"
+                          : !json_is_number(threshold)             ? "closed"
+                          : score < json_number_value(threshold) ? "unsure"
+                                                                   : "near";
     json_t *answer = json_pack("{s:o, s:f, s:f, s:s, s:s?}", "features", features_of(&likeness), "cosine",
                                cosine, "score", score, "verdict", verdict, "forbidden",
                                is_forbidden ? likeness_feature_name(reason) : NULL);
