@@ -340,6 +340,12 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
     return STAGE_CONCLUDES;
 }
 
+/* Whoever finds it out: the cache's thread, or the timer here. */
+static enum stage_verdict was_late(const struct services *services, struct attempt *attempt)
+{
+    return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "timeout", "late");
+}
+
 /* A candidate that did not suffice is compared when the fresh answer is there. */
 static enum stage_verdict not_answered(struct services *services, struct attempt *attempt,
                                        const struct cache_result *result)
@@ -350,11 +356,13 @@ static enum stage_verdict not_answered(struct services *services, struct attempt
         attempt->near_score = result->score;
         memcpy(attempt->candidate, result->key, CACHE_KEY_BYTES);
     }
+    if (strcmp(result->why, "late") == 0) {
+        return was_late(services, attempt);
+    }
     return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS,
-                  strcmp(result->why, "late") == 0       ? "timeout"
-                  : strcmp(result->why, "embedder") == 0 ? "embedder"
-                  : strcmp(result->why, "memory") == 0   ? "memory"
-                                                         : "miss",
+                  strcmp(result->why, "embedder") == 0 ? "embedder"
+                  : strcmp(result->why, "memory") == 0 ? "memory"
+                                                       : "miss",
                   attempt->is_withheld && strcmp(result->why, "unknown") == 0 ? "residency" : result->why);
 }
 
@@ -379,7 +387,7 @@ static enum stage_verdict cache_resume(void *module, struct attempt *attempt,
     }
     if (event->kind != STAGE_EVENT_CACHE) {
         cache_forget(&attempt->lookup);
-        return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "timeout", "late");
+        return was_late(services, attempt);
     }
     attempt->lookup = NULL; /* ends with this event */
     loop_timer_stop(attempt->timer);
