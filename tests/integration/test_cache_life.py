@@ -1,6 +1,7 @@
 """What becomes of cached answers, on real processes: which invalidation takes which, what is dropped, evicted, moved, rebuilt, and a full disk."""
 
 import errno
+import itertools
 import json
 
 import pytest
@@ -145,6 +146,51 @@ def test_explain_says_of_two_prompts_what_would_be_done(cluster):
     assert other["verdict"] == "forbidden" and other["forbidden"] and other["score"] < said["score"]
 
 
+def ask_all(cluster, prompts, *arguments):
+    lines = "".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts)
+    done = cluster.cli("submit", "--file", "-", "--model", MODEL, *arguments, input=lines)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line)["cache"] for line in done.stdout.splitlines()]
+
+
+def class_of(cluster, tenant):
+    return next((item for item in cluster.broker.admin_json("/v1/cache/evidence")["classes"] if item["tenant"] == tenant), {"state": "none"})
+
+
+def reworded(topics):
+    """Alike in all but what the simulated model does not see; without end."""
+    return ([change(topic) + ending * n for topic in topics] for n in itertools.count(1) for ending in ".!?" for change in (str, str.upper, str.lower))
+
+
+def test_near_hits_open_by_right_ones_and_close_when_answers_change(cluster):
+    """Of two tenants, one has them off. What the audits cost is told."""
+    cluster.config["tenants"] = [{"name": "default"}, {"name": "wary", "cache_max_error": 0}]
+    cluster.config["cache"]["lookup_timeout"] = "2s"
+    cluster.brokers.pop().stop()
+    broker = cluster.start_broker("open")
+    cluster.start_worker()
+    topics = [f"{verb} the {noun} of {place}" for verb in ("Describe", "Explain", "Draw", "Measure") for noun in ("harbour", "library", "bridge", "market", "castle")
+              for place in ("Lisbon", "Turin", "Bergen", "Ghent", "Porto")]
+    rounds = reworded(topics)
+    wait_for(lambda: "near_hit" in ask_all(cluster, next(rounds)), "near hits")
+    assert class_of(cluster, "default")["state"] == "open"
+    for ending in (".", "!"):
+        assert set(ask_all(cluster, [topic.upper() + ending for topic in topics], "--tenant", "wary")) == {"miss"}
+    versions = {"versions": [{"text": f"the {noun}", "version": 2} for noun in ("harbour", "library", "bridge", "market", "castle")]}
+    assert http_request(cluster.modelsim.ready["http"], "/control/versions", versions)[0] == 200
+
+    def closed():
+        ask_all(cluster, next(rounds))
+        return class_of(cluster, "default")["state"] != "open"
+
+    wait_for(closed, "the class to close")
+    assert class_of(cluster, "default")["audits_wrong"] > 0
+    rate = {name.split("{")[0]: value for name, value in broker.metrics().items() if name.startswith("tiermq_cache_false_hit_rate")}
+    assert rate["tiermq_cache_false_hit_rate_low"] > rate["tiermq_cache_false_hit_rate_max"] == 0.02, "as the alert looks at it"
+    (row,) = [row for row in stats(cluster)["lookups"] if row["tier"] == "standard" and row["tenant"] == "default"]
+    assert row["near"] > 0 and row["checks_usd"] > 0
+
+
 def test_beyond_its_bound_what_was_served_stays_and_its_statistics_are_told(cluster):
     cluster.start_worker(cache={"entries_max": 20})
     asked = [f"Describe the harbour of town {i}." for i in range(20)]
@@ -185,6 +231,20 @@ def test_what_must_not_be_cached_says_why(cluster):
     (row,) = said["lookups"]
     assert row["bypass"] == {"variety": 2, "tool_result": 2, "opted_out": 2} and row["miss"] == row["exact"] == 0
     assert said["entries"] == 0
+
+
+def test_lookups_that_come_too_late_are_misses_and_counted(cluster):
+    """A burst: the last of them wait for hundreds of others."""
+    worker = cluster.start_worker(cache={"lookup_timeout": "1ms"})
+    prompts = [f"Describe the {noun} of town {i}." for i in range(200) for noun in ("harbour", "market", "castle")]
+    ask_all(cluster, prompts, "--window", "600")
+    again = ask_all(cluster, prompts, "--window", "600")
+    assert "none" in again and len(again) == len(prompts)
+    said, late = stats(cluster), worker.metrics()['tiermq_worker_cache_lookups_total{result="timeout"}']
+    assert late >= again.count("none")
+    (row,) = [row for row in said["lookups"] if row["tier"] == "standard"]
+    assert row["bypass"]["late"] == late
+    wait_for(lambda: submit(cluster, prompts[0])["cache"] == "hit", "a hit in time")
 
 
 def test_a_full_disk_costs_hits_alone_and_heals_by_itself(cluster):
