@@ -6,6 +6,7 @@
 #include <string.h>
 #include "broker/admin_cache.h"
 #include "broker/admin_dead.h"
+#include "broker/admin_quality.h"
 #include "broker/broker.h"
 #include "broker/held.h"
 #include "broker/inquiry.h"
@@ -706,7 +707,8 @@ static int add_routes(struct broker *broker)
             return r;
         }
     }
-    const int r = admin_dead_add_routes(broker);
+    int r = admin_dead_add_routes(broker);
+    r = r < 0 ? r : admin_quality_add_routes(broker);
     return r < 0 ? r : admin_cache_add_routes(broker);
 }
 

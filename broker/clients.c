@@ -303,7 +303,7 @@ static void take_invalidate(const struct intake *intake, const struct peer *peer
 }
 
 /* The field that is wrong, in words; NULL: none. */
-static const char *feedback_complaint(const Wire__CacheFeedback *feedback)
+static const char *near_feedback_complaint(const Wire__CacheFeedback *feedback)
 {
     if (feedback->near_key.len != SELECTOR_KEY_BYTES) {
         return "near_key must have 16 bytes";
@@ -315,10 +315,10 @@ static const char *feedback_complaint(const Wire__CacheFeedback *feedback)
     return isfinite(feedback->near_score) ? NULL : "near_score is no number";
 }
 
-static void take_feedback(const struct intake *intake, const struct peer *peer,
-                          const Wire__CacheFeedback *feedback)
+static void take_near_feedback(const struct intake *intake, const struct peer *peer,
+                               const Wire__CacheFeedback *feedback)
 {
-    const char *complaint = feedback_complaint(feedback);
+    const char *complaint = near_feedback_complaint(feedback);
     if (complaint != NULL) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED, "cache_feedback: %s",
                       complaint);
@@ -343,7 +343,47 @@ static void take_about_caches(const struct intake *intake, const struct peer *pe
         take_invalidate(intake, peer, message->cache_invalidate[i]);
     }
     for (size_t i = 0; i < message->n_cache_feedback; i++) {
-        take_feedback(intake, peer, message->cache_feedback[i]);
+        take_near_feedback(intake, peer, message->cache_feedback[i]);
+    }
+}
+
+/* ---- feedback ---- */
+
+/* The field that is wrong, in words; NULL: none. */
+static const char *feedback_complaint(const Wire__Feedback *feedback)
+{
+    if (!(feedback->score >= 0 && feedback->score <= 1)) {
+        return "score must be from 0 to 1";
+    }
+    return text_is_good(feedback->comment, CORE_COMMENT_BYTES_MAX)
+               ? NULL
+               : "comment must be UTF-8 of 512 bytes at most";
+}
+
+static void take_feedback(const struct intake *intake, const struct peer *peer,
+                          const Wire__Feedback *feedback)
+{
+    struct event event = {
+        .kind = EVENT_FEEDBACK,
+        .peer = peer->number,
+        .as.feedback = {.score = feedback->score, .comment = feedback->comment},
+    };
+    if (intake_id(intake, &feedback->job_id, "feedback.job_id", &event.as.feedback.job_id) < 0) {
+        return;
+    }
+    const char *complaint = feedback_complaint(feedback);
+    if (complaint != NULL) {
+        delivery_feedback_refused(intake->broker, peer, &event.as.feedback.job_id, complaint);
+        return;
+    }
+    broker_step(intake->broker, &event);
+}
+
+static void take_all_feedback(const struct intake *intake, const struct peer *peer,
+                              const Wire__ClientMessage *message)
+{
+    for (size_t i = 0; i < message->n_feedback; i++) {
+        take_feedback(intake, peer, message->feedback[i]);
     }
 }
 
@@ -384,6 +424,7 @@ static void take_envelope(const struct intake *intake)
     take_about_caches(intake, peer, message);
     take_submits(intake, peer, message);
     take_about_jobs(intake, peer, message);
+    take_all_feedback(intake, peer, message);
     if (message->ping != 0) {
         delivery_pong(broker, peer, message->ping);
     }

@@ -256,6 +256,19 @@ static void send_invalidated(struct broker *broker, const struct effect *effect)
     send_to_client(broker, effect, &envelope, (struct parcel){0});
 }
 
+static void send_feedback_taken(struct broker *broker, const struct effect *effect)
+{
+    Wire__FeedbackTaken taken = WIRE__FEEDBACK_TAKEN__INIT;
+    taken.job_id = id_data(&effect->as.feedback_taken.job_id);
+    taken.outcome = effect->as.feedback_taken.outcome;
+    taken.error = unconst(effect->as.feedback_taken.error);
+    taken.retry_after_ms = not_negative(effect->as.feedback_taken.retry_after_ms);
+    Wire__BrokerToClient envelope = WIRE__BROKER_TO_CLIENT__INIT;
+    envelope.feedback_taken = (Wire__FeedbackTaken *[]){&taken};
+    envelope.n_feedback_taken = 1;
+    send_to_client(broker, effect, &envelope, (struct parcel){0});
+}
+
 static void send_chunk(struct broker *broker, const struct effect *effect)
 {
     struct peer *peer = peers_by_number(broker->peers, effect->peer);
@@ -278,6 +291,19 @@ void delivery_invalidation_refused(struct broker *broker, const struct peer *pee
                      &(struct effect){.kind = EFFECT_CACHE_INVALIDATED,
                                       .peer = peer->number,
                                       .as.cache_invalidated = {.number = number, .error = why}});
+}
+
+void delivery_feedback_refused(struct broker *broker, const struct peer *peer,
+                               const struct id *job_id, const char *why)
+{
+    send_feedback_taken(
+        broker, &(struct effect){.kind = EFFECT_FEEDBACK_TAKEN,
+                                 .peer = peer->number,
+                                 .as.feedback_taken = {
+                                     .job_id = *job_id,
+                                     .outcome = WIRE__FEEDBACK_OUTCOME__FEEDBACK_REFUSED,
+                                     .error = why,
+                                 }});
 }
 
 void delivery_pong(struct broker *broker, struct peer *peer, uint64_t ping)
@@ -688,6 +714,9 @@ void delivery_carry_out(struct broker *broker, const struct effect *effect)
         return;
     case EFFECT_CACHE_INVALIDATED:
         send_invalidated(broker, effect);
+        return;
+    case EFFECT_FEEDBACK_TAKEN:
+        send_feedback_taken(broker, effect);
         return;
     case EFFECT_PUBLISH:
         publish(broker, effect);

@@ -23,6 +23,8 @@ void delivery_query(struct broker *broker, uint64_t peer, uint64_t number, const
 void delivery_denial(struct broker *broker, uint64_t peer, const Wire__CacheDenial *denial);
 /* A client's invalidation that is not taken to the core. */
 void delivery_invalidation_refused(struct broker *broker, const struct peer *peer, uint64_t number, const char *why);
+/* A client's feedback that is not taken to the core. */
+void delivery_feedback_refused(struct broker *broker, const struct peer *peer, const struct id *job_id, const char *why);
 void delivery_pong(struct broker *broker, struct peer *peer, uint64_t ping);
 void delivery_sign_of_life(struct broker *broker, struct peer *peer);
 /* Lets go what waited for this batch. */

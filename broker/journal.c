@@ -224,6 +224,7 @@ static int add_record(struct store_batch *batch, const struct effect *effect)
     case EFFECT_CACHE_INVALIDATE:
     case EFFECT_CACHE_EVIDENCE:
     case EFFECT_CACHE_INVALIDATED:
+    case EFFECT_FEEDBACK_TAKEN:
     case EFFECT_LOAD:
     case EFFECT_PUBLISH:
     case EFFECT_NOTE:

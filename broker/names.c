@@ -115,3 +115,41 @@ const char *name_of_protocol_error(Wire__ProtocolError__Code code)
     }
     return "none";
 }
+
+const char *name_of_feedback(Wire__FeedbackOutcome outcome)
+{
+    switch (outcome) {
+    case WIRE__FEEDBACK_OUTCOME__FEEDBACK_OUTCOME_NONE:
+    case _WIRE__FEEDBACK_OUTCOME_IS_INT_SIZE:
+        return "none";
+    case WIRE__FEEDBACK_OUTCOME__FEEDBACK_ACCEPTED:
+        return "accepted";
+    case WIRE__FEEDBACK_OUTCOME__FEEDBACK_REPEATED:
+        return "repeated";
+    case WIRE__FEEDBACK_OUTCOME__FEEDBACK_UNKNOWN:
+        return "unknown";
+    case WIRE__FEEDBACK_OUTCOME__FEEDBACK_REFUSED:
+        return "refused";
+    case WIRE__FEEDBACK_OUTCOME__FEEDBACK_PUT_OFF:
+        return "put_off";
+    }
+    return "none";
+}
+
+const char *name_of_cache_status(Wire__CacheStatus status)
+{
+    switch (status) {
+    case WIRE__CACHE_STATUS__CACHE_NONE:
+    case _WIRE__CACHE_STATUS_IS_INT_SIZE:
+        return "none";
+    case WIRE__CACHE_STATUS__CACHE_MISS:
+        return "miss";
+    case WIRE__CACHE_STATUS__CACHE_HIT:
+        return "hit";
+    case WIRE__CACHE_STATUS__CACHE_NEAR_HIT:
+        return "near_hit";
+    case WIRE__CACHE_STATUS__CACHE_STALE_HIT:
+        return "stale_hit";
+    }
+    return "none";
+}

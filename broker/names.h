@@ -8,4 +8,6 @@
 const char *name_of_state(Wire__JobState state);
 const char *name_of_reject_reason(Wire__RejectReason reason);
 const char *name_of_outcome(Wire__AttemptOutcome outcome);
+const char *name_of_feedback(Wire__FeedbackOutcome outcome);
+const char *name_of_cache_status(Wire__CacheStatus status);
 const char *name_of_protocol_error(Wire__ProtocolError__Code code);

@@ -47,8 +47,11 @@ enum family {
     QUALITY_LOST_JOBS,
     EVIDENCE_CLASSES,
     EVIDENCE_REFUSED,
-    FEEDBACK,
+    NEAR_FEEDBACK,
     FEEDBACK_DROPPED,
+    FEEDBACK,
+    FEEDBACK_SCORE_SUM,
+    FEEDBACK_SCORE_COUNT,
     INVALIDATIONS_REFUSED,
     DENIALS_TOLD,
     DENIALS_DROPPED,
@@ -165,15 +168,23 @@ static const struct family_row {
                           "Classes of near hits (tenant, tier, embedder) that are known.", NULL},
     [EVIDENCE_REFUSED] = {METRIC_COUNTER, "tiermq_cache_evidence_refused_total",
                           "Counts of workers that could not be added.", NULL},
-    [FEEDBACK] = {METRIC_COUNTER, "tiermq_cache_feedback_total",
-                  "Feedback on near hits that was taken, by its outcome.", LABELS("outcome")},
+    [NEAR_FEEDBACK] = {METRIC_COUNTER, "tiermq_cache_feedback_total",
+                       "Feedback on near hits that was taken, by its outcome.", LABELS("outcome")},
+    [FEEDBACK] = {METRIC_COUNTER, "tiermq_feedback_total",
+                  "Feedback on answers, by what became of it.", LABELS("outcome")},
+    [FEEDBACK_SCORE_SUM] = {METRIC_COUNTER, "tiermq_feedback_score_sum",
+                            "Scores of accepted feedback, 0 to 1 each, added up.",
+                            LABELS("model", "tier")},
+    [FEEDBACK_SCORE_COUNT] = {METRIC_COUNTER, "tiermq_feedback_score_count", "Accepted feedback.",
+                              LABELS("model", "tier")},
     [FEEDBACK_DROPPED] = {METRIC_COUNTER, "tiermq_cache_feedback_dropped_total",
                           "Feedback on near hits that was not counted: said before, or too much.",
                           NULL},
     [INVALIDATIONS_REFUSED] = {METRIC_COUNTER, "tiermq_cache_invalidations_refused_total",
                                "Invalidations of clients that were refused.", NULL},
     [DENIALS_TOLD] = {METRIC_COUNTER, "tiermq_cache_denials_total",
-                      "Entries that one worker found wrong for another text, told to the others.", NULL},
+                      "Entries that one worker found wrong for another text, told to the others.",
+                      NULL},
     [DENIALS_DROPPED] = {METRIC_COUNTER, "tiermq_cache_denials_dropped_total",
                          "Such entries that were not told: too many in a second.", NULL},
     [FALSE_HITS] = {METRIC_GAUGE, "tiermq_cache_false_hit_rate",
@@ -543,11 +554,12 @@ static void collect_class(void *context, const struct core_evidence_view *view)
     metric_set(series(page->telemetry, FALSE_HITS_MAX, name), policy.max_error);
 }
 
-static void collect_feedback(struct telemetry *telemetry, const struct core_feedback *feedback)
+static void collect_near_feedback(struct telemetry *telemetry,
+                                  const struct core_near_feedback *feedback)
 {
-    metric_set(series(telemetry, FEEDBACK, LABELS("right")), (double)feedback->right);
-    metric_set(series(telemetry, FEEDBACK, LABELS("wrong")), (double)feedback->wrong);
-    metric_set(series(telemetry, FEEDBACK, LABELS("unclassed")), (double)feedback->unclassed);
+    metric_set(series(telemetry, NEAR_FEEDBACK, LABELS("right")), (double)feedback->right);
+    metric_set(series(telemetry, NEAR_FEEDBACK, LABELS("wrong")), (double)feedback->wrong);
+    metric_set(series(telemetry, NEAR_FEEDBACK, LABELS("unclassed")), (double)feedback->unclassed);
     set(telemetry, FEEDBACK_DROPPED, (double)feedback->dropped);
 }
 
@@ -557,10 +569,28 @@ static void collect_evidence(struct telemetry *telemetry, const struct telemetry
     set(telemetry, EVIDENCE_CLASSES,
         (double)core_visit_evidence(sources->queue, 0, METRICS_SERIES_MAX, collect_class, &page));
     set(telemetry, EVIDENCE_REFUSED, (double)core_evidence_refused(sources->queue));
-    collect_feedback(telemetry, core_feedback(sources->queue));
+    collect_near_feedback(telemetry, core_near_feedback(sources->queue));
     set(telemetry, INVALIDATIONS_REFUSED, (double)core_invalidations_refused(sources->queue));
     set(telemetry, DENIALS_TOLD, (double)sources->denials->told);
     set(telemetry, DENIALS_DROPPED, (double)sources->denials->dropped);
+}
+
+static void collect_total(void *context, const struct core_quality_view *view)
+{
+    struct telemetry *telemetry = context;
+    const char *const *const name = LABELS(view->model, view->tier);
+    metric_set(series(telemetry, FEEDBACK_SCORE_SUM, name), view->score);
+    metric_set(series(telemetry, FEEDBACK_SCORE_COUNT, name), (double)view->count);
+}
+
+static void collect_feedback(struct telemetry *telemetry, const struct core *core)
+{
+    for (int i = 1; i < CORE_FEEDBACK_OUTCOMES; i++) {
+        const Wire__FeedbackOutcome outcome = (Wire__FeedbackOutcome)i;
+        metric_set(series(telemetry, FEEDBACK, LABELS(name_of_feedback(outcome))),
+                   (double)core_feedback_count(core, outcome));
+    }
+    core_visit_quality_totals(core, collect_total, telemetry);
 }
 
 static void collect_store(struct telemetry *telemetry, const struct store_stats *store)
@@ -621,6 +651,7 @@ void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sourc
     collect_core(telemetry, &sources->core);
     collect_upstreams(telemetry, sources->queue, sources->now);
     collect_evidence(telemetry, sources);
+    collect_feedback(telemetry, sources->queue);
     collect_store(telemetry, &sources->store);
     collect_process(telemetry);
     set(telemetry, MESSAGES_SENT, (double)sources->messages_sent);
@@ -712,6 +743,7 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_UPSTREAM_RESET:
     case NOTE_QUEUE_RESUMED:
     case NOTE_CACHE_INVALIDATED:
+    case NOTE_FEEDBACK:
         return LOG_INFO;
     }
     return LOG_INFO;
@@ -766,6 +798,8 @@ static const char *note_message(enum note_kind note)
         return "worker set aside";
     case NOTE_CACHE_INVALIDATED:
         return "cache invalidated";
+    case NOTE_FEEDBACK:
+        return "feedback";
     case NOTE_BOUND_REACHED:
         return "bound reached";
     }

@@ -150,7 +150,7 @@ static const struct config_key broker_keys[] = {
              "recognised."},
     {"dedup_ids_max", COUNTS(1000, INT64_C(1000000000)), FIELD(config_broker, dedup_ids_max),
      .preset = "500000",
-     .text = "How many of them; with more, the window gets shorter. Each takes about 50 bytes of "
+     .text = "How many of them; with more, the window gets shorter. Each takes about 60 bytes of "
              "memory."},
     {"dead_letters_max", COUNTS(0, INT64_C(1000000000)), FIELD(config_broker, dead_letters_max),
      .is_live = true, .preset = "100000", .text = "Dead letters kept; with more, the oldest go."},

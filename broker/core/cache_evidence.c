@@ -507,8 +507,8 @@ void cache_evidence_feedback(struct core *core, const struct event *event)
         return;
     }
     const bool is_heard =
-        throttle_take(&client->tenant->feedback, FEEDBACK_EACH_MS, FEEDBACK_BURST, core->now_ms) ==
-            0 &&
+        throttle_take(&client->tenant->near_feedback, NEAR_FEEDBACK_EACH_MS, NEAR_FEEDBACK_BURST,
+                      core->now_ms) == 0 &&
         cache_log_invalidate_entry(core, client->tenant, event->as.cache_feedback.key,
                                    "a client said it was wrong");
     if (is_heard && !was_said(core, client->tenant->name->text, event)) {
@@ -541,7 +541,7 @@ size_t core_visit_evidence(const struct core *core, size_t skip, size_t limit,
     return list->length;
 }
 
-const struct core_feedback *core_feedback(const struct core *core)
+const struct core_near_feedback *core_near_feedback(const struct core *core)
 {
     return &core->evidence.feedback;
 }

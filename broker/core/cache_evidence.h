@@ -23,8 +23,8 @@ enum {
     EVIDENCE_TELLINGS_A_TICK = 4096,
     FEEDBACK_SEEN = 4096, /* by hash: two with the same place forget the older */
     FEEDBACK_SEEN_MS = 60000,
-    FEEDBACK_EACH_MS = 100,
-    FEEDBACK_BURST = 200,
+    NEAR_FEEDBACK_EACH_MS = 100,
+    NEAR_FEEDBACK_BURST = 200,
 };
 
 uint64_t cache_evidence_hash(const struct table_link *link, uint64_t seed);
@@ -32,7 +32,7 @@ uint64_t cache_evidence_hash(const struct table_link *link, uint64_t seed);
 void cache_evidence_take(struct core *core, const struct event *event);
 /*
  * A wrong one invalidates the entry for the client's tenant, and is evidence: counted once for what a tenant says of an entry within
- * FEEDBACK_SEEN_MS. FEEDBACK_BURST of a tenant's clients at once, one each FEEDBACK_EACH_MS in the long run; the rest is dropped and counted. "Right"
+ * FEEDBACK_SEEN_MS. NEAR_FEEDBACK_BURST of a tenant's clients at once, one each NEAR_FEEDBACK_EACH_MS in the long run; the rest is dropped and counted. "Right"
  * is nothing: whoever says so was not drawn by chance.
  */
 void cache_evidence_feedback(struct core *core, const struct event *event);

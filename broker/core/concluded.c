@@ -6,7 +6,7 @@
 
 #define NAMES (UINT64_C(0xFFFFFFFF))
 
-_Static_assert(sizeof(struct concluded_entry) == 36, "a million of them are there");
+_Static_assert(sizeof(struct concluded_entry) == 44, "a million of them are there");
 
 static struct concluded_entry *make_chunk(void)
 {

@@ -1,7 +1,7 @@
 /*
  * concluded: the ids of concluded jobs, remembered for the deduplication window, oldest first.
  *
- * A ring in chunks with a hash index over it: 36 bytes an id and 8 to 16 of index, no allocation for each. When ids_max are
+ * A ring in chunks with a hash index over it: 44 bytes an id and 8 to 16 of index, no allocation for each. When ids_max are
  * there the oldest is forgotten, so the window shrinks. horizon_unix_ms is when the latest forgotten one was
  * concluded: an id whose own time is not later may be one of the forgotten.
  */
@@ -30,6 +30,12 @@ struct concluded_entry {
     uint8_t state : 7;     /* wire.JobState, or CONCLUDED_WITHDRAWN */
     uint8_t is_shed : 1;   /* never run: may be submitted again */
     uint8_t flags;
+    /* What feedback on its answer counts for. */
+    uint16_t route, model; /* indexes of core.routes and core.models, and 1; 0: not known */
+    uint8_t task;          /* as struct job has it */
+    uint8_t complexity;    /* as struct job_needs has it */
+    uint8_t cache;         /* wire.CacheStatus */
+    uint8_t score;         /* the feedback's: feedback.h; 0: none was given */
 };
 
 enum { CONCLUDED_CHUNK_LENGTH = 4096, CONCLUDED_WITHDRAWN = 127 };

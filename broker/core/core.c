@@ -14,6 +14,7 @@
 #include "broker/core/decision.h"
 #include "broker/core/dispatch.h"
 #include "broker/core/estimate.h"
+#include "broker/core/feedback.h"
 #include "broker/core/flight.h"
 #include "broker/core/gate.h"
 #include "broker/core/history.h"
@@ -22,6 +23,7 @@
 #include "broker/core/lease.h"
 #include "broker/core/overload.h"
 #include "broker/core/pause.h"
+#include "broker/core/quality.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
 #include "broker/core/state.h"
@@ -140,6 +142,7 @@ static void init_lists(struct core *core)
     slab_init(&core->job_memory, sizeof(struct job));
     cache_log_init(core);
     cache_evidence_init(core);
+    quality_init(core);
     heap_init(&core->timers, offsetof(struct job, timer_position));
     heap_init(&core->gates, offsetof(struct queue, gate_position));
     crowd_init(core);
@@ -164,13 +167,14 @@ static int init_tables(struct core *core)
         {&core->results, result_hash},
         {&core->histories, history_hash},
         {&core->evidence.classes, cache_evidence_hash},
+        {&core->quality.sums, quality_hash},
     };
     int r = 0;
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(tables); i++) {
         r = table_init(tables[i].table, random_next(core), tables[i].hash);
     }
     struct names *names[] = {&core->routes, &core->pools,       &core->tenants,
-                             &core->tiers,  &core->residencies};
+                             &core->tiers,  &core->residencies, &core->models};
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(names); i++) {
         r = names_init(names[i], random_next(core));
     }
@@ -251,7 +255,7 @@ static void free_tables(struct core *core)
     struct table *tables[] = {
         &core->jobs,    &core->queue_table, &core->clients, &core->workers,     &core->worker_names,
         &core->leaders, &core->flights,     &core->keys,    &core->keys_by_job, &core->results,
-        &core->histories, &core->evidence.classes};
+        &core->histories, &core->evidence.classes, &core->quality.sums};
     for (size_t i = 0; i < ARRAY_LENGTH(tables); i++) {
         table_finish(tables[i]);
     }
@@ -260,6 +264,7 @@ static void free_tables(struct core *core)
     names_finish(&core->tenants);
     names_finish(&core->tiers);
     names_finish(&core->residencies);
+    names_finish(&core->models);
 }
 
 static void destroy_tenant(struct tenant *tenant)
@@ -290,6 +295,7 @@ void core_destroy(struct core **core)
     pause_destroy_all(dead);
     cache_log_destroy(dead);
     cache_evidence_destroy(dead);
+    quality_destroy(dead);
     lane_destroy_queues(dead);
     upstreams_destroy(dead);
     decision_destroy(dead);
@@ -474,6 +480,9 @@ static void handle(struct core *core, const struct event *event)
         break;
     case EVENT_CACHE_FEEDBACK:
         cache_evidence_feedback(core, event);
+        break;
+    case EVENT_FEEDBACK:
+        feedback_take(core, event);
         break;
     case EVENT_DRAIN:
         core->is_draining = true;

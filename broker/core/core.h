@@ -67,6 +67,7 @@ bool core_is_idle(const struct core *core);
 
 /* ------------------------------------------------------------------------------------------ what operators see */
 
+enum { CORE_COMMENT_BYTES_MAX = 512, CORE_FEEDBACK_OUTCOMES = 6 };
 enum { CORE_REJECT_REASONS = 16, CORE_STATES = 16, CORE_DEAD_CODES = 32 };
 
 /* Of an upstream, since start. */
@@ -217,13 +218,39 @@ size_t core_visit_evidence(const struct core *core, size_t skip, size_t limit,
 /* Deltas of workers that were not taken, since start. */
 uint64_t core_evidence_refused(const struct core *core);
 /* Pieces of clients' feedback on near hits, since start. */
-struct core_feedback {
+struct core_near_feedback {
     uint64_t right;
     uint64_t wrong;     /* is evidence for its class */
     uint64_t unclassed; /* wrong, of a class that no worker has spoken of */
     uint64_t dropped;   /* wrong, but said before, then invalidated all the same; or too many of a tenant */
 };
-const struct core_feedback *core_feedback(const struct core *core);
+const struct core_near_feedback *core_near_feedback(const struct core *core);
+
+/* What feedback says of the answers of one tenant, tier, route, model, task and cache decision, since start. Names that are not known are "". */
+struct core_quality_view {
+    const char *tenant, *tier, *route, *model, *task;
+    Wire__CacheStatus cache;
+    uint64_t count;
+    double score;          /* sum */
+    double last;
+    int64_t last_unix_ms;
+};
+/* The most recently used first. */
+void core_visit_quality(const struct core *core, void (*visit)(void *context, const struct core_quality_view *view), void *context);
+/* Summed up by tier and model; the other members are not set. */
+void core_visit_quality_totals(const struct core *core, void (*visit)(void *context, const struct core_quality_view *view),
+                               void *context);
+struct core_comment_view {
+    struct id job_id;
+    int64_t unix_ms;
+    const char *tenant, *model, *text;
+    double score;
+};
+/* The latest first. */
+void core_visit_comments(const struct core *core, void (*visit)(void *context, const struct core_comment_view *view), void *context);
+/* What became of feedback, since start. */
+uint64_t core_feedback_count(const struct core *core, Wire__FeedbackOutcome outcome);
+
 /* Invalidations of clients that were refused. */
 uint64_t core_invalidations_refused(const struct core *core);
 

@@ -30,6 +30,7 @@ enum effect_kind {
     EFFECT_STATUS,
     EFFECT_CHUNK,
     EFFECT_CACHE_INVALIDATED, /* to the client that asked for it */
+    EFFECT_FEEDBACK_TAKEN,    /* to the client that gave it, or why not */
     EFFECT_WORKER_WELCOME,
     EFFECT_WORKER_ERROR,
     EFFECT_DISPATCH,
@@ -70,6 +71,7 @@ enum note_kind {
     NOTE_QUEUE_RESUMED,
     NOTE_WORKER_SET_ASIDE, /* its calls fail while those of others are answered; number: milliseconds */
     NOTE_CACHE_INVALIDATED, /* number: its sequence; text: the reason */
+    NOTE_FEEDBACK,        /* with a comment, which is the text; subject: the model; number: its score in percent */
     NOTE_BOUND_REACHED,   /* results, dead letters or deduplication ids were dropped to keep a bound */
 };
 
@@ -184,6 +186,13 @@ struct effect {
             const char *error; /* NULL: not refused */
             int64_t retry_after_ms; /* refused for now alone; 0: for good */
         } cache_invalidated;
+
+        struct {
+            struct id job_id;
+            Wire__FeedbackOutcome outcome;
+            const char *error; /* why it was not taken; NULL: it was */
+            int64_t retry_after_ms; /* 0: not again */
+        } feedback_taken;
 
         struct {
             enum store_family family;

@@ -43,6 +43,7 @@ enum event_kind {
     EVENT_CACHE_INVALIDATE, /* by an operator (peer 0), or by a client, for its tenant alone */
     EVENT_CACHE_EVIDENCE,   /* what a worker has counted of near hits */
     EVENT_CACHE_FEEDBACK,   /* what a client's user says of one */
+    EVENT_FEEDBACK,         /* what a client's user says of an answer */
     EVENT_DRAIN,            /* shutdown: admit and dispatch no more */
     EVENT_TICK,             /* end of a turn: timers that are due, then dispatch */
 };
@@ -210,5 +211,11 @@ struct event {
             const uint8_t *key; /* 16 bytes: of the entry */
             bool is_right;
         } cache_feedback;
+
+        struct {
+            struct id job_id;
+            double score;        /* 0 to 1 */
+            const char *comment; /* at most CORE_COMMENT_BYTES_MAX bytes; may be empty */
+        } feedback;
     } as;
 };

@@ -5,7 +5,7 @@
 #include "broker/core/core.h"
 #include "proto/wire.pb-c.h"
 
-enum { HASH_BYTES = 16, TRACE_BYTES = 24 };
+enum { HASH_BYTES = 16, TRACE_BYTES = 24, MARK_COLLECTED = 1, MARK_FEEDBACK = 2 };
 
 size_t record_bytes(const ProtobufCMessage *message)
 {
@@ -121,7 +121,8 @@ int record_read_concluded(const void *data, size_t bytes, ProtobufCAllocator *al
     if (concluded == NULL || concluded->tenant[0] == '\0' ||
         !is_empty_or(&concluded->idempotency_hash, HASH_BYTES) ||
         concluded->state < WIRE__JOB_STATE__JOB_STATE_SUCCEEDED ||
-        concluded->state > WIRE__JOB_STATE__JOB_STATE_EXPIRED) {
+        concluded->state > WIRE__JOB_STATE__JOB_STATE_EXPIRED || concluded->cache > UINT8_MAX ||
+        concluded->complexity > UINT8_MAX) {
         return -EBADMSG;
     }
     *ret_concluded = concluded;
@@ -184,10 +185,22 @@ void record_write_time_key(int64_t unix_ms, const struct id *job_id,
 }
 
 void record_write_collected_key(int64_t unix_ms, const struct id *job_id,
-                                uint8_t ret_key[RECORD_COLLECTED_KEY_BYTES])
+                                uint8_t ret_key[RECORD_MARK_KEY_BYTES])
 {
     record_write_time_key(unix_ms, job_id, ret_key);
-    ret_key[RECORD_TIME_KEY_BYTES] = 1;
+    ret_key[RECORD_TIME_KEY_BYTES] = MARK_COLLECTED;
+}
+
+void record_write_feedback_key(int64_t unix_ms, const struct id *job_id,
+                               uint8_t ret_key[RECORD_MARK_KEY_BYTES])
+{
+    record_write_time_key(unix_ms, job_id, ret_key);
+    ret_key[RECORD_TIME_KEY_BYTES] = MARK_FEEDBACK;
+}
+
+bool record_key_is_feedback(const uint8_t key[RECORD_MARK_KEY_BYTES])
+{
+    return key[RECORD_TIME_KEY_BYTES] == MARK_FEEDBACK;
 }
 
 int record_read_time_key(const void *key, size_t key_bytes, int64_t *ret_unix_ms,

@@ -5,6 +5,7 @@
  * from a disk: anything may be in them, and what does not hold together is -EBADMSG. Keys are built here too.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
@@ -15,7 +16,7 @@ enum {
     RECORD_VERSION = 1,
     RECORD_RESULT_HEAD_BYTES = 5,
     RECORD_TIME_KEY_BYTES = 8 + ID_BYTES,
-    RECORD_COLLECTED_KEY_BYTES = RECORD_TIME_KEY_BYTES + 1,
+    RECORD_MARK_KEY_BYTES = RECORD_TIME_KEY_BYTES + 1,
     RECORD_ATTEMPT_KEY_BYTES = ID_BYTES + 4,
 };
 
@@ -57,10 +58,12 @@ MUST_USE int record_read_result(const void *data, size_t bytes, ProtobufCAllocat
 void record_write_time_key(int64_t unix_ms, const struct id *job_id, uint8_t ret_key[RECORD_TIME_KEY_BYTES]);
 MUST_USE int record_read_time_key(const void *key, size_t key_bytes, int64_t *ret_unix_ms, struct id *ret_job_id);
 /*
- * The mark beside a conclusion whose result was collected, in `concluded`: its key and one byte more, so that a scan
- * meets it next and the same ranges delete it. Its value is the version byte.
+ * Marks beside a conclusion, in `concluded`: its key and one byte more, so that a scan meets them next and the same ranges
+ * delete them. Its result was collected: 1, and the value is the version byte. Feedback was given on it: 2, and a byte
+ * with the score follows.
  */
-void record_write_collected_key(int64_t unix_ms, const struct id *job_id,
-                                uint8_t ret_key[RECORD_COLLECTED_KEY_BYTES]);
+void record_write_collected_key(int64_t unix_ms, const struct id *job_id, uint8_t ret_key[RECORD_MARK_KEY_BYTES]);
+void record_write_feedback_key(int64_t unix_ms, const struct id *job_id, uint8_t ret_key[RECORD_MARK_KEY_BYTES]);
+bool record_key_is_feedback(const uint8_t key[RECORD_MARK_KEY_BYTES]);
 /* `ordinal` counts the attempts that were kept, from 1. */
 void record_write_attempt_key(const struct id *job_id, uint32_t ordinal, uint8_t ret_key[RECORD_ATTEMPT_KEY_BYTES]);

@@ -9,6 +9,7 @@
 #include "broker/core/cache_log.h"
 #include "broker/core/dead.h"
 #include "broker/core/decision.h"
+#include "broker/core/feedback.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
@@ -94,8 +95,9 @@ static int restore_collected(struct core *core, const void *key)
 static int restore_concluded(struct core *core, const void *key, size_t key_bytes,
                              const void *value, size_t value_bytes)
 {
-    if (key_bytes == RECORD_COLLECTED_KEY_BYTES) {
-        return restore_collected(core, key);
+    if (key_bytes == RECORD_MARK_KEY_BYTES) {
+        return record_key_is_feedback(key) ? feedback_restore_mark(core, key, value, value_bytes)
+                                           : restore_collected(core, key);
     }
     int64_t unix_ms;
     struct id job_id;
@@ -127,6 +129,7 @@ static int restore_concluded(struct core *core, const void *key, size_t key_byte
     entry->attempt = record->attempt;
     concluded_set_state(entry, (uint8_t)record->state, false);
     entry->flags = CONCLUDED_DURABLE;
+    feedback_restore(core, entry, record);
     if (record->result_bytes > 0) {
         concluded_keep_disk_result(&core->concluded, entry, record->result_bytes);
     }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "broker/core/client.h"
+#include "broker/core/feedback.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/record.h"
@@ -177,7 +178,7 @@ static void keep_on_disk(struct core *core, struct concluded_entry *entry,
 }
 
 static void write_concluded(struct core *core, const struct job *job,
-                            const struct effect_result *result, uint32_t result_bytes)
+                            const struct effect_result *result, const struct concluded_entry *entry)
 {
     const struct idempotency *key =
         (job->flags & JOB_HAS_KEY) != 0 ? key_of_job(core, &job->id) : NULL;
@@ -185,7 +186,8 @@ static void write_concluded(struct core *core, const struct job *job,
     record.attempt = result->attempt;
     record.state = result->state;
     record.tenant = job_tenant(job)->name->text;
-    record.result_bytes = result_bytes;
+    record.result_bytes = entry->result_bytes;
+    feedback_fill_record(core, entry, &record);
     if (key != NULL) {
         record.idempotency_hash = (ProtobufCBinaryData){KEY_HASH_BYTES, (uint8_t *)key->hash};
     }
@@ -258,6 +260,7 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
     entry->flags = (uint8_t)((is_durable ? CONCLUDED_DURABLE : 0) |
                              ((job->flags & JOB_HAS_KEY) != 0 ? CONCLUDED_HAS_KEY : 0) |
                              job_tier(job)->index << CONCLUDED_TIER_SHIFT);
+    feedback_remember(core, entry, job, result);
     if ((job->flags & JOB_DISCARD_RESULT) == 0) {
         if (is_durable) {
             keep_on_disk(core, entry, result);
@@ -266,7 +269,7 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
         }
     }
     if (is_durable) {
-        write_concluded(core, job, result, entry->result_bytes);
+        write_concluded(core, job, result, entry);
     }
     bound_results(core);
 }
@@ -276,7 +279,7 @@ void result_keep(struct core *core, const struct job *job, const struct effect_r
 /* All three, whatever is known of them in memory: what was forgotten there may still be stored. */
 static void delete_conclusion(struct core *core, const struct id *job_id, int64_t unix_ms)
 {
-    uint8_t key[RECORD_COLLECTED_KEY_BYTES];
+    uint8_t key[RECORD_MARK_KEY_BYTES];
     record_write_collected_key(unix_ms, job_id, key);
     core_delete(core, STORE_CONCLUDED, key, sizeof(key));
     core_delete(core, STORE_CONCLUDED, key, RECORD_TIME_KEY_BYTES);
@@ -442,7 +445,7 @@ void result_collected(struct core *core, const struct event *event)
     if ((entry->flags & CONCLUDED_RESULT_ON_DISK) != 0) {
         /* Without the mark every collected result would count as kept again after a restart. */
         static const uint8_t version = RECORD_VERSION;
-        uint8_t key[RECORD_COLLECTED_KEY_BYTES];
+        uint8_t key[RECORD_MARK_KEY_BYTES];
         record_write_collected_key(concluded_unix_ms(&core->concluded, entry), &entry->id, key);
         core_put(core, STORE_CONCLUDED, key, sizeof(key), &version, sizeof(version), NULL);
         core_delete(core, STORE_RESULTS, key, RECORD_TIME_KEY_BYTES);

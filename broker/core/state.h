@@ -87,7 +87,8 @@ struct tenant {
     size_t allowed_words;       /* of these; what comes behind is not allowed */
     struct names tasks;         /* of its jobs; no memory until there is one */
     uint64_t invalidated;       /* by this one the last time, of its cache entries alone: cache_log.told then */
-    struct throttle invalidations, feedback; /* of its clients, for cached answers */
+    struct throttle invalidations, near_feedback; /* of its clients, for cached answers */
+    struct throttle feedback;   /* of its clients, for jobs */
 };
 
 struct pool {
@@ -138,7 +139,18 @@ struct cache_evidence {
     size_t behind;              /* workers that have not been told all */
     uint64_t refused;           /* deltas, since start */
     struct feedback_seen *seen; /* FEEDBACK_SEEN of them, by hash; NULL: none yet */
-    struct core_feedback feedback;
+    struct core_near_feedback feedback;
+};
+
+/* See quality.h. */
+struct quality {
+    struct table sums;          /* by what they are of */
+    struct list by_use;         /* the least recently used first */
+    struct quality_total *totals;
+    size_t totals_length;
+    struct quality_comment *comments; /* QUALITY_COMMENTS of them; NULL: none yet */
+    size_t comment_next;        /* the oldest: it is overwritten next */
+    uint64_t outcomes[CORE_FEEDBACK_OUTCOMES]; /* of what was said, since start */
 };
 
 struct client {
@@ -165,6 +177,7 @@ struct core {
     struct config_broker limits; /* numbers only: its strings are NULL */
     struct names routes, pools, tenants, tiers;
     struct names residencies;    /* labels of providers */
+    struct names models;         /* that answered */
     struct tier *tier;           /* by index */
     size_t tiers_length;
     struct pool *pool;           /* by index of its name */
@@ -247,6 +260,7 @@ struct core {
     uint64_t records_damaged;    /* not noted yet */
     struct cache_log cache_log;
     struct cache_evidence evidence;
+    struct quality quality;
     uint64_t batch_last, batch_durable;
     bool store_is_down;
     bool is_draining;

@@ -612,7 +612,7 @@ static void see_mark(void *context, const void *key, size_t key_bytes, struct bl
 {
     struct simulation *simulation = context;
     (void)value;
-    if (key_bytes == RECORD_COLLECTED_KEY_BYTES &&
+    if (key_bytes == RECORD_MARK_KEY_BYTES && !record_key_is_feedback(key) &&
         storage_find(simulation->broker.storage, STORAGE_DURABLE, STORE_RESULTS, key,
                      RECORD_TIME_KEY_BYTES) != NULL) {
         simulation_violate(simulation, "a result that was collected is left");

@@ -310,6 +310,10 @@ static struct message message_of(struct simulation *simulation, const struct eff
     case EFFECT_CACHE_EVIDENCE:
         evidence_fill_release(simulation, effect, &message);
         break;
+    case EFFECT_FEEDBACK_TAKEN:
+        message.job = simulation_job_of(simulation, &effect->as.feedback_taken.job_id);
+        message.number = (int)effect->as.feedback_taken.outcome;
+        break;
     case EFFECT_CLIENT_WELCOME:
     case EFFECT_CLIENT_ERROR:
     case EFFECT_WORKER_ERROR:
@@ -538,6 +542,7 @@ static void carry_out(struct simulation *simulation, const struct effect *effect
     case EFFECT_CACHE_INVALIDATE:
     case EFFECT_CACHE_EVIDENCE:
     case EFFECT_CACHE_INVALIDATED:
+    case EFFECT_FEEDBACK_TAKEN:
         send(simulation, effect);
         break;
     case EFFECT_DISPATCH:
@@ -873,6 +878,11 @@ static void step_message(struct simulation *simulation, const struct message *me
         event.as.job.job_id = simulation->jobs[message->job].id;
         event.as.job.status_only = message->flag;
         event.as.job.stream = message->event == EVENT_WAIT && message->second != 0;
+        break;
+    case EVENT_FEEDBACK:
+        event.as.feedback.job_id = simulation->jobs[message->job].id;
+        event.as.feedback.score = (double)message->total / 1000;
+        event.as.feedback.comment = message->flag ? "a comment" : "";
         break;
     case EVENT_WORKER_HELLO:
         assert(message->leases != NULL);

@@ -229,7 +229,7 @@ static void read_foreign(const struct damaged *damaged, uint64_t which)
 /* A mark of a job that nobody knows, or of no time that there is. */
 static void damage_mark(const struct damaged *damaged, const struct blob *value, uint64_t which)
 {
-    uint8_t key[RECORD_COLLECTED_KEY_BYTES];
+    uint8_t key[RECORD_MARK_KEY_BYTES];
     memcpy(key, damaged->key, sizeof(key));
     if (which % 2 == 0) {
         key[0] = 0xff;
@@ -292,7 +292,7 @@ static void damage_one(const struct damaged *damaged, const struct blob *value, 
 {
     const enum store_family family = damaged->family;
     const bool is_mark =
-        family == STORE_CONCLUDED && damaged->key_bytes == RECORD_COLLECTED_KEY_BYTES;
+        family == STORE_CONCLUDED && damaged->key_bytes == RECORD_MARK_KEY_BYTES;
     if (is_mark) {
         damage_mark(damaged, value, which);
     } else if (which % 3 == 0 && damage_cache(damaged, value, which / 3)) {

@@ -92,7 +92,7 @@ static uint64_t core_length(const struct simulation *simulation, uint64_t *ret_t
 void invalidations_before_step(struct simulation *simulation, const struct message *message)
 {
     struct invalidations *all = &simulation->invalidations;
-    all->dropped = core_feedback(simulation->broker.core)->dropped;
+    all->dropped = core_near_feedback(simulation->broker.core)->dropped;
     if (message->event == EVENT_WORKER_HELLO &&
         !network_link(simulation, message->peer)->is_stranger) {
         struct link *link = network_link(simulation, message->peer);
@@ -262,7 +262,7 @@ static void see_told(struct simulation *simulation)
 void invalidations_after_step(struct simulation *simulation, const struct message *message)
 {
     struct invalidations *all = &simulation->invalidations;
-    all->has_dropped = core_feedback(simulation->broker.core)->dropped > all->dropped;
+    all->has_dropped = core_near_feedback(simulation->broker.core)->dropped > all->dropped;
     if (is_asking(message)) {
         see_asked(simulation, message);
     } else if (message->event == EVENT_DURABLE) {

@@ -36,7 +36,8 @@ static const char *const event_formats[] = {
     [EVENT_DEAD_STOP] = HEARS("dead letter stop"),
     [EVENT_CACHE_INVALIDATE] = HEARS("invalidation"),
     [EVENT_CACHE_EVIDENCE] = HEARS("evidence"),
-    [EVENT_CACHE_FEEDBACK] = HEARS("feedback"),
+    [EVENT_CACHE_FEEDBACK] = HEARS("near feedback"),
+    [EVENT_FEEDBACK] = HEARS("feedback"),
     [EVENT_DRAIN] = HEARS("drain"),
     [EVENT_TICK] = HEARS("tick"),
 };
@@ -56,6 +57,7 @@ static const char *const effect_formats[] = {
     [EFFECT_ATTEMPT_CANCEL] = SAYS("cancel attempt"),
     [EFFECT_WORKER_DRAIN] = SAYS("drain"),
     [EFFECT_CACHE_INVALIDATED] = SAYS("invalidated"),
+    [EFFECT_FEEDBACK_TAKEN] = SAYS("feedback taken"),
     [EFFECT_CACHE_INVALIDATE] = SAYS("invalidation"),
     [EFFECT_CACHE_EVIDENCE] = SAYS("evidence"),
 };

@@ -353,6 +353,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
         break;
     case EVENT_CACHE_EVIDENCE:
     case EVENT_CACHE_FEEDBACK:
+    case EVENT_FEEDBACK:
     case EVENT_CACHE_INVALIDATE:
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
@@ -704,11 +705,11 @@ static bool has_durable_record(const struct sim_job *job)
     return job->durable_conclusion != 0 || job->is_on_disk;
 }
 
-/* Not the mark beside it that says that its result was collected. */
+/* Not a mark beside it: that its result was collected, or judged. */
 static bool is_conclusion(const struct storage_change *change)
 {
     return change->kind == STORAGE_PUT && change->family == STORE_CONCLUDED &&
-           change->key_bytes != RECORD_COLLECTED_KEY_BYTES;
+           change->key_bytes != RECORD_MARK_KEY_BYTES;
 }
 
 /* The job and the conclusion that a record of the family concluded is about. */

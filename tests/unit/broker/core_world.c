@@ -255,6 +255,8 @@ static void append(struct world_effect **list, size_t *length, const struct effe
         copy_text(entry->text, sizeof(entry->text), effect->as.error.text);
     } else if (effect->kind == EFFECT_CACHE_INVALIDATED) {
         copy_text(entry->text, sizeof(entry->text), effect->as.cache_invalidated.error);
+    } else if (effect->kind == EFFECT_FEEDBACK_TAKEN) {
+        copy_text(entry->text, sizeof(entry->text), effect->as.feedback_taken.error);
     }
 }
 
@@ -269,6 +271,8 @@ static const struct id *job_of(const struct effect *effect)
         return &effect->as.result.job_id;
     case EFFECT_STATUS:
         return &effect->as.status.job_id;
+    case EFFECT_FEEDBACK_TAKEN:
+        return &effect->as.feedback_taken.job_id;
     case EFFECT_CHUNK:
         return &effect->as.chunk.header.job_id;
     case EFFECT_DISPATCH:

@@ -103,15 +103,15 @@ Test(core_attempts, answer_that_concluded_its_job_and_comes_again_is_not_late)
     cr_assert_eq(world_stats(&w).tiers[1].late_results, 0);
     cr_assert_eq(world_stats(&w).tiers[1].duplicate_results, 1);
 
-    world_restart(&w); /* a record does not name the tier: counted at the first one */
+    world_restart(&w); /* its record names the tier */
     hello(100, "w", NULL, 0, &lease, 1);
     world_result(&w, 100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
-    cr_assert_eq(world_stats(&w).tiers[0].late_results, 0);
-    cr_assert_eq(world_stats(&w).tiers[0].duplicate_results, 1);
+    cr_assert_eq(world_stats(&w).tiers[1].late_results, 0);
+    cr_assert_eq(world_stats(&w).tiers[1].duplicate_results, 1);
     struct lease_ref other = lease;
     other.attempt++;
     world_result(&w, 100, &other, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
-    cr_assert_eq(world_stats(&w).tiers[0].late_results, 1);
+    cr_assert_eq(world_stats(&w).tiers[1].late_results, 1);
 }
 
 Test(core_attempts, failure_of_a_stale_attempt_changes_nothing)

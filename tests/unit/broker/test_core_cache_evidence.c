@@ -288,7 +288,7 @@ Test(core_cache_evidence, what_is_said_again_and_again_counts_once)
     cr_assert_eq(look("a", "e").reported, 1);
     cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 10,
                  "each, to two workers: it may have been filled again");
-    cr_assert_eq(core_feedback(w.core)->dropped, 4);
+    cr_assert_eq(core_near_feedback(w.core)->dropped, 4);
     world_advance(&w, 60000); /* it may have been filled again, wrongly again */
     give_feedback(false);
     cr_assert_eq(look("a", "e").reported, 2);
@@ -301,7 +301,7 @@ Test(core_cache_evidence, right_ones_take_nothing_from_wrong_ones)
         give_feedback(true);
     }
     give_feedback(false);
-    cr_assert_eq(core_feedback(w.core)->dropped, 0);
+    cr_assert_eq(core_near_feedback(w.core)->dropped, 0);
     cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 2);
 }
 
@@ -334,11 +334,11 @@ Test(core_cache_evidence, flood_of_feedback_of_one_tenant_is_dropped)
         key[1] = (uint8_t)(i >> 8);
         world_turn(&w, &event);
     }
-    cr_assert_eq(core_feedback(w.core)->dropped, 300);
+    cr_assert_eq(core_near_feedback(w.core)->dropped, 300);
     cr_assert_eq(world_count(&w, EFFECT_CACHE_INVALIDATE, NULL), 400);
     event.peer = 2;
     world_turn(&w, &event);
-    cr_assert_eq(core_feedback(w.core)->dropped, 300, "another tenant is heard");
+    cr_assert_eq(core_near_feedback(w.core)->dropped, 300, "another tenant is heard");
 }
 
 Test(core_cache_evidence, feedback_on_an_unknown_class_still_invalidates)
@@ -358,7 +358,7 @@ Test(core_cache_evidence, feedback_is_counted_by_its_outcome)
     give_feedback(true);
     give_feedback(false);
     give_feedback(false);
-    const struct core_feedback *feedback = core_feedback(w.core);
+    const struct core_near_feedback *feedback = core_near_feedback(w.core);
     cr_assert_eq(feedback->unclassed, 1);
     cr_assert_eq(feedback->right, 1);
     cr_assert_eq(feedback->wrong, 1);
