@@ -202,44 +202,64 @@ int tiermq_call(struct tiermq *client, const struct tiermq_job *job, int64_t tim
 }
 
 /* ----------------------------------------------------------------------------------------------
- * the cache */
+ * the cache, and feedback */
 
-struct invalidated {
+struct word {
     struct tiermq *client;
     bool is_done;
     int result;
 };
 
-static void take_invalidated(void *context, int result, const char *error)
+static void take_word(void *context, int result, const char *error)
 {
-    struct invalidated *invalidated = context;
-    invalidated->is_done = true;
-    invalidated->result = result;
+    struct word *word = context;
+    word->is_done = true;
+    word->result = result;
     if (result < 0) {
-        client_complain(invalidated->client, "%s", error);
+        client_complain(word->client, "%s", error);
     }
 }
 
 int tiermq_invalidate(struct tiermq *client, const struct tiermq_selector *selector,
                       const char *reason, int64_t timeout_ms)
 {
-    struct invalidated invalidated = {.client = client};
+    struct word word = {.client = client};
     struct invalidation *invalidation = NULL;
     int r = refuse_in_callback(client);
     if (r == 0) {
-        r = invalidations_add(client, selector, reason, take_invalidated, &invalidated,
-                              &invalidation);
+        r = invalidations_add(client, selector, reason, take_word, &word, &invalidation);
     }
     if (r < 0) {
         return r;
     }
-    r = dispatch_until(client, &invalidated.is_done, deadline_of(timeout_ms));
-    if (!invalidated.is_done) {
+    r = dispatch_until(client, &word.is_done, deadline_of(timeout_ms));
+    if (!word.is_done) {
         invalidations_forget(client, invalidation);
         complain_of_timeout(client, timeout_ms);
         return r;
     }
-    return invalidated.result;
+    return word.result;
+}
+
+int tiermq_give_feedback(struct tiermq *client, const tiermq_id *id,
+                         const struct tiermq_feedback *feedback, int64_t timeout_ms)
+{
+    struct word word = {.client = client};
+    struct feedback *added = NULL;
+    int r = refuse_in_callback(client);
+    if (r == 0) {
+        r = feedbacks_add(client, id, feedback, take_word, &word, &added);
+    }
+    if (r < 0) {
+        return r;
+    }
+    r = dispatch_until(client, &word.is_done, deadline_of(timeout_ms));
+    if (!word.is_done) {
+        feedbacks_forget(client, added);
+        complain_of_timeout(client, timeout_ms);
+        return r;
+    }
+    return word.result;
 }
 
 /* ----------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ struct shard {
     struct list jobs[PENDING_STATES]; /* SENT and WAITING are ordered by word_at_ms */
     struct id_queue cancels;
     struct id_queue collected;
-    struct list feedbacks; /* for the next message; feedback.c */
+    struct list near_feedbacks; /* for the next message; near_feedback.c */
     int64_t invalidations_at_ms; /* put off until then: none is sent before … */
     size_t invalidations_most;   /* … and so many at a time afterwards; 0: no bound */
     int64_t blocked_until_ms;
@@ -84,6 +84,7 @@ struct tiermq {
     struct pending_table pending;
     struct list invalidations; /* oldest first */
     uint64_t invalidation_number; /* the last one's */
+    struct list feedbacks;     /* that wait for a broker, oldest first; feedback.c */
     struct list detached;  /* oldest first */
     struct heap overdue;   /* jobs with a deadline, by the time to look at them */
     struct heap deferred;  /* DEFERRED jobs, by the time to submit them again */
@@ -125,9 +126,29 @@ void invalidations_note_sent(struct shard *shard, size_t length, int64_t now_ms)
 void invalidations_tick(struct tiermq *client, int64_t now_ms);
 int64_t invalidations_next_ms(const struct tiermq *client);
 
-/* feedback.c */
-size_t feedbacks_write(const struct shard *shard, Wire__CacheFeedback **ret_messages, size_t messages_max);
-void feedbacks_drop(struct shard *shard, size_t length);
+/* feedback.c: what is said of a job to the broker that has it. */
+struct feedback;
+/* `on_done` may be NULL. Errors: -EINVAL, -ENOBUFS, -ENOMEM; client->error has the words. */
+MUST_USE int feedbacks_add(struct tiermq *client, const tiermq_id *id, const struct tiermq_feedback *feedback,
+                           tiermq_feedback_fn *on_done, void *context, struct feedback **ret_feedback);
+/* Without a callback. */
+void feedbacks_forget(struct tiermq *client, struct feedback *feedback);
+void feedbacks_forget_all(struct tiermq *client);
+void feedbacks_take(struct shard *shard, const Wire__FeedbackTaken *taken);
+void feedbacks_opened(struct shard *shard);
+void feedbacks_refused(struct shard *shard, const char *reason);
+bool feedbacks_are_due(const struct shard *shard);
+/* Borrowed messages for this broker. Returns how many. */
+size_t feedbacks_write(const struct shard *shard, Wire__Feedback **ret_messages, size_t messages_max);
+void feedbacks_note_sent(struct shard *shard, size_t length, int64_t now_ms);
+void feedbacks_tick(struct tiermq *client, int64_t now_ms);
+int64_t feedbacks_next_ms(const struct tiermq *client);
+
+/* near_feedback.c */
+/* Nothing where it names no near hit. Errors: -EINVAL, -ENOBUFS, -ENOMEM; client->error has the words. */
+MUST_USE int near_feedbacks_add(struct tiermq *client, const struct tiermq_feedback *feedback);
+size_t near_feedbacks_write(const struct shard *shard, Wire__CacheFeedback **ret_messages, size_t messages_max);
+void near_feedbacks_drop(struct shard *shard, size_t length);
 
 /* jobs.c: submitting, waiting and what brokers say about it. */
 /* Errors: -EINVAL, -ENOBUFS, -ENOMEM; client->error has the words. */

@@ -580,6 +580,9 @@ void jobs_message(void *context, const Wire__BrokerToClient *message, struct lin
     for (size_t i = 0; i < message->n_cache_invalidated; i++) {
         invalidations_take(shard, message->cache_invalidated[i]);
     }
+    for (size_t i = 0; i < message->n_feedback_taken; i++) {
+        feedbacks_take(shard, message->feedback_taken[i]);
+    }
 }
 
 /*
@@ -669,6 +672,7 @@ void jobs_opened(void *context)
     shard->blocked_until_ms = 0;
     repeat_cancels(shard);
     invalidations_opened(shard);
+    feedbacks_opened(shard);
     move_all(shard, PENDING_SENT, PENDING_UNSENT);
     move_all(shard, PENDING_WAITING, PENDING_ASKING);
 }
@@ -708,6 +712,7 @@ void jobs_refused(void *context, const char *reason, int64_t retry_after_ms)
     }
     if (retry_after_ms == 0) {
         invalidations_refused(shard, reason);
+        feedbacks_refused(shard, reason);
     }
     client_complain(shard->client, "%s", reason);
 }
@@ -804,6 +809,7 @@ void jobs_tick(struct tiermq *client, int64_t now_ms)
     look_at_deadlines(client, now_ms);
     retry_tick(client, now_ms);
     invalidations_tick(client, now_ms);
+    feedbacks_tick(client, now_ms);
     for (size_t i = 0; i < client->shards_length; i++) {
         tick_shard(client, &client->shards[i], now_ms);
     }
@@ -862,6 +868,7 @@ static int64_t next_of_jobs(const struct tiermq *client)
 int64_t jobs_next_ms(const struct tiermq *client)
 {
     int64_t next_ms = earlier(next_of_jobs(client), invalidations_next_ms(client));
+    next_ms = earlier(next_ms, feedbacks_next_ms(client));
     for (size_t i = 0; i < client->shards_length; i++) {
         next_ms = earlier(next_ms, next_of_shard(&client->shards[i]));
     }

@@ -10,7 +10,7 @@ enum {
     MESSAGE_IDS_MAX = 1024,
     MESSAGE_BYTES_MAX = 4 << 20,
     MESSAGE_INVALIDATIONS_MAX = 16, /* each has up to 66 KB of texts, and an envelope its bound */
-    MESSAGE_FEEDBACKS_MAX = 256,
+    MESSAGE_FEEDBACKS_MAX = 256, /* of each kind */
 };
 
 /* The message being built. Its items point into the pending jobs; nothing is copied before packing.
@@ -22,9 +22,10 @@ struct outbox {
     Wire__Cancel cancels[MESSAGE_IDS_MAX], *cancel_pointers[MESSAGE_IDS_MAX];
     Wire__Collected collected[MESSAGE_IDS_MAX], *collected_pointers[MESSAGE_IDS_MAX];
     Wire__CacheInvalidate *invalidations[MESSAGE_INVALIDATIONS_MAX];
-    Wire__CacheFeedback *feedbacks[MESSAGE_FEEDBACKS_MAX];
+    Wire__CacheFeedback *near_feedbacks[MESSAGE_FEEDBACKS_MAX];
+    Wire__Feedback *feedbacks[MESSAGE_FEEDBACKS_MAX];
     size_t submits_length, waits_length, cancels_length, collected_length, invalidations_length,
-        feedbacks_length;
+        near_feedbacks_length, feedbacks_length;
 };
 
 int outbox_create(struct outbox **ret_outbox)
@@ -203,7 +204,8 @@ static void write_about_caches(struct outbox *outbox, const struct shard *shard)
 {
     outbox->invalidations_length =
         invalidations_write(shard, outbox->invalidations, MESSAGE_INVALIDATIONS_MAX);
-    outbox->feedbacks_length = feedbacks_write(shard, outbox->feedbacks, MESSAGE_FEEDBACKS_MAX);
+    outbox->near_feedbacks_length =
+        near_feedbacks_write(shard, outbox->near_feedbacks, MESSAGE_FEEDBACKS_MAX);
 }
 
 static int send_written(struct outbox *outbox, struct shard *shard)
@@ -219,8 +221,10 @@ static int send_written(struct outbox *outbox, struct shard *shard)
     message.collected = outbox->collected_pointers;
     message.n_cache_invalidate = outbox->invalidations_length;
     message.cache_invalidate = outbox->invalidations;
-    message.n_cache_feedback = outbox->feedbacks_length;
-    message.cache_feedback = outbox->feedbacks;
+    message.n_cache_feedback = outbox->near_feedbacks_length;
+    message.cache_feedback = outbox->near_feedbacks;
+    message.n_feedback = outbox->feedbacks_length;
+    message.feedback = outbox->feedbacks;
     return connection_send(shard->connection, &message, outbox->payloads, outbox->submits_length);
 }
 
@@ -248,7 +252,8 @@ static void note_sent(struct outbox *outbox, struct shard *shard, int64_t now_ms
     id_queue_drop(&shard->cancels, outbox->cancels_length);
     id_queue_drop(&shard->collected, outbox->collected_length);
     invalidations_note_sent(shard, outbox->invalidations_length, now_ms);
-    feedbacks_drop(shard, outbox->feedbacks_length);
+    near_feedbacks_drop(shard, outbox->near_feedbacks_length);
+    feedbacks_note_sent(shard, outbox->feedbacks_length, now_ms);
     move_first(&shard->jobs[PENDING_UNSENT], outbox->submits_length, PENDING_SENT, now_ms);
     move_first(&shard->jobs[PENDING_ASKING], outbox->waits_length, PENDING_WAITING, now_ms);
 }
@@ -257,8 +262,8 @@ static bool has_something(const struct shard *shard)
 {
     return !list_is_empty(&shard->jobs[PENDING_UNSENT]) ||
            !list_is_empty(&shard->jobs[PENDING_ASKING]) || shard->cancels.length > 0 ||
-           shard->collected.length > 0 || !list_is_empty(&shard->feedbacks) ||
-           invalidations_are_due(shard);
+           shard->collected.length > 0 || !list_is_empty(&shard->near_feedbacks) ||
+           feedbacks_are_due(shard) || invalidations_are_due(shard);
 }
 
 void outbox_flush(struct shard *shard, int64_t now_ms)
@@ -269,6 +274,7 @@ void outbox_flush(struct shard *shard, int64_t now_ms)
         write_waits(outbox, shard);
         write_ids(outbox, shard);
         write_about_caches(outbox, shard);
+        outbox->feedbacks_length = feedbacks_write(shard, outbox->feedbacks, MESSAGE_FEEDBACKS_MAX);
         if (!has_something(shard)) {
             return; /* what there was has ended instead */
         }

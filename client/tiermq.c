@@ -72,7 +72,7 @@ static void shard_init(struct shard *shard, struct tiermq *client, char *endpoin
     for (size_t i = 0; i < PENDING_STATES; i++) {
         list_init(&shard->jobs[i]);
     }
-    list_init(&shard->feedbacks);
+    list_init(&shard->near_feedbacks);
 }
 
 static int shard_connect(struct shard *shard)
@@ -159,6 +159,7 @@ int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_cli
     }
     list_init(&client->detached);
     list_init(&client->invalidations);
+    list_init(&client->feedbacks);
     heap_init(&client->overdue, offsetof(struct pending, overdue_position));
     heap_init(&client->deferred, offsetof(struct pending, deferred_position));
     client->retry_ms = options->retry_ms == 0 ? CLIENT_RETRY_MS : options->retry_ms;
@@ -195,7 +196,7 @@ static void shard_finish(struct tiermq *client, struct shard *shard)
         }
     }
     connection_destroy(&shard->connection);
-    feedbacks_drop(shard, shard->feedbacks.length);
+    near_feedbacks_drop(shard, shard->near_feedbacks.length);
     free(shard->cancels.ids);
     free(shard->collected.ids);
     free(shard->endpoint);
@@ -226,6 +227,7 @@ void tiermq_close(struct tiermq **client_pointer)
         shard_finish(client, &client->shards[i]);
     }
     invalidations_forget_all(client);
+    feedbacks_forget_all(client);
     outbox_destroy(&client->outbox);
     arena_destroy(&client->arena);
     loop_destroy(&client->loop);

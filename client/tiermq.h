@@ -269,21 +269,43 @@ TIERMQ_API TIERMQ_CHECK int tiermq_invalidate(struct tiermq *client, const struc
 TIERMQ_API TIERMQ_CHECK int tiermq_invalidate_async(struct tiermq *client, const struct tiermq_selector *selector,
                                                     const char *reason, tiermq_invalidated_fn *on_done, void *context);
 
-/* What a user says of a near hit. near_key, embedder and near_score are the answer's. */
+/* ---------------------------------------------------------------------------------------------------- feedback */
+
+/* What a user says of the answer of a job. */
 struct tiermq_feedback {
-    const char *tier;            /* of the job; NULL: "standard" */
-    const char *near_key;
+    double score;                /* 0 (wrong) to 1 (right) */
+    const char *comment;         /* for whoever reads the broker's log; UTF-8, 512 bytes at most; NULL: none */
+    /*
+     * Of a near hit, as its answer has it: below 0.5 its entry is invalidated, too, at every broker, and is evidence once a minute
+     * against hits of its kind. That is told to the tenant's broker, not answered, and what is lost on the way is lost.
+     */
+    const char *near_key;        /* NULL or "": it was none, or that is not known any more */
     const char *embedder;
     double near_score;
-    bool is_right;
+    const char *tier;            /* of the job; NULL: "standard" */
 };
 
+/* `result` is 0, or a negative errno with its words in `error`; see tiermq_give_feedback(). */
+typedef void tiermq_feedback_fn(void *context, int result, const char *error);
+
 /*
- * Tells the tenant's broker whether a near hit was right, in the next turn. A wrong one is invalidated, at every broker, and is evidence once a
- * minute. Of a tenant 200 at once are heard, and 10 a second in the long run. Nobody answers, and what is lost on the way is lost. Errors: -EINVAL it is malformed, or of no near hit; -ENOBUFS (more than 1000
- * wait), -ENOMEM.
+ * Says how good the answer of a job of the client's tenant was, whoever submitted it. `id` is the job's as brokers know it: the answer's
+ * known_as. It counts for the model, route, tier, task and cache decision that the answer came from, once: the same again is taken
+ * and not counted. A broker remembers a job for broker.dedup_window; over a restart on durable tiers alone.
+ *     r = tiermq_give_feedback(client, &answer->known_as, &(struct tiermq_feedback){.score = 0.8, .comment = "long"}, 5000);
+ * Errors: -EINVAL it is malformed; -ENOENT no broker knows such a job of this tenant, or none any more; -EPERM a broker refused it: the job is not
+ * concluded, has no answer, or was given another score before (tiermq_last_error() says which); -EAGAIN more than 200 of the tenant at once, or
+ * 10 a second in the long run: try it again later; -ETIMEDOUT no broker has answered: do it again; -ENOBUFS (more than 1000 wait), -ENOMEM.
  */
-TIERMQ_API TIERMQ_CHECK int tiermq_give_feedback(struct tiermq *client, const struct tiermq_feedback *feedback);
+TIERMQ_API TIERMQ_CHECK int tiermq_give_feedback(struct tiermq *client, const tiermq_id *id, const struct tiermq_feedback *feedback,
+                                                 int64_t timeout_ms);
+/*
+ * The same from an event loop. Repeated until a broker has answered, however long that takes; then `on_done`, which may be NULL, is called
+ * once, within tiermq_dispatch(). Errors: -EINVAL, -ENOBUFS, -ENOMEM.
+ */
+TIERMQ_API TIERMQ_CHECK int tiermq_give_feedback_async(struct tiermq *client, const tiermq_id *id,
+                                                       const struct tiermq_feedback *feedback, tiermq_feedback_fn *on_done,
+                                                       void *context);
 
 /* --------------------------------------------------------------------------------------- from an event loop */
 

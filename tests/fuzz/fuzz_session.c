@@ -63,19 +63,21 @@ static void begin_jobs(struct tiermq *client, unsigned *answers)
     must_hold(tiermq_wait_async(client, &earlier, &callbacks) == 0);
 }
 
-static void invalidated(void *context, int result, const char *error)
+static void take_word(void *context, int result, const char *error)
 {
     unsigned *times = context;
     must_hold(++*times == 1 && (result == 0) == (error[0] == '\0'));
 }
 
-static void say_about_the_cache(struct tiermq *client, unsigned *times)
+static void say_about_answers(struct tiermq *client, unsigned *times)
 {
     const struct tiermq_selector selector = {.tag = "prices"};
-    const struct tiermq_feedback feedback = {.near_key = "000102030405060708090a0b0c0d0e0f",
+    const tiermq_id id = {{1}};
+    const struct tiermq_feedback feedback = {.comment = "fuzz",
+                                             .near_key = "000102030405060708090a0b0c0d0e0f",
                                              .embedder = "builtin/1"};
-    must_hold(tiermq_invalidate_async(client, &selector, "fuzz", invalidated, times) == 0);
-    must_hold(tiermq_give_feedback(client, &feedback) == 0);
+    must_hold(tiermq_invalidate_async(client, &selector, "fuzz", take_word, &times[0]) == 0);
+    must_hold(tiermq_give_feedback_async(client, &id, &feedback, take_word, &times[1]) == 0);
 }
 
 static void receive_one(struct tiermq *client, struct input *input)
@@ -96,10 +98,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     const struct tiermq_options options = {.brokers = "tcp://127.0.0.1:7700", .name = "fuzz"};
     struct tiermq *client = NULL;
-    unsigned answers[JOBS] = {0}, times = 0;
+    unsigned answers[JOBS] = {0}, times[2] = {0};
     must_hold(tiermq_connect(&options, &client) == 0);
     begin_jobs(client, answers);
-    say_about_the_cache(client, &times);
+    say_about_answers(client, times);
     struct input input = {.data = data, .bytes = bytes};
     while (input.bytes > 0) {
         receive_one(client, &input);

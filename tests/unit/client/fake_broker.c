@@ -52,15 +52,23 @@ static void keep_invalidation(struct fake_broker *broker, const Wire__CacheInval
     }
 }
 
-static void keep_feedback(struct fake_broker *broker, const Wire__CacheFeedback *feedback)
+static void keep_near_feedback(struct fake_broker *broker, const Wire__CacheFeedback *feedback)
 {
-    typeof(&broker->feedbacks[0]) kept = &broker->feedbacks[broker->feedbacks_length++];
+    typeof(&broker->near_feedbacks[0]) kept = &broker->near_feedbacks[broker->near_feedbacks_length++];
     snprintf(kept->tier, sizeof(kept->tier), "%s", feedback->tier);
     snprintf(kept->embedder, sizeof(kept->embedder), "%s", feedback->embedder);
     cr_assert_eq(feedback->near_key.len, sizeof(kept->near_key));
     memcpy(kept->near_key, feedback->near_key.data, sizeof(kept->near_key));
     kept->near_score = feedback->near_score;
     kept->is_right = feedback->is_right;
+}
+
+static void keep_feedback(struct fake_broker *broker, const Wire__Feedback *feedback)
+{
+    typeof(&broker->feedbacks[0]) kept = &broker->feedbacks[broker->feedbacks_length++];
+    cr_assert_eq(id_from_bytes(feedback->job_id.data, feedback->job_id.len, &kept->job_id), 0);
+    snprintf(kept->comment, sizeof(kept->comment), "%s", feedback->comment);
+    kept->score = feedback->score;
 }
 
 static void keep(struct fake_broker *broker, const Wire__ClientMessage *message,
@@ -84,7 +92,10 @@ static void keep(struct fake_broker *broker, const Wire__ClientMessage *message,
         keep_invalidation(broker, message->cache_invalidate[i]);
     }
     for (size_t i = 0; i < message->n_cache_feedback; i++) {
-        keep_feedback(broker, message->cache_feedback[i]);
+        keep_near_feedback(broker, message->cache_feedback[i]);
+    }
+    for (size_t i = 0; i < message->n_feedback; i++) {
+        keep_feedback(broker, message->feedback[i]);
     }
 }
 
@@ -353,5 +364,19 @@ void fake_invalidation_put_off(struct fake_broker *broker, uint64_t number, cons
     Wire__BrokerToClient message = WIRE__BROKER_TO_CLIENT__INIT;
     message.n_cache_invalidated = 1;
     message.cache_invalidated = items;
+    fake_send(broker, &message, NULL, 0);
+}
+
+void fake_feedback_taken(struct fake_broker *broker, const struct id *job_id,
+                         Wire__FeedbackOutcome outcome, const char *error)
+{
+    Wire__FeedbackTaken taken = WIRE__FEEDBACK_TAKEN__INIT;
+    taken.job_id = (ProtobufCBinaryData){ID_BYTES, (uint8_t *)job_id->bytes};
+    taken.outcome = outcome;
+    taken.error = (char *)error;
+    Wire__FeedbackTaken *items[] = {&taken};
+    Wire__BrokerToClient message = WIRE__BROKER_TO_CLIENT__INIT;
+    message.n_feedback_taken = 1;
+    message.feedback_taken = items;
     fake_send(broker, &message, NULL, 0);
 }

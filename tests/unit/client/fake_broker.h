@@ -46,9 +46,15 @@ struct fake_broker {
         uint8_t near_key[16];
         double near_score;
         bool is_right;
+    } near_feedbacks[FAKE_ITEMS_MAX];
+    struct {
+        struct id job_id;
+        double score;
+        char comment[64];
     } feedbacks[FAKE_ITEMS_MAX];
     bool waits_status_only[FAKE_ITEMS_MAX];
-    size_t submits_length, waits_length, cancels_length, collected_length, invalidations_length, feedbacks_length;
+    size_t submits_length, waits_length, cancels_length, collected_length, invalidations_length, near_feedbacks_length,
+        feedbacks_length;
 };
 
 /* Listens on a free port, or where it did before. */
@@ -73,5 +79,7 @@ void fake_chunk(struct fake_broker *broker, const struct id *id, uint32_t attemp
 void fake_invalidated(struct fake_broker *broker, uint64_t number, const char *error);
 /* Refused for now. */
 void fake_invalidation_put_off(struct fake_broker *broker, uint64_t number, const char *error, uint64_t retry_after_ms);
+void fake_feedback_taken(struct fake_broker *broker, const struct id *job_id, Wire__FeedbackOutcome outcome,
+                         const char *error);
 void fake_send(struct fake_broker *broker, const Wire__BrokerToClient *message, const void *payload, size_t payload_bytes);
 void fake_send_raw(struct fake_broker *broker, const void *data, size_t bytes);

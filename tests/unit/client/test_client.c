@@ -1111,34 +1111,125 @@ Test(client, invalidations_that_wait_are_bounded)
     fake_broker_run(&broker, client, &broker.invalidations_length, 1000);
 }
 
-Test(client, feedback_goes_out_once)
+#define ACCEPTED WIRE__FEEDBACK_OUTCOME__FEEDBACK_ACCEPTED
+#define REPEATED WIRE__FEEDBACK_OUTCOME__FEEDBACK_REPEATED
+#define UNKNOWN  WIRE__FEEDBACK_OUTCOME__FEEDBACK_UNKNOWN
+#define REFUSED  WIRE__FEEDBACK_OUTCOME__FEEDBACK_REFUSED
+#define PUT_OFF  WIRE__FEEDBACK_OUTCOME__FEEDBACK_PUT_OFF
+
+static const tiermq_id judged = {{0, 1, 2}};
+
+static struct word {
+    size_t count;
+    int result;
+    char error[64];
+} word;
+
+static void take_word(void *context, int result, const char *error)
 {
-    const struct tiermq_feedback feedback = {
-        .tier = "realtime", .near_key = KEY, .embedder = "builtin/1", .near_score = 2.5, .is_right = true};
-    cr_assert_eq(tiermq_give_feedback(client, &feedback), 0);
-    fake_broker_run(&broker, client, &broker.feedbacks_length, 1);
-    cr_assert_str_eq(broker.feedbacks[0].tier, "realtime");
-    cr_assert_str_eq(broker.feedbacks[0].embedder, "builtin/1");
-    cr_assert_eq(broker.feedbacks[0].near_key[15], 15);
-    cr_assert_float_eq(broker.feedbacks[0].near_score, 2.5, 1e-9);
-    cr_assert(broker.feedbacks[0].is_right);
-    fake_broker_settle(&broker, client);
-    cr_assert_eq(broker.feedbacks_length, 1);
-    cr_assert_eq(broker.invalidations_length, 0);
+    struct word *to = context;
+    to->count++;
+    to->result = result;
+    snprintf(to->error, sizeof(to->error), "%s", error);
 }
 
-Test(client, feedback_on_what_was_no_near_hit_is_refused)
+static int say(double score, const char *comment)
 {
+    word = (struct word){0};
+    const struct tiermq_feedback feedback = {.score = score, .comment = comment};
+    return tiermq_give_feedback_async(client, &judged, &feedback, take_word, &word);
+}
+
+Test(client, feedback_goes_out_once_and_is_answered)
+{
+    static const struct {
+        Wire__FeedbackOutcome outcome;
+        int result;
+    } cases[] = {{ACCEPTED, 0}, {REPEATED, 0}, {UNKNOWN, -ENOENT}, {REFUSED, -EPERM}, {PUT_OFF, -EAGAIN}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        cr_assert_eq(say(0.25, "too long"), 0);
+        fake_broker_run(&broker, client, &broker.feedbacks_length, i + 1);
+        cr_assert_eq(memcmp(broker.feedbacks[i].job_id.bytes, judged.bytes, 16), 0);
+        cr_assert_float_eq(broker.feedbacks[i].score, 0.25, 1e-9);
+        cr_assert_str_eq(broker.feedbacks[i].comment, "too long");
+        fake_broker_settle(&broker, client);
+        cr_assert_eq(word.count, 0);
+        fake_feedback_taken(&broker, &broker.feedbacks[i].job_id, cases[i].outcome,
+                            cases[i].result == 0 ? "" : "words");
+        fake_broker_run(&broker, client, &word.count, 1);
+        cr_assert_eq(word.result, cases[i].result);
+        cr_assert_str_eq(word.error, cases[i].result == 0 ? "" : "words");
+    }
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(broker.feedbacks_length, 5);
+    cr_assert_eq(broker.near_feedbacks_length, 0);
+}
+
+Test(client, feedback_is_said_again_to_a_broker_that_was_restarted)
+{
+    cr_assert_eq(say(1, NULL), 0);
+    fake_broker_run(&broker, client, &broker.feedbacks_length, 1);
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &broker.feedbacks_length, 2);
+    fake_feedback_taken(&broker, &broker.feedbacks[0].job_id, ACCEPTED, "");
+    fake_broker_run(&broker, client, &word.count, 1);
+    cr_assert_eq(word.result, 0);
+}
+
+Test(client, malformed_feedback_is_refused)
+{
+    char long_comment[514];
+    memset(long_comment, 'x', 513);
+    long_comment[513] = '\0';
     const struct tiermq_feedback bad[] = {
-        {.near_key = NULL, .embedder = "e"},
-        {.near_key = "", .embedder = "e"},
+        {.score = -0.1},
+        {.score = 1.1},
+        {.score = 0.0 / 0.0},
+        {.score = 1, .comment = long_comment},
+        {.score = 1, .comment = "\xff"},
+        {.near_key = "12", .embedder = "e"},
         {.near_key = KEY, .embedder = ""},
         {.near_key = KEY, .embedder = "e", .near_score = 0.0 / 0.0},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        cr_assert_eq(tiermq_give_feedback(client, &bad[i]), -EINVAL, "case %zu", i);
+        cr_assert_eq(tiermq_give_feedback_async(client, &judged, &bad[i], NULL, NULL), -EINVAL,
+                     "case %zu", i);
         cr_assert_eq(strncmp(tiermq_last_error(client), "feedback.", 9), 0);
     }
+    const tiermq_id none = {{0}};
+    cr_assert_eq(tiermq_give_feedback_async(client, &none, &(struct tiermq_feedback){0}, NULL, NULL),
+                 -EINVAL);
+}
+
+Test(client, no_more_feedback_waits_than_fits)
+{
+    int r = 0;
+    for (int i = 0; i <= 1000 && r == 0; i++) {
+        r = say(1, NULL);
+    }
+    cr_assert_eq(r, -ENOBUFS);
+    fake_broker_run(&broker, client, &broker.feedbacks_length, 1000);
+}
+
+Test(client, what_is_thought_of_a_near_hit_is_told_besides)
+{
+    struct tiermq_feedback feedback = {
+        .score = 0.5, .tier = "realtime", .near_key = KEY, .embedder = "builtin/1", .near_score = 2.5};
+    cr_assert_eq(tiermq_give_feedback_async(client, &judged, &feedback, NULL, NULL), 0);
+    fake_broker_run(&broker, client, &broker.near_feedbacks_length, 1);
+    cr_assert(broker.near_feedbacks[0].is_right);
+    feedback.score = 0.4;
+    cr_assert_eq(tiermq_give_feedback_async(client, &judged, &feedback, NULL, NULL), 0);
+    fake_broker_run(&broker, client, &broker.near_feedbacks_length, 2);
+    cr_assert_str_eq(broker.near_feedbacks[1].tier, "realtime");
+    cr_assert_str_eq(broker.near_feedbacks[1].embedder, "builtin/1");
+    cr_assert_eq(broker.near_feedbacks[1].near_key[15], 15);
+    cr_assert_float_eq(broker.near_feedbacks[1].near_score, 2.5, 1e-9);
+    cr_assert(!broker.near_feedbacks[1].is_right);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(broker.near_feedbacks_length, 2);
+    cr_assert_eq(broker.invalidations_length, 0);
 }
 
 static void setup_two(void)
@@ -1230,16 +1321,37 @@ Test(two_brokers, invalidation_is_done_when_both_have_answered)
 
 Test(two_brokers, wrong_hit_is_told_to_one_and_invalidated_at_both)
 {
-    const struct tiermq_feedback feedback = {.near_key = KEY, .embedder = "builtin/1"};
+    const struct tiermq_feedback feedback = {.score = 0, .near_key = KEY, .embedder = "builtin/1"};
     run_two(&broker.hellos, 1);
     run_two(&other.hellos, 1);
-    cr_assert_eq(tiermq_give_feedback(client, &feedback), 0);
+    cr_assert_eq(tiermq_give_feedback_async(client, &judged, &feedback, NULL, NULL), 0);
     run_two(&broker.invalidations_length, 1);
     run_two(&other.invalidations_length, 1);
     fake_broker_settle(&broker, client);
     fake_broker_settle(&other, client);
-    cr_assert_eq(broker.feedbacks_length + other.feedbacks_length, 1);
-    const struct fake_broker *told = broker.feedbacks_length == 1 ? &broker : &other;
-    cr_assert_str_eq(told->feedbacks[0].tier, "standard");
+    cr_assert_eq(broker.near_feedbacks_length + other.near_feedbacks_length, 1);
+    const struct fake_broker *told = broker.near_feedbacks_length == 1 ? &broker : &other;
+    cr_assert_str_eq(told->near_feedbacks[0].tier, "standard");
     cr_assert_eq(broker.invalidations[0].key[15], 15);
+}
+
+Test(two_brokers, feedback_finds_the_broker_that_has_the_job)
+{
+    run_two(&broker.hellos, 1);
+    run_two(&other.hellos, 1);
+    cr_assert_eq(say(1, NULL), 0);
+    for (int i = 0; i < 1000 && broker.feedbacks_length + other.feedbacks_length == 0; i++) {
+        fake_broker_settle(&broker, client);
+        fake_broker_settle(&other, client);
+    }
+    struct fake_broker *first = broker.feedbacks_length == 1 ? &broker : &other;
+    struct fake_broker *second = first == &broker ? &other : &broker;
+    cr_assert_eq(second->feedbacks_length, 0);
+    fake_feedback_taken(first, &first->feedbacks[0].job_id, UNKNOWN, "not here");
+    run_two(&second->feedbacks_length, 1);
+    cr_assert_eq(word.count, 0);
+    fake_feedback_taken(second, &second->feedbacks[0].job_id, ACCEPTED, "");
+    run_two(&word.count, 1);
+    cr_assert_eq(word.result, 0);
+    cr_assert_eq(first->feedbacks_length, 1);
 }
