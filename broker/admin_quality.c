@@ -27,15 +27,26 @@ static void add_sum(void *context, const struct core_quality_view *view)
                   view->last, "last_unix_ms", (json_int_t)view->last_unix_ms));
 }
 
+static void add_lesson(void *context, const struct core_lesson_view *view)
+{
+    (void)json_array_append_new(context, json_pack("{s:s, s:s, s:s, s:f, s:f, s:f}", "tenant",
+                                                   view->tenant, "task", view->task, "model",
+                                                   view->model, "weight", view->weight, "mean",
+                                                   view->mean, "grades", view->grades));
+}
+
 static void get_quality(void *context, const struct http_request *request,
                         struct http_response *response)
 {
     (void)request;
     const struct broker *broker = context;
     json_t *sums = json_array();
+    json_t *learned = json_array();
     core_visit_quality(broker->core, add_sum, sums);
+    core_visit_lessons(broker->core, add_lesson, learned);
     admin_answer(response, 200,
-                 json_pack("{s:o, s:o}", "feedback", outcomes_of(broker->core), "sums", sums));
+                 json_pack("{s:o, s:o, s:o}", "feedback", outcomes_of(broker->core), "sums", sums,
+                           "learned", learned));
 }
 
 static void add_comment(void *context, const struct core_comment_view *view)

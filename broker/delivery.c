@@ -296,14 +296,14 @@ void delivery_invalidation_refused(struct broker *broker, const struct peer *pee
 void delivery_feedback_refused(struct broker *broker, const struct peer *peer,
                                const struct id *job_id, const char *why)
 {
-    send_feedback_taken(
-        broker, &(struct effect){.kind = EFFECT_FEEDBACK_TAKEN,
-                                 .peer = peer->number,
-                                 .as.feedback_taken = {
-                                     .job_id = *job_id,
-                                     .outcome = WIRE__FEEDBACK_OUTCOME__FEEDBACK_REFUSED,
-                                     .error = why,
-                                 }});
+    send_feedback_taken(broker,
+                        &(struct effect){.kind = EFFECT_FEEDBACK_TAKEN,
+                                         .peer = peer->number,
+                                         .as.feedback_taken = {
+                                             .job_id = *job_id,
+                                             .outcome = WIRE__FEEDBACK_OUTCOME__FEEDBACK_REFUSED,
+                                             .error = why,
+                                         }});
 }
 
 void delivery_pong(struct broker *broker, struct peer *peer, uint64_t ping)

@@ -10,7 +10,7 @@ enum {
     MESSAGE_IDS_MAX = 1024,
     MESSAGE_BYTES_MAX = 4 << 20,
     MESSAGE_INVALIDATIONS_MAX = 16, /* each has up to 66 KB of texts, and an envelope its bound */
-    MESSAGE_FEEDBACKS_MAX = 256, /* of each kind */
+    MESSAGE_FEEDBACKS_MAX = 256,    /* of each kind */
 };
 
 /* The message being built. Its items point into the pending jobs; nothing is copied before packing.

@@ -59,12 +59,25 @@ static double share(double part, double whole)
     return whole <= 0 ? 0 : part >= whole ? 1 : part / whole;
 }
 
+double choice_complexity(double complexity)
+{
+    return complexity < 0 ? COMPLEXITY_UNKNOWN : complexity;
+}
+
+double choice_chance(double complexity, double grade)
+{
+    const double above = grade - NEED_LEAST - NEED_MORE * choice_complexity(complexity);
+    return 1 / (1 + exp(-above / GRADE_SCALE));
+}
+
+double choice_grades_between(double from, double to)
+{
+    return GRADE_SCALE * (log(to / (1 - to)) - log(from / (1 - from)));
+}
+
 static double chance_of_good(const struct choice_job *job, const struct choice_model *model)
 {
-    const double complexity = job->complexity < 0 ? COMPLEXITY_UNKNOWN : job->complexity;
-    const double above =
-        (double)model->quality + model->learned - NEED_LEAST - NEED_MORE * complexity;
-    return 1 / (1 + exp(-above / GRADE_SCALE));
+    return choice_chance(job->complexity, (double)model->quality + model->learned);
 }
 
 void choice_scale_add(struct choice_scale *scale, const struct choice_job *job,

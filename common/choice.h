@@ -79,6 +79,12 @@ struct choice_score {
 };
 
 enum choice_verdict choice_check(const struct choice_job *job, const struct choice_model *model);
+/* The same, or what stands for one that is not known (below 0). */
+double choice_complexity(double complexity);
+/* The chance that this grade is enough for a prompt of this complexity, as above. */
+double choice_chance(double complexity, double grade);
+/* The grades by which a chance `to` is better than `from`; both within 0 and 1, and neither of them. */
+double choice_grades_between(double from, double to);
 /* What the job is expected to cost with this model. */
 uint64_t choice_cost_nanousd(const struct choice_job *job, const struct choice_model *model);
 

@@ -21,6 +21,7 @@
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/lessons.h"
 #include "broker/core/overload.h"
 #include "broker/core/pause.h"
 #include "broker/core/quality.h"
@@ -196,6 +197,9 @@ static int build(struct core *core, const struct config *config)
     if (r == 0) {
         r = arena_create(RECORD_ARENA_BYTES_MAX, &core->arena);
     }
+    if (r == 0) {
+        r = lessons_init(core, random_next(core));
+    }
     return r < 0 ? r : configure_first(core, config);
 }
 
@@ -296,6 +300,7 @@ void core_destroy(struct core **core)
     cache_log_destroy(dead);
     cache_evidence_destroy(dead);
     quality_destroy(dead);
+    lessons_destroy(dead);
     lane_destroy_queues(dead);
     upstreams_destroy(dead);
     decision_destroy(dead);
@@ -391,6 +396,7 @@ static void tick(struct core *core)
     overload_tick(core);
     estimate_tick(core);
     is_done &= cache_evidence_tick(core);
+    is_done &= lessons_tick(core);
     core->has_more |= !is_done;
 }
 
@@ -530,6 +536,7 @@ int64_t core_next_deadline_ms(const struct core *core)
     at_ms = sooner(at_ms, gate_next_deadline_ms(core));
     at_ms = sooner(at_ms, crowd_next_deadline_ms(core));
     at_ms = sooner(at_ms, core->evidence.due_ms);
+    at_ms = sooner(at_ms, lessons_next_deadline_ms(core));
     if (core->timers.length > 0) {
         at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));
     }

@@ -93,6 +93,7 @@ struct core_tier_stats {
     uint64_t concluded[CORE_STATES];  /* by conclusion */
     uint64_t shed;                    /* of concluded[EXPIRED]: given up in overload */
     uint64_t dispatched;
+    uint64_t explored;                /* of these: to a model that was tried to know more of it */
     uint64_t attempts_failed;
     uint64_t leases_lost;
     uint64_t late_results;            /* after the conclusion: double spending, counted */
@@ -248,6 +249,15 @@ struct core_comment_view {
 };
 /* The latest first. */
 void core_visit_comments(const struct core *core, void (*visit)(void *context, const struct core_comment_view *view), void *context);
+/* What was learned of a model for a task of a tenant. */
+struct core_lesson_view {
+    const char *tenant, *task, *model;
+    double weight;         /* scores it goes by, the later ones more */
+    double mean;           /* of them */
+    double grades;         /* that it adds to the model's */
+};
+/* Those judged last first. */
+void core_visit_lessons(const struct core *core, void (*visit)(void *context, const struct core_lesson_view *view), void *context);
 /* What became of feedback, since start. */
 uint64_t core_feedback_count(const struct core *core, Wire__FeedbackOutcome outcome);
 

@@ -1,11 +1,13 @@
 #include "broker/core/decision.h"
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "broker/core/job.h"
 #include "broker/core/lane.h"
+#include "broker/core/lessons.h"
 
 enum { ALLOWED_BITS = 64, OUTPUT_TOKENS_ASSUMED = 256 };
 static const double COMPLEXITY_MAX = 255;
@@ -177,11 +179,13 @@ static struct choice_job job_of(const struct core *core, const struct job *job)
 }
 
 /* What is known of it now, besides what is configured. */
-static struct choice_model model_of(const struct core *core, const struct upstream *upstream,
+static struct choice_model model_of(const struct core *core, const struct decision_item *item,
                                     const struct job *job)
 {
+    const struct upstream *upstream = item->upstream;
     const uint32_t size = latency_size_of(job_input_tokens(job));
     struct choice_model model = upstream->traits;
+    model.learned = item->learned.grades;
     model.p95_ms = latency_quantile_ms(&upstream->latency, size, LATE_QUANTILE);
     model.failing = upstream_failing(core, upstream);
     return model;
@@ -236,7 +240,8 @@ static void score_all(const struct core *core, const struct job *job, struct dec
     struct choice_model models[CANDIDATES_MAX];
     struct choice_scale scale = {.best = 0};
     for (size_t i = 0; i < decision->length; i++) {
-        models[i] = model_of(core, decision->items[i].upstream, job);
+        decision->items[i].learned = lessons_read(core, job, decision->items[i].upstream);
+        models[i] = model_of(core, &decision->items[i], job);
         if (can(&decision->items[i])) {
             choice_scale_add(&scale, &decision->job, &models[i]);
         }
@@ -268,6 +273,20 @@ static struct decision_item *best_now(struct decision *decision)
     return best;
 }
 
+/* The one of which least is known, of those that may be called now; NULL: none. */
+static struct decision_item *least_known_now(struct decision *decision)
+{
+    struct decision_item *least = NULL;
+    for (size_t i = 0; i < decision->length; i++) {
+        struct decision_item *item = &decision->items[i];
+        if (item->lost == LOST_SCORE &&
+            (least == NULL || item->learned.unsure > least->learned.unsure)) {
+            least = item;
+        }
+    }
+    return least;
+}
+
 /* What would be chosen if all went well: none failed, and none were down. One can answer it. */
 static const struct decision_item *wanted_of(const struct decision *decision)
 {
@@ -292,12 +311,15 @@ static uint32_t quality_between(const struct decision_item *wanted,
     return grade > got ? grade - got : 0;
 }
 
-static void choose(struct decision *decision)
+static void choose(const struct core *core, const struct job *job, struct decision *decision)
 {
-    struct decision_item *chosen = best_now(decision);
-    if (chosen == NULL) {
+    struct decision_item *best = best_now(decision);
+    if (best == NULL) {
         return;
     }
+    struct decision_item *chosen =
+        decision->is_scored && lessons_explore(core, job) ? least_known_now(decision) : best;
+    decision->is_explored = chosen != best;
     decision->quality_lost = quality_between(wanted_of(decision), chosen);
     decision->chosen = chosen->upstream;
     chosen->lost = LOST_NOT;
@@ -317,7 +339,11 @@ void decision_make(struct core *core, const struct job *job, struct decision *re
     ret_decision->is_hopeless = candidates->length > 0 || !may_be_chosen_elsewhere(job);
     ret_decision->is_picky = false;
     ret_decision->is_scored = candidates->is_scored && candidates->length > 1;
+<<<<<<< HEAD
     ret_decision->has_other = false;
+=======
+    ret_decision->is_explored = false;
+>>>>>>> 9878da6 (broker/core: learn from feedback which models are good at a tenant's tasks)
     ret_decision->quality_lost = 0;
     ret_decision->job = job_of(core, job);
     ret_decision->tenant = job_tenant(job);
@@ -327,7 +353,7 @@ void decision_make(struct core *core, const struct job *job, struct decision *re
     if (ret_decision->is_scored) {
         score_all(core, job, ret_decision);
     }
-    choose(ret_decision);
+    choose(core, job, ret_decision);
 }
 
 uint16_t decision_able(const struct decision *decision)
@@ -463,6 +489,23 @@ const char *decision_complaint(struct core *core, const struct decision *decisio
     return effects_text(core->effects, words.text);
 }
 
+static void write_learned(const struct learned *learned, struct words *out)
+{
+    if (fabs(learned->grades) >= 0.5) {
+        say(out, "learned %+.0f grades, ", learned->grades);
+    }
+}
+
+static void write_how_it_lost(const struct decision *decision, const struct choice_score *winner,
+                              const struct choice_score *loser, struct words *out)
+{
+    if (decision->is_explored) {
+        say(out, "left aside");
+    } else {
+        say(out, "lost by %s", choice_reason(&decision->weights, winner, loser));
+    }
+}
+
 static void write_item(const struct core *core, const struct decision *decision,
                        const struct decision_item *chosen, const struct decision_item *item,
                        struct words *out)
@@ -472,13 +515,15 @@ static void write_item(const struct core *core, const struct decision *decision,
     if (decision->is_scored && can(item)) {
         say(out, "%.2f (good %.2f, price %.2f, late %.2f, failing %.2f), ", score->total,
             score->good, score->price, score->late, score->failing);
+        write_learned(&item->learned, out);
     }
     switch (item->lost) {
     case LOST_NOT:
-        say(out, "chosen");
+        say(out, decision->is_explored ? "explored: of its answers to this task least is known"
+                                       : "chosen");
         break;
     case LOST_SCORE:
-        say(out, "lost by %s", choice_reason(&decision->weights, &chosen->score, &item->score));
+        write_how_it_lost(decision, &chosen->score, &item->score, out);
         break;
     case LOST_ORDER:
         say(out, "comes later");

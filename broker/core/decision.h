@@ -13,6 +13,9 @@
  * of which there is no hope. Nor is there for one whose tenant no configuration of this run has
  * named: what it may use is not known.
  *
+ * Where the core learns (lessons.h), grades are those that a model has shown at the job's task, and some jobs go to the one of which least is known,
+ * among those that may be called now.
+ *
  * The latest EXPLANATIONS decisions that had a choice are kept in words.
  */
 #pragma once
@@ -45,7 +48,11 @@ struct decision {
     bool is_hopeless; /* no candidate can answer it at all, nor may a worker choose */
     bool is_picky;    /* some cannot: what this job waits for, others need not */
     bool is_scored;
+<<<<<<< HEAD
     bool has_other;        /* besides the chosen one another may be called now */
+=======
+    bool is_explored;        /* another one was better: this one is tried to know more of it */
+>>>>>>> 9878da6 (broker/core: learn from feedback which models are good at a tenant's tasks)
     uint32_t quality_lost; /* grades of the chosen one below what would be if all went well */
     struct choice_job job;
     struct choice_weights weights;
@@ -55,7 +62,8 @@ struct decision {
         struct upstream *upstream;
         enum decision_lost lost;
         enum choice_verdict verdict;
-        struct choice_score score; /* with LOST_NOT to LOST_TRIED of those that are scored */
+        struct choice_score score; /* with LOST_NOT to LOST_TRIED of those that are scored; so, too: */
+        struct learned learned;
     } items[CANDIDATES_MAX];
 };
 

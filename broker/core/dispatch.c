@@ -8,6 +8,7 @@
 #include "broker/core/gate.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/lessons.h"
 #include "broker/core/overload.h"
 #include "broker/core/result.h"
 #include "broker/core/upstream.h"
@@ -153,6 +154,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
         list_append(&lane->available, &seat->link);
     }
     count_dispatch(lane->tier, job->flow->queue);
+    lessons_dispatched(core, job, decision->is_explored);
     send_dispatch(core, job, worker, decision);
     release_payload(core, job);
     return true;

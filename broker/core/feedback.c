@@ -6,12 +6,14 @@
 #include "broker/core/client.h"
 #include "broker/core/decision.h"
 #include "broker/core/lane.h"
+#include "broker/core/lessons.h"
 #include "broker/core/quality.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
 
 enum {
-    EFFECTS_A_FEEDBACK = 3,
+    EFFECTS_A_FEEDBACK =
+        4, /* mark, note, answer, and the record of a lesson that is forgotten for it */
     NO_ROOM_RETRY_MS = 1000,
     MODELS_MAX = 4096, /* names that workers may bring in; beyond, a model is not known */
 };
@@ -139,6 +141,7 @@ static struct verdict accept_it(struct core *core, struct concluded_entry *entry
         effects_set_urgent(core->effects);
     }
     quality_add(core, entry, score, comment);
+    lessons_note(core, entry, score);
     if (comment[0] != '\0') {
         const char *model = entry->model == 0 ? "" : core->models.items[entry->model - 1]->text;
         core_note(core, NOTE_FEEDBACK, NULL, model, comment, lround(score * 100));

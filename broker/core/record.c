@@ -264,3 +264,16 @@ int record_read_cache_evidence(const void *data, size_t bytes, ProtobufCAllocato
     *ret_evidence = evidence;
     return 0;
 }
+
+int record_read_learning(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                         Record__LearningRecord **ret_learning)
+{
+    Record__LearningRecord *learning =
+        unpack(&record__learning_record__descriptor, data, bytes, allocator);
+    if (learning == NULL || learning->tenant[0] == '\0' || learning->task[0] == '\0' ||
+        learning->model[0] == '\0') {
+        return -EBADMSG;
+    }
+    *ret_learning = learning;
+    return 0;
+}

@@ -50,6 +50,8 @@ MUST_USE int record_read_cache_invalidation(const void *data, size_t bytes,
 MUST_USE int record_read_cache_evidence(const void *data, size_t bytes,
                                         ProtobufCAllocator *allocator,
                                         Record__CacheEvidenceRecord **ret_evidence);
+MUST_USE int record_read_learning(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                                  Record__LearningRecord **ret_learning);
 /* Gives besides: where the payload begins; its length is in the record and checked. */
 MUST_USE int record_read_result(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                 Record__ResultRecord **ret_result, size_t *ret_payload_offset);

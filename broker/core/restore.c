@@ -13,6 +13,7 @@
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
+#include "broker/core/lessons.h"
 #include "broker/core/pause.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
@@ -60,6 +61,9 @@ static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
     }
     if (key_bytes >= 6 && memcmp(key, "cache", 5) == 0) {
         return restore_cache(core, key, key_bytes, value, value_bytes);
+    }
+    if (key_bytes >= 5 && memcmp(key, "learn", 5) == 0) {
+        return lessons_restore(core, value, value_bytes);
     }
     if (key_bytes == 7 && memcmp(key, "horizon", 7) == 0) {
         uint64_t horizon;

@@ -12,6 +12,7 @@
 #include "broker/core/concluded.h"
 #include "broker/core/drain_rate.h"
 #include "broker/core/job.h"
+#include "broker/core/learning.h"
 #include "broker/core/loads.h"
 #include "broker/core/names.h"
 #include "broker/core/table.h"
@@ -153,6 +154,14 @@ struct quality {
     uint64_t outcomes[CORE_FEEDBACK_OUTCOMES]; /* of what was said, since start */
 };
 
+/* See lessons.h. */
+struct lessons {
+    struct learning learning;
+    struct list unrecorded;     /* cells that have changed since */
+    int64_t due_ms;             /* when they are to be recorded */
+    uint64_t chosen, explored;  /* attempts of jobs with a task, since start, and those that tried a model to know more */
+};
+
 struct client {
     struct table_link by_peer;
     uint64_t peer;
@@ -261,6 +270,7 @@ struct core {
     struct cache_log cache_log;
     struct cache_evidence evidence;
     struct quality quality;
+    struct lessons lessons;
     uint64_t batch_last, batch_durable;
     bool store_is_down;
     bool is_draining;
