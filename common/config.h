@@ -339,3 +339,13 @@ const struct config_model *config_find_model(const struct config *config, const 
 const struct config_provider *config_find_provider(const struct config *config, const char *name);
 const struct config_route *config_find_route(const struct config *config, const char *name);
 const struct config_tier *config_find_tier(const struct config *config, const char *name);
+
+/* Bits of common/choice.h. */
+uint32_t config_abilities(const struct config_model *model);
+/*
+ * The models that may answer a job of this tier on a route (a model's name or an alias), in order: the model itself and its fallbacks, or those
+ * of the alias. Those below the tier's floor are left out, but for the one that is asked for by its name, and the first of a list that is not
+ * scored; if it leaves none, the first is taken. Fills at most models_max; *ret_is_scored: the best is chosen, else the first. Returns how many.
+ */
+size_t config_candidates(const struct config *config, const char *route, const char *tier, uint32_t quality_min,
+                         const struct config_model **ret_models, size_t models_max, bool *ret_is_scored);

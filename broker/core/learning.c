@@ -117,9 +117,11 @@ static double off_the_ends(double chance)
 
 struct learned learning_read(const struct learning_cell *cell, double grade, double complexity)
 {
-    const double good = cell == NULL ? 0 : cell->good, bad = cell == NULL ? 0 : cell->bad;
+    static const struct learning_cell none = {.good = 0};
+    const struct learning_cell *seen = cell == NULL ? &none : cell;
+    const double good = seen->good, bad = seen->bad;
     const double weight = good + bad;
-    const double at = weight > 0 ? cell->complexity / weight : complexity;
+    const double at = weight > 0 ? seen->complexity / weight : complexity;
     const double promised = off_the_ends(choice_chance(at, grade));
     const double a = LEARNING_PRIOR * promised + good, b = LEARNING_PRIOR * (1 - promised) + bad;
     const double mean = a / (a + b);

@@ -98,15 +98,6 @@ static struct upstream *add(struct core *core, const char *provider, const char 
     return upstream;
 }
 
-static uint32_t abilities_of(const struct config_model *model)
-{
-    uint32_t abilities = 0;
-    for (size_t i = 0; i < model->abilities_length; i++) {
-        abilities |= choice_ability_find(model->abilities[i]);
-    }
-    return model->abilities_length == 0 ? ABILITIES_ALL : abilities;
-}
-
 /* Bits by number of the label. Errors: -ENOMEM, -ENOBUFS. */
 static int residencies_of(struct core *core, const struct config_provider *provider,
                           uint32_t *ret_residencies)
@@ -140,7 +131,7 @@ static int configure_one(struct core *core, const struct config *config, const c
     }
     upstream->is_configured = true;
     upstream->traits = (struct choice_model){
-        .abilities = abilities_of(model),
+        .abilities = config_abilities(model),
         .residencies = residencies,
         .context_tokens = model->context_tokens,
         .quality = model->quality,
@@ -202,59 +193,17 @@ static void add_providers_of(const struct core *core, const struct config_model 
     }
 }
 
-/* What stands in for another has to be good enough for the tier. */
-static void add_models(const struct core *core, const struct config *config,
-                       const struct tier *tier, char *const *models, size_t length,
-                       bool is_asked_for, struct candidates *candidates)
-{
-    for (size_t i = 0; i < length; i++) {
-        const struct config_model *model = config_find_model(config, models[i]);
-        if (model != NULL && ((is_asked_for && i == 0) || model->quality >= tier->quality_min)) {
-            add_providers_of(core, model, candidates);
-        }
-    }
-}
-
-/* Of a list, the first may be below the floor; of those that are scored, only where all are. */
-static void add_list(const struct core *core, const struct config *config, const struct tier *tier,
-                     char *const *models, size_t length, struct candidates *candidates)
-{
-    add_models(core, config, tier, models, length, !candidates->is_scored, candidates);
-    if (candidates->length == 0) {
-        add_models(core, config, tier, models, length, true, candidates);
-    }
-}
-
-static void add_of_alias(const struct core *core, const struct config *config,
-                         const struct config_route *route, const struct tier *tier,
-                         struct candidates *candidates)
-{
-    for (size_t i = 0; i < route->tiers_length; i++) {
-        const struct config_route_tier *own = &route->tiers[i];
-        if (own->models_length > 0 && strcmp(own->tier, tier->name->text) == 0) {
-            add_list(core, config, tier, own->models, own->models_length, candidates);
-            return;
-        }
-    }
-    add_list(core, config, tier, route->models, route->models_length, candidates);
-}
-
 static void find_candidates(const struct core *core, const struct config *config,
                             const struct name *route, const struct tier *tier,
                             struct candidates *candidates)
 {
-    const struct config_model *model = config_find_model(config, route->text);
-    const struct config_route *alias = config_find_route(config, route->text);
+    const struct config_model *models[CANDIDATES_MAX];
+    const size_t length =
+        config_candidates(config, route->text, tier->name->text, tier->quality_min, models,
+                          CANDIDATES_MAX, &candidates->is_scored);
     candidates->length = 0;
-    candidates->is_scored = alias != NULL && alias->choice == CHOICE_SCORED;
-    if (!route->is_configured) {
-        return;
-    }
-    if (model != NULL) {
-        add_providers_of(core, model, candidates);
-        add_models(core, config, tier, model->fallback, model->fallback_length, false, candidates);
-    } else if (alias != NULL) { /* `auto` always is one */
-        add_of_alias(core, config, alias, tier, candidates);
+    for (size_t i = 0; i < length && route->is_configured; i++) {
+        add_providers_of(core, models[i], candidates);
     }
 }
 
