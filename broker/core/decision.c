@@ -339,11 +339,8 @@ void decision_make(struct core *core, const struct job *job, struct decision *re
     ret_decision->is_hopeless = candidates->length > 0 || !may_be_chosen_elsewhere(job);
     ret_decision->is_picky = false;
     ret_decision->is_scored = candidates->is_scored && candidates->length > 1;
-<<<<<<< HEAD
     ret_decision->has_other = false;
-=======
     ret_decision->is_explored = false;
->>>>>>> 9878da6 (broker/core: learn from feedback which models are good at a tenant's tasks)
     ret_decision->quality_lost = 0;
     ret_decision->job = job_of(core, job);
     ret_decision->tenant = job_tenant(job);

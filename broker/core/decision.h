@@ -48,11 +48,8 @@ struct decision {
     bool is_hopeless; /* no candidate can answer it at all, nor may a worker choose */
     bool is_picky;    /* some cannot: what this job waits for, others need not */
     bool is_scored;
-<<<<<<< HEAD
     bool has_other;        /* besides the chosen one another may be called now */
-=======
     bool is_explored;        /* another one was better: this one is tried to know more of it */
->>>>>>> 9878da6 (broker/core: learn from feedback which models are good at a tenant's tasks)
     uint32_t quality_lost; /* grades of the chosen one below what would be if all went well */
     struct choice_job job;
     struct choice_weights weights;

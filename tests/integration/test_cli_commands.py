@@ -8,7 +8,7 @@ import pytest
 
 from harness import http_request, program, wait_for
 
-COMMANDS = ["submit", "wait", "get", "cancel", "stats", "dead", "pause", "resume", "drain", "config"]
+COMMANDS = ["submit", "wait", "get", "cancel", "stats", "dead", "pause", "resume", "drain", "config", "explain", "feedback", "quality", "route"]
 
 
 def run(*arguments):
