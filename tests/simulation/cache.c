@@ -9,6 +9,7 @@
 enum {
     BURST_MAX = 20,
     FLOOD = CACHE_LOG_UNTOLD_MAX + 200,
+    JUDGED = 300,
 };
 
 /* ---- clients ---- */
@@ -88,6 +89,26 @@ static void give_feedback(struct simulation *simulation, const struct sim_client
         .flag = dice_hit(dice, 500),
         .digest = dice_below(dice, dice_hit(dice, 500) ? 2 : 256), /* some are said twice */
         .total = dice_below(dice, 4000),
+    };
+    network_send(simulation, &message);
+}
+
+/* On one of the latest jobs, of whichever tenant. */
+static void judge(struct simulation *simulation, const struct sim_client *client)
+{
+    struct dice *dice = &simulation->dice;
+    if (simulation->jobs_length == 0) {
+        return;
+    }
+    const uint32_t among = simulation->jobs_length < JUDGED ? simulation->jobs_length : JUDGED;
+    const struct message message = {
+        .to_broker = true,
+        .event = EVENT_FEEDBACK,
+        .peer = client->peer,
+        .job = simulation->jobs_length - 1 - (uint32_t)dice_below(dice, among),
+        .other_job = NO_JOB,
+        .total = dice_below(dice, 1001),
+        .flag = dice_hit(dice, 200),
     };
     network_send(simulation, &message);
 }
@@ -199,6 +220,8 @@ static void act_once(struct simulation *simulation)
         give_feedback(simulation, client);
     } else if (what < 8 && worker->is_welcome) { /* many hear of what each says */
         report(simulation, worker);
+    } else if (what == 8 && client->is_welcome) {
+        judge(simulation, client);
     }
 }
 

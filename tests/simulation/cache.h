@@ -1,6 +1,6 @@
 /*
  * cache: what clients, an operator and workers do about the semantic cache: they invalidate, report
- * what they have counted of near hits, say what they think of one; and workers follow what they are
+ * what they have counted of near hits, say what they think of one, and of jobs; and workers follow what they are
  * told, or come back from an older state.
  */
 #pragma once

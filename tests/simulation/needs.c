@@ -312,9 +312,11 @@ static void check_lost(struct simulation *simulation, uint32_t index, uint32_t u
     const bool scores = is_scored(simulation, job, candidates_of(simulation, job));
     const bool has_no_weights =
         tier->weight_quality == 0 && tier->weight_price == 0 && tier->weight_latency == 0;
+    const bool goes_by_grade = tier->weight_price == 0 && tier->weight_latency == 0;
+    /* What is learned of models at a task stands beside their grades. */
+    const bool learns = needs_of(simulation, index).task != 0 && !has_no_weights;
     /* Who has no words for it is not what it would have been given. */
-    const bool is_exact =
-        !job->is_unsaid && (!scores || (tier->weight_price == 0 && tier->weight_latency == 0));
+    const bool is_exact = !job->is_unsaid && (!scores || (goes_by_grade && !learns));
     const uint32_t wanted =
         wanted_grade(simulation, able_ones(simulation, index), !scores || has_no_weights);
     const uint32_t got = grade_of(simulation, upstream);
@@ -326,8 +328,8 @@ static void check_lost(struct simulation *simulation, uint32_t index, uint32_t u
     }
 }
 
-/* "…; provider/model: …, chosen; …" */
-static bool says_chosen(const char *reason, uint32_t upstream)
+/* "…; provider/model: …, chosen; …", or explored. */
+static bool says_word(const char *reason, uint32_t upstream, const char *word)
 {
     char name[64];
     (void)snprintf(name, sizeof(name), "; %s/%s: ", scenario_upstreams[upstream][0],
@@ -336,8 +338,18 @@ static bool says_chosen(const char *reason, uint32_t upstream)
     if (item == NULL) {
         return false;
     }
-    const char *chosen = strstr(item, "chosen"), *next = strstr(item + 1, "; ");
-    return chosen != NULL && (next == NULL || chosen < next);
+    const char *said = strstr(item, word), *next = strstr(item + 1, "; ");
+    return said != NULL && (next == NULL || said < next);
+}
+
+static bool says_chosen(const struct simulation *simulation, uint32_t index, uint32_t upstream,
+                        const char *reason)
+{
+    const bool may_explore = needs_of(simulation, index).task != 0 &&
+                             is_scored(simulation, &simulation->jobs[index],
+                                       candidates_of(simulation, &simulation->jobs[index]));
+    return says_word(reason, upstream, "chosen") ||
+           (may_explore && says_word(reason, upstream, "explored"));
 }
 
 static void check_reason(struct simulation *simulation, uint32_t index, uint32_t upstream,
@@ -346,7 +358,7 @@ static void check_reason(struct simulation *simulation, uint32_t index, uint32_t
     const uint32_t candidates = candidates_of(simulation, &simulation->jobs[index]);
     const bool has_choice = (candidates & (candidates - 1)) != 0;
     const char *reason = effect->as.dispatch.reason;
-    if (has_choice != says_chosen(reason, upstream)) {
+    if (has_choice != says_chosen(simulation, index, upstream, reason)) {
         simulation_violate(simulation, "job %u is dispatched to %s/%s because of \"%.120s\"", index,
                            scenario_upstreams[upstream][0], scenario_upstreams[upstream][1],
                            reason);
@@ -607,7 +619,7 @@ static void check_explained(struct simulation *simulation)
     uint32_t attempt = 0;
     const char *text = core_explain(simulation->broker.core, &simulation->jobs[index].id, &attempt);
     if (text == NULL || attempt != watched->latest_attempt ||
-        !says_chosen(text, watched->latest_upstream)) {
+        !says_chosen(simulation, index, watched->latest_upstream, text)) {
         simulation_violate(simulation, "why job %u goes to upstream %u is told as \"%.120s\"",
                            index, watched->latest_upstream, text == NULL ? "" : text);
     }

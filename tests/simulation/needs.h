@@ -16,7 +16,8 @@
  * - The grades that a dispatch is said to lose are those that it is below what would be chosen if
  *   all went well: exactly of a list, and where nothing but the grade counts; elsewhere at most.
  *   What answers are said to have lost adds up in the tiers' statistics.
- * - Each dispatch that had a choice says why, and the latest can be asked for.
+ * - Each dispatch that had a choice says why, and the latest can be asked for. Models are tried to
+ *   know more of them with jobs that have a task alone.
  * - Records of jobs say what was submitted.
  *
  * That a job which has to wait for the only one that can answer it keeps nobody else of its queue

@@ -1076,6 +1076,23 @@ static void check_stranger(struct simulation *simulation, const struct link *lin
     }
 }
 
+/* That a job is not known tells nothing of it. */
+static bool says_nothing(const struct message *message)
+{
+    switch ((int)message->effect) {
+    case EFFECT_STATUS:
+        return message->number == WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
+    case EFFECT_REJECTED:
+        return message->number == WIRE__REJECT_REASON__REJECT_CONFLICT ||
+               message->number == WIRE__REJECT_REASON__REJECT_UNKNOWN_TENANT;
+    case EFFECT_FEEDBACK_TAKEN:
+        return message->number == WIRE__FEEDBACK_OUTCOME__FEEDBACK_UNKNOWN ||
+               message->number == WIRE__FEEDBACK_OUTCOME__FEEDBACK_PUT_OFF;
+    default:
+        return false;
+    }
+}
+
 void oracle_see_release(struct simulation *simulation, const struct message *message)
 {
     const struct link *link = network_link(simulation, message->peer);
@@ -1092,12 +1109,7 @@ void oracle_see_release(struct simulation *simulation, const struct message *mes
         return;
     }
     if (simulation->clients[link->owner].tenant != simulation->jobs[message->job].tenant) {
-        const bool says_nothing = (message->effect == EFFECT_STATUS &&
-                                   message->number == WIRE__JOB_STATE__JOB_STATE_UNKNOWN) ||
-                                  (message->effect == EFFECT_REJECTED &&
-                                   (message->number == WIRE__REJECT_REASON__REJECT_CONFLICT ||
-                                    message->number == WIRE__REJECT_REASON__REJECT_UNKNOWN_TENANT));
-        if (!says_nothing) {
+        if (!says_nothing(message)) {
             simulation_violate(simulation, "client %u hears of job %u of another tenant",
                                link->owner, message->job);
         }

@@ -402,5 +402,6 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
         .routes_length = 1,
         .breaker = breaker_config(dice),
         .retries = retries_config(dice),
+        .routing = {.learn = SWITCH_ON, .explore_share_permille = 100},
     };
 }
