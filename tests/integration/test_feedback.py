@@ -101,3 +101,35 @@ def test_a_wrong_near_hit_is_given_no_more(cluster):
     assert "near_key" in feedback(cluster, job["job"], 0, "--near-key", "00", "--embedder", "e", code=2)
     feedback(cluster, job["job"], 0, *near)
     cluster.broker.wait_log(lambda line: line.get("message") == "cache invalidated" and "wrong" in line.get("reason", ""))
+
+
+def learned(cluster):
+    return {(lesson["task"], lesson["model"]): lesson for lesson in cluster.broker.admin_json("/v1/quality")["learned"]}
+
+
+def test_what_is_learned_of_a_task_changes_its_model_over_a_restart(cluster):
+    start(cluster, routing={"learn": "on", "explore_share": 0})
+    usual = submit(cluster, "--complexity", "128", "--task", "sums")["model"]
+    for _ in range(25):
+        job = submit(cluster, "--complexity", "128", "--task", "sums")
+        feedback(cluster, job["job"], 0 if job["model"] == usual else 1)
+    assert learned(cluster)["sums", usual]["grades"] < -5
+
+    cluster.broker.stop()
+    cluster.restart_broker()
+    assert learned(cluster)["sums", usual]["mean"] == 0
+    other = submit(cluster, "--complexity", "128", "--task", "sums")
+    assert other["model"] != usual and "learned -" in other["router_reason"], other
+    assert submit(cluster, "--complexity", "128", "--task", "rhymes")["model"] == usual
+    assert submit(cluster, "--complexity", "128")["model"] == usual
+    assert submit(cluster, "--complexity", "128", "--task", "sums", "--tenant", "other")["model"] == usual
+
+
+def test_some_jobs_of_a_task_try_other_models_and_say_so(cluster):
+    start(cluster, routing={"learn": "on", "explore_share": 0.5})
+    usual = submit(cluster, "--complexity", "128")["model"]
+    answers = [submit(cluster, "--complexity", "128", "--task", "sums") for _ in range(20)]
+    explored = [answer for answer in answers if "explored" in answer["router_reason"]]
+    assert 0 < len(explored) <= 10 and all(answer["model"] != usual for answer in explored)
+    assert all(answer["model"] == usual for answer in answers if answer not in explored)
+    assert f'tiermq_explored_total{{tier="standard"}} {len(explored)}' in cluster.broker.admin("/metrics")[1]
