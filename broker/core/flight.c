@@ -350,10 +350,25 @@ static void end(struct core *core, struct flight *flight, struct shared *shared)
     list_append(&core->flights_ending, &flight->ending);
 }
 
-static void promote(struct core *core, struct flight *flight)
+/*
+ * The best, of those that are not outdated: such a one was dispatched before, lost its lease, and
+ * may come back with an answer that is not for those who came after. It runs by itself; but the
+ * last of all leads nobody, and may be it. Few are: each takes an invalidation.
+ */
+static struct job *take_best(struct core *core, struct flight *flight)
 {
     struct job *best = heap_peek(&flight->followers);
+    while (flight->followers.length > 1 && is_outdated(core, best)) {
+        job_move(core, best, PLACE_READY);
+        best = heap_peek(&flight->followers);
+    }
+    return best;
+}
+
+static void promote(struct core *core, struct flight *flight)
+{
     part(core, flight);
+    struct job *best = take_best(core, flight);
     flight_lead(core, best);
     set_leader(core, flight, best);
     job_tier(best)->stats.followers_promoted++;

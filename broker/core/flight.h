@@ -13,7 +13,8 @@
  * expired, shed, lost with its workers), that says nothing about the others: the best follower (priority, then age) leads from there on.
  *
  * An answer may be made from what has been invalidated since its attempt was dispatched (cache_log.h). So a leader that is outdated
- * in this way keeps its followers, and whoever comes after workers were told begins a flight of its own.
+ * in this way keeps its followers, and whoever comes after workers were told begins a flight of its own. A follower that ran before and lost
+ * its lease may be outdated as well: it does not come to lead others, and runs by itself when its leader ends without an answer.
  *
  * Costs: a link in each job; the flight itself exists only while somebody follows, and takes 16 bytes and a little for each.
  */

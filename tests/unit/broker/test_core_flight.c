@@ -1095,3 +1095,33 @@ Test(core_flight, who_follows_runs_by_itself_when_a_worker_comes_back_with_an_un
     cr_assert_eq(world_state(&w, &leader), LEASED);
     cr_assert_not(view_of(&after).has_leader);
 }
+
+/* It comes back from a lost lease while another one leads, which is cancelled then. */
+Test(core_flight, who_was_dispatched_before_and_lost_its_lease_does_not_lead_who_came_after)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id before = submit(1, "standard", 1);
+    const struct lease_ref lease = world_lease(&w, &before);
+    invalidate("");
+    world_worker(&w, 101, "x", 1);
+    const struct id leader = submit(1, "standard", 1);
+    cr_assert_eq(world_state(&w, &leader), LEASED);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    const struct id after = submit(1, "standard", 1);
+    const struct id last = submit(1, "standard", 1);
+    cr_assert(follows(&before, &leader));
+    cr_assert(follows(&after, &leader));
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 101});
+    world_job_event(&w, EVENT_CANCEL, 1, &leader);
+    cr_assert(follows(&last, &after));
+    const struct event hello = {
+        .kind = EVENT_WORKER_HELLO,
+        .peer = 102,
+        .as.worker_hello = {.name = "w", .slots = 1, .held = &lease, .held_length = 1}};
+    world_turn(&w, &hello);
+    cr_assert_eq(world_state(&w, &before), LEASED);
+    world_result(&w, 102, &lease, ANSWERED, 0);
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &before, 0));
+    cr_assert_null(world_find(&w, EFFECT_RESULT, &after, 0));
+    cr_assert_null(world_find(&w, EFFECT_RESULT, &last, 0));
+}
