@@ -119,7 +119,7 @@ struct tiermq_job {
     const char *trace_parent;    /* W3C traceparent; NULL: none */
     struct tiermq_cache_control cache;
     const char *residency;       /* label that the provider must have (providers[].residency), besides the tenant's; NULL: none */
-    const char *task;            /* what kind of work it is, at most 64 bytes; nothing is learned by it yet. NULL: none */
+    const char *task;            /* what kind of work it is, at most 64 bytes: feedback teaches by it, see routing.learn. NULL: none */
     unsigned complexity;         /* of the prompt, 1 (simple) to 255, if it is known better than its text tells; 0: made of the text */
 };
 

@@ -293,11 +293,11 @@ static bool routing_check(const void *object, struct config_complaint *ret_compl
 static const struct config_key routing_keys[] = {
     {"learn", KIND_ENUM, .words = words_switch, FIELD(config_routing, learn), .is_live = true,
      .preset = "off",
-     .text = "Not in effect yet. Whether feedback changes which model is chosen, by tenant and task."},
+     .text = "Whether feedback changes which model is chosen, by tenant and task."},
     {"explore_share", KIND_FRACTION, .min = 0, .max = 500,
      FIELD(config_routing, explore_share_permille), .is_live = true, .preset = "0.05",
-     .text = "Not in effect yet. While it learns: the share of choices that try another model, to know "
-             "more of it."},
+     .text = "While it learns: of the attempts of jobs with a task, the share at most that tries "
+             "another model, to know more of it."},
     {"stale_grades", COUNTS(0, 100), FIELD(config_routing, stale_grades), .is_live = true,
      .preset = "5", .text = "Grades of quality that a stale answer is reckoned to have lost."},
     {"near_grades", COUNTS(0, 100), FIELD(config_routing, near_grades), .is_live = true,

@@ -114,7 +114,7 @@ static const char help[] =
     "  --delay TIME       not before\n"
     "  --max-tokens N     of the answer to a prompt\n"
     "  --residency LABEL  only providers that have it, besides the tenant's label\n"
-    "  --task NAME        what kind of work it is; kept with the job, nothing is learned by it yet\n"
+    "  --task NAME        what kind of work it is: feedback teaches by it, where routing.learn is on\n"
     "  --complexity N     of the prompt, 1 (simple) to 255, where it is known better than its text "
     "tells\n"
     "  --idempotency-key K  a second submission under it is the same job (one prompt only)\n"
