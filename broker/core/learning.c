@@ -1,6 +1,8 @@
 #include "broker/core/learning.h"
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <xxhash.h>
 #include "common/choice.h"
 
@@ -26,6 +28,8 @@ int learning_init(struct learning *learning, uint64_t seed, learning_forgotten_f
                   void *context)
 {
     list_init(&learning->by_use);
+    learning->counts = NULL;
+    learning->counts_length = 0;
     learning->forgotten = forgotten;
     learning->context = context;
     return table_init(&learning->cells, seed, cell_hash);
@@ -35,6 +39,7 @@ static void forget(struct learning *learning, struct learning_cell *cell)
 {
     table_remove(&learning->cells, &cell->by_key);
     list_remove(&learning->by_use, &cell->by_use);
+    learning->counts[cell->key.tenant]--;
     free(cell);
 }
 
@@ -54,6 +59,7 @@ void learning_finish(struct learning *learning)
         forget(learning, cell);
     }
     table_finish(&learning->cells);
+    free(learning->counts);
 }
 
 static bool is_same(const struct learning_key *a, const struct learning_key *b)
@@ -73,19 +79,61 @@ struct learning_cell *learning_find(const struct learning *learning, const struc
     return NULL;
 }
 
-static struct learning_cell *make(struct learning *learning, const struct learning_key *key)
+/* So that the tenant has a count. Errors: -ENOMEM. */
+static int grow_counts(struct learning *learning, uint16_t tenant)
 {
-    if (learning->by_use.length >= LEARNING_CELLS_MAX) {
-        struct learning_cell *oldest = least_used(learning);
+    if (tenant < learning->counts_length) {
+        return 0;
+    }
+    const size_t length = 2 * (size_t)tenant + 1;
+    uint16_t *grown = reallocarray(learning->counts, length, sizeof(*grown));
+    if (grown == NULL) {
+        return -ENOMEM;
+    }
+    memset(grown + learning->counts_length, 0, (length - learning->counts_length) * sizeof(*grown));
+    learning->counts = grown;
+    learning->counts_length = length;
+    return 0;
+}
+
+/* There is one. */
+static struct learning_cell *least_used_of(const struct learning *learning, uint16_t tenant)
+{
+    const struct list_link *link = list_first(&learning->by_use);
+    while (CONTAINER_OF((struct list_link *)link, struct learning_cell, by_use)->key.tenant !=
+           tenant) {
+        link = link->next;
+    }
+    return CONTAINER_OF((struct list_link *)link, struct learning_cell, by_use);
+}
+
+/* For one more of the tenant. */
+static void make_room(struct learning *learning, uint16_t tenant)
+{
+    struct learning_cell *oldest = NULL;
+    if (learning->counts[tenant] >= LEARNING_TENANT_CELLS_MAX) {
+        oldest = least_used_of(learning, tenant);
+    } else if (learning->by_use.length >= LEARNING_CELLS_MAX) {
+        oldest = least_used(learning);
+    }
+    if (oldest != NULL) {
         learning->forgotten(learning->context, oldest);
         forget(learning, oldest);
     }
+}
+
+static struct learning_cell *make(struct learning *learning, const struct learning_key *key)
+{
     struct learning_cell *cell = calloc(1, sizeof(*cell));
-    if (cell != NULL) {
-        cell->key = *key;
-        table_insert(&learning->cells, &cell->by_key);
-        list_append(&learning->by_use, &cell->by_use);
+    if (cell == NULL || grow_counts(learning, key->tenant) < 0) {
+        free(cell);
+        return NULL;
     }
+    make_room(learning, key->tenant);
+    cell->key = *key;
+    table_insert(&learning->cells, &cell->by_key);
+    list_append(&learning->by_use, &cell->by_use);
+    learning->counts[key->tenant]++;
     return cell;
 }
 

@@ -10,7 +10,8 @@
  * chances; at most ±LEARNING_GRADES_MAX, so that no task makes a small model the largest one. They hold at any complexity. `unsure` is
  * the standard deviation: the largest one of several models is tried to know more.
  *
- * Pure: no clock, no I/O. LEARNING_CELLS_MAX cells of about 100 bytes; the least recently judged is forgotten.
+ * Pure: no clock, no I/O. LEARNING_CELLS_MAX cells of about 100 bytes, LEARNING_TENANT_CELLS_MAX of a tenant; the least recently judged
+ * is forgotten, of the tenant when that has so many: its tasks do not push out what others taught.
  */
 #pragma once
 #include <stdbool.h>
@@ -19,7 +20,7 @@
 #include "common/attributes.h"
 #include "common/list.h"
 
-enum { LEARNING_CELLS_MAX = 4096, LEARNING_HALF_LIFE = 200, LEARNING_PRIOR = 8, LEARNING_GRADES_MAX = 30 };
+enum { LEARNING_CELLS_MAX = 4096, LEARNING_TENANT_CELLS_MAX = 512, LEARNING_HALF_LIFE = 200, LEARNING_PRIOR = 8, LEARNING_GRADES_MAX = 30 };
 
 /* Indexes, as their owner has them. */
 struct learning_key {
@@ -44,6 +45,8 @@ typedef void learning_forgotten_fn(void *context, struct learning_cell *cell);
 struct learning {
     struct table cells;
     struct list by_use;     /* the least recently judged first */
+    uint16_t *counts;       /* of cells, by tenant */
+    size_t counts_length;
     learning_forgotten_fn *forgotten;
     void *context;
 };
@@ -53,7 +56,7 @@ MUST_USE int learning_init(struct learning *learning, uint64_t seed, learning_fo
 void learning_finish(struct learning *learning);
 
 struct learning_cell *learning_find(const struct learning *learning, const struct learning_key *key); /* NULL: nothing is known */
-/* Finds or makes; when there are too many, one is forgotten. NULL: no memory. */
+/* Finds or makes; when there are too many, one is forgotten. NULL: no memory; nothing is forgotten then. */
 struct learning_cell *learning_touch(struct learning *learning, const struct learning_key *key);
 /* A score of an answer to a prompt of this complexity (below 0: not known). */
 void learning_note(struct learning_cell *cell, double score, double complexity);

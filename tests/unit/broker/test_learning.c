@@ -102,6 +102,21 @@ Test(learning, the_least_recently_judged_is_forgotten)
     cr_assert_not_null(learning_find(&learning, &first));
 }
 
+Test(learning, a_tenant_with_many_tasks_pushes_out_its_own)
+{
+    const struct learning_key theirs = {.tenant = 2000, .model = 1, .task = 1};
+    cr_assert_not_null(learning_touch(&learning, &theirs));
+    for (size_t i = 0; i < 10000; i++) {
+        const struct learning_key key = {
+            .tenant = 7, .model = (uint16_t)(i / 200), .task = (uint8_t)(1 + i % 200)};
+        cr_assert_not_null(learning_touch(&learning, &key));
+    }
+    cr_assert_eq(learning.by_use.length, 1 + LEARNING_TENANT_CELLS_MAX);
+    cr_assert_eq(forgotten_count, 10000 - LEARNING_TENANT_CELLS_MAX);
+    cr_assert_eq(forgotten_last.tenant, 7);
+    cr_assert_not_null(learning_find(&learning, &theirs));
+}
+
 /* ---- choices ---- */
 
 #define ACCEPTED WIRE__FEEDBACK_OUTCOME__FEEDBACK_ACCEPTED
@@ -111,7 +126,8 @@ static struct config_provider providers[1];
 static struct config_route routes[1];
 static char *route_models[] = {"m0", "m1", "m2"};
 
-/* A cheap model m0 (grade 40), m1 in the middle (65), and a dear one m2 (90). The route `any` may use all. */
+/* A cheap model m0 (grade 40), m1 in the middle (65), and a dear one m2 (90). The route `any` may
+ * use all. */
 static void start_core(void)
 {
     world_init(&w);
@@ -203,10 +219,9 @@ static void say(uint64_t peer, const struct id *job, double score)
     w.now.now_ms += 100; /* as much as a tenant may say */
     w.now.unix_ms += 100;
     world_turn(&w, &(struct event){.kind = EVENT_WORKER_HEARTBEAT, .peer = 100});
-    world_turn(&w, &(struct event){
-                       .kind = EVENT_FEEDBACK,
-                       .peer = peer,
-                       .as.feedback = {.job_id = *job, .score = score, .comment = ""}});
+    world_turn(&w, &(struct event){.kind = EVENT_FEEDBACK,
+                                   .peer = peer,
+                                   .as.feedback = {.job_id = *job, .score = score, .comment = ""}});
     const struct world_effect *found = world_find(&w, EFFECT_FEEDBACK_TAKEN, job, peer);
     cr_assert_not_null(found);
     cr_assert_eq(found->effect.as.feedback_taken.outcome, ACCEPTED);
@@ -387,8 +402,7 @@ static void learn_and_count(uint64_t seed)
     for (int i = 0; i < ROUNDS; i++) {
         const size_t task = (size_t)i % 2;
         struct id id;
-        const size_t model =
-            run(1, "realtime", tasks[task], WIRE__CACHE_STATUS__CACHE_MISS, &id);
+        const size_t model = run(1, "realtime", tasks[task], WIRE__CACHE_STATUS__CACHE_MISS, &id);
         say(1, &id, unit(&random) < truth[task][model] ? 1 : 0);
         if (i >= LEARNED_AFTER) {
             counted++;
