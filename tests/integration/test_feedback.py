@@ -6,7 +6,7 @@ GRADES = {"small": 40, "medium": 70, "large": 90}
 NOBODYS = "01936e2a-7b1c-7def-8a90-123456789abc"
 
 
-def start(cluster, **config):
+def configure(cluster, **config):
     cluster.start_modelsim()
     http = cluster.modelsim.ready["http"]
     url = (http if "://" in http else f"http://{http}").rstrip("/")
@@ -19,6 +19,10 @@ def start(cluster, **config):
         "cache": {"mode": "off"},
         **config,
     }
+
+
+def start(cluster, **config):
+    configure(cluster, **config)
     cluster.start_broker()
     cluster.start_worker()
 
@@ -133,3 +137,105 @@ def test_some_jobs_of_a_task_try_other_models_and_say_so(cluster):
     assert 0 < len(explored) <= 10 and all(answer["model"] != usual for answer in explored)
     assert all(answer["model"] == usual for answer in answers if answer not in explored)
     assert f'tiermq_explored_total{{tier="standard"}} {len(explored)}' in cluster.broker.admin("/metrics")[1]
+
+
+def submit_all(cluster, lines, *arguments):
+    text = "".join(json.dumps({"text": f"Question {i}", **line}) + "\n" for i, line in enumerate(lines))
+    done = cluster.cli("submit", "--file", "-", "--order", "input", *arguments, input=text)
+    assert done.returncode == 0, done
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_nothing_is_learned_unless_it_is_asked_for(cluster):
+    start(cluster)
+    usual = submit(cluster, "--complexity", "128", "--task", "sums")["model"]
+    for answer in submit_all(cluster, [{"prompt_complexity": 128, "task": "sums"}] * 25):
+        feedback(cluster, answer["job"], 0)
+    answers = submit_all(cluster, [{"prompt_complexity": 128, "task": "sums"}] * 25)
+    assert {answer["model"] for answer in answers} == {usual}
+    assert not any("learned" in answer["router_reason"] or "explored" in answer["router_reason"] for answer in answers)
+    assert learned(cluster) == {}
+
+
+def test_what_was_tried_is_never_more_than_the_share(cluster):
+    start(cluster, routing={"learn": "on", "explore_share": 0.1})
+    sizes = (1, 9, 90, 300)  # whenever one looks
+    answers = [answer for size in sizes for answer in submit_all(cluster, [{"prompt_complexity": 128, "task": "sums"}] * size)]
+    for n in (sum(sizes[:i + 1]) for i in range(len(sizes))):
+        assert sum("explored" in answer["router_reason"] for answer in answers[:n]) <= n / 10
+    explored = sum("explored" in answer["router_reason"] for answer in answers)
+    usual = max((answer["model"] for answer in answers), key=[answer["model"] for answer in answers].count)
+    assert explored == sum(answer["model"] != usual for answer in answers) >= 10
+    assert f'tiermq_explored_total{{tier="standard"}} {explored}' in cluster.broker.admin("/metrics")[1]
+
+
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+
+
+def test_what_a_job_needs_holds_whatever_was_learned_and_is_tried(cluster):
+    configure(cluster, routing={"learn": "on", "explore_share": 0.5}, tiers=[{"name": "standard"}, {"name": "background", "quality_min": 80}])
+    providers, models = cluster.config["providers"], cluster.config["models"]
+    providers.append({**providers[0], "name": "eu", "residency": ["eu"]})
+    for model in models:
+        model.update({"provider": "eu"} if model["name"] == "sim-large" else {"context_tokens": 2000, "abilities": ["json"]})
+    cluster.start_broker()
+    cluster.start_worker()
+    job = {"task": "sums", "prompt_complexity": 250}
+    for answer in submit_all(cluster, [{**job, "model": f"sim-{size}"} for size in GRADES for _ in range(40)]):
+        feedback(cluster, answer["job"], 0 if answer["model"] == "sim-large" else 1)
+
+    def models_of(need=()):
+        return {answer["model"] for answer in submit_all(cluster, [{**job, **dict(need)}] * 20, "--distinct")}
+
+    assert models_of() - {"sim-large"}
+    assert models_of({"residency": "eu"}) == {"sim-large"}
+    assert models_of({"body": {"messages": [{"role": "user", "content": "2 + 2?"}], "tools": TOOLS}, "text": None}) == {"sim-large"}
+    assert models_of({"text": "word " * 5000}) == {"sim-large"}
+    assert models_of({"tier": "background"}) == {"sim-large"}
+    cluster.broker.stop()
+    cluster.restart_broker(tenants=[{"name": "default", "models": ["sim-large"]}])
+    assert learned(cluster)["sums", "sim-large"]["grades"] < -5
+    assert models_of() == {"sim-large"}
+
+
+def test_explain_tells_what_was_learned(cluster):
+    start(cluster, routing={"learn": "on", "explore_share": 0})
+    for answer in submit_all(cluster, [{"model": "sim-medium", "task": "sums", "prompt_complexity": 128}] * 20):
+        feedback(cluster, answer["job"], 0)
+    job = submit(cluster, "--complexity", "128", "--task", "sums")["job"]
+    shown = [line for line in cluster.cli("explain", job).stdout.splitlines() if "learned" in line]
+    assert len(shown) == 1 and "sim-medium" in shown[0] and "learned -" in shown[0], shown
+
+
+def test_feedback_counts_for_what_the_cache_decided(cluster):
+    start(cluster, cache={"mode": "exact"})
+    jobs = [submit(cluster, "--model", "sim-small") for _ in range(2)]
+    assert [job["cache"] for job in jobs] == ["miss", "hit"]
+    for job, score in zip(jobs, (1, 0.5)):
+        feedback(cluster, job["job"], score)
+    assert sums(cluster, "cache") == {"miss": (1, 1, 1), "hit": (1, 0.5, 0.5)}
+
+
+def test_recorded_jobs_and_what_was_said_of_them_can_be_replayed(cluster, tmp_path):
+    start(cluster)
+    lines = [{"id": f"q{i}", "task": "sums", "prompt_complexity": 1 + 25 * i} for i in range(10)]
+    recorded = {line["id"]: {"prompt_complexity": line["prompt_complexity"], "outcomes": {}} for line in lines}
+    for size in GRADES:
+        for answer in submit_all(cluster, lines, "--model", f"sim-{size}"):
+            score = 1 if size == "large" or int(answer["id"][1:]) < 5 else 0
+            feedback(cluster, answer["job"], score)
+            recorded[answer["id"]].update({key: answer[key] for key in ("tier", "input_tokens", "output_tokens")})
+            recorded[answer["id"]]["outcomes"][answer["model"]] = {**answer, "score": score}
+    path = tmp_path / "jobs.jsonl"
+    path.write_text("".join(json.dumps(job) + "\n" for job in recorded.values()))
+    done = cluster.cli("route", "replay", "--json", path)
+    assert done.returncode == 0, done
+    report = json.loads(done.stdout)
+    assert report["jobs"] == 10 and report["left_out"] == 0
+    policies = report["policies"]
+    assert policies["best"]["models"] == {"sim-large": 10} and policies["best"]["quality"]["mean"] == 1
+    assert policies["cheapest"]["models"] == {"sim-small": 10} and policies["cheapest"]["quality"]["mean"] == 0.5
+    assert len(policies["configured"]["models"]) > 1
+    cost, quality = ({name: policy[what]["mean"] for name, policy in policies.items()} for what in ("cost_usd", "quality"))
+    assert cost["cheapest"] < cost["configured"] < cost["best"] and quality["cheapest"] <= quality["configured"] <= quality["best"]
+    assert all(policy["latency_ms"]["mean"] > 0 for policy in policies.values())
