@@ -550,6 +550,7 @@ static void send_dispatch(struct broker *broker, const struct effect *effect)
     dispatch.needs = &needs;
     dispatch.tenant_residency = unconst(from->tenant_residency);
     dispatch.is_last_choice = from->is_last_choice;
+    dispatch.hedge_after_ms = not_negative(from->hedge_after_ms);
     Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
     if (from->provider != NULL) {
         upstream.provider = unconst(from->provider);
@@ -577,6 +578,23 @@ static void fill_lease(const struct lease_ref *from, Wire__LeaseRef *ret_lease)
     wire__lease_ref__init(ret_lease);
     ret_lease->job_id = id_data(&from->job_id);
     ret_lease->attempt = from->attempt;
+}
+
+static void send_hedge(struct broker *broker, const struct effect *effect)
+{
+    Wire__LeaseRef lease;
+    fill_lease(&effect->as.hedge.lease, &lease);
+    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
+    upstream.provider = unconst(effect->as.hedge.provider);
+    upstream.model = unconst(effect->as.hedge.model);
+    Wire__HedgeGrant grant = WIRE__HEDGE_GRANT__INIT;
+    grant.lease = &lease;
+    grant.upstream = &upstream;
+    grant.quality_lost = effect->as.hedge.quality_lost;
+    Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+    envelope.hedge = (Wire__HedgeGrant *[]){&grant};
+    envelope.n_hedge = 1;
+    send_to_worker(broker, effect, &envelope, (struct parcel){0});
 }
 
 static void send_concluded(struct broker *broker, const struct effect *effect)
@@ -696,6 +714,9 @@ void delivery_carry_out(struct broker *broker, const struct effect *effect)
         return;
     case EFFECT_DISPATCH:
         send_dispatch(broker, effect);
+        return;
+    case EFFECT_HEDGE:
+        send_hedge(broker, effect);
         return;
     case EFFECT_ATTEMPT_CONCLUDED:
         send_concluded(broker, effect);

@@ -89,6 +89,9 @@ enum family {
     RETRIES,
     RETRIES_HELD,
     FAILOVERS,
+    HEDGES,
+    HEDGES_REFUSED,
+    HEDGE_COST,
     ATTEMPTS_SPARED,
     UPSTREAM_STATE,
     UPSTREAM_CALLS,
@@ -253,6 +256,13 @@ static const struct family_row {
                            "Answers that are thought to have lost some.", LABELS("tier", "step")},
     [FAILOVERS] = {METRIC_COUNTER, "tiermq_failovers_total",
                    "Jobs sent on to another upstream at once.", LABELS("tier")},
+    [HEDGES] = {METRIC_COUNTER, "tiermq_hedges_total",
+                "Second calls beside slow ones, by what came of them.", LABELS("tier", "outcome")},
+    [HEDGES_REFUSED] = {METRIC_COUNTER, "tiermq_hedges_refused_total",
+                        "Second calls that were asked for and not granted.",
+                        LABELS("tier", "reason")},
+    [HEDGE_COST] = {METRIC_COUNTER, "tiermq_hedge_cost_usd_total",
+                    "Cost of second calls, whatever came of them.", LABELS("tier")},
     [ATTEMPTS_SPARED] = {METRIC_COUNTER, "tiermq_attempts_spared_total",
                          "Attempts that failed with their upstream down or limiting: not counted.",
                          LABELS("tier")},
@@ -428,6 +438,7 @@ static void collect_counts(struct telemetry *telemetry, const struct core_tier_s
         {FOLLOWERS_PROMOTED, (double)tier->followers_promoted},
         {FLIGHTS_SPLIT, (double)tier->flights_split},
         {COST, (double)tier->cost_nanousd * NANOUSD},
+        {HEDGE_COST, (double)tier->hedge_cost_nanousd * NANOUSD},
         {COST_SAVED, (double)tier->saved_nanousd * NANOUSD},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(values); i++) {
@@ -435,10 +446,23 @@ static void collect_counts(struct telemetry *telemetry, const struct core_tier_s
     }
 }
 
+static void collect_hedges(struct telemetry *telemetry, const struct core_tier_stats *tier)
+{
+    for (size_t i = 0; i < CORE_HEDGE_OUTCOMES; i++) {
+        set_for(telemetry, HEDGES, tier->name, core_hedge_outcome_name(i),
+                (double)tier->hedges[i]);
+    }
+    for (size_t i = 0; i < CORE_HEDGE_REFUSALS; i++) {
+        set_for(telemetry, HEDGES_REFUSED, tier->name, core_hedge_refusal_name(i),
+                (double)tier->hedges_refused[i]);
+    }
+}
+
 static void collect_tier(struct telemetry *telemetry, const struct core_tier_stats *tier)
 {
     collect_states(telemetry, tier);
     collect_counts(telemetry, tier);
+    collect_hedges(telemetry, tier);
     set_for(telemetry, TOKENS, tier->name, "input", (double)tier->input_tokens);
     set_for(telemetry, TOKENS, tier->name, "output", (double)tier->output_tokens);
     set_for(telemetry, CACHE, tier->name, "hit", (double)tier->cache_hits);

@@ -332,6 +332,23 @@ static void take_state(const struct intake *intake, struct peer *peer,
     }
 }
 
+/* Attempts that take long. */
+static void take_hedges(const struct intake *intake, const struct peer *peer,
+                        const Wire__WorkerMessage *message)
+{
+    const struct lease_ref *leases;
+    if (message->n_hedge == 0 ||
+        read_leases(intake, message->hedge, message->n_hedge, "hedge", &leases) < 0) {
+        return;
+    }
+    for (size_t i = 0; i < message->n_hedge; i++) {
+        const struct event event = {.kind = EVENT_HEDGE_ASKED,
+                                    .peer = peer->number,
+                                    .as.hedge_asked = {.lease = leases[i]}};
+        broker_step(intake->broker, &event);
+    }
+}
+
 static void take_evidence(const struct intake *intake, const struct peer *peer,
                           const Wire__CacheEvidence *evidence)
 {
@@ -392,6 +409,7 @@ static void take_envelope(const struct intake *intake)
         return;
     }
     take_results(intake, peer, message);
+    take_hedges(intake, peer, message);
     take_cache(intake, peer, message);
     take_state(intake, peer, message);
 }

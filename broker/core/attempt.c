@@ -4,6 +4,7 @@
 #include "broker/core/conclude.h"
 #include "broker/core/decision.h"
 #include "broker/core/flight.h"
+#include "broker/core/hedge.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/stream.h"
@@ -32,6 +33,7 @@ static void count_usage(struct tier *tier, const Wire__Usage *usage)
     stats->input_tokens += usage->input_tokens;
     stats->output_tokens += usage->output_tokens;
     stats->cost_nanousd += usage->cost_nanousd;
+    hedge_earn_cost(tier, usage->cost_nanousd);
     stats->saved_nanousd += usage->saved_nanousd;
     stats->cache_hits += usage->cache == WIRE__CACHE_STATUS__CACHE_HIT;
     stats->cache_near_hits += usage->cache == WIRE__CACHE_STATUS__CACHE_NEAR_HIT;
@@ -321,6 +323,21 @@ static bool is_unreached(const struct event *event)
     return strcmp(code, "connect") == 0 || strcmp(code, "tls") == 0;
 }
 
+/* Of all candidates that were called: there may have been a second one. */
+static uint16_t bits_called(const struct core *core, const struct queue *queue,
+                            const struct event_attempt_result *result)
+{
+    const struct candidates *candidates = upstream_candidates(core, queue);
+    uint16_t bits = 0;
+    for (size_t i = 0; i < candidates->length; i++) {
+        const struct upstream *upstream = candidates->items[i];
+        if (upstream_call_in(upstream, result) != NULL) {
+            bits |= upstream_bit(core, queue, upstream);
+        }
+    }
+    return bits;
+}
+
 static void fail_or_spare(struct core *core, struct job *job, const struct event *event,
                           struct upstream *called)
 {
@@ -329,6 +346,7 @@ static void fail_or_spare(struct core *core, struct job *job, const struct event
     if (called != NULL) {
         job->tried |= upstream_bit(core, job->flow->queue, called);
     }
+    job->tried |= bits_called(core, job->flow->queue, &event->as.attempt_result);
     if (is_limited || (called != NULL && (is_unreached(event) || upstream_is_down(core, called)))) {
         spare(core, job, event);
     } else {
@@ -417,6 +435,18 @@ static bool is_answer(const struct event *event)
     return event->as.attempt_result.outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
 }
 
+/* `lease` NULL: its worker does not hold the job any more. */
+static struct upstream *settle(struct core *core, struct worker *worker, struct lease *lease,
+                               const struct event_attempt_result *result)
+{
+    struct permit none[2] = {{.upstream = NULL}, {.upstream = NULL}};
+    if (lease == NULL) {
+        return upstream_settle(core, worker, &none[0], &none[1], result);
+    }
+    hedge_settle(lease, result);
+    return upstream_settle(core, worker, &lease->permit, &lease->hedge, result);
+}
+
 void attempt_result(struct core *core, const struct event *event)
 {
     const struct event_attempt_result *result = &event->as.attempt_result;
@@ -427,9 +457,7 @@ void attempt_result(struct core *core, const struct event *event)
     struct job *job = job_find(core, &result->lease.job_id);
     const bool is_pending = job != NULL && job_is_pending(job);
     const bool holds = is_pending && is_holder(core, job, event);
-    struct permit none = {.upstream = NULL};
-    struct permit *permit = holds ? &job->at.lease->permit : &none;
-    struct upstream *called = upstream_settle(core, worker, permit, result);
+    struct upstream *called = settle(core, worker, holds ? job->at.lease : NULL, result);
     if (!is_pending) {
         if (is_answer(event)) {
             note_answer_after_end(core, event);

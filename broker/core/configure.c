@@ -100,6 +100,7 @@ static void configure_tier(struct tier *tier, const struct config_tier *given)
                                             .latency = given->weight_latency / 100.0};
     tier->jobs_max = given->jobs_max;
     tier->bytes_max = given->bytes_max;
+    tier->hedge_share_permille = given->hedge_share_permille;
     tier->shed_target_ms = given->shed_target_ms > 0 ? given->shed_target_ms : 0;
 }
 

@@ -17,6 +17,7 @@
 #include "broker/core/feedback.h"
 #include "broker/core/flight.h"
 #include "broker/core/gate.h"
+#include "broker/core/hedge.h"
 #include "broker/core/history.h"
 #include "broker/core/keys.h"
 #include "broker/core/lane.h"
@@ -438,6 +439,9 @@ static void handle(struct core *core, const struct event *event)
         break;
     case EVENT_ATTEMPT_RESULT:
         attempt_result(core, event);
+        break;
+    case EVENT_HEDGE_ASKED:
+        hedge_asked(core, event);
         break;
     case EVENT_CHUNK:
         attempt_chunk(core, event);

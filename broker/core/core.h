@@ -83,6 +83,12 @@ struct core_upstream_counts {
 enum core_step { STEP_MODEL, STEP_STALE, STEP_NEAR, CORE_STEPS };
 const char *core_step_name(enum core_step step); /* "model", "stale", "near" */
 
+/* What came of second calls, and why one was not granted. */
+enum core_hedge_outcome { HEDGE_WON, HEDGE_LOST, HEDGE_FAILED, CORE_HEDGE_OUTCOMES };
+const char *core_hedge_outcome_name(enum core_hedge_outcome outcome); /* "won", "lost", "failed" */
+enum core_hedge_refusal { HEDGE_NO_CALLS, HEDGE_NO_MONEY, HEDGE_NOBODY, HEDGE_TOO_LATE, CORE_HEDGE_REFUSALS };
+const char *core_hedge_refusal_name(enum core_hedge_refusal refusal); /* "budget", "cost", "nobody", "late" */
+
 struct core_tier_stats {
     const char *name;
     uint64_t states[CORE_STATES];     /* jobs now, by wire.JobState (pending states and dead letters) */
@@ -103,6 +109,10 @@ struct core_tier_stats {
     uint64_t retries;                 /* after an attempt that counted, granted by the budget */
     uint64_t retries_held;            /* times a retry had to wait for the budget */
     uint64_t failovers;               /* sent on to another upstream at once */
+    uint64_t hedges_granted;          /* second calls */
+    uint64_t hedges[CORE_HEDGE_OUTCOMES]; /* of those that were reported */
+    uint64_t hedges_refused[CORE_HEDGE_REFUSALS];
+    uint64_t hedge_cost_nanousd;      /* of second calls, whatever came of them */
     uint64_t attempts_spared;         /* failed with their upstream down or limiting: not counted */
     uint64_t followers_joined;        /* jobs that began to follow an identical one */
     uint64_t followers_concluded;     /* by the outcome of the one they followed */

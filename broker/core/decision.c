@@ -193,11 +193,18 @@ static struct choice_model model_of(const struct core *core, const struct decisi
 
 /* ---- deciding ---- */
 
+/* A second call goes to another provider, and tries none that may be down. */
+static bool is_beside(struct core *core, const struct upstream *first, struct upstream *upstream)
+{
+    return first == NULL ||
+           (upstream->limits != first->limits && !upstream_is_down(core, upstream));
+}
+
 static enum decision_lost lost_before_score(struct core *core, const struct job *job,
-                                            const struct choice_job *needs, size_t at,
+                                            const struct upstream *first, size_t at,
                                             struct decision_item *item, struct decision *decision)
 {
-    item->verdict = choice_check(needs, &item->upstream->traits);
+    item->verdict = choice_check(&decision->job, &item->upstream->traits);
     if (item->verdict != CHOICE_FITS) {
         return LOST_CANNOT;
     }
@@ -209,6 +216,9 @@ static enum decision_lost lost_before_score(struct core *core, const struct job 
     }
     if ((job->tried >> at & 1) != 0) {
         return LOST_TRIED;
+    }
+    if (!is_beside(core, first, item->upstream)) {
+        return LOST_BLOCKED;
     }
     const int64_t at_ms = upstream_open_at_ms(core, item->upstream, job);
     if (at_ms > core->now_ms) {
@@ -223,13 +233,13 @@ static bool can(const struct decision_item *item)
     return item->lost < LOST_CANNOT;
 }
 
-static void look_at_all(struct core *core, const struct job *job,
+static void look_at_all(struct core *core, const struct job *job, const struct upstream *first,
                         const struct candidates *candidates, struct decision *decision)
 {
     for (size_t i = 0; i < candidates->length; i++) {
         struct decision_item *item = &decision->items[decision->length++];
         *item = (struct decision_item){.upstream = candidates->items[i]};
-        item->lost = lost_before_score(core, job, &decision->job, i, item, decision);
+        item->lost = lost_before_score(core, job, first, i, item, decision);
         decision->is_picky = decision->is_picky || !can(item);
         decision->is_hopeless = decision->is_hopeless && !can(item);
     }
@@ -311,14 +321,16 @@ static uint32_t quality_between(const struct decision_item *wanted,
     return grade > got ? grade - got : 0;
 }
 
-static void choose(const struct core *core, const struct job *job, struct decision *decision)
+static void choose(const struct core *core, const struct job *job, bool may_explore,
+                   struct decision *decision)
 {
     struct decision_item *best = best_now(decision);
     if (best == NULL) {
         return;
     }
-    struct decision_item *chosen =
-        decision->is_scored && lessons_explore(core, job) ? least_known_now(decision) : best;
+    struct decision_item *chosen = may_explore && decision->is_scored && lessons_explore(core, job)
+                                       ? least_known_now(decision)
+                                       : best;
     decision->is_explored = chosen != best;
     decision->quality_lost = quality_between(wanted_of(decision), chosen);
     decision->chosen = chosen->upstream;
@@ -330,7 +342,8 @@ static void choose(const struct core *core, const struct job *job, struct decisi
     }
 }
 
-void decision_make(struct core *core, const struct job *job, struct decision *ret_decision)
+void decision_make_beside(struct core *core, const struct job *job, const struct upstream *first,
+                          struct decision *ret_decision)
 {
     const struct candidates *candidates = upstream_candidates(core, job->flow->queue);
     /* Not as a whole: its items are 1 KiB. */
@@ -346,11 +359,11 @@ void decision_make(struct core *core, const struct job *job, struct decision *re
     ret_decision->tenant = job_tenant(job);
     ret_decision->weights = job_tier(job)->weights;
     ret_decision->length = 0;
-    look_at_all(core, job, candidates, ret_decision);
+    look_at_all(core, job, first, candidates, ret_decision);
     if (ret_decision->is_scored) {
         score_all(core, job, ret_decision);
     }
-    choose(core, job, ret_decision);
+    choose(core, job, first == NULL, ret_decision);
 }
 
 uint16_t decision_able(const struct decision *decision)
@@ -360,6 +373,11 @@ uint16_t decision_able(const struct decision *decision)
         able = (uint16_t)(able | (unsigned)can(&decision->items[i]) << i);
     }
     return able;
+}
+
+void decision_make(struct core *core, const struct job *job, struct decision *ret_decision)
+{
+    decision_make_beside(core, job, NULL, ret_decision);
 }
 
 bool decision_is_hopeless(const struct core *core, const struct job *job)

@@ -93,6 +93,8 @@ void decision_destroy(struct core *core);
 void decision_make(struct core *core, const struct job *job, struct decision *ret_decision);
 /* The candidates that can answer the job, now or later: upstream_bit(). */
 uint16_t decision_able(const struct decision *decision);
+/* For a job that is called at `first`, beside which it may call another provider: one that is not down. */
+void decision_make_beside(struct core *core, const struct job *job, const struct upstream *first, struct decision *ret_decision);
 /* No candidate can answer it, now or later: decision.is_hopeless. */
 bool decision_is_hopeless(const struct core *core, const struct job *job);
 /* The one that decision_make() would choose; NULL: none, and *ret_at_ms as there. */

@@ -6,6 +6,7 @@
 #include "broker/core/decision.h"
 #include "broker/core/flight.h"
 #include "broker/core/gate.h"
+#include "broker/core/hedge.h"
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/lessons.h"
@@ -63,6 +64,7 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->residency = decision_residency_name(core, job->needs.residency);
     dispatch->tenant_residency = decision_residency_name(core, job_tenant(job)->residency);
     dispatch->is_last_choice = decision->chosen != NULL && !decision->has_other;
+    dispatch->hedge_after_ms = hedge_after_ms(core, job, decision, dispatch->stream);
     dispatch->payload = blob_ref(job->payload);
 }
 

@@ -34,6 +34,7 @@ enum effect_kind {
     EFFECT_WORKER_WELCOME,
     EFFECT_WORKER_ERROR,
     EFFECT_DISPATCH,
+    EFFECT_HEDGE,             /* the worker may make a second call */
     EFFECT_ATTEMPT_CONCLUDED, /* the worker may forget its answer */
     EFFECT_ATTEMPT_CANCEL,
     EFFECT_WORKER_DRAIN,
@@ -159,8 +160,15 @@ struct effect {
             uint32_t complexity, abilities, input_tokens; /* 0: not known, or none */
             const char *residency, *tenant_residency;     /* "": none */
             bool is_last_choice; /* no other upstream would be called now */
+            int64_t hedge_after_ms;       /* when it may ask for a second call; 0: never */
             struct blob *payload;
         } dispatch;
+
+        struct {
+            struct lease_ref lease;
+            const char *provider, *model; /* that it may call */
+            uint32_t quality_lost;
+        } hedge;
 
         struct {
             struct lease_ref lease;

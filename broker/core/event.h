@@ -27,6 +27,7 @@ enum event_kind {
     EVENT_WORKER_DRAINING,
     EVENT_WORKER_GONE,      /* goodbye, or silent too long: its leases end at once */
     EVENT_ATTEMPT_RESULT,
+    EVENT_HEDGE_ASKED,      /* an attempt takes long: may its worker make a second call? */
     EVENT_CHUNK,
     EVENT_STREAM_CREDIT,
     EVENT_UNDELIVERABLE,    /* a dispatch could not be sent: the lease ends, not an attempt; the worker is set aside */
@@ -145,6 +146,10 @@ struct event {
             struct frame_chunk header;
             struct blob *data;
         } chunk;
+
+        struct {
+            struct lease_ref lease;
+        } hedge_asked;
 
         struct {
             struct lease_ref lease;

@@ -70,6 +70,7 @@ void lease_end(struct core *core, struct lease *lease)
 {
     stream_end(core, lease);
     upstream_settle_silent(core, &lease->permit, false);
+    upstream_settle_silent(core, &lease->hedge, false);
     detach(core, lease);
     list_remove(&core->leases, &lease->by_renewal);
     if (lease->is_young) {

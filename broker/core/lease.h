@@ -25,6 +25,8 @@ struct lease {
     uint32_t attempt;
     bool is_suspect;             /* its job was when it was granted */
     struct permit permit;
+    struct permit hedge;         /* for a second call beside the first: hedge.h */
+    uint64_t hedge_nanousd;      /* that it is expected to cost */
     bool is_young;
     bool is_recorded;            /* a LeaseRecord was written */
 };

@@ -11,6 +11,7 @@
 #include "broker/core/core.h"
 #include "broker/core/concluded.h"
 #include "broker/core/drain_rate.h"
+#include "broker/core/hedge_budget.h"
 #include "broker/core/job.h"
 #include "broker/core/learning.h"
 #include "broker/core/loads.h"
@@ -56,6 +57,8 @@ struct tier {
     int64_t shed_target_ms;     /* 0: nothing is shed */
     uint64_t shed_unnoted;      /* jobs, since the last note */
     int64_t shed_noted_ms;      /* when the next note may be */
+    uint32_t hedge_share_permille; /* 0: it makes no second calls */
+    struct hedge_budget hedges;
     struct drain_rate drain;
     struct core_tier_stats stats;
 };

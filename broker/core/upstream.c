@@ -796,49 +796,100 @@ static void learn_ended(struct upstream *upstream, uint32_t size, int64_t ms)
     }
 }
 
+/* What is known of how long its calls take, in all and to the first token. */
 static void learn_latency(struct upstream *upstream, uint32_t size, const Wire__Call *call)
 {
     const bool is_timeout = call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE &&
                             strstr(call->error_code, "timeout") != NULL;
     if (call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
         latency_add(&upstream->latency, size, call->call_ms);
+        if (call->first_token_ms > 0) {
+            latency_add(&upstream->first_token, size, call->first_token_ms);
+        }
     } else if (is_timeout || call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED ||
                call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED) {
         learn_ended(upstream, size, call->call_ms);
     }
 }
 
-struct upstream *upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
-                                 const struct event_attempt_result *result)
+/*
+ * A stream that was ended since a second one was quicker would have taken longer than it has to its
+ * first token: without it the slow ones would be forgotten, and what is thought to be slow would
+ * become ever quicker.
+ */
+static void learn_overtaken(struct upstream *upstream, uint32_t size, const Wire__Call *call,
+                            const struct event_attempt_result *result)
 {
-    const struct upstream *permitted = permit->upstream;
-    struct upstream *called = permit->upstream;
-    bool is_used = false;
-    for (size_t i = 0; i < result->calls_length; i++) {
-        const Wire__Call *call = result->calls[i];
-        const bool is_permitted = permitted != NULL && is_named(permitted, call->upstream);
-        struct upstream *upstream =
-            is_permitted ? permit->upstream
-                         : find(core, call->upstream->provider, call->upstream->model);
-        if (upstream == NULL) {
-            continue;
-        }
-        called = upstream;
-        is_used |= is_permitted;
-        if (is_permitted) {
-            learn_latency(upstream, permit->size, call);
-        }
-        if (is_permitted && call->tokens > 0) {
-            take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
-            wake(core, upstream);
-        }
-        report(core, worker, upstream, call, is_permitted ? permit->probe : 0);
+    if (result->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED &&
+        call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED && result->usage != NULL &&
+        result->usage->first_token_ms > 0) {
+        latency_add(&upstream->first_token, size, call->call_ms);
     }
+}
+
+static void settle_call(struct core *core, struct worker *worker, const struct permit *permit,
+                        const Wire__Call *call)
+{
+    struct upstream *upstream = permit->upstream;
+    learn_latency(upstream, permit->size, call);
+    if (call->tokens > 0) {
+        take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
+        wake(core, upstream);
+    }
+    report(core, worker, upstream, call, permit->probe);
+}
+
+static bool is_for(const struct permit *permit, const Wire__Call *call)
+{
+    return permit->upstream != NULL && is_named(permit->upstream, call->upstream);
+}
+
+static void end_permit(struct core *core, struct permit *permit, bool is_used)
+{
     if (is_used) {
         permit->upstream = NULL;
     } else {
         upstream_give_back(core, permit);
     }
+}
+
+const Wire__Call *upstream_call_in(const struct upstream *upstream,
+                                   const struct event_attempt_result *result)
+{
+    for (size_t i = 0; i < result->calls_length; i++) {
+        if (is_named(upstream, result->calls[i]->upstream)) {
+            return result->calls[i];
+        }
+    }
+    return NULL;
+}
+
+struct upstream *upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
+                                 struct permit *hedge, const struct event_attempt_result *result)
+{
+    struct upstream *called = permit->upstream;
+    bool is_used = false, is_hedge_used = false;
+    for (size_t i = 0; i < result->calls_length; i++) {
+        const Wire__Call *call = result->calls[i];
+        if (is_for(permit, call)) {
+            called = permit->upstream;
+            is_used = true;
+            learn_overtaken(called, permit->size, call, result);
+            settle_call(core, worker, permit, call);
+        } else if (is_for(hedge, call)) {
+            called = hedge->upstream;
+            is_hedge_used = true;
+            settle_call(core, worker, hedge, call);
+        } else {
+            struct upstream *other = find(core, call->upstream->provider, call->upstream->model);
+            if (other != NULL) {
+                called = other;
+                report(core, worker, other, call, 0);
+            }
+        }
+    }
+    end_permit(core, permit, is_used);
+    end_permit(core, hedge, is_hedge_used);
     return called;
 }
 

@@ -40,6 +40,7 @@ struct upstream {
     int64_t limited_until_ms;       /* it said when to come back */
     double typical_ms;              /* of an answered call, smoothed; 0: none yet */
     struct latency latency;         /* of answered calls, and of those ended while they were overdue */
+    struct latency first_token;     /* the same of streams, until their first token */
     struct choice_model traits;     /* as configured; what is observed is filled in for a decision */
     size_t index;                   /* of core.upstreams */
     uint64_t answered_peer;         /* the worker that was answered last, and when; INT64_MIN never */
@@ -99,11 +100,14 @@ uint16_t upstream_bit(const struct core *core, const struct queue *queue, const 
 
 struct permit upstream_take(struct core *core, struct upstream *upstream, const struct job *job);
 /*
- * The attempt is over and said what it called. Empties the permit. Returns the upstream that it was about: the last
- * that it called, else the permit's, which a lease from before a restart has none of; NULL: not known.
+ * The attempt is over and said what it called, under its permit and under the one for a second call, `hedge`. Empties both. Returns
+ * the upstream that it was about: the last that it called, else the permit's, which a lease from before a restart has none of;
+ * NULL: not known.
  */
-struct upstream *upstream_settle(struct core *core, struct worker *worker, struct permit *permit,
+struct upstream *upstream_settle(struct core *core, struct worker *worker, struct permit *permit, struct permit *hedge,
                                  const struct event_attempt_result *result);
+/* What the attempt has called there; NULL: nothing. */
+const Wire__Call *upstream_call_in(const struct upstream *upstream, const struct event_attempt_result *result);
 /* Nothing was called, for certain. Empties the permit. */
 void upstream_give_back(struct core *core, struct permit *permit);
 /* The attempt ended without a word. `is_expired`: its time was over. Empties the permit. */

@@ -297,6 +297,11 @@ static struct message message_of(struct simulation *simulation, const struct eff
         message.upstream = degradation_upstream_of(simulation, effect);
         message.flag = effect->as.dispatch.stream;
         break;
+    case EFFECT_HEDGE:
+        message.job = simulation_job_of(simulation, &effect->as.hedge.lease.job_id);
+        message.attempt = effect->as.hedge.lease.attempt;
+        message.upstream = scenario_upstream(effect->as.hedge.provider, effect->as.hedge.model);
+        break;
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
         message.job = simulation_job_of(simulation, &effect->as.attempt.lease.job_id);
@@ -534,6 +539,7 @@ static void carry_out(struct simulation *simulation, const struct effect *effect
     case EFFECT_RESULT:
     case EFFECT_STATUS:
     case EFFECT_CHUNK:
+    case EFFECT_HEDGE:
     case EFFECT_WORKER_WELCOME:
     case EFFECT_WORKER_ERROR:
     case EFFECT_ATTEMPT_CONCLUDED:
@@ -925,6 +931,10 @@ static void step_message(struct simulation *simulation, const struct message *me
         break;
     case EVENT_WORKER_GONE:
         event.as.worker_gone.said_goodbye = message->flag;
+        break;
+    case EVENT_HEDGE_ASKED:
+        event.as.hedge_asked.lease =
+            (struct lease_ref){simulation->jobs[message->job].id, message->attempt};
         break;
     case EVENT_UNDELIVERABLE:
         event.as.undeliverable.lease =

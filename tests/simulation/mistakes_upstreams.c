@@ -73,7 +73,7 @@ static void forget_tokens(struct event_attempt_result *result, struct copied_cal
 }
 
 REPLACES(struct upstream *, upstream_settle, struct core *core, struct worker *worker,
-         struct permit *permit, const struct event_attempt_result *result)
+         struct permit *permit, struct permit *hedge, const struct event_attempt_result *result)
 {
     struct event_attempt_result changed = *result;
     struct copied_calls copied;
@@ -84,7 +84,7 @@ REPLACES(struct upstream *, upstream_settle, struct core *core, struct worker *w
         struct permit copy = *permit;
         upstream_give_back(core, &copy);
     }
-    return __real_upstream_settle(core, worker, permit, &changed);
+    return __real_upstream_settle(core, worker, permit, hedge, &changed);
 }
 
 REPLACES(void, upstream_settle_silent, struct core *core, struct permit *permit, bool is_expired)

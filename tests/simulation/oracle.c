@@ -358,6 +358,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_CLIENT_HELLO:
     case EVENT_CLIENT_GONE:
     case EVENT_WORKER_HELLO:
+    case EVENT_HEDGE_ASKED:
     case EVENT_CHUNK:
     case EVENT_DURABLE:
     case EVENT_LOADED:

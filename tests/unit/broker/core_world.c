@@ -277,6 +277,8 @@ static const struct id *job_of(const struct effect *effect)
         return &effect->as.chunk.header.job_id;
     case EFFECT_DISPATCH:
         return &effect->as.dispatch.lease.job_id;
+    case EFFECT_HEDGE:
+        return &effect->as.hedge.lease.job_id;
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
         return &effect->as.attempt.lease.job_id;
