@@ -216,6 +216,7 @@ static void read_response(const void *payload, size_t payload_bytes, struct answ
     view->answer.cache_age_ms =
         response->age_ms < INT64_MAX ? (int64_t)response->age_ms : INT64_MAX;
     view->answer.cache_why = response->cache_why;
+    view->answer.hedged = response->hedged;
     view->answer.near_key = response->near_key;
     view->answer.embedder = response->embedder;
     view->answer.near_score = response->near_score;

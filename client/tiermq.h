@@ -153,6 +153,7 @@ struct tiermq_answer {
     double near_threshold;       /* … what that had to reach */
     unsigned quality_lost;       /* grades by which it is thought to be worse than what was wanted: a smaller model, a stale or near hit */
     int64_t first_token_ms;      /* streamed: from the provider call's beginning to its first token; else 0 */
+    bool hedged;                 /* a second call was made beside a slow one; `provider` and `model` are of the one that answered */
 };
 
 /* Where a pending job stands. */

@@ -14,6 +14,15 @@ static uint64_t answer_bytes(const struct answer *answer)
     return answer->payload == NULL ? 0 : blob_bytes(answer->payload);
 }
 
+static void forget_calls(struct answer *answer)
+{
+    while (answer->calls_length > 0) {
+        struct answer_call *call = &answer->calls[--answer->calls_length];
+        free(call->provider);
+        free(call->model);
+    }
+}
+
 void answer_destroy(struct answer **answer)
 {
     struct answer *old = TAKE(*answer);
@@ -22,8 +31,7 @@ void answer_destroy(struct answer **answer)
     }
     blob_unref(&old->payload);
     free(old->error_text);
-    free(old->called_provider);
-    free(old->called_model);
+    forget_calls(old);
     if (old->has_usage) {
         free(old->usage.provider);
         free(old->usage.model);
@@ -122,7 +130,7 @@ bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t at
         return false;
     }
     answer->attempt = attempt;
-    answer->has_call = false;
+    forget_calls(answer);
     return true;
 }
 

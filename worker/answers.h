@@ -15,6 +15,8 @@
 #include "common/list.h"
 #include "proto/wire.pb-c.h"
 
+enum { ANSWER_CALLS_MAX = 2 }; /* of one attempt: the second beside a slow one */
+
 struct answer {
     struct list_link link;
     struct id job_id;
@@ -26,11 +28,13 @@ struct answer {
     int64_t retry_after_ms;
     bool has_usage;
     Wire__Usage usage; /* provider and model are owned */
-    bool has_call;
-    Wire__Call call;
-    char *called_provider, *called_model; /* with has_call; owned */
-    bool has_limits;
-    Wire__RateLimits limits; /* of the call */
+    struct answer_call {
+        char *provider, *model; /* owned */
+        Wire__Call call;
+        bool has_limits;
+        Wire__RateLimits limits;
+    } calls[ANSWER_CALLS_MAX];
+    size_t calls_length;
     bool key_mismatch;
     struct blob *payload; /* NULL: none */
 };

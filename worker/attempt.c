@@ -7,8 +7,14 @@
 #include "common/loop.h"
 #include "worker/cache/near_aside.h"
 #include "worker/pipeline.h"
+#include "worker/provider/hedge.h"
 
-enum { NAME_BYTES_MAX = 255, TRACE_PARENT_BYTES = 24, TRACE_ID_BYTES = 16 };
+enum {
+    NAME_BYTES_MAX = 255,
+    HEDGE_AFTER_MS_MAX = 24 * 3600 * 1000,
+    TRACE_PARENT_BYTES = 24,
+    TRACE_ID_BYTES = 16
+};
 
 void hex_write(const uint8_t *data, size_t bytes, char *ret_text)
 {
@@ -73,6 +79,9 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
     attempt->wants_stream = dispatch->stream;
     attempt->is_probe = dispatch->is_probe;
     attempt->is_last_choice = dispatch->is_last_choice;
+    attempt->hedge_after_ms = dispatch->hedge_after_ms < HEDGE_AFTER_MS_MAX
+                                  ? (int64_t)dispatch->hedge_after_ms
+                                  : 0;
     attempt->is_of_worker = dispatch->is_of_worker;
     attempt->quality_lost = dispatch->quality_lost;
     attempt->has_needs = dispatch->needs != NULL;
@@ -133,7 +142,9 @@ void attempt_destroy(struct attempt **attempt)
         return;
     }
     loop_timer_destroy(&old->timer);
+    loop_timer_destroy(&old->ask_timer);
     near_aside_destroy(&old->aside);
+    hedge_destroy(&old->hedge);
     blob_unref(&old->payload);
     if (old->request != NULL) {
         wire__model_request__free_unpacked(old->request, NULL);
@@ -203,6 +214,7 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
     usage.reasoning_tokens = attempt->tokens.reasoning;
     usage.cost_nanousd = attempt->cost_nanousd;
     usage.saved_nanousd = attempt->saved_nanousd;
+    usage.hedge_cost_nanousd = attempt->hedge_cost_nanousd;
     usage.cache = attempt->cache_status;
     usage.provider = is_cached ? (char *)"" : text_or_empty(attempt->provider_name);
     usage.model = text_or_empty(is_cached ? attempt->cached_model : attempt->model);
@@ -212,9 +224,8 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
     *ret_usage = usage;
 }
 
-void attempt_call(const struct attempt *attempt, Wire__Call *ret_call)
+void call_report_write(const struct call_report *report, Wire__Call *ret_call)
 {
-    const struct call_report *report = &attempt->report;
     Wire__Call call = WIRE__CALL__INIT;
     call.outcome = report->outcome;
     call.error_code = (char *)report->code;
@@ -223,6 +234,8 @@ void attempt_call(const struct attempt *attempt, Wire__Call *ret_call)
     call.retry_after_ms = (uint64_t)report->retry_after_ms;
     call.tokens = report->tokens;
     call.cost_nanousd = report->cost_nanousd;
+    call.is_estimated = report->is_overtaken;
+    call.first_token_ms = (uint32_t)report->first_token_ms;
     *ret_call = call;
 }
 
@@ -246,6 +259,7 @@ int attempt_pack_response(const struct attempt *attempt, struct blob **ret_paylo
         response.cache_why = (char *)attempt->cache_why;
     }
     response.router_reason = text_or_empty(attempt->router_reason);
+    response.hedged = attempt->hedge != NULL;
     const size_t bytes = wire__model_response__get_packed_size(&response);
     uint8_t *packed = malloc(bytes);
     if (packed == NULL) {

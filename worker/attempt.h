@@ -28,6 +28,7 @@ struct loop;
 struct loop_timer;
 struct pipeline;
 struct cache_lookup;
+struct hedge;
 struct near_aside;
 struct telemetry;
 struct text_embedder_call;
@@ -45,11 +46,14 @@ struct call_report {
     const char *code;     /* static */
     uint32_t http_status; /* 0: no answer */
     int64_t call_ms;
+    int64_t first_token_ms; /* 0: not streamed, or none came */
     int64_t retry_after_ms; /* 0: not said */
     bool has_limits;
     Wire__RateLimits limits; /* valid if has_limits */
     uint64_t tokens;         /* that the provider counted; 0: not known */
     uint64_t cost_nanousd;
+    bool is_overtaken;       /* ended, since the attempt's other call was quicker: tokens and cost are estimated … */
+    size_t received_bytes;   /* … with what had arrived of its answer */
 };
 
 struct attempt {
@@ -63,6 +67,7 @@ struct attempt {
     char *tenant, *route, *tier, *pool;
     char trace_id[ATTEMPT_HEX_BYTES];         /* hex; empty: none */
     char *upstream_provider, *upstream_model; /* that it may call; NULL: the router chooses */
+    int64_t hedge_after_ms; /* when a second call may be asked for; 0: never */
     bool is_probe;
     bool is_last_choice; /* if its call fails, no other upstream would be called now */
     bool is_of_worker; /* a worker made the job: its check is no client's invention */
@@ -126,6 +131,10 @@ struct attempt {
     struct provider_wait wait; /* in the provider's line, until a call may begin */
     struct provider_call *call;
     struct call_report report;
+    struct loop_timer *ask_timer; /* until a second call may be asked for; NULL: never */
+    bool must_ask;           /* broker_link is to ask for it */
+    bool has_asked;
+    struct hedge *hedge;     /* the second call, if one was made; NULL */
     struct bytes chunks; /* pieces of the stream that wait for company */
     uint32_t chunks_sent;
     bool is_chunk_timer_set;
@@ -144,7 +153,8 @@ struct attempt {
     long http_status;
     Wire__CacheStatus cache_status;
     struct token_counts tokens;
-    uint64_t cost_nanousd;
+    uint64_t cost_nanousd;  /* of all calls */
+    uint64_t hedge_cost_nanousd; /* of them, of the one that was overtaken */
     uint64_t saved_nanousd;
     int64_t call_ms, first_token_ms;
 };
@@ -167,7 +177,7 @@ void attempt_destroy(struct attempt **attempt);
 MUST_USE int attempt_pack_response(const struct attempt *attempt, struct blob **ret_payload);
 /* Strings are borrowed from the attempt. */
 void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage);
-/* Its call, if it made one, without the upstream. */
-void attempt_call(const struct attempt *attempt, Wire__Call *ret_call);
+/* A call that was made, without its upstream. */
+void call_report_write(const struct call_report *report, Wire__Call *ret_call);
 
 void hex_write(const uint8_t *data, size_t bytes, char *ret_text); /* 2 × bytes + 1 */

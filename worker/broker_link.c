@@ -22,6 +22,7 @@
 #include "worker/answers.h"
 #include "worker/attempt.h"
 #include "worker/cache_mail.h"
+#include "worker/provider/hedge.h"
 #include "worker/route/upstreams.h"
 #include "worker/telemetry.h"
 
@@ -61,6 +62,7 @@ struct broker_link {
     struct cache_mail mail;
     struct upstreams *upstreams;
     struct list held; /* attempts */
+    size_t asking;    /* of them, those that must ask for a second call */
     struct answers answers;
     uint8_t *buffer; /* a message being packed */
     size_t buffer_bytes;
@@ -138,6 +140,20 @@ static int held_refs(const struct broker_link *link, struct lease_refs *refs)
         list_for_each (&link->held, at) {
             const struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
             lease_refs_add(refs, &attempt->job_id, attempt->number);
+        }
+    }
+    return r;
+}
+
+static int asking_refs(const struct broker_link *link, struct lease_refs *refs)
+{
+    int r = lease_refs_init(refs, link->asking);
+    if (r == 0) {
+        list_for_each (&link->held, at) {
+            const struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
+            if (attempt->must_ask) {
+                lease_refs_add(refs, &attempt->job_id, attempt->number);
+            }
         }
     }
     return r;
@@ -397,6 +413,19 @@ static void cancels_arrived(struct broker_link *link, const Wire__BrokerToWorker
     }
 }
 
+static void hedges_arrived(struct broker_link *link, const Wire__BrokerToWorker *envelope)
+{
+    for (size_t i = 0; i < envelope->n_hedge; i++) {
+        const Wire__HedgeGrant *grant = envelope->hedge[i];
+        struct attempt *attempt = grant->lease == NULL ? NULL : find_held(link, grant->lease);
+        if (grant->upstream == NULL) {
+            malformed(link, "a second call without its upstream");
+        } else if (attempt != NULL) {
+            link->handler.on_hedge(link->context, attempt, grant);
+        }
+    }
+}
+
 static void error_arrived(struct broker_link *link, const Wire__ProtocolError *error)
 {
     const bool is_hello_wanted = error->code == WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED;
@@ -443,6 +472,7 @@ static void envelope_arrived(struct broker_link *link, const Wire__BrokerToWorke
     operator_spoke(link, envelope);
     concluded_arrived(link, envelope);
     cancels_arrived(link, envelope);
+    hedges_arrived(link, envelope);
     invalidations_taken(link, envelope->invalidate, envelope->n_invalidate);
     evidence_taken(link, envelope->evidence, envelope->n_evidence);
     for (size_t i = 0; i < envelope->n_denial; i++) {
@@ -531,26 +561,25 @@ struct results {
     Wire__AttemptResult items[BROKER_LINK_RESULTS_A_MESSAGE];
     Wire__AttemptResult *pointers[BROKER_LINK_RESULTS_A_MESSAGE];
     struct cache_letter letter;
-    Wire__Upstream upstreams[BROKER_LINK_RESULTS_A_MESSAGE];
-    Wire__Call *calls[BROKER_LINK_RESULTS_A_MESSAGE]; /* an attempt makes one at most */
+    Wire__Upstream upstreams[BROKER_LINK_RESULTS_A_MESSAGE][ANSWER_CALLS_MAX];
+    Wire__Call *calls[BROKER_LINK_RESULTS_A_MESSAGE][ANSWER_CALLS_MAX];
     struct blob *payloads[BROKER_LINK_RESULTS_A_MESSAGE + CACHE_MAIL_A_MESSAGE]; /* jobs' last */
     size_t length;
     size_t payloads_length;
     size_t bytes;
 };
 
-static void results_add_call(struct results *results, struct answer *answer)
+static void results_add_call(struct results *results, struct answer_call *call)
 {
     Wire__AttemptResult *item = &results->items[results->length];
-    Wire__Upstream *upstream = &results->upstreams[results->length];
+    Wire__Upstream *upstream = &results->upstreams[results->length][item->n_calls];
     wire__upstream__init(upstream);
-    upstream->provider = answer->called_provider;
-    upstream->model = answer->called_model;
-    answer->call.upstream = upstream;
-    answer->call.limits = answer->has_limits ? &answer->limits : NULL;
-    results->calls[results->length] = &answer->call;
-    item->calls = &results->calls[results->length];
-    item->n_calls = 1;
+    upstream->provider = call->provider;
+    upstream->model = call->model;
+    call->call.upstream = upstream;
+    call->call.limits = call->has_limits ? &call->limits : NULL;
+    item->calls = results->calls[results->length];
+    item->calls[item->n_calls++] = &call->call;
 }
 
 static void results_add(struct results *results, struct answer *answer)
@@ -567,8 +596,8 @@ static void results_add(struct results *results, struct answer *answer)
     item->usage = answer->has_usage ? &answer->usage : NULL;
     item->has_payload = answer->payload != NULL;
     item->key_mismatch = answer->key_mismatch;
-    if (answer->has_call) {
-        results_add_call(results, answer);
+    for (size_t i = 0; i < answer->calls_length; i++) {
+        results_add_call(results, &answer->calls[i]);
     }
     results->pointers[results->length++] = item;
     if (answer->payload != NULL) {
@@ -597,6 +626,24 @@ static void results_were_sent(struct broker_link *link, const struct results *re
     }
 }
 
+static void hedges_were_asked(struct broker_link *link)
+{
+    list_for_each (&link->held, at) {
+        if (link->asking == 0) {
+            return;
+        }
+        struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
+        link->asking -= attempt->must_ask;
+        attempt->must_ask = false;
+    }
+}
+
+static bool has_news(const struct broker_link *link)
+{
+    return link->must_tell_credit || link->must_tell_draining || link->asking > 0 ||
+           !cache_mail_is_empty(&link->mail);
+}
+
 /*
  * One message with all that there is to say. False: nothing more, or the broker takes no more now.
  */
@@ -604,15 +651,18 @@ static bool flush_once(struct broker_link *link, bool is_heartbeat)
 {
     struct results results;
     CLEANUP(lease_refs_finish) struct lease_refs held = {.refs = NULL};
+    CLEANUP(lease_refs_finish) struct lease_refs asking = {.refs = NULL};
     Wire__WorkerMessage message = WIRE__WORKER_MESSAGE__INIT;
     results_gather(link, &results);
-    if (results.length == 0 && !is_heartbeat && !link->must_tell_credit &&
-        !link->must_tell_draining && cache_mail_is_empty(&link->mail)) {
+    if (results.length == 0 && !is_heartbeat && !has_news(link)) {
         return false;
     }
-    if (is_heartbeat && held_refs(link, &held) < 0) {
+    if ((is_heartbeat && held_refs(link, &held) < 0) ||
+        (link->asking > 0 && asking_refs(link, &asking) < 0)) {
         return false;
     }
+    message.hedge = asking.pointers;
+    message.n_hedge = asking.length;
     message.credit_total = link->must_tell_credit ? link->credit_total : 0;
     message.result = results.pointers;
     message.n_result = results.length;
@@ -628,6 +678,7 @@ static bool flush_once(struct broker_link *link, bool is_heartbeat)
         return false; /* the next heartbeat tries again */
     }
     results_were_sent(link, &results);
+    hedges_were_asked(link);
     cache_mail_sent(&link->mail, &results.letter);
     link->must_tell_credit = false;
     link->must_tell_draining = false;
@@ -763,18 +814,32 @@ static int answer_copy_usage(struct answer *answer, const struct attempt *attemp
 }
 
 /* Errors: -ENOMEM. */
-static int answer_copy_call(struct answer *answer, const struct attempt *attempt)
+static int answer_copy_call(struct answer *answer, const char *provider, const char *model,
+                            const struct call_report *report)
 {
-    if (!attempt->report.is_made) {
+    struct answer_call *call = &answer->calls[answer->calls_length];
+    if (!report->is_made) {
         return 0;
     }
-    answer->has_call = true;
-    answer->called_provider = strdup(attempt->provider_name);
-    answer->called_model = strdup(attempt->model);
-    answer->has_limits = attempt->report.has_limits;
-    answer->limits = attempt->report.limits;
-    attempt_call(attempt, &answer->call);
-    return answer->called_provider == NULL || answer->called_model == NULL ? -ENOMEM : 0;
+    answer->calls_length++;
+    call->provider = strdup(provider);
+    call->model = strdup(model);
+    call->has_limits = report->has_limits;
+    call->limits = report->limits;
+    call_report_write(report, &call->call);
+    return call->provider == NULL || call->model == NULL ? -ENOMEM : 0;
+}
+
+/* In the order in which they ended: the one that counts is the last. Errors: -ENOMEM. */
+static int answer_copy_calls(struct answer *answer, const struct attempt *attempt)
+{
+    const struct hedge *hedge = attempt->hedge;
+    int r = hedge == NULL
+                ? 0
+                : answer_copy_call(answer, hedge->provider_name, hedge->model, &hedge->report);
+    return r < 0
+               ? r
+               : answer_copy_call(answer, attempt->provider_name, attempt->model, &attempt->report);
 }
 
 static int answer_fill(struct answer *answer, const struct attempt *attempt)
@@ -790,7 +855,7 @@ static int answer_fill(struct answer *answer, const struct attempt *attempt)
         answer->error_text = strdup(outcome->text);
     }
     answer->key_mismatch = attempt->key_mismatch;
-    int r = answer_copy_call(answer, attempt);
+    int r = answer_copy_calls(answer, attempt);
     r = r < 0 ? r : answer_copy_usage(answer, attempt);
     if (r == 0 && outcome->kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
         r = attempt_pack_response(attempt, &answer->payload);
@@ -801,6 +866,7 @@ static int answer_fill(struct answer *answer, const struct attempt *attempt)
 int broker_link_answer(struct broker_link *link, struct attempt *attempt)
 {
     list_remove(&link->held, &attempt->link);
+    link->asking -= attempt->must_ask;
     CLEANUP(answer_destroy) struct answer *answer = calloc(1, sizeof(*answer));
     int r = answer == NULL ? -ENOMEM : answer_fill(answer, attempt);
     if (r == 0) {
@@ -826,6 +892,13 @@ int broker_link_defer(struct broker_link *link, const Wire__Dispatch *dispatch, 
     answer->error_text = strdup(reason);
     answers_add(&link->answers, &answer);
     return 0;
+}
+
+void broker_link_ask_hedge(struct broker_link *link, struct attempt *attempt)
+{
+    attempt->must_ask = true;
+    link->asking++;
+    loop_again(link->loop);
 }
 
 bool broker_link_answer_again(struct broker_link *link, const Wire__Dispatch *dispatch)

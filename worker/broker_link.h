@@ -60,6 +60,8 @@ struct broker_handler {
                         struct blob *payload);
     /* Stop this attempt; it is one of the link's. */
     void (*on_cancel)(void *context, struct attempt *attempt, const char *reason);
+    /* A second call may be made for this attempt, which is one of the link's. */
+    void (*on_hedge)(void *context, struct attempt *attempt, const Wire__HedgeGrant *grant);
     /* The broker has news of an upstream. */
     void (*on_upstream)(void *context, const struct upstream *upstream);
     /* Entries of the cache that must not be served any more; to be confirmed by cache_mail_applied(). */
@@ -100,6 +102,8 @@ MUST_USE int broker_link_answer(struct broker_link *link, struct attempt *attemp
  */
 MUST_USE int broker_link_defer(struct broker_link *link, const Wire__Dispatch *dispatch,
                                const char *reason);
+/* Asks whether a second call may be made beside the attempt's first, with the next flush. Once an attempt. */
+void broker_link_ask_hedge(struct broker_link *link, struct attempt *attempt);
 /*
  * A piece of the attempt's stream, at once. Errors: -EAGAIN the broker takes nothing at the moment,
  * or is not joined; -ENOMEM.

@@ -9,6 +9,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include "proto/wire.pb-c.h"
 
 struct attempt;
 struct cache_result;
@@ -27,12 +28,15 @@ struct stage_event {
         STAGE_EVENT_CACHE,
         STAGE_EVENT_VECTOR,
         STAGE_EVENT_REPLY,
+        STAGE_EVENT_HEDGE, /* a second call may be made */
+        STAGE_EVENT_HEDGE_REPLY,
         STAGE_EVENT_ROOM, /* its turn in the provider's line has come */
     } kind;
     union {
         struct cache_result *cache;   /* its entry may be taken */
         const float *vector;          /* of its text; NULL: the embedder has failed */
-        struct provider_reply *reply; /* its body may be taken */
+        struct provider_reply *reply; /* its body may be taken; also of HEDGE_REPLY */
+        const Wire__HedgeGrant *hedge;
     } as;
 };
 

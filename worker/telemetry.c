@@ -265,13 +265,13 @@ void telemetry_attempt(struct telemetry *telemetry, const struct attempt *attemp
     metric_observe(series(telemetry, ATTEMPT_SECONDS, values), seconds);
 }
 
-void telemetry_call(struct telemetry *telemetry, const struct attempt *attempt)
+void telemetry_call(struct telemetry *telemetry, const struct attempt *attempt,
+                    const char *provider, const char *model, const struct call_report *report)
 {
-    const char *const values[] = {attempt->provider_name, attempt->model,
-                                  outcome_name(attempt->report.outcome)};
-    const char *const gen_ai[] = {operation_telemetry(attempt->operation), attempt->provider_name,
-                                  attempt->model, attempt->report.code};
-    const double seconds = (double)attempt->report.call_ms / 1000.0;
+    const char *const values[] = {provider, model, outcome_name(report->outcome)};
+    const char *const gen_ai[] = {operation_telemetry(attempt->operation), provider, model,
+                                  report->code};
+    const double seconds = (double)report->call_ms / 1000.0;
     metric_observe(series(telemetry, CALL_SECONDS, values), seconds);
     metric_add(series(telemetry, CALLS, values), 1);
     metric_observe(series(telemetry, OPERATION_SECONDS, gen_ai), seconds);
@@ -297,13 +297,30 @@ void telemetry_next_token(struct telemetry *telemetry, const struct attempt *att
     observe_stream(telemetry, NEXT_TOKEN_SECONDS, attempt, seconds);
 }
 
-static void count_tokens(struct telemetry *telemetry, const struct attempt *attempt,
+static void count_tokens(struct telemetry *telemetry, const char *provider, const char *model,
                          const char *type, uint64_t count)
 {
-    const char *const values[] = {attempt->provider_name, attempt->model, type};
+    const char *const values[] = {provider, model, type};
     if (count > 0) {
         metric_add(series(telemetry, TOKENS, values), (double)count);
     }
+}
+
+static void count_usage(struct telemetry *telemetry, const char *provider, const char *model,
+                        const struct token_counts *tokens, uint64_t cost_nanousd)
+{
+    const char *const values[] = {provider, model};
+    count_tokens(telemetry, provider, model, "input", tokens->input);
+    count_tokens(telemetry, provider, model, "cached_input", tokens->cached_input);
+    count_tokens(telemetry, provider, model, "output", tokens->output);
+    count_tokens(telemetry, provider, model, "reasoning", tokens->reasoning);
+    metric_add(series(telemetry, COST, values), (double)cost_nanousd / 1e9);
+}
+
+void telemetry_overtaken(struct telemetry *telemetry, const char *provider, const char *model,
+                         const struct token_counts *tokens, uint64_t cost_nanousd)
+{
+    count_usage(telemetry, provider, model, tokens, cost_nanousd);
 }
 
 static void observe_tokens(struct telemetry *telemetry, const struct attempt *attempt,
@@ -316,16 +333,12 @@ static void observe_tokens(struct telemetry *telemetry, const struct attempt *at
 
 void telemetry_usage(struct telemetry *telemetry, const struct attempt *attempt)
 {
-    const char *const values[] = {attempt->provider_name, attempt->model};
-    count_tokens(telemetry, attempt, "input", attempt->tokens.input);
-    count_tokens(telemetry, attempt, "cached_input", attempt->tokens.cached_input);
-    count_tokens(telemetry, attempt, "output", attempt->tokens.output);
-    count_tokens(telemetry, attempt, "reasoning", attempt->tokens.reasoning);
+    count_usage(telemetry, attempt->provider_name, attempt->model, &attempt->tokens,
+                attempt->report.cost_nanousd);
     observe_tokens(telemetry, attempt, "input", attempt->tokens.input);
     if (attempt->operation != OPERATION_EMBEDDINGS) {
         observe_tokens(telemetry, attempt, "output", attempt->tokens.output);
     }
-    metric_add(series(telemetry, COST, values), (double)attempt->cost_nanousd / 1e9);
 }
 
 void telemetry_cache(struct telemetry *telemetry, const char *result)

@@ -10,6 +10,8 @@
 #include "common/attributes.h"
 
 struct attempt;
+struct call_report;
+struct token_counts;
 struct metrics;
 struct telemetry;
 
@@ -18,14 +20,18 @@ MUST_USE int telemetry_create(struct metrics *metrics, struct telemetry **ret_te
 void telemetry_destroy(struct telemetry **telemetry);
 
 void telemetry_attempt(struct telemetry *telemetry, const struct attempt *attempt); /* concluded */
-void telemetry_call(struct telemetry *telemetry,
-                    const struct attempt *attempt); /* a provider call ended */
+/* A provider call of the attempt has ended: its upstream, and what came of it. */
+void telemetry_call(struct telemetry *telemetry, const struct attempt *attempt,
+                    const char *provider, const char *model, const struct call_report *report);
 void telemetry_first_token(struct telemetry *telemetry, const struct attempt *attempt,
                            double seconds); /* of a stream, since its call began */
 void telemetry_next_token(struct telemetry *telemetry, const struct attempt *attempt,
                           double seconds); /* since the one before */
 void telemetry_usage(struct telemetry *telemetry,
                      const struct attempt *attempt); /* its tokens and cost are known */
+/* What its overtaken call is thought to have used. */
+void telemetry_overtaken(struct telemetry *telemetry, const char *provider, const char *model,
+                         const struct token_counts *tokens, uint64_t cost_nanousd);
 /* Jobs that the cache makes (refresh, audit, judge), and what came of audits: made, dropped, same, different, unknown. */
 void telemetry_cache_check(struct telemetry *telemetry, const char *why, const char *result);
 /* What such a job cost. */

@@ -150,6 +150,12 @@ static void cancelled(void *context, struct attempt *attempt, const char *reason
     pipeline_stop(attempt, WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED, "cancelled", reason);
 }
 
+static void hedge_granted(void *context, struct attempt *attempt, const Wire__HedgeGrant *grant)
+{
+    (void)context;
+    call_stage_hedge(attempt, grant);
+}
+
 /* Those who wait for a connection to an upstream that has just failed need not wait. */
 static void upstream_heard_of(void *context, const struct upstream *upstream)
 {
@@ -527,6 +533,7 @@ static int open_broker(struct worker *worker, size_t index)
     static const struct broker_handler handler = {
         .on_dispatch = dispatched,
         .on_cancel = cancelled,
+        .on_hedge = hedge_granted,
         .on_upstream = upstream_heard_of,
         .on_invalidation = invalidation_heard_of,
         .on_cache_behind = cache_is_behind,

@@ -371,6 +371,9 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         set_text(object, "model", answer->model);
         set_text(object, "provider", answer->provider);
         set_text(object, "router_reason", answer->router_reason);
+        if (answer->hedged) {
+            json_object_set_new(object, "hedged", json_true());
+        }
         if (answer->quality_lost > 0) {
             json_object_set_new(object, "quality_lost", json_integer(answer->quality_lost));
         }

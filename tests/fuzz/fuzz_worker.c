@@ -76,6 +76,9 @@ static void dispatched(void *context, struct broker_link *link, const Wire__Disp
         return;
     }
     broker_link_hold(link, attempt);
+    if (attempt->hedge_after_ms > 0) {
+        broker_link_ask_hedge(link, attempt);
+    }
     worker->running[worker->running_length++] = attempt;
     const int r = broker_link_send_chunk(link, attempt, attempt->chunks_sent, false, "data", 4);
     must_hold(r == 0 || r == -EAGAIN);
@@ -93,6 +96,16 @@ static void cancelled(void *context, struct attempt *attempt, const char *reason
         }
     }
     abort(); /* it is none of the link's */
+}
+
+static void hedge_granted(void *context, struct attempt *attempt, const Wire__HedgeGrant *grant)
+{
+    const struct worker *worker = context;
+    bool is_running = false;
+    for (size_t i = 0; i < worker->running_length; i++) {
+        is_running |= worker->running[i] == attempt;
+    }
+    must_hold(is_running && grant->upstream != NULL);
 }
 
 static void upstream_heard_of(void *context, const struct upstream *upstream)
@@ -194,6 +207,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     const struct broker_handler handler = {
         .on_dispatch = dispatched,
         .on_cancel = cancelled,
+        .on_hedge = hedge_granted,
         .on_upstream = upstream_heard_of,
         .on_invalidation = invalidation_heard_of,
         .on_cache_behind = cache_is_behind,

@@ -28,7 +28,7 @@ static bool read_count(const json_t *object, const char *name, uint64_t *ret_cou
     return true;
 }
 
-static uint64_t estimate(size_t bytes)
+uint64_t account_estimate_tokens(size_t bytes)
 {
     return (bytes + ACCOUNT_BYTES_PER_TOKEN - 1) / ACCOUNT_BYTES_PER_TOKEN;
 }
@@ -97,13 +97,13 @@ void account_read_usage(const json_t *answer, enum operation operation, size_t r
     if (read_count(usage, names->input, &tokens.input)) {
         tokens.counted += tokens.input;
     } else {
-        tokens.input = estimate(request_bytes);
+        tokens.input = account_estimate_tokens(request_bytes);
     }
     if (operation != OPERATION_EMBEDDINGS) {
         if (read_count(usage, names->output, &tokens.output)) {
             tokens.counted += tokens.output;
         } else {
-            tokens.output = estimate(answer_bytes(answer));
+            tokens.output = account_estimate_tokens(answer_bytes(answer));
         }
     }
     (void)read_count(json_object_get(usage, names->input_details), "cached_tokens",

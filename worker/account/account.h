@@ -34,5 +34,6 @@ uint64_t account_cost_nanousd(const struct prices *prices, const struct token_co
  * ACCOUNT_BYTES_PER_TOKEN.
  */
 enum { ACCOUNT_BYTES_PER_TOKEN = 4 };
+uint64_t account_estimate_tokens(size_t bytes);
 void account_read_usage(const json_t *answer, enum operation operation, size_t request_bytes,
                         struct token_counts *ret_tokens);

@@ -1,6 +1,7 @@
 #include "worker/account/account_stage.h"
 
 #include "worker/attempt.h"
+#include "worker/provider/hedge.h"
 #include "worker/telemetry.h"
 
 static enum stage_verdict account_start(void *module, struct attempt *attempt)
@@ -11,6 +12,7 @@ static enum stage_verdict account_start(void *module, struct attempt *attempt)
     attempt->cost_nanousd = account_cost_nanousd(&attempt->prices, &attempt->tokens);
     attempt->report.tokens = attempt->tokens.counted;
     attempt->report.cost_nanousd = attempt->cost_nanousd;
+    hedge_account(attempt, services->telemetry, attempt->tokens.input);
     json_decref(attempt->answer);
     attempt->answer = NULL;
     telemetry_usage(services->telemetry, attempt);

@@ -12,25 +12,76 @@
 #include "worker/broker_link.h"
 #include "worker/forward.h"
 #include "worker/pipeline.h"
+#include "worker/provider/hedge.h"
 #include "worker/provider/limits.h"
 #include "worker/provider/provider.h"
+#include "worker/route/router.h"
 #include "worker/telemetry.h"
 
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
+#define ANSWERED    WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
+#define CANCELLED   WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED
+#define REFUSED     WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED
 
 enum { KEY_BYTES = ID_TEXT_BYTES + 17 };
+
+/* ---- two calls ---- */
+
+/* The other one is quicker, or has been given an answer that holds for both. */
+static void overtake(struct telemetry *telemetry, const struct attempt *attempt,
+                     const char *provider, const char *model, struct provider_call **call,
+                     struct call_report *report)
+{
+    report->outcome = CANCELLED;
+    report->code = "overtaken";
+    report->call_ms = provider_call_ms(*call);
+    report->is_overtaken = true;
+    report->received_bytes = provider_call_received(*call);
+    provider_cancel(call);
+    telemetry_call(telemetry, attempt, provider, model, report);
+}
+
+static void overtake_other(struct telemetry *telemetry, struct attempt *attempt)
+{
+    struct hedge *hedge = attempt->hedge;
+    if (hedge_is_running(attempt)) {
+        overtake(telemetry, attempt, hedge->provider_name, hedge->model, &hedge->call,
+                 &hedge->report);
+    }
+}
 
 /* ---- the call ---- */
 
 static void chunk_arrived(void *context, const void *data, size_t bytes)
 {
-    forward_piece(context, data, bytes);
+    struct attempt *attempt = context;
+    overtake_other(attempt->telemetry, attempt);
+    forward_piece(attempt, data, bytes);
+}
+
+/* Its first piece decides between the two: from then on the attempt is about this call. */
+static void hedge_chunk_arrived(void *context, const void *data, size_t bytes)
+{
+    struct hedge *hedge = context;
+    struct attempt *attempt = hedge->attempt;
+    if (!hedge->has_changed_places) {
+        hedge_change_places(attempt);
+        overtake_other(attempt->telemetry, attempt);
+    }
+    forward_piece(attempt, data, bytes);
 }
 
 static void reply_arrived(void *context, struct provider_reply *reply)
 {
     const struct stage_event event = {.kind = STAGE_EVENT_REPLY, .as.reply = reply};
     pipeline_resume(context, &event);
+}
+
+static void hedge_reply_arrived(void *context, struct provider_reply *reply)
+{
+    const struct hedge *hedge = context;
+    const struct stage_event event = {.kind = STAGE_EVENT_HEDGE_REPLY, .as.reply = reply};
+    pipeline_resume(hedge->attempt, &event);
 }
 
 static struct provider *find_provider(const struct services *services, const char *name)
@@ -48,15 +99,51 @@ static struct provider *find_provider(const struct services *services, const cha
  * the work once; another one elsewhere, also at the same account, since another model's answer
  * under the same key would be a conflict there.
  */
-static void write_idempotency_key(const struct attempt *attempt, char ret_key[KEY_BYTES])
+static void write_idempotency_key(const struct id *job_id, const char *provider_name,
+                                  const char *model, char ret_key[KEY_BYTES])
 {
     char job[ID_TEXT_BYTES];
-    id_format(&attempt->job_id, job);
-    const XXH64_hash_t provider =
-        XXH3_64bits(attempt->provider_name, strlen(attempt->provider_name));
-    const XXH64_hash_t upstream =
-        XXH3_64bits_withSeed(attempt->model, strlen(attempt->model), provider);
+    id_format(job_id, job);
+    const XXH64_hash_t provider = XXH3_64bits(provider_name, strlen(provider_name));
+    const XXH64_hash_t upstream = XXH3_64bits_withSeed(model, strlen(model), provider);
     (void)snprintf(ret_key, KEY_BYTES, "%s-%016" PRIx64, job, (uint64_t)upstream);
+}
+
+static struct provider_request request_of(const struct attempt *attempt)
+{
+    return (struct provider_request){
+        .operation = attempt->operation,
+        .model = attempt->provider_model,
+        .body = attempt->request->body.data,
+        .body_bytes = attempt->request->body.len,
+        .max_tokens_default = attempt->max_tokens_default,
+        .stream = attempt->wants_stream,
+        .deadline_ms = attempt->deadline_ms,
+    };
+}
+
+/* No token and no answer yet. */
+static bool is_undecided(const struct attempt *attempt)
+{
+    return !attempt->is_concluded && attempt->call != NULL && !attempt->has_token;
+}
+
+static void time_to_ask(void *context)
+{
+    struct attempt *attempt = context;
+    if (is_undecided(attempt)) {
+        attempt->has_asked = true;
+        broker_link_ask_hedge(attempt->broker, attempt);
+    }
+}
+
+/* Without memory for its timer the first call remains the only one. */
+static void wait_to_ask(const struct services *services, struct attempt *attempt)
+{
+    if (attempt->hedge_after_ms > 0 &&
+        loop_timer_create(services->loop, time_to_ask, attempt, &attempt->ask_timer) == 0) {
+        loop_timer_set(attempt->ask_timer, clock_monotonic_ms() + attempt->hedge_after_ms);
+    }
 }
 
 static enum stage_verdict call_send(const struct services *services, struct attempt *attempt)
@@ -64,17 +151,9 @@ static enum stage_verdict call_send(const struct services *services, struct atte
     static const struct provider_handler handler = {.on_chunk = chunk_arrived,
                                                     .on_done = reply_arrived};
     char key[KEY_BYTES];
-    write_idempotency_key(attempt, key);
-    const struct provider_request request = {
-        .operation = attempt->operation,
-        .model = attempt->provider_model,
-        .body = attempt->request->body.data,
-        .body_bytes = attempt->request->body.len,
-        .max_tokens_default = attempt->max_tokens_default,
-        .stream = attempt->wants_stream,
-        .idempotency_key = key,
-        .deadline_ms = attempt->deadline_ms,
-    };
+    write_idempotency_key(&attempt->job_id, attempt->provider_name, attempt->model, key);
+    struct provider_request request = request_of(attempt);
+    request.idempotency_key = key;
     forward_begin(attempt, services->telemetry);
     int r = provider_start(attempt->provider, &request, &handler, attempt, &attempt->call,
                            &attempt->outcome);
@@ -86,6 +165,7 @@ static enum stage_verdict call_send(const struct services *services, struct atte
         return STAGE_CONCLUDES;
     }
     attempt->report.is_made = true;
+    wait_to_ask(services, attempt);
     return STAGE_WAITS;
 }
 
@@ -157,23 +237,93 @@ static enum stage_verdict call_start(void *module, struct attempt *attempt)
     return call_when_possible(services, attempt);
 }
 
+/* ---- the second call ---- */
+
+/* The call is begun. Errors: -ENODEV, -EBUSY: not here, or not now; -EINVAL, -ENOMEM. */
+static int hedge_begin(const struct services *services, struct hedge *hedge)
+{
+    static const struct provider_handler handler = {.on_chunk = hedge_chunk_arrived,
+                                                    .on_done = hedge_reply_arrived};
+    struct attempt *attempt = hedge->attempt;
+    struct outcome outcome;
+    char key[KEY_BYTES];
+    hedge->token_ns = clock_monotonic_ns();
+    hedge->provider = find_provider(services, hedge->provider_name);
+    if (hedge->provider == NULL || hedge->provider == attempt->provider) {
+        return -ENODEV;
+    }
+    if (provider_is_full(hedge->provider) ||
+        broker_link_upstream_open_ms(attempt->broker, hedge->provider_name, hedge->model,
+                                     clock_monotonic_ms()) > 0) {
+        return -EBUSY;
+    }
+    write_idempotency_key(&attempt->job_id, hedge->provider_name, hedge->model, key);
+    struct provider_request request = request_of(attempt);
+    request.model = hedge->provider_model;
+    request.max_tokens_default = hedge->max_tokens_default;
+    request.idempotency_key = key;
+    return provider_start(hedge->provider, &request, &handler, hedge, &hedge->call, &outcome);
+}
+
+/* What cannot be begun, or must not from here, is left alone: the first call goes on. */
+static enum stage_verdict hedge_start(const struct services *services, struct attempt *attempt,
+                                      const Wire__HedgeGrant *grant)
+{
+    struct router_choice choice;
+    CLEANUP(hedge_destroy) struct hedge *hedge = NULL;
+    if (router_take(services->config, grant->upstream->provider, grant->upstream->model, false,
+                    &choice) < 0 ||
+        !attempt_may_go_to(attempt, choice.provider->residency,
+                           choice.provider->residency_length) ||
+        hedge_create(attempt, &choice, &hedge) < 0) {
+        return STAGE_WAITS;
+    }
+    hedge->quality_lost = grant->quality_lost;
+    hedge->is_stand_in = router_is_stand_in(services->config, attempt->route, choice.model);
+    if (hedge_begin(services, hedge) == 0) {
+        hedge->report.is_made = true;
+        attempt->hedge = TAKE(hedge);
+    }
+    return STAGE_WAITS;
+}
+
+void call_stage_hedge(struct attempt *attempt, const Wire__HedgeGrant *grant)
+{
+    const struct stage_event event = {.kind = STAGE_EVENT_HEDGE, .as.hedge = grant};
+    if (attempt->has_asked && is_undecided(attempt) && attempt->hedge == NULL) {
+        pipeline_resume(attempt, &event);
+    }
+}
+
 /* ---- after the call ---- */
 
-static void report_reply(struct attempt *attempt, const struct provider_reply *reply)
+static void report_reply(struct call_report *report, const struct provider_reply *reply)
 {
-    struct call_report *report = &attempt->report;
     report->outcome = reply->outcome.kind;
     report->code = reply->outcome.code;
     report->retry_after_ms = reply->outcome.retry_after_ms;
     report->http_status = (uint32_t)reply->http_status;
     report->call_ms = reply->call_ms;
+    report->first_token_ms = reply->first_token_ms;
     report->has_limits = limits_summarise(reply->limits, &report->limits);
+}
+
+/* It says nothing that the other call could not say better. */
+static bool is_left_to_other(const struct provider_reply *reply)
+{
+    return reply->outcome.kind != ANSWERED && reply->outcome.kind != REFUSED;
 }
 
 static enum stage_verdict end_stream(struct attempt *attempt)
 {
     attempt->is_answer_read = !forward_end(attempt);
     return attempt->is_answer_read ? STAGE_WAITS : STAGE_NEXT;
+}
+
+/* Of the prompt, while no provider has counted it. */
+static uint64_t tokens_sent(const struct attempt *attempt)
+{
+    return account_estimate_tokens(attempt->request->body.len);
 }
 
 static enum stage_verdict call_replied(struct services *services, struct attempt *attempt,
@@ -184,9 +334,15 @@ static enum stage_verdict call_replied(struct services *services, struct attempt
     attempt->http_status = reply->http_status;
     attempt->call_ms = reply->call_ms;
     attempt->first_token_ms = reply->first_token_ms;
-    report_reply(attempt, reply);
-    telemetry_call(services->telemetry, attempt);
-    if (reply->outcome.kind != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
+    report_reply(&attempt->report, reply);
+    telemetry_call(services->telemetry, attempt, attempt->provider_name, attempt->model,
+                   &attempt->report);
+    if (hedge_is_running(attempt) && is_left_to_other(reply)) {
+        return STAGE_WAITS;
+    }
+    overtake_other(services->telemetry, attempt);
+    if (reply->outcome.kind != ANSWERED) {
+        hedge_account(attempt, services->telemetry, tokens_sent(attempt));
         return STAGE_CONCLUDES;
     }
     attempt->body = reply->body;
@@ -196,20 +352,30 @@ static enum stage_verdict call_replied(struct services *services, struct attempt
     return end_stream(attempt);
 }
 
-static enum stage_verdict call_resume(void *module, struct attempt *attempt,
-                                      const struct stage_event *event)
+static enum stage_verdict hedge_replied(struct services *services, struct attempt *attempt,
+                                        struct provider_reply *reply)
 {
-    if (event->kind == STAGE_EVENT_REPLY) {
-        return call_replied(module, attempt, event->as.reply);
+    struct hedge *hedge = attempt->hedge;
+    if (hedge->has_changed_places) {
+        return call_replied(services, attempt, reply);
     }
-    if (event->kind == STAGE_EVENT_ROOM) {
-        loop_timer_stop(attempt->timer);
-        return call_when_possible(module, attempt);
+    hedge->call = NULL; /* ends with this event */
+    if (attempt->call != NULL && is_left_to_other(reply)) {
+        report_reply(&hedge->report, reply);
+        telemetry_call(services->telemetry, attempt, hedge->provider_name, hedge->model,
+                       &hedge->report);
+        return STAGE_WAITS;
     }
+    hedge_change_places(attempt);
+    return call_replied(services, attempt, reply);
+}
+
+static enum stage_verdict timer_came(struct attempt *attempt)
+{
     if (attempt->is_answer_read) {
         return end_stream(attempt);
     }
-    if (attempt->call == NULL) {
+    if (attempt->call == NULL && !hedge_is_running(attempt)) {
         provider_leave(attempt->provider, &attempt->wait);
         return expire(attempt);
     }
@@ -217,19 +383,56 @@ static enum stage_verdict call_resume(void *module, struct attempt *attempt,
     return STAGE_WAITS;
 }
 
+static enum stage_verdict call_resume(void *module, struct attempt *attempt,
+                                      const struct stage_event *event)
+{
+    switch (event->kind) {
+    case STAGE_EVENT_REPLY:
+        return call_replied(module, attempt, event->as.reply);
+    case STAGE_EVENT_HEDGE_REPLY:
+        return hedge_replied(module, attempt, event->as.reply);
+    case STAGE_EVENT_HEDGE:
+        return hedge_start(module, attempt, event->as.hedge);
+    case STAGE_EVENT_ROOM:
+        loop_timer_stop(attempt->timer);
+        return call_when_possible(module, attempt);
+    case STAGE_EVENT_TIMER:
+        return timer_came(attempt);
+    case STAGE_EVENT_CACHE:
+    case STAGE_EVENT_VECTOR:
+        break; /* another stage's */
+    }
+    return STAGE_WAITS;
+}
+
+static void cancel(const struct services *services, const struct attempt *attempt,
+                   const char *provider, const char *model, struct provider_call **call,
+                   struct call_report *report)
+{
+    report->outcome = CANCELLED;
+    report->code = "cancelled";
+    report->call_ms = provider_call_ms(*call);
+    provider_cancel(call);
+    telemetry_call(services->telemetry, attempt, provider, model, report);
+}
+
 /* A call that was begun may have used the provider's limits, and money: it is reported. */
 static void call_abandon(void *module, struct attempt *attempt)
 {
     const struct services *services = module;
-    if (attempt->call == NULL) {
+    struct hedge *hedge = attempt->hedge;
+    if (attempt->call == NULL && !hedge_is_running(attempt)) {
         provider_leave(attempt->provider, &attempt->wait);
-        return;
     }
-    attempt->report.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED;
-    attempt->report.code = "cancelled";
-    attempt->report.call_ms = attempt->call_ms = provider_call_ms(attempt->call);
-    provider_cancel(&attempt->call);
-    telemetry_call(services->telemetry, attempt);
+    if (hedge_is_running(attempt)) {
+        cancel(services, attempt, hedge->provider_name, hedge->model, &hedge->call, &hedge->report);
+    }
+    if (attempt->call != NULL) {
+        cancel(services, attempt, attempt->provider_name, attempt->model, &attempt->call,
+               &attempt->report);
+    }
+    hedge_account(attempt, services->telemetry, tokens_sent(attempt));
+    attempt->call_ms = attempt->report.call_ms;
 }
 
 struct stage call_stage(struct services *services)

@@ -116,3 +116,23 @@ int router_take(const struct config *config, const char *provider, const char *m
             model);
     return 0;
 }
+
+bool router_is_stand_in(const struct config *config, const char *route,
+                        const struct config_model *model)
+{
+    return config_find_model(config, route) != NULL && strcmp(model->name, route) != 0;
+}
+
+const char *router_provider_model(const struct config_model *model)
+{
+    return model->provider_model == NULL ? model->name : model->provider_model;
+}
+
+struct prices router_prices(const struct config_model *model)
+{
+    return (struct prices){
+        .input_nanousd_per_mtok = model->input_nanousd_per_mtok,
+        .cached_input_nanousd_per_mtok = model->cached_input_nanousd_per_mtok,
+        .output_nanousd_per_mtok = model->output_nanousd_per_mtok,
+    };
+}

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include "common/attributes.h"
 #include "common/config.h"
+#include "worker/account/account.h"
 
 enum { ROUTER_REASON_BYTES = 192 };
 
@@ -29,3 +30,12 @@ MUST_USE int router_choose(const struct config *config, const char *tier, const 
  */
 MUST_USE int router_take(const struct config *config, const char *provider, const char *model,
                          bool is_probe, struct router_choice *ret_choice);
+/*
+ * The model is another one than the route names: its answer is for this job alone, since whoever asks for the same model again, when it
+ * is back, is not to get it from the cache.
+ */
+bool router_is_stand_in(const struct config *config, const char *route,
+                        const struct config_model *model);
+/* What its provider calls it. */
+const char *router_provider_model(const struct config_model *model);
+struct prices router_prices(const struct config_model *model);

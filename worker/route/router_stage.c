@@ -12,28 +12,12 @@ static bool keep_choice(struct attempt *attempt, const struct router_choice *cho
 {
     const struct config_model *model = choice->model;
     attempt->model = strdup(model->name);
-    attempt->provider_model =
-        strdup(model->provider_model == NULL ? model->name : model->provider_model);
+    attempt->provider_model = strdup(router_provider_model(model));
     attempt->provider_name = strdup(choice->provider->name);
-    attempt->prices = (struct prices){
-        .input_nanousd_per_mtok = model->input_nanousd_per_mtok,
-        .cached_input_nanousd_per_mtok = model->cached_input_nanousd_per_mtok,
-        .output_nanousd_per_mtok = model->output_nanousd_per_mtok,
-    };
+    attempt->prices = router_prices(model);
     attempt->max_tokens_default = model->max_tokens_default;
     return attempt->model != NULL && attempt->provider_model != NULL &&
            attempt->provider_name != NULL;
-}
-
-/*
- * The answer of a stand-in is for this job alone: whoever asks for the same model again, when it is
- * back, is not to get it from the cache.
- */
-static bool is_stand_in(const struct services *services, const struct attempt *attempt,
-                        const struct router_choice *choice)
-{
-    return config_find_model(services->config, attempt->route) != NULL &&
-           strcmp(choice->model->name, attempt->route) != 0;
 }
 
 /* The broker has found the label at its own provider of this name, or has not looked. */
@@ -67,7 +51,8 @@ static enum stage_verdict router_start(void *module, struct attempt *attempt)
         refuse_residency(attempt, &choice);
         return STAGE_CONCLUDES;
     }
-    attempt->may_be_filled = attempt->may_be_filled && !is_stand_in(services, attempt, &choice);
+    attempt->may_be_filled = attempt->may_be_filled &&
+                             !router_is_stand_in(services->config, attempt->route, choice.model);
     if (!keep_choice(attempt, &choice)) {
         outcome_set(&attempt->outcome, UNAVAILABLE, "memory", "the worker is out of memory");
         return STAGE_CONCLUDES;

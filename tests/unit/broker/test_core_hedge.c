@@ -16,7 +16,8 @@ static struct world w;
 static struct config_provider providers[2];
 static char *p1[] = {"p1"};
 
-/* The model m0 at p0, and at p1 as well. A token costs PRICE nano-dollars; a job is expected to use 10 and 90. */
+/* The model m0 at p0, and at p1 as well. A token costs PRICE nano-dollars; a job is expected to use
+ * 10 and 90. */
 static void start(void)
 {
     world_init(&w);
@@ -292,8 +293,7 @@ Test(core_hedge, none_is_granted_that_would_come_too_late)
     world_submit_event(&w, &event);
     const struct id other = submit("realtime");
     asks(&other); /* and p1 is known to take 5000 ms then */
-    ends(&other,
-         (struct said[]){{"p0", CANCELLED, 5000, 0, 0}, {"p1", ANSWERED, 5000, 0, 0}}, 2);
+    ends(&other, (struct said[]){{"p0", CANCELLED, 5000, 0, 0}, {"p1", ANSWERED, 5000, 0, 0}}, 2);
     asks(&job);
     cr_assert_not(is_granted(&job));
     cr_assert_eq(stats().hedges_refused[HEDGE_TOO_LATE], 1);
@@ -341,7 +341,8 @@ Test(core_hedge, second_one_that_answers_concludes_the_job)
     const struct id job = submit("realtime");
     asks(&job);
     ends(&job,
-         (struct said[]){{"p0", CANCELLED, 150, 0, 10 * PRICE}, {"p1", ANSWERED, 20, 0, 100 * PRICE}},
+         (struct said[]){{"p0", CANCELLED, 150, 0, 10 * PRICE},
+                         {"p1", ANSWERED, 20, 0, 100 * PRICE}},
          2);
     cr_assert_eq(world_count(&w, EFFECT_RESULT, &job), 1);
     cr_assert_eq(stats().hedges[HEDGE_WON], 1);

@@ -9,7 +9,7 @@ static void add(struct answers *answers, uint8_t number, int64_t made_ms)
     answer->job_id.bytes[0] = number;
     answer->attempt = 1;
     answer->outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
-    answer->has_call = true;
+    answer->calls_length = 1;
     answer->made_ms = made_ms;
     cr_assert_eq(blob_create("12345", 5, &answer->payload), 0);
     answers_add(answers, &answer);
@@ -85,7 +85,7 @@ Test(answers, an_answer_serves_the_next_attempt_too)
     struct answer *answer = answers_next_unsent(&answers);
     cr_assert_eq(answer->job_id.bytes[0], 1);
     cr_assert_eq(answer->attempt, 4);
-    cr_assert_not(answer->has_call);
+    cr_assert_eq(answer->calls_length, 0);
     cr_assert_not(answers_conclude(&answers, &first, 1), "that attempt is no more");
     cr_assert(answers_conclude(&answers, &first, 4));
     answers_finish(&answers);
