@@ -330,7 +330,9 @@ static void after_result(struct simulation *simulation, const struct message *me
         simulation_violate(simulation, "job %u was answered and is not concluded", message->job);
     }
     if (attempts->is_known) {
+        see_limit(simulation, &message->other);
         see_limit(simulation, &message->call);
+        see_call(simulation, &message->other);
         see_call(simulation, &message->call);
     }
     if (!attempts->was_held) {

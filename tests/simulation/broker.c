@@ -296,6 +296,7 @@ static struct message message_of(struct simulation *simulation, const struct eff
         message.attempt = effect->as.dispatch.lease.attempt;
         message.upstream = degradation_upstream_of(simulation, effect);
         message.flag = effect->as.dispatch.stream;
+        message.time_ms = effect->as.dispatch.hedge_after_ms;
         break;
     case EFFECT_HEDGE:
         message.job = simulation_job_of(simulation, &effect->as.hedge.lease.job_id);
@@ -695,12 +696,14 @@ static const struct sim_worker *worker_of(const struct simulation *simulation,
     return &simulation->workers[network_link(simulation, message->peer)->owner];
 }
 
-/* A call as the wire has it. */
-struct told_call {
-    Wire__Upstream upstream;
-    Wire__RateLimits limits;
-    Wire__Call call;
-    const Wire__Call *calls[1];
+/* Calls as the wire has them: the one beside it first, since it has ended first. */
+struct told_calls {
+    struct told_call {
+        Wire__Upstream upstream;
+        Wire__RateLimits limits;
+        Wire__Call call;
+    } calls[2];
+    const Wire__Call *refs[2];
     Wire__Usage usage;
 };
 
@@ -714,48 +717,73 @@ static void tell_limits(const struct call *call, Wire__RateLimits *limits)
     limits->tokens_left = limits->requests_left * SCENARIO_TOKENS_MAX;
 }
 
-static void tell_usage(const struct simulation *simulation, struct told_call *told,
-                       const struct call *call)
+static void name_upstream(const struct simulation *simulation, const struct call *call,
+                          Wire__Upstream *ret_name)
 {
-    told->usage = (Wire__Usage)WIRE__USAGE__INIT;
-    told->usage.input_tokens = call->tokens;
-    told->usage.cost_nanousd = call->tokens * (uint64_t)SCENARIO_TOKEN_NANOUSD;
-    told->usage.cost_nanousd *= !simulation_plant(simulation, PLANT_HIDE_COST);
-    told->usage.provider = told->upstream.provider;
-    told->usage.model = told->upstream.model;
-    told->usage.cache = (Wire__CacheStatus)(call->tokens % 4);
-    needs_fill_usage(call, &told->usage);
+    *ret_name = (Wire__Upstream)WIRE__UPSTREAM__INIT;
+    ret_name->provider = (char *)(uintptr_t)simulation->upstreams[call->upstream].provider;
+    ret_name->model = (char *)(uintptr_t)simulation->upstreams[call->upstream].model;
 }
 
-static void tell_call(const struct simulation *simulation, const struct message *message,
-                      struct told_call *told, struct event *event)
+static uint64_t cost_of(const struct simulation *simulation, const struct call *call)
+{
+    return simulation_plant(simulation, PLANT_HIDE_COST)
+               ? 0
+               : call->tokens * (uint64_t)SCENARIO_TOKEN_NANOUSD;
+}
+
+static void tell_usage(const struct simulation *simulation, const struct message *message,
+                       Wire__Upstream *upstream, Wire__Usage *usage)
+{
+    const struct call *call = &message->call;
+    *usage = (Wire__Usage)WIRE__USAGE__INIT;
+    usage->input_tokens = call->tokens;
+    usage->cost_nanousd = cost_of(simulation, call) +
+                          (message->other.is_made ? cost_of(simulation, &message->other) : 0);
+    usage->provider = upstream->provider;
+    usage->model = upstream->model;
+    usage->cache = (Wire__CacheStatus)(call->tokens % 4);
+    needs_fill_usage(call, usage);
+}
+
+static void tell_call(const struct simulation *simulation, const struct call *call,
+                      struct told_calls *told, struct event *event)
+{
+    struct event_attempt_result *result = &event->as.attempt_result;
+    struct told_call *item = &told->calls[result->calls_length];
+    *item = (struct told_call){.limits = WIRE__RATE_LIMITS__INIT, .call = WIRE__CALL__INIT};
+    name_upstream(simulation, call, &item->upstream);
+    tell_limits(call, &item->limits);
+    item->call.upstream = &item->upstream;
+    item->call.outcome = call->outcome;
+    item->call.error_code = (char *)(uintptr_t)call->error_code;
+    item->call.call_ms = (uint32_t)call->call_ms;
+    item->call.retry_after_ms = (uint64_t)call->retry_after_ms;
+    item->call.tokens = call->tokens;
+    item->call.cost_nanousd = cost_of(simulation, call);
+    item->call.limits = call->limit_per_min > 0 ? &item->limits : NULL;
+    told->refs[result->calls_length++] = &item->call;
+    result->calls = told->refs;
+}
+
+static void tell_calls(const struct simulation *simulation, const struct message *message,
+                       struct told_calls *told, struct event *event)
 {
     const struct call *call = &message->call;
     const bool is_answer = call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
-    *told = (struct told_call){.upstream = WIRE__UPSTREAM__INIT,
-                               .limits = WIRE__RATE_LIMITS__INIT,
-                               .call = WIRE__CALL__INIT,
-                               .calls = {&told->call}};
-    told->upstream.provider = (char *)(uintptr_t)simulation->upstreams[call->upstream].provider;
-    told->upstream.model = (char *)(uintptr_t)simulation->upstreams[call->upstream].model;
+    event->as.attempt_result.error_code = call->error_code;
+    if (message->other.is_made) {
+        tell_call(simulation, &message->other, told, event);
+    }
+    if (call->is_made) {
+        tell_call(simulation, call, told, event);
+    }
     if (is_answer && (call->is_made || call->tokens > 0)) {
-        tell_usage(simulation, told, call);
+        Wire__Upstream upstream;
+        name_upstream(simulation, call, &upstream);
+        tell_usage(simulation, message, &upstream, &told->usage);
         event->as.attempt_result.usage = &told->usage;
     }
-    event->as.attempt_result.error_code = call->error_code;
-    if (!call->is_made) {
-        return;
-    }
-    tell_limits(call, &told->limits);
-    told->call.upstream = &told->upstream;
-    told->call.outcome = call->outcome;
-    told->call.error_code = (char *)(uintptr_t)call->error_code;
-    told->call.call_ms = (uint32_t)call->call_ms;
-    told->call.retry_after_ms = (uint64_t)call->retry_after_ms;
-    told->call.tokens = call->tokens;
-    told->call.limits = call->limit_per_min > 0 ? &told->limits : NULL;
-    event->as.attempt_result.calls = told->calls;
-    event->as.attempt_result.calls_length = 1;
 }
 
 /* message->second says which parts the filter has. */
@@ -850,7 +878,7 @@ static void step_message(struct simulation *simulation, const struct message *me
     struct blob *other_payload = NULL;
     const bool is_stranger =
         message->peer != 0 && network_link(simulation, message->peer)->is_stranger;
-    struct told_call told_call;
+    struct told_calls told_calls;
     struct invalidation_words invalidation;
     struct evidence_words evidence;
     if (message->leases != NULL) {
@@ -927,7 +955,7 @@ static void step_message(struct simulation *simulation, const struct message *me
             .key_mismatch = simulation->jobs[message->job].is_mismatched &&
                             !simulation_plant(simulation, PLANT_HIDE_MISMATCH),
         };
-        tell_call(simulation, message, &told_call, &event);
+        tell_calls(simulation, message, &told_calls, &event);
         break;
     case EVENT_WORKER_GONE:
         event.as.worker_gone.said_goodbye = message->flag;

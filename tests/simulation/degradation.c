@@ -7,6 +7,7 @@
 #include "tests/simulation/attempts.h"
 #include "tests/simulation/broker.h"
 #include "tests/simulation/flights.h"
+#include "tests/simulation/hedges.h"
 #include "tests/simulation/network.h"
 
 enum { SLOW_START_MS = 5000 }; /* pace.c: HELD_BACK_FORGOTTEN_MS; calls may be free again then */
@@ -263,6 +264,8 @@ void degradation_restart(struct simulation *simulation)
     memset(degradation->upstreams, 0, sizeof(degradation->upstreams));
     memset(degradation->routes, 0, sizeof(degradation->routes));
     degradation->firsts = degradation->firsts_before = 0;
+    memset(degradation->dispatches, 0, sizeof(degradation->dispatches));
+    memset(degradation->hedges, 0, sizeof(degradation->hedges));
     degradation->lowest_missing = 0.0;
     degradation->since_ms = sim_broker_ms(simulation);
     forget_spent(simulation);
@@ -272,6 +275,7 @@ void degradation_restart(struct simulation *simulation)
     }
     for (uint32_t i = 0; i < simulation->jobs_length; i++) {
         simulation->jobs[i].permit.is_open = simulation->jobs[i].is_retry = false;
+        simulation->jobs[i].hedge.is_open = false;
     }
 }
 
@@ -338,6 +342,8 @@ void degradation_see_dispatch(struct simulation *simulation, uint32_t index,
     struct degradation *degradation = &simulation->degradation;
     const uint32_t upstream = degradation_upstream_of(simulation, effect);
     const bool is_probe = effect->as.dispatch.is_probe;
+    job->hedge.is_open = false;
+    degradation->dispatches[job->tier]++;
     if (upstream == SCENARIO_UPSTREAMS && job->route == SCENARIO_ROUTES - 1 &&
         simulation->scenario.config.routes_length == 0) {
         job->permit.is_open = false; /* its route is configured no more: any upstream may do */
@@ -472,7 +478,7 @@ static void see_lost(struct simulation *simulation, const struct effect *effect)
             !attempts_is_leaving(simulation, effect->as.note.subject);
     }
     if (index != NO_JOB && simulation->jobs[index].permit.attempt == effect->as.note.number) {
-        simulation->jobs[index].permit.is_open = false;
+        simulation->jobs[index].permit.is_open = simulation->jobs[index].hedge.is_open = false;
     }
     for (uint32_t i = 0; i < SCENARIO_UPSTREAMS; i++) {
         struct watched_upstream *watched = &simulation->degradation.upstreams[i];
@@ -550,22 +556,38 @@ static bool is_known(const struct simulation *simulation, uint64_t peer)
  * taken. Where it is not sure that the core will do so, more is given back than may be, and never
  * less.
  */
-static void settle(struct simulation *simulation, const struct message *message, bool is_latest)
+static void settle(struct simulation *simulation, const struct message *message, uint32_t upstream)
 {
     const struct sim_job *job = &simulation->jobs[message->job];
-    const struct degradation *degradation = &simulation->degradation;
-    const struct call *call = &message->call;
-    const bool may_settle = job->permit.is_open && job->permit.attempt == message->attempt &&
-                            (is_latest || degradation->may_count);
-    const bool is_used = message->event != EVENT_UNDELIVERABLE && call->is_made &&
-                         call->upstream == job->permit.upstream;
-    const int64_t beyond = (int64_t)call->tokens - job->tokens;
-    if (may_settle && !is_used) {
-        spend(simulation, job->permit.upstream, -1, -(int64_t)job->tokens);
-        simulation->degradation.upstreams[job->permit.upstream].calls_since--;
-    } else if (may_settle && call->tokens > 0 && (beyond < 0 || degradation->holds)) {
-        spend(simulation, job->permit.upstream, 0, beyond);
+    const struct call *call = degradation_call_at(message, upstream);
+    if (call == NULL) {
+        spend(simulation, upstream, -1, -(int64_t)job->tokens);
+        simulation->degradation.upstreams[upstream].calls_since--;
+        return;
     }
+    const int64_t beyond = (int64_t)call->tokens - job->tokens;
+    if (call->tokens > 0 && (beyond < 0 || simulation->degradation.holds)) {
+        spend(simulation, upstream, 0, beyond);
+    }
+}
+
+const struct call *degradation_call_at(const struct message *message, uint32_t upstream)
+{
+    const bool is_result = message->event == EVENT_ATTEMPT_RESULT;
+    return is_result && message->call.is_made && message->call.upstream == upstream ? &message->call
+           : is_result && message->other.is_made && message->other.upstream == upstream
+               ? &message->other
+               : NULL;
+}
+
+void degradation_see_second(struct simulation *simulation, uint32_t index, uint32_t upstream)
+{
+    if (simulation->degradation.upstreams[upstream].is_down) {
+        simulation_violate(simulation, "job %u may call %s/%s besides, which is down", index,
+                           scenario_upstreams[upstream][0], scenario_upstreams[upstream][1]);
+    }
+    check_slow_start(simulation, upstream);
+    spend(simulation, upstream, 1, simulation->jobs[index].tokens);
 }
 
 void degradation_before_end(struct simulation *simulation, const struct message *message)
@@ -584,10 +606,18 @@ void degradation_before_end(struct simulation *simulation, const struct message 
         state == WIRE__JOB_STATE__JOB_STATE_LEASED && strcmp(holder, worker->name) == 0;
     degradation->holds = degradation->may_count && job->lease.is_held &&
                          job->lease.attempt == message->attempt && job->lease.peer == message->peer;
-    settle(simulation, message, is_latest);
+    const bool is_same = job->permit.is_open && job->permit.attempt == message->attempt;
+    if (is_same && (is_latest || degradation->may_count)) {
+        settle(simulation, message, job->permit.upstream);
+    }
+    const bool has_second = job->hedge.is_open && job->hedge.attempt == message->attempt;
+    if (has_second && (is_latest || degradation->may_count)) {
+        settle(simulation, message, job->hedge.upstream);
+        hedges_settle(simulation, message);
+    }
     if (is_latest) {
         end_probe(simulation, job);
-        job->permit.is_open = false;
+        job->permit.is_open = job->hedge.is_open = false;
     }
 }
 
@@ -638,8 +668,11 @@ void degradation_after_end(struct simulation *simulation, const struct message *
                          scenario_has_upstream(&simulation->scenario, message->call.upstream);
         simulation->tally.spared += was_spared;
     }
-    if (message->call.is_made && is_known(simulation, message->peer)) {
-        learn(simulation, &message->call);
-        see_call(simulation, &message->call);
+    const struct call *calls[] = {&message->other, &message->call};
+    for (size_t i = 0; i < 2 && is_known(simulation, message->peer); i++) {
+        if (calls[i]->is_made) {
+            learn(simulation, calls[i]);
+            see_call(simulation, calls[i]);
+        }
     }
 }

@@ -33,5 +33,9 @@ void degradation_see_note(struct simulation *simulation, const struct effect *ef
 void degradation_before_end(struct simulation *simulation, const struct message *message);
 void degradation_after_end(struct simulation *simulation, const struct message *message);
 
+/* A second call is granted. */
+void degradation_see_second(struct simulation *simulation, uint32_t job, uint32_t upstream);
+/* What a result says of this upstream; NULL: it was not called. */
+const struct call *degradation_call_at(const struct message *message, uint32_t upstream);
 /* By its breaker, or since it said when to come back. */
 bool degradation_is_down(const struct simulation *simulation, uint32_t upstream);

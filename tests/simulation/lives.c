@@ -25,7 +25,7 @@ static void begin_life(struct simulation *simulation, uint32_t index)
     job->shown = job->current_conclusion = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
     job->failures = job->crashes = job->kills = 0;
     job->is_unsaid = false;
-    job->is_retry = job->permit.is_open = false;
+    job->is_retry = job->permit.is_open = job->hedge.is_open = false;
     job->stream.credit_peer = job->stream.waiter = 0;
     attempts_begin_life(simulation, index);
     job->not_before_ms = job->not_before_max_ms = now_ms;
@@ -120,7 +120,9 @@ static bool is_again(const struct sim_job *job, const struct message *message)
 void lives_after_answer(struct simulation *simulation, const struct message *message)
 {
     struct effects *effects = simulation->broker.effects;
-    const int64_t cost = (int64_t)message->call.tokens * SCENARIO_TOKEN_NANOUSD;
+    const int64_t tokens =
+        (int64_t)message->call.tokens + (message->other.is_made ? message->other.tokens : 0);
+    const int64_t cost = tokens * SCENARIO_TOKEN_NANOUSD;
     bool is_noted = false;
     for (size_t i = simulation->broker.examined; i < effects_length(effects); i++) {
         const struct effect *effect = effects_at(effects, i);

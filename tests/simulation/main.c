@@ -245,6 +245,8 @@ static void add(struct sum *sum, const struct outcome *outcome)
     sum->tally.probes += outcome->tally.probes;
     sum->tally.retries += outcome->tally.retries;
     sum->tally.spared += outcome->tally.spared;
+    sum->tally.hedges_granted += outcome->tally.hedges_granted;
+    sum->tally.hedges_given_back += outcome->tally.hedges_given_back;
     sum->tally.fair_tenants += outcome->tally.fair_tenants;
     sum->tally.invalidated += outcome->tally.invalidated;
     sum->tally.caught_up += outcome->tally.caught_up;
@@ -276,9 +278,10 @@ static void print_faults(const struct sum *sum)
            sum->tally.lost, sum->tally.duplicated, sum->tally.overtaken, sum->tally.undeliverable,
            sum->tally.loads_failed);
     printf("degradation: %" PRIu64 " breakers opened, %" PRIu64 " queues paused, %" PRIu64
-           " probes, %" PRIu64 " retries, %" PRIu64 " attempts spared\n",
+           " probes, %" PRIu64 " retries, %" PRIu64 " attempts spared; %" PRIu64
+           " second calls granted, %" PRIu64 " given back\n",
            sum->tally.downs, sum->tally.pauses, sum->tally.probes, sum->tally.retries,
-           sum->tally.spared);
+           sum->tally.spared, sum->tally.hedges_granted, sum->tally.hedges_given_back);
     printf("fairness: %" PRIu64 " comparisons of tenants, %" PRIu64 " of tiers; %" PRIu64
            " times a job waited for a load beside a free slot\n",
            sum->tally.fair_tenants, sum->tally.fair_tiers, sum->tally.fair_slots);

@@ -31,9 +31,10 @@ struct message {
                              WORKER_GONE: it has said goodbye */
     uint64_t total;       /* credit, batch, load token */
     uint64_t digest;      /* of an outcome */
-    int64_t time_ms;      /* retry after, deadline in */
+    int64_t time_ms;      /* retry after, deadline in; DISPATCH: hedge after */
     uint32_t upstream;    /* DISPATCH: that it may call; SCENARIO_UPSTREAMS: none is named */
-    struct call call;     /* ATTEMPT_RESULT */
+    struct call call;     /* ATTEMPT_RESULT: the one that counts … */
+    struct call other;    /* … and the one beside it, if it is made */
     struct blob *payload; /* owned by the message */
     struct {
         uint8_t held_length, answered_length;

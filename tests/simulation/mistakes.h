@@ -90,6 +90,9 @@
     X(LIMIT_GIVEN_BACK_LOST, "limit-given-back-lost", "a lost lease gives back what was used")     \
     X(TOKENS_NOT_SETTLED, "tokens-not-settled", "tokens beyond the estimate are not taken")        \
     X(RETRIES_UNBOUNDED, "retries-unbounded", "the retry budget is not taken from")                \
+    X(HEDGES_UNBOUNDED, "hedges-unbounded", "second calls take nothing of their budget")           \
+    X(HEDGE_UNFIT, "hedge-unfit", "a second call goes where the job may not, or cannot, be answered") \
+    X(HEDGE_AT_SAME, "hedge-at-same-provider", "a second call goes to the provider of the first")  \
     X(GATE_NEVER_OPENS, "gate-never-opens", "a queue that waited for its upstreams is forgotten")  \
     X(GATE_NOT_WOKEN, "gate-not-woken", "a queue does not hear that an upstream is up again")      \
     /* tenants */                                                                                  \

@@ -4,6 +4,8 @@
 #include "tests/simulation/mistakes.h"
 #include "tests/simulation/mistakes_wrap.h"
 
+static bool is_for_second; /* what is decided now is where a second call goes */
+
 /* ---- who can answer it ---- */
 
 REPLACES(enum choice_verdict, choice_check, const struct choice_job *job,
@@ -15,6 +17,9 @@ REPLACES(enum choice_verdict, choice_check, const struct choice_job *job,
     }
     if (mistake_is_on(MISTAKE_CONTEXT_IGNORED)) {
         changed.input_tokens = 0;
+    }
+    if (mistake_is_on(MISTAKE_HEDGE_UNFIT) && is_for_second) {
+        return CHOICE_FITS;
     }
     return __real_choice_check(&changed, model);
 }
@@ -55,6 +60,15 @@ REPLACES(const char *, decision_residency_name, const struct core *core, uint8_t
 }
 
 /* ---- what is made of it ---- */
+
+REPLACES(void, decision_make_beside, struct core *core, const struct job *job,
+         const struct upstream *first, struct decision *ret_decision)
+{
+    is_for_second = first != NULL;
+    __real_decision_make_beside(core, job, mistake_is_on(MISTAKE_HEDGE_AT_SAME) ? NULL : first,
+                                ret_decision);
+    is_for_second = false;
+}
 
 REPLACES(void, decision_make, struct core *core, const struct job *job,
          struct decision *ret_decision)

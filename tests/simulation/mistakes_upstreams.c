@@ -2,6 +2,7 @@
 #include "broker/core/breaker.h"
 #include "broker/core/bucket.h"
 #include "broker/core/gate.h"
+#include "broker/core/hedge_budget.h"
 #include "broker/core/lane.h"
 #include "broker/core/pace.h"
 #include "broker/core/retry_budget.h"
@@ -101,6 +102,19 @@ REPLACES(bool, retry_budget_take, struct retry_budget *budget, const struct conf
 {
     return mistake_is_on(MISTAKE_RETRIES_UNBOUNDED) ||
            __real_retry_budget_take(budget, config, now_ms);
+}
+
+/* ---- second calls ---- */
+
+REPLACES(bool, hedge_budget_has_call, const struct hedge_budget *budget)
+{
+    return mistake_is_on(MISTAKE_HEDGES_UNBOUNDED) || __real_hedge_budget_has_call(budget);
+}
+
+REPLACES(bool, hedge_budget_take, struct hedge_budget *budget, uint64_t expected_nanousd)
+{
+    return mistake_is_on(MISTAKE_HEDGES_UNBOUNDED) ||
+           __real_hedge_budget_take(budget, expected_nanousd);
 }
 
 /* ---- paces and gates ---- */

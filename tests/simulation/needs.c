@@ -418,6 +418,17 @@ static void see_dispatch(struct simulation *simulation, uint32_t index, const st
     simulation->tally.picky += needs_are_picky(simulation, index);
 }
 
+/* A second call must fit the job as the first one must. */
+static void see_second(struct simulation *simulation, uint32_t index, const struct effect *effect)
+{
+    const uint32_t upstream = scenario_upstream(effect->as.hedge.provider, effect->as.hedge.model);
+    const char *why = upstream == SCENARIO_UPSTREAMS ? NULL : why_not(simulation, index, upstream);
+    if (why != NULL) {
+        simulation_violate(simulation, "job %u may call %s/%s besides, which %s", index,
+                           scenario_upstreams[upstream][0], scenario_upstreams[upstream][1], why);
+    }
+}
+
 /* ---- the door, and the end ---- */
 
 static void see_accepted(struct simulation *simulation, uint32_t index)
@@ -477,6 +488,11 @@ void needs_see_effect(struct simulation *simulation, const struct effect *effect
         index = simulation_job_of(simulation, &effect->as.dispatch.lease.job_id);
         if (index != NO_JOB) {
             see_dispatch(simulation, index, effect);
+        }
+    } else if (effect->kind == EFFECT_HEDGE) {
+        index = simulation_job_of(simulation, &effect->as.hedge.lease.job_id);
+        if (index != NO_JOB) {
+            see_second(simulation, index, effect);
         }
     } else if (effect->kind == EFFECT_ACCEPTED && !effect->as.accepted.duplicate &&
                !effect->as.accepted.has_known_as) {

@@ -8,6 +8,7 @@
  *   use it. As configured then, and after any restart; nothing of a tenant that the configuration
  *   has not named since. To no upstream in particular, which lets the worker choose, only for a job
  *   that neither a label nor its tenant's list binds.
+ *   A second call beside a slow one goes to none either.
  * - Each dispatch says what the job needs.
  * - Jobs that differ in label or abilities do not answer each other (flights.h).
  * - A submission is refused for that when no candidate can answer it, and only then; a job that was

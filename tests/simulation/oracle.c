@@ -13,6 +13,7 @@
 #include "tests/simulation/evidence.h"
 #include "tests/simulation/fairness.h"
 #include "tests/simulation/flights.h"
+#include "tests/simulation/hedges.h"
 #include "tests/simulation/invalidations.h"
 #include "tests/simulation/lives.h"
 #include "tests/simulation/network.h"
@@ -684,6 +685,8 @@ void oracle_see_effect(struct simulation *simulation, const struct effect *effec
         flights_see_sent(simulation, streamed, effect->peer);
     } else if (effect->kind == EFFECT_DISPATCH) {
         see_dispatch(simulation, effect);
+    } else if (effect->kind == EFFECT_HEDGE) {
+        hedges_see_grant(simulation, effect);
     } else if (effect->kind == EFFECT_NOTE && effect->as.note.note == NOTE_RECORD_DAMAGED) {
         if (simulation->broker.has_damage) {
             return;
@@ -1212,6 +1215,7 @@ void oracle_check_turn(struct simulation *simulation)
     struct core_stats stats;
     core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
     degradation_check_turn(simulation, &stats);
+    hedges_check_turn(simulation, &stats);
     check_bounds(simulation);
     for (int i = 0; i < KEPT_PER_TURN && simulation->jobs_length > 0; i++) {
         simulation->check_next = (simulation->check_next + 1) % simulation->jobs_length;

@@ -64,6 +64,16 @@ static void init_tiers(struct scenario *scenario, struct dice *dice)
     }
 }
 
+/* By the seed and not by the dice, so that those without are what they are without it. */
+static void init_hedges(struct scenario *scenario)
+{
+    static const uint32_t shares[][SCENARIO_TIERS] = {{0, 0, 0}, {50, 0, 0}, {500, 200, 20}};
+    const size_t length = sizeof(shares) / sizeof(shares[0]);
+    for (size_t i = 0; i < SCENARIO_TIERS; i++) {
+        scenario->tiers[i].hedge_share_permille = shares[scenario->options.seed % length][i];
+    }
+}
+
 static void init_names(struct scenario *scenario)
 {
     static const char *const tenants[SCENARIO_TENANTS] = {"acme", "bolt", "core"};
@@ -270,6 +280,8 @@ static void init_models(struct scenario *scenario, struct dice *dice)
             .provider_model = literal(names[i]),
             .max_tokens_default = 100,
             .quality = i == 0 ? 90 : 60,
+            .input_nanousd_per_mtok = SCENARIO_TOKEN_NANOUSD * UINT64_C(1000000),
+            .output_nanousd_per_mtok = SCENARIO_TOKEN_NANOUSD * UINT64_C(1000000),
             .failover = scenario->failover,
             .failover_length = i != 2 && dice_hit(dice, 700),
         };
@@ -379,6 +391,7 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
     scenario->keys = scenario->options.jobs / 8 + 1;
     init_load(scenario, dice);
     init_tiers(scenario, dice);
+    init_hedges(scenario);
     init_names(scenario);
     init_providers(scenario, dice);
     init_models(scenario, dice);

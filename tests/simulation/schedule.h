@@ -18,6 +18,7 @@ enum task_kind {
     TASK_WORKER_WAKE,  /* who: a worker; generation: its wake's */
     TASK_LINK_BROKEN,  /* generation: the peer whose owner notices */
     TASK_ATTEMPT_END,  /* who: a worker; message.job, message.attempt */
+    TASK_HEDGE,        /* who: a worker; message.job, message.attempt: takes long */
     TASK_CHUNK,        /* who: a worker; message: the chunk */
     TASK_ARRIVAL,      /* the next new jobs */
     TASK_CACHE,        /* somebody does something about caches: cache.h */

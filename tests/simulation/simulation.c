@@ -194,6 +194,12 @@ static void run_task(struct simulation *simulation, struct task *task)
             sim_worker_end_attempt(simulation, &simulation->workers[task->who], &lease);
         }
         break;
+    case TASK_HEDGE:
+        if (simulation->workers[task->who].life == task->generation) {
+            const struct job_lease lease = {task->message.job, task->message.attempt};
+            sim_worker_ask_hedge(simulation, &simulation->workers[task->who], &lease);
+        }
+        break;
     case TASK_CHUNK:
         if (simulation->workers[task->who].life == task->generation) {
             sim_worker_chunk(simulation, &simulation->workers[task->who], &task->message);

@@ -89,6 +89,10 @@ struct sim_job {
         bool is_open, is_probe;
         uint32_t upstream, attempt;
     } permit;          /* of its latest dispatch */
+    struct {
+        bool is_open;
+        uint32_t upstream, attempt;
+    } hedge;           /* of hedges.h: for a second call */
     uint32_t failures; /* that count, whatever the broker remembers of them */
     bool is_retry;     /* its next dispatch is one */
     /* Of flights.h: its leader has ended. */
@@ -166,15 +170,17 @@ struct sim_client {
 
 struct run {
     struct job_lease lease;
-    bool is_cancelled;
+    bool is_cancelled, is_hung, streams;
     int64_t began_ms;
-    struct call call; /* that it makes, and what will come of it */
+    int64_t ends_ms;   /* not before, unless it is cancelled */
+    struct call call;  /* that it makes, and what will come of it; with a second one: the one that counts … */
+    struct call other; /* … and this is the one beside it, if it is made */
 };
 
 struct answer {
     struct job_lease lease;
     Wire__AttemptOutcome outcome;
-    struct call call;
+    struct call call, other;
     struct blob *payload;
     int64_t sent_ms;
 };
@@ -309,6 +315,7 @@ struct degradation {
     double lowest_missing;          /* retries granted beyond what was earned for them */
     struct spent spent[SCENARIO_PROVIDERS][UPSTREAM_SECONDS]; /* by second modulo their number */
     struct allowance requests[SCENARIO_PROVIDERS], tokens[SCENARIO_PROVIDERS];
+    uint64_t dispatches[SCENARIO_TIERS], hedges[SCENARIO_TIERS]; /* of hedges.h: since the start */
     int64_t since_ms;      /* the start of the core */
     bool may_count, holds; /* of the end of an attempt that is being told */
 };
@@ -442,6 +449,7 @@ struct tally {
     uint64_t requeued, late, poisoned;    /* lives, answers after a conclusion, jobs condemned */
     uint64_t damaged;                     /* records that were read */
     uint64_t memory_short, refused, shed; /* events without memory, defects found, jobs given up */
+    uint64_t hedges_granted, hedges_given_back; /* second calls */
     uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
     uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */
     uint64_t invalidated, caught_up, behind;  /* invalidations, welcomes with some, and without all */

@@ -157,6 +157,7 @@ static void tell_result(struct simulation *simulation, const struct sim_worker *
         .number = (int)answer->outcome,
         .time_ms = answer->call.retry_after_ms,
         .call = answer->call,
+        .other = answer->other,
         .payload = answer->payload == NULL ? NULL : blob_ref(answer->payload),
     };
     network_send(simulation, &message);
@@ -423,7 +424,8 @@ void sim_worker_chunk(struct simulation *simulation, struct sim_worker *worker,
 }
 
 static void start(struct simulation *simulation, struct sim_worker *worker,
-                  const struct job_lease *lease, uint32_t upstream, bool streams)
+                  const struct job_lease *lease, uint32_t upstream, bool streams,
+                  int64_t hedge_after_ms)
 {
     if (find_run(worker, lease) != NULL || find_answer(worker, lease) >= 0) {
         return; /* a duplicate */
@@ -435,14 +437,99 @@ static void start(struct simulation *simulation, struct sim_worker *worker,
     }
     struct run *run = &worker->runs[worker->runs_length++];
     *run = (struct run){.lease = *lease,
+                        .streams = streams,
                         .call = make_call(simulation, lease, upstream),
                         .began_ms = simulation->now_ms};
     if (streams) {
         plan_chunks(simulation, worker, run);
     }
-    if (!simulation_hit(simulation, simulation->scenario.outcomes.hung)) {
+    run->is_hung = simulation_hit(simulation, simulation->scenario.outcomes.hung);
+    if (!run->is_hung) {
+        run->ends_ms = simulation->now_ms + run->call.call_ms;
         plan_end(simulation, worker, lease, run->call.call_ms);
     }
+    if (hedge_after_ms > 0) {
+        const struct message slow = {.job = lease->job, .attempt = lease->attempt};
+        schedule_add(&simulation->schedule, simulation->now_ms + hedge_after_ms, TASK_HEDGE,
+                     worker->index, worker->life, &slow);
+    }
+}
+
+/* ---- a second call ---- */
+
+void sim_worker_ask_hedge(struct simulation *simulation, struct sim_worker *worker,
+                          const struct job_lease *lease)
+{
+    const struct run *run = find_run(worker, lease);
+    if (run == NULL || run->is_cancelled || run->streams || !worker->is_welcome) {
+        return;
+    }
+    network_send(simulation, &(struct message){.to_broker = true,
+                                               .event = EVENT_HEDGE_ASKED,
+                                               .peer = worker->peer,
+                                               .job = lease->job,
+                                               .attempt = lease->attempt});
+}
+
+/* It ends the other, too. */
+static bool decides(const struct call *call)
+{
+    return call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED ||
+           call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED;
+}
+
+/* The other is still under way when this one counts, or it has failed by then. */
+static void take_places(struct run *run, const struct call *counts, const struct call *other,
+                        int64_t other_began_ms, int64_t other_ends_ms)
+{
+    struct call beside = *other;
+    if (other_ends_ms > run->ends_ms) {
+        beside.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED;
+        beside.error_code = "overtaken";
+        beside.retry_after_ms = 0;
+        beside.call_ms = run->ends_ms - other_began_ms;
+        beside.limit_per_min = 0;
+    }
+    const struct call counted = *counts;
+    run->call = counted;
+    run->other = beside;
+}
+
+/* Whichever decides first; without one, whichever fails last. */
+static void run_beside(struct simulation *simulation, struct sim_worker *worker, struct run *run,
+                       const struct call *second)
+{
+    const struct call first = run->call;
+    const int64_t now_ms = simulation->now_ms;
+    const int64_t first_ms = run->is_hung ? INT64_MAX : run->ends_ms;
+    const int64_t second_ms = now_ms + second->call_ms;
+    const bool first_decides = decides(&first) && !run->is_hung;
+    const bool is_second = decides(second) && first_decides   ? second_ms < first_ms
+                           : decides(second) || first_decides ? decides(second)
+                                                              : second_ms > first_ms;
+    if (is_second) {
+        run->ends_ms = second_ms;
+        take_places(run, second, &first, run->began_ms, first_ms);
+        plan_end(simulation, worker, &run->lease, second->call_ms);
+    } else {
+        take_places(run, &first, second, now_ms, second_ms);
+    }
+}
+
+/* Some have no room for it, and what is answered from a cache needs none. */
+static void hear_hedge(struct simulation *simulation, struct sim_worker *worker,
+                       const struct job_lease *lease, uint32_t upstream)
+{
+    struct run *run = find_run(worker, lease);
+    if (run == NULL || run->is_cancelled || run->other.is_made || !run->call.is_made ||
+        dice_hit(&simulation->dice, 100)) {
+        return;
+    }
+    struct call second =
+        upstream_call(simulation, &simulation->upstreams[upstream],
+                      tokens_used(simulation, simulation->jobs[lease->job].tokens));
+    second.upstream = upstream;
+    run_beside(simulation, worker, run, &second);
 }
 
 /* Answers that cost money are kept until the broker says that the job is concluded. */
@@ -473,7 +560,7 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
                             const struct job_lease *lease)
 {
     struct run *run = find_run(worker, lease);
-    if (run == NULL) {
+    if (run == NULL || (!run->is_cancelled && simulation->now_ms < run->ends_ms)) {
         return;
     }
     if (simulation->jobs[lease->job].is_killer && !run->is_cancelled) {
@@ -485,6 +572,8 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
         run->call.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED;
         run->call.retry_after_ms = 0;
         run->call.call_ms = simulation->now_ms - run->began_ms;
+        run->other.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED;
+        run->other.retry_after_ms = 0;
     } else if (run->call.outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED &&
                sim_broker_ms(simulation) >= simulation->jobs[lease->job].deadline_max_ms) {
         run->call.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED; /* the broker may say so, too */
@@ -493,6 +582,7 @@ void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *wo
     struct answer answer = {.lease = *lease,
                             .outcome = run->call.outcome,
                             .call = run->call,
+                            .other = run->other,
                             .sent_ms = simulation->now_ms};
     if (answer.outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
         answer.payload = sim_worker_answer(simulation, lease);
@@ -578,7 +668,9 @@ void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
     } else if (message->effect == EFFECT_WORKER_ERROR) {
         network_break(simulation, worker->peer);
     } else if (message->effect == EFFECT_DISPATCH) {
-        start(simulation, worker, &lease, message->upstream, message->flag);
+        start(simulation, worker, &lease, message->upstream, message->flag, message->time_ms);
+    } else if (message->effect == EFFECT_HEDGE) {
+        hear_hedge(simulation, worker, &lease, message->upstream);
     } else if (message->effect == EFFECT_ATTEMPT_CANCEL) {
         hear_cancel(simulation, worker, &lease);
     } else if (message->effect == EFFECT_ATTEMPT_CONCLUDED && find_answer(worker, &lease) >= 0) {

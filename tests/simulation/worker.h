@@ -12,6 +12,9 @@ void sim_worker_wake(struct simulation *simulation, struct sim_worker *worker, u
 void sim_worker_hear(struct simulation *simulation, struct sim_worker *worker,
                      const struct message *message);
 /* A part of the answer, when the attempt still runs. */
+/* It takes long: asks for a second call. */
+void sim_worker_ask_hedge(struct simulation *simulation, struct sim_worker *worker,
+                          const struct job_lease *lease);
 void sim_worker_chunk(struct simulation *simulation, struct sim_worker *worker,
                       const struct message *chunk);
 void sim_worker_end_attempt(struct simulation *simulation, struct sim_worker *worker,
