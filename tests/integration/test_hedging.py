@@ -3,10 +3,13 @@ A second call beside a slow one, at another provider, with real programs: two si
 """
 
 import json
+import time
 
 import pytest
 
-from harness import http_request, program, wait_for
+from harness import http_request, merge, program, wait_for
+from test_streaming import END, ROLE, event, next_chunk, providers, rest_of  # noqa: F401
+from test_streaming import submit as submit_stream
 from wire import Client, pb
 
 FIRST_TOKEN_MS, SLOW_FACTOR, JOBS, WINDOW = 100, 20, 1000, 40
@@ -15,24 +18,28 @@ SHARE = 0.05
 TOKENS = 28  # of a prompt
 
 
-def start(cluster, share=SHARE, **changes):
-    """Model sim-small at "sim", and at "other" when the broker says so. They answer with different words. Returns the other server."""
-    first = cluster.start_modelsim("--first-token-ms", str(FIRST_TOKEN_MS), "--seed", "1")
-    other = cluster.run("modelsim-other", [program("tiermq-modelsim"), "--listen", "127.0.0.1:0", "--first-token-ms", str(FIRST_TOKEN_MS),
-                                           "--seed", "2"])
+def server(cluster, name, seed):
+    """One that answers with words of its own, and writes down its calls."""
+    return cluster.run(name, [program("tiermq-modelsim"), "--listen", "127.0.0.1:0", "--first-token-ms", str(FIRST_TOKEN_MS),
+                              "--seed", str(seed), "--calls", cluster.directory / f"{name}.calls"])
+
+
+def start(cluster, share=SHARE, workers=1, providers=lambda *two: list(two), failover=("other",), more_models=(), **changes):
+    """Model sim-small at "sim", and at "other" when the broker says so. Returns the other server."""
+    first, other = server(cluster, "modelsim", 1), server(cluster, "modelsim-other", 2)
     cluster.modelsim = first
-    cluster.config = {
+    cluster.config = merge({
         "log": {"level": "info"},
         "tiers": [{"name": "realtime", "hedge_share": share, "deadline": "60s", "shed_target": "0ms"}],
-        "providers": [{"name": "sim", "type": "openai", "base_url": first.ready["http"] + "/v1"},
-                      {"name": "other", "type": "openai", "base_url": other.ready["http"] + "/v1"}],
-        "models": [{"name": "sim-small", "provider": "sim", "failover": ["other"], "input_usd_per_mtok": INPUT_USD,
-                    "output_usd_per_mtok": OUTPUT_USD}],
+        "providers": providers({"name": "sim", "type": "openai", "base_url": first.ready["http"] + "/v1"},
+                               {"name": "other", "type": "openai", "base_url": other.ready["http"] + "/v1"}),
+        "models": [{"name": "sim-small", "provider": "sim", "failover": list(failover), "input_usd_per_mtok": INPUT_USD,
+                    "output_usd_per_mtok": OUTPUT_USD}, *more_models],
         "cache": {"mode": "off"},
-        **changes,
-    }
+    }, changes)
     cluster.start_broker(broker={"store": "memory"})
-    cluster.start_worker(worker={"slots": 100})
+    for _ in range(workers):
+        cluster.start_worker(worker={"slots": 100})
     return other
 
 
@@ -49,11 +56,17 @@ def calls_of(server):
     return sum(counters(server)["requests"].values())
 
 
-def submit(client, number, **fields):
+def began_ms(cluster, name):
+    """By job, when its call at that server began, by the one clock of both servers."""
+    lines = (json.loads(line) for line in (cluster.directory / f"{name}.calls").read_text().splitlines())
+    return {line["key"][:36]: line["at_ms"] for line in lines if line["event"] == "began"}
+
+
+def submit(client, number, route="sim-small", **fields):
     stream = {"stream": True, "stream_options": {"include_usage": True}} if fields.get("stream") else {}
     body = {"messages": [{"role": "user", "content": f"question {number}: " + "why " * 20}], "max_tokens": 8, **stream}
     request = pb.ModelRequest(operation="chat.completions", body=json.dumps(body).encode())
-    return client.submit(request.SerializeToString(), tier="realtime", route="sim-small", input_tokens=TOKENS, estimated_tokens=TOKENS + 8, **fields)
+    return client.submit(request.SerializeToString(), tier="realtime", route=route, input_tokens=TOKENS, estimated_tokens=TOKENS + 8, **fields)
 
 
 def answer(client, job):
@@ -219,3 +232,218 @@ def test_tier_without_a_share_makes_no_second_calls(cluster):
         set_faults(cluster.modelsim, {"kind": "slow", "factor": 5})
         done = serve(client, 20)
     assert not any(a.hedged for _, a in done) and calls_of(other) == 0
+
+
+def test_none_is_made_before_it_is_known_how_long_calls_take(cluster):
+    other = start(cluster, share=0.5)
+    slow = {"kind": "slow", "factor": SLOW_FACTOR}
+    with Client(cluster.broker) as client:
+        serve(client, 6)
+        set_faults(cluster.modelsim, slow)
+        _, response = answer(client, submit(client, 100))
+        assert not response.hedged and calls_of(other) == 0
+
+        set_faults(cluster.modelsim)
+        serve(client, 60)
+        set_faults(cluster.modelsim, slow)
+        done = [answer(client, submit(client, number)) for number in range(200, 204)]
+        assert [a.hedged for _, a in done] == [True] * 4
+    firsts, seconds = began_ms(cluster, "modelsim"), began_ms(cluster, "modelsim-other")
+    waited = sorted(seconds[job] - firsts[job] for job in seconds)
+    print(f"second calls began {waited} ms after their first ones")
+    assert len(waited) == 4 and FIRST_TOKEN_MS <= waited[0] and waited[-1] < FIRST_TOKEN_MS * SLOW_FACTOR
+
+
+def made_by(worker, provider):
+    return sum(v for k, v in worker.metrics().items() if k.startswith(f'tiermq_worker_provider_calls_total{{provider="{provider}"'))
+
+
+def test_budget_is_the_clusters_and_not_a_workers(cluster):
+    share, jobs = 0.02, 500
+    other = start(cluster, share=share, workers=2)
+    set_faults(cluster.modelsim, {"kind": "slow", "factor": SLOW_FACTOR, "rate": 0.04})
+    with Client(cluster.broker) as client:
+        serve(client, jobs)
+    wait_for(lambda: counters(other)["in_flight"] == 0, "ended calls")
+    made = [made_by(worker, "other") for worker in cluster.workers]
+    refused = cluster.broker.metrics()['tiermq_hedges_refused_total{tier="realtime",reason="budget"}']
+    print(f"{jobs} jobs: second calls by worker {made}, {refused} refused by the budget")
+    assert sum(made) == calls_of(other) and 0 < calls_of(other) <= jobs * share and min(made) > 0 and refused > 0
+
+
+def test_residency_holds_for_the_second_as_for_the_first(cluster):
+    inside = server(cluster, "modelsim-inside", 3)
+    outside = start(cluster, share=0.5, tenants=[{"name": "default"}, {"name": "clinic", "residency": "eu"}],
+                    providers=lambda first, other: [{**first, "residency": ["eu"]}, other, {
+                        "name": "inside", "type": "openai", "base_url": inside.ready["http"] + "/v1", "residency": ["eu"]}],
+                    failover=["other", "inside"])
+    with Client(cluster.broker, tenant="clinic") as client:
+        serve(client, 40)
+        set_faults(cluster.modelsim, {"kind": "slow", "factor": SLOW_FACTOR})
+        done = serve(client, 10)
+    assert calls_of(outside) == 0 and calls_of(inside) == sum(a.hedged for _, a in done) > 5
+
+
+def test_tenants_models_hold_for_the_second_as_for_the_first(cluster):
+    """A route of two models, one a provider."""
+    other = start(cluster, share=0.5, failover=[], tenants=[{"name": "default"}, {"name": "strict", "models": ["sim-small"]}],
+                  routes=[{"name": "both", "models": ["sim-small", "sim-medium"], "choice": "listed"}],
+                  more_models=[{"name": "sim-medium", "provider": "other"}])
+    with Client(cluster.broker, tenant="strict") as strict, Client(cluster.broker) as free:
+        serve(free, 200, route="both")
+        made = calls_of(other)
+        set_faults(cluster.modelsim, {"kind": "slow", "factor": SLOW_FACTOR})
+        assert not any(a.hedged for _, a in serve(strict, 3, route="both")) and calls_of(other) == made
+        assert all(a.hedged for _, a in serve(free, 3, route="both")) and calls_of(other) == made + 3
+
+
+def test_second_call_is_cut_at_the_deadline_with_the_first(cluster):
+    other = start(cluster, share=0.5)
+    with Client(cluster.broker) as client:
+        serve(client, 40)
+        hang = {"kind": "hang", "hang_ms": 20000}
+        set_faults(cluster.modelsim, hang)
+        set_faults(other, hang)
+        job = submit(client, 100, deadline_in_ms=2000)
+        assert client.result(job)[0].state == pb.JOB_STATE_EXPIRED
+        assert calls_of(other) == 1
+        for simulator in (cluster.modelsim, other):
+            # It is closed, or the server has noticed that it was.
+            wait_for(lambda: closed_by_the_other_side(simulator) == 1 or counters(simulator)["in_flight"] == 0, "a closed connection", timeout_s=5)
+        wait_for(lambda: cluster.worker.metrics()["tiermq_worker_in_flight"] == 0, "a free slot")
+
+
+def test_job_of_a_worker_that_died_between_the_two_is_answered_once(cluster):
+    other = start(cluster, share=0.5, broker={"lease": "3s", "heartbeat": "1s"})
+    with Client(cluster.broker) as client:
+        serve(client, 40)
+        hang = {"kind": "hang", "hang_ms": 60000}
+        set_faults(cluster.modelsim, hang)
+        set_faults(other, hang)
+        job = submit(client, 100)
+        wait_for(lambda: counters(other)["in_flight"] == 1, "the second call")
+        cluster.worker.kill()
+        set_faults(cluster.modelsim)
+        set_faults(other)
+        cluster.start_worker(worker={"slots": 100})
+        result, response = answer(client, job)
+        assert result.attempts == 2 and not response.hedged
+        client.ping()
+        assert not client.has("result")
+
+
+# ------------------------------------------------------------------------------------------------ streams, step by step
+
+
+@pytest.fixture
+def two(cluster, providers):  # noqa: F811
+    """Two servers that the test plays, of which the first is known to be quick."""
+    near, far = providers("near"), providers("far")
+    cluster.config = {"tiers": [{"name": "realtime", "hedge_share": 0.5, "deadline": "60s", "shed_target": "0ms"}],
+                      "providers": [near.config(), far.config()], "cache": {"mode": "off"},
+                      "models": [{"name": "m", "provider": "near", "failover": ["far"], "input_usd_per_mtok": INPUT_USD,
+                                  "output_usd_per_mtok": OUTPUT_USD}]}
+    cluster.start_broker(broker={"store": "memory"})
+    cluster.start_worker()
+    with Client(cluster.broker) as client:
+        for number in range(40):
+            job = submit_stream(client, "quick", input_tokens=1, estimated_tokens=3)
+            call = near.next()
+            call.say(ROLE + event({"content": "quick"}) + END)
+            call.end()
+            rest_of(client, job)
+        yield client, near, far
+
+
+def begin_both(client, near, far):
+    """A stream whose two calls are under way, and have sent no token."""
+    job = submit_stream(client, "slow", input_tokens=1, estimated_tokens=3)
+    first = next_call(near, "slow")
+    first.say(ROLE)
+    return job, first, next_call(far, "slow")
+
+
+def next_call(provider, prompt):
+    """Some of those that were quick have had a second one, too."""
+    while (call := provider.next()).prompt != prompt:
+        pass
+    return call
+
+
+def test_stream_is_of_the_second_alone_once_that_has_sent_a_token(cluster, two):
+    client, near, far = two
+    won = hedges(cluster)["won"]
+    job, first, second = begin_both(client, near, far)
+    second.say(ROLE + event({"content": "second"}))
+    assert next_chunk(client, job) == (1, 0, False, "second")
+    assert first.is_cut.wait(10)
+    first.say(event({"content": "first"}))
+    second.say(event({"content": " alone"}) + END)
+    second.end()
+    chunks, result, text = rest_of(client, job)
+    assert text == "second alone" and "".join(c[3] for c in chunks) == " alone" and chunks[-1][2]
+    assert (result.usage.provider, result.attempts) == ("far", 1)
+    assert result.usage.hedge_cost_nanousd == 1 * INPUT_USD * 1000  # its prompt
+    assert hedges(cluster)["won"] == won + 1
+
+
+def test_stream_is_of_the_first_alone_when_that_was_quicker_after_all(cluster, two):
+    client, near, far = two
+    lost = hedges(cluster)["lost"]
+    job, first, second = begin_both(client, near, far)
+    second.say(ROLE)
+    first.say(event({"content": "first"}))
+    assert next_chunk(client, job) == (1, 0, False, "first")
+    assert second.is_cut.wait(10)
+    first.say(END)
+    first.end()
+    _, result, text = rest_of(client, job)
+    assert (text, result.usage.provider, result.attempts) == ("first", "near", 1)
+    assert result.usage.hedge_cost_nanousd == 1 * INPUT_USD * 1000
+    assert hedges(cluster)["lost"] == lost + 1
+
+
+def test_no_second_call_is_made_beside_a_stream_that_has_begun(cluster, two):
+    client, near, far = two
+    job = submit_stream(client, "begun", input_tokens=1, estimated_tokens=3)
+    first = next_call(near, "begun")
+    first.say(ROLE + event({"content": "one"}))
+    next_chunk(client, job)
+    time.sleep(1)
+    first.say(END)
+    first.end()
+    assert rest_of(client, job)[2] == "one"
+    assert all(far.calls.get().prompt == "quick" for _ in range(far.calls.qsize()))
+
+
+def test_stream_that_breaks_before_its_first_token_is_left_to_the_second(cluster, two):
+    client, near, far = two
+    job, first, second = begin_both(client, near, far)
+    first.end()
+    failed = 'tiermq_worker_provider_calls_total{provider="near",model="m",outcome="unavailable"}'
+    wait_for(lambda: cluster.worker.metrics().get(failed), "the first one's failure")
+    second.say(ROLE + event({"content": "second"}) + END)
+    second.end()
+    chunks, result, text = rest_of(client, job)
+    assert text == "second" == "".join(c[3] for c in chunks)
+    assert (result.usage.provider, result.attempts, result.usage.hedge_cost_nanousd) == ("far", 1, 0)
+
+
+def test_stream_that_breaks_after_its_first_token_begins_anew_and_its_loser_is_accounted(cluster, two):
+    client, near, far = two
+    before = cluster.broker.metrics()['tiermq_cost_usd_total{tier="realtime"}']
+    job, first, second = begin_both(client, near, far)
+    second.say(ROLE + event({"content": "broken"}))
+    assert next_chunk(client, job) == (1, 0, False, "broken")
+    assert first.is_cut.wait(10)
+    second.end()
+    waiting = wait_for(lambda: [p for p in (near, far) if not p.calls.empty()], "the next attempt")
+    again = next_call(waiting[0], "slow")
+    again.say(ROLE + event({"content": "whole"}) + END)
+    again.end()
+    chunks, result, text = rest_of(client, job)
+    assert text == "whole" and "".join(c[3] for c in chunks if c[0] == 2) == "whole"
+    assert result.attempts == 2
+    # The prompt of the loser, by the length of its body, and the answer, by its usage.
+    accounted = (cluster.broker.metrics()['tiermq_cost_usd_total{tier="realtime"}'] - before) * 1e9
+    assert accounted > result.usage.cost_nanousd
