@@ -508,7 +508,7 @@ static const struct config_key tier_keys[] = {
      .text = "What the time that a model takes weighs there, against the time that is left."},
     {"hedge_share", KIND_FRACTION, .min = 0, .max = 500, FIELD(config_tier, hedge_share_permille),
      .is_live = true, .preset = "0",
-     .text = "Not in effect yet. Second attempts beside a call that takes longer than 95 of 100, as a "
+     .text = "Second calls at another provider, beside one that takes longer than 95 of 100, as a "
              "share of the calls, and of what they cost; `0`: none."},
     {"shed_target", DURATIONS(0), FIELD(config_tier, shed_target_ms), .is_live = true,
      .preset = "0s",
