@@ -7,7 +7,7 @@ beside a million than beside a thousand (flat)? What does a near lookup cost, an
 whole cache with its store and its thread (cache_keeper)? Do near hits keep their bound
 (cache-stream, which needs --data)? Which prompts need the strong model
 (routing_quality, which needs --texts prompts.jsonl)? Are tokens of a thousand streams in time (streams)? What do broker and worker add to a call
-(added_latency)? Is the simulator faster than what it tests (modelsim)?
+(added_latency)? What does a second call beside a slow one earn (hedging)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
 import argparse
@@ -28,6 +28,7 @@ from cache_index import cache_index
 from cache_keeper import cache_keeper
 from cache_stream import cache_stream
 from flat import flat
+from hedging import hedging
 from recovery import recovery
 from streams import added_latency, streams
 
@@ -291,7 +292,8 @@ def main():
                  "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench),
                  "cache_index": functools.partial(cache_index, bench), "cache_keeper": functools.partial(cache_keeper, bench), "modelsim": bench.modelsim_speed,
                  "routing_quality": functools.partial(of_routing, bench),
-                 "streams": functools.partial(streams, bench), "added_latency": functools.partial(added_latency, bench)}
+                 "streams": functools.partial(streams, bench), "added_latency": functools.partial(added_latency, bench),
+                 "hedging": functools.partial(hedging, bench)}
     try:
         for name in arguments.only.split(","):
             if name not in scenarios:

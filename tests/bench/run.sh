@@ -4,6 +4,7 @@
 #                      [--texts FILE ...]
 #   tests/bench/run.sh --only cache-stream --data DIR
 #   tests/bench/run.sh --only routing_quality --texts prompts.jsonl
+#   tests/bench/run.sh --only hedging
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=build-release
