@@ -5,8 +5,10 @@
  */
 #include <errno.h>
 #include <jansson.h>
+#include <string.h>
 #include "tests/fuzz/fuzz.h"
 #include "worker/provider/assembly.h"
+#include "worker/provider/delta.h"
 #include "worker/provider/outcome.h"
 #include "worker/provider/protocol.h"
 #include "worker/provider/sse.h"
@@ -18,6 +20,7 @@ struct call {
     enum operation operation;
     struct protocol_stream stream;
     struct assembly *assembly;
+    struct delta delta;
 };
 
 static void check_outcome(const struct outcome *outcome)
@@ -57,6 +60,23 @@ static void read_whole(const struct call *call, const char *data, size_t bytes)
     json_decref(body);
 }
 
+/* What is read without the parser is what the parser reads. */
+static void check_delta(struct call *call, const json_t *chunk, const char *data, size_t bytes)
+{
+    if (call->protocol->read_answer != NULL || call->operation != OPERATION_CHAT) {
+        return;
+    }
+    if (delta_read(&call->delta, data, bytes)) {
+        const json_t *choice = json_array_get(json_object_get(chunk, "choices"), 0);
+        const json_t *content = json_object_get(json_object_get(choice, "delta"), "content");
+        must_hold(json_is_string(content));
+        must_hold(json_string_length(content) == call->delta.text.length);
+        must_hold(call->delta.text.length == 0 ||
+                  memcmp(json_string_value(content), call->delta.text.data, call->delta.text.length) == 0);
+    }
+    delta_learn(&call->delta, chunk, data, bytes);
+}
+
 static int event_arrived(void *context, const char *name, const char *data, size_t bytes)
 {
     struct call *call = context;
@@ -65,6 +85,9 @@ static int event_arrived(void *context, const char *name, const char *data, size
     int r = call->protocol->read_event(&call->stream, name, data, bytes, &chunk, &outcome);
     if (r == -ECONNABORTED) {
         check_outcome(&outcome);
+    }
+    if (r == 0 && chunk != NULL) {
+        check_delta(call, chunk, data, bytes);
     }
     if (r == 0 && chunk != NULL && call->operation != OPERATION_RESPONSES) {
         r = assembly_add(call->assembly, chunk);
@@ -100,6 +123,7 @@ static void read_stream(struct call *call, const char *data, size_t bytes, size_
         conclude_stream(call);
     }
     sse_finish(&sse);
+    delta_finish(&call->delta);
     assembly_destroy(&call->assembly);
     protocol_stream_finish(&call->stream);
 }
@@ -122,6 +146,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         .protocol = protocol_of(data[0]),
         .operation = operation,
         .stream.operation = operation,
+        .delta.text.bytes_max = ANSWER_BYTES_MAX,
     };
     if (call.protocol->read_answer != NULL && operation == OPERATION_RESPONSES) {
         return 0; /* no call is made then */

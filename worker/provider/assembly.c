@@ -152,14 +152,13 @@ static int read_index(const json_t *object, size_t *ret_index)
     return 0;
 }
 
-static int grow(struct assembly *assembly, struct bytes *bytes, const json_t *text)
+static int grow(struct assembly *assembly, struct bytes *bytes, const char *text, size_t length)
 {
-    const size_t length = json_string_length(text);
     if (length > assembly->bytes_max - assembly->bytes) {
         return -EMSGSIZE;
     }
     bytes->bytes_max = assembly->bytes_max;
-    int r = bytes_append(bytes, json_string_value(text), length);
+    int r = bytes_append(bytes, text, length);
     if (r == 0) {
         assembly->bytes += length;
     }
@@ -167,11 +166,11 @@ static int grow(struct assembly *assembly, struct bytes *bytes, const json_t *te
 }
 
 static int choice_grow_text(struct assembly *assembly, struct choice *choice, const char *name,
-                            const json_t *text)
+                            const char *text, size_t length)
 {
     for (size_t i = 0; i < choice->texts_length; i++) {
         if (strcmp(choice->texts[i].name, name) == 0) {
-            return grow(assembly, &choice->texts[i].value, text);
+            return grow(assembly, &choice->texts[i].value, text, length);
         }
     }
     if (choice->texts_length == ASSEMBLY_TEXTS_MAX) {
@@ -183,7 +182,7 @@ static int choice_grow_text(struct assembly *assembly, struct choice *choice, co
     }
     struct text *added = &choice->texts[choice->texts_length++];
     *added = (struct text){.name = copy};
-    return grow(assembly, &added->value, text);
+    return grow(assembly, &added->value, text, length);
 }
 
 static int tool_call_add(struct assembly *assembly, struct choice *choice, json_t *delta)
@@ -214,7 +213,9 @@ static int tool_call_add(struct assembly *assembly, struct choice *choice, json_
         }
     }
     const json_t *arguments = json_object_get(function, "arguments");
-    return json_is_string(arguments) ? grow(assembly, &call->arguments, arguments) : 0;
+    return json_is_string(arguments) ? grow(assembly, &call->arguments, json_string_value(arguments),
+                                            json_string_length(arguments))
+                                     : 0;
 }
 
 static int tool_calls_add(struct assembly *assembly, struct choice *choice, const json_t *deltas)
@@ -239,7 +240,8 @@ static int delta_add(struct assembly *assembly, struct choice *choice, json_t *d
         if (strcmp(name, "tool_calls") == 0) {
             r = tool_calls_add(assembly, choice, value);
         } else if (json_is_string(value) && strcmp(name, "role") != 0) {
-            r = choice_grow_text(assembly, choice, name, value);
+            r = choice_grow_text(assembly, choice, name, json_string_value(value),
+                                 json_string_length(value));
         } else if (!json_is_null(value)) {
             r = json_object_set(choice->message, name, value) < 0 ? -ENOMEM : 0;
         }
@@ -305,7 +307,8 @@ static int choice_add(struct assembly *assembly, json_t *part)
     r = r < 0 ? r : delta_add(assembly, choice, json_object_get(part, "delta"));
     const json_t *text = json_object_get(part, "text");
     if (r == 0 && json_is_string(text)) {
-        r = choice_grow_text(assembly, choice, "text", text);
+        r = choice_grow_text(assembly, choice, "text", json_string_value(text),
+                             json_string_length(text));
     }
     json_t *logprobs = json_object_get(part, "logprobs");
     if (r == 0 && json_is_object(logprobs)) {
@@ -361,6 +364,13 @@ int assembly_add(struct assembly *assembly, const json_t *chunk)
         assembly->usage = json_incref(usage);
     }
     return r;
+}
+
+int assembly_add_content(struct assembly *assembly, size_t choice, const char *text, size_t bytes)
+{
+    struct choice *at = NULL;
+    int r = choice_at(assembly, choice, &at);
+    return r < 0 ? r : choice_grow_text(assembly, at, "content", text, bytes);
 }
 
 static bool is_said(const json_t *value)

@@ -25,6 +25,12 @@ void assembly_destroy(struct assembly **assembly);
 /* Errors: -EBADMSG no chunk; -EMSGSIZE the answer outgrows bytes_max or a bound above; -ENOMEM. */
 MUST_USE int assembly_add(struct assembly *assembly, const json_t *chunk);
 /*
+ * As assembly_add() with a chunk whose head is known and that says nothing but this of that choice's
+ * content. UTF-8. Errors: -EMSGSIZE, -ENOMEM.
+ */
+MUST_USE int assembly_add_content(struct assembly *assembly, size_t choice, const char *text,
+                                  size_t bytes);
+/*
  * Does it say anything a reader waits for: text, a tool call, a refusal, or the end? A role or an
  * empty text is none of it: many servers send those before the model has begun. So with the events
  * of a response's stream that only announce something.

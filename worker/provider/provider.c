@@ -16,6 +16,7 @@
 #include "common/loop.h"
 #include "worker/provider/address.h"
 #include "worker/provider/assembly.h"
+#include "worker/provider/delta.h"
 #include "worker/provider/http.h"
 #include "worker/provider/protocol.h"
 #include "worker/provider/sse.h"
@@ -23,7 +24,7 @@
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 #define REJECTED    WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED
 
-enum { URL_BYTES_MAX = 4096 };
+enum { URL_BYTES_MAX = 4096, DELTA_BYTES_MAX = 4096 /* an event that is longer is parsed */ };
 
 struct provider {
     struct loop *loop;
@@ -66,6 +67,7 @@ struct provider_call {
     struct sse sse;
     struct protocol_stream stream;
     struct assembly *assembly;
+    struct delta delta;       /* of a chat that is passed on as it comes */
     struct bytes event;       /* the piece being forwarded, or what waits for the first token */
     struct loop_timer *watch; /* of a stream; NULL: none */
     bool is_held;
@@ -87,6 +89,7 @@ static void call_release(struct provider_call *call)
     bytes_finish(&call->event);
     sse_finish(&call->sse);
     protocol_stream_finish(&call->stream);
+    delta_finish(&call->delta);
     assembly_destroy(&call->assembly);
     list_remove(&call->provider->calls, &call->link);
     if (!list_is_empty(&call->provider->waiting)) {
@@ -204,10 +207,34 @@ static int chunk_take(struct provider_call *call, const json_t *chunk, const cha
     return 0;
 }
 
+/* Events of this call are passed on as they come, and those after the first token are mostly alike. */
+static bool may_be_delta(const struct provider_call *call)
+{
+    return call->first_token_ms > 0 && call->protocol->read_answer == NULL &&
+           call->operation == OPERATION_CHAT;
+}
+
+static int delta_take(struct provider_call *call, const char *name, const char *data, size_t bytes)
+{
+    const struct delta *delta = &call->delta;
+    int r = assembly_add_content(call->assembly, delta->choice, delta->text.data,
+                                 delta->text.length);
+    r = r < 0 ? r : event_write(call, NULL, name, data, bytes);
+    if (r < 0) {
+        return call_fail(call, "too_large", "the streamed answer is larger than an answer may be");
+    }
+    call->handler.on_chunk(call->context, call->event.data, call->event.length);
+    bytes_clear(&call->event);
+    return 0;
+}
+
 static int event_arrived(void *context, const char *name, const char *data, size_t bytes)
 {
     struct provider_call *call = context;
     json_t *chunk = NULL;
+    if (may_be_delta(call) && delta_read(&call->delta, data, bytes)) {
+        return delta_take(call, name, data, bytes);
+    }
     int r = call->protocol->read_event(&call->stream, name, data, bytes, &chunk, &call->failure);
     if (r == -ECONNABORTED) {
         call->has_failed = true;
@@ -218,6 +245,9 @@ static int event_arrived(void *context, const char *name, const char *data, size
     }
     if (chunk != NULL) {
         r = chunk_take(call, chunk, name, data, bytes);
+        if (may_be_delta(call)) {
+            delta_learn(&call->delta, chunk, data, bytes);
+        }
         json_decref(chunk);
     }
     return r;
@@ -671,6 +701,7 @@ int provider_start(struct provider *provider, const struct provider_request *req
         request->body_bytes * 2 + 65536; /* a translation may be longer than its source */
     call->body.bytes_max = provider->answer_bytes_max;
     call->event.bytes_max = provider->answer_bytes_max + 64;
+    call->delta.text.bytes_max = DELTA_BYTES_MAX;
     call->started_ms = clock_monotonic_ms();
     list_append(&provider->calls, &call->link);
 

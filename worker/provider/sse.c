@@ -83,6 +83,15 @@ void sse_finish(struct sse *sse)
     bytes_finish(&sse->data);
 }
 
+/* Where the line that begins at `at` ends; `end`: not yet. */
+static const char *find_line_end(const char *at, const char *end)
+{
+    const char *newline = memchr(at, '\n', (size_t)(end - at));
+    const char *stop = newline == NULL ? end : newline;
+    const char *carriage = memchr(at, '\r', (size_t)(stop - at));
+    return carriage == NULL ? stop : carriage;
+}
+
 int sse_feed(struct sse *sse, const void *data, size_t bytes)
 {
     const char *at = data;
@@ -95,10 +104,7 @@ int sse_feed(struct sse *sse, const void *data, size_t bytes)
                 continue;
             }
         }
-        const char *stop = at;
-        while (stop < end && *stop != '\n' && *stop != '\r') {
-            stop++;
-        }
+        const char *stop = find_line_end(at, end);
         int r = bytes_append(&sse->line, at, (size_t)(stop - at));
         if (r < 0) {
             return r;
