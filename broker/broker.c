@@ -34,6 +34,7 @@
 #include "common/link.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/time_slice.h"
 
 enum {
     /*
@@ -372,6 +373,7 @@ static enum exit_code start(struct broker *broker)
         return EXIT_INTERNAL;
     }
     enum exit_code code = journal_open(broker);
+    (void)time_slice_shorten(); /* and those of ZeroMQ, which begin now; not those of the store */
     code = code != EXIT_OK ? code : bind_links(broker);
     code = code != EXIT_OK ? code : admin_open(broker);
     if (code != EXIT_OK) {

@@ -11,6 +11,7 @@
 #include "common/arena.h"
 #include "common/clock.h"
 #include "common/loop.h"
+#include "common/time_slice.h"
 
 enum {
     PENDING_MAX_DEFAULT = 100000,
@@ -151,6 +152,15 @@ static size_t or_number(size_t number, size_t instead)
     return number == 0 ? instead : number;
 }
 
+/* With the first socket ZeroMQ's thread begins, which only moves bytes: it has short slices, the caller's thread not. */
+static int open_shards_shortly(struct tiermq *client, const char *brokers)
+{
+    const uint64_t slice_ns = time_slice_shorten();
+    const int r = open_shards(client, brokers);
+    time_slice_set(slice_ns);
+    return r;
+}
+
 int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_client)
 {
     CLEANUP(tiermq_close) struct tiermq *client = calloc(1, sizeof(*client));
@@ -179,7 +189,7 @@ int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_cli
         r = open_loop(client);
     }
     if (r == 0) {
-        r = open_shards(client, or_default(options->brokers, "tcp://127.0.0.1:7700"));
+        r = open_shards_shortly(client, or_default(options->brokers, "tcp://127.0.0.1:7700"));
     }
     if (r < 0) {
         return r;

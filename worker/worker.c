@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/metrics.h"
+#include "common/time_slice.h"
 #include "worker/account/account_stage.h"
 #include "worker/attempt.h"
 #include "worker/broker_link.h"
@@ -564,6 +565,7 @@ static int open_broker(struct worker *worker, size_t index)
 static int open_brokers(struct worker *worker, char *ret_error)
 {
     const struct config_worker *config = &worker->config->worker;
+    (void)time_slice_shorten(); /* and those of ZeroMQ, which begin now; not those of the cache */
     worker->zmq_context = zmq_ctx_new();
     worker->brokers = calloc(config->brokers_length + 1, sizeof(struct broker_link *));
     if (worker->zmq_context == NULL || worker->brokers == NULL) {
