@@ -97,22 +97,31 @@ def added_latency(bench):
             most[what] = saturated["calls_per_s"]
             bench.add(f"{what}, saturation", {"calls_per_s": most[what], "p50_ms": ms(saturated["total_p50_us"]),
                                               "p99_ms": ms(saturated["total_p99_us"]), "cpu_us": cpu(saturated, "broker", "worker")})
-            compare(bench, path, what, key, most[what] / 2, seconds)
+            add_bars(bench, what, key, compare(bench, path, f"{what} at half", key, most[what] / 2, seconds))
+        # Half of it is far more than half of the machine, since messages that come alone share no wake-up.
+        compare(bench, path, "stream at a quarter", "first", most["stream"] / 4, seconds)
         bench.bar("end to end, calls/s at saturation", most["whole"], 5000)
     finally:
         path.close()
 
 
-def compare(bench, path, what, key, rate, seconds):
+def compare(bench, path, name, key, rate, seconds):
+    """Returns the rounds of each way."""
+    what = name.split()[0]
     rounds = {way: [] for way in path.targets}
     for _ in range(bench.rounds):
         for way in rounds:
             result = path.calls(way, what, rate, 1024, seconds)
             rounds[way].append(result)
             names = {"direct": (), "relay": ("relay",), "tiermq": ("broker", "worker")}[way]
-            bench.add(f"{what}, {way}", {"rate": round(rate), "late": result["late"], "failed": result["failed"],
+            bench.add(f"{name}, {way}", {"rate": round(rate), "late": result["late"], "failed": result["failed"],
+                                         "cores": round(result["calls_per_s"] * sum(result["cpu_us"]) / 1e6, 2),
                                          **{f"{key}_{q}_ms": result[f"{key}_{q}_us"] / 1000 for q in ("p50", "p99", "p999")},
                                          "cpu_us": cpu(result, *names)})
+    return rounds
+
+
+def add_bars(bench, what, key, rounds):
     median = lambda way, q: sorted(r[f"{key}_{q}_us"] for r in rounds[way])[len(rounds[way]) // 2] / 1000
     if what == "whole":
         bench.bar("added to a call beyond a bare relay, p50 ms", median("tiermq", "p50") - median("relay", "p50"), 0.2, at_least=False)
