@@ -437,6 +437,8 @@ def test_payload_that_cannot_be_read_now_is_read_again(cluster):
         assert "Input/output error" in reason and ".sst" in reason
         assert broker.metrics()["tiermq_store_read_failures_total"] > 0
         assert not worker.has("dispatch")
+        worker.send(pb.WorkerMessage(goodbye=True))
+        broker.wait_log("worker left")  # or it would be given the job of the tier in memory
     expect_memory_tier_served(cluster)
     assert not lost_jobs(broker, jobs)
     faults.heal()

@@ -106,7 +106,8 @@ def test_slow_calls_are_answered_by_the_other_provider_within_the_budget(cluster
 
     assert seconds == sum(a.hedged for _, a in done) > 10
     assert seconds <= JOBS * SHARE  # of calls
-    assert calls_of(other) == seconds and calls_of(cluster.modelsim) == JOBS
+    # One that lost may have been ended before the server saw it.
+    assert outcomes["won"] <= calls_of(other) <= seconds and calls_of(cluster.modelsim) == JOBS
     assert len(won) == outcomes["won"] > 5
     assert all(r.run_ms < FIRST_TOKEN_MS * SLOW_FACTOR for r, _ in won)  # the percentile and a quick call
     assert all(r.attempts == 1 for r, _ in done)
@@ -268,7 +269,7 @@ def test_budget_is_the_clusters_and_not_a_workers(cluster):
     made = [made_by(worker, "other") for worker in cluster.workers]
     refused = cluster.broker.metrics()['tiermq_hedges_refused_total{tier="realtime",reason="budget"}']
     print(f"{jobs} jobs: second calls by worker {made}, {refused} refused by the budget")
-    assert sum(made) == calls_of(other) and 0 < calls_of(other) <= jobs * share and min(made) > 0 and refused > 0
+    assert 0 < calls_of(other) <= sum(made) <= jobs * share and min(made) > 0 and refused > 0
 
 
 def test_residency_holds_for_the_second_as_for_the_first(cluster):
@@ -409,11 +410,12 @@ def test_no_second_call_is_made_beside_a_stream_that_has_begun(cluster, two):
     first = next_call(near, "begun")
     first.say(ROLE + event({"content": "one"}))
     next_chunk(client, job)
+    hedged = far.calls.qsize()  # on a slow machine before the token came
     time.sleep(1)
     first.say(END)
     first.end()
     assert rest_of(client, job)[2] == "one"
-    assert all(far.calls.get().prompt == "quick" for _ in range(far.calls.qsize()))
+    assert far.calls.qsize() == hedged
 
 
 def test_stream_that_breaks_before_its_first_token_is_left_to_the_second(cluster, two):
