@@ -41,7 +41,8 @@ static bool is_well_formed(const Wire__Dispatch *dispatch)
 {
     const Wire__Upstream *upstream = dispatch->upstream;
     return dispatch->attempt > 0 && is_name(dispatch->tenant) && is_name(dispatch->route) &&
-           is_name(dispatch->tier) && strnlen(dispatch->pool, NAME_BYTES_MAX + 1) <= NAME_BYTES_MAX &&
+           is_name(dispatch->tier) &&
+           strnlen(dispatch->pool, NAME_BYTES_MAX + 1) <= NAME_BYTES_MAX &&
            (upstream == NULL || (is_name(upstream->provider) && is_name(upstream->model))) &&
            is_label(dispatch->tenant_residency) &&
            (dispatch->needs == NULL || is_label(dispatch->needs->residency)) &&
@@ -79,9 +80,8 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
     attempt->wants_stream = dispatch->stream;
     attempt->is_probe = dispatch->is_probe;
     attempt->is_last_choice = dispatch->is_last_choice;
-    attempt->hedge_after_ms = dispatch->hedge_after_ms < HEDGE_AFTER_MS_MAX
-                                  ? (int64_t)dispatch->hedge_after_ms
-                                  : 0;
+    attempt->hedge_after_ms =
+        dispatch->hedge_after_ms < HEDGE_AFTER_MS_MAX ? (int64_t)dispatch->hedge_after_ms : 0;
     attempt->is_of_worker = dispatch->is_of_worker;
     attempt->quality_lost = dispatch->quality_lost;
     attempt->has_needs = dispatch->needs != NULL;
@@ -259,7 +259,7 @@ int attempt_pack_response(const struct attempt *attempt, struct blob **ret_paylo
         response.cache_why = (char *)attempt->cache_why;
     }
     response.router_reason = text_or_empty(attempt->router_reason);
-    response.hedged = attempt->hedge != NULL;
+    response.hedged = attempt->hedge != NULL && attempt->cached_model == NULL;
     const size_t bytes = wire__model_response__get_packed_size(&response);
     uint8_t *packed = malloc(bytes);
     if (packed == NULL) {

@@ -830,7 +830,7 @@ static int answer_copy_call(struct answer *answer, const char *provider, const c
     return call->provider == NULL || call->model == NULL ? -ENOMEM : 0;
 }
 
-/* In the order in which they ended: the one that counts is the last. Errors: -ENOMEM. */
+/* The one that counts is the last. Errors: -ENOMEM. */
 static int answer_copy_calls(struct answer *answer, const struct attempt *attempt)
 {
     const struct hedge *hedge = attempt->hedge;

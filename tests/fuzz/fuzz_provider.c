@@ -70,9 +70,12 @@ static void check_delta(struct call *call, const json_t *chunk, const char *data
         const json_t *choice = json_array_get(json_object_get(chunk, "choices"), 0);
         const json_t *content = json_object_get(json_object_get(choice, "delta"), "content");
         must_hold(json_is_string(content));
+        must_hold((size_t)json_integer_value(json_object_get(choice, "index")) ==
+                  call->delta.choice);
         must_hold(json_string_length(content) == call->delta.text.length);
         must_hold(call->delta.text.length == 0 ||
-                  memcmp(json_string_value(content), call->delta.text.data, call->delta.text.length) == 0);
+                  memcmp(json_string_value(content), call->delta.text.data,
+                         call->delta.text.length) == 0);
     }
     delta_learn(&call->delta, chunk, data, bytes);
 }

@@ -261,6 +261,8 @@ def test_text_of_a_labelled_job_goes_to_no_embedder_without_the_label(cluster, s
         assert embedding_requests(sim) == 0
     else:
         wait_for(lambda: embedding_requests(sim) > 0, "the vector")
+    cluster.cli("cache", "invalidate", "--text-prefix", "Describe")
+    wait_for(lambda: submit(cluster, "Describe the lighthouse of Porto.", "--residency", "eu")["cache"] == "miss", "the invalidation")
 
 
 def test_where_near_hits_are_off_no_vector_is_asked_for_to_look_one_up(cluster, sim, http):

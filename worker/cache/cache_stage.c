@@ -53,12 +53,10 @@ static void set_scope(const struct services *services, struct attempt *attempt)
     const char *text = NULL;
     char *labels[ATTEMPT_LABELS_MAX];
     attempt->is_withheld = !may_be_embedded(services, attempt);
-    if (attempt->is_withheld) {
-        return;
-    }
-    if (scope_of(&services->key_secret, attempt->tenant, namespace_of(attempt), attempt->operation, attempt->route,
-                 attempt->asked, attempt->scope, &text) == 0) {
-        canonical_key_narrow(&services->key_secret, labels, attempt_labels(attempt, labels), attempt->scope);
+    if (scope_of(&services->key_secret, attempt->tenant, namespace_of(attempt), attempt->operation,
+                 attempt->route, attempt->asked, attempt->scope, &text) == 0) {
+        canonical_key_narrow(&services->key_secret, labels, attempt_labels(attempt, labels),
+                             attempt->scope);
         attempt->near_text = strdup(text);
         attempt->has_scope = attempt->near_text != NULL;
     }
@@ -108,13 +106,13 @@ static void set_query(struct services *services, struct attempt *attempt,
     memcpy(ret_query->key, attempt->key, CACHE_KEY_BYTES);
     attempt->may_serve_error = rules->stale_if_error_ms > 0 && upstream_is_down(attempt);
     ret_query->may_be_stale = rules->stale_while_revalidate_ms > 0 || attempt->may_serve_error;
-    if (rules->may_be_near && attempt->has_scope &&
+    if (rules->may_be_near && attempt->has_scope && !attempt->is_withheld &&
         near_policy_is_on(services->near_policy, attempt->tenant, attempt->tier)) {
         ret_query->may_be_near = true;
         ret_query->text = attempt->near_text;
         memcpy(ret_query->scope, attempt->scope, CACHE_SCOPE_BYTES);
-        ret_query->threshold = near_policy_threshold(services->near_policy, attempt->tenant,
-                                                     attempt->tier, NULL);
+        ret_query->threshold =
+            near_policy_threshold(services->near_policy, attempt->tenant, attempt->tier, NULL);
         attempt->near_threshold = ret_query->threshold;
     }
 }
@@ -123,7 +121,8 @@ static enum stage_verdict look_up(struct services *services, struct attempt *att
                                   const struct cache_query *query)
 {
     const int64_t until_ms = clock_monotonic_ms() + services->config->cache.lookup_timeout_ms;
-    if (cache_start_lookup(services->cache, query, until_ms, lookup_done, attempt, &attempt->lookup) < 0) {
+    if (cache_start_lookup(services->cache, query, until_ms, lookup_done, attempt,
+                           &attempt->lookup) < 0) {
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_NONE, "busy", "busy");
     }
     loop_timer_set(attempt->timer, until_ms);
@@ -179,7 +178,8 @@ static void vector_done(void *context, int result, const float *vectors)
 {
     struct attempt *attempt = context;
     attempt->vector_call = NULL; /* ends with this event */
-    const struct stage_event event = {.kind = STAGE_EVENT_VECTOR, .as.vector = result < 0 ? NULL : vectors};
+    const struct stage_event event = {.kind = STAGE_EVENT_VECTOR,
+                                      .as.vector = result < 0 ? NULL : vectors};
     pipeline_resume(attempt, &event);
 }
 
@@ -204,15 +204,18 @@ static enum stage_verdict ask_for_vector(struct services *services, struct attem
     if (!isfinite(attempt->near_threshold)) {
         return learn_aside(services, attempt);
     }
-    if (text_embedder_start(services->text_embedder, &text, 1, vector_done, attempt, &attempt->vector_call) < 0) {
+    if (text_embedder_start(services->text_embedder, &text, 1, vector_done, attempt,
+                            &attempt->vector_call) < 0) {
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "embedder", "embedder");
     }
-    loop_timer_set(attempt->timer, clock_monotonic_ms() + embedder->batch_wait_ms + embedder->timeout_ms);
+    loop_timer_set(attempt->timer,
+                   clock_monotonic_ms() + embedder->batch_wait_ms + embedder->timeout_ms);
     return STAGE_WAITS;
 }
 
 /* `vector` NULL: it failed, or was late; what was asked for still comes, for those who ask next. */
-static enum stage_verdict vector_came(struct services *services, struct attempt *attempt, const float *vector)
+static enum stage_verdict vector_came(struct services *services, struct attempt *attempt,
+                                      const float *vector)
 {
     struct cache_query query;
     loop_timer_stop(attempt->timer);
@@ -221,7 +224,8 @@ static enum stage_verdict vector_came(struct services *services, struct attempt 
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "embedder", "embedder");
     }
     attempt->vector = vector_quantised(vector, services->text_embedder->dim);
-    if (attempt->vector == NULL) { /* the embedder knows nothing of the text, or there is no memory */
+    if (attempt->vector ==
+        NULL) { /* the embedder knows nothing of the text, or there is no memory */
         return missed(services, attempt, WIRE__CACHE_STATUS__CACHE_MISS, "miss", "unknown");
     }
     set_query(services, attempt, &query);
@@ -269,6 +273,8 @@ static int take_entry(struct attempt *attempt, const struct cache_result *result
     int r = bytes_append(&attempt->body, entry->body.data, entry->body.len);
     attempt->cached_model = strdup(entry->about->model);
     if (r < 0 || attempt->cached_model == NULL) {
+        bytes_clear(&attempt->body);
+        free(TAKE(attempt->cached_model));
         return -ENOMEM;
     }
     attempt->tokens = (struct token_counts){
@@ -284,12 +290,11 @@ static int take_entry(struct attempt *attempt, const struct cache_result *result
 
 static const char *result_word(const struct cache_result *result)
 {
-    return result->is_stale                                ? "stale"
-           : result->answer == CACHE_ANSWER_NEAR_HIT ? "near"
-                                                           : "exact";
+    return result->is_stale ? "stale" : result->answer == CACHE_ANSWER_NEAR_HIT ? "near" : "exact";
 }
 
-static void count_hit(const struct services *services, const struct attempt *attempt, const struct cache_result *result)
+static void count_hit(const struct services *services, const struct attempt *attempt,
+                      const struct cache_result *result)
 {
     struct cache_count *row = row_of(services, attempt);
     if (row == NULL) {
@@ -316,7 +321,8 @@ static enum stage_verdict answered(struct services *services, struct attempt *at
         hex_write(result->key, CACHE_KEY_BYTES, attempt->near_key);
         attempt->near_score = result->score;
         attempt->embedder = services->embedder;
-        near_policy_looked(services->near_policy, attempt->broker, attempt->tenant, attempt->tier, result->score, true);
+        near_policy_looked(services->near_policy, attempt->broker, attempt->tenant, attempt->tier,
+                           result->score, true);
         if (!result->is_stale) { /* else it may differ because of its age */
             cache_checks_audit(services, attempt, result);
         }
@@ -351,7 +357,8 @@ static enum stage_verdict not_answered(struct services *services, struct attempt
                                        const struct cache_result *result)
 {
     if (result->has_candidate) {
-        near_policy_looked(services->near_policy, attempt->broker, attempt->tenant, attempt->tier, result->score, false);
+        near_policy_looked(services->near_policy, attempt->broker, attempt->tenant, attempt->tier,
+                           result->score, false);
         attempt->has_candidate = true;
         attempt->near_score = result->score;
         memcpy(attempt->candidate, result->key, CACHE_KEY_BYTES);
@@ -363,7 +370,8 @@ static enum stage_verdict not_answered(struct services *services, struct attempt
                   strcmp(result->why, "embedder") == 0 ? "embedder"
                   : strcmp(result->why, "memory") == 0 ? "memory"
                                                        : "miss",
-                  attempt->is_withheld && strcmp(result->why, "unknown") == 0 ? "residency" : result->why);
+                  attempt->is_withheld && strcmp(result->why, "unknown") == 0 ? "residency"
+                                                                              : result->why);
 }
 
 /* Past its time an entry may be served for so long only, and some questions want a young one. */
@@ -383,7 +391,8 @@ static enum stage_verdict cache_resume(void *module, struct attempt *attempt,
 {
     struct services *services = module;
     if (event->kind == STAGE_EVENT_VECTOR || attempt->vector_call != NULL) {
-        return vector_came(services, attempt, event->kind == STAGE_EVENT_VECTOR ? event->as.vector : NULL);
+        return vector_came(services, attempt,
+                           event->kind == STAGE_EVENT_VECTOR ? event->as.vector : NULL);
     }
     if (event->kind != STAGE_EVENT_CACHE) {
         cache_forget(&attempt->lookup);
@@ -529,7 +538,8 @@ static void set_about(struct attempt *attempt, Record__CacheAbout *about)
     about->n_tags = control == NULL ? 0 : control->n_tags;
     about->documents = control == NULL ? (char **)none : control->documents;
     about->n_documents = control == NULL ? 0 : control->n_documents;
-    about->scope = (ProtobufCBinaryData){attempt->has_scope ? CACHE_SCOPE_BYTES : 0, attempt->scope};
+    about->scope =
+        (ProtobufCBinaryData){attempt->has_scope ? CACHE_SCOPE_BYTES : 0, attempt->scope};
     about->text = attempt->near_text == NULL ? about->text : attempt->near_text;
     about->filled_unix_ms = (uint64_t)now_unix_ms;
     about->expires_unix_ms = (uint64_t)(now_unix_ms + rules->ttl_ms);
@@ -570,11 +580,11 @@ static void fill(const struct services *services, struct attempt *attempt, bool 
     entry.output_tokens = attempt->tokens.output;
     entry.reasoning_tokens = attempt->tokens.reasoning;
     entry.body = (ProtobufCBinaryData){attempt->body.length, (uint8_t *)attempt->body.data};
-    const enum cache_keeping keeping = !keeps                  ? CACHE_COMPARES
+    const enum cache_keeping keeping = !keeps                   ? CACHE_COMPARES
                                        : attempt->aside != NULL ? CACHE_KEEPS_AND_VECTOR_FOLLOWS
                                                                 : CACHE_KEEPS;
-    if (cache_start_fill(services->cache, attempt->key, &entry, attempt->vector, attempt->born, keeping,
-                         comparison) < 0) {
+    if (cache_start_fill(services->cache, attempt->key, &entry, attempt->vector, attempt->born,
+                         keeping, comparison) < 0) {
         telemetry_fill_dropped(services->telemetry);
     }
     if (keeping == CACHE_KEEPS_AND_VECTOR_FOLLOWS) {

@@ -33,17 +33,32 @@ static bool has_scalars_beside(const json_t *object, const char *name)
     return true;
 }
 
-/* Beside its delta, it has nothing but its index and nulls. */
+/* Beside its delta, it has nothing but its index and nulls. Where it ends is seen by the bracket.
+ */
 static bool choice_is_plain(const json_t *choice)
 {
     const char *key;
     json_t *value;
     json_object_foreach ((json_t *)choice, key, value) {
-        if (strcmp(key, "delta") != 0 && strcmp(key, "index") != 0 && !json_is_null(value)) {
+        const bool is_known = strcmp(key, "delta") == 0 || strcmp(key, "index") == 0;
+        if (strchr(key, ']') != NULL || (!is_known && !json_is_null(value))) {
             return false;
         }
     }
     return true;
+}
+
+/* What stands behind a colon is taken for a value. */
+static bool has_key_with_colon(const json_t *object)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach ((json_t *)object, key, value) {
+        if (strchr(key, ':') != NULL) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* Has the only thing that it says to be a text? */
@@ -54,7 +69,8 @@ static bool chunk_is_plain(const json_t *chunk)
     const json_t *delta = json_object_get(choice, "delta");
     return json_array_size(choices) == 1 && json_object_size(delta) == 1 &&
            json_is_string(json_object_get(delta, "content")) && choice_is_plain(choice) &&
-           has_scalars_beside(chunk, "choices") && json_object_get(chunk, "content") == NULL;
+           has_scalars_beside(chunk, "choices") && !has_key_with_colon(chunk) &&
+           json_object_get(chunk, "content") == NULL;
 }
 
 /* Up to the opening quote, included; 0: there is none. */
@@ -230,8 +246,7 @@ static bool tails_are_alike(struct pair *pair)
     return pair->form == pair->form_end && pair->data == pair->data_end;
 }
 
-/* Up to the end of the choices all is equal; their end is the first bracket, since they have no
- * strings there. */
+/* Up to the end of the choices all is equal; their end is the first bracket: choice_is_plain(). */
 static bool rests_are_alike(const struct delta *delta, const char *data, size_t bytes)
 {
     const char *form = delta->form.data + delta->after;

@@ -78,7 +78,9 @@ void hedge_account(struct attempt *attempt, struct telemetry *telemetry, uint64_
     }
     const struct token_counts tokens = {
         .input = input_tokens,
-        .output = account_estimate_tokens(hedge->report.received_bytes),
+        .output = attempt->operation == OPERATION_EMBEDDINGS
+                      ? 0
+                      : account_estimate_tokens(hedge->report.received_bytes),
     };
     hedge->report.tokens = tokens.input + tokens.output;
     hedge->report.cost_nanousd = account_cost_nanousd(&hedge->prices, &tokens);

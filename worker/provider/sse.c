@@ -83,11 +83,15 @@ void sse_finish(struct sse *sse)
     bytes_finish(&sse->data);
 }
 
-/* Where the line that begins at `at` ends; `end`: not yet. */
-static const char *find_line_end(const char *at, const char *end)
+/* Where the line that begins at `at` ends; `end`: not yet. *newline is the next one, if it is not
+ * before `at`. */
+static const char *find_line_end(const char *at, const char *end, const char **newline)
 {
-    const char *newline = memchr(at, '\n', (size_t)(end - at));
-    const char *stop = newline == NULL ? end : newline;
+    if (*newline == NULL || *newline < at) {
+        const char *next = memchr(at, '\n', (size_t)(end - at));
+        *newline = next == NULL ? end : next;
+    }
+    const char *stop = *newline;
     const char *carriage = memchr(at, '\r', (size_t)(stop - at));
     return carriage == NULL ? stop : carriage;
 }
@@ -96,6 +100,7 @@ int sse_feed(struct sse *sse, const void *data, size_t bytes)
 {
     const char *at = data;
     const char *const end = at + bytes;
+    const char *newline = NULL;
     while (at < end) {
         if (sse->after_cr) {
             sse->after_cr = false;
@@ -104,7 +109,7 @@ int sse_feed(struct sse *sse, const void *data, size_t bytes)
                 continue;
             }
         }
-        const char *stop = find_line_end(at, end);
+        const char *stop = find_line_end(at, end, &newline);
         int r = bytes_append(&sse->line, at, (size_t)(stop - at));
         if (r < 0) {
             return r;

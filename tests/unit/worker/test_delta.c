@@ -6,7 +6,8 @@
 
 enum { EVENT_BYTES_MAX = 1024 };
 
-#define HEAD "{\"id\":\"a\",\"created\":1767225600,\"choices\":[{\"index\":2,\"delta\":{\"content\":"
+#define HEAD                                                                                       \
+    "{\"id\":\"a\",\"created\":1767225600,\"choices\":[{\"index\":2,\"delta\":{\"content\":"
 #define TAIL "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":123}"
 
 static void learn(struct delta *delta, const char *event)
@@ -70,8 +71,8 @@ Test(delta, escapes_and_letters_beyond_ascii_are_read)
 Test(delta, what_no_json_string_is_is_left_to_the_parser)
 {
     static const char *const texts[] = {
-        "\"\\u00e4\"", "\"\\x\"", "\"a\nb\"", "\"\xC3\"", "\"\xC0\x80\"", "\"\xED\xA0\x80\"", "\"open", "\"\\",
-        "null",
+        "\"\\u00e4\"",      "\"\\x\"", "\"a\nb\"", "\"\xC3\"", "\"\xC0\x80\"",
+        "\"\xED\xA0\x80\"", "\"open",  "\"\\",     "null",
     };
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         char event[EVENT_BYTES_MAX];
@@ -85,7 +86,9 @@ Test(delta, what_no_json_string_is_is_left_to_the_parser)
 Test(delta, behind_the_choices_numbers_and_the_obfuscation_may_differ)
 {
     expect(HEAD "\"a\"" TAIL,
-           HEAD "\"b\"},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"\",\"sent_us\":98765}", "b");
+           HEAD
+           "\"b\"},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"\",\"sent_us\":98765}",
+           "b");
 }
 
 Test(delta, an_event_that_says_more_is_none)
@@ -93,7 +96,8 @@ Test(delta, an_event_that_says_more_is_none)
     static const char *const tails[] = {
         "},\"finish_reason\":\"stop\"}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":123}",
         "},\"finish_reason\":null}],\"usage\":{},\"obfuscation\":\"x1\",\"sent_us\":123}",
-        "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":123,\"error\":{}}",
+        "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":123,"
+        "\"error\":{}}",
         "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":0}",
         "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":012}",
         "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x\\1\",\"sent_us\":123}",
@@ -107,7 +111,8 @@ Test(delta, an_event_that_says_more_is_none)
         snprintf(event, sizeof(event), "%s\"b\"%s", HEAD, tails[i]);
         expect_none(HEAD "\"a\"" TAIL, event);
     }
-    expect_none(HEAD "\"a\"" TAIL, "{\"id\":\"b\",\"created\":1767225600,\"choices\":[{\"index\":2,\"delta\":{\"content\":\"a\"" TAIL);
+    expect_none(HEAD "\"a\"" TAIL, "{\"id\":\"b\",\"created\":1767225600,\"choices\":[{\"index\":2,"
+                                   "\"delta\":{\"content\":\"a\"" TAIL);
 }
 
 Test(delta, only_events_of_plain_text_are_learned)
@@ -118,7 +123,8 @@ Test(delta, only_events_of_plain_text_are_learned)
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}",
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"logprobs\":{\"content\":[]}}]}",
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}},{\"index\":1,\"delta\":{}}]}",
-        "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":1}}",
+        "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":1}"
+        "}",
         "{\"content\":\"b\",\"choices\":[{\"index\":0,\"delta\":{\"cont\\u0065nt\":\"a\"}}]}",
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\n\"a\"}}]}",
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\n\"created\":1}",
@@ -156,4 +162,15 @@ Test(delta, texts_have_a_bound)
     learn(&delta, HEAD "\"a\"" TAIL);
     cr_assert_not(reads(&delta, HEAD "\"a\"" TAIL));
     delta_finish(&delta);
+}
+
+Test(delta, names_that_look_like_the_end_of_something_are_left_to_the_parser)
+{
+    const char *const begin = "{\"choices\":[{\"delta\":{\"content\":\"a\"},\"x]\":null,\"index\":";
+    char form[EVENT_BYTES_MAX], event[EVENT_BYTES_MAX];
+    (void)snprintf(form, sizeof(form), "%s1}],\"created\":15}", begin);
+    (void)snprintf(event, sizeof(event), "%s7}],\"created\":15}", begin);
+    expect_none(form, event);
+    expect_none("{\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"a:1\":1,\"a:2\":2}",
+                "{\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"a:2\":1,\"a:2\":2}");
 }
