@@ -13,11 +13,11 @@ enum { EFFECTS_AN_INVALIDATION = 8, REFUSED_MS = 1000, KEY_OF_ENTRY_BYTES = 16 }
 struct entry {
     struct list_link link; /* cache_log.entries, oldest first */
     uint64_t sequence;
-    uint64_t batch;        /* durable with this one */
-    struct tenant *tenant; /* whose entries alone it is of; NULL: any */
+    uint64_t batch; /* durable with this one */
     int64_t at_unix_ms;
-    size_t bytes;
-    uint8_t packed[]; /* wire.CacheInvalidation */
+    const char *tenant; /* whose entries alone it is of, behind `packed`; "": any */
+    size_t bytes;       /* of `packed` */
+    uint8_t packed[];   /* wire.CacheInvalidation */
 };
 
 static void write_key(uint8_t kind, uint8_t *ret_key)
@@ -52,12 +52,15 @@ static struct entry *remember(struct cache_log *log, uint64_t sequence, int64_t 
                               const Wire__CacheInvalidation *invalidation)
 {
     const size_t bytes = wire__cache_invalidation__get_packed_size(invalidation);
-    struct entry *entry = malloc(sizeof(*entry) + bytes);
+    const char *tenant = invalidation->selector == NULL ? "" : invalidation->selector->tenant;
+    const size_t tenant_bytes = strlen(tenant) + 1;
+    struct entry *entry = malloc(sizeof(*entry) + bytes + tenant_bytes);
     if (entry == NULL) {
         return NULL;
     }
     *entry = (struct entry){.sequence = sequence, .at_unix_ms = at_unix_ms, .bytes = bytes};
     (void)wire__cache_invalidation__pack(invalidation, entry->packed);
+    entry->tenant = memcpy(entry->packed + bytes, tenant, tenant_bytes);
     list_append(&log->entries, &entry->link);
     log->bytes += bytes;
     return entry;
@@ -94,12 +97,6 @@ static void make_epoch(struct core *core)
     }
 }
 
-static struct tenant *tenant_of(const struct core *core, const Wire__CacheSelector *selector)
-{
-    const struct name *name = names_find(&core->tenants, selector->tenant);
-    return name == NULL ? NULL : core->tenant[name->index];
-}
-
 /* Returns the batch with which it is durable; 0: no memory. */
 static uint64_t record(struct core *core, const Wire__CacheSelector *selector, const char *reason)
 {
@@ -116,7 +113,6 @@ static uint64_t record(struct core *core, const Wire__CacheSelector *selector, c
     if (entry == NULL) {
         return 0;
     }
-    entry->tenant = tenant_of(core, selector);
     log->sequence = invalidation.sequence;
     Record__CacheInvalidationRecord kept = RECORD__CACHE_INVALIDATION_RECORD__INIT;
     kept.at_unix_ms = core->unix_ms;
@@ -234,10 +230,27 @@ void cache_log_invalidate(struct core *core, const struct event *event)
 
 /* ---- telling ---- */
 
+/*
+ * A tenant whose name is unknown has no jobs, and nobody else's are outdated by it. Looked for now
+ * and not when it was asked for, since jobs of one that came in between may be dispatched already.
+ */
+static void outdate(struct core *core, const struct entry *entry)
+{
+    if (entry->tenant[0] == '\0') {
+        core->cache_log.told_for_all = entry->sequence;
+        return;
+    }
+    const struct name *name = names_find(&core->tenants, entry->tenant);
+    struct tenant *tenant =
+        name == NULL || name->index >= core->tenants_known ? NULL : core->tenant[name->index];
+    if (tenant != NULL) {
+        tenant->invalidated = entry->sequence;
+    }
+}
+
 static void tell(struct core *core, const struct entry *entry)
 {
-    *(entry->tenant == NULL ? &core->cache_log.told_for_all : &entry->tenant->invalidated) =
-        entry->sequence;
+    outdate(core, entry);
     uint8_t *packed = effects_alloc(core->effects, entry->bytes);
     memcpy(packed, entry->packed, entry->bytes);
     list_for_each (&core->workers_heard, link) {

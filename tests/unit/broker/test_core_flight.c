@@ -1030,6 +1030,30 @@ Test(core_flight, invalidation_of_another_tenant_ends_no_flight)
     cr_assert_eq(world_state(&w, &own), LEASED);
 }
 
+Test(core_flight, invalidation_of_a_tenant_that_nobody_knows_ends_no_flight)
+{
+    world_worker(&w, 100, "w", 4);
+    const struct id leader = submit(1, "standard", 1);
+    invalidate("mistyped");
+    const struct id after = submit(1, "standard", 1);
+    cr_assert(follows(&after, &leader));
+}
+
+Test(core_flight, invalidation_reaches_a_tenant_that_became_known_before_it_was_told)
+{
+    world_worker(&w, 100, "w", 4);
+    w.withholds_durability = true;
+    invalidate("new");
+    w.config.tenants[3].name = "new";
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_client(&w, 3, "new");
+    const struct id leader = submit(3, "realtime", 1);
+    cr_assert_eq(world_state(&w, &leader), LEASED);
+    world_make_durable(&w);
+    const struct id after = submit(3, "realtime", 1);
+    cr_assert_eq(world_state(&w, &after), LEASED);
+}
+
 Test(core_flight, dispatched_while_an_invalidation_is_not_told_yet_is_before_it)
 {
     world_worker(&w, 100, "w", 4);
