@@ -341,8 +341,8 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     const bool is_durable = (job->flags & JOB_DURABLE) != 0;
     const bool is_dead = outcome->state == WIRE__JOB_STATE__JOB_STATE_DEAD;
     const struct effect_result result = make_result(core, job, outcome);
+    flight_conclude(core, job, outcome); /* asks who holds the lease */
     end_attempt(core, job, outcome);
-    flight_conclude(core, job, outcome);
     count(job, outcome);
     if (outcome->state == WIRE__JOB_STATE__JOB_STATE_SUCCEEDED && !result.has_leader) {
         estimate_note_run(job->flow->queue, result.run_ms);

@@ -16,6 +16,7 @@
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/stream.h"
+#include "broker/core/worker.h"
 
 enum {
     FLIGHT_STREAMS_MAX = 1024, /* followers of one job that get its chunks */
@@ -384,12 +385,17 @@ static bool holds_for_all(const struct outcome *outcome)
             (outcome->peer != 0 || strcmp(text_or_none(outcome->error_code), "poison") == 0));
 }
 
-/* By an attempt before its latest: who follows may have come after what that one was made from was
- * invalidated. */
+/*
+ * By another attempt than the one that holds the job: it may have begun before what it is made from
+ * was invalidated, and who follows may have come after. Its number alone does not tell, since one
+ * that was given shortly before a crash is given again.
+ */
 static bool is_late(const struct core *core, const struct job *job, const struct outcome *outcome)
 {
-    return outcome->peer != 0 && outcome->attempt != job->attempt &&
-           cache_log_told(core, job_tenant(job)) > 0;
+    const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
+    const bool holds = lease != NULL && lease->worker != NULL &&
+                       lease->worker->peer == outcome->peer && lease->attempt == outcome->attempt;
+    return outcome->peer != 0 && !holds && cache_log_told(core, job_tenant(job)) > 0;
 }
 
 void flight_conclude(struct core *core, struct job *job, const struct outcome *outcome)

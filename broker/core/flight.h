@@ -14,7 +14,8 @@
  *
  * An answer may be made from what has been invalidated since its attempt was dispatched (cache_log.h). So a leader that is outdated
  * in this way keeps its followers, and whoever comes after workers were told begins a flight of its own. A follower that ran before and lost
- * its lease may be outdated as well: it does not come to lead others, and runs by itself when its leader ends without an answer.
+ * its lease may be outdated as well: it does not come to lead others, and runs by itself when its leader ends without an answer. And once workers
+ * were told of any, an answer of another attempt than the one that holds the leader concludes the leader alone; the best follower leads from there on.
  *
  * Costs: a link in each job; the flight itself exists only while somebody follows, and takes 16 bytes and a little for each.
  */
@@ -39,7 +40,7 @@ void flight_remove(struct core *core, struct job *job);
 /* The best of its own priority and those of its followers. */
 uint32_t flight_priority(const struct core *core, const struct job *job);
 
-/* A pending job is being concluded and its lease has ended: what becomes of those that follow it. */
+/* A pending job is being concluded, and has its lease still: what becomes of those that follow it. */
 void flight_conclude(struct core *core, struct job *job, const struct outcome *outcome);
 /* A worker came back with an attempt of it that the core knew nothing of: its followers, who may have come later, run without it. */
 void flight_hand_on(struct core *core, struct job *job);

@@ -1149,3 +1149,29 @@ Test(core_flight, who_was_dispatched_before_and_lost_its_lease_does_not_lead_who
     cr_assert_null(world_find(&w, EFFECT_RESULT, &after, 0));
     cr_assert_null(world_find(&w, EFFECT_RESULT, &last, 0));
 }
+
+/* What was dispatched shortly before a crash is recorded nowhere, so its number is given again. */
+Test(core_flight, late_answer_from_before_a_restart_is_not_shared_though_its_number_is_the_same)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id leader = submit(1, "standard", 1);
+    const struct lease_ref lease = world_lease(&w, &leader);
+    world_restart(&w);
+    world_forget_log(&w);
+    world_client(&w, 1, "a");
+    invalidate("");
+    world_worker(&w, 101, "x", 1);
+    world_advance(&w, w.config.broker.reclaim_ms);
+    cr_assert_eq(world_lease(&w, &leader).attempt, lease.attempt);
+    const struct id after = submit(1, "standard", 1);
+    cr_assert(follows(&after, &leader));
+    const struct event hello = {
+        .kind = EVENT_WORKER_HELLO,
+        .peer = 102,
+        .as.worker_hello = {.name = "w", .slots = 1, .answered = &lease, .answered_length = 1}};
+    world_turn(&w, &hello);
+    world_result(&w, 102, &lease, ANSWERED, 0);
+    cr_assert_eq(world_count(&w, EFFECT_RESULT, &after), 0);
+    cr_assert_eq(world_state(&w, &leader), UNKNOWN);
+    cr_assert_eq(world_stats(&w).jobs, 1);
+}
