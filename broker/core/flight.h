@@ -42,7 +42,10 @@ uint32_t flight_priority(const struct core *core, const struct job *job);
 
 /* A pending job is being concluded, and has its lease still: what becomes of those that follow it. */
 void flight_conclude(struct core *core, struct job *job, const struct outcome *outcome);
-/* A worker came back with an attempt of it that the core knew nothing of: its followers, who may have come later, run without it. */
+/*
+ * A worker came back with an attempt of it, of which nobody knows when it began: also one whose lease was lost may be of before a restart,
+ * under the number of a later one. Its followers, who may have come after an invalidation, run without it.
+ */
 void flight_hand_on(struct core *core, struct job *job);
 /* The job's key is not that of its payload: it is identical to none, and whoever follows it runs by itself. */
 void flight_split(struct core *core, struct job *job);

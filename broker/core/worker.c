@@ -236,9 +236,7 @@ static bool reclaim(struct core *core, struct worker *worker, const struct worke
         lease_grant(core, job, worker, held->attempt) == NULL) {
         return false;
     }
-    if (is_unknown) {
-        flight_hand_on(core, job);
-    }
+    flight_hand_on(core, job);
     return true;
 }
 

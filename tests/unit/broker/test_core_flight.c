@@ -1175,3 +1175,29 @@ Test(core_flight, late_answer_from_before_a_restart_is_not_shared_though_its_num
     cr_assert_eq(world_state(&w, &leader), UNKNOWN);
     cr_assert_eq(world_stats(&w).jobs, 1);
 }
+
+/* Both attempts have the same number, and the core cannot tell which of them it is. */
+Test(core_flight, attempt_that_comes_back_from_before_a_restart_is_not_shared)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id leader = submit(1, "standard", 1);
+    const struct lease_ref lease = world_lease(&w, &leader);
+    world_restart(&w);
+    world_client(&w, 1, "a");
+    invalidate("");
+    world_worker(&w, 101, "x", 1);
+    world_advance(&w, w.config.broker.reclaim_ms);
+    const struct id after = submit(1, "standard", 1);
+    cr_assert(follows(&after, &leader));
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 101});
+    cr_assert(follows(&after, &leader));
+    const struct event hello = {
+        .kind = EVENT_WORKER_HELLO,
+        .peer = 102,
+        .as.worker_hello = {.name = "w", .slots = 1, .held = &lease, .held_length = 1}};
+    world_turn(&w, &hello);
+    cr_assert_eq(world_state(&w, &leader), LEASED);
+    world_result(&w, 102, &lease, ANSWERED, 0);
+    cr_assert_eq(world_state(&w, &leader), UNKNOWN);
+    cr_assert_eq(world_count(&w, EFFECT_RESULT, &after), 0);
+}
