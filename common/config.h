@@ -345,7 +345,7 @@ uint32_t config_abilities(const struct config_model *model);
 /*
  * The models that may answer a job of this tier on a route (a model's name or an alias), in order: the model itself and its fallbacks, or those
  * of the alias. Those below the tier's floor are left out, but for the one that is asked for by its name, and the first of a list that is not
- * scored; if it leaves none, the first is taken. Fills at most models_max; *ret_is_scored: the best is chosen, else the first. Returns how many.
+ * scored; if it leaves none, which no configuration that was read has, the first is taken. Fills at most models_max; *ret_is_scored: the best is chosen, else the first. Returns how many.
  */
 size_t config_candidates(const struct config *config, const char *route, const char *tier, uint32_t quality_min,
                          const struct config_model **ret_models, size_t models_max, bool *ret_is_scored);

@@ -1,9 +1,10 @@
 #include "common/config_candidates.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { NAMES_BYTES = 96 }; /* of those that are left out, as far as they have room */
+enum { NAMES_BYTES = 72 }; /* of those that are left out, as far as they have room */
 
 /* While the candidates of one route and tier are counted. No list has a name twice. */
 struct count {
@@ -59,32 +60,66 @@ static void count_models(struct count *count, const struct config *config, char 
     }
 }
 
-/* As the broker has it: of a list the first may be below the floor, of what is scored all where all
- * are. */
-static void count_list(struct count *count, const struct config *config, char *const *models,
-                       size_t length, uint32_t quality_min, bool is_scored)
-{
-    count_models(count, config, models, length, quality_min,
-                 is_scored || length == 0 ? NULL : models[0]);
-    if (count->length == 0) {
-        count_models(count, config, models, length, 0, NULL);
-    }
-}
+/* ---- of a route ---- */
 
-static void count_route(struct count *count, const struct config *config,
-                        const struct config_route *route, const struct config_tier *tier)
+struct list {
+    char *const *models;
+    size_t length;
+    bool is_of_tier; /* its own, not the route's for all */
+};
+
+static struct list list_of(const struct config_route *route, const struct config_tier *tier)
 {
-    const bool is_scored = route->choice == CHOICE_SCORED;
     for (size_t i = 0; i < route->tiers_length; i++) {
         const struct config_route_tier *own = &route->tiers[i];
         if (own->models_length > 0 && strcmp(own->tier, tier->name) == 0) {
-            count_list(count, config, own->models, own->models_length, tier->quality_min,
-                       is_scored);
-            return;
+            return (struct list){own->models, own->models_length, true};
         }
     }
-    count_list(count, config, route->models, route->models_length, tier->quality_min, is_scored);
+    return (struct list){route->models, route->models_length, false};
 }
+
+/* As the broker has it: of a list that is not scored the first may be below the floor. */
+static void count_route(struct count *count, const struct config *config,
+                        const struct config_route *route, const struct config_tier *tier)
+{
+    const struct list list = list_of(route, tier);
+    count_models(count, config, list.models, list.length, tier->quality_min,
+                 route->choice == CHOICE_SCORED || list.length == 0 ? NULL : list.models[0]);
+}
+
+/* NULL: the list names none. */
+static const struct config_model *best_of(const struct config *config, const struct list *list)
+{
+    const struct config_model *best = NULL;
+    for (size_t i = 0; i < list->length; i++) {
+        const struct config_model *model = config_find_model(config, list->models[i]);
+        if (model != NULL && (best == NULL || model->quality > best->quality)) {
+            best = model;
+        }
+    }
+    return best;
+}
+
+static bool is_below_floor(const struct config *config, const struct config_route *route,
+                           const struct config_tier *tier, bool is_written,
+                           char ret_why[CONFIG_WHY_BYTES])
+{
+    const struct list list = list_of(route, tier);
+    const struct config_model *best = best_of(config, &list);
+    if (best == NULL || best->quality >= tier->quality_min) {
+        return false;
+    }
+    (void)snprintf(ret_why, CONFIG_WHY_BYTES,
+                   "has no model that meets the floor of tier %.32s, quality_min %" PRIu32
+                   ": its best is %.48s, of grade %" PRIu32 "; lower the floor, or %s%s",
+                   tier->name, tier->quality_min, best->name, best->quality,
+                   is_written ? "list a better one" : "write a route `auto` with a better one",
+                   list.is_of_tier || !is_written ? "" : ", for that tier under tiers");
+    return true;
+}
+
+/* ---- of a model ---- */
 
 static void count_model(struct count *count, const struct config *config,
                         const struct config_model *model, const struct config_tier *tier)
@@ -93,42 +128,73 @@ static void count_model(struct count *count, const struct config *config,
     count_models(count, config, model->fallback, model->fallback_length, tier->quality_min, NULL);
 }
 
-static bool complain(const struct count *count, const char *tier, char ret_why[CONFIG_WHY_BYTES])
+/* ---- all ---- */
+
+static bool are_too_many(const struct count *count, const char *tier, const char *remedy,
+                         char ret_why[CONFIG_WHY_BYTES])
 {
     if (count->length <= CONFIG_CANDIDATES_MAX) {
         return false;
     }
     (void)snprintf(ret_why, CONFIG_WHY_BYTES,
                    "has %zu models at providers in tier %.32s, and %d at most are compared: %s%s "
-                   "would never be called; list fewer",
+                   "would never be called; %s",
                    count->length, tier, CONFIG_CANDIDATES_MAX, count->left_out,
-                   count->is_cut ? " and others" : "");
+                   count->is_cut ? " and others" : "", remedy);
     return true;
 }
 
-bool config_candidates_are_too_many(const struct config *config, const char **ret_path,
-                                    const char **ret_route, char ret_why[CONFIG_WHY_BYTES])
+static bool check_route(const struct config *config, size_t at, size_t tier_at, bool is_written,
+                        struct config_candidates_fault *ret_fault, char ret_why[CONFIG_WHY_BYTES])
+{
+    const struct config_route *route = &config->routes[at];
+    const struct config_tier *tier = &config->tiers[tier_at];
+    struct count count = {.length = 0};
+    count_route(&count, config, route, tier);
+    if (are_too_many(&count, tier->name,
+                     is_written ? "list fewer" : "write a route `auto` with those it is to have",
+                     ret_why)) {
+        *ret_fault = (struct config_candidates_fault){
+            "routes[].models", route->name, is_written ? "routes" : "models", is_written ? at : 0};
+        return false;
+    }
+    if (is_below_floor(config, route, tier, is_written, ret_why)) {
+        *ret_fault = (struct config_candidates_fault){
+            list_of(route, tier).is_of_tier ? "routes[].tiers" : "routes[].models", route->name,
+            is_written ? "routes" : "tiers", is_written ? at : tier_at};
+        return false;
+    }
+    return true;
+}
+
+static bool check_model(const struct config *config, size_t at, size_t tier_at,
+                        struct config_candidates_fault *ret_fault, char ret_why[CONFIG_WHY_BYTES])
+{
+    struct count count = {.length = 0};
+    count_model(&count, config, &config->models[at], &config->tiers[tier_at]);
+    if (are_too_many(&count, config->tiers[tier_at].name, "list fewer", ret_why)) {
+        *ret_fault = (struct config_candidates_fault){"models[].fallback", config->models[at].name,
+                                                      "models", at};
+        return false;
+    }
+    return true;
+}
+
+bool config_candidates_check(const struct config *config, size_t routes_written,
+                             struct config_candidates_fault *ret_fault,
+                             char ret_why[CONFIG_WHY_BYTES])
 {
     for (size_t t = 0; t < config->tiers_length; t++) {
-        const struct config_tier *tier = &config->tiers[t];
         for (size_t i = 0; i < config->routes_length; i++) {
-            struct count count = {.length = 0};
-            count_route(&count, config, &config->routes[i], tier);
-            if (complain(&count, tier->name, ret_why)) {
-                *ret_path = "routes[].models";
-                *ret_route = config->routes[i].name;
-                return true;
+            if (!check_route(config, i, t, i < routes_written, ret_fault, ret_why)) {
+                return false;
             }
         }
         for (size_t i = 0; i < config->models_length; i++) {
-            struct count count = {.length = 0};
-            count_model(&count, config, &config->models[i], tier);
-            if (complain(&count, tier->name, ret_why)) {
-                *ret_path = "models[].fallback";
-                *ret_route = config->models[i].name;
-                return true;
+            if (!check_model(config, i, t, ret_fault, ret_why)) {
+                return false;
             }
         }
     }
-    return false;
+    return true;
 }

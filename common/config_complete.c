@@ -214,15 +214,34 @@ static void check_preset_pools(struct reader *reader, const yaml_node_t *root,
     }
 }
 
+static size_t items_written(struct reader *reader, const yaml_node_t *root, const char *list)
+{
+    const yaml_node_t *node = config_mapping_find(reader->file.document, root, list);
+    return node == NULL || node->type != YAML_SEQUENCE_NODE
+               ? 0
+               : (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
+}
+
+/* Of an entry that does not stand in the file: of the whole. */
+static yaml_mark_t mark_of_item(struct reader *reader, const yaml_node_t *root, const char *list,
+                                size_t at)
+{
+    if (at >= items_written(reader, root, list)) {
+        return root->start_mark;
+    }
+    yaml_document_t *document = reader->file.document;
+    const yaml_node_t *node = config_mapping_find(document, root, list);
+    return yaml_document_get_node(document, node->data.sequence.items.start[at])->start_mark;
+}
+
 static void check_candidates(struct reader *reader, const yaml_node_t *root,
                              const struct config *config)
 {
-    const char *path, *route;
+    struct config_candidates_fault fault;
     char why[CONFIG_WHY_BYTES];
-    if (config_candidates_are_too_many(config, &path, &route, why)) {
-        const yaml_node_t *node = config_mapping_find(reader->file.document, root, "models");
-        config_complain(reader, node == NULL ? root->start_mark : node->start_mark, path, route,
-                        why);
+    if (!config_candidates_check(config, items_written(reader, root, "routes"), &fault, why)) {
+        config_complain(reader, mark_of_item(reader, root, fault.list, fault.at), fault.path,
+                        fault.route, why);
     }
 }
 

@@ -497,7 +497,7 @@ static const struct config_key tier_keys[] = {
     {"quality_min", COUNTS(0, 100), FIELD(config_tier, quality_min), .is_live = true,
      .preset = "0",
      .text = "The quality floor: no model of a lower grade is chosen, or stands in for one that cannot "
-             "serve."},
+             "serve. A route whose models for the tier are all below it is an error."},
     {"weight_quality", COUNTS(0, 100), FIELD(config_tier, weight_quality), .is_live = true,
      .preset = "60",
      .text = "What the chance of a good answer weighs where a model is chosen, of 100."},

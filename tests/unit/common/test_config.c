@@ -726,10 +726,63 @@ Test(config, route_that_names_more_than_are_compared_is_refused)
     expect_of_many(16, "", "", NULL);
     expect_of_many(18, "", "",
                    "routes[].models: \"auto\" has 18 models at providers in tier realtime, and 16 at most are "
-                   "compared: p/m16, p/m17 would never be called");
+                   "compared: p/m16, p/m17 would never be called; write a route `auto` with those it is to have");
     expect_of_many(16, ", failover: [p, q]", "", "compared: q/m15 would never");
     expect_of_many(18, "", few, NULL);
-    expect_of_many(60, "", "", "and others would never be called");
+    expect_of_many(60, "", "", "and others would never be called; write a route `auto`");
+}
+
+/* At the line of what has to be changed. */
+Test(config, route_of_its_own_with_too_many_is_shown_where_it_stands)
+{
+    static const char few[] = "routes:\n- {name: auto, models: [m0]}\n- name: wide\n  models: [";
+    char routes[256];
+    size_t length = (size_t)snprintf(routes, sizeof(routes), "%sm0", few);
+    for (int i = 1; i < 17; i++) {
+        length += (size_t)snprintf(routes + length, sizeof(routes) - length, ", m%d", i);
+    }
+    (void)snprintf(routes + length, sizeof(routes) - length, "]\n");
+    expect_of_many(17, "", routes,
+                   ":22:3: routes[].models: \"wide\" has 17 models at providers in tier realtime, and "
+                   "16 at most are compared: p/m16 would never be called; list fewer");
+}
+
+#define GRADES_40_70_90                                                                            \
+    "providers: [{name: p, base_url: \"http://x/v1\", residency: [eu]}, "                          \
+    "{name: q, base_url: \"http://x/v1\", residency: [us]}]\n"                                    \
+    "models: [{name: low, provider: p, quality: 40}, {name: mid, provider: p, quality: 70}, "      \
+    "{name: top, provider: q, quality: 90}]\n"
+
+Test(config, floor_that_no_model_of_a_route_meets_is_refused)
+{
+    static const struct {
+        const char *text, *error;
+    } mistakes[] = {
+        {GRADES_40_70_90 "tiers:\n- {name: standard, quality_min: 95}\n",
+         ":4:3: routes[].models: \"auto\" has no model that meets the floor of tier standard, "
+         "quality_min 95: its best is top, of grade 90; lower the floor, or write a route `auto` "
+         "with a better one"},
+        {"tiers: [{name: background, quality_min: 80}]",
+         "routes[].tiers: \"auto\" has no model that meets the floor of tier background, quality_min "
+         "80: its best is sim-small, of grade 40"},
+        {GRADES_40_70_90 "tiers: [{name: a}, {name: b, quality_min: 71}]\n"
+                         "routes: [{name: cheap, models: [low, mid]}]\n",
+         "\"cheap\" has no model that meets the floor of tier b, quality_min 71: its best is mid, of "
+         "grade 70; lower the floor, or list a better one, for that tier under tiers"},
+        {GRADES_40_70_90 "tiers: [{name: a}, {name: b, quality_min: 80}]\n"
+                         "routes: [{name: r, models: [top], tiers: {b: [low]}}]\n",
+         "routes[].tiers: \"r\" has no model that meets the floor of tier b"},
+        {GRADES_40_70_90 "tiers: [{name: a, quality_min: 80}]\n"
+                         "routes: [{name: r, models: [low], choice: listed}]\n",
+         "\"r\" has no model that meets the floor of tier a"},
+    };
+    for (size_t i = 0; i < sizeof(mistakes) / sizeof(mistakes[0]); i++) {
+        expect_error_with(mistakes[i].text, mistakes[i].error);
+    }
+    struct config *met =
+        read_good(GRADES_40_70_90 "tiers: [{name: a}, {name: b, quality_min: 90}]\n"
+                                  "routes: [{name: cheap, models: [low], tiers: {b: [low, top]}}]\n");
+    config_destroy(&met);
 }
 
 Test(config, model_with_more_stand_ins_than_are_compared_is_refused)
