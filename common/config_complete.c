@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/config_candidates.h"
+#include "common/config_residency.h"
 
 static void read_default(struct reader *reader, const char *name, struct config *config)
 {
@@ -245,6 +246,19 @@ static void check_candidates(struct reader *reader, const yaml_node_t *root,
     }
 }
 
+static void check_residencies(struct reader *reader, const yaml_node_t *root,
+                              const struct config *config)
+{
+    for (size_t i = 0; i < config->tenants_length; i++) {
+        const char *key;
+        char why[CONFIG_WHY_BYTES], path[PATH_BYTES];
+        if (!config_residency_check(config, &config->tenants[i], &key, why)) {
+            (void)snprintf(path, sizeof(path), "tenants[%zu].%s", i, key);
+            config_complain(reader, mark_of_item(reader, root, "tenants", i), path, NULL, why);
+        }
+    }
+}
+
 void config_complete(struct reader *reader, const yaml_node_t *root, uint64_t given,
                      struct config *config)
 {
@@ -255,6 +269,7 @@ void config_complete(struct reader *reader, const yaml_node_t *root, uint64_t gi
     if (reader->r == 0 && reader->errors->length == 0) {
         check_preset_pools(reader, root, config);
         check_candidates(reader, root, config);
+        check_residencies(reader, root, config);
     }
     if (reader->r == 0 && reader->errors->length == 0) {
         reader->r = derive(config);

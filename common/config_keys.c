@@ -535,8 +535,8 @@ static const struct config_key tenant_keys[] = {
      .min = 0, .max = 64, .otherwise = "all",
      .text = "The models that may answer its jobs."},
     {"residency", KIND_TEXT, FIELD(config_tenant, residency), .is_live = true, .preset = "",
-     .text = "A label of `providers[].residency`: only those that have it are asked. A job may demand "
-             "another one besides. Empty: any."},
+     .text = "A label of `providers[].residency`: only those that have it are asked; one that none has is an "
+             "error. A job may demand another one besides. Empty: any."},
 };
 static const struct config_schema tenant_schema = {SCHEMA(config_tenant, tenant_keys)};
 

@@ -33,9 +33,15 @@ uint8_t decision_residency(const struct core *core, const char *label)
 int decision_keep_residency(struct core *core, const char *label)
 {
     struct name *name;
-    return label[0] == '\0' || core->residencies.length >= CONFIG_RESIDENCIES_MAX
+    return label == NULL || label[0] == '\0' || core->residencies.length >= CONFIG_RESIDENCIES_MAX
                ? 0
                : names_add(&core->residencies, label, &name);
+}
+
+bool decision_residency_is_somewhere(const struct core *core, uint8_t residency)
+{
+    return residency == 0 ||
+           (residency < DECISION_NOWHERE && core->residencies.items[residency - 1]->is_configured);
 }
 
 const char *decision_residency_name(const struct core *core, uint8_t residency)
@@ -122,8 +128,12 @@ int decision_configure(struct core *core, const struct config *config)
             continue;
         }
         struct tenant *tenant = core->tenant[name->index];
-        tenant->residency = decision_residency(core, given->residency);
-        r = allow(core, tenant, given);
+        /* Also one that no provider of this run has: a new one comes with a restart alone. */
+        r = decision_keep_residency(core, given->residency);
+        if (r == 0) {
+            tenant->residency = decision_residency(core, given->residency);
+            r = allow(core, tenant, given);
+        }
     }
     return r;
 }

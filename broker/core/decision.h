@@ -65,14 +65,16 @@ struct decision {
 };
 
 /*
- * As struct job_needs has the label; 0: it is NULL or empty. DECISION_NOWHERE: no provider has it.
+ * As struct job_needs has the label; 0: it is NULL or empty. DECISION_NOWHERE: it is not known.
  */
 uint8_t decision_residency(const struct core *core, const char *label);
 /*
- * A record has it: known from now on, as far as there is room, also when no provider has it.
+ * A record or a tenant has it (NULL, "": none): known from now on, as far as there is room, also when no provider has it.
  * Errors: -ENOMEM.
  */
 MUST_USE int decision_keep_residency(struct core *core, const char *label);
+/* Whether a provider has it; also of none. */
+bool decision_residency_is_somewhere(const struct core *core, uint8_t residency);
 /* The label; "" none. */
 const char *decision_residency_name(const struct core *core, uint8_t residency);
 /* At most TASK_BYTES_MAX, or NULL. */

@@ -262,7 +262,7 @@ static struct refusal resolve_needs(struct core *core, struct request *request)
 {
     const struct event_submit *submit = request->submit;
     const uint8_t residency = decision_residency(core, submit->residency);
-    if (residency == DECISION_NOWHERE) {
+    if (!decision_residency_is_somewhere(core, residency)) {
         return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0,
                       effects_format(core->effects,
                                      "residency: no provider has the label \"%.64s\"; add it under "

@@ -109,6 +109,7 @@ static int residencies_of(struct core *core, const struct config_provider *provi
         if (r < 0 || name->index >= CONFIG_RESIDENCIES_MAX) {
             return r < 0 ? r : -ENOBUFS;
         }
+        name->is_configured = true;
         *ret_residencies |= UINT32_C(2) << name->index;
     }
     return 0;

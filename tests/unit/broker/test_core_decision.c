@@ -664,6 +664,20 @@ Test(core_decision, route_that_is_gone_lets_no_worker_choose_for_a_bound_tenant)
     HAS(death_of(&listed), "its tenant may use some models alone");
 }
 
+/* A provider's labels are read at the start alone, so a tenant's may come before. */
+Test(core_decision, label_that_no_provider_has_yet_is_called_by_its_name)
+{
+    world_start(&w);
+    world_client(&w, 2, "b");
+    const struct id job = submit(&(struct asked){.peer = 2, .complexity = 20});
+    w.tenants[1].residency = "mars";
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, 100, "w", 1000);
+    HAS(death_of(&job), "p0/m0 has not the residency label mars");
+    const struct id nowhere = submit(&(struct asked){.peer = 2, .residency = "mars"});
+    HAS(refusal_of(&nowhere), "residency: no provider has the label \"mars\"");
+}
+
 /* What it needed before counts on while the broker runs. */
 Test(core_decision, tenant_that_a_reload_takes_away_keeps_its_label)
 {

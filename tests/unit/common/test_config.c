@@ -785,6 +785,32 @@ Test(config, floor_that_no_model_of_a_route_meets_is_refused)
     config_destroy(&met);
 }
 
+Test(config, tenants_label_that_leaves_its_jobs_to_nobody_is_refused)
+{
+    static const struct {
+        const char *text, *error;
+    } mistakes[] = {
+        {GRADES_40_70_90 "tenants:\n- {name: default}\n- {name: clinic, residency: eü}\n",
+         ":5:3: tenants[1].residency: no provider has the label \"eü\"; add it under "
+         "providers[].residency, or write one of those there: eu, us"},
+        {"tenants: [{name: clinic, residency: eu}]",
+         "tenants[0].residency: no provider has the label \"eu\"; add it under "
+         "providers[].residency"},
+        {GRADES_40_70_90 "tenants: [{name: clinic, residency: us, models: [low, mid]}]\n",
+         "tenants[0].models: none of them is at a provider with the tenant's residency label "
+         "\"us\""},
+    };
+    for (size_t i = 0; i < sizeof(mistakes) / sizeof(mistakes[0]); i++) {
+        expect_error_with(mistakes[i].text, mistakes[i].error);
+    }
+    struct config *good = read_good(
+        "providers: [{name: p, base_url: \"http://x/v1\"}, "
+        "{name: q, base_url: \"http://x/v1\", residency: [us, ch]}]\n"
+        "models: [{name: a, provider: p}, {name: b, provider: p, failover: [q]}]\n"
+        "tenants: [{name: clinic, residency: ch, models: [a, b]}, {name: free, models: [a]}]\n");
+    config_destroy(&good);
+}
+
 Test(config, model_with_more_stand_ins_than_are_compared_is_refused)
 {
     char text[4096], models[2048] = "";
