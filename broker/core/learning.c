@@ -174,8 +174,10 @@ struct learned learning_read(const struct learning_cell *cell, double grade, dou
     const double a = LEARNING_PRIOR * promised + good, b = LEARNING_PRIOR * (1 - promised) + bad;
     const double mean = a / (a + b);
     const double grades = choice_grades_between(promised, off_the_ends(mean));
+    /* Where the promise is nearly 1 or 0 a little less or more of it is many grades. */
+    const double most = LEARNING_GRADES_MAX * weight / (weight + LEARNING_PRIOR);
     return (struct learned){
-        .grades = fmin(fmax(grades, -LEARNING_GRADES_MAX), LEARNING_GRADES_MAX),
+        .grades = fmin(fmax(grades, -most), most),
         .unsure = sqrt(mean * (1 - mean) / (a + b + 1)),
     };
 }

@@ -7,7 +7,8 @@
  *   a = LEARNING_PRIOR · p + sum of scores     b = LEARNING_PRIOR · (1 - p) + sum of (1 - score)
  *
  * Beta(a, b) is then what is thought of it. `grades` are those by which its mean differs from p, as choice.h turns grades into
- * chances; at most ±LEARNING_GRADES_MAX, so that no task makes a small model the largest one. They hold at any complexity. `unsure` is
+ * chances; at most ±LEARNING_GRADES_MAX · n / (n + LEARNING_PRIOR) after n scores, so that one of them moves no grade far, and no task
+ * makes a small model the largest one. They hold at any complexity. `unsure` is
  * the standard deviation: the largest one of several models is tried to know more.
  *
  * Pure: no clock, no I/O. LEARNING_CELLS_MAX cells of about 100 bytes, LEARNING_TENANT_CELLS_MAX of a tenant; the least recently judged

@@ -61,8 +61,25 @@ Test(learning, comes_to_the_grades_that_the_scores_are_worth)
 
 Test(learning, is_bounded)
 {
-    cr_assert_float_eq(after(95, 0.1, 0, 1000).grades, -LEARNING_GRADES_MAX, 1e-9);
-    cr_assert_float_eq(after(20, 0.9, 1, 1000).grades, LEARNING_GRADES_MAX, 1e-9);
+    const double lowest = after(95, 0.1, 0, 5000).grades;
+    cr_assert(lowest >= -LEARNING_GRADES_MAX && lowest < -0.95 * LEARNING_GRADES_MAX, "%f", lowest);
+    const double highest = after(20, 0.9, 1, 5000).grades;
+    cr_assert(highest <= LEARNING_GRADES_MAX && highest > 0.9 * LEARNING_GRADES_MAX, "%f", highest);
+}
+
+/* However flat the curve is there: a promise of 0.99 that gets one 0.8 is no worse by many grades. */
+Test(learning, one_score_moves_by_no_more_than_its_share)
+{
+    const double most = LEARNING_GRADES_MAX / (1.0 + LEARNING_PRIOR) + 1e-9;
+    static const double scores[] = {0, 0.8, 1};
+    for (int grade = 0; grade <= 100; grade += 10) {
+        for (size_t i = 0; i < 3; i++) {
+            stop_cells();
+            start_cells();
+            const double grades = after(grade, 0.1, scores[i], 1).grades;
+            cr_assert_leq(fabs(grades), most, "grade %d, score %g: %f", grade, scores[i], grades);
+        }
+    }
 }
 
 Test(learning, few_scores_weigh_little)
