@@ -5,20 +5,22 @@
 #include "client/cli/cli.h"
 #include "common/config.h"
 
-static const char help[] = "Usage: tiermq config check [FILE]\n"
-                           "       tiermq config show [FILE]\n"
-                           "       tiermq config reference\n"
-                           "\n"
-                           "check says everything that is wrong with a configuration file, each "
-                           "with line, column, key, value and remedy. show prints\n"
-                           "every key with the value that is in force, as a file that can be read "
-                           "again; keys of providers are hidden.\n"
-                           "reference prints every key with its type, unit, default and meaning.\n"
-                           "\n"
-                           "Examples:\n"
-                           "  tiermq config check deploy/tiermq.yaml\n"
-                           "  tiermq config show\n"
-                           "  tiermq config reference | less\n";
+static const char help[] =
+    "Usage: tiermq config check [FILE]\n"
+    "       tiermq config show [FILE]\n"
+    "       tiermq config reference\n"
+    "\n"
+    "check says everything that is wrong with a configuration file, each "
+    "with line, column, key, value and remedy, and which\ndefault tiers a list of "
+    "tiers leaves out. show prints\n"
+    "every key with the value that is in force, as a file that can be read "
+    "again; keys of providers are hidden.\n"
+    "reference prints every key with its type, unit, default and meaning.\n"
+    "\n"
+    "Examples:\n"
+    "  tiermq config check deploy/tiermq.yaml\n"
+    "  tiermq config show\n"
+    "  tiermq config reference | less\n";
 
 static int fail_write(struct cli *cli, int error)
 {
@@ -29,6 +31,31 @@ static int show_reference(struct cli *cli)
 {
     int r = config_write_reference(stdout);
     return r < 0 ? fail_write(cli, r) : EXIT_OK;
+}
+
+/* A given list of tiers replaces the default set, which surprises whoever meant to change
+ * one of them. */
+static void note_tiers(const struct config *config)
+{
+    struct config *defaults = NULL;
+    struct config_errors errors = {0};
+    size_t n_gone = 0;
+    int r = config_read(NULL, &defaults, &errors);
+    config_errors_finish(&errors);
+    if (r < 0) {
+        return; /* no memory, and it is a note */
+    }
+    for (size_t i = 0; i < defaults->tiers_length; i++) {
+        const char *name = defaults->tiers[i].name;
+        if (config_find_tier(config, name) == NULL) {
+            printf("%s%s",
+                   n_gone++ == 0 ? "note: `tiers` replaces the default set: without " : ", ", name);
+        }
+    }
+    if (n_gone > 0) {
+        printf("; to keep one, give it by its name alone: - {name: …}\n");
+    }
+    config_destroy(&defaults);
 }
 
 static int act_on_file(struct cli *cli, const char *action, const char *path)
@@ -49,6 +76,7 @@ static int act_on_file(struct cli *cli, const char *action, const char *path)
         r = config_write(config, stdout);
     } else {
         printf("%s: no errors\n", path == NULL ? "no file found; defaults" : path);
+        note_tiers(config);
     }
     config_destroy(&config);
     return r < 0 ? fail_write(cli, r) : EXIT_OK;

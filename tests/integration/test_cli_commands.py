@@ -162,9 +162,19 @@ def test_config_show_can_be_read_again(tmp_path):
     shown = run("config", "show")
     path = tmp_path / "shown.yaml"
     path.write_text(shown.stdout)
-    assert run("config", "check", path).returncode == 0
+    done = run("config", "check", path)
+    assert done.returncode == 0 and "note" not in done.stdout
     assert run("config", "show", path).stdout == shown.stdout
     assert "| `lease` |" in run("config", "reference").stdout
+
+
+def test_config_check_says_which_default_tiers_are_gone(tmp_path):
+    path = tmp_path / "one-tier.yaml"
+    path.write_text("tiers:\n  - {name: standard, quality_min: 60}\n")
+    done = run("config", "check", path)
+    assert done.returncode == 0 and "without realtime, background;" in done.stdout
+    path.write_text("tiers: [{name: realtime}, {name: standard, quality_min: 60}, {name: background}]\n")
+    assert "note" not in run("config", "check", path).stdout
 
 
 def test_broken_configuration_stops_a_command(tmp_path):
