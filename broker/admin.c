@@ -425,6 +425,16 @@ static const char *find_job(const struct broker *broker, const struct http_reque
     return rest;
 }
 
+/* It is pending, and not at a worker. */
+static bool waits(const struct broker *broker, const struct id *id)
+{
+    Wire__JobState state = WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
+    const char *worker = "";
+    return core_find_job(broker->core, id, &state, &worker) == 0 &&
+           state >= WIRE__JOB_STATE__JOB_STATE_QUEUED &&
+           state <= WIRE__JOB_STATE__JOB_STATE_PARKED && state != WIRE__JOB_STATE__JOB_STATE_LEASED;
+}
+
 /* Also of one that is concluded, as long as it is among the latest. */
 static void explain_job(const struct broker *broker, const struct id *id,
                         struct http_response *response)
@@ -433,6 +443,13 @@ static void explain_job(const struct broker *broker, const struct id *id,
     uint32_t attempt = 0;
     const char *why = core_explain(broker->core, id, &attempt);
     id_format(id, text);
+    if (why == NULL && waits(broker, id)) {
+        http_error(response, 404,
+                   "job %s waits and has not been dispatched, so no model was chosen yet; what it "
+                   "waits for: tiermq status %s",
+                   text, text);
+        return;
+    }
     if (why == NULL) {
         http_error(response, 404,
                    "no decision about job %s is known here: it had no choice, or was not among the "

@@ -50,6 +50,14 @@ def test_wait_collects_what_another_process_submitted(cluster):
     assert json.loads(again.stdout)["outcome"] == "collected" and again.returncode == 8
 
 
+def test_explain_of_a_job_that_waits_says_that_it_waits(cluster):
+    cluster.start_broker()
+    job = submit_held(cluster)
+    done = cluster.cli("explain", job)
+    assert done.returncode == 7
+    assert "waits and has not been dispatched" in done.stderr and f"tiermq status {job}" in done.stderr
+
+
 def test_get_tells_where_a_job_is_and_collects_nothing(cluster):
     cluster.start_modelsim()
     cluster.start_broker()
