@@ -9,14 +9,15 @@
 #include "broker/core/lane.h"
 #include "broker/core/lessons.h"
 
-enum { ALLOWED_BITS = 64, OUTPUT_TOKENS_ASSUMED = 256 };
+/* SECOND_BYTES: what is said of a second call, of whatever length the decision is. */
+enum { ALLOWED_BITS = 64, OUTPUT_TOKENS_ASSUMED = 256, SECOND_BYTES = 160 };
 static const double COMPLEXITY_MAX = 255;
 static const double LATE_QUANTILE = 0.95;
 
 struct explanation {
     struct id job_id;
     uint32_t attempt;
-    char text[EXPLANATION_BYTES];
+    char text[EXPLANATION_BYTES + SECOND_BYTES];
 };
 
 /* ---- names ---- */
@@ -551,7 +552,7 @@ static void write_item(const struct core *core, const struct decision *decision,
         write_how_it_lost(decision, &chosen->score, &item->score, out);
         break;
     case LOST_ORDER:
-        say(out, "comes later");
+        say(out, "comes later in the list");
         break;
     case LOST_BLOCKED:
         say(out, "may not be called now");
@@ -623,16 +624,36 @@ const char *decision_explain(struct core *core, const struct job *job,
     return effects_text(core->effects, words.text);
 }
 
-const char *core_explain(const struct core *core, const struct id *job_id, uint32_t *ret_attempt)
+static struct explanation *find_kept(const struct core *core, const struct id *job_id)
 {
     const struct explanations *kept = &core->explanations;
     for (size_t i = 1; kept->items != NULL && i <= EXPLANATIONS; i++) {
-        const struct explanation *item =
-            &kept->items[(kept->next + EXPLANATIONS - i) % EXPLANATIONS];
+        struct explanation *item = &kept->items[(kept->next + EXPLANATIONS - i) % EXPLANATIONS];
         if (item->text[0] != '\0' && id_equal(&item->job_id, job_id)) {
-            *ret_attempt = item->attempt;
-            return item->text;
+            return item;
         }
     }
     return NULL;
+}
+
+void decision_explain_second(struct core *core, const struct job *job,
+                             const struct upstream *second)
+{
+    struct explanation *item = find_kept(core, &job->id);
+    if (item == NULL || item->attempt != job->attempt) {
+        return;
+    }
+    const size_t length = strlen(item->text);
+    (void)snprintf(item->text + length, sizeof(item->text) - length,
+                   "; second call, beside a slow first one: %.64s", second->subject);
+}
+
+const char *core_explain(const struct core *core, const struct id *job_id, uint32_t *ret_attempt)
+{
+    const struct explanation *item = find_kept(core, job_id);
+    if (item == NULL) {
+        return NULL;
+    }
+    *ret_attempt = item->attempt;
+    return item->text;
 }

@@ -111,3 +111,6 @@ const char *decision_complaint(struct core *core, const struct decision *decisio
 /* The decision in words, kept for core_explain(). In the arena; "" when there was no choice. */
 const char *decision_explain(struct core *core, const struct job *job,
                              const struct decision *decision);
+/* Adds to the words kept for this attempt that it has a second call beside its first one. */
+void decision_explain_second(struct core *core, const struct job *job,
+                             const struct upstream *second);

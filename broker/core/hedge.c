@@ -97,6 +97,7 @@ static void grant(struct core *core, struct lease *lease, const struct decision 
     lease->hedge = upstream_take(core, decision->chosen, lease->job);
     lease->hedge_nanousd = cost;
     tier->stats.hedges_granted++;
+    decision_explain_second(core, lease->job, decision->chosen);
     send_grant(core, lease, decision);
 }
 

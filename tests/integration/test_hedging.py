@@ -172,6 +172,7 @@ def test_one_that_fails_leaves_it_to_the_other(cluster):
         set_latency(other, 800)
         result, response = answer(client, submit(client, 100))
         assert (result.usage.provider, result.attempts, response.hedged) == ("other", 1, True)
+        assert "; second call, beside a slow first one: other/" in response.router_reason
         # And the other way round.
         set_latency(cluster.modelsim, 800)
         set_faults(cluster.modelsim)

@@ -282,6 +282,7 @@ static enum stage_verdict hedge_start(const struct services *services, struct at
     hedge->is_stand_in = router_is_stand_in(services->config, attempt->route, choice.model);
     if (hedge_begin(services, hedge) == 0) {
         hedge->report.is_made = true;
+        hedge_explain(attempt, hedge);
         attempt->hedge = TAKE(hedge);
     }
     return STAGE_WAITS;

@@ -1,6 +1,7 @@
 #include "worker/provider/hedge.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +46,18 @@ void hedge_destroy(struct hedge **hedge)
     free(old->provider_model);
     free(old->provider_name);
     free(old);
+}
+
+void hedge_explain(struct attempt *attempt, const struct hedge *hedge)
+{
+    char *text = NULL;
+    if (attempt->router_reason == NULL ||
+        asprintf(&text, "%s; second call, beside a slow first one: %s/%s", attempt->router_reason,
+                 hedge->provider_name, hedge->model) < 0) {
+        return;
+    }
+    free(attempt->router_reason);
+    attempt->router_reason = text;
 }
 
 bool hedge_is_running(const struct attempt *attempt)

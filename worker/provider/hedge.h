@@ -34,6 +34,8 @@ MUST_USE int hedge_create(struct attempt *attempt, const struct router_choice *c
                           struct hedge **ret_hedge);
 /* Its call must have ended. */
 void hedge_destroy(struct hedge **hedge);
+/* It was begun: says so in the attempt's router_reason, in the broker's words; without memory it does not. */
+void hedge_explain(struct attempt *attempt, const struct hedge *hedge);
 /* The other call of the attempt runs. */
 bool hedge_is_running(const struct attempt *attempt);
 /* From now on the attempt is about the other call. */

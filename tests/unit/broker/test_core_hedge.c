@@ -219,6 +219,18 @@ Test(core_hedge, slow_call_gets_a_second_one_at_another_provider)
     cr_assert_eq(world_count(&w, EFFECT_HEDGE, NULL), 1);
 }
 
+Test(core_hedge, second_call_is_told_by_the_explanation)
+{
+    go();
+    answers("realtime", KNOWN);
+    const struct id job = submit("realtime");
+    uint32_t attempt = 0;
+    cr_assert_null(strstr(core_explain(w.core, &job, &attempt), "second call"));
+    asks(&job);
+    const char *why = core_explain(w.core, &job, &attempt);
+    cr_assert_not_null(strstr(why, "; second call, beside a slow first one: p1/m0"), "%s", why);
+}
+
 Test(core_hedge, only_the_holder_is_granted_one)
 {
     go();
