@@ -53,8 +53,10 @@ static void complain_of_timeout(struct tiermq *client, int64_t timeout_ms)
                     why[0] == '\0' ? "" : "; ", why);
 }
 
+/* The first step of each call. */
 static int refuse_in_callback(struct tiermq *client)
 {
+    client_begin_call(client);
     if (!client->is_dispatching) {
         return 0;
     }

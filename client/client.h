@@ -101,6 +101,8 @@ struct tiermq {
 
 /* tiermq.c */
 void client_complain(struct tiermq *client, const char *format, ...) PRINTF_LIKE(2, 3);
+/* A call of the program's begins: what an earlier one has complained of is told no more. */
+void client_begin_call(struct tiermq *client);
 /* Random number below `bound`, which is not 0. */
 uint64_t client_random_below(struct tiermq *client, uint64_t bound);
 /* Errors: -EINVAL it is all zero; client->error says so. */

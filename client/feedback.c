@@ -126,6 +126,7 @@ int tiermq_give_feedback_async(struct tiermq *client, const tiermq_id *id,
                                void *context)
 {
     struct feedback *added = NULL;
+    client_begin_call(client);
     return feedbacks_add(client, id, feedback, on_done, context, &added);
 }
 

@@ -406,5 +406,6 @@ int tiermq_invalidate_async(struct tiermq *client, const struct tiermq_selector 
                             const char *reason, tiermq_invalidated_fn *on_done, void *context)
 {
     struct invalidation *invalidation = NULL;
+    client_begin_call(client);
     return invalidations_add(client, selector, reason, on_done, context, &invalidation);
 }

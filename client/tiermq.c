@@ -28,6 +28,11 @@ void client_complain(struct tiermq *client, const char *format, ...)
     va_end(arguments);
 }
 
+void client_begin_call(struct tiermq *client)
+{
+    client->error[0] = '\0';
+}
+
 /* splitmix64: for spreading in time, nothing else. */
 uint64_t client_random_below(struct tiermq *client, uint64_t bound)
 {
@@ -152,7 +157,8 @@ static size_t or_number(size_t number, size_t instead)
     return number == 0 ? instead : number;
 }
 
-/* With the first socket ZeroMQ's thread begins, which only moves bytes: it has short slices, the caller's thread not. */
+/* With the first socket ZeroMQ's thread begins, which only moves bytes: it has short slices, the
+ * caller's thread not. */
 static int open_shards_shortly(struct tiermq *client, const char *brokers)
 {
     const uint64_t slice_ns = time_slice_shorten();
@@ -277,6 +283,7 @@ int tiermq_submit_async(struct tiermq *client, const struct tiermq_job *job,
                         const struct tiermq_callbacks *callbacks, tiermq_id *ret_id)
 {
     struct pending *pending = NULL;
+    client_begin_call(client);
     int r = jobs_submit(client, job, callbacks, &pending);
     if (r == 0 && ret_id != NULL) {
         memcpy(ret_id->bytes, pending->id.bytes, sizeof(ret_id->bytes));
@@ -318,6 +325,7 @@ int tiermq_wait_async(struct tiermq *client, const tiermq_id *id,
 {
     struct id job_id;
     struct pending *pending = NULL;
+    client_begin_call(client);
     int r = client_read_id(client, id, &job_id);
     return r < 0 ? r : jobs_wait(client, &job_id, callbacks, NULL, &pending);
 }
@@ -354,6 +362,7 @@ static void find_known_as(const struct tiermq *client, struct id *id)
 int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
 {
     struct id job_id;
+    client_begin_call(client);
     int r = client_read_id(client, id, &job_id);
     if (r < 0) {
         return r;
@@ -413,6 +422,7 @@ static void flush(struct tiermq *client)
 
 int tiermq_dispatch(struct tiermq *client, int timeout_ms)
 {
+    client_begin_call(client);
     if (client->is_dispatching) {
         client_complain(client, "a callback may not dispatch or block");
         return -EDEADLK;

@@ -1098,6 +1098,8 @@ Test(client, selectors_are_checked_in_words)
         cr_assert_eq(tiermq_invalidate_async(client, &cases[i].selector, cases[i].reason, NULL, NULL), -EINVAL, "case %zu", i);
         cr_assert_not_null(strstr(tiermq_last_error(client), cases[i].word), "case %zu: %s", i, tiermq_last_error(client));
     }
+    cr_assert_eq(tiermq_invalidate_async(client, &(struct tiermq_selector){.tag = "x"}, "", NULL, NULL), 0);
+    cr_assert_str_eq(tiermq_last_error(client), "", "it is of an earlier call");
 }
 
 Test(client, invalidations_that_wait_are_bounded)
