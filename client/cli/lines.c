@@ -131,7 +131,8 @@ __attribute__((format(printf, 3, 4))) static int refuse_value(const json_t *valu
                                                               const char *format, ...)
 {
     char *found = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY |
-                                        JSON_ENSURE_ASCII); /* may be cut anywhere */
+                                        JSON_ENSURE_ASCII | /* may be cut anywhere */
+                                        JSON_REAL_PRECISION(6));
     va_list arguments;
     va_start(arguments, format);
     const int length = vsnprintf(ret_error, LINE_ERROR_BYTES, format, arguments);
@@ -182,20 +183,26 @@ static int read_texts(const json_t *root, struct tiermq_job *job, char *ret_erro
     return 0;
 }
 
-static int read_count(const json_t *root, const char *member, json_int_t most, unsigned *ret_number,
-                      char *ret_error)
+static int read_from(const json_t *root, const char *member, json_int_t least, json_int_t most,
+                     unsigned *ret_number, char *ret_error)
 {
     const json_t *value = json_object_get(root, member);
     if (value == NULL || json_is_null(value)) {
         return 0;
     }
     const json_int_t number = json_integer_value(value);
-    if (!json_is_integer(value) || number < 0 || number > most) {
-        return refuse_value(value, ret_error, "%s: must be a whole number from 0 to %lld", member,
-                            (long long)most);
+    if (!json_is_integer(value) || number < least || number > most) {
+        return refuse_value(value, ret_error, "%s: must be a whole number from %lld to %lld",
+                            member, (long long)least, (long long)most);
     }
     *ret_number = (unsigned)number;
     return 0;
+}
+
+static int read_count(const json_t *root, const char *member, json_int_t most, unsigned *ret_number,
+                      char *ret_error)
+{
+    return read_from(root, member, 0, most, ret_number, ret_error);
 }
 
 static int read_time(const json_t *root, const char *member, int64_t *ret_ms, char *ret_error)
@@ -236,7 +243,10 @@ static int read_numbers(const json_t *root, struct tiermq_job *job, char *ret_er
         r = read_count(root, "max_tokens", TOKENS_MAX, &job->max_tokens, ret_error);
     }
     if (r == 0) {
-        r = read_count(root, "prompt_complexity", COMPLEXITY_MAX, &job->complexity, ret_error);
+        r = read_from(root, "complexity", 1, COMPLEXITY_MAX, &job->complexity, ret_error);
+    }
+    if (r == 0) {
+        r = read_from(root, "prompt_complexity", 1, COMPLEXITY_MAX, &job->complexity, ret_error);
     }
     if (r == 0) {
         r = read_count(root, "estimated_tokens", TOKENS_MAX, &job->estimated_tokens, ret_error);
