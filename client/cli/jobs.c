@@ -78,6 +78,32 @@ static int print_json(struct cli *cli, json_t *json)
     return code;
 }
 
+enum { WHOSE_BYTES = 320 };
+
+/* Ids are known by tenant: behind one that nobody knows, whose it was looked for as. */
+static void write_whose(const struct cli *cli, char *ret_text)
+{
+    (void)snprintf(ret_text, WHOSE_BYTES,
+                   cli->tenant_option == NULL ? " (of tenant %s; --tenant NAME for another)"
+                                              : " (of tenant %s)",
+                   cli->tenant);
+}
+
+static int fail_answer(struct cli *cli, const struct tiermq_answer *answer, int code)
+{
+    char state[CLI_STATE_TEXT];
+    char whose[WHOSE_BYTES] = "";
+    cli_state_text(answer, state);
+    if (answer->state == TIERMQ_UNKNOWN) {
+        write_whose(cli, whose);
+    }
+    return cli_fail(cli, code, "%s: %s%s%s", state, answer->error_text,
+                    answer->state == TIERMQ_COLLECTED
+                        ? "; how it ended: tiermq status JOB, or tiermq dead show JOB"
+                        : "",
+                    whose);
+}
+
 static int print_answer(struct cli *cli, const struct tiermq_answer *answer)
 {
     const int code = cli_state_exit(answer->state);
@@ -86,12 +112,7 @@ static int print_answer(struct cli *cli, const struct tiermq_answer *answer)
         return written != EXIT_OK ? written : code;
     }
     if (answer->state != TIERMQ_SUCCEEDED) {
-        char state[CLI_STATE_TEXT];
-        cli_state_text(answer, state);
-        return cli_fail(cli, code, "%s: %s%s", state, answer->error_text,
-                        answer->state == TIERMQ_COLLECTED
-                            ? "; how it ended: tiermq status JOB, or tiermq dead show JOB"
-                            : "");
+        return fail_answer(cli, answer, code);
     }
     const bool has_text = answer->text[0] != '\0' || answer->body == NULL;
     puts(has_text ? answer->text : answer->body); /* a copied body ends with a NUL */
@@ -139,7 +160,11 @@ static int print_status(struct cli *cli, const struct tiermq_status *status)
     if (status->has_estimate) {
         printf("  starts in about %.1f s", (double)status->starts_in_ms / 1e3);
     }
-    printf("%s%s\n", status->why[0] == '\0' ? "" : "  ", status->why);
+    char whose[WHOSE_BYTES] = "";
+    if (is_unknown) {
+        write_whose(cli, whose);
+    }
+    printf("%s%s%s\n", status->why[0] == '\0' ? "" : "  ", status->why, whose);
     return code;
 }
 

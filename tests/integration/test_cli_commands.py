@@ -58,6 +58,15 @@ def test_explain_of_a_job_that_waits_says_that_it_waits(cluster):
     assert "waits and has not been dispatched" in done.stderr and f"tiermq status {job}" in done.stderr
 
 
+def test_an_unknown_id_comes_with_the_tenant_that_it_was_looked_for_as(cluster):
+    cluster.start_broker()
+    job = str(uuid.uuid4())
+    hint = "(of tenant default; --tenant NAME for another)"
+    assert hint in cluster.cli("status", job).stdout
+    assert hint in cluster.cli("wait", job).stderr
+    assert cluster.cli("status", "--tenant", "default", job).stdout.endswith("unknown (of tenant default)\n")
+
+
 def test_get_tells_where_a_job_is_and_collects_nothing(cluster):
     cluster.start_modelsim()
     cluster.start_broker()
