@@ -75,18 +75,6 @@ static void count_dispatch(struct tier *tier, struct queue *queue)
     queue->drain.dispatches++;
 }
 
-/*
- * Beyond its share of memory a payload that is on disk is let go; it is read again if this attempt
- * fails.
- */
-static void release_payload(struct core *core, struct job *job)
-{
-    if ((job->flags & JOB_ON_DISK) != 0 &&
-        core->payload_memory_bytes > core->limits.memory_payload_bytes_max) {
-        job_drop_payload(core, job);
-    }
-}
-
 /* For a suspect: with a worker that runs no other one, and of those where the fewest jobs are.
  * NULL: there is none. */
 static struct worker_seat *seat_for_suspect(const struct lane *lane)
@@ -158,7 +146,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
     count_dispatch(lane->tier, job->flow->queue);
     lessons_dispatched(core, job, decision->is_explored);
     send_dispatch(core, job, worker, decision);
-    release_payload(core, job);
+    job_release_payload(core, job);
     return true;
 }
 

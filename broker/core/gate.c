@@ -92,6 +92,7 @@ static void end_round(struct core *core, struct job *job)
     const int64_t at_ms =
         core->now_ms + 1 + (int64_t)core_random_below(core, job_tier(job)->backoff_first_ms);
     job->tried = 0;
+    job_release_payload(core, job);
     job_wait_until(core, job, at_ms > back_at_ms ? at_ms : back_at_ms);
 }
 
@@ -112,7 +113,8 @@ static void wait_for_one(struct core *core, struct job *job, const struct decisi
     } else if (job->tried != 0) {
         end_round(core, job);
     } else if (decision->is_picky) {
-        /* Others of the queue may go on. */
+        /* Others of the queue may go on, and have payloads read ahead in its place. */
+        job_release_payload(core, job);
         crowd_join(core, job, decision_able(decision),
                    later_ms(decision->at_ms, core->now_ms + GATE_LEAST_MS));
     } else {

@@ -391,6 +391,14 @@ void job_keep_payload(struct core *core, struct job *job, struct blob *payload)
     core->payload_memory_bytes += blob_bytes(payload);
 }
 
+void job_release_payload(struct core *core, struct job *job)
+{
+    if ((job->flags & JOB_ON_DISK) != 0 &&
+        core->payload_memory_bytes > core->limits.memory_payload_bytes_max) {
+        job_drop_payload(core, job);
+    }
+}
+
 void job_drop_payload(struct core *core, struct job *job)
 {
     if (job->payload != NULL) {

@@ -148,4 +148,6 @@ void job_rearm(struct core *core, struct job *job);
 
 /* References the payload; counts the memory. */
 void job_keep_payload(struct core *core, struct job *job, struct blob *payload);
+/* The job needs it in memory no longer, or not yet: let go if it is on disk and memory is beyond its bound. */
+void job_release_payload(struct core *core, struct job *job);
 void job_drop_payload(struct core *core, struct job *job);

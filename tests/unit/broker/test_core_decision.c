@@ -900,6 +900,40 @@ Test(core_decision, of_a_crowd_that_waits_for_one_model_one_comes_back_at_a_time
     cr_assert_eq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_BACKING_OFF], 0);
 }
 
+/* In a pool without a worker: what comes after on a durable tier is on disk alone. */
+static void fill_memory(void)
+{
+    w.config.broker.memory_payload_bytes_max = 400;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    while (world_stats(&w).payload_memory_bytes < 400) {
+        struct event event = world_submission(&w, 1, "background");
+        event.as.submit.pool = "gpu";
+        world_submit_event(&w, &event);
+    }
+}
+
+/* A worker that is busy has payloads read ahead, and their jobs find the model resting. */
+Test(core_decision, crowd_keeps_no_payloads_beyond_the_memory_bound)
+{
+    let_only_m2_see_images();
+    go();
+    rest_m2(3600000);
+    fill_memory();
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_worker(&w, 101, "narrow", 1);
+    for (uint32_t i = 0; i < 20; i++) {
+        const struct id text = submit(&(struct asked){.complexity = 20});
+        cr_assert_str_eq(model_of(&text), "m0");
+        for (int j = 0; j < 20; j++) {
+            (void)submit_image(1);
+        }
+        world_says(&w, &text, &(struct world_said){.outcome = ANSWERED, .peer = 101});
+        world_credit(&w, 101, i + 2);
+    }
+    cr_assert_geq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_BACKING_OFF], 400);
+    cr_assert_leq(world_stats(&w).payload_memory_bytes, 404);
+}
+
 static struct id submit_identical(uint32_t priority)
 {
     static const uint8_t key[16] = {2};
