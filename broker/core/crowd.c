@@ -171,8 +171,7 @@ int64_t crowd_opens_ms(const struct job *job)
 static bool is_trying(const struct core *core, const struct id *job_id)
 {
     const struct job *job = job_find(core, job_id);
-    return job != NULL &&
-           (job->place == PLACE_READY || job->place == PLACE_LOADING || job->place == PLACE_LOADED);
+    return job != NULL && crowd_may_try_from(job->place);
 }
 
 /* The crowd is gone with its last one. */
@@ -193,11 +192,27 @@ static void let_one_try(struct core *core, struct crowd *crowd)
     }
 }
 
-void crowd_follow(struct core *core, struct flow *flow, uint16_t able)
+void crowd_follow(struct core *core, const struct job *job, uint16_t able)
 {
-    struct crowd *crowd = find(flow, able);
-    if (crowd != NULL) {
+    struct crowd *crowd = find(job->flow, able);
+    if (crowd != NULL && (id_equal(&crowd->trying, &job->id) || !is_trying(core, &crowd->trying))) {
         let_next_try(core, crowd);
+    }
+}
+
+bool crowd_may_try_from(enum job_place place)
+{
+    return place == PLACE_READY || place == PLACE_LOADING || place == PLACE_LOADED;
+}
+
+/* In the next tick, as crowd_look(). One that came back to it has found when to look again. */
+void crowd_left(struct core *core, const struct job *job)
+{
+    for (struct crowd *crowd = job->flow->crowds; crowd != NULL; crowd = crowd->next) {
+        const bool is_back = job->place == PLACE_WAITING && job->at.crowd == crowd;
+        if (!is_back && id_equal(&crowd->trying, &job->id)) {
+            set_time(core, crowd, core->now_ms);
+        }
     }
 }
 

@@ -6,7 +6,8 @@
  * job, and none of those may be called now, the job has to wait by itself; and there may be a
  * million like it. So they wait together, best first, and one of them at a time goes back into its
  * flow to try: when one of the candidates may be called, by what was known last; when one of them
- * has changed; at once when the one before it was dispatched; and once a second in any case. What
+ * has changed; at once when the one before it was dispatched, or will not
+ * be; and once a second in any case. What
  * all of them cost is one try of each crowd for each of these, not one of each job.
  *
  * Which candidates those are is by position (upstream_bit()): a reload ends all crowds, and each of
@@ -15,6 +16,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
+#include "broker/core/job.h"
 #include "broker/core/state.h"
 
 struct flow;
@@ -33,9 +35,15 @@ void crowd_push(struct core *core, struct job *job);
 void crowd_remove(struct core *core, struct job *job);
 /* A job, WAITING, goes as one of another priority from now on: flight_priority(). */
 void crowd_raise(struct core *core, struct job *job);
-/* A job of this flow that can be answered by these is about to be dispatched: the next one tries.
+/*
+ * A job that can be answered by these is about to be dispatched: the next one of its flow tries, unless
+ * another one already does.
  */
-void crowd_follow(struct core *core, struct flow *flow, uint16_t able);
+void crowd_follow(struct core *core, const struct job *job, uint16_t able);
+/* Where a job is that tries: chosen or about to be. */
+bool crowd_may_try_from(enum job_place place);
+/* For job_move(): a job has left these places. If it was the one that tried, the next one does. */
+void crowd_left(struct core *core, const struct job *job);
 /* When the job, WAITING, may be dispatched at the earliest, by what was known last. */
 int64_t crowd_opens_ms(const struct job *job);
 

@@ -127,7 +127,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
         lane_charge(lane, job);
     }
     if (decision->is_picky) { /* before the job leaves, so that their flow keeps its place */
-        crowd_follow(core, job->flow, decision_able(decision));
+        crowd_follow(core, job, decision_able(decision));
     }
     count_attempt(core, job);
     struct lease *lease = lease_grant(core, job, worker, job->attempt + 1);

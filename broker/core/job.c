@@ -372,6 +372,9 @@ void job_move(struct core *core, struct job *job, enum job_place next)
         arm(core, job);
     }
     join(core, job);
+    if (crowd_may_try_from(before) && !crowd_may_try_from(next)) {
+        crowd_left(core, job);
+    }
 }
 
 void job_wait_until(struct core *core, struct job *job, int64_t not_before_ms)

@@ -934,6 +934,22 @@ Test(core_decision, crowd_keeps_no_payloads_beyond_the_memory_bound)
     cr_assert_leq(world_stats(&w).payload_memory_bytes, 404);
 }
 
+/* Without a worker the first one tries until somebody takes it. */
+Test(core_decision, next_of_a_crowd_tries_when_who_tried_is_cancelled)
+{
+    let_only_m2_see_images();
+    go();
+    rest_m2(60000);
+    const struct id first = submit_image(1), second = submit_image(1);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_advance(&w, 70000);
+    cr_assert_eq(world_state(&w, &first), WIRE__JOB_STATE__JOB_STATE_QUEUED);
+    cr_assert_eq(world_state(&w, &second), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
+    world_job_event(&w, EVENT_CANCEL, 1, &first);
+    world_tick(&w);
+    cr_assert_eq(world_state(&w, &second), WIRE__JOB_STATE__JOB_STATE_QUEUED);
+}
+
 static struct id submit_identical(uint32_t priority)
 {
     static const uint8_t key[16] = {2};
