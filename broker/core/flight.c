@@ -309,6 +309,7 @@ static void share_usage(struct shared *shared, const Wire__Usage *usage, char **
     shared->usage.model = keep_text(at, usage->model);
     shared->usage.saved_nanousd = usage->cost_nanousd + usage->saved_nanousd;
     shared->usage.cost_nanousd = 0;
+    shared->usage.hedge_cost_nanousd = 0; /* a part of it */
     shared->quality_lost = usage->quality_lost;
     shared->outcome.usage = &shared->usage;
 }

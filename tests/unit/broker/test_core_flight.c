@@ -64,6 +64,7 @@ static void end_with(const struct id *job, Wire__AttemptOutcome outcome, bool ke
     usage.provider = "sim";
     usage.model = "m0";
     usage.cost_nanousd = 700;
+    usage.hedge_cost_nanousd = 300;
     struct event event = {.kind = EVENT_ATTEMPT_RESULT,
                           .peer = 100,
                           .as.attempt_result = {.lease = world_lease(&w, job),
@@ -133,6 +134,7 @@ static void assert_run_once_for_all(const char *tier)
         cr_assert_eq(result->effect.as.result.attempts, 0);
         cr_assert_eq(result->effect.as.result.queue_ms, 40);
         cr_assert_eq(result->cost_nanousd, 0);
+        cr_assert_eq(result->hedge_cost_nanousd, 0);
         cr_assert_eq(result->saved_nanousd, 700);
         cr_assert_eq(blob_bytes(result->effect.as.result.payload), 6);
         cr_assert_eq(world_count(&w, EFFECT_RESULT, &followers[i]), 1);
