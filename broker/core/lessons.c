@@ -210,10 +210,10 @@ void lessons_dispatched(struct core *core, const struct job *job, bool explores)
 int64_t lessons_next_deadline_ms(const struct core *core)
 {
     const struct lessons *lessons = &core->lessons;
-    if (list_is_empty(&lessons->unrecorded)) {
+    if (list_is_empty(&lessons->unrecorded) || core->store_is_down) {
         return INT64_MAX;
     }
-    return core->is_draining && !core->store_is_down ? core->now_ms : lessons->due_ms;
+    return core->is_draining ? core->now_ms : lessons->due_ms;
 }
 
 bool lessons_tick(struct core *core)

@@ -6,7 +6,7 @@
  * the attempts of jobs with a task a share of routing.explore_share at most, drawn by the core's seed, tries the model of which least is known.
  *
  * Cells go to the store lazily, LESSONS_RECORD_MS after they changed and at drain, and come back with a restart: what a crash
- * loses is the feedback of a few seconds. They are kept, and not used, while learning is off.
+ * loses is the feedback of a few seconds. While the store is down they wait. They are kept, and not used, while learning is off.
  */
 #pragma once
 #include "broker/core/learning.h"

@@ -355,6 +355,21 @@ Test(lessons, are_recorded_lazily)
     cr_assert_gt(core_next_deadline_ms(w.core), w.now.now_ms);
 }
 
+Test(lessons, are_recorded_when_the_store_is_back)
+{
+    w.config.routing.explore_share_permille = 0;
+    go();
+    const size_t before = world_records(&w, STORE_META);
+    teach("realtime", WIRE__CACHE_STATUS__CACHE_MISS, 1, 3);
+    world_turn(&w, &(struct event){.kind = EVENT_STORE_DOWN, .as.store_down = {1, "failed"}});
+    w.now.now_ms += 10000;
+    world_tick(&w);
+    cr_assert_eq(world_records(&w, STORE_META), before);
+    world_turn(&w, &(struct event){.kind = EVENT_STORE_UP});
+    world_tick(&w);
+    cr_assert_eq(world_records(&w, STORE_META), before + 1);
+}
+
 Test(lessons, a_damaged_record_is_skipped)
 {
     go();
