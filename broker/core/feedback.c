@@ -14,7 +14,7 @@
 enum {
     EFFECTS_A_FEEDBACK =
         4, /* mark, note, answer, and the record of a lesson that is forgotten for it */
-    NO_ROOM_RETRY_MS = 1000,
+    RETRY_MS = 1000, /* when there is no room for it, or no store */
     MODELS_MAX = 4096, /* names that workers may bring in; beyond, a model is not known */
 };
 static const double SCORE_STEPS = 254;
@@ -108,10 +108,9 @@ static struct verdict refuse(const char *error)
     return (struct verdict){WIRE__FEEDBACK_OUTCOME__FEEDBACK_REFUSED, error, 0};
 }
 
-static struct verdict put_off(int64_t retry_after_ms)
+static struct verdict put_off(const char *error, int64_t retry_after_ms)
 {
-    return (struct verdict){WIRE__FEEDBACK_OUTCOME__FEEDBACK_PUT_OFF,
-                            "too much feedback of this tenant at once", retry_after_ms};
+    return (struct verdict){WIRE__FEEDBACK_OUTCOME__FEEDBACK_PUT_OFF, error, retry_after_ms};
 }
 
 /* What is said depends on the id alone, so that nobody learns of another tenant's jobs. */
@@ -167,6 +166,9 @@ static struct verdict judge(struct core *core, const struct client *client,
     if (entry->state != WIRE__JOB_STATE__JOB_STATE_SUCCEEDED) {
         return refuse("it has no answer: it did not succeed");
     }
+    if (entry->score == 0 && (entry->flags & CONCLUDED_DURABLE) != 0 && core->store_is_down) {
+        return put_off("the store of the broker is down", RETRY_MS);
+    }
     if (entry->score == 0) {
         return accept_it(core, entry, event);
     }
@@ -183,10 +185,11 @@ void feedback_take(struct core *core, const struct event *event)
     }
     const int64_t wait_ms =
         throttle_take(&client->tenant->feedback, FEEDBACK_EACH_MS, FEEDBACK_BURST, core->now_ms);
-    const struct verdict verdict = wait_ms > 0 ? put_off(wait_ms)
-                                   : !effects_reserve(core->effects, EFFECTS_A_FEEDBACK)
-                                       ? put_off(NO_ROOM_RETRY_MS)
-                                       : judge(core, client, event);
+    const struct verdict verdict =
+        wait_ms > 0 ? put_off("too much feedback of this tenant at once", wait_ms)
+        : !effects_reserve(core->effects, EFFECTS_A_FEEDBACK)
+            ? put_off("the broker has too much to do at once", RETRY_MS)
+            : judge(core, client, event);
     core->quality.outcomes[verdict.outcome]++;
     const bool is_taken = verdict.error == NULL;
     struct effect *effect =

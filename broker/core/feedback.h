@@ -7,6 +7,8 @@
  * other tenants' jobs is not told: they are unknown. FEEDBACK_BURST of a tenant's clients at once, one each FEEDBACK_EACH_MS in the
  * long run.
  *
+ * Feedback on an answer of a durable tier is put off while the store is down, since its mark could not be kept.
+ *
  * What is accepted goes to quality.h; a comment goes to the log, too.
  */
 #pragma once

@@ -286,3 +286,15 @@ Test(core_feedback, a_damaged_mark_is_skipped)
     enter();
     cr_assert_eq(say(1, &job, 0.5, ""), ACCEPTED);
 }
+
+Test(core_feedback, on_a_durable_answer_is_put_off_while_the_store_is_down)
+{
+    const struct id durable = submit("standard", ""), fleeting = submit("realtime", "");
+    answer(&durable, "m0", WIRE__CACHE_STATUS__CACHE_MISS);
+    answer(&fleeting, "m0", WIRE__CACHE_STATUS__CACHE_MISS);
+    world_turn(&w, &(struct event){.kind = EVENT_STORE_DOWN, .as.store_down = {1000, "failed"}});
+    cr_assert_eq(say(1, &durable, 1, ""), WIRE__FEEDBACK_OUTCOME__FEEDBACK_PUT_OFF);
+    cr_assert_eq(say(1, &fleeting, 1, ""), WIRE__FEEDBACK_OUTCOME__FEEDBACK_ACCEPTED);
+    world_turn(&w, &(struct event){.kind = EVENT_STORE_UP});
+    cr_assert_eq(say(1, &durable, 1, ""), WIRE__FEEDBACK_OUTCOME__FEEDBACK_ACCEPTED);
+}
