@@ -13,8 +13,8 @@
 
 enum {
     EFFECTS_A_FEEDBACK =
-        4, /* mark, note, answer, and the record of a lesson that is forgotten for it */
-    RETRY_MS = 1000, /* when there is no room for it, or no store */
+        4,             /* mark, note, answer, and the record of a lesson that is forgotten for it */
+    RETRY_MS = 1000,   /* when there is no room for it, or no store */
     MODELS_MAX = 4096, /* names that workers may bring in; beyond, a model is not known */
 };
 static const double SCORE_STEPS = 254;

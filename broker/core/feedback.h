@@ -27,7 +27,7 @@ void feedback_take(struct core *core, const struct event *event);
 /* What feedback on this conclusion will count for. */
 void feedback_remember(struct core *core, struct concluded_entry *entry, const struct job *job,
                        const struct effect_result *result);
-/* The same from and to its record. Names that are known no more are forgotten. */
+/* The same from and to its record. Names that are known no more are forgotten; a tier that is, counts as the first. */
 void feedback_restore(struct core *core, struct concluded_entry *entry, const Record__ConcludedRecord *record);
 void feedback_fill_record(const struct core *core, const struct concluded_entry *entry, Record__ConcludedRecord *record);
 /* The mark of a conclusion that was judged; it follows it. Errors: -EBADMSG. */
