@@ -278,8 +278,9 @@ static void end_attempt(struct core *core, struct job *job, const struct outcome
         effect->as.attempt.lease = (struct lease_ref){.job_id = job->id, .attempt = attempt};
         effect->as.attempt.reason = cancel_reason(outcome);
     }
-    upstream_settle_silent(core, &job->at.lease->permit,
-                           outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED);
+    const bool is_expired = outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED;
+    upstream_settle_silent(core, &job->at.lease->permit, is_expired);
+    upstream_settle_silent(core, &job->at.lease->hedge, is_expired);
     lease_end(core, job->at.lease);
 }
 

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 #include "broker/core/hedge_budget.h"
+#include "broker/core/state.h"
+#include "broker/core/upstream.h"
 #include "tests/unit/broker/core_world.h"
 
 #define ANSWERED     WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
@@ -309,6 +311,42 @@ Test(core_hedge, none_is_granted_that_would_come_too_late)
     asks(&job);
     cr_assert_not(is_granted(&job));
     cr_assert_eq(stats().hedges_refused[HEDGE_TOO_LATE], 1);
+}
+
+/* What is known of p1, for prompts of this size. */
+static double slowest_of_second_ms(void)
+{
+    double most_ms = 0;
+    for (size_t i = 0; i < w.core->upstreams_length; i++) {
+        const struct upstream *upstream = w.core->upstreams[i];
+        if (strcmp(upstream->provider, "p1") == 0) {
+            const double ms = latency_quantile_ms(&upstream->latency, latency_size_of(10), 0.95);
+            most_ms = ms > most_ms ? ms : most_ms;
+        }
+    }
+    return most_ms;
+}
+
+/* Both calls run when the deadline ends the jobs: as many as make an upstream known. */
+Test(core_hedge, second_calls_that_run_into_the_deadline_are_remembered)
+{
+    w.tiers[0].hedge_share_permille = 500;
+    go();
+    answers("realtime", KNOWN);
+    for (int i = 0; i < 8; i++) {
+        struct event event = world_submission(&w, 1, "realtime");
+        event.as.submit.deadline_in_ms = 14000;
+        event.as.submit.input_tokens = 10;
+        event.as.submit.estimated_tokens = 100;
+        const struct id job = event.as.submit.job_id;
+        world_submit_event(&w, &event);
+        asks(&job);
+        cr_assert(is_granted(&job));
+    }
+    cr_assert_eq(slowest_of_second_ms(), 0);
+    world_advance(&w, 14000);
+    cr_assert_eq(stats().concluded[WIRE__JOB_STATE__JOB_STATE_EXPIRED], 8);
+    cr_assert_geq(slowest_of_second_ms(), 10000, "%f", slowest_of_second_ms());
 }
 
 Test(core_hedge, provider_that_is_down_is_not_asked)
