@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAMES_BYTES = 72 }; /* of those that are left out, as far as they have room */
+enum {
+    NAMES_BYTES = 72, /* of those that are left out, as far as they have room */
+    MODELS_MAX = 65,  /* of a list, and the one that is named itself */
+};
 
 /* While the candidates of one route and tier are counted. No list has a name twice. */
 struct count {
@@ -47,16 +50,16 @@ static void count_providers(struct count *count, const struct config_model *mode
     }
 }
 
-/* `first`: counts whatever the floor is, unless it is NULL. */
-static void count_models(struct count *count, const struct config *config, char *const *models,
-                         size_t length, uint32_t quality_min, const char *first)
+/* Of a route, or of a model that is named itself. */
+static void count_all(struct count *count, const struct config *config, const char *route,
+                      const struct config_tier *tier)
 {
+    const struct config_model *models[MODELS_MAX];
+    bool is_scored;
+    const size_t length = config_candidates(config, route, tier->name, tier->quality_min, models,
+                                            MODELS_MAX, &is_scored);
     for (size_t i = 0; i < length; i++) {
-        const struct config_model *model = config_find_model(config, models[i]);
-        const bool is_first = first != NULL && strcmp(models[i], first) == 0;
-        if (model != NULL && (is_first || model->quality >= quality_min)) {
-            count_providers(count, model);
-        }
+        count_providers(count, models[i]);
     }
 }
 
@@ -77,15 +80,6 @@ static struct list list_of(const struct config_route *route, const struct config
         }
     }
     return (struct list){route->models, route->models_length, false};
-}
-
-/* As the broker has it: of a list that is not scored the first may be below the floor. */
-static void count_route(struct count *count, const struct config *config,
-                        const struct config_route *route, const struct config_tier *tier)
-{
-    const struct list list = list_of(route, tier);
-    count_models(count, config, list.models, list.length, tier->quality_min,
-                 route->choice == CHOICE_SCORED || list.length == 0 ? NULL : list.models[0]);
 }
 
 /* NULL: the list names none. */
@@ -119,15 +113,6 @@ static bool is_below_floor(const struct config *config, const struct config_rout
     return true;
 }
 
-/* ---- of a model ---- */
-
-static void count_model(struct count *count, const struct config *config,
-                        const struct config_model *model, const struct config_tier *tier)
-{
-    count_providers(count, model);
-    count_models(count, config, model->fallback, model->fallback_length, tier->quality_min, NULL);
-}
-
 /* ---- all ---- */
 
 static bool are_too_many(const struct count *count, const char *tier, const char *remedy,
@@ -150,7 +135,7 @@ static bool check_route(const struct config *config, size_t at, size_t tier_at, 
     const struct config_route *route = &config->routes[at];
     const struct config_tier *tier = &config->tiers[tier_at];
     struct count count = {.length = 0};
-    count_route(&count, config, route, tier);
+    count_all(&count, config, route->name, tier);
     if (are_too_many(&count, tier->name,
                      is_written ? "list fewer" : "write a route `auto` with those it is to have",
                      ret_why)) {
@@ -171,7 +156,7 @@ static bool check_model(const struct config *config, size_t at, size_t tier_at,
                         struct config_candidates_fault *ret_fault, char ret_why[CONFIG_WHY_BYTES])
 {
     struct count count = {.length = 0};
-    count_model(&count, config, &config->models[at], &config->tiers[tier_at]);
+    count_all(&count, config, config->models[at].name, &config->tiers[tier_at]);
     if (are_too_many(&count, config->tiers[tier_at].name, "list fewer", ret_why)) {
         *ret_fault = (struct config_candidates_fault){"models[].fallback", config->models[at].name,
                                                       "models", at};
