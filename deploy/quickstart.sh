@@ -24,6 +24,10 @@ build=$root/build-quickstart
 say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
 fail() { printf 'quickstart: %s\n' "$*" >&2; exit 1; }
 
+options=''
+for argument in "$@"; do
+    printf -v options '%s %q' "$options" "$argument" # what is printed under "Next" starts the same again
+done
 provider='' model='' prompts='' file=$root/examples/prompts.jsonl base=7700 action=run
 while [ $# -gt 0 ]; do
     case $1 in
@@ -217,7 +221,7 @@ The cluster is running. Try:
   tiermq stats                                         # queues, tiers, workers
   tiermq pause route auto && tiermq resume route auto
   curl -s http://127.0.0.1:$((base + 10))/metrics | grep tiermq_
-  deploy/quickstart.sh                                 # again: now the cache answers
+$(printf '  %-52s # again: now the cache answers' "deploy/quickstart.sh$options")
   deploy/quickstart.sh --stop                          # or --clean, which removes its data too
 Read on: README.md, docs/
 EOF
