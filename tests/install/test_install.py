@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
 from harness import BUILD, Cluster  # noqa: E402
 
-PROGRAM = ROOT / "tests" / "install" / "first.c"
+FIRST, STREAM = (ROOT / "tests" / "install" / name for name in ("first.c", "stream.c"))
 
 
 def run(*argv, env=None):
@@ -49,8 +49,8 @@ def sanitizer_flags():
     return [f"-fsanitize={found[1]}"] if found and found[1] != "none" else []
 
 
-def compile_first(installed, package, output):
-    run("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *sanitizer_flags(), PROGRAM, "-o", output,
+def compile_program(installed, package, source, output):
+    run("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *sanitizer_flags(), source, "-o", output,
         *pkg_config(installed, package, "--cflags", "--libs"), f"-Wl,-rpath,{installed[1]}")
     return run("ldd", output)
 
@@ -89,16 +89,28 @@ def test_header_is_c_and_cpp(installed, tmp_path):
             *pkg_config(installed, "tiermq", "--cflags"))
 
 
-def test_guide_shows_this_program():
-    """The first program of docs/client.md is the one that is compiled here."""
+@pytest.mark.parametrize("program", [FIRST, STREAM], ids=lambda path: path.stem)
+def test_guide_shows_this_program(program):
+    """What docs/client.md shows is what is compiled here."""
     guide = (ROOT / "docs" / "client.md").read_text()
-    assert PROGRAM.read_text().split("\n", 1)[1].strip() in guide
+    assert program.read_text().split("\n", 1)[1].strip() in guide
+
+
+def test_stream_is_read_by_the_guides_program(installed, tmp_path):
+    program = tmp_path / "stream"
+    compile_program(installed, "tiermq", STREAM, program)
+    with Cluster() as cluster:
+        cluster.start_modelsim()
+        cluster.start_broker()
+        cluster.start_worker()
+        text = run(program, cluster.broker.config["broker"]["listen_clients"])
+        assert text.strip() and text.endswith("\n")
 
 
 @pytest.mark.parametrize("package", ["tiermq", "tiermq-static"])
 def test_first_program_gets_its_answer(installed, tmp_path, package):
     program = tmp_path / "first"
-    libraries = compile_first(installed, package, program)
+    libraries = compile_program(installed, package, FIRST, program)
     assert ("libtiermq.so" in libraries) == (package == "tiermq")
     with Cluster() as cluster:
         cluster.start_modelsim()
@@ -109,7 +121,7 @@ def test_first_program_gets_its_answer(installed, tmp_path, package):
 
 def test_first_program_says_when_nobody_answers(installed, tmp_path):
     program = tmp_path / "first"
-    compile_first(installed, "tiermq", program)
+    compile_program(installed, "tiermq", FIRST, program)
     done = subprocess.run([program, "tcp://127.0.0.1:1"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "no broker could be reached" in done.stderr or "no word within 5000 ms" in done.stderr
