@@ -20,6 +20,7 @@ static const char help[] =
     "Of an answer that the cache gave to a similar question, from its line with --json (\"near\"); "
     "below 0.5 it is given no more:\n"
     "  --near-key KEY --embedder NAME --near-score X [--tier TIER]\n"
+    "With several brokers, tiermq cache invalidate --key KEY says which of them were told.\n"
     "\n"
     "Examples:\n"
     "  tiermq feedback 01936e2a-7b1c-7def-8a90-123456789abc --score 1\n"
