@@ -243,9 +243,6 @@ static int read_numbers(const json_t *root, struct tiermq_job *job, char *ret_er
         r = read_count(root, "max_tokens", TOKENS_MAX, &job->max_tokens, ret_error);
     }
     if (r == 0) {
-        r = read_from(root, "complexity", 1, COMPLEXITY_MAX, &job->complexity, ret_error);
-    }
-    if (r == 0) {
         r = read_from(root, "prompt_complexity", 1, COMPLEXITY_MAX, &job->complexity, ret_error);
     }
     if (r == 0) {

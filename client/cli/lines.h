@@ -7,7 +7,7 @@
  *   tier, route, model (another word for route), pool, operation
  *   id, custom_id  given back as `id` in the result; one that is a UUID is the job's id, too
  *   priority, deadline, delay ("30s", or seconds), idempotency_key, max_tokens, estimated_tokens, trace_parent
- *   residency, task, prompt_complexity (1 to 255; complexity is another word for it)
+ *   residency, task, prompt_complexity (1 to 255)
  *   distinct (true or false)
  */
 #pragma once

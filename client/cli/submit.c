@@ -98,7 +98,7 @@ static const char help[] =
     "A line is a JSON object with prompt (or text), or body (the request in OpenAI's format); and, "
     "if wanted, id, tier, route\n"
     "(or model), pool, operation, priority, deadline, delay, idempotency_key, max_tokens, "
-    "distinct, residency, task,\nprompt_complexity (or complexity). Other "
+    "distinct, residency, task,\nprompt_complexity. Other "
     "members are ignored.\n"
     "Every line has exactly one result: "
     "{\"id\":…,\"line\":…,\"tier\":…,\"job\":…,\"outcome\":…,\"text\":…,…}.\n"

@@ -30,7 +30,8 @@ int main(int argc, char **argv)
 {
     struct tiermq *client = NULL;
     const struct tiermq_options options = {.brokers = argc > 1 ? argv[1] : NULL};
-    const struct tiermq_job job = {.tier = "realtime", .prompt = "What is a queue good for?", .stream = true};
+    const struct tiermq_job job = {
+        .tier = "realtime", .prompt = "What is a queue good for?", .stream = true};
     const struct tiermq_callbacks callbacks = {.on_chunk = on_chunk, .on_answer = on_answer};
     int r = tiermq_connect(&options, &client);
     if (r < 0) {

@@ -92,11 +92,11 @@ Test(lines, body_is_kept_and_a_bare_string_is_a_prompt)
     line_job_finish(&job);
 }
 
-Test(lines, complexity_has_two_names)
+Test(lines, complexity_of_data_files_is_theirs)
 {
     struct line_job job;
-    cr_assert_eq(read_line("{\"text\":\"x\",\"complexity\":220}", &job), 0);
-    cr_assert_eq(job.job.complexity, 220);
+    cr_assert_eq(read_line("{\"text\":\"x\",\"complexity\":\"simple\"}", &job), 0);
+    cr_assert_eq(job.job.complexity, 0);
     line_job_finish(&job);
     cr_assert_eq(read_line("{\"text\":\"x\",\"prompt_complexity\":120}", &job), 0);
     cr_assert_eq(job.job.complexity, 120);
@@ -119,8 +119,8 @@ Test(lines, mistakes_are_refused_in_words_and_keep_the_id)
         {"{\"id\":\"x\",\"text\":\"a\",\"deadline\":-1}", "deadline"},
         {"{\"id\":\"x\",\"body\":\"{}\"}", "body"},
         {"{\"id\":\"x\",\"text\":\"a\",\"distinct\":1}", "distinct"},
-        {"{\"id\":\"x\",\"text\":\"a\",\"complexity\":0}", "complexity: must be a whole number from 1 to 255"},
-        {"{\"id\":\"x\",\"text\":\"a\",\"complexity\":0.9}", "complexity: must be a whole number from 1 to 255, and is 0.9"},
+        {"{\"id\":\"x\",\"text\":\"a\",\"prompt_complexity\":0}", "prompt_complexity: must be a whole number from 1 to 255"},
+        {"{\"id\":\"x\",\"text\":\"a\",\"prompt_complexity\":0.9}", "prompt_complexity: must be a whole number from 1 to 255, and is 0.9"},
         {"{\"id\":\"x\",\"text\":\"a\",\"prompt_complexity\":256}", "prompt_complexity"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
