@@ -50,7 +50,8 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:halt_on_error=1:abort_on_erro
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
 export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$PWD/tests/tsan.supp:halt_on_error=1}
 status=0
-meson test -C "$build" --no-rebuild --print-errorlogs "$@" || status=$?
+# More at a time than there are processors: most of them wait for something.
+meson test -C "$build" --no-rebuild --print-errorlogs --num-processes $((2 * $(nproc))) "$@" || status=$?
 
 # One line with the sum, whatever the tests are written in.
 /usr/bin/python3 - "$build/meson-logs/testlog.json" <<'EOF'
