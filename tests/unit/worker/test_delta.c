@@ -96,8 +96,8 @@ Test(delta, an_event_that_says_more_is_none)
     static const char *const tails[] = {
         "},\"finish_reason\":\"stop\"}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":123}",
         "},\"finish_reason\":null}],\"usage\":{},\"obfuscation\":\"x1\",\"sent_us\":123}",
-        "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":123,"
-        "\"error\":{}}",
+        ("},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":123,"
+         "\"error\":{}}"),
         "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":0}",
         "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x1\",\"sent_us\":012}",
         "},\"finish_reason\":null}],\"usage\":null,\"obfuscation\":\"x\\1\",\"sent_us\":123}",
@@ -123,8 +123,7 @@ Test(delta, only_events_of_plain_text_are_learned)
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}",
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"logprobs\":{\"content\":[]}}]}",
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}},{\"index\":1,\"delta\":{}}]}",
-        "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":1}"
-        "}",
+        "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":{\"input\":1}}",
         "{\"content\":\"b\",\"choices\":[{\"index\":0,\"delta\":{\"cont\\u0065nt\":\"a\"}}]}",
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\n\"a\"}}]}",
         "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\n\"created\":1}",
