@@ -10,6 +10,11 @@
  * be; and once a second in any case. What
  * all of them cost is one try of each crowd for each of these, not one of each job.
  *
+ * Where payloads are on disk alone, the next few are read while their jobs wait, once a candidate may be called,
+ * or may within a second. So a job tries with its payload in memory, and its tenant is charged only when it goes: a
+ * try that has to wait for the disk comes too late, and tenants would be served as their payloads come. What is read ahead is
+ * bounded for a lane, in number and bytes; beyond it a job tries without. Half of it is kept for jobs that are next.
+ *
  * Which candidates those are is by position (upstream_bit()): a reload ends all crowds, and each of
  * their jobs tries anew.
  */
@@ -27,9 +32,19 @@ void crowd_finish(struct core *core); /* after the flows */
 
 /*
  * The job, READY or LOADED, waits until one of the candidates `able` may be called, which will be
- * at `at_ms`. Without memory for that it waits by its own time, for a second at most.
+ * at `at_ms`. Without memory for that it waits by its own time, for a second at most. What it was charged is given back. Its
+ * payload stays in memory as if read ahead, or is let go.
  */
 void crowd_join(struct core *core, struct job *job, uint16_t able, int64_t at_ms);
+/*
+ * The READY job, whose payload is on disk alone, could go to one of these now: it waits while that is read, or others' that
+ * were before it. False: nothing was done, since a bound was reached.
+ */
+bool crowd_read(struct core *core, struct job *job, uint16_t able);
+/* Whether it is WAITING, and its payload was asked for and has not come. */
+bool crowd_is_reading(const struct job *job);
+/* That came, and is in memory. */
+void crowd_payload_came(struct core *core, struct job *job);
 /* For job_move(): in and out of WAITING; at.crowd is set. */
 void crowd_push(struct core *core, struct job *job);
 void crowd_remove(struct core *core, struct job *job);
@@ -37,7 +52,7 @@ void crowd_remove(struct core *core, struct job *job);
 void crowd_raise(struct core *core, struct job *job);
 /*
  * A job that can be answered by these is about to be dispatched: the next one of its flow tries, unless
- * another one already does.
+ * another one already does. If that one's payload is being read, the flow keeps its turn for it.
  */
 void crowd_follow(struct core *core, const struct job *job, uint16_t able);
 /* Where a job is that tries: chosen or about to be. */

@@ -168,39 +168,71 @@ static bool may_load(const struct core *core, const struct lane *lane, const str
            (ahead < loads_ahead_max(lane) && lane->ahead_bytes + job->payload_bytes <= bytes_max);
 }
 
+uint64_t dispatch_ask_payload(struct core *core, const struct job *job)
+{
+    const uint64_t token = loads_open(&core->loads, LOAD_PAYLOAD, &job->id, 0);
+    if (token != 0) {
+        struct effect *effect = effects_add(core->effects, EFFECT_LOAD, 0, 0);
+        effect->as.load.family = STORE_PAYLOADS;
+        effect->as.load.token = token;
+        effect->as.load.key_bytes = ID_BYTES;
+        memcpy(effect->as.load.key, job->id.bytes, ID_BYTES);
+    }
+    return token;
+}
+
 static bool load(struct core *core, struct lane *lane, struct job *job)
 {
     if (!may_load(core, lane, job)) {
         return false;
     }
-    const uint64_t token = loads_open(&core->loads, LOAD_PAYLOAD, &job->id, 0);
+    const uint64_t token = dispatch_ask_payload(core, job);
     if (token == 0) {
         return false;
     }
     lane_charge(lane, job);
     job_move(core, job, PLACE_LOADING);
     job->at.load_token = token;
-    struct effect *effect = effects_add(core->effects, EFFECT_LOAD, 0, 0);
-    effect->as.load.family = STORE_PAYLOADS;
-    effect->as.load.token = token;
-    effect->as.load.key_bytes = ID_BYTES;
-    memcpy(effect->as.load.key, job->id.bytes, ID_BYTES);
     return true;
+}
+
+static void payload_came(struct core *core, struct job *job, struct blob *payload)
+{
+    job_keep_payload(core, job, payload);
+    if (job->place == PLACE_WAITING) {
+        crowd_payload_came(core, job);
+    } else {
+        job_move(core, job, lane_is_held(core, job) ? PLACE_READY : PLACE_LOADED);
+    }
+}
+
+/* By itself, so that others of its crowd go on. */
+static void read_later(struct core *core, struct job *job)
+{
+    if (job->place == PLACE_WAITING) {
+        job_move(core, job, PLACE_READY);
+    }
+    job_wait_until(core, job, core->now_ms + LOAD_RETRY_MS);
 }
 
 static void payload_loaded(struct core *core, struct job *job, int error, struct blob *value)
 {
     if (error == 0 && blob_bytes(value) == job->payload_bytes) {
-        job_keep_payload(core, job, value);
-        job_move(core, job, lane_is_held(core, job) ? PLACE_READY : PLACE_LOADED);
+        payload_came(core, job, value);
     } else if (error == 0 || error == -ENOENT || error == -EBADMSG) {
         conclude(core, job,
                  &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_DEAD,
                                    .error_code = "payload_lost",
                                    .error_text = "the stored payload is missing or damaged"});
     } else {
-        job_wait_until(core, job, core->now_ms + LOAD_RETRY_MS);
+        read_later(core, job);
     }
+}
+
+/* A crowd's job may have left and come back since: each answer has the same bytes. */
+static bool is_asked_for(const struct job *job, uint64_t token)
+{
+    return job->place == PLACE_LOADING ? job->at.load_token == token : crowd_is_reading(job);
 }
 
 void dispatch_loaded(struct core *core, const struct event *event)
@@ -214,8 +246,7 @@ void dispatch_loaded(struct core *core, const struct event *event)
         return;
     }
     struct job *job = job_find(core, &answered.job_id);
-    if (job != NULL && job->place == PLACE_LOADING &&
-        job->at.load_token == event->as.loaded.token) {
+    if (job != NULL && is_asked_for(job, event->as.loaded.token)) {
         payload_loaded(core, job, event->as.loaded.result, event->as.loaded.value);
     }
 }
@@ -243,6 +274,14 @@ static struct job *next_job(struct lane *lane)
     return loaded != NULL ? CONTAINER_OF(loaded, struct job, link) : lane_peek(lane);
 }
 
+/* Who needs what others do not is charged when it goes, not for the reading: crowd.h. */
+static bool load_for(struct core *core, struct lane *lane, struct job *job,
+                     const struct decision *decision)
+{
+    return (decision->is_picky && crowd_read(core, job, decision_able(decision))) ||
+           load(core, lane, job);
+}
+
 /* One job of a lane that has a worker and work: given, expired, or sent for its payload. */
 static void dispatch_one(struct core *core, struct lane *lane)
 {
@@ -260,8 +299,8 @@ static void dispatch_one(struct core *core, struct lane *lane)
     if (!gate_pass(core, job, &decision) || overload_sheds(core, job)) {
         return;
     }
-    const bool is_done =
-        job->payload != NULL ? give(core, lane, job, seat, &decision) : load(core, lane, job);
+    const bool is_done = job->payload != NULL ? give(core, lane, job, seat, &decision)
+                                              : load_for(core, lane, job, &decision);
     if (!is_done) {
         lane->stalled_in_turn = core->turn;
     }

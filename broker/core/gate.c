@@ -113,8 +113,6 @@ static void wait_for_one(struct core *core, struct job *job, const struct decisi
     } else if (job->tried != 0) {
         end_round(core, job);
     } else if (decision->is_picky) {
-        /* Others of the queue may go on, and have payloads read ahead in its place. */
-        job_release_payload(core, job);
         crowd_join(core, job, decision_able(decision),
                    later_ms(decision->at_ms, core->now_ms + GATE_LEAST_MS));
     } else {

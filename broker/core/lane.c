@@ -399,6 +399,14 @@ static int64_t cost_tokens(const struct job *job)
     return tokens == 0 ? 1 : tokens > COST_TOKENS_MAX ? COST_TOKENS_MAX : (int64_t)tokens;
 }
 
+void lane_give_back(const struct job *job)
+{
+    struct flow *flow = job->flow;
+    const int64_t most = (int64_t)QUANTUM_TOKENS * flow->tenant->weight;
+    const int64_t tokens = flow->deficit_tokens + cost_tokens(job);
+    flow->deficit_tokens = tokens < most ? tokens : most;
+}
+
 /* A queue's weight among the routes of its lane: 1 for one job, 21 for a million. */
 static uint64_t backlog_weight(const struct queue *queue)
 {

@@ -69,6 +69,8 @@ struct lane {
     struct list loaded;         /* LOADED */
     size_t loading;             /* LOADING */
     size_t ahead_bytes;         /* of both */
+    size_t crowd_ahead;         /* WAITING, with JOB_READ_AHEAD */
+    size_t crowd_ahead_bytes;
     uint64_t stalled_in_turn;   /* the tick in which nothing more could be dispatched */
 };
 
@@ -100,6 +102,8 @@ void lane_charge_tier(struct lane *lane);
 struct job *lane_peek(struct lane *lane);
 /* Takes the job that lane_peek() gave on account of its route and tenant. Called while it is still READY. */
 void lane_charge(struct lane *lane, struct job *job);
+/* A job that was charged does not go after all: its tenant, which is no richer for it than by a quantum, gets it back. */
+void lane_give_back(const struct job *job);
 
 /*
  * The READY job, whose turn it is, has to wait by itself: if its flow has no other one, it comes

@@ -116,7 +116,9 @@ static const char *why_there(const struct core *core, const struct job *job)
         return job->backoffs > 0 ? "the last attempt failed; it waits for the next"
                                  : "it is delayed";
     case PLACE_WAITING:
-        return "it waits for a model that can answer it; none of them may be called now";
+        return crowd_is_reading(job) && crowd_opens_ms(job) <= core->now_ms
+                   ? "its payload is being read from disk"
+                   : "it waits for a model that can answer it; none of them may be called now";
     case PLACE_LOADING:
         return "its payload is being read from disk";
     case PLACE_LOADED:

@@ -567,8 +567,11 @@ static void choose(struct simulation *simulation, struct sim_job *job)
 
 void fairness_see_load(struct simulation *simulation, struct sim_job *job)
 {
-    choose(simulation, job);
-    set_chosen(simulation, job, true);
+    /* One that waits by itself has its payload read meanwhile, and is chosen when it goes. */
+    if (state_of(simulation, job) != WIRE__JOB_STATE__JOB_STATE_BACKING_OFF) {
+        choose(simulation, job);
+        set_chosen(simulation, job, true);
+    }
     lane_of_job(simulation, job)->loading++;
     simulation->fairness.loading[job->pool]++;
 }
@@ -597,15 +600,22 @@ void fairness_see_dispatch(struct simulation *simulation, struct sim_job *job, u
     fairness_leave(simulation, job);
 }
 
-/* What was loaded may have been put back, since its queue has to wait: it is chosen anew. */
+/*
+ * What was loaded may have been put back, since its queue has to wait: it is chosen anew. One that
+ * has to wait by itself does not count as served any more.
+ */
 static void look_at_chosen(struct simulation *simulation)
 {
     struct list_link *link = simulation->fairness.chosen.head.next;
     while (link != &simulation->fairness.chosen.head) {
         struct sim_job *job = CONTAINER_OF(link, struct sim_job, chosen_link);
         link = link->next;
-        if (state_of(simulation, job) != WIRE__JOB_STATE__JOB_STATE_LOADING) {
+        const Wire__JobState state = state_of(simulation, job);
+        if (state != WIRE__JOB_STATE__JOB_STATE_LOADING) {
             set_chosen(simulation, job, false);
+        }
+        if (state == WIRE__JOB_STATE__JOB_STATE_BACKING_OFF) {
+            flow_of_job(simulation, job)->backlog.epoch++;
         }
     }
 }

@@ -2,7 +2,8 @@
  * fairness: watches who is served while others wait (DESIGN: "A job's life, and what is promised",
  * 6).
  *
- * From outside: it knows what was accepted, what was chosen (EFFECT_LOAD or EFFECT_DISPATCH) and
+ * From outside: it knows what was accepted, what was chosen (EFFECT_LOAD, unless the job waits by
+ * itself meanwhile, or EFFECT_DISPATCH) and
  * what the core says of single jobs. A flow (a tenant's part of a queue) or a lane (a tier's part
  * of a pool) counts as backlogged as long as some job of it is seen to wait, its witness; when one
  * witness goes, another that waited beside it takes its place. What cannot be seen ends an

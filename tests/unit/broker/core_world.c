@@ -377,6 +377,7 @@ static void carry_out(struct world *world)
             delete_range(world, effect);
         } else if (effect->kind == EFFECT_LOAD) {
             loads = with_room(loads, loads_length, sizeof(*loads));
+            world->loads_asked++;
             loads[loads_length++] = *effect;
         } else if (effect->batch > 0 && (world->withholds_durability || has_records)) {
             append(&world->held, &world->held_length, effect);

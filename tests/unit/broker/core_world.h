@@ -41,6 +41,7 @@ struct world {
     struct core_time now;
     uint64_t batch;
     bool withholds_durability, withholds_loads;
+    size_t loads_asked; /* since the start */
     uint64_t ids; /* made so far */
     struct world_effect *log;
     size_t log_length;

@@ -990,13 +990,16 @@ static size_t answer_those_that_run(const struct id *jobs, size_t length)
 }
 
 /* A quantum is a job: of four served three are of the heavier one. */
-Test(core_decision, tenants_whose_jobs_wait_for_one_model_are_served_by_their_weights)
+static void check_weights(bool is_on_disk)
 {
     enum { MANY = 60 };
     let_only_m2_see_images();
     w.tenants[1].weight = 3;
     providers[1].requests_per_min = 60;
     go();
+    if (is_on_disk) {
+        fill_memory();
+    }
     struct id light[MANY], heavy[MANY];
     for (int i = 0; i < MANY; i++) {
         light[i] = submit_image(1);
@@ -1010,4 +1013,60 @@ Test(core_decision, tenants_whose_jobs_wait_for_one_model_are_served_by_their_we
     }
     cr_assert_gt(lights + heavies, 36, "%zu and %zu", lights, heavies);
     cr_assert(heavies > 2 * lights && heavies < 4 * lights, "%zu and %zu", lights, heavies);
+}
+
+Test(core_decision, tenants_whose_jobs_wait_for_one_model_are_served_by_their_weights)
+{
+    check_weights(false);
+}
+
+Test(core_decision, tenants_whose_jobs_wait_on_disk_are_served_by_their_weights)
+{
+    check_weights(true);
+}
+
+/* On disk, until m2 is back in a minute. */
+static void make_crowd_on_disk(uint64_t jobs)
+{
+    let_only_m2_see_images();
+    go();
+    world_worker(&w, 101, "wide", 1000);
+    rest_m2(60000);
+    fill_memory();
+    for (uint64_t i = 0; i < jobs; i++) {
+        (void)submit_image(1);
+    }
+    cr_assert_geq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_BACKING_OFF], jobs);
+}
+
+Test(core_decision, payloads_of_a_crowd_are_asked_for_several_at_a_time)
+{
+    make_crowd_on_disk(50);
+    pass(50000);
+    const size_t before = w.loads_asked;
+    w.withholds_loads = true;
+    pass(20000);
+    cr_assert_geq(w.loads_asked - before, 12);
+    cr_assert_leq(w.loads_asked - before, 16);
+}
+
+Test(core_decision, crowd_on_disk_is_gone_when_its_model_is_back)
+{
+    make_crowd_on_disk(50);
+    pass(70000);
+    cr_assert_eq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_BACKING_OFF], 0);
+    cr_assert_geq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_LEASED], 50);
+}
+
+Test(core_decision, crowd_whose_payload_does_not_come_is_in_no_others_way)
+{
+    make_crowd_on_disk(1);
+    w.withholds_loads = true;
+    pass(70000);
+    w.withholds_loads = false;
+    cr_assert_eq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_BACKING_OFF], 1);
+    const struct id other = submit_image(2);
+    pass(2000);
+    cr_assert_str_eq(model_of(&other), "m2");
+    cr_assert_eq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_BACKING_OFF], 1);
 }
