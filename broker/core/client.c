@@ -81,6 +81,10 @@ void client_hello(struct core *core, const struct event *event)
                              event->as.client_hello.tenant));
         return;
     }
+    if (!core->tenant[tenant->index]->has_rules) {
+        refuse_for_now(core, event->peer, RETRY_AFTER_MOST_MS, CLIENT_TENANT_HAS_NO_RULES);
+        return;
+    }
     struct client *client = client_find(core, event->peer);
     if (client == NULL) {
         client = make_client(core, event->peer);

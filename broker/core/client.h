@@ -7,7 +7,12 @@
 #include <stdint.h>
 #include "broker/core/state.h"
 
+/* Of one that came with a reload that failed half way: tenant.has_rules. */
+#define CLIENT_TENANT_HAS_NO_RULES \
+    "the configuration with this tenant could not be applied, so it is not known which models it may use; reload it"
+
 uint64_t client_hash(const struct table_link *link, uint64_t seed);
+/* Refused, with a reason: a tenant that is not configured, or has no rules yet; too many clients. */
 void client_hello(struct core *core, const struct event *event);
 void client_gone(struct core *core, const struct event *event);
 struct client *client_find(const struct core *core, uint64_t peer); /* NULL: unknown */

@@ -340,6 +340,10 @@ static struct refusal check_open(struct core *core, const struct request *reques
         return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_DRAINING, DRAINING_RETRY_AFTER_MS,
                               "the broker is shutting down");
     }
+    if (!request->tenant->has_rules) { /* a worker's job: a client would have been refused */
+        return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, RETRY_AFTER_MOST_MS,
+                              CLIENT_TENANT_HAS_NO_RULES);
+    }
     if (request->route->is_refused) {
         return refuse_for_now(core, WIRE__REJECT_REASON__REJECT_PAUSED, DRAINING_RETRY_AFTER_MS,
                               "an operator drains this route");

@@ -1,6 +1,8 @@
 /* Memory runs out: what comes from outside is refused, and the core lives on. */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "tests/unit/broker/core_world.h"
 
 void *__real_malloc(size_t bytes);
@@ -103,6 +105,44 @@ Test(core_memory, hello_without_memory_is_refused)
         cr_assert((world_find(&w, EFFECT_WORKER_WELCOME, NULL, 0) != NULL) !=
                   (world_find(&w, EFFECT_WORKER_ERROR, NULL, event.peer) != NULL));
     }
+}
+
+static bool reload_with(int allocations)
+{
+    allocations_left = allocations;
+    is_failing = true;
+    const int r = core_reconfigure(w.core, &w.config, w.now);
+    is_failing = false;
+    return r == 0;
+}
+
+/* NULL: it is welcome. */
+static const struct effect *error_of_hello(uint64_t peer, const char *tenant)
+{
+    world_forget_log(&w);
+    world_turn(&w, &(struct event){.kind = EVENT_CLIENT_HELLO,
+                                   .peer = peer,
+                                   .as.client_hello = {.tenant = tenant, .name = "test"}});
+    const struct world_effect *error = world_find(&w, EFFECT_CLIENT_ERROR, NULL, peer);
+    return error == NULL ? NULL : &error->effect;
+}
+
+Test(core_memory, tenant_of_a_reload_that_failed_is_refused_until_one_is_done)
+{
+    char names[64][16];
+    size_t halves = 0;
+    bool is_done = false;
+    for (int i = 0; i < 64 && !is_done; i++) {
+        (void)snprintf(names[i], sizeof(names[i]), "late%d", i);
+        w.tenants[3].name = names[i];
+        is_done = reload_with(i);
+        const struct effect *error = error_of_hello(200 + (uint64_t)i, names[i]);
+        cr_assert_eq(error == NULL, is_done, "%d allocations", i);
+        halves += error != NULL && strstr(error->as.error.text, "reload it") != NULL &&
+                  error->as.error.retry_after_ms > 0;
+    }
+    cr_assert(is_done);
+    cr_assert_gt(halves, 0);
 }
 
 Test(core_memory, job_that_finds_no_memory_for_its_lease_waits)
