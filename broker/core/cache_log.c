@@ -241,10 +241,8 @@ static void outdate(struct core *core, const struct entry *entry)
         return;
     }
     const struct name *name = names_find(&core->tenants, entry->tenant);
-    struct tenant *tenant =
-        name == NULL || name->index >= core->tenants_known ? NULL : core->tenant[name->index];
-    if (tenant != NULL) {
-        tenant->invalidated = entry->sequence;
+    if (name != NULL) {
+        core->tenant[name->index]->invalidated = entry->sequence;
     }
 }
 

@@ -12,30 +12,27 @@
 
 int core_add_tenant(struct core *core, const char *text, struct tenant **ret_tenant)
 {
-    struct name *name;
-    int r = names_add(&core->tenants, text, &name);
-    if (r < 0) {
-        return r;
+    struct name *name = names_find(&core->tenants, text);
+    if (name != NULL) {
+        *ret_tenant = core->tenant[name->index];
+        return 0;
     }
     struct tenant **tenants =
-        reallocarray(core->tenant, core->tenants.length, sizeof(struct tenant *));
+        reallocarray(core->tenant, core->tenants.length + 1, sizeof(struct tenant *));
     if (tenants == NULL) {
         return -ENOMEM;
     }
     core->tenant = tenants;
-    for (; core->tenants_known < core->tenants.length; core->tenants_known++) {
-        tenants[core->tenants_known] = NULL;
+    struct tenant *tenant = calloc(1, sizeof(*tenant));
+    const int r = tenant == NULL ? -ENOMEM : names_add(&core->tenants, text, &name);
+    if (r < 0) {
+        free(tenant);
+        return r;
     }
-    if (tenants[name->index] == NULL) {
-        struct tenant *tenant = calloc(1, sizeof(*tenant));
-        if (tenant == NULL) {
-            return -ENOMEM;
-        }
-        *tenant = (struct tenant){
-            .name = name, .weight = 1, .jobs_max = UINT64_MAX, .bytes_max = UINT64_MAX};
-        tenants[name->index] = tenant;
-    }
-    *ret_tenant = tenants[name->index];
+    *tenant = (struct tenant){
+        .name = name, .weight = 1, .jobs_max = UINT64_MAX, .bytes_max = UINT64_MAX};
+    tenants[name->index] = tenant;
+    *ret_tenant = tenant;
     return 0;
 }
 

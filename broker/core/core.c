@@ -274,11 +274,9 @@ static void free_tables(struct core *core)
 
 static void destroy_tenant(struct tenant *tenant)
 {
-    if (tenant != NULL) {
-        free(tenant->allowed);
-        names_finish(&tenant->tasks);
-        free(tenant);
-    }
+    free(tenant->allowed);
+    names_finish(&tenant->tasks);
+    free(tenant);
 }
 
 void core_destroy(struct core **core)
@@ -308,7 +306,7 @@ void core_destroy(struct core **core)
     for (size_t i = 0; dead->lanes != NULL && i < dead->pools.length * dead->tiers_length; i++) {
         heap_finish(&dead->lanes[i].queues);
     }
-    for (size_t i = 0; i < dead->tenants_known; i++) {
+    for (size_t i = 0; i < dead->tenants.length; i++) {
         destroy_tenant(dead->tenant[i]);
     }
     heap_finish(&dead->timers);

@@ -194,7 +194,6 @@ struct core {
     size_t tiers_length;
     struct pool *pool;           /* by index of its name */
     struct tenant **tenant;      /* by index of its name */
-    size_t tenants_known;        /* of them */
 
     struct slab job_memory;
     struct table jobs;           /* by id */

@@ -127,6 +127,17 @@ static const struct effect *error_of_hello(uint64_t peer, const char *tenant)
     return error == NULL ? NULL : &error->effect;
 }
 
+/* On account of the tenant. */
+static bool worker_may_submit(const char *tenant)
+{
+    const uint64_t jobs = world_stats(&w).jobs;
+    struct event event = world_submission(&w, 0, "realtime");
+    event.as.submit.tenant = tenant;
+    event.as.submit.discard_result = true;
+    world_submit_event(&w, &event);
+    return world_stats(&w).jobs > jobs;
+}
+
 Test(core_memory, tenant_of_a_reload_that_failed_is_refused_until_one_is_done)
 {
     char names[64][16];
@@ -140,6 +151,7 @@ Test(core_memory, tenant_of_a_reload_that_failed_is_refused_until_one_is_done)
         cr_assert_eq(error == NULL, is_done, "%d allocations", i);
         halves += error != NULL && strstr(error->as.error.text, "reload it") != NULL &&
                   error->as.error.retry_after_ms > 0;
+        cr_assert_eq(worker_may_submit(names[i]), is_done, "%d allocations", i);
     }
     cr_assert(is_done);
     cr_assert_gt(halves, 0);
