@@ -6,9 +6,8 @@
  * job, and none of those may be called now, the job has to wait by itself; and there may be a
  * million like it. So they wait together, best first, and one of them at a time goes back into its
  * flow to try: when one of the candidates may be called, by what was known last; when one of them
- * has changed; at once when the one before it was dispatched, or will not
- * be; and once a second in any case. What
- * all of them cost is one try of each crowd for each of these, not one of each job.
+ * has changed; at once when the one before it was dispatched, or will not be; and once a second in
+ * any case. What all of them cost is one try of each crowd for each of these, not one of each job.
  *
  * Where payloads are on disk alone, the next few are read while their jobs wait, once a candidate may be called,
  * or may within a second. So a job tries with its payload in memory, and its tenant is charged only when it goes: a
