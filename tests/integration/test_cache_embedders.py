@@ -242,7 +242,7 @@ def test_nobody_waits_for_an_endpoint_while_there_are_no_near_hits(cluster, sim,
     set_faults(sim, {"kind": "hang", "model": "sim-embed", "hang_ms": 600000})
     answer = submit(cluster, TOPICS[0])
     assert (answer["cache"], answer["cache_why"]) == ("miss", "closed")
-    assert embedding_requests(sim) > 0, "it is asked for beside the call"
+    wait_for(lambda: embedding_requests(sim) > 0, "a request beside the call")
 
 
 @pytest.mark.parametrize("residency, why", [(None, "residency"), (["us"], "residency"), (["us", "eu"], "closed")])
