@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/attributes.h"
+#include "common/price.h"
 
 static const double COMPLEXITY_UNKNOWN = 0.5;
 static const double GRADE_SCALE = 12;                /* grades for the odds to grow e-fold */
@@ -41,17 +42,17 @@ enum choice_verdict choice_check(const struct choice_job *job, const struct choi
     return model->quality < job->quality_min ? CHOICE_TOO_LOW : CHOICE_FITS;
 }
 
-/* Saturates. */
-static uint64_t tokens_cost(uint64_t tokens, uint64_t nanousd_per_mtok)
-{
-    const unsigned __int128 cost = (unsigned __int128)tokens * nanousd_per_mtok / 1000000;
-    return cost > UINT64_MAX / 4 ? UINT64_MAX / 4 : (uint64_t)cost;
-}
-
 uint64_t choice_cost_nanousd(const struct choice_job *job, const struct choice_model *model)
 {
-    return tokens_cost(job->input_tokens, model->input_nanousd_per_mtok) +
-           tokens_cost(job->output_tokens, model->output_nanousd_per_mtok);
+    const struct price price = {
+        .nanousd_per_mtok = {[PRICE_INPUT] = model->input_nanousd_per_mtok,
+                             [PRICE_OUTPUT] = model->output_nanousd_per_mtok},
+        .request_nanousd = model->request_nanousd,
+        .permille = {[SERVICE_STANDARD] = 1000},
+    };
+    const struct price_tokens tokens = {
+        .of = {[PRICE_INPUT] = job->input_tokens, [PRICE_OUTPUT] = job->output_tokens}};
+    return price_cost_nanousd(&price, &tokens, SERVICE_STANDARD);
 }
 
 static double share(double part, double whole)

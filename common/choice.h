@@ -55,6 +55,7 @@ struct choice_model {
     uint64_t context_tokens; /* input and output; 0: not known */
     uint32_t quality;        /* grade, 0 to 100 */
     uint64_t input_nanousd_per_mtok, output_nanousd_per_mtok;
+    uint64_t request_nanousd; /* of a call by itself */
     double p95_ms;  /* of calls with prompts of this size; 0: not known yet */
     double failing; /* share of the latest calls, 0 to 1 */
     double learned; /* grades to add, from feedback; 0: nothing learned */

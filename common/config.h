@@ -121,7 +121,10 @@ struct config_model {
     char *provider_model; /* what the provider calls it; default: name */
     uint64_t input_nanousd_per_mtok;
     uint64_t cached_input_nanousd_per_mtok; /* default: as input */
+    uint64_t cache_write_nanousd_per_mtok, cache_write_long_nanousd_per_mtok;
     uint64_t output_nanousd_per_mtok;
+    uint64_t request_nanousd; /* of a call */
+    uint32_t batch_permille, flex_permille, priority_permille; /* of all that, by service tier: 500, 500, 2000 */
     uint32_t quality;     /* 0 to 100, operator's grade; default 50 */
     uint32_t max_tokens_default; /* assumed output bound when a request names none: 1024 */
     char **abilities;     /* names of common/choice.h; none: all */

@@ -125,6 +125,30 @@ static int derive_query(struct config_provider *provider)
     return provider->query == NULL ? -ENOMEM : 0;
 }
 
+/* A part of the price, rounded up; prices are bounded by the table of keys. */
+static uint64_t part_of(uint64_t nanousd, uint64_t percent)
+{
+    return (nanousd * percent + 99) / 100;
+}
+
+/* Anthropic says what it wrote to its cache, and takes more for that; others do not. */
+static void derive_prices(const struct config *config, struct config_model *model)
+{
+    const struct config_provider *provider =
+        model->provider == NULL ? NULL : config_find_provider(config, model->provider);
+    const bool is_dearer = provider != NULL && provider->type == PROVIDER_ANTHROPIC;
+    const uint64_t input = model->input_nanousd_per_mtok;
+    if (model->cached_input_nanousd_per_mtok == CONFIG_PRICE_UNKNOWN) {
+        model->cached_input_nanousd_per_mtok = input;
+    }
+    if (model->cache_write_nanousd_per_mtok == CONFIG_PRICE_UNKNOWN) {
+        model->cache_write_nanousd_per_mtok = is_dearer ? part_of(input, 125) : input;
+    }
+    if (model->cache_write_long_nanousd_per_mtok == CONFIG_PRICE_UNKNOWN) {
+        model->cache_write_long_nanousd_per_mtok = is_dearer ? part_of(input, 200) : input;
+    }
+}
+
 /* What stands in for values that have no preset of their own. */
 static int derive(struct config *config)
 {
@@ -134,9 +158,7 @@ static int derive(struct config *config)
             (model->provider_model = strdup(model->name)) == NULL) {
             return -ENOMEM;
         }
-        if (model->cached_input_nanousd_per_mtok == CONFIG_PRICE_UNKNOWN) {
-            model->cached_input_nanousd_per_mtok = model->input_nanousd_per_mtok;
-        }
+        derive_prices(config, model);
     }
     int r = config->worker.name == NULL ? default_worker_name(config) : 0;
     for (size_t i = 0; r == 0 && i < config->providers_length; i++) {

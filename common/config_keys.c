@@ -57,6 +57,7 @@ static const char *const words_switch[] = {[SWITCH_OFF] = "off", [SWITCH_ON] = "
 #define MIB                (1024 * KIB)
 #define GIB                (1024 * MIB)
 #define TIB                (1024 * GIB)
+#define MULTIPLIERS        .kind = KIND_FRACTION, .min = 0, .max = 100000, .is_live = true
 #define PRICES                                                                                     \
     .kind = KIND_MONEY, .min = 0, .max = INT64_C(1000000000000000) /* a million dollars */
 
@@ -711,8 +712,22 @@ static const struct config_key model_keys[] = {
     {"cached_input_usd_per_mtok", PRICES, FIELD(config_model, cached_input_nanousd_per_mtok),
      .otherwise = "`input_usd_per_mtok`",
      .text = "Price of those that the provider had in its prompt cache."},
+    {"cache_write_usd_per_mtok", PRICES, FIELD(config_model, cache_write_nanousd_per_mtok),
+     .otherwise = "`input_usd_per_mtok`, at Anthropic 1.25 times that",
+     .text = "Price of those that it put there for some minutes."},
+    {"cache_write_long_usd_per_mtok", PRICES, FIELD(config_model, cache_write_long_nanousd_per_mtok),
+     .otherwise = "`input_usd_per_mtok`, at Anthropic twice that",
+     .text = "Price of those that it put there for an hour or longer."},
     {"output_usd_per_mtok", PRICES, FIELD(config_model, output_nanousd_per_mtok), .preset = "0",
      .text = "Price of a million output tokens in US dollars."},
+    {"request_usd", PRICES, FIELD(config_model, request_nanousd), .preset = "0",
+     .text = "Price of a call by itself in US dollars."},
+    {"batch_price", MULTIPLIERS, FIELD(config_model, batch_permille), .preset = "0.5",
+     .text = "What a call through the provider's batch service costs, as a part of all these prices."},
+    {"flex_price", MULTIPLIERS, FIELD(config_model, flex_permille), .preset = "0.5",
+     .text = "Likewise of its service tier `flex`."},
+    {"priority_price", MULTIPLIERS, FIELD(config_model, priority_permille), .preset = "2",
+     .text = "Likewise of its service tier `priority`."},
     {"quality", COUNTS(0, 100), FIELD(config_model, quality), .preset = "50",
      .text = "The operator's grade, against which quality floors are held."},
     {"max_tokens_default", COUNTS(1, 100000000), FIELD(config_model, max_tokens_default),

@@ -14,6 +14,7 @@
 #include "common/blob.h"
 #include "common/id.h"
 #include "common/list.h"
+#include "common/price.h"
 #include "proto/wire.pb-c.h"
 #include "worker/account/account.h"
 #include "worker/bytes.h"
@@ -121,7 +122,7 @@ struct attempt {
 
     /* router: copies, since a reload replaces the configuration */
     char *model, *provider_model, *provider_name;
-    struct prices prices;
+    struct price price;
     uint32_t max_tokens_default;
     char *router_reason;   /* the broker's, or the router's own; NULL: none yet */
     uint32_t quality_lost; /* grades; the cache sets it where it answers */

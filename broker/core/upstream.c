@@ -138,6 +138,7 @@ static int configure_one(struct core *core, const struct config *config, const c
         .quality = model->quality,
         .input_nanousd_per_mtok = model->input_nanousd_per_mtok,
         .output_nanousd_per_mtok = model->output_nanousd_per_mtok,
+        .request_nanousd = model->request_nanousd,
     };
     return 0;
 }

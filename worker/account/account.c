@@ -4,18 +4,25 @@
 
 #include "common/attributes.h"
 
-enum { TOKENS_A_PRICE_UNIT = 1000000 };
-
-uint64_t account_cost_nanousd(const struct prices *prices, const struct token_counts *tokens)
+uint64_t account_cost_nanousd(const struct price *price, const struct token_counts *tokens)
 {
-    const uint64_t cached =
-        tokens->cached_input < tokens->input ? tokens->cached_input : tokens->input;
-    unsigned __int128 sum =
-        (unsigned __int128)(tokens->input - cached) * prices->input_nanousd_per_mtok;
-    sum += (unsigned __int128)cached * prices->cached_input_nanousd_per_mtok;
-    sum += (unsigned __int128)tokens->output * prices->output_nanousd_per_mtok;
-    const unsigned __int128 cost = sum / TOKENS_A_PRICE_UNIT + (sum % TOKENS_A_PRICE_UNIT != 0);
-    return cost > UINT64_MAX ? UINT64_MAX : (uint64_t)cost;
+    const uint64_t apart = tokens->cached_input + tokens->cache_write + tokens->cache_write_long;
+    const struct price_tokens classes = {
+        .of =
+            {
+                [PRICE_INPUT] = tokens->input - apart,
+                [PRICE_CACHED_INPUT] = tokens->cached_input,
+                [PRICE_CACHE_WRITE] = tokens->cache_write,
+                [PRICE_CACHE_WRITE_LONG] = tokens->cache_write_long,
+                [PRICE_OUTPUT] = tokens->output,
+            },
+    };
+    return price_cost_nanousd(price, &classes, tokens->service);
+}
+
+static uint64_t at_most(uint64_t value, uint64_t most)
+{
+    return value < most ? value : most;
 }
 
 static bool read_count(const json_t *object, const char *name, uint64_t *ret_count)
@@ -87,6 +94,24 @@ static const struct count_names {
   response_names = {"input_tokens", "input_tokens_details", "output_tokens",
                     "output_tokens_details"};
 
+/* Parts of the input, in the order in which they have room there. */
+static void read_input_parts(const json_t *details, struct token_counts *tokens)
+{
+    const json_t *written = json_object_get(details, "cache_creation");
+    uint64_t room = tokens->input;
+    (void)read_count(details, "cached_tokens", &tokens->cached_input);
+    (void)read_count(written, "ephemeral_1h_input_tokens", &tokens->cache_write_long);
+    if (!read_count(written, "ephemeral_5m_input_tokens", &tokens->cache_write)) {
+        (void)read_count(details, "cache_creation_input_tokens", &tokens->cache_write);
+    }
+    uint64_t *const parts[] = {&tokens->cached_input, &tokens->cache_write_long,
+                               &tokens->cache_write};
+    for (size_t i = 0; i < ARRAY_LENGTH(parts); i++) {
+        *parts[i] = at_most(*parts[i], room);
+        room -= *parts[i];
+    }
+}
+
 void account_read_usage(const json_t *answer, enum operation operation, size_t request_bytes,
                         struct token_counts *ret_tokens)
 {
@@ -98,19 +123,28 @@ void account_read_usage(const json_t *answer, enum operation operation, size_t r
         tokens.counted += tokens.input;
     } else {
         tokens.input = account_estimate_tokens(request_bytes);
+        tokens.is_estimated = true;
     }
     if (operation != OPERATION_EMBEDDINGS) {
         if (read_count(usage, names->output, &tokens.output)) {
             tokens.counted += tokens.output;
         } else {
             tokens.output = account_estimate_tokens(answer_bytes(answer));
+            tokens.is_estimated = true;
         }
     }
-    (void)read_count(json_object_get(usage, names->input_details), "cached_tokens",
-                     &tokens.cached_input);
+    read_input_parts(json_object_get(usage, names->input_details), &tokens);
     (void)read_count(json_object_get(usage, names->output_details), "reasoning_tokens",
                      &tokens.reasoning);
-    tokens.cached_input = tokens.cached_input < tokens.input ? tokens.cached_input : tokens.input;
-    tokens.reasoning = tokens.reasoning < tokens.output ? tokens.reasoning : tokens.output;
+    tokens.reasoning = at_most(tokens.reasoning, tokens.output);
+    tokens.service = price_service_find(json_string_value(json_object_get(answer, "service_tier")));
     *ret_tokens = tokens;
+}
+
+void account_estimate_cut(size_t request_bytes, size_t answer_bytes,
+                          struct token_counts *ret_tokens)
+{
+    *ret_tokens = (struct token_counts){.input = account_estimate_tokens(request_bytes),
+                                        .output = account_estimate_tokens(answer_bytes),
+                                        .is_estimated = true};
 }

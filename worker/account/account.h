@@ -1,32 +1,29 @@
 /*
- * account: what an attempt used and what it cost, in tokens and integer nano-dollars.
- *
- * Prices are nano-dollars per million tokens; the product is taken in 128 bits and rounded up once,
- * at the end, so that the sum over jobs is never below what the provider charges. No floating point
- * anywhere.
+ * account: what an attempt used and what it cost, in tokens and integer nano-dollars
+ * (common/price.h).
  */
 #pragma once
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "common/price.h"
 #include "worker/operation.h"
 
-struct prices {
-    uint64_t input_nanousd_per_mtok;
-    uint64_t cached_input_nanousd_per_mtok;
-    uint64_t output_nanousd_per_mtok;
-};
-
 struct token_counts {
-    uint64_t input;        /* all of the prompt, the cached part included */
-    uint64_t cached_input; /* never more than input */
-    uint64_t output;       /* all of the answer, reasoning included */
-    uint64_t reasoning;    /* never more than output */
-    uint64_t counted;      /* input and output as far as the provider counted them itself */
+    uint64_t input;             /* all of the prompt, the next three included */
+    uint64_t cached_input;      /* these three are together never more than input */
+    uint64_t cache_write;       /* that the provider put into its prompt cache, for minutes */
+    uint64_t cache_write_long;  /* for an hour */
+    uint64_t output;            /* all of the answer, reasoning included */
+    uint64_t reasoning;         /* never more than output */
+    uint64_t counted;           /* input and output as far as the provider counted them itself */
+    bool is_estimated;          /* it did not count all of it */
+    enum price_service service; /* the tier in which it answered */
 };
 
 /* Saturates at UINT64_MAX. */
-uint64_t account_cost_nanousd(const struct prices *prices, const struct token_counts *tokens);
+uint64_t account_cost_nanousd(const struct price *price, const struct token_counts *tokens);
 
 /*
  * Reads `usage` of an answer in OpenAI form, of a response by its own names. A count that is
@@ -37,3 +34,9 @@ enum { ACCOUNT_BYTES_PER_TOKEN = 4 };
 uint64_t account_estimate_tokens(size_t bytes);
 void account_read_usage(const json_t *answer, enum operation operation, size_t request_bytes,
                         struct token_counts *ret_tokens);
+/*
+ * Of a call that was cut off, by us or by the network, after it had reached its provider: nobody
+ * says what it is charged as. The prompt, and what came of the answer, are estimated.
+ */
+void account_estimate_cut(size_t request_bytes, size_t answer_bytes,
+                          struct token_counts *ret_tokens);

@@ -9,7 +9,7 @@ static enum stage_verdict account_start(void *module, struct attempt *attempt)
     const struct services *services = module;
     account_read_usage(attempt->answer, attempt->operation, attempt->request->body.len,
                        &attempt->tokens);
-    attempt->cost_nanousd = account_cost_nanousd(&attempt->prices, &attempt->tokens);
+    attempt->cost_nanousd = account_cost_nanousd(&attempt->price, &attempt->tokens);
     attempt->report.tokens = attempt->tokens.counted;
     attempt->report.cost_nanousd = attempt->cost_nanousd;
     hedge_account(attempt, services->telemetry, attempt->tokens.input);

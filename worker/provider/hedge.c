@@ -27,7 +27,7 @@ int hedge_create(struct attempt *attempt, const struct router_choice *choice,
     hedge->model = strdup(model->name);
     hedge->provider_model = strdup(router_provider_model(model));
     hedge->provider_name = strdup(choice->provider->name);
-    hedge->prices = router_prices(model);
+    hedge->price = price_of_model(model);
     hedge->max_tokens_default = model->max_tokens_default;
     if (hedge->model == NULL || hedge->provider_model == NULL || hedge->provider_name == NULL) {
         return -ENOMEM;
@@ -71,7 +71,7 @@ void hedge_change_places(struct attempt *attempt)
     SWAP(attempt->model, hedge->model);
     SWAP(attempt->provider_model, hedge->provider_model);
     SWAP(attempt->provider_name, hedge->provider_name);
-    SWAP(attempt->prices, hedge->prices);
+    SWAP(attempt->price, hedge->price);
     SWAP(attempt->max_tokens_default, hedge->max_tokens_default);
     SWAP(attempt->quality_lost, hedge->quality_lost);
     SWAP(attempt->provider, hedge->provider);
@@ -96,7 +96,7 @@ void hedge_account(struct attempt *attempt, struct telemetry *telemetry, uint64_
                       : account_estimate_tokens(hedge->report.received_bytes),
     };
     hedge->report.tokens = tokens.input + tokens.output;
-    hedge->report.cost_nanousd = account_cost_nanousd(&hedge->prices, &tokens);
+    hedge->report.cost_nanousd = account_cost_nanousd(&hedge->price, &tokens);
     attempt->hedge_cost_nanousd = hedge->report.cost_nanousd;
     attempt->cost_nanousd += hedge->report.cost_nanousd;
     telemetry_overtaken(telemetry, hedge->provider_name, hedge->model, &tokens,

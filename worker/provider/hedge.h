@@ -18,7 +18,7 @@ struct telemetry;
 struct hedge {
     struct attempt *attempt; /* not owned */
     char *model, *provider_model, *provider_name;
-    struct prices prices;
+    struct price price;
     uint32_t max_tokens_default;
     uint32_t quality_lost;
     bool is_stand_in;          /* its answer is for this job alone */

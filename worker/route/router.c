@@ -127,12 +127,3 @@ const char *router_provider_model(const struct config_model *model)
 {
     return model->provider_model == NULL ? model->name : model->provider_model;
 }
-
-struct prices router_prices(const struct config_model *model)
-{
-    return (struct prices){
-        .input_nanousd_per_mtok = model->input_nanousd_per_mtok,
-        .cached_input_nanousd_per_mtok = model->cached_input_nanousd_per_mtok,
-        .output_nanousd_per_mtok = model->output_nanousd_per_mtok,
-    };
-}

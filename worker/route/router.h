@@ -10,7 +10,6 @@
 #include <stdbool.h>
 #include "common/attributes.h"
 #include "common/config.h"
-#include "worker/account/account.h"
 
 enum { ROUTER_REASON_BYTES = 192 };
 
@@ -38,4 +37,3 @@ bool router_is_stand_in(const struct config *config, const char *route,
                         const struct config_model *model);
 /* What its provider calls it. */
 const char *router_provider_model(const struct config_model *model);
-struct prices router_prices(const struct config_model *model);

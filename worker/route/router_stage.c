@@ -14,7 +14,7 @@ static bool keep_choice(struct attempt *attempt, const struct router_choice *cho
     attempt->model = strdup(model->name);
     attempt->provider_model = strdup(router_provider_model(model));
     attempt->provider_name = strdup(choice->provider->name);
-    attempt->prices = router_prices(model);
+    attempt->price = price_of_model(model);
     attempt->max_tokens_default = model->max_tokens_default;
     return attempt->model != NULL && attempt->provider_model != NULL &&
            attempt->provider_name != NULL;
