@@ -88,6 +88,15 @@ int exchange_create(struct shared *shared, struct MHD_Connection *connection, co
     return 0;
 }
 
+/* The caller hung up, or the stream broke off: what was done by then is charged. */
+static void bill_cut(struct exchange *exchange)
+{
+    if (!exchange->is_answered && exchange->is_planned && (exchange->is_left || exchange->tokens_written > 0)) {
+        bill_add(&exchange->shared->bill, &exchange->shared->options, exchange->request.model, false,
+                 exchange->request.input_tokens, exchange->tokens_written);
+    }
+}
+
 void exchange_destroy(struct exchange **exchange_pointer)
 {
     struct exchange *exchange = TAKE(*exchange_pointer);
@@ -100,6 +109,9 @@ void exchange_destroy(struct exchange **exchange_pointer)
             calls_ended(exchange->shared->calls, exchange->call, "unanswered", exchange->request.model,
                         fault_kind_name(exchange->fault.kind));
         }
+    }
+    if (exchange->request.model != NULL) {
+        bill_cut(exchange);
     }
     list_remove(&exchange->shared->exchanges, &exchange->link);
     loop_timer_destroy(&exchange->timer);
@@ -425,6 +437,8 @@ static void count_answer(struct exchange *exchange)
 {
     struct counters *counters = &exchange->shared->counters;
     exchange->is_answered = true;
+    bill_add(&exchange->shared->bill, &exchange->shared->options, exchange->request.model, true,
+             exchange->request.input_tokens, exchange->answer.tokens);
     counters->input_tokens += exchange->request.input_tokens;
     counters->output_tokens += exchange->answer.tokens;
     counters_answered(counters, exchange->idempotency_key);
@@ -757,8 +771,11 @@ static enum MHD_Result control(struct exchange *exchange)
         result = queue_text(exchange, 200, "{\"status\":\"ok\"}");
     } else if (strcmp(what, "counters") == 0) {
         result = queue_json(exchange, 200, counters_describe(&exchange->shared->counters, &options->faults));
+    } else if (strcmp(what, "bill") == 0) {
+        result = queue_json(exchange, 200, bill_describe(&exchange->shared->bill, options));
     } else if (strcmp(what, "reset") == 0 && !exchange->is_get) {
         counters_reset(&exchange->shared->counters);
+        exchange->shared->bill = (struct bill){0};
         memset(options->faults.happened, 0, sizeof(options->faults.happened));
         result = queue_text(exchange, 200, "{}");
     } else if (strcmp(what, "faults") == 0) {
@@ -791,7 +808,7 @@ static enum MHD_Result control(struct exchange *exchange)
                             json_pack("{s:f, s:f, s:f, s:f}", "first_token_ms", latency->first_token_ms, "tokens_per_s",
                                       latency->tokens_per_s, "jitter_percent", latency->jitter_percent, "slots", latency->slots));
     } else {
-        result = queue_text(exchange, 404, "{\"error\":\"unknown path; see /control/counters, faults, history, latency, limits, reset, versions\"}");
+        result = queue_text(exchange, 404, "{\"error\":\"unknown path; see /control/bill, counters, faults, history, latency, limits, reset, versions\"}");
     }
     json_decref(body);
     return result;

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include "common/attributes.h"
 #include "common/list.h"
+#include "tests/modelsim/bill.h"
 #include "tests/modelsim/calls.h"
 #include "tests/modelsim/counters.h"
 #include "tests/modelsim/server.h"
@@ -15,6 +16,7 @@ struct shared {
     struct loop *loop;
     struct server_options options;
     struct counters counters;
+    struct bill bill;
     struct calls *calls; /* NULL: none are written down */
     struct rates rates;
     struct list exchanges;

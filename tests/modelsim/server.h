@@ -4,6 +4,7 @@
  * One thread. Requests that take time are suspended and resumed by a timer, so any number may be in flight.
  * Beside the providers' paths it serves /healthz and, for tests:
  *   GET  /control/counters   what was served, by API, status, model and fault; tokens; in flight now and at most
+ *   GET  /control/bill       what it would charge, by model: calls and tokens (bill.h)
  *   POST /control/faults     a new fault script (faults.h); GET shows it
  *   POST /control/latency    {"first_token_ms", "tokens_per_s", "jitter_percent", "slots"}; GET shows it
  *   POST /control/versions   of the data that answers are made from (versions.h); GET shows them
