@@ -62,6 +62,8 @@ const char *name_of_reject_reason(Wire__RejectReason reason)
         return "too_old";
     case WIRE__REJECT_REASON__REJECT_CONFLICT:
         return "conflict";
+    case WIRE__REJECT_REASON__REJECT_BUDGET:
+        return "budget";
     case WIRE__REJECT_REASON__REJECT_PAUSED:
         return "paused";
     }

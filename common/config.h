@@ -194,6 +194,21 @@ struct config_retries {
     uint32_t burst;               /* saved up at most: 20 */
 };
 
+/* What money is reckoned with. */
+struct config_cost {
+    char *reference_model;        /* what routing is compared with; empty: nothing */
+    uint32_t keep_days;           /* of the ledger: 92 */
+    uint64_t rows_max;            /* of it: 20 000 */
+};
+
+/* budgets[]: what may be spent, by a tenant, in a tier, or by a tenant in a tier. Unlimited: UINT64_MAX. */
+struct config_budget {
+    char *name;
+    char *tenant, *tier;          /* empty: all */
+    uint64_t daily_nanousd, monthly_nanousd;
+    uint32_t soft_permille;       /* from which on cheaper models are taken: 1000, never */
+};
+
 /* How the broker learns which model is good enough, and what a step down costs. */
 struct config_routing {
     enum config_switch learn;        /* from feedback: off */
@@ -288,6 +303,9 @@ struct config {
     struct config_breaker breaker;
     struct config_retries retries;
     struct config_routing routing;
+    struct config_cost cost;
+    struct config_budget *budgets;
+    size_t budgets_length;
     struct config_worker worker;
     struct config_cache cache;
     struct config_client client;

@@ -58,6 +58,7 @@ static const char *const words_switch[] = {[SWITCH_OFF] = "off", [SWITCH_ON] = "
 #define GIB                (1024 * MIB)
 #define TIB                (1024 * GIB)
 #define MULTIPLIERS        .kind = KIND_FRACTION, .min = 0, .max = 100000, .is_live = true
+#define MONEYS             .kind = KIND_MONEY, .min = 0, .max = INT64_C(1000000000000000000) /* a billion dollars */
 #define PRICES                                                                                     \
     .kind = KIND_MONEY, .min = 0, .max = INT64_C(1000000000000000) /* a million dollars */
 
@@ -310,6 +311,50 @@ static const struct config_key routing_keys[] = {
 };
 static const struct config_schema routing_schema = {SCHEMA(config_routing, routing_keys),
                                                     .check = routing_check};
+
+static const struct config_key cost_keys[] = {
+    {"reference_model", KIND_TEXT, FIELD(config_cost, reference_model), .is_live = true,
+     .preset = "",
+     .text = "The model that would answer all if none were chosen: what routes save is counted "
+             "against its price. Empty: it is not counted."},
+    {"keep_days", COUNTS(1, 3660), FIELD(config_cost, keep_days), .is_live = true, .preset = "92",
+     .text = "How many days the ledger keeps."},
+    {"rows_max", COUNTS(100, 1000000), FIELD(config_cost, rows_max), .is_live = true,
+     .preset = "20000",
+     .text = "Rows of the ledger, one a day for each tenant, tier, model and provider, of 300 bytes of "
+             "memory each. Beyond, what is spent is added to a row that names nobody."},
+};
+static const struct config_schema cost_schema = {SCHEMA(config_cost, cost_keys)};
+
+static bool budget_check(const void *object, struct config_complaint *ret_complaint)
+{
+    const struct config_budget *budget = object;
+    if (budget->tenant[0] != '\0' || budget->tier[0] != '\0') {
+        return true;
+    }
+    ret_complaint->key = "tenant";
+    snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+             "and tier are both missing; name one of them, or both");
+    return false;
+}
+
+static const struct config_key budget_keys[] = {
+    {"name", KIND_NAME, FIELD(config_budget, name), .text = "What operators call it."},
+    {"tenant", KIND_TEXT, FIELD(config_budget, tenant), .is_live = true, .preset = "",
+     .text = "Whose it is. Empty: all tenants' together."},
+    {"tier", KIND_TEXT, FIELD(config_budget, tier), .is_live = true, .preset = "",
+     .text = "What it is for. Empty: all tiers together."},
+    {"daily_usd", MONEYS, FIELD(config_budget, daily_nanousd), .is_live = true,
+     .otherwise = "no limit", .text = "What may be spent in a day of UTC, in US dollars."},
+    {"monthly_usd", MONEYS, FIELD(config_budget, monthly_nanousd), .is_live = true,
+     .otherwise = "no limit", .text = "What may be spent in a month of UTC, in US dollars."},
+    {"soft_share", KIND_FRACTION, .min = 0, .max = 1000, FIELD(config_budget, soft_permille),
+     .is_live = true, .preset = "1",
+     .text = "The share of either from which on the cheapest model that will do is taken, where a "
+             "route lets models be chosen. `1`: never."},
+};
+static const struct config_schema budget_schema = {SCHEMA(config_budget, budget_keys),
+                                                   .check = budget_check};
 
 static bool embedder_check(const void *object, struct config_complaint *ret_complaint)
 {
@@ -785,6 +830,48 @@ static bool residencies_check(const struct config *config, struct config_complai
     return true;
 }
 
+/* Defaults are filled in afterwards. */
+static bool has_tenant(const struct config *config, const char *name)
+{
+    if (config->tenants_length == 0) {
+        return strcmp(name, "default") == 0;
+    }
+    for (size_t i = 0; i < config->tenants_length; i++) {
+        if (strcmp(config->tenants[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool has_tier(const struct config *config, const char *name)
+{
+    return config->tiers_length > 0
+               ? config_find_tier(config, name) != NULL
+               : strcmp(name, "realtime") == 0 || strcmp(name, "standard") == 0 ||
+                     strcmp(name, "background") == 0;
+}
+
+/* A budget of nobody would hold nobody back. */
+static bool budgets_check(const struct config *config, struct config_complaint *ret_complaint)
+{
+    for (size_t i = 0; i < config->budgets_length; i++) {
+        const struct config_budget *budget = &config->budgets[i];
+        const bool has_its_tenant =
+            budget->tenant[0] == '\0' || has_tenant(config, budget->tenant);
+        const bool has_its_tier = budget->tier[0] == '\0' || has_tier(config, budget->tier);
+        if (!has_its_tenant || !has_its_tier) {
+            ret_complaint->key = "budgets";
+            snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+                     "have the %s \"%.64s\" in \"%.48s\", which is not configured",
+                     has_its_tenant ? "tier" : "tenant",
+                     has_its_tenant ? budget->tier : budget->tenant, budget->name);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool root_check(const void *object, struct config_complaint *ret_complaint)
 {
     const struct config *config = object;
@@ -795,7 +882,7 @@ static bool root_check(const void *object, struct config_complaint *ret_complain
         reserved_percent += config->tiers[i].slots_reserved_percent;
     }
     if (share_percent <= 100 && reserved_percent <= 100) {
-        return residencies_check(config, ret_complaint);
+        return residencies_check(config, ret_complaint) && budgets_check(config, ret_complaint);
     }
     ret_complaint->key = "tiers";
     snprintf(ret_complaint->text, sizeof(ret_complaint->text),
@@ -836,6 +923,10 @@ static const struct config_key root_keys[] = {
      .text = "How many retries there may be, as a share of traffic."},
     {"routing", KIND_SECTION, .schema = &routing_schema, FIELD(config, routing),
      .text = "How models are chosen, and what choices are learned from."},
+    {"cost", KIND_SECTION, .schema = &cost_schema, FIELD(config, cost),
+     .text = "What money is reckoned with: docs/cost.md."},
+    {"budgets", KIND_ITEMS, .schema = &budget_schema, LIST(config, budgets), .is_live = true,
+     .min = 0, .max = 10000, .otherwise = "none", .text = "What may be spent: docs/cost.md."},
     {"worker", KIND_SECTION, .schema = &worker_schema, FIELD(config, worker),
      .text = "`tiermq-worker`."},
     {"cache", KIND_SECTION, .schema = &cache_schema, FIELD(config, cache),

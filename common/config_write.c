@@ -98,7 +98,7 @@ static void write_items(const struct config_key *key, const void *object, int in
 {
     const char *items = *(char *const *)config_field_const(object, key);
     const size_t length = config_list_length_const(object, key);
-    fputs(length == 0 ? "[]\n" : "\n", out);
+    fputs(length == 0 ? " []\n" : "\n", out);
     for (size_t i = 0; i < length; i++) {
         write_mapping(key->schema, items + i * key->schema->bytes, indent + 4, true, out);
     }
@@ -111,6 +111,10 @@ static void write_mapping(const struct config_schema *schema, const void *object
     for (size_t i = 0; i < schema->length; i++) {
         const struct config_key *key = &schema->keys[i];
         const bool begins_item = is_item && i == 0;
+        if (key->kind == KIND_MONEY &&
+            *(const uint64_t *)config_field_const(object, key) == CONFIG_PRICE_UNKNOWN) {
+            continue; /* no limit, which has no number */
+        }
         fprintf(out, "%*s%s%s:", begins_item ? indent - 2 : indent, "", begins_item ? "- " : "",
                 key->name);
         if (key->kind == KIND_SECTION) {

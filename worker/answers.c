@@ -32,6 +32,8 @@ void answer_destroy(struct answer **answer)
     blob_unref(&old->payload);
     free(old->error_text);
     forget_calls(old);
+    free(old->tenant);
+    free(old->tier);
     if (old->has_usage) {
         free(old->usage.provider);
         free(old->usage.model);
@@ -129,6 +131,7 @@ bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t at
     if (answer == NULL) {
         return false;
     }
+    answer->made_by = answer->made_by == 0 ? answer->attempt : answer->made_by;
     answer->attempt = attempt;
     forget_calls(answer);
     return true;

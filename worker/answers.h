@@ -21,6 +21,9 @@ struct answer {
     struct list_link link;
     struct id job_id;
     uint32_t attempt;
+    uint64_t run;     /* as the attempt has it */
+    uint32_t made_by; /* the attempt that made the call, where that is another; 0: this one */
+    char *tenant, *tier; /* NULL: not known */
     int64_t made_ms;
     Wire__AttemptOutcome outcome;
     const char *error_code; /* static */

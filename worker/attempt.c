@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
+#include "common/clock.h"
 #include "common/loop.h"
 #include "worker/cache/near_aside.h"
 #include "worker/pipeline.h"
@@ -74,9 +76,21 @@ static int copy_names(struct attempt *attempt, const Wire__Dispatch *dispatch)
     return is_whole ? 0 : -ENOMEM;
 }
 
+/* From a random beginning, so that a worker that starts anew gives none twice. */
+static uint64_t next_run(void)
+{
+    static uint64_t last;
+    if (last == 0 && getrandom(&last, sizeof(last), GRND_NONBLOCK) != (ssize_t)sizeof(last)) {
+        last = (uint64_t)clock_unix_ms() << 20;
+    }
+    last += last == UINT64_MAX ? 2 : 1; /* 0 says nothing */
+    return last;
+}
+
 static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch, int64_t now_ms)
 {
     attempt->number = dispatch->attempt;
+    attempt->run = next_run();
     attempt->wants_stream = dispatch->stream;
     attempt->is_probe = dispatch->is_probe;
     attempt->is_last_choice = dispatch->is_last_choice;
@@ -221,7 +235,28 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
     usage.call_ms = (uint32_t)attempt->call_ms;
     usage.first_token_ms = (uint32_t)attempt->first_token_ms;
     usage.quality_lost = attempt->quality_lost;
+    usage.cache_write_tokens = attempt->tokens.cache_write;
+    usage.cache_write_long_tokens = attempt->tokens.cache_write_long;
+    usage.is_estimated = attempt->tokens.is_estimated;
+    usage.service = attempt->tokens.service;
+    usage.saved_ms = attempt->saved_ms;
+    usage.saved_prompt_cache_nanousd = attempt->saved_prompt_cache_nanousd;
+    usage.saved_routing_nanousd = attempt->saved_routing_nanousd;
     *ret_usage = usage;
+}
+
+bool call_report_is_cut(const struct call_report *report)
+{
+    static const char *const ours[] = {"cancelled", "deadline", "overtaken", "timeout"};
+    if (!report->is_made || report->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
+        return false;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(ours); i++) {
+        if (strcmp(report->code, ours[i]) == 0) {
+            return true;
+        }
+    }
+    return report->pieces > 0;
 }
 
 void call_report_write(const struct call_report *report, Wire__Call *ret_call)
@@ -234,7 +269,8 @@ void call_report_write(const struct call_report *report, Wire__Call *ret_call)
     call.retry_after_ms = (uint64_t)report->retry_after_ms;
     call.tokens = report->tokens;
     call.cost_nanousd = report->cost_nanousd;
-    call.is_estimated = report->is_overtaken;
+    call.is_estimated = report->is_estimated;
+    call.output_tokens = report->output_tokens;
     call.first_token_ms = (uint32_t)report->first_token_ms;
     *ret_call = call;
 }

@@ -53,8 +53,9 @@ struct call_report {
     Wire__RateLimits limits; /* valid if has_limits */
     uint64_t tokens;         /* that the provider counted; 0: not known */
     uint64_t cost_nanousd;
-    bool is_overtaken;       /* ended, since the attempt's other call was quicker: tokens and cost are estimated … */
-    size_t received_bytes;   /* … with what had arrived of its answer */
+    uint32_t pieces;       /* of its answer, that came as a stream: about a token each */
+    bool is_estimated;     /* cost: it was cut off … */
+    uint64_t output_tokens; /* … after so many of `tokens`, which are estimated as well */
 };
 
 struct attempt {
@@ -65,6 +66,8 @@ struct attempt {
     /* From the dispatch. */
     struct id job_id;
     uint32_t number;
+    uint64_t run;     /* random: tells it from another one with this number */
+    uint32_t made_by; /* the number under which it began, where it was carried on as a later one; 0 */
     char *tenant, *route, *tier, *pool;
     char trace_id[ATTEMPT_HEX_BYTES];         /* hex; empty: none */
     char *upstream_provider, *upstream_model; /* that it may call; NULL: the router chooses */
@@ -123,6 +126,8 @@ struct attempt {
     /* router: copies, since a reload replaces the configuration */
     char *model, *provider_model, *provider_name;
     struct price price;
+    struct price reference; /* of cost.reference_model; valid if has_reference */
+    bool has_reference;
     uint32_t max_tokens_default;
     char *router_reason;   /* the broker's, or the router's own; NULL: none yet */
     uint32_t quality_lost; /* grades; the cache sets it where it answers */
@@ -155,8 +160,10 @@ struct attempt {
     Wire__CacheStatus cache_status;
     struct token_counts tokens;
     uint64_t cost_nanousd;  /* of all calls */
-    uint64_t hedge_cost_nanousd; /* of them, of the one that was overtaken */
-    uint64_t saved_nanousd;
+    uint64_t hedge_cost_nanousd; /* of them, of the one that does not count */
+    uint64_t saved_nanousd, saved_ms; /* by the cache */
+    uint64_t saved_prompt_cache_nanousd;
+    int64_t saved_routing_nanousd;
     int64_t call_ms, first_token_ms;
 };
 
@@ -178,6 +185,11 @@ void attempt_destroy(struct attempt **attempt);
 MUST_USE int attempt_pack_response(const struct attempt *attempt, struct blob **ret_payload);
 /* Strings are borrowed from the attempt. */
 void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage);
+/*
+ * A call that has ended was cut off, by us or by the network: it used something that nobody tells. A provider that
+ * fails before it has said anything charges nothing.
+ */
+bool call_report_is_cut(const struct call_report *report);
 /* A call that was made, without its upstream. */
 void call_report_write(const struct call_report *report, Wire__Call *ret_call);
 

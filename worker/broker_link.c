@@ -596,6 +596,10 @@ static void results_add(struct results *results, struct answer *answer)
     item->usage = answer->has_usage ? &answer->usage : NULL;
     item->has_payload = answer->payload != NULL;
     item->key_mismatch = answer->key_mismatch;
+    item->tenant = answer->tenant == NULL ? (char *)"" : answer->tenant;
+    item->tier = answer->tier == NULL ? (char *)"" : answer->tier;
+    item->made_by = answer->made_by;
+    item->run = answer->run;
     for (size_t i = 0; i < answer->calls_length; i++) {
         results_add_call(results, &answer->calls[i]);
     }
@@ -847,6 +851,8 @@ static int answer_fill(struct answer *answer, const struct attempt *attempt)
     const struct outcome *outcome = &attempt->outcome;
     answer->job_id = attempt->job_id;
     answer->attempt = attempt->number;
+    answer->made_by = attempt->made_by;
+    answer->run = attempt->run;
     answer->made_ms = clock_monotonic_ms();
     answer->outcome = outcome->kind;
     answer->error_code = outcome->code;
@@ -855,6 +861,11 @@ static int answer_fill(struct answer *answer, const struct attempt *attempt)
         answer->error_text = strdup(outcome->text);
     }
     answer->key_mismatch = attempt->key_mismatch;
+    answer->tenant = strdup(attempt->tenant);
+    answer->tier = strdup(attempt->tier);
+    if (answer->tenant == NULL || answer->tier == NULL) {
+        return -ENOMEM;
+    }
     int r = answer_copy_calls(answer, attempt);
     r = r < 0 ? r : answer_copy_usage(answer, attempt);
     if (r == 0 && outcome->kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED) {
@@ -929,6 +940,7 @@ bool broker_link_carry_on(struct broker_link *link, const Wire__Dispatch *dispat
             memcmp(attempt->job_id.bytes, dispatch->job_id.data, ID_BYTES) == 0) {
             log_at(link->log, LOG_INFO, "attempt carried on as a later one",
                    log_job(&attempt->job_id), log_int("attempt", dispatch->attempt));
+            attempt->made_by = attempt->made_by == 0 ? attempt->number : attempt->made_by;
             attempt->number = dispatch->attempt;
             return true;
         }

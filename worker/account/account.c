@@ -141,10 +141,8 @@ void account_read_usage(const json_t *answer, enum operation operation, size_t r
     *ret_tokens = tokens;
 }
 
-void account_estimate_cut(size_t request_bytes, size_t answer_bytes,
-                          struct token_counts *ret_tokens)
+void account_estimate_cut(size_t request_bytes, uint32_t pieces, struct token_counts *ret_tokens)
 {
-    *ret_tokens = (struct token_counts){.input = account_estimate_tokens(request_bytes),
-                                        .output = account_estimate_tokens(answer_bytes),
-                                        .is_estimated = true};
+    *ret_tokens = (struct token_counts){
+        .input = account_estimate_tokens(request_bytes), .output = pieces, .is_estimated = true};
 }

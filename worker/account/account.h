@@ -36,7 +36,6 @@ void account_read_usage(const json_t *answer, enum operation operation, size_t r
                         struct token_counts *ret_tokens);
 /*
  * Of a call that was cut off, by us or by the network, after it had reached its provider: nobody
- * says what it is charged as. The prompt, and what came of the answer, are estimated.
+ * says what it is charged as. The prompt is estimated, and the answer a token for each piece that came.
  */
-void account_estimate_cut(size_t request_bytes, size_t answer_bytes,
-                          struct token_counts *ret_tokens);
+void account_estimate_cut(size_t request_bytes, uint32_t pieces, struct token_counts *ret_tokens);

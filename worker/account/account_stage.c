@@ -4,19 +4,68 @@
 #include "worker/provider/hedge.h"
 #include "worker/telemetry.h"
 
-static enum stage_verdict account_start(void *module, struct attempt *attempt)
+/* ---- what was saved ---- */
+
+/* As if the provider had had no prompt cache. Nothing, where writing to it cost more. */
+static uint64_t saved_by_prompt_cache(const struct attempt *attempt)
 {
-    const struct services *services = module;
-    account_read_usage(attempt->answer, attempt->operation, attempt->request->body.len,
-                       &attempt->tokens);
+    struct token_counts plain = attempt->tokens;
+    plain.cached_input = plain.cache_write = plain.cache_write_long = 0;
+    const uint64_t cost = account_cost_nanousd(&attempt->price, &plain);
+    return cost > attempt->cost_nanousd ? cost - attempt->cost_nanousd : 0;
+}
+
+static int64_t saved_by_routing(const struct attempt *attempt)
+{
+    const uint64_t most = INT64_MAX / 2;
+    const uint64_t cost = account_cost_nanousd(&attempt->reference, &attempt->tokens);
+    const uint64_t other = attempt->cost_nanousd;
+    return (int64_t)(cost < most ? cost : most) - (int64_t)(other < most ? other : most);
+}
+
+/* ---- what was spent ---- */
+
+/* The routing that saved is that of the call which counts: what the other one cost is no loss of
+ * it. */
+static void charge(struct telemetry *telemetry, struct attempt *attempt)
+{
     attempt->cost_nanousd = account_cost_nanousd(&attempt->price, &attempt->tokens);
     attempt->report.tokens = attempt->tokens.counted;
     attempt->report.cost_nanousd = attempt->cost_nanousd;
-    hedge_account(attempt, services->telemetry, attempt->tokens.input);
+    attempt->report.is_estimated = attempt->tokens.is_estimated;
+    attempt->saved_prompt_cache_nanousd = saved_by_prompt_cache(attempt);
+    attempt->saved_routing_nanousd = attempt->has_reference ? saved_by_routing(attempt) : 0;
+    hedge_account(attempt, telemetry, attempt->tokens.input);
+    telemetry_usage(telemetry, attempt);
+}
+
+static void charge_answer(struct telemetry *telemetry, struct attempt *attempt)
+{
+    account_read_usage(attempt->answer, attempt->operation, attempt->request->body.len,
+                       &attempt->tokens);
+    charge(telemetry, attempt);
     json_decref(attempt->answer);
     attempt->answer = NULL;
-    telemetry_usage(services->telemetry, attempt);
+}
+
+static enum stage_verdict account_start(void *module, struct attempt *attempt)
+{
+    const struct services *services = module;
+    charge_answer(services->telemetry, attempt);
     return STAGE_NEXT;
+}
+
+void account_unanswered(struct telemetry *telemetry, struct attempt *attempt)
+{
+    if (attempt->answer != NULL) {
+        charge_answer(telemetry, attempt);
+    } else if (call_report_is_cut(&attempt->report)) {
+        account_estimate_cut(attempt->request->body.len, attempt->report.pieces, &attempt->tokens);
+        charge(telemetry, attempt);
+    } else {
+        hedge_account(attempt, telemetry, account_estimate_tokens(attempt->request->body.len));
+    }
+    attempt->saved_routing_nanousd = 0; /* nobody was served */
 }
 
 struct stage account_stage(struct services *services)

@@ -284,6 +284,7 @@ static int take_entry(struct attempt *attempt, const struct cache_result *result
         .reasoning = entry->reasoning_tokens,
     };
     attempt->saved_nanousd = entry->about->cost_nanousd;
+    attempt->saved_ms = entry->about->run_ms;
     attempt->cache_age_ms = result->age_ms;
     return 0;
 }

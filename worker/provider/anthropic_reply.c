@@ -39,8 +39,10 @@ static json_t *usage_translate(const json_t *usage)
     json_t *details = json_pack("{s:I}", "cached_tokens", read);
     if (written > 0) {
         (void)json_object_set_new(details, "cache_creation_input_tokens", json_integer(written));
-        json_t *lasting = json_object_get(usage, "cache_creation"); /* tokens by how long */
-        (void)(json_is_object(lasting) && json_object_set(details, "cache_creation", lasting));
+        json_t *parts = json_object_get(usage, "cache_creation"); /* by how long they are kept */
+        if (protocol_count(parts, "ephemeral_1h_input_tokens") > 0) {
+            (void)json_object_set(details, "cache_creation", parts);
+        }
     }
     json_t *counts =
         json_pack("{s:I, s:I, s:I, s:o}", "prompt_tokens", input, "completion_tokens", output,

@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/loop.h"
+#include "worker/account/account_stage.h"
 #include "worker/attempt.h"
 #include "worker/broker_link.h"
 #include "worker/forward.h"
@@ -35,8 +36,6 @@ static void overtake(struct telemetry *telemetry, const struct attempt *attempt,
     report->outcome = CANCELLED;
     report->code = "overtaken";
     report->call_ms = provider_call_ms(*call);
-    report->is_overtaken = true;
-    report->received_bytes = provider_call_received(*call);
     provider_cancel(call);
     telemetry_call(telemetry, attempt, provider, model, report);
 }
@@ -52,10 +51,25 @@ static void overtake_other(struct telemetry *telemetry, struct attempt *attempt)
 
 /* ---- the call ---- */
 
+/* About a token each. */
+static uint32_t count_pieces(const char *data, size_t bytes)
+{
+    static const char mark[] = "data: {";
+    uint32_t pieces = 0;
+    const char *at = data;
+    const char *end = data + bytes;
+    while ((at = memmem(at, (size_t)(end - at), mark, sizeof(mark) - 1)) != NULL) {
+        at += sizeof(mark) - 1;
+        pieces++;
+    }
+    return pieces;
+}
+
 static void chunk_arrived(void *context, const void *data, size_t bytes)
 {
     struct attempt *attempt = context;
     overtake_other(attempt->telemetry, attempt);
+    attempt->report.pieces += count_pieces(data, bytes);
     forward_piece(attempt, data, bytes);
 }
 
@@ -68,6 +82,7 @@ static void hedge_chunk_arrived(void *context, const void *data, size_t bytes)
         hedge_change_places(attempt);
         overtake_other(attempt->telemetry, attempt);
     }
+    attempt->report.pieces += count_pieces(data, bytes);
     forward_piece(attempt, data, bytes);
 }
 
@@ -321,12 +336,6 @@ static enum stage_verdict end_stream(struct attempt *attempt)
     return attempt->is_answer_read ? STAGE_WAITS : STAGE_NEXT;
 }
 
-/* Of the prompt, while no provider has counted it. */
-static uint64_t tokens_sent(const struct attempt *attempt)
-{
-    return account_estimate_tokens(attempt->request->body.len);
-}
-
 static enum stage_verdict call_replied(struct services *services, struct attempt *attempt,
                                        struct provider_reply *reply)
 {
@@ -343,7 +352,7 @@ static enum stage_verdict call_replied(struct services *services, struct attempt
     }
     overtake_other(services->telemetry, attempt);
     if (reply->outcome.kind != ANSWERED) {
-        hedge_account(attempt, services->telemetry, tokens_sent(attempt));
+        account_unanswered(services->telemetry, attempt);
         return STAGE_CONCLUDES;
     }
     attempt->body = reply->body;
@@ -432,8 +441,8 @@ static void call_abandon(void *module, struct attempt *attempt)
         cancel(services, attempt, attempt->provider_name, attempt->model, &attempt->call,
                &attempt->report);
     }
-    hedge_account(attempt, services->telemetry, tokens_sent(attempt));
     attempt->call_ms = attempt->report.call_ms;
+    account_unanswered(services->telemetry, attempt);
 }
 
 struct stage call_stage(struct services *services)

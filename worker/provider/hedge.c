@@ -86,19 +86,17 @@ void hedge_change_places(struct attempt *attempt)
 void hedge_account(struct attempt *attempt, struct telemetry *telemetry, uint64_t input_tokens)
 {
     struct hedge *hedge = attempt->hedge;
-    if (hedge == NULL || !hedge->report.is_overtaken) {
+    if (hedge == NULL || !call_report_is_cut(&hedge->report)) {
         return;
     }
     const struct token_counts tokens = {
-        .input = input_tokens,
-        .output = attempt->operation == OPERATION_EMBEDDINGS
-                      ? 0
-                      : account_estimate_tokens(hedge->report.received_bytes),
-    };
+        .input = input_tokens, .output = hedge->report.pieces, .is_estimated = true};
+    hedge->report.is_estimated = true;
     hedge->report.tokens = tokens.input + tokens.output;
+    hedge->report.output_tokens = tokens.output;
     hedge->report.cost_nanousd = account_cost_nanousd(&hedge->price, &tokens);
     attempt->hedge_cost_nanousd = hedge->report.cost_nanousd;
-    attempt->cost_nanousd += hedge->report.cost_nanousd;
+    attempt->cost_nanousd = price_add(attempt->cost_nanousd, hedge->report.cost_nanousd);
     telemetry_overtaken(telemetry, hedge->provider_name, hedge->model, &tokens,
                         hedge->report.cost_nanousd);
 }

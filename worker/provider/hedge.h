@@ -41,7 +41,7 @@ bool hedge_is_running(const struct attempt *attempt);
 /* From now on the attempt is about the other call. */
 void hedge_change_places(struct attempt *attempt);
 /*
- * The attempt is over, and what its overtaken call, if it had one, cost is estimated: so many tokens of prompt, as of
- * its other call, and what had arrived of an answer. Adds it to the attempt's cost.
+ * The attempt is over. Estimates what its other call, if it had one and that was cut off, has used: so many tokens of
+ * prompt, and what had come of an answer. Adds it to the attempt's cost.
  */
 void hedge_account(struct attempt *attempt, struct telemetry *telemetry, uint64_t input_tokens);

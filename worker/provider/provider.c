@@ -751,8 +751,3 @@ int64_t provider_call_ms(const struct provider_call *call)
 {
     return clock_monotonic_ms() - call->started_ms;
 }
-
-size_t provider_call_received(const struct provider_call *call)
-{
-    return call->body.length;
-}

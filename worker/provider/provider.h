@@ -90,8 +90,6 @@ void provider_go_on(struct provider_call *call);
 /* Closes the connection, so that the provider may stop. Not from within on_chunk of a call of the same provider. */
 void provider_cancel(struct provider_call **call);
 int64_t provider_call_ms(const struct provider_call *call); /* how long it has run */
-/* What has arrived of an answer that is no stream. */
-size_t provider_call_received(const struct provider_call *call);
 
 /* ---- the line ---- */
 

@@ -8,9 +8,24 @@
 
 #define UNAVAILABLE WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
 
-static bool keep_choice(struct attempt *attempt, const struct router_choice *choice)
+/* Who asks for a model by its name gets nothing from being sent to it. */
+static void keep_reference(const struct config *config, struct attempt *attempt)
+{
+    const struct config_model *reference =
+        config_find_model(config, attempt->route) == NULL
+            ? config_find_model(config, config->cost.reference_model)
+            : NULL;
+    attempt->has_reference = reference != NULL;
+    if (reference != NULL) {
+        attempt->reference = price_of_model(reference);
+    }
+}
+
+static bool keep_choice(const struct config *config, struct attempt *attempt,
+                        const struct router_choice *choice)
 {
     const struct config_model *model = choice->model;
+    keep_reference(config, attempt);
     attempt->model = strdup(model->name);
     attempt->provider_model = strdup(router_provider_model(model));
     attempt->provider_name = strdup(choice->provider->name);
@@ -53,7 +68,7 @@ static enum stage_verdict router_start(void *module, struct attempt *attempt)
     }
     attempt->may_be_filled = attempt->may_be_filled &&
                              !router_is_stand_in(services->config, attempt->route, choice.model);
-    if (!keep_choice(attempt, &choice)) {
+    if (!keep_choice(services->config, attempt, &choice)) {
         outcome_set(&attempt->outcome, UNAVAILABLE, "memory", "the worker is out of memory");
         return STAGE_CONCLUDES;
     }

@@ -86,6 +86,10 @@ Test(answers, an_answer_serves_the_next_attempt_too)
     cr_assert_eq(answer->job_id.bytes[0], 1);
     cr_assert_eq(answer->attempt, 4);
     cr_assert_eq(answer->calls_length, 0);
+    cr_assert_eq(answer->made_by, 1, "what it used is charged under the attempt that used it");
+    cr_assert(answers_renew(&answers, &first, 5));
+    cr_assert_eq(answer->made_by, 1);
+    cr_assert(answers_renew(&answers, &first, 4));
     cr_assert_not(answers_conclude(&answers, &first, 1), "that attempt is no more");
     cr_assert(answers_conclude(&answers, &first, 4));
     answers_finish(&answers);
