@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "broker/admin_cache.h"
+#include "broker/admin_cost.h"
 #include "broker/admin_dead.h"
 #include "broker/admin_quality.h"
 #include "broker/broker.h"
@@ -726,6 +727,7 @@ static int add_routes(struct broker *broker)
     }
     int r = admin_dead_add_routes(broker);
     r = r < 0 ? r : admin_quality_add_routes(broker);
+    r = r < 0 ? r : admin_cost_add_routes(broker);
     return r < 0 ? r : admin_cache_add_routes(broker);
 }
 

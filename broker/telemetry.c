@@ -45,6 +45,13 @@ enum family {
     CACHE,
     QUALITY_LOST,
     QUALITY_LOST_JOBS,
+    COST_SPENT,
+    COST_ESTIMATED,
+    COST_LATE,
+    LEDGER_SAVED,
+    LEDGER_SAVED_SECONDS,
+    COST_TOKENS,
+    BUDGET_EVENTS,
     EVIDENCE_CLASSES,
     EVIDENCE_REFUSED,
     NEAR_FEEDBACK,
@@ -254,6 +261,24 @@ static const struct family_row {
                       LABELS("tier", "step")},
     [QUALITY_LOST_JOBS] = {METRIC_COUNTER, "tiermq_quality_lost_jobs_total",
                            "Answers that are thought to have lost some.", LABELS("tier", "step")},
+    [COST_SPENT] = {METRIC_GAUGE, "tiermq_ledger_cost_usd",
+                    "What calls to models have cost since start; falls when an estimate is corrected.", NULL},
+    [COST_ESTIMATED] = {METRIC_GAUGE, "tiermq_ledger_estimated_usd",
+                        "Of it, for calls of which the provider did not say all.", NULL},
+    [COST_LATE] = {METRIC_GAUGE, "tiermq_ledger_late_usd",
+                   "Of it, for calls that came to nothing: late, lost, cancelled or failed.",
+                   NULL},
+    [LEDGER_SAVED] = {METRIC_GAUGE, "tiermq_ledger_saved_usd",
+                    "What was saved since start; routing may have cost more than its reference.",
+                    LABELS("by")},
+    [LEDGER_SAVED_SECONDS] = {METRIC_COUNTER, "tiermq_ledger_saved_seconds_total",
+                            "Time that cache hits would have taken as calls.", NULL},
+    [COST_TOKENS] = {METRIC_COUNTER, "tiermq_ledger_tokens_total",
+                     "Tokens that were booked, each in one class.", LABELS("class")},
+    [BUDGET_EVENTS] = {METRIC_COUNTER, "tiermq_budget_events_total",
+                       "What budgets have done: jobs refused, expired, put off, given a cheaper "
+                       "model.",
+                       LABELS("event")},
     [FAILOVERS] = {METRIC_COUNTER, "tiermq_failovers_total",
                    "Jobs sent on to another upstream at once.", LABELS("tier")},
     [HEDGES] = {METRIC_COUNTER, "tiermq_hedges_total",
@@ -591,6 +616,55 @@ static void collect_near_feedback(struct telemetry *telemetry,
     set(telemetry, FEEDBACK_DROPPED, (double)feedback->dropped);
 }
 
+static double usd(uint64_t nanousd)
+{
+    return (double)nanousd / 1e9;
+}
+
+static void collect_saved(struct telemetry *telemetry, const struct core_cost *total)
+{
+    const struct {
+        const char *by;
+        double usd;
+    } saved[] = {
+        {"cache", usd(total->saved_cache_nanousd)},
+        {"identical_jobs", usd(total->saved_followers_nanousd)},
+        {"prompt_cache", usd(total->saved_prompt_cache_nanousd)},
+        {"batching", usd(total->saved_batching_nanousd)},
+        {"prompt_optimisation", usd(total->saved_optimising_nanousd)},
+        {"routing", (double)total->saved_routing_nanousd / 1e9},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(saved); i++) {
+        metric_set(series(telemetry, LEDGER_SAVED, LABELS(saved[i].by)), saved[i].usd);
+    }
+    set(telemetry, LEDGER_SAVED_SECONDS, (double)total->saved_cache_ms / 1000.0);
+}
+
+static void collect_cost(struct telemetry *telemetry, const struct core *core)
+{
+    const struct core_cost *total = core_cost_total(core);
+    const struct core_budget_counts *budgets = core_budget_counts(core);
+    set(telemetry, COST_SPENT, usd(total->cost_nanousd));
+    set(telemetry, COST_ESTIMATED, usd(total->estimated_nanousd));
+    set(telemetry, COST_LATE, usd(total->late_nanousd));
+    for (size_t i = 0; i < PRICE_CLASSES; i++) {
+        metric_set(series(telemetry, COST_TOKENS, LABELS(price_class_name(i))),
+                   (double)total->tokens[i]);
+    }
+    collect_saved(telemetry, total);
+    const struct {
+        const char *event;
+        uint64_t count;
+    } events[] = {{"refused", budgets->refused},
+                  {"expired", budgets->expired},
+                  {"put_off", budgets->waited},
+                  {"downgraded", budgets->downgraded}};
+    for (size_t i = 0; i < ARRAY_LENGTH(events); i++) {
+        metric_set(series(telemetry, BUDGET_EVENTS, LABELS(events[i].event)),
+                   (double)events[i].count);
+    }
+}
+
 static void collect_evidence(struct telemetry *telemetry, const struct telemetry_sources *sources)
 {
     struct evidence_page page = {.telemetry = telemetry, .config = sources->config};
@@ -680,6 +754,7 @@ void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sourc
     collect_upstreams(telemetry, sources->queue, sources->now);
     collect_evidence(telemetry, sources);
     collect_feedback(telemetry, sources->queue);
+    collect_cost(telemetry, sources->queue);
     collect_store(telemetry, &sources->store);
     collect_process(telemetry);
     set(telemetry, MESSAGES_SENT, (double)sources->messages_sent);
@@ -755,6 +830,7 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_QUEUE_PAUSED:
     case NOTE_WORKER_SET_ASIDE:
     case NOTE_SHED:
+    case NOTE_BUDGET_SOFT:
         return LOG_WARN;
     case NOTE_LATE_RESULT:
     case NOTE_ATTEMPT_FAILED:
@@ -772,6 +848,7 @@ static enum log_level note_level(enum note_kind note)
     case NOTE_QUEUE_RESUMED:
     case NOTE_CACHE_INVALIDATED:
     case NOTE_FEEDBACK:
+    case NOTE_BUDGET_WIDE:
         return LOG_INFO;
     }
     return LOG_INFO;
@@ -828,6 +905,10 @@ static const char *note_message(enum note_kind note)
         return "cache invalidated";
     case NOTE_FEEDBACK:
         return "feedback";
+    case NOTE_BUDGET_SOFT:
+        return "budget nearly spent: cheaper models are taken";
+    case NOTE_BUDGET_WIDE:
+        return "budget wide again";
     case NOTE_BOUND_REACHED:
         return "bound reached";
     }

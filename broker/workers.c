@@ -222,6 +222,10 @@ static void take_result(const struct intake *intake, const struct peer *peer,
     attempt->usage = result->usage;
     attempt->payload = payload;
     attempt->key_mismatch = result->key_mismatch;
+    attempt->tenant = result->tenant;
+    attempt->tier = result->tier;
+    attempt->made_by = result->made_by;
+    attempt->run = result->run;
     take_calls(result, attempt);
     broker_step(intake->broker, &event);
 }

@@ -64,7 +64,7 @@ const char *answer_reject_name(Wire__RejectReason reason)
     static const char *const names[] = {
         "rejected",     "invalid",   "unknown_tier", "unknown_tenant", "unknown_route",
         "unknown_pool", "too_large", "queue_full",   "deadline",       "draining",
-        "storage",      "too_old",   "conflict",     "paused"};
+        "storage",      "too_old",   "conflict",     "paused",    "budget"};
     return (size_t)reason < ARRAY_LENGTH(names) ? names[reason] : "rejected";
 }
 

@@ -17,9 +17,12 @@ enum {
     RETRY_HELD_MS = 100, /* the least that a retry waits for the budget */
 };
 
+/* What it used has to be on the disk, too. */
 static void confirm(struct core *core, uint64_t peer, const struct lease_ref *lease, uint64_t batch)
 {
-    struct effect *effect = effects_add(core->effects, EFFECT_ATTEMPT_CONCLUDED, peer, batch);
+    const uint64_t charged = charge_batch(core);
+    struct effect *effect = effects_add(core->effects, EFFECT_ATTEMPT_CONCLUDED, peer,
+                                        charged > batch ? charged : batch);
     effect->as.attempt.lease = *lease;
     effect->as.attempt.reason = "concluded";
 }
@@ -457,6 +460,7 @@ void attempt_result(struct core *core, const struct event *event)
     struct job *job = job_find(core, &result->lease.job_id);
     const bool is_pending = job != NULL && job_is_pending(job);
     const bool holds = is_pending && is_holder(core, job, event);
+    charge_result(core, worker, is_pending ? job : NULL, holds ? job->at.lease : NULL, result);
     struct upstream *called = settle(core, worker, holds ? job->at.lease : NULL, result);
     if (!is_pending) {
         if (is_answer(event)) {

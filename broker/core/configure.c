@@ -226,6 +226,7 @@ static int configure(struct core *core, const struct config *config)
     core->retries = config->retries;
     core->routing = config->routing;
     core->routing.complexity_weights = NULL;
+    ledger_configure(core, config);
     int r = configure_complexity(core, config);
     if (r < 0) {
         return r;
@@ -235,6 +236,7 @@ static int configure(struct core *core, const struct config *config)
         r = configure_routes(core, config);
     }
     r = r < 0 ? r : upstreams_configure(core, config);
+    r = r < 0 ? r : budget_configure(core, config);
     return r < 0 ? r : decision_configure(core, config);
 }
 

@@ -145,6 +145,7 @@ static void init_lists(struct core *core)
     cache_log_init(core);
     cache_evidence_init(core);
     quality_init(core);
+    budget_init(core);
     heap_init(&core->timers, offsetof(struct job, timer_position));
     heap_init(&core->gates, offsetof(struct queue, gate_position));
     crowd_init(core);
@@ -194,6 +195,12 @@ static int build(struct core *core, const struct config *config)
     }
     if (r == 0) {
         r = loads_init(&core->loads);
+    }
+    if (r == 0) {
+        r = ledger_init(core, random_next(core));
+    }
+    if (r == 0) {
+        r = charge_init(core, random_next(core));
     }
     if (r == 0) {
         r = arena_create(RECORD_ARENA_BYTES_MAX, &core->arena);
@@ -300,6 +307,9 @@ void core_destroy(struct core **core)
     cache_evidence_destroy(dead);
     quality_destroy(dead);
     lessons_destroy(dead);
+    charge_destroy(dead);
+    budget_destroy(dead);
+    ledger_destroy(dead);
     lane_destroy_queues(dead);
     upstreams_destroy(dead);
     decision_destroy(dead);
@@ -396,6 +406,9 @@ static void tick(struct core *core)
     estimate_tick(core);
     is_done &= cache_evidence_tick(core);
     is_done &= lessons_tick(core);
+    charge_tick(core);
+    budget_tick(core);
+    ledger_tick(core);
     core->has_more |= !is_done;
 }
 
@@ -539,6 +552,7 @@ int64_t core_next_deadline_ms(const struct core *core)
     at_ms = sooner(at_ms, crowd_next_deadline_ms(core));
     at_ms = sooner(at_ms, core->evidence.due_ms);
     at_ms = sooner(at_ms, lessons_next_deadline_ms(core));
+    at_ms = sooner(at_ms, charge_next_deadline_ms(core));
     if (core->timers.length > 0) {
         at_ms = sooner(at_ms, heap_ms_from_key(heap_peek_key(&core->timers)));
     }

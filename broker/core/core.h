@@ -18,6 +18,7 @@
 #include "broker/core/effects.h"
 #include "broker/core/event.h"
 #include "common/attributes.h"
+#include "common/price.h"
 
 struct config;
 struct core;
@@ -299,6 +300,53 @@ struct core_upstream_view {
 };
 void core_visit_upstreams(const struct core *core, struct core_time now,
                           void (*visit)(void *context, const struct core_upstream_view *view), void *context);
+
+/* Sums of the ledger: ledger.h. */
+struct core_cost {
+    uint64_t calls;                 /* to providers, that used something */
+    uint64_t estimated_calls;       /* of them, those of which the provider did not say all */
+    uint64_t tokens[PRICE_CLASSES]; /* each in one class */
+    uint64_t reasoning_tokens;      /* part of the output */
+    uint64_t estimated_tokens;      /* of all of these, those of the estimated calls */
+    uint64_t cost_nanousd;
+    uint64_t estimated_nanousd; /* of it, for the estimated calls */
+    uint64_t late_nanousd; /* of it, for what came to nothing: late, lost, cancelled, failed */
+    uint64_t hits, followers; /* jobs that were answered by the cache; by an identical job's call */
+    uint64_t saved_cache_nanousd, saved_cache_ms, saved_followers_nanousd;
+    uint64_t saved_prompt_cache_nanousd, saved_batching_nanousd, saved_optimising_nanousd;
+    int64_t saved_routing_nanousd; /* against cost.reference_model; below 0: it was dearer */
+};
+struct core_cost_view {
+    int32_t day; /* since 1970-01-01, UTC */
+    const char *tenant, *tier, *model, *provider; /* "": not known; a hit has no provider */
+    const struct core_cost *sum;
+};
+void core_visit_costs(const struct core *core,
+                      void (*visit)(void *context, const struct core_cost_view *view),
+                      void *context);
+/* All of it since start, for metrics. */
+const struct core_cost *core_cost_total(const struct core *core);
+
+/* A limit of budgets[], or several of one scope. */
+struct core_budget_view {
+    const char *tenant, *tier;                       /* "": all */
+    uint64_t daily_max_nanousd, monthly_max_nanousd; /* UINT64_MAX: none */
+    uint64_t day_nanousd, month_nanousd;             /* spent */
+    uint64_t reserved_nanousd;
+    int64_t day_ends_unix_ms, month_ends_unix_ms;
+    bool is_soft; /* cheaper models are taken */
+};
+void core_visit_budgets(struct core *core,
+                        void (*visit)(void *context, const struct core_budget_view *view),
+                        void *context);
+/* Since start. */
+struct core_budget_counts {
+    uint64_t refused;    /* at the door */
+    uint64_t expired;    /* in the queue */
+    uint64_t waited;     /* times that a job was put off */
+    uint64_t downgraded; /* attempts that got a cheaper model */
+};
+const struct core_budget_counts *core_budget_counts(const struct core *core);
 
 struct core_pause_view {
     enum pause_subject subject;

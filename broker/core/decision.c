@@ -554,6 +554,9 @@ static void write_item(const struct core *core, const struct decision *decision,
     case LOST_ORDER:
         say(out, "comes later in the list");
         break;
+    case LOST_BUDGET:
+        say(out, "too dear for what the budget has left");
+        break;
     case LOST_BLOCKED:
         say(out, "may not be called now");
         break;

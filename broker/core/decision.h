@@ -34,6 +34,7 @@ enum decision_lost {
     LOST_NOT,       /* chosen */
     LOST_SCORE,     /* another one is better */
     LOST_ORDER,     /* another one comes first */
+    LOST_BUDGET,    /* a cheaper one is taken, since its budget is nearly spent: budget.h */
     LOST_BLOCKED,   /* it may not be called now: down, limited, or as many calls as may be */
     LOST_TRIED,     /* it failed the job in this round */
     LOST_CANNOT,    /* verdict says why */

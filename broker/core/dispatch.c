@@ -135,6 +135,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
         return false;
     }
     lease->permit = upstream_take(core, decision->chosen, job);
+    charge_open(core, lease);
     lease->invalidations = core->cache_log.told;
     lane_charge_tier(lane);
     worker->dispatched++;

@@ -73,6 +73,8 @@ enum note_kind {
     NOTE_WORKER_SET_ASIDE, /* its calls fail while those of others are answered; number: milliseconds */
     NOTE_CACHE_INVALIDATED, /* number: its sequence; text: the reason */
     NOTE_FEEDBACK,        /* with a comment, which is the text; subject: the model; number: its score in percent */
+    NOTE_BUDGET_SOFT,       /* subject says whose; cheaper models are taken from now on */
+    NOTE_BUDGET_WIDE,       /* not any more */
     NOTE_BOUND_REACHED,   /* results, dead letters or deduplication ids were dropped to keep a bound */
 };
 

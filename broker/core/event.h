@@ -140,6 +140,9 @@ struct event {
             const Wire__Call *const *calls; /* to providers, in order; checked by the shell */
             size_t calls_length;
             bool key_mismatch;
+            const char *tenant, *tier; /* as dispatched; NULL: not said */
+            uint32_t made_by;          /* the attempt that `usage` is of; 0: this one */
+            uint64_t run;              /* as in wire.AttemptResult */
         } attempt_result;
 
         struct {

@@ -469,6 +469,7 @@ static void end_one(struct core *core, const struct flight *flight)
     stats->followers_concluded++;
     stats->saved_nanousd += flight->shared->usage.saved_nanousd;
     tell_quality_lost(core, job, flight->shared);
+    charge_follower(core, job, flight->shared->outcome.usage);
     conclude(core, job, &flight->shared->outcome);
 }
 

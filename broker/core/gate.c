@@ -132,7 +132,7 @@ bool gate_pass(struct core *core, struct job *job, struct decision *ret_decision
         /* A time may have passed while nothing waited, or a configuration came. */
         look_whether_blocked(core, queue);
     }
-    return true;
+    return budget_passes(core, job, ret_decision);
 }
 
 /* ---- when something changes ---- */

@@ -69,6 +69,7 @@ struct lease *lease_grant(struct core *core, struct job *job, struct worker *wor
 void lease_end(struct core *core, struct lease *lease)
 {
     stream_end(core, lease);
+    charge_lease_ended(core, lease);
     upstream_settle_silent(core, &lease->permit, false);
     upstream_settle_silent(core, &lease->hedge, false);
     detach(core, lease);

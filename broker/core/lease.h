@@ -27,6 +27,7 @@ struct lease {
     struct permit permit;
     struct permit hedge;         /* for a second call beside the first: hedge.h */
     uint64_t hedge_nanousd;      /* that it is expected to cost */
+    bool is_charged;             /* its worker has said what it used: charge.h */
     bool is_young;
     bool is_recorded;            /* a LeaseRecord was written */
 };

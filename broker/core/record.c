@@ -31,7 +31,8 @@ void record_write_result_head(const Record__ResultRecord *result, uint8_t *ret_b
     memcpy(ret_bytes + 1, &length, sizeof(length));
 }
 
-/* protobuf-c takes the illegal field number 0 for an unknown field, and writes it so that it cannot be read again. */
+/* protobuf-c takes the illegal field number 0 for an unknown field, and writes it so that it cannot
+ * be read again. */
 static bool has_field_zero(const ProtobufCMessage *message)
 {
     for (unsigned i = 0; i < message->n_unknown_fields; i++) {
@@ -232,7 +233,8 @@ void record_write_attempt_key(const struct id *job_id, uint32_t ordinal,
 int record_read_cache_log(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                           Record__CacheLogRecord **ret_log)
 {
-    Record__CacheLogRecord *log = unpack(&record__cache_log_record__descriptor, data, bytes, allocator);
+    Record__CacheLogRecord *log =
+        unpack(&record__cache_log_record__descriptor, data, bytes, allocator);
     if (log == NULL || log->epoch.len != CACHE_EPOCH_BYTES || log->forgotten > log->sequence ||
         log->sequence == UINT64_MAX) {
         return -EBADMSG;
@@ -275,5 +277,40 @@ int record_read_learning(const void *data, size_t bytes, ProtobufCAllocator *all
         return -EBADMSG;
     }
     *ret_learning = learning;
+    return 0;
+}
+
+int record_read_ledger(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                       Record__LedgerRecord **ret_row)
+{
+    Record__LedgerRecord *row = unpack(&record__ledger_record__descriptor, data, bytes, allocator);
+    if (row == NULL || row->day > INT32_MAX) {
+        return -EBADMSG;
+    }
+    *ret_row = row;
+    return 0;
+}
+
+int record_read_budget(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                       Record__BudgetRecord **ret_budget)
+{
+    Record__BudgetRecord *budget =
+        unpack(&record__budget_record__descriptor, data, bytes, allocator);
+    if (budget == NULL || budget->day > INT32_MAX - 1 || budget->month > INT16_MAX) {
+        return -EBADMSG;
+    }
+    *ret_budget = budget;
+    return 0;
+}
+
+int record_read_charge(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                       Record__ChargeRecord **ret_charge)
+{
+    Record__ChargeRecord *charge =
+        unpack(&record__charge_record__descriptor, data, bytes, allocator);
+    if (charge == NULL || charge->state > CHARGE_STATE_LAST || charge->day > INT32_MAX) {
+        return -EBADMSG;
+    }
+    *ret_charge = charge;
     return 0;
 }

@@ -18,6 +18,7 @@ enum {
     RECORD_TIME_KEY_BYTES = 8 + ID_BYTES,
     RECORD_MARK_KEY_BYTES = RECORD_TIME_KEY_BYTES + 1,
     RECORD_ATTEMPT_KEY_BYTES = ID_BYTES + 4,
+    CHARGE_STATE_LAST = 3, /* of charge.h */
 };
 
 /* Room for record_write(). */
@@ -52,6 +53,12 @@ MUST_USE int record_read_cache_evidence(const void *data, size_t bytes,
                                         Record__CacheEvidenceRecord **ret_evidence);
 MUST_USE int record_read_learning(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                   Record__LearningRecord **ret_learning);
+MUST_USE int record_read_ledger(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                                Record__LedgerRecord **ret_row);
+MUST_USE int record_read_budget(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                                Record__BudgetRecord **ret_budget);
+MUST_USE int record_read_charge(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                                Record__ChargeRecord **ret_charge);
 /* Gives besides: where the payload begins; its length is in the record and checked. */
 MUST_USE int record_read_result(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                 Record__ResultRecord **ret_result, size_t *ret_payload_offset);

@@ -65,6 +65,15 @@ static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
     if (key_bytes >= 5 && memcmp(key, "learn", 5) == 0) {
         return lessons_restore(core, value, value_bytes);
     }
+    if (key_bytes > 7 && memcmp(key, "ledger", 6) == 0) {
+        return ledger_restore(core, value, value_bytes);
+    }
+    if (key_bytes > 6 && memcmp(key, "budget", 6) == 0) {
+        return budget_restore(core, value, value_bytes);
+    }
+    if (key_bytes > 6 && memcmp(key, "charge", 6) == 0) {
+        return charge_restore(core, key, key_bytes, value, value_bytes);
+    }
     if (key_bytes == 7 && memcmp(key, "horizon", 7) == 0) {
         uint64_t horizon;
         if (value_bytes != 1 + sizeof(horizon) || value[0] != RECORD_VERSION) {
@@ -245,11 +254,13 @@ static void place(struct core *core, struct job *job, const Record__JobRecord *r
     }
 }
 
-/* Records come in the order of their ids, so what follows the last one is not known yet, and nothing has to be looked up. */
+/* Records come in the order of their ids, so what follows the last one is not known yet, and
+ * nothing has to be looked up. */
 static bool follows_last(const struct core *core, const struct id *job_id)
 {
     return core->jobs.later != NULL &&
-           memcmp(job_id->bytes, CONTAINER_OF(core->jobs.later, struct job, by_id)->id.bytes, ID_BYTES) > 0;
+           memcmp(job_id->bytes, CONTAINER_OF(core->jobs.later, struct job, by_id)->id.bytes,
+                  ID_BYTES) > 0;
 }
 
 static bool is_known(struct core *core, const struct id *job_id)
@@ -287,7 +298,8 @@ static int restore_job(struct core *core, const void *value, size_t value_bytes)
     fill(core, job, record);
     const struct idempotency *known = NULL;
     /* A dead letter's key came with its conclusion, and went with it. */
-    if (record->idempotency_hash.len == KEY_HASH_BYTES && record->state != WIRE__JOB_STATE__JOB_STATE_DEAD) {
+    if (record->idempotency_hash.len == KEY_HASH_BYTES &&
+        record->state != WIRE__JOB_STATE__JOB_STATE_DEAD) {
         known = key_find(core, job_tenant(job)->name->index, record->idempotency_hash.data);
         job->flags |= JOB_HAS_KEY;
     }
@@ -367,6 +379,7 @@ void core_restored(struct core *core, struct core_time now)
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     dead_restored(core);
     cache_log_restored(core);
+    charge_restored(core);
     pause_apply_to_names(core);
     table_settle(&core->jobs);
     core->reclaim_until_ms = core->now_ms + core->limits.reclaim_ms;

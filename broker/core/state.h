@@ -8,12 +8,15 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "broker/core/throttle.h"
+#include "broker/core/budget.h"
+#include "broker/core/charge.h"
 #include "broker/core/core.h"
 #include "broker/core/concluded.h"
 #include "broker/core/drain_rate.h"
 #include "broker/core/hedge_budget.h"
 #include "broker/core/job.h"
 #include "broker/core/learning.h"
+#include "broker/core/ledger.h"
 #include "broker/core/loads.h"
 #include "broker/core/names.h"
 #include "broker/core/table.h"
@@ -273,6 +276,9 @@ struct core {
     struct cache_evidence evidence;
     struct quality quality;
     struct lessons lessons;
+    struct ledger ledger;
+    struct budgets budgets;
+    struct charges charges;
     uint64_t batch_last, batch_durable;
     bool store_is_down;
     bool is_draining;

@@ -109,6 +109,11 @@ static const char *why_there(const struct core *core, const struct job *job)
     case PLACE_RECOVERED:
         return "the broker has restarted and gives its worker time to reclaim it";
     case PLACE_BACKING_OFF:
+        if ((job->flags & JOB_WAITS_FOR_BUDGET) != 0) {
+            return "its budget has too little left for what it may cost: it waits for attempts "
+                   "that "
+                   "run, or for the next day or month";
+        }
         if (lease_is_for_suspect(core, job)) {
             return "its worker was lost more than once; it waits for one that runs no other such "
                    "job";

@@ -511,6 +511,15 @@ static struct refusal refuse_hopeless(struct core *core, const struct job *job)
     return refuse(WIRE__REJECT_REASON__REJECT_INVALID, 0, decision_complaint(core, &decision));
 }
 
+static struct refusal check_budget(struct core *core, const struct job *job)
+{
+    const char *text;
+    int64_t wait_ms;
+    return budget_admits(core, job, &text, &wait_ms)
+               ? ACCEPTABLE
+               : refuse(WIRE__REJECT_REASON__REJECT_BUDGET, wait_ms, text);
+}
+
 static struct refusal admit(struct core *core, struct request *request)
 {
     assert(request->tier != NULL);
@@ -539,6 +548,11 @@ static struct refusal admit(struct core *core, struct request *request)
     fill(core, job, request);
     if (decision_is_hopeless(core, job)) {
         refusal = refuse_hopeless(core, job);
+        job_destroy(core, &job);
+        return refusal;
+    }
+    refusal = check_budget(core, job);
+    if (is_refusal(&refusal)) {
         job_destroy(core, &job);
         return refusal;
     }

@@ -27,7 +27,7 @@ enum {
 
 /* ---- which there are ---- */
 
-static struct upstream *find(const struct core *core, const char *provider, const char *model)
+struct upstream *upstream_find(const struct core *core, const char *provider, const char *model)
 {
     for (size_t i = 0; i < core->upstreams_length; i++) {
         struct upstream *upstream = core->upstreams[i];
@@ -119,7 +119,7 @@ static int configure_one(struct core *core, const struct config *config, const c
                          const struct config_model *model)
 {
     uint32_t residencies;
-    struct upstream *upstream = find(core, provider, model->name);
+    struct upstream *upstream = upstream_find(core, provider, model->name);
     if (upstream == NULL) {
         upstream = add(core, provider, model->name);
     }
@@ -131,6 +131,8 @@ static int configure_one(struct core *core, const struct config *config, const c
         return r;
     }
     upstream->is_configured = true;
+    upstream->price = price_of_model(model);
+    upstream->max_tokens_default = model->max_tokens_default;
     upstream->traits = (struct choice_model){
         .abilities = config_abilities(model),
         .residencies = residencies,
@@ -189,9 +191,9 @@ static void add_providers_of(const struct core *core, const struct config_model 
     if (model->provider == NULL) {
         return;
     }
-    add_candidate(candidates, find(core, model->provider, model->name));
+    add_candidate(candidates, upstream_find(core, model->provider, model->name));
     for (size_t i = 0; i < model->failover_length; i++) {
-        add_candidate(candidates, find(core, model->failover[i], model->name));
+        add_candidate(candidates, upstream_find(core, model->failover[i], model->name));
     }
 }
 
@@ -379,7 +381,7 @@ int upstream_restore(struct core *core, const void *value, size_t value_bytes)
     if (r < 0) {
         return r;
     }
-    struct upstream *upstream = find(core, message->provider, message->model);
+    struct upstream *upstream = upstream_find(core, message->provider, message->model);
     if (upstream == NULL) {
         return 0; /* configured no more */
     }
@@ -883,7 +885,8 @@ struct upstream *upstream_settle(struct core *core, struct worker *worker, struc
             is_hedge_used = true;
             settle_call(core, worker, hedge, call);
         } else {
-            struct upstream *other = find(core, call->upstream->provider, call->upstream->model);
+            struct upstream *other =
+                upstream_find(core, call->upstream->provider, call->upstream->model);
             if (other != NULL) {
                 called = other;
                 report(core, worker, other, call, 0);

@@ -20,6 +20,7 @@
 #include "broker/core/pace.h"
 #include "broker/core/retry_budget.h"
 #include "broker/core/state.h"
+#include "common/price.h"
 
 struct queue;
 struct worker;
@@ -42,6 +43,8 @@ struct upstream {
     struct latency latency;         /* of answered calls, and of those ended while they were overdue */
     struct latency first_token;     /* the same of streams, until their first token */
     struct choice_model traits;     /* as configured; what is observed is filled in for a decision */
+    struct price price;          /* as configured */
+    uint32_t max_tokens_default; /* of output, when a job names no bound */
     size_t index;                   /* of core.upstreams */
     uint64_t answered_peer;         /* the worker that was answered last, and when; INT64_MIN never */
     int64_t answered_ms;
@@ -67,6 +70,8 @@ struct route {
 
 /* After tiers and routes. Errors: -ENOMEM. */
 MUST_USE int upstreams_configure(struct core *core, const struct config *config);
+/* NULL: there is none. */
+struct upstream *upstream_find(const struct core *core, const char *provider, const char *model);
 /* Of a route that is not configured: none. */
 const struct candidates *upstream_candidates(const struct core *core, const struct queue *queue);
 void upstreams_destroy(struct core *core);

@@ -226,6 +226,7 @@ static bool reclaim(struct core *core, struct worker *worker, const struct worke
             return false;
         }
         lease_hand_over(core, lease, worker, held->attempt);
+        charge_open(core, lease);
         return true;
     }
     const bool is_unknown =
@@ -236,6 +237,7 @@ static bool reclaim(struct core *core, struct worker *worker, const struct worke
         lease_grant(core, job, worker, held->attempt) == NULL) {
         return false;
     }
+    charge_open(core, job->at.lease);
     flight_hand_on(core, job);
     return true;
 }
@@ -260,8 +262,8 @@ static void reclaim_held(struct core *core, struct worker *worker, const struct 
 }
 
 /*
- * What it answered and nobody waits for any more it may forget; the rest it sends after the
- * welcome.
+ * What it answered and somebody waits for is its again. It sends all of it after the welcome, also
+ * what nobody waits for: what it used has to be heard.
  */
 static void reclaim_answered(struct core *core, struct worker *worker, const struct worker *before,
                              const struct lease_ref *answered, size_t length)
@@ -270,12 +272,7 @@ static void reclaim_answered(struct core *core, struct worker *worker, const str
         const struct job *job = job_find(core, &answered[i].job_id);
         if (job != NULL && job_is_pending(job)) {
             (void)reclaim(core, worker, before, &answered[i]);
-            continue;
         }
-        struct effect *effect = effects_add(core->effects, EFFECT_ATTEMPT_CONCLUDED, worker->peer,
-                                            core_pending_batch(core));
-        effect->as.attempt.lease = answered[i];
-        effect->as.attempt.reason = "concluded";
     }
 }
 
@@ -493,6 +490,7 @@ void worker_undeliverable(struct core *core, const struct event *event)
         return;
     }
     upstream_give_back(core, &job->at.lease->permit);
+    charge_give_back(core, job->at.lease);
     lease_end(core, job->at.lease);
     flight_enter(core, job);
 }

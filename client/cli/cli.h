@@ -29,7 +29,7 @@ struct command {
 
 extern const struct command submit_command, wait_command, get_command, status_command, cancel_command, stats_command, config_command,
     pause_command, resume_command, drain_command, dead_command, upstreams_command, cache_command,
-    explain_command, feedback_command, quality_command, route_command;
+    explain_command, cost_command, feedback_command, quality_command, route_command;
 
 /* What the common options say. Begin with zeros; released with cli_finish(). */
 struct cli {

@@ -8,7 +8,7 @@ static const struct command *const commands[] = {
     &submit_command, &wait_command,  &status_command,    &get_command,     &cancel_command,
     &dead_command,   &stats_command, &upstreams_command, &cache_command,   &pause_command,
     &resume_command, &drain_command, &config_command,    &explain_command,
-    &feedback_command, &quality_command, &route_command,
+    &feedback_command, &quality_command, &route_command,   &cost_command,
 };
 
 static void print_help(FILE *out)

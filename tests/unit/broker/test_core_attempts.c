@@ -260,6 +260,9 @@ Test(core_attempts, worker_is_told_what_it_need_not_hold_any_more)
     world_forget_log(&w);
     hello(101, "w", &lease, 1, &lease, 1);
     cr_assert_not_null(world_find(&w, EFFECT_ATTEMPT_CANCEL, &job, 101));
+    cr_assert_null(world_find(&w, EFFECT_ATTEMPT_CONCLUDED, &job, 101),
+                   "what it used has to be heard");
+    world_result(&w, 101, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED, 0);
     cr_assert_not_null(world_find(&w, EFFECT_ATTEMPT_CONCLUDED, &job, 101));
 }
 

@@ -165,6 +165,40 @@ static const struct effect *paused(void)
     return submit(submission(1, "standard"));
 }
 
+/* Attempts cost 1000 nano-dollars each; the day has 1500, and one has been paid. */
+static const struct effect *budget(void)
+{
+    struct config_budget limits = {.name = "b",
+                                   .tenant = "a",
+                                   .tier = "",
+                                   .daily_nanousd = 1500,
+                                   .monthly_nanousd = UINT64_MAX,
+                                   .soft_permille = 1000};
+    w.config.models[0].provider = "p";
+    w.config.models[0].request_nanousd = 1000;
+    w.config.models[0].max_tokens_default = 1;
+    w.config.budgets = &limits;
+    w.config.budgets_length = 1;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    w.config.budgets_length = 0;
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.provider = w.config.models[0].provider;
+    usage.model = w.config.models[0].name;
+    usage.cost_nanousd = 1000;
+    const struct event event = {
+        .kind = EVENT_ATTEMPT_RESULT,
+        .peer = 100,
+        .as.attempt_result = {.lease = world_lease(&w, &job),
+                              .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED,
+                              .error_code = "",
+                              .error_text = "",
+                              .usage = &usage}};
+    world_turn(&w, &event);
+    return submit(submission(1, "standard"));
+}
+
 static const struct way {
     const struct effect *(*go)(void);
     bool passes;
@@ -183,6 +217,7 @@ static const struct way {
     [WIRE__REJECT_REASON__REJECT_TOO_OLD] = {too_old, false},
     [WIRE__REJECT_REASON__REJECT_CONFLICT] = {conflict, false},
     [WIRE__REJECT_REASON__REJECT_PAUSED] = {paused, true},
+    [WIRE__REJECT_REASON__REJECT_BUDGET] = {budget, true},
 };
 
 Test(core_refusals, every_reason_that_passes_says_when_to_come_back)

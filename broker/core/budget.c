@@ -1,0 +1,616 @@
+#include "broker/core/budget.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+#include "broker/core/conclude.h"
+#include "broker/core/decision.h"
+#include "broker/core/lane.h"
+#include "broker/core/record.h"
+#include "broker/core/state.h"
+#include "broker/core/upstream.h"
+
+enum {
+    PURSES = 3,
+    LOOK_MS = 50,            /* until a job that waits for reservations looks again … */
+    WAITING_PER_LOOK = 256,  /* … and so much longer for each so many that do */
+    REFILL_SPREAD_MS = 5000, /* after a window has begun: not all of them at once */
+    KEY_BYTES = 6 + 8,
+    TIME_BYTES = 48,
+};
+
+/* ---- purses ---- */
+
+static void init_purse(struct budget_purse *purse, const char *tenant, const char *tier)
+{
+    purse_init(&purse->purse);
+    purse->tenant = tenant;
+    purse->tier = tier;
+}
+
+void budget_init(struct core *core)
+{
+    list_init(&core->budgets.unrecorded);
+}
+
+void budget_destroy(struct core *core)
+{
+    for (size_t i = 0; i < core->budgets.tenants_length; i++) {
+        free(core->budgets.tenant[i]);
+    }
+    free(core->budgets.tenant);
+}
+
+static bool grow(struct budgets *budgets, size_t length)
+{
+    struct tenant_purses **tenants =
+        reallocarray(budgets->tenant, length, sizeof(struct tenant_purses *));
+    if (tenants == NULL) {
+        return false;
+    }
+    budgets->tenant = tenants;
+    for (; budgets->tenants_length < length; budgets->tenants_length++) {
+        tenants[budgets->tenants_length] = NULL;
+    }
+    return true;
+}
+
+/* NULL: no memory. */
+static struct tenant_purses *purses_of(struct core *core, uint16_t tenant)
+{
+    struct budgets *budgets = &core->budgets;
+    if (tenant >= budgets->tenants_length && !grow(budgets, core->tenants.length)) {
+        return NULL;
+    }
+    if (budgets->tenant[tenant] == NULL) {
+        struct tenant_purses *made = calloc(1, sizeof(*made));
+        if (made == NULL) {
+            return NULL;
+        }
+        const char *name = core->tenants.items[tenant]->text;
+        init_purse(&made->all, name, NULL);
+        for (size_t i = 0; i < core->tiers_length; i++) {
+            init_purse(&made->tier[i], name, core->tier[i].name->text);
+        }
+        budgets->tenant[tenant] = made;
+    }
+    return budgets->tenant[tenant];
+}
+
+/* Returns how many. */
+static size_t find(struct core *core, struct budget_scope scope,
+                   struct budget_purse *ret_purses[PURSES])
+{
+    struct tenant_purses *own =
+        scope.tenant == BUDGET_NOBODY ? NULL : purses_of(core, scope.tenant);
+    size_t length = 0;
+    if (own != NULL) {
+        ret_purses[length++] = &own->all;
+    }
+    if (scope.tier != BUDGET_NOBODY) {
+        ret_purses[length++] = &core->budgets.tier[scope.tier];
+        if (own != NULL) {
+            ret_purses[length++] = &own->tier[scope.tier];
+        }
+    }
+    return length;
+}
+
+struct budget_scope budget_scope_of(const struct job *job)
+{
+    return (struct budget_scope){.tenant = job_tenant(job)->name->index,
+                                 .tier = job_tier(job)->index};
+}
+
+/* ---- configuration ---- */
+
+static void forget_limits(struct budget_purse *purse)
+{
+    purse->purse.daily_max_nanousd = purse->purse.monthly_max_nanousd = UINT64_MAX;
+    purse->purse.soft_permille = 1000;
+}
+
+/* Of several for one scope the tightest counts. */
+static void limit(struct budget_purse *purse, const struct config_budget *given)
+{
+    struct purse *limits = &purse->purse;
+    limits->daily_max_nanousd = given->daily_nanousd < limits->daily_max_nanousd
+                                    ? given->daily_nanousd
+                                    : limits->daily_max_nanousd;
+    limits->monthly_max_nanousd = given->monthly_nanousd < limits->monthly_max_nanousd
+                                      ? given->monthly_nanousd
+                                      : limits->monthly_max_nanousd;
+    limits->soft_permille =
+        given->soft_permille < limits->soft_permille ? given->soft_permille : limits->soft_permille;
+}
+
+static int configure_one(struct core *core, const struct config_budget *given)
+{
+    const struct name *tenant = names_find(&core->tenants, given->tenant);
+    const struct name *tier = names_find(&core->tiers, given->tier);
+    if ((tenant == NULL && given->tenant[0] != '\0') || (tier == NULL && given->tier[0] != '\0')) {
+        return 0; /* the configuration's check refuses it; nobody can spend there */
+    }
+    if (tenant == NULL) {
+        if (tier != NULL) {
+            limit(&core->budgets.tier[tier->index], given);
+        }
+        return 0;
+    }
+    struct tenant_purses *own = purses_of(core, tenant->index);
+    if (own == NULL) {
+        return -ENOMEM;
+    }
+    limit(tier == NULL ? &own->all : &own->tier[tier->index], given);
+    return 0;
+}
+
+int budget_configure(struct core *core, const struct config *config)
+{
+    struct budgets *budgets = &core->budgets;
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        if (budgets->tier[i].tier == NULL) {
+            init_purse(&budgets->tier[i], NULL, core->tier[i].name->text);
+        }
+        forget_limits(&budgets->tier[i]);
+    }
+    for (size_t i = 0; i < budgets->tenants_length; i++) {
+        struct tenant_purses *own = budgets->tenant[i];
+        for (size_t j = 0; own != NULL && j < core->tiers_length; j++) {
+            forget_limits(&own->tier[j]);
+        }
+        if (own != NULL) {
+            forget_limits(&own->all);
+        }
+    }
+    budgets->has_limits = config->budgets_length > 0;
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < config->budgets_length; i++) {
+        r = configure_one(core, &config->budgets[i]);
+    }
+    return r;
+}
+
+/* ---- spending ---- */
+
+bool budget_is_limited(struct core *core, struct budget_scope scope)
+{
+    struct budget_purse *purses[PURSES];
+    const size_t length = core->budgets.has_limits ? find(core, scope, purses) : 0;
+    for (size_t i = 0; i < length; i++) {
+        if (purse_is_limited(&purses[i]->purse)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void changed(struct core *core, struct budget_purse *purse)
+{
+    if (purse->unrecorded.next == NULL) {
+        list_append(&core->budgets.unrecorded, &purse->unrecorded);
+    }
+}
+
+void budget_spend(struct core *core, struct budget_scope scope, uint64_t nanousd)
+{
+    struct budget_purse *purses[PURSES];
+    const size_t length = find(core, scope, purses);
+    for (size_t i = 0; i < length; i++) {
+        purse_spend(&purses[i]->purse, nanousd, core->unix_ms);
+        changed(core, purses[i]);
+    }
+}
+
+void budget_refund(struct core *core, struct budget_scope scope, uint64_t nanousd, int32_t day)
+{
+    struct budget_purse *purses[PURSES];
+    const size_t length = find(core, scope, purses);
+    for (size_t i = 0; i < length; i++) {
+        purse_refund(&purses[i]->purse, nanousd, day, core->unix_ms);
+        changed(core, purses[i]);
+    }
+}
+
+void budget_reserve(struct core *core, struct budget_scope scope, uint64_t nanousd)
+{
+    struct budget_purse *purses[PURSES];
+    const size_t length = find(core, scope, purses);
+    for (size_t i = 0; i < length; i++) {
+        purse_reserve(&purses[i]->purse, nanousd);
+    }
+}
+
+void budget_release(struct core *core, struct budget_scope scope, uint64_t nanousd)
+{
+    struct budget_purse *purses[PURSES];
+    const size_t length = find(core, scope, purses);
+    for (size_t i = 0; i < length; i++) {
+        purse_release(&purses[i]->purse, nanousd);
+    }
+}
+
+/* ---- the worst case ---- */
+
+static uint64_t worst_with(const struct job *job, const struct upstream *upstream)
+{
+    const uint64_t output = job->max_tokens > 0 ? job->max_tokens : upstream->max_tokens_default;
+    return price_worst_nanousd(&upstream->price, job->payload_bytes, output);
+}
+
+uint64_t budget_worst_nanousd(const struct core *core, const struct job *job,
+                              const struct upstream *upstream)
+{
+    if (upstream != NULL) {
+        return worst_with(job, upstream);
+    }
+    const struct candidates *candidates = upstream_candidates(core, job->flow->queue);
+    uint64_t most = 0;
+    for (size_t i = 0; i < candidates->length; i++) {
+        const uint64_t worst = worst_with(job, candidates->items[i]);
+        most = worst > most ? worst : most;
+    }
+    return most;
+}
+
+/* With the cheapest that can answer it, now or later. */
+static uint64_t least_worst(const struct job *job, const struct decision *decision)
+{
+    uint64_t least = decision->length == 0 ? 0 : UINT64_MAX;
+    for (size_t i = 0; i < decision->length; i++) {
+        if (decision->items[i].lost < LOST_CANNOT) {
+            const uint64_t worst = worst_with(job, decision->items[i].upstream);
+            least = worst < least ? worst : least;
+        }
+    }
+    return least;
+}
+
+/* ---- what is left ---- */
+
+/* The purse in whose way it is, that refills last; NULL: none. Gives: *ret_refills_unix_ms,
+ * INT64_MAX never. */
+static const struct budget_purse *too_small(struct core *core, struct budget_scope scope,
+                                            uint64_t nanousd, int64_t *ret_refills_unix_ms)
+{
+    struct budget_purse *purses[PURSES];
+    const struct budget_purse *last = NULL;
+    const size_t length = find(core, scope, purses);
+    int64_t refills = core->unix_ms;
+    for (size_t i = 0; i < length; i++) {
+        const int64_t at = purse_refills_unix_ms(&purses[i]->purse, nanousd, core->unix_ms);
+        if (at > refills) {
+            refills = at;
+            last = purses[i];
+        }
+    }
+    *ret_refills_unix_ms = refills;
+    return last;
+}
+
+static bool fits(struct core *core, struct budget_scope scope, uint64_t nanousd)
+{
+    struct budget_purse *purses[PURSES];
+    const size_t length = find(core, scope, purses);
+    for (size_t i = 0; i < length; i++) {
+        if (nanousd > purse_free_nanousd(&purses[i]->purse, core->unix_ms)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Windows begin at midnight. */
+static const char *time_text(int64_t unix_ms, char ret_text[TIME_BYTES])
+{
+    const int32_t month = purse_month_of(unix_ms);
+    const int32_t first = purse_day_of(purse_month_begins_unix_ms(month));
+    (void)snprintf(ret_text, TIME_BYTES, "%d-%02d-%02d 00:00 UTC", 1970 + month / 12,
+                   month % 12 + 1, purse_day_of(unix_ms) - first + 1);
+    return ret_text;
+}
+
+/* "the budget of tenant a in tier b", whichever it is of. */
+static void say_whose(const struct budget_purse *purse, char *ret_text, size_t bytes)
+{
+    if (purse->tenant == NULL) {
+        (void)snprintf(ret_text, bytes, "the budget of the tier %.64s", purse->tier);
+    } else if (purse->tier == NULL) {
+        (void)snprintf(ret_text, bytes, "the budget of the tenant %.64s", purse->tenant);
+    } else {
+        (void)snprintf(ret_text, bytes, "the budget of the tenant %.64s for the tier %.64s",
+                       purse->tenant, purse->tier);
+    }
+}
+
+static const char *complaint(struct core *core, const struct budget_purse *purse, uint64_t nanousd,
+                             int64_t refills_unix_ms)
+{
+    char whose[192];
+    char when[TIME_BYTES];
+    say_whose(purse, whose, sizeof(whose));
+    const unsigned long long worst = nanousd;
+    return refills_unix_ms == INT64_MAX
+               ? effects_format(core->effects,
+                                "%s is smaller than what this job may cost (%llu.%09llu USD)",
+                                whose, worst / 1000000000, worst % 1000000000)
+               : effects_format(core->effects,
+                                "%s has too little left for what this job may cost (%llu.%09llu "
+                                "USD); it is refilled at %s",
+                                whose, worst / 1000000000, worst % 1000000000,
+                                time_text(refills_unix_ms, when));
+}
+
+/* ---- at the door ---- */
+
+bool budget_admits(struct core *core, const struct job *job, const char **ret_text,
+                   int64_t *ret_wait_ms)
+{
+    const struct budget_scope scope = budget_scope_of(job);
+    if (!budget_is_limited(core, scope)) {
+        return true;
+    }
+    struct decision decision;
+    decision_make(core, job, &decision);
+    const uint64_t worst = least_worst(job, &decision);
+    int64_t refills;
+    const struct budget_purse *purse = too_small(core, scope, worst, &refills);
+    if (purse == NULL) {
+        return true;
+    }
+    core->budgets.counts.refused++;
+    *ret_text = complaint(core, purse, worst, refills);
+    *ret_wait_ms = refills == INT64_MAX ? 0 : refills - core->unix_ms;
+    return false;
+}
+
+/* ---- at dispatch ---- */
+
+/* Notes it once, when it begins and when it is over. */
+static bool spares(struct core *core, struct budget_scope scope)
+{
+    struct budget_purse *purses[PURSES];
+    const size_t length = find(core, scope, purses);
+    bool any = false;
+    for (size_t i = 0; i < length; i++) {
+        const bool is_soft = purse_spares(&purses[i]->purse, core->unix_ms);
+        if (is_soft != purses[i]->purse.is_soft) {
+            char whose[192];
+            purses[i]->purse.is_soft = is_soft;
+            say_whose(purses[i], whose, sizeof(whose));
+            core_note(core, is_soft ? NOTE_BUDGET_SOFT : NOTE_BUDGET_WIDE, NULL, whose, "", 0);
+        }
+        any |= is_soft;
+    }
+    return any;
+}
+
+static struct decision_item *cheapest_now(const struct job *job, struct decision *decision)
+{
+    struct decision_item *cheapest = NULL;
+    uint64_t least = UINT64_MAX;
+    for (size_t i = 0; i < decision->length; i++) {
+        struct decision_item *item = &decision->items[i];
+        const bool may_be_called = item->lost == LOST_NOT || item->lost == LOST_SCORE;
+        const uint64_t worst = may_be_called ? worst_with(job, item->upstream) : UINT64_MAX;
+        if (worst < least) {
+            least = worst;
+            cheapest = item;
+        }
+    }
+    return cheapest;
+}
+
+static void choose_instead(struct core *core, struct decision *decision, struct decision_item *item)
+{
+    for (size_t i = 0; i < decision->length; i++) {
+        struct decision_item *other = &decision->items[i];
+        if (other->lost == LOST_NOT && other != item) {
+            const uint32_t before = other->upstream->traits.quality;
+            const uint32_t after = item->upstream->traits.quality;
+            decision->quality_lost += before > after ? before - after : 0;
+            other->lost = LOST_BUDGET;
+            core->budgets.counts.downgraded++;
+        }
+    }
+    item->lost = LOST_NOT;
+    decision->chosen = item->upstream;
+}
+
+static bool fits_chosen(struct core *core, const struct job *job, const struct decision *decision)
+{
+    const uint64_t worst =
+        decision->length == 0 ? 0 : budget_worst_nanousd(core, job, decision->chosen);
+    return fits(core, budget_scope_of(job), worst);
+}
+
+static void wait_until(struct core *core, struct job *job, int64_t at_ms)
+{
+    if (job->place == PLACE_READY) {
+        lane_keep_turn(job);
+    }
+    job->flags |= JOB_WAITS_FOR_BUDGET;
+    job_wait_until(core, job, at_ms);
+}
+
+static void wait_for_others(struct core *core, struct job *job)
+{
+    const uint32_t waiting = core->budgets.waiting_in_turn++;
+    core->budgets.counts.waited++;
+    wait_until(core, job,
+               core->now_ms + LOOK_MS * (1 + (int64_t)(waiting / WAITING_PER_LOOK)) +
+                   (int64_t)core_random_below(core, LOOK_MS));
+}
+
+static void expire(struct core *core, struct job *job, const char *text)
+{
+    core->budgets.counts.expired++;
+    conclude(core, job,
+             &(struct outcome){.state = WIRE__JOB_STATE__JOB_STATE_EXPIRED,
+                               .error_code = "budget",
+                               .error_text = text});
+}
+
+static void wait_or_expire(struct core *core, struct job *job, const struct decision *decision)
+{
+    const uint64_t worst = least_worst(job, decision);
+    int64_t refills;
+    const struct budget_purse *purse = too_small(core, budget_scope_of(job), worst, &refills);
+    if (purse == NULL) {
+        wait_for_others(core, job);
+        return;
+    }
+    const int64_t in_ms = refills == INT64_MAX ? INT64_MAX : refills - core->unix_ms;
+    if (in_ms >= job->deadline_ms - core->now_ms) {
+        expire(core, job, complaint(core, purse, worst, refills));
+        return;
+    }
+    core->budgets.counts.waited++;
+    wait_until(core, job,
+               core->now_ms + in_ms + (int64_t)core_random_below(core, REFILL_SPREAD_MS));
+}
+
+bool budget_passes(struct core *core, struct job *job, struct decision *decision)
+{
+    const struct budget_scope scope = budget_scope_of(job);
+    job->flags &= (uint16_t)~JOB_WAITS_FOR_BUDGET;
+    if (!budget_is_limited(core, scope)) {
+        return true;
+    }
+    if (core->budgets.was_restored && core->now_ms < core->reclaim_until_ms) {
+        wait_until(core, job,
+                   core->reclaim_until_ms); /* what runs since before is not all known yet */
+        return false;
+    }
+    struct decision_item *cheapest = decision->is_scored ? cheapest_now(job, decision) : NULL;
+    if (cheapest != NULL && (spares(core, scope) || !fits_chosen(core, job, decision))) {
+        choose_instead(core, decision, cheapest);
+    }
+    if (fits_chosen(core, job, decision)) {
+        return true;
+    }
+    wait_or_expire(core, job, decision);
+    return false;
+}
+
+/* ---- records ---- */
+
+static void write_key(const struct budget_purse *purse, uint8_t ret_key[KEY_BYTES])
+{
+    static const char head[] = {'b', 'u', 'd', 'g', 'e', 't'}; /* without an end */
+    const char *tenant = purse->tenant == NULL ? "" : purse->tenant;
+    const char *tier = purse->tier == NULL ? "" : purse->tier;
+    const uint64_t hash =
+        XXH3_64bits_withSeed(tier, strlen(tier), XXH3_64bits(tenant, strlen(tenant)));
+    memcpy(ret_key, head, sizeof(head));
+    memcpy(ret_key + 6, &hash, sizeof(hash));
+}
+
+static void record(struct core *core, struct budget_purse *purse)
+{
+    uint8_t key[KEY_BYTES];
+    Record__BudgetRecord message = RECORD__BUDGET_RECORD__INIT;
+    list_remove(&core->budgets.unrecorded, &purse->unrecorded);
+    message.tenant = purse->tenant == NULL ? (char *)"" : (char *)purse->tenant;
+    message.tier = purse->tier == NULL ? (char *)"" : (char *)purse->tier;
+    message.day = (uint32_t)purse->purse.day;
+    message.month = (uint32_t)purse->purse.month;
+    message.day_nanousd = purse->purse.day_nanousd;
+    message.month_nanousd = purse->purse.month_nanousd;
+    write_key(purse, key);
+    core_put_record(core, STORE_META, key, sizeof(key), &message.base);
+}
+
+void budget_tick(struct core *core)
+{
+    core->budgets.waiting_in_turn = 0;
+    while (!list_is_empty(&core->budgets.unrecorded)) {
+        record(core, CONTAINER_OF(list_first(&core->budgets.unrecorded), struct budget_purse,
+                                  unrecorded));
+    }
+}
+
+static struct budget_purse *purse_named(struct core *core, const Record__BudgetRecord *message)
+{
+    const struct name *tier = names_find(&core->tiers, message->tier);
+    if (message->tier[0] != '\0' && tier == NULL) {
+        return NULL;
+    }
+    if (message->tenant[0] == '\0') {
+        return tier == NULL ? NULL : &core->budgets.tier[tier->index];
+    }
+    struct tenant *tenant;
+    struct tenant_purses *own = core_add_tenant(core, message->tenant, &tenant) < 0
+                                    ? NULL
+                                    : purses_of(core, tenant->name->index);
+    return own == NULL ? NULL : tier == NULL ? &own->all : &own->tier[tier->index];
+}
+
+int budget_restore(struct core *core, const void *value, size_t value_bytes)
+{
+    Record__BudgetRecord *message;
+    int r = record_read_budget(value, value_bytes, arena_protobuf_allocator(core->arena), &message);
+    if (r < 0) {
+        return r;
+    }
+    core->budgets.was_restored = true;
+    struct budget_purse *purse = purse_named(core, message);
+    if (purse != NULL) { /* else its tier is configured no more */
+        purse->purse.day = (int32_t)message->day;
+        purse->purse.month = (int32_t)message->month;
+        purse->purse.day_nanousd = message->day_nanousd;
+        purse->purse.month_nanousd = message->month_nanousd;
+    }
+    return 0;
+}
+
+/* ---- showing ---- */
+
+static void visit_one(struct core *core, struct budget_purse *purse,
+                      void (*visit)(void *context, const struct core_budget_view *view),
+                      void *context)
+{
+    struct purse *of = &purse->purse;
+    if (!purse_is_limited(of)) {
+        return;
+    }
+    purse_roll(of, core->unix_ms);
+    const struct core_budget_view view = {
+        .tenant = purse->tenant == NULL ? "" : purse->tenant,
+        .tier = purse->tier == NULL ? "" : purse->tier,
+        .daily_max_nanousd = of->daily_max_nanousd,
+        .monthly_max_nanousd = of->monthly_max_nanousd,
+        .day_nanousd = of->day_nanousd,
+        .month_nanousd = of->month_nanousd,
+        .reserved_nanousd = of->reserved_nanousd,
+        .day_ends_unix_ms = purse_day_begins_unix_ms(of->day + 1),
+        .month_ends_unix_ms = purse_month_begins_unix_ms(of->month + 1),
+        .is_soft = purse_spares(of, core->unix_ms),
+    };
+    visit(context, &view);
+}
+
+void core_visit_budgets(struct core *core,
+                        void (*visit)(void *context, const struct core_budget_view *view),
+                        void *context)
+{
+    struct budgets *budgets = &core->budgets;
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        visit_one(core, &budgets->tier[i], visit, context);
+    }
+    for (size_t i = 0; i < budgets->tenants_length; i++) {
+        struct tenant_purses *own = budgets->tenant[i];
+        if (own != NULL) {
+            visit_one(core, &own->all, visit, context);
+            for (size_t j = 0; j < core->tiers_length; j++) {
+                visit_one(core, &own->tier[j], visit, context);
+            }
+        }
+    }
+}
+
+const struct core_budget_counts *core_budget_counts(const struct core *core)
+{
+    return &core->budgets.counts;
+}

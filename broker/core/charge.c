@@ -1,0 +1,669 @@
+#include "broker/core/charge.h"
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+#include "broker/core/budget.h"
+#include "broker/core/concluded.h"
+#include "broker/core/lane.h"
+#include "broker/core/lease.h"
+#include "broker/core/purse.h"
+#include "broker/core/record.h"
+#include "broker/core/state.h"
+#include "broker/core/upstream.h"
+#include "broker/core/worker.h"
+
+enum {
+    HEAD_BYTES = 6, /* of a record's key: then time, job, attempt, worker, run */
+    KEY_BYTES = HEAD_BYTES + 8 + ID_BYTES + 4 + 4 + 8,
+    RANGE_BYTES = HEAD_BYTES + 8,
+    TRIM_MS = 5000,
+};
+
+enum state { HELD, AWAITED, ESTIMATED, SETTLED };
+_Static_assert((int)SETTLED == (int)CHARGE_STATE_LAST, "records have these states");
+
+/* Which attempt. A number may be given twice, when a broker forgot the first in a crash: runs are
+ * told apart. */
+struct which {
+    struct id job_id;
+    uint32_t attempt;
+    uint32_t worker; /* hash of its name */
+    uint64_t run;    /* as the worker says; 0: it has not yet */
+};
+
+struct charge {
+    struct table_link by_attempt;
+    struct list_link by_age;
+    struct list_link awaited; /* AWAITED */
+    struct which which;
+    struct budget_scope scope;
+    uint8_t state;
+    bool is_recorded;
+    int32_t day;                     /* ESTIMATED: of its booking */
+    int64_t unix_ms;                 /* when it was made: its key */
+    int64_t made_ms;                 /* the same, by a clock that nobody sets */
+    int64_t due_ms;                  /* AWAITED: when it is estimated */
+    uint64_t nanousd;                /* the worst case: reserved, or booked */
+    const struct upstream *upstream; /* NULL: not known */
+};
+
+/* ---- finding, making, forgetting ---- */
+
+static uint32_t worker_number(const char *name)
+{
+    return (uint32_t)XXH3_64bits(name, strlen(name));
+}
+
+static struct which which_of(const struct worker *worker, const struct id *job_id, uint32_t attempt)
+{
+    return (struct which){
+        .job_id = *job_id, .attempt = attempt, .worker = worker_number(worker->name)};
+}
+
+static uint64_t hash_which(const struct which *which, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(which, sizeof(*which), seed);
+}
+
+uint64_t charge_hash(const struct table_link *link, uint64_t seed)
+{
+    return hash_which(&CONTAINER_OF((struct table_link *)link, struct charge, by_attempt)->which,
+                      seed);
+}
+
+static struct charge *find(const struct core *core, const struct which *which)
+{
+    const struct table *table = &core->charges.by_attempt;
+    struct table_link *link = table_first(table, hash_which(which, table->seed));
+    for (; link != NULL; link = link->next) {
+        struct charge *charge = CONTAINER_OF(link, struct charge, by_attempt);
+        if (memcmp(&charge->which, which, sizeof(*which)) == 0) {
+            return charge;
+        }
+    }
+    return NULL;
+}
+
+/* Its record is left, if it has one. */
+static void leave(struct core *core, struct charge *charge)
+{
+    core->charges.is_due |= charge->is_recorded;
+    table_remove(&core->charges.by_attempt, &charge->by_attempt);
+    list_remove(&core->charges.by_age, &charge->by_age);
+}
+
+static void forget(struct core *core, struct charge *charge)
+{
+    leave(core, charge);
+    free(charge);
+}
+
+static struct charge *oldest(const struct core *core)
+{
+    struct list_link *link = list_first(&core->charges.by_age);
+    return link == NULL ? NULL : CONTAINER_OF(link, struct charge, by_age);
+}
+
+static bool is_over(const struct charge *charge)
+{
+    return charge->state == SETTLED || charge->state == ESTIMATED;
+}
+
+/* The bound holds for those that are over; the others are as many as leases. */
+static void make_room(struct core *core)
+{
+    struct charge *first = oldest(core);
+    if (first != NULL && is_over(first) && core->charges.by_age.length >= CHARGES_MAX) {
+        forget(core, first);
+    }
+}
+
+/*
+ * Without memory the oldest that is over makes room, or the first ever is the one taken at the
+ * start: what is not remembered would be booked again if it were said again.
+ */
+static struct charge *allocate(struct core *core)
+{
+    struct charge *charge = calloc(1, sizeof(*charge));
+    if (charge != NULL) {
+        return charge;
+    }
+    charge = oldest(core);
+    if (charge == NULL || !is_over(charge)) {
+        return TAKE(core->charges.spare);
+    }
+    leave(core, charge);
+    *charge = (struct charge){.state = HELD};
+    return charge;
+}
+
+/* NULL: no memory. */
+static struct charge *make(struct core *core, const struct which *which, struct budget_scope scope,
+                           int64_t unix_ms)
+{
+    make_room(core);
+    struct charge *charge = allocate(core);
+    if (charge != NULL) {
+        charge->which = *which;
+        charge->scope = scope;
+        charge->unix_ms = unix_ms;
+        charge->made_ms = core->now_ms;
+        table_insert(&core->charges.by_attempt, &charge->by_attempt);
+        list_append(&core->charges.by_age, &charge->by_age);
+    }
+    return charge;
+}
+
+/* ---- records ---- */
+
+static void write_key(const struct charge *charge, uint8_t ret_key[KEY_BYTES])
+{
+    const uint64_t time = htobe64((uint64_t)charge->unix_ms);
+    const uint32_t numbers[] = {htobe32(charge->which.attempt), htobe32(charge->which.worker)};
+    memcpy(ret_key, "charge", HEAD_BYTES);
+    memcpy(ret_key + HEAD_BYTES, &time, sizeof(time));
+    memcpy(ret_key + HEAD_BYTES + sizeof(time), charge->which.job_id.bytes, ID_BYTES);
+    const uint64_t run = htobe64(charge->which.run);
+    memcpy(ret_key + HEAD_BYTES + sizeof(time) + ID_BYTES, numbers, sizeof(numbers));
+    memcpy(ret_key + KEY_BYTES - sizeof(run), &run, sizeof(run));
+}
+
+static const char *name_at(const struct names *names, uint16_t index)
+{
+    return index < names->length ? names->items[index]->text : "";
+}
+
+/* Also while the disk cannot be written: the batch waits for that, and workers keep their results.
+ */
+static void record(struct core *core, struct charge *charge)
+{
+    uint8_t key[KEY_BYTES];
+    Record__ChargeRecord message = RECORD__CHARGE_RECORD__INIT;
+    message.state = charge->state;
+    message.tenant = (char *)name_at(&core->tenants, charge->scope.tenant);
+    message.tier = (char *)name_at(&core->tiers, charge->scope.tier);
+    message.nanousd = charge->nanousd;
+    message.day = (uint32_t)charge->day;
+    if (charge->upstream != NULL) {
+        message.provider = charge->upstream->provider;
+        message.model = charge->upstream->model;
+    }
+    write_key(charge, key);
+    core_put_record(core, STORE_META, key, sizeof(key), &message.base);
+    charge->is_recorded = true;
+}
+
+static void erase(struct core *core, struct charge *charge)
+{
+    uint8_t key[KEY_BYTES];
+    if (charge->is_recorded) {
+        write_key(charge, key);
+        core_delete(core, STORE_META, key, sizeof(key));
+        charge->is_recorded = false;
+    }
+}
+
+/* ---- states ---- */
+
+/* Leaves its state: nothing is reserved for it, and nothing booked, any more. */
+static void reopen(struct core *core, struct charge *charge)
+{
+    const struct upstream *upstream = charge->upstream;
+    switch ((enum state)charge->state) {
+    case AWAITED:
+        list_remove(&core->charges.awaited, &charge->awaited);
+        budget_release(core, charge->scope, charge->nanousd);
+        break;
+    case HELD:
+        budget_release(core, charge->scope, charge->nanousd);
+        break;
+    case ESTIMATED:
+        ledger_take_back(
+            core, charge->day,
+            &(struct ledger_key){.tenant = name_at(&core->tenants, charge->scope.tenant),
+                                 .tier = name_at(&core->tiers, charge->scope.tier),
+                                 .model = upstream == NULL ? "" : upstream->model,
+                                 .provider = upstream == NULL ? "" : upstream->provider},
+            &(struct core_cost){.calls = 1,
+                                .estimated_calls = 1,
+                                .cost_nanousd = charge->nanousd,
+                                .estimated_nanousd = charge->nanousd,
+                                .late_nanousd = charge->nanousd});
+        budget_refund(core, charge->scope, charge->nanousd, charge->day);
+        break;
+    case SETTLED:
+        break;
+    }
+}
+
+static void drop(struct core *core, struct charge *charge)
+{
+    reopen(core, charge);
+    erase(core, charge);
+    forget(core, charge);
+}
+
+static void await(struct core *core, struct charge *charge, int64_t for_ms)
+{
+    charge->state = AWAITED;
+    charge->due_ms = core->now_ms + for_ms;
+    list_append(&core->charges.awaited, &charge->awaited);
+}
+
+static void book_estimate(struct core *core, struct charge *charge)
+{
+    const struct upstream *upstream = charge->upstream;
+    list_remove(&core->charges.awaited, &charge->awaited);
+    budget_release(core, charge->scope, charge->nanousd);
+    charge->state = ESTIMATED;
+    charge->day = purse_day_of(core->unix_ms);
+    ledger_add(core, charge->day,
+               &(struct ledger_key){.tenant = name_at(&core->tenants, charge->scope.tenant),
+                                    .tier = name_at(&core->tiers, charge->scope.tier),
+                                    .model = upstream == NULL ? "" : upstream->model,
+                                    .provider = upstream == NULL ? "" : upstream->provider},
+               &(struct core_cost){.calls = 1,
+                                   .estimated_calls = 1,
+                                   .cost_nanousd = charge->nanousd,
+                                   .estimated_nanousd = charge->nanousd,
+                                   .late_nanousd = charge->nanousd});
+    budget_spend(core, charge->scope, charge->nanousd);
+    record(core, charge);
+}
+
+/* ---- leases ---- */
+
+static struct charge *reserve(struct core *core, const struct lease *lease)
+{
+    const struct which which = which_of(lease->worker, &lease->job->id, lease->attempt);
+    const struct upstream *upstream = lease->permit.upstream;
+    const uint64_t worst = budget_worst_nanousd(core, lease->job, upstream);
+    struct charge *charge = find(core, &which);
+    if (charge != NULL && charge->state == AWAITED) { /* it came back */
+        list_remove(&core->charges.awaited, &charge->awaited);
+        charge->state = HELD;
+        return charge;
+    }
+    if (charge != NULL || worst == 0) {
+        return charge;
+    }
+    charge = make(core, &which, budget_scope_of(lease->job), core->unix_ms);
+    if (charge != NULL) {
+        charge->nanousd = worst;
+        charge->upstream = upstream;
+        charge->state = HELD;
+        budget_reserve(core, charge->scope, worst);
+    }
+    return charge;
+}
+
+void charge_open(struct core *core, struct lease *lease)
+{
+    if (lease->worker == NULL || !budget_is_limited(core, budget_scope_of(lease->job))) {
+        return;
+    }
+    struct charge *charge = reserve(core, lease);
+    if (charge != NULL && charge->state == HELD && !charge->is_recorded && core->effects != NULL) {
+        record(core, charge);
+    }
+}
+
+static struct charge *charge_of(const struct core *core, const struct lease *lease)
+{
+    if (lease->worker == NULL) {
+        return NULL; /* since a restart: what is known of it is awaited already */
+    }
+    const struct which which = which_of(lease->worker, &lease->job->id, lease->attempt);
+    return find(core, &which);
+}
+
+void charge_give_back(struct core *core, struct lease *lease)
+{
+    struct charge *charge = charge_of(core, lease);
+    lease->is_charged = true;
+    if (charge != NULL && charge->state == HELD) {
+        drop(core, charge);
+    }
+}
+
+void charge_lease_ended(struct core *core, struct lease *lease)
+{
+    if (lease->is_charged || lease->worker == NULL) {
+        return;
+    }
+    struct charge *charge = charge_of(core, lease);
+    if (charge == NULL) {
+        charge = reserve(core, lease);
+    }
+    if (charge != NULL && charge->state == HELD) {
+        await(core, charge, core->limits.lease_ms);
+        record(core, charge);
+    }
+}
+
+/* ---- results ---- */
+
+static bool is_paid(const Wire__Usage *usage)
+{
+    return usage != NULL && usage->provider[0] != '\0' &&
+           (usage->cost_nanousd > 0 || usage->input_tokens > 0 || usage->output_tokens > 0);
+}
+
+static bool is_hit(const Wire__Usage *usage)
+{
+    return usage != NULL && usage->cache >= WIRE__CACHE_STATUS__CACHE_HIT;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+static struct core_cost cost_of(const Wire__Usage *usage, bool is_late)
+{
+    const uint64_t apart =
+        price_add(usage->cached_input_tokens,
+                  price_add(usage->cache_write_tokens, usage->cache_write_long_tokens));
+    return (struct core_cost){
+        .calls = 1,
+        .estimated_calls = usage->is_estimated,
+        .tokens = {[PRICE_INPUT] = less(usage->input_tokens, apart),
+                   [PRICE_CACHED_INPUT] = usage->cached_input_tokens,
+                   [PRICE_CACHE_WRITE] = usage->cache_write_tokens,
+                   [PRICE_CACHE_WRITE_LONG] = usage->cache_write_long_tokens,
+                   [PRICE_OUTPUT] = usage->output_tokens},
+        .reasoning_tokens = usage->reasoning_tokens,
+        .estimated_tokens =
+            usage->is_estimated ? price_add(usage->input_tokens, usage->output_tokens) : 0,
+        .cost_nanousd = usage->cost_nanousd,
+        .estimated_nanousd = usage->is_estimated ? usage->cost_nanousd : 0,
+        .late_nanousd = is_late ? usage->cost_nanousd : 0,
+        .saved_prompt_cache_nanousd = usage->saved_prompt_cache_nanousd,
+        .saved_batching_nanousd = usage->saved_batching_nanousd,
+        .saved_optimising_nanousd = usage->saved_optimising_nanousd,
+        .saved_routing_nanousd = usage->saved_routing_nanousd,
+    };
+}
+
+/* As the job has it; else as the worker says; else as is remembered of the job. */
+static struct budget_scope scope_of(const struct core *core, const struct job *job,
+                                    const struct event_attempt_result *result)
+{
+    if (job != NULL) {
+        return budget_scope_of(job);
+    }
+    const struct concluded_entry *entry = concluded_find(&core->concluded, &result->lease.job_id);
+    const struct name *tenant =
+        result->tenant == NULL ? NULL : names_find(&core->tenants, result->tenant);
+    const struct name *tier = result->tier == NULL ? NULL : names_find(&core->tiers, result->tier);
+    return (struct budget_scope){
+        .tenant = tenant != NULL  ? tenant->index
+                  : entry != NULL ? entry->tenant
+                                  : BUDGET_NOBODY,
+        .tier = tier != NULL    ? tier->index
+                : entry != NULL ? concluded_tier(entry)
+                                : BUDGET_NOBODY,
+    };
+}
+
+static struct ledger_key key_of(const struct core *core, struct budget_scope scope,
+                                const Wire__Usage *usage)
+{
+    return (struct ledger_key){.tenant = name_at(&core->tenants, scope.tenant),
+                               .tier = name_at(&core->tiers, scope.tier),
+                               .model = usage->model,
+                               .provider = usage->provider};
+}
+
+static void book(struct core *core, struct budget_scope scope, const Wire__Usage *usage,
+                 bool is_late)
+{
+    const struct ledger_key key = key_of(core, scope, usage);
+    const struct core_cost cost = cost_of(usage, is_late);
+    ledger_add(core, purse_day_of(core->unix_ms), &key, &cost);
+    budget_spend(core, scope, usage->cost_nanousd);
+}
+
+/* Said again it cannot be told from the first time once its job is concluded and forgotten: it is
+ * only a saving. */
+static void book_hit(struct core *core, const struct job *job, const Wire__Usage *usage)
+{
+    if (job == NULL) {
+        return;
+    }
+    const struct ledger_key key = key_of(core, budget_scope_of(job), usage);
+    const struct core_cost cost = {
+        .hits = 1, .saved_cache_nanousd = usage->saved_nanousd, .saved_cache_ms = usage->saved_ms};
+    ledger_add(core, purse_day_of(core->unix_ms), &key, &cost);
+    core->charges.is_booked = true;
+}
+
+/* `charge`: what was known of it so far; NULL: nothing. */
+static void settle(struct core *core, struct charge *charge, const struct which *which,
+                   struct budget_scope scope, const Wire__Usage *usage, bool is_late)
+{
+    if (charge != NULL) {
+        scope = charge->scope;
+        drop(core, charge);
+    }
+    book(core, scope, usage, is_late);
+    core->charges.is_booked = true;
+    charge = make(core, which, scope, core->unix_ms);
+    if (charge != NULL) { /* else it would be booked again if it were said again */
+        charge->state = SETTLED;
+        record(core, charge);
+    }
+}
+
+/* Its own reservation, where what it used is another attempt's that it carried on. */
+static void close_own(struct core *core, struct lease *lease, const struct charge *charge)
+{
+    struct charge *own = charge_of(core, lease);
+    lease->is_charged = true;
+    if (own != NULL && own != charge && own->state == HELD) {
+        drop(core, own);
+    }
+}
+
+void charge_result(struct core *core, const struct worker *worker, struct job *job,
+                   struct lease *lease, const struct event_attempt_result *result)
+{
+    const uint32_t attempt = result->made_by > 0 ? result->made_by : result->lease.attempt;
+    struct which which = which_of(worker, &result->lease.job_id, attempt);
+    struct charge *charge = find(core, &which);
+    core->charges.is_booked = false;
+    if (lease != NULL) {
+        close_own(core, lease, charge);
+    }
+    which.run = result->run;
+    const struct charge *settled = find(core, &which);
+    if (settled != NULL && settled->state == SETTLED) {
+        core->charges.is_booked = true; /* maybe in a batch that is not on the disk yet */
+        return;
+    }
+    if (is_paid(result->usage)) {
+        const bool is_late =
+            job == NULL || result->outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
+        settle(core, charge, &which, scope_of(core, job, result), result->usage, is_late);
+        return;
+    }
+    if (charge != NULL) {
+        drop(core, charge);
+    }
+    if (is_hit(result->usage)) {
+        book_hit(core, job, result->usage);
+    }
+}
+
+uint64_t charge_batch(const struct core *core)
+{
+    return core->charges.is_booked ? effects_batch(core->effects) : 0;
+}
+
+void charge_follower(struct core *core, const struct job *job, const Wire__Usage *usage)
+{
+    if (usage == NULL) {
+        return;
+    }
+    const struct ledger_key key = key_of(core, budget_scope_of(job), usage);
+    const struct core_cost cost = {.followers = 1, .saved_followers_nanousd = usage->saved_nanousd};
+    ledger_add(core, purse_day_of(core->unix_ms), &key, &cost);
+}
+
+/* ---- time ---- */
+
+static struct charge *next_awaited(const struct core *core)
+{
+    struct list_link *link = list_first(&core->charges.awaited);
+    return link == NULL ? NULL : CONTAINER_OF(link, struct charge, awaited);
+}
+
+static void delete_records_before(struct core *core, int64_t unix_ms)
+{
+    const uint64_t times[] = {htobe64((uint64_t)core->charges.deleted_unix_ms),
+                              htobe64((uint64_t)unix_ms)};
+    struct effect *effect = effects_add(core->effects, EFFECT_DELETE_RANGE, 0, 0);
+    effect->as.range.family = STORE_META;
+    effect->as.range.from_bytes = effect->as.range.to_bytes = RANGE_BYTES;
+    memcpy(effect->as.range.from, "charge", HEAD_BYTES);
+    memcpy(effect->as.range.to, "charge", HEAD_BYTES);
+    memcpy(effect->as.range.from + HEAD_BYTES, &times[0], sizeof(times[0]));
+    memcpy(effect->as.range.to + HEAD_BYTES, &times[1], sizeof(times[1]));
+    core->batch_last = effects_batch(core->effects);
+    core->charges.deleted_unix_ms = unix_ms;
+}
+
+static void trim(struct core *core)
+{
+    const int64_t before_ms = core->now_ms - core->limits.dedup_window_ms;
+    struct charge *first;
+    while ((first = oldest(core)) != NULL && is_over(first) && first->made_ms < before_ms) {
+        forget(core, first);
+    }
+    const int64_t until = first == NULL ? core->unix_ms : first->unix_ms;
+    if (core->charges.is_due && until > core->charges.deleted_unix_ms) {
+        core->charges.is_due = false;
+        delete_records_before(core, until);
+    }
+}
+
+void charge_tick(struct core *core)
+{
+    struct charge *charge;
+    while ((charge = next_awaited(core)) != NULL && charge->due_ms <= core->now_ms) {
+        book_estimate(core, charge);
+    }
+    if (core->now_ms >= core->charges.trim_at_ms) {
+        core->charges.trim_at_ms = core->now_ms + TRIM_MS;
+        trim(core);
+    }
+}
+
+int64_t charge_next_deadline_ms(const struct core *core)
+{
+    const struct charge *charge = next_awaited(core);
+    return charge == NULL ? INT64_MAX : charge->due_ms;
+}
+
+/* ---- making, restoring ---- */
+
+int charge_init(struct core *core, uint64_t seed)
+{
+    list_init(&core->charges.by_age);
+    list_init(&core->charges.awaited);
+    core->charges.spare = calloc(1, sizeof(struct charge));
+    return core->charges.spare == NULL ? -ENOMEM
+                                       : table_init(&core->charges.by_attempt, seed, charge_hash);
+}
+
+void charge_destroy(struct core *core)
+{
+    struct charge *charge;
+    while (core->charges.by_age.head.next != NULL && (charge = oldest(core)) != NULL) {
+        forget(core, charge);
+    }
+    free(core->charges.spare);
+    table_finish(&core->charges.by_attempt);
+}
+
+static int read_key(const uint8_t *key, size_t key_bytes, struct which *ret_which,
+                    int64_t *ret_unix_ms)
+{
+    uint64_t time;
+    uint32_t numbers[2];
+    struct which which = {.attempt = 0};
+    if (key_bytes != KEY_BYTES ||
+        id_from_bytes(key + HEAD_BYTES + sizeof(time), ID_BYTES, &which.job_id) < 0) {
+        return -EBADMSG;
+    }
+    memcpy(&time, key + HEAD_BYTES, sizeof(time));
+    memcpy(numbers, key + HEAD_BYTES + sizeof(time) + ID_BYTES, sizeof(numbers));
+    memcpy(&which.run, key + KEY_BYTES - sizeof(which.run), sizeof(which.run));
+    which.run = be64toh(which.run);
+    time = be64toh(time);
+    which.attempt = be32toh(numbers[0]);
+    which.worker = be32toh(numbers[1]);
+    if (time > INT64_MAX) {
+        return -EBADMSG;
+    }
+    *ret_which = which;
+    *ret_unix_ms = (int64_t)time;
+    return 0;
+}
+
+static int restore_scope(struct core *core, const Record__ChargeRecord *record,
+                         struct budget_scope *ret_scope)
+{
+    struct tenant *tenant = NULL;
+    int r = record->tenant[0] == '\0' ? 0 : core_add_tenant(core, record->tenant, &tenant);
+    const struct name *tier = names_find(&core->tiers, record->tier);
+    ret_scope->tenant = tenant == NULL ? BUDGET_NOBODY : tenant->name->index;
+    ret_scope->tier = tier == NULL ? BUDGET_NOBODY : tier->index;
+    return r;
+}
+
+int charge_restore(struct core *core, const void *key, size_t key_bytes, const void *value,
+                   size_t value_bytes)
+{
+    struct which which;
+    int64_t unix_ms;
+    struct budget_scope scope;
+    Record__ChargeRecord *message;
+    int r = read_key(key, key_bytes, &which, &unix_ms);
+    r = r < 0 ? r
+              : record_read_charge(value, value_bytes, arena_protobuf_allocator(core->arena),
+                                   &message);
+    r = r < 0 ? r : restore_scope(core, message, &scope);
+    if (r < 0) {
+        return r;
+    }
+    core->budgets.was_restored = true;
+    if (find(core, &which) != NULL) {
+        return -EBADMSG;
+    }
+    struct charge *charge = make(core, &which, scope, unix_ms);
+    if (charge == NULL) {
+        return -ENOMEM;
+    }
+    charge->state = (uint8_t)message->state;
+    charge->nanousd = message->nanousd;
+    charge->day = (int32_t)message->day;
+    charge->upstream = upstream_find(core, message->provider, message->model);
+    charge->is_recorded = true;
+    if (!is_over(charge)) {
+        budget_reserve(core, scope, charge->nanousd);
+        await(core, charge, 0);
+    }
+    return 0;
+}
+
+void charge_restored(struct core *core)
+{
+    const int64_t wait_ms = later_ms(core->limits.lease_ms, core->limits.reclaim_ms);
+    list_for_each (&core->charges.awaited, link) {
+        CONTAINER_OF(link, struct charge, awaited)->due_ms = core->now_ms + wait_ms;
+    }
+}

@@ -1,0 +1,350 @@
+/* What attempts used is booked once, and budgets hold: through restarts, repetitions, losses and
+ * changes of day. */
+#include <criterion/criterion.h>
+#include <string.h>
+#include "tests/unit/broker/core_world.h"
+
+#define ANSWERED WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
+#define FAILED   WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE
+
+enum { CALL = 1000 }; /* what an attempt costs at most, in nano-dollars: its request alone */
+static const int64_t DAY_MS = INT64_C(86400000);
+
+static struct world w;
+static struct config_budget limits[2];
+
+static void start(void)
+{
+    world_init(&w);
+    w.config.cost = (struct config_cost){.keep_days = 10, .rows_max = 100};
+    w.config.models[0].provider = "p";
+    w.config.models[0].request_nanousd = CALL;
+    w.config.models[0].max_tokens_default = 1;
+    w.config.models[1].provider = "p";
+    w.config.models[1].request_nanousd = CALL / 10;
+    w.config.budgets = limits;
+    w.now.unix_ms = INT64_C(1769860800000); /* 2026-01-31 12:00 UTC */
+    world_start(&w);
+    world_client(&w, 1, "a");
+}
+
+static void stop(void)
+{
+    world_finish(&w);
+}
+
+TestSuite(core_cost, .init = start, .fini = stop);
+
+static void budget(uint64_t daily)
+{
+    limits[0] = (struct config_budget){.name = "b",
+                                       .tenant = "a",
+                                       .tier = "",
+                                       .daily_nanousd = daily,
+                                       .monthly_nanousd = UINT64_MAX,
+                                       .soft_permille = 1000};
+    w.config.budgets_length = 1;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+}
+
+/* Of the whole ledger. */
+static void add_up(void *context, const struct core_cost_view *view)
+{
+    struct core_cost *sum = context;
+    sum->calls += view->sum->calls;
+    sum->estimated_calls += view->sum->estimated_calls;
+    sum->cost_nanousd += view->sum->cost_nanousd;
+    sum->late_nanousd += view->sum->late_nanousd;
+    sum->hits += view->sum->hits;
+    sum->saved_cache_nanousd += view->sum->saved_cache_nanousd;
+    sum->tokens[PRICE_INPUT] += view->sum->tokens[PRICE_INPUT];
+    sum->tokens[PRICE_CACHED_INPUT] += view->sum->tokens[PRICE_CACHED_INPUT];
+}
+
+static struct core_cost ledger(void)
+{
+    struct core_cost sum = {0};
+    core_visit_costs(w.core, add_up, &sum);
+    return sum;
+}
+
+static void take_budget(void *context, const struct core_budget_view *view)
+{
+    *(struct core_budget_view *)context = *view;
+}
+
+static struct core_budget_view purse(void)
+{
+    struct core_budget_view view = {0};
+    core_visit_budgets(w.core, take_budget, &view);
+    return view;
+}
+
+static void says(uint64_t peer, const struct lease_ref *lease, Wire__AttemptOutcome outcome,
+                 uint64_t nanousd, uint32_t made_by)
+{
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.provider = "p";
+    usage.model = "m0";
+    usage.cost_nanousd = nanousd;
+    usage.input_tokens = nanousd > 0 ? 10 : 0;
+    usage.cached_input_tokens = nanousd > 0 ? 4 : 0;
+    const struct event event = {.kind = EVENT_ATTEMPT_RESULT,
+                                .peer = peer,
+                                .as.attempt_result = {.lease = *lease,
+                                                      .outcome = outcome,
+                                                      .error_code = "",
+                                                      .error_text = "",
+                                                      .usage = &usage,
+                                                      .tenant = "a",
+                                                      .tier = "standard",
+                                                      .made_by = made_by}};
+    world_turn(&w, &event);
+}
+
+static void hello(uint64_t peer, const char *name, const struct lease_ref *held, size_t length)
+{
+    world_turn(
+        &w, &(struct event){.kind = EVENT_WORKER_HELLO,
+                            .peer = peer,
+                            .as.worker_hello = {
+                                .name = name, .slots = 10, .held = held, .held_length = length}});
+}
+
+static bool is_accepted(const struct id *job)
+{
+    return world_find(&w, EFFECT_ACCEPTED, job, 1) != NULL;
+}
+
+static bool is_dispatched(const struct id *job)
+{
+    return world_dispatch(&w, job) != NULL;
+}
+
+Test(core_cost, answer_is_booked_by_class_and_once)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    says(100, &lease, ANSWERED, 700, 0);
+    says(100, &lease, ANSWERED, 700, 0);
+    cr_assert_eq(ledger().calls, 1);
+    cr_assert_eq(ledger().cost_nanousd, 700);
+    cr_assert_eq(ledger().late_nanousd, 0);
+    cr_assert_eq(ledger().tokens[PRICE_INPUT], 6);
+    cr_assert_eq(ledger().tokens[PRICE_CACHED_INPUT], 4);
+}
+
+Test(core_cost, ledger_survives_a_restart_and_knows_what_is_said_again)
+{
+    budget(10 * CALL);
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "realtime");
+    const struct lease_ref lease = world_lease(&w, &job);
+    says(100, &lease, FAILED, 300, 0);
+    world_restart(&w);
+    cr_assert_eq(w.restore_errors, 0);
+    hello(100, "w", NULL, 0);
+    says(100, &lease, FAILED, 300, 0);
+    cr_assert_eq(ledger().cost_nanousd, 300);
+    cr_assert_eq(purse().day_nanousd, 300);
+    cr_assert_eq(purse().reserved_nanousd, 0);
+}
+
+Test(core_cost, worker_keeps_its_result_until_the_ledger_is_on_the_disk)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "realtime");
+    const struct lease_ref lease = world_lease(&w, &job);
+    w.withholds_durability = true;
+    says(100, &lease, ANSWERED, 700, 0);
+    cr_assert_null(world_find(&w, EFFECT_ATTEMPT_CONCLUDED, &job, 100));
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &job, 1), "its client does not wait for that");
+    world_make_durable(&w);
+    cr_assert_not_null(world_find(&w, EFFECT_ATTEMPT_CONCLUDED, &job, 100));
+}
+
+Test(core_cost, lost_attempt_is_estimated_until_its_worker_speaks)
+{
+    budget(10 * CALL);
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    cr_assert_eq(purse().reserved_nanousd, CALL);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    cr_assert_eq(purse().reserved_nanousd, CALL, "it may have been called");
+    world_advance(&w, w.config.broker.lease_ms);
+    cr_assert_eq(purse().reserved_nanousd, 0);
+    cr_assert_eq(purse().day_nanousd, CALL);
+    cr_assert_eq(ledger().estimated_calls, 1);
+    world_restart(&w);
+    world_client(&w, 1, "a");
+    hello(101, "w", NULL, 0);
+    says(101, &lease, FAILED, 250, 0);
+    cr_assert_eq(ledger().estimated_calls, 0);
+    cr_assert_eq(ledger().cost_nanousd, 250);
+    cr_assert_eq(purse().day_nanousd, 250);
+}
+
+Test(core_cost, late_and_cancelled_attempts_are_charged_as_they_come)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    world_job_event(&w, EVENT_CANCEL, 1, &job);
+    says(100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED, 80, 0);
+    says(100, &lease, WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED, 80, 0);
+    cr_assert_eq(ledger().cost_nanousd, 80);
+    cr_assert_eq(ledger().late_nanousd, 80);
+    world_advance(&w, 2 * w.config.broker.lease_ms);
+    cr_assert_eq(ledger().estimated_calls, 0);
+}
+
+Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
+{
+    budget(10 * CALL);
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref first = world_lease(&w, &job);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_worker(&w, 101, "w", 1);
+    const struct lease_ref second = world_lease(&w, &job);
+    cr_assert_eq(second.attempt, first.attempt + 1);
+    cr_assert_eq(purse().reserved_nanousd, 2 * CALL);
+    says(101, &second, ANSWERED, 400, first.attempt);
+    cr_assert_eq(ledger().cost_nanousd, 400);
+    cr_assert_eq(purse().reserved_nanousd, 0);
+    world_advance(&w, 2 * w.config.broker.lease_ms);
+    cr_assert_eq(purse().day_nanousd, 400);
+}
+
+Test(core_cost, hit_is_a_saving)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.provider = "";
+    usage.model = "m0";
+    usage.cache = WIRE__CACHE_STATUS__CACHE_HIT;
+    usage.saved_nanousd = 900;
+    usage.input_tokens = 5;
+    world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                                   .peer = 100,
+                                   .as.attempt_result = {.lease = world_lease(&w, &job),
+                                                         .outcome = ANSWERED,
+                                                         .error_code = "",
+                                                         .error_text = "",
+                                                         .usage = &usage}});
+    cr_assert_eq(ledger().hits, 1);
+    cr_assert_eq(ledger().saved_cache_nanousd, 900);
+    cr_assert_eq(ledger().calls, 0);
+}
+
+Test(core_cost, attempts_in_flight_have_no_job_refused_but_wait)
+{
+    budget(3 * CALL / 2);
+    world_worker(&w, 100, "w", 10);
+    const struct id first = world_submit(&w, 1, "standard");
+    const struct id second = world_submit(&w, 1, "standard");
+    cr_assert(is_accepted(&second));
+    cr_assert_not(is_dispatched(&second), "both could cost 2000 of 1500");
+    says(100, &(struct lease_ref){first, 1}, ANSWERED, 500, 0);
+    world_advance(&w, 1000);
+    cr_assert(is_dispatched(&second), "500 are spent: it fits to the nano-dollar");
+    says(100, &(struct lease_ref){second, 1}, ANSWERED, CALL, 0);
+    cr_assert_eq(purse().day_nanousd, 3 * CALL / 2);
+    const struct id third = world_submit(&w, 1, "standard");
+    const struct effect *refused = &world_find(&w, EFFECT_REJECTED, &third, 1)->effect;
+    cr_assert_eq(refused->as.rejected.reason, WIRE__REJECT_REASON__REJECT_BUDGET);
+    cr_assert_not_null(
+        strstr(world_find(&w, EFFECT_REJECTED, &third, 1)->text, "2026-02-01 00:00 UTC"));
+    cr_assert_leq(refused->as.rejected.retry_after_ms, DAY_MS / 2);
+    cr_assert_gt(refused->as.rejected.retry_after_ms, DAY_MS / 2 - 60000, "midnight");
+}
+
+Test(core_cost, queued_job_waits_for_the_next_day_if_its_deadline_allows_that)
+{
+    budget(2 * CALL);
+    world_worker(&w, 100, "w", 1);
+    const struct id running = world_submit(&w, 1, "standard");
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.deadline_in_ms = DAY_MS;
+    const struct id patient = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    event = world_submission(&w, 1, "standard");
+    event.as.submit.deadline_in_ms = 60000;
+    const struct id hasty = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    says(100, &(struct lease_ref){running, 1}, ANSWERED, 3 * CALL / 2, 0);
+    world_credit(&w, 100, 10);
+    world_advance(&w, 1000);
+    const struct world_effect *expired = world_find(&w, EFFECT_RESULT, &hasty, 1);
+    cr_assert_not_null(expired);
+    cr_assert_eq(expired->effect.as.result.state, WIRE__JOB_STATE__JOB_STATE_EXPIRED);
+    cr_assert_str_eq(expired->code, "budget");
+    cr_assert_not(is_dispatched(&patient));
+    for (int i = 0; i < 13 * 360 && !is_dispatched(&patient); i++) {
+        world_turn(&w, &(struct event){.kind = EVENT_WORKER_HEARTBEAT, .peer = 100});
+        world_turn(&w,
+                   &(struct event){.kind = EVENT_WAIT, .peer = 1, .as.job = {.job_id = patient}});
+        world_advance(&w, 10000);
+    }
+    cr_assert(is_dispatched(&patient));
+    cr_assert_eq(purse().day_nanousd, 0);
+}
+
+Test(core_cost, job_that_no_budget_will_ever_pay_is_refused_for_good)
+{
+    budget(CALL - 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct effect *refused = &world_find(&w, EFFECT_REJECTED, &job, 1)->effect;
+    cr_assert_eq(refused->as.rejected.reason, WIRE__REJECT_REASON__REJECT_BUDGET);
+    cr_assert_eq(refused->as.rejected.retry_after_ms, 0);
+}
+
+Test(core_cost, after_a_restart_nothing_is_dispatched_before_workers_had_time_to_report)
+{
+    budget(2 * CALL);
+    world_worker(&w, 100, "w", 1);
+    (void)world_submit(&w, 1, "realtime");
+    world_restart(&w);
+    world_client(&w, 1, "a");
+    cr_assert_eq(purse().reserved_nanousd, CALL, "of the attempt that ran");
+    world_worker(&w, 101, "x", 2);
+    const struct id job = world_submit(&w, 1, "realtime");
+    cr_assert_not(is_dispatched(&job));
+    world_advance(&w, w.config.broker.reclaim_ms + 1);
+    cr_assert(is_dispatched(&job));
+}
+
+Test(core_cost, rows_beyond_the_bound_share_one_that_names_nobody)
+{
+    w.config.cost.rows_max = 0;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, 100, "w", 2);
+    for (int i = 0; i < 3; i++) {
+        const struct id job = world_submit(&w, 1, "standard");
+        const struct lease_ref lease = world_lease(&w, &job);
+        says(100, &lease, ANSWERED, 100, 0);
+        world_credit(&w, 100, 10);
+    }
+    cr_assert_eq(ledger().cost_nanousd, 300);
+    world_restart(&w);
+    cr_assert_eq(ledger().cost_nanousd, 300);
+}
+
+Test(core_cost, days_that_are_too_old_are_forgotten_with_their_records)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    says(100, &lease, ANSWERED, 100, 0);
+    w.now.unix_ms += 9 * DAY_MS;
+    world_tick(&w);
+    cr_assert_eq(ledger().cost_nanousd, 100);
+    w.now.unix_ms += 1 * DAY_MS;
+    world_tick(&w);
+    cr_assert_eq(ledger().cost_nanousd, 0);
+    world_restart(&w);
+    cr_assert_eq(ledger().cost_nanousd, 0);
+}
