@@ -8,6 +8,7 @@
 #include "broker/core/core.h"
 #include "tests/simulation/allocations.h"
 #include "tests/simulation/attempts.h"
+#include "tests/simulation/bill.h"
 #include "tests/simulation/client.h"
 #include "tests/simulation/damage.h"
 #include "tests/simulation/defect.h"
@@ -772,6 +773,7 @@ static void tell_calls(const struct simulation *simulation, const struct message
     const struct call *call = &message->call;
     const bool is_answer = call->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
     event->as.attempt_result.error_code = call->error_code;
+    event->as.attempt_result.run = call->run;
     if (message->other.is_made) {
         tell_call(simulation, &message->other, told, event);
     }
@@ -1070,6 +1072,7 @@ static void hear_one(struct simulation *simulation, struct message *message)
     invalidations_before_step(simulation, message);
     evidence_before_step(simulation, message);
     needs_before_step(simulation, message);
+    bill_before_step(simulation, message);
     step_message(simulation, message);
     oracle_after_step(simulation, message);
     invalidations_after_step(simulation, message);

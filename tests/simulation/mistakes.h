@@ -133,6 +133,13 @@
     X(FEEDBACK_KEEPS_ENTRY, "feedback-keeps-entry", "a wrong near hit is not invalidated")         \
     X(MADE_FOR_ANOTHER, "made-for-another", "a worker's job belongs to the first tenant")          \
     X(RESTART_MAKER, "restart-forgets-maker", "after a restart clients have made all jobs")        \
+    /* what it cost */                                                                             \
+    X(CHARGED_NOT, "charged-not", "what a result says that it used is not booked")                 \
+    X(CHARGED_TWICE, "charged-twice", "what is sent again is booked again")                        \
+    X(CHARGED_EARLY, "charged-early", "a worker may forget what is not on the disk yet")           \
+    X(LEDGER_NOT_STORED, "ledger-not-stored", "the ledger is not recorded")                        \
+    X(RESTART_LEDGER, "restart-forgets-ledger", "the ledger begins anew after a restart")          \
+    X(RESTART_CHARGES, "restart-forgets-charges", "what was booked is not known after a restart")  \
     /* the choice of a model */                                                                    \
     X(ABILITY_IGNORED, "ability-ignored", "a job goes to a model that lacks what it needs")        \
     X(CONTEXT_IGNORED, "context-ignored", "a job goes to a model that is too small for it")        \

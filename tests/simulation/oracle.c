@@ -7,6 +7,7 @@
 #include "broker/core/record.h"
 #include "common/id.h"
 #include "tests/simulation/attempts.h"
+#include "tests/simulation/bill.h"
 #include "tests/simulation/broker.h"
 #include "tests/simulation/defect.h"
 #include "tests/simulation/degradation.h"
@@ -1108,6 +1109,7 @@ void oracle_see_release(struct simulation *simulation, const struct message *mes
     }
     if (link->is_worker) {
         attempts_see_release(simulation, message);
+        bill_see_release(simulation, message);
     }
     if (link->is_worker || message->job == NO_JOB) {
         return;
@@ -1365,6 +1367,7 @@ void oracle_check_end(struct simulation *simulation)
     storage_visit(storage, STORAGE_DURABLE, STORE_LEASES, see_left_lease, simulation);
     attempts_check_end(simulation);
     evidence_check_end(simulation);
+    bill_check_end(simulation);
     core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
     if (storage_length(storage, STORAGE_DURABLE, STORE_JOBS) > stats.dead_letters ||
         storage_length(storage, STORAGE_DURABLE, STORE_PAYLOADS) > stats.dead_letters) {

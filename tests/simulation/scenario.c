@@ -400,6 +400,7 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
     init_faults(scenario, dice);
     init_outcomes(&scenario->outcomes, dice);
     scenario->config = (struct config){
+        .cost = {.keep_days = 3660, .rows_max = dice_hit(dice, 100) ? 3 : 20000},
         .broker = broker_config(scenario, dice),
         .tiers = scenario->tiers,
         .tiers_length = SCENARIO_TIERS,

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include "tests/simulation/bill.h"
 #include "tests/simulation/broker.h"
 #include "tests/simulation/cache.h"
 #include "tests/simulation/client.h"
@@ -278,6 +279,7 @@ static void finish(struct simulation *simulation)
     free(simulation->jobs);
     invalidations_finish(simulation);
     evidence_finish(simulation);
+    bill_finish(simulation);
     free(simulation->key_owners);
     for (uint64_t i = 0; i < simulation->links_length; i++) {
         free(simulation->links[i]);

@@ -379,6 +379,12 @@ struct told_sum {
     uint32_t which; /* class */
 };
 
+/* Of bill.c: what workers said that attempts cost. */
+struct watched_bill {
+    struct item *items;
+    size_t length, capacity;
+};
+
 struct watched_evidence {
     struct watched_class classes[EVIDENCE_CLASSES];
     struct told_sum told[EVIDENCE_TOLD]; /* read lately, by bytes_digest modulo their number */
@@ -490,6 +496,8 @@ struct simulation {
     struct invalidations invalidations;
     struct watched_evidence evidence;
     struct watched_needs needs;
+    struct watched_bill bill;
+    uint64_t runs; /* attempts that workers began */
     char violation[VIOLATION_BYTES]; /* the first promise that was broken; empty: none */
 };
 

@@ -18,6 +18,12 @@ def simulate(*arguments):
 
 # What is said of it, by the check that is to find it.
 FOUND = {
+    "charged-not": "and workers may have forgotten",
+    "charged-twice": "that workers have spoken of",
+    "charged-early": "and workers may have forgotten",
+    "ledger-not-stored": "and workers may have forgotten",
+    "restart-forgets-ledger": "and workers may have forgotten",
+    "restart-forgets-charges": "that workers have spoken of",
     "late-answer-ignored": "was answered and is not concluded",
     "answered-stays-queued": "was answered and is not concluded",
     "rejected-is-retried": "dies of its attempts after",

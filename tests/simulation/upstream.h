@@ -48,6 +48,7 @@ struct call {
     int64_t retry_after_ms; /* 0: not said */
     uint32_t tokens;
     uint32_t limit_per_min; /* told along; 0: nothing */
+    uint64_t run;           /* of the attempt that made it: another for each */
 };
 
 void upstream_init(struct simulation *simulation, uint32_t index);

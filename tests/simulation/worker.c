@@ -387,6 +387,7 @@ static struct call make_call(struct simulation *simulation, const struct job_lea
             : upstream_call(simulation, &simulation->upstreams[upstream],
                             tokens_used(simulation, simulation->jobs[lease->job].tokens));
     call.upstream = upstream;
+    call.run = ++simulation->runs;
     needs_tell(simulation, &call);
     return call;
 }
@@ -529,6 +530,7 @@ static void hear_hedge(struct simulation *simulation, struct sim_worker *worker,
         upstream_call(simulation, &simulation->upstreams[upstream],
                       tokens_used(simulation, simulation->jobs[lease->job].tokens));
     second.upstream = upstream;
+    second.run = run->call.run;
     run_beside(simulation, worker, run, &second);
 }
 
