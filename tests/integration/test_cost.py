@@ -1,0 +1,181 @@
+"""The ledger against the simulator's own bill, and budgets under many clients: faults, killed brokers and workers included.
+
+The long form: TIERMQ_COST_JOBS=100000 pytest -k equals_the_bill
+"""
+
+import csv
+import io
+import json
+import os
+import random
+import threading
+import time
+
+from harness import http_request, wait_for
+from wire import Client, pb
+
+JOBS = int(os.environ.get("TIERMQ_COST_JOBS", "3000"))
+# Nano-dollars a token: no call's cost has to be rounded, so that sums of tokens are sums of money.
+PRICES = {"sim-small": (150, 600), "sim-medium": (2500, 10000), "sim-large": (10000, 30000)}
+MODELS = [{"name": name, "provider": "sim", "input_usd_per_mtok": price[0] / 1000, "output_usd_per_mtok": price[1] / 1000,
+           "quality": quality, "max_tokens_default": 64} for (name, price), quality in zip(PRICES.items(), (40, 70, 90))]
+FAULTS = [{"kind": "status", "status": 503, "rate": 0.05}, {"kind": "status", "status": 429, "rate": 0.03, "retry_after_ms": 20},
+          {"kind": "reset", "rate": 0.03}, {"kind": "truncated", "rate": 0.02}, {"kind": "error_in_200", "rate": 0.02},
+          {"kind": "garbage", "rate": 0.01}, {"kind": "empty", "rate": 0.01}]
+
+
+def control(cluster, what, body=None):
+    status, text = http_request(cluster.modelsim.ready["http"], f"/control/{what}", body)
+    assert status == 200, text
+    return json.loads(text)
+
+
+def bill(cluster):
+    return control(cluster, "bill")["models"]
+
+
+def cost(cluster, by="model"):
+    return cluster.broker.admin_json(f"/v1/cost?by={by}")
+
+
+def costs_of(calls):
+    return sum(calls[m]["answered"]["input_tokens"] * p[0] + calls[m]["answered"]["output_tokens"] * p[1] for m, p in PRICES.items())
+
+
+def counted(row):
+    """What providers counted themselves: calls, tokens and money of a row without its estimates."""
+    tokens = sum(row[name] for name in ("input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_long_tokens",
+                                        "output_tokens"))
+    return (row["calls"] - row["estimated_calls"], tokens - row["estimated_tokens"], row["cost_nanousd"] - row["estimated_nanousd"])
+
+
+def billed(model, sums):
+    answered = sums["answered"]
+    price = PRICES[model]
+    return (answered["calls"], answered["input_tokens"] + answered["output_tokens"],
+            answered["input_tokens"] * price[0] + answered["output_tokens"] * price[1])
+
+
+def expect_equal(cluster):
+    rows = {row["model"]: row for row in cost(cluster)["rows"]}
+    sums = {model: sums for model, sums in bill(cluster).items() if sums["answered"]["calls"] > 0}
+    assert {model: counted(row) for model, row in rows.items() if counted(row)[0] > 0} == \
+        {model: billed(model, of) for model, of in sums.items()}
+
+
+def start(cluster, first_token_ms=2, **changes):
+    cluster.config = {"models": MODELS, **changes}
+    cluster.start_modelsim("--first-token-ms", str(first_token_ms))
+    cluster.start_broker(broker={"lease": "1s", "heartbeat": "200ms", "reclaim": "1s"})
+    for _ in range(2):
+        cluster.start_worker(worker={"slots": 16})
+
+
+def write_jobs(cluster, count):
+    """Prompts of a Zipf-like popularity, so that some are answered by the cache or by an identical job."""
+    dice = random.Random(7)
+    path = cluster.directory / "jobs.jsonl"
+    with open(path, "w") as out:
+        for _ in range(count):
+            number = int(dice.paretovariate(0.4))
+            out.write(json.dumps({"prompt": f"tell me of thing number {number % 100000}", "max_tokens": 40,
+                                  "tier": dice.choice(("realtime", "standard", "background")), "deadline": "300s",
+                                  "model": dice.choice(("auto", "sim-small", "sim-medium", "sim-large"))}) + "\n")
+    return path
+
+
+def test_ledger_equals_the_bill_to_the_token_over_faults_and_a_killed_broker(cluster):
+    start(cluster)
+    control(cluster, "faults", {"faults": FAULTS})
+    submission = cluster.cli_start("submit", "--file", write_jobs(cluster, JOBS), "--window", "128", "--out",
+                                   cluster.directory / "out.jsonl")
+    results = cluster.directory / "out.jsonl"
+    wait_for(lambda: results.exists() and results.read_text().count("\n") > JOBS // 3, "a third of the results", timeout_s=600)
+    cluster.broker.kill()
+    cluster.restart_broker()
+    _, said = submission.communicate(timeout=3600)
+    assert results.read_text().count("\n") == JOBS, said
+    wait_for(lambda: control(cluster, "counters")["in_flight"] == 0, "the last calls")
+    wait_for(lambda: sum(w.metrics().get("tiermq_worker_answers_kept", 0) for w in cluster.workers) == 0, "what workers keep")
+    expect_equal(cluster)
+    total = cost(cluster)["total"]
+    assert total["calls"] > JOBS / 50 and total["cache_hits"] > JOBS / 50
+    cluster.broker.stop()
+    cluster.restart_broker()
+    assert cost(cluster)["total"]["cost_nanousd"] == total["cost_nanousd"]
+
+
+def test_cost_is_shown_as_a_table_csv_and_json(cluster):
+    start(cluster)
+    assert cluster.cli("submit", "--route", "sim-small", "hello there").returncode == 0
+    wait_for(lambda: cost(cluster)["total"]["calls"] == 1, "the call")
+    shown = cluster.cli("cost", "--by", "tenant,model")
+    assert shown.returncode == 0, shown.stderr
+    assert "default sim-small" in shown.stdout
+    rows = list(csv.DictReader(io.StringIO(cluster.cli("cost", "--by", "model,day", "--csv").stdout)))
+    assert [row["model"] for row in rows] == ["sim-small"]
+    whole = json.loads(cluster.cli("cost", "--json").stdout)
+    assert f"{whole['total']['cost_nanousd'] / 1e9:.9f}" == rows[0]["cost_usd"]
+    assert (whole["rows"][0]["tenant"], whole["total"]["cost_nanousd"]) == ("default", costs_of(bill(cluster)))
+    assert cluster.cli("cost", "--by", "colour").returncode != 0
+    assert cluster.cli("cost", "--from", "yesterday").returncode != 0
+    assert cluster.cli("cost", "--from", "2001-01-01", "--to", "2001-12-31", "--json").stdout.count("sim-small") == 0
+
+
+CLIENTS, EACH, LIMIT_NANOUSD = 50, 20, 3_000_000
+
+
+class Spender(threading.Thread):
+    """A client that submits one job after the other, whatever becomes of them, and comes back over restarts."""
+
+    def __init__(self, cluster, number):
+        super().__init__(daemon=True)
+        self.cluster, self.number = cluster, number
+        self.outcomes = []
+
+    def request(self, job):
+        body = {"messages": [{"role": "user", "content": f"client {self.number} asks question {job}"}], "max_tokens": 40}
+        return pb.ModelRequest(operation="chat.completions", body=json.dumps(body).encode()).SerializeToString()
+
+    def spend(self, job):
+        with Client(self.cluster.broker) as client:
+            client.submit(self.request(job), tier="standard", route="sim-small", max_tokens=40)
+            return client.any(("result", "rejected"), timeout_s=5)[1]  # a broker that was killed says nothing more
+
+    def run(self):
+        for job in range(EACH):
+            try:
+                outcome = self.spend(job)
+            except AssertionError:  # the broker went away in the middle
+                time.sleep(0.5)
+                continue
+            self.outcomes.append(outcome)
+
+
+def purse(cluster):
+    return cost(cluster)["budgets"][0]
+
+
+def test_many_clients_hold_a_small_budget_over_a_killed_broker_and_worker(cluster):
+    limit = LIMIT_NANOUSD / 1e9
+    start(cluster, first_token_ms=30, cache={"mode": "off"},
+          budgets=[{"name": "b", "tenant": "default", "daily_usd": limit}])
+    spenders = [Spender(cluster, number) for number in range(CLIENTS)]
+    for spender in spenders:
+        spender.start()
+    wait_for(lambda: costs_of(bill(cluster)) > LIMIT_NANOUSD / 4, "some to be spent")
+    cluster.broker.kill()
+    cluster.restart_broker()
+    wait_for(lambda: costs_of(bill(cluster)) > LIMIT_NANOUSD / 2, "half to be spent")
+    cluster.workers[0].kill()
+    for spender in spenders:
+        spender.join(timeout=120)
+    wait_for(lambda: purse(cluster)["reserved_nanousd"] == 0, "all to be settled")
+    spent, paid = purse(cluster)["day_nanousd"], costs_of(bill(cluster))
+    assert paid <= spent <= LIMIT_NANOUSD, (paid, spent)
+    refused = [o for spender in spenders for o in spender.outcomes if isinstance(o, pb.Rejected)]
+    assert refused and {o.reason for o in refused} == {pb.REJECT_BUDGET}
+    assert 0 < min(o.retry_after_ms for o in refused) <= 86_400_000
+    # What is left would not have paid for another: a token for each byte of its payload, and max_tokens.
+    most = max(len(spenders[-1].request(EACH)) * PRICES["sim-small"][0], 0) + 40 * PRICES["sim-small"][1]
+    assert spent + most > LIMIT_NANOUSD - most
