@@ -259,6 +259,16 @@ bool call_report_is_cut(const struct call_report *report)
     return report->pieces > 0;
 }
 
+void call_report_charge(struct call_report *report, const struct price *price,
+                        const struct token_counts *tokens)
+{
+    report->tokens = tokens->counted;
+    report->cost_nanousd = account_cost_nanousd(price, tokens);
+    report->is_estimated = tokens->is_estimated;
+    report->input_tokens = tokens->is_estimated ? tokens->input : 0;
+    report->output_tokens = tokens->is_estimated ? tokens->output : 0;
+}
+
 void call_report_write(const struct call_report *report, Wire__Call *ret_call)
 {
     Wire__Call call = WIRE__CALL__INIT;
@@ -270,6 +280,7 @@ void call_report_write(const struct call_report *report, Wire__Call *ret_call)
     call.tokens = report->tokens;
     call.cost_nanousd = report->cost_nanousd;
     call.is_estimated = report->is_estimated;
+    call.input_tokens = report->input_tokens;
     call.output_tokens = report->output_tokens;
     call.first_token_ms = (uint32_t)report->first_token_ms;
     *ret_call = call;

@@ -54,8 +54,8 @@ struct call_report {
     uint64_t tokens;         /* that the provider counted; 0: not known */
     uint64_t cost_nanousd;
     uint32_t pieces;       /* of its answer, that came as a stream: about a token each */
-    bool is_estimated;     /* cost: it was cut off … */
-    uint64_t output_tokens; /* … after so many of `tokens`, which are estimated as well */
+    bool is_estimated;     /* cost: it was cut off, or its provider did not count all … */
+    uint64_t input_tokens, output_tokens; /* … so these are, too; else 0 */
 };
 
 struct attempt {
@@ -190,6 +190,9 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage);
  * fails before it has said anything charges nothing.
  */
 bool call_report_is_cut(const struct call_report *report);
+/* It has used so much. */
+void call_report_charge(struct call_report *report, const struct price *price,
+                        const struct token_counts *tokens);
 /* A call that was made, without its upstream. */
 void call_report_write(const struct call_report *report, Wire__Call *ret_call);
 

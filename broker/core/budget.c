@@ -301,6 +301,25 @@ static bool fits(struct core *core, struct budget_scope scope, uint64_t nanousd)
     return true;
 }
 
+static bool is_soft(struct core *core, struct budget_scope scope)
+{
+    struct budget_purse *purses[PURSES];
+    const size_t length = find(core, scope, purses);
+    for (size_t i = 0; i < length; i++) {
+        if (purse_spares(&purses[i]->purse, core->unix_ms)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool budget_has_second(struct core *core, const struct job *job, const struct upstream *upstream)
+{
+    const struct budget_scope scope = budget_scope_of(job);
+    return !budget_is_limited(core, scope) ||
+           (!is_soft(core, scope) && fits(core, scope, budget_worst_nanousd(core, job, upstream)));
+}
+
 /* Windows begin at midnight. */
 static const char *time_text(int64_t unix_ms, char ret_text[TIME_BYTES])
 {

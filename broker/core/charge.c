@@ -34,6 +34,8 @@ struct which {
     uint64_t run;    /* as the worker says; 0: it has not yet */
 };
 
+enum { FIRST, SECOND, CALLS };
+
 struct charge {
     struct table_link by_attempt;
     struct list_link by_age;
@@ -42,12 +44,14 @@ struct charge {
     struct budget_scope scope;
     uint8_t state;
     bool is_recorded;
-    int32_t day;                     /* ESTIMATED: of its booking */
-    int64_t unix_ms;                 /* when it was made: its key */
-    int64_t made_ms;                 /* the same, by a clock that nobody sets */
-    int64_t due_ms;                  /* AWAITED: when it is estimated */
-    uint64_t nanousd;                /* the worst case: reserved, or booked */
-    const struct upstream *upstream; /* NULL: not known */
+    int32_t day;     /* ESTIMATED: of its booking */
+    int64_t unix_ms; /* when it was made: its key */
+    int64_t made_ms; /* the same, by a clock that nobody sets */
+    int64_t due_ms;  /* AWAITED: when it is estimated */
+    struct {
+        const struct upstream *upstream; /* NULL: not known */
+        uint64_t nanousd;                /* the worst case: reserved, or booked; 0: none */
+    } calls[CALLS];                      /* the attempt's, and the one beside it */
 };
 
 /* ---- finding, making, forgetting ---- */
@@ -185,11 +189,16 @@ static void record(struct core *core, struct charge *charge)
     message.state = charge->state;
     message.tenant = (char *)name_at(&core->tenants, charge->scope.tenant);
     message.tier = (char *)name_at(&core->tiers, charge->scope.tier);
-    message.nanousd = charge->nanousd;
+    message.nanousd = charge->calls[FIRST].nanousd;
+    message.second_nanousd = charge->calls[SECOND].nanousd;
     message.day = (uint32_t)charge->day;
-    if (charge->upstream != NULL) {
-        message.provider = charge->upstream->provider;
-        message.model = charge->upstream->model;
+    if (charge->calls[FIRST].upstream != NULL) {
+        message.provider = charge->calls[FIRST].upstream->provider;
+        message.model = charge->calls[FIRST].upstream->model;
+    }
+    if (charge->calls[SECOND].upstream != NULL) {
+        message.second_provider = charge->calls[SECOND].upstream->provider;
+        message.second_model = charge->calls[SECOND].upstream->model;
     }
     write_key(charge, key);
     core_put_record(core, STORE_META, key, sizeof(key), &message.base);
@@ -208,31 +217,48 @@ static void erase(struct core *core, struct charge *charge)
 
 /* ---- states ---- */
 
+static uint64_t worst_of(const struct charge *charge)
+{
+    return price_add(charge->calls[FIRST].nanousd, charge->calls[SECOND].nanousd);
+}
+
+/* Adds the worst case of each of its calls to the ledger, or takes it back. */
+static void estimate(struct core *core, const struct charge *charge,
+                     void (*change)(struct core *core, int32_t day, const struct ledger_key *key,
+                                    const struct core_cost *cost))
+{
+    for (size_t i = 0; i < CALLS; i++) {
+        const struct upstream *upstream = charge->calls[i].upstream;
+        const uint64_t nanousd = charge->calls[i].nanousd;
+        const struct ledger_key key = {.tenant = name_at(&core->tenants, charge->scope.tenant),
+                                       .tier = name_at(&core->tiers, charge->scope.tier),
+                                       .model = upstream == NULL ? "" : upstream->model,
+                                       .provider = upstream == NULL ? "" : upstream->provider};
+        const struct core_cost cost = {.calls = 1,
+                                       .estimated_calls = 1,
+                                       .cost_nanousd = nanousd,
+                                       .estimated_nanousd = nanousd,
+                                       .late_nanousd = nanousd};
+        if (nanousd > 0) {
+            change(core, charge->day, &key, &cost);
+        }
+    }
+}
+
 /* Leaves its state: nothing is reserved for it, and nothing booked, any more. */
 static void reopen(struct core *core, struct charge *charge)
 {
-    const struct upstream *upstream = charge->upstream;
     switch ((enum state)charge->state) {
     case AWAITED:
         list_remove(&core->charges.awaited, &charge->awaited);
-        budget_release(core, charge->scope, charge->nanousd);
+        budget_release(core, charge->scope, worst_of(charge));
         break;
     case HELD:
-        budget_release(core, charge->scope, charge->nanousd);
+        budget_release(core, charge->scope, worst_of(charge));
         break;
     case ESTIMATED:
-        ledger_take_back(
-            core, charge->day,
-            &(struct ledger_key){.tenant = name_at(&core->tenants, charge->scope.tenant),
-                                 .tier = name_at(&core->tiers, charge->scope.tier),
-                                 .model = upstream == NULL ? "" : upstream->model,
-                                 .provider = upstream == NULL ? "" : upstream->provider},
-            &(struct core_cost){.calls = 1,
-                                .estimated_calls = 1,
-                                .cost_nanousd = charge->nanousd,
-                                .estimated_nanousd = charge->nanousd,
-                                .late_nanousd = charge->nanousd});
-        budget_refund(core, charge->scope, charge->nanousd, charge->day);
+        estimate(core, charge, ledger_take_back);
+        budget_refund(core, charge->scope, worst_of(charge), charge->day);
         break;
     case SETTLED:
         break;
@@ -255,26 +281,27 @@ static void await(struct core *core, struct charge *charge, int64_t for_ms)
 
 static void book_estimate(struct core *core, struct charge *charge)
 {
-    const struct upstream *upstream = charge->upstream;
     list_remove(&core->charges.awaited, &charge->awaited);
-    budget_release(core, charge->scope, charge->nanousd);
+    budget_release(core, charge->scope, worst_of(charge));
     charge->state = ESTIMATED;
     charge->day = purse_day_of(core->unix_ms);
-    ledger_add(core, charge->day,
-               &(struct ledger_key){.tenant = name_at(&core->tenants, charge->scope.tenant),
-                                    .tier = name_at(&core->tiers, charge->scope.tier),
-                                    .model = upstream == NULL ? "" : upstream->model,
-                                    .provider = upstream == NULL ? "" : upstream->provider},
-               &(struct core_cost){.calls = 1,
-                                   .estimated_calls = 1,
-                                   .cost_nanousd = charge->nanousd,
-                                   .estimated_nanousd = charge->nanousd,
-                                   .late_nanousd = charge->nanousd});
-    budget_spend(core, charge->scope, charge->nanousd);
+    estimate(core, charge, ledger_add);
+    budget_spend(core, charge->scope, worst_of(charge));
     record(core, charge);
 }
 
 /* ---- leases ---- */
+
+/* What its second call may cost. */
+static void reserve_second(struct core *core, struct charge *charge, const struct lease *lease)
+{
+    const struct upstream *upstream = lease->hedge.upstream;
+    if (upstream != NULL) {
+        charge->calls[SECOND].upstream = upstream;
+        charge->calls[SECOND].nanousd = budget_worst_nanousd(core, lease->job, upstream);
+        budget_reserve(core, charge->scope, charge->calls[SECOND].nanousd);
+    }
+}
 
 static struct charge *reserve(struct core *core, const struct lease *lease)
 {
@@ -287,15 +314,16 @@ static struct charge *reserve(struct core *core, const struct lease *lease)
         charge->state = HELD;
         return charge;
     }
-    if (charge != NULL || worst == 0) {
+    if (charge != NULL || (worst == 0 && lease->hedge.upstream == NULL)) {
         return charge;
     }
     charge = make(core, &which, budget_scope_of(lease->job), core->unix_ms);
     if (charge != NULL) {
-        charge->nanousd = worst;
-        charge->upstream = upstream;
+        charge->calls[FIRST].nanousd = worst;
+        charge->calls[FIRST].upstream = upstream;
         charge->state = HELD;
         budget_reserve(core, charge->scope, worst);
+        reserve_second(core, charge, lease);
     }
     return charge;
 }
@@ -318,6 +346,22 @@ static struct charge *charge_of(const struct core *core, const struct lease *lea
     }
     const struct which which = which_of(lease->worker, &lease->job->id, lease->attempt);
     return find(core, &which);
+}
+
+void charge_open_second(struct core *core, struct lease *lease)
+{
+    if (!budget_is_limited(core, budget_scope_of(lease->job))) {
+        return;
+    }
+    struct charge *charge = charge_of(core, lease);
+    if (charge == NULL) { /* its first call costs nothing, or is from before the limit */
+        charge = reserve(core, lease);
+    } else if (charge->state == HELD && charge->calls[SECOND].nanousd == 0) {
+        reserve_second(core, charge, lease);
+    }
+    if (charge != NULL && charge->state == HELD) {
+        record(core, charge);
+    }
 }
 
 void charge_give_back(struct core *core, struct lease *lease)
@@ -362,8 +406,12 @@ static uint64_t less(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
-static struct core_cost cost_of(const Wire__Usage *usage, bool is_late)
+/* Without what is said of other calls. What is not said of any is an estimate all the same. */
+static struct core_cost cost_of(const Wire__Usage *usage, uint64_t apart_nanousd, bool is_late)
 {
+    const uint64_t cost = less(usage->cost_nanousd, apart_nanousd);
+    const uint64_t unsaid = less(usage->hedge_cost_nanousd, apart_nanousd);
+
     const uint64_t apart =
         price_add(usage->cached_input_tokens,
                   price_add(usage->cache_write_tokens, usage->cache_write_long_tokens));
@@ -378,9 +426,9 @@ static struct core_cost cost_of(const Wire__Usage *usage, bool is_late)
         .reasoning_tokens = usage->reasoning_tokens,
         .estimated_tokens =
             usage->is_estimated ? price_add(usage->input_tokens, usage->output_tokens) : 0,
-        .cost_nanousd = usage->cost_nanousd,
-        .estimated_nanousd = usage->is_estimated ? usage->cost_nanousd : 0,
-        .late_nanousd = is_late ? usage->cost_nanousd : 0,
+        .cost_nanousd = cost,
+        .estimated_nanousd = usage->is_estimated || unsaid > cost ? cost : unsaid,
+        .late_nanousd = is_late || unsaid > cost ? cost : unsaid,
         .saved_prompt_cache_nanousd = usage->saved_prompt_cache_nanousd,
         .saved_batching_nanousd = usage->saved_batching_nanousd,
         .saved_optimising_nanousd = usage->saved_optimising_nanousd,
@@ -418,13 +466,79 @@ static struct ledger_key key_of(const struct core *core, struct budget_scope sco
                                .provider = usage->provider};
 }
 
-static void book(struct core *core, struct budget_scope scope, const Wire__Usage *usage,
-                 bool is_late)
+/* ---- calls beside the one that counts ---- */
+
+static struct core_cost cost_of_call(const Wire__Call *call)
 {
+    return (struct core_cost){
+        .calls = 1,
+        .estimated_calls = call->is_estimated,
+        .tokens = {[PRICE_INPUT] = call->input_tokens, [PRICE_OUTPUT] = call->output_tokens},
+        .estimated_tokens = price_add(call->input_tokens, call->output_tokens),
+        .cost_nanousd = call->cost_nanousd,
+        .estimated_nanousd = call->is_estimated ? call->cost_nanousd : 0,
+        .late_nanousd = call->cost_nanousd,
+    };
+}
+
+/* It is not the one that the usage is of, and has used something. */
+static bool is_apart(const Wire__Usage *usage, const Wire__Call *call)
+{
+    const bool is_same = strcmp(usage->provider, call->upstream->provider) == 0 &&
+                         strcmp(usage->model, call->upstream->model) == 0;
+    return !is_same && (call->cost_nanousd > 0 || call->input_tokens > 0);
+}
+
+static uint64_t apart_nanousd(const struct event_attempt_result *result)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < result->calls_length; i++) {
+        sum = price_add(
+            sum, is_apart(result->usage, result->calls[i]) ? result->calls[i]->cost_nanousd : 0);
+    }
+    return sum;
+}
+
+static bool has_apart(const struct event_attempt_result *result)
+{
+    for (size_t i = 0; i < result->calls_length; i++) {
+        if (is_apart(result->usage, result->calls[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void book_apart(struct core *core, struct budget_scope scope,
+                       const struct event_attempt_result *result)
+{
+    for (size_t i = 0; i < result->calls_length; i++) {
+        const Wire__Call *call = result->calls[i];
+        if (is_apart(result->usage, call)) {
+            const struct ledger_key key = {.tenant = name_at(&core->tenants, scope.tenant),
+                                           .tier = name_at(&core->tiers, scope.tier),
+                                           .model = call->upstream->model,
+                                           .provider = call->upstream->provider};
+            const struct core_cost cost = cost_of_call(call);
+            ledger_add(core, purse_day_of(core->unix_ms), &key, &cost);
+            budget_spend(core, scope, call->cost_nanousd);
+        }
+    }
+}
+
+/* ---- booking ---- */
+
+static void book(struct core *core, struct budget_scope scope,
+                 const struct event_attempt_result *result, bool is_late)
+{
+    const Wire__Usage *usage = result->usage;
     const struct ledger_key key = key_of(core, scope, usage);
-    const struct core_cost cost = cost_of(usage, is_late);
-    ledger_add(core, purse_day_of(core->unix_ms), &key, &cost);
-    budget_spend(core, scope, usage->cost_nanousd);
+    const struct core_cost cost = cost_of(usage, apart_nanousd(result), is_late);
+    book_apart(core, scope, result);
+    if (is_paid(usage) && (cost.cost_nanousd > 0 || usage->input_tokens > 0)) {
+        ledger_add(core, purse_day_of(core->unix_ms), &key, &cost);
+        budget_spend(core, scope, cost.cost_nanousd);
+    }
 }
 
 /* Said again it cannot be told from the first time once its job is concluded and forgotten: it is
@@ -443,13 +557,14 @@ static void book_hit(struct core *core, const struct job *job, const Wire__Usage
 
 /* `charge`: what was known of it so far; NULL: nothing. */
 static void settle(struct core *core, struct charge *charge, const struct which *which,
-                   struct budget_scope scope, const Wire__Usage *usage, bool is_late)
+                   struct budget_scope scope, const struct event_attempt_result *result,
+                   bool is_late)
 {
     if (charge != NULL) {
         scope = charge->scope;
         drop(core, charge);
     }
-    book(core, scope, usage, is_late);
+    book(core, scope, result, is_late);
     core->charges.is_booked = true;
     charge = make(core, which, scope, core->unix_ms);
     if (charge != NULL) { /* else it would be booked again if it were said again */
@@ -484,16 +599,14 @@ void charge_result(struct core *core, const struct worker *worker, struct job *j
         core->charges.is_booked = true; /* maybe in a batch that is not on the disk yet */
         return;
     }
-    if (is_paid(result->usage)) {
+    if (result->usage != NULL && (is_paid(result->usage) || has_apart(result))) {
         const bool is_late =
             job == NULL || result->outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
-        settle(core, charge, &which, scope_of(core, job, result), result->usage, is_late);
-        return;
-    }
-    if (charge != NULL) {
+        settle(core, charge, &which, scope_of(core, job, result), result, is_late);
+    } else if (charge != NULL) {
         drop(core, charge);
     }
-    if (is_hit(result->usage)) {
+    if (is_hit(result->usage) && !is_paid(result->usage)) {
         book_hit(core, job, result->usage);
     }
 }
@@ -649,12 +762,15 @@ int charge_restore(struct core *core, const void *key, size_t key_bytes, const v
         return -ENOMEM;
     }
     charge->state = (uint8_t)message->state;
-    charge->nanousd = message->nanousd;
+    charge->calls[FIRST].nanousd = message->nanousd;
+    charge->calls[FIRST].upstream = upstream_find(core, message->provider, message->model);
+    charge->calls[SECOND].nanousd = message->second_nanousd;
+    charge->calls[SECOND].upstream =
+        upstream_find(core, message->second_provider, message->second_model);
     charge->day = (int32_t)message->day;
-    charge->upstream = upstream_find(core, message->provider, message->model);
     charge->is_recorded = true;
     if (!is_over(charge)) {
-        budget_reserve(core, scope, charge->nanousd);
+        budget_reserve(core, scope, worst_of(charge));
         await(core, charge, 0);
     }
     return 0;

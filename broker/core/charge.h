@@ -51,6 +51,8 @@ void charge_destroy(struct core *core);
 /* A lease was granted, or came back: what it may cost is reserved, under a budget. Its permit says
  * which upstream it is for. */
 void charge_open(struct core *core, struct lease *lease);
+/* The lease has got a permit for a second call: what that may cost is reserved as well. */
+void charge_open_second(struct core *core, struct lease *lease);
 /* It was never sent: nothing was used. */
 void charge_give_back(struct core *core, struct lease *lease);
 /* The lease ends. Without a word of what was used it is awaited. */

@@ -1,4 +1,6 @@
 #include "broker/core/hedge.h"
+#include "broker/core/budget.h"
+#include "broker/core/charge.h"
 #include "broker/core/decision.h"
 #include "broker/core/effects.h"
 #include "broker/core/event.h"
@@ -90,12 +92,14 @@ static void grant(struct core *core, struct lease *lease, const struct decision 
 {
     struct tier *tier = job_tier(lease->job);
     const uint64_t cost = choice_cost_nanousd(&decision->job, &decision->chosen->traits);
-    if (!hedge_budget_take(&tier->hedges, cost)) {
+    if (!budget_has_second(core, lease->job, decision->chosen) ||
+        !hedge_budget_take(&tier->hedges, cost)) {
         refuse(tier, HEDGE_NO_MONEY);
         return;
     }
     lease->hedge = upstream_take(core, decision->chosen, lease->job);
     lease->hedge_nanousd = cost;
+    charge_open_second(core, lease);
     tier->stats.hedges_granted++;
     decision_explain_second(core, lease->job, decision->chosen);
     send_grant(core, lease, decision);
@@ -136,7 +140,7 @@ void hedge_asked(struct core *core, const struct event *event)
     const bool is_probe = lease->permit.probe != 0;
     if (lease->worker != worker || lease->attempt != asked->attempt ||
         lease->permit.upstream == NULL || lease->hedge.upstream != NULL || is_probe ||
-        job_tier(job)->hedge_share_permille == 0 || !effects_reserve(core->effects, 1)) {
+        job_tier(job)->hedge_share_permille == 0 || !effects_reserve(core->effects, 2)) {
         return;
     }
     consider(core, lease);

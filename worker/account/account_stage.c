@@ -29,10 +29,8 @@ static int64_t saved_by_routing(const struct attempt *attempt)
  * it. */
 static void charge(struct telemetry *telemetry, struct attempt *attempt)
 {
-    attempt->cost_nanousd = account_cost_nanousd(&attempt->price, &attempt->tokens);
-    attempt->report.tokens = attempt->tokens.counted;
-    attempt->report.cost_nanousd = attempt->cost_nanousd;
-    attempt->report.is_estimated = attempt->tokens.is_estimated;
+    call_report_charge(&attempt->report, &attempt->price, &attempt->tokens);
+    attempt->cost_nanousd = attempt->report.cost_nanousd;
     attempt->saved_prompt_cache_nanousd = saved_by_prompt_cache(attempt);
     attempt->saved_routing_nanousd = attempt->has_reference ? saved_by_routing(attempt) : 0;
     hedge_account(attempt, telemetry, attempt->tokens.input);

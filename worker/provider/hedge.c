@@ -91,10 +91,8 @@ void hedge_account(struct attempt *attempt, struct telemetry *telemetry, uint64_
     }
     const struct token_counts tokens = {
         .input = input_tokens, .output = hedge->report.pieces, .is_estimated = true};
-    hedge->report.is_estimated = true;
+    call_report_charge(&hedge->report, &hedge->price, &tokens);
     hedge->report.tokens = tokens.input + tokens.output;
-    hedge->report.output_tokens = tokens.output;
-    hedge->report.cost_nanousd = account_cost_nanousd(&hedge->price, &tokens);
     attempt->hedge_cost_nanousd = hedge->report.cost_nanousd;
     attempt->cost_nanousd = price_add(attempt->cost_nanousd, hedge->report.cost_nanousd);
     telemetry_overtaken(telemetry, hedge->provider_name, hedge->model, &tokens,

@@ -95,6 +95,8 @@ static void ends(const struct id *job, const struct said *said, size_t length)
         calls[i].first_token_ms = said[i].first_token_ms;
         calls[i].cost_nanousd = said[i].cost_nanousd;
         usage.cost_nanousd += said[i].cost_nanousd;
+        usage.provider = upstreams[i].provider;
+        usage.model = upstreams[i].model;
     }
     const struct event event = {
         .kind = EVENT_ATTEMPT_RESULT,
@@ -543,4 +545,191 @@ Test(core_hedge, budget_is_within_its_shares_at_any_time)
         cr_assert_leq((double)of_seconds, 0.02 * (double)cost + 1e-6);
     }
     cr_assert_gt(seconds, 1000);
+}
+
+/* ---- what both cost ---- */
+
+static struct config_budget limits[1];
+
+/* What one call with m0 may cost: a token for each byte of "work", and one of output. */
+enum { WORST = 5 * PRICE };
+
+static void start_limited(uint64_t daily)
+{
+    limits[0] = (struct config_budget){.name = "b",
+                                       .tenant = "a",
+                                       .tier = "",
+                                       .daily_nanousd = daily,
+                                       .monthly_nanousd = UINT64_MAX,
+                                       .soft_permille = 1000};
+    w.config.cost = (struct config_cost){.keep_days = 10, .rows_max = 100};
+    w.config.budgets = limits;
+    w.config.budgets_length = 1;
+    w.models[0].max_tokens_default = 1;
+    w.now.unix_ms = INT64_C(1769860800000); /* 2026-01-31 12:00 UTC */
+    go();
+}
+
+static void take_budget(void *context, const struct core_budget_view *view)
+{
+    *(struct core_budget_view *)context = *view;
+}
+
+static struct core_budget_view purse(void)
+{
+    struct core_budget_view view = {0};
+    core_visit_budgets(w.core, take_budget, &view);
+    return view;
+}
+
+struct row {
+    const char *provider;
+    struct core_cost sum;
+};
+
+static void take_row(void *context, const struct core_cost_view *view)
+{
+    struct row *row = context;
+    if (strcmp(view->provider, row->provider) == 0) {
+        row->sum = *view->sum;
+    }
+}
+
+static struct core_cost row_of(const char *provider)
+{
+    struct row row = {.provider = provider};
+    core_visit_costs(w.core, take_row, &row);
+    return row.sum;
+}
+
+/* The second one answers; the first was ended after 3 tokens of prompt and 2 of answer. */
+static void second_answers(const struct id *job, uint64_t nanousd, uint64_t first_nanousd,
+                           bool says_calls)
+{
+    Wire__Upstream upstreams[2] = {WIRE__UPSTREAM__INIT, WIRE__UPSTREAM__INIT};
+    Wire__Call calls[2] = {WIRE__CALL__INIT, WIRE__CALL__INIT};
+    const Wire__Call *refs[2] = {&calls[0], &calls[1]};
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    for (size_t i = 0; i < 2; i++) {
+        upstreams[i].provider = i == 0 ? "p0" : "p1";
+        upstreams[i].model = "m0";
+        calls[i].upstream = &upstreams[i];
+        calls[i].error_code = "";
+    }
+    calls[0].outcome = CANCELLED;
+    calls[0].is_estimated = true;
+    calls[0].input_tokens = 3;
+    calls[0].output_tokens = 2;
+    calls[0].cost_nanousd = first_nanousd;
+    calls[1].outcome = ANSWERED;
+    calls[1].cost_nanousd = nanousd;
+    usage.provider = "p1";
+    usage.model = "m0";
+    usage.input_tokens = 4;
+    usage.output_tokens = 1;
+    usage.cost_nanousd = nanousd + first_nanousd;
+    usage.hedge_cost_nanousd = first_nanousd;
+    world_turn(&w,
+               &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                               .peer = PEER,
+                               .as.attempt_result = {.lease = world_lease(&w, job),
+                                                     .outcome = ANSWERED,
+                                                     .error_code = "",
+                                                     .error_text = "",
+                                                     .usage = &usage,
+                                                     .calls = refs,
+                                                     .calls_length = says_calls ? 2 : 0}});
+}
+
+static struct id ask_for_second(void)
+{
+    answers("realtime", KNOWN);
+    const struct id job = submit("realtime");
+    asks(&job);
+    return job;
+}
+
+Test(core_hedge, each_of_two_calls_is_booked_in_its_own_row)
+{
+    start_limited(1000 * 100 * PRICE);
+    const struct id job = ask_for_second();
+    cr_assert(is_granted(&job));
+    const uint64_t before = purse().day_nanousd;
+    second_answers(&job, 700, 300, true);
+    cr_assert_eq(row_of("p1").cost_nanousd, 700);
+    cr_assert_eq(row_of("p1").calls, 1);
+    cr_assert_eq(row_of("p1").estimated_nanousd, 0);
+    cr_assert_eq(row_of("p0").estimated_nanousd, 300, "of the one that was ended");
+    cr_assert_eq(row_of("p0").late_nanousd, 300);
+    cr_assert_eq(row_of("p0").estimated_tokens, 5);
+    cr_assert_eq(row_of("p0").estimated_calls, 1);
+    cr_assert_eq(purse().day_nanousd, before + 1000);
+    second_answers(&job, 700, 300, true);
+    cr_assert_eq(purse().day_nanousd, before + 1000, "said again it is known");
+}
+
+Test(core_hedge, other_call_that_is_not_said_by_itself_is_an_estimate_all_the_same)
+{
+    start_limited(1000 * 100 * PRICE);
+    const struct id job = ask_for_second();
+    second_answers(&job, 700, 300, false);
+    cr_assert_eq(row_of("p1").cost_nanousd, 1000);
+    cr_assert_eq(row_of("p1").estimated_nanousd, 300);
+    cr_assert_eq(row_of("p1").late_nanousd, 300);
+}
+
+Test(core_hedge, second_call_is_reserved_until_it_is_settled)
+{
+    start_limited(1000 * 100 * PRICE);
+    const struct id job = ask_for_second();
+    cr_assert_eq(purse().reserved_nanousd, 2 * WORST);
+    second_answers(&job, 700, 300, true);
+    cr_assert_eq(purse().reserved_nanousd, 0);
+}
+
+Test(core_hedge, second_call_that_does_not_fit_a_budget_is_not_granted)
+{
+    start_limited(KNOWN * 100 * PRICE + 2 * WORST - 1);
+    const struct id job = ask_for_second();
+    cr_assert_not(is_granted(&job));
+    cr_assert_eq(stats().hedges_refused[HEDGE_NO_MONEY], 1);
+    cr_assert_eq(purse().reserved_nanousd, WORST);
+}
+
+Test(core_hedge, second_call_that_just_fits_a_budget_is_granted)
+{
+    start_limited(KNOWN * 100 * PRICE + 2 * WORST);
+    const struct id job = ask_for_second();
+    cr_assert(is_granted(&job));
+}
+
+Test(core_hedge, from_the_soft_share_on_no_second_call_is_granted)
+{
+    start_limited(1000 * 100 * PRICE);
+    limits[0].soft_permille = 1;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    const struct id job = ask_for_second();
+    cr_assert_not(is_granted(&job));
+}
+
+Test(core_hedge, lost_attempt_is_estimated_with_both_calls_over_a_restart)
+{
+    start_limited(1000 * 100 * PRICE);
+    const struct id job = ask_for_second();
+    const uint64_t before = purse().day_nanousd;
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = PEER});
+    world_restart(&w);
+    cr_assert_eq(w.restore_errors, 0);
+    cr_assert_eq(purse().reserved_nanousd, 2 * WORST);
+    world_advance(&w, w.config.broker.lease_ms + w.config.broker.reclaim_ms);
+    cr_assert_eq(purse().reserved_nanousd, 0);
+    cr_assert_eq(purse().day_nanousd, before + 2 * WORST);
+    cr_assert_eq(row_of("p0").estimated_nanousd, WORST);
+    cr_assert_eq(row_of("p1").estimated_nanousd, WORST);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
+                                   .peer = PEER,
+                                   .as.worker_hello = {.name = "w", .slots = 1}});
+    second_answers(&job, 700, 300, true);
+    cr_assert_eq(purse().day_nanousd, before + 1000, "its worker's word takes the estimate's place");
+    cr_assert_eq(row_of("p1").cost_nanousd, 700);
 }
