@@ -17,7 +17,9 @@
 
 enum {
     HEAD_BYTES = 6, /* of a record's key: then time, job, attempt, worker, run */
-    KEY_BYTES = HEAD_BYTES + 8 + ID_BYTES + 4 + 4 + 8,
+    WHICH_BYTES = ID_BYTES + 4 + 4 + 8,
+    KEY_BYTES = HEAD_BYTES + 8 + WHICH_BYTES,
+    OTHERS_MAX = 1024, /* of one record */
     RANGE_BYTES = HEAD_BYTES + 8,
     TRIM_MS = 5000,
 };
@@ -39,7 +41,7 @@ enum { FIRST, SECOND, CALLS };
 struct charge {
     struct table_link by_attempt;
     struct list_link by_age;
-    struct list_link awaited; /* AWAITED */
+    struct list_link awaited; /* AWAITED, or SETTLED in this turn */
     struct which which;
     struct budget_scope scope;
     uint8_t state;
@@ -97,6 +99,9 @@ static void leave(struct core *core, struct charge *charge)
     core->charges.is_due |= charge->is_recorded;
     table_remove(&core->charges.by_attempt, &charge->by_attempt);
     list_remove(&core->charges.by_age, &charge->by_age);
+    if (charge->state == SETTLED && charge->awaited.next != NULL) {
+        list_remove(&core->charges.settled, &charge->awaited);
+    }
 }
 
 static void forget(struct core *core, struct charge *charge)
@@ -163,16 +168,39 @@ static struct charge *make(struct core *core, const struct which *which, struct 
 
 /* ---- records ---- */
 
+static void write_which(const struct which *which, uint8_t ret_bytes[WHICH_BYTES])
+{
+    const uint32_t numbers[] = {htobe32(which->attempt), htobe32(which->worker)};
+    const uint64_t run = htobe64(which->run);
+    memcpy(ret_bytes, which->job_id.bytes, ID_BYTES);
+    memcpy(ret_bytes + ID_BYTES, numbers, sizeof(numbers));
+    memcpy(ret_bytes + WHICH_BYTES - sizeof(run), &run, sizeof(run));
+}
+
+/* Errors: -EBADMSG. */
+static int read_which(const uint8_t bytes[WHICH_BYTES], struct which *ret_which)
+{
+    uint32_t numbers[2];
+    struct which which = {.attempt = 0};
+    int r = id_from_bytes(bytes, ID_BYTES, &which.job_id);
+    memcpy(numbers, bytes + ID_BYTES, sizeof(numbers));
+    memcpy(&which.run, bytes + WHICH_BYTES - sizeof(which.run), sizeof(which.run));
+    which.run = be64toh(which.run);
+    which.attempt = be32toh(numbers[0]);
+    which.worker = be32toh(numbers[1]);
+    if (r < 0) {
+        return -EBADMSG;
+    }
+    *ret_which = which;
+    return 0;
+}
+
 static void write_key(const struct charge *charge, uint8_t ret_key[KEY_BYTES])
 {
     const uint64_t time = htobe64((uint64_t)charge->unix_ms);
-    const uint32_t numbers[] = {htobe32(charge->which.attempt), htobe32(charge->which.worker)};
     memcpy(ret_key, "charge", HEAD_BYTES);
     memcpy(ret_key + HEAD_BYTES, &time, sizeof(time));
-    memcpy(ret_key + HEAD_BYTES + sizeof(time), charge->which.job_id.bytes, ID_BYTES);
-    const uint64_t run = htobe64(charge->which.run);
-    memcpy(ret_key + HEAD_BYTES + sizeof(time) + ID_BYTES, numbers, sizeof(numbers));
-    memcpy(ret_key + KEY_BYTES - sizeof(run), &run, sizeof(run));
+    write_which(&charge->which, ret_key + HEAD_BYTES + sizeof(time));
 }
 
 static const char *name_at(const struct names *names, uint16_t index)
@@ -569,7 +597,7 @@ static void settle(struct core *core, struct charge *charge, const struct which 
     charge = make(core, which, scope, core->unix_ms);
     if (charge != NULL) { /* else it would be booked again if it were said again */
         charge->state = SETTLED;
-        record(core, charge);
+        list_append(&core->charges.settled, &charge->awaited);
     }
 }
 
@@ -663,8 +691,40 @@ static void trim(struct core *core)
     }
 }
 
+static struct charge *take_settled(struct core *core)
+{
+    struct list_link *link = list_first(&core->charges.settled);
+    if (link == NULL) {
+        return NULL;
+    }
+    struct charge *charge = CONTAINER_OF(link, struct charge, awaited);
+    list_remove(&core->charges.settled, link);
+    charge->is_recorded = true;
+    return charge;
+}
+
+/* All that matters of them is that they were. */
+static void record_settled(struct core *core)
+{
+    uint8_t key[KEY_BYTES];
+    uint8_t others[OTHERS_MAX * WHICH_BYTES];
+    struct charge *charge;
+    while ((charge = take_settled(core)) != NULL) {
+        Record__ChargeRecord message = RECORD__CHARGE_RECORD__INIT;
+        write_key(charge, key);
+        size_t length = 0;
+        while (length < OTHERS_MAX && (charge = take_settled(core)) != NULL) {
+            write_which(&charge->which, others + length++ * WHICH_BYTES);
+        }
+        message.state = SETTLED;
+        message.others = (ProtobufCBinaryData){.len = length * WHICH_BYTES, .data = others};
+        core_put_record(core, STORE_META, key, sizeof(key), &message.base);
+    }
+}
+
 void charge_tick(struct core *core)
 {
+    record_settled(core);
     struct charge *charge;
     while ((charge = next_awaited(core)) != NULL && charge->due_ms <= core->now_ms) {
         book_estimate(core, charge);
@@ -687,6 +747,7 @@ int charge_init(struct core *core, uint64_t seed)
 {
     list_init(&core->charges.by_age);
     list_init(&core->charges.awaited);
+    list_init(&core->charges.settled);
     core->charges.spare = calloc(1, sizeof(struct charge));
     return core->charges.spare == NULL ? -ENOMEM
                                        : table_init(&core->charges.by_attempt, seed, charge_hash);
@@ -706,19 +767,12 @@ static int read_key(const uint8_t *key, size_t key_bytes, struct which *ret_whic
                     int64_t *ret_unix_ms)
 {
     uint64_t time;
-    uint32_t numbers[2];
-    struct which which = {.attempt = 0};
-    if (key_bytes != KEY_BYTES ||
-        id_from_bytes(key + HEAD_BYTES + sizeof(time), ID_BYTES, &which.job_id) < 0) {
+    struct which which;
+    if (key_bytes != KEY_BYTES || read_which(key + HEAD_BYTES + sizeof(time), &which) < 0) {
         return -EBADMSG;
     }
     memcpy(&time, key + HEAD_BYTES, sizeof(time));
-    memcpy(numbers, key + HEAD_BYTES + sizeof(time) + ID_BYTES, sizeof(numbers));
-    memcpy(&which.run, key + KEY_BYTES - sizeof(which.run), sizeof(which.run));
-    which.run = be64toh(which.run);
     time = be64toh(time);
-    which.attempt = be32toh(numbers[0]);
-    which.worker = be32toh(numbers[1]);
     if (time > INT64_MAX) {
         return -EBADMSG;
     }
@@ -736,6 +790,28 @@ static int restore_scope(struct core *core, const Record__ChargeRecord *record,
     ret_scope->tenant = tenant == NULL ? BUDGET_NOBODY : tenant->name->index;
     ret_scope->tier = tier == NULL ? BUDGET_NOBODY : tier->index;
     return r;
+}
+
+/* Errors: -EBADMSG, -ENOMEM. */
+static int restore_others(struct core *core, const ProtobufCBinaryData *others, int64_t unix_ms)
+{
+    const struct budget_scope nobody = {.tenant = BUDGET_NOBODY, .tier = BUDGET_NOBODY};
+    if (others->len % WHICH_BYTES != 0) {
+        return -EBADMSG;
+    }
+    for (size_t at = 0; at < others->len; at += WHICH_BYTES) {
+        struct which which;
+        if (read_which(others->data + at, &which) < 0 || find(core, &which) != NULL) {
+            return -EBADMSG;
+        }
+        struct charge *charge = make(core, &which, nobody, unix_ms);
+        if (charge == NULL) {
+            return -ENOMEM;
+        }
+        charge->state = SETTLED;
+        charge->is_recorded = true;
+    }
+    return 0;
 }
 
 int charge_restore(struct core *core, const void *key, size_t key_bytes, const void *value,
@@ -773,7 +849,7 @@ int charge_restore(struct core *core, const void *key, size_t key_bytes, const v
         budget_reserve(core, scope, worst_of(charge));
         await(core, charge, 0);
     }
-    return 0;
+    return restore_others(core, &message->others, unix_ms);
 }
 
 void charge_restored(struct core *core)
