@@ -741,6 +741,7 @@ static void tell_usage(const struct simulation *simulation, const struct message
     usage->input_tokens = call->tokens;
     usage->cost_nanousd = cost_of(simulation, call) +
                           (message->other.is_made ? cost_of(simulation, &message->other) : 0);
+    usage->hedge_cost_nanousd = message->other.is_made ? cost_of(simulation, &message->other) : 0;
     usage->provider = upstream->provider;
     usage->model = upstream->model;
     usage->cache = (Wire__CacheStatus)(call->tokens % 4);
@@ -1358,6 +1359,7 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
     simulation_trace(simulation,
                      "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept", pending,
                      kept, 0);
+    bill_see_stop(simulation, storage_first_pending(broker->storage) + kept);
     storage_crash(broker->storage, kept);
     const bool is_orderly = batches_kept == UINT64_MAX && !broker->store_is_down &&
                             !broker->core_store_is_down &&

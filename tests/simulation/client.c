@@ -440,7 +440,10 @@ static void hear_rejected(struct simulation *simulation, struct sim_client *clie
     if (job->view != VIEW_SENT) {
         return;
     }
-    if (message->time_ms > 0 && (job->asked++ < ASKS_MAX || job->acknowledged_incarnation != 0)) {
+    /* One that a crash has lost is asked for until it is there again; but not until next month. */
+    const bool is_forgotten =
+        job->acknowledged_incarnation != 0 && message->number != WIRE__REJECT_REASON__REJECT_BUDGET;
+    if (message->time_ms > 0 && (job->asked++ < ASKS_MAX || is_forgotten)) {
         const int64_t wait_ms =
             message->time_ms < REFUSED_MS_MAX ? message->time_ms : REFUSED_MS_MAX;
         /* More patient each time, as every client should be. */

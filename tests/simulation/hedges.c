@@ -1,6 +1,7 @@
 #include "tests/simulation/hedges.h"
 #include <inttypes.h>
 #include <string.h>
+#include "tests/simulation/bill.h"
 #include "tests/simulation/degradation.h"
 
 enum { TOKENS_BEYOND = 8 }; /* times what is estimated, at most: scenario.c, tokens_used */
@@ -68,6 +69,7 @@ void hedges_see_grant(struct simulation *simulation, const struct effect *effect
     simulation->tally.hedges_granted++;
     check_share(simulation, job->tier);
     degradation_see_second(simulation, index, upstream);
+    bill_see_call(simulation, index);
     simulation_trace(simulation, "job %" PRIu64 " may call upstream %" PRIu64 " besides", index,
                      upstream, 0);
     job->hedge.is_open = true;

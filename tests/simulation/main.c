@@ -257,6 +257,8 @@ static void add(struct sum *sum, const struct outcome *outcome)
     sum->tally.picky += outcome->tally.picky;
     sum->tally.hopeless += outcome->tally.hopeless;
     sum->tally.given_up += outcome->tally.given_up;
+    sum->tally.both_billed += outcome->tally.both_billed;
+    sum->tally.over_budget += outcome->tally.over_budget;
     sum->tally.fair_tiers += outcome->tally.fair_tiers;
     sum->tally.fair_slots += outcome->tally.fair_slots;
     sum->tally.loads_failed += outcome->tally.loads_failed;
@@ -282,6 +284,9 @@ static void print_faults(const struct sum *sum)
            " second calls granted, %" PRIu64 " given back\n",
            sum->tally.downs, sum->tally.pauses, sum->tally.probes, sum->tally.retries,
            sum->tally.spared, sum->tally.hedges_granted, sum->tally.hedges_given_back);
+    printf("cost: %" PRIu64 " attempts with two calls that cost something, %" PRIu64
+           " jobs refused for a budget\n",
+           sum->tally.both_billed, sum->tally.over_budget);
     printf("fairness: %" PRIu64 " comparisons of tenants, %" PRIu64 " of tiers; %" PRIu64
            " times a job waited for a load beside a free slot\n",
            sum->tally.fair_tenants, sum->tally.fair_tiers, sum->tally.fair_slots);

@@ -140,6 +140,12 @@
     X(LEDGER_NOT_STORED, "ledger-not-stored", "the ledger is not recorded")                        \
     X(RESTART_LEDGER, "restart-forgets-ledger", "the ledger begins anew after a restart")          \
     X(RESTART_CHARGES, "restart-forgets-charges", "what was booked is not known after a restart")  \
+    X(CHARGED_TOGETHER, "charged-together", "two calls are booked as the one that counts")         \
+    X(CHARGED_ALONE, "charged-alone", "the call that does not count is not booked")                \
+    X(BUDGET_UNRESERVED, "budget-unreserved", "nothing is reserved for what runs")                 \
+    X(BUDGET_SECOND_UNRESERVED, "budget-second-unreserved", "second calls are made beside what is left") \
+    X(BUDGET_NOT_STORED, "budget-not-stored", "what was spent is not recorded")                    \
+    X(BUDGET_KEPT_RESERVED, "budget-kept-reserved", "what was reserved is never free again")       \
     /* the choice of a model */                                                                    \
     X(ABILITY_IGNORED, "ability-ignored", "a job goes to a model that lacks what it needs")        \
     X(CONTEXT_IGNORED, "context-ignored", "a job goes to a model that is too small for it")        \

@@ -1,4 +1,5 @@
 /* Mistakes about what attempts cost. */
+#include "broker/core/budget.h"
 #include "broker/core/charge.h"
 #include "broker/core/ledger.h"
 #include "broker/core/state.h"
@@ -9,11 +10,25 @@ REPLACES(void, charge_result, struct core *core, const struct worker *worker, st
          struct lease *lease, const struct event_attempt_result *result)
 {
     struct event_attempt_result again = *result;
+    Wire__Usage usage;
     if (mistake_is_on(MISTAKE_CHARGED_NOT) && core->turn % 8 == 0) {
         return;
     }
     if (mistake_is_on(MISTAKE_CHARGED_TWICE)) { /* each time under another number */
         again.made_by = (uint32_t)core->turn + 100000;
+    }
+    if (mistake_is_on(MISTAKE_CHARGED_TOGETHER) && again.usage != NULL) {
+        usage = *again.usage;
+        usage.hedge_cost_nanousd = 0;
+        again.usage = &usage;
+        again.calls_length = 0;
+    }
+    if (mistake_is_on(MISTAKE_CHARGED_ALONE) && again.usage != NULL) {
+        usage = *again.usage;
+        usage.cost_nanousd -= usage.hedge_cost_nanousd;
+        usage.hedge_cost_nanousd = 0;
+        again.usage = &usage;
+        again.calls_length = 0;
     }
     __real_charge_result(core, worker, job, lease, &again);
 }
@@ -42,4 +57,39 @@ REPLACES(int, charge_restore, struct core *core, const void *key, size_t key_byt
     return mistake_is_on(MISTAKE_RESTART_CHARGES)
                ? 0
                : __real_charge_restore(core, key, key_bytes, value, value_bytes);
+}
+
+REPLACES(void, budget_reserve, struct core *core, struct budget_scope scope, uint64_t nanousd)
+{
+    if (!mistake_is_on(MISTAKE_BUDGET_UNRESERVED)) {
+        __real_budget_reserve(core, scope, nanousd);
+    }
+}
+
+REPLACES(void, budget_release, struct core *core, struct budget_scope scope, uint64_t nanousd)
+{
+    if (!mistake_is_on(MISTAKE_BUDGET_KEPT_RESERVED) || core->turn % 8 != 0) {
+        __real_budget_release(core, scope, nanousd);
+    }
+}
+
+REPLACES(bool, budget_has_second, struct core *core, const struct job *job,
+         const struct upstream *upstream)
+{
+    return mistake_is_on(MISTAKE_BUDGET_SECOND_UNRESERVED) ||
+           __real_budget_has_second(core, job, upstream);
+}
+
+REPLACES(void, charge_open_second, struct core *core, struct lease *lease)
+{
+    if (!mistake_is_on(MISTAKE_BUDGET_SECOND_UNRESERVED)) {
+        __real_charge_open_second(core, lease);
+    }
+}
+
+REPLACES(int, budget_restore, struct core *core, const void *value, size_t value_bytes)
+{
+    return mistake_is_on(MISTAKE_BUDGET_NOT_STORED)
+               ? 0
+               : __real_budget_restore(core, value, value_bytes);
 }

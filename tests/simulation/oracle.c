@@ -653,6 +653,7 @@ static void see_dispatch(struct simulation *simulation, const struct effect *eff
     flights_see_dispatch(simulation, index);
     fairness_see_dispatch(simulation, job, effect->peer);
     degradation_see_dispatch(simulation, index, effect);
+    bill_see_call(simulation, index);
     hold_lease(simulation, job, effect->peer, effect->as.dispatch.lease.attempt);
 }
 
@@ -762,7 +763,11 @@ void oracle_see_change(struct simulation *simulation, const struct storage_chang
         return;
     }
     struct sim_job *job = &simulation->jobs[index];
-    if (job->current_conclusion != 0 && job->current_conclusion != state) {
+    /* A dead letter that is requeued and finds no money is over within one step. */
+    const bool may_be_requeued = state == WIRE__JOB_STATE__JOB_STATE_EXPIRED &&
+                                 job->current_conclusion == WIRE__JOB_STATE__JOB_STATE_DEAD &&
+                                 scenario_is_limited(&simulation->scenario, job->tenant);
+    if (job->current_conclusion != 0 && job->current_conclusion != state && !may_be_requeued) {
         simulation_violate(simulation, "job %u is concluded as %s and as %s", index,
                            state_name(job->current_conclusion), state_name(state));
     }
@@ -977,6 +982,11 @@ static void release_rejected(struct simulation *simulation, const struct message
     if (reason == WIRE__REJECT_REASON__REJECT_INVALID) {
         return; /* for what it needs: needs.h */
     }
+    if (reason == WIRE__REJECT_REASON__REJECT_BUDGET &&
+        scenario_is_limited(&simulation->scenario, job->tenant)) {
+        simulation->tally.over_budget++;
+        return;
+    }
     if (reason != WIRE__REJECT_REASON__REJECT_QUEUE_FULL &&
         reason != WIRE__REJECT_REASON__REJECT_PAUSED &&
         reason != WIRE__REJECT_REASON__REJECT_DEADLINE && !is_for_now &&
@@ -1003,7 +1013,8 @@ static void check_conclusion(struct simulation *simulation, const struct message
     }
     const bool is_shed = message->time_ms > 0 && !job->is_durable &&
                          simulation->scenario.tiers[job->tier].shed_target_ms > 0;
-    if (state == WIRE__JOB_STATE__JOB_STATE_EXPIRED && !is_shed &&
+    const bool may_be_over_budget = scenario_is_limited(&simulation->scenario, job->tenant);
+    if (state == WIRE__JOB_STATE__JOB_STATE_EXPIRED && !is_shed && !may_be_over_budget &&
         sim_broker_ms(simulation) < job->deadline_min_ms - slack_ms(simulation, job)) {
         simulation_violate(simulation, "job %u is expired before its deadline", message->job);
     }
@@ -1218,6 +1229,7 @@ void oracle_check_turn(struct simulation *simulation)
     core_read_stats(simulation->broker.core, sim_broker_now(simulation), &stats);
     degradation_check_turn(simulation, &stats);
     hedges_check_turn(simulation, &stats);
+    bill_check_turn(simulation);
     check_bounds(simulation);
     for (int i = 0; i < KEPT_PER_TURN && simulation->jobs_length > 0; i++) {
         simulation->check_next = (simulation->check_next + 1) % simulation->jobs_length;

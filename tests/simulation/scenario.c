@@ -74,6 +74,32 @@ static void init_hedges(struct scenario *scenario)
     }
 }
 
+/* A job's worst case is what it may use at most: tokens_used. */
+static void init_budget(struct scenario *scenario)
+{
+    enum { EVERY = 5, CALLS_LEFT = 12 };
+    if (scenario->options.seed % EVERY != 0) {
+        return;
+    }
+    for (size_t i = 0; i <= SCENARIO_MODELS; i++) {
+        scenario->models[i].request_nanousd = SCENARIO_CALL_NANOUSD_MAX;
+    }
+    scenario->budget = (struct config_budget){
+        .name = literal("limited"),
+        .tenant = scenario->tenants[SCENARIO_LIMITED_TENANT].name,
+        .tier = literal(""),
+        .daily_nanousd = UINT64_MAX,
+        .monthly_nanousd = CALLS_LEFT * UINT64_C(2) * SCENARIO_CALL_NANOUSD_MAX,
+        .soft_permille = 1000};
+    scenario->config.budgets = &scenario->budget;
+    scenario->config.budgets_length = 1;
+}
+
+bool scenario_is_limited(const struct scenario *scenario, uint32_t tenant)
+{
+    return scenario->config.budgets_length > 0 && tenant == SCENARIO_LIMITED_TENANT;
+}
+
 static void init_names(struct scenario *scenario)
 {
     static const char *const tenants[SCENARIO_TENANTS] = {"acme", "bolt", "core"};
@@ -418,4 +444,5 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
         .retries = retries_config(dice),
         .routing = {.learn = SWITCH_ON, .explore_share_permille = 100},
     };
+    init_budget(scenario);
 }

@@ -24,6 +24,8 @@ enum {
     SCENARIO_PAYLOAD_LIMIT = 5000, /* broker.payload_bytes_max */
     SCENARIO_TOKENS_MAX = 1024,    /* estimated, of a job */
     SCENARIO_TOKEN_NANOUSD = 1000,
+    SCENARIO_CALL_NANOUSD_MAX = 8 * SCENARIO_TOKENS_MAX * SCENARIO_TOKEN_NANOUSD, /* tokens_used */
+    SCENARIO_LIMITED_TENANT = 0, /* that has a budget, if anybody has */
     SCENARIO_UPSTREAMS = 5,
     SCENARIO_PROVIDERS = 3,
     SCENARIO_MODELS = 3,
@@ -87,6 +89,7 @@ struct outcomes {
 struct scenario {
     struct options options;
     struct config config; /* points into the fields below and to literals */
+    struct config_budget budget;
     struct config_tier tiers[SCENARIO_TIERS];
     struct config_tenant tenants[SCENARIO_TENANTS];
     struct config_route alias;
@@ -130,6 +133,8 @@ void scenario_change(struct scenario *scenario, struct dice *dice);
 void scenario_change_back(struct scenario *scenario);
 /* By the names that a dispatch has. SCENARIO_UPSTREAMS: there is none such. */
 uint32_t scenario_upstream(const char *provider, const char *model);
+/* It has a budget. */
+bool scenario_is_limited(const struct scenario *scenario, uint32_t tenant);
 /* As configured now: who only failed over to it may have lost it by a reload. */
 bool scenario_has_upstream(const struct scenario *scenario, uint32_t upstream);
 extern const char *const scenario_upstreams[SCENARIO_UPSTREAMS][2]; /* provider, model */

@@ -349,7 +349,7 @@ static void live(struct simulation *simulation)
             return;
         }
     }
-    const int64_t linger_ms = simulation->now_ms + LINGER_MS;
+    const int64_t linger_ms = simulation->now_ms + LINGER_MS + bill_settles_ms(simulation);
     while (advance(simulation, linger_ms)) {
     }
     oracle_check_end(simulation);

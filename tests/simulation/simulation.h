@@ -106,6 +106,7 @@ struct sim_job {
         int64_t wait_until_ms; /* its worker was told to come again later */
         uint32_t answered_attempt;
     } told;
+    uint64_t called_in_batch; /* of bill.h: the batch of its latest dispatch, or of its second call */
     bool is_unsaid; /* of needs.h: somebody has no words for it, in this life */
     /* Of flights.h: invalidations that workers had been told of, of its tenant, when it was submitted,
      * when its latest attempt was dispatched, and the one before. */
@@ -383,6 +384,10 @@ struct told_sum {
 struct watched_bill {
     struct item *items;
     size_t length, capacity;
+    uint64_t limited_nanousd;  /* of them, of the tenant with a budget */
+    uint64_t unreserved;       /* its dispatches that were lost with their batch */
+    uint64_t reserved_nanousd; /* as the core said last */
+    bool has_lost_records;     /* they were spoilt: nothing is known of budgets */
 };
 
 struct watched_evidence {
@@ -456,6 +461,7 @@ struct tally {
     uint64_t damaged;                     /* records that were read */
     uint64_t memory_short, refused, shed; /* events without memory, defects found, jobs given up */
     uint64_t hedges_granted, hedges_given_back; /* second calls */
+    uint64_t both_billed, over_budget; /* attempts that two calls have cost something; jobs refused or expired */
     uint64_t downs, pauses, probes, retries, spared; /* breakers, queues, dispatches, attempts */
     uint64_t fair_tenants, fair_tiers, fair_slots;   /* comparisons that were made */
     uint64_t invalidated, caught_up, behind;  /* invalidations, welcomes with some, and without all */

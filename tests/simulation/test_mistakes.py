@@ -24,6 +24,11 @@ FOUND = {
     "ledger-not-stored": "and workers may have forgotten",
     "restart-forgets-ledger": "and workers may have forgotten",
     "restart-forgets-charges": "that workers have spoken of",
+    "charged-together": "for one upstream",
+    "charged-alone": "and workers may have forgotten",
+    "budget-unreserved": "a budget of .* is exceeded",
+    "budget-not-stored": "a budget of .* is exceeded",
+    "budget-kept-reserved": "stay reserved for nothing",
     "late-answer-ignored": "was answered and is not concluded",
     "answered-stays-queued": "was answered and is not concluded",
     "rejected-is-retried": "dies of its attempts after",
@@ -143,7 +148,10 @@ FOUND = {
 }
 
 # Not found, and why.
-UNFOUND = {}
+UNFOUND = {
+    # Few second calls are made where there is a budget, and what is reserved for first ones has room for them: core_hedge's unit tests have it.
+    "budget-second-unreserved",
+}
 
 
 def test_every_mistake_is_accounted_for():
