@@ -872,6 +872,19 @@ static bool budgets_check(const struct config *config, struct config_complaint *
     return true;
 }
 
+static bool reference_check(const struct config *config, struct config_complaint *ret_complaint)
+{
+    const char *reference = config->cost.reference_model;
+    if (reference == NULL || reference[0] == '\0' ||
+        config_find_model(config, reference) != NULL) {
+        return true;
+    }
+    ret_complaint->key = "cost";
+    snprintf(ret_complaint->text, sizeof(ret_complaint->text),
+             "has the reference_model \"%.64s\", which is not configured", reference);
+    return false;
+}
+
 static bool root_check(const void *object, struct config_complaint *ret_complaint)
 {
     const struct config *config = object;
@@ -882,7 +895,8 @@ static bool root_check(const void *object, struct config_complaint *ret_complain
         reserved_percent += config->tiers[i].slots_reserved_percent;
     }
     if (share_percent <= 100 && reserved_percent <= 100) {
-        return residencies_check(config, ret_complaint) && budgets_check(config, ret_complaint);
+        return residencies_check(config, ret_complaint) && reference_check(config, ret_complaint) &&
+               budgets_check(config, ret_complaint);
     }
     ret_complaint->key = "tiers";
     snprintf(ret_complaint->text, sizeof(ret_complaint->text),

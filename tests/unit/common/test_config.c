@@ -842,3 +842,17 @@ Test(config, models_below_the_floor_do_not_count)
     expect_of_many(26, "", floor, NULL);
     expect_of_many(27, "", floor, "has 17 models at providers in tier a");
 }
+
+Test(config, reference_model_and_what_budgets_are_of_have_to_be_configured)
+{
+    expect_error_with("models: [{name: a, provider: p}]\n"
+                      "providers: [{name: p, base_url: \"http://x/v1\"}]\n"
+                      "cost: {reference_model: b}\n",
+                      "the reference_model \"b\", which is not configured");
+    expect_error_with("budgets: [{name: x, tenant: nobody, daily_usd: 1}]\n",
+                      "the tenant \"nobody\" in \"x\", which is not configured");
+    struct config *good = read_good("models: [{name: a, provider: p}]\n"
+                                    "providers: [{name: p, base_url: \"http://x/v1\"}]\n"
+                                    "cost: {reference_model: a}\n");
+    config_destroy(&good);
+}
