@@ -1070,3 +1070,77 @@ Test(core_decision, crowd_whose_payload_does_not_come_is_in_no_others_way)
     cr_assert_str_eq(model_of(&other), "m2");
     cr_assert_eq(world_stats(&w).tiers[1].states[WIRE__JOB_STATE__JOB_STATE_BACKING_OFF], 1);
 }
+
+/* ---- budgets ---- */
+
+static struct config_budget limits[1];
+
+/* A hard prompt uses little of what it may cost with m1. */
+static void start_limited(uint64_t daily, uint32_t soft_permille)
+{
+    limits[0] = (struct config_budget){.name = "b",
+                                       .tenant = "a",
+                                       .tier = "",
+                                       .daily_nanousd = daily,
+                                       .monthly_nanousd = UINT64_MAX,
+                                       .soft_permille = soft_permille};
+    for (size_t i = 0; i < 3; i++) {
+        w.models[i].max_tokens_default = 10;
+    }
+    w.config.cost = (struct config_cost){.keep_days = 10, .rows_max = 100};
+    w.config.budgets = limits;
+    w.config.budgets_length = 1;
+    go();
+}
+
+/* With m1: 4 tokens of prompt, 10 of answer. */
+enum { DEAR = 4 * 10000 + 10 * 20000, CHEAP = 4 * 100 + 10 * 200 };
+
+static struct id hard(const char *route)
+{
+    return submit(&(struct asked){.complexity = 220, .input_tokens = 4, .route = route});
+}
+
+Test(core_decision, from_the_soft_share_on_the_cheapest_model_is_taken)
+{
+    start_limited(4 * DEAR, 500);
+    const struct id first = hard(NULL);
+    const struct id second = hard(NULL);
+    const struct id third = hard(NULL);
+    cr_assert_str_eq(model_of(&first), "m1");
+    cr_assert_str_eq(model_of(&second), "m1", "a quarter is reserved");
+    cr_assert_str_eq(model_of(&third), "m0", "half is");
+    cr_assert_gt(dispatch_of(&third)->quality_lost, 0);
+    cr_assert_eq(core_budget_counts(w.core)->downgraded, 1);
+    cr_assert_not_null(world_find(&w, EFFECT_NOTE, NULL, 0));
+}
+
+Test(core_decision, model_that_a_job_names_stays_beyond_the_soft_share)
+{
+    start_limited(4 * DEAR, 1);
+    const struct id first = hard("m1");
+    const struct id second = hard("m1");
+    cr_assert_str_eq(model_of(&first), "m1");
+    cr_assert_str_eq(model_of(&second), "m1");
+    cr_assert_eq(core_budget_counts(w.core)->downgraded, 0);
+}
+
+Test(core_decision, soft_share_keeps_the_floor)
+{
+    w.tiers[1].quality_min = 50;
+    start_limited(4 * DEAR, 1);
+    (void)hard(NULL);
+    const struct id second = hard(NULL);
+    cr_assert_str_eq(model_of(&second), "m2", "m0 is below the floor");
+}
+
+Test(core_decision, dear_model_that_does_not_fit_gives_way_to_a_cheap_one)
+{
+    start_limited(DEAR + CHEAP, 1000);
+    const struct id first = hard(NULL);
+    const struct id second = hard(NULL);
+    const struct id third = hard(NULL);
+    cr_assert_str_eq(model_of(&first), "m1");
+    cr_assert_str_eq(model_of(&second), "m0");
+    cr_assert_str_eq(model_of(&third), "none", "it waits");
+}
