@@ -1,20 +1,19 @@
 /*
  * charge: that what an attempt used is booked, and booked once.
  *
- * A charge stands for one attempt of one job at one worker:
+ * A charge stands for one attempt of one job at one worker, with its second call if it has one:
  *
- *   HELD       it runs under a budget: its worst case is reserved. Recorded with its dispatch,
- * which does not wait for that AWAITED    its lease is over, and its worker has not said what it
- * used: it was lost, or cancelled and may have been called ESTIMATED  it was awaited for a lease's
- * time in vain: its worst case is booked, and marked as an estimate SETTLED    its worker has said
- * what it used: that is booked. Said again, it is known
+ *   HELD       it runs under a budget: its worst case is reserved. Recorded with its dispatch, which does not wait for that
+ *   AWAITED    its lease is over, and its worker has not said what it used: it was lost, or cancelled and may have been called
+ *   ESTIMATED  it was awaited for a lease's time in vain: its worst case is booked, and marked as an estimate
+ *   SETTLED    its worker has said what it used: that is booked. Said again, it is known
  *
  * A worker's word always wins: what comes after an estimate takes its place. Charges, the ledger's
  * rows and purses are written in the same batch, and a worker may forget its result only when that
  * is durable; so a crash of either loses and doubles nothing that a worker lives to tell. What a
  * worker used that dies with the broker, within the milliseconds of one batch, nobody knows.
  *
- * Those that are settled in one turn share a record: one for each paid call would cost a fifth of what a broker gets done.
+ * Those that are settled in one turn share a record, since all that matters of them is which they are.
  *
  * At most CHARGES_MAX are kept, settled ones for CHARGE_KEEP_MS: for as long a worker may repeat
  * itself.
