@@ -1,6 +1,7 @@
 #include "broker/core/conclude.h"
 #include <assert.h>
 #include <string.h>
+#include "broker/core/charge.h"
 #include "broker/core/client.h"
 #include "broker/core/dead.h"
 #include "broker/core/decision.h"
@@ -279,6 +280,7 @@ static void end_attempt(struct core *core, struct job *job, const struct outcome
         effect->as.attempt.reason = cancel_reason(outcome);
     }
     const bool is_expired = outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED;
+    charge_lease_ended(core, job->at.lease); /* its permits say what it may have called */
     upstream_settle_silent(core, &job->at.lease->permit, is_expired);
     upstream_settle_silent(core, &job->at.lease->hedge, is_expired);
     lease_end(core, job->at.lease);
