@@ -361,6 +361,15 @@ const struct config_provider *config_find_provider(const struct config *config, 
 const struct config_route *config_find_route(const struct config *config, const char *name);
 const struct config_tier *config_find_tier(const struct config *config, const char *name);
 
+/* Of models' names; not owned. */
+struct config_route_list {
+    char *const *models;
+    size_t length;
+    bool is_of_tier; /* its own, not the route's for all */
+};
+/* The models of a route for a tier: those that it lists for that one, else those that it lists for all. */
+struct config_route_list config_route_list(const struct config_route *route, const char *tier);
+
 /* Bits of common/choice.h. */
 uint32_t config_abilities(const struct config_model *model);
 /*

@@ -65,25 +65,9 @@ static void count_all(struct count *count, const struct config *config, const ch
 
 /* ---- of a route ---- */
 
-struct list {
-    char *const *models;
-    size_t length;
-    bool is_of_tier; /* its own, not the route's for all */
-};
-
-static struct list list_of(const struct config_route *route, const struct config_tier *tier)
-{
-    for (size_t i = 0; i < route->tiers_length; i++) {
-        const struct config_route_tier *own = &route->tiers[i];
-        if (own->models_length > 0 && strcmp(own->tier, tier->name) == 0) {
-            return (struct list){own->models, own->models_length, true};
-        }
-    }
-    return (struct list){route->models, route->models_length, false};
-}
-
 /* NULL: the list names none. */
-static const struct config_model *best_of(const struct config *config, const struct list *list)
+static const struct config_model *best_of(const struct config *config,
+                                          const struct config_route_list *list)
 {
     const struct config_model *best = NULL;
     for (size_t i = 0; i < list->length; i++) {
@@ -99,7 +83,7 @@ static bool is_below_floor(const struct config *config, const struct config_rout
                            const struct config_tier *tier, bool is_written,
                            char ret_why[CONFIG_WHY_BYTES])
 {
-    const struct list list = list_of(route, tier);
+    const struct config_route_list list = config_route_list(route, tier->name);
     const struct config_model *best = best_of(config, &list);
     if (best == NULL || best->quality >= tier->quality_min) {
         return false;
@@ -145,8 +129,8 @@ static bool check_route(const struct config *config, size_t at, size_t tier_at, 
     }
     if (is_below_floor(config, route, tier, is_written, ret_why)) {
         *ret_fault = (struct config_candidates_fault){
-            list_of(route, tier).is_of_tier ? "routes[].tiers" : "routes[].models", route->name,
-            is_written ? "routes" : "tiers", is_written ? at : tier_at};
+            config_route_list(route, tier->name).is_of_tier ? "routes[].tiers" : "routes[].models",
+            route->name, is_written ? "routes" : "tiers", is_written ? at : tier_at};
         return false;
     }
     return true;

@@ -61,6 +61,17 @@ uint32_t config_abilities(const struct config_model *model)
 
 /* ---- candidates ---- */
 
+struct config_route_list config_route_list(const struct config_route *route, const char *tier)
+{
+    for (size_t i = 0; i < route->tiers_length; i++) {
+        const struct config_route_tier *own = &route->tiers[i];
+        if (own->models_length > 0 && strcmp(own->tier, tier) == 0) {
+            return (struct config_route_list){own->models, own->models_length, true};
+        }
+    }
+    return (struct config_route_list){route->models, route->models_length, false};
+}
+
 struct found {
     const struct config_model **models;
     size_t length, max;
@@ -90,26 +101,13 @@ static void add_models(const struct config *config, char *const *names, size_t l
     }
 }
 
-static void add_list(const struct config *config, char *const *names, size_t length, bool is_scored,
-                     struct found *found)
+static void add_list(const struct config *config, const struct config_route_list *list,
+                     bool is_scored, struct found *found)
 {
-    add_models(config, names, length, !is_scored, found);
+    add_models(config, list->models, list->length, !is_scored, found);
     if (found->length == 0) {
-        add_models(config, names, length, true, found);
+        add_models(config, list->models, list->length, true, found);
     }
-}
-
-static void add_of_alias(const struct config *config, const struct config_route *route,
-                         const char *tier, bool is_scored, struct found *found)
-{
-    for (size_t i = 0; i < route->tiers_length; i++) {
-        const struct config_route_tier *own = &route->tiers[i];
-        if (own->models_length > 0 && strcmp(own->tier, tier) == 0) {
-            add_list(config, own->models, own->models_length, is_scored, found);
-            return;
-        }
-    }
-    add_list(config, route->models, route->models_length, is_scored, found);
 }
 
 size_t config_candidates(const struct config *config, const char *route, const char *tier,
@@ -124,7 +122,8 @@ size_t config_candidates(const struct config *config, const char *route, const c
         add(&found, model);
         add_models(config, model->fallback, model->fallback_length, false, &found);
     } else if (alias != NULL) { /* `auto` always is one */
-        add_of_alias(config, alias, tier, *ret_is_scored, &found);
+        const struct config_route_list list = config_route_list(alias, tier);
+        add_list(config, &list, *ret_is_scored, &found);
     }
     return found.length;
 }
