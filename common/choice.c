@@ -1,6 +1,7 @@
 #include "common/choice.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/attributes.h"
@@ -123,4 +124,10 @@ const char *choice_reason(const struct choice_weights *weights, const struct cho
         most = parts[i].lost > parts[most].lost ? i : most;
     }
     return parts[most].lost > 0 ? parts[most].name : "order";
+}
+
+void choice_second_words(const char *provider, const char *model, char *ret_words, size_t bytes)
+{
+    (void)snprintf(ret_words, bytes, "; second call, beside a slow first one: %s/%s", provider,
+                   model);
 }

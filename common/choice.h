@@ -103,3 +103,11 @@ struct choice_score choice_score(const struct choice_job *job, const struct choi
  * "failures". */
 const char *choice_reason(const struct choice_weights *weights, const struct choice_score *winner,
                           const struct choice_score *loser);
+
+enum { CHOICE_SECOND_BYTES = 192 };
+/*
+ * What the explanation of a choice goes on to say once a second call is made beside the first, slow one: by the broker, which
+ * explains a job that runs, and by the worker, in its answer. Fills at most `bytes`, with the end of the text; CHOICE_SECOND_BYTES
+ * do for names of 64.
+ */
+void choice_second_words(const char *provider, const char *model, char *ret_words, size_t bytes);

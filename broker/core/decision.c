@@ -9,15 +9,14 @@
 #include "broker/core/lane.h"
 #include "broker/core/lessons.h"
 
-/* SECOND_BYTES: what is said of a second call, of whatever length the decision is. */
-enum { ALLOWED_BITS = 64, OUTPUT_TOKENS_ASSUMED = 256, SECOND_BYTES = 160 };
+enum { ALLOWED_BITS = 64, OUTPUT_TOKENS_ASSUMED = 256 };
 static const double COMPLEXITY_MAX = 255;
 static const double LATE_QUANTILE = 0.95;
 
 struct explanation {
     struct id job_id;
     uint32_t attempt;
-    char text[EXPLANATION_BYTES + SECOND_BYTES];
+    char text[EXPLANATION_BYTES + CHOICE_SECOND_BYTES]; /* of whatever length the decision is */
 };
 
 /* ---- names ---- */
@@ -647,8 +646,8 @@ void decision_explain_second(struct core *core, const struct job *job,
         return;
     }
     const size_t length = strlen(item->text);
-    (void)snprintf(item->text + length, sizeof(item->text) - length,
-                   "; second call, beside a slow first one: %.64s", second->subject);
+    choice_second_words(second->provider, second->model, item->text + length,
+                        sizeof(item->text) - length);
 }
 
 const char *core_explain(const struct core *core, const struct id *job_id, uint32_t *ret_attempt)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/choice.h"
 #include "worker/route/router.h"
 #include "worker/telemetry.h"
 
@@ -51,9 +52,10 @@ void hedge_destroy(struct hedge **hedge)
 void hedge_explain(struct attempt *attempt, const struct hedge *hedge)
 {
     char *text = NULL;
+    char words[CHOICE_SECOND_BYTES];
+    choice_second_words(hedge->provider_name, hedge->model, words, sizeof(words));
     if (attempt->router_reason == NULL ||
-        asprintf(&text, "%s; second call, beside a slow first one: %s/%s", attempt->router_reason,
-                 hedge->provider_name, hedge->model) < 0) {
+        asprintf(&text, "%s%s", attempt->router_reason, words) < 0) {
         return;
     }
     free(attempt->router_reason);

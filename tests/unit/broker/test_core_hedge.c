@@ -235,6 +235,22 @@ Test(core_hedge, second_call_is_told_by_the_explanation)
     cr_assert_not_null(strstr(why, "; second call, beside a slow first one: p1/m0"), "%s", why);
 }
 
+/* A name is of 64 bytes at most. */
+Test(core_hedge, second_call_is_told_with_its_whole_name)
+{
+    static char name[] = "0123456789012345678901234567890123456789012345678901234567890123";
+    static char *failover[] = {name};
+    providers[1].name = name;
+    w.models[0].failover = failover;
+    go();
+    answers("realtime", KNOWN);
+    const struct id job = submit("realtime");
+    asks(&job);
+    uint32_t attempt = 0;
+    const char *why = core_explain(w.core, &job, &attempt);
+    cr_assert(strstr(why, name) != NULL && strcmp(why + strlen(why) - 3, "/m0") == 0, "%s", why);
+}
+
 Test(core_hedge, only_the_holder_is_granted_one)
 {
     go();
