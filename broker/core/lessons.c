@@ -1,4 +1,5 @@
 #include "broker/core/lessons.h"
+#include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <math.h>
@@ -85,6 +86,9 @@ static bool is_sum(double value)
 
 int lessons_restore(struct core *core, const void *value, size_t value_bytes)
 {
+    assert(core->effects == NULL);
+    assert(core->jobs.length + core->jobs.later_length == 0);
+    assert(concluded_length(&core->concluded) == 0);
     Record__LearningRecord *record;
     if (record_read_learning(value, value_bytes, arena_protobuf_allocator(core->arena), &record) <
             0 ||

@@ -30,5 +30,11 @@ void lessons_dispatched(struct core *core, const struct job *job, bool explores)
 bool lessons_tick(struct core *core);
 /* INT64_MAX: nothing is to be recorded. */
 int64_t lessons_next_deadline_ms(const struct core *core);
-/* From a record "learn", hash of its names. Errors: -EBADMSG, -ENOMEM. */
+/*
+ * From a record "learn", hash of its names. After lessons_init() and the first configuration, and before any job or conclusion is restored
+ * and any event: a tenant has room for so many tasks only, and those of which something is known keep theirs (a task beyond them is left
+ * out, and its record stays); what is learned later must not be overwritten. Among themselves records may come in any order: it
+ * becomes that of their use.
+ * Errors: -EBADMSG, -ENOMEM.
+ */
 MUST_USE int lessons_restore(struct core *core, const void *value, size_t value_bytes);
