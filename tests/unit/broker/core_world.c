@@ -8,6 +8,15 @@
 
 static char *const NAMES[] = {"a", "b", "c", "d"};
 
+const struct config_breaker world_breaker = {.failures = 5,
+                                             .failure_share_permille = 500,
+                                             .calls_min = 20,
+                                             .window_ms = 10000,
+                                             .slow_share_permille = 800,
+                                             .open_first_ms = 1000,
+                                             .open_max_ms = 10000,
+                                             .slow_start_per_s = 20};
+
 void world_init(struct world *world)
 {
     *world = (struct world){
@@ -58,17 +67,21 @@ void world_init(struct world *world)
                                    .clients_max = 1000,
                                    .workers_max = 100,
                                    .losses_max = 5},
-                        .breaker = {.failures = 5,
-                                    .failure_share_permille = 500,
-                                    .calls_min = 20,
-                                    .window_ms = 10000,
-                                    .slow_share_permille = 800,
-                                    .open_first_ms = 1000,
-                                    .open_max_ms = 10000,
-                                    .slow_start_per_s = 20},
+                        .breaker = world_breaker,
                         .retries = {.share_permille = 100, .least_per_min = 60, .burst = 20}};
     cr_assert_eq(effects_create(&world->effects), 0);
     effects_reset(world->effects, world->batch);
+}
+
+void world_two_providers(struct world *world)
+{
+    static char *failover[] = {"p1"};
+    world->providers[0] = (struct config_provider){.name = "p0"};
+    world->providers[1] = (struct config_provider){.name = "p1"};
+    world->models[0] = (struct config_model){
+        .name = "m0", .provider = "p0", .failover = failover, .failover_length = 1, .quality = 50};
+    world->config.providers = world->providers;
+    world->config.providers_length = 2;
 }
 
 void world_start(struct world *world)
@@ -495,17 +508,26 @@ struct event world_submission(struct world *world, uint64_t peer, const char *ti
     return event;
 }
 
-void world_submit_event(struct world *world, struct event *event)
+struct id world_submit_event(struct world *world, struct event *event)
 {
     world_turn(world, event);
     blob_unref(&event->as.submit.payload);
+    return event->as.submit.job_id;
 }
 
 struct id world_submit(struct world *world, uint64_t peer, const char *tier)
 {
     struct event event = world_submission(world, peer, tier);
-    world_submit_event(world, &event);
-    return event.as.submit.job_id;
+    return world_submit_event(world, &event);
+}
+
+struct id world_submit_to(struct world *world, uint64_t peer, const char *tier, const char *route,
+                          const char *task)
+{
+    struct event event = world_submission(world, peer, tier);
+    event.as.submit.route = route == NULL ? "m0" : route;
+    event.as.submit.task = task;
+    return world_submit_event(world, &event);
 }
 
 void world_credit(struct world *world, uint64_t peer, uint64_t total)

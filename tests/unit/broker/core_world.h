@@ -14,6 +14,7 @@
 #include "common/config.h"
 
 enum { WORLD_TIERS = 3 }; /* realtime (memory), standard, background (durable) */
+extern const struct config_breaker world_breaker;
 
 struct world_effect {
     struct effect effect;                 /* pointers other than these are dead */
@@ -34,6 +35,7 @@ struct world {
     struct config_tier tiers[WORLD_TIERS];
     struct config_tenant tenants[4];
     struct config_model models[3];
+    struct config_provider providers[2]; /* of world_two_providers() */
     char *pools[2];
     uint64_t seed;
     struct core *core;
@@ -57,6 +59,8 @@ struct world {
  * auto, m0, m1, m2; pools default, gpu.
  */
 void world_init(struct world *world);
+/* And providers p0 and p1: m0, of grade 50, is at p0, and at p1 as well. Before world_start(). */
+void world_two_providers(struct world *world);
 /* Creates the core as configured by now. */
 void world_start(struct world *world);
 void world_finish(struct world *world);
@@ -78,7 +82,10 @@ void world_client(struct world *world, uint64_t peer, const char *tenant);
 struct event world_submission(struct world *world, uint64_t peer,
                               const char *tier); /* route m0, 4 bytes of payload */
 struct id world_submit(struct world *world, uint64_t peer, const char *tier);
-void world_submit_event(struct world *world, struct event *event); /* releases its payload */
+struct id world_submit_event(struct world *world, struct event *event); /* releases its payload */
+/* The same as world_submit(), on this route and with this task; NULL: m0, none. */
+struct id world_submit_to(struct world *world, uint64_t peer, const char *tier, const char *route,
+                          const char *task);
 void world_worker(struct world *world, uint64_t peer, const char *name,
                   uint32_t slots); /* with credit for all */
 void world_credit(struct world *world, uint64_t peer, uint64_t total);

@@ -325,10 +325,9 @@ Test(core_cache_evidence, flood_of_feedback_of_one_tenant_is_dropped)
     world_client(&w, 1, "a");
     world_client(&w, 2, "b");
     uint8_t key[16] = {0};
-    struct event event = {
-        .kind = EVENT_CACHE_FEEDBACK,
-        .peer = 1,
-        .as.cache_feedback = {.tier = "standard", .embedder = "e", .key = key}};
+    struct event event = {.kind = EVENT_CACHE_FEEDBACK,
+                          .peer = 1,
+                          .as.cache_feedback = {.tier = "standard", .embedder = "e", .key = key}};
     for (int i = 0; i < 500; i++) {
         key[0] = (uint8_t)i;
         key[1] = (uint8_t)(i >> 8);

@@ -376,8 +376,7 @@ Test(core_dead, requeued_letter_is_pending_after_a_restart)
     world_worker(&w, WORKER, "w", SLOTS);
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.idempotency_key = "k";
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id job = world_submit_event(&w, &event);
     fail(&job, WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED, 0);
     world_job_event(&w, EVENT_COLLECTED, 1, &job);
     cr_assert_eq(world_records(&w, STORE_CONCLUDED), 2);
@@ -414,8 +413,7 @@ Test(core_dead, key_of_a_requeued_letter_outlives_the_window_of_its_first_death)
     world_worker(&w, WORKER, "w", SLOTS);
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.idempotency_key = "k";
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id job = world_submit_event(&w, &event);
     fail(&job, WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED, 0);
     one(DEAD_REQUEUE, &job);
     world_advance(&w, 3599000);

@@ -13,7 +13,6 @@
 enum { MANY_MODELS = 14 };
 
 static struct world w;
-static struct config_provider providers[2];
 static struct config_route routes[1];
 static char *route_models[] = {"m0", "m1", "m2"};
 static char *eu[] = {"eu"};
@@ -27,8 +26,9 @@ static char *only_m1[] = {"m1"};
 static void start(void)
 {
     world_init(&w);
-    providers[0] = (struct config_provider){.name = "p0"};
-    providers[1] = (struct config_provider){.name = "p1", .residency = eu, .residency_length = 1};
+    world_two_providers(&w);
+    w.providers[1].residency = eu;
+    w.providers[1].residency_length = 1;
     static const struct {
         char *name, *provider;
         uint32_t quality;
@@ -42,8 +42,6 @@ static void start(void)
                                             .output_nanousd_per_mtok = models[i].price * 2000000};
     }
     routes[0] = (struct config_route){.name = "any", .models = route_models, .models_length = 3};
-    w.config.providers = providers;
-    w.config.providers_length = 2;
     w.config.routes = routes;
     w.config.routes_length = 1;
     for (size_t i = 0; i < WORLD_TIERS; i++) {
@@ -89,9 +87,7 @@ static struct id submit(const struct asked *asked)
     event.as.submit.input_tokens = asked->input_tokens;
     event.as.submit.estimated_tokens = asked->input_tokens + 100;
     event.as.submit.residency = asked->residency;
-    const struct id id = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    return id;
+    return world_submit_event(&w, &event);
 }
 
 static const struct effect_dispatch *dispatch_of(const struct id *job)
@@ -178,9 +174,7 @@ static struct id submit_features(const uint8_t *features, size_t length)
     event.as.submit.route = "any";
     event.as.submit.features = features;
     event.as.submit.features_length = length;
-    const struct id id = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    return id;
+    return world_submit_event(&w, &event);
 }
 
 Test(core_decision, complexity_is_made_of_the_features_with_the_weights_that_are_set)
@@ -285,8 +279,8 @@ Test(core_decision, data_stay_where_they_must)
 Test(core_decision, job_cannot_lift_its_tenants_residency)
 {
     static char *us[] = {"us"};
-    providers[0].residency = us;
-    providers[0].residency_length = 1;
+    w.providers[0].residency = us;
+    w.providers[0].residency_length = 1;
     w.tenants[1].residency = "eu";
     go();
     const struct id job = submit(&(struct asked){.peer = 2, .complexity = 20, .residency = "us"});
@@ -299,8 +293,7 @@ Test(core_decision, named_model_obeys_the_tenants_residency)
     w.tenants[1].residency = "eu";
     go();
     struct event event = world_submission(&w, 2, "standard"); /* m0, at p0 alone */
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id job = world_submit_event(&w, &event);
     HAS(refusal_of(&job), "p0/m0 has not the residency label eu");
 }
 
@@ -702,9 +695,7 @@ static struct id submit_keyed(uint64_t peer, const char *residency, uint32_t abi
     event.as.submit.canonical_key = key;
     event.as.submit.residency = residency;
     event.as.submit.abilities = abilities;
-    const struct id id = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    return id;
+    return world_submit_event(&w, &event);
 }
 
 Test(core_decision, labelled_job_follows_none_without_its_label)
@@ -728,12 +719,7 @@ Test(core_decision, labelled_job_follows_none_without_its_label)
 
 static struct id submit_task(uint64_t peer, const char *task)
 {
-    struct event event = world_submission(&w, peer, "standard");
-    event.as.submit.route = "any";
-    event.as.submit.task = task;
-    const struct id id = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    return id;
+    return world_submit_to(&w, peer, "standard", "any", task);
 }
 
 static uint8_t task_of(const struct id *job)
@@ -802,7 +788,7 @@ Test(core_decision, tenants_whose_jobs_wait_for_one_model_take_turns)
     enum { MANY = 30 };
     w.models[0].abilities = w.models[1].abilities = no_images;
     w.models[0].abilities_length = w.models[1].abilities_length = 2;
-    providers[1].requests_per_min = 60;
+    w.providers[1].requests_per_min = 60;
     go();
     for (int i = 0; i < MANY; i++) {
         (void)submit(&(struct asked){.abilities = ABILITY_IMAGES, .input_tokens = 900});
@@ -865,7 +851,7 @@ Test(core_decision, job_that_waits_for_one_model_is_called_back_by_its_reset)
 Test(core_decision, job_that_waits_for_one_model_is_called_back_by_a_permit_that_is_given_back)
 {
     let_only_m2_see_images();
-    providers[1].requests_per_min = 1;
+    w.providers[1].requests_per_min = 1;
     go();
     const struct id first = submit_image(1);
     pass(61000);
@@ -958,15 +944,13 @@ static struct id submit_identical(uint32_t priority)
     event.as.submit.abilities = ABILITY_IMAGES;
     event.as.submit.canonical_key = key;
     event.as.submit.priority = priority;
-    const struct id id = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    return id;
+    return world_submit_event(&w, &event);
 }
 
 Test(core_decision, urgent_follower_lifts_its_leader_in_a_crowd)
 {
     let_only_m2_see_images();
-    providers[1].requests_per_min = 1;
+    w.providers[1].requests_per_min = 1;
     go();
     const struct id first = submit_image(1);
     const struct id leader = submit_identical(0);
@@ -995,7 +979,7 @@ static void check_weights(bool is_on_disk)
     enum { MANY = 60 };
     let_only_m2_see_images();
     w.tenants[1].weight = 3;
-    providers[1].requests_per_min = 60;
+    w.providers[1].requests_per_min = 60;
     go();
     if (is_on_disk) {
         fill_memory();

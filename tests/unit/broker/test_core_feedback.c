@@ -37,11 +37,7 @@ TestSuite(core_feedback, .init = start, .fini = stop);
 
 static struct id submit(const char *tier, const char *task)
 {
-    struct event event = world_submission(&w, 1, tier);
-    event.as.submit.task = task;
-    const struct id id = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    return id;
+    return world_submit_to(&w, 1, tier, NULL, task);
 }
 
 static void answer(const struct id *job, const char *model, Wire__CacheStatus cache)

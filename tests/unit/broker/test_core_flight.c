@@ -45,16 +45,14 @@ static struct event keyed(uint64_t peer, const char *tier, uint8_t key)
 static struct id submit(uint64_t peer, const char *tier, uint8_t key)
 {
     struct event event = keyed(peer, tier, key);
-    world_submit_event(&w, &event);
-    return event.as.submit.job_id;
+    return world_submit_event(&w, &event);
 }
 
 static struct id submit_with_priority(uint8_t key, uint32_t priority)
 {
     struct event event = keyed(1, "standard", key);
     event.as.submit.priority = priority;
-    world_submit_event(&w, &event);
-    return event.as.submit.job_id;
+    return world_submit_event(&w, &event);
 }
 
 /* The worker 100 ends the job's latest attempt. */

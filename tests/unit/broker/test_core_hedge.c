@@ -15,25 +15,15 @@
 enum { PEER = 100, PRICE = 1000, KNOWN = 40 };
 
 static struct world w;
-static struct config_provider providers[2];
-static char *p1[] = {"p1"};
 
 /* The model m0 at p0, and at p1 as well. A token costs PRICE nano-dollars; a job is expected to use
  * 10 and 90. */
 static void start(void)
 {
     world_init(&w);
-    providers[0] = (struct config_provider){.name = "p0"};
-    providers[1] = (struct config_provider){.name = "p1"};
-    w.models[0] = (struct config_model){.name = "m0",
-                                        .provider = "p0",
-                                        .failover = p1,
-                                        .failover_length = 1,
-                                        .quality = 50,
-                                        .input_nanousd_per_mtok = PRICE * UINT64_C(1000000),
-                                        .output_nanousd_per_mtok = PRICE * UINT64_C(1000000)};
-    w.config.providers = providers;
-    w.config.providers_length = 2;
+    world_two_providers(&w);
+    w.models[0].input_nanousd_per_mtok = PRICE * UINT64_C(1000000);
+    w.models[0].output_nanousd_per_mtok = PRICE * UINT64_C(1000000);
     w.tiers[0].hedge_share_permille = 50;
     w.tiers[0].deadline_ms = 600000;
 }
@@ -57,9 +47,7 @@ static struct id submit(const char *tier)
     struct event event = world_submission(&w, 1, tier);
     event.as.submit.input_tokens = 10;
     event.as.submit.estimated_tokens = 100;
-    const struct id id = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    return id;
+    return world_submit_event(&w, &event);
 }
 
 static const struct effect_dispatch *dispatch_of(const struct id *job)
@@ -199,8 +187,7 @@ Test(core_hedge, stream_is_waited_for_until_its_first_token)
     struct event event = world_submission(&w, 1, "realtime");
     event.as.submit.input_tokens = 10;
     event.as.submit.stream = true;
-    const struct id stream = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id stream = world_submit_event(&w, &event);
     const struct id whole = submit("realtime");
     cr_assert_leq(dispatch_of(&stream)->hedge_after_ms, 125);
     cr_assert_geq(dispatch_of(&whole)->hedge_after_ms, 9000);
@@ -240,7 +227,7 @@ Test(core_hedge, second_call_is_told_with_its_whole_name)
 {
     static char name[] = "0123456789012345678901234567890123456789012345678901234567890123";
     static char *failover[] = {name};
-    providers[1].name = name;
+    w.providers[1].name = name;
     w.models[0].failover = failover;
     go();
     answers("realtime", KNOWN);
@@ -321,8 +308,7 @@ Test(core_hedge, none_is_granted_that_would_come_too_late)
     answers("realtime", KNOWN);
     struct event event = world_submission(&w, 1, "realtime");
     event.as.submit.deadline_in_ms = 1000;
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id job = world_submit_event(&w, &event);
     const struct id other = submit("realtime");
     asks(&other); /* and p1 is known to take 5000 ms then */
     ends(&other, (struct said[]){{"p0", CANCELLED, 5000, 0, 0}, {"p1", ANSWERED, 5000, 0, 0}}, 2);
@@ -356,8 +342,7 @@ Test(core_hedge, second_calls_that_run_into_the_deadline_are_remembered)
         event.as.submit.deadline_in_ms = 14000;
         event.as.submit.input_tokens = 10;
         event.as.submit.estimated_tokens = 100;
-        const struct id job = event.as.submit.job_id;
-        world_submit_event(&w, &event);
+        const struct id job = world_submit_event(&w, &event);
         asks(&job);
         cr_assert(is_granted(&job));
     }
@@ -386,7 +371,7 @@ Test(core_hedge, provider_that_is_down_is_not_asked)
 
 Test(core_hedge, providers_limit_holds_for_second_calls)
 {
-    providers[1].requests_per_min = 1;
+    w.providers[1].requests_per_min = 1;
     go();
     world_advance(&w, 1000);
     answers("realtime", 100);
@@ -450,7 +435,7 @@ Test(core_hedge, both_that_fail_are_tried_by_it_no_more)
 
 Test(core_hedge, what_was_granted_and_not_called_is_given_back)
 {
-    providers[1].requests_per_min = 60;
+    w.providers[1].requests_per_min = 60;
     go();
     world_advance(&w, 2000);
     answers("realtime", 20);

@@ -389,8 +389,7 @@ Test(core_life, job_of_a_worker_runs_and_nobody_is_told)
     struct event event = world_submission(&w, 0, "background");
     event.as.submit.tenant = "b";
     event.as.submit.discard_result = true;
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id job = world_submit_event(&w, &event);
     cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_LEASED);
     cr_assert_str_eq(world_find(&w, EFFECT_DISPATCH, &job, 100)->effect.as.dispatch.tenant, "b");
     const struct lease_ref lease = world_lease(&w, &job);

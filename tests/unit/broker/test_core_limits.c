@@ -5,15 +5,7 @@
 #include "broker/core/bucket.h"
 #include "broker/core/pace.h"
 #include "broker/core/retry_budget.h"
-
-static const struct config_breaker BREAKER = {.failures = 5,
-                                              .failure_share_permille = 500,
-                                              .calls_min = 20,
-                                              .window_ms = 10000,
-                                              .slow_share_permille = 800,
-                                              .open_first_ms = 1000,
-                                              .open_max_ms = 8000,
-                                              .slow_start_per_s = 20};
+#include "tests/unit/broker/core_world.h"
 
 static uint64_t random_state;
 
@@ -137,7 +129,7 @@ static bool lets_through(const struct breaker *breaker, int64_t now_ms)
 static bool report(struct breaker *breaker, enum breaker_sample sample, int64_t now_ms)
 {
     breaker_tick(breaker, now_ms);
-    return breaker_report(breaker, &BREAKER, sample, false, 0, now_ms);
+    return breaker_report(breaker, &world_breaker, sample, false, 0, now_ms);
 }
 
 static struct breaker opened(int64_t now_ms)
@@ -197,9 +189,9 @@ Test(core_breaker, lets_one_probe_through_when_its_time_is_over)
     cr_assert_not(lets_through(&breaker, 999));
     breaker_tick(&breaker, 1000);
     cr_assert(lets_through(&breaker, 1000));
-    breaker_probe(&breaker, &BREAKER, 1000);
+    breaker_probe(&breaker, &world_breaker, 1000);
     cr_assert_not(lets_through(&breaker, 1000));
-    cr_assert(breaker_report(&breaker, &BREAKER, SAMPLE_SUCCESS, true, 0, 1500));
+    cr_assert(breaker_report(&breaker, &world_breaker, SAMPLE_SUCCESS, true, 0, 1500));
     cr_assert_eq(breaker.state, BREAKER_CLOSED);
     cr_assert(lets_through(&breaker, 1500));
 }
@@ -208,13 +200,13 @@ Test(core_breaker, stays_open_longer_with_each_probe_that_fails_up_to_a_bound)
 {
     struct breaker breaker = opened(0);
     int64_t now_ms = 0;
-    const int64_t expected_ms[] = {1000, 2000, 4000, 8000, 8000};
+    const int64_t expected_ms[] = {1000, 2000, 4000, 8000, 10000};
     for (int i = 0; i < 5; i++) {
         cr_assert_eq(breaker_closed_until_ms(&breaker) - now_ms, expected_ms[i]);
         now_ms = breaker_closed_until_ms(&breaker);
         breaker_tick(&breaker, now_ms);
-        breaker_probe(&breaker, &BREAKER, now_ms);
-        cr_assert(breaker_report(&breaker, &BREAKER, SAMPLE_FAILURE, true, 0, now_ms));
+        breaker_probe(&breaker, &world_breaker, now_ms);
+        cr_assert(breaker_report(&breaker, &world_breaker, SAMPLE_FAILURE, true, 0, now_ms));
     }
 }
 
@@ -231,24 +223,24 @@ Test(core_breaker, a_probe_that_is_not_heard_of_is_given_up)
 {
     struct breaker breaker = opened(0);
     breaker_tick(&breaker, 1000);
-    breaker_probe(&breaker, &BREAKER, 1000);
-    breaker_tick(&breaker, 8999);
-    cr_assert_not(lets_through(&breaker, 8999));
-    breaker_tick(&breaker, 9000);
-    cr_assert(lets_through(&breaker, 9000));
+    breaker_probe(&breaker, &world_breaker, 1000);
+    breaker_tick(&breaker, 10999);
+    cr_assert_not(lets_through(&breaker, 10999));
+    breaker_tick(&breaker, 11000);
+    cr_assert(lets_through(&breaker, 11000));
 }
 
 Test(core_breaker, a_probe_that_was_given_up_does_not_end_a_later_one)
 {
     struct breaker breaker = opened(0);
     breaker_tick(&breaker, 1000);
-    const uint32_t first = breaker_probe(&breaker, &BREAKER, 1000);
-    breaker_tick(&breaker, 9000);
-    const uint32_t second = breaker_probe(&breaker, &BREAKER, 9000);
+    const uint32_t first = breaker_probe(&breaker, &world_breaker, 1000);
+    breaker_tick(&breaker, 11000);
+    const uint32_t second = breaker_probe(&breaker, &world_breaker, 11000);
     breaker_forget_probe(&breaker, first);
-    cr_assert_not(lets_through(&breaker, 9000));
+    cr_assert_not(lets_through(&breaker, 11000));
     breaker_forget_probe(&breaker, second);
-    cr_assert(lets_through(&breaker, 9000));
+    cr_assert(lets_through(&breaker, 11000));
 }
 
 /* ---- pace ---- */

@@ -102,8 +102,7 @@ static struct id submit_to(uint64_t peer, const char *tier, const char *pool, in
     struct event event = world_submission(&w, peer, tier);
     event.as.submit.pool = pool;
     event.as.submit.deadline_in_ms = deadline_ms;
-    world_submit_event(&w, &event);
-    return event.as.submit.job_id;
+    return world_submit_event(&w, &event);
 }
 
 /* ---- estimates ---- */

@@ -54,8 +54,7 @@ Test(core_recovery, acknowledged_job_survives_and_keeps_all_that_it_was)
     event.as.submit.trace_parent = trace;
     event.as.submit.idempotency_key = "k";
     event.as.submit.deadline_in_ms = 50000;
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id job = world_submit_event(&w, &event);
     world_advance(&w, 1000);
     restart();
     world_worker(&w, 100, "w", 1);
@@ -369,8 +368,7 @@ Test(core_recovery, lease_of_a_delayed_job_is_kept_when_the_wall_clock_is_set_ba
 {
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.delay_ms = 1000;
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id job = world_submit_event(&w, &event);
     world_worker(&w, 100, "w", 1);
     world_advance(&w, 1500);
     const struct lease_ref lease = world_lease(&w, &job);
@@ -411,7 +409,8 @@ Test(core_recovery, key_of_a_dead_letter_is_free_again_once_its_conclusion_is_fo
     struct event same = world_submission(&w, 1, "standard");
     same.as.submit.idempotency_key = "k";
     world_submit_event(&w, &same);
-    cr_assert(world_find(&w, EFFECT_ACCEPTED, NULL, 1)->effect.as.accepted.has_known_as, "remembered so far");
+    cr_assert(world_find(&w, EFFECT_ACCEPTED, NULL, 1)->effect.as.accepted.has_known_as,
+              "remembered so far");
     world_advance(&w, 1000);
     const struct id next = world_submit(&w, 1, "standard");
     world_job_event(&w, EVENT_CANCEL, 1, &next);

@@ -55,8 +55,7 @@ static struct id submit_with(uint32_t priority, int64_t delay_ms)
     struct event event = world_submission(&w, 1, "realtime");
     event.as.submit.priority = priority;
     event.as.submit.delay_ms = delay_ms;
-    world_submit_event(&w, &event);
-    return event.as.submit.job_id;
+    return world_submit_event(&w, &event);
 }
 
 Test(core_status, position_counts_the_jobs_of_its_tenant_that_go_before_it)

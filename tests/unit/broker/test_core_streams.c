@@ -34,8 +34,7 @@ static struct id submit(uint64_t peer, bool stream)
     struct event event = world_submission(&w, peer, "realtime");
     event.as.submit.stream = stream;
     event.as.submit.canonical_key = key;
-    world_submit_event(&w, &event);
-    return event.as.submit.job_id;
+    return world_submit_event(&w, &event);
 }
 
 static void chunk_with(const struct id *job, uint32_t index, const char *text, uint32_t flags)

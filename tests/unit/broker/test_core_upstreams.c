@@ -11,28 +11,18 @@
 #define EXPIRED      WIRE__ATTEMPT_OUTCOME__ATTEMPT_EXPIRED
 
 static struct world w;
-static struct config_provider providers[2];
 static struct config_route routes[1];
-static char *m0_failover[] = {"p1"};
 static char *alias_models[] = {"m1", "m2", "m0"};
 
 /* m0 at p0, then at p1; m1 at p0; m2 at p1. The route `alias`: m1, m2, m0. Grades 50, 80, 20. */
 static void start(void)
 {
     world_init(&w);
-    providers[0] = (struct config_provider){.name = "p0"};
-    providers[1] = (struct config_provider){.name = "p1"};
-    w.models[0] = (struct config_model){.name = "m0",
-                                        .provider = "p0",
-                                        .failover = m0_failover,
-                                        .failover_length = 1,
-                                        .quality = 50};
+    world_two_providers(&w);
     w.models[1] = (struct config_model){.name = "m1", .provider = "p0", .quality = 80};
     w.models[2] = (struct config_model){.name = "m2", .provider = "p1", .quality = 20};
     routes[0] = (struct config_route){
         .name = "alias", .choice = CHOICE_LISTED, .models = alias_models, .models_length = 3};
-    w.config.providers = providers;
-    w.config.providers_length = 2;
     w.config.routes = routes;
     w.config.routes_length = 1;
 }
@@ -53,11 +43,7 @@ TestSuite(core_upstreams, .init = start, .fini = stop);
 
 static struct id submit_to(const char *tier, const char *route)
 {
-    struct event event = world_submission(&w, 1, tier);
-    event.as.submit.route = route;
-    const struct id id = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    return id;
+    return world_submit_to(&w, 1, tier, route, NULL);
 }
 
 static const struct effect_dispatch *dispatch_of(const struct id *job)
@@ -389,7 +375,7 @@ Test(core_upstreams, probe_that_was_given_up_and_fails_late_ends_no_later_one)
 
 Test(core_upstreams, permit_of_an_attempt_that_calls_another_is_given_back)
 {
-    providers[0].requests_per_min = 60;
+    w.providers[0].requests_per_min = 60;
     go();
     pass(2000);
     for (int i = 0; i < 30; i++) {
@@ -519,8 +505,7 @@ Test(core_upstreams, what_cannot_be_served_in_time_is_refused_though_nobody_aske
     struct event event = world_submission(&w, 1, "realtime");
     event.as.submit.route = "m1";
     event.as.submit.deadline_in_ms = 300;
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id job = world_submit_event(&w, &event);
     const struct world_effect *rejected = world_find(&w, EFFECT_REJECTED, &job, 1);
     cr_assert_not_null(rejected);
     cr_assert_eq(rejected->effect.as.rejected.reason, WIRE__REJECT_REASON__REJECT_DEADLINE);
@@ -555,8 +540,7 @@ Test(core_upstreams, job_that_expires_in_an_outage_names_it)
         const struct id job = submit_to("standard", "m1");
         is_said(&job, UNAVAILABLE);
     }
-    const struct id job = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id job = world_submit_event(&w, &event);
     is_said(&job, UNAVAILABLE);
     cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_OPEN);
     pass(600);
@@ -605,9 +589,7 @@ static struct id submit_patient(int64_t delay_ms)
     event.as.submit.route = "m1";
     event.as.submit.deadline_in_ms = INT64_C(2) * DAY_MS;
     event.as.submit.delay_ms = delay_ms;
-    const struct id id = event.as.submit.job_id;
-    world_submit_event(&w, &event);
-    return id;
+    return world_submit_event(&w, &event);
 }
 
 static void reset_upstream(const char *provider, const char *model)
@@ -688,7 +670,7 @@ Test(core_upstreams, reset_of_what_is_up_says_nothing)
 
 Test(core_upstreams, configured_limit_holds_over_all_models_of_the_key)
 {
-    providers[0].requests_per_min = 60;
+    w.providers[0].requests_per_min = 60;
     go();
     for (int i = 0; i < 100; i++) {
         (void)submit_to("standard", i % 2 == 0 ? "m0" : "m1");
@@ -705,7 +687,7 @@ Test(core_upstreams, configured_limit_holds_over_all_models_of_the_key)
 
 Test(core_upstreams, permit_that_was_not_used_is_given_back)
 {
-    providers[0].requests_per_min = 60;
+    w.providers[0].requests_per_min = 60;
     go();
     pass(2000);
     for (int i = 0; i < 30; i++) { /* from the cache: no call */
@@ -733,14 +715,13 @@ Test(core_upstreams, learned_limit_is_held)
 
 Test(core_upstreams, tokens_are_settled_by_what_was_used)
 {
-    providers[0].tokens_per_min = 6000; /* 100 a second */
+    w.providers[0].tokens_per_min = 6000; /* 100 a second */
     go();
     pass(5000);
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.route = "m1";
     event.as.submit.estimated_tokens = 100;
-    const struct id first = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id first = world_submit_event(&w, &event);
     says(&first, &(struct world_said){.outcome = ANSWERED, .tokens = 3000});
     const struct id second = submit_to("standard", "m1");
     pass(20000);
@@ -752,7 +733,7 @@ Test(core_upstreams, tokens_are_settled_by_what_was_used)
 /* Small jobs take what there is as it comes; a large one has to find its turn all the same. */
 Test(core_upstreams, large_jobs_do_not_starve_beside_small_ones_of_another_queue)
 {
-    providers[0].tokens_per_min = 60000;
+    w.providers[0].tokens_per_min = 60000;
     go();
     for (int i = 0; i < 8000; i++) {
         struct event event = world_submission(&w, 1, i < 200 ? "realtime" : "background");
@@ -777,7 +758,7 @@ Test(core_upstreams, large_jobs_do_not_starve_beside_small_ones_of_another_queue
 
 Test(core_upstreams, what_nobody_believes_blocks_a_provider_for_a_minute_at_most)
 {
-    providers[0].tokens_per_min = 6000;
+    w.providers[0].tokens_per_min = 6000;
     go();
     pass(5000);
     const struct id first = submit_to("standard", "m1");
@@ -785,8 +766,7 @@ Test(core_upstreams, what_nobody_believes_blocks_a_provider_for_a_minute_at_most
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.route = "m1";
     event.as.submit.estimated_tokens = UINT32_MAX;
-    const struct id second = event.as.submit.job_id;
-    world_submit_event(&w, &event);
+    const struct id second = world_submit_event(&w, &event);
     pass(70000);
     cr_assert_not_null(dispatch_of(&second));
     world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
