@@ -306,8 +306,9 @@ static uint32_t read_max_tokens(const json_t *root)
     return tokens > 0 && tokens <= UINT32_MAX ? (uint32_t)tokens : 0;
 }
 
-/* The body is known to be a JSON object. */
-static int read_body_facts(const char *body, size_t bytes, struct body_facts *ret_facts)
+/* The body is known to be a JSON object. What is to be embedded is no question. */
+static int read_body_facts(enum operation operation, const char *body, size_t bytes,
+                           struct body_facts *ret_facts)
 {
     json_t *root = json_loadb(body, bytes, JSON_ALLOW_NUL, NULL);
     if (root == NULL) {
@@ -315,10 +316,12 @@ static int read_body_facts(const char *body, size_t bytes, struct body_facts *re
     }
     const char *model = json_string_value(json_object_get(root, "model"));
     struct body_facts facts = {.max_tokens = read_max_tokens(root),
-                               .input_tokens = complexity_tokens(root),
                                .abilities = complexity_abilities(root),
                                .is_stored = json_is_true(json_object_get(root, "store"))};
-    complexity_features(root, facts.features);
+    if (operation != OPERATION_EMBEDDINGS) {
+        facts.input_tokens = complexity_tokens(root);
+        complexity_features(root, facts.features);
+    }
     if (model != NULL) {
         facts.model = strdup(model);
     }
@@ -413,13 +416,12 @@ static uint32_t estimate_tokens(enum operation operation, const struct request *
                                                        : request->input_tokens + output;
 }
 
-/* What its text says of the model that it needs. Where no messages are read, the input is all of the body. */
+/* What its text says of the model that it needs. Of embeddings, the input is all of the body. */
 static void keep_facts(struct request *request, enum operation operation,
                        const struct body_facts *facts, size_t body_bytes)
 {
     const uint32_t all = (uint32_t)(body_bytes / BYTES_PER_TOKEN) + 1;
-    const bool is_read = operation == OPERATION_CHAT || operation == OPERATION_COMPLETIONS;
-    request->input_tokens = is_read ? facts->input_tokens : all;
+    request->input_tokens = operation == OPERATION_EMBEDDINGS ? all : facts->input_tokens;
     request->abilities = facts->abilities;
     memcpy(request->features, facts->features, sizeof(request->features));
 }
@@ -437,7 +439,7 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
     }
     struct body_facts facts = {0};
     if (r == 0) {
-        r = read_body_facts(body, body_bytes, &facts);
+        r = read_body_facts(operation, body, body_bytes, &facts);
     }
     if (r == 0) {
         r = check_name("model", facts.model, ret_error);

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include "common/choice.h"
 #include "common/complexity_text.h"
 
@@ -40,13 +41,20 @@ static bool is_type(const json_t *part, const char *type)
     return given != NULL && strcmp(given, type) == 0;
 }
 
+/* A chat's; a response's; what a tool that uses a computer gave back. */
+static bool is_image(const json_t *part)
+{
+    return is_type(part, "image_url") || is_type(part, "input_image") ||
+           is_type(part, "computer_screenshot");
+}
+
 static void visit_part(const json_t *part, bool is_asked, const struct visitor *visitor)
 {
     const json_t *text = json_is_string(part) ? part : json_object_get(part, "text");
     if (json_is_string(text)) {
         visitor->on_text(visitor->context, json_string_value(text), json_string_length(text),
                          is_asked);
-    } else if (visitor->on_image != NULL && is_type(part, "image_url")) {
+    } else if (visitor->on_image != NULL && is_image(part)) {
         visitor->on_image(visitor->context);
     }
 }
@@ -86,20 +94,57 @@ static void visit_message(const json_t *message, size_t parts_max, const struct 
     visit_as(role == NULL ? "user" : role, json_object_get(message, "content"), parts_max, visitor);
 }
 
-/* Messages from each end. A prompt is one message of a user's. */
-static void walk(const json_t *body, size_t messages_max, size_t parts_max,
-                 const struct visitor *visitor)
+/*
+ * Of a response's input: a message, or what stands between them, which has a type and no role:
+ * calls of tools, which the model said as it did what it thought, and what they gave back.
+ */
+static void visit_item(const json_t *item, size_t parts_max, const struct visitor *visitor)
 {
-    const json_t *messages = json_object_get(body, "messages");
-    const json_t *prompt = json_object_get(body, "prompt");
+    const json_t *output = json_object_get(item, "output");
+    if (json_object_get(item, "role") != NULL || json_object_get(item, "type") == NULL ||
+        is_type(item, "message")) {
+        visit_message(item, parts_max, visitor);
+    } else {
+        visit_as(output == NULL ? "assistant" : "tool",
+                 output == NULL ? json_object_get(item, "content") : output, parts_max, visitor);
+    }
+}
+
+typedef void visit_fn(const json_t *message, size_t parts_max, const struct visitor *visitor);
+
+/* Those from each end. */
+static void visit_list(const json_t *messages, visit_fn *visit, size_t messages_max,
+                       size_t parts_max, const struct visitor *visitor)
+{
     const size_t length = json_array_size(messages);
     for (size_t i = 0; i < length; i++) {
         if (i == messages_max && length - i > messages_max) {
             i = length - messages_max;
         }
-        visit_message(json_array_get(messages, i), parts_max, visitor);
+        visit(json_array_get(messages, i), parts_max, visitor);
     }
-    if (!json_is_array(messages) && prompt != NULL) {
+}
+
+/* Instructions are one message of the system's; a text or a prompt is one of a user's. */
+static void walk(const json_t *body, size_t messages_max, size_t parts_max,
+                 const struct visitor *visitor)
+{
+    const json_t *messages = json_object_get(body, "messages");
+    const json_t *instructions = json_object_get(body, "instructions");
+    const json_t *input = json_object_get(body, "input");
+    const json_t *prompt = json_object_get(body, "prompt");
+    if (json_is_array(messages)) {
+        visit_list(messages, visit_message, messages_max, parts_max, visitor);
+        return;
+    }
+    if (json_is_string(instructions)) {
+        visit_as("system", instructions, parts_max, visitor);
+    }
+    if (json_is_array(input)) {
+        visit_list(input, visit_item, messages_max, parts_max, visitor);
+    } else if (input != NULL) {
+        visit_as("user", input, parts_max, visitor);
+    } else if (prompt != NULL && !json_is_object(prompt)) {
         visit_as("user", prompt, parts_max, visitor);
     }
 }
@@ -251,10 +296,14 @@ static size_t tools_of(const json_t *body)
            json_array_size(json_object_get(body, "functions"));
 }
 
+/* A chat's, or a response's. */
 static const char *format_of(const json_t *body)
 {
-    const char *type =
-        json_string_value(json_object_get(json_object_get(body, "response_format"), "type"));
+    const json_t *format = json_object_get(body, "response_format");
+    if (format == NULL) {
+        format = json_object_get(json_object_get(body, "text"), "format");
+    }
+    const char *type = json_string_value(json_object_get(format, "type"));
     return type == NULL ? "" : type;
 }
 
@@ -269,8 +318,18 @@ static size_t short_answer_cues(const json_t *body)
 {
     const bool has_format = strncmp(format_of(body), "json", strlen("json")) == 0;
     const bool has_few = is_few(json_object_get(body, "max_tokens")) ||
-                         is_few(json_object_get(body, "max_completion_tokens"));
+                         is_few(json_object_get(body, "max_completion_tokens")) ||
+                         is_few(json_object_get(body, "max_output_tokens"));
     return (has_format ? 2 : 0) + (has_few ? 2 : 0);
+}
+
+static size_t messages_of(const json_t *body)
+{
+    const json_t *messages = json_object_get(body, "messages");
+    const bool has_instructions = json_is_string(json_object_get(body, "instructions"));
+    return json_is_array(messages)
+               ? json_array_size(messages)
+               : json_array_size(json_object_get(body, "input")) + has_instructions;
 }
 
 static uint8_t question_of(const struct complexity_counts *counts)
@@ -314,7 +373,7 @@ static void fill_words(const struct complexity_counts *counts, uint8_t *features
 void complexity_features(const json_t *body, uint8_t ret_features[COMPLEXITY_FEATURES])
 {
     struct reading reading;
-    const size_t messages = json_array_size(json_object_get(body, "messages"));
+    const size_t messages = messages_of(body);
     memset(ret_features, 0, COMPLEXITY_FEATURES);
     read_body(body, &reading);
     if (reading.input_bytes == 0 && reading.images == 0) {
@@ -388,27 +447,62 @@ static bool is_above(const json_t *number, double least)
     return json_is_number(number) && json_number_value(number) > least;
 }
 
+static bool begins_with(const json_t *text, const char *beginning)
+{
+    const char *given = json_string_value(text);
+    return given != NULL && strncmp(given, beginning, strlen(beginning)) == 0;
+}
+
+/* Pages are looked at. Of a file that is named by its id or address alone nothing else is known. */
+static bool is_of_pages(const json_t *file)
+{
+    const json_t *data = json_object_get(file, "file_data");
+    const char *name = json_string_value(json_object_get(file, "filename"));
+    const char *ending = name == NULL ? NULL : strrchr(name, '.');
+    if (begins_with(data, "data:")) {
+        return begins_with(data, "data:application/pdf");
+    }
+    return ending == NULL || strcasecmp(ending, ".pdf") == 0;
+}
+
 static uint32_t part_abilities(const json_t *part)
 {
-    if (is_type(part, "image_url")) {
+    const bool is_file = is_type(part, "input_file") || is_type(part, "file");
+    const json_t *file = is_type(part, "file") ? json_object_get(part, "file") : part;
+    if (is_image(part) || (is_file && is_of_pages(file))) {
         return ABILITY_IMAGES;
     }
     return is_type(part, "input_audio") ? ABILITY_AUDIO : 0;
 }
 
+static uint32_t parts_abilities(const json_t *parts)
+{
+    uint32_t needs = json_is_object(parts) ? part_abilities(parts) : 0;
+    for (size_t i = 0; i < json_array_size(parts); i++) {
+        needs |= part_abilities(json_array_get(parts, i));
+    }
+    return needs;
+}
+
 static uint32_t message_abilities(const json_t *message)
 {
-    const json_t *content = json_object_get(message, "content");
     const char *role = json_string_value(json_object_get(message, "role"));
     const bool is_tool =
         role != NULL && (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0);
     const bool has_calls = json_array_size(json_object_get(message, "tool_calls")) > 0 ||
                            json_is_object(json_object_get(message, "function_call"));
-    uint32_t needs = is_tool || has_calls ? ABILITY_TOOLS : 0;
-    for (size_t i = 0; i < json_array_size(content); i++) {
-        needs |= part_abilities(json_array_get(content, i));
-    }
-    return needs;
+    const uint32_t needs = is_tool || has_calls ? ABILITY_TOOLS : 0;
+    return needs | parts_abilities(json_object_get(message, "content"));
+}
+
+/* "function_call", "web_search_call", "custom_tool_call_output", "mcp_list_tools" … */
+static uint32_t item_abilities(const json_t *item)
+{
+    const char *type = json_string_value(json_object_get(item, "type"));
+    const bool is_of_tool =
+        type != NULL && (strstr(type, "_call") != NULL || strncmp(type, "mcp_", 4) == 0);
+    return (is_of_tool ? ABILITY_TOOLS : 0) | parts_abilities(json_object_get(item, "content")) |
+           parts_abilities(json_object_get(item, "output"));
 }
 
 static uint32_t format_abilities(const json_t *body)
@@ -430,9 +524,16 @@ static bool speaks(const json_t *body)
     return has_audio;
 }
 
-/* Chat says true; completions say how many, and 0 is a wish too: of the chosen tokens. */
+/* Chat says true; completions say how many, and 0 is a wish too: of the chosen tokens. A response
+ * is to include them. */
 static bool wants_logprobs(const json_t *body)
 {
+    const json_t *include = json_object_get(body, "include");
+    for (size_t i = 0; i < json_array_size(include); i++) {
+        if (begins_with(json_array_get(include, i), "message.output_text.logprobs")) {
+            return true;
+        }
+    }
     const json_t *logprobs = json_object_get(body, "logprobs");
     return json_is_true(logprobs) || is_above(logprobs, -1) ||
            is_above(json_object_get(body, "top_logprobs"), 0);
@@ -441,6 +542,7 @@ static bool wants_logprobs(const json_t *body)
 uint32_t complexity_abilities(const json_t *body)
 {
     const json_t *messages = json_object_get(body, "messages");
+    const json_t *input = json_object_get(body, "input");
     uint32_t needs = format_abilities(body) | (tools_of(body) > 0 ? ABILITY_TOOLS : 0);
     needs |= speaks(body) ? ABILITY_AUDIO : 0;
     needs |= wants_logprobs(body) ? ABILITY_LOGPROBS : 0;
@@ -450,6 +552,9 @@ uint32_t complexity_abilities(const json_t *body)
             : 0;
     for (size_t i = 0; i < json_array_size(messages); i++) {
         needs |= message_abilities(json_array_get(messages, i));
+    }
+    for (size_t i = 0; i < json_array_size(input); i++) {
+        needs |= item_abilities(json_array_get(input, i));
     }
     return needs;
 }

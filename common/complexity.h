@@ -3,10 +3,11 @@
  *
  * A small vector of features, a score made of it, and the abilities that a model must have. All
  * is pure: no I/O, no state, no memory taken, no model asked. Texts are foreign, so the work is
- * bounded: of all that is asked (what system, developer and user messages say, or the prompt) the
- * first and the last COMPLEXITY_READ_BYTES are read, of more than 2 * COMPLEXITY_MESSAGES_MAX
- * messages the first and the last half, of a message COMPLEXITY_PARTS_MAX parts. What has another
- * type than it should counts as missing. A prompt of 2 KiB takes about 15 µs, the longest 100 µs.
+ * bounded: of all that is asked (what system, developer and user messages say, instructions, or the
+ * prompt) the first and the last COMPLEXITY_READ_BYTES are read, of more than
+ * 2 * COMPLEXITY_MESSAGES_MAX messages the first and the last half, of a message
+ * COMPLEXITY_PARTS_MAX parts. What has another type than it should counts as missing. A prompt of
+ * 2 KiB takes about 15 µs, the longest 100 µs.
  *
  * The words it knows are English (complexity_lexicon.txt); of other languages it sees length,
  * layout, digits and script. docs/routing.md says how well the score tells.
@@ -60,9 +61,10 @@ enum complexity_feature {
 const char *complexity_feature_name(size_t feature);
 
 /*
- * Of a request to chat.completions or completions, as it was parsed. Any value is allowed, and
- * NULL: what has neither text nor images in messages or prompt, as a request for embeddings, has no
- * features: all are 0.
+ * Of a request to chat.completions, completions or responses, as it was parsed. Any value is
+ * allowed, and NULL: what has neither text nor images in messages, prompt, instructions or input
+ * has no features: all are 0. A request for embeddings looks like a response's and is not to be
+ * given: its input is no question.
  */
 void complexity_features(const json_t *body, uint8_t ret_features[COMPLEXITY_FEATURES]);
 
@@ -90,13 +92,15 @@ double complexity_score(const uint8_t features[COMPLEXITY_FEATURES],
 
 /*
  * Bits of enum choice_ability (common/choice.h) that the request needs, of any operation. Looks at
- * every message and part, so nothing is overlooked: O(messages), some 100 ns each.
+ * every message, item and part, so nothing is overlooked: O(messages), some 100 ns each. Files are
+ * taken for PDFs, whose pages are looked at as images are, unless their name or type says otherwise. What it continues (previous_response_id) or names (prompt) is not known.
  */
 uint32_t complexity_abilities(const json_t *body);
 
 /*
  * Tokens of the input, estimated: a token for four bytes of text and of tools, as the client
  * library counts, a few for each message, and for each image what a middling one is charged, not
- * what its bytes would be. O(messages and tools), as complexity_abilities(). UINT32_MAX at most.
+ * what its bytes would be. Of the same requests as complexity_features(). O(messages and tools),
+ * as complexity_abilities(). UINT32_MAX at most.
  */
 uint32_t complexity_tokens(const json_t *body);

@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <string.h>
 #include "client/request.h"
+#include "common/choice.h"
+#include "common/complexity.h"
 #include "proto/wire.pb-c.h"
 
 static char error[REQUEST_ERROR_BYTES];
@@ -51,6 +53,28 @@ Test(request, prompt_of_other_operations_takes_their_form)
     request = make((struct tiermq_job){.prompt = "x", .operation = "responses", .max_tokens = 5});
     assert_body(request, "responses", "auto", "{\"input\":\"x\",\"max_output_tokens\":5}");
     cr_assert_eq(request->max_tokens, 5);
+    request_destroy(&request);
+}
+
+static struct request *make_operation(const char *operation, const char *body)
+{
+    return make((struct tiermq_job){.operation = operation, .body = body, .body_bytes = strlen(body)});
+}
+
+Test(request, response_is_read_for_what_it_needs_and_an_embedding_is_not)
+{
+    static const char body[] = "{\"input\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_image\",\"image_url\":\"https://x/y.png\"},"
+                               "{\"type\":\"input_text\",\"text\":\"Which law?\"}]}],\"tools\":[{\"type\":\"web_search\"}]}";
+    struct request *request = make_operation("responses", body);
+    cr_assert_eq(request->abilities, ABILITY_IMAGES | ABILITY_TOOLS);
+    cr_assert_eq(request->features[COMPLEXITY_QUESTION], 255);
+    cr_assert_gt(request->input_tokens, 765);
+    request_destroy(&request);
+    static const uint8_t nothing[COMPLEXITY_FEATURES];
+    static const char input[] = "{\"input\":\"Which law?\"}";
+    request = make_operation("embeddings", input);
+    cr_assert_arr_eq(request->features, nothing, COMPLEXITY_FEATURES);
+    cr_assert_eq(request->input_tokens, (sizeof(input) - 1) / 4 + 1);
     request_destroy(&request);
 }
 

@@ -238,7 +238,6 @@ Test(complexity, what_is_no_request_has_no_features)
         "[]",
         "[[[]]]",
         "{}",
-        "{\"input\":\"embed me\"}",
         "{\"messages\":null}",
         "{\"messages\":{}}",
         "{\"messages\":\"hi\"}",
@@ -251,6 +250,10 @@ Test(complexity, what_is_no_request_has_no_features)
         "{\"prompt\":[1,2,3]}",
         "{\"prompt\":[[1],[2]]}",
         "{\"prompt\":\"\"}",
+        "{\"prompt\":{\"id\":\"pmpt_1\",\"variables\":{\"city\":\"Rome\"}}}",
+        "{\"input\":7,\"instructions\":[],\"text\":[],\"include\":{}}",
+        "{\"input\":[null,1,\"a\",[],{},{\"type\":7},{\"type\":\"item_reference\",\"id\":\"x\"}]}",
+        "{\"input\":[{\"content\":[null,1,[],{\"text\":1}],\"output\":{}}],\"include\":[1]}",
         "{\"tools\":3,\"response_format\":[],\"n\":\"2\",\"logprobs\":\"yes\",\"modalities\":{}}",
     };
     for (size_t i = 0; i < ARRAY_LENGTH(bodies); i++) {
@@ -441,11 +444,138 @@ Test(complexity, weights_are_set_by_name)
     cr_assert_eq(complexity_weight_set(&weights, "code=7"), 0);
     cr_assert_float_eq(weights.bias, -2.5, 1e-9);
     cr_assert_float_eq(weights.weights[COMPLEXITY_CODE], 7, 1e-9);
-    static const char *const wrong[] = {"",       "code",      "code=",    "code=x",  "code=1 ",
-                                        "cod=1",  "code=nan",  "code=1e9", "=1",      "codes=1",
-                                        "bias=inf"};
+    static const char *const wrong[] = {"",        "code",    "code=",    "code=x",
+                                        "code=1 ", "cod=1",   "code=nan", "code=1e9",
+                                        "=1",      "codes=1", "bias=inf"};
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         cr_assert_eq(complexity_weight_set(&weights, wrong[i]), -EINVAL, "%s", wrong[i]);
     }
     cr_assert_float_eq(weights.weights[COMPLEXITY_CODE], 7, 1e-9);
+}
+
+/* ---- responses ---- */
+
+static json_t *published(const char *name, const char *dialect)
+{
+    char path[512];
+    json_error_t error;
+    (void)snprintf(path, sizeof(path), TIERMQ_FIXTURES "/responses/%s.request.%s.json", name,
+                   dialect);
+    json_t *body = json_load_file(path, 0, &error);
+    cr_assert_not_null(body, "%s: %s", path, error.text);
+    return body;
+}
+
+/* As the worker writes the one for the other. */
+Test(complexity, response_is_read_as_the_chat_that_says_the_same)
+{
+    static const struct {
+        const char *name;
+        uint32_t needs;
+    } pairs[] = {
+        {"text", 0},
+        {"turns", 0},
+        {"image", ABILITY_IMAGES},
+        {"tools", ABILITY_TOOLS},
+        {"json_object", ABILITY_JSON_MODE},
+        {"json_schema", ABILITY_JSON_SCHEMA | ABILITY_LOGPROBS},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(pairs); i++) {
+        uint8_t of_chat[COMPLEXITY_FEATURES];
+        json_t *chat = published(pairs[i].name, "openai");
+        json_t *response = published(pairs[i].name, "responses");
+        cr_assert_eq(complexity_abilities(response), pairs[i].needs, "%s: %x", pairs[i].name,
+                     complexity_abilities(response));
+        cr_assert_eq(complexity_abilities(chat), pairs[i].needs, "%s: %x", pairs[i].name,
+                     complexity_abilities(chat));
+        (void)json_object_del(chat,
+                              "max_tokens"); /* the older name, which the newer one overrules */
+        complexity_features(chat, of_chat);
+        complexity_features(response, features);
+        features[COMPLEXITY_TURNS] = of_chat[COMPLEXITY_TURNS]; /* calls are items of their own */
+        for (size_t k = 0; k < COMPLEXITY_FEATURES; k++) {
+            cr_assert_eq(features[k], of_chat[k], "%s: %s %u %u", pairs[i].name,
+                         complexity_feature_name(k), features[k], of_chat[k]);
+        }
+        json_decref(chat);
+        json_decref(response);
+    }
+}
+
+Test(complexity, text_alone_is_read_as_one_message)
+{
+    static const char prompt[] = "Prove that the square root of 2 is irrational.";
+    uint8_t of_message[COMPLEXITY_FEATURES];
+    ask(prompt);
+    memcpy(of_message, features, sizeof(features));
+    char body[128];
+    (void)snprintf(body, sizeof(body), "{\"input\":\"%s\"}", prompt);
+    measure(body);
+    cr_assert_arr_eq(features, of_message, COMPLEXITY_FEATURES);
+}
+
+Test(complexity, instructions_count_and_what_the_model_and_tools_said_is_no_question)
+{
+    measure("{\"instructions\":\"Answer within 3 lines.\",\"input\":["
+            "{\"type\":\"reasoning\",\"summary\":[],\"content\":[{\"type\":\"reasoning_text\","
+            "\"text\":\"court?\"}]},"
+            "{\"type\":\"function_call_output\",\"call_id\":\"c\",\"output\":\"court?\"},"
+            "{\"type\":\"message\",\"role\":\"user\",\"content\":[{\"type\":\"input_text\","
+            "\"text\":\"ok\"}]},"
+            "{\"type\":\"message\",\"role\":\"assistant\",\"content\":[{\"type\":"
+            "\"output_text\",\"text\":\"court?\"}]}],\"max_output_tokens\":1}");
+    cr_assert_eq(features[COMPLEXITY_LAW], 0);
+    cr_assert_eq(features[COMPLEXITY_QUESTION], 0);
+    cr_assert_gt(features[COMPLEXITY_NUMBERS], 0);
+    cr_assert_gt(features[COMPLEXITY_SHORT_ANSWER], 0);
+    const uint8_t last = features[COMPLEXITY_LAST_LENGTH], turns = features[COMPLEXITY_TURNS];
+    cr_assert_eq(last, of(COMPLEXITY_LAST_LENGTH, "ok"));
+    cr_assert_eq(turns, 99, "5 of 64 messages: %u", turns);
+}
+
+Test(complexity, items_say_what_a_model_must_be_able_to_do)
+{
+    static const struct {
+        const char *item;
+        uint32_t needs;
+    } items[] = {
+        {"{\"role\":\"user\",\"content\":[{\"type\":\"input_image\",\"file_id\":\"f\"}]}",
+         ABILITY_IMAGES},
+        {"{\"role\":\"user\",\"content\":[{\"type\":\"input_file\",\"file_id\":\"f\"}]}",
+         ABILITY_IMAGES},
+        {"{\"role\":\"user\",\"content\":[{\"type\":\"input_file\",\"filename\":\"A.PDF\"}]}",
+         ABILITY_IMAGES},
+        {"{\"role\":\"user\",\"content\":[{\"type\":\"input_file\",\"filename\":\"a.csv\"}]}", 0},
+        {"{\"role\":\"user\",\"content\":[{\"type\":\"input_file\","
+         "\"file_data\":\"data:text/csv;base64,QQ==\"}]}",
+         0},
+        {"{\"role\":\"user\",\"content\":[{\"type\":\"input_audio\",\"input_audio\":{}}]}",
+         ABILITY_AUDIO},
+        {"{\"type\":\"function_call\",\"call_id\":\"c\",\"name\":\"f\",\"arguments\":\"{}\"}",
+         ABILITY_TOOLS},
+        {"{\"type\":\"function_call_output\",\"call_id\":\"c\",\"output\":[{\"type\":"
+         "\"input_image\",\"image_url\":\"https://x/y.png\"}]}",
+         ABILITY_TOOLS | ABILITY_IMAGES},
+        {"{\"type\":\"computer_call_output\",\"call_id\":\"c\",\"output\":{\"type\":"
+         "\"computer_screenshot\",\"image_url\":\"data:image/png;base64,QQ==\"}}",
+         ABILITY_TOOLS | ABILITY_IMAGES},
+        {"{\"type\":\"web_search_call\",\"id\":\"w\",\"status\":\"completed\"}", ABILITY_TOOLS},
+        {"{\"type\":\"mcp_list_tools\",\"id\":\"m\",\"tools\":[]}", ABILITY_TOOLS},
+        {"{\"type\":\"reasoning\",\"id\":\"r\",\"summary\":[]}", 0},
+        {"{\"type\":\"message\",\"role\":\"user\",\"content\":\"hi\"}", 0},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(items); i++) {
+        char body[256];
+        (void)snprintf(body, sizeof(body), "{\"input\":[%s]}", items[i].item);
+        cr_assert_eq(needs(body), items[i].needs, "%s: %x", body, needs(body));
+    }
+}
+
+Test(complexity, tokens_of_a_response_are_those_of_its_texts_tools_and_images)
+{
+    cr_assert_eq(tokens("{\"input\":\"twelve bytes\"}"), 3 + 4);
+    cr_assert_eq(tokens("{\"instructions\":\"twelve bytes\",\"input\":\"twelve bytes\"}"), 6 + 8);
+    cr_assert_eq(tokens("{\"input\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_image\","
+                        "\"image_url\":\"data:image/png;base64,QUJDREVG\"}]}]}"),
+                 4 + 765);
 }
