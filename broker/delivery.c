@@ -213,6 +213,8 @@ static void send_result(struct broker *broker, const struct effect *effect)
     result.attempts = from->attempts;
     result.queue_ms = not_negative(from->queue_ms);
     result.run_ms = not_negative(from->run_ms);
+    result.complexity = from->complexity;
+    result.abilities = from->abilities;
     result.usage = (Wire__Usage *)from->usage;
     result.worker = unconst(from->worker);
     result.has_payload = from->payload != NULL;

@@ -242,6 +242,8 @@ void answer_read(const Wire__Result *result, const void *payload, size_t payload
     answer->attempts = result->attempts;
     answer->queue_ms = (int64_t)result->queue_ms;
     answer->run_ms = (int64_t)result->run_ms;
+    answer->complexity = result->complexity;
+    answer->abilities = result->abilities;
     answer->retry_after_ms =
         result->retry_after_ms < INT64_MAX ? (int64_t)result->retry_after_ms : INT64_MAX;
     if (result->led_by.len == sizeof(answer->led_by.bytes)) {

@@ -154,6 +154,9 @@ struct tiermq_answer {
     unsigned quality_lost;       /* grades by which it is thought to be worse than what was wanted: a smaller model, a stale or near hit */
     int64_t first_token_ms;      /* streamed: from the provider call's beginning to its first token; else 0 */
     bool hedged;                 /* a second call was made beside a slow one; `provider` and `model` are of the one that answered */
+    unsigned complexity;         /* of the prompt, 1 (simple) to 255, by which its models were chosen; 0: not known */
+    unsigned abilities;          /* likewise, what a model needed: a sum of 1 tools, 2 images, 4 a JSON object, 8 a JSON schema, 16 audio,
+                                    32 log probabilities, 64 several answers */
 };
 
 /* Where a pending job stands. */

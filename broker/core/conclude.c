@@ -205,6 +205,8 @@ static struct effect_result make_result(struct core *core, const struct job *job
                        : 0,
         .queue_ms = not_negative(dispatched_ms - job->submitted_ms),
         .run_ms = core->now_ms - dispatched_ms,
+        .complexity = job->needs.complexity,
+        .abilities = job->needs.abilities,
         .usage = copy_usage(core, outcome->usage),
         .worker = outcome->worker == NULL ? "" : effects_text(core->effects, outcome->worker),
         .tier = job_tier(job)->index,

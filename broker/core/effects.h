@@ -111,6 +111,7 @@ struct effect {
             uint32_t attempts;
             uint32_t attempt; /* of its own, whose answer it is; 0: none */
             int64_t queue_ms, run_ms;
+            uint32_t complexity, abilities; /* as struct job_needs has them */
             const Wire__Usage *usage; /* in the arena; NULL: none */
             const char *worker;
             uint8_t tier;

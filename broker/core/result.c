@@ -146,6 +146,8 @@ static const uint8_t *pack_result(struct core *core, const struct effect_result 
     message.attempts = result->attempts;
     message.queue_ms = (uint64_t)result->queue_ms;
     message.run_ms = (uint64_t)result->run_ms;
+    message.complexity = result->complexity;
+    message.abilities = result->abilities;
     message.usage = (Wire__Usage *)result->usage;
     message.worker = (char *)result->worker;
     message.has_payload = result->payload != NULL;

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/choice.h"
 #include "common/config.h"
 
 enum {
@@ -354,6 +355,23 @@ static void set_cache(json_t *object, const struct tiermq_answer *answer)
     }
 }
 
+/* Of the job, as `tiermq route replay` reads it. */
+static void set_needs(json_t *object, const struct tiermq_answer *answer)
+{
+    if (answer->complexity > 0) {
+        json_object_set_new(object, "prompt_complexity", json_integer(answer->complexity));
+    }
+    json_t *abilities = answer->abilities == 0 ? NULL : json_array();
+    for (size_t i = 0; i < ABILITIES && abilities != NULL; i++) {
+        if ((answer->abilities >> i & 1) != 0) {
+            json_array_append_new(abilities, json_string(choice_ability_name(i)));
+        }
+    }
+    if (abilities != NULL) {
+        json_object_set_new(object, "abilities", abilities);
+    }
+}
+
 json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
 {
     char id[TIERMQ_ID_TEXT];
@@ -386,6 +404,7 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         json_object_set_new(object, "saved_nanousd",
                             json_integer((json_int_t)answer->saved_nanousd));
     }
+    set_needs(object, answer);
     if (answer->error_code[0] != '\0') {
         json_t *error =
             json_pack("{s:s,s:s}", "code", answer->error_code, "text", answer->error_text);

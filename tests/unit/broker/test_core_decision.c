@@ -177,6 +177,17 @@ static struct id submit_features(const uint8_t *features, size_t length)
     return world_submit_event(&w, &event);
 }
 
+Test(core_decision, result_says_by_what_its_models_were_chosen)
+{
+    go();
+    const struct id job = submit(&(struct asked){.complexity = 128, .abilities = ABILITY_TOOLS});
+    world_says(&w, &job, &(struct world_said){.outcome = ANSWERED});
+    const struct world_effect *result = world_find(&w, EFFECT_RESULT, &job, 1);
+    cr_assert_not_null(result);
+    cr_assert_eq(result->effect.as.result.complexity, 128);
+    cr_assert_eq(result->effect.as.result.abilities, ABILITY_TOOLS);
+}
+
 Test(core_decision, complexity_is_made_of_the_features_with_the_weights_that_are_set)
 {
     static char *weights[] = {"bias=-5", "code=10", "maths=0"};

@@ -88,12 +88,16 @@ Test(answer, near_hit_says_what_answered_and_how_alike)
     usage.first_token_ms = 40;
     Wire__Result result = WIRE__RESULT__INIT;
     result.usage = &usage;
+    result.complexity = 120;
+    result.abilities = 3;
     struct answer_view view;
     struct tiermq_answer *copy = NULL;
     answer_read(&result, packed, bytes, &view);
     cr_assert_eq(answer_copy(&view.answer, &copy), 0);
     answer_view_finish(&view);
     cr_assert_eq(copy->first_token_ms, 40);
+    cr_assert_eq(copy->complexity, 120);
+    cr_assert_eq(copy->abilities, 3);
     cr_assert_str_eq(copy->near_key, "000102030405060708090a0b0c0d0e0f");
     cr_assert_str_eq(copy->embedder, "builtin/1");
     cr_assert_str_eq(copy->cache_why, "near");
