@@ -10,13 +10,14 @@
 #include "common/choice.h"
 #include "common/config.h"
 
-enum { OUTPUT_TOKENS_ASSUMED = 256, COMPLEXITY_MAX = 255, RESIDENCY = 1 };
+enum { OUTPUT_TOKENS_ASSUMED = 256, COMPLEXITY_MAX = 255, RESIDENCY = 1, UNKNOWN_BYTES = 65 };
 static const double LATE_QUANTILE = 0.95;
 static const double TOKENS_MAX = 1e12, LATENCY_MS_MAX = 1e12, COST_MAX = 1e18;
 
 struct outcome {
     const struct config_model *model;
-    double score, latency_ms;
+    double score;
+    double latency_ms;   /* below 0: not known */
     double cost_nanousd; /* below 0: of its tokens */
 };
 
@@ -36,10 +37,14 @@ struct replay {
     const char *tier, *route;
     struct record *records;
     size_t length, capacity;
-    double *p95_ms; /* by index of config.models */
+    double *p95_ms;  /* by index of config.models; 0: not known */
+    size_t *lacking; /* by the same: records left out since it could answer and has no outcome */
     size_t *chosen[REPLAY_POLICIES];
     double *values[REPLAY_POLICIES][REPLAY_MEASURES];
-    size_t counted;
+    size_t counted, without_complexity;
+    size_t timed;                /* of those that count: the latency is known */
+    size_t unanswered;           /* left out, since no model can answer */
+    char unknown[UNKNOWN_BYTES]; /* a model of outcomes that is not configured; "" there is none */
 };
 
 /* ---- life ---- */
@@ -55,7 +60,8 @@ int replay_create(const struct config *config, const char *tier, const char *rou
     replay->tier = tier;
     replay->route = route;
     replay->p95_ms = calloc(config->models_length + 1, sizeof(double));
-    bool is_whole = replay->p95_ms != NULL;
+    replay->lacking = calloc(config->models_length + 1, sizeof(size_t));
+    bool is_whole = replay->p95_ms != NULL && replay->lacking != NULL;
     for (size_t p = 0; p < REPLAY_POLICIES; p++) {
         replay->chosen[p] = calloc(config->models_length + 1, sizeof(size_t));
         is_whole = is_whole && replay->chosen[p] != NULL;
@@ -84,13 +90,14 @@ void replay_destroy(struct replay **replay_pointer)
     }
     free(replay->records);
     free(replay->p95_ms);
+    free(replay->lacking);
     free(replay);
 }
 
 /* ---- reading ---- */
 
 struct reader {
-    const struct replay *replay;
+    struct replay *replay;
     char *error; /* REPLAY_ERROR_BYTES */
 };
 
@@ -155,7 +162,7 @@ static int read_score(const struct reader *reader, const char *model, const json
 static int read_outcome(const struct reader *reader, const struct config_model *model,
                         const json_t *object, struct outcome *ret_outcome)
 {
-    *ret_outcome = (struct outcome){.model = model, .cost_nanousd = -1};
+    *ret_outcome = (struct outcome){.model = model, .latency_ms = -1, .cost_nanousd = -1};
     int r = read_score(reader, model->name, object, &ret_outcome->score);
     r = r < 0 ? r : read_real(reader, object, "run_ms", LATENCY_MS_MAX, &ret_outcome->latency_ms);
     r = r < 0 ? r
@@ -180,6 +187,7 @@ static int read_outcomes(const struct reader *reader, const json_t *root, struct
     json_object_foreach (outcomes, name, object) {
         const struct config_model *model = config_find_model(reader->replay->config, name);
         if (model == NULL) {
+            (void)snprintf(reader->replay->unknown, UNKNOWN_BYTES, "%s", name);
             continue;
         }
         int r = read_outcome(reader, model, object, &record->outcomes[record->outcomes_length]);
@@ -363,7 +371,7 @@ static double p95_of(const struct replay *replay, const struct config_model *mod
     for (size_t i = 0; i < replay->length; i++) {
         const struct record *record = &replay->records[i];
         for (size_t k = 0; k < record->outcomes_length; k++) {
-            if (record->outcomes[k].model == model) {
+            if (record->outcomes[k].model == model && record->outcomes[k].latency_ms >= 0) {
                 latencies[length++] = record->outcomes[k].latency_ms;
             }
         }
@@ -411,9 +419,8 @@ struct able {
     const struct outcome *outcomes[REPLAY_MODELS_MAX];
 };
 
-/* False: the record does not count. */
-static bool find_able(const struct replay *replay, const struct record *record,
-                      struct able *ret_able)
+/* False: the record does not count, which is noted. */
+static bool find_able(struct replay *replay, const struct record *record, struct able *ret_able)
 {
     ret_able->length = 0;
     for (size_t i = 0; i < record->candidates_length; i++) {
@@ -421,12 +428,14 @@ static bool find_able(const struct replay *replay, const struct record *record,
         if (choice_check(&record->job, &traits) == CHOICE_FITS) {
             const struct outcome *outcome = outcome_of(record, record->candidates[i]);
             if (outcome == NULL) {
+                replay->lacking[index_of(replay, record->candidates[i])]++;
                 return false;
             }
             ret_able->traits[ret_able->length] = traits;
             ret_able->outcomes[ret_able->length++] = outcome;
         }
     }
+    replay->unanswered += ret_able->length == 0;
     return ret_able->length > 0;
 }
 
@@ -469,8 +478,8 @@ static size_t choose(const struct record *record, const struct able *able,
     return best;
 }
 
-static void count(struct replay *replay, const struct record *record, const struct able *able,
-                  enum replay_policy policy)
+static const struct outcome *count(struct replay *replay, const struct record *record,
+                                   const struct able *able, enum replay_policy policy)
 {
     const size_t chosen = choose(record, able, policy);
     const struct outcome *outcome = able->outcomes[chosen];
@@ -480,7 +489,24 @@ static void count(struct replay *replay, const struct record *record, const stru
     replay->chosen[policy][index_of(replay, outcome->model)]++;
     replay->values[policy][REPLAY_QUALITY][replay->counted] = outcome->score;
     replay->values[policy][REPLAY_COST_NANOUSD][replay->counted] = cost;
-    replay->values[policy][REPLAY_LATENCY_MS][replay->counted] = outcome->latency_ms;
+    return outcome;
+}
+
+static void count_record(struct replay *replay, const struct record *record,
+                         const struct able *able)
+{
+    const struct outcome *outcomes[REPLAY_POLICIES];
+    bool is_timed = true;
+    for (int p = 0; p < REPLAY_POLICIES; p++) {
+        outcomes[p] = count(replay, record, able, (enum replay_policy)p);
+        is_timed = is_timed && outcomes[p]->latency_ms >= 0;
+    }
+    for (int p = 0; is_timed && p < REPLAY_POLICIES; p++) {
+        replay->values[p][REPLAY_LATENCY_MS][replay->timed] = outcomes[p]->latency_ms;
+    }
+    replay->counted++;
+    replay->timed += is_timed;
+    replay->without_complexity += record->job.complexity < 0;
 }
 
 static int make_values(struct replay *replay)
@@ -511,10 +537,7 @@ int replay_run(struct replay *replay)
     for (size_t i = 0; i < replay->length; i++) {
         struct able able;
         if (find_able(replay, &replay->records[i], &able)) {
-            for (int p = 0; p < REPLAY_POLICIES; p++) {
-                count(replay, &replay->records[i], &able, (enum replay_policy)p);
-            }
-            replay->counted++;
+            count_record(replay, &replay->records[i], &able);
         }
     }
     return 0;
@@ -532,9 +555,60 @@ size_t replay_left_out(const struct replay *replay)
     return replay->length - replay->counted;
 }
 
-const double *replay_values(const struct replay *replay, enum replay_policy policy,
-                            enum replay_measure measure)
+size_t replay_without_complexity(const struct replay *replay)
 {
+    return replay->without_complexity;
+}
+
+/* NULL: no record is left out for one. */
+static const char *most_lacking(const struct replay *replay)
+{
+    size_t most = 0, times = 0;
+    for (size_t i = 0; i < replay->config->models_length; i++) {
+        most = replay->lacking[i] > times ? i : most;
+        times = replay->lacking[i] > times ? replay->lacking[i] : times;
+    }
+    return times == 0 ? NULL : replay->config->models[most].name;
+}
+
+static void write_why(FILE *out, const struct replay *replay)
+{
+    const size_t lacking = replay_left_out(replay) - replay->unanswered;
+    const char *model = most_lacking(replay);
+    if (model != NULL) {
+        fprintf(
+            out,
+            "%zu lack an outcome of a model that could have answered, most often of "
+            "\"%.64s\": run them with it, too, and add what came of it to outcomes, or replay a "
+            "route without it",
+            lacking, model);
+    }
+    if (replay->unanswered > 0) {
+        fprintf(out,
+                "%s%zu can be answered by no model of their route: look at their abilities, "
+                "residency and input_tokens, and at the models' abilities and context_tokens",
+                model == NULL ? "" : "; ", replay->unanswered);
+    }
+    if (replay->unknown[0] != '\0') {
+        fprintf(out, "; outcomes name \"%s\", which the configuration does not have",
+                replay->unknown);
+    }
+}
+
+void replay_explain_left_out(const struct replay *replay, char ret_why[REPLAY_WHY_BYTES])
+{
+    ret_why[0] = '\0';
+    FILE *out = replay_left_out(replay) == 0 ? NULL : fmemopen(ret_why, REPLAY_WHY_BYTES, "w");
+    if (out != NULL) {
+        write_why(out, replay);
+        (void)fclose(out);
+    }
+}
+
+const double *replay_values(const struct replay *replay, enum replay_policy policy,
+                            enum replay_measure measure, size_t *ret_length)
+{
+    *ret_length = measure == REPLAY_LATENCY_MS ? replay->timed : replay->counted;
     return replay->values[policy][measure];
 }
 

@@ -26,7 +26,8 @@ static const char help[] =
     "\n"
     "Other members: route, output_tokens, abilities, residency, deadline; of an outcome: "
     "cost_nanousd. Lines that lack an outcome\n"
-    "of a model that could have answered are left out, and counted.\n"
+    "of a model that could have answered are left out, and counted; when that is all of them, the "
+    "command ends with 7.\n"
     "\n"
     "  --tier NAME        of lines that name none (standard)\n"
     "  --route NAME       likewise (auto)\n"
@@ -129,14 +130,18 @@ static const double measure_units[REPLAY_MEASURES] = {
     [REPLAY_QUALITY] = 1, [REPLAY_COST_NANOUSD] = 1e-9, [REPLAY_LATENCY_MS] = 1};
 
 struct report {
+    size_t lengths[REPLAY_MEASURES]; /* jobs that each is of */
     struct interval means[REPLAY_POLICIES][REPLAY_MEASURES];
     struct interval against[REPLAY_POLICIES][REPLAY_MEASURES]; /* the configured one less another */
 };
 
-/* Of `values`, less those of another policy where there are any. */
+/* Of `values`, less those of another policy where there are any. Of none there is nothing. */
 static int measure(const double *values, const double *others, size_t length, double unit,
                    uint64_t seed, struct interval *ret_interval)
 {
+    if (length == 0) {
+        return 0;
+    }
     double *scaled = calloc(length, sizeof(*scaled));
     if (scaled == NULL) {
         return -ENOMEM;
@@ -151,16 +156,19 @@ static int measure(const double *values, const double *others, size_t length, do
 
 static int make_report(const struct replay *replay, uint64_t seed, struct report *ret_report)
 {
-    const size_t length = replay_length(replay);
     int r = 0;
+    *ret_report = (struct report){0};
     for (int p = 0; p < REPLAY_POLICIES; p++) {
         for (int m = 0; r == 0 && m < REPLAY_MEASURES; m++) {
             const enum replay_measure what = (enum replay_measure)m;
-            const double *values = replay_values(replay, (enum replay_policy)p, what);
+            size_t length;
+            const double *values = replay_values(replay, (enum replay_policy)p, what, &length);
+            const double *configured = replay_values(replay, REPLAY_CONFIGURED, what, &length);
+            ret_report->lengths[m] = length;
             r = measure(values, NULL, length, measure_units[m], seed, &ret_report->means[p][m]);
             r = r < 0 ? r
-                      : measure(replay_values(replay, REPLAY_CONFIGURED, what), values, length,
-                                measure_units[m], seed, &ret_report->against[p][m]);
+                      : measure(configured, values, length, measure_units[m], seed,
+                                &ret_report->against[p][m]);
         }
     }
     return r;
@@ -168,13 +176,17 @@ static int make_report(const struct replay *replay, uint64_t seed, struct report
 
 /* ---- showing ---- */
 
-static json_t *intervals_json(const struct interval *intervals, const char *mean_name)
+static json_t *intervals_json(const struct report *report, const struct interval *intervals,
+                              const char *mean_name)
 {
     json_t *object = json_object();
     for (size_t m = 0; m < REPLAY_MEASURES; m++) {
         (void)json_object_set_new(object, measure_names[m],
-                                  json_pack("{s:f, s:f, s:f}", mean_name, intervals[m].mean, "low",
-                                            intervals[m].low, "high", intervals[m].high));
+                                  report->lengths[m] == 0
+                                      ? json_null()
+                                      : json_pack("{s:f, s:f, s:f}", mean_name, intervals[m].mean,
+                                                  "low", intervals[m].low, "high",
+                                                  intervals[m].high));
     }
     return object;
 }
@@ -187,7 +199,7 @@ static void add_choice(void *context, const char *model, size_t times)
 static json_t *policy_json(const struct replay *replay, const struct report *report,
                            enum replay_policy policy)
 {
-    json_t *object = intervals_json(report->means[policy], "mean");
+    json_t *object = intervals_json(report, report->means[policy], "mean");
     json_t *models = json_object();
     replay_visit_choices(replay, policy, add_choice, models);
     (void)json_object_set_new(object, "models", models);
@@ -202,12 +214,16 @@ static int print_json(struct cli *cli, const struct replay *replay, const struct
                                   policy_json(replay, report, (enum replay_policy)p));
         if (p != REPLAY_CONFIGURED) {
             (void)json_object_set_new(against, policy_names[p],
-                                      intervals_json(report->against[p], "difference"));
+                                      intervals_json(report, report->against[p], "difference"));
         }
     }
+    const size_t jobs = replay_length(replay);
     json_t *object =
-        json_pack("{s:I, s:I, s:o, s:o}", "jobs", (json_int_t)replay_length(replay), "left_out",
-                  (json_int_t)replay_left_out(replay), "policies", policies, "against", against);
+        json_pack("{s:I, s:I, s:I, s:I, s:o, s:o}", "jobs", (json_int_t)jobs, "left_out",
+                  (json_int_t)replay_left_out(replay), "without_complexity",
+                  (json_int_t)replay_without_complexity(replay), "without_latency",
+                  (json_int_t)(jobs - report->lengths[REPLAY_LATENCY_MS]), "policies", policies,
+                  "against", against);
     const bool is_written =
         object != NULL && json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) == 0;
     json_decref(object);
@@ -218,12 +234,17 @@ static int print_json(struct cli *cli, const struct replay *replay, const struct
     return EXIT_OK;
 }
 
-static void print_row(const char *name, const struct interval *intervals, const char *sign)
+static void print_row(const struct report *report, const char *name,
+                      const struct interval *intervals, const char *sign)
 {
     char texts[REPLAY_MEASURES][64];
     static const int digits[REPLAY_MEASURES] = {3, 8, 1};
     for (size_t m = 0; m < REPLAY_MEASURES; m++) {
         const bool is_signed = sign[0] == '+';
+        if (report->lengths[m] == 0) {
+            (void)snprintf(texts[m], sizeof(texts[m]), "-");
+            continue;
+        }
         (void)snprintf(texts[m], sizeof(texts[m]),
                        is_signed ? "%+.*f (%+.*f to %+.*f)" : "%.*f (%.*f to %.*f)", digits[m],
                        intervals[m].mean, digits[m], intervals[m].low, digits[m],
@@ -238,19 +259,41 @@ static void print_choice(void *context, const char *model, size_t times)
     printf(" %s %zu", model, times);
 }
 
+/* What the figures above do not hold, and why. */
+static void print_notes(const struct replay *replay, const struct report *report)
+{
+    char why[REPLAY_WHY_BYTES];
+    const size_t jobs = replay_length(replay);
+    replay_explain_left_out(replay, why);
+    if (why[0] != '\0') {
+        printf("left out: %s\n", why);
+    }
+    if (replay_without_complexity(replay) > 0) {
+        printf("%zu of %zu jobs have no prompt_complexity: it was taken to be 0.5\n",
+               replay_without_complexity(replay), jobs);
+    }
+    if (report->lengths[REPLAY_LATENCY_MS] < jobs) {
+        printf("%zu of %zu jobs have no latency_ms or run_ms with each outcome: their latency does "
+               "not "
+               "count\n",
+               jobs - report->lengths[REPLAY_LATENCY_MS], jobs);
+    }
+}
+
 static void print_text(const struct replay *replay, const struct report *report)
 {
     printf("%zu jobs, %zu left out; means, with 95 %% intervals\n", replay_length(replay),
            replay_left_out(replay));
     printf("%-18s %-26s %-42s %s\n", "", "quality", "cost USD", "latency ms");
     for (size_t p = 0; p < REPLAY_POLICIES; p++) {
-        print_row(policy_names[p], report->means[p], "");
+        print_row(report, policy_names[p], report->means[p], "");
     }
-    print_row("against best", report->against[REPLAY_BEST], "+");
-    print_row("against cheapest", report->against[REPLAY_CHEAPEST], "+");
+    print_row(report, "against best", report->against[REPLAY_BEST], "+");
+    print_row(report, "against cheapest", report->against[REPLAY_CHEAPEST], "+");
     printf("chosen:");
     replay_visit_choices(replay, REPLAY_CONFIGURED, print_choice, NULL);
     putchar('\n');
+    print_notes(replay, report);
 }
 
 /* ---- the command ---- */
@@ -258,12 +301,13 @@ static void print_text(const struct replay *replay, const struct report *report)
 static int report_on(struct cli *cli, struct replay *replay, uint64_t seed)
 {
     struct report report;
+    char why[REPLAY_WHY_BYTES];
     int r = replay_run(replay);
     if (r == 0 && replay_length(replay) == 0) {
-        return cli_fail(cli, EXIT_NOT_SUCCEEDED,
-                        "no job can be judged: of %zu, none has an outcome of each model that "
-                        "could have answered",
-                        replay_left_out(replay));
+        replay_explain_left_out(replay, why);
+        return why[0] == '\0' ? cli_fail(cli, EXIT_REJECTED, "the file has no jobs")
+                              : cli_fail(cli, EXIT_REJECTED, "no job can be judged: of %zu, %s",
+                                         replay_left_out(replay), why);
     }
     r = r < 0 ? r : make_report(replay, seed, &report);
     if (r < 0) {

@@ -1,11 +1,16 @@
 """`tiermq route replay`: a small made-up file, whose result was computed by hand."""
 
 import json
+import os
+import pathlib
+import shutil
 import subprocess
 
 import pytest
 
-from harness import program
+from harness import program, wait_for
+
+DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "cli.md"
 
 TOKENS = {"input_tokens": 500000, "output_tokens": 500000}  # 1 USD with small, 10 with large
 
@@ -80,7 +85,8 @@ def test_what_cannot_be_given_up_holds(replay):
         report = replay([{**only_large, **need}])
         assert all(policy["models"] == {"large": 1} for policy in report["policies"].values()), need
     assert replay([only_large], quality_min=50)["policies"]["cheapest"]["models"] == {"large": 1}
-    assert "no job can be judged" in replay([only_large], code=8)
+    missing = replay([only_large], code=7)
+    assert "no job can be judged: of 1, 1 lack an outcome" in missing and '"small"' in missing and "add what came of it to outcomes" in missing
 
 
 def test_a_deadline_speaks_against_who_is_late(replay):
@@ -94,6 +100,36 @@ def test_costs_that_were_recorded_are_taken(replay):
     job = {"outcomes": {"small": {"score": 1, "cost_nanousd": 3000000000}, "large": {"score": 1, "cost_nanousd": 5000000000}}, **TOKENS}
     report = replay([job])
     assert report["policies"]["best"]["cost_usd"]["mean"] == 5 and report["policies"]["cheapest"]["cost_usd"]["mean"] == 3
+
+
+def test_what_is_left_out_is_explained(replay):
+    tools = {"outcomes": {}, "abilities": ["images"], **TOKENS}
+    assert "1 can be answered by no model of their route" in replay([tools], "--route", "small", code=7)
+    renamed = {"outcomes": {"sim-small": {"right": True}, "large": {"right": True}}, **TOKENS}
+    assert 'outcomes name "sim-small", which the configuration does not have' in replay([renamed], code=7)
+    assert "the file has no jobs" in replay([""], code=7)
+    text = replay([*JOBS, {"outcomes": outcomes(True, None)}], json_output=False)
+    assert 'left out: 1 lack an outcome of a model that could have answered, most often of "large"' in text, text
+    assert "left out:" not in replay(JOBS, json_output=False)
+
+
+def test_a_complexity_that_is_not_known_is_said(replay):
+    unknown = {name: value for name, value in JOBS[0].items() if name != "prompt_complexity"}
+    assert replay([*JOBS, unknown, {**unknown, "prompt_complexity": None}])["without_complexity"] == 2
+    assert "1 of 5 jobs have no prompt_complexity" in replay([*JOBS, unknown], json_output=False)
+    assert "no prompt_complexity" not in replay(JOBS, json_output=False)
+
+
+def test_a_latency_that_is_not_known_does_not_count(replay):
+    timeless = {**JOBS[0], "outcomes": {"small": {"right": True}, "large": {"right": True, "latency_ms": 1000}}}
+    report = replay([*JOBS, timeless])
+    assert report["jobs"] == 5 and report["without_latency"] == 1
+    assert report["policies"]["cheapest"]["latency_ms"]["mean"] == 100 and report["against"]["best"]["latency_ms"]["difference"] == -450
+    assert report["policies"]["cheapest"]["cost_usd"]["mean"] == 1
+    report = replay([timeless] * 3)
+    assert report["jobs"] == 3 and report["without_latency"] == 3
+    assert report["policies"]["best"]["latency_ms"] is None and report["against"]["best"]["latency_ms"] is None
+    assert "3 of 3 jobs have no latency_ms or run_ms" in replay([timeless] * 3, json_output=False)
 
 
 def test_text_has_the_same(replay):
@@ -122,3 +158,54 @@ def test_arguments_are_checked(replay):
     assert run().returncode == 2 and run("replay").returncode == 2 and run("nonsense", "x").returncode == 2
     assert run("replay", "/no/such/file").returncode != 0
     assert "Examples:" in run("--help").stdout
+
+
+def recipe():
+    """The commands of the last console block of "route" in the document, as they stand there."""
+    section = DOCUMENT.read_text().split("\n## route\n")[1].split("\n## ")[0]
+    block = section.split("```console\n")[-1].split("```")[0]
+    return "\n".join(line.removeprefix("$ ") for line in block.splitlines())
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="there is no jq")
+def test_the_recipe_of_the_document_works(cluster):
+    cluster.start_modelsim()
+    http = cluster.modelsim.ready["http"]
+    url = (http if "://" in http else f"http://{http}").rstrip("/")
+    cluster.config = {
+        "providers": [{"name": "sim", "type": "openai", "base_url": f"{url}/v1"}],
+        "models": [{"name": "small", "provider": "sim", "provider_model": "sim-small", "quality": 40, "input_usd_per_mtok": 0.15,
+                    "output_usd_per_mtok": 0.6, "abilities": ["tools"]},
+                   {"name": "large", "provider": "sim", "provider_model": "sim-large", "quality": 90, "input_usd_per_mtok": 10,
+                    "output_usd_per_mtok": 40}],
+    }
+    cluster.start_broker()
+    cluster.start_worker()
+    hard = "Prove step by step that the sum of the first n odd numbers is n squared, and derive the integral of x^2 * sin(x). " * 4
+    form = {"messages": [{"role": "user", "content": "Hi"}], "response_format": {"type": "json_object"}}
+    prompts = [{"id": "easy", "text": "Hi", "expected": "e"}, {"id": "hard", "text": hard, "expected": "no such word"},
+               {"id": "form", "body": form, "expected": "{"}, {"id": "broken"}, {"id": "told", "text": "Hi", "prompt_complexity": 200, "expected": "e"}]
+    (cluster.directory / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in prompts))
+    argv, env = cluster._cli_argv(["version"])
+    shutil.copy(env["TIERMQ_CONFIG"], cluster.directory / "new.yaml")
+    path = f"{pathlib.Path(argv[0]).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", recipe()], cwd=cluster.directory, env={**os.environ, **env, "PATH": path}, capture_output=True, text=True,
+                          timeout=120, check=False)
+    assert done.returncode == 0, done
+    jobs = {job["id"]: job for job in map(json.loads, (cluster.directory / "jobs.jsonl").read_text().splitlines())}
+    # `form` cannot be answered by small, so that one outcome is all there is.
+    assert set(jobs) == {"easy", "hard", "form", "told"} and set(jobs["form"]["outcomes"]) == {"large"}, done
+    assert jobs["form"]["abilities"] == ["json"] and not jobs["easy"]["abilities"]
+    assert jobs["easy"]["prompt_complexity"] < jobs["hard"]["prompt_complexity"] and jobs["told"]["prompt_complexity"] == 200
+    assert {model: outcome["score"] for model, outcome in jobs["hard"]["outcomes"].items()} == {"small": 0, "large": 0}
+    assert "4 jobs, 0 left out" in done.stdout and "prompt_complexity" not in done.stdout, done.stdout
+
+
+def test_a_result_that_is_asked_for_later_says_the_complexity(cluster):
+    cluster.start_modelsim()
+    cluster.start_broker()
+    cluster.start_worker()
+    for tier in ("realtime", "standard"):
+        job = cluster.cli("submit", "--no-wait", "--tier", tier, "--complexity", "77", "Hi").stdout.strip()
+        wait_for(lambda job=job: "queued" not in (said := cluster.cli("status", job).stdout) and "leased" not in said, "an end")
+        assert json.loads(cluster.cli("wait", "--json", job).stdout)["prompt_complexity"] == 77
