@@ -170,11 +170,14 @@ static struct sim_job *leased_job(struct simulation *simulation, const struct me
 
 static void see_heartbeat(struct simulation *simulation, const struct message *message)
 {
+    const int64_t lease_ms = simulation->scenario.config.broker.lease_ms;
     network_link(simulation, message->peer)->is_set_aside = false;
     for (uint8_t i = 0; i < message->leases->held_length; i++) {
         struct sim_job *job = &simulation->jobs[message->leases->held[i].job];
+        /* One that it names too late may be lost: nothing is promised of it any more. */
         if (job->lease.is_held && job->lease.peer == message->peer &&
-            job->lease.attempt == message->leases->held[i].attempt) {
+            job->lease.attempt == message->leases->held[i].attempt &&
+            job->lease.renewed_ms + lease_ms > sim_broker_ms(simulation)) {
             job->lease.renewed_ms = sim_broker_ms(simulation);
         }
     }
