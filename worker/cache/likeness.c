@@ -17,6 +17,9 @@ struct side {
     uint8_t match[PROFILE_WORDS_MAX];    /* the other's word, or NO_MATCH */
     bool is_typo[PROFILE_WORDS_MAX];     /* it matches, but not to the letter */
     bool is_doubtful[PROFILE_WORDS_MAX]; /* and neither is a known word */
+    uint8_t
+        left[PROFILE_WORDS_MAX]; /* words that match none, in order: few, where texts are alike */
+    size_t left_length;
 };
 
 static const struct profile_word *word_at(const struct side *side, size_t index)
@@ -80,6 +83,11 @@ static bool is_one_slip(const char *a, size_t a_bytes, const char *b, size_t b_b
     return rests_are_one_slip(a + same, a_bytes - same, b + same, b_bytes - same);
 }
 
+static bool may_have_a_typo(const struct profile_word *word)
+{
+    return word->kind == PROFILE_CONTENT && word->text_bytes >= TYPO_BYTES_MIN;
+}
+
 /*
  * A slip makes of a known word an unknown one. Two known words that are so near each other are two
  * words, and so are two names.
@@ -87,8 +95,7 @@ static bool is_one_slip(const char *a, size_t a_bytes, const char *b, size_t b_b
 static bool is_typo(const struct profile *a, const struct profile_word *x, const struct profile *b,
                     const struct profile_word *y)
 {
-    const bool are_words = x->kind == PROFILE_CONTENT && y->kind == PROFILE_CONTENT &&
-                           x->text_bytes >= TYPO_BYTES_MIN && y->text_bytes >= TYPO_BYTES_MIN;
+    const bool are_words = may_have_a_typo(x) && may_have_a_typo(y);
     const bool are_known = x->entry != LEXICON_NONE && y->entry != LEXICON_NONE;
     const bool are_names = (x->marks & y->marks & (WORD_CAPITAL | WORD_QUOTED)) != 0;
     return are_words && !are_known && !are_names &&
@@ -96,10 +103,25 @@ static bool is_typo(const struct profile *a, const struct profile_word *x, const
                        y->text_bytes);
 }
 
+static void find_left(struct side *side)
+{
+    side->left_length = 0;
+    for (size_t i = 0; i < side->profile->length; i++) {
+        if (side->match[i] == NO_MATCH) {
+            side->left[side->left_length++] = (uint8_t)i;
+        }
+    }
+}
+
 static void match_typos(struct side *a, struct side *b)
 {
-    for (size_t i = 0; i < a->profile->length; i++) {
-        for (size_t j = 0; a->match[i] == NO_MATCH && j < b->profile->length; j++) {
+    for (size_t x = 0; x < a->left_length; x++) {
+        const size_t i = a->left[x];
+        if (!may_have_a_typo(word_at(a, i))) {
+            continue;
+        }
+        for (size_t y = 0; a->match[i] == NO_MATCH && y < b->left_length; y++) {
+            const size_t j = b->left[y];
             if (b->match[j] == NO_MATCH &&
                 is_typo(a->profile, word_at(a, i), b->profile, word_at(b, j))) {
                 a->match[i] = (uint8_t)j;
@@ -110,6 +132,16 @@ static void match_typos(struct side *a, struct side *b)
             }
         }
     }
+}
+
+static void match(struct side *a, struct side *b)
+{
+    match_equal(a, b);
+    find_left(a);
+    find_left(b);
+    match_typos(a, b);
+    find_left(a);
+    find_left(b);
 }
 
 static void side_init(struct side *side, const struct profile *profile)
@@ -125,8 +157,8 @@ static void side_init(struct side *side, const struct profile *profile)
 static size_t count_unmatched(const struct side *side, enum profile_kind kind)
 {
     size_t n = 0;
-    for (size_t i = 0; i < side->profile->length; i++) {
-        n += word_at(side, i)->kind == kind && side->match[i] == NO_MATCH ? 1 : 0;
+    for (size_t i = 0; i < side->left_length; i++) {
+        n += word_at(side, side->left[i])->kind == kind ? 1 : 0;
     }
     return n;
 }
@@ -134,9 +166,9 @@ static size_t count_unmatched(const struct side *side, enum profile_kind kind)
 static size_t count_unmatched_marked(const struct side *side, enum word_mark mark)
 {
     size_t n = 0;
-    for (size_t i = 0; i < side->profile->length; i++) {
-        const struct profile_word *word = word_at(side, i);
-        n += (word->marks & mark) != 0 && is_content(word) && side->match[i] == NO_MATCH ? 1 : 0;
+    for (size_t i = 0; i < side->left_length; i++) {
+        const struct profile_word *word = word_at(side, side->left[i]);
+        n += (word->marks & mark) != 0 && is_content(word) ? 1 : 0;
     }
     return n;
 }
@@ -168,7 +200,7 @@ static bool questions_differ(const struct side *a, const struct side *b)
 static bool exclude_each_other(const struct lexicon_detail *a, const struct lexicon_detail *b,
                                bool *ret_is_choice)
 {
-    for (size_t i = 0; a != NULL && b != NULL && i < a->groups_length; i++) {
+    for (size_t i = 0; i < a->groups_length; i++) {
         for (size_t j = 0; j < b->groups_length; j++) {
             if (a->groups[i].group == b->groups[j].group &&
                 a->groups[i].side != b->groups[j].side) {
@@ -192,28 +224,35 @@ static bool is_turning_prefix(const char *text, size_t bytes)
     return false;
 }
 
+enum { PREFIX_BYTES_MIN = 2, PREFIX_BYTES_MAX = 4, STEM_BYTES_MIN = 3 };
+
 /* "legal" and "illegal", "known" and "unknown": one is the other with a prefix that turns it. */
 static bool is_turned_by_prefix(const struct side *a, size_t i, const struct side *b, size_t j)
 {
     const struct profile_word *x = word_at(a, i);
     const struct profile_word *y = word_at(b, j);
-    const char *x_text = profile_text(a->profile) + x->text_at;
-    const char *y_text = profile_text(b->profile) + y->text_at;
     const bool is_x_longer = x->text_bytes > y->text_bytes;
     const size_t stem_bytes = is_x_longer ? y->text_bytes : x->text_bytes;
     const size_t prefix_bytes = (is_x_longer ? x->text_bytes : y->text_bytes) - stem_bytes;
+    if (prefix_bytes < PREFIX_BYTES_MIN || prefix_bytes > PREFIX_BYTES_MAX ||
+        stem_bytes < STEM_BYTES_MIN) {
+        return false;
+    }
+    const char *x_text = profile_text(a->profile) + x->text_at;
+    const char *y_text = profile_text(b->profile) + y->text_at;
     const char *longer = is_x_longer ? x_text : y_text;
     const char *shorter = is_x_longer ? y_text : x_text;
-    return stem_bytes >= 3 && memcmp(longer + prefix_bytes, shorter, stem_bytes) == 0 &&
-           is_turning_prefix(longer, prefix_bytes);
+    return is_turning_prefix(longer, prefix_bytes) &&
+           memcmp(longer + prefix_bytes, shorter, stem_bytes) == 0;
 }
 
-static void compare_pair(const struct side *a, size_t i, const struct side *b, size_t j,
+/* Most pairs have nothing to do with each other, and say so by two pointers and two lengths. */
+static void compare_pair(const struct side *a, size_t i, const struct lexicon_detail *here,
+                         const struct side *b, size_t j, const struct lexicon_detail *there,
                          float *features)
 {
     bool is_choice = false;
-    if (exclude_each_other(lexicon_detail_at(word_at(a, i)->entry),
-                           lexicon_detail_at(word_at(b, j)->entry), &is_choice)) {
+    if (here != NULL && there != NULL && exclude_each_other(here, there, &is_choice)) {
         features[is_choice ? LIKENESS_CHOICE_BOTH : LIKENESS_OPPOSITE] = 1;
     } else if (is_turned_by_prefix(a, i, b, j)) {
         features[LIKENESS_OPPOSITE] = 1;
@@ -222,11 +261,14 @@ static void compare_pair(const struct side *a, size_t i, const struct side *b, s
 
 static void compare_unmatched(const struct side *a, const struct side *b, float *features)
 {
-    for (size_t i = 0; i < a->profile->length; i++) {
-        for (size_t j = 0; a->match[i] == NO_MATCH && j < b->profile->length; j++) {
-            if (b->match[j] == NO_MATCH) {
-                compare_pair(a, i, b, j, features);
-            }
+    const struct lexicon_detail *there[PROFILE_WORDS_MAX];
+    for (size_t j = 0; j < b->left_length; j++) {
+        there[j] = lexicon_detail_at(word_at(b, b->left[j])->entry);
+    }
+    for (size_t i = 0; i < a->left_length; i++) {
+        const struct lexicon_detail *here = lexicon_detail_at(word_at(a, a->left[i])->entry);
+        for (size_t j = 0; j < b->left_length; j++) {
+            compare_pair(a, a->left[i], here, b, b->left[j], there[j], features);
         }
     }
 }
@@ -245,8 +287,8 @@ static bool is_choice(const struct profile_word *word)
 
 static bool has_unmatched_choice(const struct side *side)
 {
-    for (size_t i = 0; i < side->profile->length; i++) {
-        if (side->match[i] == NO_MATCH && is_choice(word_at(side, i))) {
+    for (size_t i = 0; i < side->left_length; i++) {
+        if (is_choice(word_at(side, side->left[i]))) {
             return true;
         }
     }
@@ -377,10 +419,12 @@ static bool neighbours_match(const struct side *a, size_t i, const struct side *
 static float replaced(const struct side *a, const struct side *b)
 {
     float most = 0;
-    for (size_t i = 0; i < a->profile->length; i++) {
-        for (size_t j = 0; a->match[i] == NO_MATCH && j < b->profile->length; j++) {
-            if (b->match[j] == NO_MATCH && is_content(word_at(a, i)) && is_content(word_at(b, j)) &&
-                neighbours_match(a, i, b, j, -1) && neighbours_match(a, i, b, j, 1)) {
+    for (size_t x = 0; x < a->left_length; x++) {
+        const size_t i = a->left[x];
+        for (size_t y = 0; is_content(word_at(a, i)) && y < b->left_length; y++) {
+            const size_t j = b->left[y];
+            if (is_content(word_at(b, j)) && neighbours_match(a, i, b, j, -1) &&
+                neighbours_match(a, i, b, j, 1)) {
                 most = fmaxf(most, fminf(weight_of(word_at(a, i)), weight_of(word_at(b, j))));
             }
         }
@@ -391,11 +435,17 @@ static float replaced(const struct side *a, const struct side *b)
 /* Share of the pairs of matched words that stand in the other order there. */
 static float disorder(const struct side *side, size_t n_matched)
 {
+    uint8_t there[PROFILE_WORDS_MAX];
+    size_t length = 0;
     size_t n_inverted = 0;
     for (size_t i = 0; i < side->profile->length; i++) {
-        for (size_t j = 0; side->match[i] != NO_MATCH && j < i; j++) {
-            n_inverted += side->match[j] != NO_MATCH && side->match[j] > side->match[i] ? 1 : 0;
+        if (side->match[i] == NO_MATCH) {
+            continue;
         }
+        for (size_t j = 0; j < length; j++) {
+            n_inverted += there[j] > side->match[i] ? 1 : 0;
+        }
+        there[length++] = side->match[i];
     }
     return n_matched > 1 ? 2 * (float)n_inverted / (float)(n_matched * (n_matched - 1)) : 0;
 }
@@ -447,8 +497,7 @@ void likeness_of(const struct profile *a, const struct profile *b, double cosine
     memset(features, 0, sizeof(ret_likeness->features));
     side_init(&first, a);
     side_init(&second, b);
-    match_equal(&first, &second);
-    match_typos(&first, &second);
+    match(&first, &second);
     compare_guards(&first, &second, features);
     compare_content(&first, &second, features);
     compare_order(&first, &second, features);
