@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/cache/key_sort.h"
 #include "worker/cache/postings.h"
 #include "worker/cache/simd.h"
 
@@ -58,16 +59,6 @@ static size_t next_stride(const uint16_t *sums, size_t at, size_t slots, uint16_
         }
     }
     return slots;
-}
-
-static int by_sum_falling(const void *a, const void *b)
-{
-    const struct accumulated *x = a;
-    const struct accumulated *y = b;
-    if (x->sum != y->sum) {
-        return x->sum < y->sum ? 1 : -1;
-    }
-    return x->slot < y->slot ? -1 : 1;
 }
 
 struct best {
@@ -156,6 +147,21 @@ static void best_consider(struct best *best, const uint16_t *sums, size_t first)
     }
 }
 
+/* Largest first; among equals the lower slot. */
+static void sort_falling(const struct accumulated *all, size_t length,
+                         struct accumulated ret_sorted[ACCUMULATOR_BEST_MAX])
+{
+    uint64_t keys[ACCUMULATOR_BEST_MAX], scratch[ACCUMULATOR_BEST_MAX];
+    for (size_t i = 0; i < length; i++) {
+        keys[i] = (uint64_t)(UINT16_MAX - all[i].sum) << 32 | all[i].slot;
+    }
+    key_sort(keys, scratch, length);
+    for (size_t i = 0; i < length; i++) {
+        ret_sorted[i] = (struct accumulated){.slot = (uint32_t)keys[i],
+                                             .sum = UINT16_MAX - (uint32_t)(keys[i] >> 32)};
+    }
+}
+
 size_t accumulator_take(struct accumulator *accumulator, size_t slots,
                         const struct accumulator_wanted *wanted,
                         struct accumulated ret_best[ACCUMULATOR_BEST_MAX])
@@ -180,7 +186,6 @@ size_t accumulator_take(struct accumulator *accumulator, size_t slots,
     if (best.length > wanted->best_max) {
         best_cut(&best);
     }
-    qsort(best.buffer, best.length, sizeof(*best.buffer), by_sum_falling);
-    memcpy(ret_best, best.buffer, best.length * sizeof(*best.buffer));
+    sort_falling(best.buffer, best.length, ret_best);
     return best.length;
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "worker/cache/accumulator.h"
+#include "worker/cache/key_sort.h"
 #include "worker/cache/lexical_scope.h"
 #include "worker/cache/sparse_table.h"
 
@@ -372,60 +373,74 @@ static void search_scanned(struct search *search, const struct lexical_index *in
 struct query_list {
     struct posting_list list;
     uint32_t weight; /* of the item */
-    float cost;      /* postings for what they weigh */
 };
 
-static int by_cost(const void *a, const void *b)
+struct query_lists {
+    size_t length;
+    uint64_t mass; /* what all of them weigh, squared */
+    struct query_list lists[SPARSE_ITEMS_MAX];
+    uint64_t order[SPARSE_ITEMS_MAX]; /* their indices in the low half: those first that say most
+                                         for their length */
+};
+
+/* A list's postings for what they weigh; floats that are not negative sort as their bits do. */
+static uint64_t cost_of(const struct query_list *list)
 {
-    const float x = ((const struct query_list *)a)->cost;
-    const float y = ((const struct query_list *)b)->cost;
-    return (x > y) - (x < y);
+    const float cost = (float)list->list.length / (float)(list->weight * list->weight);
+    uint32_t bits;
+    memcpy(&bits, &cost, sizeof(bits));
+    return bits;
 }
 
-/* The lists of the vector's items, those first that say most for their length. */
-static size_t search_plan(const struct sparse_vector *vector, const struct postings *postings,
-                          struct query_list lists[SPARSE_ITEMS_MAX], uint64_t *ret_mass)
+/* The lists of the vector's items. */
+static void search_plan(const struct sparse_vector *vector, const struct postings *postings,
+                        struct query_lists *ret_plan)
 {
+    uint64_t scratch[SPARSE_ITEMS_MAX];
     size_t n = 0;
     uint64_t mass = 0;
     for (size_t i = 0; i < vector->length; i++) {
-        struct query_list *list = &lists[n];
+        postings_prefetch(postings, sparse_bucket(vector->items[i]));
+    }
+    for (size_t i = 0; i < vector->length; i++) {
+        struct query_list *list = &ret_plan->lists[n];
         if (!postings_find(postings, sparse_bucket(vector->items[i]), &list->list)) {
             continue;
         }
         list->weight = sparse_weight(vector->items[i]);
-        list->cost = (float)list->list.length / (float)(list->weight * list->weight);
+        ret_plan->order[n] = cost_of(list) << 32 | n;
         mass += (uint64_t)list->weight * list->weight;
         n++;
     }
-    // cppcheck-suppress uninitvar // the first n are set
-    qsort(lists, n, sizeof(*lists), by_cost);
-    *ret_mass = mass;
-    return n;
+    key_sort(ret_plan->order, scratch, n);
+    ret_plan->length = n;
+    ret_plan->mass = mass;
 }
 
 /* Reads lists until the rest cannot matter. Returns the norm of what was not read, of 1. */
 static double search_read(const struct search *search, struct lexical_index *index,
                           const struct lexical_scope *scope)
 {
-    struct query_list lists[SPARSE_ITEMS_MAX];
-    uint64_t mass;
-    const size_t n = search_plan(search->vector, &scope->postings, lists, &mass);
+    struct query_lists plan;
+    search_plan(search->vector, &scope->postings, &plan);
+    const size_t n = plan.length;
+    uint64_t mass = plan.mass;
     const double whole = search->vector->norm_squared;
     const double scale = ACCUMULATOR_UNIT / sqrt(whole);
     const double enough = search->cosine_min * search->cosine_min * whole / 4;
     const size_t read_max = READ_MAX + scope->slots_length / READ_MAX_SHARE;
     size_t read = 0;
     for (size_t i = 0; i < n && (read < READ_MIN || (double)mass > enough); i++) {
-        const uint32_t weight = (uint32_t)(lists[i].weight * scale + 0.5);
+        struct query_list *at = &plan.lists[(uint32_t)plan.order[i]];
+        const uint32_t weight = (uint32_t)(at->weight * scale + 0.5);
         const uint32_t *run;
         size_t length;
-        if (read + lists[i].list.length > read_max) {
+        if (read + at->list.length > read_max) {
             continue;
         }
-        read += lists[i].list.length;
-        mass -= (uint64_t)lists[i].weight * lists[i].weight;
-        while (posting_list_take(&index->pool, &lists[i].list, &run, &length)) {
+        read += at->list.length;
+        mass -= (uint64_t)at->weight * at->weight;
+        while (posting_list_take(&index->pool, &at->list, &run, &length)) {
             accumulator_add(&index->accumulator, run, length, weight == 0 ? 1 : weight);
         }
     }

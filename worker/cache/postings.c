@@ -427,6 +427,13 @@ int postings_add(struct postings *postings, uint32_t bucket, uint32_t posting)
 
 /* Finding */
 
+void postings_prefetch(const struct postings *postings, uint32_t bucket)
+{
+    if (postings->directory != NULL) {
+        __builtin_prefetch(segment_of(postings, hash_of(bucket)));
+    }
+}
+
 bool postings_find(const struct postings *postings, uint32_t bucket, struct posting_list *ret_list)
 {
     *ret_list = (struct posting_list){.length = 0};

@@ -59,6 +59,8 @@ struct posting_list {
     bool is_chain;
 };
 
+/* Soon postings_find() is asked for this bucket: where its list is named comes nearer meanwhile. */
+void postings_prefetch(const struct postings *postings, uint32_t bucket);
 /* False, and a list of length 0: no entry has the bucket. */
 bool postings_find(const struct postings *postings, uint32_t bucket, struct posting_list *ret_list);
 
