@@ -26,6 +26,7 @@ enum {
     READ_MAX = 150000,
     READ_MAX_SHARE = 4,
     PREFETCHED = 6,
+    LISTS_AHEAD = 2,
     CACHE_LINE_BYTES = 64,
 };
 
@@ -440,6 +441,10 @@ static double search_read(const struct search *search, struct lexical_index *ind
         }
         read += at->list.length;
         mass -= (uint64_t)at->weight * at->weight;
+        if (i + LISTS_AHEAD < n) {
+            posting_list_prefetch(&index->pool,
+                                  &plan.lists[(uint32_t)plan.order[i + LISTS_AHEAD]].list);
+        }
         while (posting_list_take(&index->pool, &at->list, &run, &length)) {
             accumulator_add(&index->accumulator, run, length, weight == 0 ? 1 : weight);
         }

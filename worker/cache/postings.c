@@ -18,8 +18,10 @@ enum {
     SEGMENT_MERGED = 120, /* two neighbours with no more than this become one */
     CHAIN_POSTINGS = 1020,
     ARRAY_BYTES_MAX = 4096,
-    CHAIN_SHORT = 256,    /* a single block of a chain with no more than this becomes an array */
-    SWEEP_LIST_COST = 16, /* in postings: finding the next list */
+    CHAIN_SHORT = 256, /* a single block of a chain with no more than this becomes an array */
+    CACHE_LINE_BYTES = 64,
+    PREFETCHED_BYTES = 1024, /* of a run; then the processor goes on by itself */
+    SWEEP_LIST_COST = 16,    /* in postings: finding the next list */
 };
 
 enum list_kind { LIST_NONE, LIST_SINGLE, LIST_ARRAY, LIST_CHAIN };
@@ -462,6 +464,16 @@ bool postings_find(const struct postings *postings, uint32_t bucket, struct post
     return false;
 }
 
+void posting_list_prefetch(const struct block_pool *pool, const struct posting_list *list)
+{
+    const char *first = list->block == 0 ? NULL : block_pool_at(pool, list->block);
+    const size_t bytes = list->length * sizeof(uint32_t);
+    for (size_t at = 0; first != NULL && at < bytes && at < PREFETCHED_BYTES;
+         at += CACHE_LINE_BYTES) {
+        __builtin_prefetch(first + at);
+    }
+}
+
 bool posting_list_take(const struct block_pool *pool, struct posting_list *list,
                        const uint32_t **ret_run, size_t *ret_length)
 {
@@ -480,11 +492,9 @@ bool posting_list_take(const struct block_pool *pool, struct posting_list *list,
         *ret_run = chain->postings;
         *ret_length = chain->length;
         list->block = chain->next;
-        if (chain->next != 0) {
-            __builtin_prefetch(block_pool_at(pool, chain->next));
-        }
     }
     list->length -= (uint32_t)*ret_length;
+    posting_list_prefetch(pool, list);
     return true;
 }
 

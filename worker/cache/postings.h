@@ -64,6 +64,8 @@ void postings_prefetch(const struct postings *postings, uint32_t bucket);
 /* False, and a list of length 0: no entry has the bucket. */
 bool postings_find(const struct postings *postings, uint32_t bucket, struct posting_list *ret_list);
 
+/* Soon posting_list_take() is asked for the next run. */
+void posting_list_prefetch(const struct block_pool *pool, const struct posting_list *list);
 /* Takes the next run off the list: false when there is none. */
 bool posting_list_take(const struct block_pool *pool, struct posting_list *list,
                        const uint32_t **ret_run, size_t *ret_length);
