@@ -1,0 +1,148 @@
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/unit/worker/dice.h"
+#include "worker/prompt/space.h"
+#include "worker/prompt/spans.h"
+
+enum { TEXT_BYTES_MAX = 1 << 16 };
+
+static void expect(const char *text, const char *wanted)
+{
+    struct bytes out = {.bytes_max = TEXT_BYTES_MAX};
+    cr_assert_eq(space_tidy(text, strlen(text), &out), 0);
+    cr_assert_str_eq(out.data == NULL ? "" : out.data, wanted);
+    bytes_finish(&out);
+}
+
+static void expect_untouched(const char *text)
+{
+    expect(text, text);
+}
+
+Test(space, prose_loses_what_nobody_reads)
+{
+    expect("  \n Tell me   a story.  \n\n\n\nA  long one. \t\r\nPlease.\n\n",
+           " Tell me a story.\n\nA long one.\nPlease.");
+    expect("Title\n============\ntext", "Title\n===\ntext");
+    expect("\xEF\xBB\xBFsoft\xC2\xADware", "software");
+    expect("   ", "");
+}
+
+Test(space, code_stays)
+{
+    expect_untouched("Look:\n```\nint  x;\n\n\n\n  y  ;   \n```\nwell");
+    expect_untouched("def f(a):\n    if a:\n        return  1\n\n\n\ndef g():\n    pass");
+    expect_untouched("Why is `a  b` so");
+    expect_untouched("~~~~\na   b\n```\nc   d\n~~~~\n");
+}
+
+Test(space, data_and_tables_stay)
+{
+    expect_untouched("Read {\"a\":  [1,   2], \"b\": \"x  y\"} now");
+    expect_untouched("name   age   town\nAnn    31    Bonn");
+    expect_untouched("a\tb\tc");
+    expect_untouched("| a   | b |\n|-----|---|");
+    expect_untouched("broken { \"a\":   1  and   on");
+}
+
+Test(space, quotations_numbers_and_addresses_stay)
+{
+    expect_untouched("He said \"so   what\" and left");
+    expect_untouched("\xC2\xAB"
+                     "deux   mots\xC2\xBB et");
+    expect_untouched("the 'old   one' is");
+    expect_untouched("in 1 000  000 cases");
+    expect("well.  In 1 000  000 cases", "well. In 1 000  000 cases");
+    expect_untouched("see http://a.b/c?d=1 .");
+}
+
+Test(space, indentation_stays)
+{
+    expect("- one\n  - two  \n    ", "- one\n  - two");
+}
+
+/*
+ * Texts of pieces that matter, at random. Protected pieces must come out as they went in; twice is
+ * once; nothing but white space, drawn lines and what is invisible goes.
+ */
+static const char *const prose[] = {" ",
+                                    "  ",
+                                    "\n",
+                                    "\n\n\n",
+                                    "word",
+                                    "It",
+                                    "\t",
+                                    ".",
+                                    "don't",
+                                    "\xC3\xA9t\xC3\xA9",
+                                    "\xE4\xB8\xAD",
+                                    "-------------",
+                                    "\xEF\xBB\xBF",
+                                    "\r\n",
+                                    "  - ",
+                                    "'",
+                                    "(",
+                                    ")"};
+static const char *const kept[] = {"\"a   b\"",     "`x   y`", "{\"k\":   1}",
+                                   "[1,   2]",      "3  4",    "\n```\na   b\n\n\n\nc\n```\n",
+                                   "https://x.y/z", "<a  b>"};
+
+static void append(char *text, const char *piece)
+{
+    (void)strcat(text, piece); /* NOLINT: bounded by the number of pieces */
+}
+
+Test(space, protected_pieces_come_out_as_they_went_in)
+{
+    struct dice dice = {.state = 11};
+    for (size_t round = 0; round < 3000; round++) {
+        char text[4096] = "";
+        struct bytes out = {.bytes_max = TEXT_BYTES_MAX};
+        struct bytes again = {.bytes_max = TEXT_BYTES_MAX};
+        size_t counts[ARRAY_LENGTH(kept)] = {0};
+        for (size_t i = dice_below(&dice, 24); i > 0; i--) {
+            if (dice_below(&dice, 4) == 0) {
+                const size_t which = dice_below(&dice, ARRAY_LENGTH(kept));
+                append(text, kept[which]);
+                append(text, " ");
+                counts[which]++;
+            } else {
+                append(text, prose[dice_below(&dice, ARRAY_LENGTH(prose))]);
+            }
+        }
+        cr_assert_eq(space_tidy(text, strlen(text), &out), 0);
+        const char *tidied = out.data == NULL ? "" : out.data;
+        for (size_t i = 0; i < ARRAY_LENGTH(kept); i++) {
+            size_t found = 0;
+            for (const char *at = tidied; (at = strstr(at, kept[i])) != NULL; at++) {
+                found++;
+            }
+            cr_assert_geq(found, counts[i], "%s is gone from: %s", kept[i], text);
+        }
+        cr_assert_leq(out.length, strlen(text));
+        cr_assert_eq(space_tidy(tidied, out.length, &again), 0);
+        cr_assert_eq(again.length, out.length);
+        bytes_finish(&out);
+        bytes_finish(&again);
+    }
+}
+
+Test(spans, are_in_order_and_within_the_text)
+{
+    static const char text[] = "a \"b\" 12 `c` {d} <e> 'f";
+    struct spans spans = {.items = NULL};
+    cr_assert_eq(spans_find(text, strlen(text), &spans), 0);
+    size_t at = 0;
+    for (size_t i = 0; i < spans.length; i++) {
+        cr_assert_geq(spans.items[i].from, at);
+        cr_assert_gt(spans.items[i].to, spans.items[i].from);
+        at = spans.items[i].to;
+    }
+    cr_assert_leq(at, strlen(text));
+    cr_assert_eq(spans.length, 5);
+    cr_assert(spans_has_code(&spans, 10, 20));
+    cr_assert_not(spans_has_code(&spans, 0, 8));
+    spans_finish(&spans);
+}

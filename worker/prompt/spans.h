@@ -1,0 +1,35 @@
+/*
+ * spans: the parts of a text that an optimiser must leave as they are, byte for byte.
+ *
+ * Code (between fences, between backticks, and any block of lines that looks like code), tables,
+ * JSON and whatever else stands between matching braces or brackets, quotations, numbers with what
+ * is glued to them, addresses, tags. In doubt a part is protected: that costs a saving, the other
+ * mistake an answer. Spans do not overlap and are in order. O(bytes), but for quotation marks,
+ * which are looked for SPANS_QUOTE_BYTES_MAX ahead.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include "common/attributes.h"
+
+enum { SPANS_QUOTE_BYTES_MAX = 512 };
+
+enum span_kind { SPAN_CODE, SPAN_DATA, SPAN_QUOTE, SPAN_NUMBER, SPAN_ADDRESS, SPAN_TAG };
+
+struct span {
+    size_t from, to;
+    enum span_kind kind;
+};
+
+/* {.items = NULL} is an empty one. */
+struct spans {
+    struct span *items;
+    size_t length, capacity;
+};
+void spans_finish(struct spans *spans);
+
+/* Replaces what `spans` holds. Errors: -ENOMEM. */
+MUST_USE int spans_find(const char *text, size_t bytes, struct spans *spans);
+
+/* Whether code or data (JSON, a table) has a byte in [from, to). */
+bool spans_has_code(const struct spans *spans, size_t from, size_t to);
