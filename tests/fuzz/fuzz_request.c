@@ -49,6 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         .body_bytes = bytes - 1,
         .max_tokens_default = 100,
         .stream = (data[0] & 0x80) != 0,
+        .prefix_key = (data[0] & 0x20) != 0 ? "0123456789abcdef" : NULL,
     };
     struct bytes out = {.bytes_max = BODY_BYTES_MAX};
     struct outcome outcome = {.code = NULL};

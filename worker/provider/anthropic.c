@@ -456,6 +456,34 @@ static const char *unsupported(const json_t *body)
     return unsupported_format(body);
 }
 
+static bool mark_last(json_t *blocks)
+{
+    json_t *last = json_array_get(blocks, json_array_size(blocks) - 1);
+    return last == NULL ||
+           json_object_set_new(last, "cache_control", json_pack("{s:s}", "type", "ephemeral")) == 0;
+}
+
+enum { MARKED_MESSAGES_MIN = 3 }; /* a conversation: its next turn begins with this one */
+
+/*
+ * Where a prefix ends that is to be kept: behind the system's messages, since tools come before
+ * them there, and behind the conversation so far. Source: docs, "Prompt caching".
+ */
+static int set_cache_marks(json_t *out, const struct provider_request *request)
+{
+    json_t *messages = json_object_get(out, "messages");
+    const size_t length = json_array_size(messages);
+    json_t *system = json_object_get(out, "system");
+    bool is_done = request->prefix_key == NULL;
+    if (!is_done) {
+        is_done = mark_last(system != NULL ? system : json_object_get(out, "tools"));
+        is_done = is_done &&
+                  (length < MARKED_MESSAGES_MIN ||
+                   mark_last(json_object_get(json_array_get(messages, length - 1), "content")));
+    }
+    return is_done ? 0 : -ENOMEM;
+}
+
 static int body_translate(json_t *out, const json_t *body, const struct provider_request *request)
 {
     int r = set_head(out, body, request);
@@ -466,7 +494,8 @@ static int body_translate(json_t *out, const json_t *body, const struct provider
     r = r < 0 ? r : set_thinking(out, body, protocol_bound(body) != NULL);
     r = r < 0 ? r : set_service_tier(out, body);
     r = r < 0 ? r : set_stop(out, body);
-    return r < 0 ? r : set_sampling(out, body);
+    r = r < 0 ? r : set_sampling(out, body);
+    return r < 0 ? r : set_cache_marks(out, request);
 }
 
 static int anthropic_write_body(const struct provider_request *request, struct bytes *out,

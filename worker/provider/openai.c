@@ -5,6 +5,8 @@
 #include "worker/provider/openai.h"
 
 #include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +24,14 @@ int openai_write_path(const struct provider_request *request, struct bytes *out)
     return bytes_append_text(out, paths[request->operation]);
 }
 
+/* Its value, as JSON text; hexadecimal digits need no escape. */
+static const char *cache_key(const struct provider_request *request, char *room, size_t bytes)
+{
+    const bool is_named = request->prefix_key != NULL && request->operation == OPERATION_CHAT;
+    return is_named && snprintf(room, bytes, "\"%s\"", request->prefix_key) < (int)bytes ? room
+                                                                                         : NULL;
+}
+
 int openai_write_body(const struct provider_request *request, struct bytes *out,
                       struct outcome *ret_outcome)
 {
@@ -31,14 +41,18 @@ int openai_write_body(const struct provider_request *request, struct bytes *out,
     if (model == NULL) {
         return -ENOMEM;
     }
+    char room[64];
+    const char *key = cache_key(request, room, sizeof(room));
+    const bool is_response = request->operation == OPERATION_RESPONSES;
+    /* Those at the end are passed over where they do not belong, so that the client's own stay. */
     const struct body_member members[] = {
         {"model", model},
         {"stream", request->stream ? "true" : NULL},
         /* Without it a streamed answer ends without its token counts. A response has them. */
         {"stream_options", request->stream ? "{\"include_usage\":true}" : NULL},
+        {"prompt_cache_key", key},
     };
-    const size_t length =
-        ARRAY_LENGTH(members) - (request->operation == OPERATION_RESPONSES ? 1 : 0);
+    const size_t length = ARRAY_LENGTH(members) - (key == NULL ? 1 : 0) - (is_response ? 1 : 0);
     int r = body_rewrite(request->body, request->body_bytes, members, length, out);
     free(model);
     if (r == -EINVAL) {

@@ -36,6 +36,7 @@ struct provider_request {
     uint32_t
         max_tokens_default; /* for a protocol that demands a bound and a body that names none */
     bool stream;
+    const char *prefix_key; /* of what its prompt begins with, to be kept there; NULL: nothing is */
     const char *idempotency_key; /* the same for every attempt of the job at this upstream */
     int64_t deadline_ms;         /* monotonic; the call ends then at the latest */
 };

@@ -22,12 +22,11 @@ static struct provider_request request_of(const char *body)
     };
 }
 
-static void expect_body(const char *body, const char *wanted)
+static void expect_body_of(const struct provider_request *request, const char *wanted)
 {
     struct bytes out = {.bytes_max = 65536};
     struct outcome outcome = {.code = ""};
-    const struct provider_request request = request_of(body);
-    cr_assert_eq(protocol_anthropic.write_body(&request, &out, &outcome), 0, "%s", outcome.text);
+    cr_assert_eq(protocol_anthropic.write_body(request, &out, &outcome), 0, "%s", outcome.text);
     json_t *got = json_loads(out.data, 0, NULL);
     json_t *expected = json_loads(wanted, 0, NULL);
     cr_assert_not_null(expected, "%s", wanted);
@@ -35,6 +34,37 @@ static void expect_body(const char *body, const char *wanted)
     json_decref(got);
     json_decref(expected);
     bytes_finish(&out);
+}
+
+static void expect_body(const char *body, const char *wanted)
+{
+    const struct provider_request request = request_of(body);
+    expect_body_of(&request, wanted);
+}
+
+#define MARK "\"cache_control\":{\"type\":\"ephemeral\"}"
+#define SAID(role, text, mark)                                                                     \
+    "{\"role\":\"" role "\",\"content\":[{\"type\":\"text\",\"text\":\"" text "\"" mark "}]}"
+
+Test(anthropic, a_prefix_is_marked_behind_the_system_and_the_conversation)
+{
+    struct provider_request request = request_of(
+        "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":"
+        "\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},{\"role\":\"user\",\"content\":\"c\"}]"
+        "}");
+    request.prefix_key = "key";
+    expect_body_of(
+        &request,
+        "{\"model\":\"claude\",\"max_tokens\":777,\"system\":[{\"type\":\"text\",\"text\":"
+        "\"s\"," MARK "}],\"messages\":[" SAID("user", "a", "") "," SAID(
+            "assistant", "b", "") "," SAID("user", "c", "," MARK) "]}");
+    request = request_of("{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":"
+                         "\"user\",\"content\":\"a\"}]}");
+    request.prefix_key = "key";
+    expect_body_of(
+        &request,
+        "{\"model\":\"claude\",\"max_tokens\":777,\"system\":[{\"type\":\"text\",\"text\":"
+        "\"s\"," MARK "}],\"messages\":[" SAID("user", "a", "") "]}");
 }
 
 Test(anthropic, system_messages_stop_and_sampling_are_translated)

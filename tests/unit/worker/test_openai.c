@@ -129,3 +129,24 @@ Test(openai, a_stream_without_counts_is_estimated_from_all_that_was_written)
         json_decref(answer);
     }
 }
+
+static void expect_request(const char *body, const char *prefix_key, const char *wanted)
+{
+    struct bytes out = {.bytes_max = 65536};
+    struct outcome outcome = {.code = ""};
+    const struct provider_request request = {.operation = OPERATION_CHAT,
+                                             .model = "m",
+                                             .body = body,
+                                             .body_bytes = strlen(body),
+                                             .prefix_key = prefix_key};
+    cr_assert_eq(protocol_openai.write_body(&request, &out, &outcome), 0, "%s", outcome.text);
+    cr_assert_str_eq(out.data, wanted);
+    bytes_finish(&out);
+}
+
+Test(openai, a_prefix_is_named_and_the_clients_own_name_stays)
+{
+    expect_request("{\"a\":1}", "00ff", "{\"a\":1,\"model\":\"m\",\"prompt_cache_key\":\"00ff\"}");
+    expect_request("{\"prompt_cache_key\":\"mine\"}", NULL,
+                   "{\"prompt_cache_key\":\"mine\",\"model\":\"m\"}");
+}
