@@ -200,6 +200,9 @@ static void read_usage(const Wire__Usage *usage, struct tiermq_answer *ret_answe
     ret_answer->cost_nanousd = usage->cost_nanousd;
     ret_answer->saved_nanousd = usage->saved_nanousd;
     ret_answer->quality_lost = usage->quality_lost;
+    ret_answer->prompt_tokens_saved = usage->saved_history_tokens + usage->saved_passages_tokens +
+                                      usage->saved_space_tokens + usage->saved_repeats_tokens;
+    ret_answer->prompt_is_cut = usage->cut_history_tokens > 0 || usage->cut_passages_tokens > 0;
     ret_answer->cache = cache_status(usage->cache);
     ret_answer->first_token_ms = usage->first_token_ms;
 }

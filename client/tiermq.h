@@ -152,6 +152,8 @@ struct tiermq_answer {
     double near_score;           /* near hits: how alike the questions are, and … */
     double near_threshold;       /* … what that had to reach */
     unsigned quality_lost;       /* grades by which it is thought to be worse than what was wanted: a smaller model, a stale or near hit */
+    bool prompt_is_cut;          /* a part of the history, or of retrieved passages, was left out, as its tier allows */
+    uint64_t prompt_tokens_saved; /* input tokens that were not sent, since the prompt was made shorter: docs/prompts.md */
     int64_t first_token_ms;      /* streamed: from the provider call's beginning to its first token; else 0 */
     bool hedged;                 /* a second call was made beside a slow one; `provider` and `model` are of the one that answered */
     unsigned complexity;         /* of the prompt, 1 (simple) to 255, by which its models were chosen; 0: not known */

@@ -65,6 +65,12 @@ struct config_tier {
     uint32_t quality_min;           /* no model of a lower grade is chosen or stands in for another: 0 */
     uint32_t weight_quality, weight_price, weight_latency; /* of a choice between models, of 100: common/choice.h */
     uint32_t hedge_share_permille;  /* second attempts as a share of calls, and of their cost: 50 / 0 / 0 */
+    /* What may be left out of a prompt: worker/prompt/optimise.h. */
+    enum config_switch prompt_space;   /* off / on / on */
+    enum config_switch prompt_repeats; /* off */
+    enum config_switch prompt_prefix;  /* off / on / on */
+    uint64_t prompt_history_tokens_max;  /* 0: all is sent */
+    uint64_t prompt_passages_tokens_max; /* 0: all are sent */
     int64_t shed_target_ms;         /* CoDel: waits above it for long shed jobs; 0 never. Tiers without durability only */
 };
 
@@ -108,6 +114,7 @@ struct config_provider {
     uint64_t tokens_per_min;        /* over all workers; 0: no limit known */
     char **residency;               /* labels of where data stays: eu, us, … */
     size_t residency_length;
+    enum config_switch prompt_cache; /* prefixes are marked for its own cache: off */
 };
 
 /* models[]: something a provider serves; given wherever providers are given. Prices are nano-dollars per million tokens (USD 0.15 = 150 000 000). */
@@ -130,6 +137,7 @@ struct config_model {
     char **abilities;     /* names of common/choice.h; none: all */
     size_t abilities_length;
     uint64_t context_tokens; /* 0: not known */
+    char *vocabulary;     /* a file to count its tokens by; none: they are estimated */
 };
 
 /* routes[]: an alias: the models that may serve it, by tier. `auto` exists always (all models in their order, unless given). */

@@ -556,6 +556,26 @@ static const struct config_key tier_keys[] = {
      .is_live = true, .preset = "0",
      .text = "Second calls at another provider, beside one that takes longer than 95 of 100, as a "
              "share of the calls, and of what they cost; `0`: none."},
+    {"prompt_space", KIND_ENUM, .words = words_switch, FIELD(config_tier, prompt_space),
+     .is_live = true, .preset = "on",
+     .text = "White space and drawn lines that no answer hangs on are left out of the prompts of its "
+             "chats (docs/prompts.md, as for the next four)."},
+    {"prompt_repeats", KIND_ENUM, .words = words_switch, FIELD(config_tier, prompt_repeats),
+     .is_live = true, .preset = "off",
+     .text = "Messages and long paragraphs that have stood before in the same prompt are left out, with a "
+             "note in the place of a paragraph."},
+    {"prompt_prefix", KIND_ENUM, .words = words_switch, FIELD(config_tier, prompt_prefix),
+     .is_live = true, .preset = "on",
+     .text = "Tools are sent in the order of their names, and a long beginning is named, so that a provider "
+             "with `prompt_cache` finds it again."},
+    {"prompt_history_tokens_max", COUNTS(0, INT64_C(1000000000)),
+     FIELD(config_tier, prompt_history_tokens_max), .is_live = true, .preset = "0",
+     .text = "Tokens of a conversation; the oldest turns of a longer one are left out, never the system's "
+             "messages and the latest turns. `0`: none is."},
+    {"prompt_passages_tokens_max", COUNTS(0, INT64_C(1000000000)),
+     FIELD(config_tier, prompt_passages_tokens_max), .is_live = true, .preset = "0",
+     .text = "Tokens of all retrieved passages in a prompt; of more, those that share least with the "
+             "question are left out. `0`: none is."},
     {"shed_target", DURATIONS(0), FIELD(config_tier, shed_target_ms), .is_live = true,
      .preset = "0s",
      .text = "Where all jobs have waited longer than this for twice as long, some are shed, so that "
@@ -718,6 +738,11 @@ static const struct config_key provider_keys[] = {
     {"residency", KIND_LIST, KIND_NAME, LIST(config_provider, residency), .min = 0, .max = 16,
      .otherwise = "none",
      .text = "Labels of where data stays that is sent there, such as `eu`. At most 30 different ones."},
+    {"prompt_cache", KIND_ENUM, .words = words_switch, FIELD(config_provider, prompt_cache),
+     .preset = "off",
+     .text = "Long beginnings of prompts are marked for the provider's own cache: `prompt_cache_key` for "
+             "OpenAI and Azure, `cache_control` for Anthropic (docs/prompts.md). `off` for servers that "
+             "refuse members they do not know."},
 };
 static const struct config_schema provider_schema = {SCHEMA(config_provider, provider_keys),
                                                      .check = provider_check};
@@ -784,6 +809,10 @@ static const struct config_key model_keys[] = {
     {"context_tokens", COUNTS(0, INT64_C(1000000000)), FIELD(config_model, context_tokens),
      .preset = "0",
      .text = "The longest input; a job that is longer is not sent to it. `0`: not known."},
+    {"vocabulary", KIND_TEXT, FIELD(config_model, vocabulary), .preset = "",
+     .text = "A file to count tokens by where prompts are made shorter: ranks as tiktoken has them, or a "
+             "`tokenizer.json` with a byte-level BPE. Read when a worker starts, or when a reload first names it, or again if it could not be read; "
+             "empty: they are estimated."},
 };
 static const struct config_schema model_schema = {SCHEMA(config_model, model_keys),
                                                   .check = model_check};
@@ -964,6 +993,8 @@ const char config_default_lists[] = "tiers:\n"
                                     "    bytes_max: 256MiB\n"
                                     "    shed_target: 2s\n"
                                     "    cache_stale_at_once: on\n"
+                                    "    prompt_space: off\n"
+                                    "    prompt_prefix: off\n"
                                     "    weight_quality: 50\n"
                                     "    weight_price: 10\n"
                                     "    weight_latency: 40\n"

@@ -167,6 +167,7 @@ void attempt_destroy(struct attempt **attempt)
     json_decref(old->answer);
     bytes_finish(&old->chunks);
     bytes_finish(&old->body);
+    bytes_finish(&old->optimised_body);
     free(old->near_text);
     free(old->vector);
     free(old->cached_model);
@@ -218,6 +219,13 @@ static char *text_or_empty(char *text)
     return text == NULL ? (char *)"" : text;
 }
 
+const void *attempt_body(const struct attempt *attempt, size_t *ret_bytes)
+{
+    const bool is_changed = attempt->optimised.is_changed;
+    *ret_bytes = is_changed ? attempt->optimised_body.length : attempt->request->body.len;
+    return is_changed ? (const void *)attempt->optimised_body.data : attempt->request->body.data;
+}
+
 void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
 {
     const bool is_cached = attempt->cache_status >= WIRE__CACHE_STATUS__CACHE_HIT;
@@ -242,6 +250,16 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
     usage.saved_ms = attempt->saved_ms;
     usage.saved_prompt_cache_nanousd = attempt->saved_prompt_cache_nanousd;
     usage.saved_routing_nanousd = attempt->saved_routing_nanousd;
+    usage.cut_history_tokens = attempt->cut.history_tokens;
+    usage.cut_passages_tokens = attempt->cut.passages_tokens;
+    if (attempt->report.is_made && !is_cached) {
+        const uint64_t *saved = attempt->optimised.saved_tokens;
+        usage.saved_history_tokens = saved[LEVER_HISTORY];
+        usage.saved_passages_tokens = saved[LEVER_PASSAGES];
+        usage.saved_space_tokens = saved[LEVER_SPACE];
+        usage.saved_repeats_tokens = saved[LEVER_REPEATS];
+        usage.saved_optimising_nanousd = attempt->saved_optimising_nanousd;
+    }
     *ret_usage = usage;
 }
 

@@ -20,6 +20,7 @@
 #include "worker/bytes.h"
 #include "worker/cache/cache_rules.h"
 #include "worker/operation.h"
+#include "worker/prompt/optimise.h"
 #include "worker/provider/outcome.h"
 #include "worker/provider/provider.h"
 #include "worker/route/router.h"
@@ -123,6 +124,11 @@ struct attempt {
     char near_key[ATTEMPT_HEX_BYTES]; /* near hit: the entry that answered */
     double near_score;
 
+    /* prompt */
+    struct optimised optimised;  /* all zero: nothing was done */
+    struct prompt_cut cut;       /* of the prompt that its answer is from: the call, or the entry */
+    struct bytes optimised_body; /* sent instead of the request's, if optimised.is_changed */
+
     /* router: copies, since a reload replaces the configuration */
     char *model, *provider_model, *provider_name;
     struct price price;
@@ -164,6 +170,7 @@ struct attempt {
     uint64_t saved_nanousd, saved_ms; /* by the cache */
     uint64_t saved_prompt_cache_nanousd;
     int64_t saved_routing_nanousd;
+    uint64_t saved_optimising_nanousd; /* by tokens that were taken out of the prompt */
     int64_t call_ms, first_token_ms;
 };
 
@@ -183,6 +190,8 @@ void attempt_destroy(struct attempt **attempt);
 
 /* The ModelResponse, packed. Gives: *ret_payload. Errors: -ENOMEM. */
 MUST_USE int attempt_pack_response(const struct attempt *attempt, struct blob **ret_payload);
+/* The body that a provider is sent, in OpenAI's form. Borrowed. */
+const void *attempt_body(const struct attempt *attempt, size_t *ret_bytes);
 /* Strings are borrowed from the attempt. */
 void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage);
 /*

@@ -19,6 +19,7 @@ struct near_asides;
 struct provider;
 struct telemetry;
 struct text_embedder;
+struct vocabularies;
 
 struct services {
     struct loop *loop;
@@ -39,6 +40,7 @@ struct services {
     struct lately *lately;             /* of jobs and denials; NULL: the cache is off */
     struct id_source *ids;             /* of the jobs that the worker makes */
     struct canonical_secret key_secret; /* of the cache's keys and scopes, as at the start */
+    struct vocabularies *vocabularies; /* to count tokens by */
     struct provider **providers;       /* those of the configuration at the start */
     size_t providers_length;
 };

@@ -19,6 +19,8 @@ enum family {
     TOKENS,
     COST,
     SAVED,
+    PROMPTS,
+    PROMPT_TOKENS,
     LOOKUPS,
     CHECKS,
     CHECKS_COST,
@@ -80,6 +82,8 @@ static const double next_token_bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.
 
 static const char *const by_outcome[] = {"outcome", NULL};
 static const char *const by_result[] = {"result", NULL};
+static const char *const by_tier_result[] = {"tier", "result", NULL};
+static const char *const by_tier_lever[] = {"tier", "lever", NULL};
 static const char *const by_check[] = {"why", "result", NULL};
 static const char *const by_why[] = {"why", NULL};
 static const char *const by_kind[] = {"kind", NULL};
@@ -117,15 +121,26 @@ static const struct {
               "Cost of provider calls by the price table, in US dollars.", by_model},
     [SAVED] = {METRIC_COUNTER, "tiermq_worker_saved_usd_total",
                "What cache hits would have cost as calls, in US dollars.", NULL},
+    [PROMPTS] = {METRIC_COUNTER, "tiermq_worker_prompts_total",
+                 "Prompts that were looked at for what may be left out: changed, unchanged, "
+                 "too_large, failed.",
+                 by_tier_result},
+    [PROMPT_TOKENS] = {METRIC_COUNTER, "tiermq_worker_prompt_tokens_saved_total",
+                       "Input tokens left out of prompts before they were sent: history, passages, "
+                       "space, repeats.",
+                       by_tier_lever},
     [LOOKUPS] = {METRIC_COUNTER, "tiermq_worker_cache_lookups_total",
-                 "Cache lookups: exact, near, stale, miss, bypass, timeout, busy, broken.", by_result},
+                 "Cache lookups: exact, near, stale, miss, bypass, timeout, busy, broken.",
+                 by_result},
     [CHECKS] = {METRIC_COUNTER, "tiermq_worker_cache_checks_total",
-                "What the cache does to know its near hits: jobs to refresh, audit, judge (made, dropped), and what audits and misses say "
+                "What the cache does to know its near hits: jobs to refresh, audit, judge (made, "
+                "dropped), and what audits and misses say "
                 "(same, different, unknown).",
                 by_check},
-    [CHECKS_COST] = {METRIC_COUNTER, "tiermq_worker_cache_checks_cost_usd_total",
-                     "What the jobs that the cache made have cost, in US dollars: refresh, audit, judge.",
-                     by_why},
+    [CHECKS_COST] =
+        {METRIC_COUNTER, "tiermq_worker_cache_checks_cost_usd_total",
+         "What the jobs that the cache made have cost, in US dollars: refresh, audit, judge.",
+         by_why},
     [FILLS_DROPPED] = {METRIC_COUNTER, "tiermq_worker_cache_fills_dropped_total",
                        "Fills dropped because the cache's queue was full.", NULL},
     [KEY_MISMATCHES] =
@@ -152,16 +167,17 @@ static const struct {
     [TOKEN_USAGE] = {METRIC_HISTOGRAM, "gen_ai_client_token_usage",
                      "Tokens a call (OpenTelemetry gen_ai.client.token.usage).", by_gen_ai_token,
                      token_bounds, ARRAY_LENGTH(token_bounds)},
-    [FIRST_TOKEN_SECONDS] =
-        {METRIC_HISTOGRAM, "gen_ai_client_operation_time_to_first_chunk_seconds",
-         "From the beginning of a streamed call to its first token "
-         "(OpenTelemetry gen_ai.client.operation.time_to_first_chunk).",
-         by_gen_ai_stream, first_token_bounds, ARRAY_LENGTH(first_token_bounds)},
-    [NEXT_TOKEN_SECONDS] =
-        {METRIC_HISTOGRAM, "gen_ai_client_operation_time_per_output_chunk_seconds",
-         "From one token of a stream to the next "
-         "(OpenTelemetry gen_ai.client.operation.time_per_output_chunk).",
-         by_gen_ai_stream, next_token_bounds, ARRAY_LENGTH(next_token_bounds)},
+    [FIRST_TOKEN_SECONDS] = {METRIC_HISTOGRAM,
+                             "gen_ai_client_operation_time_to_first_chunk_seconds",
+                             "From the beginning of a streamed call to its first token "
+                             "(OpenTelemetry gen_ai.client.operation.time_to_first_chunk).",
+                             by_gen_ai_stream, first_token_bounds,
+                             ARRAY_LENGTH(first_token_bounds)},
+    [NEXT_TOKEN_SECONDS] = {METRIC_HISTOGRAM,
+                            "gen_ai_client_operation_time_per_output_chunk_seconds",
+                            "From one token of a stream to the next "
+                            "(OpenTelemetry gen_ai.client.operation.time_per_output_chunk).",
+                            by_gen_ai_stream, next_token_bounds, ARRAY_LENGTH(next_token_bounds)},
     [SLOTS] = {METRIC_GAUGE, "tiermq_worker_slots", "Jobs this worker runs at once.", NULL},
     [IN_FLIGHT] = {METRIC_GAUGE, "tiermq_worker_in_flight", "Jobs this worker runs now.", NULL},
     [BROKERS_JOINED] = {METRIC_GAUGE, "tiermq_worker_brokers_joined",
@@ -189,9 +205,11 @@ static const struct {
                          "Damaged databases that were moved aside, and new ones begun.", NULL},
     [CACHE_DAMAGED] = {METRIC_COUNTER, "tiermq_worker_cache_damaged_total",
                        "Entries that were found damaged, and removed.", NULL},
-    [CACHE_INDEXED] = {METRIC_GAUGE, "tiermq_worker_cache_indexed", "Entries that can be found as near hits.", NULL},
+    [CACHE_INDEXED] = {METRIC_GAUGE, "tiermq_worker_cache_indexed",
+                       "Entries that can be found as near hits.", NULL},
     [CACHE_WANTED] = {METRIC_GAUGE, "tiermq_worker_cache_wanted",
-                      "Entries whose vectors the embedder has been asked for in the background.", NULL},
+                      "Entries whose vectors the embedder has been asked for in the background.",
+                      NULL},
     [EMBEDDER_DOWN] = {METRIC_GAUGE, "tiermq_worker_embedder_down",
                        "1 while the embedder fails, so that there are exact hits only.", NULL},
     [EMBEDDER_TEXTS] = {METRIC_COUNTER, "tiermq_worker_embedder_texts_total",
@@ -338,6 +356,20 @@ void telemetry_usage(struct telemetry *telemetry, const struct attempt *attempt)
     observe_tokens(telemetry, attempt, "input", attempt->tokens.input);
     if (attempt->operation != OPERATION_EMBEDDINGS) {
         observe_tokens(telemetry, attempt, "output", attempt->tokens.output);
+    }
+}
+
+void telemetry_optimised(struct telemetry *telemetry, const struct attempt *attempt,
+                         const char *result)
+{
+    const char *const prompt[] = {attempt->tier, result};
+    metric_add(series(telemetry, PROMPTS, prompt), 1);
+    for (size_t i = 0; i < LEVERS; i++) {
+        const char *const values[] = {attempt->tier, lever_name((enum lever)i)};
+        const uint64_t tokens = attempt->optimised.saved_tokens[i];
+        if (tokens > 0) {
+            metric_add(series(telemetry, PROMPT_TOKENS, values), (double)tokens);
+        }
     }
 }
 

@@ -32,6 +32,9 @@ void telemetry_usage(struct telemetry *telemetry,
 /* What its overtaken call is thought to have used. */
 void telemetry_overtaken(struct telemetry *telemetry, const char *provider, const char *model,
                          const struct token_counts *tokens, uint64_t cost_nanousd);
+/* Its prompt was looked at: changed, unchanged, too_large, failed; and what that saved. */
+void telemetry_optimised(struct telemetry *telemetry, const struct attempt *attempt,
+                         const char *result);
 /* Jobs that the cache makes (refresh, audit, judge), and what came of audits: made, dropped, same, different, unknown. */
 void telemetry_cache_check(struct telemetry *telemetry, const char *why, const char *result);
 /* What such a job cost. */

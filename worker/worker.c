@@ -26,6 +26,7 @@
 #include "worker/decode.h"
 #include "worker/pipeline.h"
 #include "worker/prompt/prompt.h"
+#include "worker/prompt/vocabularies.h"
 #include "worker/provider/call_stage.h"
 #include "worker/provider/provider.h"
 #include "worker/route/router_stage.h"
@@ -590,6 +591,8 @@ static int open_parts(struct worker *worker, char *ret_error)
     worker->services.telemetry = worker->telemetry;
     r = r < 0 ? r : open_admin(worker, ret_error);
     r = r < 0 ? r : cache_host_open(&worker->services, &worker->cache);
+    r = r < 0 ? r
+              : vocabularies_create(worker->config, worker->log, &worker->services.vocabularies);
     r = r < 0 ? r : open_providers(worker, ret_error);
     r = r < 0 ? r : open_pipeline(worker);
     r = r < 0 ? r : loop_timer_create(worker->loop, drain_is_over, worker, &worker->drain_timer);
@@ -637,6 +640,7 @@ void worker_destroy(struct worker **worker)
         provider_destroy(&old->services.providers[i]);
     }
     free(old->services.providers);
+    vocabularies_destroy(&old->services.vocabularies);
     cache_host_close(&old->cache);
     http_admin_destroy(&old->admin);
     telemetry_destroy(&old->telemetry);
@@ -692,6 +696,9 @@ static void replace_config(struct worker *worker, struct config **next)
     worker->config = TAKE(*next);
     worker->services.config = worker->config;
     cache_host_reconfigure(worker->cache);
+    if (vocabularies_follow(worker->services.vocabularies, worker->config, worker->log) < 0) {
+        log_at(worker->log, LOG_ERROR, "no memory for vocabularies: those before stay");
+    }
 }
 
 void worker_reload(struct worker *worker)

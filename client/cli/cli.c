@@ -395,6 +395,13 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         if (answer->quality_lost > 0) {
             json_object_set_new(object, "quality_lost", json_integer(answer->quality_lost));
         }
+        if (answer->prompt_is_cut) {
+            json_object_set_new(object, "prompt_is_cut", json_true());
+        }
+        if (answer->prompt_tokens_saved > 0) {
+            json_object_set_new(object, "prompt_tokens_saved",
+                                json_integer((json_int_t)answer->prompt_tokens_saved));
+        }
         json_object_set_new(object, "cache", json_string(cache_name(answer->cache)));
         set_cache(object, answer);
         json_object_set_new(object, "input_tokens", json_integer((json_int_t)answer->input_tokens));

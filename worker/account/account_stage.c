@@ -15,6 +15,15 @@ static uint64_t saved_by_prompt_cache(const struct attempt *attempt)
     return cost > attempt->cost_nanousd ? cost - attempt->cost_nanousd : 0;
 }
 
+/* As if the prompt had been sent as it came. */
+static uint64_t saved_by_optimising(const struct attempt *attempt)
+{
+    struct token_counts whole = attempt->tokens;
+    whole.input += optimised_tokens(&attempt->optimised);
+    const uint64_t cost = account_cost_nanousd(&attempt->price, &whole);
+    return cost > attempt->cost_nanousd ? cost - attempt->cost_nanousd : 0;
+}
+
 static int64_t saved_by_routing(const struct attempt *attempt)
 {
     const uint64_t most = INT64_MAX / 2;
@@ -32,15 +41,22 @@ static void charge(struct telemetry *telemetry, struct attempt *attempt)
     call_report_charge(&attempt->report, &attempt->price, &attempt->tokens);
     attempt->cost_nanousd = attempt->report.cost_nanousd;
     attempt->saved_prompt_cache_nanousd = saved_by_prompt_cache(attempt);
+    attempt->saved_optimising_nanousd = saved_by_optimising(attempt);
     attempt->saved_routing_nanousd = attempt->has_reference ? saved_by_routing(attempt) : 0;
     hedge_account(attempt, telemetry, attempt->tokens.input);
     telemetry_usage(telemetry, attempt);
 }
 
+static size_t sent_bytes(const struct attempt *attempt)
+{
+    size_t bytes;
+    (void)attempt_body(attempt, &bytes);
+    return bytes;
+}
+
 static void charge_answer(struct telemetry *telemetry, struct attempt *attempt)
 {
-    account_read_usage(attempt->answer, attempt->operation, attempt->request->body.len,
-                       &attempt->tokens);
+    account_read_usage(attempt->answer, attempt->operation, sent_bytes(attempt), &attempt->tokens);
     charge(telemetry, attempt);
     json_decref(attempt->answer);
     attempt->answer = NULL;
@@ -58,12 +74,13 @@ void account_unanswered(struct telemetry *telemetry, struct attempt *attempt)
     if (attempt->answer != NULL) {
         charge_answer(telemetry, attempt);
     } else if (call_report_is_cut(&attempt->report)) {
-        account_estimate_cut(attempt->request->body.len, attempt->report.pieces, &attempt->tokens);
+        account_estimate_cut(sent_bytes(attempt), attempt->report.pieces, &attempt->tokens);
         charge(telemetry, attempt);
     } else {
-        hedge_account(attempt, telemetry, account_estimate_tokens(attempt->request->body.len));
+        hedge_account(attempt, telemetry, account_estimate_tokens(sent_bytes(attempt)));
     }
-    attempt->saved_routing_nanousd = 0; /* nobody was served */
+    attempt->saved_optimising_nanousd = 0; /* nobody was served */
+    attempt->saved_routing_nanousd = 0;
 }
 
 struct stage account_stage(struct services *services)

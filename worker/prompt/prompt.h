@@ -1,10 +1,12 @@
 /*
- * prompt: makes a request cheaper without changing what it asks: fewer tokens, prefixes that a
- * provider's own cache knows.
+ * prompt: the stage that makes a request cheaper before it is sent: fewer tokens, and prefixes that
+ * a provider's own cache knows (worker/prompt/optimise.h).
  *
- * Stands between the cache, which has seen the request as it was asked, and the router, which
- * chooses by what is really sent. It does not change anything yet: every request is sent as it
- * came.
+ * Stands between the cache, which has seen the request as it was asked (its key, its scope and what
+ * it is filled with are the original's), and the router, which chooses by what is really sent. Each
+ * tier says which levers may act. The request itself stays as the broker keeps it: what is sent
+ * instead is in attempt->optimised_body, what was saved in attempt->optimised. A request that cannot
+ * be optimised is sent as it came.
  */
 #pragma once
 #include "worker/services.h"

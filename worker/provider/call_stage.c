@@ -112,25 +112,44 @@ static struct provider *find_provider(const struct services *services, const cha
 /*
  * The same for every attempt of the job at this upstream, so that a provider that honours it does
  * the work once; another one elsewhere, also at the same account, since another model's answer
- * under the same key would be a conflict there.
+ * under the same key would be a conflict there. So would a prompt that was made shorter in another
+ * way, as after a reload.
  */
-static void write_idempotency_key(const struct id *job_id, const char *provider_name,
+static void write_idempotency_key(const struct attempt *attempt, const char *provider_name,
                                   const char *model, char ret_key[KEY_BYTES])
 {
     char job[ID_TEXT_BYTES];
-    id_format(job_id, job);
+    id_format(&attempt->job_id, job);
+    const struct bytes *body = &attempt->optimised_body;
     const XXH64_hash_t provider = XXH3_64bits(provider_name, strlen(provider_name));
-    const XXH64_hash_t upstream = XXH3_64bits_withSeed(model, strlen(model), provider);
+    const XXH64_hash_t sent =
+        attempt->optimised.is_changed ? XXH3_64bits(body->data, body->length) : 0;
+    const XXH64_hash_t upstream = XXH3_64bits_withSeed(model, strlen(model), provider ^ sent);
     (void)snprintf(ret_key, KEY_BYTES, "%s-%016" PRIx64, job, (uint64_t)upstream);
 }
 
-static struct provider_request request_of(const struct attempt *attempt)
+/* NULL: the provider is not to keep a prefix, or there is none worth it. */
+static const char *prefix_key_of(const struct services *services, const struct attempt *attempt,
+                                 const char *provider_name)
 {
+    const struct config_provider *provider = config_find_provider(services->config, provider_name);
+    return provider != NULL && provider->prompt_cache == SWITCH_ON &&
+                   attempt->optimised.prefix_key[0] != '\0'
+               ? attempt->optimised.prefix_key
+               : NULL;
+}
+
+static struct provider_request request_of(const struct services *services,
+                                          const struct attempt *attempt, const char *provider_name)
+{
+    size_t body_bytes;
+    const void *body = attempt_body(attempt, &body_bytes);
     return (struct provider_request){
         .operation = attempt->operation,
         .model = attempt->provider_model,
-        .body = attempt->request->body.data,
-        .body_bytes = attempt->request->body.len,
+        .body = body,
+        .body_bytes = body_bytes,
+        .prefix_key = prefix_key_of(services, attempt, provider_name),
         .max_tokens_default = attempt->max_tokens_default,
         .stream = attempt->wants_stream,
         .deadline_ms = attempt->deadline_ms,
@@ -166,8 +185,8 @@ static enum stage_verdict call_send(const struct services *services, struct atte
     static const struct provider_handler handler = {.on_chunk = chunk_arrived,
                                                     .on_done = reply_arrived};
     char key[KEY_BYTES];
-    write_idempotency_key(&attempt->job_id, attempt->provider_name, attempt->model, key);
-    struct provider_request request = request_of(attempt);
+    write_idempotency_key(attempt, attempt->provider_name, attempt->model, key);
+    struct provider_request request = request_of(services, attempt, attempt->provider_name);
     request.idempotency_key = key;
     forward_begin(attempt, services->telemetry);
     int r = provider_start(attempt->provider, &request, &handler, attempt, &attempt->call,
@@ -272,8 +291,8 @@ static int hedge_begin(const struct services *services, struct hedge *hedge)
                                      clock_monotonic_ms()) > 0) {
         return -EBUSY;
     }
-    write_idempotency_key(&attempt->job_id, hedge->provider_name, hedge->model, key);
-    struct provider_request request = request_of(attempt);
+    write_idempotency_key(attempt, hedge->provider_name, hedge->model, key);
+    struct provider_request request = request_of(services, attempt, hedge->provider_name);
     request.model = hedge->provider_model;
     request.max_tokens_default = hedge->max_tokens_default;
     request.idempotency_key = key;

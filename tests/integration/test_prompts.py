@@ -1,0 +1,170 @@
+"""
+Prompts that are made shorter before they are sent: a worker opposite a server that writes down what it is sent, and whole
+clusters with simulated models, whose answers and token counts follow from the prompt that they get.
+"""
+
+import base64
+import json
+import signal
+
+from harness import wait_for
+from test_providers import CHAT_ANSWER, recorder
+from test_worker import broker, outcome, seen  # noqa: F401
+from test_worker import start as start_one
+from wire import pb
+
+LONG = "Tell me   everything.  \n\n\n\nAnd then some more,  please: `keep   this`."
+SHORT = "Tell me everything.\n\nAnd then some more, please: `keep   this`."
+
+
+def body_of(text, **members):
+    return json.dumps({"model": "sim-small", "messages": [{"role": "user", "content": text}], **members})
+
+
+def requests(text):
+    return pb.ModelRequest(operation="chat.completions", model="sim-small", body=body_of(text).encode()).SerializeToString()
+
+
+def start_worker(cluster, broker, url, cache="off", tiers=None, vocabulary=None, **provider):  # noqa: F811
+    model = {"name": "sim-small", "provider": "p", "input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
+    cluster.config = {"providers": [{"name": "p", "base_url": url, **provider}],
+                      "models": [{**model, "vocabulary": str(vocabulary)} if vocabulary else model]}
+    if tiers:
+        cluster.config["tiers"] = [{"name": name, **keys} for name, keys in tiers.items()]
+    return start_one(cluster, broker, cache={"mode": cache})
+
+
+def saved_of(usage):
+    return {name: getattr(usage, f"saved_{name}_tokens") for name in ("history", "passages", "space", "repeats")
+            if getattr(usage, f"saved_{name}_tokens")}
+
+
+def test_prose_is_sent_tidied_and_the_record_says_so(cluster, broker):  # noqa: F811
+    with recorder((200, {}, CHAT_ANSWER)) as server:
+        start_worker(cluster, broker, server.url)
+        result, response = broker.run(requests(LONG), tier="standard")
+        assert outcome(result) == "ATTEMPT_ANSWERED", result
+        assert server.seen[0][2]["messages"] == [{"role": "user", "content": SHORT}]
+        assert set(saved_of(result.usage)) == {"space"}
+        # A dollar a million tokens is 1,000 nano-dollars a token.
+        assert result.usage.saved_optimising_nanousd == 1000 * saved_of(result.usage)["space"]
+        assert saved_of(response.usage) == saved_of(result.usage)
+        assert 'tiermq_worker_prompt_tokens_saved_total{tier="standard",lever="space"}' in cluster.worker.metrics()
+
+
+def test_realtime_is_sent_as_it_came(cluster, broker):  # noqa: F811
+    with recorder((200, {}, CHAT_ANSWER)) as server:
+        start_worker(cluster, broker, server.url)
+        result, _ = broker.run(requests(LONG), tier="realtime")
+        assert server.seen[0][2]["messages"] == [{"role": "user", "content": LONG}]
+        assert saved_of(result.usage) == {}
+
+
+def test_the_cache_knows_the_request_as_it_was_asked(cluster, broker):  # noqa: F811
+    with recorder((200, {}, CHAT_ANSWER)) as server:
+        start_worker(cluster, broker, server.url, cache="exact")
+        first, _ = broker.run(requests(LONG), tier="standard")
+        wait_for(lambda: cluster.worker.metrics().get("tiermq_worker_cache_entries") == 1, "the fill")
+        again, _ = broker.run(requests(LONG), tier="standard")
+        other, _ = broker.run(requests(SHORT), tier="standard")
+        statuses = [pb.CacheStatus.Name(result.usage.cache) for result in (first, again, other)]
+        assert statuses == ["CACHE_MISS", "CACHE_HIT", "CACHE_MISS"]
+        assert saved_of(again.usage) == {} and len(server.seen) == 2
+
+
+def test_history_is_trimmed_to_the_tiers_budget_and_tools_stay_paired(cluster, broker):  # noqa: F811
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [{"role": "system", "content": "Be kind."}]
+    for i in range(12):
+        messages += [{"role": "user", "content": f"question {i}"}, {"role": "assistant", "content": None, "tool_calls": [call]},
+                     {"role": "tool", "tool_call_id": "c", "content": "found"}, {"role": "assistant", "content": "so it is"}]
+    with recorder((200, {}, CHAT_ANSWER)) as server:
+        start_worker(cluster, broker, server.url, tiers={"standard": {"prompt_history_tokens_max": 150}})
+        body = json.dumps({"model": "sim-small", "messages": messages})
+        result, _ = broker.run(pb.ModelRequest(operation="chat.completions", model="sim-small", body=body.encode()).SerializeToString(),
+                               tier="standard")
+        sent = server.seen[0][2]["messages"]
+        assert sent[0] == messages[0] and sent[1:] == messages[-(len(sent) - 1):] and len(sent) < len(messages)
+        assert (len(sent) - 1) % 4 == 0 and saved_of(result.usage)["history"] > 0
+
+
+def test_a_long_prefix_is_named_for_a_provider_that_keeps_it(cluster, broker):  # noqa: F811
+    system = "You know every rule of the house by heart. " * 200
+    with recorder((200, {}, CHAT_ANSWER)) as server:
+        start_worker(cluster, broker, server.url, prompt_cache="on")
+        for text in ("one", "two"):
+            body = json.dumps({"model": "sim-small", "messages": [{"role": "system", "content": system}, {"role": "user", "content": text}]})
+            broker.run(pb.ModelRequest(operation="chat.completions", model="sim-small", body=body.encode()).SerializeToString(),
+                       tier="standard")
+        broker.run(requests("short"), tier="standard")
+        keys = [body.get("prompt_cache_key") for _, _, body in server.seen]
+        assert keys[0] == keys[1] and len(keys[0]) == 32 and keys[2] is None
+
+
+def test_a_vocabulary_that_cannot_be_read_is_logged_and_a_reload_tries_again(cluster, broker, tmp_path):  # noqa: F811
+    path = tmp_path / "bytes.tiktoken"
+    ranks = "".join(f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256))
+    with recorder((200, {}, CHAT_ANSWER)) as server:
+        worker = start_worker(cluster, broker, server.url, vocabulary=path)
+        worker.wait_log("a vocabulary cannot be used: tokens are estimated")
+        result, _ = broker.run(requests(LONG), tier="standard")
+        assert 0 < saved_of(result.usage)["space"] < len(LONG) - len(SHORT)
+        path.write_text(ranks)
+        worker.signal(signal.SIGHUP)
+        worker.wait_log("configuration reloaded")
+        result, _ = broker.run(requests(LONG), tier="standard")
+        assert saved_of(result.usage)["space"] == len(LONG) - len(SHORT)  # a token is a byte now
+
+
+# ------------------------------------------------------------------------------------------------ whole clusters
+
+STRICT = {"durability": "none", "prompt_space": "off", "prompt_prefix": "off"}
+CUTTING = {**STRICT, "prompt_history_tokens_max": 120}
+CONVERSATION = [{"role": "system", "content": "Be kind."}]
+for number in range(12):
+    CONVERSATION += [{"role": "user", "content": f"What is so special about the lighthouse with the number {number}?"},
+                     {"role": "assistant", "content": f"It stands on a rock of its own, {number} miles from the coast."}]
+CONVERSATION += [{"role": "user", "content": "Which of them is the tallest?"}]
+
+
+def start_cluster(cluster, tiers, workers=1, **config):
+    cluster.config = {"tiers": [{"name": name, **keys} for name, keys in tiers.items()], **config}
+    cluster.start_modelsim()
+    cluster.start_broker()
+    for _ in range(workers):
+        worker = cluster.start_worker()
+        if config.get("cache", {}).get("mode") != "off":
+            worker.wait_log(lambda line: line["message"].startswith("cache is"))
+
+
+def ask(cluster, tier, body, *arguments):
+    line = json.dumps({"tier": tier, "model": "sim-small", "body": body})
+    done = cluster.cli("submit", "--file", "-", *arguments, input=line + "\n")
+    assert done.returncode == 0, done
+    return json.loads(done.stdout)
+
+
+def chat(text):
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+def conversation(last="Which of them is the tallest?"):
+    return {"messages": CONVERSATION[:-1] + [{"role": "user", "content": last}]}
+
+
+def test_the_model_sees_the_shorter_prompt_and_the_client_is_told_what_was_saved(cluster):
+    start_cluster(cluster, {"strict": STRICT, "tidy": {"durability": "none"}}, cache={"mode": "off"})
+    long, short = (f"What is a queue?\n{line}\n\nSay it in a word." for line in (40 * "=", 3 * "="))
+    tidied = ask(cluster, "tidy", chat(long))
+    whole = ask(cluster, "strict", chat(long))
+    assert tidied["prompt_tokens_saved"] > 0 and "prompt_is_cut" not in tidied and "prompt_tokens_saved" not in whole
+    assert tidied["input_tokens"] == ask(cluster, "strict", chat(short))["input_tokens"] < whole["input_tokens"]
+    assert tidied["text"] == whole["text"]  # it answers the words of its prompt
+
+
+def test_a_history_is_cut_in_the_tier_that_allows_it_alone(cluster):
+    start_cluster(cluster, {"strict": STRICT, "cutting": CUTTING}, cache={"mode": "off"})
+    whole = ask(cluster, "strict", conversation())
+    cut = ask(cluster, "cutting", conversation())
+    assert cut["prompt_is_cut"] and "prompt_is_cut" not in whole
+    assert 2 * cut["input_tokens"] < whole["input_tokens"] and cut["text"] != whole["text"]
