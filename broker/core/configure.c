@@ -98,6 +98,8 @@ static void configure_tier(struct tier *tier, const struct config_tier *given)
     tier->jobs_max = given->jobs_max;
     tier->bytes_max = given->bytes_max;
     tier->hedge_share_permille = given->hedge_share_permille;
+    tier->prompt_cut = (struct prompt_cut){.history_tokens = given->prompt_history_tokens_max,
+                                           .passages_tokens = given->prompt_passages_tokens_max};
     tier->shed_target_ms = given->shed_target_ms > 0 ? given->shed_target_ms : 0;
 }
 

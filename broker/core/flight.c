@@ -17,6 +17,7 @@
 #include "broker/core/lease.h"
 #include "broker/core/stream.h"
 #include "broker/core/worker.h"
+#include "common/prompt_cut.h"
 
 enum {
     FLIGHT_STREAMS_MAX = 1024, /* followers of one job that get its chunks */
@@ -311,6 +312,10 @@ static void share_usage(struct shared *shared, const Wire__Usage *usage, char **
     shared->usage.cost_nanousd = 0;
     shared->usage.hedge_cost_nanousd = 0; /* a part of it */
     shared->quality_lost = usage->quality_lost;
+    /* Nor was its prompt sent once more: what that saved is the leader's. */
+    shared->usage.saved_history_tokens = shared->usage.saved_passages_tokens = 0;
+    shared->usage.saved_space_tokens = shared->usage.saved_repeats_tokens = 0;
+    shared->usage.saved_optimising_nanousd = 0;
     shared->outcome.usage = &shared->usage;
 }
 
@@ -399,6 +404,21 @@ static bool is_late(const struct core *core, const struct job *job, const struct
     return outcome->peer != 0 && !holds && cache_log_told(core, job_tenant(job)) > 0;
 }
 
+/*
+ * Its prompt was cut in a way that their tier, which is also its own, does not allow any more: the
+ * configuration has changed since it was dispatched, or its worker still has another one.
+ */
+static bool is_cut_too_much(const struct job *job, const struct outcome *outcome)
+{
+    const Wire__Usage *usage = outcome->usage;
+    if (usage == NULL) {
+        return false;
+    }
+    const struct prompt_cut cut = {.history_tokens = usage->cut_history_tokens,
+                                   .passages_tokens = usage->cut_passages_tokens};
+    return !prompt_cut_suits(&cut, &job_tier(job)->prompt_cut);
+}
+
 void flight_conclude(struct core *core, struct job *job, const struct outcome *outcome)
 {
     struct flight *flight = find(core, job);
@@ -406,7 +426,8 @@ void flight_conclude(struct core *core, struct job *job, const struct outcome *o
     if (flight == NULL) {
         return;
     }
-    const bool is_theirs = holds_for_all(outcome) && !is_late(core, job, outcome);
+    const bool is_theirs =
+        holds_for_all(outcome) && !is_late(core, job, outcome) && !is_cut_too_much(job, outcome);
     struct shared *shared = is_theirs ? share(job, outcome) : NULL;
     if (shared != NULL) {
         end(core, flight, shared);

@@ -17,6 +17,9 @@
  * its lease may be outdated as well: it does not come to lead others, and runs by itself when its leader ends without an answer. And once workers
  * were told of any, an answer of another attempt than the one that holds the leader concludes the leader alone; the best follower leads from there on.
  *
+ * An answer from a prompt that was cut (common/prompt_cut.h) is for those whose tier allows that when it arrives: after a change of the
+ * configuration it concludes the leader alone, and the best follower leads from there on. What was streamed until then was not held back.
+ *
  * Costs: a link in each job; the flight itself exists only while somebody follows, and takes 16 bytes and a little for each.
  */
 #pragma once

@@ -26,6 +26,7 @@
 #include "common/config.h"
 #include "common/heap.h"
 #include "common/list.h"
+#include "common/prompt_cut.h"
 #include "common/slab.h"
 
 enum {
@@ -58,6 +59,7 @@ struct tier {
     uint64_t jobs, bytes;       /* pending */
     struct list waiting;        /* READY jobs, roughly by age */
     int64_t shed_target_ms;     /* 0: nothing is shed */
+    struct prompt_cut prompt_cut; /* that its answers may come from */
     uint64_t shed_unnoted;      /* jobs, since the last note */
     int64_t shed_noted_ms;      /* when the next note may be */
     uint32_t hedge_share_permille; /* 0: it makes no second calls */

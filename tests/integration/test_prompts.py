@@ -6,9 +6,11 @@ clusters with simulated models, whose answers and token counts follow from the p
 import base64
 import json
 import signal
+import time
 
-from harness import wait_for
+from harness import merge, wait_for
 from test_providers import CHAT_ANSWER, recorder
+from test_single_flight import answers, assert_one_ran_for_all, following, set_first_token_ms, tier_stats
 from test_worker import broker, outcome, seen  # noqa: F401
 from test_worker import start as start_one
 from wire import pb
@@ -168,3 +170,86 @@ def test_a_history_is_cut_in_the_tier_that_allows_it_alone(cluster):
     cut = ask(cluster, "cutting", conversation())
     assert cut["prompt_is_cut"] and "prompt_is_cut" not in whole
     assert 2 * cut["input_tokens"] < whole["input_tokens"] and cut["text"] != whole["text"]
+
+
+def test_the_cache_keeps_an_answer_from_a_cut_prompt_for_those_who_allow_that(cluster):
+    shorter = {**STRICT, "prompt_history_tokens_max": 60}
+    start_cluster(cluster, {"strict": STRICT, "cutting": CUTTING, "shorter": shorter}, cache={"mode": "exact"})
+    cut = ask(cluster, "cutting", conversation())
+    wait_for(lambda: cluster.worker.metrics().get("tiermq_worker_cache_entries") == 1, "the fill")
+    again = ask(cluster, "cutting", conversation())
+    assert (again["cache"], again["text"], again["prompt_is_cut"]) == ("hit", cut["text"], True)
+    assert ask(cluster, "shorter", conversation())["text"] == cut["text"]  # its own would lack more
+    whole = ask(cluster, "strict", conversation())
+    assert whole["cache"] == "miss" and whole["cache_why"] == "cut" and "prompt_is_cut" not in whole
+    assert whole["input_tokens"] > cut["input_tokens"] and whole["text"] != cut["text"]
+    # What lacks nothing is for all, from now on.
+    wait_for(lambda: ask(cluster, "cutting", conversation())["text"] == whole["text"], "the second fill")
+    assert ask(cluster, "strict", conversation())["cache"] == "hit"
+    assert seen(cluster, "requests")["chat.completions"] == 2
+
+
+def test_an_answer_from_a_longer_cut_does_not_answer_who_allows_less(cluster):
+    start_cluster(cluster, {"cutting": CUTTING, "longer": {**STRICT, "prompt_history_tokens_max": 200}}, cache={"mode": "exact"})
+    cut = ask(cluster, "cutting", conversation())
+    wait_for(lambda: cluster.worker.metrics().get("tiermq_worker_cache_entries") == 1, "the fill")
+    longer = ask(cluster, "longer", conversation())
+    assert longer["cache"] == "miss" and longer["input_tokens"] > cut["input_tokens"] and longer["prompt_is_cut"]
+
+
+def test_a_stale_answer_from_a_cut_prompt_does_not_stand_in_where_cutting_is_not_allowed(cluster):
+    late = {"cache_ttl": "1s", "cache_stale_if_error": "1h", "cache_stale_at_once": "on", "deadline": "3s"}
+    start_cluster(cluster, {"strict": {**STRICT, **late}, "cutting": {**CUTTING, **late}}, cache={"mode": "exact"})
+    cut = ask(cluster, "cutting", conversation())
+    wait_for(lambda: cluster.worker.metrics().get("tiermq_worker_cache_entries") == 1, "the fill")
+    time.sleep(1.1)  # past its time
+    cluster.modelsim.stop()
+    line = json.dumps({"tier": "strict", "model": "sim-small", "body": conversation()})
+    done = cluster.cli("submit", "--file", "-", input=line + "\n")
+    assert json.loads(done.stdout)["outcome"] == "expired", done
+    stale = ask(cluster, "cutting", conversation())
+    assert (stale["cache"], stale["text"], stale["prompt_is_cut"]) == ("stale_hit", cut["text"], True)
+
+
+def test_a_near_answer_from_a_cut_prompt_is_not_given_where_cutting_is_not_allowed(cluster):
+    tiers = {name: {**keys, "cache_max_error": 0.3} for name, keys in (("strict", STRICT), ("cutting", CUTTING))}
+    start_cluster(cluster, tiers, cache={"mode": "near"})
+    ask(cluster, "cutting", conversation())
+    wait_for(lambda: cluster.worker.metrics().get("tiermq_worker_cache_entries") == 1, "the fill")
+    assert ask(cluster, "cutting", conversation("Which of them is the tallest"))["cache_why"] == "closed"
+    other = ask(cluster, "strict", conversation("which of them is the tallest"))
+    assert other["cache"] == "miss" and "prompt_is_cut" not in other
+    # It is not even compared: it would differ for another reason.
+    assert other["cache_why"] == "unknown"
+
+
+def reload(cluster, process, done, tiers):
+    path = cluster.directory / f"{process.name}.yaml"
+    path.write_text(json.dumps(merge(process.config, {"tiers": tiers})))
+    process.signal(signal.SIGHUP)
+    process.wait_log(done)
+
+
+def test_who_follows_is_not_given_an_answer_that_lacks_too_much_by_now(cluster):
+    start_cluster(cluster, {"standard": CUTTING}, cache={"mode": "off"})
+    set_first_token_ms(cluster, 3000)
+    line = json.dumps({"tier": "standard", "model": "sim-small", "body": conversation()})
+    clients = [cluster.cli_start("submit", "--file", "-", input=line + "\n") for _ in range(2)]
+    wait_for(lambda: following(cluster, "standard") == 1 and seen(cluster, "in_flight") == 1, "one that runs, one that follows")
+    tiers = [{"name": "standard", **STRICT}]
+    reload(cluster, cluster.broker, "reloaded", tiers)
+    reload(cluster, cluster.worker, "configuration reloaded", tiers)
+    leader, follower = sorted(answers(clients), key=lambda answer: answer["input_tokens"])
+    assert leader["prompt_is_cut"] and "prompt_is_cut" not in follower and "led_by" not in follower
+    assert tier_stats(cluster, "standard")["flights"]["followers_promoted"] == 1
+
+
+def test_who_follows_is_told_that_the_prompt_was_cut(cluster):
+    start_cluster(cluster, {"standard": CUTTING}, cache={"mode": "off"})
+    set_first_token_ms(cluster, 1000)
+    line = json.dumps({"tier": "standard", "model": "sim-small", "body": conversation()})
+    clients = [cluster.cli_start("submit", "--file", "-", input=line + "\n") for _ in range(2)]
+    both = answers(clients)
+    assert_one_ran_for_all(both)
+    assert all(answer["prompt_is_cut"] for answer in both)
+    assert sorted("prompt_tokens_saved" in answer for answer in both) == [False, True]

@@ -146,7 +146,7 @@ json_t *ask_entry_object(const uint8_t *key, const Record__CacheAbout *about, in
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:I, s:f, s:f, s:I, s:I, s:I, "
         "s:I, "
-        "s:I, s:b, s:o}",
+        "s:I, s:b, s:I, s:I, s:o}",
         "key", hex, "scope", scope, "tenant", about->tenant, "namespace", about->cache_namespace,
         "route", about->route, "tier", about->tier, "model", about->model, "template_version",
         about->template_version, "text", about->text, "tags", names_of(about->tags, about->n_tags),
@@ -157,5 +157,7 @@ json_t *ask_entry_object(const uint8_t *key, const Record__CacheAbout *about, in
         (json_int_t)(now_unix_ms - (int64_t)about->filled_unix_ms), "expires_in_ms",
         (json_int_t)((int64_t)about->expires_unix_ms - now_unix_ms), "served_ms_ago",
         (json_int_t)served_ago, "run_ms", (json_int_t)about->run_ms, "denied", about->is_denied,
-        "residency", names_of(about->residency, about->n_residency));
+        "cut_history_tokens", (json_int_t)about->cut_history_tokens, "cut_passages_tokens",
+        (json_int_t)about->cut_passages_tokens, "residency",
+        names_of(about->residency, about->n_residency));
 }

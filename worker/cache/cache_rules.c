@@ -119,6 +119,8 @@ void cache_rules_of(const struct services *services, const struct attempt *attem
         rules.stale_while_revalidate_ms = tier->cache_stale_while_revalidate_ms;
         rules.stale_if_error_ms = tier->cache_stale_if_error_ms;
         rules.is_stale_at_once = tier->cache_stale_at_once == SWITCH_ON;
+        rules.prompt_cut = (struct prompt_cut){.history_tokens = tier->prompt_history_tokens_max,
+                                               .passages_tokens = tier->prompt_passages_tokens_max};
     }
     if (rules.ttl_ms > 0 && control != NULL && control->ttl_ms > 0) {
         rules.ttl_ms = control->ttl_ms < INT64_MAX / 4 ? (int64_t)control->ttl_ms : rules.ttl_ms;

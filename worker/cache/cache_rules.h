@@ -4,6 +4,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
+#include "common/prompt_cut.h"
 #include "worker/services.h"
 
 struct attempt;
@@ -16,6 +17,7 @@ struct cache_rules {
     int64_t age_ms_max; /* of an entry that answers it; INT64_MAX: any that is not stale */
     int64_t stale_while_revalidate_ms, stale_if_error_ms;
     bool is_stale_at_once; /* the latter: as soon as a call fails */
+    struct prompt_cut prompt_cut; /* that an entry may come from */
     const char *tier; /* whose rules these are; the attempt's, or of its request */
 };
 

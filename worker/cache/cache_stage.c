@@ -104,6 +104,7 @@ static void set_query(struct services *services, struct attempt *attempt,
     *ret_query = (struct cache_query){.threshold = INFINITY,
                                       .is_strict = services->config->cache.is_strict == SWITCH_ON};
     memcpy(ret_query->key, attempt->key, CACHE_KEY_BYTES);
+    ret_query->prompt_cut = rules->prompt_cut;
     attempt->may_serve_error = rules->stale_if_error_ms > 0 && upstream_is_down(attempt);
     ret_query->may_be_stale = rules->stale_while_revalidate_ms > 0 || attempt->may_serve_error;
     if (rules->may_be_near && attempt->has_scope && !attempt->is_withheld &&
@@ -285,6 +286,8 @@ static int take_entry(struct attempt *attempt, const struct cache_result *result
     };
     attempt->saved_nanousd = entry->about->cost_nanousd;
     attempt->saved_ms = entry->about->run_ms;
+    attempt->cut = (struct prompt_cut){.history_tokens = entry->about->cut_history_tokens,
+                                       .passages_tokens = entry->about->cut_passages_tokens};
     attempt->cache_age_ms = result->age_ms;
     return 0;
 }
@@ -546,6 +549,8 @@ static void set_about(struct attempt *attempt, Record__CacheAbout *about)
     about->expires_unix_ms = (uint64_t)(now_unix_ms + rules->ttl_ms);
     about->stale_until_unix_ms = (uint64_t)(now_unix_ms + rules->ttl_ms + stale_ms);
     about->cost_nanousd = attempt->cost_nanousd;
+    about->cut_history_tokens = attempt->cut.history_tokens;
+    about->cut_passages_tokens = attempt->cut.passages_tokens;
     about->run_ms = attempt->call_ms > 0 ? (uint64_t)attempt->call_ms : 0;
 }
 

@@ -160,9 +160,18 @@ static int drop_useless(struct keeper *keeper, const uint8_t *key, enum standing
     return keeper_remove(keeper, key, ret_error);
 }
 
+/* It stays: it answers others. */
+static bool is_cut_too_much(const struct cache_query *query, const Record__CacheAbout *about)
+{
+    const struct prompt_cut cut = {.history_tokens = about->cut_history_tokens,
+                                   .passages_tokens = about->cut_passages_tokens};
+    return !prompt_cut_suits(&cut, &query->prompt_cut);
+}
+
 /* The entry of this key, if it may be served. *ret_entry is NULL when not; *ret_why says why. */
-static int usable(struct keeper *keeper, const uint8_t *key, bool may_be_stale, int64_t now_unix_ms,
-                  Record__CacheEntry **ret_entry, const char **ret_why, char *ret_error)
+static int usable(struct keeper *keeper, const uint8_t *key, const struct cache_query *query,
+                  int64_t now_unix_ms, Record__CacheEntry **ret_entry, const char **ret_why,
+                  char *ret_error)
 {
     Record__CacheEntry *entry = NULL;
     *ret_entry = NULL;
@@ -171,11 +180,13 @@ static int usable(struct keeper *keeper, const uint8_t *key, bool may_be_stale, 
         return r;
     }
     const enum standing standing = standing_of(keeper, key, entry->about, now_unix_ms);
-    if (standing == STANDING_FRESH || (standing == STANDING_STALE && may_be_stale)) {
+    const bool is_good =
+        standing == STANDING_FRESH || (standing == STANDING_STALE && query->may_be_stale);
+    if (is_good && !is_cut_too_much(query, entry->about)) {
         *ret_entry = entry;
         return 0;
     }
-    *ret_why = standing == STANDING_INVALID ? "invalidated" : "stale";
+    *ret_why = standing == STANDING_INVALID ? "invalidated" : is_good ? "cut" : "stale";
     record__cache_entry__free_unpacked(entry, NULL);
     return drop_useless(keeper, key, standing, ret_error);
 }
@@ -212,13 +223,13 @@ static size_t rank(const struct keeper *keeper, const struct cache_query *query,
     return length;
 }
 
-/* Whether its answer is worth comparing with a fresh one: an old or an invalid one differs for
- * another reason. */
-static int is_fresh(struct keeper *keeper, const uint8_t *key, int64_t now_unix_ms,
-                    bool *ret_is_fresh, char *ret_error)
+/* Whether its answer is worth comparing with a fresh one: an old, an invalid or a cut one differs
+ * for another reason. */
+static int is_comparable(struct keeper *keeper, const uint8_t *key, const struct cache_query *query,
+                         int64_t now_unix_ms, bool *ret_is_comparable, char *ret_error)
 {
     Record__CacheAbout *about = NULL;
-    *ret_is_fresh = false;
+    *ret_is_comparable = false;
     int r = cache_store_get_about(keeper->store, key, &about, ret_error);
     if (r == 0 && about == NULL) { /* it was found damaged */
         near_index_remove(keeper->index, key);
@@ -227,8 +238,8 @@ static int is_fresh(struct keeper *keeper, const uint8_t *key, int64_t now_unix_
         return r;
     }
     const enum standing standing = standing_of(keeper, key, about, now_unix_ms);
+    *ret_is_comparable = standing == STANDING_FRESH && !is_cut_too_much(query, about);
     record__cache_about__free_unpacked(about, NULL);
-    *ret_is_fresh = standing == STANDING_FRESH;
     return drop_useless(keeper, key, standing, ret_error);
 }
 
@@ -242,11 +253,10 @@ static int choose(struct keeper *keeper, const struct cache_query *query, int64_
         const uint8_t *key = ranked[i].key;
         Record__CacheEntry *entry = NULL;
         if (ranked[i].score >= query->threshold) {
-            r = usable(keeper, key, query->may_be_stale, now_unix_ms, &entry, &result->why,
-                       ret_error);
+            r = usable(keeper, key, query, now_unix_ms, &entry, &result->why, ret_error);
             result->has_candidate = entry != NULL;
         } else {
-            r = is_fresh(keeper, key, now_unix_ms, &result->has_candidate, ret_error);
+            r = is_comparable(keeper, key, query, now_unix_ms, &result->has_candidate, ret_error);
             result->why = !result->has_candidate        ? result->why
                           : isfinite(query->threshold) ? "unsure"
                                                        : "closed";
@@ -303,7 +313,7 @@ int keeper_lookup(struct keeper *keeper, const struct cache_query *query, int64_
     memcpy(result.key, query->key, CACHE_KEY_BYTES);
     int r = query->is_near_only
                 ? 0
-                : usable(keeper, query->key, query->may_be_stale, now_unix_ms, &entry, &result.why, ret_error);
+                : usable(keeper, query->key, query, now_unix_ms, &entry, &result.why, ret_error);
     if (r == 0 && entry != NULL) {
         result.answer = CACHE_ANSWER_HIT;
         take_entry(keeper, &result, entry, now_unix_ms);
@@ -318,8 +328,12 @@ int keeper_lookup(struct keeper *keeper, const struct cache_query *query, int64_
 int keeper_get_fresh(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], int64_t now_unix_ms,
                      Record__CacheEntry **ret_entry, char ret_error[CACHE_ERROR_BYTES])
 {
+    /* Whether it may be compared was asked when it was found. */
+    const struct cache_query query = {
+        .prompt_cut = {.history_tokens = 1, .passages_tokens = 1}, /* however much was cut */
+    };
     const char *why;
-    return usable(keeper, key, false, now_unix_ms, ret_entry, &why, ret_error);
+    return usable(keeper, key, &query, now_unix_ms, ret_entry, &why, ret_error);
 }
 
 int keeper_deny_near(struct keeper *keeper, const uint8_t key[CACHE_KEY_BYTES], char ret_error[CACHE_ERROR_BYTES])

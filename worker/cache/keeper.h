@@ -5,7 +5,7 @@
  * An exact hit is the entry of the same key. A near hit is the best candidate of the scope whose
  * score reaches the threshold that the caller gives (common/threshold.h decides which): candidates
  * by near_index.h, scores by decision.h. One that is invalid or too old is passed over for the next
- * best. Entries past their time are stale: served only to who takes them so. An invalidation holds
+ * best; so is one from a prompt that was cut as the query does not allow (common/prompt_cut.h). Entries past their time are stale: served only to who takes them so. An invalidation holds
  * from the moment it is taken (invalidations.h); what it fits is removed by and by (sweep.h), and
  * so is what is past all use. Beyond entries_max or bytes_max what is worth least goes
  * (eviction.h). The index is built from the store after a start, while exact hits are served.
@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
+#include "common/prompt_cut.h"
 #include "proto/records.pb-c.h"
 #include "proto/wire.pb-c.h"
 #include "worker/cache/cache_store.h"
@@ -74,6 +75,7 @@ struct cache_query {
     double threshold;     /* that a near hit's score must reach; INFINITY: none does */
     bool is_strict;       /* guards alone forbid */
     bool may_be_stale;    /* past its time, but not past all use */
+    struct prompt_cut prompt_cut; /* that an entry may come from, to be served or compared */
 };
 
 struct cache_result {

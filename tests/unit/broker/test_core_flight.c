@@ -74,9 +74,12 @@ static void end_using(const struct id *job, Wire__AttemptOutcome outcome, bool k
     blob_unref(&event.as.attempt_result.payload);
 }
 
-static void end_with(const struct id *job, Wire__AttemptOutcome outcome, bool key_mismatch)
+/* So much of its prompt's history was kept; 0: all. */
+static void end_cut(const struct id *job, Wire__AttemptOutcome outcome, bool key_mismatch,
+                    uint64_t history_tokens)
 {
     Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.cut_history_tokens = history_tokens;
     usage.provider = "sim";
     usage.model = "m0";
     usage.cost_nanousd = 700;
@@ -88,6 +91,11 @@ static void end_with(const struct id *job, Wire__AttemptOutcome outcome, bool ke
 static void answer_for_nothing(const struct id *job)
 {
     end_using(job, ANSWERED, false, NULL);
+}
+
+static void end_with(const struct id *job, Wire__AttemptOutcome outcome, bool key_mismatch)
+{
+    end_cut(job, outcome, key_mismatch, 0);
 }
 
 static void answer(const struct id *job)
@@ -168,6 +176,49 @@ Test(core_flight, identical_durable_jobs_run_once_and_all_results_are_kept)
 {
     assert_run_once_for_all("standard");
     cr_assert_eq(world_records(&w, STORE_RESULTS), 3);
+}
+
+/* The tier standard allows so many tokens of history when the answer comes. */
+static void assert_cut_answer_is_shared(uint64_t made_with, uint64_t allowed, bool is_shared)
+{
+    world_worker(&w, 100, "w", 4);
+    const struct id leader = submit(1, "standard", 1);
+    const struct id best = submit_with_priority(1, 9);
+    const struct id last = submit(1, "standard", 1);
+    w.config.tiers[1].prompt_history_tokens_max = allowed;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    end_cut(&leader, ANSWERED, false, made_with);
+    cr_assert_eq(result_of(&leader)->effect.as.result.state, SUCCEEDED, "it is the leader's");
+    if (is_shared) {
+        cr_assert(is_led_by(&best, &leader));
+        cr_assert(is_led_by(&last, &leader));
+        return;
+    }
+    cr_assert_eq(world_state(&w, &best), LEASED);
+    cr_assert(follows(&last, &best));
+    end_cut(&best, ANSWERED, false, 0);
+    cr_assert(is_led_by(&last, &best));
+    cr_assert_eq(world_stats(&w).tiers[1].followers_promoted, 1);
+}
+
+Test(core_flight, answer_from_a_cut_prompt_is_shared_where_the_tier_allows_it)
+{
+    assert_cut_answer_is_shared(500, 500, true);
+}
+
+Test(core_flight, answer_from_a_longer_prompt_than_the_tier_allows_is_shared)
+{
+    assert_cut_answer_is_shared(500, 300, true);
+}
+
+Test(core_flight, answer_from_a_cut_prompt_is_the_leaders_alone_where_the_tier_cuts_less)
+{
+    assert_cut_answer_is_shared(500, 501, false);
+}
+
+Test(core_flight, answer_from_a_cut_prompt_is_the_leaders_alone_where_the_tier_cuts_nothing)
+{
+    assert_cut_answer_is_shared(500, 0, false);
 }
 
 Test(core_flight, kept_result_of_a_follower_says_who_led)

@@ -46,7 +46,7 @@ TestSuite(keeper, .init = start, .fini = stop, .timeout = 60);
 struct filling {
     char *text, *tag;
     uint8_t scope;
-    uint64_t ttl_ms, stale_ms, cost_nanousd, born;
+    uint64_t ttl_ms, stale_ms, cost_nanousd, born, history_tokens, passages_tokens;
     size_t body_bytes;
 };
 
@@ -78,6 +78,8 @@ static void fill(uint8_t number, struct filling filling)
     about.expires_unix_ms = (uint64_t)NOW + (filling.ttl_ms > 0 ? filling.ttl_ms : 60000);
     about.stale_until_unix_ms = about.expires_unix_ms + filling.stale_ms;
     about.cost_nanousd = filling.cost_nanousd;
+    about.cut_history_tokens = filling.history_tokens;
+    about.cut_passages_tokens = filling.passages_tokens;
     cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, false, filling.born, NOW, error), 0, "%s",
                  error);
 }
@@ -176,6 +178,65 @@ Test(keeper, entry_is_stale_past_its_time_and_gone_past_all_use)
     cr_assert_eq(result.answer, CACHE_ANSWER_MISS, "who does not take stale ones");
     cr_assert_eq(look(1, NULL, INFINITY, NOW + 6000).answer, CACHE_ANSWER_MISS);
     cr_assert_eq(stats().store.entries, 0);
+}
+
+static struct cache_result look_cut(uint8_t number, const char *text, struct prompt_cut allowed,
+                                    int64_t at)
+{
+    const struct cache_query query = {.key = {key_of(number)},
+                                      .threshold = text == NULL ? INFINITY : 0,
+                                      .scope = {1},
+                                      .text = text,
+                                      .may_be_near = text != NULL,
+                                      .may_be_stale = true,
+                                      .prompt_cut = allowed};
+    struct cache_result result;
+    cr_assert_eq(keeper_lookup(keeper, &query, at, &result, error), 0, "%s", error);
+    if (result.entry != NULL) {
+        record__cache_entry__free_unpacked(result.entry, NULL);
+    }
+    return result;
+}
+
+Test(keeper, answer_from_a_cut_prompt_is_for_those_who_allow_as_much)
+{
+    static const struct {
+        struct prompt_cut made_with, allowed;
+        bool suits;
+    } cases[] = {{{0, 0}, {0, 0}, true},         {{0, 0}, {100, 100}, true},
+                 {{100, 0}, {0, 0}, false},      {{100, 0}, {100, 0}, true},
+                 {{100, 0}, {99, 0}, true},      {{100, 0}, {101, 0}, false},
+                 {{100, 0}, {0, 100}, false},    {{0, 100}, {100, 0}, false},
+                 {{100, 100}, {100, 0}, false},  {{100, 100}, {100, 100}, true},
+                 {{100, 100}, {100, 101}, false}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        fill(1, (struct filling){.history_tokens = cases[i].made_with.history_tokens,
+                                 .passages_tokens = cases[i].made_with.passages_tokens,
+                                 .ttl_ms = i % 2 == 0 ? 1000 : 0, /* stale ones as well */
+                                 .stale_ms = 5000});
+        const struct cache_result result = look_cut(1, NULL, cases[i].allowed, NOW + 1500);
+        cr_assert_eq(result.answer, cases[i].suits ? CACHE_ANSWER_HIT : CACHE_ANSWER_MISS,
+                     "case %zu", i);
+        cr_assert(cases[i].suits || strcmp(result.why, "cut") == 0);
+    }
+    cr_assert_eq(stats().store.entries, 1, "it stays for the others");
+}
+
+Test(keeper, near_answer_from_a_cut_prompt_hides_no_whole_one)
+{
+    const char *text = "which trains run at night";
+    fill(1,
+         (struct filling){.text = "Which trains run at night?", .scope = 1, .history_tokens = 100});
+    const struct prompt_cut none = {0, 0};
+    const struct prompt_cut as_much = {.history_tokens = 100};
+    cr_assert_eq(look_cut(3, text, as_much, NOW).answer, CACHE_ANSWER_NEAR_HIT);
+    cr_assert_not(look_cut(3, text, none, NOW).has_candidate);
+    cr_assert_not(look(3, text, INFINITY, NOW).has_candidate, "nor is it compared");
+    fill(2, (struct filling){.text = "Which trains run at night there?", .scope = 1});
+    const struct cache_result whole = look_cut(3, text, none, NOW);
+    cr_assert_eq(whole.answer, CACHE_ANSWER_NEAR_HIT);
+    cr_assert_eq(whole.key[0], key_of(2));
+    cr_assert_eq(look_cut(3, text, as_much, NOW).key[0], key_of(1));
 }
 
 static void invalidate(char *tag)
@@ -569,10 +630,13 @@ Test(keeper, export_and_import_lose_nothing)
     about.expires_unix_ms = about.stale_until_unix_ms = (uint64_t)NOW + 1000;
     about.cost_nanousd = 12345;
     about.run_ms = 678;
+    about.cut_history_tokens = 900;
+    about.cut_passages_tokens = 80;
     about.residency = (char *[]){"eu", "ch"};
     about.n_residency = 2;
     cr_assert_eq(keeper_fill(keeper, key, &entry, NULL, false, 0, NOW, error), 0, "%s", error);
-    cr_assert_eq(look(1, NULL, INFINITY, NOW).answer, CACHE_ANSWER_HIT);
+    const struct prompt_cut allowed = {.history_tokens = 900, .passages_tokens = 80};
+    cr_assert_eq(look_cut(1, NULL, allowed, NOW).answer, CACHE_ANSWER_HIT);
     cr_assert_eq(keeper_deny_near(keeper, key, error), 0);
     keeper_close(&keeper); /* writes the hit */
     open_keeper();
