@@ -11,10 +11,11 @@ import random
 import threading
 import time
 
-from harness import http_request, wait_for
+from harness import http_request, program, wait_for
 from wire import Client, pb
 
 JOBS = int(os.environ.get("TIERMQ_COST_JOBS", "3000"))
+CUT_JOBS = JOBS // 10
 # Nano-dollars a token: no call's cost has to be rounded, so that sums of tokens are sums of money.
 PRICES = {"sim-small": (150, 600), "sim-medium": (2500, 10000), "sim-large": (10000, 30000)}
 MODELS = [{"name": name, "provider": "sim", "input_usd_per_mtok": price[0] / 1000, "output_usd_per_mtok": price[1] / 1000,
@@ -24,14 +25,14 @@ FAULTS = [{"kind": "status", "status": 503, "rate": 0.05}, {"kind": "status", "s
           {"kind": "garbage", "rate": 0.01}, {"kind": "empty", "rate": 0.01}]
 
 
-def control(cluster, what, body=None):
-    status, text = http_request(cluster.modelsim.ready["http"], f"/control/{what}", body)
+def control(cluster, what, body=None, server=None):
+    status, text = http_request((server or cluster.modelsim).ready["http"], f"/control/{what}", body)
     assert status == 200, text
     return json.loads(text)
 
 
-def bill(cluster):
-    return control(cluster, "bill")["models"]
+def bill(cluster, server=None):
+    return control(cluster, "bill", server=server)["models"]
 
 
 def cost(cluster, by="model"):
@@ -61,6 +62,86 @@ def expect_equal(cluster):
     sums = {model: sums for model, sums in bill(cluster).items() if sums["answered"]["calls"] > 0}
     assert {model: counted(row) for model, row in rows.items() if counted(row)[0] > 0} == \
         {model: billed(model, of) for model, of in sums.items()}
+
+
+# ---- second calls, cancelled and late ones: two providers ----
+
+def start_two(cluster):
+    """The same models at "sim" and at "other", where second calls go. Returns the servers by provider."""
+    servers = {name: cluster.run(f"modelsim-{name}", [program("tiermq-modelsim"), "--listen", "127.0.0.1:0", "--first-token-ms", "60",
+                                                      "--tokens-per-s", "400", "--seed", str(seed)])
+               for seed, name in enumerate(("sim", "other"), 1)}
+    cluster.modelsim = servers["sim"]
+    cluster.config = {
+        "providers": [{"name": name, "type": "openai", "base_url": server.ready["http"] + "/v1"} for name, server in servers.items()],
+        "models": [{**model, "failover": ["other"]} for model in MODELS], "cache": {"mode": "off"},
+        "tiers": [{"name": "realtime", "hedge_share": 0.5, "deadline": "60s", "shed_target": "0ms"}]}
+    cluster.start_broker(broker={"lease": "2s", "heartbeat": "200ms"})
+    for _ in range(2):
+        cluster.start_worker(worker={"slots": 32})
+    return servers
+
+
+def ask(client, number, stream=False, **fields):
+    body = {"messages": [{"role": "user", "content": f"question {number}: " + "why " * 20}], "max_tokens": 24,
+            **({"stream": True, "stream_options": {"include_usage": True}} if stream else {})}
+    request = pb.ModelRequest(operation="chat.completions", body=json.dumps(body).encode()).SerializeToString()
+    return client.submit(request, tier="realtime", route="sim-small", input_tokens=28, estimated_tokens=52, max_tokens=24, stream=stream, **fields)
+
+
+def conclusion(client, job):
+    client.any(("result", "status"), lambda item: item.job_id == job)
+    client.collected(job)
+
+
+def every_call(cluster, servers):
+    """By provider and model: (calls in the ledger, of them estimated, answered by the bill, cut off by the bill), and their tokens."""
+    rows = {(row["provider"], row["model"]): row for row in cost(cluster, "provider,model")["rows"] if row["calls"] > 0}
+    bills = {(name, model): of for name, server in servers.items() for model, of in bill(cluster, server).items()
+             if of["answered"]["calls"] + of["cut"]["calls"] > 0}
+    assert rows.keys() == bills.keys()
+    return {key: (rows[key], bills[key]) for key in rows}
+
+
+def expect_calls_equal(cluster, servers):
+    """
+    Each call that the providers charge is in the ledger, once: with the provider's own count, or as an estimate where we hung up.
+    What was answered in the moment in which we hung up is an estimate here, and an answer there.
+    """
+    for (_, model), (row, sums) in every_call(cluster, servers).items():
+        answered, cut = sums["answered"], sums["cut"]
+        assert row["calls"] == answered["calls"] + cut["calls"]
+        crossed = row["estimated_calls"] - cut["calls"]
+        unread = [a - b for a, b in zip(billed(model, sums), counted(row))]
+        assert unread[0] == crossed >= 0 and unread[1] >= 0 and unread[2] >= 0, (row, sums)
+        assert crossed > 0 or unread == [0, 0, 0], (row, sums)
+        assert row["late_nanousd"] >= row["estimated_nanousd"] > 0 or row["estimated_calls"] == 0
+
+
+def test_ledger_has_second_calls_and_cancelled_and_expired_ones_as_the_bill_has_them(cluster):
+    servers = start_two(cluster)
+    with Client(cluster.broker) as client:
+        for number in range(120):  # by which the broker learns how long calls take
+            conclusion(client, ask(client, number, stream=number % 3 == 0))
+        control(cluster, "faults", {"faults": [{"kind": "slow", "factor": 10, "rate": 0.2}]})
+        for begin in range(200, 200 + CUT_JOBS, 40):
+            jobs = [ask(client, number, stream=number % 3 == 0) for number in range(begin, begin + 40)]
+            time.sleep(0.02)
+            for job in jobs[::5]:
+                client.cancel(job)
+            for job in jobs:
+                conclusion(client, job)
+        control(cluster, "faults", {"faults": [{"kind": "hang", "hang_ms": 3000, "rate": 0.2}]})
+        for job in [ask(client, number, deadline_in_ms=400) for number in range(5000, 5040)]:
+            conclusion(client, job)
+    for server in servers.values():
+        wait_for(lambda: control(cluster, "counters", server=server)["in_flight"] == 0, "the last calls")
+    wait_for(lambda: sum(w.metrics().get("tiermq_worker_answers_kept", 0) for w in cluster.workers) == 0, "what workers keep")
+    total = cost(cluster)["total"]
+    print({key: total[key] for key in ("calls", "estimated_calls", "cost_nanousd", "estimated_nanousd", "late_nanousd")})
+    assert total["estimated_calls"] > CUT_JOBS / 20
+    assert every_call(cluster, servers)[("other", "sim-small")][0]["calls"] > 0
+    expect_calls_equal(cluster, servers)
 
 
 def start(cluster, first_token_ms=2, **changes):
