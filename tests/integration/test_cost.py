@@ -260,3 +260,62 @@ def test_many_clients_hold_a_small_budget_over_a_killed_broker_and_worker(cluste
     # What is left would not have paid for another: a token for each byte of its payload, and max_tokens.
     most = max(len(spenders[-1].request(EACH)) * PRICES["sim-small"][0], 0) + 40 * PRICES["sim-small"][1]
     assert spent + most > LIMIT_NANOUSD - most
+
+
+# ---- savings ----
+
+CACHED = {"sim-small": 15, "sim-medium": 250, "sim-large": 1000, "sim-claude": 300}  # nano-dollars a token from the prompt cache
+CLAUDE = (3000, 15000)
+
+
+def start_saving(cluster):
+    """A quarter of each prompt is in the prompt cache, of OpenAI's kind and of Anthropic's; routes are compared with sim-large."""
+    cluster.start_modelsim("--prompt-cache", "25", "--model", "sim-claude")
+    url = cluster.modelsim.ready["http"]
+    models = [{**model, "cached_input_usd_per_mtok": CACHED[model["name"]] / 1000} for model in MODELS]
+    claude = {"name": "sim-claude", "provider": "claude", "input_usd_per_mtok": CLAUDE[0] / 1000, "output_usd_per_mtok": CLAUDE[1] / 1000,
+              "cached_input_usd_per_mtok": CACHED["sim-claude"] / 1000, "max_tokens_default": 64}
+    cluster.config = {"providers": [{"name": "sim", "type": "openai", "base_url": url + "/v1"},
+                                    {"name": "claude", "type": "anthropic", "base_url": url + "/v1"}],
+                      "models": [*models, claude], "routes": [{"name": "cheap", "models": ["sim-small", "sim-medium"]}],
+                      "cost": {"reference_model": "sim-large"}, "cache": {"mode": "off"}}
+    cluster.start_broker()
+    cluster.start_worker()
+
+
+def cost_of(model, sums):
+    """What a model takes for so many tokens, some of them from its prompt cache."""
+    plain, output = {**PRICES, "sim-claude": CLAUDE}[model]
+    return (sums["input_tokens"] - sums["cached_tokens"]) * plain + sums["cached_tokens"] * CACHED[model] + sums["output_tokens"] * output
+
+
+def test_savings_of_the_prompt_cache_and_of_routes_are_those_of_the_bill(cluster):
+    start_saving(cluster)
+    usages = []
+    with Client(cluster.broker) as client:
+        for number, route in enumerate(("cheap", "sim-medium", "sim-claude") * 10):
+            body = {"messages": [{"role": "user", "content": f"question {number}: " + "why " * 40}], "max_tokens": 24}
+            request = pb.ModelRequest(operation="chat.completions", body=json.dumps(body).encode())
+            result, _ = client.result(client.submit(request.SerializeToString(), tier="standard", route=route, max_tokens=24))
+            assert result.state == pb.JOB_STATE_SUCCEEDED, result
+            usages.append((route, result.usage))
+    bills = {model: of["answered"] for model, of in bill(cluster).items() if of["answered"]["calls"] > 0}
+    rows = {row["model"]: row for row in cost(cluster)["rows"]}
+    assert rows.keys() == bills.keys() and "sim-claude" in rows and sum(sums["cached_tokens"] for sums in bills.values()) > 0
+    for model, sums in bills.items():
+        row, cached = rows[model], sums["cached_tokens"]
+        assert (row["input_tokens"], row["cached_input_tokens"]) == (sums["input_tokens"] - cached, cached)
+        assert (row["cost_nanousd"], row["estimated_calls"]) == (cost_of(model, sums), 0)
+        assert row["saved_prompt_cache_nanousd"] == cached * ({**PRICES, "sim-claude": CLAUDE}[model][0] - CACHED[model])
+    # Jobs that name their model save nothing by a choice. Each job tells its own.
+    routed = [usage for route, usage in usages if route == "cheap"]
+    assert all(usage.saved_routing_nanousd == 0 for route, usage in usages if route != "cheap")
+    for usage in routed:
+        sums = {"input_tokens": usage.input_tokens, "cached_tokens": usage.cached_input_tokens, "output_tokens": usage.output_tokens}
+        assert usage.saved_routing_nanousd == cost_of("sim-large", sums) - usage.cost_nanousd > 0
+    total = cost(cluster)["total"]
+    assert total["saved_routing_nanousd"] == sum(usage.saved_routing_nanousd for usage in routed)
+    assert total["saved_prompt_cache_nanousd"] == sum(usage.saved_prompt_cache_nanousd for _, usage in usages) > 0
+    metrics = cluster.broker.metrics()
+    for by in ("prompt_cache", "routing"):
+        assert round(metrics[f'tiermq_ledger_saved_usd{{by="{by}"}}'] * 1e9) == total[f"saved_{by}_nanousd"]

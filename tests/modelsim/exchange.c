@@ -92,8 +92,7 @@ int exchange_create(struct shared *shared, struct MHD_Connection *connection, co
 static void bill_cut(struct exchange *exchange)
 {
     if (!exchange->is_answered && exchange->is_planned && (exchange->is_left || exchange->tokens_written > 0)) {
-        bill_add(&exchange->shared->bill, &exchange->shared->options, exchange->request.model, false,
-                 exchange->request.input_tokens, exchange->tokens_written);
+        bill_add(&exchange->shared->bill, &exchange->shared->options, &exchange->request, false, exchange->tokens_written);
     }
 }
 
@@ -437,8 +436,7 @@ static void count_answer(struct exchange *exchange)
 {
     struct counters *counters = &exchange->shared->counters;
     exchange->is_answered = true;
-    bill_add(&exchange->shared->bill, &exchange->shared->options, exchange->request.model, true,
-             exchange->request.input_tokens, exchange->answer.tokens);
+    bill_add(&exchange->shared->bill, &exchange->shared->options, &exchange->request, true, exchange->answer.tokens);
     counters->input_tokens += exchange->request.input_tokens;
     counters->output_tokens += exchange->answer.tokens;
     counters_answered(counters, exchange->idempotency_key);
@@ -659,6 +657,7 @@ static enum MHD_Result plan(struct exchange *exchange)
     if (r < 0) {
         return queue_error(exchange, r == -EINVAL ? 400 : 500, error);
     }
+    exchange->request.cached_tokens = (uint32_t)(exchange->request.input_tokens * shared->options.prompt_cache_percent / 100);
     const struct model_request *request = &exchange->request;
     if (!is_served(&shared->options, request->model)) {
         return queue_error(exchange, 404, "The model does not exist or you do not have access to it.");

@@ -33,6 +33,7 @@ static const char usage[] =
     "  --no-limit-headers     say nothing of the limits but in a 429\n"
     "  --api-key KEY          refuse requests without this key (any is taken)\n"
     "  --calls FILE           append two lines for each call: that it began, and how it ended\n"
+    "  --prompt-cache PERCENT say that so much of each prompt was in the prompt cache (0)\n"
     "  --stamp                say in each chunk of a stream when it was written: \"sent_us\", monotonic\n"
     "  --help, --version\n"
     "\n"
@@ -44,7 +45,7 @@ static const char usage[] =
 
 enum option_code { OPTION_LISTEN = 1000, OPTION_SEED, OPTION_MODEL, OPTION_TOKENS, OPTION_FIRST, OPTION_SPEED, OPTION_JITTER,
               OPTION_SLOTS, OPTION_FAULTS, OPTION_KEY, OPTION_REQUESTS, OPTION_TOKENS_PER_MIN, OPTION_BURST, OPTION_NO_HEADERS,
-              OPTION_CALLS, OPTION_STAMP, OPTION_HELP, OPTION_VERSION };
+              OPTION_CALLS, OPTION_STAMP, OPTION_PROMPT_CACHE, OPTION_HELP, OPTION_VERSION };
 
 static const struct option long_options[] = {
     {"listen", required_argument, NULL, OPTION_LISTEN},       {"seed", required_argument, NULL, OPTION_SEED},
@@ -57,6 +58,7 @@ static const struct option long_options[] = {
     {"limit-burst", required_argument, NULL, OPTION_BURST},
     {"no-limit-headers", no_argument, NULL, OPTION_NO_HEADERS},
     {"calls", required_argument, NULL, OPTION_CALLS},         {"stamp", no_argument, NULL, OPTION_STAMP},
+    {"prompt-cache", required_argument, NULL, OPTION_PROMPT_CACHE},
     {"help", no_argument, NULL, OPTION_HELP},                 {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -152,6 +154,8 @@ static int read_option(int option, struct arguments *arguments)
     case OPTION_CALLS:
         server->calls_path = optarg;
         return 0;
+    case OPTION_PROMPT_CACHE:
+        return read_number("prompt-cache", optarg, 100, &server->prompt_cache_percent);
     case OPTION_STAMP:
         server->with_stamps = true;
         return 0;

@@ -223,8 +223,8 @@ static void write_usage(const struct reply *reply, FILE *out)
 {
     uint32_t input = reply->request->input_tokens, output = reply->answer->tokens;
     fprintf(out, "\"usage\":{\"prompt_tokens\":%" PRIu32 ",\"completion_tokens\":%" PRIu32 ",\"total_tokens\":%" PRIu32
-            ",\"prompt_tokens_details\":{\"cached_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}",
-            input, output, input + output);
+            ",\"prompt_tokens_details\":{\"cached_tokens\":%" PRIu32 "},\"completion_tokens_details\":{\"reasoning_tokens\":0}}",
+            input, output, input + output, reply->request->cached_tokens);
 }
 
 static const char *finish_reason(const struct reply *reply)
@@ -246,8 +246,9 @@ void reply_write_whole(const struct reply *reply, FILE *out)
     if (reply->request->api == API_MESSAGES) {
         fprintf(out, "{\"id\":\"msg_%016" PRIx64 "\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"%s\",\"content\":"
                 "[{\"type\":\"text\",\"text\":\"%.*s\"}],\"stop_reason\":\"%s\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":%" PRIu32
-                ",\"output_tokens\":%" PRIu32 ",\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":0}}",
-                reply->id, model, bytes, text, finish_reason(reply), reply->request->input_tokens, reply->answer->tokens);
+                ",\"output_tokens\":%" PRIu32 ",\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":%" PRIu32 "}}",
+                reply->id, model, bytes, text, finish_reason(reply), reply->request->input_tokens - reply->request->cached_tokens,
+                reply->answer->tokens, reply->request->cached_tokens);
         return;
     }
     if (reply->request->api == API_RESPONSES) {
@@ -344,10 +345,11 @@ void reply_stream_open(const struct reply *reply, FILE *out)
     if (reply->request->api == API_MESSAGES) {
         fprintf(out, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_%016" PRIx64
                 "\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"%s\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,"
-                "\"usage\":{\"input_tokens\":%" PRIu32 ",\"output_tokens\":1}}}\n\n"
+                "\"usage\":{\"input_tokens\":%" PRIu32 ",\"cache_read_input_tokens\":%" PRIu32 ",\"output_tokens\":1}}}\n\n"
                 "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":"
                 "{\"type\":\"text\",\"text\":\"\"}}\n\n",
-                reply->id, reply->request->model, reply->request->input_tokens);
+                reply->id, reply->request->model, reply->request->input_tokens - reply->request->cached_tokens,
+                reply->request->cached_tokens);
     } else if (reply->request->api == API_RESPONSES) {
         responses_write_begin(reply, out);
     } else if (reply->request->api == API_CHAT) {

@@ -54,6 +54,7 @@ struct model_request {
     const char *function;  /* has to be called; NULL: none */
     uint32_t max_tokens;   /* 0: none */
     uint32_t input_tokens;
+    uint32_t cached_tokens; /* of them: told as read from a prompt cache */
     size_t dimensions;
     bool stream, include_usage, base64;
 };

@@ -106,8 +106,8 @@ static void write_response(const struct reply *reply, const char *status, FILE *
         fprintf(out, "null}");
         return;
     }
-    fprintf(out, "{\"input_tokens\":%" PRIu32 ",\"input_tokens_details\":{\"cached_tokens\":0},\"output_tokens\":%" PRIu32
-            ",\"output_tokens_details\":{\"reasoning_tokens\":0},\"total_tokens\":%" PRIu32 "}}", input, output, input + output);
+    fprintf(out, "{\"input_tokens\":%" PRIu32 ",\"input_tokens_details\":{\"cached_tokens\":%" PRIu32 "},\"output_tokens\":%" PRIu32
+            ",\"output_tokens_details\":{\"reasoning_tokens\":0},\"total_tokens\":%" PRIu32 "}}", input, reply->request->cached_tokens, output, input + output);
 }
 
 void responses_write_whole(const struct reply *reply, FILE *out)

@@ -39,6 +39,7 @@ struct server_options {
     struct versions versions;
     const char *calls_path; /* where each call is written down (calls.h); NULL: nowhere */
     struct rate_options rates;
+    double prompt_cache_percent; /* of a prompt that was in the prompt cache, as OpenAI and Anthropic tell it */
     bool with_stamps;       /* chunks of OpenAI's streams say when they were written */
 };
 
