@@ -15,6 +15,7 @@
 #include <zmq.h>
 #include "broker/admin.h"
 #include "broker/clients.h"
+#include "broker/core/upkeep.h"
 #include "broker/delivery.h"
 #include "broker/held.h"
 #include "broker/inquiry.h"
@@ -81,6 +82,21 @@ void broker_step_later(struct broker *broker, const struct event *event)
     }
     broker->later[broker->later_length++] = *event;
     loop_again(broker->loop);
+}
+
+/* ---- what is stored and moved ---- */
+
+static void tell_upkeep(struct broker *broker)
+{
+    struct store_stats stats;
+    store_read_stats(broker->store, &stats);
+    broker->upkeep_at_ms = loop_now_ms(broker->loop) + UPKEEP_MS;
+    broker_step(broker,
+                &(struct event){.kind = EVENT_UPKEEP,
+                                .as.upkeep = {.stored_bytes = stats.disk_bytes,
+                                              .traffic_bytes = link_bytes(broker->clients) +
+                                                               link_bytes(broker->workers) +
+                                                               link_bytes(broker->events)}});
 }
 
 /* ---- a turn ---- */
@@ -172,19 +188,21 @@ static void turn(void *context)
     step_later(broker);
     int64_t next_ms = forget_silent(broker, PEER_CLIENT, now_ms);
     next_ms = sooner(next_ms, forget_silent(broker, PEER_WORKER, now_ms));
+    if (now_ms >= broker->upkeep_at_ms) {
+        tell_upkeep(broker);
+    }
     broker_step(broker, &(struct event){.kind = EVENT_TICK});
     carry_out(broker);
     next_ms = sooner(next_ms, surveys_tick(broker, now_ms));
     next_ms = sooner(next_ms, outboxes_flush(broker->outboxes, now_ms));
     effects_reset(broker->effects, broker->batch);
     next_ms = sooner(next_ms, core_next_deadline_ms(broker->core));
+    next_ms = sooner(next_ms, broker->upkeep_at_ms);
     if (broker->is_draining) {
         stop_when_drained(broker, now_ms);
         next_ms = sooner(next_ms, broker->drain_until_ms);
     }
-    if (next_ms != INT64_MAX) {
-        loop_timer_set(broker->timer, next_ms);
-    }
+    loop_timer_set(broker->timer, next_ms);
 }
 
 /* Its turn is all that a timer has to bring about. */
@@ -206,6 +224,7 @@ static void drain(struct broker *broker)
     broker->drain_until_ms = loop_now_ms(broker->loop) + broker->config->broker.drain_timeout_ms;
     log_at(broker->log, LOG_INFO, "draining",
            log_int("timeout_ms", broker->config->broker.drain_timeout_ms));
+    tell_upkeep(broker);
     broker_step(broker, &(struct event){.kind = EVENT_DRAIN});
 }
 

@@ -73,6 +73,7 @@ struct broker {
     bool salvages;
     uint64_t salvage_lost; /* at this start: changes, and ranges of keys */
     int64_t drain_until_ms;
+    int64_t upkeep_at_ms; /* when what is stored and moved is told next */
 };
 
 /*

@@ -8,6 +8,7 @@
 #include <string.h>
 #include "broker/broker.h"
 #include "broker/clients.h"
+#include "broker/core/upkeep.h"
 #include "broker/delivery.h"
 #include "broker/denials.h"
 #include "broker/intake.h"
@@ -115,6 +116,12 @@ static bool hello_is_good(const struct intake *intake, const Wire__WorkerHello *
                       hello->slots, SLOTS_MAX, hello->n_pools, CONFIG_POOLS_MAX);
         return false;
     }
+    if (hello->gpus > UPKEEP_GPUS_MAX || hello->brokers > UPKEEP_BROKERS_MAX) {
+        intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
+                      "hello.gpus is %u, must be %d at most; hello.brokers is %u, must be %d at most",
+                      hello->gpus, UPKEEP_GPUS_MAX, hello->brokers, UPKEEP_BROKERS_MAX);
+        return false;
+    }
     return true;
 }
 
@@ -126,6 +133,8 @@ static struct peer *take_hello(const struct intake *intake, const Wire__WorkerHe
                             .pools = (const char *const *)hello->pools,
                             .pools_length = hello->n_pools,
                             .slots = hello->slots,
+                            .gpus = hello->gpus,
+                            .brokers = hello->brokers,
                             .held_length = hello->n_held,
                             .answered_length = hello->n_answered,
                             .cache_epoch = hello->cache_epoch.len == CACHE_EPOCH_BYTES

@@ -203,10 +203,20 @@ struct config_retries {
 };
 
 /* What money is reckoned with. */
+/* cost.pools[]: what the workers of a pool cost. */
+struct config_cost_pool {
+    char *name;
+    uint64_t worker_nanousd_per_hour, gpu_nanousd_per_hour; /* UINT64_MAX: as those of `cost` */
+};
+
 struct config_cost {
     char *reference_model;        /* what routing is compared with; empty: nothing */
     uint32_t keep_days;           /* of the ledger: 92 */
     uint64_t rows_max;            /* of it: 20 000 */
+    uint64_t worker_nanousd_per_hour, gpu_nanousd_per_hour; /* of pools that are not below: 0 */
+    uint64_t storage_nanousd_per_gb_month, traffic_nanousd_per_gb; /* 0 */
+    struct config_cost_pool *pools;
+    size_t pools_length;
 };
 
 /* budgets[]: what may be spent, by a tenant, in a tier, or by a tenant in a tier. Unlimited: UINT64_MAX. */
@@ -236,6 +246,7 @@ struct config_worker {
     char **pools;                /* [default] */
     size_t pools_length;
     uint32_t slots;              /* jobs at once: 256 */
+    uint32_t gpus;               /* that the pool has by it, for what it costs: 0 */
     char *admin;                 /* 127.0.0.1:7720 */
     char *data_dir;              /* /var/lib/tiermq/worker */
     int64_t drain_timeout_ms;    /* 30 s */

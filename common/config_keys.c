@@ -206,6 +206,9 @@ static const struct config_key worker_keys[] = {
      .max = CONFIG_POOLS_MAX, .preset = "default", .text = "The pools that the worker belongs to."},
     {"slots", COUNTS(1, 65536), FIELD(config_worker, slots), .preset = "256",
      .text = "Jobs that the worker takes at once. They wait for models, so many fit on one core."},
+    {"gpus", COUNTS(0, 1024), FIELD(config_worker, gpus), .preset = "0",
+     .text = "GPUs that the worker's pool has by it, in it or in the model server beside it: what "
+             "they cost is reckoned with `cost.gpu_usd_per_hour`."},
     {"admin", KIND_HTTP_ADDRESS, FIELD(config_worker, admin), .preset = "127.0.0.1:7720",
      .text =
          "Health and metrics over HTTP: `host:port` or `unix:/path`; port `0` takes any free one."},
@@ -312,6 +315,17 @@ static const struct config_key routing_keys[] = {
 static const struct config_schema routing_schema = {SCHEMA(config_routing, routing_keys),
                                                     .check = routing_check};
 
+static const struct config_key cost_pool_keys[] = {
+    {"name", KIND_NAME, .refers = NAMES_POOLS, FIELD(config_cost_pool, name), .text = "The pool."},
+    {"worker_usd_per_hour", PRICES, FIELD(config_cost_pool, worker_nanousd_per_hour),
+     .is_live = true, .otherwise = "`cost.worker_usd_per_hour`",
+     .text = "What each of its workers costs while it is there."},
+    {"gpu_usd_per_hour", PRICES, FIELD(config_cost_pool, gpu_nanousd_per_hour), .is_live = true,
+     .otherwise = "`cost.gpu_usd_per_hour`",
+     .text = "What each of its workers' GPUs costs while its worker is there."},
+};
+static const struct config_schema cost_pool_schema = {SCHEMA(config_cost_pool, cost_pool_keys)};
+
 static const struct config_key cost_keys[] = {
     {"reference_model", KIND_TEXT, FIELD(config_cost, reference_model), .is_live = true,
      .preset = "",
@@ -323,6 +337,19 @@ static const struct config_key cost_keys[] = {
      .preset = "20000",
      .text = "Rows of the ledger, one a day for each tenant, tier, model and provider, of 300 bytes of "
              "memory each. Beyond, what is spent is added to a row that names nobody."},
+    {"worker_usd_per_hour", PRICES, FIELD(config_cost, worker_nanousd_per_hour), .is_live = true,
+     .preset = "0", .text = "What a worker costs while it is there, in US dollars."},
+    {"gpu_usd_per_hour", PRICES, FIELD(config_cost, gpu_nanousd_per_hour), .is_live = true,
+     .preset = "0", .text = "What each of a worker's `gpus` costs while the worker is there."},
+    {"storage_usd_per_gb_month", PRICES, FIELD(config_cost, storage_nanousd_per_gb_month),
+     .is_live = true, .preset = "0",
+     .text = "What a gigabyte (10^9 bytes) of the broker's store costs for a month of 730 hours."},
+    {"traffic_usd_per_gb", PRICES, FIELD(config_cost, traffic_nanousd_per_gb), .is_live = true,
+     .preset = "0",
+     .text = "What a gigabyte of messages to and from the broker costs."},
+    {"pools", KIND_ITEMS, .schema = &cost_pool_schema, LIST(config_cost, pools), .is_live = true,
+     .min = 0, .max = CONFIG_POOLS_MAX, .otherwise = "none",
+     .text = "Pools whose workers cost something else than the others'."},
 };
 static const struct config_schema cost_schema = {SCHEMA(config_cost, cost_keys)};
 

@@ -233,7 +233,7 @@ static void write_table(const struct config_schema *schema, bool is_live, FILE *
           out);
     for (size_t i = 0; i < schema->length; i++) {
         const struct config_key *key = &schema->keys[i];
-        if (key->kind == KIND_SECTION) {
+        if (key->kind == KIND_SECTION || key->kind == KIND_ITEMS) {
             continue; /* has a table of its own */
         }
         fprintf(out, "| `%s` | ", key->name);
@@ -247,14 +247,15 @@ static void write_table(const struct config_schema *schema, bool is_live, FILE *
     fputc('\n', out);
 }
 
-/* The sections within one, each with its own table; there are none within those. */
+/* The sections and items within one, each with its own table; there are none within those. */
 static void write_inner_sections(const struct config_key *outer, FILE *out)
 {
     for (size_t i = 0; i < outer->schema->length; i++) {
         const struct config_key *key = &outer->schema->keys[i];
-        if (key->kind == KIND_SECTION) {
-            fprintf(out, "## %s%s.%s\n\n%s\n\n", outer->name, outer->kind == KIND_ITEMS ? "[]" : "",
-                    key->name, key->text);
+        if (key->kind == KIND_SECTION || key->kind == KIND_ITEMS) {
+            fprintf(out, "## %s%s.%s%s\n\n%s\n\n", outer->name,
+                    outer->kind == KIND_ITEMS ? "[]" : "", key->name,
+                    key->kind == KIND_ITEMS ? "[]" : "", key->text);
             write_table(key->schema, outer->is_live || key->is_live, out);
         }
     }

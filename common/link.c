@@ -46,6 +46,7 @@ struct link {
     void *context;
     struct link_message received;
     struct link_message outgoing;
+    uint64_t bytes;    /* received and sent */
     bool is_receiving; /* a destruction waits until the round ends */
     bool is_destroyed;
     char endpoint[ENDPOINT_BYTES_MAX];
@@ -251,6 +252,7 @@ static bool receive_one(struct link *link, size_t *bytes)
     const int r = receive(link, &peer);
     if (r == 0) {
         *bytes += bytes_of(&link->received);
+        link->bytes += bytes_of(&link->received);
         link->handler(link->context, zmq_msg_data(&peer), zmq_msg_size(&peer), &link->received);
     }
     clear(&link->received);
@@ -415,6 +417,11 @@ void link_forgo_linger(struct link *link)
     (void)set_integer(link->socket, ZMQ_LINGER, 0); /* fails only on what is no socket */
 }
 
+uint64_t link_bytes(const struct link *link)
+{
+    return link->bytes;
+}
+
 const char *link_endpoint(const struct link *link)
 {
     return link->endpoint;
@@ -570,7 +577,9 @@ int link_send(struct link *link, const void *peer, size_t peer_bytes, const void
     }
     int r = prepare(&link->outgoing, head, head_bytes, payloads, payloads_length);
     if (r == 0) {
+        const size_t bytes = bytes_of(&link->outgoing);
         r = send_parts(link, peer, peer_bytes);
+        link->bytes += r == 0 ? bytes : 0;
     }
     clear(&link->outgoing);
     if (!link->is_destroyed) {

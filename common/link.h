@@ -79,6 +79,9 @@ void link_forgo_linger(struct link *link);
 /* The endpoint as bound, with the real port. Owned by the link. */
 const char *link_endpoint(const struct link *link);
 
+/* Of all messages that were received and sent since it was created. */
+uint64_t link_bytes(const struct link *link);
+
 /* Parts of a received message, without the peer. */
 size_t link_message_parts(const struct link_message *message);
 /* NULL and 0 bytes when there is no such part. */

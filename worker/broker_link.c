@@ -187,6 +187,8 @@ static int send_hello(struct broker_link *link)
     hello.pools = link->options.pools;
     hello.n_pools = link->options.pools_length;
     hello.slots = link->options.slots;
+    hello.gpus = link->options.gpus;
+    hello.brokers = link->options.brokers;
     hello.held = held.pointers;
     hello.n_held = held.length;
     hello.answered = answered.pointers;

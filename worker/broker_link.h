@@ -47,6 +47,7 @@ struct broker_link_options {
     char **pools;
     size_t pools_length;
     uint32_t slots;
+    uint32_t gpus, brokers; /* of the worker: how many GPUs it has, and brokers it serves */
     size_t part_bytes_max;
     uint64_t answers_bytes_max;
     int64_t answers_ttl_ms;

@@ -550,6 +550,8 @@ static int open_broker(struct worker *worker, size_t index)
         .pools = config->pools,
         .pools_length = config->pools_length,
         .slots = config->slots,
+        .gpus = config->gpus,
+        .brokers = (uint32_t)config->brokers_length,
         .part_bytes_max = worker->config->broker.payload_bytes_max + ENVELOPE_BYTES,
         .answers_bytes_max = config->answers_bytes_max / config->brokers_length,
         .answers_ttl_ms = config->answers_ttl_ms,

@@ -229,6 +229,7 @@ static int configure(struct core *core, const struct config *config)
     core->routing = config->routing;
     core->routing.complexity_weights = NULL;
     ledger_configure(core, config);
+    upkeep_configure(core, config);
     int r = configure_complexity(core, config);
     if (r < 0) {
         return r;

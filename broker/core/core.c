@@ -149,6 +149,7 @@ static void init_lists(struct core *core)
     heap_init(&core->timers, offsetof(struct job, timer_position));
     heap_init(&core->gates, offsetof(struct queue, gate_position));
     crowd_init(core);
+    upkeep_init(core);
     core->aside_until_ms = INT64_MAX;
 }
 
@@ -310,6 +311,7 @@ void core_destroy(struct core **core)
     charge_destroy(dead);
     budget_destroy(dead);
     ledger_destroy(dead);
+    upkeep_destroy(dead);
     lane_destroy_queues(dead);
     upstreams_destroy(dead);
     decision_destroy(dead);
@@ -504,6 +506,9 @@ static void handle(struct core *core, const struct event *event)
         break;
     case EVENT_FEEDBACK:
         feedback_take(core, event);
+        break;
+    case EVENT_UPKEEP:
+        upkeep_told(core, event);
         break;
     case EVENT_DRAIN:
         core->is_draining = true;

@@ -327,6 +327,21 @@ void core_visit_costs(const struct core *core,
 /* All of it since start, for metrics. */
 const struct core_cost *core_cost_total(const struct core *core);
 
+/* What the cluster takes whether jobs run or not: upkeep.h. */
+struct core_upkeep {
+    uint64_t worker_share_ms, gpu_share_ms; /* of millionths: UPKEEP_SHARES */
+    uint64_t stored_kb_ms;                  /* kilobytes (1,000) in the store, for so long */
+    uint64_t traffic_bytes;                 /* of the broker's sockets, both ways */
+};
+struct core_upkeep_view {
+    int32_t day;      /* since 1970-01-01, UTC */
+    const char *pool; /* "": of the broker itself: what is stored and moved */
+    const struct core_upkeep *sum;
+};
+void core_visit_upkeep(const struct core *core,
+                       void (*visit)(void *context, const struct core_upkeep_view *view),
+                       void *context);
+
 /* A limit of budgets[], or several of one scope. */
 struct core_budget_view {
     const char *tenant, *tier;                       /* "": all */

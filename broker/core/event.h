@@ -45,6 +45,7 @@ enum event_kind {
     EVENT_CACHE_EVIDENCE,   /* what a worker has counted of near hits */
     EVENT_CACHE_FEEDBACK,   /* what a client's user says of one */
     EVENT_FEEDBACK,         /* what a client's user says of an answer */
+    EVENT_UPKEEP,           /* what is stored and was moved, from time to time */
     EVENT_DRAIN,            /* shutdown: admit and dispatch no more */
     EVENT_TICK,             /* end of a turn: timers that are due, then dispatch */
 };
@@ -109,6 +110,7 @@ struct event {
             const char *const *pools; /* names */
             size_t pools_length;
             uint32_t slots;
+            uint32_t gpus, brokers; /* brokers: how many it serves; 0: not said, one */
             const struct lease_ref *held;
             size_t held_length;
             const struct lease_ref *answered;
@@ -116,6 +118,11 @@ struct event {
             const uint8_t *cache_epoch; /* 16 bytes; NULL with sequence 0 */
             uint64_t cache_sequence;
         } worker_hello;
+
+        struct {
+            uint64_t stored_bytes;
+            uint64_t traffic_bytes; /* since the shell began */
+        } upkeep;
 
         struct {
             bool said_goodbye; /* so that it was no crash, and no job is to blame */

@@ -291,6 +291,17 @@ int record_read_ledger(const void *data, size_t bytes, ProtobufCAllocator *alloc
     return 0;
 }
 
+int record_read_upkeep(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                       Record__UpkeepRecord **ret_row)
+{
+    Record__UpkeepRecord *row = unpack(&record__upkeep_record__descriptor, data, bytes, allocator);
+    if (row == NULL || row->day > INT32_MAX) {
+        return -EBADMSG;
+    }
+    *ret_row = row;
+    return 0;
+}
+
 int record_read_budget(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                        Record__BudgetRecord **ret_budget)
 {

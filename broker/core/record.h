@@ -55,6 +55,8 @@ MUST_USE int record_read_learning(const void *data, size_t bytes, ProtobufCAlloc
                                   Record__LearningRecord **ret_learning);
 MUST_USE int record_read_ledger(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                 Record__LedgerRecord **ret_row);
+MUST_USE int record_read_upkeep(const void *data, size_t bytes, ProtobufCAllocator *allocator,
+                                Record__UpkeepRecord **ret_row);
 MUST_USE int record_read_budget(const void *data, size_t bytes, ProtobufCAllocator *allocator,
                                 Record__BudgetRecord **ret_budget);
 MUST_USE int record_read_charge(const void *data, size_t bytes, ProtobufCAllocator *allocator,

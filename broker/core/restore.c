@@ -68,6 +68,9 @@ static int restore_meta(struct core *core, const uint8_t *key, size_t key_bytes,
     if (key_bytes > 7 && memcmp(key, "ledger", 6) == 0) {
         return ledger_restore(core, value, value_bytes);
     }
+    if (key_bytes > 7 && memcmp(key, "upkeep", 7) == 0) {
+        return upkeep_restore(core, value, value_bytes);
+    }
     if (key_bytes > 6 && memcmp(key, "budget", 6) == 0) {
         return budget_restore(core, value, value_bytes);
     }

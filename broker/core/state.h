@@ -20,6 +20,7 @@
 #include "broker/core/loads.h"
 #include "broker/core/names.h"
 #include "broker/core/table.h"
+#include "broker/core/upkeep.h"
 #include "common/choice.h"
 #include "common/complexity.h"
 #include "common/arena.h"
@@ -103,6 +104,7 @@ struct tenant {
 struct pool {
     struct name *name;
     uint64_t slots;             /* of all its workers */
+    uint64_t worker_shares, gpu_shares; /* of them, in millionths: upkeep.c */
     int64_t virtual_time;       /* of the sharing between its tiers: lane.c */
     int64_t served_since_ms;    /* when a worker came, or was let go on, after there was none */
 };
@@ -279,6 +281,7 @@ struct core {
     struct quality quality;
     struct lessons lessons;
     struct ledger ledger;
+    struct upkeep upkeep;
     struct budgets budgets;
     struct charges charges;
     uint64_t batch_last, batch_durable;

@@ -9,6 +9,7 @@
 #include "broker/core/lane.h"
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
+#include "broker/core/upkeep.h"
 #include "broker/core/upstream.h"
 
 enum {
@@ -312,6 +313,7 @@ static void worker_remove(struct core *core, struct worker *worker, bool is_cras
     for (size_t i = 0; i < worker->pools_length; i++) {
         worker->pools[i]->slots -= worker->slots;
     }
+    upkeep_leave(core, worker);
     core->slots -= worker->slots;
     list_remove(&core->workers_heard, &worker->heard_link);
     table_remove(&core->workers, &worker->by_peer);
@@ -380,6 +382,8 @@ static struct worker *make_worker(struct core *core, const struct event *event,
     }
     worker->peer = event->peer;
     worker->slots = event->as.worker_hello.slots;
+    worker->gpus = event->as.worker_hello.gpus;
+    worker->brokers = event->as.worker_hello.brokers;
     worker->heard_ms = core->now_ms;
     list_init(&worker->leases);
     for (size_t i = 0; i < pools_length; i++) {
@@ -399,6 +403,7 @@ static void worker_insert(struct core *core, struct worker *worker)
     table_insert(&core->workers, &worker->by_peer);
     table_insert(&core->worker_names, &worker->by_name);
     list_append(&core->workers_heard, &worker->heard_link);
+    upkeep_join(core, worker);
     core->slots += worker->slots;
     for (size_t i = 0; i < worker->pools_length; i++) {
         if (worker->pools[i]->slots == 0) {

@@ -25,6 +25,7 @@ struct worker {
     char *name;
     int64_t heard_ms;
     uint32_t slots;
+    uint32_t gpus, brokers;  /* as it said: what it has, and how many brokers it serves */
     uint64_t credit_total;   /* as last told */
     uint64_t dispatched;     /* since its hello */
     bool is_draining;        /* it said so */

@@ -1003,6 +1003,7 @@ static void step_message(struct simulation *simulation, const struct message *me
     case EVENT_WORKER_DRAINING:
     case EVENT_UPSTREAM_RESET: /* of all: none is named */
     case EVENT_STORE_UP:
+    case EVENT_UPKEEP:
     case EVENT_DRAIN:
     case EVENT_TICK:
         break;

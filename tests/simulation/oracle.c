@@ -370,6 +370,7 @@ void oracle_before_step(struct simulation *simulation, const struct message *mes
     case EVENT_DEAD_ONE:
     case EVENT_DEAD_SWEEP:
     case EVENT_DEAD_STOP:
+    case EVENT_UPKEEP:
     case EVENT_DRAIN:
     case EVENT_UPSTREAM_RESET:
     case EVENT_TICK:
