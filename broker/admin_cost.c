@@ -7,11 +7,12 @@
 #include <string.h>
 #include <time.h>
 #include "broker/admin.h"
+#include "broker/admin_upkeep.h"
 #include "broker/broker.h"
 #include "broker/core/purse.h"
 #include "common/http_admin.h"
 
-enum { BY_DAY, BY_TENANT, BY_TIER, BY_MODEL, BY_PROVIDER, BYS, DAY_BYTES = 16, KEY_BYTES = 1024 };
+enum { BY_DAY, BY_TENANT, BY_TIER, BY_MODEL, BY_PROVIDER, BYS, KEY_BYTES = 1024 };
 
 static const char *const by_names[BYS] = {[BY_DAY] = "day",
                                           [BY_TENANT] = "tenant",
@@ -99,17 +100,6 @@ static int read_question(const struct http_request *request, struct http_respons
 
 /* ---- adding up ---- */
 
-static const char *day_text(int32_t day, char ret_text[DAY_BYTES])
-{
-    const time_t seconds = (time_t)(purse_day_begins_unix_ms(day) / 1000);
-    struct tm date;
-    if (gmtime_r(&seconds, &date) == NULL ||
-        strftime(ret_text, DAY_BYTES, "%Y-%m-%d", &date) == 0) {
-        ret_text[0] = '\0';
-    }
-    return ret_text;
-}
-
 static void add(struct core_cost *sum, const struct core_cost *cost)
 {
     sum->calls += cost->calls;
@@ -156,12 +146,12 @@ static struct group *append(struct question *question, const char *key, json_t *
 static void add_row(void *context, const struct core_cost_view *view)
 {
     struct question *question = context;
-    char day[DAY_BYTES];
+    char day[ADMIN_DAY_BYTES];
     char key[KEY_BYTES] = "";
     if (view->day < question->from_day || view->day > question->to_day) {
         return;
     }
-    const char *const values[BYS] = {[BY_DAY] = day_text(view->day, day),
+    const char *const values[BYS] = {[BY_DAY] = admin_day_text(view->day, day),
                                      [BY_TENANT] = view->tenant,
                                      [BY_TIER] = view->tier,
                                      [BY_MODEL] = view->model,
@@ -263,8 +253,10 @@ static json_t *describe(struct broker *broker, struct question *question)
             rows, describe_sum(json_incref(question->groups[i].names), &question->groups[i].sum));
     }
     core_visit_budgets(broker->core, add_budget, budgets);
-    return json_pack("{s:o, s:o, s:o, s:o}", "by", by, "rows", rows, "total",
-                     describe_sum(json_object(), &question->total), "budgets", budgets);
+    return json_pack(
+        "{s:o, s:o, s:o, s:o, s:o}", "by", by, "rows", rows, "total",
+        describe_sum(json_object(), &question->total), "budgets", budgets, "infrastructure",
+        admin_upkeep_describe(broker, question->from_day, question->to_day, question->by[BY_DAY]));
 }
 
 static void get_cost(void *context, const struct http_request *request,
@@ -288,4 +280,15 @@ static void get_cost(void *context, const struct http_request *request,
 int admin_cost_add_routes(struct broker *broker)
 {
     return http_admin_route(broker->admin, "GET", "/v1/cost", false, get_cost, broker);
+}
+
+const char *admin_day_text(int32_t day, char ret_text[ADMIN_DAY_BYTES])
+{
+    const time_t seconds = (time_t)(purse_day_begins_unix_ms(day) / 1000);
+    struct tm date;
+    if (gmtime_r(&seconds, &date) == NULL ||
+        strftime(ret_text, ADMIN_DAY_BYTES, "%Y-%m-%d", &date) == 0) {
+        ret_text[0] = '\0';
+    }
+    return ret_text;
 }

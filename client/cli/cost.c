@@ -1,17 +1,20 @@
-/* cost: what was spent and saved, and what is left of budgets: the broker's ledger. */
+/* cost: what was spent and saved, what is left of budgets, and what the cluster takes: the broker's
+ * ledger. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include "client/cli/cli.h"
 
-enum { OPTION_BY = 1, OPTION_FROM, OPTION_TO, OPTION_CSV };
+enum { OPTION_BY = 1, OPTION_FROM, OPTION_TO, OPTION_CSV, OPTION_INFRASTRUCTURE };
 enum { USD_BYTES = 40, BILLION = 1000000000 };
 
-static const struct option own_options[] = {{"by", required_argument, NULL, OPTION_BY},
-                                            {"from", required_argument, NULL, OPTION_FROM},
-                                            {"to", required_argument, NULL, OPTION_TO},
-                                            {"csv", no_argument, NULL, OPTION_CSV},
-                                            {0}};
+static const struct option own_options[] = {
+    {"by", required_argument, NULL, OPTION_BY},
+    {"from", required_argument, NULL, OPTION_FROM},
+    {"to", required_argument, NULL, OPTION_TO},
+    {"csv", no_argument, NULL, OPTION_CSV},
+    {"infrastructure", no_argument, NULL, OPTION_INFRASTRUCTURE},
+    {0}};
 
 static const char help[] =
     "Usage: tiermq cost [OPTIONS]\n"
@@ -22,17 +25,19 @@ static const char help[] =
     "Options:\n"
     "  --by NAMES        some of day, tenant, tier, model, provider, separated by commas (tenant)\n"
     "  --from, --to DAY  of UTC, both included, such as 2026-01-31 (all that is kept)\n"
+    "  --infrastructure  workers, GPUs, storage and traffic alone, by pool; of --by day counts\n"
     "  --csv             comma-separated values, with a line of names first\n"
     "  --json            as the broker says it\n"
     "\n"
     "Examples:\n"
     "  tiermq cost\n"
     "  tiermq cost --by day,model --from 2026-01-01 --csv >january.csv\n"
+    "  tiermq cost --infrastructure --by day --csv\n"
     "  tiermq cost --by tier --json | jq '.total.cost_nanousd'\n";
 
 struct choice {
     const char *by, *from, *to;
-    bool csv;
+    bool csv, infrastructure;
 };
 
 /* ---- numbers ---- */
@@ -118,6 +123,37 @@ static void print_budget(const json_t *budget)
            json_is_true(json_object_get(budget, "soft")) ? "  (cheaper models are taken)" : "");
 }
 
+/* ---- infrastructure ---- */
+
+/* Milliseconds as hours, bytes as gigabytes. */
+static void print_upkeep_line(const char *name, const json_t *row)
+{
+    char cost[USD_BYTES];
+    printf("%-40s %14.3f %14.3f %18.3f %14.6f %18s\n", name,
+           (double)number(row, "worker_ms") / 3.6e6, (double)number(row, "gpu_ms") / 3.6e6,
+           (double)number(row, "storage_byte_hours") / 1e9,
+           (double)number(row, "traffic_bytes") / 1e9, usd(number(row, "cost_nanousd"), cost));
+}
+
+static void print_upkeep(const json_t *answer)
+{
+    const json_t *infrastructure = json_object_get(answer, "infrastructure");
+    size_t i = 0;
+    const json_t *row = NULL;
+    printf("%-40s %14s %14s %18s %14s %18s\n", "infrastructure", "worker hours", "GPU hours",
+           "storage GB hours", "traffic GB", "cost USD");
+    json_array_foreach (json_object_get(infrastructure, "rows"), i, row) {
+        const char *pool = json_string_value(json_object_get(row, "pool"));
+        const char *day = json_string_value(json_object_get(row, "day"));
+        char name[256];
+        snprintf(name, sizeof(name), "%s%s%s%s", day == NULL ? "" : day, day == NULL ? "" : " ",
+                 pool == NULL || pool[0] == '\0' ? "" : "pool ",
+                 pool == NULL || pool[0] == '\0' ? "broker" : pool);
+        print_upkeep_line(name, row);
+    }
+    print_upkeep_line("total", json_object_get(infrastructure, "total"));
+}
+
 static void print_table(const json_t *answer)
 {
     const json_t *by = json_object_get(answer, "by");
@@ -133,6 +169,9 @@ static void print_table(const json_t *answer)
     print_line("total", json_object_get(answer, "total"));
     json_array_foreach (json_object_get(answer, "budgets"), i, item) {
         print_budget(item);
+    }
+    if (json_array_size(json_object_get(json_object_get(answer, "infrastructure"), "rows")) > 0) {
+        print_upkeep(answer);
     }
 }
 
@@ -181,9 +220,8 @@ static void print_csv_names(const json_t *row)
     putchar('\n');
 }
 
-static void print_csv(const json_t *answer)
+static void print_csv_rows(const json_t *rows)
 {
-    const json_t *rows = json_object_get(answer, "rows");
     size_t i = 0;
     const json_t *row = NULL;
     if (json_array_size(rows) > 0) {
@@ -202,6 +240,16 @@ static void print_csv(const json_t *answer)
     }
 }
 
+static void print_csv(const json_t *answer)
+{
+    print_csv_rows(json_object_get(answer, "rows"));
+}
+
+static void print_upkeep_csv(const json_t *answer)
+{
+    print_csv_rows(json_object_get(json_object_get(answer, "infrastructure"), "rows"));
+}
+
 /* ---- the command ---- */
 
 static bool take_option(void *context, struct cli *cli, int code, const char *argument)
@@ -217,6 +265,9 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
         break;
     case OPTION_TO:
         choice->to = argument;
+        break;
+    case OPTION_INFRASTRUCTURE:
+        choice->infrastructure = true;
         break;
     default:
         choice->csv = true;
@@ -239,7 +290,11 @@ static int show(struct cli *cli, const struct choice *choice)
     if (path == NULL) {
         return cli_fail(cli, EXIT_INTERNAL, "out of memory");
     }
-    const int code = cli_admin_show(cli, path, NULL, choice->csv ? print_csv : print_table);
+    const int code =
+        cli_admin_show(cli, path, NULL,
+                       choice->infrastructure ? (choice->csv ? print_upkeep_csv : print_upkeep)
+                       : choice->csv          ? print_csv
+                                              : print_table);
     free(path);
     return code;
 }

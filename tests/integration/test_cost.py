@@ -319,3 +319,77 @@ def test_savings_of_the_prompt_cache_and_of_routes_are_those_of_the_bill(cluster
     metrics = cluster.broker.metrics()
     for by in ("prompt_cache", "routing"):
         assert round(metrics[f'tiermq_ledger_saved_usd{{by="{by}"}}'] * 1e9) == total[f"saved_{by}_nanousd"]
+
+
+# ---- infrastructure ----
+
+HOURS_MS = 3_600_000
+UPKEEP_PRICES = {"worker_usd_per_hour": 1.0, "gpu_usd_per_hour": 2.0, "storage_usd_per_gb_month": 73.0, "traffic_usd_per_gb": 5.0,
+                 "pools": [{"name": "fast", "worker_usd_per_hour": 10.0, "gpu_usd_per_hour": 36.0}]}
+
+
+def upkeep(cluster):
+    """Rows by pool."""
+    return {row["pool"]: row for row in cost_json(cluster)["infrastructure"]["rows"]}
+
+
+def cost_json(cluster):
+    return cluster.broker.admin_json("/v1/cost")
+
+
+def money(row, worker_usd, gpu_usd):
+    """What the row costs, within the rounding of each of its parts."""
+    parts = (row["worker_ms"] * worker_usd / HOURS_MS, row["gpu_ms"] * gpu_usd / HOURS_MS,
+             row["storage_byte_hours"] / 1e9 * 73.0 / 730, row["traffic_bytes"] / 1e9 * 5.0)
+    return sum(part * 1e9 for part in parts)
+
+
+def test_infrastructure_is_what_was_there_and_survives_a_restart(cluster):
+    cluster.config = {"pools": ["default", "fast"], "cost": UPKEEP_PRICES, "cache": {"mode": "off"}}
+    cluster.start_modelsim()
+    cluster.start_broker()
+    began = time.monotonic()
+    cluster.start_worker(worker={"pools": ["fast"], "gpus": 4})
+    cluster.start_worker(worker={"pools": ["default", "fast"]})
+    started = time.monotonic()
+    assert cluster.cli("submit", "--route", "sim-small", "hello there").returncode == 0
+    wait_for(lambda: upkeep(cluster).get("fast", {}).get("gpu_ms", 0) > 0, "a count", timeout_s=60)
+    time.sleep(1)
+    stopped = time.monotonic()
+    cluster.broker.stop()  # counts up to its end
+    most_ms, least_ms = (time.monotonic() - began) * 1000, (stopped - started) * 1000 - 500
+    cluster.restart_broker()
+    rows = upkeep(cluster)
+    assert least_ms <= rows["default"]["worker_ms"] * 2 <= most_ms, (least_ms, rows, most_ms)
+    assert least_ms * 1.5 <= rows["fast"]["worker_ms"] <= most_ms * 1.5, (least_ms, rows, most_ms)
+    assert least_ms * 4 <= rows["fast"]["gpu_ms"] <= most_ms * 4 and rows["default"]["gpu_ms"] == 0
+    assert rows[""]["traffic_bytes"] > 500 and rows[""]["worker_ms"] == 0
+    assert abs(rows["fast"]["cost_nanousd"] - money(rows["fast"], 10.0, 36.0)) < 20_000
+    assert abs(rows["default"]["cost_nanousd"] - money(rows["default"], 1.0, 2.0)) < 2_000
+    assert abs(rows[""]["cost_nanousd"] - money(rows[""], 0, 0)) < 2_000
+    shown = cluster.cli("cost", "--infrastructure", "--by", "day", "--csv")
+    assert shown.returncode == 0, shown.stderr
+    lines = list(csv.DictReader(io.StringIO(shown.stdout)))
+    assert {line["pool"] for line in lines} == {"", "default", "fast"} and len({line["day"] for line in lines}) in (1, 2)
+    table = cluster.cli("cost").stdout
+    assert "pool fast" in table and "GPU hours" in table
+    assert cost_json(cluster)["infrastructure"]["total"]["cost_nanousd"] >= sum(row["cost_nanousd"] for row in rows.values())
+
+
+def test_a_worker_of_two_brokers_costs_once(cluster):
+    cluster.config = {"pools": ["default", "fast"], "cost": UPKEEP_PRICES, "cache": {"mode": "off"}}
+    cluster.start_modelsim()
+    brokers = [cluster.start_broker(name) for name in ("one", "two")]
+    began = time.monotonic()
+    cluster.start_worker(worker={"brokers": [b.ready["workers"] for b in brokers], "events": [b.ready["events"] for b in brokers]})
+    wait_for(lambda: cluster.workers[0].metrics().get("tiermq_worker_brokers_joined", 0) == 2 or time.monotonic() - began > 3, "both")
+    time.sleep(2)
+    for broker in brokers:
+        broker.stop()
+    most_ms = (time.monotonic() - began) * 1000
+    counted_ms = 0
+    for broker in brokers:
+        again = cluster.restart_broker(broker)
+        rows = again.admin_json("/v1/cost")["infrastructure"]["rows"]
+        counted_ms += sum(row["worker_ms"] for row in rows)
+    assert 1500 <= counted_ms <= most_ms, (counted_ms, most_ms)
