@@ -199,6 +199,10 @@ static void read_usage(const Wire__Usage *usage, struct tiermq_answer *ret_answe
     ret_answer->output_tokens = usage->output_tokens;
     ret_answer->cost_nanousd = usage->cost_nanousd;
     ret_answer->saved_nanousd = usage->saved_nanousd;
+    ret_answer->cost_is_estimated = usage->is_estimated;
+    ret_answer->saved_ms = usage->saved_ms <= INT64_MAX ? (int64_t)usage->saved_ms : INT64_MAX;
+    ret_answer->saved_prompt_cache_nanousd = usage->saved_prompt_cache_nanousd;
+    ret_answer->saved_routing_nanousd = usage->saved_routing_nanousd;
     ret_answer->quality_lost = usage->quality_lost;
     ret_answer->prompt_tokens_saved = usage->saved_history_tokens + usage->saved_passages_tokens +
                                       usage->saved_space_tokens + usage->saved_repeats_tokens;

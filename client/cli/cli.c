@@ -372,6 +372,26 @@ static void set_needs(json_t *object, const struct tiermq_answer *answer)
     }
 }
 
+/* What is not saved by the cache or an identical job, and what is known of the cost; where there is
+ * something. */
+static void set_savings(json_t *object, const struct tiermq_answer *answer)
+{
+    const struct {
+        const char *name;
+        json_int_t value;
+    } numbers[] = {{"saved_ms", answer->saved_ms},
+                   {"saved_prompt_cache_nanousd", (json_int_t)answer->saved_prompt_cache_nanousd},
+                   {"saved_routing_nanousd", answer->saved_routing_nanousd}};
+    for (size_t i = 0; i < ARRAY_LENGTH(numbers); i++) {
+        if (numbers[i].value != 0) {
+            json_object_set_new(object, numbers[i].name, json_integer(numbers[i].value));
+        }
+    }
+    if (answer->cost_is_estimated) {
+        json_object_set_new(object, "cost_is_estimated", json_true());
+    }
+}
+
 json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
 {
     char id[TIERMQ_ID_TEXT];
@@ -410,6 +430,7 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         json_object_set_new(object, "cost_nanousd", json_integer((json_int_t)answer->cost_nanousd));
         json_object_set_new(object, "saved_nanousd",
                             json_integer((json_int_t)answer->saved_nanousd));
+        set_savings(object, answer);
     }
     set_needs(object, answer);
     if (answer->error_code[0] != '\0') {

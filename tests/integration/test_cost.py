@@ -316,6 +316,9 @@ def test_savings_of_the_prompt_cache_and_of_routes_are_those_of_the_bill(cluster
     total = cost(cluster)["total"]
     assert total["saved_routing_nanousd"] == sum(usage.saved_routing_nanousd for usage in routed)
     assert total["saved_prompt_cache_nanousd"] == sum(usage.saved_prompt_cache_nanousd for _, usage in usages) > 0
+    line = json.loads(cluster.cli("submit", "--json", "--route", "cheap", "--tier", "standard", "said by the job itself: " + "why " * 40).stdout)
+    assert line["saved_routing_nanousd"] > 0 and line["saved_prompt_cache_nanousd"] > 0 and "cost_is_estimated" not in line
+    total = cost(cluster)["total"]
     metrics = cluster.broker.metrics()
     for by in ("prompt_cache", "routing"):
         assert round(metrics[f'tiermq_ledger_saved_usd{{by="{by}"}}'] * 1e9) == total[f"saved_{by}_nanousd"]
