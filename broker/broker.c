@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <zmq.h>
 #include "broker/admin.h"
 #include "broker/clients.h"
 #include "broker/core/upkeep.h"
@@ -325,15 +324,14 @@ static int create_parts(struct broker *broker)
         return r;
     }
     effects_reset(broker->effects, broker->batch);
-    broker->zmq = zmq_ctx_new();
-    return broker->zmq == NULL ? -zmq_errno() : 0;
+    return 0;
 }
 
 static enum exit_code bind_link(struct broker *broker, const char *key,
                                 const struct link_options *options, link_fn *handler,
                                 struct link **ret_link)
 {
-    const int r = link_create(broker->loop, broker->zmq, options, handler, broker, ret_link);
+    const int r = link_create(broker->loop, options, handler, broker, ret_link);
     if (r < 0) {
         log_at(broker->log, LOG_ERROR, "an address cannot be bound; is another broker running?",
                log_text("key", key), log_text("address", options->endpoint),
@@ -392,7 +390,7 @@ static enum exit_code start(struct broker *broker)
         return EXIT_INTERNAL;
     }
     enum exit_code code = journal_open(broker);
-    (void)time_slice_shorten(); /* and those of ZeroMQ, which begin now; not those of the store */
+    time_slice_shorten(); /* not those of the store, which have begun */
     code = code != EXIT_OK ? code : bind_links(broker);
     code = code != EXIT_OK ? code : admin_open(broker);
     if (code != EXIT_OK) {
@@ -450,9 +448,6 @@ void broker_destroy(struct broker **broker)
     arena_destroy(&gone->arena);
     loop_timer_destroy(&gone->timer);
     loop_destroy(&gone->loop);
-    if (gone->zmq != NULL) {
-        (void)zmq_ctx_term(gone->zmq); /* fails only when interrupted; the process ends anyway */
-    }
     config_destroy(&gone->config);
     free(gone->config_path);
     free(gone->later);

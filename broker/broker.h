@@ -45,7 +45,6 @@ struct broker {
     char *config_path;     /* NULL: the defaults hold. Owned */
     struct config *config; /* what holds now */
     struct loop *loop;
-    void *zmq; /* ZeroMQ's context */
     struct core *core;
     struct effects *effects; /* of this turn */
     struct store *store;

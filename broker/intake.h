@@ -23,7 +23,7 @@ struct link_message;
 struct intake {
     struct broker *broker;
     enum peer_side side;
-    const void *id; /* ZeroMQ's routing id */
+    const void *id; /* its name at the link */
     size_t id_bytes;
     struct link_message *message;
     enum frame_kind kind;

@@ -33,7 +33,7 @@ static const char HELP[] =
     "5 the data directory is in use, unwritable, damaged, or of a later version.\n";
 
 /*
- * One loop allocates nearly everything and the threads of ZeroMQ and of the store free part of it:
+ * One loop allocates nearly everything and the threads of the store free part of it:
  * arenas of their own would only keep apart what could be used again. A threshold that is set does
  * not grow: otherwise RocksDB's write buffers end up on the heap and keep it large (measured after
  * a million jobs: 104 MB resident, against 82 MB).

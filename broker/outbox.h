@@ -30,7 +30,7 @@ enum {
      */
     OUTBOX_PAYLOADS_MAX = 64,
     /*
-     * Sent to a peer without a word from it. ZeroMQ bounds what waits for a peer that does not read in messages
+     * Sent to a peer without a word from it. A link bounds what waits for a peer that does not read in messages
      * alone, and 10 000 of them may be large; who reads also speaks: it collects, answers or pings.
      */
     OUTBOX_UNREAD_BYTES_MAX = 64 << 20,

@@ -1,5 +1,5 @@
 /*
- * peers: who is connected: ZeroMQ's routing ids and the numbers under which the core knows their
+ * peers: who is connected: their names at the link and the numbers under which the core knows their
  * owners.
  *
  * A number names one hello: it is never used again, so an effect for a connection that was replaced
@@ -32,7 +32,7 @@ struct peer {
     struct peer *next;        /* in the same bucket */
     uint64_t hash;
     size_t id_bytes;
-    uint8_t id[]; /* ZeroMQ's routing id */
+    uint8_t id[]; /* its name at the link */
 };
 
 /* `seed` keeps foreigners from choosing ids that collide. Errors: -ENOMEM. */

@@ -8,6 +8,7 @@
 #include <string.h>
 #include "client/client.h"
 #include "common/clock.h"
+#include "common/loop.h"
 
 struct outcome {
     bool is_done;
@@ -187,6 +188,7 @@ int tiermq_call(struct tiermq *client, const struct tiermq_job *job, int64_t tim
     const bool is_own = outcome.is_done || id_equal(&pending->id, &pending->wire_id);
     if (r == -ETIMEDOUT && is_own && tiermq_cancel(client, &id) == 0) {
         outbox_flush(pending->shard, clock_monotonic_ms());
+        loop_settle(client->loop);
     }
     if (!outcome.is_done) {
         jobs_forget(client, pending);

@@ -75,7 +75,6 @@ struct outbox;
 
 struct tiermq {
     struct loop *loop;
-    void *zmq;
     struct arena *arena;
     struct outbox *outbox;
     char *tenant, *name;

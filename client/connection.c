@@ -34,7 +34,7 @@ struct connection {
     uint64_t incarnation;
     uint64_t pings;
     uint32_t failures; /* since the last welcome */
-    bool is_broken;    /* ZeroMQ has lost it; start over in the next tick */
+    bool is_broken;    /* the link has lost it; start over in the next tick */
     uint8_t *packed;   /* grows to the largest message */
     size_t packed_capacity;
     char why[CONNECTION_WHY_BYTES];
@@ -279,7 +279,7 @@ static void receive(void *context, const void *peer, size_t peer_bytes, struct l
 }
 
 /*
- * A broker that is gone would otherwise be missed only after heartbeats. ZeroMQ would connect
+ * A broker that is gone would otherwise be missed only after heartbeats. The link would connect
  * again by itself, but to a broker that does not know this connection, and without what was on its
  * way.
  */
@@ -308,8 +308,7 @@ static int open_link(struct connection *connection)
         .part_bytes_max = ANSWER_BYTES_MAX,
         .on_disconnected = note_broken,
     };
-    return link_create(connection->options.loop, connection->options.zmq, &options, receive,
-                       connection, &connection->link);
+    return link_create(connection->options.loop, &options, receive, connection, &connection->link);
 }
 
 static void start(struct connection *connection, int64_t now_ms)

@@ -1,8 +1,8 @@
 /*
  * connection: one broker, kept in touch with: hello, heartbeats, and a new start when it falls silent.
  *
- * ZeroMQ reconnects by itself, but it cannot say that a peer is gone, and a socket can wait for ever on an address that
- * has moved. So the peer's words count: when none came for CONNECTION_SILENT_HEARTBEATS heartbeats, or hello stays without
+ * A link reconnects by itself, but to a broker that need not know this connection, and it cannot say that a peer has
+ * nothing to say. So the peer's words count: when none came for CONNECTION_SILENT_HEARTBEATS heartbeats, or hello stays without
  * an answer, the socket is thrown away and made anew after a jittered backoff. Each welcome is reported through `opened`,
  * also on a connection that was open: the broker may have forgotten us, and whoever waits must ask again.
  *
@@ -46,13 +46,12 @@ struct connection_handlers {
 
 struct connection_options {
     struct loop *loop;
-    void *zmq;           /* zmq_ctx_new() */
     struct arena *arena; /* for decoding; reset after each message */
     const char *endpoint, *tenant, *name; /* live longer than the connection */
     struct connection_handlers handlers;
 };
 
-/* Opens the socket and says hello. Errors: -EINVAL the endpoint is malformed; -ENOMEM; -errno of ZeroMQ. */
+/* Opens the socket and says hello. Errors: -EINVAL the endpoint is malformed; -ENOMEM; -errno of the socket calls. */
 MUST_USE int connection_create(const struct connection_options *options, int64_t now_ms,
                                struct connection **ret_connection);
 void connection_destroy(struct connection **connection);

@@ -5,13 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <zmq.h>
 #include "client/client.h"
 #include "client/placement.h"
 #include "common/arena.h"
 #include "common/clock.h"
 #include "common/loop.h"
-#include "common/time_slice.h"
 
 enum {
     PENDING_MAX_DEFAULT = 100000,
@@ -86,7 +84,6 @@ static int shard_connect(struct shard *shard)
     struct tiermq *client = shard->client;
     const struct connection_options options = {
         .loop = client->loop,
-        .zmq = client->zmq,
         .arena = client->arena,
         .endpoint = shard->endpoint,
         .tenant = client->tenant,
@@ -119,10 +116,6 @@ static int open_shards(struct tiermq *client, const char *brokers)
 
 static int open_loop(struct tiermq *client)
 {
-    client->zmq = zmq_ctx_new();
-    if (client->zmq == NULL) {
-        return -ENOMEM;
-    }
     int r = loop_create(&client->loop);
     if (r == 0) {
         r = arena_create(DECODED_BYTES_MAX, &client->arena);
@@ -157,16 +150,6 @@ static size_t or_number(size_t number, size_t instead)
     return number == 0 ? instead : number;
 }
 
-/* With the first socket ZeroMQ's thread begins, which only moves bytes: it has short slices, the
- * caller's thread not. */
-static int open_shards_shortly(struct tiermq *client, const char *brokers)
-{
-    const uint64_t slice_ns = time_slice_shorten();
-    const int r = open_shards(client, brokers);
-    time_slice_set(slice_ns);
-    return r;
-}
-
 int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_client)
 {
     CLEANUP(tiermq_close) struct tiermq *client = calloc(1, sizeof(*client));
@@ -195,7 +178,7 @@ int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_cli
         r = open_loop(client);
     }
     if (r == 0) {
-        r = open_shards_shortly(client, or_default(options->brokers, "tcp://127.0.0.1:7700"));
+        r = open_shards(client, or_default(options->brokers, "tcp://127.0.0.1:7700"));
     }
     if (r < 0) {
         return r;
@@ -218,8 +201,8 @@ static void shard_finish(struct tiermq *client, struct shard *shard)
     free(shard->endpoint);
 }
 
-/* What was collected or cancelled last shall still reach the broker; ZeroMQ lingers for it, within
- * bounds. */
+/* What was collected or cancelled last shall still reach the broker; the link lingers for it,
+ * within bounds. */
 static void say_last_words(struct tiermq *client)
 {
     for (size_t i = 0; i < client->shards_length; i++) {
@@ -247,9 +230,6 @@ void tiermq_close(struct tiermq **client_pointer)
     outbox_destroy(&client->outbox);
     arena_destroy(&client->arena);
     loop_destroy(&client->loop);
-    if (client->zmq != NULL) {
-        zmq_ctx_term(client->zmq);
-    }
     if (client->pending.buckets != NULL) {
         pending_table_finish(&client->pending);
     }
@@ -434,6 +414,7 @@ int tiermq_dispatch(struct tiermq *client, int timeout_ms)
     int r = loop_turn(client->loop, is_ours_sooner ? own_ms : timeout_ms);
     jobs_tick(client, clock_monotonic_ms());
     flush(client);
+    loop_settle(client->loop);
     client->is_dispatching = false;
     return r == -EINTR ? 0 : r;
 }

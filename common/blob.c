@@ -11,7 +11,7 @@ struct blob {
     blob_release_fn *release; /* NULL: nothing beyond the blob itself is to be released */
     void *context;
     atomic_uint owners;
-    max_align_t room[]; /* the bytes themselves, or what release() needs */
+    uint8_t room[]; /* the bytes themselves, unless they are foreign */
 };
 
 static struct blob *blob_allocate(size_t room_bytes)
@@ -31,17 +31,25 @@ static struct blob *blob_allocate(size_t room_bytes)
     return blob;
 }
 
-int blob_create(const void *data, size_t bytes, struct blob **ret_blob)
+int blob_create_unwritten(size_t bytes, uint8_t **ret_bytes, struct blob **ret_blob)
 {
     struct blob *blob = blob_allocate(bytes);
     if (blob == NULL) {
         return -ENOMEM;
     }
-    if (bytes > 0) {
-        memcpy(blob->room, data, bytes);
-    }
+    *ret_bytes = blob->room;
     *ret_blob = blob;
     return 0;
+}
+
+int blob_create(const void *data, size_t bytes, struct blob **ret_blob)
+{
+    uint8_t *room;
+    const int r = blob_create_unwritten(bytes, &room, ret_blob);
+    if (r == 0 && bytes > 0) {
+        memcpy(room, data, bytes);
+    }
+    return r;
 }
 
 int blob_wrap(const void *data, size_t bytes, blob_release_fn *release, void *context,
@@ -57,33 +65,6 @@ int blob_wrap(const void *data, size_t bytes, blob_release_fn *release, void *co
     blob->context = context;
     *ret_blob = blob;
     return 0;
-}
-
-int blob_create_with_room(size_t room_bytes, blob_release_fn *release, void **ret_room,
-                          struct blob **ret_blob)
-{
-    struct blob *blob = blob_allocate(room_bytes);
-    if (blob == NULL) {
-        return -ENOMEM;
-    }
-    blob->bytes = 0;
-    blob->release = release;
-    blob->context = blob->room;
-    *ret_room = blob->room;
-    *ret_blob = blob;
-    return 0;
-}
-
-void blob_point_at(struct blob *blob, const void *data, size_t bytes)
-{
-    assert(atomic_load_explicit(&blob->owners, memory_order_relaxed) == 1);
-    blob->data = data;
-    blob->bytes = bytes;
-}
-
-void *blob_room(struct blob *blob, blob_release_fn *release)
-{
-    return blob->release == release && blob->context == blob->room ? blob->room : NULL;
 }
 
 struct blob *blob_ref(struct blob *blob)

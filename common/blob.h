@@ -2,9 +2,8 @@
  * blob: immutable bytes with an owner count; how payloads move through a process without being
  * copied.
  *
- * A blob may own malloc'ed bytes or wrap a foreign buffer (a ZeroMQ message) with a release
- * function. The count is atomic: a blob may be handed to another thread (the journal). The bytes
- * never change.
+ * A blob may own malloc'ed bytes or wrap a foreign buffer with a release function. The count is
+ * atomic: a blob may be handed to another thread (the journal). The bytes never change.
  */
 #pragma once
 #include <stddef.h>
@@ -25,15 +24,10 @@ MUST_USE int blob_wrap(const void *data, size_t bytes, blob_release_fn *release,
                        struct blob **ret_blob);
 
 /*
- * An empty blob with `room_bytes` of its own memory for the owner of a foreign buffer, so that both
- * are one allocation. Fill the room (aligned for any type), then blob_point_at() the bytes, before
- * the blob is shared. `release(room)` is called once, as for blob_wrap(). Errors: -ENOMEM.
+ * A blob whose bytes the caller writes, before it is shared. Gives: *ret_bytes, room for `bytes`
+ * bytes, owned by the blob. Errors: -ENOMEM.
  */
-MUST_USE int blob_create_with_room(size_t room_bytes, blob_release_fn *release, void **ret_room,
-                                   struct blob **ret_blob);
-void blob_point_at(struct blob *blob, const void *data, size_t bytes);
-/* The room of a blob that was created with this release function, NULL for any other blob. */
-void *blob_room(struct blob *blob, blob_release_fn *release);
+MUST_USE int blob_create_unwritten(size_t bytes, uint8_t **ret_bytes, struct blob **ret_blob);
 
 struct blob *blob_ref(struct blob *blob);
 void blob_unref(struct blob **blob); /* accepts a NULL blob */

@@ -1,439 +1,439 @@
 /*
- * The three things that are easily wrong with ZeroMQ on epoll, and where they are dealt with here:
- * - ZMQ_FD is edge-triggered, and a send may swallow the edge of a receive: every send and every
- * full receive round touches the loop's source, which then asks has_more() before it sleeps.
- * - Half a multipart message cannot be taken back: all parts are prepared before the first is sent.
- *   Under ROUTER only the first, the peer's name, can be refused; after it all parts go.
- * - A received message of less than 8 KiB refers to the 8 KiB buffer it was read into, so keeping
- * it keeps that: small parts are copied out, which costs less than the reference and pins nothing.
+ * A link is a set of peers, each with a wire. What is hard here:
+ * - Everybody gets a turn. Peers with something to read stand in a row; each is read once, and goes
+ *   to the end of the row if there is more, until the turn's budget is spent.
+ * - A handler may destroy the link from within a message: then everything waits until that returns.
+ * - A peer is in one phase, each of which has its time: a handshake, then heartbeats. Those of a
+ *   phase stand in the order in which they came into it, so that one timer does for all.
  */
 #include "common/link.h"
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zmq.h>
 #include "common/clock.h"
 #include "common/frame.h"
+#include "common/link_connecter.h"
+#include "common/link_listener.h"
+#include "common/link_names.h"
+#include "common/link_topics.h"
+#include "common/link_wire.h"
 #include "common/loop.h"
 
 enum {
-    COPY_BYTES_MAX = 4096,
-    ENDPOINT_BYTES_MAX = 1024,
-    BACKLOG = 1024,
-    RECONNECT_FIRST_MS = 50,
-    RECONNECT_MAX_MS = 2000,
-    /* ZeroMQ's own, below those of the protocol: they find dead connections under idle sockets. */
-    HEARTBEAT_INTERVAL_MS = 5000,
-    HEARTBEAT_TIMEOUT_MS = 20000,
-    KEEPALIVE_IDLE_S = 60,
+    SHARED_BYTES = 128 << 10,
+    /* So much for one peer goes before the turn ends: it works on it while we pack the next. */
+    FLUSH_BYTES = 64 << 10,
+    LINGER_LOOK_MS = 1,
 };
 
-/* 256 KiB for the largest message; memory that no message has touched costs nothing. */
-struct link_message {
-    zmq_msg_t *parts; /* FRAME_PARTS_MAX of them */
-    size_t length;
+enum phase {
+    PHASE_APART, /* no connection */
+    PHASE_HANDSHAKE,
+    PHASE_LIVELY,
+    PHASE_ASKED, /* for a sign of life */
+    PHASES
+};
+
+static const int64_t PHASE_MS[PHASES] = {
+    [PHASE_APART] = INT64_MAX,
+    [PHASE_HANDSHAKE] = LINK_HANDSHAKE_MS,
+    [PHASE_LIVELY] = LINK_HEARTBEAT_MS,
+    [PHASE_ASKED] = LINK_HEARTBEAT_TIMEOUT_MS,
+};
+
+struct peer {
+    struct link *link;
+    struct link_wire wire;
+    enum phase phase;
+    int64_t phase_since_ms;
+    struct list_link phase_link;    /* in link->phases */
+    struct list_link readable_link; /* in link->readable */
+    bool is_readable;
+    struct list_link unflushed_link; /* in link->unflushed */
+    bool is_unflushed;
+    size_t unflushed_bytes;
+    struct link_name name;     /* ROUTER */
+    struct link_topics topics; /* PUB */
 };
 
 struct link {
-    void *socket;
+    struct loop *loop;
     enum link_kind kind;
-    struct loop_source *source;
-    struct link *monitor; /* ZeroMQ's events; NULL: nobody wants to know of them */
-    void (*on_disconnected)(void *context);
+    size_t part_bytes_max;
+    size_t queue_messages_max;
     link_fn *handler;
+    void (*on_disconnected)(void *context);
     void *context;
-    struct link_message received;
-    struct link_message outgoing;
-    uint64_t bytes;    /* received and sent */
-    bool is_receiving; /* a destruction waits until the round ends */
+    struct link_wire_handler wire_handler;
+    struct link_listener *listener;   /* NULL: it connects */
+    struct link_connecter *connecter; /* NULL: it listens */
+    struct peer *only;                /* the peer of one that connects */
+    struct list phases[PHASES];       /* all peers */
+    struct list readable;
+    struct list unflushed;
+    struct link_names names;
+    struct loop_task *serving, *flushing;
+    struct loop_timer *timer;
+    int64_t timer_ms;    /* INT64_MAX: it is not set */
+    uint64_t bytes;      /* received and sent */
+    struct iovec shared; /* what is read goes here first */
+    bool is_serving;     /* a destruction waits until it ends */
     bool is_destroyed;
-    char endpoint[ENDPOINT_BYTES_MAX];
+    bool forgoes_linger;
+    char endpoint[LINK_ENDPOINT_BYTES];
 };
 
-/* ---- opening ---- */
-
-static int set_integer(void *socket, int option, int value)
+static struct peer *peer_of(struct link_wire *wire)
 {
-    return zmq_setsockopt(socket, option, &value, sizeof(value)) < 0 ? -zmq_errno() : 0;
+    return CONTAINER_OF(wire, struct peer, wire);
 }
 
-static int socket_type(enum link_kind kind)
+/* ---- phases ---- */
+
+static void set_timer(struct link *link, int64_t at_ms)
 {
-    switch (kind) {
-    case LINK_ROUTER:
-        return ZMQ_ROUTER;
-    case LINK_DEALER:
-        return ZMQ_DEALER;
-    case LINK_PUB:
-        return ZMQ_PUB;
-    case LINK_SUB:
-        return ZMQ_SUB;
-    case LINK_PAIR:
-        return ZMQ_PAIR;
+    if (at_ms < link->timer_ms) {
+        link->timer_ms = at_ms;
+        loop_timer_set(link->timer, at_ms);
     }
-    return -1;
 }
 
-static int set_kind_options(void *socket, enum link_kind kind)
+static void enter_phase(struct peer *peer, enum phase phase)
 {
-    if (kind == LINK_SUB) {
-        return zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0) < 0 ? -zmq_errno() : 0;
+    struct link *link = peer->link;
+    list_remove(&link->phases[peer->phase], &peer->phase_link);
+    list_append(&link->phases[phase], &peer->phase_link);
+    peer->phase = phase;
+    peer->phase_since_ms = loop_now_ms(link->loop);
+    if (phase != PHASE_APART) {
+        set_timer(link, peer->phase_since_ms + PHASE_MS[phase]);
     }
-    if (kind == LINK_ROUTER) {
-        const int r = set_integer(socket, ZMQ_ROUTER_MANDATORY, 1);
-        return r < 0 ? r : set_integer(socket, ZMQ_ROUTER_HANDOVER, 1);
+}
+
+static struct peer *first_in_phase(struct link *link, enum phase phase)
+{
+    struct list_link *first = list_first(&link->phases[phase]);
+    return first == NULL ? NULL : CONTAINER_OF(first, struct peer, phase_link);
+}
+
+/* ---- peers ---- */
+
+static void unlist(struct peer *peer)
+{
+    if (peer->is_readable) {
+        list_remove(&peer->link->readable, &peer->readable_link);
     }
+    if (peer->is_unflushed) {
+        list_remove(&peer->link->unflushed, &peer->unflushed_link);
+    }
+    peer->is_readable = peer->is_unflushed = false;
+}
+
+static int peer_create(struct link *link, struct peer **ret_peer)
+{
+    struct peer *peer = calloc(1, sizeof(*peer));
+    if (peer == NULL) {
+        return -ENOMEM;
+    }
+    peer->link = link;
+    link_wire_init(&peer->wire, link->loop, &link->wire_handler, link->part_bytes_max,
+                   link->queue_messages_max);
+    list_append(&link->phases[PHASE_APART], &peer->phase_link);
+    *ret_peer = peer;
     return 0;
 }
 
-/*
- * With the option on, ZeroMQ takes a name's IPv6 address if it has one and tries no other, so
- * `localhost` would miss a broker on 127.0.0.1; and it shows IPv4 addresses as mapped ones. So
- * brackets ask for it, and all interfaces mean both.
- */
-static bool wants_ipv6(const char *endpoint)
+static void peer_destroy(struct peer *peer)
 {
-    return strchr(endpoint, '[') != NULL || strncmp(endpoint, "tcp://*", strlen("tcp://*")) == 0;
+    struct link *link = peer->link;
+    unlist(peer);
+    list_remove(&link->phases[peer->phase], &peer->phase_link);
+    link_names_remove(&link->names, &peer->name);
+    link_topics_finish(&peer->topics);
+    link_wire_finish(&peer->wire);
+    free(peer);
 }
 
-static int set_options(void *socket, const struct link_options *options)
+/* Takes: fd. */
+static int peer_open(struct peer *peer, int fd)
 {
-    const int queue_max = options->queue_messages_max > 0 ? options->queue_messages_max
-                                                          : LINK_QUEUE_MESSAGES_DEFAULT_MAX;
-    const struct {
-        int option, value;
-    } settings[] = {
-        {ZMQ_SNDHWM, queue_max},
-        {ZMQ_RCVHWM, queue_max},
-        {ZMQ_LINGER, LINK_LINGER_MS},
-        {ZMQ_IPV6, wants_ipv6(options->endpoint)},
-        {ZMQ_BACKLOG, BACKLOG},
-        {ZMQ_RECONNECT_IVL, RECONNECT_FIRST_MS},
-        {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS},
-        {ZMQ_HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS},
-        {ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS},
-        {ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS},
-        {ZMQ_TCP_KEEPALIVE, 1},
-        {ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S},
-    };
-    for (size_t i = 0; i < ARRAY_LENGTH(settings); i++) {
-        const int r = set_integer(socket, settings[i].option, settings[i].value);
-        if (r < 0) {
-            return r;
-        }
-    }
-    const int64_t part_bytes_max = (int64_t)options->part_bytes_max;
-    if (zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &part_bytes_max, sizeof(part_bytes_max)) < 0) {
-        return -zmq_errno();
-    }
-    return set_kind_options(socket, options->kind);
-}
-
-/* What ZeroMQ says about an address that does not make sense has several names. */
-static int endpoint_error(int error)
-{
-    return error == ENODEV || error == EPROTONOSUPPORT || error == ENOCOMPATPROTO ? -EINVAL
-                                                                                  : -error;
-}
-
-/* ZeroMQ takes the lower 16 bits of a port and says nothing. */
-static bool has_senseless_port(const char *endpoint)
-{
-    const char *colon = strrchr(endpoint, ':');
-    if (strncmp(endpoint, "tcp://", strlen("tcp://")) != 0 || colon == NULL) {
-        return false;
-    }
-    errno = 0;
-    char *end;
-    const unsigned long port = strtoul(colon + 1, &end, 10);
-    return *end == '\0' && (errno != 0 || port > UINT16_MAX);
-}
-
-static int attach(struct link *link, const struct link_options *options)
-{
-    if (has_senseless_port(options->endpoint)) {
-        return -EINVAL;
-    }
-    const int r = options->bind ? zmq_bind(link->socket, options->endpoint)
-                                : zmq_connect(link->socket, options->endpoint);
-    if (r < 0) {
-        return endpoint_error(zmq_errno());
-    }
-    size_t bytes = sizeof(link->endpoint);
-    return zmq_getsockopt(link->socket, ZMQ_LAST_ENDPOINT, link->endpoint, &bytes) < 0
-               ? -zmq_errno()
-               : 0;
-}
-
-/* ---- receiving ---- */
-
-static void clear(struct link_message *message)
-{
-    for (size_t i = 0; i < message->length; i++) {
-        (void)zmq_msg_close(&message->parts[i]); /* fails only on a message that is none */
-    }
-    message->length = 0;
-}
-
-/* Parts of a message arrive together: once there is one, the others are there. */
-static int receive_part(struct link *link, zmq_msg_t *part)
-{
-    (void)zmq_msg_init(part); /* cannot fail */
-    if (zmq_msg_recv(part, link->socket, ZMQ_DONTWAIT) < 0) {
-        const int r = -zmq_errno();
-        (void)zmq_msg_close(part);
-        return r;
-    }
-    return 0;
-}
-
-static int drop_rest(struct link *link)
-{
-    for (bool more = true; more;) {
-        zmq_msg_t part;
-        const int r = receive_part(link, &part);
-        if (r < 0) {
-            return r;
-        }
-        more = zmq_msg_more(&part);
-        (void)zmq_msg_close(&part);
-    }
-    return 0;
-}
-
-static int receive_parts(struct link *link)
-{
-    struct link_message *message = &link->received;
-    for (bool more = true; more;) {
-        if (message->length == FRAME_PARTS_MAX) {
-            clear(message);
-            return drop_rest(link);
-        }
-        zmq_msg_t *part = &message->parts[message->length];
-        const int r = receive_part(link, part);
-        if (r < 0) {
-            return r;
-        }
-        message->length++;
-        more = zmq_msg_more(part);
-    }
-    return 0;
-}
-
-static int receive(struct link *link, zmq_msg_t *peer)
-{
-    if (link->kind != LINK_ROUTER) {
-        (void)zmq_msg_init(peer);
-        return receive_parts(link);
-    }
-    const int r = receive_part(link, peer);
-    if (r < 0) {
-        (void)zmq_msg_init(peer);
-        return r;
-    }
-    return zmq_msg_more(peer) ? receive_parts(link) : 0;
-}
-
-static size_t bytes_of(const struct link_message *message)
-{
-    size_t bytes = 0;
-    for (size_t i = 0; i < message->length; i++) {
-        bytes += zmq_msg_size(&message->parts[i]);
-    }
-    return bytes;
-}
-
-/* Adds the size of what came to *bytes. */
-static bool receive_one(struct link *link, size_t *bytes)
-{
-    zmq_msg_t peer;
-    const int r = receive(link, &peer);
+    const int r = link_wire_open(&peer->wire, fd);
     if (r == 0) {
-        *bytes += bytes_of(&link->received);
-        link->bytes += bytes_of(&link->received);
-        link->handler(link->context, zmq_msg_data(&peer), zmq_msg_size(&peer), &link->received);
+        enter_phase(peer, PHASE_HANDSHAKE);
+        link_wire_flush(&peer->wire);
     }
-    clear(&link->received);
-    (void)zmq_msg_close(&peer);
-    return r == 0 && !link->is_destroyed;
+    return r;
 }
 
-static void release(struct link *link)
+/* One that came is forgotten; to one that was sought the way is sought anew. */
+static void peer_break(struct peer *peer, const char *reason)
 {
-    if (link->socket != NULL) {
-        (void)zmq_close(link->socket); /* fails only on what is no socket */
+    struct link *link = peer->link;
+    link_wire_refuse(&peer->wire, reason);
+    if (peer != link->only) {
+        peer_destroy(peer);
+    } else {
+        unlist(peer);
+        enter_phase(peer, PHASE_APART);
+        link_connecter_start_later(link->connecter);
     }
-    free(link->received.parts);
-    free(link->outgoing.parts);
-    free(link);
-}
-
-static void on_readable(void *context, uint32_t events)
-{
-    struct link *link = context;
-    (void)events;
-    link->is_receiving = true;
-    size_t n = 0, bytes = 0;
-    while (n < LINK_MESSAGES_PER_TURN && bytes < LINK_BYTES_PER_TURN && receive_one(link, &bytes)) {
-        n++;
-    }
-    link->is_receiving = false;
-    if (link->is_destroyed) {
-        release(link);
-        return;
-    }
-    if (n == LINK_MESSAGES_PER_TURN || bytes >= LINK_BYTES_PER_TURN) {
-        loop_source_touch(link->source);
-    }
-}
-
-static bool can_receive(void *context)
-{
-    const struct link *link = context;
-    int events = 0;
-    size_t bytes = sizeof(events);
-    return zmq_getsockopt(link->socket, ZMQ_EVENTS, &events, &bytes) == 0 &&
-           (events & ZMQ_POLLIN) != 0;
-}
-
-/* ---- breaks ---- */
-
-/* An event is its number (16 bits, as the machine has them) with a value, and then an address. */
-static void on_event(void *context, const void *peer, size_t peer_bytes,
-                     struct link_message *message)
-{
-    (void)peer, (void)peer_bytes;
-    struct link *link = context;
-    size_t bytes = 0;
-    const void *head = link_message_part(message, 0, &bytes);
-    uint16_t event = 0;
-    if (bytes >= sizeof(event)) {
-        memcpy(&event, head, sizeof(event));
-    }
-    if (event == ZMQ_EVENT_DISCONNECTED) {
+    if (link->on_disconnected != NULL) {
         link->on_disconnected(link->context);
     }
 }
 
-/* The name is not used twice: ZeroMQ gives one up some time after its socket is closed. */
-/* NOLINTNEXTLINE(misc-no-recursion): once: a monitor has none */
-static int watch_breaks(struct link *link, struct loop *loop, void *zmq_context)
+static void phase_is_over(struct peer *peer)
 {
-    char endpoint[64];
-    snprintf(endpoint, sizeof(endpoint), "inproc://events-%p-%lld", (void *)link,
-             (long long)clock_monotonic_ns());
-    if (zmq_socket_monitor(link->socket, endpoint, ZMQ_EVENT_DISCONNECTED) < 0) {
-        return -zmq_errno();
-    }
-    const struct link_options options = {
-        .kind = LINK_PAIR, .endpoint = endpoint, .part_bytes_max = ENDPOINT_BYTES_MAX};
-    return link_create(loop, zmq_context, &options, on_event, link, &link->monitor);
-}
-
-/* ---- the link ---- */
-
-static int watch(struct link *link, struct loop *loop)
-{
-    int fd = -1;
-    size_t bytes = sizeof(fd);
-    if (zmq_getsockopt(link->socket, ZMQ_FD, &fd, &bytes) < 0) {
-        return -zmq_errno();
-    }
-    const int r = loop_watch(loop, fd, EPOLLIN, on_readable, link, &link->source);
-    if (r < 0) {
-        return r;
-    }
-    loop_source_set_probe(link->source, can_receive);
-    loop_source_touch(link->source); /* something may have come between opening and watching */
-    return 0;
-}
-
-/* NOLINTNEXTLINE(misc-no-recursion): once: a monitor has none */
-static int open_link(struct link *link, struct loop *loop, void *zmq_context,
-                     const struct link_options *options)
-{
-    link->received.parts = malloc(FRAME_PARTS_MAX * sizeof(zmq_msg_t));
-    link->outgoing.parts = malloc(FRAME_PARTS_MAX * sizeof(zmq_msg_t));
-    if (link->received.parts == NULL || link->outgoing.parts == NULL) {
-        return -ENOMEM;
-    }
-    link->socket = zmq_socket(zmq_context, socket_type(options->kind));
-    if (link->socket == NULL) {
-        return -zmq_errno();
-    }
-    int r = set_options(link->socket, options);
-    if (r == 0 && options->on_disconnected != NULL) {
-        r = watch_breaks(link, loop, zmq_context);
-    }
-    if (r == 0) {
-        r = attach(link, options);
-    }
-    return r < 0 ? r : watch(link, loop);
-}
-
-/* NOLINTNEXTLINE(misc-no-recursion): once: a monitor has none */
-int link_create(struct loop *loop, void *zmq_context, const struct link_options *options,
-                link_fn *handler, void *context, struct link **ret_link)
-{
-    struct link *link = calloc(1, sizeof(*link));
-    if (link == NULL) {
-        return -ENOMEM;
-    }
-    link->kind = options->kind;
-    link->handler = handler;
-    link->context = context;
-    link->on_disconnected = options->on_disconnected;
-    const int r = open_link(link, loop, zmq_context, options);
-    if (r < 0) {
-        link_destroy(&link);
-        return r;
-    }
-    *ret_link = link;
-    return 0;
-}
-
-/* NOLINTNEXTLINE(misc-no-recursion): once: a monitor has none */
-void link_destroy(struct link **link)
-{
-    struct link *gone = TAKE(*link);
-    if (gone == NULL) {
+    switch (peer->phase) {
+    case PHASE_APART:
+        return;
+    case PHASE_HANDSHAKE:
+        peer_break(peer, "the handshake takes too long");
+        return;
+    case PHASE_LIVELY:
+        link_wire_ping(&peer->wire, LINK_HEARTBEAT_TIMEOUT_MS);
+        enter_phase(peer, PHASE_ASKED);
+        return;
+    case PHASE_ASKED:
+        if (peer->is_readable) { /* it has said something; nobody has had the time to hear it */
+            enter_phase(peer, PHASE_LIVELY);
+        } else {
+            peer_break(peer, "it is silent");
+        }
+        return;
+    case PHASES:
         return;
     }
-    if (gone->monitor != NULL) {
-        (void)zmq_socket_monitor(gone->socket, NULL, 0); /* fails only on what is no socket */
-        link_destroy(&gone->monitor);
+}
+
+static void phases_are_over(void *context)
+{
+    struct link *link = context;
+    const int64_t now_ms = loop_now_ms(link->loop);
+    int64_t next_ms = INT64_MAX;
+    link->timer_ms = INT64_MAX;
+    for (enum phase phase = PHASE_HANDSHAKE; phase < PHASES; phase++) {
+        struct peer *peer = first_in_phase(link, phase);
+        while (peer != NULL && peer->phase_since_ms + PHASE_MS[phase] <= now_ms) {
+            phase_is_over(peer);
+            peer = first_in_phase(link, phase);
+        }
+        if (peer != NULL && peer->phase_since_ms + PHASE_MS[phase] < next_ms) {
+            next_ms = peer->phase_since_ms + PHASE_MS[phase];
+        }
     }
-    loop_source_destroy(&gone->source);
-    gone->is_destroyed = true;
-    if (!gone->is_receiving) {
-        release(gone);
+    if (next_ms != INT64_MAX) {
+        set_timer(link, next_ms);
     }
 }
 
-void link_forgo_linger(struct link *link)
+/* ---- connections ---- */
+
+static void accepted(void *context, int fd)
 {
-    (void)set_integer(link->socket, ZMQ_LINGER, 0); /* fails only on what is no socket */
+    struct link *link = context;
+    struct peer *peer;
+    if (link->phases[PHASE_HANDSHAKE].length >= LINK_HANDSHAKES_MAX) {
+        peer_break(first_in_phase(link, PHASE_HANDSHAKE), "too many others come");
+    }
+    if (peer_create(link, &peer) < 0) {
+        link_socket_close(fd);
+    } else if (peer_open(peer, fd) < 0) {
+        peer_destroy(peer);
+    }
 }
 
-uint64_t link_bytes(const struct link *link)
+static void connected(void *context, int fd)
 {
-    return link->bytes;
+    struct link *link = context;
+    if (peer_open(link->only, fd) < 0) {
+        link_connecter_start_later(link->connecter);
+    }
 }
 
-const char *link_endpoint(const struct link *link)
+/* ---- handshakes ---- */
+
+static const char *socket_type(enum link_kind kind)
 {
-    return link->endpoint;
+    switch (kind) {
+    case LINK_ROUTER:
+        return "ROUTER";
+    case LINK_DEALER:
+        return "DEALER";
+    case LINK_PUB:
+        return "PUB";
+    case LINK_SUB:
+        return "SUB";
+    }
+    return "";
+}
+
+/*
+ * Whom each may speak with. Not DEALER with DEALER: that may be the link itself, which a connection
+ * to a port that nobody holds can reach.
+ */
+static bool fits(enum link_kind kind, const struct zmtp_command *ready)
+{
+    static const char *const fitting[][3] = {
+        [LINK_ROUTER] = {"DEALER", "REQ", "ROUTER"},
+        [LINK_DEALER] = {"ROUTER", "REP"},
+        [LINK_PUB] = {"SUB", "XSUB"},
+        [LINK_SUB] = {"PUB", "XPUB"},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(fitting[kind]); i++) {
+        const char *type = fitting[kind][i];
+        if (type != NULL && ready->socket_type_bytes == strlen(type) &&
+            memcmp(ready->socket_type, type, ready->socket_type_bytes) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void name_peer(struct link *link, struct peer *peer, const struct zmtp_command *ready)
+{
+    if (ready->identity_bytes == 0) {
+        link_names_add_new(&link->names, &peer->name);
+        return;
+    }
+    struct link_name *before =
+        link_names_find(&link->names, ready->identity, ready->identity_bytes);
+    if (before != NULL) {
+        peer_destroy(CONTAINER_OF(before, struct peer, name));
+    }
+    link_names_add(&link->names, &peer->name, ready->identity, ready->identity_bytes);
+}
+
+static int on_ready(void *context, struct link_wire *wire, const struct zmtp_command *ready,
+                    const char **ret_reason)
+{
+    struct link *link = context;
+    if (!fits(link->kind, ready)) {
+        *ret_reason = "its socket type does not fit this one";
+        return -EPROTO;
+    }
+    switch (link->kind) {
+    case LINK_ROUTER:
+        name_peer(link, peer_of(wire), ready);
+        break;
+    case LINK_SUB:
+        link_wire_subscribe_all(wire);
+        break;
+    case LINK_DEALER:
+    case LINK_PUB:
+        break;
+    }
+    if (link->connecter != NULL) {
+        link_connecter_succeeded(link->connecter);
+    }
+    return 0;
+}
+
+static int on_subscription(void *context, struct link_wire *wire, const void *prefix, size_t bytes,
+                           bool is_cancelled, const char **ret_reason)
+{
+    const struct link *link = context;
+    struct link_topics *topics = &peer_of(wire)->topics;
+    if (link->kind != LINK_PUB) {
+        return 0;
+    }
+    if (is_cancelled) {
+        link_topics_cancel(topics, prefix, bytes);
+        return 0;
+    }
+    return link_topics_add(topics, prefix, bytes, ret_reason);
+}
+
+/* ---- receiving ---- */
+
+/* ZMTP 3.0 has no commands for it: 1 or 0, and the prefix. Other messages are nobody's. */
+static int take_subscription(struct link *link, struct link_wire *wire,
+                             const struct link_message *message, const char **ret_reason)
+{
+    size_t bytes;
+    const uint8_t *data = link_message_part(message, 0, &bytes);
+    if (bytes == 0 || data[0] > 1) {
+        return 0;
+    }
+    return on_subscription(link, wire, data + 1, bytes - 1, data[0] == 0, ret_reason);
+}
+
+static int on_message(void *context, struct link_wire *wire, struct link_message *message,
+                      const char **ret_reason)
+{
+    struct link *link = context;
+    link->bytes += message->bytes;
+    if (link->kind == LINK_PUB) {
+        return take_subscription(link, wire, message, ret_reason);
+    }
+    if (!link->is_destroyed) {
+        const struct link_name *name = &peer_of(wire)->name;
+        link->handler(link->context, name->id, name->bytes, message);
+    }
+    return link->is_destroyed ? -ECANCELED : 0;
+}
+
+static void stand_in_row(struct peer *peer)
+{
+    if (!peer->is_readable) {
+        peer->is_readable = true;
+        list_append(&peer->link->readable, &peer->readable_link);
+    }
+}
+
+static void on_readable(void *context, struct link_wire *wire)
+{
+    struct link *link = context;
+    stand_in_row(peer_of(wire));
+    loop_task_ask(link->serving);
+}
+
+static void serve_first(struct link *link, struct link_budget *budget)
+{
+    struct peer *peer = CONTAINER_OF(list_first(&link->readable), struct peer, readable_link);
+    list_remove(&link->readable, &peer->readable_link);
+    peer->is_readable = false;
+    const char *reason = "";
+    const int r = link_wire_read(&peer->wire, &link->shared, budget, &reason);
+    if (link->is_destroyed) {
+        return;
+    }
+    if (r < 0) {
+        peer_break(peer, reason);
+        return;
+    }
+    if (peer->wire.state == LINK_WIRE_OPEN) {
+        enter_phase(peer, PHASE_LIVELY);
+    }
+    if (r > 0) {
+        stand_in_row(peer);
+    }
+}
+
+static void release(struct link *link);
+
+static void serve(void *context)
+{
+    struct link *link = context;
+    struct link_budget budget = {.messages = LINK_MESSAGES_PER_TURN, .bytes = LINK_BYTES_PER_TURN};
+    link->is_serving = true;
+    while (!list_is_empty(&link->readable) && budget.messages > 0 && budget.bytes > 0 &&
+           !link->is_destroyed) {
+        serve_first(link, &budget);
+    }
+    link->is_serving = false;
+    if (link->is_destroyed) {
+        release(link);
+    } else if (!list_is_empty(&link->readable)) {
+        loop_task_ask(link->serving);
+    }
 }
 
 bool link_has_more(struct link *link)
 {
-    const bool has_more = can_receive(link);
-    if (has_more) { /* the question has taken what would have woken the loop */
-        loop_source_touch(link->source);
-    }
-    return has_more;
+    return !list_is_empty(&link->readable);
 }
 
 /* ---- messages ---- */
@@ -449,29 +449,9 @@ const void *link_message_part(const struct link_message *message, size_t index, 
         *ret_bytes = 0;
         return NULL;
     }
-    zmq_msg_t *part = &message->parts[index];
-    *ret_bytes = zmq_msg_size(part);
-    return zmq_msg_data(part);
-}
-
-static void close_message(void *room)
-{
-    (void)zmq_msg_close(room);
-}
-
-static int wrap_part(zmq_msg_t *part, struct blob **ret_blob)
-{
-    void *room;
-    struct blob *blob;
-    const int r = blob_create_with_room(sizeof(zmq_msg_t), close_message, &room, &blob);
-    if (r < 0) {
-        return r;
-    }
-    (void)zmq_msg_init(room);
-    (void)zmq_msg_move(room, part); /* both are messages: cannot fail */
-    blob_point_at(blob, zmq_msg_data(room), zmq_msg_size(room));
-    *ret_blob = blob;
-    return 0;
+    const struct link_part *part = &message->parts[index];
+    *ret_bytes = part->bytes;
+    return part->blob != NULL ? blob_data(part->blob) : message->buffer + part->at;
 }
 
 int link_take_blob(struct link_message *message, size_t index, struct blob **ret_blob)
@@ -479,111 +459,308 @@ int link_take_blob(struct link_message *message, size_t index, struct blob **ret
     if (index >= message->length) {
         return -EINVAL;
     }
-    zmq_msg_t *part = &message->parts[index];
-    if (zmq_msg_size(part) > COPY_BYTES_MAX) {
-        return wrap_part(part, ret_blob);
+    struct link_part *part = &message->parts[index];
+    if (part->blob != NULL) {
+        *ret_blob = TAKE(part->blob);
+    } else {
+        const int r = blob_create(message->buffer + part->at, part->bytes, ret_blob);
+        if (r < 0) {
+            return r;
+        }
     }
-    const int r = blob_create(zmq_msg_data(part), zmq_msg_size(part), ret_blob);
-    if (r < 0) {
-        return r;
-    }
-    (void)zmq_msg_close(part);
-    (void)zmq_msg_init(part);
+    part->bytes = 0;
     return 0;
 }
 
 /* ---- sending ---- */
 
-static int init_copy(zmq_msg_t *part, const void *data, size_t bytes)
+static void flush_peer(struct peer *peer)
 {
-    if (zmq_msg_init_size(part, bytes) < 0) {
-        return -zmq_errno();
+    if (peer->is_unflushed) {
+        list_remove(&peer->link->unflushed, &peer->unflushed_link);
+        peer->is_unflushed = false;
     }
-    if (bytes > 0) {
-        memcpy(zmq_msg_data(part), data, bytes);
-    }
-    return 0;
+    peer->unflushed_bytes = 0;
+    link_wire_flush(&peer->wire);
 }
 
-static void unref_payload(void *data, void *hint)
+static void flush(void *context)
 {
-    struct blob *blob = hint;
-    (void)data;
-    blob_unref(&blob);
+    struct link *link = context;
+    while (!list_is_empty(&link->unflushed)) {
+        flush_peer(CONTAINER_OF(list_first(&link->unflushed), struct peer, unflushed_link));
+    }
 }
 
-/* A payload that came in a message shares it; ZeroMQ has no const for bytes that it will not
- * change. */
-static int init_reference(zmq_msg_t *part, struct blob *payload)
+static bool can_write(const struct peer *peer)
 {
-    zmq_msg_t *origin = blob_room(payload, close_message);
-    if (origin != NULL) {
-        (void)zmq_msg_init(part);
-        return zmq_msg_copy(part, origin) < 0 ? -zmq_errno() : 0;
-    }
-    if (zmq_msg_init_data(part, (void *)blob_data(payload), blob_bytes(payload), unref_payload,
-                          payload) < 0) {
-        return -zmq_errno();
-    }
-    (void)blob_ref(payload);
-    return 0;
+    return peer->wire.state == LINK_WIRE_OPEN && !peer->wire.is_blocked && !peer->wire.is_mute;
 }
 
-static int prepare(struct link_message *outgoing, const void *head, size_t head_bytes,
-                   struct blob *const *payloads, size_t payloads_length)
+/* One that is full may only have had no turn to be written in. */
+static int reserve(struct peer *peer)
 {
-    int r = init_copy(&outgoing->parts[0], head, head_bytes);
-    if (r < 0) {
-        return r;
+    int r = link_queue_reserve(&peer->wire.queue);
+    if (r == -EAGAIN && can_write(peer)) {
+        flush_peer(peer);
+        r = link_queue_reserve(&peer->wire.queue);
     }
-    outgoing->length = 1;
-    for (size_t i = 0; i < payloads_length; i++) {
-        zmq_msg_t *part = &outgoing->parts[outgoing->length];
-        r = blob_bytes(payloads[i]) > COPY_BYTES_MAX
-                ? init_reference(part, payloads[i])
-                : init_copy(part, blob_data(payloads[i]), blob_bytes(payloads[i]));
-        if (r < 0) {
-            return r;
+    return r;
+}
+
+static void push(struct peer *peer, struct link_parcel *parcel, size_t bytes)
+{
+    link_queue_push(&peer->wire.queue, parcel);
+    peer->link->bytes += bytes;
+    if (!can_write(peer)) {
+        return; /* what stands in the way says when it has gone */
+    }
+    peer->unflushed_bytes += bytes;
+    if (peer->unflushed_bytes >= FLUSH_BYTES) {
+        flush_peer(peer);
+    } else if (!peer->is_unflushed) {
+        peer->is_unflushed = true;
+        list_append(&peer->link->unflushed, &peer->unflushed_link);
+        loop_task_ask(peer->link->flushing);
+    }
+}
+
+/* NULL: there is none. */
+static struct peer *find_peer(struct link *link, const void *id, size_t bytes)
+{
+    if (link->kind == LINK_DEALER) {
+        return link->only;
+    }
+    struct link_name *name = link_names_find(&link->names, id, bytes);
+    struct peer *peer = name == NULL ? NULL : CONTAINER_OF(name, struct peer, name);
+    return peer != NULL && !peer->wire.is_mute ? peer : NULL;
+}
+
+static int send_to(struct peer *peer, struct link_parcel *parcel, size_t bytes)
+{
+    const int r = reserve(peer);
+    if (r == 0) {
+        push(peer, parcel, bytes);
+    }
+    return r;
+}
+
+static void publish(struct link *link, struct link_parcel *parcel, size_t bytes, const void *head,
+                    size_t head_bytes)
+{
+    for (enum phase phase = PHASE_LIVELY; phase < PHASES; phase++) {
+        list_for_each (&link->phases[phase], at) {
+            struct peer *peer = CONTAINER_OF(at, struct peer, phase_link);
+            if (link_topics_match(&peer->topics, head, head_bytes)) {
+                (void)!send_to(peer, parcel, bytes); /* it loses this one */
+            }
         }
-        outgoing->length++;
     }
-    return 0;
 }
 
-/* A part that was sent is ZeroMQ's, and an empty message in its place; clear() closes both kinds
- * alike. */
-static int send_parts(struct link *link, const void *peer, size_t peer_bytes)
-{
-    if (link->kind == LINK_ROUTER &&
-        zmq_send(link->socket, peer, peer_bytes, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0) {
-        return -zmq_errno();
-    }
-    for (size_t i = 0; i < link->outgoing.length; i++) {
-        const int more = i + 1 < link->outgoing.length ? ZMQ_SNDMORE : 0;
-        if (zmq_msg_send(&link->outgoing.parts[i], link->socket, ZMQ_DONTWAIT | more) < 0) {
-            return -zmq_errno(); /* DEALER takes the earlier parts back when its peer goes meanwhile
-                                  */
-        }
-    }
-    return 0;
-}
-
-int link_send(struct link *link, const void *peer, size_t peer_bytes, const void *head,
+int link_send(struct link *link, const void *peer_id, size_t peer_bytes, const void *head,
               size_t head_bytes, struct blob *const *payloads, size_t payloads_length)
 {
     assert(link->kind != LINK_SUB);
     if (payloads_length >= FRAME_PARTS_MAX) {
         return -EMSGSIZE;
     }
-    int r = prepare(&link->outgoing, head, head_bytes, payloads, payloads_length);
-    if (r == 0) {
-        const size_t bytes = bytes_of(&link->outgoing);
-        r = send_parts(link, peer, peer_bytes);
-        link->bytes += r == 0 ? bytes : 0;
+    struct peer *peer = link->kind == LINK_PUB ? NULL : find_peer(link, peer_id, peer_bytes);
+    if (peer == NULL && link->kind != LINK_PUB) {
+        return -EHOSTUNREACH;
     }
-    clear(&link->outgoing);
-    if (!link->is_destroyed) {
-        loop_source_touch(link->source);
+    CLEANUP(link_parcel_unref) struct link_parcel *parcel = NULL;
+    const int r = link_parcel_create(head, head_bytes, payloads, payloads_length, &parcel);
+    if (r < 0) {
+        return r;
+    }
+    const size_t bytes = link_parcel_bytes(parcel);
+    if (peer != NULL) {
+        return send_to(peer, parcel, bytes);
+    }
+    publish(link, parcel, bytes, head, head_bytes);
+    return 0;
+}
+
+/* ---- the link ---- */
+
+static int listen_at(struct link *link, const struct link_address *address)
+{
+    const int r = link_listener_create(link->loop, address, accepted, link, &link->listener);
+    if (r == 0) {
+        memcpy(link->endpoint, link_listener_endpoint(link->listener), sizeof(link->endpoint));
     }
     return r;
+}
+
+static int connect_to(struct link *link, const struct link_address *address, const char *endpoint)
+{
+    memcpy(link->endpoint, endpoint, strlen(endpoint) + 1); /* parsing has looked at its length */
+    int r = peer_create(link, &link->only);
+    r = r < 0 ? r : link_connecter_create(link->loop, address, connected, link, &link->connecter);
+    if (r == 0) {
+        link_connecter_start(link->connecter);
+    }
+    return r;
+}
+
+static void init_lists(struct link *link)
+{
+    for (size_t phase = 0; phase < PHASES; phase++) {
+        list_init(&link->phases[phase]);
+    }
+    list_init(&link->readable);
+    list_init(&link->unflushed);
+}
+
+static int open_link(struct link *link, const struct link_options *options)
+{
+    link->shared = (struct iovec){.iov_base = malloc(SHARED_BYTES), .iov_len = SHARED_BYTES};
+    if (link->shared.iov_base == NULL) {
+        return -ENOMEM;
+    }
+    struct link_address address;
+    int r = link_address_parse(options->endpoint, options->bind, &address);
+    r = r < 0 ? r : link_names_init(&link->names);
+    r = r < 0 ? r : loop_task_create(link->loop, LOOP_AFTER_EVENTS, serve, link, &link->serving);
+    r = r < 0 ? r : loop_task_create(link->loop, LOOP_BEFORE_SLEEP, flush, link, &link->flushing);
+    r = r < 0 ? r : loop_timer_create(link->loop, phases_are_over, link, &link->timer);
+    if (r < 0) {
+        return r;
+    }
+    return options->bind ? listen_at(link, &address)
+                         : connect_to(link, &address, options->endpoint);
+}
+
+static void release(struct link *link);
+
+int link_create(struct loop *loop, const struct link_options *options, link_fn *handler,
+                void *context, struct link **ret_link)
+{
+    struct link *link = calloc(1, sizeof(*link));
+    if (link == NULL) {
+        return -ENOMEM;
+    }
+    *link = (struct link){
+        .loop = loop,
+        .kind = options->kind,
+        .part_bytes_max = options->part_bytes_max,
+        .queue_messages_max = options->queue_messages_max > 0 ? (size_t)options->queue_messages_max
+                                                              : LINK_QUEUE_MESSAGES_DEFAULT_MAX,
+        .handler = handler,
+        .on_disconnected = options->on_disconnected,
+        .context = context,
+        .wire_handler = {.socket_type = socket_type(options->kind),
+                         .on_readable = on_readable,
+                         .on_ready = on_ready,
+                         .on_subscription = on_subscription,
+                         .on_message = on_message,
+                         .context = link},
+        .timer_ms = INT64_MAX,
+    };
+    init_lists(link);
+    const int r = open_link(link, options);
+    if (r < 0) {
+        link_destroy(&link);
+        return r;
+    }
+    *ret_link = link;
+    return 0;
+}
+
+/* ---- the end ---- */
+
+/* Waits for what one wire can do next, and does it: a handshake is brought to its end, too. */
+static bool linger_once(struct link *link, struct link_wire *wire, int timeout_ms)
+{
+    const bool is_open = wire->state == LINK_WIRE_OPEN;
+    struct pollfd item = {.fd = wire->fd, .events = is_open ? POLLOUT : POLLIN};
+    if (is_open &&
+        link_queue_is_empty(&wire->queue)) { /* nothing tells when the kernel's is, too */
+        (void)poll(NULL, 0, LINGER_LOOK_MS);
+        return true;
+    }
+    if (poll(&item, 1, timeout_ms) != 1) {
+        return false;
+    }
+    const char *reason;
+    struct link_budget budget = {.messages = 1, .bytes = 1};
+    if (!is_open && link_wire_read(wire, &link->shared, &budget, &reason) < 0 &&
+        wire->state != LINK_WIRE_OPEN) {
+        return false;
+    }
+    link_wire_flush(wire);
+    return true;
+}
+
+static int left_ms(int64_t until_ms)
+{
+    const int64_t now_ms = clock_monotonic_ms();
+    return now_ms < until_ms ? (int)(until_ms - now_ms) : 0;
+}
+
+static void linger_for(struct link *link, struct peer *peer, int64_t until_ms)
+{
+    while (peer == link->only && peer->wire.state == LINK_WIRE_CLOSED &&
+           !link_queue_is_empty(&peer->wire.queue) && left_ms(until_ms) > 0 &&
+           link_connecter_wait(link->connecter, left_ms(until_ms))) {
+    }
+    link_wire_flush(&peer->wire);
+    while (link_wire_has_unsent(&peer->wire) && left_ms(until_ms) > 0 &&
+           linger_once(link, &peer->wire, left_ms(until_ms))) {
+    }
+    link_wire_ignore(&peer->wire);
+}
+
+static void release_peers(struct link *link)
+{
+    const int64_t until_ms = link->forgoes_linger ? 0 : clock_monotonic_ms() + LINK_LINGER_MS;
+    for (enum phase phase = PHASE_APART; phase < PHASES; phase++) {
+        for (struct peer *peer = first_in_phase(link, phase); peer != NULL;
+             peer = first_in_phase(link, phase)) {
+            linger_for(link, peer, until_ms);
+            peer_destroy(peer);
+        }
+    }
+}
+
+static void release(struct link *link)
+{
+    link_listener_destroy(&link->listener);
+    release_peers(link);
+    link_connecter_destroy(&link->connecter);
+    loop_task_destroy(&link->serving);
+    loop_task_destroy(&link->flushing);
+    loop_timer_destroy(&link->timer);
+    link_names_finish(&link->names);
+    free(link->shared.iov_base);
+    free(link);
+}
+
+void link_destroy(struct link **link)
+{
+    struct link *gone = TAKE(*link);
+    if (gone == NULL) {
+        return;
+    }
+    gone->is_destroyed = true;
+    gone->on_disconnected = NULL;
+    if (!gone->is_serving) {
+        release(gone);
+    }
+}
+
+void link_forgo_linger(struct link *link)
+{
+    link->forgoes_linger = true;
+}
+
+uint64_t link_bytes(const struct link *link)
+{
+    return link->bytes;
+}
+
+const char *link_endpoint(const struct link *link)
+{
+    return link->endpoint;
 }

@@ -1,15 +1,15 @@
 /*
- * link: a ZeroMQ socket on the loop.
+ * link: a ZeroMQ socket on the loop: messages of parts between processes, over ZMTP 3.1 (zmtp.h),
+ * so that any ZeroMQ peer can be at the other end. It has no thread of its own.
  *
- * ZMQ_FD is edge-triggered: after every receive and send the socket's ZMQ_EVENTS must be looked at
- * again before sleeping. link does this, so that its users only see whole messages. Sends never
- * block: a peer that cannot take more is that peer's problem (-EAGAIN), a peer that is gone is
- * -EHOSTUNREACH.
+ * Sends never block: a peer that cannot take more is that peer's problem (-EAGAIN), a peer that is
+ * gone is -EHOSTUNREACH. What is sent within a turn of the loop goes when the turn ends, together;
+ * what is sent between two turns, with the next or with loop_settle().
  *
  * Messages are vectors of parts. Part data of a received message stays valid until the handler
- * returns; link_take_blob() moves a part out, without copying it if it is large. A message with
- * more than FRAME_PARTS_MAX parts is received to its end and handed over empty (no parts), so that
- * its sender can be answered.
+ * returns; link_take_blob() moves a part out, mostly without copying it if it is large. A message
+ * with more than FRAME_PARTS_MAX parts, or of more than LINK_MESSAGE_BYTES_MAX, is received to its
+ * end and handed over empty (no parts), so that its sender can be answered.
  *
  * Connecting and reconnecting happen behind this: what is sent before the first connection, or
  * while there is none, waits in the queue. The handler may send, and may destroy the link. Belongs
@@ -31,7 +31,6 @@ enum link_kind {
     LINK_DEALER,
     LINK_PUB, /* sends to whoever listens; what a listener cannot take is lost to it */
     LINK_SUB, /* hears all that is published */
-    LINK_PAIR, /* within a process: what ZeroMQ says of another socket */
 };
 
 enum {
@@ -39,8 +38,12 @@ enum {
     LINK_MESSAGES_PER_TURN = 512,
     LINK_BYTES_PER_TURN = 4 << 20, /* a round ends with the message that reaches this */
     LINK_QUEUE_MESSAGES_DEFAULT_MAX = 10000,
-    LINK_LINGER_MS =
-        1000, /* how long zmq_ctx_term() may wait for what was sent and is not yet gone */
+    LINK_LINGER_MS = 1000,
+    LINK_HANDSHAKE_MS = 30000,  /* a connection that has not said what it is by then is closed */
+    LINK_HANDSHAKES_MAX = 1024, /* at a time; beyond that the oldest is closed */
+    /* Below those of the protocol: they find dead connections under idle sockets. */
+    LINK_HEARTBEAT_MS = 5000, /* of silence; then it is asked for a sign of life */
+    LINK_HEARTBEAT_TIMEOUT_MS = 20000,
 };
 
 struct link_options {
@@ -51,13 +54,12 @@ struct link_options {
      */
     const char *endpoint;
     bool bind;              /* otherwise connect */
-    size_t part_bytes_max;  /* larger parts close the connection (ZMQ_MAXMSGSIZE) */
-    int queue_messages_max; /* high-water mark in both directions; 0:
-                               LINK_QUEUE_MESSAGES_DEFAULT_MAX */
+    size_t part_bytes_max;  /* larger parts close the connection */
+    int queue_messages_max; /* that wait for a peer; 0: LINK_QUEUE_MESSAGES_DEFAULT_MAX */
     /*
-     * Called with the handler's context when a connection that stood has broken; ZeroMQ makes it
-     * anew by itself. What came before the break may still follow. Not from within link_destroy();
-     * must not destroy the link. May be NULL.
+     * Called with the handler's context when a connection that stood has broken and all that came
+     * over it was handed over; one that was opened from here is made anew by itself. Not from
+     * within link_destroy(); must not destroy the link. May be NULL.
      */
     void (*on_disconnected)(void *context);
 };
@@ -66,14 +68,12 @@ struct link_options {
 typedef void link_fn(void *context, const void *peer, size_t peer_bytes,
                      struct link_message *message);
 
-/*
- * Opens the socket and watches it. `zmq_context` is a void * from zmq_ctx_new(), not owned.
- * Errors: -EADDRINUSE, -EINVAL (endpoint), -ENOMEM, or -errno of ZeroMQ.
- */
-MUST_USE int link_create(struct loop *loop, void *zmq_context, const struct link_options *options,
-                         link_fn *handler, void *context, struct link **ret_link);
+/* Errors: -EADDRINUSE, -EINVAL (endpoint), -ENOMEM, or -errno of the socket calls. */
+MUST_USE int link_create(struct loop *loop, const struct link_options *options, link_fn *handler,
+                         void *context, struct link **ret_link);
+/* Blocks until what was sent has gone, LINK_LINGER_MS at most. */
 void link_destroy(struct link **link);
-/* What was sent and is not yet gone is not waited for at the end: nobody is there to take it. */
+/* At the end nothing is waited for: nobody is there to take it. */
 void link_forgo_linger(struct link *link);
 
 /* The endpoint as bound, with the real port. Owned by the link. */
@@ -99,6 +99,6 @@ MUST_USE int link_take_blob(struct link_message *message, size_t index, struct b
 MUST_USE int link_send(struct link *link, const void *peer, size_t peer_bytes, const void *head,
                        size_t head_bytes, struct blob *const *payloads, size_t payloads_length);
 
-/* True while there are messages that came and were not handed over yet; the link has then asked for another turn
- * itself. */
+/* True while there are messages that came and were not handed over yet; the link has then asked for
+ * another turn itself. */
 bool link_has_more(struct link *link);

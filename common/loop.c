@@ -23,16 +23,23 @@ enum { EVENTS_PER_TURN = 256 };
 static const int64_t NEVER_MS = INT64_MAX;
 static const int64_t NOW_MS = INT64_MIN;
 
-enum source_state { SOURCE_IDLE, SOURCE_TOUCHED, SOURCE_READY, SOURCE_DEAD };
+enum { LOOP_TIMES = LOOP_BEFORE_SLEEP + 1 };
 
 struct loop_source {
     struct loop *loop;
     int fd;
     loop_io_fn *handler; /* NULL: destroyed, or one of the loop's own */
-    bool (*has_more)(void *context);
     void *context;
-    struct list_link link; /* in touched, ready, or dead */
-    enum source_state state;
+    struct list_link link; /* in dead */
+};
+
+struct loop_task {
+    struct loop *loop;
+    enum loop_time when;
+    loop_fn *handler;
+    void *context;
+    struct list_link link; /* in loop->tasks[when] */
+    bool is_asked;
 };
 
 struct loop_timer {
@@ -59,9 +66,8 @@ struct loop {
     int64_t armed_ms; /* what timer_fd stands at */
     int64_t now_ms;
     struct heap timers;
-    uint32_t n_timers;   /* that exist, on or off */
-    struct list touched; /* has_more() is to be asked */
-    struct list ready;   /* to be handled next turn, whatever epoll says */
+    uint32_t n_timers;             /* that exist, on or off */
+    struct list tasks[LOOP_TIMES]; /* that were asked for */
     struct list dead;
     struct turn_handler turn_handlers[LOOP_TURN_HANDLERS_MAX];
     size_t n_turn_handlers;
@@ -100,7 +106,8 @@ static int epoll_add(struct loop *loop, int fd, uint32_t events, struct loop_sou
 /* The time of the next turn that nothing from outside asks for. */
 static int64_t soonest_ms(const struct loop *loop)
 {
-    if (loop->is_again || loop->ready.length > 0 || loop->touched.length > 0) {
+    if (loop->is_again || loop->tasks[LOOP_AFTER_EVENTS].length > 0 ||
+        loop->tasks[LOOP_BEFORE_SLEEP].length > 0) {
         return NOW_MS;
     }
     return loop->timers.length == 0 ? NEVER_MS : heap_ms_from_key(heap_peek_key(&loop->timers));
@@ -157,34 +164,6 @@ void loop_wake(struct loop *loop)
 
 /* ---- sources ---- */
 
-static struct list *list_of(struct loop_source *source)
-{
-    switch (source->state) {
-    case SOURCE_IDLE:
-        return NULL;
-    case SOURCE_TOUCHED:
-        return &source->loop->touched;
-    case SOURCE_READY:
-        return &source->loop->ready;
-    case SOURCE_DEAD:
-        return &source->loop->dead;
-    }
-    return NULL;
-}
-
-static void source_move(struct loop_source *source, enum source_state next)
-{
-    struct list *list = list_of(source);
-    if (list != NULL) {
-        list_remove(list, &source->link);
-    }
-    source->state = next;
-    list = list_of(source);
-    if (list != NULL) {
-        list_append(list, &source->link);
-    }
-}
-
 int loop_watch(struct loop *loop, int fd, uint32_t events, loop_io_fn *handler, void *context,
                struct loop_source **ret_source)
 {
@@ -192,8 +171,7 @@ int loop_watch(struct loop *loop, int fd, uint32_t events, loop_io_fn *handler, 
     if (source == NULL) {
         return -ENOMEM;
     }
-    *source = (struct loop_source){
-        .loop = loop, .fd = fd, .handler = handler, .context = context, .state = SOURCE_IDLE};
+    *source = (struct loop_source){.loop = loop, .fd = fd, .handler = handler, .context = context};
     const int r = epoll_add(loop, fd, events, source);
     if (r < 0) {
         free(source);
@@ -219,44 +197,79 @@ void loop_source_destroy(struct loop_source **source)
      * it then. */
     (void)epoll_ctl(gone->loop->epoll_fd, EPOLL_CTL_DEL, gone->fd, NULL);
     gone->handler = NULL;
-    source_move(gone, gone->loop->is_in_turn ? SOURCE_DEAD : SOURCE_IDLE);
-    if (gone->state == SOURCE_IDLE) {
+    if (gone->loop->is_in_turn) {
+        list_append(&gone->loop->dead, &gone->link);
+    } else {
         free(gone);
-    }
-}
-
-void loop_source_set_probe(struct loop_source *source, bool (*has_more)(void *context))
-{
-    source->has_more = has_more;
-}
-
-void loop_source_touch(struct loop_source *source)
-{
-    assert(source->has_more != NULL);
-    if (source->state == SOURCE_IDLE) {
-        source_move(source, SOURCE_TOUCHED);
-        arm_timer_fd(source->loop);
-    }
-}
-
-/* Asks those that were touched; asking touches nothing again, so one pass is enough. */
-static void settle(struct loop *loop)
-{
-    while (loop->touched.length > 0) {
-        struct loop_source *source =
-            CONTAINER_OF(list_first(&loop->touched), struct loop_source, link);
-        source_move(source, source->has_more(source->context) ? SOURCE_READY : SOURCE_IDLE);
     }
 }
 
 static void bury(struct loop *loop)
 {
-    while (loop->dead.length > 0) {
-        struct loop_source *source =
-            CONTAINER_OF(list_first(&loop->dead), struct loop_source, link);
-        source_move(source, SOURCE_IDLE);
-        free(source);
+    while (!list_is_empty(&loop->dead)) {
+        struct list_link *link = list_first(&loop->dead);
+        list_remove(&loop->dead, link);
+        free(CONTAINER_OF(link, struct loop_source, link));
     }
+}
+
+/* ---- tasks ---- */
+
+int loop_task_create(struct loop *loop, enum loop_time when, loop_fn *handler, void *context,
+                     struct loop_task **ret_task)
+{
+    struct loop_task *task = calloc(1, sizeof(*task));
+    if (task == NULL) {
+        return -ENOMEM;
+    }
+    *task = (struct loop_task){.loop = loop, .when = when, .handler = handler, .context = context};
+    *ret_task = task;
+    return 0;
+}
+
+void loop_task_ask(struct loop_task *task)
+{
+    if (!task->is_asked) {
+        task->is_asked = true;
+        list_append(&task->loop->tasks[task->when], &task->link);
+        arm_timer_fd(task->loop);
+    }
+}
+
+static void withdraw(struct loop_task *task)
+{
+    if (task->is_asked) {
+        task->is_asked = false;
+        list_remove(&task->loop->tasks[task->when], &task->link);
+    }
+}
+
+void loop_task_destroy(struct loop_task **task)
+{
+    struct loop_task *gone = TAKE(*task);
+    if (gone != NULL) {
+        withdraw(gone);
+        arm_timer_fd(gone->loop);
+        free(gone);
+    }
+}
+
+/* One that asks for itself, or for another, waits for the next turn, or this one would never end.
+ */
+static void do_tasks(struct loop *loop, enum loop_time when)
+{
+    struct list *asked = &loop->tasks[when];
+    for (size_t left = asked->length; left > 0 && !list_is_empty(asked); left--) {
+        struct loop_task *task = CONTAINER_OF(list_first(asked), struct loop_task, link);
+        withdraw(task);
+        task->handler(task->context); /* may destroy the task */
+    }
+}
+
+void loop_settle(struct loop *loop)
+{
+    do_tasks(loop, LOOP_BEFORE_SLEEP);
+    arm_timer_fd(loop);
 }
 
 /* ---- timers ---- */
@@ -408,8 +421,8 @@ int loop_create(struct loop **ret_loop)
     loop->armed_ms = NEVER_MS;
     loop->now_ms = clock_monotonic_ms();
     heap_init(&loop->timers, offsetof(struct loop_timer, position));
-    list_init(&loop->touched);
-    list_init(&loop->ready);
+    list_init(&loop->tasks[LOOP_AFTER_EVENTS]);
+    list_init(&loop->tasks[LOOP_BEFORE_SLEEP]);
     list_init(&loop->dead);
     const int r = open_descriptors(loop);
     if (r < 0) {
@@ -458,20 +471,7 @@ static void handle_event(struct loop *loop, const struct epoll_event *event)
         drain_counter(loop->timer_fd);
         loop->armed_ms = NEVER_MS;
     } else if (source->handler != NULL) {
-        if (source->state == SOURCE_READY) {
-            source_move(source, SOURCE_IDLE); /* once a turn is enough */
-        }
         source->handler(source->context, event->events);
-    }
-}
-
-static void handle_ready(struct loop *loop)
-{
-    while (loop->ready.length > 0) {
-        struct loop_source *source =
-            CONTAINER_OF(list_first(&loop->ready), struct loop_source, link);
-        source_move(source, SOURCE_IDLE);
-        source->handler(source->context, EPOLLIN);
     }
 }
 
@@ -487,7 +487,7 @@ static int wait_ms(const struct loop *loop, int timeout_ms)
 int loop_turn(struct loop *loop, int timeout_ms)
 {
     assert(!loop->is_in_turn);
-    settle(loop);
+    do_tasks(loop, LOOP_BEFORE_SLEEP);
     struct epoll_event events[EVENTS_PER_TURN];
     const int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_TURN, wait_ms(loop, timeout_ms));
     if (n < 0 && errno != EINTR) {
@@ -499,12 +499,12 @@ int loop_turn(struct loop *loop, int timeout_ms)
     for (int i = 0; i < n; i++) {
         handle_event(loop, &events[i]);
     }
-    handle_ready(loop);
+    do_tasks(loop, LOOP_AFTER_EVENTS);
     call_due_timers(loop);
     for (size_t i = 0; i < loop->n_turn_handlers; i++) {
         loop->turn_handlers[i].handler(loop->turn_handlers[i].context);
     }
-    settle(loop);
+    do_tasks(loop, LOOP_BEFORE_SLEEP);
     loop->is_in_turn = false;
     bury(loop);
     arm_timer_fd(loop);

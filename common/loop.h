@@ -1,10 +1,11 @@
 /*
  * loop: the one event loop of a process, on epoll.
  *
- * A turn is: wait for descriptors or the soonest timer; call the ready handlers; call the timers
- * that are due; call the turn handler once. Handlers only take in what arrived; the turn handler
- * does the work of the turn and lets the answers go. Belongs to one thread; only loop_wake() may be
- * called from others and from signal handlers.
+ * A turn is: wait for descriptors or the soonest timer; call the ready handlers and what they asked
+ * for; call the timers that are due; call the turn handler once; do what was kept for the end.
+ * Handlers only take in what arrived; the turn handler does the work of the turn and lets the
+ * answers go. Belongs to one thread; only loop_wake() may be called from others and from signal
+ * handlers.
  */
 #pragma once
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 
 struct loop;
 struct loop_source; /* a watched descriptor */
+struct loop_task;
 struct loop_timer;
 
 /* `events` are EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP as epoll gave them. */
@@ -33,13 +35,19 @@ MUST_USE int loop_source_set_events(struct loop_source *source, uint32_t events)
 void loop_source_destroy(struct loop_source **source);
 
 /*
- * For descriptors that do not stay readable while there is something to read (ZMQ_FD is
- * edge-triggered): after loop_source_touch() the loop asks `has_more(context)` before it sleeps,
- * with the context of the watch; if so, the handler is called with EPOLLIN in the next turn, which
- * follows at once.
+ * Work that handlers gather and the turn does once, however often it was asked for:
+ * LOOP_AFTER_EVENTS when all ready handlers were called, before timers and turn handlers;
+ * LOOP_BEFORE_SLEEP when everything else is done, also what was asked for between two turns.
+ * Asked for too late, or by a task of its own time, it is done in the next turn, which follows at
+ * once. Errors: -ENOMEM.
  */
-void loop_source_set_probe(struct loop_source *source, bool (*has_more)(void *context));
-void loop_source_touch(struct loop_source *source);
+enum loop_time { LOOP_AFTER_EVENTS, LOOP_BEFORE_SLEEP };
+MUST_USE int loop_task_create(struct loop *loop, enum loop_time when, loop_fn *handler,
+                              void *context, struct loop_task **ret_task);
+void loop_task_ask(struct loop_task *task);
+void loop_task_destroy(struct loop_task **task); /* safe inside its own handler */
+/* Does now what is asked for LOOP_BEFORE_SLEEP, for those who add to it after a turn. */
+void loop_settle(struct loop *loop);
 
 /* A timer that is off until it is set. Errors: -ENOMEM. */
 MUST_USE int loop_timer_create(struct loop *loop, loop_fn *handler, void *context,

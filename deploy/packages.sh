@@ -4,10 +4,10 @@
 #   deploy/packages.sh --tests   and what the tests and checks need
 set -euo pipefail
 
-build=(build-essential meson ninja-build pkg-config protobuf-c-compiler libzmq3-dev libprotobuf-c-dev
+build=(build-essential meson ninja-build pkg-config protobuf-c-compiler libprotobuf-c-dev
        libcurl4-openssl-dev librocksdb-dev libjansson-dev libyaml-dev libmicrohttpd-dev libsodium-dev libxxhash-dev
        libutf8proc-dev ca-certificates curl)
-tests=(libcriterion-dev python3 python3-pytest python3-zmq python3-protobuf protobuf-compiler python3-yaml python3-kubernetes python3-numpy
+tests=(libcriterion-dev libzmq3-dev python3 python3-pytest python3-zmq python3-protobuf protobuf-compiler python3-yaml python3-kubernetes python3-numpy
        clang llvm libclang-rt-14-dev clang-tidy clang-format cppcheck valgrind libhnswlib-dev prometheus)
 
 wanted=("${build[@]}")

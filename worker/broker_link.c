@@ -30,7 +30,6 @@ enum { ARENA_BYTES_MAX = 64 << 20, HEARTBEAT_DEFAULT_MS = 3000 };
 
 struct broker_link {
     struct loop *loop;
-    void *zmq_context;
     struct log *log;
     struct telemetry *telemetry;
     struct broker_link_options options;
@@ -237,9 +236,12 @@ static void join(struct broker_link *link)
     };
     link->is_joined = false;
     link->must_rejoin = false;
+    if (link->link != NULL) {
+        link_forgo_linger(link->link); /* what matters of it is said again */
+    }
     link_destroy(&link->link);
     int r =
-        link_create(link->loop, link->zmq_context, &options, message_arrived, link, &link->link);
+        link_create(link->loop, &options, message_arrived, link, &link->link);
     r = r < 0 ? r : send_hello(link);
     if (r < 0) {
         log_at(link->log, LOG_ERROR, "cannot connect to the broker",
@@ -743,11 +745,11 @@ static int events_open(struct broker_link *link)
         .part_bytes_max = FRAME_ENVELOPE_BYTES_MAX,
     };
     return link->options.events == NULL ? 0
-                                        : link_create(link->loop, link->zmq_context, &options,
-                                                      event_arrived, link, &link->events);
+                                        : link_create(link->loop, &options, event_arrived, link,
+                                                      &link->events);
 }
 
-int broker_link_create(struct loop *loop, void *zmq_context, struct log *log,
+int broker_link_create(struct loop *loop, struct log *log,
                        struct telemetry *telemetry, const struct broker_link_options *options,
                        const struct broker_handler *handler, void *context,
                        struct broker_link **ret_link)
@@ -757,7 +759,6 @@ int broker_link_create(struct loop *loop, void *zmq_context, struct log *log,
         return -ENOMEM;
     }
     link->loop = loop;
-    link->zmq_context = zmq_context;
     link->log = log;
     link->telemetry = telemetry;
     link->options = *options;

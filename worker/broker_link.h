@@ -83,7 +83,7 @@ struct broker_handler {
  * Strings in `options` must live as long as the link. Connects in the background. Errors: -EINVAL
  * the endpoint; -ENOMEM.
  */
-MUST_USE int broker_link_create(struct loop *loop, void *zmq_context, struct log *log,
+MUST_USE int broker_link_create(struct loop *loop, struct log *log,
                                 struct telemetry *telemetry,
                                 const struct broker_link_options *options,
                                 const struct broker_handler *handler, void *context,

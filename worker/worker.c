@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zmq.h>
 
 #include "common/clock.h"
 #include "common/config.h"
@@ -49,7 +48,6 @@ struct worker {
     struct telemetry *telemetry;
     struct pipeline *pipeline;
     struct http_admin *admin;
-    void *zmq_context;
     struct broker_link **brokers;
     size_t brokers_length;
     uint32_t slots;
@@ -557,7 +555,7 @@ static int open_broker(struct worker *worker, size_t index)
         .answers_ttl_ms = config->answers_ttl_ms,
     };
     cache_host_position(worker->cache, index, options.cache_epoch, &options.cache_sequence);
-    int r = broker_link_create(worker->loop, worker->zmq_context, worker->log, worker->telemetry,
+    int r = broker_link_create(worker->loop, worker->log, worker->telemetry,
                                &options, &handler, worker, &worker->brokers[index]);
     if (r == 0) {
         cache_host_add(worker->cache, worker->brokers[index]);
@@ -568,10 +566,9 @@ static int open_broker(struct worker *worker, size_t index)
 static int open_brokers(struct worker *worker, char *ret_error)
 {
     const struct config_worker *config = &worker->config->worker;
-    (void)time_slice_shorten(); /* and those of ZeroMQ, which begin now; not those of the cache */
-    worker->zmq_context = zmq_ctx_new();
+    time_slice_shorten(); /* not those of the cache, which have begun */
     worker->brokers = calloc(config->brokers_length + 1, sizeof(struct broker_link *));
-    if (worker->zmq_context == NULL || worker->brokers == NULL) {
+    if (worker->brokers == NULL) {
         return -ENOMEM;
     }
     for (size_t i = 0; i < config->brokers_length; i++) {
@@ -648,9 +645,6 @@ void worker_destroy(struct worker **worker)
     telemetry_destroy(&old->telemetry);
     metrics_destroy(&old->metrics);
     loop_timer_destroy(&old->drain_timer);
-    if (old->zmq_context != NULL) {
-        (void)zmq_ctx_term(old->zmq_context);
-    }
     config_destroy(&old->config);
     free(old->config_path);
     free(old->name);

@@ -222,7 +222,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     must_hold(log_create("fuzz", LOG_DEBUG, quiet, &log) == 0);
     must_hold(metrics_create(&metrics) == 0 && telemetry_create(metrics, &telemetry) == 0);
     must_hold(loop_create(&worker.loop) == 0);
-    must_hold(broker_link_create(worker.loop, NULL, log, telemetry, &options, &handler, &worker,
+    must_hold(broker_link_create(worker.loop, log, telemetry, &options, &handler, &worker,
                                  &worker.link) == 0);
     struct input input = {.data = data, .bytes = bytes};
     while (input.bytes > 0) {

@@ -16,10 +16,10 @@ static bool links_are_full;
 
 /* ---- common/link.h ---- */
 
-int link_create(struct loop *loop, void *zmq_context, const struct link_options *options,
-                link_fn *handler, void *context, struct link **ret_link)
+int link_create(struct loop *loop, const struct link_options *options, link_fn *handler,
+                void *context, struct link **ret_link)
 {
-    (void)loop, (void)zmq_context;
+    (void)loop;
     must_hold(links_length < LINKS_MAX);
     struct link *link = malloc(sizeof(*link));
     must_hold(link != NULL);

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zmq.h>
 #include "common/blob.h"
 #include "common/clock.h"
 #include "common/frame.h"
@@ -164,7 +163,6 @@ void fake_broker_start(struct fake_broker *broker)
     if (broker->loop == NULL) {
         snprintf(broker->endpoint, sizeof(broker->endpoint), "tcp://127.0.0.1:*");
         cr_assert_eq(loop_create(&broker->loop), 0);
-        broker->zmq = zmq_ctx_new();
     }
     broker->incarnation++;
     broker->is_known = false;
@@ -172,12 +170,7 @@ void fake_broker_start(struct fake_broker *broker)
     snprintf(endpoint, sizeof(endpoint), "%s", broker->endpoint);
     const struct link_options options = {
         .kind = LINK_ROUTER, .endpoint = endpoint, .bind = true, .part_bytes_max = 1 << 20};
-    /* The port of a closed socket is free only once ZeroMQ's thread has closed it. */
-    const int64_t deadline_ms = clock_monotonic_ms() + PATIENCE_MS;
-    int r = 0;
-    do {
-        r = link_create(broker->loop, broker->zmq, &options, receive, broker, &broker->link);
-    } while (r == -EADDRINUSE && clock_monotonic_ms() < deadline_ms);
+    const int r = link_create(broker->loop, &options, receive, broker, &broker->link);
     cr_assert_eq(r, 0, "cannot listen on %s: %s", endpoint, strerror(-r));
     snprintf(broker->endpoint, sizeof(broker->endpoint), "%s", link_endpoint(broker->link));
 }
@@ -191,8 +184,6 @@ void fake_broker_finish(struct fake_broker *broker)
 {
     link_destroy(&broker->link);
     loop_destroy(&broker->loop);
-    zmq_ctx_term(broker->zmq);
-    broker->zmq = NULL;
 }
 
 static void turn(struct fake_broker *broker, struct tiermq *client)
@@ -236,6 +227,7 @@ void fake_send(struct fake_broker *broker, const Wire__BrokerToClient *message, 
     const int r =
         link_send(broker->link, broker->peer, broker->peer_bytes, head, bytes, &blob, blob != NULL);
     cr_assert(r == 0 || r == -EHOSTUNREACH, "%d", r);
+    loop_settle(broker->loop);
     blob_unref(&blob);
     free(head);
 }
@@ -244,6 +236,7 @@ void fake_send_raw(struct fake_broker *broker, const void *data, size_t bytes)
 {
     cr_assert_eq(link_send(broker->link, broker->peer, broker->peer_bytes, data, bytes, NULL, 0),
                  0);
+    loop_settle(broker->loop);
 }
 
 static ProtobufCBinaryData bytes_of(const struct id *id)

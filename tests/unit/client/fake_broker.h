@@ -23,7 +23,6 @@ struct fake_submit {
 
 struct fake_broker {
     struct loop *loop;
-    void *zmq;
     struct link *link;
     char endpoint[FAKE_ENDPOINT_BYTES];
     uint64_t incarnation;

@@ -937,6 +937,12 @@ Test(client, broker_that_was_killed_is_missed_at_once)
     cr_assert(strstr(tiermq_connection_error(client), "lost") != NULL, "%s", tiermq_connection_error(client));
 }
 
+static void *finish_broker(void *context)
+{
+    fake_broker_finish(context); /* returns when the last of what it said is on its way */
+    return NULL;
+}
+
 Test(client, answers_that_came_before_the_broker_was_killed_are_all_taken)
 {
     enum { ANSWERS = 3 * LINK_MESSAGES_PER_TURN };
@@ -953,10 +959,12 @@ Test(client, answers_that_came_before_the_broker_was_killed_are_all_taken)
     for (size_t i = 0; i < ANSWERS; i++) {
         fake_result(&broker, &ids[i], WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("one"));
     }
-    fake_broker_finish(&broker); /* returns when the last of them is on its way */
+    pthread_t thread;
+    cr_assert_eq(pthread_create(&thread, NULL, finish_broker, &broker), 0);
     while (tiermq_is_connected(client)) {
         cr_assert_eq(tiermq_dispatch(client, 1000), 0);
     }
+    cr_assert_eq(pthread_join(thread, NULL), 0);
     cr_assert_eq(heard.answers, ANSWERS, "%zu of %d", heard.answers, ANSWERS);
 }
 

@@ -1,4 +1,5 @@
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,29 +44,16 @@ Test(blob, releases_a_wrapped_buffer_with_its_last_owner)
     cr_assert_eq(released, 1);
 }
 
-static void clear_room(void *room)
+Test(blob, bytes_can_be_written_where_they_stay)
 {
-    **(int **)room = 1;
-}
-
-static void other_release(void *room)
-{
-    (void)room;
-}
-
-Test(blob, holds_the_owner_of_a_foreign_buffer_inside)
-{
-    int released = 0;
-    void *room = NULL;
+    uint8_t *bytes = NULL;
     struct blob *blob = NULL;
-    cr_assert_eq(blob_create_with_room(sizeof(int *), clear_room, &room, &blob), 0);
-    *(int **)room = &released;
-    blob_point_at(blob, "xyz", 3);
+    cr_assert_eq(blob_create_unwritten(3, &bytes, &blob), 0);
+    memcpy(bytes, "xyz", 3);
     cr_assert_eq(blob_bytes(blob), 3);
-    cr_assert_eq(blob_room(blob, clear_room), room);
-    cr_assert_null(blob_room(blob, other_release));
+    cr_assert_eq(blob_data(blob), bytes);
     blob_unref(&blob);
-    cr_assert_eq(released, 1);
+    cr_assert_eq(blob_create_unwritten(SIZE_MAX, &bytes, &blob), -ENOMEM);
 }
 
 static void *ref_and_unref(void *context)

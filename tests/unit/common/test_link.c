@@ -4,6 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <zmq.h>
 #include "common/clock.h"
 #include "common/frame.h"
@@ -79,7 +84,7 @@ static void hear(void *context, const void *peer, size_t peer_bytes, struct link
 
 static void open_end(struct pair *pair, struct end *end, const struct link_options *options)
 {
-    cr_assert_eq(link_create(pair->loop, pair->zmq, options, hear, end, &end->link), 0);
+    cr_assert_eq(link_create(pair->loop, options, hear, end, &end->link), 0);
 }
 
 static void open_pair(struct pair *pair)
@@ -235,43 +240,7 @@ Test(link, unknown_peers_and_full_queues_are_told_at_once, .timeout = 60)
     close_pair(&pair);
 }
 
-/*
- * A send may process what a receive was to be woken for: ZeroMQ looks at its commands in any call,
- * but at most once in some 3 million ticks of the processor, so this sends for longer than that.
- * Nothing else would wake the loop again.
- */
-Test(link, a_send_that_swallows_the_edge_leaves_no_message_behind, .timeout = 60)
-{
-    enum { LONGER_THAN_THE_THROTTLE_MS = 20 };
-    struct pair pair;
-    open_pair(&pair);
-    cr_assert_eq(send_text(&pair.dealer, NULL, 0, "hello"), 0);
-    run_until(&pair, &pair.router.messages, 1);
-    struct pollfd item = {.fd = loop_fd(pair.loop), .events = POLLIN};
-    while (poll(&item, 1, 0) == 1) {
-        cr_assert_eq(loop_turn(pair.loop, 0), 0);
-    }
-
-    cr_assert_eq(send_text(&pair.router, pair.router.peer, pair.router.peer_bytes, "answer"), 0);
-    cr_assert_eq(loop_turn(pair.loop, 0), 0); /* the router's own touch */
-    const int64_t until_ms = clock_monotonic_ms() + LONGER_THAN_THE_THROTTLE_MS;
-    while (pair.dealer.messages == 0 && clock_monotonic_ms() < until_ms) {
-        const int r = send_text(&pair.dealer, NULL, 0, "more");
-        cr_assert(r == 0 || r == -EAGAIN);
-    }
-    const int64_t give_up_ms = clock_monotonic_ms() + PATIENCE_MS;
-    while (pair.dealer.messages == 0 && clock_monotonic_ms() < give_up_ms) {
-        cr_assert_eq(loop_turn(pair.loop, PATIENCE_MS), 0);
-    }
-    cr_assert_eq(pair.dealer.messages, 1);
-    close_pair(&pair);
-}
-
-/*
- * Sends swallow the edge of receives. Every message here is sent from a handler or between two
- * turns while answers are on their way; if one edge were lost, the loop would sleep with a message
- * in the socket, and the count stop.
- */
+/* Sent from a handler or between two turns, while answers are on their way. */
 Test(link, no_message_is_left_behind_when_sends_and_receives_cross, .timeout = 120)
 {
     enum { ROUNDS = 20000, WINDOW = 7 };
@@ -414,14 +383,481 @@ Test(link, addresses_in_use_or_senseless_are_refused)
     struct link *link = NULL;
     struct link_options options = {
         .kind = LINK_ROUTER, .endpoint = link_endpoint(pair.router.link), .bind = true};
-    cr_assert_eq(link_create(pair.loop, pair.zmq, &options, hear, NULL, &link), -EADDRINUSE);
+    cr_assert_eq(link_create(pair.loop, &options, hear, NULL, &link), -EADDRINUSE);
     const char *senseless[] = {"", "tcp://", "tcp://127.0.0.1", "carrier-pigeon://x",
                                "tcp://127.0.0.1:99999"};
     for (size_t i = 0; i < sizeof(senseless) / sizeof(senseless[0]); i++) {
         options.endpoint = senseless[i];
-        cr_assert_eq(link_create(pair.loop, pair.zmq, &options, hear, NULL, &link), -EINVAL, "%s",
+        cr_assert_eq(link_create(pair.loop, &options, hear, NULL, &link), -EINVAL, "%s",
                      senseless[i]);
     }
     cr_assert_null(link);
+    close_pair(&pair);
+}
+
+/* ---- with ZeroMQ at the other end ---- */
+
+static void *open_raw(struct pair *pair, int type)
+{
+    void *socket = zmq_socket(pair->zmq, type);
+    const int none = 0;
+    cr_assert_not_null(socket);
+    cr_assert_eq(zmq_setsockopt(socket, ZMQ_LINGER, &none, sizeof(none)), 0);
+    return socket;
+}
+
+static void bind_raw(void *socket, char ret_endpoint[256])
+{
+    size_t bytes = 256;
+    cr_assert_eq(zmq_bind(socket, "tcp://127.0.0.1:*"), 0);
+    cr_assert_eq(zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, ret_endpoint, &bytes), 0);
+}
+
+/* One part, with our loop turning meanwhile. */
+static int receive_raw(struct pair *pair, void *socket, void *data, size_t bytes)
+{
+    const int64_t give_up_ms = clock_monotonic_ms() + PATIENCE_MS;
+    for (;;) {
+        const int n = zmq_recv(socket, data, bytes, ZMQ_DONTWAIT);
+        if (n >= 0 || clock_monotonic_ms() >= give_up_ms) {
+            return n;
+        }
+        cr_assert_eq(loop_turn(pair->loop, 1), 0);
+    }
+}
+
+static void open_dealer(struct pair *pair, const char *endpoint)
+{
+    *pair = (struct pair){.zmq = pair->zmq, .loop = pair->loop};
+    const struct link_options options = {
+        .kind = LINK_DEALER, .endpoint = endpoint, .part_bytes_max = PART_BYTES_MAX};
+    open_end(pair, &pair->dealer, &options);
+}
+
+static void open_loop(struct pair *pair)
+{
+    *pair = (struct pair){.zmq = zmq_ctx_new()};
+    cr_assert_eq(loop_create(&pair->loop), 0);
+}
+
+Test(link, a_router_of_zeromq_is_spoken_with, .timeout = 60)
+{
+    struct pair pair;
+    char endpoint[256], name[256], head[16];
+    open_loop(&pair);
+    void *raw = open_raw(&pair, ZMQ_ROUTER);
+    bind_raw(raw, endpoint);
+    open_dealer(&pair, endpoint);
+    char *data = malloc(PART_BYTES_MAX);
+    const size_t sizes[] = {0, 255, 256, 4096, 70000, PART_BYTES_MAX};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct blob *sent = make_payload(sizes[i], 'a' + (int)i);
+        cr_assert_eq(link_send(pair.dealer.link, NULL, 0, "head", 4, &sent, 1), 0);
+        const int name_bytes = receive_raw(&pair, raw, name, sizeof(name));
+        cr_assert_gt(name_bytes, 0);
+        cr_assert_eq(receive_raw(&pair, raw, head, sizeof(head)), 4);
+        cr_assert_eq(receive_raw(&pair, raw, data, PART_BYTES_MAX), (int)sizes[i]);
+        cr_assert_eq(memcmp(data, blob_data(sent), sizes[i]), 0);
+        cr_assert_eq(zmq_send(raw, name, (size_t)name_bytes, ZMQ_SNDMORE), name_bytes);
+        cr_assert_eq(zmq_send(raw, "back", 4, ZMQ_SNDMORE), 4);
+        cr_assert_eq(zmq_send(raw, data, sizes[i], 0), (int)sizes[i]);
+        run_until(&pair, &pair.dealer.messages, i + 1);
+        cr_assert_eq(blob_bytes(pair.dealer.payload), sizes[i]);
+        cr_assert_eq(memcmp(blob_data(pair.dealer.payload), blob_data(sent), sizes[i]), 0);
+        blob_unref(&sent);
+    }
+    free(data);
+    cr_assert_eq(zmq_close(raw), 0);
+    close_pair(&pair);
+}
+
+Test(link, a_full_batch_goes_to_zeromq_and_comes_back, .timeout = 60)
+{
+    struct pair pair;
+    open_pair(&pair);
+    pair.router.is_echoing = true;
+    void *raw = open_raw(&pair, ZMQ_DEALER);
+    cr_assert_eq(zmq_connect(raw, link_endpoint(pair.router.link)), 0);
+    for (int i = 0; i < FRAME_PARTS_MAX; i++) {
+        cr_assert_eq(zmq_send(raw, "part", 4, i + 1 < FRAME_PARTS_MAX ? ZMQ_SNDMORE : 0), 4);
+    }
+    run_until(&pair, &pair.router.messages, 1);
+    cr_assert_eq(pair.router.parts, FRAME_PARTS_MAX);
+    static struct blob *payloads[FRAME_PARTS_MAX - 1];
+    struct blob *payload = make_payload(3000, 'p');
+    for (size_t i = 0; i < FRAME_PARTS_MAX - 1; i++) {
+        payloads[i] = payload;
+    }
+    cr_assert_eq(link_send(pair.router.link, pair.router.peer, pair.router.peer_bytes, "head", 4,
+                           payloads, FRAME_PARTS_MAX - 1),
+                 0);
+    char data[4096];
+    cr_assert_eq(receive_raw(&pair, raw, data, sizeof(data)), 4, "the echo");
+    cr_assert_eq(receive_raw(&pair, raw, data, sizeof(data)), 4);
+    for (int i = 0; i < FRAME_PARTS_MAX - 1; i++) {
+        cr_assert_eq(receive_raw(&pair, raw, data, sizeof(data)), 3000);
+    }
+    int more = 1;
+    size_t bytes = sizeof(more);
+    cr_assert_eq(zmq_getsockopt(raw, ZMQ_RCVMORE, &more, &bytes), 0);
+    cr_assert_eq(more, 0);
+    blob_unref(&payload);
+    cr_assert_eq(zmq_close(raw), 0);
+    close_pair(&pair);
+}
+
+Test(link, a_peer_that_comes_again_takes_its_name_over, .timeout = 30)
+{
+    struct pair pair;
+    char text[16];
+    open_pair(&pair);
+    void *before = open_raw(&pair, ZMQ_DEALER), *after = open_raw(&pair, ZMQ_DEALER);
+    void *both[] = {before, after};
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_eq(zmq_setsockopt(both[i], ZMQ_ROUTING_ID, "worker", 6), 0);
+        cr_assert_eq(zmq_connect(both[i], link_endpoint(pair.router.link)), 0);
+        cr_assert_eq(zmq_send(both[i], "hello", 5, 0), 5);
+        run_until(&pair, &pair.router.messages, i + 1);
+        cr_assert_eq(pair.router.peer_bytes, 6);
+        if (i == 0) { /* it would come again, and again */
+            cr_assert_eq(zmq_disconnect(before, link_endpoint(pair.router.link)), 0);
+        }
+    }
+    cr_assert_eq(send_text(&pair.router, "worker", 6, "welcome"), 0);
+    cr_assert_eq(receive_raw(&pair, after, text, sizeof(text)), 7);
+    cr_assert_eq(zmq_close(before), 0);
+    cr_assert_eq(zmq_close(after), 0);
+    close_pair(&pair);
+}
+
+Test(link, heartbeats_of_zeromq_are_answered, .timeout = 30)
+{
+    enum { INTERVAL_MS = 20, TIMEOUT_MS = 100, WATCHED_MS = 600 };
+    struct pair pair;
+    char event[64];
+    open_pair(&pair);
+    void *raw = open_raw(&pair, ZMQ_DEALER);
+    const int interval_ms = INTERVAL_MS, timeout_ms = TIMEOUT_MS;
+    cr_assert_eq(zmq_setsockopt(raw, ZMQ_HEARTBEAT_IVL, &interval_ms, sizeof(interval_ms)), 0);
+    cr_assert_eq(zmq_setsockopt(raw, ZMQ_HEARTBEAT_TIMEOUT, &timeout_ms, sizeof(timeout_ms)), 0);
+    void *monitor = open_raw(&pair, ZMQ_PAIR);
+    cr_assert_eq(zmq_socket_monitor(raw, "inproc://beats", ZMQ_EVENT_DISCONNECTED), 0);
+    cr_assert_eq(zmq_connect(monitor, "inproc://beats"), 0);
+    cr_assert_eq(zmq_connect(raw, link_endpoint(pair.router.link)), 0);
+    const int64_t until_ms = clock_monotonic_ms() + WATCHED_MS;
+    while (clock_monotonic_ms() < until_ms) {
+        cr_assert_eq(loop_turn(pair.loop, 5), 0);
+    }
+    cr_assert_lt(zmq_recv(monitor, event, sizeof(event), ZMQ_DONTWAIT), 0, "it stands");
+    cr_assert_eq(zmq_close(monitor), 0);
+    cr_assert_eq(zmq_close(raw), 0);
+    close_pair(&pair);
+}
+
+static void count_break(void *context)
+{
+    ((struct end *)context)->bytes = 77;
+}
+
+Test(link, what_is_sent_while_nobody_is_there_goes_to_who_comes, .timeout = 60)
+{
+    struct pair pair;
+    char endpoint[256], name[256], text[16];
+    open_loop(&pair);
+    void *raw = open_raw(&pair, ZMQ_ROUTER);
+    bind_raw(raw, endpoint);
+    const struct link_options options = {.kind = LINK_DEALER,
+                                         .endpoint = endpoint,
+                                         .part_bytes_max = PART_BYTES_MAX,
+                                         .on_disconnected = count_break};
+    open_end(&pair, &pair.dealer, &options);
+    cr_assert_eq(send_text(&pair.dealer, NULL, 0, "one"), 0);
+    cr_assert_gt(receive_raw(&pair, raw, name, sizeof(name)), 0);
+    cr_assert_eq(receive_raw(&pair, raw, text, sizeof(text)), 3);
+    cr_assert_eq(zmq_close(raw), 0);
+    while (pair.dealer.bytes != 77) {
+        cr_assert_eq(loop_turn(pair.loop, 10), 0);
+    }
+    cr_assert_eq(send_text(&pair.dealer, NULL, 0, "two!"), 0);
+    raw = open_raw(&pair, ZMQ_ROUTER);
+    while (zmq_bind(raw, endpoint) < 0) { /* ZeroMQ gives the port up some time later */
+        cr_assert_eq(zmq_errno(), EADDRINUSE);
+        cr_assert_eq(loop_turn(pair.loop, 1), 0);
+    }
+    cr_assert_gt(receive_raw(&pair, raw, name, sizeof(name)), 0);
+    cr_assert_eq(receive_raw(&pair, raw, text, sizeof(text)), 4);
+    cr_assert_eq(zmq_close(raw), 0);
+    close_pair(&pair);
+}
+
+Test(link, subscribers_of_zeromq_hear_what_begins_as_they_wish, .timeout = 30)
+{
+    struct pair pair;
+    struct end publisher = {0};
+    char text[16];
+    open_loop(&pair);
+    const struct link_options options = {
+        .kind = LINK_PUB, .endpoint = "tcp://127.0.0.1:0", .bind = true, .part_bytes_max = 1024};
+    open_end(&pair, &publisher, &options);
+    void *raw = open_raw(&pair, ZMQ_SUB);
+    cr_assert_eq(zmq_setsockopt(raw, ZMQ_SUBSCRIBE, "b", 1), 0);
+    cr_assert_eq(zmq_setsockopt(raw, ZMQ_SUBSCRIBE, "", 0), 0);
+    cr_assert_eq(zmq_setsockopt(raw, ZMQ_UNSUBSCRIBE, "", 0), 0);
+    cr_assert_eq(zmq_connect(raw, link_endpoint(publisher.link)), 0);
+    int bytes = -1;
+    while (bytes < 0) {
+        cr_assert_eq(send_text(&publisher, NULL, 0, "a is nobody's"), 0);
+        cr_assert_eq(send_text(&publisher, NULL, 0, "b is heard"), 0);
+        cr_assert_eq(loop_turn(pair.loop, 5), 0);
+        bytes = zmq_recv(raw, text, sizeof(text), ZMQ_DONTWAIT);
+    }
+    cr_assert_eq(text[0], 'b');
+    cr_assert_eq(zmq_close(raw), 0);
+    link_destroy(&publisher.link);
+    close_pair(&pair);
+}
+
+Test(link, a_publisher_of_zeromq_is_heard, .timeout = 30)
+{
+    struct pair pair;
+    struct end listener = {0};
+    char endpoint[256];
+    open_loop(&pair);
+    void *raw = open_raw(&pair, ZMQ_PUB);
+    bind_raw(raw, endpoint);
+    const struct link_options options = {
+        .kind = LINK_SUB, .endpoint = endpoint, .part_bytes_max = 1024};
+    open_end(&pair, &listener, &options);
+    while (listener.messages == 0) {
+        cr_assert_eq(zmq_send(raw, "event", 5, 0), 5);
+        cr_assert_eq(loop_turn(pair.loop, 5), 0);
+    }
+    cr_assert_str_eq(listener.first, "event");
+    link_destroy(&listener.link);
+    cr_assert_eq(zmq_close(raw), 0);
+    close_pair(&pair);
+}
+
+Test(link, one_that_does_not_listen_costs_the_others_nothing, .timeout = 60)
+{
+    enum { MESSAGES = 20000 };
+    struct pair pair;
+    struct end publisher = {0}, listener = {0};
+    open_loop(&pair);
+    struct link_options options = {.kind = LINK_PUB,
+                                   .endpoint = "tcp://127.0.0.1:0",
+                                   .bind = true,
+                                   .part_bytes_max = 2048,
+                                   .queue_messages_max = 100};
+    open_end(&pair, &publisher, &options);
+    void *deaf = open_raw(&pair, ZMQ_SUB);
+    const int one = 1;
+    cr_assert_eq(zmq_setsockopt(deaf, ZMQ_RCVHWM, &one, sizeof(one)), 0);
+    cr_assert_eq(zmq_setsockopt(deaf, ZMQ_SUBSCRIBE, "", 0), 0);
+    cr_assert_eq(zmq_connect(deaf, link_endpoint(publisher.link)), 0);
+    options.kind = LINK_SUB;
+    options.endpoint = link_endpoint(publisher.link);
+    options.bind = false;
+    open_end(&pair, &listener, &options);
+    char text[1024] = {0};
+    memset(text, 'e', sizeof(text) - 1);
+    while (listener.messages == 0) {
+        cr_assert_eq(send_text(&publisher, NULL, 0, text), 0);
+        cr_assert_eq(loop_turn(pair.loop, 1), 0);
+    }
+    const size_t before = listener.messages;
+    for (size_t i = 0; i < MESSAGES; i++) {
+        cr_assert_eq(send_text(&publisher, NULL, 0, text), 0);
+        cr_assert_eq(loop_turn(pair.loop, 0), 0);
+    }
+    run_until(&pair, &listener.messages, before + MESSAGES);
+    cr_assert_eq(zmq_close(deaf), 0);
+    link_destroy(&listener.link);
+    link_destroy(&publisher.link);
+    close_pair(&pair);
+}
+
+Test(link, what_was_sent_goes_before_the_link_does, .timeout = 60)
+{
+    struct pair pair;
+    char endpoint[256], name[256], text[16];
+    open_loop(&pair);
+    void *raw = open_raw(&pair, ZMQ_ROUTER);
+    bind_raw(raw, endpoint);
+    open_dealer(&pair, endpoint);
+    struct blob *payload = make_payload(PART_BYTES_MAX, 'z');
+    cr_assert_eq(link_send(pair.dealer.link, NULL, 0, "last", 4, &payload, 1), 0);
+    link_destroy(&pair.dealer.link); /* it was not even connected */
+    char *data = malloc(PART_BYTES_MAX);
+    cr_assert_gt(receive_raw(&pair, raw, name, sizeof(name)), 0);
+    cr_assert_eq(receive_raw(&pair, raw, text, sizeof(text)), 4);
+    cr_assert_eq(receive_raw(&pair, raw, data, PART_BYTES_MAX), PART_BYTES_MAX);
+    free(data);
+    blob_unref(&payload);
+    cr_assert_eq(zmq_close(raw), 0);
+    close_pair(&pair);
+}
+
+Test(link, with_nobody_there_the_end_does_not_wait, .timeout = 30)
+{
+    struct pair pair;
+    open_loop(&pair);
+    open_dealer(&pair, "tcp://127.0.0.1:1");
+    cr_assert_eq(send_text(&pair.dealer, NULL, 0, "lost"), 0);
+    for (int i = 0; i < 5; i++) {
+        cr_assert_eq(loop_turn(pair.loop, 20), 0);
+    }
+    const int64_t before_ms = clock_monotonic_ms();
+    link_destroy(&pair.dealer.link);
+    cr_assert_lt(clock_monotonic_ms() - before_ms, LINK_LINGER_MS / 2);
+    close_pair(&pair);
+}
+
+Test(link, sockets_in_the_file_system_are_spoken_through, .timeout = 30)
+{
+    struct pair pair;
+    char endpoint[64], path[32] = "/tmp/test-link-XXXXXX", text[16];
+    open_loop(&pair);
+    cr_assert_not_null(mkdtemp(path));
+    (void)snprintf(endpoint, sizeof(endpoint), "ipc://%s/socket", path);
+    struct link_options options = {
+        .kind = LINK_ROUTER, .endpoint = endpoint, .bind = true, .part_bytes_max = 1024};
+    struct link *second = NULL;
+    pair.router.is_echoing = true;
+    open_end(&pair, &pair.router, &options);
+    cr_assert_str_eq(link_endpoint(pair.router.link), endpoint);
+    cr_assert_eq(link_create(pair.loop, &options, hear, NULL, &second), -EADDRINUSE);
+    void *raw = open_raw(&pair, ZMQ_DEALER);
+    cr_assert_eq(zmq_connect(raw, endpoint), 0);
+    cr_assert_eq(zmq_send(raw, "file", 4, 0), 4);
+    cr_assert_eq(receive_raw(&pair, raw, text, sizeof(text)), 4);
+    options.kind = LINK_DEALER;
+    options.bind = false;
+    open_end(&pair, &pair.dealer, &options);
+    cr_assert_eq(send_text(&pair.dealer, NULL, 0, "file"), 0);
+    run_until(&pair, &pair.dealer.messages, 1);
+    cr_assert_eq(zmq_close(raw), 0);
+    close_pair(&pair);
+    cr_assert_eq(rmdir(path), 0, "the socket is gone with the link");
+}
+
+Test(link, all_interfaces_are_both_kinds_of_addresses, .timeout = 30)
+{
+    struct pair pair;
+    char endpoint[64];
+    open_loop(&pair);
+    struct link_options options = {
+        .kind = LINK_ROUTER, .endpoint = "tcp://*:0", .bind = true, .part_bytes_max = 1024};
+    open_end(&pair, &pair.router, &options);
+    const char *port = strrchr(link_endpoint(pair.router.link), ':') + 1;
+    const bool has_ipv6 = strchr(link_endpoint(pair.router.link), '[') != NULL;
+    const char *hosts[] = {"127.0.0.1", "[::1]"};
+    options.kind = LINK_DEALER;
+    options.bind = false;
+    options.endpoint = endpoint;
+    for (size_t i = 0; i < (has_ipv6 ? 2 : 1); i++) {
+        struct end end = {0};
+        (void)snprintf(endpoint, sizeof(endpoint), "tcp://%s:%s", hosts[i], port);
+        open_end(&pair, &end, &options);
+        cr_assert_eq(send_text(&end, NULL, 0, "here"), 0);
+        run_until(&pair, &pair.router.messages, i + 1);
+        link_destroy(&end.link);
+    }
+    close_pair(&pair);
+}
+
+/* ---- with strangers at the other end ---- */
+
+static int connect_bare(const struct pair *pair)
+{
+    const struct sockaddr_in name = {
+        .sin_family = AF_INET,
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+        .sin_port =
+            htons((uint16_t)strtoul(strrchr(link_endpoint(pair->router.link), ':') + 1, NULL, 10))};
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(connect(fd, (const struct sockaddr *)&name, sizeof(name)), 0);
+    return fd;
+}
+
+/* What comes before the end, with our loop turning. */
+static size_t read_to_end(struct pair *pair, int fd, char *ret_data, size_t bytes_max)
+{
+    const int64_t give_up_ms = clock_monotonic_ms() + PATIENCE_MS;
+    size_t length = 0;
+    while (clock_monotonic_ms() < give_up_ms) {
+        const ssize_t n = recv(fd, ret_data + length, bytes_max - length, MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno != EAGAIN)) {
+            return length;
+        }
+        length += n > 0 ? (size_t)n : 0;
+        cr_assert_eq(loop_turn(pair->loop, 1), 0);
+    }
+    cr_assert_fail("it was not closed");
+    return 0;
+}
+
+Test(link, who_speaks_something_else_is_closed, .timeout = 30)
+{
+    static const char greeting[64] = "\xff\0\0\0\0\0\0\0\0\x7f\3\1NULL";
+    const struct {
+        const char *bytes;
+        size_t length;
+        bool greets;
+    } cases[] = {
+        {"GET / HTTP/1.1\r\n\r\n", 18, false},
+        {"\xff\0\0\0\0\0\0\0\0\x7f\1", 11, false},
+        {"\0\5hello", 7, true},                                   /* before READY */
+        {"\4\7\4PING\0\0", 9, true},                              /* the same */
+        {"\4\6\5READY", 8, true},                                 /* of no type */
+        {"\4\32\5READY\13Socket-Type\0\0\0\4PULL", 28, true},     /* of another */
+        {"\4\33\5READY\13Socket-Type\0\0\0\3REQ\10\0", 29, true}, /* malformed */
+        {"\11\0", 2, true},
+    };
+    struct pair pair;
+    char heard[256];
+    open_pair(&pair);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const int fd = connect_bare(&pair);
+        if (cases[i].greets) {
+            cr_assert_eq(send(fd, greeting, sizeof(greeting), 0), (ssize_t)sizeof(greeting));
+        }
+        cr_assert_eq(send(fd, cases[i].bytes, cases[i].length, 0), (ssize_t)cases[i].length);
+        (void)read_to_end(&pair, fd, heard, sizeof(heard));
+        (void)close(fd);
+    }
+    /* Others are served as before. */
+    cr_assert_eq(send_text(&pair.dealer, NULL, 0, "still here"), 0);
+    run_until(&pair, &pair.router.messages, 1);
+    cr_assert_str_eq(pair.router.first, "still here");
+    close_pair(&pair);
+}
+
+Test(link, without_descriptors_the_loop_waits_instead_of_spinning, .timeout = 60)
+{
+    struct pair pair;
+    open_pair(&pair);
+    struct rlimit limit, low;
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    cr_assert_eq(send_text(&pair.dealer, NULL, 0, "first"), 0);
+    run_until(&pair, &pair.router.messages, 1);
+    const int fd = connect_bare(&pair);
+    low = limit;
+    low.rlim_cur = (rlim_t)fd + 1; /* as many as there are */
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &low), 0);
+    int turns = 0;
+    const int64_t until_ms = clock_monotonic_ms() + 300;
+    while (clock_monotonic_ms() < until_ms) {
+        cr_assert_eq(loop_turn(pair.loop, 300), 0);
+        turns++;
+    }
+    cr_assert_lt(turns, 20);
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    char byte;
+    while (recv(fd, &byte, 1, MSG_DONTWAIT) != 1) { /* its greeting: it was taken */
+        cr_assert_eq(loop_turn(pair.loop, 100), 0);
+    }
+    (void)close(fd);
     close_pair(&pair);
 }

@@ -12,6 +12,7 @@ struct counter {
     struct loop *loop;
     struct loop_source *source, *other;
     struct loop_timer *timer;
+    struct loop_task *task;
     int fd;
     int calls;
     int last;
@@ -344,38 +345,59 @@ Test(loop, its_descriptor_tells_of_timers_wakes_and_turns_asked_for, .timeout = 
     loop_destroy(&loop);
 }
 
-/* A source whose descriptor says nothing, as ZMQ_FD does: `fd` counts what is still to be read. */
-static void take_hidden(void *context, uint32_t events)
+/* Asks for itself until nothing is left of `fd`. */
+static void take_rest(void *context)
 {
     struct counter *counter = context;
-    cr_assert_eq(events, EPOLLIN);
-    counter->fd--;
     counter->calls++;
-    loop_source_touch(counter->source);
+    if (--counter->fd > 0) {
+        loop_task_ask(counter->task);
+    }
 }
 
-static bool has_hidden(void *context)
-{
-    return ((struct counter *)context)->fd > 0;
-}
-
-Test(loop, a_touched_source_is_handled_until_it_has_no_more, .timeout = 10)
+Test(loop, a_task_that_asks_for_itself_is_done_once_a_turn, .timeout = 10)
 {
     struct loop *loop = make_loop();
     struct counter counter = {.loop = loop, .fd = 3};
-    int pipe_fds[2];
-    make_pipe(pipe_fds);
-    cr_assert_eq(loop_watch(loop, pipe_fds[0], EPOLLIN, take_hidden, &counter, &counter.source), 0);
-    loop_source_set_probe(counter.source, has_hidden);
+    cr_assert_eq(loop_task_create(loop, LOOP_AFTER_EVENTS, take_rest, &counter, &counter.task), 0);
     cr_assert_eq(loop_timeout_ms(loop), -1);
-    loop_source_touch(counter.source);
+    loop_task_ask(counter.task);
+    loop_task_ask(counter.task);
     for (int turn = 1; turn <= 3; turn++) {
         cr_assert_eq(loop_timeout_ms(loop), 0);
         cr_assert_eq(loop_turn(loop, -1), 0);
         cr_assert_eq(counter.calls, turn);
     }
     cr_assert_eq(loop_timeout_ms(loop), -1, "nothing is left");
-    loop_source_destroy(&counter.source);
+    loop_task_destroy(&counter.task);
+    loop_destroy(&loop);
+}
+
+static void ask_for_task(void *context)
+{
+    loop_task_ask(((struct counter *)context)->task);
+}
+
+Test(loop, what_is_asked_for_by_the_end_of_a_turn_is_done_before_it_sleeps, .timeout = 10)
+{
+    struct loop *loop = make_loop();
+    struct counter counter = {.loop = loop};
+    cr_assert_eq(loop_task_create(loop, LOOP_BEFORE_SLEEP, count, &counter, &counter.task), 0);
+    cr_assert_eq(loop_add_turn_handler(loop, ask_for_task, &counter), 0);
+    cr_assert_eq(loop_turn(loop, 0), 0);
+    cr_assert_eq(counter.calls, 1);
+    cr_assert_eq(loop_timeout_ms(loop), -1);
+
+    const int fd = loop_fd(loop);
+    loop_task_ask(counter.task);
+    cr_assert(is_readable(fd, 0), "a loop around this one is told");
+    loop_settle(loop);
+    cr_assert_eq(counter.calls, 2);
+    cr_assert_not(is_readable(fd, 0));
+
+    loop_task_ask(counter.task);
+    loop_task_destroy(&counter.task);
+    cr_assert_not(is_readable(fd, 0), "a task that is gone is not asked for");
     loop_destroy(&loop);
 }
 

@@ -41,6 +41,7 @@ static void release(void *room)
         REQUIRE(buffer->marks[i] == i + 1);
     }
     atomic_fetch_add(&buffer->shared->released, 1);
+    free(buffer);
 }
 
 struct part {
@@ -53,7 +54,7 @@ static void *drop_references(void *context)
     const struct part *part = context;
     for (size_t i = 0; i < BLOBS; i++) {
         struct blob *mine = part->shared->blobs[i];
-        struct buffer *buffer = blob_room(mine, release);
+        struct buffer *buffer = (struct buffer *)blob_data(mine); /* of which this part is ours */
         buffer->marks[part->number] = (unsigned char)(part->number + 1);
         blob_unref(&mine);
     }
@@ -67,11 +68,10 @@ static void *drop_references(void *context)
 static void create_blobs(struct shared *shared)
 {
     for (size_t i = 0; i < BLOBS; i++) {
-        void *room = NULL;
-        REQUIRE(blob_create_with_room(sizeof(struct buffer), release, &room, &shared->blobs[i]) ==
-                0);
-        memset(room, 0, sizeof(struct buffer));
-        ((struct buffer *)room)->shared = shared;
+        struct buffer *buffer = calloc(1, sizeof(*buffer));
+        REQUIRE(buffer != NULL);
+        buffer->shared = shared;
+        REQUIRE(blob_wrap(buffer, sizeof(*buffer), release, buffer, &shared->blobs[i]) == 0);
         for (size_t owner = 1; owner < THREADS; owner++) {
             (void)blob_ref(shared->blobs[i]);
         }
