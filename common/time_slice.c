@@ -2,7 +2,7 @@
  */
 #include "common/time_slice.h"
 #include <sched.h>
-#include <stdbool.h>
+#include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -18,27 +18,14 @@ struct attributes {
     uint64_t period_ns;
 };
 
-static bool read_attributes(struct attributes *ret_attributes)
-{
-    return syscall(SYS_sched_getattr, 0, ret_attributes, sizeof(*ret_attributes), 0) == 0 &&
-           ret_attributes->policy == SCHED_OTHER;
-}
-
-void time_slice_set(uint64_t slice_ns)
+void time_slice_shorten(void)
 {
     struct attributes attributes = {.size = sizeof(attributes)};
-    if (!read_attributes(&attributes)) {
+    if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0 ||
+        attributes.policy != SCHED_OTHER) {
         return;
     }
     attributes.size = sizeof(attributes);
-    attributes.runtime_ns = slice_ns;
+    attributes.runtime_ns = TIME_SLICE_SHORT_NS;
     (void)syscall(SYS_sched_setattr, 0, &attributes, 0);
-}
-
-uint64_t time_slice_shorten(void)
-{
-    struct attributes attributes = {.size = sizeof(attributes)};
-    const uint64_t before_ns = read_attributes(&attributes) ? attributes.runtime_ns : 0;
-    time_slice_set(TIME_SLICE_SHORT_NS);
-    return before_ns;
 }

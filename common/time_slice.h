@@ -10,15 +10,11 @@
  * of the thread that begins them.
  */
 #pragma once
-#include <stdint.h>
 
 enum { TIME_SLICE_SHORT_NS = 100000 /* the least the kernel gives */ };
 
 /*
  * Asks for short slices for the calling thread, if it is scheduled as threads usually are; its
  * niceness stays. What the kernel refuses is left as it was: nothing depends on it.
- * Returns what time_slice_set() gives back the earlier one with.
  */
-uint64_t time_slice_shorten(void);
-/* 0: the kernel's own choice. */
-void time_slice_set(uint64_t slice_ns);
+void time_slice_shorten(void);

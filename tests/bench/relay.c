@@ -139,7 +139,7 @@ int main(int argc, char **argv)
         return 2;
     }
     server.sin_port = htons((uint16_t)port);
-    (void)time_slice_shorten(); /* as broker and worker have them, which are measured beside it */
+    time_slice_shorten(); /* as broker and worker have them, which are measured beside it */
     int poll = epoll_create1(0), listener = listen_somewhere();
     if (poll < 0) {
         die("epoll_create1");

@@ -256,6 +256,6 @@ int main(int argc, char **argv)
     }
     arguments.server.faults.random = arguments.server.seed * 2 + 1; /* xorshift must not start at zero */
     arguments.server.latency.random = arguments.server.seed;
-    (void)time_slice_shorten(); /* it stands for another machine, which does not wait for this one's processor */
+    time_slice_shorten(); /* it stands for another machine, which does not wait for this one's processor */
     return read_faults(&arguments) < 0 ? EXIT_CONFIG : serve(&arguments);
 }
