@@ -1,17 +1,19 @@
 /*
- * What threads may share of common/: blobs, whose last owner may be any of them, and a loop that
- * others wake. A plain program, since ThreadSanitizer and Criterion do not go together; under it a
- * race ends the program.
+ * What threads may share of common/: blobs, whose last owner may be any of them, a loop that others
+ * wake, and the name that one of them looks up. A plain program, since ThreadSanitizer and
+ * Criterion do not go together; under it a race ends the program.
  */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/blob.h"
 #include "common/loop.h"
+#include "common/resolver.h"
 
-enum { THREADS = 4, BLOBS = 20000, WAKES = 2000 };
+enum { THREADS = 4, BLOBS = 20000, WAKES = 2000, LOOKUPS = 20 };
 
 #define REQUIRE(fact)                                                                              \
     do {                                                                                           \
@@ -78,6 +80,29 @@ static void create_blobs(struct shared *shared)
     }
 }
 
+static void note_resolved(void *context)
+{
+    *(bool *)context = true;
+}
+
+/* A name is looked up by a thread that nobody waits for, least of all when nobody wants to know. */
+static void look_up_names(struct loop *loop)
+{
+    struct link_address address;
+    REQUIRE(link_address_parse("tcp://localhost:1", false, &address) == 0);
+    for (size_t i = 0; i < LOOKUPS; i++) {
+        struct link_socket_name names[RESOLVER_ADDRESSES_MAX];
+        struct resolver *resolver = NULL;
+        bool is_resolved = false;
+        REQUIRE(resolver_start(loop, &address, note_resolved, &is_resolved, &resolver) == 0);
+        while (!is_resolved && i % 2 == 0) {
+            REQUIRE(loop_turn(loop, -1) == 0);
+        }
+        REQUIRE(!is_resolved || resolver_take(resolver, names) > 0);
+        resolver_destroy(&resolver);
+    }
+}
+
 int main(void)
 {
     static struct shared shared;
@@ -97,6 +122,7 @@ int main(void)
         REQUIRE(pthread_join(threads[i], NULL) == 0);
     }
     REQUIRE(atomic_load(&shared.released) == BLOBS);
+    look_up_names(shared.loop);
     loop_destroy(&shared.loop);
     return 0;
 }
