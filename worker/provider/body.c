@@ -162,3 +162,61 @@ int body_rewrite(const void *body, size_t bytes, const struct body_member *membe
     }
     return r < 0 ? r : bytes_append(out, "}", 1);
 }
+
+/* Past a member's name and its colon. */
+static bool take_name(struct cursor *cursor, struct body_slice *ret_name)
+{
+    cursor_skip_space(cursor);
+    ret_name->data = cursor->at;
+    if (!cursor_skip_string(cursor)) {
+        return false;
+    }
+    ret_name->bytes = (size_t)(cursor->at - ret_name->data);
+    return cursor_take(cursor, ':');
+}
+
+int body_find(const void *body, size_t bytes, const char *name, struct body_slice *ret_value)
+{
+    struct cursor cursor = {.at = body, .end = (const char *)body + bytes};
+    struct body_slice member;
+    bool is_open = cursor_take(&cursor, '{');
+    while (is_open && take_name(&cursor, &member)) {
+        cursor_skip_space(&cursor);
+        const char *value = cursor.at;
+        is_open = cursor_skip_value(&cursor);
+        if (name_is(member.data, member.bytes, name)) {
+            *ret_value = (struct body_slice){value, (size_t)(cursor.at - value)};
+            return 0;
+        }
+        is_open = is_open && cursor_take(&cursor, ',');
+    }
+    return -ENOENT;
+}
+
+int body_list(const struct body_slice *array, struct body_slice *ret_elements, size_t elements_max,
+              size_t *ret_length, bool *ret_is_whole)
+{
+    struct cursor cursor = {.at = array->data, .end = array->data + array->bytes};
+    size_t length = 0;
+    if (!cursor_take(&cursor, '[')) {
+        return -EINVAL;
+    }
+    bool is_ended = cursor_take(&cursor, ']');
+    bool is_open = !is_ended;
+    while (is_open) {
+        cursor_skip_space(&cursor);
+        const char *element = cursor.at;
+        if (!cursor_skip_value(&cursor)) {
+            break;
+        }
+        if (length == elements_max) {
+            return -E2BIG;
+        }
+        ret_elements[length++] = (struct body_slice){element, (size_t)(cursor.at - element)};
+        is_open = cursor_take(&cursor, ',');
+        is_ended = !is_open && cursor_take(&cursor, ']');
+    }
+    *ret_length = length;
+    *ret_is_whole = is_ended;
+    return 0;
+}

@@ -50,3 +50,36 @@ Test(body, what_is_no_object_is_refused)
         bytes_finish(&out);
     }
 }
+
+static const char *const taken = "{\"a\":\"]\", \"b\" : [1, {\"c\":[2]} , \"x,y\"] ,\"\\u0064\":4}";
+
+Test(body, a_member_is_found_by_its_name)
+{
+    struct body_slice value;
+    cr_assert_eq(body_find(taken, strlen(taken), "d", &value), 0);
+    cr_expect(value.bytes == 1 && value.data[0] == '4');
+    cr_expect_eq(body_find(taken, strlen(taken), "c", &value), -ENOENT);
+    cr_expect_eq(body_find("[1]", 3, "a", &value), -ENOENT);
+    cr_expect_eq(body_find("", 0, "a", &value), -ENOENT);
+}
+
+Test(body, a_list_gives_its_elements_and_a_cut_one_those_that_are_whole)
+{
+    struct body_slice list;
+    struct body_slice elements[3];
+    size_t length = 0;
+    bool is_whole = false;
+    cr_assert_eq(body_find(taken, strlen(taken), "b", &list), 0);
+    cr_assert_eq(body_list(&list, elements, 3, &length, &is_whole), 0);
+    cr_expect(length == 3 && is_whole);
+    cr_expect(memcmp(elements[1].data, "{\"c\":[2]}", 9) == 0);
+    cr_expect_eq(body_list(&list, elements, 2, &length, &is_whole), -E2BIG);
+    list = (struct body_slice){"[1,\"a", 5};
+    cr_assert_eq(body_list(&list, elements, 3, &length, &is_whole), 0);
+    cr_expect(length == 1 && !is_whole);
+    list = (struct body_slice){"[ ]", 3};
+    cr_assert_eq(body_list(&list, elements, 3, &length, &is_whole), 0);
+    cr_expect(length == 0 && is_whole);
+    list = (struct body_slice){"{}", 2};
+    cr_expect_eq(body_list(&list, elements, 3, &length, &is_whole), -EINVAL);
+}
