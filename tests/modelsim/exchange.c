@@ -10,6 +10,7 @@
 #include <xxhash.h>
 #include "common/clock.h"
 #include "common/loop.h"
+#include "tests/modelsim/combined.h"
 
 enum { LOOK_MS = 100 }; /* how often it is looked whether a client that has to wait is still there */
 
@@ -414,6 +415,8 @@ static enum embedding_flaw flaw_of(enum fault_kind kind)
     return kind == FAULT_DIMENSION      ? FLAW_DIMENSION
            : kind == FAULT_NOT_A_NUMBER ? FLAW_NOT_A_NUMBER
            : kind == FAULT_SHUFFLED     ? FLAW_SHUFFLED
+           : kind == FAULT_COMBINE_DROP ? FLAW_DROPPED
+           : kind == FAULT_COMBINE_MERGE ? FLAW_TWICE
                                         : FLAW_NONE;
 }
 
@@ -620,9 +623,13 @@ static enum MHD_Result answer_models(struct exchange *exchange)
     return queue(exchange, 200, json_response(text, bytes));
 }
 
-static int make_answer(const struct shared *shared, const struct model_request *request, struct model_answer *ret_answer)
+static int make_answer(const struct shared *shared, const struct model_request *request, enum fault_kind fault,
+                       struct model_answer *ret_answer)
 {
     const struct server_options *options = &shared->options;
+    if (combined_is_asked(request)) {
+        return combined_answer_create(options->seed, request, options->length, fault, ret_answer);
+    }
     const struct version *version = versions_find(&options->versions, request->prompt);
     char first_word[16];
     if (version != NULL) {
@@ -662,7 +669,7 @@ static enum MHD_Result plan(struct exchange *exchange)
     if (!is_served(&shared->options, request->model)) {
         return queue_error(exchange, 404, "The model does not exist or you do not have access to it.");
     }
-    if (!api_embeds(exchange->api) && make_answer(shared, request, &exchange->answer) < 0) {
+    if (!api_embeds(exchange->api) && make_answer(shared, request, FAULT_NONE, &exchange->answer) < 0) {
         return queue_error(exchange, 500, "out of memory");
     }
     exchange->reply = (struct reply){.request = request,
@@ -676,6 +683,12 @@ static enum MHD_Result plan(struct exchange *exchange)
     const struct fault *fault = faults_draw(&shared->options.faults, request->model, request->prompt, clock_monotonic_ms());
     if (fault != NULL) {
         exchange->fault = *fault;
+    }
+    if (exchange->fault.kind >= FAULT_COMBINE_DROP && combined_is_asked(request)) {
+        model_answer_finish(&exchange->answer);
+        if (make_answer(shared, request, exchange->fault.kind, &exchange->answer) < 0) {
+            return queue_error(exchange, 500, "out of memory");
+        }
     }
     if (exchange->fault.kind == FAULT_FILTERED) {
         filter_answer(exchange);
@@ -738,6 +751,14 @@ static enum MHD_Result reply_now(struct exchange *exchange)
     case FAULT_NOT_A_NUMBER:
     case FAULT_SHUFFLED:
     case FAULT_FILTERED:
+    case FAULT_COMBINE_DROP:
+    case FAULT_COMBINE_SWAP:
+    case FAULT_COMBINE_SWAP_ANSWERS:
+    case FAULT_COMBINE_SWAP_TEXTS:
+    case FAULT_COMBINE_MERGE:
+    case FAULT_COMBINE_MERGE_TEXTS:
+    case FAULT_COMBINE_GARBAGE:
+    case FAULT_COMBINE_TRUNCATE:
     case FAULT_KINDS:
         break;
     }

@@ -13,6 +13,10 @@ static const char *const kind_names[FAULT_KINDS] = {
     [FAULT_REFUSED] = "refused",   [FAULT_ERROR_IN_STREAM] = "error_in_stream",
     [FAULT_DIMENSION] = "dimension", [FAULT_NOT_A_NUMBER] = "not_a_number",
     [FAULT_SHUFFLED] = "shuffled", [FAULT_FILTERED] = "filtered",
+    [FAULT_COMBINE_DROP] = "combine_drop", [FAULT_COMBINE_SWAP] = "combine_swap",
+    [FAULT_COMBINE_SWAP_ANSWERS] = "combine_swap_answers", [FAULT_COMBINE_SWAP_TEXTS] = "combine_swap_texts",
+    [FAULT_COMBINE_MERGE] = "combine_merge", [FAULT_COMBINE_MERGE_TEXTS] = "combine_merge_texts",
+    [FAULT_COMBINE_GARBAGE] = "combine_garbage", [FAULT_COMBINE_TRUNCATE] = "combine_truncate",
 };
 static const char *const retry_names[] = {
     [RETRY_AFTER_NONE] = "none",           [RETRY_AFTER_HEADER] = "header", [RETRY_AFTER_DATE] = "date",
@@ -80,7 +84,7 @@ static int read_fault(const json_t *object, struct fault *ret_fault, char *ret_e
     size_t retry_index = find_word(retry_names, ARRAY_LENGTH(retry_names), retry);
     if (kind_index == FAULT_NONE || kind_index == FAULT_KINDS) {
         snprintf(ret_error, 200, "kind \"%.40s\" is unknown; use status, reset, hang, truncated, garbage, empty, "
-                 "error_in_200, error_in_stream, slow, stall, refused, filtered, dimension, not_a_number or shuffled", kind);
+                 "error_in_200, error_in_stream, slow, stall, refused, filtered, dimension, not_a_number, shuffled or combine_…", kind);
         return -EINVAL;
     }
     if (retry_index == ARRAY_LENGTH(retry_names)) {

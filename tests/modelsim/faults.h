@@ -33,6 +33,15 @@ enum fault_kind {
     FAULT_NOT_A_NUMBER, /* embeddings: the last vector ends with NaN */
     FAULT_SHUFFLED,    /* embeddings: the vectors come in another order, each with its index */
     FAULT_FILTERED,    /* a filter cuts the answer in half, and the answer says so */
+    /* Of requests that ask several things at once; others are answered as if there were no fault. */
+    FAULT_COMBINE_DROP,    /* the last is not answered */
+    FAULT_COMBINE_SWAP,    /* the first two are confused: answer, seal and words of each stand under the other's tag */
+    FAULT_COMBINE_SWAP_ANSWERS, /* likewise, but the words are those that belong to the tag */
+    FAULT_COMBINE_SWAP_TEXTS, /* likewise, and the seal too: nothing in the reply tells */
+    FAULT_COMBINE_MERGE,   /* the second is answered within the first's answer, or two vectors have one index */
+    FAULT_COMBINE_MERGE_TEXTS, /* likewise, without its seals */
+    FAULT_COMBINE_GARBAGE, /* questions: some words instead of JSON */
+    FAULT_COMBINE_TRUNCATE, /* questions: the last third of the reply is cut off */
     FAULT_KINDS,
 };
 

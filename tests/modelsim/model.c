@@ -62,6 +62,15 @@ uint32_t model_count_tokens(const char *text)
     return tokens;
 }
 
+size_t model_tokens_bytes(const char *text, uint32_t tokens)
+{
+    const char *at = text;
+    for (const char *next = skip_blanks(text); tokens > 0 && *next != '\0'; next = skip_blanks(at), tokens--) {
+        at = token_end(next);
+    }
+    return (size_t)(at - text);
+}
+
 static bool is_of_word(char c)
 {
     return isalnum((unsigned char)c) || (unsigned char)c >= 0x80;

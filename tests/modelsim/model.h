@@ -20,6 +20,7 @@ struct model_answer {
 };
 
 uint32_t model_count_tokens(const char *text);
+size_t model_tokens_bytes(const char *text, uint32_t tokens); /* of the first so many, with the blanks before them */
 
 /*
  * Bounds of an answer's length in tokens, before max_tokens cuts it (0: no cut). `first_word`: of letters and digits, what it

@@ -304,11 +304,12 @@ static void write_embedding(const struct model_request *request, uint64_t seed, 
 
 void reply_write_embeddings(const struct model_request *request, uint64_t seed, enum embedding_flaw flaw, FILE *out)
 {
-    const size_t length = json_is_array(request->inputs) ? json_array_size(request->inputs) : 1;
+    const size_t inputs = json_is_array(request->inputs) ? json_array_size(request->inputs) : 1;
+    const size_t length = inputs - (flaw == FLAW_DROPPED && inputs > 1 ? 1 : 0);
     const bool is_google = api_maker(request->api) == MAKER_GOOGLE;
     fprintf(out, is_google ? "{\"embeddings\":[" : "{\"object\":\"list\",\"data\":[");
     for (size_t i = 0; i < length; i++) {
-        const size_t index = flaw == FLAW_SHUFFLED && !is_google ? length - 1 - i : i;
+        const size_t index = flaw == FLAW_SHUFFLED && !is_google ? length - 1 - i : flaw == FLAW_TWICE ? i / 2 * 2 : i;
         const json_t *input = json_is_array(request->inputs) ? json_array_get(request->inputs, index) : request->inputs;
         fputs(i > 0 ? "," : "", out);
         write_embedding(request, seed, json_string_value(input), index, i + 1 == length ? flaw : FLAW_NONE, out);

@@ -41,7 +41,7 @@ enum { API_COUNT = API_MODELS + 1 };
 enum maker { MAKER_OPENAI, MAKER_ANTHROPIC, MAKER_GOOGLE, MAKER_AZURE };
 
 /* What is wrong with the vectors of a reply. */
-enum embedding_flaw { FLAW_NONE, FLAW_DIMENSION, FLAW_NOT_A_NUMBER, FLAW_SHUFFLED }; /* shuffled: only where each vector has an index */
+enum embedding_flaw { FLAW_NONE, FLAW_DIMENSION, FLAW_NOT_A_NUMBER, FLAW_SHUFFLED, FLAW_DROPPED, FLAW_TWICE }; /* shuffled, twice: only where each vector has an index; dropped: the last of several */
 
 struct model_request {
     enum api api;          /* of Azure's: the one that they are like */
