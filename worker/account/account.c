@@ -4,6 +4,18 @@
 
 #include "common/attributes.h"
 
+void account_add_counts(struct token_counts *sum, const struct token_counts *tokens)
+{
+    sum->input += tokens->input;
+    sum->cached_input += tokens->cached_input;
+    sum->cache_write += tokens->cache_write;
+    sum->cache_write_long += tokens->cache_write_long;
+    sum->output += tokens->output;
+    sum->reasoning += tokens->reasoning;
+    sum->counted += tokens->counted;
+    sum->is_estimated = sum->is_estimated || tokens->is_estimated;
+}
+
 uint64_t account_cost_nanousd(const struct price *price, const struct token_counts *tokens)
 {
     const uint64_t apart = tokens->cached_input + tokens->cache_write + tokens->cache_write_long;

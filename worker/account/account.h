@@ -22,6 +22,8 @@ struct token_counts {
     enum price_service service; /* the tier in which it answered */
 };
 
+void account_add_counts(struct token_counts *sum, const struct token_counts *tokens);
+
 /* Saturates at UINT64_MAX. */
 uint64_t account_cost_nanousd(const struct price *price, const struct token_counts *tokens);
 

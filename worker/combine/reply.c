@@ -1,0 +1,160 @@
+#include "worker/combine/reply.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ELEMENT_BYTES = 128 /* of an answer's element, besides the answer in it */ };
+
+/* ---- who pays for what ---- */
+
+/* Everybody's own, and an equal part of what all have: the system prompt and the rules. */
+static void weigh_questions(const struct reply_call *call, const struct reply_ask *asks,
+                            size_t length, uint64_t *ret_weights)
+{
+    uint64_t own = 0;
+    for (size_t i = 0; i < length; i++) {
+        own += asks[i].question.text_bytes;
+    }
+    const uint64_t common = call->request_bytes > own ? call->request_bytes - own : 0;
+    for (size_t i = 0; i < length; i++) {
+        ret_weights[i] = asks[i].question.text_bytes * length + common;
+    }
+}
+
+static void share(const struct reply_call *call, const struct reply_ask *asks, size_t length,
+                  const uint64_t *written, const struct token_counts *total,
+                  struct reply_part *parts)
+{
+    uint64_t sent[SHARES_MAX] = {0};
+    uint64_t got[SHARES_MAX] = {0};
+    struct token_share shares[SHARES_MAX];
+    if (call->are_questions) {
+        weigh_questions(call, asks, length, sent);
+    }
+    for (size_t i = 0; i < length; i++) {
+        sent[i] = !asks[i].is_present ? 0 : call->are_questions ? sent[i] : asks[i].inputs.weight;
+        got[i] = asks[i].is_present ? written[i] : 0;
+    }
+    share_usage(call->price, total, sent, got, length, shares);
+    for (size_t i = 0; i < length; i++) {
+        parts[i].share = shares[i];
+    }
+}
+
+/* ---- embeddings ---- */
+
+static void split_inputs(const struct reply_call *call, const struct reply_ask *asks, size_t length,
+                         const struct token_counts *total, struct reply_part *parts)
+{
+    struct inputs_answer answer;
+    const uint64_t written[SHARES_MAX] = {0};
+    size_t inputs = 0;
+    for (size_t i = 0; i < length; i++) {
+        inputs += asks[i].inputs.length;
+    }
+    share(call, asks, length, written, total, parts);
+    const int opened = inputs_open(call->body->data, call->body->length, inputs, &answer);
+    size_t first = 0;
+    for (size_t i = 0; i < length; i++) {
+        struct bytes *body = &parts[i].body;
+        *body = (struct bytes){.bytes_max = call->body->length + ELEMENT_BYTES};
+        parts[i].why = opened < 0 ? "index" : NULL;
+        if (opened == 0 && asks[i].is_present &&
+            inputs_take(&answer, first, asks[i].inputs.length, &parts[i].share, body) < 0) {
+            parts[i].why = "memory";
+        }
+        first += asks[i].inputs.length;
+    }
+}
+
+/* ---- questions ---- */
+
+static json_t *usage_of(const struct token_share *share)
+{
+    const struct token_counts *tokens = &share->tokens;
+    const uint64_t sum = tokens->input + tokens->output;
+    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:{s:I}}", "prompt_tokens",
+                     (json_int_t)tokens->input, "completion_tokens", (json_int_t)tokens->output,
+                     "total_tokens", (json_int_t)sum, "prompt_tokens_details", "cached_tokens",
+                     (json_int_t)tokens->cached_input, "completion_tokens_details",
+                     "reasoning_tokens", (json_int_t)tokens->reasoning);
+}
+
+/* As the provider would have answered one: its id, with a number behind. */
+static char *write_answer(const json_t *whole, size_t index, const struct pack_result *result,
+                          const struct token_share *share)
+{
+    json_t *answer = json_copy((json_t *)(uintptr_t)whole);
+    const char *id = json_string_value(json_object_get(whole, "id"));
+    json_t *choice = json_pack("{s:i, s:{s:s, s:s%, s:n}, s:n, s:s}", "index", 0, "message", "role",
+                               "assistant", "content", result->text, result->text_bytes, "refusal",
+                               "logprobs", "finish_reason", "stop");
+    int r = json_object_set_new(answer, "choices", json_pack("[o]", choice));
+    r |= json_object_set_new(answer, "usage", usage_of(share));
+    if (id != NULL) {
+        r |= json_object_set_new(answer, "id", json_sprintf("%s-%zu", id, index));
+    }
+    char *text = r < 0 ? NULL : json_dumps(answer, JSON_COMPACT);
+    json_decref(answer);
+    return text;
+}
+
+static void take_answers(const struct reply_call *call, const struct reply_ask *asks, size_t length,
+                         const struct pack_result *results, struct reply_part *parts)
+{
+    for (size_t i = 0; i < length; i++) {
+        parts[i].why = NULL;
+        if (results[i].verdict != PACK_GOOD) {
+            parts[i].why = pack_verdict_name(results[i].verdict);
+            continue;
+        }
+        char *text =
+            asks[i].is_present ? write_answer(call->answer, i, &results[i], &parts[i].share) : NULL;
+        const size_t bytes = text == NULL ? 0 : strlen(text);
+        parts[i].why = text == NULL ? "memory" : NULL;
+        parts[i].body = (struct bytes){
+            .data = text, .length = bytes, .capacity = bytes + 1, .bytes_max = bytes};
+    }
+}
+
+static void split_questions(const struct reply_call *call, const struct reply_ask *asks,
+                            size_t length, const struct token_counts *total,
+                            struct reply_part *parts)
+{
+    struct question questions[SHARES_MAX];
+    struct pack_result results[SHARES_MAX];
+    uint64_t written[SHARES_MAX] = {0};
+    const json_t *choice = json_array_get(json_object_get(call->answer, "choices"), 0);
+    const json_t *content = json_object_get(json_object_get(choice, "message"), "content");
+    const char *reason = json_string_value(json_object_get(choice, "finish_reason"));
+    const char *text = json_is_string(content) ? json_string_value(content) : "";
+    for (size_t i = 0; i < length; i++) {
+        questions[i] = asks[i].question;
+    }
+    /* Whatever else than "stop": it was ended before it was done. */
+    const bool is_cut = reason == NULL || strcmp(reason, "stop") != 0;
+    const int r = pack_split(text, strlen(text), is_cut, questions, length, results);
+    for (size_t i = 0; i < length; i++) {
+        written[i] = results[i].verdict == PACK_GOOD ? results[i].text_bytes + ELEMENT_BYTES : 0;
+    }
+    share(call, asks, length, written, total, parts);
+    take_answers(call, asks, length, results, parts);
+    for (size_t i = 0; i < length; i++) {
+        parts[i].why = r < 0 ? "memory" : parts[i].why;
+        free(results[i].text);
+    }
+}
+
+void reply_split(const struct reply_call *call, const struct reply_ask *asks, size_t length,
+                 struct reply_part *ret_parts, struct token_counts *ret_total)
+{
+    assert(length <= SHARES_MAX);
+    account_read_usage(call->answer, call->operation, call->request_bytes, ret_total);
+    if (call->are_questions) {
+        split_questions(call, asks, length, ret_total, ret_parts);
+    } else {
+        split_inputs(call, asks, length, ret_total, ret_parts);
+    }
+}
