@@ -39,6 +39,8 @@ enum config_switch { SWITCH_OFF, SWITCH_ON };
 enum config_choice { CHOICE_SCORED, CHOICE_LISTED };
 enum config_judge { CONFIG_JUDGE_EQUAL, CONFIG_JUDGE_JSON, CONFIG_JUDGE_EMBEDDING, CONFIG_JUDGE_MODEL };
 
+enum { CONFIG_COMBINE_LINGER_MS_MAX = 1000, CONFIG_COMBINE_JOBS_MAX = 256 };
+
 /*
  * tiers[]: a position among latency, cost, reliability and quality. Default set: realtime, standard, background. A given
  * list replaces the set; an entry with the name of a default one starts from that one's values, any other from those of
@@ -71,6 +73,8 @@ struct config_tier {
     enum config_switch prompt_prefix;  /* off / on / on */
     uint64_t prompt_history_tokens_max;  /* 0: all is sent */
     uint64_t prompt_passages_tokens_max; /* 0: all are sent */
+    int64_t combine_linger_ms;      /* how long a job may wait for others to share its call: 0; at most 1 s */
+    uint32_t combine_jobs_max;      /* of one call: 16 */
     int64_t shed_target_ms;         /* CoDel: waits above it for long shed jobs; 0 never. Tiers without durability only */
 };
 

@@ -603,6 +603,12 @@ static const struct config_key tier_keys[] = {
      FIELD(config_tier, prompt_passages_tokens_max), .is_live = true, .preset = "0",
      .text = "Tokens of all retrieved passages in a prompt; of more, those that share least with the "
              "question are left out. `0`: none is."},
+    {"combine_linger", .kind = KIND_DURATION, .min = 0, .max = CONFIG_COMBINE_LINGER_MS_MAX,
+     FIELD(config_tier, combine_linger_ms), .is_live = true, .preset = "0s",
+     .text = "How long a job may wait at its worker for others to share its call: embeddings, and "
+             "questions that are marked `batchable`. `0s`: each makes its own."},
+    {"combine_jobs_max", COUNTS(2, CONFIG_COMBINE_JOBS_MAX), FIELD(config_tier, combine_jobs_max), .is_live = true,
+     .preset = "16", .text = "Jobs that share one call at most."},
     {"shed_target", DURATIONS(0), FIELD(config_tier, shed_target_ms), .is_live = true,
      .preset = "0s",
      .text = "Where all jobs have waited longer than this for twice as long, some are shed, so that "

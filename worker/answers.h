@@ -15,7 +15,7 @@
 #include "common/list.h"
 #include "proto/wire.pb-c.h"
 
-enum { ANSWER_CALLS_MAX = 2 }; /* of one attempt: the second beside a slow one */
+enum { ANSWER_CALLS_MAX = 3 }; /* of one attempt: one that it shared, its own, and one beside that */
 
 struct answer {
     struct list_link link;

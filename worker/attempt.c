@@ -252,7 +252,7 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
     usage.saved_routing_nanousd = attempt->saved_routing_nanousd;
     usage.cut_history_tokens = attempt->cut.history_tokens;
     usage.cut_passages_tokens = attempt->cut.passages_tokens;
-    if (attempt->report.is_made && !is_cached) {
+    if ((attempt->report.is_made || attempt->shared.is_answered) && !is_cached) {
         const uint64_t *saved = attempt->optimised.saved_tokens;
         usage.saved_history_tokens = saved[LEVER_HISTORY];
         usage.saved_passages_tokens = saved[LEVER_PASSAGES];
@@ -260,6 +260,8 @@ void attempt_usage(const struct attempt *attempt, Wire__Usage *ret_usage)
         usage.saved_repeats_tokens = saved[LEVER_REPEATS];
         usage.saved_optimising_nanousd = attempt->saved_optimising_nanousd;
     }
+    usage.saved_batching_nanousd = attempt->shared.saved_nanousd;
+    usage.combined = attempt->shared.is_answered ? attempt->shared.jobs : 0;
     *ret_usage = usage;
 }
 

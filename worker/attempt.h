@@ -30,6 +30,7 @@ struct loop;
 struct loop_timer;
 struct pipeline;
 struct cache_lookup;
+struct combine_seat;
 struct hedge;
 struct near_aside;
 struct telemetry;
@@ -137,6 +138,17 @@ struct attempt {
     uint32_t max_tokens_default;
     char *router_reason;   /* the broker's, or the router's own; NULL: none yet */
     uint32_t quality_lost; /* grades; the cache sets it where it answers */
+
+    /* combine: a call that it shares with other jobs */
+    struct combine_seat *seat; /* while it waits for company, or for their answer; NULL */
+    struct shared_call {
+        uint32_t jobs;             /* of the call; 0: none was made */
+        bool is_answered;          /* else the attempt goes on alone, or has failed with it */
+        struct token_counts tokens; /* its share */
+        uint64_t cost_nanousd;      /* likewise */
+        uint64_t saved_nanousd;     /* what more its own call would have cost, estimated */
+        struct call_report report; /* is_made: this one of the attempts tells the broker of it */
+    } shared;
 
     /* provider call */
     struct provider *provider; /* that it waits for or calls; not owned */

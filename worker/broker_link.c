@@ -841,9 +841,11 @@ static int answer_copy_call(struct answer *answer, const char *provider, const c
 static int answer_copy_calls(struct answer *answer, const struct attempt *attempt)
 {
     const struct hedge *hedge = attempt->hedge;
-    int r = hedge == NULL
-                ? 0
-                : answer_copy_call(answer, hedge->provider_name, hedge->model, &hedge->report);
+    int r = answer_copy_call(answer, attempt->provider_name, attempt->model,
+                             &attempt->shared.report); /* who has shared one has no hedge */
+    r = r < 0 || hedge == NULL
+            ? r
+            : answer_copy_call(answer, hedge->provider_name, hedge->model, &hedge->report);
     return r < 0
                ? r
                : answer_copy_call(answer, attempt->provider_name, attempt->model, &attempt->report);

@@ -51,6 +51,10 @@ static void make_keys(struct services *services, struct attempt *attempt, const 
     } else if (attempt->has_client_key) {
         compare_keys(services, attempt, attempt->key);
     }
+    /* Whoever follows it has not said that an answer made in company will do. */
+    attempt->key_mismatch = attempt->key_mismatch ||
+                            (attempt->has_client_key && attempt->request->batchable &&
+                             attempt->operation == OPERATION_CHAT);
     /* Clients know nothing of labels: only what is kept goes by them. */
     char *labels[ATTEMPT_LABELS_MAX];
     canonical_key_narrow(&services->key_secret, labels, attempt_labels(attempt, labels),

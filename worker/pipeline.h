@@ -1,8 +1,8 @@
 /*
  * pipeline: carries attempts through the stages, in order, each at its own pace.
  *
- *   decode → deadline → cache → prompt → router → call → account → fill
- *                                                   ↘ stand-in, if there is no answer
+ *   decode → deadline → cache → prompt → router → combine → call → account → fill
+ *                                                             ↘ stand-in, if there is no answer
  *
  * Knows nothing of what a stage does. A stage that stands in is entered by attempts alone that one
  * before it has concluded without an answer; it may answer them, and concludes them. An attempt

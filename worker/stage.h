@@ -30,6 +30,7 @@ struct stage_event {
         STAGE_EVENT_REPLY,
         STAGE_EVENT_HEDGE, /* a second call may be made */
         STAGE_EVENT_HEDGE_REPLY,
+        STAGE_EVENT_COMBINED, /* the call that it shared is over, or none was made */
         STAGE_EVENT_ROOM, /* its turn in the provider's line has come */
     } kind;
     union {

@@ -30,6 +30,10 @@ enum family {
     ANSWERS_DROPPED,
     CHUNKS_DROPPED,
     UPSTREAM_CHANGES,
+    COMBINED_CALLS,
+    COMBINED_JOBS,
+    COMBINE_REDONE,
+    COMBINE_TOKENS,
     ANSWERED_AGAIN,
     OPERATION_SECONDS,
     TOKEN_USAGE,
@@ -87,6 +91,9 @@ static const char *const by_tier_lever[] = {"tier", "lever", NULL};
 static const char *const by_check[] = {"why", "result", NULL};
 static const char *const by_why[] = {"why", NULL};
 static const char *const by_kind[] = {"kind", NULL};
+static const char *const by_kind_result[] = {"kind", "result", NULL};
+static const char *const by_kind_why[] = {"kind", "why", NULL};
+static const char *const by_change[] = {"change", NULL};
 static const char *const by_model[] = {"provider", "model", NULL};
 static const char *const by_model_outcome[] = {"provider", "model", "outcome", NULL};
 static const char *const by_upstream_state[] = {"provider", "model", "state", NULL};
@@ -157,6 +164,17 @@ static const struct {
     [UPSTREAM_CHANGES] = {METRIC_COUNTER, "tiermq_worker_upstream_changes_total",
                           "Changes of the brokers' breakers that this worker has heard of.",
                           by_upstream_state},
+    [COMBINED_CALLS] = {METRIC_COUNTER, "tiermq_worker_combined_calls_total",
+                        "Calls that were made for several jobs: embeddings, questions.", by_kind},
+    [COMBINED_JOBS] = {METRIC_COUNTER, "tiermq_worker_combined_jobs_total",
+                       "Jobs for which they were made: answered by them, or not.", by_kind_result},
+    [COMBINE_REDONE] = {METRIC_COUNTER, "tiermq_worker_combine_redone_total",
+                        "Jobs that were asked again alone, by what was wrong with the shared answer.",
+                        by_kind_why},
+    [COMBINE_TOKENS] = {METRIC_COUNTER, "tiermq_worker_combine_input_tokens_total",
+                        "Estimated tokens of prompt by which packed questions differ from the same "
+                        "ones alone: saved, added.",
+                        by_change},
     [ANSWERED_AGAIN] = {METRIC_COUNTER, "tiermq_worker_answered_again_total",
                         "Dispatches of jobs whose answer was still kept: answered without a call.",
                         NULL},
@@ -371,6 +389,34 @@ void telemetry_optimised(struct telemetry *telemetry, const struct attempt *atte
             metric_add(series(telemetry, PROMPT_TOKENS, values), (double)tokens);
         }
     }
+}
+
+void telemetry_combined(struct telemetry *telemetry, const char *kind, size_t jobs, size_t answered)
+{
+    const char *const good[] = {kind, "answered"};
+    const char *const bad[] = {kind, "unanswered"};
+    metric_add(series(telemetry, COMBINED_CALLS, &kind), 1);
+    metric_add(series(telemetry, COMBINED_JOBS, good), (double)answered);
+    metric_add(series(telemetry, COMBINED_JOBS, bad), (double)(jobs - answered));
+}
+
+void telemetry_combine_tokens(struct telemetry *telemetry, uint64_t lone, uint64_t sent)
+{
+    const char *change = lone > sent ? "saved" : "added";
+    const uint64_t tokens = lone > sent ? lone - sent : sent - lone;
+    metric_add(series(telemetry, COMBINE_TOKENS, &change), (double)tokens);
+}
+
+void telemetry_combine_redone(struct telemetry *telemetry, const char *kind, const char *why)
+{
+    const char *const values[] = {kind, why};
+    metric_add(series(telemetry, COMBINE_REDONE, values), 1);
+}
+
+void telemetry_lost_share(struct telemetry *telemetry, const struct attempt *attempt)
+{
+    count_usage(telemetry, attempt->provider_name, attempt->model, &attempt->shared.tokens,
+                attempt->shared.cost_nanousd);
 }
 
 void telemetry_cache(struct telemetry *telemetry, const char *result)

@@ -39,6 +39,13 @@ void telemetry_optimised(struct telemetry *telemetry, const struct attempt *atte
 void telemetry_cache_check(struct telemetry *telemetry, const char *why, const char *result);
 /* What such a job cost. */
 void telemetry_cache_check_cost(struct telemetry *telemetry, const char *why, uint64_t cost_nanousd);
+/* One call for so many jobs, of which it has answered some. `kind`: embeddings, questions. */
+void telemetry_combined(struct telemetry *telemetry, const char *kind, size_t jobs, size_t answered);
+/* Tokens of prompt: what those that were answered would have sent alone, and what was sent. */
+void telemetry_combine_tokens(struct telemetry *telemetry, uint64_t lone, uint64_t sent);
+void telemetry_combine_redone(struct telemetry *telemetry, const char *kind, const char *why);
+/* What an attempt has paid for a call that did not answer it. */
+void telemetry_lost_share(struct telemetry *telemetry, const struct attempt *attempt);
 void telemetry_cache(
     struct telemetry *telemetry,
     const char *result); /* exact, near, miss, embedder, memory, timeout, busy, broken */

@@ -22,6 +22,7 @@
 #include "worker/cache/cache_stage.h"
 #include "worker/cache/text_embedder.h"
 #include "worker/cache_host.h"
+#include "worker/combine/combine.h"
 #include "worker/decode.h"
 #include "worker/pipeline.h"
 #include "worker/prompt/prompt.h"
@@ -46,6 +47,7 @@ struct worker {
     struct cache_host *cache; /* NULL: mode off */
     struct metrics *metrics;
     struct telemetry *telemetry;
+    struct combine *combine;
     struct pipeline *pipeline;
     struct http_admin *admin;
     struct broker_link **brokers;
@@ -501,8 +503,9 @@ static int open_pipeline(struct worker *worker)
     struct services *services = &worker->services;
     const struct stage stages[] = {
         decode_stage(services),   deadline_stage(services), cache_stage(services),
-        prompt_stage(services),   router_stage(services),   call_stage(services),
-        stand_in_stage(services), account_stage(services),  fill_stage(services),
+        prompt_stage(services),   router_stage(services),   combine_stage(worker->combine),
+        call_stage(services),     stand_in_stage(services), account_stage(services),
+        fill_stage(services),
     };
     return pipeline_create(stages, ARRAY_LENGTH(stages), attempt_concluded, worker,
                            &worker->pipeline);
@@ -593,6 +596,7 @@ static int open_parts(struct worker *worker, char *ret_error)
     r = r < 0 ? r
               : vocabularies_create(worker->config, worker->log, &worker->services.vocabularies);
     r = r < 0 ? r : open_providers(worker, ret_error);
+    r = r < 0 ? r : combine_create(&worker->services, &worker->combine);
     r = r < 0 ? r : open_pipeline(worker);
     r = r < 0 ? r : loop_timer_create(worker->loop, drain_is_over, worker, &worker->drain_timer);
     r = r < 0 ? r : loop_add_turn_handler(worker->loop, turn, worker);
@@ -635,6 +639,7 @@ void worker_destroy(struct worker **worker)
     }
     free(old->brokers);
     pipeline_destroy(&old->pipeline);
+    combine_destroy(&old->combine);
     for (size_t i = 0; i < old->services.providers_length; i++) {
         provider_destroy(&old->services.providers[i]);
     }

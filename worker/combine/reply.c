@@ -43,6 +43,21 @@ static void share(const struct reply_call *call, const struct reply_ask *asks, s
     }
 }
 
+/* As many tokens a byte as the call had, of what it would have sent itself, and of what it was
+ * answered. */
+static uint64_t lone_cost(const struct reply_call *call, const struct reply_ask *ask,
+                          const struct token_counts *total, const struct token_share *share)
+{
+    const struct token_counts lone = {
+        .input = call->are_questions ? (uint64_t)((unsigned __int128)total->input *
+                                                  ask->request_bytes / (call->request_bytes + 1))
+                                     : share->tokens.input,
+        .output = share->tokens.output,
+        .service = total->service,
+    };
+    return account_cost_nanousd(call->price, &lone);
+}
+
 /* ---- embeddings ---- */
 
 static void split_inputs(const struct reply_call *call, const struct reply_ask *asks, size_t length,
@@ -147,6 +162,14 @@ static void split_questions(const struct reply_call *call, const struct reply_as
     }
 }
 
+void reply_share_cut(const struct reply_call *call, const struct reply_ask *asks, size_t length,
+                     struct reply_part *ret_parts, struct token_counts *ret_total)
+{
+    const uint64_t written[SHARES_MAX] = {0};
+    account_estimate_cut(call->request_bytes, 0, ret_total);
+    share(call, asks, length, written, ret_total, ret_parts);
+}
+
 void reply_split(const struct reply_call *call, const struct reply_ask *asks, size_t length,
                  struct reply_part *ret_parts, struct token_counts *ret_total)
 {
@@ -156,5 +179,10 @@ void reply_split(const struct reply_call *call, const struct reply_ask *asks, si
         split_questions(call, asks, length, ret_total, ret_parts);
     } else {
         split_inputs(call, asks, length, ret_total, ret_parts);
+    }
+    for (size_t i = 0; i < length; i++) {
+        ret_parts[i].lone_nanousd = ret_parts[i].why != NULL
+                                        ? 0
+                                        : lone_cost(call, &asks[i], ret_total, &ret_parts[i].share);
     }
 }

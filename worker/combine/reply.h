@@ -30,15 +30,21 @@ struct reply_call {
 struct reply_ask {
     struct inputs inputs;
     struct question question;
-    bool is_present; /* else it has left: its share goes to the others */
+    size_t request_bytes; /* of its own request */
+    bool is_present;      /* else it has left: its share goes to the others */
 };
 
 struct reply_part {
     const char *why;   /* static: it is not answered; NULL: it is */
     struct bytes body; /* its answer; owned by the caller */
     struct token_share share;
+    uint64_t lone_nanousd; /* answered: what its own call would have cost, estimated */
 };
 
 /* Fills `length` parts, of SHARES_MAX at most. */
 void reply_split(const struct reply_call *call, const struct reply_ask *asks, size_t length,
                  struct reply_part *ret_parts, struct token_counts *ret_total);
+/* Likewise of a call that was cut off, and estimated: nobody has an answer, `body` and `answer` are
+ * not looked at. */
+void reply_share_cut(const struct reply_call *call, const struct reply_ask *asks, size_t length,
+                     struct reply_part *ret_parts, struct token_counts *ret_total);

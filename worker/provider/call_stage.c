@@ -24,8 +24,6 @@
 #define CANCELLED   WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED
 #define REFUSED     WIRE__ATTEMPT_OUTCOME__ATTEMPT_REFUSED
 
-enum { KEY_BYTES = ID_TEXT_BYTES + 17 };
-
 /* ---- two calls ---- */
 
 /* The other one is quicker, or has been given an answer that holds for both. */
@@ -99,7 +97,7 @@ static void hedge_reply_arrived(void *context, struct provider_reply *reply)
     pipeline_resume(hedge->attempt, &event);
 }
 
-static struct provider *find_provider(const struct services *services, const char *name)
+struct provider *call_find_provider(const struct services *services, const char *name)
 {
     for (size_t i = 0; i < services->providers_length; i++) {
         if (strcmp(provider_name(services->providers[i]), name) == 0) {
@@ -109,23 +107,24 @@ static struct provider *find_provider(const struct services *services, const cha
     return NULL;
 }
 
-/*
- * The same for every attempt of the job at this upstream, so that a provider that honours it does
- * the work once; another one elsewhere, also at the same account, since another model's answer
- * under the same key would be a conflict there. So would a prompt that was made shorter in another
- * way, as after a reload.
- */
-static void write_idempotency_key(const struct attempt *attempt, const char *provider_name,
-                                  const char *model, char ret_key[KEY_BYTES])
+void call_write_key(const struct id *job_id, const char *provider_name, const char *model,
+                    uint64_t seed, char ret_key[CALL_KEY_BYTES])
 {
     char job[ID_TEXT_BYTES];
-    id_format(&attempt->job_id, job);
+    id_format(job_id, job);
+    const XXH64_hash_t provider = XXH3_64bits_withSeed(provider_name, strlen(provider_name), seed);
+    const XXH64_hash_t upstream = XXH3_64bits_withSeed(model, strlen(model), provider);
+    (void)snprintf(ret_key, CALL_KEY_BYTES, "%s-%016" PRIx64, job, (uint64_t)upstream);
+}
+
+/* A prompt that was made shorter in another way, as after a reload, would be a conflict, too. */
+static void write_own_key(const struct attempt *attempt, const char *provider_name,
+                          const char *model, char ret_key[CALL_KEY_BYTES])
+{
     const struct bytes *body = &attempt->optimised_body;
-    const XXH64_hash_t provider = XXH3_64bits(provider_name, strlen(provider_name));
     const XXH64_hash_t sent =
         attempt->optimised.is_changed ? XXH3_64bits(body->data, body->length) : 0;
-    const XXH64_hash_t upstream = XXH3_64bits_withSeed(model, strlen(model), provider ^ sent);
-    (void)snprintf(ret_key, KEY_BYTES, "%s-%016" PRIx64, job, (uint64_t)upstream);
+    call_write_key(&attempt->job_id, provider_name, model, sent, ret_key);
 }
 
 /* NULL: the provider is not to keep a prefix, or there is none worth it. */
@@ -184,8 +183,8 @@ static enum stage_verdict call_send(const struct services *services, struct atte
 {
     static const struct provider_handler handler = {.on_chunk = chunk_arrived,
                                                     .on_done = reply_arrived};
-    char key[KEY_BYTES];
-    write_idempotency_key(attempt, attempt->provider_name, attempt->model, key);
+    char key[CALL_KEY_BYTES];
+    write_own_key(attempt, attempt->provider_name, attempt->model, key);
     struct provider_request request = request_of(services, attempt, attempt->provider_name);
     request.idempotency_key = key;
     forward_begin(attempt, services->telemetry);
@@ -261,7 +260,10 @@ static enum stage_verdict call_when_possible(const struct services *services,
 static enum stage_verdict call_start(void *module, struct attempt *attempt)
 {
     const struct services *services = module;
-    attempt->provider = find_provider(services, attempt->provider_name);
+    if (attempt->shared.is_answered) {
+        return STAGE_NEXT;
+    }
+    attempt->provider = call_find_provider(services, attempt->provider_name);
     if (attempt->provider == NULL) {
         outcome_set(&attempt->outcome, UNAVAILABLE, "no_provider",
                     "provider \"%s\" was added after this worker started: restart it",
@@ -280,9 +282,9 @@ static int hedge_begin(const struct services *services, struct hedge *hedge)
                                                     .on_done = hedge_reply_arrived};
     struct attempt *attempt = hedge->attempt;
     struct outcome outcome;
-    char key[KEY_BYTES];
+    char key[CALL_KEY_BYTES];
     hedge->token_ns = clock_monotonic_ns();
-    hedge->provider = find_provider(services, hedge->provider_name);
+    hedge->provider = call_find_provider(services, hedge->provider_name);
     if (hedge->provider == NULL || hedge->provider == attempt->provider) {
         return -ENODEV;
     }
@@ -291,7 +293,7 @@ static int hedge_begin(const struct services *services, struct hedge *hedge)
                                      clock_monotonic_ms()) > 0) {
         return -EBUSY;
     }
-    write_idempotency_key(attempt, hedge->provider_name, hedge->model, key);
+    write_own_key(attempt, hedge->provider_name, hedge->model, key);
     struct provider_request request = request_of(services, attempt, hedge->provider_name);
     request.model = hedge->provider_model;
     request.max_tokens_default = hedge->max_tokens_default;
@@ -332,7 +334,7 @@ void call_stage_hedge(struct attempt *attempt, const Wire__HedgeGrant *grant)
 
 /* ---- after the call ---- */
 
-static void report_reply(struct call_report *report, const struct provider_reply *reply)
+void call_report_reply(struct call_report *report, const struct provider_reply *reply)
 {
     report->outcome = reply->outcome.kind;
     report->code = reply->outcome.code;
@@ -363,7 +365,7 @@ static enum stage_verdict call_replied(struct services *services, struct attempt
     attempt->http_status = reply->http_status;
     attempt->call_ms = reply->call_ms;
     attempt->first_token_ms = reply->first_token_ms;
-    report_reply(&attempt->report, reply);
+    call_report_reply(&attempt->report, reply);
     telemetry_call(services->telemetry, attempt, attempt->provider_name, attempt->model,
                    &attempt->report);
     if (hedge_is_running(attempt) && is_left_to_other(reply)) {
@@ -390,7 +392,7 @@ static enum stage_verdict hedge_replied(struct services *services, struct attemp
     }
     hedge->call = NULL; /* ends with this event */
     if (attempt->call != NULL && is_left_to_other(reply)) {
-        report_reply(&hedge->report, reply);
+        call_report_reply(&hedge->report, reply);
         telemetry_call(services->telemetry, attempt, hedge->provider_name, hedge->model,
                        &hedge->report);
         return STAGE_WAITS;
@@ -429,6 +431,7 @@ static enum stage_verdict call_resume(void *module, struct attempt *attempt,
         return timer_came(attempt);
     case STAGE_EVENT_CACHE:
     case STAGE_EVENT_VECTOR:
+    case STAGE_EVENT_COMBINED:
         break; /* another stage's */
     }
     return STAGE_WAITS;
