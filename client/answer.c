@@ -224,6 +224,7 @@ static void read_response(const void *payload, size_t payload_bytes, struct answ
         response->age_ms < INT64_MAX ? (int64_t)response->age_ms : INT64_MAX;
     view->answer.cache_why = response->cache_why;
     view->answer.hedged = response->hedged;
+    view->answer.combined = response->usage == NULL ? 0 : response->usage->combined;
     view->answer.near_key = response->near_key;
     view->answer.embedder = response->embedder;
     view->answer.near_score = response->near_score;

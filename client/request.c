@@ -333,14 +333,15 @@ static int read_body_facts(enum operation operation, const char *body, size_t by
     return 0;
 }
 
-static int pack_payload(const struct tiermq_cache_control *cache, const char *operation,
-                        const char *route, const char *body, size_t body_bytes,
+static int pack_payload(const struct tiermq_job *job, const char *operation, const char *route,
+                        const char *body, size_t body_bytes,
                         struct blob **ret_payload)
 {
     Wire__ModelRequest message = WIRE__MODEL_REQUEST__INIT;
     Wire__CacheControl control;
-    fill_cache(cache, &control);
-    message.cache = says_something(cache) ? &control : NULL;
+    fill_cache(&job->cache, &control);
+    message.cache = says_something(&job->cache) ? &control : NULL;
+    message.batchable = job->batchable;
     message.operation = (char *)operation;
     message.model = (char *)route;
     message.body.data = (uint8_t *)body;
@@ -450,7 +451,9 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
         r = request == NULL ? -ENOMEM : 0;
     }
     if (r == 0) {
-        request->is_distinct = request->is_distinct || facts.is_stored;
+        /* Who has not marked its job is not to get an answer that was made in company. */
+        request->is_distinct = request->is_distinct || facts.is_stored ||
+                               (job->batchable && operation == OPERATION_CHAT);
         const char *name = operation_names[operation];
         canonical_key(NULL, tenant, or_empty(job->cache.cache_namespace), name, request->route, canonical,
                       canonical_bytes, request->canonical_key);
@@ -459,7 +462,7 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
         request->estimated_tokens = job->estimated_tokens > 0
                                         ? job->estimated_tokens
                                         : estimate_tokens(operation, request);
-        r = pack_payload(&job->cache, name, request->route, body, body_bytes, &request->payload);
+        r = pack_payload(job, name, request->route, body, body_bytes, &request->payload);
     }
     free(facts.model);
     free(canonical);

@@ -121,6 +121,7 @@ struct tiermq_job {
     const char *residency;       /* label that the provider must have (providers[].residency), besides the tenant's; NULL: none */
     const char *task;            /* what kind of work it is, at most 64 bytes: feedback teaches by it, see routing.learn. NULL: none */
     unsigned complexity;         /* of the prompt, 1 (simple) to 255, if it is known better than its text tells; 0: made of the text */
+    bool batchable;              /* a short chat that may be asked in one prompt with others, where its tier combines (docs/batching.md) */
 };
 
 /* An answer. Owned by the caller where it is returned, by the library in callbacks. */
@@ -163,6 +164,7 @@ struct tiermq_answer {
     int64_t saved_ms;            /* hits: how long the call took that is spared */
     uint64_t saved_prompt_cache_nanousd; /* by the provider's prompt cache, against the price of input */
     int64_t saved_routing_nanousd; /* by the choice of the model, against cost.reference_model; below 0: it was dearer */
+    unsigned combined;           /* jobs that shared the call which answered it, itself included; 0: it had its own */
 };
 
 /* Where a pending job stands. */

@@ -412,6 +412,9 @@ json_t *cli_answer_json(const struct tiermq_answer *answer, bool with_body)
         if (answer->hedged) {
             json_object_set_new(object, "hedged", json_true());
         }
+        if (answer->combined > 0) {
+            json_object_set_new(object, "combined", json_integer(answer->combined));
+        }
         if (answer->quality_lost > 0) {
             json_object_set_new(object, "quality_lost", json_integer(answer->quality_lost));
         }

@@ -300,6 +300,9 @@ static int read_object(struct line_job *job, char *ret_error)
         r = read_truth(job->root, "distinct", &job->job.distinct, ret_error);
     }
     if (r == 0) {
+        r = read_truth(job->root, "batchable", &job->job.batchable, ret_error);
+    }
+    if (r == 0) {
         r = read_body(job->root, job, ret_error);
     }
     if (r == 0 && job->job.prompt == NULL && job->job.body == NULL) {

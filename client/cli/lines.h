@@ -8,7 +8,7 @@
  *   id, custom_id  given back as `id` in the result; one that is a UUID is the job's id, too
  *   priority, deadline, delay ("30s", or seconds), idempotency_key, max_tokens, estimated_tokens, trace_parent
  *   residency, task, prompt_complexity (1 to 255)
- *   distinct (true or false)
+ *   distinct, batchable (true or false)
  */
 #pragma once
 #include <jansson.h>

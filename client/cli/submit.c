@@ -35,6 +35,7 @@ enum {
     OPTION_BODY,
     OPTION_STREAM,
     OPTION_DISTINCT,
+    OPTION_BATCHABLE,
     OPTION_RESIDENCY,
     OPTION_TASK,
     OPTION_COMPLEXITY,
@@ -74,6 +75,7 @@ static const struct option own_options[] = {
     {"body", no_argument, NULL, OPTION_BODY},
     {"stream", no_argument, NULL, OPTION_STREAM},
     {"distinct", no_argument, NULL, OPTION_DISTINCT},
+    {"batchable", no_argument, NULL, OPTION_BATCHABLE},
     {"cache-use", required_argument, NULL, OPTION_CACHE_USE},
     {"cache-namespace", required_argument, NULL, OPTION_CACHE_NAMESPACE},
     {"cache-tag", required_argument, NULL, OPTION_CACHE_TAG},
@@ -98,7 +100,7 @@ static const char help[] =
     "A line is a JSON object with prompt (or text), or body (the request in OpenAI's format); and, "
     "if wanted, id, tier, route\n"
     "(or model), pool, operation, priority, deadline, delay, idempotency_key, max_tokens, "
-    "distinct, residency, task,\nprompt_complexity. Other "
+    "distinct, batchable, residency,\ntask, prompt_complexity. Other "
     "members are ignored.\n"
     "Every line has exactly one result: "
     "{\"id\":…,\"line\":…,\"tier\":…,\"job\":…,\"outcome\":…,\"text\":…,…}.\n"
@@ -122,6 +124,8 @@ static const char help[] =
     "  --stream           print a single answer as it comes\n"
     "  --distinct         run it also when an identical job is under way, instead of sharing its "
     "answer\n"
+    "  --batchable        a short question that may be asked in one prompt with others, where the tier "
+    "combines\n"
     "\n"
     "The cache, for all jobs of the command:\n"
     "  --cache-use USE    default (the tier's), off (not looked up, not kept), refresh (not looked "
@@ -361,6 +365,9 @@ static bool take_option(void *context, struct cli *cli, int code, const char *ar
         return true;
     case OPTION_DISTINCT:
         job->distinct = true;
+        return true;
+    case OPTION_BATCHABLE:
+        job->batchable = true;
         return true;
     default:
         return code >= OPTION_CACHE_USE ? take_cache(submit, cli, code, argument)

@@ -363,3 +363,16 @@ def test_answers_of_shared_prompts_are_not_kept(cluster):
     assert calls(cluster) == before + 4 and all(r.usage.cache == pb.CACHE_MISS for r, _, _ in done)
     done = ask_all(cluster, bodies)
     assert calls(cluster) == before + 4 and all(r.usage.cache == pb.CACHE_HIT for r, _, _ in done)
+
+
+def test_the_command_line_marks_questions(cluster):
+    start(cluster)
+    lines = "".join(json.dumps({"id": n, "prompt": question_of(n), "model": "sim-small", "batchable": n != 5}) + "\n" for n in range(6))
+    done = cluster.cli("submit", "--file", "-", input=lines)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {r["id"]: r.get("combined", 0) for r in results} == {n: 5 if n != 5 else 0 for n in range(6)}
+    lines = "".join(json.dumps({"prompt": question_of(n), "model": "sim-small"}) + "\n" for n in range(4))
+    done = cluster.cli("submit", "--batchable", "--file", "-", input=lines)
+    assert all(json.loads(line)["combined"] == 4 for line in done.stdout.splitlines()), done.stdout
+    assert calls(cluster) == 3

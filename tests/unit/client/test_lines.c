@@ -59,7 +59,7 @@ Test(lines, members_stand_over_the_defaults)
 {
     struct line_job job;
     cr_assert_eq(read_line("{\"id\":\"a-1\",\"text\":\"hi\",\"tier\":\"realtime\",\"model\":\"big\",\"deadline\":\"2m\","
-                           "\"delay\":1.5,\"distinct\":true,\"source\":\"ignored\"}", &job), 0);
+                           "\"delay\":1.5,\"distinct\":true,\"batchable\":true,\"source\":\"ignored\"}", &job), 0);
     cr_assert_str_eq(job.job.prompt, "hi");
     cr_assert_str_eq(job.job.tier, "realtime");
     cr_assert_str_eq(job.job.route, "big");
@@ -67,6 +67,7 @@ Test(lines, members_stand_over_the_defaults)
     cr_assert_eq(job.job.deadline_ms, 120000);
     cr_assert_eq(job.job.delay_ms, 1500);
     cr_assert(job.job.distinct);
+    cr_assert(job.job.batchable);
     cr_assert_str_eq(json_string_value(job.reference), "a-1");
     cr_assert_eq(job.job.id.bytes[0], 0);
     line_job_finish(&job);
@@ -119,6 +120,7 @@ Test(lines, mistakes_are_refused_in_words_and_keep_the_id)
         {"{\"id\":\"x\",\"text\":\"a\",\"deadline\":-1}", "deadline"},
         {"{\"id\":\"x\",\"body\":\"{}\"}", "body"},
         {"{\"id\":\"x\",\"text\":\"a\",\"distinct\":1}", "distinct"},
+        {"{\"id\":\"x\",\"text\":\"a\",\"batchable\":\"yes\"}", "batchable"},
         {"{\"id\":\"x\",\"text\":\"a\",\"prompt_complexity\":0}", "prompt_complexity: must be a whole number from 1 to 255"},
         {"{\"id\":\"x\",\"text\":\"a\",\"prompt_complexity\":0.9}", "prompt_complexity: must be a whole number from 1 to 255, and is 0.9"},
         {"{\"id\":\"x\",\"text\":\"a\",\"prompt_complexity\":256}", "prompt_complexity"},

@@ -78,6 +78,31 @@ Test(request, response_is_read_for_what_it_needs_and_an_embedding_is_not)
     request_destroy(&request);
 }
 
+/* Whether the packed request is marked. */
+static bool is_marked(const struct request *request)
+{
+    Wire__ModelRequest *message = wire__model_request__unpack(NULL, blob_bytes(request->payload), blob_data(request->payload));
+    cr_assert_not_null(message);
+    const bool is_marked = message->batchable;
+    wire__model_request__free_unpacked(message, NULL);
+    return is_marked;
+}
+
+Test(request, a_chat_that_may_have_company_is_joined_with_no_other)
+{
+    struct request *request = make((struct tiermq_job){.prompt = "x", .batchable = true});
+    cr_expect(is_marked(request));
+    cr_expect(request->is_distinct);
+    request_destroy(&request);
+    request = make((struct tiermq_job){.prompt = "x", .operation = "embeddings", .batchable = true});
+    cr_expect_not(request->is_distinct);
+    request_destroy(&request);
+    request = make((struct tiermq_job){.prompt = "x"});
+    cr_expect_not(is_marked(request));
+    cr_expect_not(request->is_distinct);
+    request_destroy(&request);
+}
+
 Test(request, what_shall_be_stored_at_the_provider_is_asked_for_itself)
 {
     struct request *request = make(with_body("{\"input\":\"x\",\"store\":true}"));
