@@ -831,14 +831,19 @@ static void learn_overtaken(struct upstream *upstream, uint32_t size, const Wire
     }
 }
 
-static void settle_call(struct core *core, struct worker *worker, const struct permit *permit,
-                        const Wire__Call *call)
+/* The permit was for one request, and so many tokens; what was done beyond it is taken besides. */
+static void settle_call(struct core *core, struct worker *worker, struct permit *permit,
+                        const Wire__Call *call, bool is_another)
 {
     struct upstream *upstream = permit->upstream;
     learn_latency(upstream, permit->size, call);
     if (call->tokens > 0) {
         take_of_limits(core, upstream, 0.0, (double)call->tokens - permit->tokens);
+        permit->tokens = 0;
         wake(core, upstream);
+    }
+    if (is_another) {
+        take_of_limits(core, upstream, 1.0, 0.0);
     }
     report(core, worker, upstream, call, permit->probe);
 }
@@ -877,13 +882,13 @@ struct upstream *upstream_settle(struct core *core, struct worker *worker, struc
         const Wire__Call *call = result->calls[i];
         if (is_for(permit, call)) {
             called = permit->upstream;
-            is_used = true;
             learn_overtaken(called, permit->size, call, result);
-            settle_call(core, worker, permit, call);
+            settle_call(core, worker, permit, call, is_used);
+            is_used = true;
         } else if (is_for(hedge, call)) {
             called = hedge->upstream;
+            settle_call(core, worker, hedge, call, is_hedge_used);
             is_hedge_used = true;
-            settle_call(core, worker, hedge, call);
         } else {
             struct upstream *other =
                 upstream_find(core, call->upstream->provider, call->upstream->model);

@@ -583,7 +583,7 @@ void world_says(struct world *world, const struct id *job_id, const struct world
     call.call_ms = said->call_ms;
     call.limits = said->limits;
     call.tokens = said->tokens;
-    const Wire__Call *const calls[] = {&call};
+    const Wire__Call *const calls[] = {&call, &call};
     const struct event event = {
         .kind = EVENT_ATTEMPT_RESULT,
         .peer = said->peer == 0 ? 100 : said->peer,
@@ -593,7 +593,9 @@ void world_says(struct world *world, const struct id *job_id, const struct world
                               .error_text = "text",
                               .retry_after_ms = (int64_t)said->retry_after_ms,
                               .calls = calls,
-                              .calls_length = said->is_uncalled ? 0 : 1},
+                              .calls_length = said->is_uncalled       ? 0
+                                              : said->is_called_twice ? 2
+                                                                      : 1},
     };
     world_turn(world, &event);
 }

@@ -103,6 +103,7 @@ struct world_said {
     const char *code;     /* of the attempt; NULL: "code" */
     const char *provider; /* that was called; NULL: the one of the dispatch */
     bool is_uncalled;     /* there was no call */
+    bool is_called_twice; /* the same call, once more */
 };
 /* Of the job's latest dispatch, whose upstream it called. Fails the test when there is none. */
 void world_says(struct world *world, const struct id *job_id, const struct world_said *said);

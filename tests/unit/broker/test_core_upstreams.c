@@ -730,6 +730,25 @@ Test(core_upstreams, tokens_are_settled_by_what_was_used)
     cr_assert_not_null(dispatch_of(&second));
 }
 
+/* One that it shared in vain, and its own. */
+Test(core_upstreams, a_second_call_of_an_attempt_is_settled_beside_its_permit)
+{
+    w.providers[0].tokens_per_min = 6000; /* 100 a second */
+    go();
+    pass(5000);
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "m1";
+    event.as.submit.estimated_tokens = 1000;
+    const struct id first = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    says(&first, &(struct world_said){.outcome = ANSWERED, .tokens = 1000, .is_called_twice = true});
+    const struct id second = submit_to("standard", "m1");
+    pass(13000);
+    cr_assert_null(dispatch_of(&second), "a debt of 1900 tokens takes 19 s");
+    pass(12000);
+    cr_assert_not_null(dispatch_of(&second));
+}
+
 /* Small jobs take what there is as it comes; a large one has to find its turn all the same. */
 Test(core_upstreams, large_jobs_do_not_starve_beside_small_ones_of_another_queue)
 {
