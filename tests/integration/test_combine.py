@@ -332,6 +332,15 @@ def test_faults_at_random(cluster):
     check_answers(cluster, bodies, done)
 
 
+def test_a_model_that_cannot_do_it_is_soon_left_alone(cluster):
+    start(cluster, linger_ms=50)
+    set_faults(cluster, {"kind": "combine_garbage"})
+    rounds = 6
+    for n in range(rounds):
+        ask_all(cluster, [chat(question_of(100 * n + i)) for i in range(4)])
+    assert calls(cluster) == rounds * 4 + 3
+
+
 def test_a_swap_of_which_nothing_tells(cluster):
     """What cannot be found out: a reply in which everything but the sense is right. Said so in docs/batching.md."""
     start(cluster)

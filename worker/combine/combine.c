@@ -23,8 +23,7 @@ enum {
 };
 
 struct combine {
-    struct services *services;
-    struct list open; /* groups that more may join */
+    struct groups groups;
 };
 
 int combine_create(struct services *services, struct combine **ret_combine)
@@ -33,8 +32,8 @@ int combine_create(struct services *services, struct combine **ret_combine)
     if (combine == NULL) {
         return -ENOMEM;
     }
-    combine->services = services;
-    list_init(&combine->open);
+    combine->groups.services = services;
+    list_init(&combine->groups.open);
     *ret_combine = combine;
     return 0;
 }
@@ -57,6 +56,15 @@ static bool may_share(const struct attempt *attempt, const struct config_tier *t
     return tier != NULL && tier->combine_linger_ms > 0 && is_of_kind(attempt) &&
            !attempt->wants_stream && !attempt->is_probe && !attempt->is_of_worker &&
            attempt->number <= ATTEMPTS_MAX;
+}
+
+/* Shared calls have come to nothing there of late. */
+static bool is_forbidden(const struct combine *combine, const struct attempt *attempt)
+{
+    return caution_forbids(&combine->groups.caution,
+                           caution_upstream(attempt->operation == OPERATION_CHAT,
+                                            attempt->provider_name, attempt->model),
+                           clock_monotonic_ms());
 }
 
 static bool read_part(const struct attempt *attempt, struct part *ret_part)
@@ -116,11 +124,11 @@ static int join(struct combine *combine, struct attempt *attempt, const struct c
                 struct part *part)
 {
     char *key = key_of(attempt, part);
-    struct group *group = key == NULL ? NULL : group_find(&combine->open, key, part);
+    struct group *group = key == NULL ? NULL : group_find(&combine->groups, key, part);
     int r = key == NULL ? -ENOMEM : 0;
     const bool is_new = r == 0 && group == NULL;
     if (is_new) {
-        r = group_create(combine->services, &combine->open, key, tier->combine_jobs_max, &group);
+        r = group_create(&combine->groups, key, tier->combine_jobs_max, &group);
     }
     r = r < 0 ? r : group_join(group, attempt, part, due_ms(attempt, tier));
     if (r < 0 && is_new) {
@@ -133,9 +141,10 @@ static int join(struct combine *combine, struct attempt *attempt, const struct c
 static enum stage_verdict combine_start(void *module, struct attempt *attempt)
 {
     struct combine *combine = module;
-    const struct config_tier *tier = config_find_tier(combine->services->config, attempt->tier);
+    const struct config_tier *tier =
+        config_find_tier(combine->groups.services->config, attempt->tier);
     struct part part;
-    if (!may_share(attempt, tier) || !read_part(attempt, &part)) {
+    if (!may_share(attempt, tier) || is_forbidden(combine, attempt) || !read_part(attempt, &part)) {
         return STAGE_NEXT;
     }
     const int r = join(combine, attempt, tier, &part);

@@ -28,9 +28,9 @@
 enum group_state { GROUP_GATHERS, GROUP_CALLS, GROUP_ENDS };
 
 struct group {
-    struct list_link link; /* of `open`, while more may join */
-    struct list *open;     /* not owned; NULL: it is not there */
-    struct services *services;
+    struct list_link link; /* of the open ones, while more may join */
+    bool is_open;
+    struct groups *groups; /* not owned */
     char *key;
     enum group_state state;
     struct loop_timer *timer; /* until it is sent */
@@ -66,9 +66,9 @@ static void seat_destroy(struct combine_seat **seat)
 
 static void group_close(struct group *group)
 {
-    struct list *open = TAKE(group->open);
-    if (open != NULL) {
-        list_remove(open, &group->link);
+    if (group->is_open) {
+        list_remove(&group->groups->open, &group->link);
+        group->is_open = false;
     }
 }
 
@@ -163,14 +163,14 @@ static void pay_in_vain(struct group *group, struct attempt *attempt)
 {
     attempt->tokens = attempt->shared.tokens;
     attempt->cost_nanousd = attempt->shared.cost_nanousd;
-    telemetry_lost_share(group->services->telemetry, attempt);
+    telemetry_lost_share(group->groups->services->telemetry, attempt);
 }
 
 static void go_on_alone(struct group *group, struct attempt *attempt, const char *why)
 {
     attempt->hedge_after_ms = 0; /* an attempt has two calls at most */
     explain(attempt, group->length, why);
-    telemetry_combine_redone(group->services->telemetry, kind_of(group), why);
+    telemetry_combine_redone(group->groups->services->telemetry, kind_of(group), why);
 }
 
 static void note_reply(struct attempt *attempt, const struct provider_reply *reply)
@@ -277,6 +277,18 @@ static void share_reply(const struct group *group, struct attempt *teller,
     call_report_charge(&teller->shared.report, &teller->price, &total);
 }
 
+/* What the provider failed of for another reason says nothing. */
+static void learn(const struct group *group, size_t answered, const struct reply_part *parts)
+{
+    const struct attempt *attempt = first_present(group);
+    if (answered > 0 || parts[0].why != NULL) {
+        caution_learn(
+            &group->groups->caution,
+            caution_upstream(are_questions(group), attempt->provider_name, attempt->model),
+            answered > 0, clock_monotonic_ms());
+    }
+}
+
 /* What the answered would have sent alone, against what was sent for all, as estimated alike. */
 static void count_end(const struct group *group, const struct reply_part *parts, bool is_answered)
 {
@@ -289,9 +301,11 @@ static void count_end(const struct group *group, const struct reply_part *parts,
             lone_bytes += sent_alone(seat->attempt);
         }
     }
-    telemetry_combined(group->services->telemetry, kind_of(group), group->length, answered);
+    telemetry_combined(group->groups->services->telemetry, kind_of(group), group->length, answered);
+    learn(group, answered, parts);
     if (are_questions(group)) {
-        telemetry_combine_tokens(group->services->telemetry, account_estimate_tokens(lone_bytes),
+        telemetry_combine_tokens(group->groups->services->telemetry,
+                                 account_estimate_tokens(lone_bytes),
                                  account_estimate_tokens(group->sent_bytes));
     }
 }
@@ -332,7 +346,7 @@ static void replied(void *context, struct provider_reply *reply)
         parts[i].why = why;
     }
     share_reply(group, teller, reply, parts);
-    telemetry_call(group->services->telemetry, teller, teller->provider_name, teller->model,
+    telemetry_call(group->groups->services->telemetry, teller, teller->provider_name, teller->model,
                    &teller->shared.report);
     conclude(group, reply, parts);
     free(parts);
@@ -401,7 +415,7 @@ static int group_call(struct group *group, const struct attempt *first)
 static void send_group(struct group *group)
 {
     const struct attempt *first = first_present(group);
-    group->provider = call_find_provider(group->services, first->provider_name);
+    group->provider = call_find_provider(group->groups->services, first->provider_name);
     if (group->length < 2 || group->provider == NULL ||
         broker_link_upstream_open_ms(first->broker, first->provider_name, first->model,
                                      clock_monotonic_ms()) > 0) {
@@ -435,23 +449,23 @@ static void room_found(void *context)
 
 /* ---- its beginning ---- */
 
-int group_create(struct services *services, struct list *open, const char *key, size_t jobs_max,
-                 struct group **ret_group)
+int group_create(struct groups *groups, const char *key, size_t jobs_max, struct group **ret_group)
 {
     CLEANUP(group_destroy) struct group *group = calloc(1, sizeof(*group));
     if (group == NULL) {
         return -ENOMEM;
     }
-    group->services = services;
+    group->groups = groups;
     group->jobs_max = jobs_max;
     group->due_ms = INT64_MAX;
     group->wait = (struct provider_wait){.on_turn = room_found, .context = group};
     group->key = strdup(key);
-    if (group->key == NULL || loop_timer_create(services->loop, due, group, &group->timer) < 0) {
+    if (group->key == NULL ||
+        loop_timer_create(groups->services->loop, due, group, &group->timer) < 0) {
         return -ENOMEM;
     }
-    list_append(open, &group->link);
-    group->open = open;
+    list_append(&groups->open, &group->link);
+    group->is_open = true;
     *ret_group = TAKE(group);
     return 0;
 }
@@ -484,9 +498,9 @@ static void send_soon(struct group *group)
     loop_timer_set(group->timer, 0);
 }
 
-struct group *group_find(struct list *open, const char *key, const struct part *part)
+struct group *group_find(struct groups *groups, const char *key, const struct part *part)
 {
-    list_for_each (open, at) {
+    list_for_each (&groups->open, at) {
         struct group *group = CONTAINER_OF(at, struct group, link);
         if (strcmp(group->key, key) == 0) {
             if (has_room(group, part)) {
@@ -555,8 +569,8 @@ static void end_call(struct group *group, struct attempt *attempt, Wire__Attempt
     attempt->shared.cost_nanousd = report->cost_nanousd;
     pay_in_vain(group, attempt);
     provider_cancel(&group->call);
-    telemetry_call(group->services->telemetry, attempt, attempt->provider_name, attempt->model,
-                   report);
+    telemetry_call(group->groups->services->telemetry, attempt, attempt->provider_name,
+                   attempt->model, report);
 }
 
 void group_leave(struct attempt *attempt, Wire__AttemptOutcome outcome, const char *code)

@@ -17,6 +17,7 @@
 #include "common/config.h"
 #include "common/list.h"
 #include "proto/wire.pb-c.h"
+#include "worker/combine/caution.h"
 #include "worker/combine/inputs.h"
 #include "worker/combine/pack.h"
 #include "worker/provider/provider.h"
@@ -47,12 +48,19 @@ struct combine_seat {
     struct part part;
 };
 
-/* `open` has it as long as one more may join. `key`: of those that may; copied. Errors: -ENOMEM. */
-MUST_USE int group_create(struct services *services, struct list *open, const char *key,
-                          size_t jobs_max, struct group **ret_group);
+/* What all groups of a worker share; outlives them. */
+struct groups {
+    struct services *services; /* not owned */
+    struct list open;          /* those that more may join */
+    struct caution caution;
+};
+
+/* It is open as long as one more may join. `key`: of those that may; copied. Errors: -ENOMEM. */
+MUST_USE int group_create(struct groups *groups, const char *key, size_t jobs_max,
+                          struct group **ret_group);
 /* An open one with this key and room for the part; one that has none is sent. NULL: there is none.
  */
-struct group *group_find(struct list *open, const char *key, const struct part *part);
+struct group *group_find(struct groups *groups, const char *key, const struct part *part);
 /* Takes: *part. The call is made by `due_ms` (monotonic), if a connection is free. Errors: -ENOMEM.
  */
 MUST_USE int group_join(struct group *group, struct attempt *attempt, struct part *part,
