@@ -9,7 +9,7 @@ PROGRAM = os.environ["TIERMQ_SIMULATE_PLANTED"]
 
 
 # Where few seeds find it: where to begin.
-FIRST_SEED = {"pause-forgets-loaded": 55, "retries-unbounded": 60, "limit-given-back-twice": 10, "restart-frees-tenant": 70, "cancel-shared": 201}
+FIRST_SEED = {"pause-forgets-loaded": 55, "retries-unbounded": 60, "limit-given-back-twice": 10, "restart-frees-tenant": 70, "cancel-shared": 201, "reload-keeps-lists": 9}
 
 
 def simulate(*arguments):
