@@ -417,9 +417,9 @@ static void release(struct link *link);
 static void serve(void *context)
 {
     struct link *link = context;
-    struct link_budget budget = {.messages = LINK_MESSAGES_PER_TURN, .bytes = LINK_BYTES_PER_TURN};
+    struct link_budget budget = {.items = LINK_MESSAGES_PER_TURN, .bytes = LINK_BYTES_PER_TURN};
     link->is_serving = true;
-    while (!list_is_empty(&link->readable) && budget.messages > 0 && budget.bytes > 0 &&
+    while (!list_is_empty(&link->readable) && budget.items > 0 && budget.bytes > 0 &&
            !link->is_destroyed) {
         serve_first(link, &budget);
     }
@@ -684,7 +684,7 @@ static bool linger_once(struct link *link, struct link_wire *wire, int timeout_m
         return false;
     }
     const char *reason;
-    struct link_budget budget = {.messages = 1, .bytes = 1};
+    struct link_budget budget = {.items = 1, .bytes = 1};
     if (!is_open && link_wire_read(wire, &link->shared, &budget, &reason) < 0 &&
         wire->state != LINK_WIRE_OPEN) {
         return false;

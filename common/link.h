@@ -35,8 +35,8 @@ enum link_kind {
 
 enum {
     LINK_PEER_BYTES_MAX = 255,
-    LINK_MESSAGES_PER_TURN = 512,
-    LINK_BYTES_PER_TURN = 4 << 20, /* a round ends with the message that reaches this */
+    LINK_MESSAGES_PER_TURN = 512,  /* and commands */
+    LINK_BYTES_PER_TURN = 4 << 20, /* a round ends with the reading that reaches this */
     LINK_QUEUE_MESSAGES_DEFAULT_MAX = 10000,
     LINK_LINGER_MS = 1000,
     LINK_HANDSHAKE_MS = 30000,  /* a connection that has not said what it is by then is closed */

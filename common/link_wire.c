@@ -95,13 +95,12 @@ void link_wire_subscribe_all(struct link_wire *wire)
     wire->control_bytes += zmtp_write_subscribe_all(wire->minor, end);
 }
 
-/* A peer that asks faster than it reads gets fewer answers. */
+/* Goes when the reading ends. A peer that asks faster than that gets fewer answers. */
 static void pong(struct link_wire *wire, const struct zmtp_command *ping)
 {
     uint8_t *end = control_end(wire);
     if (end != NULL) {
         wire->control_bytes += zmtp_write_pong(ping->data, ping->data_bytes, end);
-        link_wire_flush(wire);
     }
 }
 
@@ -322,15 +321,13 @@ static int take_command(struct link_wire *wire, const struct iovec *body, const 
     return 0;
 }
 
-static int take_message(struct link_wire *wire, struct link_budget *budget, const char **ret_reason)
+static int take_message(struct link_wire *wire, const char **ret_reason)
 {
     if (wire->state != LINK_WIRE_OPEN) {
         return fail("it speaks before READY", -EPROTO, ret_reason);
     }
-    struct link_message *message = &wire->reader.message;
-    budget->messages--;
-    budget->bytes -= message->bytes < budget->bytes ? message->bytes : budget->bytes;
-    return wire->handler->on_message(wire->handler->context, wire, message, ret_reason);
+    return wire->handler->on_message(wire->handler->context, wire, &wire->reader.message,
+                                     ret_reason);
 }
 
 static int take_item(struct link_wire *wire, struct link_budget *budget, enum link_item *ret_item,
@@ -345,9 +342,11 @@ static int take_item(struct link_wire *wire, struct link_budget *budget, enum li
     case LINK_NOTHING:
         return 0;
     case LINK_COMMAND:
+        budget->items--;
         return take_command(wire, &body, ret_reason);
     case LINK_MESSAGE:
-        return take_message(wire, budget, ret_reason);
+        budget->items--;
+        return take_message(wire, ret_reason);
     }
     return 0;
 }
@@ -362,7 +361,7 @@ static int take_items(struct link_wire *wire, struct link_budget *budget, const 
         if (r < 0) {
             return r;
         }
-        is_spent = budget->messages == 0 || budget->bytes == 0;
+        is_spent = budget->items == 0;
     }
     wire->has_rest = item != LINK_NOTHING;
     return link_reader_keep(&wire->reader);
@@ -381,13 +380,20 @@ static int read_frames(struct link_wire *wire, const struct iovec *shared,
             return (int)bytes;
         }
         is_full = (size_t)bytes == bytes_of(segments, length);
+        budget->bytes -= (size_t)bytes < budget->bytes ? (size_t)bytes : budget->bytes;
     }
     int r = link_reader_begin(&wire->reader, shared, (size_t)bytes);
     r = r < 0 ? r : take_items(wire, budget, ret_reason);
     if (r == -ENOMEM) {
         return fail("out of memory", r, ret_reason);
     }
-    return r < 0 ? r : wire->has_rest || is_full;
+    if (r < 0) {
+        return r;
+    }
+    if (wire->control_bytes > 0 && !wire->is_blocked) {
+        link_wire_flush(wire);
+    }
+    return wire->has_rest || is_full;
 }
 
 int link_wire_read(struct link_wire *wire, const struct iovec *shared, struct link_budget *budget,

@@ -45,10 +45,13 @@ struct link_wire_handler {
     void *context;
 };
 
-/* What a link may take in a turn. */
+/*
+ * What a link may take in a turn. Bytes count as they are read, so that what never becomes a
+ * message counts, too.
+ */
 struct link_budget {
-    size_t messages;
-    size_t bytes; /* the message that reaches it is the last */
+    size_t items; /* messages and commands */
+    size_t bytes; /* the reading that reaches it is the last */
 };
 
 struct link_wire {

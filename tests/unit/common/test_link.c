@@ -1,6 +1,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -798,9 +799,75 @@ static size_t read_to_end(struct pair *pair, int fd, char *ret_data, size_t byte
     return 0;
 }
 
+static const char greeting[64] = "\xff\0\0\0\0\0\0\0\0\x7f\3\1NULL";
+
+static void send_bare(int fd, const char *bytes, size_t length)
+{
+    cr_assert_eq(send(fd, bytes, length, 0), (ssize_t)length);
+}
+
+/* A connection that may send messages. */
+static int open_bare(const struct pair *pair)
+{
+    const int fd = connect_bare(pair);
+    send_bare(fd, greeting, sizeof(greeting));
+    send_bare(fd, "\4\34\5READY\13Socket-Type\0\0\0\6DEALER", 30);
+    return fd;
+}
+
+struct flood {
+    int fd;
+    const char *frame;
+    size_t bytes;
+};
+
+/* Sends the frame again and again until the connection is closed. */
+static void *pour(void *context)
+{
+    const struct flood *flood = context;
+    char frames[64000];
+    size_t length = 0;
+    while (length + flood->bytes <= sizeof(frames)) {
+        memcpy(frames + length, flood->frame, flood->bytes);
+        length += flood->bytes;
+    }
+    size_t at = 0;
+    ssize_t n;
+    while ((n = send(flood->fd, frames + at, length - at, MSG_NOSIGNAL)) > 0) {
+        at = (at + (size_t)n) % length;
+    }
+    return NULL;
+}
+
+static void others_are_heard_beside(const char *frame, size_t bytes)
+{
+    struct pair pair;
+    open_pair(&pair);
+    struct flood flood = {.fd = open_bare(&pair), .frame = frame, .bytes = bytes};
+    pthread_t thread;
+    cr_assert_eq(pthread_create(&thread, NULL, pour, &flood), 0);
+    for (size_t i = 1; i <= 20; i++) {
+        cr_assert_eq(send_text(&pair.dealer, NULL, 0, "beside"), 0);
+        run_until(&pair, &pair.router.messages, i);
+    }
+    (void)shutdown(flood.fd, SHUT_RDWR);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    (void)close(flood.fd);
+    close_pair(&pair);
+}
+
+Test(link, commands_without_end_leave_others_their_turn, .timeout = 30)
+{
+    others_are_heard_beside("\4\7\4PING\0\0", 9);
+}
+
+Test(link, parts_without_end_leave_others_their_turn, .timeout = 30)
+{
+    others_are_heard_beside("\1\0", 2);
+}
+
 Test(link, who_speaks_something_else_is_closed, .timeout = 30)
 {
-    static const char greeting[64] = "\xff\0\0\0\0\0\0\0\0\x7f\3\1NULL";
     const struct {
         const char *bytes;
         size_t length;
