@@ -119,6 +119,7 @@ static void forget_whole(struct link_reader *reader)
     struct link_message *message = &reader->message;
     forget_parts(message);
     message->bytes = 0;
+    reader->command_bytes = 0;
     if (reader->parts_capacity > PARTS_KEPT_MAX) {
         free(message->parts);
         message->parts = NULL;
@@ -256,20 +257,30 @@ static int read_part(struct link_reader *reader, const struct zmtp_frame *frame,
     return 0;
 }
 
-static bool read_command(struct link_reader *reader, const struct zmtp_frame *frame,
-                         struct iovec *ret_body)
+/* As read_part(). */
+static int read_command(struct link_reader *reader, const struct zmtp_frame *frame, bool *ret_waits,
+                        enum link_item *ret_item, struct iovec *ret_body, const char **ret_reason)
 {
     const size_t body_at = reader->at + frame->header_bytes;
-    if (frame->bytes > reader->buffer_length - body_at) {
-        return false;
+    *ret_waits = frame->bytes > reader->buffer_length - body_at;
+    if (*ret_waits) {
+        return 0;
+    }
+    if (reader->is_amid) {
+        reader->command_bytes += frame->header_bytes + frame->bytes;
+    }
+    if (reader->command_bytes > LINK_COMMAND_BYTES_MAX) {
+        *ret_reason = "too many commands within a message";
+        return -EPROTO;
     }
     *ret_body =
         (struct iovec){.iov_base = (uint8_t *)reader->buffer + body_at, .iov_len = frame->bytes};
+    *ret_item = LINK_COMMAND;
     reader->at = body_at + frame->bytes;
-    if (!reader->is_amid) {
+    if (!reader->is_amid || reader->is_dropping) {
         reader->message_at = reader->at;
     }
-    return true;
+    return 0;
 }
 
 /* Whether it needs to be called again, since a part alone is nothing to be handed over. */
@@ -286,9 +297,7 @@ static int read_frame(struct link_reader *reader, bool *ret_waits, enum link_ite
     if (!frame.is_command) {
         return read_part(reader, &frame, ret_waits, ret_item);
     }
-    *ret_waits = !read_command(reader, &frame, ret_body);
-    *ret_item = *ret_waits ? LINK_NOTHING : LINK_COMMAND;
-    return 0;
+    return read_command(reader, &frame, ret_waits, ret_item, ret_body, ret_reason);
 }
 
 int link_reader_next(struct link_reader *reader, enum link_item *ret_item, struct iovec *ret_body,

@@ -24,6 +24,8 @@ enum {
     LINK_LARGE_BYTES = 4096,
     /* Of a message: far beyond what any sender of ours puts together. */
     LINK_MESSAGE_BYTES_MAX = 512 << 20,
+    /* Of commands between the parts of one message, which are kept with it: thousands of PINGs. */
+    LINK_COMMAND_BYTES_MAX = 64 << 10,
 };
 
 struct link_part {
@@ -50,11 +52,12 @@ struct link_reader {
     size_t message_at; /* in the buffer: the message under way, or the next frame */
     struct link_message message;
     size_t parts_capacity;
-    bool is_amid;       /* a message is under way */
-    bool is_dropping;   /* the rest of it */
-    bool is_whole;      /* it was handed over, and is forgotten next */
-    bool is_last;       /* what is missing ends the message */
-    struct blob *large; /* being filled */
+    size_t command_bytes; /* amid the message under way */
+    bool is_amid;         /* a message is under way */
+    bool is_dropping;     /* the rest of it */
+    bool is_whole;        /* it was handed over, and is forgotten next */
+    bool is_last;         /* what is missing ends the message */
+    struct blob *large;   /* being filled */
     uint8_t *large_at;
     uint64_t missing_bytes; /* of `large`; without one: to be passed over */
 };

@@ -223,6 +223,52 @@ Test(link_reader, commands_may_come_between_parts)
     close_stream(&stream);
 }
 
+/* Returns what the last reading did. */
+static int read_commands_amid(struct stream *stream, size_t commands)
+{
+    int r = 0;
+    for (size_t i = 0; i < commands; i++) {
+        write_bytes(stream, "\4\7\4PING\0\0", 9);
+    }
+    while (r == 0 && stream->at < stream->length) {
+        r = read_once(stream, 8192);
+    }
+    return r;
+}
+
+Test(link_reader, commands_within_a_message_are_bounded_as_what_is_kept_is)
+{
+    enum { COMMANDS_MAX = LINK_COMMAND_BYTES_MAX / 9 };
+    struct stream stream;
+    open_stream(&stream);
+    for (int i = 0; i < 2; i++) { /* each message anew */
+        write_bytes(&stream, "\1\0", 2);
+        cr_assert_eq(read_commands_amid(&stream, COMMANDS_MAX), 0);
+        cr_assert_leq(stream.reader.kept_capacity, 2 * LINK_COMMAND_BYTES_MAX);
+        write_bytes(&stream, "\0\0", 2);
+        read_all(&stream, SIZE_MAX);
+    }
+    cr_assert_eq(stream.messages, 2);
+    cr_assert_eq(read_commands_amid(&stream, 2 * COMMANDS_MAX), 0,
+                 "between messages they are free");
+    write_bytes(&stream, "\1\0", 2);
+    cr_assert_eq(read_commands_amid(&stream, 2 * COMMANDS_MAX), -EPROTO);
+    cr_assert_leq(stream.reader.kept_capacity, 2 * LINK_COMMAND_BYTES_MAX);
+    close_stream(&stream);
+}
+
+Test(link_reader, commands_within_a_message_that_is_dropped_are_not_kept)
+{
+    struct stream stream;
+    open_stream(&stream);
+    for (size_t i = 0; i <= FRAME_PARTS_MAX; i++) {
+        write_bytes(&stream, "\1\0", 2);
+    }
+    cr_assert_eq(read_commands_amid(&stream, 7000), 0);
+    cr_assert_eq(stream.reader.kept_capacity, 0);
+    close_stream(&stream);
+}
+
 Test(link_reader, sizes_are_looked_at_before_anything_is_allocated)
 {
     struct stream stream;
