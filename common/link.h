@@ -12,8 +12,9 @@
  * end and handed over empty (no parts), so that its sender can be answered.
  *
  * Connecting and reconnecting happen behind this: what is sent before the first connection, or
- * while there is none, waits in the queue. The handler may send, and may destroy the link. Belongs
- * to the loop's thread.
+ * while there is none, waits in the queue. What has gone when a connection breaks, if only in part,
+ * is not sent again: the peer may have refused it, and would for ever. The handler may send, and
+ * may destroy the link. Belongs to the loop's thread.
  */
 #pragma once
 #include <stdbool.h>

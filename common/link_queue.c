@@ -224,7 +224,9 @@ void link_queue_advance(struct link_queue *queue, size_t bytes)
     }
 }
 
-void link_queue_rewind(struct link_queue *queue)
+void link_queue_drop_begun(struct link_queue *queue)
 {
-    queue->sent_bytes = 0;
+    if (link_queue_is_amid(queue)) {
+        link_queue_advance(queue, (*item_at(queue, 0))->bytes - queue->sent_bytes);
+    }
 }

@@ -3,8 +3,8 @@
  *
  * A parcel is one message: the headers of its frames and its small parts lie together in the
  * parcel's own memory, large parts stay in their blobs. A parcel may be in several queues (PUB). A
- * queue is bounded, is emptied from the front in whatever pieces the kernel takes, and can begin
- * its first message anew for another connection. Pure memory, no I/O.
+ * queue is bounded, is emptied from the front in whatever pieces the kernel takes, and can give up
+ * the rest of a message that has gone in part. Pure memory, no I/O.
  */
 #pragma once
 #include <stdbool.h>
@@ -58,5 +58,5 @@ size_t link_queue_peek(const struct link_queue *queue, size_t parcels_max,
                        struct iovec *ret_segments, size_t segments_max);
 /* `bytes` of what was peeked at are written. */
 void link_queue_advance(struct link_queue *queue, size_t bytes);
-/* The first message is to be written from its beginning. */
-void link_queue_rewind(struct link_queue *queue);
+/* The first message, if it has gone in part: its rest is nothing to another connection. */
+void link_queue_drop_begun(struct link_queue *queue);

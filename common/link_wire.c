@@ -52,7 +52,7 @@ void link_wire_close(struct link_wire *wire)
     loop_source_destroy(&wire->source);
     link_socket_close(wire->fd);
     link_reader_finish(&wire->reader);
-    link_queue_rewind(&wire->queue);
+    link_queue_drop_begun(&wire->queue);
     wire->fd = -1;
     wire->state = LINK_WIRE_CLOSED;
     wire->greeting_bytes = wire->control_bytes = 0;

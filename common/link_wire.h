@@ -80,7 +80,7 @@ void link_wire_finish(struct link_wire *wire);
 
 /* Takes: `fd`, connected, also on error. Errors: -ENOMEM, -errno of epoll_ctl: it is closed. */
 MUST_USE int link_wire_open(struct link_wire *wire, int fd);
-/* The queue stays; its first message will go anew. */
+/* The queue stays, without a message that has gone in part: it may be what has ended the wire. */
 void link_wire_close(struct link_wire *wire);
 /* Tells the peer why, if it will hear, and closes. */
 void link_wire_refuse(struct link_wire *wire, const char *reason);

@@ -560,6 +560,19 @@ static void count_break(void *context)
     ((struct end *)context)->bytes = 77;
 }
 
+Test(link, what_the_peer_refuses_holds_up_nothing_behind_it, .timeout = 30)
+{
+    struct pair pair;
+    open_pair(&pair);
+    struct blob *payload = make_payload(32 << 20, 'x'); /* more than the kernel holds */
+    cr_assert_eq(link_send(pair.dealer.link, NULL, 0, "refused", 7, &payload, 1), 0);
+    cr_assert_eq(send_text(&pair.dealer, NULL, 0, "behind"), 0);
+    run_until(&pair, &pair.router.messages, 1);
+    cr_assert_str_eq(pair.router.first, "behind");
+    blob_unref(&payload);
+    close_pair(&pair);
+}
+
 Test(link, what_is_sent_while_nobody_is_there_goes_to_who_comes, .timeout = 60)
 {
     struct pair pair;
