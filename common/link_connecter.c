@@ -6,7 +6,7 @@
 #include "common/clock.h"
 #include "common/resolver.h"
 
-/* Idle, or one of these: resolver, source, or a timer that is set. */
+/* Idle, or one of these: resolver, source with a timer that is set, or such a timer alone. */
 struct link_connecter {
     struct loop *loop;
     struct link_address address;
@@ -61,6 +61,7 @@ static void drop_socket(struct link_connecter *connecter)
 static void hand_over(struct link_connecter *connecter)
 {
     const int fd = connecter->fd;
+    loop_timer_stop(connecter->timer);
     loop_source_destroy(&connecter->source);
     connecter->fd = -1;
     connecter->on_connected(connecter->context, fd);
@@ -102,8 +103,10 @@ static int try_name(struct link_connecter *connecter, const struct link_socket_n
                              &connecter->source);
     if (r < 0) {
         drop_socket(connecter);
+        return r;
     }
-    return r;
+    loop_timer_set(connecter->timer, clock_monotonic_ms() + LINK_CONNECT_MS);
+    return 0;
 }
 
 static void try_names(struct link_connecter *connecter)
@@ -140,9 +143,16 @@ void link_connecter_start(struct link_connecter *connecter)
     }
 }
 
-static void wait_is_over(void *context)
+/* The wait is over, or the time of the address that is tried. */
+static void on_due(void *context)
 {
-    link_connecter_start(context);
+    struct link_connecter *connecter = context;
+    if (connecter->fd < 0) {
+        link_connecter_start(connecter);
+        return;
+    }
+    drop_socket(connecter);
+    try_names(connecter);
 }
 
 /* ---- public ---- */
@@ -162,7 +172,7 @@ int link_connecter_create(struct loop *loop, const struct link_address *address,
     connecter->context = context;
     connecter->fd = -1;
     connecter->wait_ms = LINK_RECONNECT_FIRST_MS;
-    const int r = loop_timer_create(loop, wait_is_over, connecter, &connecter->timer);
+    const int r = loop_timer_create(loop, on_due, connecter, &connecter->timer);
     if (r < 0) {
         return r;
     }

@@ -1,7 +1,8 @@
 /*
  * link_connecter: opens a stream to an address, and tries until one stands.
  *
- * Names are looked up anew for each try, and each of their addresses is tried in turn. Between
+ * Names are looked up anew for each try, and each of their addresses is tried in turn, for 2 s at
+ * most: one that answers nothing would keep the others from their turn for minutes. Between
  * tries it waits for 50 ms, then twice as long each time up to 2 s, half of it by chance, so that
  * those whose peer restarts do not come all at once. Belongs to the loop's thread.
  */
@@ -13,6 +14,7 @@
 enum {
     LINK_RECONNECT_FIRST_MS = 50,
     LINK_RECONNECT_MAX_MS = 2000,
+    LINK_CONNECT_MS = 2000, /* for one address: the kernel asks it twice in that time */
 };
 
 struct link_connecter;

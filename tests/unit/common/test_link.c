@@ -10,10 +10,12 @@
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <zmq.h>
 #include "common/clock.h"
 #include "common/frame.h"
 #include "common/link.h"
+#include "common/link_connecter.h"
 #include "common/loop.h"
 
 enum { PART_BYTES_MAX = 1 << 20, PATIENCE_MS = 20000 };
@@ -911,6 +913,64 @@ Test(link, who_speaks_something_else_is_closed, .timeout = 30)
     cr_assert_eq(send_text(&pair.dealer, NULL, 0, "still here"), 0);
     run_until(&pair, &pair.router.messages, 1);
     cr_assert_str_eq(pair.router.first, "still here");
+    close_pair(&pair);
+}
+
+/* Listens and has no room for another connection: its kernel answers nothing. */
+static int open_deaf(struct sockaddr_in *ret_name, int ret_fillers[2])
+{
+    socklen_t bytes = sizeof(*ret_name);
+    *ret_name =
+        (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    cr_assert_eq(bind(fd, (const struct sockaddr *)ret_name, bytes), 0);
+    cr_assert_eq(getsockname(fd, (struct sockaddr *)ret_name, &bytes), 0);
+    cr_assert_eq(listen(fd, 0), 0);
+    for (int i = 0; i < 2; i++) {
+        ret_fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        (void)connect(ret_fillers[i], (const struct sockaddr *)ret_name, bytes);
+    }
+    return fd;
+}
+
+/* The local port of the socket above `fd` that waits for an answer to its SYN; 0: there is none. */
+static in_port_t connecting_port(int fd)
+{
+    for (int above = fd + 1; above < fd + 32; above++) {
+        struct tcp_info info;
+        struct sockaddr_in name;
+        socklen_t info_bytes = sizeof(info), bytes = sizeof(name);
+        if (getsockopt(above, IPPROTO_TCP, TCP_INFO, &info, &info_bytes) == 0 &&
+            info.tcpi_state == TCP_SYN_SENT &&
+            getsockname(above, (struct sockaddr *)&name, &bytes) == 0) {
+            return name.sin_port;
+        }
+    }
+    return 0;
+}
+
+Test(link, an_address_that_answers_nothing_is_given_up, .timeout = 30)
+{
+    struct pair pair;
+    struct sockaddr_in name;
+    int fillers[2];
+    char endpoint[64];
+    open_loop(&pair);
+    const int deaf = open_deaf(&name, fillers);
+    (void)snprintf(endpoint, sizeof(endpoint), "tcp://127.0.0.1:%u", ntohs(name.sin_port));
+    open_dealer(&pair, endpoint);
+    const in_port_t first = connecting_port(fillers[1]);
+    cr_assert_neq(first, 0);
+    const int64_t give_up_ms = clock_monotonic_ms() + 2 * LINK_CONNECT_MS;
+    in_port_t port = first;
+    while (port == first || port == 0) {
+        cr_assert_lt(clock_monotonic_ms(), give_up_ms);
+        cr_assert_eq(loop_turn(pair.loop, 10), 0);
+        port = connecting_port(fillers[1]);
+    }
+    (void)close(deaf);
+    (void)close(fillers[0]);
+    (void)close(fillers[1]);
     close_pair(&pair);
 }
 
