@@ -680,8 +680,9 @@ static bool linger_once(struct link *link, struct link_wire *wire, int timeout_m
         (void)poll(NULL, 0, LINGER_LOOK_MS);
         return true;
     }
-    if (poll(&item, 1, timeout_ms) != 1) {
-        return false;
+    const int ready = poll(&item, 1, timeout_ms);
+    if (ready != 1) {
+        return ready < 0 && errno == EINTR; /* a signal takes nothing off the time */
     }
     const char *reason;
     struct link_budget budget = {.items = 1, .bytes = 1};

@@ -2,11 +2,13 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -693,7 +695,20 @@ Test(link, one_that_does_not_listen_costs_the_others_nothing, .timeout = 60)
     close_pair(&pair);
 }
 
-Test(link, what_was_sent_goes_before_the_link_does, .timeout = 60)
+static void ignore_alarm(int number)
+{
+    (void)number;
+}
+
+/* Every so often; 0: never. */
+static void set_alarm(long every_us)
+{
+    const struct itimerval interval = {.it_interval.tv_usec = every_us,
+                                       .it_value.tv_usec = every_us};
+    cr_assert_eq(setitimer(ITIMER_REAL, &interval, NULL), 0);
+}
+
+static void send_and_destroy(size_t bytes, long alarm_us)
 {
     struct pair pair;
     char endpoint[256], name[256], text[16];
@@ -701,17 +716,30 @@ Test(link, what_was_sent_goes_before_the_link_does, .timeout = 60)
     void *raw = open_raw(&pair, ZMQ_ROUTER);
     bind_raw(raw, endpoint);
     open_dealer(&pair, endpoint);
-    struct blob *payload = make_payload(PART_BYTES_MAX, 'z');
+    struct blob *payload = make_payload(bytes, 'z');
     cr_assert_eq(link_send(pair.dealer.link, NULL, 0, "last", 4, &payload, 1), 0);
+    set_alarm(alarm_us);
     link_destroy(&pair.dealer.link); /* it was not even connected */
-    char *data = malloc(PART_BYTES_MAX);
+    set_alarm(0);
+    char *data = malloc(bytes);
     cr_assert_gt(receive_raw(&pair, raw, name, sizeof(name)), 0);
     cr_assert_eq(receive_raw(&pair, raw, text, sizeof(text)), 4);
-    cr_assert_eq(receive_raw(&pair, raw, data, PART_BYTES_MAX), PART_BYTES_MAX);
+    cr_assert_eq(receive_raw(&pair, raw, data, bytes), bytes);
     free(data);
     blob_unref(&payload);
     cr_assert_eq(zmq_close(raw), 0);
     close_pair(&pair);
+}
+
+Test(link, what_was_sent_goes_before_the_link_does, .timeout = 60)
+{
+    send_and_destroy(PART_BYTES_MAX, 0);
+}
+
+Test(link, signals_do_not_end_the_wait_for_what_was_sent, .timeout = 60)
+{
+    cr_assert_neq(signal(SIGALRM, ignore_alarm), SIG_ERR);
+    send_and_destroy(16 * PART_BYTES_MAX, 200);
 }
 
 Test(link, with_nobody_there_the_end_does_not_wait, .timeout = 30)
