@@ -95,10 +95,12 @@ void link_listener_destroy(struct link_listener **listener)
     }
     loop_source_destroy(&gone->source);
     loop_timer_destroy(&gone->timer);
-    link_socket_close(gone->fd);
     if (gone->fd >= 0 && gone->address.family == AF_UNIX) {
-        (void)unlink(gone->address.host); /* gone already is as good */
+        /* While it listens: nobody else takes the path over, whose socket would be lost. Gone
+         * already is as good. */
+        (void)unlink(gone->address.host);
     }
+    link_socket_close(gone->fd);
     free(gone);
 }
 
