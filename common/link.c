@@ -19,6 +19,7 @@
 #include "common/link_names.h"
 #include "common/link_topics.h"
 #include "common/link_wire.h"
+#include "common/list.h"
 #include "common/loop.h"
 
 enum {
@@ -631,8 +632,6 @@ static int open_link(struct link *link, const struct link_options *options)
     return options->bind ? listen_at(link, &address)
                          : connect_to(link, &address, options->endpoint);
 }
-
-static void release(struct link *link);
 
 int link_create(struct loop *loop, const struct link_options *options, link_fn *handler,
                 void *context, struct link **ret_link)

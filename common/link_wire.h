@@ -13,7 +13,6 @@
 #include "common/attributes.h"
 #include "common/link_queue.h"
 #include "common/link_reader.h"
-#include "common/list.h"
 #include "common/loop.h"
 #include "common/zmtp.h"
 
