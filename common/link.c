@@ -55,6 +55,7 @@ struct peer {
     struct list_link unflushed_link; /* in link->unflushed */
     bool is_unflushed;
     size_t unflushed_bytes;
+    size_t held_bytes;         /* by the wire's reader, as link->held_bytes knows it */
     struct link_name name;     /* ROUTER */
     struct link_topics topics; /* PUB */
 };
@@ -64,6 +65,7 @@ struct link {
     enum link_kind kind;
     size_t part_bytes_max;
     size_t queue_messages_max;
+    size_t held_bytes, held_bytes_max; /* by all peers */
     link_fn *handler;
     void (*on_disconnected)(void *context);
     void *context;
@@ -146,10 +148,17 @@ static int peer_create(struct link *link, struct peer **ret_peer)
     return 0;
 }
 
+static void note_held(struct peer *peer, size_t bytes)
+{
+    peer->link->held_bytes += bytes - peer->held_bytes;
+    peer->held_bytes = bytes;
+}
+
 static void peer_destroy(struct peer *peer)
 {
     struct link *link = peer->link;
     unlist(peer);
+    note_held(peer, 0);
     list_remove(&link->phases[peer->phase], &peer->phase_link);
     link_names_remove(&link->names, &peer->name);
     link_topics_finish(&peer->topics);
@@ -173,6 +182,7 @@ static void peer_break(struct peer *peer, const char *reason)
 {
     struct link *link = peer->link;
     link_wire_refuse(&peer->wire, reason);
+    note_held(peer, 0);
     if (peer != link->only) {
         peer_destroy(peer);
     } else {
@@ -391,6 +401,28 @@ static void on_readable(void *context, struct link_wire *wire)
     loop_task_ask(link->serving);
 }
 
+static struct peer *who_holds_most(struct link *link)
+{
+    struct peer *most = NULL;
+    for (enum phase phase = PHASE_HANDSHAKE; phase < PHASES; phase++) {
+        list_for_each (&link->phases[phase], at) {
+            struct peer *peer = CONTAINER_OF(at, struct peer, phase_link);
+            most = most == NULL || peer->held_bytes > most->held_bytes ? peer : most;
+        }
+    }
+    return most;
+}
+
+/* Not whoever came last: one that holds much would keep all others out. */
+static void bound_held(struct link *link)
+{
+    while (link->held_bytes > link->held_bytes_max) {
+        struct peer *peer = who_holds_most(link);
+        assert(peer != NULL);
+        peer_break(peer, "too much of its messages is under way");
+    }
+}
+
 static void serve_first(struct link *link, struct link_budget *budget)
 {
     struct peer *peer = CONTAINER_OF(list_first(&link->readable), struct peer, readable_link);
@@ -411,6 +443,8 @@ static void serve_first(struct link *link, struct link_budget *budget)
     if (r > 0) {
         stand_in_row(peer);
     }
+    note_held(peer, link_reader_held_bytes(&peer->wire.reader));
+    bound_held(link);
 }
 
 static void release(struct link *link);
@@ -646,6 +680,8 @@ int link_create(struct loop *loop, const struct link_options *options, link_fn *
         .part_bytes_max = options->part_bytes_max,
         .queue_messages_max = options->queue_messages_max > 0 ? (size_t)options->queue_messages_max
                                                               : LINK_QUEUE_MESSAGES_DEFAULT_MAX,
+        .held_bytes_max =
+            options->held_bytes_max > 0 ? options->held_bytes_max : LINK_HELD_BYTES_DEFAULT_MAX,
         .handler = handler,
         .on_disconnected = options->on_disconnected,
         .context = context,

@@ -39,6 +39,7 @@ enum {
     LINK_MESSAGES_PER_TURN = 512,  /* and commands */
     LINK_BYTES_PER_TURN = 4 << 20, /* a round ends with the reading that reaches this */
     LINK_QUEUE_MESSAGES_DEFAULT_MAX = 10000,
+    LINK_HELD_BYTES_DEFAULT_MAX = 1 << 30,
     LINK_LINGER_MS = 1000,
     LINK_HANDSHAKE_MS = 30000,  /* a connection that has not said what it is by then is closed */
     LINK_HANDSHAKES_MAX = 1024, /* at a time; beyond that the oldest is closed */
@@ -57,6 +58,11 @@ struct link_options {
     bool bind;              /* otherwise connect */
     size_t part_bytes_max;  /* larger parts close the connection */
     int queue_messages_max; /* that wait for a peer; 0: LINK_QUEUE_MESSAGES_DEFAULT_MAX */
+    /*
+     * Of what has come over all connections and is not handed over, messages under way above all;
+     * beyond that the connection with most of it is closed. 0: LINK_HELD_BYTES_DEFAULT_MAX
+     */
+    size_t held_bytes_max;
     /*
      * Called with the handler's context when a connection that stood has broken and all that came
      * over it was handed over; one that was opened from here is made anew by itself. Not from

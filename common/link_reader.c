@@ -321,3 +321,10 @@ int link_reader_next(struct link_reader *reader, enum link_item *ret_item, struc
     }
     return 0;
 }
+
+size_t link_reader_held_bytes(const struct link_reader *reader)
+{
+    const size_t of_parts =
+        reader->is_dropping ? 0 : reader->message.bytes - (size_t)reader->missing_bytes;
+    return reader->kept_capacity + reader->parts_capacity * sizeof(struct link_part) + of_parts;
+}

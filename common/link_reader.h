@@ -90,3 +90,9 @@ MUST_USE int link_reader_next(struct link_reader *reader, enum link_item *ret_it
                               struct iovec *ret_body, const char **ret_reason);
 /* Errors: -ENOMEM. */
 MUST_USE int link_reader_keep(struct link_reader *reader);
+
+/*
+ * The memory that what has come takes between readings, or more: small parts of a message under
+ * way count twice. Of a large part counts what has come, not what was announced.
+ */
+size_t link_reader_held_bytes(const struct link_reader *reader);

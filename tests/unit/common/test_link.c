@@ -858,6 +858,54 @@ static int open_bare(const struct pair *pair)
     return fd;
 }
 
+static void turn_for_a_while(struct pair *pair)
+{
+    for (int i = 0; i < 20; i++) {
+        cr_assert_eq(loop_turn(pair->loop, 1), 0);
+    }
+}
+
+/* The beginning of a part of 60000 bytes; what comes behind its header is held once. */
+static void begin_part(struct pair *pair, int fd, size_t bytes)
+{
+    static const char part[60000];
+    send_bare(fd, "\2\0\0\0\0\0\0\xea\x60", 9);
+    turn_for_a_while(pair);
+    send_bare(fd, part, bytes);
+    turn_for_a_while(pair);
+}
+
+Test(link, of_those_with_too_much_under_way_the_one_with_most_is_closed, .timeout = 30)
+{
+    static const char rest[60000];
+    static const size_t begun[] = {30000, 40000, 35000};
+    int fds[3];
+    char heard[256];
+    struct pair pair;
+    open_loop(&pair);
+    const struct link_options options = {.kind = LINK_ROUTER,
+                                         .endpoint = "tcp://127.0.0.1:0",
+                                         .bind = true,
+                                         .part_bytes_max = PART_BYTES_MAX,
+                                         .held_bytes_max = 100000};
+    open_end(&pair, &pair.router, &options);
+    for (int round = 1; round <= 2; round++) { /* what is closed holds nothing */
+        for (size_t i = 0; i < 3; i++) {
+            fds[i] = open_bare(&pair);
+            begin_part(&pair, fds[i], begun[i]);
+        }
+        (void)read_to_end(&pair, fds[1], heard, sizeof(heard));
+        send_bare(fds[0], rest, sizeof(rest) - begun[0]);
+        send_bare(fds[2], rest, sizeof(rest) - begun[2]);
+        run_until(&pair, &pair.router.messages, 2 * (size_t)round);
+        cr_assert_eq(pair.router.bytes, sizeof(rest));
+        for (size_t i = 0; i < 3; i++) {
+            (void)close(fds[i]);
+        }
+    }
+    close_pair(&pair);
+}
+
 struct flood {
     int fd;
     const char *frame;
