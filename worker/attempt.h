@@ -76,6 +76,7 @@ struct attempt {
     int64_t hedge_after_ms; /* when a second call may be asked for; 0: never */
     bool is_probe;
     bool is_last_choice; /* if its call fails, no other upstream would be called now */
+    bool is_budgeted;    /* its worst case is held by a budget: the call is its own */
     bool is_of_worker; /* a worker made the job: its check is no client's invention */
     bool wants_stream;
     bool has_client_key;

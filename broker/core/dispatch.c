@@ -1,6 +1,7 @@
 #include "broker/core/dispatch.h"
 #include <errno.h>
 #include <string.h>
+#include "broker/core/budget.h"
 #include "broker/core/conclude.h"
 #include "broker/core/crowd.h"
 #include "broker/core/decision.h"
@@ -64,6 +65,7 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->residency = decision_residency_name(core, job->needs.residency);
     dispatch->tenant_residency = decision_residency_name(core, job_tenant(job)->residency);
     dispatch->is_last_choice = decision->chosen != NULL && !decision->has_other;
+    dispatch->is_budgeted = budget_is_limited(core, budget_scope_of(job));
     dispatch->hedge_after_ms = hedge_after_ms(core, job, decision, dispatch->stream);
     dispatch->payload = blob_ref(job->payload);
 }

@@ -51,11 +51,13 @@ static bool is_of_kind(const struct attempt *attempt)
            (attempt->operation == OPERATION_CHAT && attempt->request->batchable);
 }
 
+/* A budget holds what one call of the job's own can cost: a share, then a call alone, is more, and
+ * so is all of a call that the others have left. */
 static bool may_share(const struct attempt *attempt, const struct config_tier *tier)
 {
     return tier != NULL && tier->combine_linger_ms > 0 && is_of_kind(attempt) &&
            !attempt->wants_stream && !attempt->is_probe && !attempt->is_of_worker &&
-           attempt->number <= ATTEMPTS_MAX;
+           !attempt->is_budgeted && attempt->number <= ATTEMPTS_MAX;
 }
 
 /* Shared calls have come to nothing there of late. */

@@ -6,8 +6,8 @@
  * waited long enough, one call is made for all (group.h), and each attempt goes on with its part of
  * the answer. Two things can be asked together: embeddings (inputs.h), and short chats whose jobs
  * are marked `batchable` (pack.h). Everything else passes, and so does what might fail because of
- * its company: streams, probes, jobs that a worker made, and jobs that have failed twice. See
- * docs/batching.md.
+ * its company: streams, probes, jobs that a worker made, jobs under a budget, and jobs that have
+ * failed twice. See docs/batching.md.
  */
 #pragma once
 #include "common/attributes.h"

@@ -262,6 +262,19 @@ Test(core_cost, attempts_in_flight_have_no_job_refused_but_wait)
     cr_assert_gt(refused->as.rejected.retry_after_ms, DAY_MS / 2 - 60000, "midnight");
 }
 
+Test(core_cost, worker_is_told_whose_cost_a_budget_holds)
+{
+    world_worker(&w, 100, "w", 3);
+    world_client(&w, 2, "b");
+    const struct id before = world_submit(&w, 1, "standard");
+    cr_assert_not(world_dispatch(&w, &before)->is_budgeted);
+    budget(10 * CALL);
+    const struct id job = world_submit(&w, 1, "standard");
+    cr_assert(world_dispatch(&w, &job)->is_budgeted);
+    const struct id other = world_submit(&w, 2, "standard");
+    cr_assert_not(world_dispatch(&w, &other)->is_budgeted, "of another tenant");
+}
+
 Test(core_cost, queued_job_waits_for_the_next_day_if_its_deadline_allows_that)
 {
     budget(2 * CALL);
