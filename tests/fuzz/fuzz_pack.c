@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     }
     memcpy(content, data, bytes);
     content[bytes] = '\0';
-    const int r = pack_split(content, bytes, bytes % 2 == 0, questions, LENGTH, results);
+    const int r = pack_split(content, bytes, questions, LENGTH, results);
     for (size_t i = 0; r == 0 && i < LENGTH; i++) {
         good += results[i].verdict == PACK_GOOD;
         missing += results[i].verdict == PACK_MISSING;

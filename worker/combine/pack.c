@@ -458,17 +458,17 @@ static bool find_elements(const char *content, size_t bytes, struct body_slice *
                      ret_is_whole) == 0;
 }
 
-int pack_split(const char *content, size_t bytes, bool is_cut, const struct question *questions,
-               size_t length, struct pack_result *ret_results)
+int pack_split(const char *content, size_t bytes, const struct question *questions, size_t length,
+               struct pack_result *ret_results)
 {
     struct body_slice elements[2 * PACK_QUESTIONS_MAX];
     bool seen[PACK_QUESTIONS_MAX] = {false};
     size_t elements_length = 0;
     bool is_whole = false;
     const bool is_list = find_elements(content, bytes, elements, &elements_length, &is_whole);
-    const enum pack_verdict unseen = !is_list              ? PACK_NOT_JSON
-                                     : is_cut || !is_whole ? PACK_CUT
-                                                           : PACK_MISSING;
+    const enum pack_verdict unseen = !is_list   ? PACK_NOT_JSON
+                                     : is_whole ? PACK_MISSING
+                                                : PACK_CUT;
     for (size_t i = 0; i < length; i++) {
         ret_results[i] = (struct pack_result){.verdict = unseen};
     }

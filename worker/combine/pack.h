@@ -8,7 +8,7 @@
  * question begins and ends with, its tag, and its answer between two seals.
  *
  * An answer is taken only when every sign says that it is of its question (pack_verdict). Where a
- * question has got no answer at all, though the reply was whole, none is taken: it may be part of
+ * question has got no answer at all, though the list is whole, none is taken: it may be part of
  * another's. docs/batching.md says what this cannot find out.
  */
 #pragma once
@@ -58,7 +58,7 @@ enum pack_verdict {
     PACK_GOOD,
     PACK_NOT_JSON,    /* the reply is none, or has no list of answers */
     PACK_MISSING,     /* it has none, so that none of the others is taken */
-    PACK_CUT,         /* the reply ended before it */
+    PACK_CUT,         /* the list ended before it, without its bracket */
     PACK_TWICE,       /* its tag is there more than once */
     PACK_MALFORMED,   /* a member is missing, or no text, or the answer comes before the words */
     PACK_WRONG_WORDS, /* the question's words are not this one's */
@@ -75,9 +75,8 @@ struct pack_result {
 };
 
 /*
- * `content`: what the model wrote. `is_cut`: it was ended by a bound. Fills `length` results.
- * Errors: -ENOMEM.
+ * `content`: what the model wrote. Whether it was cut shows in its list, which then has no end: a
+ * provider may name a bound that was met behind it. Fills `length` results. Errors: -ENOMEM.
  */
-MUST_USE int pack_split(const char *content, size_t bytes, bool is_cut,
-                        const struct question *questions, size_t length,
-                        struct pack_result *ret_results);
+MUST_USE int pack_split(const char *content, size_t bytes, const struct question *questions,
+                        size_t length, struct pack_result *ret_results);

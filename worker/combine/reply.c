@@ -143,14 +143,11 @@ static void split_questions(const struct reply_call *call, const struct reply_as
     uint64_t written[SHARES_MAX] = {0};
     const json_t *choice = json_array_get(json_object_get(call->answer, "choices"), 0);
     const json_t *content = json_object_get(json_object_get(choice, "message"), "content");
-    const char *reason = json_string_value(json_object_get(choice, "finish_reason"));
     const char *text = json_is_string(content) ? json_string_value(content) : "";
     for (size_t i = 0; i < length; i++) {
         questions[i] = asks[i].question;
     }
-    /* Whatever else than "stop": it was ended before it was done. */
-    const bool is_cut = reason == NULL || strcmp(reason, "stop") != 0;
-    const int r = pack_split(text, strlen(text), is_cut, questions, length, results);
+    const int r = pack_split(text, strlen(text), questions, length, results);
     for (size_t i = 0; i < length; i++) {
         written[i] = results[i].verdict == PACK_GOOD ? results[i].text_bytes + ELEMENT_BYTES : 0;
     }

@@ -110,10 +110,10 @@ Test(pack, a_prompt_has_the_system_prompt_as_it_was_and_a_line_for_each)
 #define GOOD_QUEUE   QUEUE("aaaaaa First come. aaaaaa")
 #define GOOD_STACK   STACK("bbbbbb Last come. bbbbbb")
 
-static void expect(const char *content, bool is_cut, enum pack_verdict queue, enum pack_verdict stack)
+static void expect(const char *content, enum pack_verdict queue, enum pack_verdict stack)
 {
     struct pack_result results[2];
-    cr_assert_eq(pack_split(content, strlen(content), is_cut, pair, 2, results), 0);
+    cr_assert_eq(pack_split(content, strlen(content), pair, 2, results), 0);
     cr_expect_eq(results[0].verdict, queue, "%s: %s", content, pack_verdict_name(results[0].verdict));
     cr_expect_eq(results[1].verdict, stack, "%s: %s", content, pack_verdict_name(results[1].verdict));
     for (size_t i = 0; i < 2; i++) {
@@ -125,11 +125,11 @@ static void expect(const char *content, bool is_cut, enum pack_verdict queue, en
 
 Test(pack, answers_are_found_in_any_order_and_wrapping)
 {
-    expect(IN(GOOD_QUEUE "," GOOD_STACK), false, PACK_GOOD, PACK_GOOD);
-    expect(IN(GOOD_STACK " , " GOOD_QUEUE), false, PACK_GOOD, PACK_GOOD);
-    expect("Sure:\n```json\n" IN(GOOD_QUEUE "," GOOD_STACK) "\n```\n", false, PACK_GOOD, PACK_GOOD);
-    expect("{\"note\":[1],\"answers\":[" GOOD_QUEUE "," GOOD_STACK "]}", false, PACK_GOOD, PACK_GOOD);
-    expect(IN(E("\\\"what is a QUEUE", "queue... in short", "00000001", "aaaaaa First come. aaaaaa") "," GOOD_STACK), false,
+    expect(IN(GOOD_QUEUE "," GOOD_STACK), PACK_GOOD, PACK_GOOD);
+    expect(IN(GOOD_STACK " , " GOOD_QUEUE), PACK_GOOD, PACK_GOOD);
+    expect("Sure:\n```json\n" IN(GOOD_QUEUE "," GOOD_STACK) "\n```\n", PACK_GOOD, PACK_GOOD);
+    expect("{\"note\":[1],\"answers\":[" GOOD_QUEUE "," GOOD_STACK "]}", PACK_GOOD, PACK_GOOD);
+    expect(IN(E("\\\"what is a QUEUE", "queue... in short", "00000001", "aaaaaa First come. aaaaaa") "," GOOD_STACK),
            PACK_GOOD, PACK_GOOD);
 }
 
@@ -137,51 +137,51 @@ Test(pack, a_swap_is_found_by_words_and_by_seals)
 {
     expect(IN(E("What is a stack, in", "a stack, in short?", "00000001", "bbbbbb Last come. bbbbbb") ","
               E("What is a queue, in", "a queue, in short?", "00000002", "aaaaaa First come. aaaaaa")),
-           false, PACK_WRONG_WORDS, PACK_WRONG_WORDS);
-    expect(IN(QUEUE("bbbbbb Last come. bbbbbb") "," STACK("aaaaaa First come. aaaaaa")), false,
+           PACK_WRONG_WORDS, PACK_WRONG_WORDS);
+    expect(IN(QUEUE("bbbbbb Last come. bbbbbb") "," STACK("aaaaaa First come. aaaaaa")),
            PACK_WRONG_SEAL, PACK_WRONG_SEAL);
-    expect(IN(QUEUE("Last come.") "," GOOD_STACK), false, PACK_WRONG_SEAL, PACK_GOOD);
-    expect(IN(QUEUE("aaaaaa First come.") "," GOOD_STACK), false, PACK_WRONG_SEAL, PACK_GOOD);
+    expect(IN(QUEUE("Last come.") "," GOOD_STACK), PACK_WRONG_SEAL, PACK_GOOD);
+    expect(IN(QUEUE("aaaaaa First come.") "," GOOD_STACK), PACK_WRONG_SEAL, PACK_GOOD);
 }
 
 Test(pack, one_that_is_missing_takes_all_along_since_it_may_be_in_another)
 {
-    expect(IN(GOOD_QUEUE), false, PACK_MISSING, PACK_MISSING);
-    expect(IN(QUEUE("aaaaaa First come. Last come. aaaaaa")), false, PACK_MISSING, PACK_MISSING);
-    expect(IN(GOOD_QUEUE "," E("What is a stack", "in short?", "00000009", "bbbbbb x bbbbbb")), false,
+    expect(IN(GOOD_QUEUE), PACK_MISSING, PACK_MISSING);
+    expect(IN(QUEUE("aaaaaa First come. Last come. aaaaaa")), PACK_MISSING, PACK_MISSING);
+    expect(IN(GOOD_QUEUE "," E("What is a stack", "in short?", "00000009", "bbbbbb x bbbbbb")),
            PACK_MISSING, PACK_MISSING);
-    expect(IN(""), false, PACK_MISSING, PACK_MISSING);
+    expect(IN(""), PACK_MISSING, PACK_MISSING);
 }
 
 Test(pack, what_was_not_reached_leaves_the_others)
 {
-    expect("{\"answers\":[" GOOD_QUEUE ",{\"begins\":\"What", true, PACK_GOOD, PACK_CUT);
-    expect("{\"answers\":[" GOOD_QUEUE ",", false, PACK_GOOD, PACK_CUT);
-    expect("{\"answ", true, PACK_NOT_JSON, PACK_NOT_JSON);
+    expect("{\"answers\":[" GOOD_QUEUE ",{\"begins\":\"What", PACK_GOOD, PACK_CUT);
+    expect("{\"answers\":[" GOOD_QUEUE ",", PACK_GOOD, PACK_CUT);
+    expect("{\"answ", PACK_NOT_JSON, PACK_NOT_JSON);
 }
 
 Test(pack, merged_and_doubled_answers_are_refused)
 {
-    expect(IN(QUEUE("aaaaaa First come. aaaaaa bbbbbb Last come. bbbbbb aaaaaa") "," GOOD_STACK), false,
+    expect(IN(QUEUE("aaaaaa First come. aaaaaa bbbbbb Last come. bbbbbb aaaaaa") "," GOOD_STACK),
            PACK_MERGED, PACK_GOOD);
-    expect(IN(QUEUE("aaaaaa First come. 00000002 Last come. aaaaaa") "," GOOD_STACK), false,
+    expect(IN(QUEUE("aaaaaa First come. 00000002 Last come. aaaaaa") "," GOOD_STACK),
            PACK_MERGED, PACK_GOOD);
-    expect(IN(GOOD_QUEUE "," GOOD_STACK "," GOOD_QUEUE), false, PACK_TWICE, PACK_GOOD);
-    expect(IN(GOOD_QUEUE "," GOOD_STACK "," GOOD_QUEUE "," GOOD_QUEUE), false, PACK_TWICE, PACK_GOOD);
+    expect(IN(GOOD_QUEUE "," GOOD_STACK "," GOOD_QUEUE), PACK_TWICE, PACK_GOOD);
+    expect(IN(GOOD_QUEUE "," GOOD_STACK "," GOOD_QUEUE "," GOOD_QUEUE), PACK_TWICE, PACK_GOOD);
 }
 
 Test(pack, what_is_no_answer_is_refused)
 {
-    expect("", false, PACK_NOT_JSON, PACK_NOT_JSON);
-    expect("I am sorry.", false, PACK_NOT_JSON, PACK_NOT_JSON);
-    expect("{\"answers\":{}}", false, PACK_NOT_JSON, PACK_NOT_JSON);
-    expect(IN(QUEUE("aaaaaa  aaaaaa") "," GOOD_STACK), false, PACK_EMPTY, PACK_GOOD);
-    expect(IN(QUEUE("aaaaaa") "," GOOD_STACK), false, PACK_WRONG_SEAL, PACK_GOOD);
-    expect(IN("{\"tag\":\"00000001\",\"text\":\"aaaaaa First come. aaaaaa\"}," GOOD_STACK), false,
+    expect("", PACK_NOT_JSON, PACK_NOT_JSON);
+    expect("I am sorry.", PACK_NOT_JSON, PACK_NOT_JSON);
+    expect("{\"answers\":{}}", PACK_NOT_JSON, PACK_NOT_JSON);
+    expect(IN(QUEUE("aaaaaa  aaaaaa") "," GOOD_STACK), PACK_EMPTY, PACK_GOOD);
+    expect(IN(QUEUE("aaaaaa") "," GOOD_STACK), PACK_WRONG_SEAL, PACK_GOOD);
+    expect(IN("{\"tag\":\"00000001\",\"text\":\"aaaaaa First come. aaaaaa\"}," GOOD_STACK),
            PACK_MALFORMED, PACK_GOOD);
-    expect(IN(E("", "", "00000001", "aaaaaa First come. aaaaaa") "," GOOD_STACK), false,
+    expect(IN(E("", "", "00000001", "aaaaaa First come. aaaaaa") "," GOOD_STACK),
            PACK_WRONG_WORDS, PACK_GOOD);
     expect(IN("{\"text\":\"aaaaaa First come. aaaaaa\",\"tag\":\"00000001\",\"begins\":\"What is a queue\","
               "\"ends\":\"in short\"}," GOOD_STACK),
-           false, PACK_MALFORMED, PACK_GOOD);
+           PACK_MALFORMED, PACK_GOOD);
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/attributes.h"
 #include "worker/combine/reply.h"
 
 static const struct price price = {
@@ -69,9 +70,10 @@ static const struct reply_ask questions[] = {
     {.question = {.text = "How?", .text_bytes = 4, .tag = "00000002", .seal = "bbbbbb"}, .is_present = true},
 };
 
-#define ANSWER(reason, elements)                                                                   \
+#define CUT(reason, elements)                                                                      \
     "{\"id\":\"c\",\"model\":\"m\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"{\\\"answers\\\":[" elements \
-    "]}\"},\"finish_reason\":\"" reason "\"}],\"usage\":{\"prompt_tokens\":100,\"completion_tokens\":40}}"
+    "\"},\"finish_reason\":\"" reason "\"}],\"usage\":{\"prompt_tokens\":100,\"completion_tokens\":40}}"
+#define ANSWER(reason, elements) CUT(reason, elements "]}")
 #define WHY "{\\\"begins\\\":\\\"Why?\\\",\\\"ends\\\":\\\"Why?\\\",\\\"tag\\\":\\\"00000001\\\",\\\"text\\\":\\\"aaaaaa So. aaaaaa\\\"}"
 #define HOW "{\\\"begins\\\":\\\"How?\\\",\\\"ends\\\":\\\"How?\\\",\\\"tag\\\":\\\"00000002\\\",\\\"text\\\":\\\"bbbbbb Thus. bbbbbb\\\"}"
 
@@ -100,12 +102,27 @@ Test(reply, an_answer_that_was_cut_serves_those_it_has_reached)
     struct reply_call call = {.are_questions = true, .operation = OPERATION_CHAT, .request_bytes = 400};
     struct reply_part parts[2];
     struct token_counts total;
-    split(&call, ANSWER("length", WHY), questions, 2, parts, &total);
+    split(&call, CUT("length", WHY ","), questions, 2, parts, &total);
     cr_expect_null(parts[0].why);
     cr_expect_str_eq(parts[1].why, "cut");
     cr_expect_eq(parts[0].share.tokens.output, 40);
     cr_expect_eq(parts[1].share.tokens.output, 0);
     release(parts, 2);
+}
+
+Test(reply, a_question_that_is_missing_in_a_whole_list_takes_all_along_whatever_ended_it)
+{
+    static const char *const texts[] = {ANSWER("stop", WHY), ANSWER("length", WHY),
+                                        ANSWER("tool_calls", WHY)};
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        struct reply_call call = {.are_questions = true, .operation = OPERATION_CHAT, .request_bytes = 400};
+        struct reply_part parts[2];
+        struct token_counts total;
+        split(&call, texts[i], questions, 2, parts, &total);
+        cr_expect_str_eq(parts[0].why, "missing");
+        cr_expect_str_eq(parts[1].why, "missing");
+        release(parts, 2);
+    }
 }
 
 Test(reply, an_answer_without_text_serves_nobody)
