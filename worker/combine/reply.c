@@ -33,9 +33,14 @@ static void share(const struct reply_call *call, const struct reply_ask *asks, s
     if (call->are_questions) {
         weigh_questions(call, asks, length, sent);
     }
+    uint64_t served = 0;
     for (size_t i = 0; i < length; i++) {
         sent[i] = !asks[i].is_present ? 0 : call->are_questions ? sent[i] : asks[i].inputs.weight;
         got[i] = asks[i].is_present ? written[i] : 0;
+        served += got[i];
+    }
+    for (size_t i = 0; served == 0 && i < length; i++) {
+        got[i] = asks[i].is_present; /* nobody is: in equal parts, but not for who has left */
     }
     share_usage(call->price, total, sent, got, length, shares);
     for (size_t i = 0; i < length; i++) {

@@ -125,6 +125,24 @@ Test(reply, a_question_that_is_missing_in_a_whole_list_takes_all_along_whatever_
     }
 }
 
+Test(reply, who_has_left_pays_nothing_of_a_text_that_serves_nobody_either)
+{
+    struct reply_call call = {.are_questions = true, .operation = OPERATION_CHAT, .request_bytes = 400};
+    const struct reply_ask asks[] = {questions[0], {.question = questions[1].question}, questions[1]};
+    struct reply_part parts[3];
+    struct token_counts total;
+    split(&call, ANSWER("stop", ""), asks, 3, parts, &total);
+    cr_expect_eq(parts[0].share.tokens.output, 20);
+    cr_expect_eq(parts[1].share.tokens.output, 0);
+    cr_expect_eq(parts[1].share.cost_nanousd, 0);
+    cr_expect_eq(parts[2].share.tokens.output, 20);
+    cr_expect_eq(parts[0].share.cost_nanousd + parts[2].share.cost_nanousd, 100000 + 3 * 40000);
+    release(parts, 3);
+    reply_share_cut(&call, asks, 3, parts, &total);
+    cr_expect_eq(parts[1].share.cost_nanousd, 0);
+    cr_expect_eq(parts[0].share.tokens.input + parts[2].share.tokens.input, total.input);
+}
+
 Test(reply, an_answer_without_text_serves_nobody)
 {
     struct reply_call call = {.are_questions = true, .operation = OPERATION_CHAT, .request_bytes = 400};
