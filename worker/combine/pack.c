@@ -285,7 +285,7 @@ static bool words_are_at(const char *words, const char *text, int step)
     }
     /* Enough must have been said, unless there is no more to say. */
     for (; seen < WORDS_BYTES_MIN && at < text_bytes; at++) {
-        if (is_of_word(text[at])) {
+        if (is_of_word(text[step > 0 ? at : text_bytes - 1 - at])) {
             return false;
         }
     }

@@ -144,6 +144,29 @@ Test(pack, a_swap_is_found_by_words_and_by_seals)
     expect(IN(QUEUE("aaaaaa First come.") "," GOOD_STACK), PACK_WRONG_SEAL, PACK_GOOD);
 }
 
+static enum pack_verdict verdict_on_ends(const char *text, const char *ends)
+{
+    const struct question question = {.text = text, .text_bytes = strlen(text), .tag = "00000001", .seal = "aaaaaa"};
+    struct pack_result result;
+    char *content = NULL;
+    cr_assert(asprintf(&content, IN("{\"begins\":\"%s\",\"ends\":\"%s\",\"tag\":\"00000001\",\"text\":\"aaaaaa x aaaaaa\"}"),
+                       text, ends) > 0);
+    cr_assert_eq(pack_split(content, strlen(content), &question, 1, &result), 0);
+    free(result.text);
+    free(content);
+    return result.verdict;
+}
+
+Test(pack, words_that_a_question_ends_with_are_few_only_where_it_has_no_more)
+{
+    cr_expect_eq(verdict_on_ends("  Why?", "Why?"), PACK_GOOD);
+    cr_expect_eq(verdict_on_ends("Why?  ", "Why?"), PACK_GOOD);
+    cr_expect_eq(verdict_on_ends("?? \xc3\xa9 ??", "\xc3\xa9"), PACK_GOOD);
+    cr_expect_eq(verdict_on_ends("1+2=????????", "1+2"), PACK_GOOD);
+    cr_expect_eq(verdict_on_ends("1+2=????????", "2"), PACK_WRONG_WORDS);
+    cr_expect_eq(verdict_on_ends("???????? 1+2", "2"), PACK_WRONG_WORDS);
+}
+
 Test(pack, one_that_is_missing_takes_all_along_since_it_may_be_in_another)
 {
     expect(IN(GOOD_QUEUE), PACK_MISSING, PACK_MISSING);
