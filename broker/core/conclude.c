@@ -95,11 +95,15 @@ void conclude_update_record(struct core *core, struct job *job)
     }
 }
 
+/* A call that it shared with others tells what all of them used; its usage has its own part. */
 static void fill_calls(Record__AttemptRecord *record, const struct attempt_report *report)
 {
     for (size_t i = 0; i < report->calls_length; i++) {
         record->cost_nanousd += report->calls[i]->cost_nanousd;
         record->call_ms += report->calls[i]->call_ms;
+    }
+    if (report->usage != NULL) {
+        record->cost_nanousd = report->usage->cost_nanousd;
     }
     const Wire__Upstream *last = report->calls[report->calls_length - 1]->upstream;
     record->provider = last->provider;

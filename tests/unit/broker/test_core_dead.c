@@ -165,6 +165,10 @@ static void fail_with_calls(const struct id *job)
     Wire__Call second = first;
     second.upstream = &other;
     const Wire__Call *const calls[] = {&first, &second};
+    Wire__Usage usage = WIRE__USAGE__INIT; /* of the first call others have paid a part */
+    usage.provider = "p2";
+    usage.model = "m2";
+    usage.cost_nanousd = 7;
     const struct event event = {
         .kind = EVENT_ATTEMPT_RESULT,
         .peer = WORKER,
@@ -172,6 +176,7 @@ static void fail_with_calls(const struct id *job)
                               .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE,
                               .error_code = "http_503",
                               .error_text = "overloaded",
+                              .usage = &usage,
                               .calls = calls,
                               .calls_length = 2}};
     world_turn(&w, &event);
@@ -201,7 +206,7 @@ static void check_history(const char *tier)
     cr_expect_str_eq(failed->model, "m2");
     cr_expect_eq(failed->calls, 2);
     cr_expect_eq(failed->call_ms, 60);
-    cr_expect_eq(failed->cost_nanousd, 10);
+    cr_expect_eq(failed->cost_nanousd, 7);
     cr_expect_eq(failed->run_ms, 70);
     cr_expect_eq(failed->next, RECORD__ATTEMPT_NEXT__NEXT_BACKOFF);
     cr_expect(failed->wait_ms >= 1 && failed->wait_ms <= 1000);
