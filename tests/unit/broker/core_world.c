@@ -233,6 +233,7 @@ static void append(struct world_effect **list, size_t *length, const struct effe
             entry->cost_nanousd = result->usage->cost_nanousd;
             entry->saved_nanousd = result->usage->saved_nanousd;
             entry->hedge_cost_nanousd = result->usage->hedge_cost_nanousd;
+            entry->saved_batching_nanousd = result->usage->saved_batching_nanousd;
         }
         if (result->packed != NULL) {
             Wire__Result *packed = wire__result__unpack(NULL, result->packed_bytes, result->packed);

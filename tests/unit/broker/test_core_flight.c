@@ -84,6 +84,7 @@ static void end_cut(const struct id *job, Wire__AttemptOutcome outcome, bool key
     usage.model = "m0";
     usage.cost_nanousd = 700;
     usage.hedge_cost_nanousd = 300;
+    usage.saved_batching_nanousd = 50;
     end_using(job, outcome, key_mismatch, &usage);
 }
 
@@ -153,6 +154,7 @@ static void assert_run_once_for_all(const char *tier)
         cr_assert_eq(result->effect.as.result.queue_ms, 40);
         cr_assert_eq(result->cost_nanousd, 0);
         cr_assert_eq(result->hedge_cost_nanousd, 0);
+        cr_assert_eq(result->saved_batching_nanousd, 0);
         cr_assert_eq(result->saved_nanousd, 700);
         cr_assert_eq(blob_bytes(result->effect.as.result.payload), 6);
         cr_assert_eq(world_count(&w, EFFECT_RESULT, &followers[i]), 1);
