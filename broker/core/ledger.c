@@ -65,10 +65,15 @@ static struct row *make(struct ledger *ledger, const struct row_key *key)
     return insert(ledger, calloc(1, sizeof(struct row)), key);
 }
 
+static struct row_key nobody_of(int32_t day)
+{
+    return (struct row_key){.day = day, .of = {NOBODY, NOBODY, NOBODY, NOBODY}};
+}
+
 /* Without memory for a row that names nobody the latest one takes it: the total stays exact. */
 static struct row *find_or_make(struct ledger *ledger, const struct row_key *key)
 {
-    const struct row_key nobody = {.day = key->day, .of = {NOBODY, NOBODY, NOBODY, NOBODY}};
+    const struct row_key nobody = nobody_of(key->day);
     struct row *row = find(ledger, key);
     if (row == NULL && ledger->rows.length < ledger->rows_max) {
         row = make(ledger, key);
@@ -216,7 +221,9 @@ void ledger_take_back(struct core *core, int32_t day, const struct ledger_key *k
 {
     struct ledger *ledger = &core->ledger;
     const struct row_key row_key = key_of(ledger, day, key);
+    const struct row_key nobody = nobody_of(day);
     struct row *row = find(ledger, &row_key);
+    row = row != NULL ? row : find(ledger, &nobody);
     change(&ledger->total, cost, take);
     if (row != NULL) {
         change(&row->sum, cost, take);

@@ -47,7 +47,7 @@ void ledger_configure(struct core *core, const struct config *config);
 /* Adds to the row of `day`. Without memory for a row it is added to the one that names nobody. */
 void ledger_add(struct core *core, int32_t day, const struct ledger_key *key,
                 const struct core_cost *cost);
-/* Takes an estimate back, as far as the row is kept. */
+/* Takes an estimate back, as far as its row is kept; without one, from the row that names nobody. */
 void ledger_take_back(struct core *core, int32_t day, const struct ledger_key *key,
                       const struct core_cost *cost);
 

@@ -346,6 +346,23 @@ Test(core_cost, rows_beyond_the_bound_share_one_that_names_nobody)
     cr_assert_eq(ledger().cost_nanousd, 300);
 }
 
+Test(core_cost, estimate_is_taken_back_from_the_row_that_names_nobody)
+{
+    budget(10 * CALL);
+    w.config.cost.rows_max = 0;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_advance(&w, w.config.broker.lease_ms);
+    cr_assert_eq(ledger().estimated_calls, 1);
+    hello(101, "w", NULL, 0);
+    says(101, &lease, FAILED, 250, 0);
+    cr_assert_eq(ledger().estimated_calls, 0);
+    cr_assert_eq(ledger().cost_nanousd, 250);
+}
+
 Test(core_cost, days_that_are_too_old_are_forgotten_with_their_records)
 {
     world_worker(&w, 100, "w", 1);
