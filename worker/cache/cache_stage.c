@@ -429,7 +429,10 @@ static void cache_abandon(void *module, struct attempt *attempt)
 
 /* ---- standing in ---- */
 
-/* The job would go back to the queue, and nobody has seen a piece of an answer. */
+/*
+ * The job would go back to the queue, and nobody has seen a piece of an answer. A hit names no
+ * provider, and could not be charged with its share of a call for several jobs.
+ */
 static bool may_stand_in(const struct services *services, const struct attempt *attempt)
 {
     const Wire__AttemptOutcome kind = attempt->outcome.kind;
@@ -438,7 +441,7 @@ static bool may_stand_in(const struct services *services, const struct attempt *
                               kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
     const struct cache_rules *rules = &attempt->rules;
     return services->cache != NULL && is_sent_back && attempt->is_last_choice &&
-           attempt->chunks_sent == 0 && rules->bypass == NULL && rules->is_looked_up &&
+           attempt->chunks_sent == 0 && attempt->shared.cost_nanousd == 0 && rules->bypass == NULL && rules->is_looked_up &&
            rules->is_stale_at_once && rules->stale_if_error_ms > 0;
 }
 
