@@ -400,6 +400,7 @@ static int group_call(struct group *group, const struct attempt *first)
             .model = first->provider_model,
             .body = body.data,
             .body_bytes = body.length,
+            .prefix_key = call_prefix_key(group->groups->services, first, first->provider_name),
             .max_tokens_default = first->max_tokens_default,
             .idempotency_key = key,
             .deadline_ms = latest_deadline_ms(group),
@@ -414,6 +415,9 @@ static int group_call(struct group *group, const struct attempt *first)
 /* Nobody has left: seats of a group that gathers are given up when they are left. */
 static void send_group(struct group *group)
 {
+    if (group->state != GROUP_GATHERS) {
+        return;
+    }
     const struct attempt *first = first_present(group);
     group->provider = call_find_provider(group->groups->services, first->provider_name);
     if (group->length < 2 || group->provider == NULL ||

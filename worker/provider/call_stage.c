@@ -127,9 +127,8 @@ static void write_own_key(const struct attempt *attempt, const char *provider_na
     call_write_key(&attempt->job_id, provider_name, model, sent, ret_key);
 }
 
-/* NULL: the provider is not to keep a prefix, or there is none worth it. */
-static const char *prefix_key_of(const struct services *services, const struct attempt *attempt,
-                                 const char *provider_name)
+const char *call_prefix_key(const struct services *services, const struct attempt *attempt,
+                            const char *provider_name)
 {
     const struct config_provider *provider = config_find_provider(services->config, provider_name);
     return provider != NULL && provider->prompt_cache == SWITCH_ON &&
@@ -148,7 +147,7 @@ static struct provider_request request_of(const struct services *services,
         .model = attempt->provider_model,
         .body = body,
         .body_bytes = body_bytes,
-        .prefix_key = prefix_key_of(services, attempt, provider_name),
+        .prefix_key = call_prefix_key(services, attempt, provider_name),
         .max_tokens_default = attempt->max_tokens_default,
         .stream = attempt->wants_stream,
         .deadline_ms = attempt->deadline_ms,

@@ -37,6 +37,12 @@ struct provider *call_find_provider(const struct services *services, const char 
  */
 void call_write_key(const struct id *job_id, const char *provider_name, const char *model,
                     uint64_t seed, char ret_key[CALL_KEY_BYTES]);
+/*
+ * Of what the attempt's prompt begins with: its system messages, which a shared prompt has, too.
+ * Borrowed from the attempt. NULL: the provider is not to keep a prefix, or there is none worth it.
+ */
+const char *call_prefix_key(const struct services *services, const struct attempt *attempt,
+                            const char *provider_name);
 /* What the broker is told of it, but for tokens and cost. */
 void call_report_reply(struct call_report *report, const struct provider_reply *reply);
 
