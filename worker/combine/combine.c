@@ -163,7 +163,8 @@ static enum stage_verdict combine_start(void *module, struct attempt *attempt)
 static enum stage_verdict expire(struct attempt *attempt)
 {
     outcome_set(&attempt->outcome, EXPIRED, "deadline",
-                "the deadline passed during the provider call");
+                group_has_called(attempt->seat) ? "the deadline passed during the provider call"
+                                                : "the deadline passed before the call");
     group_leave(attempt, EXPIRED, "deadline");
     return STAGE_CONCLUDES;
 }

@@ -577,6 +577,11 @@ static void end_call(struct group *group, struct attempt *attempt, Wire__Attempt
                    attempt->model, report);
 }
 
+bool group_has_called(const struct combine_seat *seat)
+{
+    return seat->group->state != GROUP_GATHERS;
+}
+
 void group_leave(struct attempt *attempt, Wire__AttemptOutcome outcome, const char *code)
 {
     struct combine_seat *seat = attempt->seat;

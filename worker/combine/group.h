@@ -65,6 +65,8 @@ struct group *group_find(struct groups *groups, const char *key, const struct pa
  */
 MUST_USE int group_join(struct group *group, struct attempt *attempt, struct part *part,
                         int64_t due_ms);
+/* Else it still waits for company, or for a connection. */
+bool group_has_called(const struct combine_seat *seat);
 /*
  * The attempt ends otherwise. The group may be gone. Tells the broker of the call by this attempt,
  * if it was the last.
