@@ -139,6 +139,17 @@ def test_without_linger_each_job_makes_its_call(cluster):
     assert calls(cluster) == 20 and all(result.usage.combined == 0 for result, _, _ in done)
 
 
+def test_jobs_under_a_budget_make_calls_of_their_own(cluster):
+    tiers = [{"name": name, "combine_linger": f"{LINGER_MS}ms", "deadline": "60s"} for name in ("standard", "background")]
+    start(cluster, tiers=tiers, budgets=[{"name": "b", "tier": "standard", "daily_usd": 100}])
+    with Client(cluster.broker) as client:
+        held = [answer(client, job) for job in [submit_embeddings(client, text_of(n)) for n in range(10)]]
+        free = [answer(client, job) for job in [submit_embeddings(client, text_of(n), tier="background") for n in range(10)]]
+    assert all(result.usage.combined == 0 for result, _, _ in held)
+    assert all(result.usage.combined > 1 for result, _, _ in free)
+    check_bill(cluster, held + free)
+
+
 @pytest.mark.parametrize("kind", ["combine_drop", "combine_merge"])
 def test_an_answer_that_is_no_permutation_is_asked_again_alone(cluster, kind):
     start(cluster)
