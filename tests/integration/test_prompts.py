@@ -103,6 +103,22 @@ def test_a_long_prefix_is_named_for_a_provider_that_keeps_it(cluster, broker):  
         assert keys[0] == keys[1] and len(keys[0]) == 32 and keys[2] is None
 
 
+def test_a_shared_prompt_has_the_prefix_of_those_who_share_it(cluster, broker):  # noqa: F811
+    system = "You know every rule of the house by heart. " * 200
+    with recorder((200, {}, CHAT_ANSWER)) as server:
+        start_worker(cluster, broker, server.url, prompt_cache="on", tiers={"standard": {"combine_linger": "500ms", "combine_jobs_max": 2}})
+        jobs = []
+        for text in ("one", "two"):
+            body = json.dumps({"model": "sim-small", "messages": [{"role": "system", "content": system}, {"role": "user", "content": text}]})
+            request = pb.ModelRequest(operation="chat.completions", model="sim-small", body=body.encode(), batchable=True)
+            jobs.append(broker.dispatch(request.SerializeToString(), tier="standard"))
+        for job in jobs:
+            broker.result(job)
+        shared, *alone = (body for _, _, body in server.seen)
+        assert "response_format" in shared and len(alone) == 2  # that answer is no list, so each is asked again
+        assert {body.get("prompt_cache_key") for body in alone} == {shared.get("prompt_cache_key")} != {None}
+
+
 def test_a_vocabulary_that_cannot_be_read_is_logged_and_a_reload_tries_again(cluster, broker, tmp_path):  # noqa: F811
     path = tmp_path / "bytes.tiktoken"
     ranks = "".join(f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256))
