@@ -413,6 +413,24 @@ def test_a_provider_that_hangs_is_timed_out(cluster, broker):
     assert outcome(result) == "ATTEMPT_EXPIRED"
 
 
+def test_the_cache_does_not_stand_in_for_who_has_paid_a_share(cluster, broker):
+    """Two jobs share a call that is cut off: each has its part of the estimate, and none is answered by what would name no provider."""
+    cluster.config = {"tiers": [{"name": "standard", "cache_ttl": "1ms", "cache_stale_if_error": "1h", "cache_stale_at_once": "on",
+                                 "combine_linger": "500ms", "combine_jobs_max": 2}],
+                      "models": [{"name": "sim-embed", "provider": "sim", "input_usd_per_mtok": 1}]}
+    worker = start(cluster, broker, providers=[dict(cluster.base_config()["providers"][0], timeout="500ms")])
+    texts = [pb.ModelRequest(operation="embeddings", model="sim-embed", body=json.dumps({"input": text}).encode()).SerializeToString()
+             for text in ("one", "two")]
+    assert outcome(broker.run(texts[0], route="sim-embed")[0]) == "ATTEMPT_ANSWERED"
+    wait_for(lambda: worker.metrics()["tiermq_worker_cache_entries"] == 1, "the fill")
+    faults(cluster, {"kind": "hang"})
+    jobs = [broker.dispatch(text, route="sim-embed", is_last_choice=True) for text in texts]
+    results = [broker.result(job)[0] for job in jobs]
+    assert [(outcome(result), result.error_code) for result in results] == [("ATTEMPT_UNAVAILABLE", "timeout")] * 2
+    told, = (call for result in results for call in result.calls)
+    assert told.cost_nanousd == sum(result.usage.cost_nanousd for result in results) > 0
+
+
 def test_a_connection_that_hangs_reaches_nobody_and_leaves_the_job_its_deadline(cluster, broker):
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
