@@ -20,6 +20,7 @@ enum {
 };
 
 struct passage {
+    json_t *message; /* borrowed */
     struct message_text in;
     size_t from, to; /* of its text, with the tags */
     size_t order;    /* among all */
@@ -31,6 +32,7 @@ struct passage {
 
 struct finder {
     const struct bpe *bpe;
+    json_t *message; /* that is read; borrowed */
     struct passage *items;
     size_t length;
     uint64_t words[QUESTION_WORDS_MAX]; /* the question's, hashed */
@@ -78,6 +80,28 @@ static size_t passage_end(struct walk *walk, size_t at, size_t tag)
     return end == NULL ? 0 : (size_t)(end - walk->text) + name + 3;
 }
 
+static const char *fence_at(const char *text, size_t from, size_t to)
+{
+    const char *fence = text + from;
+    while ((fence = memmem(fence, (size_t)(text + to - fence), "```", 3)) != NULL && fence > text &&
+           fence[-1] != '\n') {
+        fence++;
+    }
+    return fence;
+}
+
+/* Code between fences has no passages. False: none opens before `to`. */
+static bool skip_fence(struct walk *walk, size_t to)
+{
+    const char *opening = fence_at(walk->text, walk->at, to);
+    if (opening == NULL) {
+        return false;
+    }
+    const char *closing = fence_at(walk->text, (size_t)(opening - walk->text) + 3, walk->bytes);
+    walk->at = closing == NULL ? walk->bytes : (size_t)(closing - walk->text) + 3;
+    return true;
+}
+
 /* The next passage; the walk is behind it then. False: there is none. */
 static bool next_passage(struct walk *walk, size_t *ret_from, size_t *ret_to)
 {
@@ -85,6 +109,9 @@ static bool next_passage(struct walk *walk, size_t *ret_from, size_t *ret_to)
     while (walk->at < walk->bytes &&
            (sign = memchr(walk->text + walk->at, '<', walk->bytes - walk->at)) != NULL) {
         *ret_from = (size_t)(sign - walk->text);
+        if (skip_fence(walk, *ret_from)) {
+            continue;
+        }
         const size_t tag = tag_at(walk, *ret_from);
         *ret_to = tag < ARRAY_LENGTH(tags) ? passage_end(walk, *ret_from, tag) : 0;
         walk->at = *ret_to > 0 ? *ret_to : *ret_from + 1;
@@ -112,7 +139,8 @@ static int note_passages(void *context, const struct message_text *text)
             return -EMSGSIZE;
         }
         finder->items[finder->length] =
-            (struct passage){.in = *text,
+            (struct passage){.message = finder->message,
+                             .in = *text,
                              .from = from,
                              .to = to,
                              .order = finder->length,
@@ -129,6 +157,7 @@ static int find_passages(struct finder *finder, json_t *messages)
     int r = 0;
     json_array_foreach (messages, i, message) {
         if (r == 0 && (message_is(message, "user") || message_is_system(message))) {
+            finder->message = message;
             r = message_each_text(message, note_passages, finder);
         }
     }
@@ -265,6 +294,51 @@ static int by_order(const void *left, const void *right)
 
 /* ---- the cut ---- */
 
+static bool is_blank(const char *text, size_t bytes)
+{
+    while (bytes > 0 && isspace((unsigned char)text[bytes - 1])) {
+        bytes--;
+    }
+    return bytes == 0;
+}
+
+static int look_between(void *context, const struct message_text *text)
+{
+    bool *are_all = context;
+    struct walk walk = walk_over(text);
+    size_t at = 0;
+    size_t from;
+    size_t to;
+    while (next_passage(&walk, &from, &to)) {
+        *are_all = *are_all && is_blank(walk.text + at, from - at);
+        at = to;
+    }
+    *are_all = *are_all && is_blank(walk.text + at, walk.bytes - at);
+    return 0;
+}
+
+/* Providers refuse a message without text: where there is nothing but passages one of them stays.
+ */
+static void keep_one_of_each(struct finder *finder)
+{
+    size_t next;
+    for (size_t i = 0; i < finder->length; i = next) {
+        size_t best = i;
+        bool has_some = false;
+        bool are_all = true;
+        for (next = i;
+             next < finder->length && finder->items[next].message == finder->items[i].message;
+             next++) {
+            has_some = has_some || finder->items[next].is_kept;
+            best = finder->items[next].worth > finder->items[best].worth ? next : best;
+        }
+        if (!has_some) {
+            (void)message_each_text(finder->items[i].message, look_between, &are_all);
+            finder->items[best].is_kept = are_all;
+        }
+    }
+}
+
 static void choose(struct finder *finder, uint64_t tokens_max)
 {
     uint64_t sum = 0;
@@ -275,6 +349,7 @@ static void choose(struct finder *finder, uint64_t tokens_max)
         sum += passage->is_kept ? passage->tokens : 0;
     }
     qsort(finder->items, finder->length, sizeof(*finder->items), by_order);
+    keep_one_of_each(finder);
 }
 
 /* All passages of one text, which begin at items[first]; *ret_next: the next text's. */

@@ -307,15 +307,21 @@ static size_t word_end(const struct finder *finder, size_t at)
     return at;
 }
 
-/* <tag …> on one line; 0: no tag. */
+/* <tag …> on one line; 0: no tag, or none that ends near. */
 static size_t tag_end(const struct finder *finder, size_t at)
 {
-    const size_t end = line_end(finder, at);
-    const char next = at + 1 < end ? finder->text[at + 1] : '\0';
-    const char *close = memchr(finder->text + at, '>', end - at);
-    return close != NULL && (isalpha((unsigned char)next) || next == '/')
-               ? (size_t)(close - finder->text) + 1
-               : 0;
+    const size_t left = finder->bytes - at;
+    const size_t to = at + (left < SPANS_TAG_BYTES_MAX ? left : SPANS_TAG_BYTES_MAX);
+    const char next = at + 1 < to ? finder->text[at + 1] : '\0';
+    if (!isalpha((unsigned char)next) && next != '/') {
+        return 0;
+    }
+    for (size_t i = at + 2; i < to && finder->text[i] != '\n'; i++) {
+        if (finder->text[i] == '>') {
+            return i + 1;
+        }
+    }
+    return 0;
 }
 
 static bool begins_address(const struct finder *finder, size_t at)

@@ -4,15 +4,15 @@
  * Code (between fences, between backticks, and any block of lines that looks like code), tables,
  * JSON and whatever else stands between matching braces or brackets, quotations, numbers with what
  * is glued to them, addresses, tags. In doubt a part is protected: that costs a saving, the other
- * mistake an answer. Spans do not overlap and are in order. O(bytes), but for quotation marks,
- * which are looked for SPANS_QUOTE_BYTES_MAX ahead.
+ * mistake an answer. Spans do not overlap and are in order. O(bytes), but for the ends of
+ * quotations and tags, which are looked for so many bytes ahead.
  */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include "common/attributes.h"
 
-enum { SPANS_QUOTE_BYTES_MAX = 512 };
+enum { SPANS_QUOTE_BYTES_MAX = 512, SPANS_TAG_BYTES_MAX = 1024 };
 
 enum span_kind { SPAN_CODE, SPAN_DATA, SPAN_QUOTE, SPAN_NUMBER, SPAN_ADDRESS, SPAN_TAG };
 

@@ -148,6 +148,33 @@ Test(passages, a_part_that_is_left_empty_goes)
     json_decref(messages);
 }
 
+Test(passages, a_message_of_nothing_else_keeps_one)
+{
+    json_t *messages = read_json(
+        "[{\"role\":\"user\",\"content\":\" <source>nothing of it</source>\\n<source>what "
+        "mammals are</source>\"},"
+        "{\"role\":\"user\",\"content\":\"<source>whales are mammals</source> Are whales "
+        "mammals?\"}]");
+    uint64_t saved = 0;
+    cr_assert_eq(passages_trim(messages, 8, NULL, &saved), 0);
+    cr_assert_str_eq(content_at(messages, 0), " \n<source>what mammals are</source>");
+    json_decref(messages);
+}
+
+Test(passages, code_between_fences_has_none)
+{
+    json_t *messages = read_json(
+        "[{\"role\":\"user\",\"content\":\"Whales in this file?\\n```xml\\n<source>nothing of "
+        "it</source>\\n<source>more</source>\\n```\\n<source>all whales</source><source>no "
+        "fish</source>\"}]");
+    uint64_t saved = 0;
+    cr_assert_eq(passages_trim(messages, 1, NULL, &saved), 0);
+    cr_assert_str_eq(content_at(messages, 0),
+                     "Whales in this file?\n```xml\n<source>nothing of it</source>\n"
+                     "<source>more</source>\n```\n<source>all whales</source>");
+    json_decref(messages);
+}
+
 /* ---- repeats ---- */
 
 static char *long_paragraph(const char *end)
