@@ -117,14 +117,13 @@ static bool reload_with(int allocations)
 }
 
 /* NULL: it is welcome. */
-static const struct effect *error_of_hello(uint64_t peer, const char *tenant)
+static const struct world_effect *error_of_hello(uint64_t peer, const char *tenant)
 {
     world_forget_log(&w);
     world_turn(&w, &(struct event){.kind = EVENT_CLIENT_HELLO,
                                    .peer = peer,
                                    .as.client_hello = {.tenant = tenant, .name = "test"}});
-    const struct world_effect *error = world_find(&w, EFFECT_CLIENT_ERROR, NULL, peer);
-    return error == NULL ? NULL : &error->effect;
+    return world_find(&w, EFFECT_CLIENT_ERROR, NULL, peer);
 }
 
 /* On account of the tenant. */
@@ -147,10 +146,10 @@ Test(core_memory, tenant_of_a_reload_that_failed_is_refused_until_one_is_done)
         (void)snprintf(names[i], sizeof(names[i]), "late%d", i);
         w.tenants[3].name = names[i];
         is_done = reload_with(i);
-        const struct effect *error = error_of_hello(200 + (uint64_t)i, names[i]);
+        const struct world_effect *error = error_of_hello(200 + (uint64_t)i, names[i]);
         cr_assert_eq(error == NULL, is_done, "%d allocations", i);
-        halves += error != NULL && strstr(error->as.error.text, "reload it") != NULL &&
-                  error->as.error.retry_after_ms > 0;
+        halves += error != NULL && strstr(error->text, "reload it") != NULL &&
+                  error->effect.as.error.retry_after_ms > 0;
         cr_assert_eq(worker_may_submit(names[i]), is_done, "%d allocations", i);
     }
     cr_assert(is_done);
