@@ -724,7 +724,7 @@ static void send_and_destroy(size_t bytes, long alarm_us)
     char *data = malloc(bytes);
     cr_assert_gt(receive_raw(&pair, raw, name, sizeof(name)), 0);
     cr_assert_eq(receive_raw(&pair, raw, text, sizeof(text)), 4);
-    cr_assert_eq(receive_raw(&pair, raw, data, bytes), bytes);
+    cr_assert_eq(receive_raw(&pair, raw, data, bytes), (int)bytes);
     free(data);
     blob_unref(&payload);
     cr_assert_eq(zmq_close(raw), 0);
