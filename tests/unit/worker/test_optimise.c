@@ -116,7 +116,7 @@ Test(passages, those_that_share_least_with_the_question_go)
 Test(passages, without_words_in_common_all_stay)
 {
     static const char *const kept[] = {
-        "[{\"role\":\"user\",\"content\":\"<document>aaaa</document><passage>cccc</passage> ee?\"}]",
+        "[{\"role\":\"user\",\"content\":\"<document>aa</document><passage>cc</passage> ee?\"}]",
         "[{\"role\":\"user\",\"content\":\"<document>aaaa bbbb aaaa?\"}]",
         "[{\"role\":\"user\",\"content\":\"<documents>aaaa</documents> aaaa\"}]",
         "[]",
