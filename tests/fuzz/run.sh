@@ -26,25 +26,25 @@ fi
 ninja --quiet -C "$build" fuzz
 mkdir -p "$build/found"
 
-# A find of one target does not keep the others from being tried.
-failed=()
-for target in "${targets[@]}"; do
+fuzz() {
+    local target=$1 log="$build/fuzz-$1.log"
     mkdir -p "$build/learnt/$target"
-    printf '==> %s, %d s: ' "$target" "$seconds"
-    log="$build/fuzz-$target.log"
     # A leak is a find; an input of more than 64 KiB finds little more and runs slowly.
     if "$build/tests/fuzz/fuzz-$target" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="$build/found/$target-" \
         "$build/learnt/$target" "tests/fuzz/corpus/$target" >"$log" 2>&1; then
-        printf '%s runs, %s edges\n' "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" \
+        printf '==> %s, %d s: %s runs, %s edges\n' "$target" "$seconds" "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" \
             "$(grep -o 'cov: [0-9]*' "$log" | tail -n 1 | cut -c6-)"
     else
-        echo 'FAILED'
-        tail -n 40 "$log"
-        failed+=("$target")
+        printf '==> %s, %d s: FAILED\n%s\n' "$target" "$seconds" "$(tail -n 40 "$log")"
+        return 1
     fi
-done
-if [ ${#failed[@]} -gt 0 ]; then
-    echo "tests/fuzz/run.sh: finds in ${failed[*]}; see $build/found/" >&2
+}
+export -f fuzz
+export build seconds
+
+# As many at once as there are processors. A find of one target does not keep the others from being tried.
+if ! printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'fuzz {}'; then
+    echo "tests/fuzz/run.sh: there are finds; see $build/found/" >&2
     exit 1
 fi
