@@ -552,6 +552,7 @@ static void send_dispatch(struct broker *broker, const struct effect *effect)
     dispatch.needs = &needs;
     dispatch.tenant_residency = unconst(from->tenant_residency);
     dispatch.is_last_choice = from->is_last_choice;
+    dispatch.is_last_attempt = from->is_last_attempt;
     dispatch.is_budgeted = from->is_budgeted;
     dispatch.hedge_after_ms = not_negative(from->hedge_after_ms);
     Wire__Upstream upstream = WIRE__UPSTREAM__INIT;

@@ -562,7 +562,8 @@ static const struct config_key tier_keys[] = {
      .text = "How long after its time an answer is still served, while a job in the background asks anew."},
     {"cache_stale_if_error", DURATIONS(0), FIELD(config_tier, cache_stale_if_error_ms),
      .is_live = true, .preset = "1h",
-     .text = "How long after its time an answer is still served while the upstream is down."},
+     .text = "How long after its time an answer is still served while the upstream is down, or to a "
+             "job whose last attempt has failed."},
     {"cache_stale_at_once", KIND_ENUM, .words = words_switch,
      FIELD(config_tier, cache_stale_at_once), .is_live = true, .preset = "off",
      .text = "`on`: such an answer is served as soon as a call fails and no other upstream would be "

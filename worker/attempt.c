@@ -94,6 +94,7 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
     attempt->wants_stream = dispatch->stream;
     attempt->is_probe = dispatch->is_probe;
     attempt->is_last_choice = dispatch->is_last_choice;
+    attempt->is_last_attempt = dispatch->is_last_attempt;
     attempt->is_budgeted = dispatch->is_budgeted;
     attempt->hedge_after_ms =
         dispatch->hedge_after_ms < HEDGE_AFTER_MS_MAX ? (int64_t)dispatch->hedge_after_ms : 0;

@@ -75,7 +75,8 @@ struct attempt {
     char *upstream_provider, *upstream_model; /* that it may call; NULL: the router chooses */
     int64_t hedge_after_ms; /* when a second call may be asked for; 0: never */
     bool is_probe;
-    bool is_last_choice; /* if its call fails, no other upstream would be called now */
+    bool is_last_choice;  /* if its call fails, no other upstream would be called now */
+    bool is_last_attempt; /* if its call fails and that counts, the job has no attempt left */
     bool is_budgeted;    /* its worst case is held by a budget: the call is its own */
     bool is_of_worker; /* a worker made the job: its check is no client's invention */
     bool wants_stream;

@@ -65,6 +65,7 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->residency = decision_residency_name(core, job->needs.residency);
     dispatch->tenant_residency = decision_residency_name(core, job_tenant(job)->residency);
     dispatch->is_last_choice = decision->chosen != NULL && !decision->has_other;
+    dispatch->is_last_attempt = (uint32_t)job->failures + 1 >= job->attempts_max;
     dispatch->is_budgeted = budget_is_limited(core, budget_scope_of(job));
     dispatch->hedge_after_ms = hedge_after_ms(core, job, decision, dispatch->stream);
     dispatch->payload = blob_ref(job->payload);

@@ -162,7 +162,8 @@ struct effect {
             uint32_t quality_lost;
             uint32_t complexity, abilities, input_tokens; /* 0: not known, or none */
             const char *residency, *tenant_residency;     /* "": none */
-            bool is_last_choice; /* no other upstream would be called now */
+            bool is_last_choice;  /* no other upstream would be called now */
+            bool is_last_attempt; /* a failure that counts would be the job's end */
             bool is_budgeted;    /* its worst case is held by a budget: the call is its own */
             int64_t hedge_after_ms;       /* when it may ask for a second call; 0: never */
             struct blob *payload;

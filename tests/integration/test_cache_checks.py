@@ -237,6 +237,25 @@ def test_a_stale_entry_answers_at_once_only_when_no_other_upstream_would_be_call
     assert calls(cluster) == before + 2, "one at each provider"
 
 
+def test_a_stale_entry_answers_a_job_whose_last_attempt_has_failed(cluster):
+    """In a tier that would wait, while another provider could be asked and both serve others: no breaker opens."""
+    cluster.config = {"tiers": [{"name": "standard", "cache_ttl": "1ms", "cache_stale_if_error": "1h", "attempts_max": 1}, {"name": "background"}]}
+    cluster.start_modelsim()
+    url = f"http://{cluster.modelsim.ready['http'].removeprefix('http://')}/v1"
+    changes = {"providers": [{"name": name, "type": "openai", "base_url": url} for name in ("one", "two")],
+               "models": [{"name": MODEL, "provider": "one", "failover": ["two"]}]}
+    payload = request("What does the museum cost?")
+    client = start_with_stale_entry(cluster, payload, **changes)
+    set_faults(cluster, {"kind": "status", "status": 503})
+    before = calls(cluster)
+    result, packed = client.result(client.submit(payload, route=MODEL))
+    assert (result.state, result.attempts) == (wire.pb.JOB_STATE_SUCCEEDED, 1)
+    assert wire.pb.ModelResponse.FromString(packed).usage.cache == wire.pb.CACHE_STALE_HIT
+    assert calls(cluster) == before + 1
+    result, _ = client.result(client.submit(request("What does the zoo cost?"), route=MODEL))
+    assert (result.state, result.error_code) == (wire.pb.JOB_STATE_DEAD, "attempts_exhausted"), "nothing is kept for it"
+
+
 def test_an_entry_that_is_too_old_or_invalid_does_not_stand_in(cluster):
     """What was invalidated while the call was under way neither."""
     cluster.config = STALE_AT_ONCE

@@ -429,20 +429,33 @@ static void cache_abandon(void *module, struct attempt *attempt)
 
 /* ---- standing in ---- */
 
-/*
- * The job would go back to the queue, and nobody has seen a piece of an answer. A hit names no
- * provider, and could not be charged with its share of a call for several jobs.
- */
-static bool may_stand_in(const struct services *services, const struct attempt *attempt)
+/* No other upstream would be called now, and the tier does not wait for this one. */
+static bool would_wait(const struct attempt *attempt)
 {
     const Wire__AttemptOutcome kind = attempt->outcome.kind;
     const bool is_sent_back = kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE ||
                               kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED ||
                               kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_DEFERRED;
+    return is_sent_back && attempt->is_last_choice && attempt->rules.is_stale_at_once;
+}
+
+/* It would become a dead letter, in any tier. */
+static bool would_die(const struct attempt *attempt)
+{
+    return attempt->outcome.kind == WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE &&
+           !outcome_is_unreached(&attempt->outcome) && attempt->is_last_attempt;
+}
+
+/*
+ * The job would go without an answer, and nobody has seen a piece of one. A hit names no provider,
+ * and could not be charged with its share of a call for several jobs.
+ */
+static bool may_stand_in(const struct services *services, const struct attempt *attempt)
+{
     const struct cache_rules *rules = &attempt->rules;
-    return services->cache != NULL && is_sent_back && attempt->is_last_choice &&
-           attempt->chunks_sent == 0 && attempt->shared.cost_nanousd == 0 && rules->bypass == NULL && rules->is_looked_up &&
-           rules->is_stale_at_once && rules->stale_if_error_ms > 0;
+    return services->cache != NULL && (would_wait(attempt) || would_die(attempt)) &&
+           attempt->chunks_sent == 0 && attempt->shared.cost_nanousd == 0 &&
+           rules->bypass == NULL && rules->is_looked_up && rules->stale_if_error_ms > 0;
 }
 
 /*

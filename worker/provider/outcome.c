@@ -404,6 +404,11 @@ void outcome_from_reply(long status, enum operation operation, const json_t *bod
     }
 }
 
+bool outcome_is_unreached(const struct outcome *outcome)
+{
+    return strcmp(outcome->code, "connect") == 0 || strcmp(outcome->code, "tls") == 0;
+}
+
 bool outcome_is_filtered(const json_t *answer)
 {
     size_t i;

@@ -52,6 +52,9 @@ void outcome_from_reply(long status, enum operation operation, const json_t *bod
 /* An error in the middle of a stream, or in a 200: {"message":…,"type":…,"code":…}, or a text. */
 void outcome_from_error(const json_t *error, struct outcome *ret_outcome);
 
+/* The call has reached nobody: that uses up no attempt of the job (broker/core/attempt.c). */
+bool outcome_is_unreached(const struct outcome *outcome);
+
 /* Did a filter of the provider cut this answer? It counts as one, but is none to be kept for
  * others. */
 bool outcome_is_filtered(const json_t *answer);

@@ -351,6 +351,18 @@ Test(core_decision, worker_is_told_when_no_other_upstream_would_be_called)
     }
 }
 
+Test(core_decision, worker_is_told_when_no_attempt_would_be_left)
+{
+    go();
+    const struct id other = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+    const struct id job = submit(&(struct asked){.complexity = 220, .input_tokens = 100});
+    for (int left = 3; left > 0; left--) {
+        cr_assert_eq(dispatch_of(&job)->is_last_attempt, left == 1);
+        says(&job, UNAVAILABLE, 5);
+    }
+    cr_assert_not(dispatch_of(&other)->is_last_attempt);
+}
+
 Test(core_decision, what_a_provider_cannot_say_another_is_asked)
 {
     go();

@@ -52,6 +52,23 @@ Test(outcome, a_success_without_an_answer_is_unavailable)
     cr_assert_eq(judge(200, "{\"choices\":[{\"index\":0}],\"error\":null}", 0).kind, ANSWERED);
 }
 
+Test(outcome, whether_a_call_has_reached_anybody)
+{
+    static const struct {
+        CURLcode code;
+        bool is_unreached;
+    } table[] = {{CURLE_COULDNT_CONNECT, true},     {CURLE_COULDNT_RESOLVE_HOST, true},
+                 {CURLE_SSL_CONNECT_ERROR, true},   {CURLE_RECV_ERROR, false},
+                 {CURLE_OPERATION_TIMEDOUT, false}, {CURLE_PARTIAL_FILE, false}};
+    for (size_t i = 0; i < ARRAY_LENGTH(table); i++) {
+        struct outcome outcome;
+        outcome_from_transport(table[i].code, "why", false, &outcome);
+        cr_assert_eq(outcome_is_unreached(&outcome), table[i].is_unreached, "%d", (int)table[i].code);
+    }
+    const struct outcome unavailable = judge(503, NULL, 0);
+    cr_assert_not(outcome_is_unreached(&unavailable));
+}
+
 Test(outcome, retry_after_comes_from_header_member_or_words)
 {
     cr_assert_eq(judge(429, NULL, 7000).retry_after_ms, 7000);
