@@ -152,11 +152,18 @@ def test_a_static_model_that_cannot_be_read_costs_near_hits_alone(cluster, sim, 
     assert stats(cluster)["embedding"]["down"] and metric(worker, "tiermq_worker_embedder_down") == 1
     assert metric(worker, "tiermq_worker_cache_lookups_total", result="embedder") == 1
     worker.wait_log("the embedder's model cannot be read: exact hits only until it can")
-    for said in (explain(cluster, "one text", "another text", "error"), stats(cluster)["embedding"]["error"]):
+    missing = stats(cluster)["embedding"]["error"]
+    for said in (explain(cluster, "one text", "another text", "error"), missing):
         assert "model.safetensors" in said, said
     assert "the embedder's model cannot be read" in explain(cluster, "one text", "another text", "error")
     (row,) = [line for line in cluster.cli("cache", "stats").stdout.splitlines() if "embedder down: " in line]
     assert "model.safetensors" in row
+    said = len(worker.lines)
+    cluster.broker.admin_json("/v1/cache/rebuild", {})
+    model.write_bytes(b"{}")
+    wait_for(lambda: cluster.broker.admin_json("/v1/cache/rebuild", {}) and stats(cluster)["embedding"]["error"] != missing, "another reason")
+    line = worker.wait_log("the embedder's model cannot be read: exact hits only until it can", after=said)
+    assert line["error"] != missing, "the first reason is said once"
     model.with_suffix(".away").rename(model)
     cluster.broker.admin_json("/v1/cache/rebuild", {})
     assert indexed(cluster)["indexed"] == 1, "without a restart"

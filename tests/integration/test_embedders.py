@@ -190,6 +190,16 @@ def test_an_outage_is_said_once_however_many_probes_fail_and_so_is_its_end(sim, 
     assert d.said().count("the embedder fails") == 1 and d.said().count("the embedder is back") == 1
 
 
+def test_another_reason_is_said_while_it_still_fails(sim, drive):
+    d = drive()
+    set_faults(sim, {"kind": "status", "status": 503})
+    assert [d.one(f"text {i}") for i in range(3)] == [EIO] * 3
+    set_faults(sim, {"kind": "status", "status": 401})
+    wait_for(lambda: d.one("probe") in (EIO, EHOSTDOWN) and d.stats["requests"] == 5, "two probes")
+    assert d.said().count("the embedder fails") == 2
+    assert d.said().count("status 503") == d.said().count("status 401") == 1
+
+
 def test_a_server_that_names_a_time_is_not_asked_before(sim, drive):
     d = drive()
     set_faults(sim, {"kind": "status", "status": 429, "retry_after_ms": 60000, "retry_after": "ms_header"})

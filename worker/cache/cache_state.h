@@ -129,8 +129,7 @@ struct cache {
     /* The thread's own. */
     struct text_embedder *model;               /* static; NULL: not wanted, or it cannot be read */
     char model_name[TEXT_EMBEDDER_NAME_BYTES]; /* options.embedder.name, unless that is NULL */
-    bool has_told_of_model;                    /* that it cannot be read */
-    char model_error[TEXT_EMBEDDER_ERROR_BYTES]; /* why it could not be read the last time */
+    char model_error[TEXT_EMBEDDER_ERROR_BYTES]; /* why it could not be read the last time: logged */
     int64_t model_at_ms;                       /* when it is tried */
     struct keeper *keeper;
     struct list sweeping; /* invalidations that are taken and not swept yet, by number */

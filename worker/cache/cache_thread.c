@@ -189,10 +189,10 @@ static void store_failed(struct cache *cache, int r, const char *error)
 
 static void model_failed(struct cache *cache, const char *error)
 {
+    const bool is_told = strcmp(cache->model_error, error) == 0;
     cache->model_at_ms = clock_monotonic_ms() + CACHE_RETRY_MS;
     (void)snprintf(cache->model_error, sizeof(cache->model_error), "%s", error);
-    if (!cache->has_told_of_model) {
-        cache->has_told_of_model = true;
+    if (!is_told) {
         thread_log(cache, LOG_ERROR,
                    "the embedder's model cannot be read: exact hits only until it can",
                    log_text("path", cache->static_folder), log_text("error", error),

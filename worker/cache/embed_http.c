@@ -68,6 +68,13 @@ struct batch {
     struct entry *entries[]; /* length */
 };
 
+/* Why a request failed, without what differs each time (milliseconds, say). */
+struct failure {
+    int result;
+    CURLcode code;
+    long status;
+};
+
 struct embed_http {
     struct text_embedder base;
     struct loop *loop;
@@ -93,6 +100,7 @@ struct embed_http {
     struct loop_timer *send_timer;
     struct loop_timer *finish_timer;
     struct embed_breaker breaker;
+    struct failure told; /* while the breaker is open */
     uint32_t refusals; /* of single texts, in a row */
     struct text_embedder_stats stats;
 };
@@ -293,8 +301,16 @@ static void count_failure(struct embed_http *embedder, int result, long status, 
     embedder->stats.failures_status += status != 0 && status != 200 ? 1 : 0;
 }
 
-static void say_it_fails(struct embed_http *embedder, const char *why)
+/* Once, and again when the reason is another one: whoever mends the first must not wait in the dark. */
+static void say_it_fails(struct embed_http *embedder, bool was_open, int result,
+                         const struct http_reply *reply, const char *why)
 {
+    const struct failure failure = {result, reply->code, reply->status};
+    if (was_open && failure.result == embedder->told.result &&
+        failure.code == embedder->told.code && failure.status == embedder->told.status) {
+        return;
+    }
+    embedder->told = failure;
     log_at(embedder->log, LOG_WARN, "the embedder fails: exact answers only until it is back",
            log_text("url", embedder->url), log_text("error", why),
            log_int("retry_ms", embedder->breaker.open_until_ms - loop_now_ms(embedder->loop)));
@@ -336,11 +352,9 @@ static void batch_failed(struct batch *batch, int result, const struct http_repl
     const bool was_open = embedder->breaker.is_open;
     const bool is_opened = embed_breaker_fail(&embedder->breaker, loop_now_ms(embedder->loop),
                                               retry_after_ms, random_share());
-    if (is_opened && !was_open) {
-        say_it_fails(embedder, why);
-    }
     batch_fail(batch, result);
     if (is_opened) {
+        say_it_fails(embedder, was_open, result, reply, why);
         fail_waiting(embedder);
     }
 }
