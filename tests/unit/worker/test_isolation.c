@@ -1,5 +1,6 @@
 /*
- * Nothing crosses a scope: random requests over random tenants, namespaces, routes, system prompts, tools, parameters and histories.
+ * Nothing crosses a scope: random requests over random tenants, namespaces, routes, residency labels, system prompts, tools, parameters
+ * and histories.
  * Each field is varied singly, with the same text: no hit, exact or near, of the one may answer the other. The same generator without
  * that difference, its members in another order, meets its entry. TIERMQ_ISOLATION_TRIES sets how many (10,000).
  */
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/canonical.h"
+#include "worker/attempt.h"
 #include "worker/cache/scope.h"
 
 enum variation {
@@ -34,6 +36,8 @@ enum variation {
     OTHER_ATTACHMENT,
     LANGUAGE,
     MODEL,
+    LABEL,
+    TENANTS_LABEL,
     VARIATIONS,
 };
 
@@ -55,6 +59,7 @@ static const char *pick(const char *const *words, size_t length)
 
 struct request {
     char tenant[32], cache_namespace[32], route[32];
+    char label[32], tenants_label[32]; /* residency; empty: none */
     json_t *body;
 };
 
@@ -76,6 +81,9 @@ static struct request make(void)
         (void)snprintf(request.cache_namespace, sizeof(request.cache_namespace), "ns-%u", (unsigned)(random_next() % 9));
     }
     (void)snprintf(request.route, sizeof(request.route), "route-%u", (unsigned)(random_next() % 5));
+    static const char *const labels[] = {"", "eu", "us"};
+    (void)snprintf(request.label, sizeof(request.label), "%s", pick(labels, 3));
+    (void)snprintf(request.tenants_label, sizeof(request.tenants_label), "%s", pick(labels, 3));
     json_t *messages = json_array();
     (void)json_array_append_new(messages, message("system", pick(systems, 3)));
     for (uint64_t i = random_next() % 3; i > 0; i--) {
@@ -188,6 +196,12 @@ static void vary(struct request *request, enum variation variation)
     case MODEL:
         json_object_set_new(body, "model", json_string("large"));
         break;
+    case LABEL:
+        strcat(request->label, "x");
+        break;
+    case TENANTS_LABEL:
+        strcat(request->tenants_label, "x");
+        break;
     case SAME:
         say_defaults(body);
         break;
@@ -214,6 +228,11 @@ static struct identity identify(const struct request *request, const char *opera
                  0);
     cr_assert_eq(canonical_json(packed, strlen(packed), &canonical, &bytes, error), 0, "%s", error);
     canonical_key(NULL, request->tenant, request->cache_namespace, operation, request->route, canonical, bytes, identity.key);
+    char *labels[ATTEMPT_LABELS_MAX];
+    const struct attempt attempt = {.residency = (char *)request->label, .tenant_residency = (char *)request->tenants_label};
+    const size_t length = attempt_labels(&attempt, labels);
+    canonical_key_narrow(NULL, labels, length, identity.key);
+    canonical_key_narrow(NULL, labels, length, identity.scope);
     json_decref(body);
     free(packed);
     free(canonical);
