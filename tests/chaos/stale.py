@@ -341,28 +341,39 @@ class Faults:
             os.truncate(path, length // 2)
             return
         with open(path, "r+b") as file:
-            for at in range(self.dice.randrange(64), length, 512):
+            for at in range(self.dice.randrange(64), length, 128):  # in each block, also of a young database
                 file.seek(at)
                 byte = file.read(1)
                 file.seek(at)
                 file.write(bytes((byte[0] ^ 1 << self.dice.randrange(8),)))
 
-    def _await_set_aside(self, name, since):
-        """Blocks that RocksDB holds in memory are whole; a rebuild reads the others."""
-        def is_set_aside():
-            lines = self.campaign.workers[name].lines[since:]
-            if any(isinstance(line, dict) and "set aside" in line.get("message", "") for line in lines):
-                return True
-            self.campaign.cluster.broker.admin("/v1/cache/rebuild", {}, method="POST")
-            return False
-        harness.wait_for(is_set_aside, f"the database of {name} to be set aside")
+    def _is_set_aside(self, name, since):
+        """A rebuild reads all that RocksDB does not hold in memory."""
+        lines = self.campaign.workers[name].lines[since:]
+        if any(isinstance(line, dict) and "set aside" in line.get("message", "") for line in lines):
+            return True
+        self.campaign.cluster.broker.admin("/v1/cache/rebuild", {}, method="POST")
+        return False
+
+    def _await_set_aside(self, name):
+        """From its start on."""
+        harness.wait_for(lambda: self._is_set_aside(name, 0), f"the database of {name} to be set aside")
+
+    def _sees_damage(self, name, since):
+        """Not when its database is so young that all of it is in memory, where it is whole."""
+        end = time.monotonic() + 5
+        while not self._is_set_aside(name, since):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
 
     def damage_down(self, name):
         self._make_tables(name)
         for path in self._tables(name):
             self._damage(path)
         self.campaign.start_again(name)
-        self._await_set_aside(name, 0)
+        self._await_set_aside(name)
 
     def damage_running(self, name):
         self._make_tables(name)
@@ -370,7 +381,10 @@ class Faults:
         since = len(self.campaign.workers[name].lines)
         for path in self._tables(name):
             self._damage(path)
-        self._await_set_aside(name, since)
+        if not self._sees_damage(name, since):
+            self.campaign.workers[name].kill()
+            self.campaign.start_again(name)
+            self._await_set_aside(name)
 
     def _make_tables(self, name):
         """Kills it, and leaves it so. What was written lately is only in the log until it opens it again."""
