@@ -13,7 +13,8 @@
  *
  * The bound. Every near lookup is counted in the bin of its best candidate's score, whether or not
  * its truth becomes known; within a bin and an epoch it becomes known independently of the truth
- * (all misses are compared, audits are drawn by chance). So the wrong share of what would be served
+ * (of misses all are compared, or as many of each score as chance draws; audits are drawn by
+ * chance). So the wrong share of what would be served
  * from bin t on is the stratified mean M = Σ w_b·p_b, w the shares of the bins in the traffic, p
  * the wrong shares among the labels: each label counts for the lookups of its bin, that is, by
  * 1/probability of being observed. Its variance Σ w_b²·p_b·(1−p_b)/n_b gives a number of labels N

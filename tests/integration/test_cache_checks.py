@@ -4,6 +4,7 @@ import json
 
 import wire
 from harness import http_request, wait_for
+from test_providers import CHAT_ANSWER, recorder
 
 MODEL = "sim-small"
 
@@ -109,6 +110,69 @@ def test_an_audit_is_judged_and_its_answer_kept_by_the_rules_of_the_tier_that_se
     wait_for(lambda: 'tiermq_worker_cache_checks_total{why="audit",result="different"} 1' in worker.admin("/metrics")[1], "a verdict")
     client = wire.Client(broker)
     assert answer(client, request("What does the museum cost?")).cache == wire.pb.CACHE_HIT
+
+
+TOPICS = [f"{verb} the {noun} of {place}" for verb in ("describe", "explain", "draw", "measure") for noun in ("harbour", "library", "bridge", "market", "castle")
+          for place in ("Lisbon", "Turin", "Bergen", "Ghent", "Porto", "Krakow")]
+REWORDINGS = ("{}.", "Please {}.", "Could you {}?", "{}, please!", "{}, thanks.", "Can you please {}?")
+
+
+def start_with_judge(cluster, court):
+    cluster.start_modelsim()
+    sim = f"http://{cluster.modelsim.ready['http'].removeprefix('http://')}/v1"
+    cluster.config = {
+        "tiers": [{"name": "standard", "cache_max_error": 0.05}, {"name": "background"}],
+        "providers": [{"name": "sim", "base_url": sim}, {"name": "court", "base_url": f"{court.url}/v1"}],
+        "models": [{"name": MODEL, "provider": "sim"}, {"name": "judge", "provider": "court"}],
+        "cache": {"mode": "near", "judge": "model", "judge_model": "judge", "audit_share_max": 1}}
+    cluster.start_broker()
+    return cluster.start_worker()
+
+
+def submit_reworded(cluster, wording):
+    lines = "\n".join(json.dumps({"prompt": wording.format(topic)}) for topic in TOPICS)
+    done = cluster.cli("submit", "--file", "-", "--model", MODEL, "--json", input=lines)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def judged(worker, result):
+    return worker.metrics().get(f'tiermq_worker_cache_checks_total{{why="miss",result="{result}"}}', 0)
+
+
+def told(word):
+    choice = {"index": 0, "message": {"role": "assistant", "content": word}, "finish_reason": "stop"}
+    return 200, {}, {**CHAT_ANSWER, "choices": [choice]}
+
+
+def test_a_model_that_judges_misses_opens_a_class(cluster):
+    """The simulator says something else to each wording; the judge takes all of it for the same."""
+    with recorder(told("Yes.")) as court:
+        worker = start_with_judge(cluster, court)
+        for wording in REWORDINGS:
+            submit_reworded(cluster, wording)
+            wait_for(lambda: worker.metrics().get('tiermq_worker_cache_checks_total{why="judge",result="made"}', 0) == len(court.seen), "the judge")
+        wait_for(lambda: [c["state"] for c in cluster.broker.admin_json("/v1/cache/evidence")["classes"]] == ["open"], "the class to open")
+        assert judged(worker, "same") > 100 and judged(worker, "different") == 0
+        answers = submit_reworded(cluster, "{} for me, please.")
+        assert sum(answer["cache"] == "near_hit" for answer in answers) > 0
+        body = court.seen[0][2]
+        assert body["model"] == "judge" and "First answer:" in body["messages"][0]["content"]
+
+
+def test_a_model_is_not_asked_about_equal_answers_nor_about_unlikely_candidates(cluster):
+    with recorder(told("No, they differ.")) as court:
+        worker = start_with_judge(cluster, court)
+        submit_reworded(cluster, "{}.")
+        submit_reworded(cluster, "{}!")  # the same to the simulator
+        wait_for(lambda: judged(worker, "same") > 50, "verdicts")
+        before = len(court.seen)
+        client = wire.Client(cluster.broker)
+        assert answer(client, request("Sing a lullaby about nine grey mice.")).cache == wire.pb.CACHE_MISS
+        submit_reworded(cluster, "Could you {}?")
+        wait_for(lambda: judged(worker, "different") > 50, "other verdicts")
+        assert not any("mice" in seen[2]["messages"][0]["content"] for seen in court.seen[before:])
+        assert judged(worker, "different") <= len(court.seen)
 
 
 def test_an_audit_says_nothing_of_what_was_invalidated_since_it_was_served(cluster):

@@ -23,6 +23,8 @@ CHAT_ANSWER = {
 class Recorder(http.server.ThreadingHTTPServer):
     """Answers each request with the next of its replies, the last one for ever; keeps (path, headers, body)."""
 
+    request_queue_size = 128  # else those who connect at once wait for seconds
+
     def __init__(self, *replies):
         self.replies, self.seen, self.lock = list(replies), [], threading.Lock()
         super().__init__(("127.0.0.1", 0), Recorder.Handler)

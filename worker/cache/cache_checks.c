@@ -26,6 +26,8 @@ enum {
     REFRESH_KEY_BYTES = 80,
     UNDER_WAY_MS = 1000, /* that a job's way to the broker may take */
 };
+/* Of misses that a model judges: lower ones are hardly ever right, and no threshold lies there. */
+static const double JUDGED_SCORE_MIN = -2;
 
 /* ---- jobs ---- */
 
@@ -233,21 +235,38 @@ static void learn(struct services *services, const struct attempt *attempt, cons
                   enum judge_verdict verdict)
 {
     verdict = is_overtaken(services, attempt, check) ? JUDGE_UNKNOWN : verdict;
-    const bool is_ours = strcmp(check->embedder, services->embedder) == 0 && check->weight_permille > 0 &&
-                         check->weight_permille <= PERMILLE;
-    telemetry_cache_check(services->telemetry, "audit",
+    const bool has_weight = check->weight_permille > 0 && check->weight_permille <= PERMILLE;
+    const bool is_ours =
+        strcmp(check->embedder, services->embedder) == 0 && (check->of_miss || has_weight);
+    telemetry_cache_check(services->telemetry, check->of_miss ? "miss" : "audit",
                           verdict == JUDGE_SAME        ? "same"
                           : verdict == JUDGE_DIFFERENT ? "different"
                                                        : "unknown");
     if (verdict == JUDGE_UNKNOWN || !is_ours) {
         return;
     }
-    near_policy_learned(services->near_policy, attempt->broker, attempt->tenant, check->tier, check->near_score, THRESHOLD_AUDIT,
-                        verdict == JUDGE_SAME, (uint32_t)check->weight_permille);
+    near_policy_learned(services->near_policy, attempt->broker, attempt->tenant, check->tier,
+                        check->near_score, check->of_miss ? THRESHOLD_MISS : THRESHOLD_AUDIT,
+                        verdict == JUDGE_SAME, has_weight ? (uint32_t)check->weight_permille : 0);
     if (verdict == JUDGE_DIFFERENT && check->near_key.len == CACHE_KEY_BYTES &&
         check->near_score >= near_policy_doubt(services->near_policy, attempt->tenant, check->tier)) {
         cache_checks_deny(services, attempt->broker, check->near_key.data);
     }
+}
+
+/* UNKNOWN: a model is asked, if it is the judge. */
+static enum judge_verdict judge_check(struct services *services, const struct attempt *attempt,
+                                      const Wire__CacheCheck *check)
+{
+    const enum judge_verdict verdict =
+        judge(services->judge, services->judge_cosine_min, check->served.data, check->served.len,
+              attempt->body.data, attempt->body.length);
+    if (verdict == JUDGE_UNKNOWN && services->judge == JUDGE_MODEL) {
+        cache_checks_ask_judge(services, attempt, check);
+    } else {
+        learn(services, attempt, check, verdict);
+    }
+    return verdict;
 }
 
 bool cache_checks_audited(struct services *services, const struct attempt *attempt)
@@ -256,24 +275,38 @@ bool cache_checks_audited(struct services *services, const struct attempt *attem
     if (check == NULL || check->why != WIRE__CACHE_CHECK__WHY__WHY_AUDIT) {
         return true;
     }
-    if (services->judge == JUDGE_MODEL) {
-        cache_checks_ask_judge(services, attempt, check);
+    return judge_check(services, attempt, check) == JUDGE_DIFFERENT;
+}
+
+/* ---- misses that a model judges ---- */
+
+bool cache_checks_judges_miss(struct services *services, const struct attempt *attempt)
+{
+    struct threshold_verdict verdict;
+    if (!attempt->has_candidate || services->judge != JUDGE_MODEL ||
+        !near_policy_reaches(services->near_policy, attempt->near_score, JUDGED_SCORE_MIN)) {
         return false;
     }
-    const enum judge_verdict verdict =
-        judge(services->judge, services->judge_cosine_min, check->served.data, check->served.len,
-              attempt->body.data, attempt->body.length);
-    learn(services, attempt, check, verdict);
-    return verdict == JUDGE_DIFFERENT;
+    (void)near_policy_threshold(services->near_policy, attempt->tenant, attempt->tier, &verdict);
+    return verdict.state != THRESHOLD_CLOSED_JUDGE && hits(verdict.audit_share);
+}
+
+void cache_checks_judge_miss(struct services *services, const struct attempt *attempt,
+                             const Record__CacheEntry *candidate)
+{
+    Wire__CacheCheck check = WIRE__CACHE_CHECK__INIT;
+    check.of_miss = true;
+    check.tier = attempt->tier;
+    check.embedder = (char *)services->embedder;
+    check.near_score = attempt->near_score;
+    check.near_key = (ProtobufCBinaryData){CACHE_KEY_BYTES, (uint8_t *)attempt->candidate};
+    check.served = candidate->body;
+    check.about = pack_about(candidate->about);
+    (void)judge_check(services, attempt, &check);
+    free(check.about.data);
 }
 
 /* ---- a model as judge ---- */
-
-static const char *content_of(const json_t *answer)
-{
-    return json_string_value(json_object_get(
-        json_object_get(json_array_get(json_object_get(answer, "choices"), 0), "message"), "content"));
-}
 
 static json_t *judge_body(const struct services *services, const char *served, const char *fresh)
 {
@@ -286,7 +319,7 @@ void cache_checks_ask_judge(struct services *services, const struct attempt *att
 {
     json_t *served = json_loadb((const char *)audit->served.data, audit->served.len, 0, NULL);
     json_t *fresh = json_loadb(attempt->body.data, attempt->body.length, 0, NULL);
-    const char *left = content_of(served), *right = content_of(fresh);
+    const char *left = judge_text_of(served), *right = judge_text_of(fresh);
     json_t *body = left == NULL || right == NULL ? NULL : judge_body(services, left, right);
     char *text = body == NULL ? NULL : json_dumps(body, JSON_COMPACT);
     if (text != NULL) {
@@ -327,7 +360,7 @@ void cache_checks_judged(struct services *services, const struct attempt *attemp
         return;
     }
     json_t *answer = json_loadb(attempt->body.data, attempt->body.length, 0, NULL);
-    learn(services, attempt, check, verdict_of_text(content_of(answer)));
+    learn(services, attempt, check, verdict_of_text(judge_text_of(answer)));
     json_decref(answer);
 }
 

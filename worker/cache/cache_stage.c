@@ -614,6 +614,22 @@ static void fill(const struct services *services, struct attempt *attempt, bool 
     }
 }
 
+/* It was found by its score alone. The answer waits for it: no longer than for a lookup. */
+static enum stage_verdict look_at_candidate(struct services *services, struct attempt *attempt)
+{
+    struct cache_query query = {.threshold = INFINITY,
+                                .prompt_cut = attempt->rules.prompt_cut,
+                                .serves_nobody = true};
+    const int64_t until_ms = clock_monotonic_ms() + services->config->cache.lookup_timeout_ms;
+    memcpy(query.key, attempt->candidate, CACHE_KEY_BYTES);
+    if (cache_start_lookup(services->cache, &query, until_ms, lookup_done, attempt,
+                           &attempt->lookup) < 0) {
+        return STAGE_NEXT; /* one of a sample may be lost */
+    }
+    loop_timer_set(attempt->timer, until_ms);
+    return STAGE_WAITS;
+}
+
 static enum stage_verdict fill_start(void *module, struct attempt *attempt)
 {
     struct services *services = module;
@@ -629,10 +645,30 @@ static enum stage_verdict fill_start(void *module, struct attempt *attempt)
     if (keeps || compares) {
         fill(services, attempt, keeps, compares ? &comparison : NULL);
     }
+    return cache_checks_judges_miss(services, attempt) ? look_at_candidate(services, attempt)
+                                                       : STAGE_NEXT;
+}
+
+static enum stage_verdict fill_resume(void *module, struct attempt *attempt,
+                                      const struct stage_event *event)
+{
+    if (event->kind != STAGE_EVENT_CACHE) {
+        cache_forget(&attempt->lookup);
+        return STAGE_NEXT;
+    }
+    attempt->lookup = NULL; /* ends with this event */
+    loop_timer_stop(attempt->timer);
+    if (event->as.cache->entry != NULL) {
+        cache_checks_judge_miss(module, attempt, event->as.cache->entry);
+    }
     return STAGE_NEXT;
 }
 
 struct stage fill_stage(struct services *services)
 {
-    return (struct stage){.name = "fill", .module = services, .start = fill_start};
+    return (struct stage){.name = "fill",
+                          .module = services,
+                          .start = fill_start,
+                          .resume = fill_resume,
+                          .abandon = cache_abandon};
 }

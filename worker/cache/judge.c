@@ -1,7 +1,6 @@
 #include "worker/cache/judge.h"
 
 #include <ctype.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +12,7 @@
 
 /* ---- what an answer says ---- */
 
-static const char *text_of(const json_t *answer)
+const char *judge_text_of(const json_t *answer)
 {
     const json_t *choice = json_array_get(json_object_get(answer, "choices"), 0);
     const json_t *message = json_object_get(choice, "message");
@@ -198,7 +197,7 @@ static enum judge_verdict judge_answers(enum judge_kind kind, double cosine_min,
                                         const json_t *b)
 {
     const json_t *calls = tool_calls_of(a), *other_calls = tool_calls_of(b);
-    const char *text = text_of(a), *other_text = text_of(b);
+    const char *text = judge_text_of(a), *other_text = judge_text_of(b);
     if (json_array_size(calls) > 0 || json_array_size(other_calls) > 0) {
         return verdict_of(calls != NULL && other_calls != NULL &&
                           values_are_equal(calls, other_calls, 0));

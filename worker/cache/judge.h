@@ -6,11 +6,12 @@
  *              takes many that say the same for different.
  *   json       the texts are JSON with the same content: numbers by value, members in any order; else as `equal`
  *   embedding  the built-in embedder's cosine of the texts reaches a bound, and no guard speaks (likeness.h)
- *   model      a model is asked, by a job of its own: JUDGE_UNKNOWN here
+ *   model      a model is asked, by a job of its own: JUDGE_UNKNOWN here, unless the texts are equal, or the answers call tools
  *
  * Bodies are OpenAI-format answers; compared is what the first choice says, tool calls included. Pure.
  */
 #pragma once
+#include <jansson.h>
 #include <stddef.h>
 
 enum judge_kind { JUDGE_EQUAL, JUDGE_JSON, JUDGE_EMBEDDING, JUDGE_MODEL };
@@ -19,6 +20,9 @@ enum judge_verdict { JUDGE_UNKNOWN, JUDGE_SAME, JUDGE_DIFFERENT };
 enum { JUDGE_TEXT_BYTES = 32 };
 /* Who judges, in a word, for the class of what is learned: another bound, model or prompt is another judge. */
 void judge_describe(enum judge_kind kind, double cosine_min, const char *model, const char *prompt, char ret_text[JUDGE_TEXT_BYTES]);
+
+/* What the first choice of an answer says in words, borrowed; NULL: nothing. */
+const char *judge_text_of(const json_t *answer);
 
 /* UNKNOWN: one of them cannot be read. */
 enum judge_verdict judge(enum judge_kind kind, double cosine_min, const void *body, size_t body_bytes, const void *other,

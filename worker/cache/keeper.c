@@ -122,14 +122,16 @@ int keeper_remove_invalid(struct keeper *keeper, const uint8_t *key,
 
 /* ---- lookups ---- */
 
-static void take_entry(struct keeper *keeper, struct cache_result *result,
-                       Record__CacheEntry *entry, int64_t now_unix_ms)
+static void take_entry(struct keeper *keeper, const struct cache_query *query,
+                       struct cache_result *result, Record__CacheEntry *entry, int64_t now_unix_ms)
 {
     result->entry = entry;
     result->is_stale = (int64_t)entry->about->expires_unix_ms <= now_unix_ms;
     result->age_ms = now_unix_ms - (int64_t)entry->about->filled_unix_ms;
     result->age_ms = result->age_ms > 0 ? result->age_ms : 0;
-    sweep_note_served(keeper, result->key, now_unix_ms);
+    if (!query->serves_nobody) {
+        sweep_note_served(keeper, result->key, now_unix_ms);
+    }
 }
 
 enum standing {
@@ -267,7 +269,7 @@ static int choose(struct keeper *keeper, const struct cache_query *query, int64_
         }
         if (entry != NULL) {
             result->answer = CACHE_ANSWER_NEAR_HIT;
-            take_entry(keeper, result, entry, now_unix_ms);
+            take_entry(keeper, query, result, entry, now_unix_ms);
         }
     }
     return r;
@@ -316,7 +318,7 @@ int keeper_lookup(struct keeper *keeper, const struct cache_query *query, int64_
                 : usable(keeper, query->key, query, now_unix_ms, &entry, &result.why, ret_error);
     if (r == 0 && entry != NULL) {
         result.answer = CACHE_ANSWER_HIT;
-        take_entry(keeper, &result, entry, now_unix_ms);
+        take_entry(keeper, query, &result, entry, now_unix_ms);
     } else if (r == 0 && query->may_be_near && keeper->index != NULL &&
                (query->vector != NULL || !keeper_vectors_are_brought(keeper))) {
         r = lookup_near(keeper, query, now_unix_ms, &result, ret_error);

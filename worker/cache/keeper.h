@@ -75,6 +75,7 @@ struct cache_query {
     double threshold;     /* that a near hit's score must reach; INFINITY: none does */
     bool is_strict;       /* guards alone forbid */
     bool may_be_stale;    /* past its time, but not past all use */
+    bool serves_nobody;   /* it counts as no hit of the entry */
     struct prompt_cut prompt_cut; /* that an entry may come from, to be served or compared */
 };
 

@@ -259,6 +259,16 @@ bool near_policy_is_on(struct near_policy *policy, const char *tenant, const cha
     return class->rules.max_error > 0;
 }
 
+bool near_policy_reaches(const struct near_policy *policy, double score, double least)
+{
+    const float *edges = policy->seed->scale.edges; /* ascending */
+    double from = -INFINITY;
+    for (size_t i = 0; i < THRESHOLD_BINS - 1 && (double)edges[i] <= least; i++) {
+        from = (double)edges[i];
+    }
+    return score >= from;
+}
+
 double near_policy_doubt(struct near_policy *policy, const char *tenant, const char *tier)
 {
     struct class *class = class_of(policy, tenant, tier);

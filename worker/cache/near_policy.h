@@ -51,6 +51,12 @@ double near_policy_shown_threshold(struct near_policy *policy, const char *tenan
 bool near_policy_is_on(struct near_policy *policy, const char *tenant, const char *tier);
 
 /*
+ * Whether the bin of a score reaches `least`, or lies above it. Who labels a part of the scores alone goes by this: a bin of which
+ * only the better half was labelled would look better than it is.
+ */
+bool near_policy_reaches(const struct near_policy *policy, double score, double least);
+
+/*
  * From which score on an entry that proved wrong for a text is to answer near texts no more: the latest threshold that the class was
  * open from; INFINITY: it never was.
  */

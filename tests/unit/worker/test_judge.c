@@ -79,6 +79,23 @@ Test(judge, model_is_asked_when_the_texts_differ)
     same(JUDGE_MODEL, "Paris", "paris.");
 }
 
+/* `text` NULL: nothing. */
+static void says(const char *body, const char *text)
+{
+    json_t *answer = json_loads(body, 0, NULL);
+    const char *said = judge_text_of(answer);
+    cr_assert(text == NULL ? said == NULL : said != NULL && strcmp(said, text) == 0, "%s", body);
+    json_decref(answer);
+}
+
+Test(judge, a_model_is_shown_what_the_first_choice_says)
+{
+    says("{\"choices\":[{\"message\":{\"content\":\"chat\"}},{}]}", "chat");
+    says("{\"choices\":[{\"text\":\"completion\"}]}", "completion");
+    says("{\"choices\":[{\"message\":{\"content\":null}}]}", NULL);
+    says("{\"choices\":[]}", NULL);
+}
+
 Test(judge, what_cannot_be_read_says_nothing)
 {
     size_t bytes;

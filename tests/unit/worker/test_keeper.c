@@ -506,6 +506,19 @@ Test(keeper, hits_are_written_down_a_few_at_a_time)
     }
 }
 
+Test(keeper, what_serves_nobody_is_no_hit)
+{
+    const struct cache_query query = {
+        .key = {key_of(1)}, .threshold = INFINITY, .serves_nobody = true};
+    struct cache_result result;
+    fill(1, (struct filling){0});
+    cr_assert_eq(keeper_lookup(keeper, &query, NOW, &result, error), 0, "%s", error);
+    cr_assert_eq(result.answer, CACHE_ANSWER_HIT);
+    record__cache_entry__free_unpacked(result.entry, NULL);
+    sweep();
+    cr_assert_eq(hits_of(1), 0);
+}
+
 Test(keeper, questions_about_all_entries_are_answered_by_steps)
 {
     for (int i = 0; i < 250; i++) {

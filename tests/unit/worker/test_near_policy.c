@@ -210,3 +210,14 @@ Test(near_policy, what_is_heard_of_takes_no_used_class_away)
     }
     cr_assert(is_open("a"), "used ones take the places of those that were only heard of");
 }
+
+Test(near_policy, who_labels_likely_scores_alone_labels_whole_bins)
+{
+    const float *edges = decision_seed()->scale.edges;
+    const double least = ((double)edges[30] + (double)edges[31]) / 2;
+    cr_assert_lt(edges[30], edges[31]);
+    cr_assert(near_policy_reaches(policy, least, least));
+    cr_assert(near_policy_reaches(policy, (double)edges[30], least), "in the same bin");
+    cr_assert_not(near_policy_reaches(policy, nextafter((double)edges[30], -INFINITY), least));
+    cr_assert(near_policy_reaches(policy, -1e9, (double)edges[0] - 1), "in the lowest bin");
+}
