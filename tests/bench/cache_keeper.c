@@ -97,9 +97,9 @@ static void find_scope(struct bench *bench)
 
 static size_t write_answer(const char *text, char ret_answer[ANSWER_BYTES_MAX])
 {
-    const struct model_length length = {160, 240};
+    const struct model_style style = {.tokens_min = 160, .tokens_max = 240};
     struct model_answer answer;
-    const int r = model_answer_create(1, ROUTE, text, length, 0, NULL, &answer);
+    const int r = model_answer_create(1, ROUTE, text, style, 0, NULL, &answer);
     if (r < 0) {
         queries_die("answer", r);
     }

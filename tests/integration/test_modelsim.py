@@ -1,6 +1,7 @@
 """The simulated model server: its protocols, its times and its faults, over real connections."""
 
 import base64
+import concurrent.futures
 import http.client
 import json
 import socket
@@ -400,3 +401,65 @@ def test_calls_are_written_down_over_a_kill_with_key_account_and_end(cluster):
     assert ended == [("one", "answered", "sim-small", "none"), ("two", "unanswered", "sim-small", "status"),
                      ("one", "answered", "sim-small", "none")]
     assert len(began) == 3 and {line["account"] for line in began.values()} == {"worker-1"}
+
+
+# ---- prompt caches of providers ----
+
+RULES = "Rule of the house: be kind. " * 200  # 1800 tokens
+
+
+def openai_cached(sim, system, **members):
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": members.pop("ask", "Why?")}]
+    _, answer = post(sim, "/v1/chat/completions", {"model": "sim-small", "messages": messages, **members})
+    return answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+
+def test_openai_keeps_every_long_prefix_in_steps_until_its_time_is_over(cluster):
+    sim = cluster.start_modelsim("--prefix-cache", "1").ready["http"]
+    assert [openai_cached(sim, RULES, ask=ask) for ask in ("one", "two")] == [0, 1024 + 6 * 128]
+    assert openai_cached(sim, RULES, model="sim-large") == openai_cached(sim, RULES, prompt_cache_key="k") == 0
+    assert [openai_cached(sim, RULES, tools=[{"type": "function", "function": {"name": name}}]) for name in ("a", "b", "a")] == [0, 0, 1792]
+    assert [openai_cached(sim, "short " * 400) for _ in range(2)] == [0, 0]
+    assert openai_cached(sim, "Another. " + RULES) == 0  # what differs at the beginning shares nothing
+    time.sleep(1.1)
+    assert openai_cached(sim, RULES) == 0
+    sums = json.loads(http_request(sim, "/control/bill")[1])["models"]["sim-small"]["answered"]
+    assert (sums["cached_tokens"], sums["cache_write_tokens"]) == (2 * 1792, 0)
+
+
+def test_a_prefix_cannot_be_read_before_its_first_answer_has_begun(cluster):
+    sim = cluster.start_modelsim("--prefix-cache", "60", "--first-token-ms", "400").ready["http"]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda ask: openai_cached(sim, RULES, ask=ask), ("one", "two"))) == [0, 0]
+    assert openai_cached(sim, RULES) == 1792
+
+
+def anthropic_counts(sim, mark, question, stream_it=False):
+    """What it says of (uncached, written, read) tokens."""
+    system = [{"type": "text", "text": RULES, **({"cache_control": {"type": "ephemeral"}} if mark else {})}]
+    body = {"model": "sim-small", "max_tokens": 20, "system": system, "messages": [{"role": "user", "content": question}]}
+    usage = json.loads(stream(sim, "/v1/messages", body)[0])["message"]["usage"] if stream_it else post(sim, "/v1/messages", body)[1]["usage"]
+    return usage["input_tokens"], usage["cache_creation_input_tokens"], usage["cache_read_input_tokens"]
+
+
+def test_anthropic_keeps_what_is_marked_and_nothing_else(cluster):
+    sim = cluster.start_modelsim("--prefix-cache", "60").ready["http"]
+    assert [anthropic_counts(sim, False, "one") for _ in range(2)] == [(1801, 0, 0)] * 2
+    assert anthropic_counts(sim, True, "one") == (1, 1800, 0)
+    assert anthropic_counts(sim, True, "two", stream_it=True) == (1, 0, 1800)
+    sums = json.loads(http_request(sim, "/control/bill")[1])["models"]["sim-small"]["answered"]
+    assert (sums["input_tokens"], sums["cached_tokens"], sums["cache_write_tokens"]) == (4 * 1801, 1800, 1800)
+
+
+def test_words_to_ignore_change_no_answer(cluster):
+    sim = cluster.start_modelsim("--ignore", "please,thanks").ready["http"]
+    texts = ("What is a queue?", "Please, what is a QUEUE? Thanks!", "What is a pleased queue?")
+    answers = [post(sim, "/v1/chat/completions", dict(CHAT, messages=[{"role": "user", "content": text}]))[1] for text in texts]
+    plain, polite, other = (answer["choices"][0]["message"]["content"] for answer in answers)
+    assert plain == polite != other
+
+
+def test_models_that_are_alike_give_the_same_answers(cluster):
+    sim = cluster.start_modelsim("--alike").ready["http"]
+    texts = [post(sim, "/v1/chat/completions", dict(CHAT, model=model))[1]["choices"][0]["message"]["content"] for model in ("sim-small", "sim-large")]
+    assert texts[0] == texts[1]

@@ -11,6 +11,7 @@ void bill_add(struct bill *bill, const struct server_options *options, const str
             sum->calls++;
             sum->input_tokens += request->input_tokens;
             sum->cached_tokens += request->cached_tokens;
+            sum->cache_write_tokens += request->cache_write_tokens;
             sum->output_tokens += output_tokens;
         }
     }
@@ -18,8 +19,9 @@ void bill_add(struct bill *bill, const struct server_options *options, const str
 
 static json_t *describe_sum(const struct bill_sum *sum)
 {
-    return json_pack("{s:I, s:I, s:I, s:I}", "calls", (json_int_t)sum->calls, "input_tokens", (json_int_t)sum->input_tokens,
-                     "cached_tokens", (json_int_t)sum->cached_tokens, "output_tokens", (json_int_t)sum->output_tokens);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "calls", (json_int_t)sum->calls, "input_tokens", (json_int_t)sum->input_tokens,
+                     "cached_tokens", (json_int_t)sum->cached_tokens, "cache_write_tokens", (json_int_t)sum->cache_write_tokens,
+                     "output_tokens", (json_int_t)sum->output_tokens);
 }
 
 json_t *bill_describe(const struct bill *bill, const struct server_options *options)

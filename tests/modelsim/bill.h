@@ -10,7 +10,7 @@
 /* Of a model. What was cut off is apart, since its caller was not told what it used. */
 struct bill_row {
     struct bill_sum {
-        uint64_t calls, input_tokens, cached_tokens, output_tokens; /* cached: of the input, from the prompt cache */
+        uint64_t calls, input_tokens, cached_tokens, cache_write_tokens, output_tokens; /* cached, cache_write: of the input, from and to the prompt cache */
     } answered, cut; /* cut: the caller hung up, or a fault ended the stream, after its work had begun */
 };
 
@@ -21,5 +21,5 @@ struct bill {
 /* Of a model that is not served: nothing. */
 void bill_add(struct bill *bill, const struct server_options *options, const struct model_request *request, bool is_answered,
               uint64_t output_tokens);
-/* {"models": {NAME: {"answered": {"calls", "input_tokens", "cached_tokens", "output_tokens"}, "cut": {…}}}} */
+/* {"models": {NAME: {"answered": {"calls", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"}, "cut": {…}}}} */
 json_t *bill_describe(const struct bill *bill, const struct server_options *options);

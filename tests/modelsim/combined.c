@@ -67,7 +67,7 @@ static size_t read_questions(const char *text, struct asked *asked)
 }
 
 /* As it would be answered if it were the only one: its prompt is a line for each message. */
-static int answer_alone(uint64_t seed, const struct model_request *request, struct model_length length, struct asked *asked)
+static int answer_alone(uint64_t seed, const struct model_request *request, struct model_style style, struct asked *asked)
 {
     const json_t *messages = messages_of(request);
     const char *system = json_array_size(messages) > 1 ? content_of(json_array_get(messages, 0)) : NULL;
@@ -76,7 +76,7 @@ static int answer_alone(uint64_t seed, const struct model_request *request, stru
         return -ENOMEM;
     }
     const json_int_t most = json_integer_value(json_object_get(asked->line, "tokens_max"));
-    int r = model_answer_create(seed, request->model, prompt, length, (uint32_t)most, NULL, &asked->answer);
+    int r = model_answer_create(seed, request->model, prompt, style, (uint32_t)most, NULL, &asked->answer);
     asked->given = asked->answer.text;
     free(prompt);
     return r;
@@ -199,7 +199,7 @@ static int escape(char *text, uint32_t max_tokens, struct model_answer *ret_answ
     return 0;
 }
 
-int combined_answer_create(uint64_t seed, const struct model_request *request, struct model_length length, enum fault_kind fault,
+int combined_answer_create(uint64_t seed, const struct model_request *request, struct model_style style, enum fault_kind fault,
                            struct model_answer *ret_answer)
 {
     struct asked *asked = calloc(QUESTIONS_MAX, sizeof(*asked));
@@ -209,7 +209,7 @@ int combined_answer_create(uint64_t seed, const struct model_request *request, s
     const size_t questions = read_questions(questions_of(request), asked);
     int r = questions == 0 ? -EINVAL : 0;
     for (size_t i = 0; r == 0 && i < questions; i++) {
-        r = answer_alone(seed, request, length, &asked[i]);
+        r = answer_alone(seed, request, style, &asked[i]);
     }
     if (r == 0) {
         confuse(asked, questions, fault);

@@ -14,5 +14,5 @@
 bool combined_is_asked(const struct model_request *request);
 
 /* As model_answer_create(), for each question. Its text is escaped for a JSON string. Errors: -EINVAL the questions are no such; -ENOMEM. */
-MUST_USE int combined_answer_create(uint64_t seed, const struct model_request *request, struct model_length length,
+MUST_USE int combined_answer_create(uint64_t seed, const struct model_request *request, struct model_style style,
                                     enum fault_kind fault, struct model_answer *ret_answer);

@@ -628,14 +628,14 @@ static int make_answer(const struct shared *shared, const struct model_request *
 {
     const struct server_options *options = &shared->options;
     if (combined_is_asked(request)) {
-        return combined_answer_create(options->seed, request, options->length, fault, ret_answer);
+        return combined_answer_create(options->seed, request, options->style, fault, ret_answer);
     }
     const struct version *version = versions_find(&options->versions, request->prompt);
     char first_word[16];
     if (version != NULL) {
         snprintf(first_word, sizeof(first_word), "v%u", version->number);
     }
-    return model_answer_create(options->seed, request->model, request->prompt, options->length, request->max_tokens,
+    return model_answer_create(options->seed, request->model, request->prompt, options->style, request->max_tokens,
                                version == NULL ? NULL : first_word, ret_answer);
 }
 
@@ -695,6 +695,10 @@ static enum MHD_Result plan(struct exchange *exchange)
     }
     exchange->plan = latency_plan(&shared->options.latency, shared->counters.in_flight,
                                   exchange->fault.kind == FAULT_SLOW ? exchange->fault.factor : 1);
+    if (shared->prefixes != NULL) {
+        prefixes_read(shared->prefixes, api_key_of(exchange), exchange->began_us, exchange->began_us + exchange->plan.first_us,
+                      &exchange->request);
+    }
     return MHD_YES;
 }
 

@@ -7,6 +7,7 @@
 #include "tests/modelsim/bill.h"
 #include "tests/modelsim/calls.h"
 #include "tests/modelsim/counters.h"
+#include "tests/modelsim/prefixes.h"
 #include "tests/modelsim/server.h"
 
 struct loop_timer;
@@ -19,6 +20,7 @@ struct shared {
     struct bill bill;
     struct calls *calls; /* NULL: none are written down */
     struct rates rates;
+    struct prefixes *prefixes; /* NULL: none are kept */
     struct list exchanges;
 };
 

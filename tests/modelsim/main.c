@@ -34,6 +34,9 @@ static const char usage[] =
     "  --api-key KEY          refuse requests without this key (any is taken)\n"
     "  --calls FILE           append two lines for each call: that it began, and how it ended\n"
     "  --prompt-cache PERCENT say that so much of each prompt was in the prompt cache (0)\n"
+    "  --prefix-cache SECONDS instead: keep long beginnings of prompts so long, as OpenAI does (all) and Anthropic (marked ones)\n"
+    "  --ignore WORD,WORD     answers do not depend on these words: a prompt with or without them is answered alike\n"
+    "  --alike                all models give the same answers\n"
     "  --stamp                say in each chunk of a stream when it was written: \"sent_us\", monotonic\n"
     "  --help, --version\n"
     "\n"
@@ -45,7 +48,7 @@ static const char usage[] =
 
 enum option_code { OPTION_LISTEN = 1000, OPTION_SEED, OPTION_MODEL, OPTION_TOKENS, OPTION_FIRST, OPTION_SPEED, OPTION_JITTER,
               OPTION_SLOTS, OPTION_FAULTS, OPTION_KEY, OPTION_REQUESTS, OPTION_TOKENS_PER_MIN, OPTION_BURST, OPTION_NO_HEADERS,
-              OPTION_CALLS, OPTION_STAMP, OPTION_PROMPT_CACHE, OPTION_HELP, OPTION_VERSION };
+              OPTION_CALLS, OPTION_STAMP, OPTION_PROMPT_CACHE, OPTION_PREFIX_CACHE, OPTION_IGNORE, OPTION_ALIKE, OPTION_HELP, OPTION_VERSION };
 
 static const struct option long_options[] = {
     {"listen", required_argument, NULL, OPTION_LISTEN},       {"seed", required_argument, NULL, OPTION_SEED},
@@ -59,6 +62,9 @@ static const struct option long_options[] = {
     {"no-limit-headers", no_argument, NULL, OPTION_NO_HEADERS},
     {"calls", required_argument, NULL, OPTION_CALLS},         {"stamp", no_argument, NULL, OPTION_STAMP},
     {"prompt-cache", required_argument, NULL, OPTION_PROMPT_CACHE},
+    {"prefix-cache", required_argument, NULL, OPTION_PREFIX_CACHE},
+    {"ignore", required_argument, NULL, OPTION_IGNORE},
+    {"alike", no_argument, NULL, OPTION_ALIKE},
     {"help", no_argument, NULL, OPTION_HELP},                 {"version", no_argument, NULL, OPTION_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -99,7 +105,7 @@ static int read_listen(const char *text, struct arguments *arguments)
     return 0;
 }
 
-static int read_tokens(const char *text, struct model_length *length)
+static int read_tokens(const char *text, struct model_style *style)
 {
     unsigned int min = 0, max = 0;
     char rest = 0;
@@ -107,7 +113,8 @@ static int read_tokens(const char *text, struct model_length *length)
         fprintf(stderr, "tiermq-modelsim: --tokens: \"%s\" is not MIN:MAX with 1 <= MIN <= MAX <= 100000\n", text);
         return -EINVAL;
     }
-    *length = (struct model_length){.tokens_min = min, .tokens_max = max};
+    style->tokens_min = min;
+    style->tokens_max = max;
     return 0;
 }
 
@@ -136,7 +143,7 @@ static int read_option(int option, struct arguments *arguments)
     case OPTION_MODEL:
         return add_model(server, optarg);
     case OPTION_TOKENS:
-        return read_tokens(optarg, &server->length);
+        return read_tokens(optarg, &server->style);
     case OPTION_FIRST:
         return read_number("first-token-ms", optarg, 1e7, &server->latency.first_token_ms);
     case OPTION_SPEED:
@@ -156,6 +163,14 @@ static int read_option(int option, struct arguments *arguments)
         return 0;
     case OPTION_PROMPT_CACHE:
         return read_number("prompt-cache", optarg, 100, &server->prompt_cache_percent);
+    case OPTION_PREFIX_CACHE:
+        return read_number("prefix-cache", optarg, 1e6, &server->prefix_cache_s);
+    case OPTION_IGNORE:
+        server->style.ignored = optarg;
+        return 0;
+    case OPTION_ALIKE:
+        server->style.is_alike = true;
+        return 0;
     case OPTION_STAMP:
         server->with_stamps = true;
         return 0;
@@ -232,7 +247,7 @@ int main(int argc, char **argv)
                    .seed = 1,
                    .models = {"sim-small", "sim-medium", "sim-large", "sim-embed"},
                    .models_length = 4,
-                   .length = {.tokens_min = 8, .tokens_max = 48},
+                   .style = {.tokens_min = 8, .tokens_max = 48},
                    .rates = {.burst_s = 1}},
         .host = "127.0.0.1",
     };
@@ -249,6 +264,10 @@ int main(int argc, char **argv)
         if (read_option(option, &arguments) < 0) {
             return EXIT_USAGE;
         }
+    }
+    if (arguments.server.prompt_cache_percent > 0 && arguments.server.prefix_cache_s > 0) {
+        fprintf(stderr, "tiermq-modelsim: --prompt-cache and --prefix-cache: give one of them\n");
+        return EXIT_USAGE;
     }
     if (optind < argc) {
         fprintf(stderr, "tiermq-modelsim: \"%s\" is not expected; try 'tiermq-modelsim --help'\n", argv[optind]);

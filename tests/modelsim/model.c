@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <xxhash.h>
 
 /* Words of one to eight letters, so that answers have tokens inside words as real ones do. */
@@ -76,25 +77,43 @@ static bool is_of_word(char c)
     return isalnum((unsigned char)c) || (unsigned char)c >= 0x80;
 }
 
+static bool is_listed(const char *list, const char *word, size_t bytes)
+{
+    for (const char *at = list; *at != '\0'; at += strspn(at, ",")) {
+        const size_t length = strcspn(at, ",");
+        if (length == bytes && strncasecmp(at, word, bytes) == 0) {
+            return true;
+        }
+        at += length;
+    }
+    return false;
+}
+
 /* Of letters and digits, without case: rewordings that change nothing else are answered alike. */
-static uint64_t hash_of_words(const char *prompt, uint64_t seed)
+static uint64_t hash_of_words(const char *prompt, const char *ignored, uint64_t seed)
 {
     uint64_t hash = seed;
-    for (; *prompt != '\0'; prompt++) {
-        if (is_of_word(*prompt)) {
-            const unsigned char c = (unsigned char)tolower((unsigned char)*prompt);
+    while (*prompt != '\0') {
+        size_t bytes = 0;
+        while (is_of_word(prompt[bytes])) {
+            bytes++;
+        }
+        const bool counts = ignored == NULL || !is_listed(ignored, prompt, bytes);
+        for (size_t i = 0; counts && i < bytes; i++) {
+            const unsigned char c = (unsigned char)tolower((unsigned char)prompt[i]);
             hash = XXH3_64bits_withSeed(&c, sizeof(c), hash);
         }
+        prompt += bytes == 0 ? 1 : bytes;
     }
     return hash;
 }
 
-int model_answer_create(uint64_t seed, const char *model, const char *prompt, struct model_length length,
+int model_answer_create(uint64_t seed, const char *model, const char *prompt, struct model_style style,
                         uint32_t max_tokens, const char *first_word, struct model_answer *ret_answer)
 {
-    uint64_t state = hash_of_words(prompt, XXH3_64bits_withSeed(model, strlen(model), seed));
-    uint32_t range = length.tokens_max - length.tokens_min + 1;
-    uint32_t wanted = length.tokens_min + (uint32_t)(mix(&state) % range);
+    uint64_t state = hash_of_words(prompt, style.ignored, style.is_alike ? seed : XXH3_64bits_withSeed(model, strlen(model), seed));
+    uint32_t range = style.tokens_max - style.tokens_min + 1;
+    uint32_t wanted = style.tokens_min + (uint32_t)(mix(&state) % range);
     uint32_t tokens_max = max_tokens != 0 && max_tokens < wanted ? max_tokens : wanted;
 
     /* A token is at most four letters, the blank before it and a full stop. */

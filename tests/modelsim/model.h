@@ -6,6 +6,7 @@
  * near enough to real tokenizers for costs and limits, and countable by a test that has only the text.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
@@ -22,14 +23,18 @@ struct model_answer {
 uint32_t model_count_tokens(const char *text);
 size_t model_tokens_bytes(const char *text, uint32_t tokens); /* of the first so many, with the blanks before them */
 
-/*
- * Bounds of an answer's length in tokens, before max_tokens cuts it (0: no cut). `first_word`: of letters and digits, what it
- * begins with; NULL: as the dice say. Errors: -ENOMEM.
- */
-struct model_length {
-    uint32_t tokens_min, tokens_max;
+/* How models answer. */
+struct model_style {
+    uint32_t tokens_min, tokens_max; /* bounds of an answer's length, before a request's own cuts it */
+    const char *ignored;             /* words on which no answer depends: lower case, with commas between; NULL: none */
+    bool is_alike;                   /* whatever the model's name is */
 };
-MUST_USE int model_answer_create(uint64_t seed, const char *model, const char *prompt, struct model_length length,
+
+/*
+ * `max_tokens`: cuts the answer; 0: nothing does. `first_word`: of letters and digits, what it begins with; NULL: as the dice say.
+ * Errors: -ENOMEM.
+ */
+MUST_USE int model_answer_create(uint64_t seed, const char *model, const char *prompt, struct model_style style,
                                  uint32_t max_tokens, const char *first_word, struct model_answer *ret_answer);
 void model_answer_finish(struct model_answer *answer);
 

@@ -69,8 +69,16 @@ enum api api_from_path(const char *method, const char *path)
     return API_NONE;
 }
 
+static void note_mark(const json_t *part, struct model_request *request, FILE *out)
+{
+    const long at = ftell(out);
+    if (json_object_get(part, "cache_control") != NULL && at >= 0 && request->marks_length < PROMPT_MARKS_MAX) {
+        request->marks[request->marks_length++] = (size_t)at;
+    }
+}
+
 /* Texts of a `content`: a string, or a list of parts of which those of type text count. */
-static void write_content(const json_t *content, FILE *out)
+static void write_content(const json_t *content, struct model_request *request, FILE *out)
 {
     if (json_is_string(content)) {
         fprintf(out, "%s\n", json_string_value(content));
@@ -84,6 +92,7 @@ static void write_content(const json_t *content, FILE *out)
         if (text != NULL) {
             fprintf(out, "%s\n", text);
         }
+        note_mark(part, request, out);
     }
 }
 
@@ -103,31 +112,31 @@ static int read_prompt(struct model_request *request, char *ret_error)
     } else if (request->api == API_CHAT || request->api == API_MESSAGES) {
         const json_t *messages = json_object_get(document, "messages");
         is_complete = json_is_array(messages) && json_array_size(messages) > 0;
-        write_content(json_object_get(document, "system"), out);
+        write_content(json_object_get(document, "system"), request, out);
         size_t i;
         const json_t *message;
         json_array_foreach(messages, i, message)
         {
-            write_content(json_object_get(message, "content"), out);
+            write_content(json_object_get(message, "content"), request, out);
         }
         snprintf(ret_error, 200, "messages: expected a list with at least one message");
     } else if (request->api == API_COMPLETIONS) {
         const json_t *prompt = json_object_get(document, "prompt");
         is_complete = json_is_string(prompt);
-        write_content(prompt, out);
+        write_content(prompt, request, out);
         snprintf(ret_error, 200, "prompt: expected a string");
     } else {
         request->inputs = json_incref(json_object_get(document, "input"));
         is_complete = json_is_string(request->inputs) || (json_is_array(request->inputs) && json_array_size(request->inputs) > 0);
         if (json_is_string(request->inputs)) {
-            write_content(request->inputs, out);
+            write_content(request->inputs, request, out);
         }
         size_t i;
         const json_t *input;
         json_array_foreach(request->inputs, i, input)
         {
             is_complete = is_complete && json_is_string(input);
-            write_content(input, out);
+            write_content(input, request, out);
         }
         snprintf(ret_error, 200, "input: expected a string or a list of strings");
     }
@@ -235,6 +244,12 @@ static const char *finish_reason(const struct reply *reply)
     return reply->is_filtered ? "content_filter" : reply->answer->is_cut ? "length" : "stop";
 }
 
+/* Anthropic's counts exclude each other. */
+static uint32_t uncached_tokens(const struct model_request *request)
+{
+    return request->input_tokens - request->cached_tokens - request->cache_write_tokens;
+}
+
 void reply_write_whole(const struct reply *reply, FILE *out)
 {
     const char *model = reply->request->model, *text = reply->answer->text;
@@ -246,9 +261,9 @@ void reply_write_whole(const struct reply *reply, FILE *out)
     if (reply->request->api == API_MESSAGES) {
         fprintf(out, "{\"id\":\"msg_%016" PRIx64 "\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"%s\",\"content\":"
                 "[{\"type\":\"text\",\"text\":\"%.*s\"}],\"stop_reason\":\"%s\",\"stop_sequence\":null,\"usage\":{\"input_tokens\":%" PRIu32
-                ",\"output_tokens\":%" PRIu32 ",\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":%" PRIu32 "}}",
-                reply->id, model, bytes, text, finish_reason(reply), reply->request->input_tokens - reply->request->cached_tokens,
-                reply->answer->tokens, reply->request->cached_tokens);
+                ",\"output_tokens\":%" PRIu32 ",\"cache_creation_input_tokens\":%" PRIu32 ",\"cache_read_input_tokens\":%" PRIu32 "}}",
+                reply->id, model, bytes, text, finish_reason(reply), uncached_tokens(reply->request),
+                reply->answer->tokens, reply->request->cache_write_tokens, reply->request->cached_tokens);
         return;
     }
     if (reply->request->api == API_RESPONSES) {
@@ -346,10 +361,10 @@ void reply_stream_open(const struct reply *reply, FILE *out)
     if (reply->request->api == API_MESSAGES) {
         fprintf(out, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_%016" PRIx64
                 "\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"%s\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,"
-                "\"usage\":{\"input_tokens\":%" PRIu32 ",\"cache_read_input_tokens\":%" PRIu32 ",\"output_tokens\":1}}}\n\n"
+                "\"usage\":{\"input_tokens\":%" PRIu32 ",\"cache_creation_input_tokens\":%" PRIu32 ",\"cache_read_input_tokens\":%" PRIu32 ",\"output_tokens\":1}}}\n\n"
                 "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":"
                 "{\"type\":\"text\",\"text\":\"\"}}\n\n",
-                reply->id, reply->request->model, reply->request->input_tokens - reply->request->cached_tokens,
+                reply->id, reply->request->model, uncached_tokens(reply->request), reply->request->cache_write_tokens,
                 reply->request->cached_tokens);
     } else if (reply->request->api == API_RESPONSES) {
         responses_write_begin(reply, out);

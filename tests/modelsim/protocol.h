@@ -36,6 +36,7 @@ enum api {
     API_NONE
 };
 enum { API_COUNT = API_MODELS + 1 };
+enum { PROMPT_MARKS_MAX = 4 }; /* Anthropic's bound; further ones are not looked at */
 
 /* Whose API it is. */
 enum maker { MAKER_OPENAI, MAKER_ANTHROPIC, MAKER_GOOGLE, MAKER_AZURE };
@@ -55,6 +56,9 @@ struct model_request {
     uint32_t max_tokens;   /* 0: none */
     uint32_t input_tokens;
     uint32_t cached_tokens; /* of them: told as read from a prompt cache */
+    uint32_t cache_write_tokens; /* of them: told as put there; Anthropic's alone */
+    size_t marks[PROMPT_MARKS_MAX]; /* where a cache_control ends in the prompt, in bytes; ascending */
+    size_t marks_length;
     size_t dimensions;
     bool stream, include_usage, base64;
 };

@@ -107,6 +107,10 @@ int server_create(struct loop *loop, const struct server_options *options, struc
             return r;
         }
     }
+    r = options->prefix_cache_s > 0 ? prefixes_create((int64_t)(options->prefix_cache_s * 1e6), &server->shared.prefixes) : 0;
+    if (r < 0) {
+        return r;
+    }
     r = start_daemon(server, options);
     if (r < 0) {
         return r;
@@ -146,6 +150,7 @@ void server_destroy(struct server **server_pointer)
     }
     counters_finish(&server->shared.counters);
     calls_close(&server->shared.calls);
+    prefixes_destroy(&server->shared.prefixes);
     free(server);
 }
 

@@ -33,12 +33,13 @@ struct server_options {
     const char *models[SERVER_MODELS_MAX]; /* what it serves; others are answered with 404 */
     size_t models_length;
     const char *api_key;  /* NULL: any; otherwise others get 401 */
-    struct model_length length;
+    struct model_style style;
     struct latency latency;
     struct faults faults;
     struct versions versions;
     const char *calls_path; /* where each call is written down (calls.h); NULL: nowhere */
     struct rate_options rates;
+    double prefix_cache_s; /* how long beginnings of prompts are kept (prefixes.h); 0: they are not */
     double prompt_cache_percent; /* of a prompt that was in the prompt cache, as OpenAI and Anthropic tell it */
     bool with_stamps;       /* chunks of OpenAI's streams say when they were written */
 };
