@@ -151,9 +151,9 @@ EOF
     echo "models:"
     if [ "$provider" = sim ]; then
         cat <<EOF
-  - {name: sim-small, provider: sim, quality: 40, input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.60}
-  - {name: sim-medium, provider: sim, quality: 70, input_usd_per_mtok: 2.50, output_usd_per_mtok: 10.00}
-  - {name: sim-large, provider: sim, quality: 90, input_usd_per_mtok: 10.00, output_usd_per_mtok: 30.00}
+  - {name: sim-small, provider: sim, quality: 40, input_usd_per_mtok: 0.15, cached_input_usd_per_mtok: 0.075, output_usd_per_mtok: 0.60}
+  - {name: sim-medium, provider: sim, quality: 70, input_usd_per_mtok: 2.50, cached_input_usd_per_mtok: 1.25, output_usd_per_mtok: 10.00}
+  - {name: sim-large, provider: sim, quality: 90, input_usd_per_mtok: 10.00, cached_input_usd_per_mtok: 5.00, output_usd_per_mtok: 30.00}
 routes:
   - name: auto
     models: [sim-medium]

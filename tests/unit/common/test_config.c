@@ -105,7 +105,7 @@ Test(config, defaults_are_those_of_the_contract)
     cr_expect_eq(background->jobs_max, 10000000);
     const struct config_model *small = config_find_model(config, "sim-small");
     cr_expect_eq(small->input_nanousd_per_mtok, 150000000);
-    cr_expect_eq(small->cached_input_nanousd_per_mtok, 150000000);
+    cr_expect_eq(small->cached_input_nanousd_per_mtok, 75000000);
     cr_expect_eq(small->output_nanousd_per_mtok, 600000000);
     cr_expect_str_eq(small->provider_model, "sim-small");
     cr_expect_str_eq(config_find_provider(config, "sim")->base_url, "http://127.0.0.1:7790/v1");
