@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "worker/prompt/token_count.h"
+
 enum { ELEMENT_BYTES = 128 /* of an answer's element, besides the answer in it */ };
 
 /* ---- who pays for what ---- */
@@ -48,16 +50,20 @@ static void share(const struct reply_call *call, const struct reply_ask *asks, s
     }
 }
 
-/* As many tokens a byte as the call had, of what it would have sent itself, and of what it was
- * answered. */
+/*
+ * What the call of its own would have cost: as many tokens a byte as the call had, of what it would
+ * have sent itself, and the answer without the marks around it, which nobody writes who is asked
+ * alone.
+ */
 static uint64_t lone_cost(const struct reply_call *call, const struct reply_ask *ask,
-                          const struct token_counts *total, const struct token_share *share)
+                          const struct token_counts *total, const struct token_share *share,
+                          uint64_t lone_output)
 {
     const struct token_counts lone = {
         .input = call->are_questions ? (uint64_t)((unsigned __int128)total->input *
                                                   ask->request_bytes / (call->request_bytes + 1))
                                      : share->tokens.input,
-        .output = share->tokens.output,
+        .output = lone_output,
         .service = total->service,
     };
     return account_cost_nanousd(call->price, &lone);
@@ -85,6 +91,7 @@ static void split_inputs(const struct reply_call *call, const struct reply_ask *
             inputs_take(&answer, first, asks[i].inputs.length, &parts[i].share, body) < 0) {
             parts[i].why = "memory";
         }
+        parts[i].lone_nanousd = lone_cost(call, &asks[i], total, &parts[i].share, 0);
         first += asks[i].inputs.length;
     }
 }
@@ -139,6 +146,19 @@ static void take_answers(const struct reply_call *call, const struct reply_ask *
     }
 }
 
+/* The tokens of an answer: such a part of all as its text is of what was written, as estimated. */
+static uint64_t lone_output(const struct token_counts *total, const struct token_share *share,
+                            const struct pack_result *result, uint64_t written_estimate)
+{
+    const uint64_t text = token_count_estimate(result->text, result->text_bytes);
+    const uint64_t written = total->output - total->reasoning;
+    const uint64_t part =
+        written_estimate <= text
+            ? written
+            : (uint64_t)((unsigned __int128)written * text / written_estimate);
+    return share->tokens.reasoning + part;
+}
+
 static void split_questions(const struct reply_call *call, const struct reply_ask *asks,
                             size_t length, const struct token_counts *total,
                             struct reply_part *parts)
@@ -158,8 +178,15 @@ static void split_questions(const struct reply_call *call, const struct reply_as
     }
     share(call, asks, length, written, total, parts);
     take_answers(call, asks, length, results, parts);
+    const uint64_t estimate = token_count_estimate(text, strlen(text));
     for (size_t i = 0; i < length; i++) {
         parts[i].why = r < 0 ? "memory" : parts[i].why;
+        if (parts[i].why == NULL) {
+            const struct token_share *own = &parts[i].share;
+            parts[i].lone_nanousd =
+                lone_cost(call, &asks[i], total, own,
+                          lone_output(total, own, &results[i], estimate));
+        }
         free(results[i].text);
     }
 }
@@ -181,10 +208,5 @@ void reply_split(const struct reply_call *call, const struct reply_ask *asks, si
         split_questions(call, asks, length, ret_total, ret_parts);
     } else {
         split_inputs(call, asks, length, ret_total, ret_parts);
-    }
-    for (size_t i = 0; i < length; i++) {
-        ret_parts[i].lone_nanousd = ret_parts[i].why != NULL
-                                        ? 0
-                                        : lone_cost(call, &asks[i], ret_total, &ret_parts[i].share);
     }
 }

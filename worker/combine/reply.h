@@ -38,7 +38,7 @@ struct reply_part {
     const char *why;   /* static: it is not answered; NULL: it is */
     struct bytes body; /* its answer; owned by the caller */
     struct token_share share;
-    uint64_t lone_nanousd; /* answered: what its own call would have cost, estimated */
+    uint64_t lone_nanousd; /* answered: what its own call would have cost, estimated; else unset */
 };
 
 /* Fills `length` parts, of SHARES_MAX at most. */

@@ -97,6 +97,22 @@ Test(reply, an_answer_reads_as_if_it_had_been_asked_for_alone)
     release(parts, 2);
 }
 
+Test(reply, a_call_of_its_own_would_have_had_the_answer_without_the_marks)
+{
+    struct reply_ask asks[2] = {questions[0], questions[1]};
+    struct reply_call call = {.are_questions = true, .operation = OPERATION_CHAT, .request_bytes = 400};
+    struct reply_part parts[2];
+    struct token_counts total;
+    asks[0].request_bytes = asks[1].request_bytes = 100;
+    split(&call, ANSWER("stop", WHY "," HOW), asks, 2, parts, &total);
+    const uint64_t input_nanousd = UINT64_C(100) * 100 / 401 * 1000;
+    cr_expect_gt(parts[1].lone_nanousd, input_nanousd);
+    /* "Thus." is one or two tokens of the 40 that were written. */
+    cr_expect_leq(parts[1].lone_nanousd, input_nanousd + 2 * 3000);
+    cr_expect_lt(parts[1].lone_nanousd, input_nanousd + parts[1].share.tokens.output * 3000);
+    release(parts, 2);
+}
+
 Test(reply, an_answer_that_was_cut_serves_those_it_has_reached)
 {
     struct reply_call call = {.are_questions = true, .operation = OPERATION_CHAT, .request_bytes = 400};
