@@ -96,6 +96,7 @@ struct tiermq {
     uint64_t round;        /* messages' items looked at, see jobs.c, first_unseen() */
     bool is_dispatching;   /* callbacks may not dispatch again */
     char error[CLIENT_ERROR_BYTES];
+    char unreached[CLIENT_ERROR_BYTES]; /* what is said of jobs that no broker was reached for */
 };
 
 /* tiermq.c */

@@ -7,6 +7,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "client/client.h"
@@ -755,15 +756,28 @@ static void ask_again(struct shard *shard, int64_t now_ms)
     }
 }
 
+/* The words are the client's, since those of a connection are gone when the answer is told. */
+static void expire_unsent(struct tiermq *client, struct pending *pending)
+{
+    if (pending->refusals > 0) {
+        jobs_end(pending, TIERMQ_EXPIRED, "deadline",
+                 "it was refused for now until its deadline had passed");
+        return;
+    }
+    const char *why = tiermq_connection_error(client);
+    (void)snprintf(client->unreached, sizeof(client->unreached),
+                   "no broker could be reached before its deadline%s%s", why[0] == '\0' ? "" : "; ",
+                   why);
+    jobs_end(pending, TIERMQ_EXPIRED, "deadline", client->unreached);
+}
+
 /* Its deadline is over and the broker has not said so. */
 static void take_overdue(struct tiermq *client, struct pending *pending, int64_t now_ms)
 {
     const bool is_open = connection_is_open(pending->shard->connection);
     const bool is_over = now_ms >= pending->deadline_at_ms + CLIENT_OVERDUE_MS;
     if (!pending->was_sent) {
-        jobs_end(pending, TIERMQ_EXPIRED, "deadline",
-                 pending->refusals > 0 ? "it was refused for now until its deadline had passed"
-                                       : "no broker could be reached before its deadline");
+        expire_unsent(client, pending);
         return;
     }
     if (is_over && !is_open) {

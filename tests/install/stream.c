@@ -30,11 +30,14 @@ int main(int argc, char **argv)
 {
     struct tiermq *client = NULL;
     const struct tiermq_options options = {.brokers = argc > 1 ? argv[1] : NULL};
-    const struct tiermq_job job = {
-        .tier = "realtime", .prompt = "What is a queue good for?", .stream = true};
+    const struct tiermq_job job = {.tier = "realtime",
+                                   .prompt = "What is a queue good for?",
+                                   .deadline_ms = 30000, /* also without a broker */
+                                   .stream = true};
     const struct tiermq_callbacks callbacks = {.on_chunk = on_chunk, .on_answer = on_answer};
     int r = tiermq_connect(&options, &client);
     if (r < 0) {
+        fprintf(stderr, "not a list of brokers: %s\n", options.brokers);
         return EXIT_FAILURE;
     }
     r = tiermq_submit_async(client, &job, &callbacks, NULL);

@@ -125,3 +125,4 @@ def test_first_program_says_when_nobody_answers(installed, tmp_path):
     done = subprocess.run([program, "tcp://127.0.0.1:1"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "no broker could be reached" in done.stderr or "no word within 5000 ms" in done.stderr
+    assert "tcp://127.0.0.1:1: " in done.stderr, "which broker, and what it did"
