@@ -167,6 +167,16 @@ static int derive(struct config *config)
     return r == 0 && config->cache.audit_tier == NULL ? default_audit_tier(config) : r;
 }
 
+static bool has_tenant(const struct config *config, const char *name)
+{
+    for (size_t i = 0; i < config->tenants_length; i++) {
+        if (strcmp(config->tenants[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool is_known(const struct config *config, enum config_names names, const char *name)
 {
     switch (names) {
@@ -176,6 +186,8 @@ static bool is_known(const struct config *config, enum config_names names, const
         return config_find_tier(config, name) != NULL;
     case NAMES_TIERS_OR_NONE:
         return strcmp(name, "none") == 0 || config_find_tier(config, name) != NULL;
+    case NAMES_TENANTS:
+        return has_tenant(config, name);
     case NAMES_POOLS:
         for (size_t i = 0; i < config->pools_length; i++) {
             if (strcmp(config->pools[i], name) == 0) {
@@ -200,6 +212,7 @@ static void check_references(struct reader *reader, const struct config *config)
     static const char *const whys[] = {
         [NAMES_TIERS] = "is not a tier; write the name of one in tiers",
         [NAMES_TIERS_OR_NONE] = "is not a tier; write the name of one in tiers, or none",
+        [NAMES_TENANTS] = "is not a tenant; write the name of one in tenants",
         [NAMES_POOLS] = "is not a pool; add it to pools, or write one of those",
         [NAMES_PROVIDERS] = "is not a provider; write the name of one in providers",
         [NAMES_MODELS] = "is not a model; write the name of one in models",
@@ -208,7 +221,7 @@ static void check_references(struct reader *reader, const struct config *config)
     };
     for (size_t i = 0; i < reader->n_references; i++) {
         const struct reference *reference = &reader->references[i];
-        if (!is_known(config, reference->names, reference->name)) {
+        if (reference->name[0] != '\0' && !is_known(config, reference->names, reference->name)) {
             config_complain(reader, reference->mark, reference->path, reference->name,
                             whys[reference->names]);
         }

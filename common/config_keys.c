@@ -327,8 +327,8 @@ static const struct config_key cost_pool_keys[] = {
 static const struct config_schema cost_pool_schema = {SCHEMA(config_cost_pool, cost_pool_keys)};
 
 static const struct config_key cost_keys[] = {
-    {"reference_model", KIND_TEXT, FIELD(config_cost, reference_model), .is_live = true,
-     .preset = "",
+    {"reference_model", KIND_TEXT, .refers = NAMES_MODELS, FIELD(config_cost, reference_model),
+     .is_live = true, .preset = "",
      .text = "The model that would answer all if none were chosen: what routes save is counted "
              "against its price. Empty: it is not counted."},
     {"keep_days", COUNTS(1, 3660), FIELD(config_cost, keep_days), .is_live = true, .preset = "92",
@@ -367,9 +367,11 @@ static bool budget_check(const void *object, struct config_complaint *ret_compla
 
 static const struct config_key budget_keys[] = {
     {"name", KIND_NAME, FIELD(config_budget, name), .text = "What operators call it."},
-    {"tenant", KIND_TEXT, FIELD(config_budget, tenant), .is_live = true, .preset = "",
+    {"tenant", KIND_TEXT, .refers = NAMES_TENANTS, FIELD(config_budget, tenant), .is_live = true,
+     .preset = "",
      .text = "Whose it is. Empty: all tenants' together."},
-    {"tier", KIND_TEXT, FIELD(config_budget, tier), .is_live = true, .preset = "",
+    {"tier", KIND_TEXT, .refers = NAMES_TIERS, FIELD(config_budget, tier), .is_live = true,
+     .preset = "",
      .text = "What it is for. Empty: all tiers together."},
     {"daily_usd", MONEYS, FIELD(config_budget, daily_nanousd), .is_live = true,
      .otherwise = "no limit", .text = "What may be spent in a day of UTC, in US dollars."},
@@ -893,61 +895,6 @@ static bool residencies_check(const struct config *config, struct config_complai
     return true;
 }
 
-/* Defaults are filled in afterwards. */
-static bool has_tenant(const struct config *config, const char *name)
-{
-    if (config->tenants_length == 0) {
-        return strcmp(name, "default") == 0;
-    }
-    for (size_t i = 0; i < config->tenants_length; i++) {
-        if (strcmp(config->tenants[i].name, name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool has_tier(const struct config *config, const char *name)
-{
-    return config->tiers_length > 0
-               ? config_find_tier(config, name) != NULL
-               : strcmp(name, "realtime") == 0 || strcmp(name, "standard") == 0 ||
-                     strcmp(name, "background") == 0;
-}
-
-/* A budget of nobody would hold nobody back. */
-static bool budgets_check(const struct config *config, struct config_complaint *ret_complaint)
-{
-    for (size_t i = 0; i < config->budgets_length; i++) {
-        const struct config_budget *budget = &config->budgets[i];
-        const bool has_its_tenant =
-            budget->tenant[0] == '\0' || has_tenant(config, budget->tenant);
-        const bool has_its_tier = budget->tier[0] == '\0' || has_tier(config, budget->tier);
-        if (!has_its_tenant || !has_its_tier) {
-            ret_complaint->key = "budgets";
-            snprintf(ret_complaint->text, sizeof(ret_complaint->text),
-                     "have the %s \"%.64s\" in \"%.48s\", which is not configured",
-                     has_its_tenant ? "tier" : "tenant",
-                     has_its_tenant ? budget->tier : budget->tenant, budget->name);
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool reference_check(const struct config *config, struct config_complaint *ret_complaint)
-{
-    const char *reference = config->cost.reference_model;
-    if (reference == NULL || reference[0] == '\0' ||
-        config_find_model(config, reference) != NULL) {
-        return true;
-    }
-    ret_complaint->key = "cost";
-    snprintf(ret_complaint->text, sizeof(ret_complaint->text),
-             "has the reference_model \"%.64s\", which is not configured", reference);
-    return false;
-}
-
 static bool root_check(const void *object, struct config_complaint *ret_complaint)
 {
     const struct config *config = object;
@@ -958,8 +905,7 @@ static bool root_check(const void *object, struct config_complaint *ret_complain
         reserved_percent += config->tiers[i].slots_reserved_percent;
     }
     if (share_percent <= 100 && reserved_percent <= 100) {
-        return residencies_check(config, ret_complaint) && reference_check(config, ret_complaint) &&
-               budgets_check(config, ret_complaint);
+        return residencies_check(config, ret_complaint);
     }
     ret_complaint->key = "tiers";
     snprintf(ret_complaint->text, sizeof(ret_complaint->text),

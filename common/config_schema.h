@@ -36,11 +36,12 @@ enum config_kind {
     KIND_TIER_LISTS, /* routes[].tiers: a mapping from a tier to a list of models */
 };
 
-/* Whose names a value must be one of (NAMES_NOT_MODELS: must not be). */
+/* Whose names a value must be one of (NAMES_NOT_MODELS: must not be). A text that may be empty is nobody's name then. */
 enum config_names {
     NAMES_ANY,
     NAMES_TIERS,
     NAMES_TIERS_OR_NONE, /* or the word "none" */
+    NAMES_TENANTS,
     NAMES_POOLS,
     NAMES_PROVIDERS,
     NAMES_MODELS,

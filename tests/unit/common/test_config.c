@@ -848,9 +848,15 @@ Test(config, reference_model_and_what_budgets_are_of_have_to_be_configured)
     expect_error_with("models: [{name: a, provider: p}]\n"
                       "providers: [{name: p, base_url: \"http://x/v1\"}]\n"
                       "cost: {reference_model: b}\n",
-                      "the reference_model \"b\", which is not configured");
+                      "cost.reference_model: \"b\" is not a model; write the name of one in models");
     expect_error_with("budgets: [{name: x, tenant: nobody, daily_usd: 1}]\n",
-                      "the tenant \"nobody\" in \"x\", which is not configured");
+                      "budgets[0].tenant: \"nobody\" is not a tenant; write the name of one in tenants");
+    expect_error_with("budgets: [{name: x, tier: slow, daily_usd: 1}]\n",
+                      "budgets[0].tier: \"slow\" is not a tier; write the name of one in tiers");
+    expect_error_with("budgets: [{name: x, tenant: acme, tier: '', daily_usd: 1}]\n"
+                      "tenants: [{name: default}]\n",
+                      "budgets[0].tenant: \"acme\" is not a tenant");
+    config_destroy(&(struct config *){read_good("budgets: [{name: x, tenant: default, tier: '', daily_usd: 1}]\n")});
     struct config *good = read_good("models: [{name: a, provider: p}]\n"
                                     "providers: [{name: p, base_url: \"http://x/v1\"}]\n"
                                     "cost: {reference_model: a}\n");
