@@ -52,7 +52,8 @@ static bool is_comment(const char *text)
 static int check(struct tiermq *client, const struct tiermq_feedback *feedback)
 {
     if (!(feedback->score >= 0 && feedback->score <= 1)) {
-        client_complain(client, "feedback.score: must be from 0 (wrong) to 1 (right)");
+        client_complain(client, "feedback.score: %g is out of range; use 0 (wrong) to 1 (right)",
+                        feedback->score);
         return -EINVAL;
     }
     if (feedback->comment != NULL && !is_comment(feedback->comment)) {

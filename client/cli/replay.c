@@ -121,8 +121,11 @@ static int read_real(const struct reader *reader, const json_t *object, const ch
         return 0;
     }
     const double number = json_number_value(value);
-    if (!json_is_number(value) || !(number >= 0 && number <= most)) {
+    if (!json_is_number(value)) {
         return refuse(reader, "%s: must be a number from 0 to %g", name, most);
+    }
+    if (!(number >= 0 && number <= most)) {
+        return refuse(reader, "%s: must be a number from 0 to %g, and is %g", name, most, number);
     }
     *ret_number = number;
     return 0;

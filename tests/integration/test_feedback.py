@@ -91,7 +91,7 @@ def test_feedback_needs_a_score_and_an_answer(cluster):
     assert "not concluded" in feedback(cluster, held, 1, code=7)
     cluster.cli("cancel", held)
     assert "no answer" in feedback(cluster, held, 1, code=7)
-    assert "0 (wrong) to 1 (right)" in feedback(cluster, held, 1.5, code=2)
+    assert "1.5 is out of range; use 0 (wrong) to 1 (right)" in feedback(cluster, held, 1.5, code=2)
     assert "no number" in feedback(cluster, held, "good", code=2)
     assert "512 bytes" in feedback(cluster, held, 1, "--comment", "x" * 513, code=2)
     assert cluster.cli("feedback", held).returncode == 2

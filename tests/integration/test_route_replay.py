@@ -142,7 +142,7 @@ def test_text_has_the_same(replay):
     ("[]", "line 1: is no JSON object"),
     ("{}", "outcomes: must be an object"),
     ('{"outcomes": {"small": {}}}', '"small" needs score'),
-    ('{"outcomes": {"small": {"score": 2}}}', "score: must be a number from 0 to 1"),
+    ('{"outcomes": {"small": {"score": 2}}}', "score: must be a number from 0 to 1, and is 2"),
     ('{"outcomes": {}, "tier": "none"}', 'tier: there is no "none"'),
     ('{"outcomes": {}, "route": "none"}', 'no model is configured for "none"'),
     ('{"outcomes": {}, "abilities": ["fly"]}', 'abilities: "fly" is none'),
