@@ -45,6 +45,19 @@ static int cut(const char *text, int most)
     return bytes;
 }
 
+/* false: nothing blocks it any more. */
+static bool say_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms,
+                            char *ret_why)
+{
+    char why[STATUS_WHY_BYTES];
+    upstream_why_blocked(core, queue, now_ms, why, sizeof(why));
+    if (why[0] == '\0') {
+        return false;
+    }
+    memcpy(ret_why, why, sizeof(why));
+    return true;
+}
+
 /* What holds the whole queue, or its tenant, in words; false: nothing does. */
 static bool say_what_holds(const struct core *core, const struct job *job, int64_t now_ms,
                            char *ret_why)
@@ -66,8 +79,8 @@ static bool say_what_holds(const struct core *core, const struct job *job, int64
         (void)snprintf(ret_why, STATUS_WHY_BYTES, "the broker is shutting down");
     } else if ((job->flags & JOB_DURABLE) != 0 && core->store_is_down) {
         (void)snprintf(ret_why, STATUS_WHY_BYTES, "the broker cannot write to its disk now");
-    } else if (queue->is_blocked) {
-        upstream_why_blocked(core, queue, now_ms, ret_why, STATUS_WHY_BYTES);
+    } else if (queue->is_blocked && say_why_blocked(core, queue, now_ms, ret_why)) {
+        return true;
     } else if (queue->lane->pool->slots == 0) {
         (void)snprintf(ret_why, STATUS_WHY_BYTES, "no worker serves the pool %.64s",
                        queue->lane->pool->name->text);

@@ -521,6 +521,9 @@ void upstream_why_blocked(const struct core *core, const struct queue *queue, in
         return;
     }
     const long long for_ms = (long long)later_ms(upstream_blocked_until_ms(first) - now_ms, 0);
+    if (first->breaker.state == BREAKER_CLOSED && for_ms == 0) {
+        return; /* that is over, and the next job to be ready will find it so */
+    }
     if (first->breaker.state == BREAKER_CLOSED) {
         (void)snprintf(ret_text, bytes, "its route is paused: %.100s is rate limited for %lld ms",
                        first->subject, for_ms);

@@ -92,7 +92,7 @@ int64_t upstream_back_at_ms(struct core *core, const struct queue *queue);
 int64_t upstream_back_for_failed_at_ms(struct core *core, const struct queue *queue);
 /* Of a queue that nobody can serve: the first to be back is down, and has not said when to come back. */
 bool upstream_is_outage(const struct core *core, const struct queue *queue, int64_t now_ms);
-/* Why nobody can serve it, in words. */
+/* Why nobody can serve it, in words; "" when a limit was the reason and is over. */
 void upstream_why_blocked(const struct core *core, const struct queue *queue, int64_t now_ms, char *ret_text,
                           size_t bytes);
 /* As workers and operators are told. */

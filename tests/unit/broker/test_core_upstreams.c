@@ -567,6 +567,22 @@ Test(core_upstreams, rate_limit_opens_no_breaker_and_burns_no_attempt)
     cr_assert_neq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_DEAD);
 }
 
+Test(core_upstreams, limit_that_is_over_is_not_why_a_job_waits)
+{
+    w.tiers[2].backoff_first_ms = 600000;
+    w.tiers[2].backoff_max_ms = 600000;
+    go();
+    const struct id job = submit_to("background", "m1");
+    says(&job, &(struct world_said){.outcome = RATE_LIMITED, .retry_after_ms = 200});
+    struct core_job_view view;
+    cr_assert_eq(core_view_job(w.core, &job, w.now, &view), 0);
+    cr_assert(strstr(view.why, "p0/m1 is rate limited for ") != NULL, "%s", view.why);
+    pass(300);
+    cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
+    cr_assert_eq(core_view_job(w.core, &job, w.now, &view), 0);
+    cr_assert_str_eq(view.why, "the last attempt failed; it waits for the next");
+}
+
 Test(core_upstreams, retry_after_holds_everybody_back)
 {
     go();
