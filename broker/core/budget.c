@@ -352,7 +352,9 @@ static const char *complaint(struct core *core, const struct budget_purse *purse
     const unsigned long long worst = nanousd;
     return refills_unix_ms == INT64_MAX
                ? effects_format(core->effects,
-                                "%s is smaller than what this job may cost (%llu.%09llu USD)",
+                                "%s is smaller than what this job may cost (%llu.%09llu "
+                                "USD); ask for fewer max_tokens or a cheaper model, or raise the "
+                                "budget",
                                 whose, worst / 1000000000, worst % 1000000000)
                : effects_format(core->effects,
                                 "%s has too little left for what this job may cost (%llu.%09llu "
