@@ -58,7 +58,7 @@ static int read_query_day(const struct http_request *request, struct http_respon
     if (text == NULL || read_day(text, ret_day) == 0) {
         return 0;
     }
-    http_error(response, 400, "%s must be a day such as 2026-01-31", name);
+    http_error(response, 400, "%s is \"%.32s\"; it must be a day such as 2026-01-31", name, text);
     return -EINVAL;
 }
 
@@ -84,12 +84,14 @@ static int read_by(const char *text, bool ret_by[BYS])
 static int read_question(const struct http_request *request, struct http_response *response,
                          struct question *ret_question)
 {
-    const char *by = http_query(request, "by");
+    const char *asked_by = http_query(request, "by");
+    const char *by = asked_by == NULL ? "tenant" : asked_by;
     struct question question = {.to_day = INT32_MAX};
-    if (read_by(by == NULL ? "tenant" : by, question.by) < 0) {
+    if (read_by(by, question.by) < 0) {
         http_error(response, 400,
-                   "by must be some of day, tenant, tier, model, provider, "
-                   "separated by commas");
+                   "by is \"%.64s\"; it must be some of day, tenant, tier, model, provider, "
+                   "separated by commas",
+                   by);
         return -EINVAL;
     }
     int r = read_query_day(request, response, "from", &question.from_day);

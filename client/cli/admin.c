@@ -50,7 +50,9 @@ static int fail_status(struct cli *cli, long status, const struct received *rece
     json_t *answer = json_loads(received->text == NULL ? "" : received->text, 0, NULL);
     const char *message =
         json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
-    const int code = status >= 500 ? EXIT_INTERNAL : EXIT_REJECTED;
+    const int code = status >= 500   ? EXIT_INTERNAL
+                     : status == 400 ? EXIT_USAGE
+                                     : EXIT_REJECTED;
     if (message != NULL) {
         cli_fail(cli, code, "%s", message);
     } else {

@@ -156,6 +156,15 @@ def test_control_of_something_unknown_is_refused(cluster):
     assert cluster.cli("pause", "tier").returncode == 2
 
 
+def test_cost_names_what_it_cannot_read_and_what_it_may_be(cluster):
+    cluster.start_broker()
+    for arguments, words in ((["--by", "day,pool"], 'by is "day,pool"; it must be some of day, tenant, tier, model, provider'),
+                             (["--from", "2026-13-01"], 'from is "2026-13-01"; it must be a day such as 2026-01-31'),
+                             (["--to", "today"], 'to is "today"; it must be a day')):
+        done = cluster.cli("cost", *arguments)
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+
+
 def test_admin_that_does_not_answer_is_told():
     done = run("stats", "--brokers", "tcp://127.0.0.1:1", "--admin", "127.0.0.1:1")
     assert done.returncode == 6 and "127.0.0.1:1" in done.stderr
