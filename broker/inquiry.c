@@ -94,14 +94,18 @@ static const char *next_word(Record__AttemptNext next)
 /* What followed, for people. */
 static json_t *next_text(const Record__AttemptRecord *record)
 {
-    const bool asked = record->retry_after_ms > 0;
     switch (record->next) {
     case RECORD__ATTEMPT_NEXT__NEXT_RETRY:
         return json_string("queued again at once");
     case RECORD__ATTEMPT_NEXT__NEXT_BACKOFF:
-        return json_sprintf("tried again after %llu ms at the earliest%s",
-                            (unsigned long long)record->wait_ms,
-                            asked ? ", as it was asked for" : "");
+        if (record->retry_after_ms > 0) {
+            return json_sprintf("tried again after %llu ms at the earliest; the provider asked for "
+                                "%llu ms",
+                                (unsigned long long)record->wait_ms,
+                                (unsigned long long)record->retry_after_ms);
+        }
+        return json_sprintf("tried again after %llu ms at the earliest",
+                            (unsigned long long)record->wait_ms);
     case RECORD__ATTEMPT_NEXT__NEXT_FAILOVER:
         return json_string("tried again with another model or provider");
     case RECORD__ATTEMPT_NEXT__NEXT_DEAD:
