@@ -52,9 +52,12 @@ static int refuse_syntax(const struct scan *scan, const yaml_parser_t *parser, c
                  parser->problem);
         return refuse(scan, mark_of_offset(text, offset), why);
     }
-    snprintf(why, sizeof(why), "is not YAML: %s%s%s; look at indentation, colons and quotes here",
+    /* Most often its brace is taken for a mapping's. */
+    const bool is_flow = parser->context != NULL && strstr(parser->context, " flow ") != NULL;
+    snprintf(why, sizeof(why), "is not YAML: %s%s%s; look at indentation, colons and quotes here%s",
              parser->context == NULL ? "" : parser->context, parser->context == NULL ? "" : ", ",
-             parser->problem == NULL ? "syntax error" : parser->problem);
+             parser->problem == NULL ? "syntax error" : parser->problem,
+             is_flow ? "; a ${NAME} within {…} or […] needs them" : "");
     return refuse(scan, parser->problem_mark, why);
 }
 

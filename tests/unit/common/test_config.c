@@ -388,6 +388,7 @@ Test(config, every_kind_of_mistake_is_found)
         {"broker:\n\tlease: 1s\n", "is not YAML"},
         {"broker:\n  a: b: c\n", "t.yaml:2:7: is not YAML"},
         {"broker: \"x\n", "is not YAML"},
+        {"broker: {admin: ${ADMIN}}\n", "a ${NAME} within {…} or […] needs them"},
         {"# x\nlog: \xff\n", "t.yaml:2:6: is not UTF-8"},
         {"log: \x01\n", "is not UTF-8 text"},
     };
