@@ -79,7 +79,6 @@ ninja -C "$build" broker/tiermq-broker worker/tiermq-worker client/tiermq tests/
 export PATH=$build/broker:$build/worker:$build/client:$build/tests/modelsim:$PATH
 
 mkdir -p "$state"
-stop_all
 
 # ------------------------------------------------------------------------------------------- which model answers
 is_model_server() { curl -fsS -m 1 "$1/models" 2>/dev/null | grep -q '"data"'; }
@@ -191,6 +190,7 @@ start() {
 }
 
 say "Start"
+stop_all # not before: a wrong argument leaves what runs alone
 if [ "$provider" = sim ]; then
     start modelsim "http://127.0.0.1:$((base + 90))/healthz" \
         tiermq-modelsim --listen "127.0.0.1:$((base + 90))" --first-token-ms 30 --tokens-per-s 600 --jitter 30
