@@ -48,7 +48,8 @@ static bool read_one(struct prefixes *prefixes, uint64_t hash, int64_t now_us, i
 
 static uint64_t hash_text(const char *text, uint64_t seed)
 {
-    return text == NULL ? XXH3_64bits_withSeed("", 0, seed) : XXH3_64bits_withSeed(text, strlen(text) + 1, seed);
+    return text == NULL ? XXH3_64bits_withSeed("", 0, seed)
+                        : XXH3_64bits_withSeed(text, strlen(text) + 1, seed);
 }
 
 /* What a prefix has in common beside its text. */
@@ -56,26 +57,32 @@ static uint64_t hash_of_circumstances(const struct model_request *request, const
 {
     char *tools = json_dumps(json_object_get(request->document, "tools"), JSON_COMPACT);
     uint64_t hash = hash_text(key, hash_text(request->model, 0));
-    hash = hash_text(json_string_value(json_object_get(request->document, "prompt_cache_key")), hash);
+    hash =
+        hash_text(json_string_value(json_object_get(request->document, "prompt_cache_key")), hash);
     hash = hash_text(tools, hash);
     free(tools);
     return hash;
 }
 
-static void read_steps(struct prefixes *prefixes, uint64_t seed, int64_t now_us, int64_t answered_us, struct model_request *request)
+static void read_steps(struct prefixes *prefixes, uint64_t seed, int64_t now_us,
+                       int64_t answered_us, struct model_request *request)
 {
     bool goes_on = true;
     size_t at = 0;
-    for (uint32_t tokens = PREFIX_TOKENS_MIN; tokens <= request->input_tokens; tokens += PREFIX_TOKENS_STEP) {
+    for (uint32_t tokens = PREFIX_TOKENS_MIN; tokens <= request->input_tokens;
+         tokens += PREFIX_TOKENS_STEP) {
         const size_t from = at;
-        at += model_tokens_bytes(request->prompt + at, tokens == PREFIX_TOKENS_MIN ? PREFIX_TOKENS_MIN : PREFIX_TOKENS_STEP);
+        at += model_tokens_bytes(request->prompt + at, tokens == PREFIX_TOKENS_MIN
+                                                           ? PREFIX_TOKENS_MIN
+                                                           : PREFIX_TOKENS_STEP);
         seed = XXH3_64bits_withSeed(request->prompt + from, at - from, seed);
         goes_on = read_one(prefixes, seed, now_us, answered_us) && goes_on;
         request->cached_tokens = goes_on ? tokens : request->cached_tokens;
     }
 }
 
-static void read_marks(struct prefixes *prefixes, uint64_t seed, int64_t now_us, int64_t answered_us, struct model_request *request)
+static void read_marks(struct prefixes *prefixes, uint64_t seed, int64_t now_us,
+                       int64_t answered_us, struct model_request *request)
 {
     uint32_t tokens = 0;
     size_t from = 0;
@@ -95,12 +102,14 @@ static void read_marks(struct prefixes *prefixes, uint64_t seed, int64_t now_us,
     }
 }
 
-void prefixes_read(struct prefixes *prefixes, const char *key, int64_t now_us, int64_t answered_us, struct model_request *request)
+void prefixes_read(struct prefixes *prefixes, const char *key, int64_t now_us, int64_t answered_us,
+                   struct model_request *request)
 {
     const uint64_t seed = hash_of_circumstances(request, key);
     if (request->api == API_MESSAGES) {
         read_marks(prefixes, seed, now_us, answered_us, request);
-    } else if (request->api == API_CHAT || request->api == API_COMPLETIONS || request->api == API_RESPONSES) {
+    } else if (request->api == API_CHAT || request->api == API_COMPLETIONS ||
+               request->api == API_RESPONSES) {
         read_steps(prefixes, seed, now_us, answered_us, request);
     }
 }

@@ -152,10 +152,9 @@ static uint64_t lone_output(const struct token_counts *total, const struct token
 {
     const uint64_t text = token_count_estimate(result->text, result->text_bytes);
     const uint64_t written = total->output - total->reasoning;
-    const uint64_t part =
-        written_estimate <= text
-            ? written
-            : (uint64_t)((unsigned __int128)written * text / written_estimate);
+    const uint64_t part = written_estimate <= text
+                              ? written
+                              : (uint64_t)((unsigned __int128)written * text / written_estimate);
     return share->tokens.reasoning + part;
 }
 
@@ -183,9 +182,8 @@ static void split_questions(const struct reply_call *call, const struct reply_as
         parts[i].why = r < 0 ? "memory" : parts[i].why;
         if (parts[i].why == NULL) {
             const struct token_share *own = &parts[i].share;
-            parts[i].lone_nanousd =
-                lone_cost(call, &asks[i], total, own,
-                          lone_output(total, own, &results[i], estimate));
+            parts[i].lone_nanousd = lone_cost(call, &asks[i], total, own,
+                                              lone_output(total, own, &results[i], estimate));
         }
         free(results[i].text);
     }
