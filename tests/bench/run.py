@@ -7,7 +7,8 @@ beside a million than beside a thousand (flat)? What does a near lookup cost, an
 whole cache with its store and its thread (cache_keeper)? Do near hits keep their bound
 (cache-stream, which needs --data)? Which prompts need the strong model
 (routing_quality, which needs --texts prompts.jsonl)? Are tokens of a thousand streams in time (streams)? What do broker and worker add to a call
-(added_latency)? What does a second call beside a slow one earn (hedging)? Is the simulator faster than what it tests (modelsim)?
+(added_latency)? What does a second call beside a slow one earn (hedging)? What does each
+lever save by the provider's own bill (savings, with --texts prompts.jsonl)? Is the simulator faster than what it tests (modelsim)?
 Ceilings and product run in turn, several rounds, and the medians are compared: single figures of a shared machine mean little.
 """
 import argparse
@@ -30,9 +31,11 @@ from cache_stream import cache_stream
 from flat import flat
 from hedging import hedging
 from recovery import recovery
+from savings import savings
 from streams import added_latency, streams
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+ALL = "queue,tiers,memory,recovery,flat,cache_index,cache_keeper,modelsim,streams,added_latency"
 
 
 class Daemon:
@@ -281,21 +284,23 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--quick", action="store_true", help="short: shows that it runs, its figures mean little")
-    parser.add_argument("--only", default="queue,tiers,memory,recovery,flat,cache_index,cache_keeper,modelsim,streams,added_latency")
+    parser.add_argument("--only", help="scenarios; without it those that take minutes, and with --quick savings as well")
     parser.add_argument("--jobs", type=int, help="of the backlog that recovery makes; each takes about 1.2 KiB of disk")
     parser.add_argument("--texts", nargs="*", metavar="FILE", help="real prompts for cache_index and cache_keeper (see cache_texts.py), and for routing_quality")
     parser.add_argument("--data", metavar="DIR", help="for cache-stream: semcache_dev.tsv and train_clusters.tsv")
     parser.add_argument("--dir", help="where data directories are made; its disk is what is measured")
     arguments = parser.parse_args()
+    only = arguments.only or ALL + (",savings" if arguments.quick else "")
     bench = Bench(arguments)
     scenarios = {"cache-stream": functools.partial(cache_stream, bench), "queue": bench.queue, "tiers": bench.tiers, "memory": bench.memory,
                  "recovery": functools.partial(recovery, bench), "flat": functools.partial(flat, bench),
                  "cache_index": functools.partial(cache_index, bench), "cache_keeper": functools.partial(cache_keeper, bench), "modelsim": bench.modelsim_speed,
                  "routing_quality": functools.partial(of_routing, bench),
                  "streams": functools.partial(streams, bench), "added_latency": functools.partial(added_latency, bench),
-                 "hedging": functools.partial(hedging, bench)}
+                 "hedging": functools.partial(hedging, bench),
+                 "savings": functools.partial(savings, bench)}
     try:
-        for name in arguments.only.split(","):
+        for name in only.split(","):
             if name not in scenarios:
                 parser.error(f"--only {name}: use {','.join(scenarios)}")
             scenario = scenarios[name]

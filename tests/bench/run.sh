@@ -5,6 +5,7 @@
 #   tests/bench/run.sh --only cache-stream --data DIR
 #   tests/bench/run.sh --only routing_quality --texts prompts.jsonl
 #   tests/bench/run.sh --only hedging
+#   tests/bench/run.sh --only savings --texts prompts.jsonl
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 build=build-release
