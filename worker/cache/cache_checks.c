@@ -42,14 +42,22 @@ static Wire__JobNeeds needs_of(const struct attempt *attempt)
     return needs;
 }
 
+static bool makes_jobs(const struct services *services)
+{
+    return strcmp(services->config->cache.audit_tier, "none") != 0;
+}
+
 /*
  * Where the attempt's job may go, this one may. Errors: -ENOMEM; -ENOBUFS too many wait; -ENODATA the broker, an older one, has not
- * said where that is.
+ * said where that is; -ENOENT no jobs are to be made.
  */
 static int make_job(struct services *services, const struct attempt *attempt,
                     Wire__ModelRequest *request, const char *route, Wire__JobNeeds *needs,
                     const char *idempotency_key, const char *why)
 {
+    if (!makes_jobs(services)) {
+        return -ENOENT;
+    }
     if (!attempt->has_needs) {
         telemetry_cache_check(services->telemetry, why, "dropped");
         return -ENODATA;
@@ -283,7 +291,7 @@ bool cache_checks_audited(struct services *services, const struct attempt *attem
 bool cache_checks_judges_miss(struct services *services, const struct attempt *attempt)
 {
     struct threshold_verdict verdict;
-    if (!attempt->has_candidate || services->judge != JUDGE_MODEL ||
+    if (!attempt->has_candidate || services->judge != JUDGE_MODEL || !makes_jobs(services) ||
         !near_policy_reaches(services->near_policy, attempt->near_score, JUDGED_SCORE_MIN)) {
         return false;
     }

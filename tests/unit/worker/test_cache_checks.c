@@ -156,6 +156,13 @@ Test(cache_checks, no_job_is_made_of_one_whose_needs_are_not_known)
     cr_assert_eq(jobs, 0);
 }
 
+Test(cache_checks, no_job_is_made_where_there_is_no_tier_for_it)
+{
+    config.cache.audit_tier = "none";
+    refresh();
+    cr_assert_eq(jobs, 0);
+}
+
 Test(cache_checks, a_refresh_that_could_not_be_asked_for_is_asked_for_again)
 {
     mail_result = -ENOBUFS;
