@@ -41,11 +41,13 @@ enum {
     LIKEST_BINS = THRESHOLD_BINS / 16
 };
 static const double DRIFT_SHARE = 0.1;
+static const double SAMPLED_SCORE_MIN = -2; /* as in cache_checks.c */
 static const uint8_t one_scope[LEXICAL_SCOPE_BYTES] = {1};
 
 struct tally {
     uint64_t exact, right, wrong, missed;
     uint64_t audits;
+    uint64_t compared;                     /* of the missed */
     uint64_t settled_right, settled_wrong; /* of the near hits past the drift and its settling */
     int64_t opened_at;                     /* query of the first near hit; -1: none */
 };
@@ -57,6 +59,7 @@ struct scenario {
     bool drifts;
     bool is_indexed; /* the nearest are found by the product's index */
     bool seed_errs;  /* four in five of its wrong answers were counted as right */
+    bool is_sampled; /* comparing costs a call: cache_checks_judges_miss() */
 };
 
 struct entry {
@@ -228,6 +231,24 @@ static bool judged(struct world *world, bool is_right)
     return (random_unit(&world->random) < world->scenario->judge_error) != is_right;
 }
 
+/* As near_policy_reaches(): by whole bins. */
+static bool is_likely(const struct threshold_scale *scale, double score)
+{
+    double from = -INFINITY;
+    for (size_t i = 0; i < THRESHOLD_BINS - 1 && (double)scale->edges[i] <= SAMPLED_SCORE_MIN;
+         i++) {
+        from = (double)scale->edges[i];
+    }
+    return score >= from;
+}
+
+/* Whether a miss is compared. */
+static bool is_compared(struct world *world, double score)
+{
+    return !world->scenario->is_sampled || (is_likely(&world->seed->scale, score) &&
+                                            random_unit(&world->random) < world->audit_share);
+}
+
 static void meet(struct world *world, const struct stream_query *query,
                  const struct likest *candidate)
 {
@@ -244,6 +265,11 @@ static void meet(struct world *world, const struct stream_query *query,
         world->tally.audits++;
     } else {
         world->tally.missed++;
+        if (!is_compared(world, score)) {
+            keep(world, query);
+            return;
+        }
+        world->tally.compared++;
     }
     const bool is_same = judged(world, is_right);
     world->learns(world, candidate->text, score, is_served, is_same);
@@ -454,10 +480,10 @@ static void print_tally(const struct world *world, const char *policy, uint64_t 
     printf("{\"policy\": \"%s\", \"scenario\": \"%s\", \"seed\": %" PRIu64
            ", \"max_error\": %g, \"exact\": %" PRIu64 ", \"right\": %" PRIu64
            ", \"wrong\": %" PRIu64 ", \"missed\": %" PRIu64 ", \"audits\": %" PRIu64
-           ", \"wrong_share\": %.5f, \"settled_hits\": %" PRIu64
+           ", \"compared\": %" PRIu64 ", \"wrong_share\": %.5f, \"settled_hits\": %" PRIu64
            ", \"settled_wrong_share\": %.5f, \"opened_at\": %" PRId64,
            policy, world->scenario->name, seed, world->scenario->max_error, tally->exact,
-           tally->right, tally->wrong, tally->missed, tally->audits,
+           tally->right, tally->wrong, tally->missed, tally->audits, tally->compared,
            share_of(tally->wrong, tally->right), tally->settled_right + tally->settled_wrong,
            share_of(tally->settled_wrong, tally->settled_right), tally->opened_at);
 }
@@ -588,6 +614,9 @@ static void run_seed(const struct corpus *corpus, const struct decision_model *m
         {.name = "drift", .max_error = 0.05, .drifts = true},
         {.name = "seed errs", .max_error = 0.02, .seed_errs = true},
         {.name = "seed errs", .max_error = 0.05, .seed_errs = true},
+        {.name = "misses sampled", .max_error = 0.01, .is_sampled = true},
+        {.name = "misses sampled", .max_error = 0.02, .is_sampled = true},
+        {.name = "misses sampled", .max_error = 0.05, .is_sampled = true},
         {.name = "judge 1 %", .max_error = 0.02, .judge_error = 0.01},
         {.name = "judge 3 %", .max_error = 0.02, .judge_error = 0.03},
         {.name = "judge 2 %", .max_error = 0.05, .judge_error = 0.02},

@@ -5,7 +5,8 @@
 of an exact scan. Beside it vCache's rule, which bounds wrong answers among all queries. "drift": half way the answers of
 10 % of the clusters change; judged is what is served from 1,000 queries later on, over all seeds together, since many serve next to nothing
 then. "late": labels of the last four epochs, of scores in the top sixteenth. "judge n %": it errs as often, to either side, and says so. "seed
-errs": of what the seed counted wrong, four in five are taken for right.
+errs": of what the seed counted wrong, four in five are taken for right. "misses sampled": as with a model for judge, which compares likely
+candidates of misses alone, and of these a share; the others compare all.
 """
 import collections
 import json
@@ -57,6 +58,7 @@ def summary(key, rows, best):
             "wrong_share_mean": round(statistics.mean(shares), 5), "wrong_share_most": max(shares),
             "right_mean": round(statistics.mean(row["right"] for row in rows)),
             "right_of_best": round(statistics.mean(of_best(rows, best)), 3), "right_of_best_least": round(min(of_best(rows, best)), 3),
+            "compared_of_misses": round(sum(row["compared"] for row in rows) / max(sum(row["missed"] for row in rows), 1), 3),
             "audits_of_hits": round(sum(row["audits"] for row in rows) / max(hits, 1), 3),
             "opened_at_median": statistics.median(opened) if opened else None,
             "settled_wrong_share": round(settled_share(rows), 5),
