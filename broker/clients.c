@@ -157,6 +157,7 @@ static void step_submit(const struct intake *intake, uint64_t peer, const char *
                 .max_tokens = submit->max_tokens,
                 .input_tokens = submit->input_tokens,
                 .abilities = submit->abilities,
+                .prefix = submit->prefix,
                 .complexity = submit->complexity,
                 .features = submit->features.data,
                 .features_length = submit->features.len,

@@ -109,6 +109,7 @@ static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Su
     submit.estimated_tokens = request->estimated_tokens;
     submit.max_tokens = request->max_tokens;
     submit.input_tokens = request->input_tokens;
+    submit.prefix = request->prefix;
     submit.abilities = request->abilities;
     submit.complexity = request->complexity;
     submit.features =

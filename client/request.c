@@ -32,6 +32,7 @@ struct body_facts {
     char *model; /* owned; NULL: none is named */
     uint32_t max_tokens;
     uint32_t input_tokens;
+    uint32_t prefix; /* common/complexity.h */
     uint32_t abilities;
     uint8_t features[COMPLEXITY_FEATURES];
     bool is_stored; /* at the provider, for whoever asks there: each of its own */
@@ -320,6 +321,7 @@ static int read_body_facts(enum operation operation, const char *body, size_t by
                                .is_stored = json_is_true(json_object_get(root, "store"))};
     if (operation != OPERATION_EMBEDDINGS) {
         facts.input_tokens = complexity_tokens(root);
+        facts.prefix = complexity_prefix(root);
         complexity_features(root, facts.features);
     }
     if (model != NULL) {
@@ -422,6 +424,7 @@ static void keep_facts(struct request *request, enum operation operation,
                        const struct body_facts *facts, size_t body_bytes)
 {
     const uint32_t all = (uint32_t)(body_bytes / BYTES_PER_TOKEN) + 1;
+    request->prefix = facts->prefix;
     request->input_tokens = operation == OPERATION_EMBEDDINGS ? all : facts->input_tokens;
     request->abilities = facts->abilities;
     memcpy(request->features, facts->features, sizeof(request->features));

@@ -46,6 +46,7 @@ struct request {
     uint32_t estimated_tokens;
     uint32_t max_tokens; /* 0: the broker's default */
     uint32_t input_tokens; /* estimated */
+    uint32_t prefix;       /* common/complexity.h; 0: none */
     uint32_t abilities;    /* that the model needs */
     uint32_t complexity;   /* 0: the broker makes it of the features */
     uint8_t features[COMPLEXITY_FEATURES];

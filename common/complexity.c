@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <xxhash.h>
 #include "common/choice.h"
 #include "common/complexity_text.h"
 
@@ -612,4 +613,67 @@ uint32_t complexity_tokens(const json_t *body)
                           size.images * IMAGE_TOKENS +
                           given_tokens(json_object_get(body, "prompt"));
     return tokens > UINT32_MAX ? UINT32_MAX : (uint32_t)tokens;
+}
+
+/* ---- how it begins ---- */
+
+struct beginning {
+    XXH64_hash_t hash; /* of what was read */
+    size_t room;       /* bytes that are yet to be read */
+};
+
+static void begin_bytes(struct beginning *beginning, const char *text, size_t bytes)
+{
+    const size_t read = bytes < beginning->room ? bytes : beginning->room;
+    if (read > 0) {
+        beginning->hash = XXH3_64bits_withSeed(text, read, beginning->hash);
+        beginning->room -= read;
+    }
+}
+
+/* The role as it tells messages apart; it is no text. */
+static void begin_message(void *context, const char *role)
+{
+    struct beginning *beginning = context;
+    if (beginning->room > 0) {
+        beginning->hash = XXH3_64bits_withSeed(role, strlen(role), ~beginning->hash);
+    }
+}
+
+static void begin_text(void *context, const char *text, size_t bytes, bool is_asked)
+{
+    (void)is_asked;
+    begin_bytes(context, text, bytes);
+}
+
+/* Of a chat's tools, or a response's. */
+static const char *tool_name(const json_t *tool)
+{
+    const json_t *function = json_object_get(tool, "function");
+    return json_string_value(json_object_get(function == NULL ? tool : function, "name"));
+}
+
+/* A sum: workers put tools into the order of their names before they send them. */
+static void begin_tools(struct beginning *beginning, const json_t *tools)
+{
+    const size_t bytes = written_bytes(tools);
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        const char *name = tool_name(json_array_get(tools, i));
+        beginning->hash += name == NULL ? 1 : XXH3_64bits(name, strlen(name));
+    }
+    beginning->room -= bytes < beginning->room ? bytes : beginning->room;
+}
+
+uint32_t complexity_prefix(const json_t *body)
+{
+    struct beginning beginning = {.room = COMPLEXITY_PREFIX_BYTES};
+    const struct visitor reading = {
+        .on_message = begin_message, .on_text = begin_text, .context = &beginning};
+    begin_tools(&beginning, json_object_get(body, "tools"));
+    walk(body, SIZE_MAX, SIZE_MAX, &reading);
+    if (beginning.room > 0) {
+        return 0;
+    }
+    const uint32_t prefix = (uint32_t)(beginning.hash ^ beginning.hash >> 32);
+    return prefix == 0 ? 1 : prefix;
 }

@@ -104,3 +104,15 @@ uint32_t complexity_abilities(const json_t *body);
  * as complexity_abilities(). UINT32_MAX at most.
  */
 uint32_t complexity_tokens(const json_t *body);
+
+/*
+ * A number for how the prompt begins, the same in every process: of its tools (their names, in any
+ * order) and of the roles and texts that come first, as many as it takes, tools included, to come
+ * to COMPLEXITY_PREFIX_BYTES. 0: there is less, which no provider keeps in its prompt cache. What
+ * else a request says, and images, do not count. Of the same requests as complexity_features().
+ */
+enum {
+    /* 1024 tokens of English. Source: OpenAI and Anthropic, "Prompt caching". */
+    COMPLEXITY_PREFIX_BYTES = 4096,
+};
+uint32_t complexity_prefix(const json_t *body);

@@ -237,6 +237,7 @@ struct config_routing {
     uint32_t explore_share_permille; /* of the choices that try another model for that: 0.05 */
     uint32_t stale_grades;           /* that a stale answer is thought to be worse: 5 */
     uint32_t near_grades;            /* that a near hit is: 2 */
+    uint32_t prefix_permille;        /* of a score, for a provider that has the prompt's beginning: 0.05 */
     char **complexity_weights;       /* "feature=number" instead of built-in ones; none */
     size_t complexity_weights_length;
 };

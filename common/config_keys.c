@@ -307,6 +307,11 @@ static const struct config_key routing_keys[] = {
      .preset = "5", .text = "Grades of quality that a stale answer is reckoned to have lost."},
     {"near_grades", COUNTS(0, 100), FIELD(config_routing, near_grades), .is_live = true,
      .preset = "2", .text = "Grades of quality that a near hit is reckoned to have lost."},
+    {"prefix_weight", KIND_FRACTION, .min = 0, .max = 500, FIELD(config_routing, prefix_permille),
+     .is_live = true, .preset = "0.05",
+     .text =
+         "What a score may be below the best for a job to go where those go whose prompts begin "
+         "alike, among providers of the same grade and price; 0: never."},
     {"complexity_weights", KIND_LIST, KIND_TEXT, LIST(config_routing, complexity_weights),
      .is_live = true, .min = 0, .max = COMPLEXITY_FEATURES + 1, .otherwise = "none",
      .text = "Weights of a prompt's features instead of the built-in ones, such as `code=3.5`, and "

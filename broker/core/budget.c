@@ -413,9 +413,11 @@ static struct decision_item *cheapest_now(const struct job *job, struct decision
     uint64_t least = UINT64_MAX;
     for (size_t i = 0; i < decision->length; i++) {
         struct decision_item *item = &decision->items[i];
-        const bool may_be_called = item->lost == LOST_NOT || item->lost == LOST_SCORE;
+        const bool may_be_called =
+            item->lost == LOST_NOT || item->lost == LOST_SCORE || item->lost == LOST_PREFIX;
         const uint64_t worst = may_be_called ? worst_with(job, item->upstream) : UINT64_MAX;
-        if (worst < least) {
+        /* Of equally cheap ones the chosen. */
+        if (worst < least || (worst == least && item->lost == LOST_NOT)) {
             least = worst;
             cheapest = item;
         }

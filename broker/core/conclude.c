@@ -71,6 +71,7 @@ static void fill_record(const struct core *core, const struct job *job, Record__
     record->payload_bytes = job->payload_bytes;
     record->complexity = job->needs.complexity;
     record->abilities = job->needs.abilities;
+    record->prefix = job->prefix;
     record->input_tokens = job_input_tokens(job);
     record->residency = (char *)decision_residency_name(core, job->needs.residency);
     record->task = (char *)decision_task_name(job_tenant(job), job->task);

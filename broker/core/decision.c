@@ -5,13 +5,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 #include "broker/core/job.h"
 #include "broker/core/lane.h"
 #include "broker/core/lessons.h"
 
-enum { ALLOWED_BITS = 64, OUTPUT_TOKENS_ASSUMED = 256 };
+enum {
+    ALLOWED_BITS = 64,
+    OUTPUT_TOKENS_ASSUMED = 256,
+    CALLS_FREE = 4, /* so few at once overload nobody, and are too few for a mean */
+};
 static const double COMPLEXITY_MAX = 255;
 static const double LATE_QUANTILE = 0.95;
+static const double PERMILLE = 1000;
 
 struct explanation {
     struct id job_id;
@@ -331,6 +337,78 @@ static uint32_t quality_between(const struct decision_item *wanted,
     return grade > got ? grade - got : 0;
 }
 
+/* ---- where prompts go that begin alike ---- */
+
+/* As good as the best, but for what its score may be below it. */
+static bool is_alike(const struct core *core, const struct decision_item *best,
+                     const struct decision_item *item)
+{
+    const double below = best->score.total - item->score.total;
+    return item->lost == LOST_SCORE &&
+           item->upstream->traits.quality == best->upstream->traits.quality &&
+           item->score.cost_nanousd == best->score.cost_nanousd &&
+           below * PERMILLE <= core->routing.prefix_permille;
+}
+
+/* Of those that are equally good: `calls` of their providers, in all. */
+struct peers {
+    size_t length;
+    struct decision_item *items[CANDIDATES_MAX];
+    uint64_t calls;
+};
+
+static void find_peers(const struct core *core, const struct decision_item *best,
+                       struct decision *decision, struct peers *ret_peers)
+{
+    ret_peers->length = 0;
+    ret_peers->calls = 0;
+    for (size_t i = 0; i < decision->length; i++) {
+        struct decision_item *item = &decision->items[i];
+        if (is_alike(core, best, item)) {
+            ret_peers->items[ret_peers->length++] = item;
+            ret_peers->calls += item->upstream->limits->calls;
+        }
+    }
+}
+
+/* Consistent hashing with bounded loads: a beginning that all have overloads no provider. */
+static bool has_room(const struct peers *peers, const struct decision_item *item)
+{
+    const uint64_t calls = item->upstream->limits->calls;
+    return calls < CALLS_FREE || calls * 4 * peers->length < 5 * (peers->calls + 1);
+}
+
+/* No seed of this run: brokers agree, also with what they were before. */
+static uint64_t rank_of(const struct job *job, const struct decision_item *item)
+{
+    const char *subject = item->upstream->subject;
+    return XXH3_64bits_withSeed(subject, strlen(subject), job->prefix);
+}
+
+/* The best, or the one of its peers where prompts go that begin as the job's does. */
+static struct decision_item *home_of(const struct core *core, const struct job *job,
+                                     struct decision_item *best, struct decision *decision)
+{
+    struct peers peers;
+    uint64_t first = 0, most = 0;
+    struct decision_item *home = best;
+    if (job->prefix == 0 || !decision->is_scored || core->routing.prefix_permille == 0) {
+        return best;
+    }
+    find_peers(core, best, decision, &peers);
+    for (size_t i = 0; i < peers.length && peers.length > 1; i++) {
+        const uint64_t rank = rank_of(job, peers.items[i]);
+        first = rank > first ? rank : first;
+        if (rank > most && has_room(&peers, peers.items[i])) {
+            most = rank;
+            home = peers.items[i];
+        }
+        peers.items[i]->lost = LOST_PREFIX;
+    }
+    decision->prefix = peers.length < 2 ? PREFIX_ALONE : most == first ? PREFIX_HOME : PREFIX_AWAY;
+    return home;
+}
+
 static void choose(const struct core *core, const struct job *job, bool may_explore,
                    struct decision *decision)
 {
@@ -338,16 +416,17 @@ static void choose(const struct core *core, const struct job *job, bool may_expl
     if (best == NULL) {
         return;
     }
-    struct decision_item *chosen = may_explore && decision->is_scored && lessons_explore(core, job)
-                                       ? least_known_now(decision)
-                                       : best;
-    decision->is_explored = chosen != best;
+    const bool explores = may_explore && decision->is_scored && lessons_explore(core, job);
+    struct decision_item *chosen =
+        explores ? least_known_now(decision) : home_of(core, job, best, decision);
+    decision->is_explored = explores && chosen != best;
     decision->quality_lost = quality_between(wanted_of(decision), chosen);
     decision->chosen = chosen->upstream;
     chosen->lost = LOST_NOT;
     for (size_t i = 0; i < decision->length; i++) {
         struct decision_item *item = &decision->items[i];
-        decision->has_other = decision->has_other || item->lost == LOST_SCORE;
+        decision->has_other =
+            decision->has_other || item->lost == LOST_SCORE || item->lost == LOST_PREFIX;
         item->lost = item->lost == LOST_SCORE && !decision->is_scored ? LOST_ORDER : item->lost;
     }
 }
@@ -364,6 +443,7 @@ void decision_make_beside(struct core *core, const struct job *job, const struct
     ret_decision->is_scored = candidates->is_scored && candidates->length > 1;
     ret_decision->has_other = false;
     ret_decision->is_explored = false;
+    ret_decision->prefix = PREFIX_ALONE;
     ret_decision->quality_lost = 0;
     ret_decision->job = job_of(core, job);
     ret_decision->tenant = job_tenant(job);
@@ -531,6 +611,22 @@ static void write_how_it_lost(const struct decision *decision, const struct choi
     }
 }
 
+static const char *why_chosen(const struct decision *decision)
+{
+    if (decision->is_explored) {
+        return "explored: of its answers to this task least is known";
+    }
+    switch (decision->prefix) {
+    case PREFIX_ALONE:
+        return "chosen";
+    case PREFIX_HOME:
+        return "chosen: prompts go there that begin like this one";
+    case PREFIX_AWAY:
+        return "chosen: where prompts go that begin like this one more calls run than its share";
+    }
+    return "";
+}
+
 static void write_item(const struct core *core, const struct decision *decision,
                        const struct decision_item *chosen, const struct decision_item *item,
                        struct words *out)
@@ -544,8 +640,10 @@ static void write_item(const struct core *core, const struct decision *decision,
     }
     switch (item->lost) {
     case LOST_NOT:
-        say(out, decision->is_explored ? "explored: of its answers to this task least is known"
-                                       : "chosen");
+        say(out, "%s", why_chosen(decision));
+        break;
+    case LOST_PREFIX:
+        say(out, "as good, but not where prompts go that begin like this one");
         break;
     case LOST_SCORE:
         write_how_it_lost(decision, &chosen->score, &item->score, out);

@@ -13,6 +13,13 @@
  * of which there is no hope. Nor is there for one whose tenant no configuration of this run has
  * named: what it may use is not known.
  *
+ * Jobs whose prompts begin alike (struct job's `prefix`) go to one provider of those that are
+ * equally good, since it has the work for that beginning in its prompt cache: of those that may be
+ * called now, have the grade and the expected price of the best, and a score at most
+ * routing.prefix_weight below its, the one that comes first in an order that the prefix alone makes
+ * (rendezvous hashing: one that goes or comes moves its own jobs only) and that has no more than
+ * its share of calls (five quarters of the mean). Not where a list's order decides.
+ *
  * Where the core learns (lessons.h), grades are those that a model has shown at the job's task, and some jobs go to the one of which least is known,
  * among those that may be called now.
  *
@@ -33,6 +40,7 @@ enum {
 enum decision_lost {
     LOST_NOT,       /* chosen */
     LOST_SCORE,     /* another one is better */
+    LOST_PREFIX,    /* another one, as good, is where prompts go that begin alike */
     LOST_ORDER,     /* another one comes first */
     LOST_BUDGET,    /* a cheaper one is taken, since its budget is nearly spent: budget.h */
     LOST_BLOCKED,   /* it may not be called now: down, limited, or as many calls as may be */
@@ -40,6 +48,13 @@ enum decision_lost {
     LOST_CANNOT,    /* verdict says why */
     LOST_FORBIDDEN, /* to its tenant */
     LOST_UNSAID,    /* it has said that it has no words for it */
+};
+
+/* Whether the chosen one was taken for how the prompt begins. */
+enum decision_prefix {
+    PREFIX_ALONE, /* it begins with nothing that is kept, or none is as good as the best */
+    PREFIX_HOME,  /* the first, of equally good ones, for prompts that begin so */
+    PREFIX_AWAY,  /* the next, since that one has more than its share of calls */
 };
 
 struct decision {
@@ -51,6 +66,7 @@ struct decision {
     bool is_scored;
     bool has_other;        /* besides the chosen one another may be called now */
     bool is_explored;        /* another one was better: this one is tried to know more of it */
+    enum decision_prefix prefix;
     uint32_t quality_lost; /* grades of the chosen one below what would be if all went well */
     struct choice_job job;
     struct choice_weights weights;

@@ -87,7 +87,7 @@ struct event {
             int64_t deadline_in_ms;       /* 0: the tier's default */
             int64_t delay_ms;
             uint32_t priority, estimated_tokens, max_tokens, attempts_max;
-            uint32_t input_tokens, abilities, complexity; /* complexity 1 to 255; 0: not known, of each */
+            uint32_t input_tokens, abilities, prefix, complexity; /* complexity 1 to 255; 0: not known, of each */
             const char *residency, *task; /* empty or NULL: none */
             const uint8_t *features;      /* of common/complexity.h; NULL with features_length 0 */
             size_t features_length;

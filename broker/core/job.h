@@ -61,6 +61,8 @@ enum job_flag {
 enum {
     JOB_LOSSES_MAX = (1 << 11) - 1, /* more than broker.losses_max can be */
     JOB_BACKOFFS_MAX = (1 << 5) - 1, /* a first backoff of 1 ms has become 12 days */
+    JOB_OUTPUT_TOKENS_MAX = (1 << 24) - 1, /* no model writes so much */
+    JOB_PREFIXES = UINT8_MAX,        /* more than a job can have candidates to be shared among */
 };
 
 /* What the choice of its model depends on: decision.h. */
@@ -101,7 +103,8 @@ struct job {
     struct job_needs needs;
     uint32_t payload_bytes;
     uint32_t estimated_tokens;
-    uint32_t max_tokens;
+    uint32_t max_tokens : 24;   /* of output; JOB_OUTPUT_TOKENS_MAX: so many, or more */
+    uint32_t prefix : 8;        /* the same for prompts that begin alike: decision.h; 0: none */
     uint32_t attempt;           /* number of the latest attempt: the fence */
     uint32_t ready_position;    /* in its flow's heap, its flight's or its crowd's */
     uint32_t timer_position;

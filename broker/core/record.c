@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include "broker/core/core.h"
+#include "broker/core/job.h"
 #include "proto/wire.pb-c.h"
 
 enum { HASH_BYTES = 16, TRACE_BYTES = 24, MARK_COLLECTED = 1, MARK_FEEDBACK = 2 };
@@ -77,7 +78,7 @@ static bool job_holds(const Record__JobRecord *job)
            is_empty_or(&job->trace_parent, TRACE_BYTES) && job->history <= UINT16_MAX &&
            job->died_unix_ms >= 0 && job->submitted_unix_ms >= 0 && job->deadline_unix_ms >= 0 &&
            job->not_before_unix_ms >= 0 && job->complexity <= UINT8_MAX &&
-           job->abilities <= UINT8_MAX;
+           job->abilities <= UINT8_MAX && job->prefix <= JOB_PREFIXES;
 }
 
 int record_read_job(const void *data, size_t bytes, ProtobufCAllocator *allocator,

@@ -201,7 +201,8 @@ static void fill(struct core *core, struct job *job, const Record__JobRecord *re
         record->deadline_unix_ms == 0 ? INT64_MAX : monotonic_of(core, record->deadline_unix_ms);
     job->payload_bytes = record->payload_bytes;
     job->estimated_tokens = record->estimated_tokens;
-    job->max_tokens = record->max_tokens;
+    job->max_tokens = at_most(record->max_tokens, JOB_OUTPUT_TOKENS_MAX) & JOB_OUTPUT_TOKENS_MAX;
+    job->prefix = record->prefix & JOB_PREFIXES;
     job->attempt = record->attempt_last;
     job->attempts_max = (uint16_t)record->attempts_max;
     job->failures = (uint16_t)record->attempts;

@@ -448,6 +448,12 @@ static struct refusal check(struct core *core, struct request *request)
 
 /* ---- accepting ---- */
 
+/* As struct job has it. */
+static uint8_t prefix_of(const struct event_submit *submit)
+{
+    return submit->prefix == 0 ? 0 : (uint8_t)(1 + submit->prefix % JOB_PREFIXES);
+}
+
 static void fill(struct core *core, struct job *job, const struct request *request)
 {
     const struct event_submit *submit = request->submit;
@@ -456,7 +462,10 @@ static void fill(struct core *core, struct job *job, const struct request *reque
     job->delay_ms = (uint32_t)submit->delay_ms;
     job->payload_bytes = (uint32_t)blob_bytes(submit->payload);
     job->estimated_tokens = submit->estimated_tokens;
-    job->max_tokens = submit->max_tokens;
+    job->max_tokens =
+        (submit->max_tokens < JOB_OUTPUT_TOKENS_MAX ? submit->max_tokens : JOB_OUTPUT_TOKENS_MAX) &
+        JOB_OUTPUT_TOKENS_MAX;
+    job->prefix = prefix_of(submit);
     job->attempts_max =
         (uint16_t)(submit->attempts_max > 0 ? submit->attempts_max : request->tier->attempts_max);
     job->needs = request->needs;

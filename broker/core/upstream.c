@@ -580,6 +580,7 @@ struct permit upstream_take(struct core *core, struct upstream *upstream, const 
     permit.tokens = (uint32_t)tokens_of(job);
     permit.size = (uint8_t)latency_size_of(job_input_tokens(job));
     take_of_limits(core, upstream, 1.0, permit.tokens);
+    upstream->limits->calls++;
     upstream->counts.dispatched++;
     if (upstream->breaker.state == BREAKER_CLOSED) {
         pace_take(&upstream->pace, 1, core->now_ms);
@@ -590,9 +591,20 @@ struct permit upstream_take(struct core *core, struct upstream *upstream, const 
     return permit;
 }
 
-void upstream_give_back(struct core *core, struct permit *permit)
+/* The permit is out no more. Returns what it was for; NULL: it was none. */
+static struct upstream *end_permit(struct permit *permit)
 {
     struct upstream *upstream = TAKE(permit->upstream);
+    if (upstream != NULL) {
+        assert(upstream->limits->calls > 0);
+        upstream->limits->calls--;
+    }
+    return upstream;
+}
+
+void upstream_give_back(struct core *core, struct permit *permit)
+{
+    struct upstream *upstream = end_permit(permit);
     if (upstream == NULL) {
         return;
     }
@@ -856,10 +868,10 @@ static bool is_for(const struct permit *permit, const Wire__Call *call)
     return permit->upstream != NULL && is_named(permit->upstream, call->upstream);
 }
 
-static void end_permit(struct core *core, struct permit *permit, bool is_used)
+static void end_or_give_back(struct core *core, struct permit *permit, bool is_used)
 {
     if (is_used) {
-        permit->upstream = NULL;
+        (void)end_permit(permit);
     } else {
         upstream_give_back(core, permit);
     }
@@ -901,14 +913,14 @@ struct upstream *upstream_settle(struct core *core, struct worker *worker, struc
             }
         }
     }
-    end_permit(core, permit, is_used);
-    end_permit(core, hedge, is_hedge_used);
+    end_or_give_back(core, permit, is_used);
+    end_or_give_back(core, hedge, is_hedge_used);
     return called;
 }
 
 void upstream_settle_silent(struct core *core, struct permit *permit, bool is_expired)
 {
-    struct upstream *upstream = TAKE(permit->upstream);
+    struct upstream *upstream = end_permit(permit);
     if (upstream != NULL && is_expired) {
         learn_ended(upstream, permit->size, core->now_ms - permit->taken_ms);
     }

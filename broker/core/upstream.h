@@ -29,6 +29,7 @@ struct worker;
 struct provider_limits {
     char *name;
     struct bucket requests, tokens;
+    uint32_t calls; /* permits that are out */
 };
 
 struct upstream {

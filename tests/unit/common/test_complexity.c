@@ -56,6 +56,19 @@ static uint32_t tokens(const char *text)
     return count;
 }
 
+/* Of a body with this text of so many bytes in the place of %s. */
+static uint32_t prefix(const char *format, char filling, int bytes)
+{
+    char text[2 * COMPLEXITY_PREFIX_BYTES] = "", body[4 * COMPLEXITY_PREFIX_BYTES];
+    cr_assert_lt((size_t)bytes, sizeof(text));
+    memset(text, filling, (size_t)bytes);
+    (void)snprintf(body, sizeof(body), format, text);
+    json_t *root = parse(body);
+    const uint32_t number = complexity_prefix(root);
+    json_decref(root);
+    return number;
+}
+
 static void check_nothing(void)
 {
     for (size_t i = 0; i < COMPLEXITY_FEATURES; i++) {
@@ -578,4 +591,56 @@ Test(complexity, tokens_of_a_response_are_those_of_its_texts_tools_and_images)
     cr_assert_eq(tokens("{\"input\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_image\","
                         "\"image_url\":\"data:image/png;base64,QUJDREVG\"}]}]}"),
                  4 + 765);
+}
+
+#define SYSTEM "{\"role\": \"system\", \"content\": \"%s\"}"
+
+Test(complexity, prompts_begin_alike_whatever_follows)
+{
+    const uint32_t one = prefix("{\"messages\": [" SYSTEM ", {\"role\": \"user\", \"content\": "
+                                "\"Why?\"}]}",
+                                'a', 5000);
+    const uint32_t other = prefix("{\"temperature\": 1, \"messages\": [" SYSTEM
+                                  ", {\"role\": \"user\", \"content\": \"How?\"},"
+                                  " {\"role\": \"assistant\", \"content\": \"So.\"}]}",
+                                  'a', 5000);
+    cr_assert_neq(one, 0);
+    cr_assert_eq(one, other);
+    cr_assert_eq(one, prefix("{\"messages\": [" SYSTEM "]}", 'a', 6000), "what is beyond");
+    cr_assert_neq(one, prefix("{\"messages\": [" SYSTEM "]}", 'b', 5000));
+    cr_assert_neq(one,
+                  prefix("{\"messages\": [{\"role\": \"user\", \"content\": \"%s\"}]}", 'a', 5000));
+}
+
+Test(complexity, beginning_that_no_provider_keeps_has_no_number)
+{
+    cr_assert_eq(prefix("{\"messages\": [" SYSTEM "]}", 'a', COMPLEXITY_PREFIX_BYTES - 1), 0);
+    cr_assert_neq(prefix("{\"messages\": [" SYSTEM "]}", 'a', COMPLEXITY_PREFIX_BYTES), 0);
+    cr_assert_eq(complexity_prefix(NULL), 0);
+}
+
+Test(complexity, parts_and_responses_begin_as_texts_do)
+{
+    const uint32_t text = prefix("{\"instructions\": \"%s\", \"input\": \"Why?\"}", 'a', 5000);
+    cr_assert_neq(text, 0);
+    cr_assert_eq(text, prefix("{\"instructions\": \"%s\", \"input\": \"How?\"}", 'a', 5000));
+    cr_assert_eq(text, prefix("{\"messages\": [" SYSTEM "]}", 'a', 5000));
+    cr_assert_eq(text, prefix("{\"messages\": [{\"role\": \"system\", \"content\": "
+                              "[{\"type\": \"text\", \"text\": \"%s\"}]}]}",
+                              'a', 5000));
+}
+
+#define TOOL(name)                                                                                 \
+    "{\"type\": \"function\", \"function\": {\"name\": \"" name "\", \"description\": \"%1$s\"}}"
+#define QUESTION(text) "\"messages\": [{\"role\": \"user\", \"content\": \"" text "\"}]}"
+
+Test(complexity, tools_begin_a_prompt_in_any_order)
+{
+    const uint32_t one =
+        prefix("{\"tools\": [" TOOL("x") ", " TOOL("y") "], " QUESTION("Why?"), 'a', 3000);
+    cr_assert_neq(one, 0);
+    cr_assert_eq(
+        one, prefix("{\"tools\": [" TOOL("y") ", " TOOL("x") "], " QUESTION("Why?"), 'a', 3000));
+    cr_assert_neq(
+        one, prefix("{\"tools\": [" TOOL("x") ", " TOOL("z") "], " QUESTION("Why?"), 'a', 3000));
 }
