@@ -2,6 +2,7 @@
 import json
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -210,3 +211,81 @@ def test_reload_changes_the_choice(cluster):
     cluster.write_config(cluster.broker.name, config)
     cluster.broker.signal(signal.SIGHUP)
     wait_for(lambda: submit(cluster, "--complexity", "10")["model"] == "sim-medium", "the new grade to count")
+
+
+# ---- prompts that begin alike ----
+
+BEGINNINGS, ROUNDS, BEGINNING_BYTES = 41, 5, 5000
+A_SECOND, KEYS_A_SECOND = 40, 30  # jobs that come, and calls that a key allows: more than one can take, and less than both
+
+
+def keyed(cluster, weight, *arguments):
+    """One model with two keys, each of which has a prompt cache and a limit of its own."""
+    cluster.start_modelsim("--prefix-cache", "300", "--first-token-ms", "5", *arguments)
+    cluster.config = {
+        "providers": [{"name": key, "base_url": cluster.modelsim.ready["http"] + "/v1", "api_key": key, "requests_per_min": KEYS_A_SECOND * 60}
+                      for key in ("key-a", "key-b")],
+        "models": [{"name": "sim-small", "provider": "key-a", "failover": ["key-b"], "input_usd_per_mtok": 1.0, "cached_input_usd_per_mtok": 0.1,
+                    "output_usd_per_mtok": 2.0}],
+        "routes": [{"name": "both", "models": ["sim-small"]}],
+        "routing": {"prefix_weight": weight},
+        "cache": {"mode": "off"},
+    }
+    cluster.start_broker(broker={"store": "memory"})
+    cluster.start_worker()
+
+
+def line_of(beginning, number):
+    system = f"You are clerk number {beginning}. ".ljust(BEGINNING_BYTES, "x")
+    return json.dumps({"body": {"messages": [{"role": "system", "content": system}, {"role": "user", "content": f"Question {number}?"}], "max_tokens": 8}})
+
+
+def ask_in_turns(cluster):
+    """Each beginning once, then each of them again …; the answers in that order, and how many beginnings had one key alone."""
+    out = cluster.directory / "answers.jsonl"
+    process = cluster.cli_start("submit", "--file", "-", "--order", "input", "--route", "both", "--out", out)
+    begin = time.monotonic()
+    for at in range(BEGINNINGS * ROUNDS):
+        time.sleep(max(0, begin + at / A_SECOND - time.monotonic()))
+        process.stdin.write(line_of(at % BEGINNINGS, at // BEGINNINGS) + "\n")
+        process.stdin.flush()
+    process.communicate(timeout=60)
+    done = [json.loads(text) for text in out.read_text().splitlines()]
+    assert process.returncode == 0 and len(done) == BEGINNINGS * ROUNDS and all(answer["outcome"] == "succeeded" for answer in done)
+    return done, sum(len({answer["provider"] for answer in done[beginning::BEGINNINGS]}) == 1 for beginning in range(BEGINNINGS))
+
+
+def cached_share(cluster):
+    total = cluster.broker.admin_json("/v1/cost?by=model")["total"]
+    counted = json.loads(http_request(cluster.modelsim.ready["http"], "/control/bill")[1])["models"]["sim-small"]["answered"]
+    assert counted["cached_tokens"] == total["cached_input_tokens"]
+    assert total["saved_prompt_cache_nanousd"] == counted["cached_tokens"] * 900
+    return counted["cached_tokens"] / counted["input_tokens"]
+
+
+def test_prompts_that_begin_alike_find_their_beginning_in_the_cache_of_one_key(cluster):
+    keyed(cluster, 0.05)
+    done, stayed = ask_in_turns(cluster)
+    share = cached_share(cluster)
+    print(f"{stayed} of {BEGINNINGS} beginnings stayed with one key; {share:.0%} of the prompts' tokens were cached")
+    assert {answer["provider"] for answer in done} == {"key-a", "key-b"}
+    assert stayed > 0.6 * BEGINNINGS and share > 0.65  # 0.73 is all: each is new once, and kept in steps
+    told = [answer for answer in done if "chosen: prompts go there that begin like this one" in answer["router_reason"]]
+    assert len(told) > 0.6 * len(done)
+    assert "as good, but not where prompts go" in explain(cluster, told[-1])
+
+
+def test_without_a_weight_for_beginnings_they_pay_at_each_key(cluster):
+    keyed(cluster, 0)
+    done, stayed = ask_in_turns(cluster)
+    share = cached_share(cluster)
+    print(f"{stayed} of {BEGINNINGS} beginnings stayed with one key; {share:.0%} of the prompts' tokens were cached")
+    assert {answer["provider"] for answer in done} == {"key-a", "key-b"}
+    assert stayed < 0.4 * BEGINNINGS and share < 0.62
+    assert not any("begin like" in answer["router_reason"] for answer in done)
+
+
+def test_beginnings_of_a_key_that_is_refused_go_to_the_other(cluster):
+    keyed(cluster, 0.05, "--api-key", "key-b")
+    done, _ = ask_in_turns(cluster)
+    assert {answer["provider"] for answer in done} == {"key-b"}
