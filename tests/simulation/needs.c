@@ -10,6 +10,7 @@ enum {
     COMPLEXITIES = 256, /* 0: not known */
     TASKS = 5,
     TASKS_TOO_MANY = 400,
+    PREFIXES = 8,
     LOST_MAX = 40, /* grades */
     GRADES_MAX = 100,
 };
@@ -28,6 +29,7 @@ struct needs {
     uint8_t feature; /* each of them */
     const char *residency; /* NULL: none */
     uint32_t task;         /* 0: none */
+    uint32_t prefix;       /* 0: none */
 };
 
 static bool is_on(const struct simulation *simulation)
@@ -58,6 +60,7 @@ static void throw_for_job(const struct scenario_models *models, struct dice *dic
     needs->features = needs->complexity == 0 ? (uint32_t)dice_below(dice, NEEDS_FEATURES + 1) : 0;
     needs->feature = (uint8_t)dice_below(dice, 3);
     needs->task = (uint32_t)dice_below(dice, models->has_many_tasks ? TASKS_TOO_MANY : TASKS);
+    needs->prefix = (uint32_t)dice_below(dice, PREFIXES);
 }
 
 static struct needs needs_of(const struct simulation *simulation, uint32_t index)
@@ -94,6 +97,7 @@ void needs_fill(const struct simulation *simulation, uint32_t job, struct event_
     submit->input_tokens = needs.input_tokens;
     submit->residency = needs.residency;
     submit->task = ret_words->task;
+    submit->prefix = needs.prefix;
 }
 
 void needs_tell(const struct simulation *simulation, struct call *call)
@@ -594,12 +598,13 @@ static void check_record(struct simulation *simulation, uint32_t index,
     if (!is_complexity || record->abilities != needs.abilities ||
         !is_rounded(record->input_tokens, needs.input_tokens) ||
         strcmp(record->residency, needs.residency == NULL ? "" : needs.residency) != 0 ||
+        record->prefix != (needs.prefix == 0 ? 0 : 1 + needs.prefix) ||
         !is_task(simulation, record->task, needs.task)) {
         simulation_violate(simulation,
                            "job %u is recorded with complexity %u, abilities %x, %u tokens, "
-                           "residency \"%s\", task \"%s\"",
+                           "residency \"%s\", task \"%s\", prefix %u",
                            index, record->complexity, record->abilities, record->input_tokens,
-                           record->residency, record->task);
+                           record->residency, record->task, record->prefix);
     }
 }
 

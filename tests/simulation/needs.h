@@ -2,7 +2,7 @@
  * needs: watches which model a job is given to, and by what it needs (broker/core/decision.h).
  *
  * What a job needs follows from the seed and its number: complexity or the features of its prompt,
- * abilities, tokens of its input, a residency label, a task.
+ * abilities, tokens of its input, a residency label, a task, how its prompt begins.
  * - No dispatch goes to an upstream that cannot answer the job: its model lacks an ability, or is
  *   too small, its provider has not the label of the job or of its tenant, or the tenant may not
  *   use it. As configured then, and after any restart; nothing of a tenant that the configuration

@@ -90,7 +90,7 @@ FOUND = {
     "rest-ignored": "ms before it may be called",
     "no-slow-start": "ms after an outage",
     "limit-not-taken": "before its limit of .* requests a minute|is sent .* requests within a minute",
-    "limit-given-back-twice": "before its limit of",
+    "limit-given-back-twice": "it crashed",
     "limit-given-back-lost": "before its limit of",
     "tokens-not-settled": "before its limit of .* tokens a minute|tokens within a minute",
     "gate-never-opens": "has a free slot for it|turn after turn",
