@@ -13,10 +13,11 @@ from wire import Client, pb
 
 LINGER_MS, JOBS_MAX, SLOTS = 200, 16, 200
 INPUT_USD, OUTPUT_USD = 1.0, 3.0  # per million tokens: 1000 and 3000 nano-dollars a token
+PATHS = {"anthropic": "/v1", "gemini": "/v1beta", "openai-responses": "/v1"}  # the simulator's, by protocol
 PRICES = {"input_usd_per_mtok": INPUT_USD, "output_usd_per_mtok": OUTPUT_USD}
 
 
-def start(cluster, linger_ms=LINGER_MS, jobs_max=JOBS_MAX, sim=("--first-token-ms", "20"), workers=1, broker=None, **changes):
+def start(cluster, linger_ms=LINGER_MS, jobs_max=JOBS_MAX, sim=("--first-token-ms", "20"), workers=1, broker=None, protocol=None, **changes):
     cluster.start_modelsim(*sim)
     cluster.config = merge({
         "log": {"level": "info"},
@@ -25,6 +26,9 @@ def start(cluster, linger_ms=LINGER_MS, jobs_max=JOBS_MAX, sim=("--first-token-m
         "cache": {"mode": "off"},
     }, changes)
     cluster.config["models"] = [{"name": name, "provider": "sim", **PRICES} for name in ("sim-small", "sim-embed")]
+    if protocol is not None:
+        url = cluster.modelsim.ready["http"] + PATHS[protocol]
+        cluster.config["providers"] = [{"name": "sim", "type": protocol, "base_url": url, "api_key": "key"}]
     cluster.start_broker(broker={"store": "memory", **(broker or {})})
     return [cluster.start_worker(worker={"slots": SLOTS}) for _ in range(workers)]
 
@@ -396,3 +400,75 @@ def test_the_command_line_marks_questions(cluster):
     done = cluster.cli("submit", "--batchable", "--file", "-", input=lines)
     assert all(json.loads(line)["combined"] == 4 for line in done.stdout.splitlines()), done.stdout
     assert calls(cluster) == 3
+
+
+# ---- other protocols ----
+
+API_NAMES = {"anthropic": "messages", "gemini": "generateContent", "openai-responses": "responses"}
+
+
+def check_protocol(cluster, protocol):
+    """All was asked in this one."""
+    assert counters(cluster)["requests"][API_NAMES[protocol]] == calls(cluster)
+
+
+@pytest.mark.parametrize("system", [SYSTEM, None], ids=["system", "plain"])
+@pytest.mark.parametrize("protocol", PATHS)
+def test_marked_questions_share_prompts_in_every_protocol(cluster, protocol, system):
+    start(cluster, protocol=protocol)
+    bodies = [chat(question_of(n), system, temperature=0) for n in range(2 * JOBS_MAX)]
+    done = ask_all(cluster, bodies)
+    assert calls(cluster) <= 4
+    check_protocol(cluster, protocol)
+    check_bill(cluster, done)
+    assert all(r.usage.combined > 1 and b["usage"]["total_tokens"] == r.usage.input_tokens + r.usage.output_tokens for r, _, b in done)
+    check_answers(cluster, bodies, done)
+
+
+@pytest.mark.parametrize("protocol", PATHS)
+def test_bounds_of_answers_add_up_in_every_protocol(cluster, protocol):
+    start(cluster, protocol=protocol)
+    bodies = [chat(question_of(n), max_tokens=60 + n) for n in range(8)]
+    done = ask_all(cluster, bodies)
+    assert calls(cluster) == 1
+    check_protocol(cluster, protocol)
+    check_bill(cluster, done)
+    check_answers(cluster, bodies, done)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+@pytest.mark.parametrize("protocol", PATHS)
+def test_no_wrong_answer_is_delivered_in_any_protocol(cluster, protocol, kind):
+    start(cluster, protocol=protocol)
+    set_faults(cluster, {"kind": kind})
+    bodies = [chat(question_of(n)) for n in range(JOBS_MAX)]
+    done = ask_all(cluster, bodies)
+    made = calls(cluster)
+    check_protocol(cluster, protocol)
+    check_bill(cluster, done)
+    assert 1 < made <= JOBS_MAX + 1 and sum(redone(cluster, why) for why in {FAULTS[kind], "missing"}) == made - 1
+    assert any("then alone" in response.router_reason for _, response, _ in done)
+    check_answers(cluster, bodies, done)
+
+
+@pytest.mark.parametrize("protocol", PATHS)
+def test_a_refused_question_does_not_take_the_others_along_in_any_protocol(cluster, protocol):
+    start(cluster, protocol=protocol)
+    set_faults(cluster, {"kind": "refused", "text": "forbidden"})
+    bodies = [chat("something forbidden" if n == 2 else question_of(n)) for n in range(6)]
+    with Client(cluster.broker) as client:
+        results = [client.result(job)[0] for job in [submit_question(client, body) for body in bodies]]
+    assert [r.state == pb.JOB_STATE_SUCCEEDED for r in results] == [n != 2 for n in range(6)]
+    assert redone(cluster, "refused") + redone(cluster, "rejected") == 6
+    check_protocol(cluster, protocol)
+
+
+@pytest.mark.parametrize("kind", [None, "combine_drop"])
+def test_embeddings_of_many_jobs_go_in_few_calls_at_google(cluster, kind):
+    start(cluster, protocol="gemini")
+    set_faults(cluster, *([{"kind": kind}] if kind else []))
+    with Client(cluster.broker) as client:
+        done = [answer(client, job) for job in [submit_embeddings(client, text_of(n)) for n in range(JOBS_MAX)]]
+    assert counters(cluster)["requests"]["batchEmbedContents"] == calls(cluster) == (JOBS_MAX + 1 if kind else 1)
+    set_faults(cluster)
+    assert [vectors(body)[0] for _, _, body in done] == lone_vectors(cluster, [text_of(n) for n in range(JOBS_MAX)])

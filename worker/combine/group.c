@@ -385,6 +385,19 @@ static int64_t latest_deadline_ms(const struct group *group)
     return latest_ms;
 }
 
+/*
+ * Where questions name no bound, and the provider wants one: what each would have alone, and its
+ * marks, but no more than bounds that are named may add up to: a model has one of its own.
+ */
+static uint32_t default_bound(const struct group *group, uint32_t alone)
+{
+    const uint64_t sum = group->length * ((uint64_t)alone + PACK_TOKENS_A_QUESTION);
+    if (!are_questions(group) || alone >= PACK_TOKENS_MAX) {
+        return alone;
+    }
+    return sum < PACK_TOKENS_MAX ? (uint32_t)sum : PACK_TOKENS_MAX;
+}
+
 static int group_call(struct group *group, const struct attempt *first)
 {
     static const struct provider_handler handler = {.on_done = replied};
@@ -401,7 +414,7 @@ static int group_call(struct group *group, const struct attempt *first)
             .body = body.data,
             .body_bytes = body.length,
             .prefix_key = call_prefix_key(group->groups->services, first, first->provider_name),
-            .max_tokens_default = first->max_tokens_default,
+            .max_tokens_default = default_bound(group, first->max_tokens_default),
             .idempotency_key = key,
             .deadline_ms = latest_deadline_ms(group),
         };
