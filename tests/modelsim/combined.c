@@ -20,28 +20,25 @@ struct asked {
     const struct asked *merged; /* whose answer comes with it; NULL */
 };
 
-static const char *content_of(const json_t *message)
-{
-    return json_string_value(json_object_get(message, "content"));
-}
-
-static const json_t *messages_of(const struct model_request *request)
-{
-    return json_object_get(request->document, "messages");
-}
-
+/* What follows the rules, of whatever protocol: its prompt is a line for each message. NULL: it asks no such. */
 static const char *questions_of(const struct model_request *request)
 {
-    const json_t *messages = messages_of(request);
-    const size_t length = json_array_size(messages);
-    const char *text = length == 0 ? NULL : content_of(json_array_get(messages, length - 1));
-    const char *mark = text == NULL ? NULL : strstr(text, questions_mark);
+    const char *mark = strstr(request->prompt, questions_mark);
     return mark == NULL ? NULL : mark + strlen(questions_mark);
+}
+
+/* Bytes of the system's messages: all lines before the one that the rules are. */
+static size_t system_bytes(const struct model_request *request)
+{
+    const size_t end = (size_t)(questions_of(request) - request->prompt) - strlen(questions_mark);
+    const char *newline = memrchr(request->prompt, '\n', end);
+    return newline == NULL ? 0 : (size_t)(newline - request->prompt) + 1;
 }
 
 bool combined_is_asked(const struct model_request *request)
 {
-    return request->api == API_CHAT && questions_of(request) != NULL;
+    return (request->api == API_CHAT || request->api == API_MESSAGES || request->api == API_RESPONSES || request->api == API_GENERATE) &&
+           questions_of(request) != NULL;
 }
 
 /* A line each. */
@@ -66,13 +63,11 @@ static size_t read_questions(const char *text, struct asked *asked)
     return length;
 }
 
-/* As it would be answered if it were the only one: its prompt is a line for each message. */
+/* As it would be answered if it were the only one. */
 static int answer_alone(uint64_t seed, const struct model_request *request, struct model_style style, struct asked *asked)
 {
-    const json_t *messages = messages_of(request);
-    const char *system = json_array_size(messages) > 1 ? content_of(json_array_get(messages, 0)) : NULL;
     char *prompt = NULL;
-    if (asprintf(&prompt, "%s%s%s\n", system == NULL ? "" : system, system == NULL ? "" : "\n", asked->question) < 0) {
+    if (asprintf(&prompt, "%.*s%s\n", (int)system_bytes(request), request->prompt, asked->question) < 0) {
         return -ENOMEM;
     }
     const json_int_t most = json_integer_value(json_object_get(asked->line, "tokens_max"));

@@ -10,7 +10,7 @@
 #include "tests/modelsim/model.h"
 #include "tests/modelsim/protocol.h"
 
-/* Whether its last message asks several questions. */
+/* Whether its last message asks several questions, in the protocol of whichever maker. */
 bool combined_is_asked(const struct model_request *request);
 
 /* As model_answer_create(), for each question. Its text is escaped for a JSON string. Errors: -EINVAL the questions are no such; -ENOMEM. */
