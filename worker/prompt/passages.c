@@ -10,6 +10,7 @@
 
 #include "worker/bytes.h"
 #include "worker/prompt/messages.h"
+#include "worker/prompt/spans.h"
 #include "worker/prompt/token_count.h"
 
 enum {
@@ -49,6 +50,8 @@ struct walk {
     size_t bytes;
     size_t at;
     bool is_unclosed[ARRAY_LENGTH(tags)];
+    bool knows_fence; /* the next, unless the walk is behind where it begins: */
+    size_t fence, fence_end;
 };
 
 /* Which tag opens at `at`; as many as there are: none. */
@@ -80,26 +83,18 @@ static size_t passage_end(struct walk *walk, size_t at, size_t tag)
     return end == NULL ? 0 : (size_t)(end - walk->text) + name + 3;
 }
 
-static const char *fence_at(const char *text, size_t from, size_t to)
-{
-    const char *fence = text + from;
-    while ((fence = memmem(fence, (size_t)(text + to - fence), "```", 3)) != NULL && fence > text &&
-           fence[-1] != '\n') {
-        fence++;
-    }
-    return fence;
-}
-
 /* Code between fences has no passages. False: none opens before `to`. */
 static bool skip_fence(struct walk *walk, size_t to)
 {
-    const char *opening = fence_at(walk->text, walk->at, to);
-    if (opening == NULL) {
-        return false;
+    const bool is_known = walk->knows_fence && walk->fence >= walk->at;
+    if (!is_known &&
+        !spans_next_fence(walk->text, walk->bytes, walk->at, &walk->fence, &walk->fence_end)) {
+        walk->fence = walk->bytes;
     }
-    const char *closing = fence_at(walk->text, (size_t)(opening - walk->text) + 3, walk->bytes);
-    walk->at = closing == NULL ? walk->bytes : (size_t)(closing - walk->text) + 3;
-    return true;
+    walk->knows_fence = true;
+    const bool is_in_it = walk->fence < to;
+    walk->at = is_in_it ? walk->fence_end : walk->at;
+    return is_in_it;
 }
 
 /* The next passage; the walk is behind it then. False: there is none. */

@@ -11,11 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { QUOTES = 7 };
+
 struct finder {
     const char *text;
     size_t bytes;
     struct spans *spans;
     int error;
+    size_t tag_stop;             /* the first '>' or line's end that no tag begins behind */
+    size_t paragraph;            /* where the one ends that is looked into */
+    size_t last_closing[QUOTES]; /* the last mark in it that closes such a quotation; 0: none */
+    bool is_known[QUOTES];       /* … is set */
 };
 
 void spans_finish(struct spans *spans)
@@ -207,52 +213,84 @@ static size_t bracket_end(const struct finder *finder, size_t at)
     return finder->bytes;
 }
 
-/* Behind the mark that closes a quotation; 0: none is near. */
-static size_t quote_end(const struct finder *finder, size_t from, const char *closing,
-                        bool may_be_apostrophe)
+static const struct quote {
+    const char *opening, *closing;
+    bool is_single; /* the closing mark may be an apostrophe */
+} quotes[QUOTES] = {
+    {"\"", "\"", false},
+    {"\xE2\x80\x9C", "\xE2\x80\x9D", false}, /* “ ” */
+    {"\xE2\x80\x9E", "\xE2\x80\x9C", false}, /* „ “ */
+    {"\xC2\xAB", "\xC2\xBB", false},         /* « » */
+    {"\xE2\x80\x98", "\xE2\x80\x99", true},  /* ‘ ’ */
+    {"'", "'", true},
+    {"\xE3\x80\x8C", "\xE3\x80\x8D", false}, /* 「 」 */
+};
+
+/* Behind the mark at `at`, if it closes a quotation; else 0. */
+static size_t closing_end(const struct finder *finder, size_t at, const struct quote *quote)
 {
-    const size_t left = finder->bytes - from;
-    const size_t length = strlen(closing);
-    size_t to = from + (left < SPANS_QUOTE_BYTES_MAX ? left : SPANS_QUOTE_BYTES_MAX);
-    for (size_t at = from; at + length <= to; at++) {
-        if (memcmp(finder->text + at, closing, length) != 0) {
-            continue;
-        }
-        const size_t end = at + length;
-        if (!may_be_apostrophe || end == finder->bytes ||
-            !isalnum((unsigned char)finder->text[end])) {
-            return end;
-        }
-    }
-    return 0;
+    const size_t end = at + strlen(quote->closing);
+    const bool closes =
+        begins_with(finder->text + at, finder->bytes - at, quote->closing) &&
+        (!quote->is_single || end == finder->bytes || !isalnum((unsigned char)finder->text[end]));
+    return closes ? end : 0;
 }
 
-static size_t find_quote(const struct finder *finder, size_t at)
+/* 0: none is near. */
+static size_t near_quote_end(const struct finder *finder, size_t from, const struct quote *quote)
 {
-    static const struct {
-        const char *opening, *closing;
-        bool is_single; /* the closing mark may be an apostrophe */
-    } quotes[] = {
-        {"\"", "\"", false},
-        {"\xE2\x80\x9C", "\xE2\x80\x9D", false}, /* “ ” */
-        {"\xE2\x80\x9E", "\xE2\x80\x9C", false}, /* „ “ */
-        {"\xC2\xAB", "\xC2\xBB", false},         /* « » */
-        {"\xE2\x80\x98", "\xE2\x80\x99", true},  /* ‘ ’ */
-        {"'", "'", true},
-        {"\xE3\x80\x8C", "\xE3\x80\x8D", false}, /* 「 」 */
-    };
-    for (size_t i = 0; i < ARRAY_LENGTH(quotes); i++) {
-        if (!begins_with(finder->text + at, finder->bytes - at, quotes[i].opening)) {
-            continue;
+    const size_t left = finder->bytes - from;
+    const size_t to = from + (left < SPANS_QUOTE_BYTES_MAX ? left : SPANS_QUOTE_BYTES_MAX);
+    size_t end = 0;
+    for (size_t at = from; at < to && end == 0; at++) {
+        end = closing_end(finder, at, quote);
+    }
+    return end <= to ? end : 0;
+}
+
+/*
+ * Where the paragraph's last mark ends that may close it: which of several does is in doubt over so
+ * many bytes, where each may open another one, or mean inches. Looked for once in a paragraph.
+ */
+static size_t far_quote_end(struct finder *finder, size_t begin, size_t kind)
+{
+    if (!finder->is_known[kind]) {
+        size_t end = 0;
+        for (size_t at = finder->paragraph; at-- > begin && end == 0;) {
+            end = closing_end(finder, at, &quotes[kind]);
         }
-        const bool is_apostrophe =
-            quotes[i].is_single && at > 0 && isalnum((unsigned char)finder->text[at - 1]);
-        const size_t from = at + strlen(quotes[i].opening);
-        if (is_apostrophe) {
-            return 0;
+        finder->last_closing[kind] = end;
+        finder->is_known[kind] = true;
+    }
+    return finder->last_closing[kind];
+}
+
+/*
+ * Behind the quotation; 0: it is none. What nothing closes goes on: marks that only open, in the
+ * next paragraph (which begins with one as well), others to the line's end.
+ */
+static size_t quote_end(struct finder *finder, size_t at, size_t kind)
+{
+    const struct quote *quote = &quotes[kind];
+    const size_t from = at + strlen(quote->opening);
+    const size_t near = near_quote_end(finder, from, quote);
+    const size_t far = near > 0 ? 0 : far_quote_end(finder, from, kind);
+    if (near > 0 || far > from) {
+        return near > 0 ? near : far;
+    }
+    return quote->is_single                              ? 0
+           : strcmp(quote->opening, quote->closing) != 0 ? finder->paragraph
+                                                         : line_end(finder, at);
+}
+
+static size_t find_quote(struct finder *finder, size_t at)
+{
+    for (size_t i = 0; i < QUOTES; i++) {
+        if (begins_with(finder->text + at, finder->bytes - at, quotes[i].opening)) {
+            const bool is_apostrophe =
+                quotes[i].is_single && at > 0 && isalnum((unsigned char)finder->text[at - 1]);
+            return is_apostrophe ? 0 : quote_end(finder, at, i);
         }
-        const size_t end = quote_end(finder, from, quotes[i].closing, quotes[i].is_single);
-        return end > 0 || quotes[i].is_single ? end : line_end(finder, at);
     }
     return 0;
 }
@@ -307,21 +345,22 @@ static size_t word_end(const struct finder *finder, size_t at)
     return at;
 }
 
-/* <tag …> on one line; 0: no tag, or none that ends near. */
-static size_t tag_end(const struct finder *finder, size_t at)
+/* <tag …> on one line; 0: no tag, or none that ends. */
+static size_t tag_end(struct finder *finder, size_t at)
 {
-    const size_t left = finder->bytes - at;
-    const size_t to = at + (left < SPANS_TAG_BYTES_MAX ? left : SPANS_TAG_BYTES_MAX);
-    const char next = at + 1 < to ? finder->text[at + 1] : '\0';
+    const char next = at + 1 < finder->bytes ? finder->text[at + 1] : '\0';
     if (!isalpha((unsigned char)next) && next != '/') {
         return 0;
     }
-    for (size_t i = at + 2; i < to && finder->text[i] != '\n'; i++) {
-        if (finder->text[i] == '>') {
-            return i + 1;
+    if (finder->tag_stop < at + 2) {
+        finder->tag_stop = at + 2;
+        while (finder->tag_stop < finder->bytes && finder->text[finder->tag_stop] != '>' &&
+               finder->text[finder->tag_stop] != '\n') {
+            finder->tag_stop++;
         }
     }
-    return 0;
+    const bool ends = finder->tag_stop < finder->bytes && finder->text[finder->tag_stop] == '>';
+    return ends ? finder->tag_stop + 1 : 0;
 }
 
 static bool begins_address(const struct finder *finder, size_t at)
@@ -344,7 +383,7 @@ static size_t word_begin(const struct finder *finder, size_t at, size_t from)
 }
 
 /* Behind the span that begins at `at`, 0 when none does. */
-static size_t span_at(const struct finder *finder, size_t at, enum span_kind *ret_kind)
+static size_t span_at(struct finder *finder, size_t at, enum span_kind *ret_kind)
 {
     const char c = finder->text[at];
     *ret_kind = SPAN_DATA;
@@ -371,11 +410,23 @@ static size_t span_at(const struct finder *finder, size_t at, enum span_kind *re
     return c == '"' || c == '\'' || (unsigned char)c >= 0x80 ? find_quote(finder, at) : 0;
 }
 
+/* A long quotation may be none, and what code or data is in it is that. */
+static bool may_hold_data(const struct finder *finder, size_t from, size_t to)
+{
+    const char *text = finder->text + from;
+    const size_t bytes = to - from;
+    return bytes > SPANS_QUOTE_BYTES_MAX &&
+           (memchr(text, '{', bytes) != NULL || memchr(text, '[', bytes) != NULL ||
+            memchr(text, '`', bytes) != NULL);
+}
+
 /* Spans that begin in [from, to); where the last one ends. */
 static size_t find_inside(struct finder *finder, size_t from, size_t to)
 {
     size_t at = from;
     size_t free_from = from; /* behind the last span */
+    finder->paragraph = to;
+    memset(finder->is_known, 0, sizeof(finder->is_known));
     while (at < to) {
         enum span_kind kind;
         const size_t end = span_at(finder, at, &kind);
@@ -383,6 +434,7 @@ static size_t find_inside(struct finder *finder, size_t from, size_t to)
             at++;
             continue;
         }
+        kind = kind == SPAN_QUOTE && may_hold_data(finder, at, end) ? SPAN_DATA : kind;
         add(finder, kind == SPAN_NUMBER ? word_begin(finder, at, free_from) : at, end, kind);
         at = free_from = end;
     }
@@ -448,6 +500,26 @@ int spans_find(const char *text, size_t bytes, struct spans *spans)
         at = block < bytes ? find_inside(&finder, block, end) : bytes;
     }
     return finder.error;
+}
+
+bool spans_next_fence(const char *text, size_t bytes, size_t at, size_t *ret_from, size_t *ret_to)
+{
+    const struct finder finder = {.text = text, .bytes = bytes};
+    char sign;
+    if (at > 0 && at < bytes && text[at - 1] != '\n') {
+        at = line_end(&finder, at) + 1;
+    }
+    while (at < bytes) {
+        const size_t end = line_end(&finder, at);
+        const size_t signs = fence_of(&finder, at, end, &sign);
+        if (signs > 0) {
+            *ret_from = at;
+            *ret_to = fence_end(&finder, at, sign, signs);
+            return true;
+        }
+        at = end + 1;
+    }
+    return false;
 }
 
 bool spans_has_code(const struct spans *spans, size_t from, size_t to)

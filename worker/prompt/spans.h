@@ -5,14 +5,15 @@
  * JSON and whatever else stands between matching braces or brackets, quotations, numbers with what
  * is glued to them, addresses, tags. In doubt a part is protected: that costs a saving, the other
  * mistake an answer. Spans do not overlap and are in order. O(bytes), but for the ends of
- * quotations and tags, which are looked for so many bytes ahead.
+ * quotations, which are looked for SPANS_QUOTE_BYTES_MAX ahead. A longer one goes to the last mark
+ * in its paragraph that may close it.
  */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include "common/attributes.h"
 
-enum { SPANS_QUOTE_BYTES_MAX = 512, SPANS_TAG_BYTES_MAX = 1024 };
+enum { SPANS_QUOTE_BYTES_MAX = 512 };
 
 enum span_kind { SPAN_CODE, SPAN_DATA, SPAN_QUOTE, SPAN_NUMBER, SPAN_ADDRESS, SPAN_TAG };
 
@@ -30,6 +31,12 @@ void spans_finish(struct spans *spans);
 
 /* Replaces what `spans` holds. Errors: -ENOMEM. */
 MUST_USE int spans_find(const char *text, size_t bytes, struct spans *spans);
+
+/*
+ * The first fenced code whose first line begins at `at` or behind it: from its first line to behind
+ * the fence that closes it, or to the text's end. False: there is none.
+ */
+bool spans_next_fence(const char *text, size_t bytes, size_t at, size_t *ret_from, size_t *ret_to);
 
 /* Whether code or data (JSON, a table) has a byte in [from, to). */
 bool spans_has_code(const struct spans *spans, size_t from, size_t to);

@@ -174,6 +174,30 @@ Test(passages, code_between_fences_has_none)
     json_decref(messages);
 }
 
+Test(passages, fences_of_every_kind_have_none)
+{
+    static const char *const fences[][2] = {{"~~~", "~~~"},
+                                            {"  ```", "```"},
+                                            {"````\n```", "````"},
+                                            {"~~~\n```", "~~~"},
+                                            {"```\n~~~", "````"}};
+    for (size_t i = 0; i < ARRAY_LENGTH(fences); i++) {
+        char text[512];
+        char left[512];
+        (void)snprintf(text, sizeof(text),
+                       "Whales?\n%s\n<source>nothing</source>\n<source>more</source>\n%s\n"
+                       "<source>all whales</source><source>no fish</source>",
+                       fences[i][0], fences[i][1]);
+        (void)snprintf(left, sizeof(left), "%.*s", (int)(strstr(text, "<source>no fish") - text),
+                       text);
+        json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", text);
+        uint64_t saved = 0;
+        cr_assert_eq(passages_trim(messages, 1, NULL, &saved), 0);
+        cr_assert_str_eq(content_at(messages, 0), left);
+        json_decref(messages);
+    }
+}
+
 /* ---- repeats ---- */
 
 static char *long_paragraph(const char *end)

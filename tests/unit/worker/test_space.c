@@ -1,6 +1,8 @@
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tests/unit/worker/dice.h"
 #include "worker/prompt/space.h"
@@ -144,5 +146,95 @@ Test(spans, are_in_order_and_within_the_text)
     cr_assert_eq(spans.length, 5);
     cr_assert(spans_has_code(&spans, 10, 20));
     cr_assert_not(spans_has_code(&spans, 0, 8));
+    spans_finish(&spans);
+}
+
+/* A sentence of 1,000 bytes and more, with two blanks in it, between these. */
+static void stays_between(const char *opening, const char *closing)
+{
+    char text[2048] = "";
+    char inside[1200] = "He said: ";
+    for (size_t i = 0; i < 50; i++) {
+        strcat(inside, i == 25 ? "two  blanks as they were. " : "and so it went on. ");
+    }
+    (void)snprintf(text, sizeof(text), "It began so. %s%s%s That was it.", opening, inside,
+                   closing);
+    expect_untouched(text);
+}
+
+Test(spans, long_quotations_stay)
+{
+    stays_between("\"", "\"");
+    stays_between("“", "”");
+    stays_between("„", "“");
+    stays_between("«", "»");
+    stays_between("‘", "’");
+    stays_between("'", "'");
+    stays_between("「", "」");
+    stays_between("\"\nFirst line,\n", "\nlast line\"");
+}
+
+Test(spans, long_quotation_may_be_of_any_two_marks_of_its_paragraph)
+{
+    char text[3000] = "A pipe of 5\" and more. ";
+    for (size_t i = 0; i < 40; i++) {
+        strcat(text, "and so it went on, as long as it takes. ");
+    }
+    strcat(text, "\n\"He said  so.\" So be it.");
+    expect_untouched(text);
+}
+
+Test(spans, data_in_what_may_be_no_quotation_is_data)
+{
+    char text[2048] = "A pipe of 5\" and ";
+    struct spans spans = {.items = NULL};
+    for (size_t i = 0; i < 40; i++) {
+        strcat(text, i == 30 ? "{\"a\": 1} " : "and so it went on, ");
+    }
+    cr_assert_eq(spans_find(text, strlen(text), &spans), 0);
+    cr_assert(spans_has_code(&spans, 0, strlen(text)));
+    spans_finish(&spans);
+}
+
+/* So many signs with nothing that ends them take twice as long as half of them. */
+static double seconds_of(const char *part, size_t parts)
+{
+    const size_t bytes = strlen(part);
+    struct spans spans = {.items = NULL};
+    struct timespec begin;
+    struct timespec end;
+    char *text = malloc(parts * bytes + 1);
+    cr_assert_not_null(text);
+    for (size_t i = 0; i < parts; i++) {
+        memcpy(text + i * bytes, part, bytes + 1);
+    }
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+    cr_assert_eq(spans_find(text, parts * bytes, &spans), 0);
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+    spans_finish(&spans);
+    free(text);
+    return (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
+}
+
+Test(spans, ends_that_never_come_are_looked_for_once)
+{
+    enum { PARTS = 80 * 1024 }; /* looked for each time to the end: minutes */
+    static const char *const parts[] = {"<a ", "</b ", "“a ", "«a "};
+    for (size_t i = 0; i < ARRAY_LENGTH(parts); i++) {
+        const double seconds = seconds_of(parts[i], PARTS);
+        cr_assert_lt(seconds, 1, "%s: %f s", parts[i], seconds);
+    }
+}
+
+Test(spans, tag_ends_on_its_line_however_long_it_is)
+{
+    char text[4096] = "<a ";
+    struct spans spans = {.items = NULL};
+    memset(text + 3, 'x', 3000);
+    strcat(text, "> <b\nand <c>");
+    cr_assert_eq(spans_find(text, strlen(text), &spans), 0);
+    cr_assert_eq(spans.length, 2);
+    cr_assert_eq(spans.items[0].to, 3004);
+    cr_assert_eq(spans.items[1].from, strlen(text) - 3);
     spans_finish(&spans);
 }
