@@ -28,6 +28,8 @@ enum {
     CLIENT_OVERDUE_MS = 2000,       /* after its deadline, for the broker's word to arrive */
     CLIENT_GATHER_MS = 200,         /* jobs whose time has come are looked at together, at most so often */
     CLIENT_BLOCKED_MS = 5,          /* the queue to a broker was full */
+    CLIENT_COLLECTED_MS = 5,        /* that a result was collected waits so long for company */
+    CLIENT_COLLECTED_MAX = 256,     /* … and so many */
     CLIENT_CANCELS_MAX = 1000000,   /* ids; twice, for cancellations and collections */
     CLIENT_RETRY_MS = 600000,       /* a job without a deadline is submitted again for so long */
     CLIENT_THROTTLES = 16,          /* by tier */
@@ -50,6 +52,7 @@ struct shard {
     struct list jobs[PENDING_STATES]; /* SENT and WAITING are ordered by word_at_ms */
     struct id_queue cancels;
     struct id_queue collected;
+    int64_t collected_at_ms; /* when the first of them is told at the latest */
     struct list near_feedbacks; /* for the next message; near_feedback.c */
     int64_t invalidations_at_ms; /* put off until then: none is sent before … */
     size_t invalidations_most;   /* … and so many at a time afterwards; 0: no bound */
@@ -186,6 +189,9 @@ int64_t retry_next_ms(const struct tiermq *client);
 MUST_USE int outbox_create(struct outbox **ret_outbox); /* Errors: -ENOMEM */
 void outbox_destroy(struct outbox **outbox);
 void outbox_flush(struct shard *shard, int64_t now_ms);
-bool outbox_is_due(const struct shard *shard, int64_t now_ms);
+/* When there is something to send; INT64_MAX: nothing, or the connection is not open. */
+int64_t outbox_due_ms(const struct shard *shard);
+/* The broker is to be told, before long, that it may forget the result. */
+void outbox_collected(struct shard *shard, const struct id *id);
 /* Errors: -ENOMEM, -ENOBUFS. */
 MUST_USE int id_queue_push(struct id_queue *queue, const struct id *id);

@@ -475,9 +475,8 @@ static void take_result(struct shard *shard, const Wire__Result *result, const v
         conclude(shard->client, pending, &said);
     }
     answer_view_finish(&view);
-    /* Best effort: what is not collected is dropped by the broker after its result_ttl. */
-    if (is_collected && id_queue_push(&shard->collected, &id) < 0) {
-        client_complain(shard->client, "a result could not be marked as collected: out of memory");
+    if (is_collected) {
+        outbox_collected(shard, &id);
     }
 }
 
@@ -848,9 +847,7 @@ static int64_t next_of_shard(const struct shard *shard)
     if (!connection_is_open(shard->connection)) {
         return next_ms;
     }
-    if (outbox_is_due(shard, INT64_MAX)) {
-        return shard->blocked_until_ms;
-    }
+    next_ms = earlier(next_ms, outbox_due_ms(shard));
     if (!list_is_empty(&shard->jobs[PENDING_SENT])) {
         next_ms = earlier(next_ms, at_link(list_first(&shard->jobs[PENDING_SENT]))->word_at_ms +
                                        CLIENT_RESUBMIT_MS);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "client/client.h"
+#include "common/clock.h"
 
 /* Bounds of one message: large enough that a full one is cheap for each job, small enough that none
  * waits long behind it. */
@@ -259,18 +260,40 @@ static void note_sent(struct outbox *outbox, struct shard *shard, int64_t now_ms
     move_first(&shard->jobs[PENDING_ASKING], outbox->waits_length, PENDING_WAITING, now_ms);
 }
 
-static bool has_something(const struct shard *shard)
+static bool has_more_than_collected(const struct shard *shard)
 {
     return !list_is_empty(&shard->jobs[PENDING_UNSENT]) ||
            !list_is_empty(&shard->jobs[PENDING_ASKING]) || shard->cancels.length > 0 ||
-           shard->collected.length > 0 || !list_is_empty(&shard->near_feedbacks) ||
-           feedbacks_are_due(shard) || invalidations_are_due(shard);
+           !list_is_empty(&shard->near_feedbacks) || feedbacks_are_due(shard) ||
+           invalidations_are_due(shard);
+}
+
+static bool has_something(const struct shard *shard)
+{
+    return shard->collected.length > 0 || has_more_than_collected(shard);
+}
+
+/*
+ * Nobody waits for the word that a result was collected, and by itself it wakes the broker as much
+ * as a job does: it goes with the next message. Only while there are jobs: who waits for none may
+ * not call again, and the broker would keep the result.
+ */
+static int64_t due_ms(const struct shard *shard)
+{
+    if (has_more_than_collected(shard)) {
+        return 0;
+    }
+    if (shard->collected.length == 0) {
+        return INT64_MAX;
+    }
+    const bool is_last = tiermq_pending(shard->client) == 0;
+    return is_last || shard->collected.length >= CLIENT_COLLECTED_MAX ? 0 : shard->collected_at_ms;
 }
 
 void outbox_flush(struct shard *shard, int64_t now_ms)
 {
     struct outbox *outbox = shard->client->outbox;
-    while (outbox_is_due(shard, now_ms)) {
+    while (outbox_due_ms(shard) <= now_ms) {
         write_submits(outbox, shard, now_ms);
         write_waits(outbox, shard);
         write_ids(outbox, shard);
@@ -288,8 +311,19 @@ void outbox_flush(struct shard *shard, int64_t now_ms)
     }
 }
 
-bool outbox_is_due(const struct shard *shard, int64_t now_ms)
+int64_t outbox_due_ms(const struct shard *shard)
 {
-    return connection_is_open(shard->connection) && now_ms >= shard->blocked_until_ms &&
-           has_something(shard);
+    const int64_t at_ms = connection_is_open(shard->connection) ? due_ms(shard) : INT64_MAX;
+    return at_ms > shard->blocked_until_ms ? at_ms : shard->blocked_until_ms;
+}
+
+void outbox_collected(struct shard *shard, const struct id *id)
+{
+    if (shard->collected.length == 0) {
+        shard->collected_at_ms = clock_monotonic_ms() + CLIENT_COLLECTED_MS;
+    }
+    /* Best effort: what is not collected is dropped by the broker after its result_ttl. */
+    if (id_queue_push(&shard->collected, id) < 0) {
+        client_complain(shard->client, "a result could not be marked as collected: out of memory");
+    }
 }

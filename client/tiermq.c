@@ -207,6 +207,7 @@ static void say_last_words(struct tiermq *client)
 {
     for (size_t i = 0; i < client->shards_length; i++) {
         if (client->shards[i].connection != NULL) {
+            client->shards[i].collected_at_ms = 0;
             outbox_flush(&client->shards[i], clock_monotonic_ms());
         }
     }
