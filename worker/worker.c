@@ -222,12 +222,11 @@ static void attempt_concluded(void *context, struct attempt *attempt)
     if (attempt->outcome.kind != WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED) {
         log_outcome(worker, attempt);
     }
+    /* It goes at the end of this turn: the cache's handler, which may conclude it, comes first. */
     if (broker_link_answer(attempt->broker, attempt) < 0) {
         log_at(worker->log, LOG_ERROR, "answer lost for want of memory: its lease will run out",
                log_job(&attempt->job_id));
     }
-    loop_again(worker->loop); /* the turn in which it is sent, if it was concluded by a turn handler
-                                 of the cache */
 }
 
 /* ---- draining ---- */
