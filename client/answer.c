@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/json_read.h"
 
 struct tiermq_answer answer_local(enum tiermq_state state, const char *error_code,
                                   const char *error_text)
@@ -119,7 +120,7 @@ static char *join_output(const json_t *output)
 
 char *answer_text(const void *body, size_t bytes)
 {
-    json_t *root = json_loadb(body, bytes, JSON_ALLOW_NUL, NULL);
+    json_t *root = json_read(body, bytes, JSON_ALLOW_NUL, NULL);
     const json_t *choice = json_array_get(json_object_get(root, "choices"), 0);
     const json_t *content = json_object_get(json_object_get(choice, "message"), "content");
     if (content == NULL) {
@@ -142,7 +143,7 @@ static const json_t *response_delta(const json_t *event)
 
 static void add_event_text(const char *event, size_t bytes, FILE *out)
 {
-    json_t *root = json_loadb(event, bytes, JSON_ALLOW_NUL, NULL);
+    json_t *root = json_read(event, bytes, JSON_ALLOW_NUL, NULL);
     const json_t *choice = json_array_get(json_object_get(root, "choices"), 0);
     const json_t *text = json_object_get(json_object_get(choice, "delta"), "content");
     if (!json_is_string(text)) {

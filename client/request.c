@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/json_read.h"
 #include "proto/wire.pb-c.h"
 
 /* What an answer is taken to cost in tokens when nobody bounds it: only fairness between tenants
@@ -311,7 +312,7 @@ static uint32_t read_max_tokens(const json_t *root)
 static int read_body_facts(enum operation operation, const char *body, size_t bytes,
                            struct body_facts *ret_facts)
 {
-    json_t *root = json_loadb(body, bytes, JSON_ALLOW_NUL, NULL);
+    json_t *root = json_read(body, bytes, JSON_ALLOW_NUL, NULL);
     if (root == NULL) {
         return -ENOMEM;
     }

@@ -14,6 +14,7 @@
 #include <jansson.h>
 #include <sodium.h>
 #include <utf8proc.h>
+#include "common/json_read.h"
 
 enum {
     TEXT_FIRST_BYTES = 1024,
@@ -425,7 +426,7 @@ static int write_all(struct writer *writer, json_t *root, char *ret_error)
 int canonical_parse(const void *body, size_t bytes, json_t **ret_root, char *ret_error)
 {
     json_error_t error;
-    json_t *root = json_loadb(body, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
+    json_t *root = json_read(body, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (root == NULL) {
         (void)snprintf(ret_error, CANONICAL_ERROR_BYTES, "line %d, column %d: %.100s", error.line,
                        error.column, error.text);

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "common/json_read.h"
 #include "worker/cache/text_vector.h"
 
 /* A number takes up to 25 bytes ("-1.2345678901234567e-100,"); the rest is for blanks and usage. */
@@ -59,7 +60,7 @@ int embed_answer_read(const char *body, size_t bytes, size_t length, uint32_t di
                       float *ret_vectors, char ret_error[REFUSAL_BYTES])
 {
     json_error_t error;
-    json_t *answer = json_loadb(body, bytes, 0, &error);
+    json_t *answer = json_read(body, bytes, 0, &error);
     const json_t *data = json_object_get(answer, "data");
     int r;
     if (answer == NULL) {

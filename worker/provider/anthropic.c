@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/json_read.h"
 #include "worker/provider/member.h"
 
 enum { THINKING_TOKENS_MIN = 1024 };
@@ -501,7 +502,7 @@ static int body_translate(json_t *out, const json_t *body, const struct provider
 static int anthropic_write_body(const struct provider_request *request, struct bytes *out,
                                 struct outcome *ret_outcome)
 {
-    json_t *body = json_loadb(request->body, request->body_bytes, 0, NULL);
+    json_t *body = json_read(request->body, request->body_bytes, 0, NULL);
     json_t *translated = json_object();
     const char *missing = unsupported(body);
     int r = translated == NULL ? -ENOMEM : 0;

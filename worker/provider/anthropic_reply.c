@@ -1,4 +1,5 @@
 /* Source: platform.claude.com/docs/en/api/messages, "Streaming messages", "Stop reasons". */
+#include "common/json_read.h"
 #include "worker/provider/anthropic.h"
 
 #include <errno.h>
@@ -249,7 +250,7 @@ int anthropic_read_event(struct protocol_stream *stream, const char *name, const
 {
     (void)name; /* the data says the same in its `type` */
     *ret_chunk = NULL;
-    json_t *event = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, NULL);
+    json_t *event = json_read(data, bytes, JSON_REJECT_DUPLICATES, NULL);
     int r = json_is_object(event) ? 0 : -EBADMSG;
     if (member_is(event, "type", "error")) {
         outcome_from_error(json_object_get(event, "error"), ret_outcome);

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/json_read.h"
 #include "worker/provider/address.h"
 #include "worker/provider/member.h"
 
@@ -404,7 +405,7 @@ static int body_load(const struct provider_request *request, json_t **ret_body,
                      struct outcome *ret_outcome)
 {
     json_error_t error;
-    json_t *body = json_loadb(request->body, request->body_bytes, 0, &error);
+    json_t *body = json_read(request->body, request->body_bytes, 0, &error);
     if (json_is_object(body)) {
         *ret_body = body;
         return 0;

@@ -7,6 +7,7 @@
  * functions. A refused prompt and a model that failed are no answers, and come in a 200 without
  * `error`: they are made one here, in OpenAI's form, for outcome.c to judge.
  */
+#include "common/json_read.h"
 #include "worker/provider/gemini.h"
 
 #include <errno.h>
@@ -521,7 +522,7 @@ int gemini_read_event(struct protocol_stream *stream, const char *name, const ch
 {
     (void)name; /* events have none */
     *ret_chunk = NULL;
-    json_t *reply = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, NULL);
+    json_t *reply = json_read(data, bytes, JSON_REJECT_DUPLICATES, NULL);
     int r =
         json_is_object(reply) ? event_translate(stream, reply, ret_chunk, ret_outcome) : -EBADMSG;
     json_decref(reply);

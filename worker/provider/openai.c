@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/json_read.h"
 #include "worker/provider/body.h"
 #include "worker/provider/responses.h"
 
@@ -89,7 +90,7 @@ int openai_read_event(struct protocol_stream *stream, const char *name, const ch
         stream->is_ended = true;
         return 0;
     }
-    json_t *chunk = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, NULL);
+    json_t *chunk = json_read(data, bytes, JSON_REJECT_DUPLICATES, NULL);
     if (!json_is_object(chunk)) {
         json_decref(chunk);
         return -EBADMSG;

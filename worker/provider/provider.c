@@ -12,6 +12,7 @@
 #include <strings.h>
 
 #include "common/clock.h"
+#include "common/json_read.h"
 #include "common/list.h"
 #include "common/loop.h"
 #include "worker/provider/address.h"
@@ -397,7 +398,7 @@ static json_t *whole_conclude(struct provider_call *call, const struct http_repl
                               struct outcome *ret_outcome)
 {
     json_t *body =
-        call->body.length == 0 ? NULL : json_loadb(call->body.data, call->body.length, 0, NULL);
+        call->body.length == 0 ? NULL : json_read(call->body.data, call->body.length, 0, NULL);
     const bool is_success = reply->status >= 200 && reply->status < 300;
     const json_t *error = json_object_get(body, "error");
     if (is_success && call->protocol->read_answer != NULL && json_is_object(body) &&

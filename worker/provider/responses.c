@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/json_read.h"
 #include "worker/provider/member.h"
 #include "worker/provider/openai.h"
 
@@ -44,7 +45,7 @@ static int event_parse(const char *name, const char *data, size_t bytes, json_t 
     if (strcmp(data, "[DONE]") == 0) {
         return 0;
     }
-    json_t *event = json_loadb(data, bytes, JSON_REJECT_DUPLICATES, NULL);
+    json_t *event = json_read(data, bytes, JSON_REJECT_DUPLICATES, NULL);
     int r = json_is_object(event) ? 0 : -EBADMSG;
     if (r == 0 && json_object_get(event, "type") == NULL) {
         (void)json_object_set_new(event, "type", json_string(name));

@@ -6,6 +6,7 @@
  * refused with words; what only shades it (penalties, seed, logit_bias) is left out. Nothing is
  * stored at the provider unless the chat says so, as it is with chats.
  */
+#include "common/json_read.h"
 #include "worker/provider/responses.h"
 
 #include <errno.h>
@@ -390,7 +391,7 @@ static int check(const json_t *body, struct outcome *ret_outcome)
 int responses_write_body(const struct provider_request *request, struct bytes *out,
                          struct outcome *ret_outcome)
 {
-    json_t *body = json_loadb(request->body, request->body_bytes, 0, NULL);
+    json_t *body = json_read(request->body, request->body_bytes, 0, NULL);
     json_t *translated = json_object();
     int r = translated == NULL ? -ENOMEM : check(body, ret_outcome);
     if (r == 0) {
