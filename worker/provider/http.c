@@ -23,7 +23,7 @@ struct http {
     struct loop_timer *timer;
     struct list calls;
     struct list sockets;
-    CURL *idle[HTTP_IDLE_HANDLES_MAX]; /* for the next calls: making one costs more than a reset */
+    CURL *idle[HTTP_IDLE_HANDLES_MAX]; /* for the next calls: what is the same for all is set */
     size_t idle_length;
     int64_t connect_timeout_ms;
 };
@@ -53,8 +53,8 @@ static void call_release(struct http_call *call)
 {
     struct http *http = call->http;
     (void)curl_multi_remove_handle(http->multi, call->easy);
+    (void)curl_easy_setopt(call->easy, CURLOPT_ERRORBUFFER, NULL); /* it was the call's */
     if (http->idle_length < HTTP_IDLE_HANDLES_MAX) {
-        curl_easy_reset(call->easy);
         http->idle[http->idle_length++] = call->easy;
     } else {
         curl_easy_cleanup(call->easy);
@@ -190,25 +190,41 @@ static size_t header_arrived(char *data, size_t size, size_t count, void *contex
     return size * count;
 }
 
-/* Errors: -EINVAL. */
-static int call_set_options(struct http_call *call, const struct http_request *request)
+/* What holds for every call: libcurl keeps it with the handle. NULL: out of memory. */
+static CURL *easy_create(const struct http *http)
 {
-    CURL *easy = call->easy;
+    CURL *easy = curl_easy_init();
+    if (easy == NULL) {
+        return NULL;
+    }
     CURLcode r = CURLE_OK;
-    r |= curl_easy_setopt(easy, CURLOPT_URL, request->url);
     r |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     r |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
     r |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     r |= curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
     r |= curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    r |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)call->http->connect_timeout_ms);
+    r |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)http->connect_timeout_ms);
+    r |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, body_arrived);
+    r |= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, header_arrived);
+    if (r != CURLE_OK) {
+        curl_easy_cleanup(easy);
+        return NULL;
+    }
+    return easy;
+}
+
+/* Everything that a call has of its own, so that nothing is left of the one before. Errors:
+ * -EINVAL. */
+static int call_set_options(struct http_call *call, const struct http_request *request)
+{
+    CURL *easy = call->easy;
+    CURLcode r = CURLE_OK;
+    r |= curl_easy_setopt(easy, CURLOPT_URL, request->url);
     r |= curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)request->timeout_ms);
     r |= curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->headers);
     r |= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
     r |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_bytes);
-    r |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, body_arrived);
     r |= curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
-    r |= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, header_arrived);
     r |= curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
     r |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->detail);
     r |= curl_easy_setopt(easy, CURLOPT_PRIVATE, (char *)call);
@@ -282,7 +298,7 @@ int http_start(struct http *http, const struct http_request *request,
     call->http = http;
     call->handler = *handler;
     call->context = context;
-    call->easy = http->idle_length > 0 ? http->idle[--http->idle_length] : curl_easy_init();
+    call->easy = http->idle_length > 0 ? http->idle[--http->idle_length] : easy_create(http);
     list_append(&http->calls, &call->link);
     if (call->easy == NULL) {
         list_remove(&http->calls, &call->link);
