@@ -15,7 +15,7 @@
 #include "common/list.h"
 #include "common/loop.h"
 
-enum { HTTP_IDLE_HANDLES_MAX = 64 };
+enum { HTTP_IDLE_HANDLES_MAX = 256 /* some 6 KB each */ };
 
 struct http {
     struct loop *loop;
