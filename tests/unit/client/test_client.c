@@ -600,6 +600,21 @@ Test(client, cancellation_follows_the_job_to_its_earlier_id)
     cr_assert(id_equal(&broker.cancels[1], &earlier));
 }
 
+/* It waits for the next job's message, or for some milliseconds; a client may have no other job for hours. */
+Test(client, collected_is_told_while_another_job_is_pending)
+{
+    struct heard first = {0}, second = {0};
+    const struct id id = submit_and_accept(&first, (struct tiermq_job){0});
+    (void)submit_and_accept(&second, (struct tiermq_job){.prompt = "and this?"});
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("a letter"));
+    fake_broker_run(&broker, client, &first.answers, 1);
+    const int timeout_ms = tiermq_timeout_ms(client);
+    cr_assert(timeout_ms >= 0 && timeout_ms <= 5, "%d", timeout_ms);
+    fake_broker_run(&broker, client, &broker.collected_length, 1);
+    cr_assert(id_equal(&broker.collected[0], &id));
+    cr_assert_eq(second.answers, 0);
+}
+
 Test(client, everybody_who_waits_for_a_job_gets_its_answer)
 {
     struct heard first = {0}, second = {0};
