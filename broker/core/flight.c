@@ -316,7 +316,9 @@ static void share_usage(struct shared *shared, const Wire__Usage *usage, char **
     shared->usage.saved_history_tokens = shared->usage.saved_passages_tokens = 0;
     shared->usage.saved_space_tokens = shared->usage.saved_repeats_tokens = 0;
     shared->usage.saved_optimising_nanousd = 0;
-    shared->usage.saved_batching_nanousd = 0; /* likewise */
+    shared->usage.saved_batching_nanousd = 0; /* likewise, as what its call saved otherwise: */
+    shared->usage.saved_prompt_cache_nanousd = 0;
+    shared->usage.saved_routing_nanousd = 0;
     shared->outcome.usage = &shared->usage;
 }
 

@@ -234,6 +234,8 @@ static void append(struct world_effect **list, size_t *length, const struct effe
             entry->saved_nanousd = result->usage->saved_nanousd;
             entry->hedge_cost_nanousd = result->usage->hedge_cost_nanousd;
             entry->saved_batching_nanousd = result->usage->saved_batching_nanousd;
+            entry->saved_prompt_cache_nanousd = result->usage->saved_prompt_cache_nanousd;
+            entry->saved_routing_nanousd = result->usage->saved_routing_nanousd;
         }
         if (result->packed != NULL) {
             Wire__Result *packed = wire__result__unpack(NULL, result->packed_bytes, result->packed);

@@ -20,7 +20,8 @@ struct world_effect {
     struct effect effect;                 /* pointers other than these are dead */
     char text[256], code[64];             /* text: also of a chunk */
     uint64_t cost_nanousd, saved_nanousd; /* of a result's usage */
-    uint64_t hedge_cost_nanousd, saved_batching_nanousd; /* the same */
+    uint64_t hedge_cost_nanousd, saved_batching_nanousd, saved_prompt_cache_nanousd; /* the same */
+    int64_t saved_routing_nanousd;
 };
 
 struct world_record {

@@ -85,6 +85,8 @@ static void end_cut(const struct id *job, Wire__AttemptOutcome outcome, bool key
     usage.cost_nanousd = 700;
     usage.hedge_cost_nanousd = 300;
     usage.saved_batching_nanousd = 50;
+    usage.saved_prompt_cache_nanousd = 40;
+    usage.saved_routing_nanousd = -30;
     end_using(job, outcome, key_mismatch, &usage);
 }
 
@@ -145,6 +147,8 @@ static void assert_run_once_for_all(const char *tier)
     cr_assert_eq(world_count(&w, EFFECT_DISPATCH, NULL), 1);
     cr_assert_not(result_of(&leader)->effect.as.result.has_leader);
     cr_assert_eq(result_of(&leader)->cost_nanousd, 700);
+    cr_assert_eq(result_of(&leader)->saved_prompt_cache_nanousd, 40);
+    cr_assert_eq(result_of(&leader)->saved_routing_nanousd, -30);
     const struct id followers[] = {second, third};
     for (size_t i = 0; i < 2; i++) {
         const struct world_effect *result = result_of(&followers[i]);
@@ -155,6 +159,8 @@ static void assert_run_once_for_all(const char *tier)
         cr_assert_eq(result->cost_nanousd, 0);
         cr_assert_eq(result->hedge_cost_nanousd, 0);
         cr_assert_eq(result->saved_batching_nanousd, 0);
+        cr_assert_eq(result->saved_prompt_cache_nanousd, 0);
+        cr_assert_eq(result->saved_routing_nanousd, 0);
         cr_assert_eq(result->saved_nanousd, 700);
         cr_assert_eq(blob_bytes(result->effect.as.result.payload), 6);
         cr_assert_eq(world_count(&w, EFFECT_RESULT, &followers[i]), 1);
