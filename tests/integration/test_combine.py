@@ -30,7 +30,8 @@ def start(cluster, linger_ms=LINGER_MS, jobs_max=JOBS_MAX, sim=("--first-token-m
         url = cluster.modelsim.ready["http"] + PATHS[protocol]
         cluster.config["providers"] = [{"name": "sim", "type": protocol, "base_url": url, "api_key": "key"}]
     cluster.start_broker(broker={"store": "memory", **(broker or {})})
-    return [cluster.start_worker(worker={"slots": SLOTS}) for _ in range(workers)]
+    bound = {"payload_bytes_max": broker["payload_bytes_max"]} if "payload_bytes_max" in (broker or {}) else {}
+    return [cluster.start_worker(worker={"slots": SLOTS}, broker=bound) for _ in range(workers)]
 
 
 def set_faults(cluster, *faults):
@@ -164,6 +165,17 @@ def test_an_answer_that_is_no_permutation_is_asked_again_alone(cluster, kind):
     check_bill(cluster, done)
     assert all(result.usage.combined == 0 and "then alone: index" in response.router_reason for result, response, _ in done)
     assert [vectors(body)[0] for _, _, body in done] == lone_vectors(cluster, [text_of(n) for n in range(JOBS_MAX)])
+
+
+def test_an_answer_that_is_large_for_all_of_them_alone_is_taken(cluster):
+    """Each vector fits into a result, and all of them do not: the reply has room for four times as much."""
+    start(cluster, broker={"store": "memory", "payload_bytes_max": "8KiB"}, jobs_max=4)
+    with Client(cluster.broker) as client:
+        done = [answer(client, job) for job in [submit_embeddings(client, text_of(n), dimensions=1024) for n in range(4)]]
+    sizes = [len(json.dumps(body)) for _, _, body in done]
+    assert sum(sizes) > 8 * 1024 > max(sizes)
+    assert calls(cluster) == 1 and all(result.usage.combined == 4 for result, _, _ in done)
+    check_bill(cluster, done)
 
 
 def test_a_failed_call_is_one_failure_of_each(cluster):

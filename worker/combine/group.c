@@ -328,6 +328,18 @@ static void conclude(struct group *group, struct provider_reply *reply, struct r
     }
 }
 
+/* A result has room for so much; whoever asks alone is told so. */
+static void refuse_large(const struct group *group, struct reply_part *parts)
+{
+    const size_t bytes_max = provider_answer_bytes_max(group->provider);
+    for (size_t i = 0; i < group->length; i++) {
+        if (parts[i].body.length > bytes_max) {
+            bytes_finish(&parts[i].body);
+            parts[i].why = "too_large";
+        }
+    }
+}
+
 static void replied(void *context, struct provider_reply *reply)
 {
     struct group *group = context;
@@ -346,6 +358,7 @@ static void replied(void *context, struct provider_reply *reply)
         parts[i].why = why;
     }
     share_reply(group, teller, reply, parts);
+    refuse_large(group, parts);
     telemetry_call(group->groups->services->telemetry, teller, teller->provider_name, teller->model,
                    &teller->shared.report);
     conclude(group, reply, parts);
@@ -414,6 +427,7 @@ static int group_call(struct group *group, const struct attempt *first)
             .body = body.data,
             .body_bytes = body.length,
             .prefix_key = call_prefix_key(group->groups->services, first, first->provider_name),
+            .answers = group->length,
             .max_tokens_default = default_bound(group, first->max_tokens_default),
             .idempotency_key = key,
             .deadline_ms = latest_deadline_ms(group),

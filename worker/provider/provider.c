@@ -106,6 +106,11 @@ bool provider_is_full(const struct provider *provider)
     return provider->calls.length >= provider->calls_max;
 }
 
+size_t provider_answer_bytes_max(const struct provider *provider)
+{
+    return provider->answer_bytes_max;
+}
+
 void provider_wait(struct provider *provider, struct provider_wait *wait)
 {
     list_append(&provider->waiting, &wait->link);
@@ -700,7 +705,10 @@ int provider_start(struct provider *provider, const struct provider_request *req
     call->url.bytes_max = URL_BYTES_MAX;
     call->request.bytes_max =
         request->body_bytes * 2 + 65536; /* a translation may be longer than its source */
-    call->body.bytes_max = provider->answer_bytes_max;
+    call->body.bytes_max = provider->answer_bytes_max * (request->answers < 2 ? 1
+                                                         : request->answers < PROVIDER_ANSWERS_MAX
+                                                             ? request->answers
+                                                             : PROVIDER_ANSWERS_MAX);
     call->event.bytes_max = provider->answer_bytes_max + 64;
     call->delta.text.bytes_max = DELTA_BYTES_MAX;
     call->started_ms = clock_monotonic_ms();

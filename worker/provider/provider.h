@@ -27,6 +27,8 @@ struct loop;
 struct provider;
 struct provider_call;
 
+enum { PROVIDER_ANSWERS_MAX = 4 }; /* answers of the largest size that a shared reply has room for */
+
 /* Everything is borrowed for the time of provider_start(). */
 struct provider_request {
     enum operation operation;
@@ -35,6 +37,8 @@ struct provider_request {
     size_t body_bytes;
     uint32_t
         max_tokens_default; /* for a protocol that demands a bound and a body that names none */
+    size_t answers; /* in one reply, which may be so many times as large, PROVIDER_ANSWERS_MAX at
+                       most; 0: one */
     bool stream;
     const char *prefix_key; /* of what its prompt begins with, to be kept there; NULL: nothing is */
     const char *idempotency_key; /* the same for every attempt of the job at this upstream */
@@ -102,6 +106,8 @@ struct provider_wait {
 
 /* As many calls run as may: provider_start() would let one more wait inside libcurl. */
 bool provider_is_full(const struct provider *provider);
+/* As it was created with. */
+size_t provider_answer_bytes_max(const struct provider *provider);
 /* Waits in line; on_turn is called once, from the loop, when there is room or all are called up. */
 void provider_wait(struct provider *provider, struct provider_wait *wait);
 /* Leaves the line; nothing happens when it does not wait. */
