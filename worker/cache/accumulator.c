@@ -11,6 +11,18 @@
 
 enum { STRIDE = 32, BUFFER = 4 * ACCUMULATOR_BEST_MAX };
 
+/* The capacity is a multiple of STRIDE, and so is the room for what strides are summed up in. */
+static size_t largest_room(size_t capacity)
+{
+    return (capacity / STRIDE + STRIDE - 1) / STRIDE * STRIDE;
+}
+
+size_t accumulator_bytes(const struct accumulator *accumulator)
+{
+    return (accumulator->capacity + largest_room(accumulator->capacity)) *
+           sizeof(*accumulator->sums);
+}
+
 void accumulator_finish(struct accumulator *accumulator)
 {
     free(accumulator->sums);
@@ -24,13 +36,13 @@ int accumulator_reserve(struct accumulator *accumulator, size_t slots)
     }
     /* Nothing to copy, since all is zero. */
     const size_t capacity = (slots + slots / 4 + STRIDE) / STRIDE * STRIDE;
-    uint16_t *sums = calloc(capacity, sizeof(*sums));
+    uint16_t *sums = calloc(capacity + largest_room(capacity), sizeof(*sums));
     if (sums == NULL) {
         return -ENOMEM;
     }
     free(accumulator->sums);
-    accumulator->sums = sums;
-    accumulator->capacity = capacity;
+    *accumulator =
+        (struct accumulator){.sums = sums, .largest = sums + capacity, .capacity = capacity};
     return 0;
 }
 
@@ -44,21 +56,38 @@ void accumulator_add(struct accumulator *accumulator, const uint32_t *run, size_
     }
 }
 
-/* The first slot from `at`, a multiple of STRIDE, whose stride holds a sum of at least `sum_min`.
- */
-SIMD_VERSIONS
-static size_t next_stride(const uint16_t *sums, size_t at, size_t slots, uint16_t sum_min)
+static uint16_t larger_of(uint16_t a, uint16_t b)
 {
-    for (; at < slots; at += STRIDE) {
+    return a > b ? a : b;
+}
+
+SIMD_VERSIONS
+static void find_largest(const uint16_t *sums, size_t strides, uint16_t *ret_largest)
+{
+    for (size_t stride = 0; stride < strides; stride++) {
         uint16_t largest = 0;
         for (size_t i = 0; i < STRIDE; i++) {
-            largest = sums[at + i] > largest ? sums[at + i] : largest;
+            largest = larger_of(largest, sums[stride * STRIDE + i]);
         }
-        if (largest >= sum_min) {
+        ret_largest[stride] = largest;
+    }
+}
+
+/* The first from `at`, a multiple of STRIDE, of STRIDE values some of which are at least `least`.
+ */
+SIMD_VERSIONS
+static size_t next_values(const uint16_t *values, size_t at, size_t length, uint16_t least)
+{
+    for (; at < length; at += STRIDE) {
+        uint16_t largest = 0;
+        for (size_t i = 0; i < STRIDE; i++) {
+            largest = larger_of(largest, values[at + i]);
+        }
+        if (largest >= least) {
             return at;
         }
     }
-    return slots;
+    return length;
 }
 
 struct best {
@@ -127,23 +156,54 @@ static void best_raise(struct best *best, uint32_t slot, uint32_t sum)
         best->near[at] = best->near[at - 1];
     }
     best->near[at] = sum;
-    const uint32_t worst = best->near[wanted->near - 1];
-    if (best->near_length == wanted->near && worst > best->least + wanted->slack) {
-        best->least = worst - wanted->slack;
+}
+
+typedef void stride_fn(struct best *best, const uint16_t *sums, size_t first);
+
+/* How large the nearest are. */
+static void measure_stride(struct best *best, const uint16_t *sums, size_t first)
+{
+    const struct accumulator_wanted *wanted = best->wanted;
+    for (size_t i = first; i < first + STRIDE; i++) {
+        if (sums[i] >= best->least) {
+            best_raise(best, (uint32_t)i, sums[i]);
+        }
+    }
+    const bool is_full = best->near_length == wanted->near;
+    if (is_full && best->near[wanted->near - 1] > best->least) {
+        best->least = best->near[wanted->near - 1];
     }
 }
 
-static void best_consider(struct best *best, const uint16_t *sums, size_t first)
+/* Those that are large enough. */
+static void collect_stride(struct best *best, const uint16_t *sums, size_t first)
 {
     for (size_t i = first; i < first + STRIDE; i++) {
         if (sums[i] >= best->least) {
             best->buffer[best->length++] =
                 (struct accumulated){.slot = (uint32_t)i, .sum = sums[i]};
-            best_raise(best, (uint32_t)i, sums[i]);
         }
     }
     if (best->length > BUFFER - STRIDE) {
         best_cut(best);
+    }
+}
+
+/* Strides in which something is of interest, which becomes less on the way. */
+static void visit(struct best *best, const struct accumulator *accumulator, size_t strides,
+                  stride_fn *stride)
+{
+    const uint16_t *largest = accumulator->largest;
+    for (size_t at = 0; best->least <= UINT16_MAX; at += STRIDE) {
+        at = next_values(largest, at, strides, (uint16_t)best->least);
+        if (at >= strides) {
+            return;
+        }
+        for (size_t i = at; i < at + STRIDE && i < strides; i++) {
+            if (largest[i] >= best->least) {
+                stride(best, accumulator->sums, i * STRIDE);
+            }
+        }
     }
 }
 
@@ -162,12 +222,21 @@ static void sort_falling(const struct accumulated *all, size_t length,
     }
 }
 
+/* What is less than the nearest by more than the slack is not wanted. */
+static uint32_t least_of(const struct best *best)
+{
+    const struct accumulator_wanted *wanted = best->wanted;
+    const bool is_full = best->near_length == wanted->near;
+    const uint32_t worst = is_full ? best->near[wanted->near - 1] : 0;
+    return worst > wanted->sum_min + wanted->slack ? worst - wanted->slack : wanted->sum_min;
+}
+
 size_t accumulator_take(struct accumulator *accumulator, size_t slots,
                         const struct accumulator_wanted *wanted,
                         struct accumulated ret_best[ACCUMULATOR_BEST_MAX])
 {
     struct best best; /* not initialised as a whole: 16 KiB */
-    uint16_t *const sums = accumulator->sums;
+    const size_t strides = (slots + STRIDE - 1) / STRIDE;
     assert(wanted->sum_min > 0);
     assert(wanted->near > 0);
     assert(wanted->near <= ACCUMULATOR_NEAR_MAX);
@@ -175,14 +244,11 @@ size_t accumulator_take(struct accumulator *accumulator, size_t slots,
     best.wanted = wanted;
     best.least = wanted->sum_min;
     best.length = best.near_length = 0;
-    for (size_t at = 0; best.least <= UINT16_MAX; at += STRIDE) {
-        at = next_stride(sums, at, slots, (uint16_t)best.least);
-        if (at >= slots) {
-            break;
-        }
-        best_consider(&best, sums, at);
-    }
-    memset(sums, 0, (slots + STRIDE - 1) / STRIDE * STRIDE * sizeof(*sums));
+    find_largest(accumulator->sums, strides, accumulator->largest);
+    visit(&best, accumulator, strides, measure_stride);
+    best.least = least_of(&best);
+    visit(&best, accumulator, strides, collect_stride);
+    memset(accumulator->sums, 0, strides * STRIDE * sizeof(*accumulator->sums));
     if (best.length > wanted->best_max) {
         best_cut(&best);
     }

@@ -1,8 +1,9 @@
 /*
  * accumulator: sums of products by slot, from runs of postings; then the slots with the largest.
  *
- * An array of 16 bits for each slot, all zero between searches: adding is one increment, and what
- * is large is found by a scan of 32 slots at a time. A sum never overflows while weights are those
+ * An array of 16 bits for each slot, all zero between searches: adding is one increment. What is
+ * large is found by the largest of each 32 slots: first how large the best are, then those that are
+ * as large. A sum never overflows while weights are those
  * of vectors scaled to ACCUMULATOR_UNIT, each item at least 1.
  */
 #pragma once
@@ -21,7 +22,8 @@ enum {
 
 struct accumulator {
     uint16_t *sums;
-    size_t capacity;
+    uint16_t *largest; /* of each stride of sums, while they are taken */
+    size_t capacity;   /* of sums */
 };
 
 struct accumulated {
@@ -32,6 +34,7 @@ struct accumulated {
 void accumulator_finish(struct accumulator *accumulator); /* zero is an empty one */
 /* For slots below `slots`. Errors: -ENOMEM. */
 MUST_USE int accumulator_reserve(struct accumulator *accumulator, size_t slots);
+size_t accumulator_bytes(const struct accumulator *accumulator);
 /* Adds weight times the weight of each posting to its slot. */
 void accumulator_add(struct accumulator *accumulator, const uint32_t *run, size_t length,
                      uint32_t weight);

@@ -193,7 +193,7 @@ static size_t bytes_used(const struct lexical_index *index)
 {
     return sizeof(*index) + index->pool.bytes_used + index->directory_bytes +
            id_table_directory_bytes(&index->entries) + id_table_directory_bytes(&index->scopes) +
-           index->accumulator.capacity * sizeof(*index->accumulator.sums);
+           accumulator_bytes(&index->accumulator);
 }
 
 static uint32_t entry_create(struct lexical_index *index, const uint8_t *key,
