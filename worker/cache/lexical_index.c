@@ -2,7 +2,8 @@
  * Searching, "nearly exact": q's lists are read in the order of what they cost for what they weigh.
  * Entries of which nothing was read are out of reach once what is left of q weighs less than
  * cosine_min; among the others the best by what was read are compared exactly, until what was read
- * of the next, and all that is left of q, is less than the worst hit (the bound of max-score).
+ * of the next, and half of what is left of q, is less than the worst hit (max-score's bound counts
+ * on all of it).
  */
 #include "worker/cache/lexical_index.h"
 
@@ -32,6 +33,13 @@ enum {
 
 /* Rounding of weights in postings, and items of long texts that have none. */
 static const double READ_ERROR = 0.03;
+/*
+ * How much of what is left of q an entry is taken to have, of the most that it could. What is left
+ * are q's most common items, and hardly an entry consists of nothing else: counting on half of it
+ * loses one hit more in a thousand (none above a cosine of 0.7), and takes two fifths off the
+ * slowest searches.
+ */
+static const double UNREAD_SHARE = 0.5;
 
 struct lexical_index {
     struct lexical_index_options options;
@@ -463,7 +471,7 @@ static void search_indexed(struct search *search, struct lexical_index *index,
     const double unit = (double)ACCUMULATOR_UNIT * ACCUMULATOR_UNIT;
     struct accumulated best[ACCUMULATOR_BEST_MAX];
     uint32_t entries[ACCUMULATOR_BEST_MAX];
-    const double unread = search_read(search, index, scope) + READ_ERROR;
+    const double unread = UNREAD_SHARE * search_read(search, index, scope) + READ_ERROR;
     const double sum_min = (search->cosine_min - unread) * unit;
     const struct accumulator_wanted wanted = {
         .sum_min = sum_min < 1 ? 1 : (uint32_t)sum_min,
