@@ -408,8 +408,10 @@ static void search_plan(const struct sparse_vector *vector, const struct posting
     uint64_t scratch[SPARSE_ITEMS_MAX];
     size_t n = 0;
     uint64_t mass = 0;
-    for (size_t i = 0; i < vector->length; i++) {
-        postings_prefetch(postings, sparse_bucket(vector->items[i]));
+    for (enum postings_step step = POSTINGS_SEGMENT; step <= POSTINGS_LIST; step++) {
+        for (size_t i = 0; i < vector->length; i++) {
+            postings_prefetch(postings, sparse_bucket(vector->items[i]), step);
+        }
     }
     for (size_t i = 0; i < vector->length; i++) {
         struct query_list *list = &ret_plan->lists[n];

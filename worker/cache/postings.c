@@ -429,10 +429,28 @@ int postings_add(struct postings *postings, uint32_t bucket, uint32_t posting)
 
 /* Finding */
 
-void postings_prefetch(const struct postings *postings, uint32_t bucket)
+static const void *head_of(const struct postings *postings, const struct list_slot *slot)
 {
-    if (postings->directory != NULL) {
-        __builtin_prefetch(segment_of(postings, hash_of(bucket)));
+    const bool is_block = kind_of(slot) == LIST_ARRAY || kind_of(slot) == LIST_CHAIN;
+    return is_block ? block_pool_at(postings->pool, slot->value) : slot;
+}
+
+void postings_prefetch(const struct postings *postings, uint32_t bucket, enum postings_step step)
+{
+    if (postings->directory == NULL) {
+        return;
+    }
+    struct segment *segment = segment_of(postings, hash_of(bucket));
+    switch (step) {
+    case POSTINGS_SEGMENT:
+        __builtin_prefetch(segment);
+        break;
+    case POSTINGS_SLOT:
+        __builtin_prefetch(&segment->slots[segment_home(segment, hash_of(bucket))]);
+        break;
+    case POSTINGS_LIST:
+        __builtin_prefetch(head_of(postings, segment_find(segment, bucket)));
+        break;
     }
 }
 

@@ -59,8 +59,14 @@ struct posting_list {
     bool is_chain;
 };
 
-/* Soon postings_find() is asked for this bucket: where its list is named comes nearer meanwhile. */
-void postings_prefetch(const struct postings *postings, uint32_t bucket);
+/* What postings_find() reads, one after the other; each says where the next one is. */
+enum postings_step { POSTINGS_SEGMENT, POSTINGS_SLOT, POSTINGS_LIST };
+
+/*
+ * Soon postings_find() is asked for this bucket: what it reads in this step comes nearer meanwhile.
+ * Of many buckets the first step of all, then the second of all, and so on.
+ */
+void postings_prefetch(const struct postings *postings, uint32_t bucket, enum postings_step step);
 /* False, and a list of length 0: no entry has the bucket. */
 bool postings_find(const struct postings *postings, uint32_t bucket, struct posting_list *ret_list);
 
