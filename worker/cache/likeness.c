@@ -242,8 +242,9 @@ static bool is_turned_by_prefix(const struct side *a, size_t i, const struct sid
     const char *y_text = profile_text(b->profile) + y->text_at;
     const char *longer = is_x_longer ? x_text : y_text;
     const char *shorter = is_x_longer ? y_text : x_text;
-    return is_turning_prefix(longer, prefix_bytes) &&
-           memcmp(longer + prefix_bytes, shorter, stem_bytes) == 0;
+    return longer[prefix_bytes] == shorter[0] && /* hardly ever: so the rest costs nothing */
+           memcmp(longer + prefix_bytes, shorter, stem_bytes) == 0 &&
+           is_turning_prefix(longer, prefix_bytes);
 }
 
 /* Most pairs have nothing to do with each other, and say so by two pointers and two lengths. */
