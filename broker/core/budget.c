@@ -18,6 +18,8 @@ enum {
     REFILL_SPREAD_MS = 5000, /* after a window has begun: not all of them at once */
     KEY_BYTES = 6 + 8,
     TIME_BYTES = 48,
+    USD_BYTES = 32,
+    NANOUSD_A_USD = 1000000000,
 };
 
 /* ---- purses ---- */
@@ -271,11 +273,11 @@ static uint64_t least_worst(const struct job *job, const struct decision *decisi
 
 /* The purse in whose way it is, that refills last; NULL: none. Gives: *ret_refills_unix_ms,
  * INT64_MAX never. */
-static const struct budget_purse *too_small(struct core *core, struct budget_scope scope,
-                                            uint64_t nanousd, int64_t *ret_refills_unix_ms)
+static struct budget_purse *too_small(struct core *core, struct budget_scope scope,
+                                      uint64_t nanousd, int64_t *ret_refills_unix_ms)
 {
     struct budget_purse *purses[PURSES];
-    const struct budget_purse *last = NULL;
+    struct budget_purse *last = NULL;
     const size_t length = find(core, scope, purses);
     int64_t refills = core->unix_ms;
     for (size_t i = 0; i < length; i++) {
@@ -343,24 +345,38 @@ static void say_whose(const struct budget_purse *purse, char *ret_text, size_t b
     }
 }
 
-static const char *complaint(struct core *core, const struct budget_purse *purse, uint64_t nanousd,
+/* "0.000012000" */
+static const char *usd_text(uint64_t nanousd, char ret_text[USD_BYTES])
+{
+    (void)snprintf(ret_text, USD_BYTES, "%llu.%09llu",
+                   (unsigned long long)(nanousd / NANOUSD_A_USD),
+                   (unsigned long long)(nanousd % NANOUSD_A_USD));
+    return ret_text;
+}
+
+/* With the numbers that it follows from, so that it can be checked. */
+static const char *complaint(struct core *core, struct budget_purse *purse, uint64_t nanousd,
                              int64_t refills_unix_ms)
 {
     char whose[192];
     char when[TIME_BYTES];
+    char worst[USD_BYTES];
+    char left[USD_BYTES];
+    char reserved[USD_BYTES];
     say_whose(purse, whose, sizeof(whose));
-    const unsigned long long worst = nanousd;
-    return refills_unix_ms == INT64_MAX
-               ? effects_format(core->effects,
-                                "%s is smaller than what this job may cost (%llu.%09llu "
-                                "USD); ask for fewer max_tokens or a cheaper model, or raise the "
-                                "budget",
-                                whose, worst / 1000000000, worst % 1000000000)
-               : effects_format(core->effects,
-                                "%s has too little left for what this job may cost (%llu.%09llu "
-                                "USD); it is refilled at %s",
-                                whose, worst / 1000000000, worst % 1000000000,
-                                time_text(refills_unix_ms, when));
+    usd_text(nanousd, worst);
+    if (refills_unix_ms == INT64_MAX) {
+        return effects_format(core->effects,
+                              "%s is smaller than what this job may cost (%s USD); ask for fewer "
+                              "max_tokens or a cheaper model, or raise the budget",
+                              whose, worst);
+    }
+    return effects_format(
+        core->effects,
+        "%s has too little left (%s USD, attempts in flight may take %s of it) for what this job "
+        "may cost (%s USD); it is refilled at %s",
+        whose, usd_text(purse_left_nanousd(&purse->purse, core->unix_ms), left),
+        usd_text(purse->purse.reserved_nanousd, reserved), worst, time_text(refills_unix_ms, when));
 }
 
 /* ---- at the door ---- */
@@ -376,7 +392,7 @@ bool budget_admits(struct core *core, const struct job *job, const char **ret_te
     decision_make(core, job, &decision);
     const uint64_t worst = least_worst(job, &decision);
     int64_t refills;
-    const struct budget_purse *purse = too_small(core, scope, worst, &refills);
+    struct budget_purse *purse = too_small(core, scope, worst, &refills);
     if (purse == NULL) {
         return true;
     }
@@ -479,7 +495,7 @@ static void wait_or_expire(struct core *core, struct job *job, const struct deci
 {
     const uint64_t worst = least_worst(job, decision);
     int64_t refills;
-    const struct budget_purse *purse = too_small(core, budget_scope_of(job), worst, &refills);
+    struct budget_purse *purse = too_small(core, budget_scope_of(job), worst, &refills);
     if (purse == NULL) {
         wait_for_others(core, job);
         return;

@@ -256,10 +256,25 @@ Test(core_cost, attempts_in_flight_have_no_job_refused_but_wait)
     const struct id third = world_submit(&w, 1, "standard");
     const struct effect *refused = &world_find(&w, EFFECT_REJECTED, &third, 1)->effect;
     cr_assert_eq(refused->as.rejected.reason, WIRE__REJECT_REASON__REJECT_BUDGET);
-    cr_assert_not_null(
-        strstr(world_find(&w, EFFECT_REJECTED, &third, 1)->text, "2026-02-01 00:00 UTC"));
+    cr_assert_str_eq(world_find(&w, EFFECT_REJECTED, &third, 1)->text,
+                     "the budget of the tenant a has too little left (0.000000000 USD, attempts in "
+                     "flight may take 0.000000000 of it) for what this job may cost (0.000001000 "
+                     "USD); it is refilled at 2026-02-01 00:00 UTC");
     cr_assert_leq(refused->as.rejected.retry_after_ms, DAY_MS / 2);
     cr_assert_gt(refused->as.rejected.retry_after_ms, DAY_MS / 2 - 60000, "midnight");
+}
+
+Test(core_cost, refusal_tells_what_is_left_and_what_is_reserved)
+{
+    budget(5 * CALL / 2);
+    world_worker(&w, 100, "w", 10);
+    const struct id first = world_submit(&w, 1, "standard");
+    const struct id second = world_submit(&w, 1, "standard");
+    says(100, &(struct lease_ref){first, 1}, ANSWERED, 2 * CALL, 0);
+    const struct id third = world_submit(&w, 1, "standard");
+    cr_assert(is_dispatched(&second));
+    cr_assert_not_null(strstr(world_find(&w, EFFECT_REJECTED, &third, 1)->text,
+                              "(0.000000500 USD, attempts in flight may take 0.000001000 of it)"));
 }
 
 Test(core_cost, worker_is_told_whose_cost_a_budget_holds)
