@@ -1,6 +1,6 @@
 """The ledger against the simulator's own bill, and budgets under many clients: faults, killed brokers and workers included.
 
-The long form: TIERMQ_COST_JOBS=100000 pytest -k equals_the_bill
+The long form: TIERMQ_COST_JOBS=100000 pytest -k 'equals_the_bill or many_clients'
 """
 
 import csv
@@ -8,6 +8,8 @@ import io
 import json
 import os
 import random
+import re
+import signal
 import threading
 import time
 
@@ -203,25 +205,41 @@ def test_cost_is_shown_as_a_table_csv_and_json(cluster):
     assert cluster.cli("cost", "--from", "2001-01-01", "--to", "2001-12-31", "--json").stdout.count("sim-small") == 0
 
 
-CLIENTS, EACH, LIMIT_NANOUSD = 50, 20, 3_000_000
+# ---- budgets ----
+
+CLIENTS, SLOTS = 50, 16
+EACH = max(20, JOBS // 150)
+LIMIT_NANOUSD = EACH * 300_000
+ANSWER_TOKENS = 40
+BROKER_DEATHS = 1 + JOBS // 20000
+# Rate limits are real ones: of a 429 by chance the broker would learn to be slow.
+SPEND_FAULTS = [*(f for f in FAULTS if f.get("status") != 429), {"kind": "slow", "factor": 10, "rate": 0.05}]
+REFUSAL = re.compile(r"has too little left \((\d+\.\d{9}) USD, attempts in flight may take (\d+\.\d{9}) of it\) "
+                     r"for what this job may cost \((\d+\.\d{9}) USD\)")
+
+
+def request_of(client, job):
+    """Each has as many bytes as any other, and so the same worst case."""
+    body = {"messages": [{"role": "user", "content": f"client {client:02d} asks question {job:06d}"}], "max_tokens": ANSWER_TOKENS}
+    return pb.ModelRequest(operation="chat.completions", body=json.dumps(body).encode()).SerializeToString()
+
+
+# A token for each byte of the payload, and max_tokens.
+WORST_NANOUSD = len(request_of(0, 0)) * PRICES["sim-small"][0] + ANSWER_TOKENS * PRICES["sim-small"][1]
 
 
 class Spender(threading.Thread):
     """A client that submits one job after the other, whatever becomes of them, and comes back over restarts."""
 
-    def __init__(self, cluster, number):
+    def __init__(self, cluster, servers, number):
         super().__init__(daemon=True)
-        self.cluster, self.number = cluster, number
-        self.outcomes = []
-
-    def request(self, job):
-        body = {"messages": [{"role": "user", "content": f"client {self.number} asks question {job}"}], "max_tokens": 40}
-        return pb.ModelRequest(operation="chat.completions", body=json.dumps(body).encode()).SerializeToString()
+        self.cluster, self.servers, self.number = cluster, servers, number
+        self.outcomes = []  # (how it ended, what the bill was afterwards if a budget was the reason)
 
     def spend(self, job):
         with Client(self.cluster.broker) as client:
-            client.submit(self.request(job), tier="standard", route="sim-small", max_tokens=40)
-            return client.any(("result", "rejected"), timeout_s=5)[1]  # a broker that was killed says nothing more
+            client.submit(request_of(self.number, job), tier="standard", route="sim-small", max_tokens=ANSWER_TOKENS)
+            return client.any(("result", "rejected"), timeout_s=3)[1]  # a broker that was killed says nothing more
 
     def run(self):
         for job in range(EACH):
@@ -230,36 +248,132 @@ class Spender(threading.Thread):
             except AssertionError:  # the broker went away in the middle
                 time.sleep(0.5)
                 continue
-            self.outcomes.append(outcome)
+            self.outcomes.append((outcome, paid_to(self.servers) if is_by_budget(outcome) else 0))
+
+
+def is_by_budget(outcome):
+    return outcome.reason == pb.REJECT_BUDGET if isinstance(outcome, pb.Rejected) else outcome.error_code == "budget"
+
+
+def paid_to(servers, kinds=("answered", "cut")):
+    """What the providers charge, calls that were cut off included."""
+    sums = [bill(None, server)["sim-small"][kind] for server in servers for kind in kinds]
+    return sum(s["input_tokens"] * PRICES["sim-small"][0] + s["output_tokens"] * PRICES["sim-small"][1] for s in sums)
+
+
+def calls_of(servers, kind):
+    return sum(bill(None, server)["sim-small"][kind]["calls"] for server in servers)
 
 
 def purse(cluster):
     return cost(cluster)["budgets"][0]
 
 
-def test_many_clients_hold_a_small_budget_over_a_killed_broker_and_worker(cluster):
-    limit = LIMIT_NANOUSD / 1e9
-    start(cluster, first_token_ms=30, cache={"mode": "off"},
-          budgets=[{"name": "b", "tenant": "default", "daily_usd": limit}])
-    spenders = [Spender(cluster, number) for number in range(CLIENTS)]
+def limit_of(nanousd):
+    return [{"name": "b", "tenant": "default", "daily_usd": nanousd / 1e9}]
+
+
+def start_spending(cluster):
+    """Two workers, each with a provider's server of its own, so that the bill of each is known. Returns the servers."""
+    servers = [cluster.run(f"modelsim-{seed}", [program("tiermq-modelsim"), "--listen", "127.0.0.1:0", "--first-token-ms", "30",
+                                                "--requests-per-min", "9000", "--limit-burst", "0.1", "--seed", str(seed)])
+               for seed in (1, 2)]
+    cluster.modelsim = servers[0]
+    cluster.config = {"models": MODELS, "cache": {"mode": "off"}, "budgets": limit_of(LIMIT_NANOUSD)}
+    cluster.start_broker(broker={"lease": "2s", "heartbeat": "200ms", "reclaim": "2s"})
+    for server in servers:
+        control(cluster, "faults", {"faults": SPEND_FAULTS}, server)
+        cluster.start_worker(worker={"slots": SLOTS}, providers=[{"name": "sim", "type": "openai",
+                                                                  "base_url": server.ready["http"] + "/v1"}])
+    return servers
+
+
+def spend_all(cluster, servers, kills_worker):
+    """All clients at once, until each has submitted all it has; in between the broker is killed, and maybe the first worker."""
+    spenders = [Spender(cluster, servers, number) for number in range(CLIENTS)]
     for spender in spenders:
         spender.start()
-    wait_for(lambda: costs_of(bill(cluster)) > LIMIT_NANOUSD / 4, "some to be spent")
-    cluster.broker.kill()
-    cluster.restart_broker()
-    wait_for(lambda: costs_of(bill(cluster)) > LIMIT_NANOUSD / 2, "half to be spent")
-    cluster.workers[0].kill()
+    for death in range(1, BROKER_DEATHS + 1):
+        wait_for(lambda: paid_to(servers) > LIMIT_NANOUSD * death // (BROKER_DEATHS + 3), "some to be spent", timeout_s=600)
+        cluster.broker.kill()
+        cluster.restart_broker()
+    if kills_worker:
+        wait_for(lambda: paid_to(servers) > LIMIT_NANOUSD * (BROKER_DEATHS + 1) // (BROKER_DEATHS + 3), "most to be spent", timeout_s=600)
+        cluster.workers[0].kill()
     for spender in spenders:
-        spender.join(timeout=120)
+        spender.join(timeout=3600)
     wait_for(lambda: purse(cluster)["reserved_nanousd"] == 0, "all to be settled")
-    spent, paid = purse(cluster)["day_nanousd"], costs_of(bill(cluster))
-    assert paid <= spent <= LIMIT_NANOUSD, (paid, spent)
-    refused = [o for spender in spenders for o in spender.outcomes if isinstance(o, pb.Rejected)]
-    assert refused and {o.reason for o in refused} == {pb.REJECT_BUDGET}
-    assert 0 < min(o.retry_after_ms for o in refused) <= 86_400_000
-    # What is left would not have paid for another: a token for each byte of its payload, and max_tokens.
-    most = max(len(spenders[-1].request(EACH)) * PRICES["sim-small"][0], 0) + 40 * PRICES["sim-small"][1]
-    assert spent + most > LIMIT_NANOUSD - most
+    return [outcome for spender in spenders for outcome in spender.outcomes]
+
+
+def nanousd_of(text):
+    return int(text.replace(".", ""))
+
+
+def check_refusals(outcomes, estimated_max):
+    """
+    Each job that a budget turned away would have exceeded it: less than its worst case was left, attempts in flight not counted.
+    And what was left was the budget without the bill: a refusal never rests on more than what was really spent.
+    """
+    turned_away = [(outcome, paid) for outcome, paid in outcomes if is_by_budget(outcome)]
+    assert any(isinstance(outcome, pb.Rejected) for outcome, _ in turned_away)
+    for outcome, paid in turned_away:
+        text = outcome.text if isinstance(outcome, pb.Rejected) else outcome.error_text
+        left, reserved, needed = map(nanousd_of, REFUSAL.search(text).groups())
+        assert needed == WORST_NANOUSD > left, text
+        assert left + paid + estimated_max >= LIMIT_NANOUSD, (text, paid)
+        assert left >= reserved, text  # else attempts in flight could exceed it
+        assert not isinstance(outcome, pb.Rejected) or 0 < outcome.retry_after_ms <= 86_400_000
+
+
+def outcome_under(cluster, limit):
+    """Of a job while nothing else runs."""
+    config = cluster.broker.config
+    config["budgets"] = limit_of(limit)
+    cluster.write_config(cluster.broker.name, config)
+    cluster.broker.signal(signal.SIGHUP)
+    wait_for(lambda: purse(cluster)["daily_nanousd"] == limit, "the new limit")
+    with Client(cluster.broker) as client:
+        client.submit(request_of(CLIENTS, 0), tier="standard", route="sim-small", max_tokens=ANSWER_TOKENS)
+        return client.any(("result", "rejected"))[1]
+
+
+def expect_the_last_nanousd_to_decide(cluster, servers):
+    """With nothing in flight a job is refused for one nano-dollar, and not for none."""
+    for server in servers:
+        control(cluster, "faults", {"faults": []}, server)
+    spent = purse(cluster)["day_nanousd"]
+    assert isinstance(outcome_under(cluster, spent + WORST_NANOUSD - 1), pb.Rejected)
+    assert outcome_under(cluster, spent + WORST_NANOUSD).state == pb.JOB_STATE_SUCCEEDED
+
+
+def test_many_clients_hold_a_budget_to_the_nanousd_over_faults_and_a_killed_broker(cluster):
+    servers = start_spending(cluster)
+    outcomes = spend_all(cluster, servers, kills_worker=False)
+    total, spent, paid = cost(cluster)["total"], purse(cluster)["day_nanousd"], paid_to(servers)
+    print({"paid": paid, "spent": spent, "limit": LIMIT_NANOUSD, "calls": total["calls"], "outcomes": len(outcomes)})
+    assert paid == spent == total["cost_nanousd"] <= LIMIT_NANOUSD < spent + WORST_NANOUSD
+    assert total["estimated_calls"] == 0 and total["calls"] == calls_of(servers, "answered") and calls_of(servers, "cut") == 0
+    check_refusals(outcomes, estimated_max=0)
+    expect_the_last_nanousd_to_decide(cluster, servers)
+
+
+def test_many_clients_hold_a_budget_to_the_nanousd_over_a_killed_worker_too(cluster):
+    """What the killed worker had in flight nobody told: each such attempt is booked at its worst case, and no other is estimated."""
+    servers = start_spending(cluster)
+    outcomes = spend_all(cluster, servers, kills_worker=True)
+    total, spent, paid = cost(cluster)["total"], purse(cluster)["day_nanousd"], paid_to(servers)
+    untold = total["estimated_calls"]
+    print({"paid": paid, "spent": spent, "limit": LIMIT_NANOUSD, "calls": total["calls"], "estimated": untold, "outcomes": len(outcomes)})
+    assert paid <= spent == total["cost_nanousd"] <= LIMIT_NANOUSD < spent + WORST_NANOUSD
+    assert 0 < untold <= SLOTS and total["estimated_nanousd"] == untold * WORST_NANOUSD
+    # All that the living worker's provider charges is counted, and all that the dead one's does, but for what it had in flight.
+    told = total["cost_nanousd"] - total["estimated_nanousd"]
+    assert paid_to(servers[1:]) <= told <= paid_to(servers, ("answered",))
+    missing = calls_of(servers, "answered") - (total["calls"] - untold)
+    assert 0 <= missing and missing + calls_of(servers, "cut") <= untold and calls_of(servers[1:], "cut") == 0
+    check_refusals(outcomes, estimated_max=total["estimated_nanousd"])
+    expect_the_last_nanousd_to_decide(cluster, servers)
 
 
 # ---- savings ----
