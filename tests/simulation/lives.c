@@ -55,11 +55,18 @@ void lives_look_at(struct simulation *simulation, uint32_t index)
     }
 }
 
-/* Only what no model can answer dies without an attempt, and before its deadline. */
+/* A life may be over in the turn in which it began: no model can answer the job any more, or no
+ * budget can pay for it before its deadline. */
+static bool ends_at_once(const struct effect *effect)
+{
+    return effect->kind == EFFECT_NOTE && (effect->as.note.note == NOTE_EXPIRED ||
+                                           (effect->as.note.note == NOTE_DEAD_LETTER &&
+                                            strcmp(effect->as.note.subject, "no_model") == 0));
+}
+
 void lives_see_effect(struct simulation *simulation, const struct effect *effect)
 {
-    if (effect->kind != EFFECT_NOTE || effect->as.note.note != NOTE_DEAD_LETTER ||
-        strcmp(effect->as.note.subject, "no_model") != 0) {
+    if (!ends_at_once(effect)) {
         return;
     }
     const uint32_t index = simulation_job_of(simulation, &effect->as.note.job_id);
