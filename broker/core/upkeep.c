@@ -90,13 +90,12 @@ static void add_to(struct core *core, const char *pool, const struct core_upkeep
     }
 }
 
-/* Adds what has passed since it was last done, for those that were there. Returns how long that is.
- */
-static uint64_t settle(struct core *core)
+/* Adds what has passed since it was last done, for those that were there. */
+static void settle(struct core *core)
 {
     const int64_t past_ms = core->now_ms - core->upkeep.settled_ms;
     if (past_ms <= 0) {
-        return 0;
+        return;
     }
     core->upkeep.settled_ms = core->now_ms;
     for (size_t i = 0; i < core->pools.length; i++) {
@@ -108,7 +107,6 @@ static uint64_t settle(struct core *core)
             add_to(core, pool->name->text, &more);
         }
     }
-    return (uint64_t)past_ms;
 }
 
 /* ---- workers ---- */
@@ -123,7 +121,7 @@ static uint64_t share_of(const struct worker *worker, size_t index)
 
 void upkeep_join(struct core *core, const struct worker *worker)
 {
-    (void)settle(core);
+    settle(core);
     for (size_t i = 0; i < worker->pools_length; i++) {
         worker->pools[i]->worker_shares += share_of(worker, i);
         worker->pools[i]->gpu_shares += share_of(worker, i) * worker->gpus;
@@ -132,7 +130,7 @@ void upkeep_join(struct core *core, const struct worker *worker)
 
 void upkeep_leave(struct core *core, const struct worker *worker)
 {
-    (void)settle(core);
+    settle(core);
     for (size_t i = 0; i < worker->pools_length; i++) {
         worker->pools[i]->worker_shares -= share_of(worker, i);
         worker->pools[i]->gpu_shares -= share_of(worker, i) * worker->gpus;
@@ -193,12 +191,15 @@ void upkeep_told(struct core *core, const struct event *event)
 {
     struct upkeep *upkeep = &core->upkeep;
     const uint64_t traffic_bytes = event->as.upkeep.traffic_bytes;
-    const uint64_t past_ms = settle(core);
+    const int64_t past_ms = core->now_ms - upkeep->told_ms;
+    settle(core);
     const struct core_upkeep more = {
-        .stored_kb_ms = product(event->as.upkeep.stored_bytes / KILOBYTE, past_ms),
+        .stored_kb_ms =
+            product(event->as.upkeep.stored_bytes / KILOBYTE, past_ms > 0 ? (uint64_t)past_ms : 0),
         .traffic_bytes =
             traffic_bytes > upkeep->traffic_bytes ? traffic_bytes - upkeep->traffic_bytes : 0};
     upkeep->traffic_bytes = traffic_bytes;
+    upkeep->told_ms = core->now_ms;
     if (more.stored_kb_ms > 0 || more.traffic_bytes > 0) {
         add_to(core, "", &more);
     }
@@ -228,7 +229,7 @@ int upkeep_restore(struct core *core, const void *value, size_t value_bytes)
 void upkeep_init(struct core *core)
 {
     list_init(&core->upkeep.rows);
-    core->upkeep.settled_ms = core->now_ms;
+    core->upkeep.settled_ms = core->upkeep.told_ms = core->now_ms;
 }
 
 void upkeep_destroy(struct core *core)

@@ -30,7 +30,8 @@ enum {
 
 struct upkeep {
     struct list rows;    /* as they were made */
-    int64_t settled_ms;  /* time before is in rows */
+    int64_t settled_ms;     /* time before is in rows, of workers … */
+    int64_t told_ms;        /* … and of the store, which is told of less often than workers come and go */
     uint64_t traffic_bytes; /* as last told: of this run */
     int32_t keep_days;
 };

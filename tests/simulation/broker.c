@@ -23,6 +23,7 @@
 #include "tests/simulation/network.h"
 #include "tests/simulation/oracle.h"
 #include "tests/simulation/settings.h"
+#include "tests/simulation/upkeep.h"
 #include "tests/simulation/worker.h"
 
 enum {
@@ -684,11 +685,24 @@ static void step(struct simulation *simulation, const struct event *event)
 {
     simulation->steps++;
     simulation->broker.told_ms = sim_broker_ms(simulation);
+    upkeep_before_step(simulation);
     const bool lacks_memory = lack_memory(simulation, event->kind);
     core_step(simulation->broker.core, sim_broker_now(simulation), event,
               simulation->broker.effects);
     simulation->broker.has_lacked_memory = lacks_memory && allocations_end();
     simulation->tally.memory_short += simulation->broker.has_lacked_memory;
+}
+
+static void tell_upkeep(struct simulation *simulation)
+{
+    struct sim_broker *broker = &simulation->broker;
+    struct event event;
+    if (upkeep_is_due(simulation, &event)) {
+        broker->told_ms = sim_broker_ms(simulation);
+        upkeep_before_step(simulation);
+        core_step(broker->core, sim_broker_now(simulation), &event, broker->effects);
+        upkeep_after_told(simulation);
+    }
 }
 
 static const struct sim_worker *worker_of(const struct simulation *simulation,
@@ -826,6 +840,8 @@ static void tell_pools(const struct simulation *simulation, const struct message
     static const char *const unknown[] = {"default", "tpu"}, *const twice[] = {"default",
                                                                                "default"};
     const struct sim_worker *worker = worker_of(simulation, message);
+    event->as.worker_hello.gpus = is_stranger ? 0 : upkeep_gpus_of(worker);
+    event->as.worker_hello.brokers = is_stranger ? 0 : upkeep_brokers_of(worker);
     event->as.worker_hello.pools = (const char *const *)simulation->scenario.pools;
     event->as.worker_hello.pools_length =
         simulation_plant(simulation, PLANT_IGNORE_POOL) ? SCENARIO_POOLS : worker->pools;
@@ -1147,6 +1163,7 @@ void sim_broker_turn(struct simulation *simulation)
         memmove(broker->inbox.items, broker->inbox.items + heard,
                 broker->inbox.length * sizeof(*broker->inbox.items));
     }
+    tell_upkeep(simulation);
     fairness_before_tick(simulation);
     step(simulation, &tick);
     oracle_after_tick(simulation);
@@ -1322,6 +1339,7 @@ void sim_broker_start(struct simulation *simulation)
     }
     core_restored(broker->core, sim_broker_now(simulation));
     broker->is_up = true;
+    upkeep_see_start(simulation);
     fairness_restart(simulation);
     invalidations_restart(simulation);
     evidence_restart(simulation);
@@ -1361,6 +1379,7 @@ static void stop(struct simulation *simulation, uint64_t batches_kept)
                      "broker stops; of %" PRIu64 " pending batches %" PRIu64 " are kept", pending,
                      kept, 0);
     bill_see_stop(simulation, storage_first_pending(broker->storage) + kept);
+    upkeep_see_stop(simulation, storage_first_pending(broker->storage) + kept);
     storage_crash(broker->storage, kept);
     const bool is_orderly = batches_kept == UINT64_MAX && !broker->store_is_down &&
                             !broker->core_store_is_down &&

@@ -146,6 +146,11 @@
     X(BUDGET_SECOND_UNRESERVED, "budget-second-unreserved", "second calls are made beside what is left") \
     X(BUDGET_NOT_STORED, "budget-not-stored", "what was spent is not recorded")                    \
     X(BUDGET_KEPT_RESERVED, "budget-kept-reserved", "what was reserved is never free again")       \
+    X(UPKEEP_NEVER_LEAVES, "upkeep-never-leaves", "a worker counts on when it is gone")            \
+    X(UPKEEP_STORED_IN_PART, "upkeep-stored-in-part",                                              \
+      "what is stored counts since a worker joined or left")                                       \
+    X(UPKEEP_MOVED_TWICE, "upkeep-moved-twice", "what was moved is counted from the beginning")    \
+    X(RESTART_UPKEEP, "restart-forgets-upkeep", "what the cluster took begins anew")               \
     /* the choice of a model */                                                                    \
     X(ABILITY_IGNORED, "ability-ignored", "a job goes to a model that lacks what it needs")        \
     X(CONTEXT_IGNORED, "context-ignored", "a job goes to a model that is too small for it")        \

@@ -3,6 +3,7 @@
 #include "broker/core/charge.h"
 #include "broker/core/ledger.h"
 #include "broker/core/state.h"
+#include "broker/core/upkeep.h"
 #include "tests/simulation/mistakes.h"
 #include "tests/simulation/mistakes_wrap.h"
 
@@ -92,4 +93,30 @@ REPLACES(int, budget_restore, struct core *core, const void *value, size_t value
     return mistake_is_on(MISTAKE_BUDGET_NOT_STORED)
                ? 0
                : __real_budget_restore(core, value, value_bytes);
+}
+
+/* ---- infrastructure ---- */
+
+REPLACES(void, upkeep_leave, struct core *core, const struct worker *worker)
+{
+    if (!mistake_is_on(MISTAKE_UPKEEP_NEVER_LEAVES)) {
+        __real_upkeep_leave(core, worker);
+    }
+}
+
+REPLACES(void, upkeep_told, struct core *core, const struct event *event)
+{
+    if (mistake_is_on(MISTAKE_UPKEEP_STORED_IN_PART)) {
+        core->upkeep.told_ms = core->upkeep.settled_ms;
+    }
+    if (mistake_is_on(MISTAKE_UPKEEP_MOVED_TWICE)) {
+        core->upkeep.traffic_bytes = 0;
+    }
+    __real_upkeep_told(core, event);
+}
+
+REPLACES(int, upkeep_restore, struct core *core, const void *value, size_t value_bytes)
+{
+    return mistake_is_on(MISTAKE_RESTART_UPKEEP) ? 0
+                                                 : __real_upkeep_restore(core, value, value_bytes);
 }

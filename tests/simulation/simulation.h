@@ -390,6 +390,22 @@ struct watched_bill {
     bool has_lost_records;     /* they were spoilt: nothing is known of budgets */
 };
 
+enum { UPKEEP_TOLD = 256 };
+
+/* Of upkeep.h: what there was. */
+struct watched_upkeep {
+    struct core_upkeep now, stored; /* stored: as the last batch on the disk has it */
+    int64_t at_ms, told_ms;         /* up to when `now` has workers, and the store */
+    uint64_t traffic_bytes;         /* of this run of the broker */
+    uint64_t tellings;
+    struct {
+        uint64_t batch;
+        struct core_upkeep sum;
+    } told[UPKEEP_TOLD]; /* of this run, the oldest first */
+    size_t length;
+    bool has_lost_records; /* they were spoilt: nothing is known any more */
+};
+
 struct watched_evidence {
     struct watched_class classes[EVIDENCE_CLASSES];
     struct told_sum told[EVIDENCE_TOLD]; /* read lately, by bytes_digest modulo their number */
@@ -503,6 +519,7 @@ struct simulation {
     struct watched_evidence evidence;
     struct watched_needs needs;
     struct watched_bill bill;
+    struct watched_upkeep upkeep;
     uint64_t runs; /* attempts that workers began */
     char violation[VIOLATION_BYTES]; /* the first promise that was broken; empty: none */
 };

@@ -128,6 +128,18 @@ Test(core_upkeep, store_and_sockets_are_the_brokers_own)
     cr_assert_eq(of("").sum.traffic_bytes, 900);
 }
 
+Test(core_upkeep, store_counts_while_workers_come_and_go)
+{
+    tell(5000000, 0);
+    pass(1000);
+    joins(100, "w", NULL, 0, 0, 1);
+    pass(1000);
+    leaves(100);
+    pass(1000);
+    tell(5000000, 0);
+    cr_assert_eq(of("").sum.stored_kb_ms, UINT64_C(5000) * 3000);
+}
+
 Test(core_upkeep, sums_survive_a_restart)
 {
     joins(100, "w", NULL, 0, 1, 1);
