@@ -424,6 +424,11 @@ static bool is_paid(const Wire__Usage *usage)
            (usage->cost_nanousd > 0 || usage->input_tokens > 0 || usage->output_tokens > 0);
 }
 
+/* Of the calls that are said to be made, those that the usage is of: all but the one beside. */
+struct told {
+    uint64_t calls, estimated_calls;
+};
+
 static bool is_hit(const Wire__Usage *usage)
 {
     return usage != NULL && usage->cache >= WIRE__CACHE_STATUS__CACHE_HIT;
@@ -434,8 +439,10 @@ static uint64_t less(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
-/* Without what is said of other calls. What is not said of any is an estimate all the same. */
-static struct core_cost cost_of(const Wire__Usage *usage, uint64_t apart_nanousd, bool is_late)
+/* Without what is said of other calls, but for their number: `told`. What is not said of any is an
+ * estimate all the same. */
+static struct core_cost cost_of(const Wire__Usage *usage, const struct told *told,
+                                uint64_t apart_nanousd, bool is_late)
 {
     const uint64_t cost = less(usage->cost_nanousd, apart_nanousd);
     const uint64_t unsaid = less(usage->hedge_cost_nanousd, apart_nanousd);
@@ -444,8 +451,8 @@ static struct core_cost cost_of(const Wire__Usage *usage, uint64_t apart_nanousd
         price_add(usage->cached_input_tokens,
                   price_add(usage->cache_write_tokens, usage->cache_write_long_tokens));
     return (struct core_cost){
-        .calls = 1,
-        .estimated_calls = usage->is_estimated,
+        .calls = told->calls,
+        .estimated_calls = told->estimated_calls,
         .tokens = {[PRICE_INPUT] = less(usage->input_tokens, apart),
                    [PRICE_CACHED_INPUT] = usage->cached_input_tokens,
                    [PRICE_CACHE_WRITE] = usage->cache_write_tokens,
@@ -509,12 +516,37 @@ static struct core_cost cost_of_call(const Wire__Call *call)
     };
 }
 
-/* It is not the one that the usage is of, and has used something. */
+/* It is the one that the usage is of. */
+static bool is_same(const Wire__Usage *usage, const Wire__Call *call)
+{
+    return strcmp(usage->provider, call->upstream->provider) == 0 &&
+           strcmp(usage->model, call->upstream->model) == 0;
+}
+
+/* It is not, and has used something. */
 static bool is_apart(const Wire__Usage *usage, const Wire__Call *call)
 {
-    const bool is_same = strcmp(usage->provider, call->upstream->provider) == 0 &&
-                         strcmp(usage->model, call->upstream->model) == 0;
-    return !is_same && (call->cost_nanousd > 0 || call->input_tokens > 0);
+    return !is_same(usage, call) && (call->cost_nanousd > 0 || call->input_tokens > 0);
+}
+
+/*
+ * A call for several jobs is told with the result of one of them, and what it used with each, in
+ * parts: so calls are counted where they are told, and none with a part alone. A job that was asked
+ * alone afterwards may tell of two.
+ */
+static struct told told_by(const struct event_attempt_result *result)
+{
+    struct told told = {0};
+    for (size_t i = 0; i < result->calls_length; i++) {
+        const Wire__Call *call = result->calls[i];
+        const bool has_used = call->cost_nanousd > 0 || call->tokens > 0 ||
+                              call->input_tokens > 0 || call->output_tokens > 0;
+        if (has_used && is_same(result->usage, call)) {
+            told.calls++;
+            told.estimated_calls += call->is_estimated;
+        }
+    }
+    return told;
 }
 
 static uint64_t apart_nanousd(const struct event_attempt_result *result)
@@ -561,9 +593,10 @@ static void book(struct core *core, struct budget_scope scope,
 {
     const Wire__Usage *usage = result->usage;
     const struct ledger_key key = key_of(core, scope, usage);
-    const struct core_cost cost = cost_of(usage, apart_nanousd(result), is_late);
+    const struct told told = told_by(result);
+    const struct core_cost cost = cost_of(usage, &told, apart_nanousd(result), is_late);
     book_apart(core, scope, result);
-    if (is_paid(usage) && (cost.cost_nanousd > 0 || usage->input_tokens > 0)) {
+    if (told.calls > 0 || (is_paid(usage) && (cost.cost_nanousd > 0 || usage->input_tokens > 0))) {
         ledger_add(core, purse_day_of(core->unix_ms), &key, &cost);
         budget_spend(core, scope, cost.cost_nanousd);
     }
@@ -627,7 +660,8 @@ void charge_result(struct core *core, const struct worker *worker, struct job *j
         core->charges.is_booked = true; /* maybe in a batch that is not on the disk yet */
         return;
     }
-    if (result->usage != NULL && (is_paid(result->usage) || has_apart(result))) {
+    if (result->usage != NULL &&
+        (is_paid(result->usage) || has_apart(result) || told_by(result).calls > 0)) {
         const bool is_late =
             job == NULL || result->outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
         settle(core, charge, &which, scope_of(core, job, result), result, is_late);

@@ -89,6 +89,13 @@ static void says(uint64_t peer, const struct lease_ref *lease, Wire__AttemptOutc
     usage.cost_nanousd = nanousd;
     usage.input_tokens = nanousd > 0 ? 10 : 0;
     usage.cached_input_tokens = nanousd > 0 ? 4 : 0;
+    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
+    Wire__Call call = WIRE__CALL__INIT;
+    const Wire__Call *const calls[] = {&call};
+    upstream.provider = usage.provider;
+    upstream.model = usage.model;
+    call.upstream = &upstream;
+    call.cost_nanousd = nanousd;
     const struct event event = {.kind = EVENT_ATTEMPT_RESULT,
                                 .peer = peer,
                                 .as.attempt_result = {.lease = *lease,
@@ -96,6 +103,8 @@ static void says(uint64_t peer, const struct lease_ref *lease, Wire__AttemptOutc
                                                       .error_code = "",
                                                       .error_text = "",
                                                       .usage = &usage,
+                                                      .calls = calls,
+                                                      .calls_length = nanousd > 0,
                                                       .tenant = "a",
                                                       .tier = "standard",
                                                       .made_by = made_by}};
@@ -216,6 +225,57 @@ Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
     cr_assert_eq(purse().reserved_nanousd, 0);
     world_advance(&w, 2 * w.config.broker.lease_ms);
     cr_assert_eq(purse().day_nanousd, 400);
+}
+
+/* Of a call at m0: of its cost this one's share, and the call itself where it tells of it. */
+static void says_share(const struct lease_ref *lease, uint64_t nanousd, size_t told)
+{
+    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
+    Wire__Call call = WIRE__CALL__INIT;
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    const Wire__Call *const calls[] = {&call, &call};
+    usage.provider = upstream.provider = "p";
+    usage.model = upstream.model = "m0";
+    usage.cost_nanousd = nanousd;
+    usage.input_tokens = 10;
+    call.upstream = &upstream;
+    call.cost_nanousd = CALL;
+    world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                                   .peer = 100,
+                                   .as.attempt_result = {.lease = *lease,
+                                                         .outcome = ANSWERED,
+                                                         .error_code = "",
+                                                         .error_text = "",
+                                                         .usage = &usage,
+                                                         .calls = calls,
+                                                         .calls_length = told}});
+}
+
+Test(core_cost, call_for_several_jobs_counts_once)
+{
+    world_worker(&w, 100, "w", 3);
+    const struct id jobs[] = {world_submit(&w, 1, "standard"), world_submit(&w, 1, "standard"),
+                              world_submit(&w, 1, "standard")};
+    const struct lease_ref leases[] = {world_lease(&w, &jobs[0]), world_lease(&w, &jobs[1]),
+                                       world_lease(&w, &jobs[2])};
+    says_share(&leases[0], CALL / 4, 0);
+    cr_assert_eq(ledger().calls, 0);
+    cr_assert_eq(ledger().cost_nanousd, CALL / 4);
+    says_share(&leases[1], CALL / 4, 1);
+    says_share(&leases[2], CALL / 2 + CALL,
+               1); /* asked alone afterwards, and not the one that tells */
+    cr_assert_eq(ledger().calls, 2);
+    cr_assert_eq(ledger().cost_nanousd, 2 * CALL);
+    cr_assert_eq(ledger().tokens[PRICE_INPUT], 30);
+}
+
+Test(core_cost, job_that_was_asked_alone_may_tell_of_two_calls)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    says_share(&lease, CALL / 2 + CALL, 2);
+    cr_assert_eq(ledger().calls, 2);
 }
 
 Test(core_cost, hit_is_a_saving)
