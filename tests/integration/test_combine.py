@@ -73,7 +73,18 @@ def check_bill(cluster, done):
     assert sum(u.output_tokens for u in usages) == counted["output_tokens"]
     cost = sum(u.cost_nanousd for u in usages)
     assert cost == counted["input_tokens"] * 1000 + counted["output_tokens"] * 3000
+    check_ledger(cluster, cost)
     return cost
+
+
+def check_ledger(cluster, cost_nanousd):
+    """Its calls are the simulator's, however many jobs each was for; and the jobs' parts add up to what they used."""
+    bills = json.loads(http_request(cluster.modelsim.ready["http"], "/control/bill")[1])["models"]
+    rows = {row["model"]: row for row in cluster.broker.admin_json("/v1/cost?by=model")["rows"] if row["calls"] > 0}
+    sums = {model: of["answered"] for model, of in bills.items() if of["answered"]["calls"] > 0}
+    assert {model: (row["calls"], row["input_tokens"], row["output_tokens"]) for model, row in rows.items()} == \
+        {model: (of["calls"], of["input_tokens"], of["output_tokens"]) for model, of in sums.items()}
+    assert sum(row["cost_nanousd"] for row in rows.values()) == cost_nanousd
 
 
 def text_of(number):
