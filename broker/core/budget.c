@@ -241,6 +241,17 @@ static uint64_t worst_with(const struct job *job, const struct upstream *upstrea
     return price_worst_nanousd(&upstream->price, job->payload_bytes, output);
 }
 
+static uint64_t worst_of_all(const struct job *job, struct upstream *const *upstreams,
+                             size_t length)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < length; i++) {
+        const uint64_t worst = worst_with(job, upstreams[i]);
+        most = worst > most ? worst : most;
+    }
+    return most;
+}
+
 uint64_t budget_worst_nanousd(const struct core *core, const struct job *job,
                               const struct upstream *upstream)
 {
@@ -248,18 +259,18 @@ uint64_t budget_worst_nanousd(const struct core *core, const struct job *job,
         return worst_with(job, upstream);
     }
     const struct candidates *candidates = upstream_candidates(core, job->flow->queue);
-    uint64_t most = 0;
-    for (size_t i = 0; i < candidates->length; i++) {
-        const uint64_t worst = worst_with(job, candidates->items[i]);
-        most = worst > most ? worst : most;
-    }
-    return most;
+    return candidates->length > 0 ? worst_of_all(job, candidates->items, candidates->length)
+                                  : worst_of_all(job, core->upstreams, core->upstreams_length);
 }
 
-/* With the cheapest that can answer it, now or later. */
-static uint64_t least_worst(const struct job *job, const struct decision *decision)
+/* With the cheapest that can answer it, now or later; where a worker chooses, with the dearest. */
+static uint64_t least_worst(const struct core *core, const struct job *job,
+                            const struct decision *decision)
 {
-    uint64_t least = decision->length == 0 ? 0 : UINT64_MAX;
+    uint64_t least = UINT64_MAX;
+    if (decision->length == 0) {
+        return budget_worst_nanousd(core, job, NULL);
+    }
     for (size_t i = 0; i < decision->length; i++) {
         if (decision->items[i].lost < LOST_CANNOT) {
             const uint64_t worst = worst_with(job, decision->items[i].upstream);
@@ -390,7 +401,7 @@ bool budget_admits(struct core *core, const struct job *job, const char **ret_te
     }
     struct decision decision;
     decision_make(core, job, &decision);
-    const uint64_t worst = least_worst(job, &decision);
+    const uint64_t worst = least_worst(core, job, &decision);
     int64_t refills;
     struct budget_purse *purse = too_small(core, scope, worst, &refills);
     if (purse == NULL) {
@@ -459,9 +470,7 @@ static void choose_instead(struct core *core, struct decision *decision, struct 
 
 static bool fits_chosen(struct core *core, const struct job *job, const struct decision *decision)
 {
-    const uint64_t worst =
-        decision->length == 0 ? 0 : budget_worst_nanousd(core, job, decision->chosen);
-    return fits(core, budget_scope_of(job), worst);
+    return fits(core, budget_scope_of(job), budget_worst_nanousd(core, job, decision->chosen));
 }
 
 static void wait_until(struct core *core, struct job *job, int64_t at_ms)
@@ -493,7 +502,7 @@ static void expire(struct core *core, struct job *job, const char *text)
 
 static void wait_or_expire(struct core *core, struct job *job, const struct decision *decision)
 {
-    const uint64_t worst = least_worst(job, decision);
+    const uint64_t worst = least_worst(core, job, decision);
     int64_t refills;
     struct budget_purse *purse = too_small(core, budget_scope_of(job), worst, &refills);
     if (purse == NULL) {

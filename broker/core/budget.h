@@ -67,10 +67,12 @@ void budget_destroy(struct core *core);
 MUST_USE int budget_configure(struct core *core, const struct config *config);
 
 bool budget_is_limited(struct core *core, struct budget_scope scope);
-/* The worst case of an attempt. NULL: the dearest candidate of its queue; none: 0. */
+/* The worst case of an attempt. NULL: the dearest candidate of its queue; it has none, so that a
+ * worker chooses: the dearest of all. */
 uint64_t budget_worst_nanousd(const struct core *core, const struct job *job,
                               const struct upstream *upstream);
-/* A second call, which nobody needs, is made with `upstream` only where the soft share is not reached, and where its worst case fits beside what is reserved. */
+/* A second call, which nobody needs, is made with `upstream` only where the soft share is not
+ * reached, and where its worst case fits beside what is reserved. */
 bool budget_has_second(struct core *core, const struct job *job, const struct upstream *upstream);
 void budget_spend(struct core *core, struct budget_scope scope, uint64_t nanousd);
 /* What was spent on `day` was an estimate, and too much. */

@@ -337,6 +337,32 @@ Test(core_cost, refusal_tells_what_is_left_and_what_is_reserved)
                               "(0.000000500 USD, attempts in flight may take 0.000001000 of it)"));
 }
 
+Test(core_cost, where_a_worker_chooses_the_dearest_model_is_held)
+{
+    static struct config_route route = {.name = "no-model"};
+    w.config.routes = &route;
+    w.config.routes_length = 1;
+    budget(3 * CALL / 2);
+    world_worker(&w, 100, "w", 10);
+    struct event event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "no-model";
+    const struct id first = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    cr_assert(is_dispatched(&first));
+    cr_assert_null(world_dispatch(&w, &first)->model);
+    cr_assert_eq(purse().reserved_nanousd, CALL);
+    event = world_submission(&w, 1, "standard");
+    event.as.submit.route = "no-model";
+    const struct id second = event.as.submit.job_id;
+    world_submit_event(&w, &event);
+    cr_assert(is_accepted(&second));
+    cr_assert_not(is_dispatched(&second));
+    says(100, &(struct lease_ref){first, 1}, ANSWERED, CALL, 0);
+    world_advance(&w, 60000);
+    cr_assert_not(is_dispatched(&second), "too little is left");
+    cr_assert_eq(purse().day_nanousd, CALL);
+}
+
 Test(core_cost, worker_is_told_whose_cost_a_budget_holds)
 {
     world_worker(&w, 100, "w", 3);
