@@ -119,6 +119,7 @@ static void add(struct core_cost *sum, const struct core_cost *cost)
     sum->saved_cache_nanousd += cost->saved_cache_nanousd;
     sum->saved_cache_ms += cost->saved_cache_ms;
     sum->saved_followers_nanousd += cost->saved_followers_nanousd;
+    sum->saved_followers_ms += cost->saved_followers_ms;
     sum->saved_prompt_cache_nanousd += cost->saved_prompt_cache_nanousd;
     sum->saved_batching_nanousd += cost->saved_batching_nanousd;
     sum->saved_optimising_nanousd += cost->saved_optimising_nanousd;
@@ -210,6 +211,7 @@ static json_t *describe_sum(json_t *object, const struct core_cost *sum)
         {"saved_cache_nanousd", sum->saved_cache_nanousd},
         {"saved_cache_ms", sum->saved_cache_ms},
         {"saved_followers_nanousd", sum->saved_followers_nanousd},
+        {"saved_followers_ms", sum->saved_followers_ms},
         {"saved_prompt_cache_nanousd", sum->saved_prompt_cache_nanousd},
         {"saved_batching_nanousd", sum->saved_batching_nanousd},
         {"saved_optimising_nanousd", sum->saved_optimising_nanousd},

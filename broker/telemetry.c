@@ -261,18 +261,19 @@ static const struct family_row {
                       LABELS("tier", "step")},
     [QUALITY_LOST_JOBS] = {METRIC_COUNTER, "tiermq_quality_lost_jobs_total",
                            "Answers that are thought to have lost some.", LABELS("tier", "step")},
-    [COST_SPENT] = {METRIC_GAUGE, "tiermq_ledger_cost_usd",
-                    "What calls to models have cost since start; falls when an estimate is corrected.", NULL},
+    [COST_SPENT] =
+        {METRIC_GAUGE, "tiermq_ledger_cost_usd",
+         "What calls to models have cost since start; falls when an estimate is corrected.", NULL},
     [COST_ESTIMATED] = {METRIC_GAUGE, "tiermq_ledger_estimated_usd",
                         "Of it, for calls of which the provider did not say all.", NULL},
     [COST_LATE] = {METRIC_GAUGE, "tiermq_ledger_late_usd",
-                   "Of it, for calls that came to nothing: late, lost, cancelled or failed.",
-                   NULL},
+                   "Of it, for calls that came to nothing: late, lost, cancelled or failed.", NULL},
     [LEDGER_SAVED] = {METRIC_GAUGE, "tiermq_ledger_saved_usd",
-                    "What was saved since start; routing may have cost more than its reference.",
-                    LABELS("by")},
-    [LEDGER_SAVED_SECONDS] = {METRIC_COUNTER, "tiermq_ledger_saved_seconds_total",
-                            "Time that cache hits would have taken as calls.", NULL},
+                      "What was saved since start; routing may have cost more than its reference.",
+                      LABELS("by")},
+    [LEDGER_SAVED_SECONDS] =
+        {METRIC_COUNTER, "tiermq_ledger_saved_seconds_total",
+         "Time that hits and identical jobs would have taken as calls of their own.", NULL},
     [COST_TOKENS] = {METRIC_COUNTER, "tiermq_ledger_tokens_total",
                      "Tokens that were booked, each in one class.", LABELS("class")},
     [BUDGET_EVENTS] = {METRIC_COUNTER, "tiermq_budget_events_total",
@@ -474,8 +475,7 @@ static void collect_counts(struct telemetry *telemetry, const struct core_tier_s
 static void collect_hedges(struct telemetry *telemetry, const struct core_tier_stats *tier)
 {
     for (size_t i = 0; i < CORE_HEDGE_OUTCOMES; i++) {
-        set_for(telemetry, HEDGES, tier->name, core_hedge_outcome_name(i),
-                (double)tier->hedges[i]);
+        set_for(telemetry, HEDGES, tier->name, core_hedge_outcome_name(i), (double)tier->hedges[i]);
     }
     for (size_t i = 0; i < CORE_HEDGE_REFUSALS; i++) {
         set_for(telemetry, HEDGES_REFUSED, tier->name, core_hedge_refusal_name(i),
@@ -637,7 +637,8 @@ static void collect_saved(struct telemetry *telemetry, const struct core_cost *t
     for (size_t i = 0; i < ARRAY_LENGTH(saved); i++) {
         metric_set(series(telemetry, LEDGER_SAVED, LABELS(saved[i].by)), saved[i].usd);
     }
-    set(telemetry, LEDGER_SAVED_SECONDS, (double)total->saved_cache_ms / 1000.0);
+    set(telemetry, LEDGER_SAVED_SECONDS,
+        (double)(total->saved_cache_ms + total->saved_followers_ms) / 1000.0);
 }
 
 static void collect_cost(struct telemetry *telemetry, const struct core *core)

@@ -684,7 +684,9 @@ void charge_follower(struct core *core, const struct job *job, const Wire__Usage
         return;
     }
     const struct ledger_key key = key_of(core, budget_scope_of(job), usage);
-    const struct core_cost cost = {.followers = 1, .saved_followers_nanousd = usage->saved_nanousd};
+    const struct core_cost cost = {.followers = 1,
+                                   .saved_followers_nanousd = usage->saved_nanousd,
+                                   .saved_followers_ms = usage->saved_ms};
     ledger_add(core, purse_day_of(core->unix_ms), &key, &cost);
 }
 

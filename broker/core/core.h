@@ -312,7 +312,7 @@ struct core_cost {
     uint64_t estimated_nanousd; /* of it, for the estimated calls */
     uint64_t late_nanousd; /* of it, for what came to nothing: late, lost, cancelled, failed */
     uint64_t hits, followers; /* jobs that were answered by the cache; by an identical job's call */
-    uint64_t saved_cache_nanousd, saved_cache_ms, saved_followers_nanousd;
+    uint64_t saved_cache_nanousd, saved_cache_ms, saved_followers_nanousd, saved_followers_ms;
     uint64_t saved_prompt_cache_nanousd, saved_batching_nanousd, saved_optimising_nanousd;
     int64_t saved_routing_nanousd; /* against cost.reference_model; below 0: it was dearer */
 };

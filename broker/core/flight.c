@@ -17,6 +17,7 @@
 #include "broker/core/lease.h"
 #include "broker/core/stream.h"
 #include "broker/core/worker.h"
+#include "common/price.h"
 #include "common/prompt_cut.h"
 
 enum {
@@ -33,6 +34,7 @@ struct shared {
     struct id leader;
     struct job_needs needs; /* of the leader */
     uint32_t quality_lost;  /* by it */
+    uint64_t call_ms;       /* of its call, or of the one that a hit saved */
     struct blob *payload;
     char text[];
 };
@@ -312,6 +314,7 @@ static void share_usage(struct shared *shared, const Wire__Usage *usage, char **
     shared->usage.cost_nanousd = 0;
     shared->usage.hedge_cost_nanousd = 0; /* a part of it */
     shared->quality_lost = usage->quality_lost;
+    shared->call_ms = price_add(usage->call_ms, usage->saved_ms);
     /* Nor was its prompt sent once more: what that saved is the leader's. */
     shared->usage.saved_history_tokens = shared->usage.saved_passages_tokens = 0;
     shared->usage.saved_space_tokens = shared->usage.saved_repeats_tokens = 0;
@@ -482,6 +485,17 @@ static void tell_quality_lost(struct core *core, const struct job *job, struct s
     }
 }
 
+/*
+ * What a call of its own would have taken, less what it has waited for the other's: the time that
+ * had passed when it came. Never more than the truth, since it would have waited for its turn, too.
+ */
+static void tell_time_saved(const struct core *core, const struct job *job, struct shared *shared)
+{
+    const int64_t ms = core->now_ms - job->submitted_ms;
+    const uint64_t waited_ms = ms > 0 ? (uint64_t)ms : 0;
+    shared->usage.saved_ms = shared->call_ms > waited_ms ? shared->call_ms - waited_ms : 0;
+}
+
 static void end_one(struct core *core, const struct flight *flight)
 {
     struct job *job = heap_peek(&flight->followers);
@@ -493,6 +507,7 @@ static void end_one(struct core *core, const struct flight *flight)
     stats->followers_concluded++;
     stats->saved_nanousd += flight->shared->usage.saved_nanousd;
     tell_quality_lost(core, job, flight->shared);
+    tell_time_saved(core, job, flight->shared);
     charge_follower(core, job, flight->shared->outcome.usage);
     conclude(core, job, &flight->shared->outcome);
 }

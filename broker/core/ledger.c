@@ -160,6 +160,7 @@ static void change(struct core_cost *sum, const struct core_cost *cost,
                               &sum->saved_cache_nanousd,
                               &sum->saved_cache_ms,
                               &sum->saved_followers_nanousd,
+                              &sum->saved_followers_ms,
                               &sum->saved_prompt_cache_nanousd,
                               &sum->saved_batching_nanousd,
                               &sum->saved_optimising_nanousd};
@@ -175,6 +176,7 @@ static void change(struct core_cost *sum, const struct core_cost *cost,
                            cost->saved_cache_nanousd,
                            cost->saved_cache_ms,
                            cost->saved_followers_nanousd,
+                           cost->saved_followers_ms,
                            cost->saved_prompt_cache_nanousd,
                            cost->saved_batching_nanousd,
                            cost->saved_optimising_nanousd};
@@ -275,6 +277,7 @@ static void fill_record(const struct ledger *ledger, const struct row *row,
     record->saved_cache_nanousd = sum->saved_cache_nanousd;
     record->saved_cache_ms = sum->saved_cache_ms;
     record->saved_followers_nanousd = sum->saved_followers_nanousd;
+    record->saved_followers_ms = sum->saved_followers_ms;
     record->saved_prompt_cache_nanousd = sum->saved_prompt_cache_nanousd;
     record->saved_batching_nanousd = sum->saved_batching_nanousd;
     record->saved_optimising_nanousd = sum->saved_optimising_nanousd;
@@ -301,6 +304,7 @@ static struct core_cost sum_of(const Record__LedgerRecord *record)
         .saved_cache_nanousd = record->saved_cache_nanousd,
         .saved_cache_ms = record->saved_cache_ms,
         .saved_followers_nanousd = record->saved_followers_nanousd,
+        .saved_followers_ms = record->saved_followers_ms,
         .saved_prompt_cache_nanousd = record->saved_prompt_cache_nanousd,
         .saved_batching_nanousd = record->saved_batching_nanousd,
         .saved_optimising_nanousd = record->saved_optimising_nanousd,

@@ -87,6 +87,7 @@ static void end_cut(const struct id *job, Wire__AttemptOutcome outcome, bool key
     usage.saved_batching_nanousd = 50;
     usage.saved_prompt_cache_nanousd = 40;
     usage.saved_routing_nanousd = -30;
+    usage.call_ms = 70;
     end_using(job, outcome, key_mismatch, &usage);
 }
 
@@ -178,6 +179,8 @@ Test(core_flight, identical_jobs_run_once_and_all_are_answered)
     cr_assert_eq(stats->followers_concluded, 2);
     cr_assert_eq(stats->saved_nanousd, 1400);
     cr_assert_eq(stats->cost_nanousd, 700);
+    /* Calls of their own would have ended 30 ms later: they came 30 ms after the leader. */
+    cr_assert_eq(core_cost_total(w.core)->saved_followers_ms, 2 * 30);
 }
 
 Test(core_flight, identical_durable_jobs_run_once_and_all_results_are_kept)
