@@ -165,6 +165,7 @@ static void step_submit(const struct intake *intake, uint64_t peer, const char *
                 .task = submit->task,
                 .attempts_max = submit->attempts_max,
                 .stream = submit->stream,
+                .stream_chunks = submit->stream_chunks,
                 .discard_result = submit->discard_result,
                 .payload = payload,
             },
@@ -216,15 +217,24 @@ static void take_submits(const struct intake *intake, const struct peer *peer,
 /* ---- about jobs ---- */
 
 static void step_job(const struct intake *intake, const struct peer *peer, enum event_kind kind,
-                     const ProtobufCBinaryData *id, const char *field, bool status_only,
-                     bool stream)
+                     const ProtobufCBinaryData *id, const char *field)
+{
+    struct event event = {.kind = kind, .peer = peer->number};
+    if (intake_id(intake, id, field, &event.as.job.job_id) == 0) {
+        broker_step(intake->broker, &event);
+    }
+}
+
+static void take_wait(const struct intake *intake, const struct peer *peer, const Wire__Wait *wait)
 {
     struct event event = {
-        .kind = kind,
+        .kind = EVENT_WAIT,
         .peer = peer->number,
-        .as.job = {.status_only = status_only, .stream = stream},
+        .as.job = {.status_only = wait->status_only,
+                   .stream = wait->stream,
+                   .stream_chunks = wait->stream_chunks},
     };
-    if (intake_id(intake, id, field, &event.as.job.job_id) == 0) {
+    if (intake_id(intake, &wait->job_id, "wait.job_id", &event.as.job.job_id) == 0) {
         broker_step(intake->broker, &event);
     }
 }
@@ -247,17 +257,13 @@ static void take_about_jobs(const struct intake *intake, const struct peer *peer
                             const Wire__ClientMessage *message)
 {
     for (size_t i = 0; i < message->n_collected; i++) {
-        step_job(intake, peer, EVENT_COLLECTED, &message->collected[i]->job_id, "collected.job_id",
-                 false, false);
+        step_job(intake, peer, EVENT_COLLECTED, &message->collected[i]->job_id, "collected.job_id");
     }
     for (size_t i = 0; i < message->n_cancel; i++) {
-        step_job(intake, peer, EVENT_CANCEL, &message->cancel[i]->job_id, "cancel.job_id", false,
-                 false);
+        step_job(intake, peer, EVENT_CANCEL, &message->cancel[i]->job_id, "cancel.job_id");
     }
     for (size_t i = 0; i < message->n_wait; i++) {
-        const Wire__Wait *wait = message->wait[i];
-        step_job(intake, peer, EVENT_WAIT, &wait->job_id, "wait.job_id", wait->status_only,
-                 wait->stream);
+        take_wait(intake, peer, message->wait[i]);
     }
     for (size_t i = 0; i < message->n_stream_credit; i++) {
         take_stream_credit(intake, peer, message->stream_credit[i]);

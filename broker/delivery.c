@@ -215,6 +215,7 @@ static void send_result(struct broker *broker, const struct effect *effect)
     result.run_ms = not_negative(from->run_ms);
     result.complexity = from->complexity;
     result.abilities = from->abilities;
+    result.chunks = from->chunks;
     result.usage = (Wire__Usage *)from->usage;
     result.worker = unconst(from->worker);
     result.has_payload = from->payload != NULL;
@@ -536,6 +537,7 @@ static void send_dispatch(struct broker *broker, const struct effect *effect)
     dispatch.deadline_in_ms = not_negative(from->deadline_in_ms);
     dispatch.queue_ms = not_negative(from->queue_ms);
     dispatch.stream = from->stream;
+    dispatch.stream_bytes = from->stream_bytes;
     dispatch.estimated_tokens = from->estimated_tokens;
     dispatch.max_tokens = from->max_tokens;
     dispatch.has_payload = true;
@@ -598,6 +600,19 @@ static void send_hedge(struct broker *broker, const struct effect *effect)
     Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
     envelope.hedge = (Wire__HedgeGrant *[]){&grant};
     envelope.n_hedge = 1;
+    send_to_worker(broker, effect, &envelope, (struct parcel){0});
+}
+
+static void send_stream_allowance(struct broker *broker, const struct effect *effect)
+{
+    Wire__LeaseRef lease;
+    fill_lease(&effect->as.stream_allowance.lease, &lease);
+    Wire__StreamAllowance allowance = WIRE__STREAM_ALLOWANCE__INIT;
+    allowance.lease = &lease;
+    allowance.bytes_total = effect->as.stream_allowance.bytes_total;
+    Wire__BrokerToWorker envelope = WIRE__BROKER_TO_WORKER__INIT;
+    envelope.stream_allowance = (Wire__StreamAllowance *[]){&allowance};
+    envelope.n_stream_allowance = 1;
     send_to_worker(broker, effect, &envelope, (struct parcel){0});
 }
 
@@ -721,6 +736,9 @@ void delivery_carry_out(struct broker *broker, const struct effect *effect)
         return;
     case EFFECT_HEDGE:
         send_hedge(broker, effect);
+        return;
+    case EFFECT_STREAM_ALLOWANCE:
+        send_stream_allowance(broker, effect);
         return;
     case EFFECT_ATTEMPT_CONCLUDED:
         send_concluded(broker, effect);

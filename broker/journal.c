@@ -219,6 +219,7 @@ static int add_record(struct store_batch *batch, const struct effect *effect)
     case EFFECT_WORKER_ERROR:
     case EFFECT_DISPATCH:
     case EFFECT_HEDGE:
+    case EFFECT_STREAM_ALLOWANCE:
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
     case EFFECT_WORKER_DRAIN:

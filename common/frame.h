@@ -44,6 +44,9 @@ struct frame_chunk {
 };
 enum { FRAME_CHUNK_LAST = 1 };
 
+/* What a chunk counts beside its bytes, where a stream is bounded (StreamAllowance). */
+enum { FRAME_CHUNK_COST = 64 };
+
 void frame_write_header(enum frame_kind kind, uint8_t ret_header[FRAME_HEADER_BYTES]);
 
 /*

@@ -92,6 +92,7 @@ static void copy_fields(struct attempt *attempt, const Wire__Dispatch *dispatch,
     attempt->number = dispatch->attempt;
     attempt->run = next_run();
     attempt->wants_stream = dispatch->stream;
+    attempt->chunk_bytes_max = dispatch->stream_bytes;
     attempt->is_probe = dispatch->is_probe;
     attempt->is_last_choice = dispatch->is_last_choice;
     attempt->is_last_attempt = dispatch->is_last_attempt;

@@ -163,6 +163,9 @@ struct attempt {
     struct hedge *hedge;     /* the second call, if one was made; NULL */
     struct bytes chunks; /* pieces of the stream that wait for company */
     uint32_t chunks_sent;
+    uint64_t chunk_bytes_sent;   /* what they count: FRAME_CHUNK_COST each, and their bytes */
+    uint64_t chunk_bytes_max;    /* that the broker allows; 0: any number */
+    bool waits_for_allowance;    /* held_ms is set for that, and no timer */
     bool is_chunk_timer_set;
     int64_t chunk_sent_ms;       /* when the last one went */
     bool is_stream_given_up;     /* a piece was lost: no more are sent */

@@ -22,6 +22,7 @@
 #include "worker/answers.h"
 #include "worker/attempt.h"
 #include "worker/cache_mail.h"
+#include "worker/forward.h"
 #include "worker/provider/hedge.h"
 #include "worker/route/upstreams.h"
 #include "worker/telemetry.h"
@@ -240,8 +241,7 @@ static void join(struct broker_link *link)
         link_forgo_linger(link->link); /* what matters of it is said again */
     }
     link_destroy(&link->link);
-    int r =
-        link_create(link->loop, &options, message_arrived, link, &link->link);
+    int r = link_create(link->loop, &options, message_arrived, link, &link->link);
     r = r < 0 ? r : send_hello(link);
     if (r < 0) {
         log_at(link->log, LOG_ERROR, "cannot connect to the broker",
@@ -334,6 +334,30 @@ static void cache_welcomed(struct broker_link *link, const Wire__WorkerWelcome *
     evidence_taken(link, welcome->evidence, welcome->n_evidence);
 }
 
+static struct attempt *first_without_allowance(const struct broker_link *link)
+{
+    list_for_each (&link->held, at) {
+        struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
+        if (attempt->waits_for_allowance && attempt->call != NULL) {
+            return attempt;
+        }
+    }
+    return NULL;
+}
+
+/* The broker may have restarted, and know nothing of what it allowed. If it does it says so again.
+ */
+static void allowances_end(struct broker_link *link)
+{
+    list_for_each (&link->held, at) {
+        CONTAINER_OF(at, struct attempt, link)->chunk_bytes_max = 0;
+    }
+    struct attempt *attempt = NULL;
+    while ((attempt = first_without_allowance(link)) != NULL) {
+        forward_allow(attempt, 0);
+    }
+}
+
 static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcome)
 {
     log_at(link->log, LOG_INFO, "joined a broker", log_text("broker", welcome->broker),
@@ -350,6 +374,7 @@ static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcom
     link->dispatched = 0;
     link->must_tell_draining = link->is_draining;
     answers_unsend_all(&link->answers);
+    allowances_end(link);
     snapshot_taken(link, welcome);
     cache_welcomed(link, welcome);
 }
@@ -430,6 +455,18 @@ static void hedges_arrived(struct broker_link *link, const Wire__BrokerToWorker 
     }
 }
 
+static void allowances_arrived(struct broker_link *link, const Wire__BrokerToWorker *envelope)
+{
+    for (size_t i = 0; i < envelope->n_stream_allowance; i++) {
+        const Wire__StreamAllowance *allowance = envelope->stream_allowance[i];
+        struct attempt *attempt =
+            allowance->lease == NULL ? NULL : find_held(link, allowance->lease);
+        if (attempt != NULL) {
+            forward_allow(attempt, allowance->bytes_total);
+        }
+    }
+}
+
 static void error_arrived(struct broker_link *link, const Wire__ProtocolError *error)
 {
     const bool is_hello_wanted = error->code == WIRE__PROTOCOL_ERROR__CODE__ERROR_HELLO_REQUIRED;
@@ -477,6 +514,7 @@ static void envelope_arrived(struct broker_link *link, const Wire__BrokerToWorke
     concluded_arrived(link, envelope);
     cancels_arrived(link, envelope);
     hedges_arrived(link, envelope);
+    allowances_arrived(link, envelope);
     invalidations_taken(link, envelope->invalidate, envelope->n_invalidate);
     evidence_taken(link, envelope->evidence, envelope->n_evidence);
     for (size_t i = 0; i < envelope->n_denial; i++) {
@@ -744,13 +782,13 @@ static int events_open(struct broker_link *link)
         .endpoint = link->options.events,
         .part_bytes_max = FRAME_ENVELOPE_BYTES_MAX,
     };
-    return link->options.events == NULL ? 0
-                                        : link_create(link->loop, &options, event_arrived, link,
-                                                      &link->events);
+    return link->options.events == NULL
+               ? 0
+               : link_create(link->loop, &options, event_arrived, link, &link->events);
 }
 
-int broker_link_create(struct loop *loop, struct log *log,
-                       struct telemetry *telemetry, const struct broker_link_options *options,
+int broker_link_create(struct loop *loop, struct log *log, struct telemetry *telemetry,
+                       const struct broker_link_options *options,
                        const struct broker_handler *handler, void *context,
                        struct broker_link **ret_link)
 {

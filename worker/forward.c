@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "common/clock.h"
+#include "common/frame.h"
 #include "common/loop.h"
 #include "worker/attempt.h"
 #include "worker/broker_link.h"
@@ -50,6 +51,7 @@ static int send_waiting(struct attempt *attempt, bool is_last)
                                    attempt->chunks.data, attempt->chunks.length);
     if (r == 0) {
         attempt->chunks_sent++;
+        attempt->chunk_bytes_sent += FRAME_CHUNK_COST + attempt->chunks.length;
         attempt->chunk_sent_ms = clock_monotonic_ms();
         bytes_clear(&attempt->chunks);
     }
@@ -64,7 +66,11 @@ static void hold(struct attempt *attempt)
             provider_hold(attempt->call);
         }
     }
-    timer_set(attempt, clock_monotonic_ms() + FORWARD_GATHER_MS);
+}
+
+static bool is_allowed(const struct attempt *attempt)
+{
+    return attempt->chunk_bytes_max == 0 || attempt->chunk_bytes_sent < attempt->chunk_bytes_max;
 }
 
 static bool has_been_held_too_long(const struct attempt *attempt)
@@ -77,9 +83,15 @@ static void send_or_hold(struct attempt *attempt)
 {
     loop_timer_stop(attempt->timer);
     attempt->is_chunk_timer_set = false;
+    if (!is_allowed(attempt)) {
+        attempt->waits_for_allowance = true;
+        hold(attempt);
+        return;
+    }
     const int r = send_waiting(attempt, false);
     if (r == -EAGAIN && !has_been_held_too_long(attempt)) {
         hold(attempt);
+        timer_set(attempt, clock_monotonic_ms() + FORWARD_GATHER_MS);
     } else if (r < 0) {
         give_up(attempt);
     }
@@ -102,7 +114,7 @@ void forward_piece(struct attempt *attempt, const void *data, size_t bytes)
     if (bytes_append(&attempt->chunks, data, bytes) < 0) {
         give_up(attempt);
     } else if (attempt->held_ms != 0) {
-        return; /* the timer tries again */
+        return; /* the timer tries again, or the broker's word */
     } else if (may_go(attempt)) {
         send_or_hold(attempt);
     } else if (!attempt->is_chunk_timer_set) {
@@ -113,9 +125,21 @@ void forward_piece(struct attempt *attempt, const void *data, size_t bytes)
 void forward_due(struct attempt *attempt)
 {
     send_or_hold(attempt);
-    if (attempt->held_ms != 0 && !attempt->is_chunk_timer_set) {
+    const bool goes_on = !attempt->is_chunk_timer_set && !attempt->waits_for_allowance;
+    if (attempt->held_ms != 0 && goes_on) {
         attempt->held_ms = 0;
         provider_go_on(attempt->call);
+    }
+}
+
+void forward_allow(struct attempt *attempt, uint64_t bytes_max)
+{
+    attempt->chunk_bytes_max = bytes_max;
+    if (attempt->waits_for_allowance && attempt->call != NULL && is_allowed(attempt)) {
+        attempt->waits_for_allowance = false;
+        attempt->held_ms =
+            clock_monotonic_ms(); /* from here on it is the broker that is waited for */
+        forward_due(attempt);
     }
 }
 
@@ -125,9 +149,14 @@ bool forward_end(struct attempt *attempt)
     if (!attempt->has_token || attempt->is_stream_given_up) {
         return true;
     }
+    if (attempt->waits_for_allowance) {
+        attempt->waits_for_allowance = false;
+        attempt->held_ms = 0;
+    }
     const int r = send_waiting(attempt, true);
     if (r == -EAGAIN && !has_been_held_too_long(attempt)) {
         hold(attempt);
+        timer_set(attempt, clock_monotonic_ms() + FORWARD_GATHER_MS);
         return false;
     }
     if (r < 0) {

@@ -5,16 +5,20 @@
  * go together when that is over. So a stream of any rate is no more than that many messages through
  * the broker, and a slow one, as most are, is not delayed at all. The last piece is marked.
  *
- * When the broker takes nothing, the provider is held: what waits here stays below
+ * When the broker takes nothing, or allows no more since nobody reads the stream (StreamAllowance),
+ * the provider is held: what waits here stays below
  * FORWARD_BYTES_MAX and what one read of the connection brings. A hold that lasts longer than
  * FORWARD_HOLD_MS, which is the broker's doing and no fault of the provider, gives the stream up:
  * the call goes on, nothing more is forwarded, and its client has the whole answer as the result.
+ * For its readers it is held until they go on: the job's deadline, or its cancellation, ends that.
+ * What is left when the answer is whole goes beyond the allowance: no answer waits for its readers.
  *
  * Measures the time to the first token and that between tokens. Uses the attempt's timer.
  */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include "common/attributes.h"
 
 struct attempt;
@@ -28,6 +32,8 @@ void forward_begin(struct attempt *attempt, struct telemetry *telemetry);
 void forward_piece(struct attempt *attempt, const void *data, size_t bytes);
 /* The timer is due. The call may end within. */
 void forward_due(struct attempt *attempt);
+/* The broker allows so many bytes in all; 0: any number. The call may end within. */
+void forward_allow(struct attempt *attempt, uint64_t bytes_max);
 /*
  * The answer is whole and the call over. False: the end cannot be sent yet; the timer is set, to
  * call it again.

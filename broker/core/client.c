@@ -3,6 +3,7 @@
 #include <xxhash.h>
 #include "broker/core/estimate.h"
 #include "broker/core/stream.h"
+#include "broker/core/stream_rest.h"
 
 static uint64_t peer_hash(uint64_t peer, uint64_t seed)
 {
@@ -100,6 +101,7 @@ void client_gone(struct core *core, const struct event *event)
 {
     struct client *client = client_find(core, event->peer);
     if (client != NULL) {
+        stream_forget_reader(core, event->peer);
         table_remove(&core->clients, &client->by_peer);
         free(client);
     }
@@ -166,25 +168,29 @@ static struct waiter *make_more(struct core *core, struct job *job, uint64_t pee
 }
 
 /* Who streams has a cursor, so the inline place is for those that do not. */
-static bool add_streaming(struct core *core, struct job *job, uint64_t peer)
+static bool add_streaming(struct core *core, struct job *job, uint64_t peer, uint32_t chunks)
 {
     struct waiter *waiter = find_more(job, peer);
     waiter = waiter != NULL ? waiter : make_more(core, job, peer);
     if (waiter == NULL) {
         return false;
     }
-    waiter->streams = true;
+    if (!waiter->streams) {
+        waiter->streams = true;
+        waiter->chunks_left = chunks == 0 ? CHUNKS_UNLIMITED : chunks;
+    }
     job->waiter = job->waiter == peer ? 0 : job->waiter;
     stream_wanted(core, job);
     return true;
 }
 
-void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams)
+void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams,
+                uint32_t stream_chunks)
 {
     if (peer == 0) {
         return;
     }
-    if (streams && add_streaming(core, job, peer)) {
+    if (streams && add_streaming(core, job, peer, stream_chunks)) {
         return;
     }
     struct waiter *known = find_more(job, peer);
@@ -227,16 +233,13 @@ void waiter_credit(struct core *core, const struct event *event)
     if (client_expect(core, event->peer) == NULL) {
         return;
     }
+    const uint32_t more = event->as.stream_credit.chunks;
     struct job *job = job_find(core, &event->as.stream_credit.job_id);
-    if (job == NULL) {
-        return;
-    }
-    struct waiter *waiter = find_more(job, event->peer);
+    struct waiter *waiter = job == NULL ? NULL : find_more(job, event->peer);
     if (waiter != NULL) {
-        const uint32_t before = waiter->chunks_left == CHUNKS_UNLIMITED ? 0 : waiter->chunks_left;
-        const uint32_t most = CHUNKS_UNLIMITED - 1 - before;
-        const uint32_t more = event->as.stream_credit.chunks;
-        waiter->chunks_left = before + (more < most ? more : most);
+        waiter->chunks_left = chunks_left_with(waiter->chunks_left, more);
         stream_wanted(core, job);
+    } else {
+        stream_rest_credit(core, event->peer, &event->as.stream_credit.job_id, more);
     }
 }

@@ -20,8 +20,11 @@ struct client *client_find(const struct core *core, uint64_t peer); /* NULL: unk
 struct client *client_expect(struct core *core, uint64_t peer);
 void client_destroy_all(struct core *core);
 
-/* This client gets the outcome, too. Beyond WAITERS_MAX, or without memory, the latest is not added: it asks again. */
-void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams);
+/*
+ * This client gets the outcome, too. Beyond WAITERS_MAX, or without memory, the latest is not added: it asks again. `stream_chunks` is its first
+ * credit, 0: it takes all; one that streams already keeps what it has.
+ */
+void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams, uint32_t stream_chunks);
 /* Whether it does; also when it is gone since. */
 bool waiter_is(const struct job *job, uint64_t peer);
 void waiters_forget(struct job *job);

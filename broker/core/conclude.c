@@ -13,6 +13,8 @@
 #include "broker/core/lease.h"
 #include "broker/core/record.h"
 #include "broker/core/result.h"
+#include "broker/core/stream.h"
+#include "broker/core/stream_rest.h"
 #include "broker/core/upstream.h"
 #include "broker/core/status.h"
 #include "broker/core/worker.h"
@@ -232,10 +234,11 @@ struct answer {
 
 static void answer_waiter(struct core *core, uint64_t peer, bool streams, const void *context)
 {
-    (void)streams;
     const struct answer *answer = context;
     struct effect *effect = effects_add(core->effects, EFFECT_RESULT, peer, answer->batch);
     effect->as.result = *answer->result;
+    effect->as.result.chunks =
+        streams ? stream_rest_chunks(core, peer, &answer->result->job_id) : 0;
     if (effect->as.result.payload != NULL) {
         effect->as.result.payload = blob_ref(effect->as.result.payload);
     }
@@ -351,6 +354,7 @@ void conclude(struct core *core, struct job *job, const struct outcome *outcome)
     const bool is_durable = (job->flags & JOB_DURABLE) != 0;
     const bool is_dead = outcome->state == WIRE__JOB_STATE__JOB_STATE_DEAD;
     const struct effect_result result = make_result(core, job, outcome);
+    stream_conclude(core, job, outcome);
     flight_conclude(core, job, outcome); /* asks who holds the lease */
     end_attempt(core, job, outcome);
     count(job, outcome);

@@ -30,6 +30,7 @@
 #include "broker/core/result.h"
 #include "broker/core/state.h"
 #include "broker/core/stream.h"
+#include "broker/core/stream_rest.h"
 #include "broker/core/submit.h"
 #include "broker/core/upstream.h"
 #include "broker/core/worker.h"
@@ -136,6 +137,7 @@ static void init_lists(struct core *core)
     list_init(&core->flights_ending);
     list_init(&core->streams);
     list_init(&core->streams_late);
+    list_init(&core->stream_rests);
     list_init(&core->workers_heard);
     list_init(&core->leases);
     list_init(&core->leases_young);
@@ -293,6 +295,7 @@ void core_destroy(struct core **core)
     if (dead == NULL) {
         return;
     }
+    stream_rest_destroy_all(dead);
     free_leases(dead);
     free_jobs(dead);
     submit_forget_aliases(dead, 0, UINT64_MAX);

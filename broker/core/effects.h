@@ -35,6 +35,7 @@ enum effect_kind {
     EFFECT_WORKER_ERROR,
     EFFECT_DISPATCH,
     EFFECT_HEDGE,             /* the worker may make a second call */
+    EFFECT_STREAM_ALLOWANCE,  /* how far the worker may go on with a stream */
     EFFECT_ATTEMPT_CONCLUDED, /* the worker may forget its answer */
     EFFECT_ATTEMPT_CANCEL,
     EFFECT_WORKER_DRAIN,
@@ -118,6 +119,7 @@ struct effect {
             int64_t retry_after_ms; /* 0: not known */
             bool has_leader;
             struct id led_by;
+            uint32_t chunks;      /* of its stream, where some of them follow for this client; 0: none do */
             struct blob *payload; /* NULL: none */
             /* A Result as it was stored: when set, the fields above but job_id and payload are unset. */
             const uint8_t *packed;
@@ -153,6 +155,7 @@ struct effect {
             int64_t deadline_in_ms; /* 0: none */
             int64_t queue_ms;
             bool stream;
+            uint64_t stream_bytes; /* that its stream may have at first; 0: all */
             const uint8_t *canonical_key; /* 16 bytes in the arena, or NULL */
             const uint8_t *trace_parent;  /* 24 bytes in the arena, or NULL */
             uint32_t estimated_tokens, max_tokens;
@@ -174,6 +177,11 @@ struct effect {
             const char *provider, *model; /* that it may call */
             uint32_t quality_lost;
         } hedge;
+
+        struct {
+            struct lease_ref lease;
+            uint64_t bytes_total; /* 0: all */
+        } stream_allowance;
 
         struct {
             struct lease_ref lease;

@@ -92,12 +92,14 @@ struct event {
             const uint8_t *features;      /* of common/complexity.h; NULL with features_length 0 */
             size_t features_length;
             bool stream, discard_result;
+            uint32_t stream_chunks; /* its first credit; 0: all */
             struct blob *payload;
         } submit;
 
         struct {
             struct id job_id;
             bool status_only, stream;
+            uint32_t stream_chunks; /* its first credit; 0: all */
         } job; /* CANCEL, WAIT, COLLECTED */
 
         struct {

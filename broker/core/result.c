@@ -422,7 +422,7 @@ void result_wait(struct core *core, const struct event *event)
     if (event->as.job.status_only) {
         status_send(core, client, job_id);
     } else if (job != NULL && job_is_pending(job) && job_tenant(job) == client->tenant) {
-        waiter_add(core, job, event->peer, event->as.job.stream);
+        waiter_add(core, job, event->peer, event->as.job.stream, event->as.job.stream_chunks);
         status_send_pending(core, event->peer, job);
     } else {
         result_send(core, client, job_id);
@@ -510,7 +510,7 @@ void result_loaded(struct core *core, const struct load *load, int error, struct
     }
     struct job *job = job_find(core, &load->job_id);
     if (job != NULL && job_is_pending(job)) { /* its conclusion was withdrawn meanwhile */
-        waiter_add(core, job, load->peer, false);
+        waiter_add(core, job, load->peer, false, 0);
         status_send_pending(core, load->peer, job);
     } else if (error == 0) {
         send_loaded(core, load, value);

@@ -252,7 +252,9 @@ struct core {
     struct list streams;         /* all of them */
     int64_t streams_watch_ms;    /* when it is next looked at who still reads them */
     struct list streams_late;    /* streams of which somebody lacks chunks: stream.c */
-    uint64_t stream_log_bytes;   /* of all streams */
+    uint64_t stream_log_bytes;   /* of all streams, and of … */
+    struct list stream_rests;    /* what readers have not had of streams that have ended: stream_rest.h */
+    uint64_t stream_rest_bytes;  /* theirs */
     uint32_t chunks_in_turn;     /* handed on: stream.c */
 
     struct table keys;           /* idempotency entries by key */

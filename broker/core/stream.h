@@ -2,9 +2,13 @@
  * stream: the chunks of a running attempt: handed on to whoever streams, and kept for those who join late.
  *
  * Each waiter that streams has a cursor, so that it gets the chunks in order and without a gap, from the first one, as far as
- * its credit goes; what it could not take yet comes out of the log. The log is bounded, by itself and with all others; beyond a
- * bound it is dropped: who is up to date then goes on, who is not gets no more chunks of this attempt, only the result, which is
- * always whole. It goes when the attempt ends.
+ * its credit goes; what it could not take yet comes out of the log. The log is bounded, by itself and with all others. At its bound, chunks that
+ * every reader has had are dropped, and then those that one of them has had; who lacks one of these, or joins later, gets no more chunks of
+ * this attempt, only the result, which is always whole. When the bound cannot be kept so, all of the log goes. What is left of it
+ * when the attempt has answered is stream_rest's; otherwise it ends with the attempt.
+ *
+ * The worker may send as much as the log may have beyond what the furthest reader was sent (StreamAllowance), so readers without credit
+ * hold the provider, and nothing is lost to them. Where a reader is not held, or somebody waits for the result alone, nobody holds it.
  *
  * On a tier in memory a job that was asked for as a stream, whose stream has begun, and for which nobody waits any more is cancelled
  * ("abandoned"), since its client is what would keep it: STREAM_UNREAD_HEARTBEATS after that was noticed, so that a client whose connection broke may come back. On durable tiers
@@ -19,7 +23,15 @@
 
 struct lease;
 
-enum { STREAM_UNREAD_HEARTBEATS = 2 };
+struct outcome;
+
+enum {
+    STREAM_UNREAD_HEARTBEATS = 2,
+    STREAM_LOGS_BYTES_MAX = 64 << 20, /* of all streams */
+};
+
+/* What a worker may send of a stream before it is allowed more; 0: all. */
+uint64_t stream_allowance(const struct core *core);
 
 /* A chunk of the attempt that holds the lease. */
 void stream_chunk(struct core *core, struct job *job, const struct event *event);
@@ -27,6 +39,10 @@ void stream_chunk(struct core *core, struct job *job, const struct event *event)
 void stream_wanted(struct core *core, struct job *job);
 /* Whether somebody who waits for this job streams. */
 bool stream_is_wanted(const struct job *job);
+/* The job of a leased attempt is concluded: what its readers had no credit for is kept for them, if that attempt is its answer. */
+void stream_conclude(struct core *core, const struct job *job, const struct outcome *outcome);
+/* The worker of this lease has come back, and goes by no allowance until it is told. */
+void stream_handed_over(struct core *core, struct lease *lease);
 /* The attempt ended: drops its log. */
 void stream_end(struct core *core, struct lease *lease);
 /* Sends what is lacking, and cancels what nobody reads. False: a bound was reached. */

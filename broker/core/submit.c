@@ -128,7 +128,7 @@ static void join_pending(struct core *core, const struct request *request, struc
     if (known_as != NULL && batch > 0) {
         add_alias(core, request, job);
     }
-    waiter_add(core, job, request->peer, request->submit->stream);
+    waiter_add(core, job, request->peer, request->submit->stream, request->submit->stream_chunks);
     send_accepted(core, request->peer, &request->submit->job_id, true, known_as, batch);
     job_tier(job)->stats.duplicates++;
 }
@@ -241,7 +241,8 @@ static struct refusal resolve(struct core *core, struct request *request)
     return ACCEPTABLE;
 }
 
-/* 1 to 255; 0: nothing is known. The features of a newer client are cut off, those of an older one are 0. */
+/* 1 to 255; 0: nothing is known. The features of a newer client are cut off, those of an older one
+ * are 0. */
 static uint8_t complexity_of(const struct core *core, const struct event_submit *submit)
 {
     uint8_t features[COMPLEXITY_FEATURES] = {0};
@@ -497,7 +498,7 @@ static void accept_durable(struct core *core, struct job *job, const struct requ
 static void accept(struct core *core, struct job *job, const struct request *request)
 {
     job->sequence = ++core->sequence;
-    waiter_add(core, job, request->peer, request->submit->stream);
+    waiter_add(core, job, request->peer, request->submit->stream, request->submit->stream_chunks);
     request->tier->stats.accepted++;
     if (request->tier->is_durable) {
         accept_durable(core, job, request);

@@ -10,6 +10,7 @@
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
 #include "broker/core/upkeep.h"
+#include "broker/core/stream.h"
 #include "broker/core/upstream.h"
 
 enum {
@@ -227,6 +228,7 @@ static bool reclaim(struct core *core, struct worker *worker, const struct worke
             return false;
         }
         lease_hand_over(core, lease, worker, held->attempt);
+        stream_handed_over(core, lease);
         charge_open(core, lease);
         return true;
     }

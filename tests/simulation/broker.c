@@ -305,6 +305,10 @@ static struct message message_of(struct simulation *simulation, const struct eff
         message.attempt = effect->as.hedge.lease.attempt;
         message.upstream = scenario_upstream(effect->as.hedge.provider, effect->as.hedge.model);
         break;
+    case EFFECT_STREAM_ALLOWANCE:
+        message.job = simulation_job_of(simulation, &effect->as.stream_allowance.lease.job_id);
+        message.attempt = effect->as.stream_allowance.lease.attempt;
+        break;
     case EFFECT_ATTEMPT_CONCLUDED:
     case EFFECT_ATTEMPT_CANCEL:
         message.job = simulation_job_of(simulation, &effect->as.attempt.lease.job_id);
@@ -543,6 +547,7 @@ static void carry_out(struct simulation *simulation, const struct effect *effect
     case EFFECT_STATUS:
     case EFFECT_CHUNK:
     case EFFECT_HEDGE:
+    case EFFECT_STREAM_ALLOWANCE:
     case EFFECT_WORKER_WELCOME:
     case EFFECT_WORKER_ERROR:
     case EFFECT_ATTEMPT_CONCLUDED:

@@ -359,7 +359,9 @@ void flights_see_credit(struct simulation *simulation, const struct message *mes
     Wire__JobState state;
     const char *worker;
     if (core_find_job(simulation->broker.core, &job->id, &state, &worker) < 0) {
-        return; /* of a job that is over */
+        /* Of a job that is over: what is left of its stream may go by it. */
+        job->stream.credit += job->stream.credit_peer == message->peer ? message->total : 0;
+        return;
     }
     if (job->stream.waiter != message->peer) {
         /* Of an earlier life, and without effect; or several wait, and none of them is watched in

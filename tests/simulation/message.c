@@ -55,6 +55,7 @@ static const char *const effect_formats[] = {
     [EFFECT_WORKER_ERROR] = SAYS("worker error"),
     [EFFECT_DISPATCH] = SAYS("dispatch"),
     [EFFECT_HEDGE] = SAYS("hedge granted"),
+    [EFFECT_STREAM_ALLOWANCE] = SAYS("stream allowance"),
     [EFFECT_ATTEMPT_CONCLUDED] = SAYS("concluded"),
     [EFFECT_ATTEMPT_CANCEL] = SAYS("cancel attempt"),
     [EFFECT_WORKER_DRAIN] = SAYS("drain"),

@@ -1,5 +1,6 @@
 /* Chunks of a running attempt: who gets them, from where on, and how far. */
 #include <criterion/criterion.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include "broker/core/stream.h"
@@ -73,7 +74,7 @@ static void credit(uint64_t peer, const struct id *job, uint32_t chunks)
  */
 static const char *heard(uint64_t peer, const struct id *job)
 {
-    static char text[4096];
+    static char text[65536];
     uint32_t attempt = 0;
     uint32_t next = 0;
     text[0] = '\0';
@@ -441,4 +442,131 @@ Test(core_streams, stream_goes_on_while_somebody_follows_its_job)
     leave(1);
     world_advance(&w, 2 * patience_ms());
     cr_assert_eq(world_count(&w, EFFECT_ATTEMPT_CANCEL, &job), 0);
+}
+
+/* ---- readers that hold their stream ---- */
+
+static uint64_t allowed(const struct id *job)
+{
+    uint64_t bytes_total = 0;
+    for (size_t i = 0; i < w.log_length; i++) {
+        const struct effect *effect = &w.log[i].effect;
+        if (effect->kind == EFFECT_STREAM_ALLOWANCE &&
+            id_equal(&effect->as.stream_allowance.lease.job_id, job)) {
+            bytes_total = effect->as.stream_allowance.bytes_total;
+        }
+    }
+    return bytes_total;
+}
+
+static struct id submit_with_credit(uint64_t peer, uint32_t chunks)
+{
+    struct event event = world_submission(&w, peer, "realtime");
+    event.as.submit.stream = true;
+    event.as.submit.stream_chunks = chunks;
+    return world_submit_event(&w, &event);
+}
+
+/* Chunks that count 100 bytes each. */
+static void chunks_of_100(const struct id *job, uint32_t from, uint32_t until)
+{
+    for (uint32_t i = from; i < until; i++) {
+        chunk(job, i, "abcdefghijklmnopqrstuvwxyz0123456789");
+    }
+}
+
+Test(core_streams, worker_is_told_at_first_how_far_it_may_go)
+{
+    const struct id job = submit_with_credit(1, 1);
+    cr_assert_eq(world_find(&w, EFFECT_DISPATCH, &job, 0)->effect.as.dispatch.stream_bytes, 10000);
+}
+
+Test(core_streams, reader_that_keeps_up_lets_the_worker_go_on)
+{
+    const struct id job = submit_with_credit(1, 1000);
+    chunks_of_100(&job, 0, 50);
+    cr_assert_eq(allowed(&job), 15000);
+    chunks_of_100(&job, 50, 200);
+    cr_assert_geq(allowed(&job), 20000 + 5000);
+}
+
+Test(core_streams, reader_without_credit_holds_the_worker_and_loses_nothing)
+{
+    const struct id job = submit_with_credit(1, 10);
+    chunks_of_100(&job, 0, 110);
+    cr_assert_eq(allowed(&job), 0, "held at what the log may have: %" PRIu64, allowed(&job));
+    credit(1, &job, 60);
+    cr_assert_eq(allowed(&job), 7000 + 10000);
+    chunks_of_100(&job, 110, 170);
+    credit(1, &job, 1000);
+    cr_assert_eq(strlen(heard(1, &job)), 170 * 36);
+}
+
+Test(core_streams, reader_that_is_held_up_holds_nobody_who_reads_or_waits)
+{
+    const struct id job = submit_with_credit(1, 10);
+    chunks_of_100(&job, 0, 10);
+    wait_for(2, &job); /* takes all */
+    chunks_of_100(&job, 10, 300);
+    cr_assert_geq(allowed(&job), 30000 + 5000);
+    cr_assert_eq(strlen(heard(2, &job)), 300 * 36);
+    credit(1, &job, 1000);
+    cr_assert_eq(strlen(heard(1, &job)), 10 * 36, "what it lacks is not kept any more");
+}
+
+Test(core_streams, who_waits_for_the_result_alone_is_not_held_up)
+{
+    const struct id job = submit_with_credit(1, 10);
+    chunks_of_100(&job, 0, 10);
+    world_turn(&w, &(struct event){.kind = EVENT_WAIT, .peer = 2, .as.job = {.job_id = job}});
+    chunks_of_100(&job, 10, 60);
+    cr_assert_eq(allowed(&job), 15000);
+}
+
+Test(core_streams, reader_that_is_gone_holds_nobody)
+{
+    const struct id job = submit_with_credit(1, 10);
+    chunks_of_100(&job, 0, 110);
+    world_turn(&w, &(struct event){.kind = EVENT_CLIENT_GONE, .peer = 1});
+    world_advance(&w, w.config.broker.heartbeat_ms + 1);
+    cr_assert_eq(allowed(&job), 11000 + 10000);
+}
+
+Test(core_streams, answer_does_not_wait_for_its_reader_who_gets_the_rest_after_it)
+{
+    const struct id job = submit_with_credit(1, 1);
+    chunk(&job, 0, "a");
+    chunk(&job, 1, "b");
+    chunk(&job, 2, "c");
+    chunk_with(&job, 3, "d", FRAME_CHUNK_LAST);
+    world_result(&w, 100, &(struct lease_ref){job, 1}, ANSWERED, 0);
+    const struct effect *result = &world_find(&w, EFFECT_RESULT, &job, 1)->effect;
+    cr_assert_eq(result->as.result.chunks, 4);
+    cr_assert_str_eq(heard(1, &job), "a");
+    credit(1, &job, 2);
+    cr_assert_str_eq(heard(1, &job), "abc");
+    credit(1, &job, 5);
+    cr_assert_str_eq(heard(1, &job), "abcd");
+    credit(1, &job, 5);
+    cr_assert_str_eq(heard(1, &job), "abcd");
+}
+
+Test(core_streams, result_says_that_nothing_follows_when_the_reader_has_all_or_took_what_came)
+{
+    const struct id job = submit_with_credit(1, 10);
+    chunk_with(&job, 0, "a", FRAME_CHUNK_LAST);
+    world_result(&w, 100, &(struct lease_ref){job, 1}, ANSWERED, 0);
+    cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.chunks, 0);
+}
+
+Test(core_streams, rest_goes_with_its_reader)
+{
+    const struct id job = submit_with_credit(1, 1);
+    chunk(&job, 0, "a");
+    chunk_with(&job, 1, "b", FRAME_CHUNK_LAST);
+    world_result(&w, 100, &(struct lease_ref){job, 1}, ANSWERED, 0);
+    world_turn(&w, &(struct event){.kind = EVENT_CLIENT_GONE, .peer = 1});
+    world_client(&w, 1, "a");
+    credit(1, &job, 5);
+    cr_assert_str_eq(heard(1, &job), "a");
 }
