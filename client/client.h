@@ -33,6 +33,7 @@ enum {
     CLIENT_CANCELS_MAX = 1000000,   /* ids; twice, for cancellations and collections */
     CLIENT_RETRY_MS = 600000,       /* a job without a deadline is submitted again for so long */
     CLIENT_THROTTLES = 16,          /* by tier */
+    CLIENT_STREAM_CHUNKS = 64,      /* of a stream that may be under way, or kept while it is paused */
     CLIENT_ERROR_BYTES = 512,
 };
 
@@ -41,6 +42,17 @@ struct id_queue {
     struct id *ids;
     size_t length;
     size_t capacity;
+};
+
+/* How many more chunks of a job are taken. */
+struct stream_credit {
+    struct id job_id;
+    uint32_t chunks;
+};
+
+struct credit_queue {
+    struct stream_credit *items;
+    size_t length, capacity;
 };
 
 /* One broker and what is with it. */
@@ -53,6 +65,7 @@ struct shard {
     struct id_queue cancels;
     struct id_queue collected;
     int64_t collected_at_ms; /* when the first of them is told at the latest */
+    struct credit_queue credits; /* for the next message; stream.c */
     struct list near_feedbacks; /* for the next message; near_feedback.c */
     int64_t invalidations_at_ms; /* put off until then: none is sent before … */
     size_t invalidations_most;   /* … and so many at a time afterwards; 0: no bound */
@@ -88,6 +101,7 @@ struct tiermq {
     uint64_t invalidation_number; /* the last one's */
     struct list feedbacks;     /* that wait for a broker, oldest first; feedback.c */
     struct list detached;  /* oldest first */
+    struct list streams_due; /* that may have chunks or an answer to hand on; stream.c */
     struct heap overdue;   /* jobs with a deadline, by the time to look at them */
     struct heap deferred;  /* DEFERRED jobs, by the time to submit them again */
     int64_t looked_at_ms;  /* when the time of one of them had come last */
@@ -110,6 +124,9 @@ void client_begin_call(struct tiermq *client);
 uint64_t client_random_below(struct tiermq *client, uint64_t bound);
 /* Errors: -EINVAL it is all zero; client->error says so. */
 MUST_USE int client_read_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id);
+
+/* The id that brokers know the job by, if it is one of ours that was handed in under another. */
+void client_find_known_as(const struct tiermq *client, struct id *id);
 
 /* Whether `text` is as many bytes in hexadecimal digits, and no more. */
 bool client_read_hex(const char *text, size_t bytes, uint8_t *ret_bytes);
@@ -167,6 +184,14 @@ void jobs_forget(struct tiermq *client, struct pending *pending);
 void jobs_move(struct pending *pending, enum pending_state next);
 /* To be concluded in the next turn, without a broker's word. */
 void jobs_end(struct pending *pending, enum tiermq_state state, const char *code, const char *text);
+/*
+ * Visits each of the jobs under one id once. Callbacks hand in new jobs, and that may let detached
+ * ones go, so no pointer to a next one is held meanwhile: what a round has seen carries its number,
+ * what it adds does too. NULL: all were seen in this round.
+ */
+struct pending *jobs_first_unseen(struct tiermq *client, const struct id *id);
+/* Concludes it with the answer that was kept. */
+void jobs_conclude_read(struct tiermq *client, struct pending *pending);
 void jobs_tick(struct tiermq *client, int64_t now_ms);
 /* When jobs_tick() has something to do; INT64_MAX: nothing is waiting for time. */
 int64_t jobs_next_ms(const struct tiermq *client);
@@ -174,7 +199,18 @@ int64_t jobs_next_ms(const struct tiermq *client);
 void jobs_opened(void *context);
 void jobs_refused(void *context, const char *reason, int64_t retry_after_ms);
 void jobs_message(void *context, const Wire__BrokerToClient *message, struct link_message *parts);
-void jobs_chunk(void *context, const struct frame_chunk *chunk, const void *data, size_t bytes);
+void jobs_chunk(void *context, const struct frame_chunk *chunk, const void *data, size_t bytes); /* stream.c */
+
+/* stream.c: chunks, and pauses between them. */
+/* Keeps the answer of a job whose stream, of so many chunks that its broker has, is not read yet. False: it may be given now. */
+bool stream_keep_answer(struct pending *pending, const struct tiermq_answer *answer, uint32_t chunks);
+/* READING: its answer is given in the next turn, without what was not read. */
+void stream_end(struct pending *pending);
+/* Lets go of what is kept. */
+void stream_finish(struct pending *pending);
+/* A new connection: credit begins anew there. */
+void streams_opened(struct shard *shard);
+void streams_tick(struct tiermq *client);
 
 /* retry.c: what was refused for now, and comes again. */
 /* Puts the job off, as long as the broker asks for (0: for ever) and its deadline allows. False: it is refused for good. */

@@ -60,6 +60,7 @@ static size_t payload_bytes(const struct pending *pending)
 static void pending_destroy(struct pending **pending)
 {
     if (*pending != NULL) {
+        stream_finish(*pending);
         request_destroy(&(*pending)->request);
         free(*pending);
         *pending = NULL;
@@ -129,6 +130,7 @@ static struct pending *pending_create(const struct id *id, const struct tiermq_c
     pending->id = pending->wire_id = *id;
     pending->started_ns = clock_monotonic_ns();
     pending->overdue_position = pending->deferred_position = HEAP_NONE;
+    list_init(&pending->held);
     if (callbacks != NULL) {
         pending->callbacks = *callbacks;
     }
@@ -256,6 +258,18 @@ static void conclude(struct tiermq *client, struct pending *pending, struct tier
     }
 }
 
+void jobs_conclude_read(struct tiermq *client, struct pending *pending)
+{
+    CLEANUP(tiermq_answer_free) struct tiermq_answer *answer = TAKE(pending->answer);
+    conclude(client, pending, answer);
+}
+
+/* Its answer is here, or on its way: brokers have nothing more to say of it. */
+static bool is_over(const struct pending *pending)
+{
+    return pending->state == PENDING_ENDING || pending->state == PENDING_READING;
+}
+
 static void conclude_ending(struct tiermq *client, struct pending *pending)
 {
     struct tiermq_answer said =
@@ -267,12 +281,7 @@ static void conclude_ending(struct tiermq *client, struct pending *pending)
 /* ---------------------------------------------------------------------------------------- what a
  * broker said */
 
-/*
- * Visits each of the jobs under one id once. Callbacks hand in new jobs, and that may let detached
- * ones go, so no pointer to a next one is held meanwhile: what a round has seen carries its number,
- * what it adds does too.
- */
-static struct pending *first_unseen(struct tiermq *client, const struct id *id)
+struct pending *jobs_first_unseen(struct tiermq *client, const struct id *id)
 {
     struct pending *pending = pending_table_first(&client->pending, id);
     while (pending != NULL && pending->seen_in_round == client->round) {
@@ -365,9 +374,9 @@ static void take_accepted(struct shard *shard, const Wire__Accepted *accepted, i
     }
     struct pending *pending = NULL;
     shard->client->round++;
-    while ((pending = first_unseen(shard->client, &id)) != NULL) {
+    while ((pending = jobs_first_unseen(shard->client, &id)) != NULL) {
         const bool is_submission =
-            pending->request != NULL && pending->shard == shard && pending->state != PENDING_ENDING;
+            pending->request != NULL && pending->shard == shard && !is_over(pending);
         if (is_submission) {
             take_accepted_one(shard->client, pending, accepted, now_ms);
         }
@@ -411,7 +420,7 @@ static void take_rejected(struct shard *shard, const Wire__Rejected *rejected, i
     }
     struct pending *pending = NULL;
     shard->client->round++;
-    while ((pending = first_unseen(shard->client, &id)) != NULL) {
+    while ((pending = jobs_first_unseen(shard->client, &id)) != NULL) {
         if (pending->request != NULL && pending->shard == shard && pending->state == PENDING_SENT) {
             take_rejected_one(shard, pending, rejected, now_ms);
         }
@@ -459,8 +468,9 @@ static void take_result(struct shard *shard, const Wire__Result *result, const v
     bool is_collected = false;
     struct pending *pending = NULL;
     shard->client->round++;
-    while (is_conclusion && (pending = first_unseen(shard->client, &id)) != NULL) {
-        if (put_off_shed(shard->client, pending, &view.answer, now_ms)) {
+    while (is_conclusion && (pending = jobs_first_unseen(shard->client, &id)) != NULL) {
+        if (pending->state == PENDING_READING ||
+            put_off_shed(shard->client, pending, &view.answer, now_ms)) {
             continue;
         }
         if (pending->on_status != NULL) {
@@ -472,7 +482,9 @@ static void take_result(struct shard *shard, const Wire__Result *result, const v
         struct tiermq_answer said =
             pending->detach ? answer_local(TIERMQ_PENDING, "", "") : view.answer;
         is_collected = is_collected || (!pending->detach && said.state != TIERMQ_COLLECTED);
-        conclude(shard->client, pending, &said);
+        if (!stream_keep_answer(pending, &said, result->chunks)) {
+            conclude(shard->client, pending, &said);
+        }
     }
     answer_view_finish(&view);
     if (is_collected) {
@@ -547,7 +559,7 @@ static void take_status(struct shard *shard, const Wire__JobStatus *status, int6
     }
     struct pending *pending = NULL;
     shard->client->round++;
-    while ((pending = first_unseen(shard->client, &id)) != NULL) {
+    while ((pending = jobs_first_unseen(shard->client, &id)) != NULL) {
         if (pending->shard == shard && pending->state == PENDING_WAITING) {
             take_status_one(shard, pending, status, now_ms, is_kept_here);
         }
@@ -582,45 +594,6 @@ void jobs_message(void *context, const Wire__BrokerToClient *message, struct lin
     }
     for (size_t i = 0; i < message->n_feedback_taken; i++) {
         feedbacks_take(shard, message->feedback_taken[i]);
-    }
-}
-
-/*
- * Chunks of one attempt are handed on, in order and without a gap: what has been shown cannot be
- * taken back, and another attempt would word it anew. The answer is whole in any case.
- */
-static bool take_chunk_in_order(struct pending *pending, const struct frame_chunk *chunk)
-{
-    if (pending->is_stream_over || chunk->attempt == 0) {
-        return false;
-    }
-    if (pending->chunk_attempt == 0) {
-        pending->chunk_attempt = chunk->attempt;
-    }
-    if (chunk->attempt != pending->chunk_attempt || chunk->index < pending->chunk_index) {
-        return false;
-    }
-    if (chunk->index > pending->chunk_index) {
-        pending->is_stream_over = true;
-        return false;
-    }
-    pending->chunk_index++;
-    pending->is_stream_over = (chunk->flags & FRAME_CHUNK_LAST) != 0;
-    return true;
-}
-
-void jobs_chunk(void *context, const struct frame_chunk *chunk, const void *data, size_t bytes)
-{
-    struct shard *shard = context;
-    struct pending *pending = NULL;
-    shard->client->round++;
-    while ((pending = first_unseen(shard->client, &chunk->job_id)) != NULL) {
-        const bool is_wanted = pending->callbacks.on_chunk != NULL && !pending->is_detached;
-        if (is_wanted && take_chunk_in_order(pending, chunk)) {
-            const tiermq_id id = public_id(&pending->id);
-            pending->callbacks.on_chunk(pending->callbacks.context, &id, data, bytes,
-                                        pending->is_stream_over);
-        }
     }
 }
 
@@ -669,6 +642,7 @@ void jobs_opened(void *context)
         end_streams(shard);
     }
     shard->incarnation = incarnation;
+    streams_opened(shard);
     shard->blocked_until_ms = 0;
     repeat_cancels(shard);
     invalidations_opened(shard);
@@ -796,7 +770,7 @@ static void look_at_deadlines(struct tiermq *client, int64_t now_ms)
     while (heap_peek_key(&client->overdue) <= heap_key_from_ms(now_ms)) {
         client->looked_at_ms = now_ms;
         struct pending *pending = heap_pop(&client->overdue);
-        if (pending->state != PENDING_ENDING) {
+        if (!is_over(pending)) {
             take_overdue(client, pending, now_ms);
         }
     }
@@ -823,6 +797,7 @@ void jobs_tick(struct tiermq *client, int64_t now_ms)
     retry_tick(client, now_ms);
     invalidations_tick(client, now_ms);
     feedbacks_tick(client, now_ms);
+    streams_tick(client);
     for (size_t i = 0; i < client->shards_length; i++) {
         tick_shard(client, &client->shards[i], now_ms);
     }
@@ -880,6 +855,7 @@ int64_t jobs_next_ms(const struct tiermq *client)
 {
     int64_t next_ms = earlier(next_of_jobs(client), invalidations_next_ms(client));
     next_ms = earlier(next_ms, feedbacks_next_ms(client));
+    next_ms = list_is_empty(&client->streams_due) ? next_ms : 0;
     for (size_t i = 0; i < client->shards_length; i++) {
         next_ms = earlier(next_ms, next_of_shard(&client->shards[i]));
     }

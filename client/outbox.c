@@ -22,11 +22,12 @@ struct outbox {
     Wire__Wait waits[MESSAGE_IDS_MAX], *wait_pointers[MESSAGE_IDS_MAX];
     Wire__Cancel cancels[MESSAGE_IDS_MAX], *cancel_pointers[MESSAGE_IDS_MAX];
     Wire__Collected collected[MESSAGE_IDS_MAX], *collected_pointers[MESSAGE_IDS_MAX];
+    Wire__StreamCredit credits[MESSAGE_IDS_MAX], *credit_pointers[MESSAGE_IDS_MAX];
     Wire__CacheInvalidate *invalidations[MESSAGE_INVALIDATIONS_MAX];
     Wire__CacheFeedback *near_feedbacks[MESSAGE_FEEDBACKS_MAX];
     Wire__Feedback *feedbacks[MESSAGE_FEEDBACKS_MAX];
     size_t submits_length, waits_length, cancels_length, collected_length, invalidations_length,
-        near_feedbacks_length, feedbacks_length;
+        near_feedbacks_length, feedbacks_length, credits_length;
 };
 
 int outbox_create(struct outbox **ret_outbox)
@@ -42,6 +43,7 @@ int outbox_create(struct outbox **ret_outbox)
         outbox->wait_pointers[i] = &outbox->waits[i];
         outbox->cancel_pointers[i] = &outbox->cancels[i];
         outbox->collected_pointers[i] = &outbox->collected[i];
+        outbox->credit_pointers[i] = &outbox->credits[i];
     }
     *ret_outbox = outbox;
     return 0;
@@ -97,6 +99,12 @@ static void write_times(const struct pending *pending, int64_t now_ms, Wire__Sub
     submit->delay_ms = (uint64_t)(delay_ms > 0 ? delay_ms : 0);
 }
 
+/* Where nobody reads, nothing is held up. */
+static uint32_t first_credit(const struct pending *pending)
+{
+    return pending->callbacks.on_chunk != NULL && !pending->detach ? CLIENT_STREAM_CHUNKS : 0;
+}
+
 static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Submit *ret_submit)
 {
     const struct request *request = pending->request;
@@ -118,6 +126,7 @@ static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Su
     submit.residency = (char *)request->residency;
     submit.task = (char *)request->task;
     submit.stream = request->stream;
+    submit.stream_chunks = first_credit(pending);
     submit.discard_result = request->discard_result;
     submit.has_payload = true;
     if (!request->is_distinct) {
@@ -180,6 +189,7 @@ static void write_waits(struct outbox *outbox, const struct shard *shard)
         wait->job_id = bytes_of(&pending->wire_id);
         wait->status_only = pending->on_status != NULL;
         wait->stream = pending->callbacks.on_chunk != NULL;
+        wait->stream_chunks = first_credit(pending);
     }
 }
 
@@ -199,6 +209,12 @@ static void write_ids(struct outbox *outbox, const struct shard *shard)
     for (size_t i = 0; i < outbox->collected_length; i++) {
         wire__collected__init(&outbox->collected[i]);
         outbox->collected[i].job_id = bytes_of(&shard->collected.ids[i]);
+    }
+    outbox->credits_length = at_most(shard->credits.length, MESSAGE_IDS_MAX);
+    for (size_t i = 0; i < outbox->credits_length; i++) {
+        wire__stream_credit__init(&outbox->credits[i]);
+        outbox->credits[i].job_id = bytes_of(&shard->credits.items[i].job_id);
+        outbox->credits[i].chunks = shard->credits.items[i].chunks;
     }
 }
 
@@ -221,6 +237,8 @@ static int send_written(struct outbox *outbox, struct shard *shard)
     message.cancel = outbox->cancel_pointers;
     message.n_collected = outbox->collected_length;
     message.collected = outbox->collected_pointers;
+    message.n_stream_credit = outbox->credits_length;
+    message.stream_credit = outbox->credit_pointers;
     message.n_cache_invalidate = outbox->invalidations_length;
     message.cache_invalidate = outbox->invalidations;
     message.n_cache_feedback = outbox->near_feedbacks_length;
@@ -228,6 +246,14 @@ static int send_written(struct outbox *outbox, struct shard *shard)
     message.n_feedback = outbox->feedbacks_length;
     message.feedback = outbox->feedbacks;
     return connection_send(shard->connection, &message, outbox->payloads, outbox->submits_length);
+}
+
+static void credits_drop(struct credit_queue *queue, size_t length)
+{
+    if (length > 0) {
+        queue->length -= length;
+        memmove(queue->items, queue->items + length, queue->length * sizeof(*queue->items));
+    }
 }
 
 static void move_first(struct list *from, size_t length, enum pending_state next, int64_t now_ms)
@@ -253,6 +279,7 @@ static void note_sent(struct outbox *outbox, struct shard *shard, int64_t now_ms
 {
     id_queue_drop(&shard->cancels, outbox->cancels_length);
     id_queue_drop(&shard->collected, outbox->collected_length);
+    credits_drop(&shard->credits, outbox->credits_length);
     invalidations_note_sent(shard, outbox->invalidations_length, now_ms);
     near_feedbacks_drop(shard, outbox->near_feedbacks_length);
     feedbacks_note_sent(shard, outbox->feedbacks_length, now_ms);
@@ -264,8 +291,8 @@ static bool has_more_than_collected(const struct shard *shard)
 {
     return !list_is_empty(&shard->jobs[PENDING_UNSENT]) ||
            !list_is_empty(&shard->jobs[PENDING_ASKING]) || shard->cancels.length > 0 ||
-           !list_is_empty(&shard->near_feedbacks) || feedbacks_are_due(shard) ||
-           invalidations_are_due(shard);
+           shard->credits.length > 0 || !list_is_empty(&shard->near_feedbacks) ||
+           feedbacks_are_due(shard) || invalidations_are_due(shard);
 }
 
 static bool has_something(const struct shard *shard)

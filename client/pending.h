@@ -23,6 +23,7 @@ enum pending_state {
     PENDING_ASKING,  /* a wait for the next message */
     PENDING_WAITING, /* the broker knows that we wait */
     PENDING_DEFERRED, /* refused for now: a submission for later, see retry.c */
+    PENDING_READING, /* its answer is here, and waits until its stream has been read */
     PENDING_ENDING,  /* to be concluded in the next turn with `ending`, without a broker's word */
     PENDING_STATES,
 };
@@ -53,7 +54,14 @@ struct pending {
     uint64_t shards_asked;         /* bit n: shard n does not know the job, or refused it as draining */
     uint32_t chunk_attempt;        /* whose chunks are handed on; 0: none came yet */
     uint32_t chunk_index;          /* the next one of it */
-    bool is_stream_over;           /* last chunk seen, or a gap: no more chunks are handed on */
+    bool is_stream_over;           /* last chunk seen, or a gap: no more chunks are taken */
+    bool is_paused;                /* chunks are kept in … */
+    struct list held;              /* … here, oldest first: stream.c */
+    uint32_t chunks_read;          /* for which no credit was given back yet */
+    uint32_t chunks_total;         /* that its broker has, when READING */
+    struct tiermq_answer *answer;  /* READING: owned */
+    struct list_link due_link;     /* in client->streams_due, while is_due */
+    bool is_due;
     bool was_sent;                 /* a broker may have it */
     bool is_accepted;
     bool is_cancel_wanted;

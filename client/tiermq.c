@@ -157,6 +157,7 @@ int tiermq_connect(const struct tiermq_options *options, struct tiermq **ret_cli
         return -ENOMEM;
     }
     list_init(&client->detached);
+    list_init(&client->streams_due);
     list_init(&client->invalidations);
     list_init(&client->feedbacks);
     heap_init(&client->overdue, offsetof(struct pending, overdue_position));
@@ -198,6 +199,7 @@ static void shard_finish(struct tiermq *client, struct shard *shard)
     near_feedbacks_drop(shard, shard->near_feedbacks.length);
     free(shard->cancels.ids);
     free(shard->collected.ids);
+    free(shard->credits.items);
     free(shard->endpoint);
 }
 
@@ -322,8 +324,7 @@ static bool was_sent(const struct tiermq *client, const struct id *id)
     return pending != NULL;
 }
 
-/* The id that brokers know the job by, if it is one of ours that was handed in under another. */
-static void find_known_as(const struct tiermq *client, struct id *id)
+void client_find_known_as(const struct tiermq *client, struct id *id)
 {
     for (size_t i = 0; i < client->shards_length; i++) {
         for (size_t state = 0; state < PENDING_STATES; state++) {
@@ -349,7 +350,7 @@ int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
         return r;
     }
     if (pending_table_first(&client->pending, &job_id) == NULL) {
-        find_known_as(client, &job_id);
+        client_find_known_as(client, &job_id);
     }
     const bool is_sent = was_sent(client, &job_id);
     bool is_ours = false;
@@ -359,6 +360,10 @@ int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
             continue;
         }
         is_ours = true;
+        if (pending->state == PENDING_READING) {
+            stream_end(pending);
+            continue;
+        }
         pending->is_cancel_wanted = true;
         if (!is_sent) {
             jobs_end(pending, TIERMQ_CANCELLED, "cancelled", "cancelled before a broker had it");

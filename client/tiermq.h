@@ -327,6 +327,16 @@ TIERMQ_API TIERMQ_CHECK int tiermq_submit_async(struct tiermq *client, const str
 /* The answer of a job submitted earlier, possibly by another process. */
 TIERMQ_API TIERMQ_CHECK int tiermq_wait_async(struct tiermq *client, const tiermq_id *id,
                                               const struct tiermq_callbacks *callbacks);
+/*
+ * No chunks of this stream until it is resumed; also from its on_chunk. Other jobs go on. What is under way is kept here, 64 chunks or so;
+ * beyond that the broker, its worker and at last the provider wait, which may give up a connection that is not read. The job's deadline goes
+ * on, and cancellation works. An answer that comes meanwhile is given once the chunks before it are read; any other outcome at once, and they
+ * are dropped. When the connection to the broker breaks, chunks that had not come may be missing: the stream then ends, not `last`.
+ * `id` is either one of the job's (tiermq_answer). Errors: -EINVAL it is all zero; -ENOENT no such stream is waited for here.
+ */
+TIERMQ_API TIERMQ_CHECK int tiermq_stream_pause(struct tiermq *client, const tiermq_id *id);
+/* The chunks come with the next tiermq_dispatch(). Errors: as above. */
+TIERMQ_API TIERMQ_CHECK int tiermq_stream_resume(struct tiermq *client, const tiermq_id *id);
 /* Readable when tiermq_dispatch() has something to do. */
 TIERMQ_API int tiermq_fd(const struct tiermq *client);
 /* Milliseconds until tiermq_dispatch() must be called even if the fd stays quiet; -1: no need. */

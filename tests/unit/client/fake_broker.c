@@ -24,6 +24,7 @@ static void keep_submit(struct fake_broker *broker, const Wire__Submit *submit,
     struct fake_submit *kept = &broker->submits[broker->submits_length++];
     *kept = (struct fake_submit){.deadline_in_ms = submit->deadline_in_ms,
                                  .stream = submit->stream,
+                                 .stream_chunks = submit->stream_chunks,
                                  .has_canonical = submit->canonical_key.len == 16};
     cr_assert_eq(id_from_bytes(submit->job_id.data, submit->job_id.len, &kept->id), 0);
     snprintf(kept->tier, sizeof(kept->tier), "%s", submit->tier);
@@ -83,6 +84,9 @@ static void keep(struct fake_broker *broker, const Wire__ClientMessage *message,
     }
     for (size_t i = 0; i < message->n_cancel; i++) {
         keep_id(&message->cancel[i]->job_id, broker->cancels, &broker->cancels_length);
+    }
+    for (size_t i = 0; i < message->n_stream_credit; i++) {
+        broker->credit += message->stream_credit[i]->chunks;
     }
     for (size_t i = 0; i < message->n_collected; i++) {
         keep_id(&message->collected[i]->job_id, broker->collected, &broker->collected_length);
@@ -286,8 +290,8 @@ void fake_shed(struct fake_broker *broker, const struct id *id, uint64_t retry_a
     fake_send(broker, &message, NULL, 0);
 }
 
-void fake_result(struct fake_broker *broker, const struct id *id, Wire__JobState state,
-                 const char *body)
+static void send_result(struct fake_broker *broker, const struct id *id, Wire__JobState state,
+                        const char *body, uint32_t chunks)
 {
     Wire__Usage usage = WIRE__USAGE__INIT;
     usage.input_tokens = 7;
@@ -299,6 +303,7 @@ void fake_result(struct fake_broker *broker, const struct id *id, Wire__JobState
     result.attempts = 1;
     result.usage = &usage;
     result.has_payload = body != NULL;
+    result.chunks = chunks;
     Wire__BrokerToClient message = WIRE__BROKER_TO_CLIENT__INIT;
     message.n_result = 1;
     message.result = list;
@@ -311,6 +316,18 @@ void fake_result(struct fake_broker *broker, const struct id *id, Wire__JobState
         bytes = wire__model_response__pack(&response, packed);
     }
     fake_send(broker, &message, body == NULL ? NULL : packed, bytes);
+}
+
+void fake_result(struct fake_broker *broker, const struct id *id, Wire__JobState state,
+                 const char *body)
+{
+    send_result(broker, id, state, body, 0);
+}
+
+void fake_result_of_stream(struct fake_broker *broker, const struct id *id, const char *body,
+                           uint32_t chunks)
+{
+    send_result(broker, id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, body, chunks);
 }
 
 void fake_status(struct fake_broker *broker, const struct id *id, Wire__JobState state)

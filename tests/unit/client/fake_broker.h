@@ -19,6 +19,7 @@ struct fake_submit {
     char tier[64], route[64], body[256];
     uint64_t deadline_in_ms;
     bool stream, has_canonical;
+    uint32_t stream_chunks;
 };
 
 struct fake_broker {
@@ -54,6 +55,7 @@ struct fake_broker {
     bool waits_status_only[FAKE_ITEMS_MAX];
     size_t submits_length, waits_length, cancels_length, collected_length, invalidations_length, near_feedbacks_length,
         feedbacks_length;
+    size_t credit; /* chunks, of all jobs, beside what submits and waits gave */
 };
 
 /* Listens on a free port, or where it did before. */
@@ -72,6 +74,8 @@ void fake_reject(struct fake_broker *broker, const struct id *id, Wire__RejectRe
 /* EXPIRED, "shed". */
 void fake_shed(struct fake_broker *broker, const struct id *id, uint64_t retry_after_ms);
 void fake_result(struct fake_broker *broker, const struct id *id, Wire__JobState state, const char *body);
+/* Succeeded; says that its stream has so many chunks. */
+void fake_result_of_stream(struct fake_broker *broker, const struct id *id, const char *body, uint32_t chunks);
 void fake_status(struct fake_broker *broker, const struct id *id, Wire__JobState state);
 void fake_chunk(struct fake_broker *broker, const struct id *id, uint32_t attempt, uint32_t index, bool last,
                 const char *text);

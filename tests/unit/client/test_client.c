@@ -727,6 +727,140 @@ Test(client, stream_with_a_gap_ends_and_its_answer_is_whole)
     cr_assert_str_eq(heard.text, "abc");
 }
 
+static tiermq_id public_id(const struct id *id)
+{
+    tiermq_id same;
+    memcpy(same.bytes, id->bytes, sizeof(same.bytes));
+    return same;
+}
+
+static struct id paused_after_one_chunk(struct heard *heard)
+{
+    const struct id id = submit_and_accept(heard, (struct tiermq_job){.stream = true});
+    const tiermq_id same = public_id(&id);
+    fake_chunk(&broker, &id, 1, 0, false, "a");
+    fake_broker_run(&broker, client, &heard->chunks, 1);
+    cr_assert_eq(tiermq_stream_pause(client, &same), 0);
+    return id;
+}
+
+static void resume(const struct id *id)
+{
+    const tiermq_id same = public_id(id);
+    cr_assert_eq(tiermq_stream_resume(client, &same), 0);
+}
+
+Test(client, paused_stream_goes_on_where_it_was_and_its_answer_comes_after_it)
+{
+    struct heard heard = {0}, quick = {0};
+    const struct id id = paused_after_one_chunk(&heard);
+    fake_chunk(&broker, &id, 1, 1, false, "b");
+    fake_chunk(&broker, &id, 1, 2, true, "c");
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("abc"));
+    const struct id other_job = submit_and_accept(&quick, (struct tiermq_job){.stream = true});
+    fake_chunk(&broker, &other_job, 1, 0, true, "x");
+    fake_result(&broker, &other_job, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("x"));
+    fake_broker_run(&broker, client, &quick.answers, 1);
+    cr_assert_str_eq(quick.streamed, "x");
+    cr_assert_str_eq(heard.streamed, "a");
+    cr_assert_eq(heard.answers, 0);
+    resume(&id);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.streamed, "abc");
+    cr_assert(heard.is_last);
+    cr_assert_str_eq(heard.text, "abc");
+    cr_assert_eq(tiermq_pending(client), 0);
+}
+
+Test(client, credit_is_given_back_as_chunks_are_read)
+{
+    struct heard heard = {0};
+    const struct id id = paused_after_one_chunk(&heard);
+    cr_assert_eq(broker.submits[0].stream_chunks, 64);
+    for (uint32_t i = 1; i < 64; i++) {
+        fake_chunk(&broker, &id, 1, i, false, "b");
+    }
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(heard.chunks, 1);
+    cr_assert_eq(broker.credit, 0);
+    resume(&id);
+    fake_broker_run(&broker, client, &broker.credit, 64);
+    cr_assert_eq(heard.chunks, 64);
+    cr_assert_eq(broker.credit, 64);
+}
+
+Test(client, chunks_that_nobody_wants_hold_nobody_up)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.stream = true});
+    for (uint32_t i = 0; i < 32; i++) {
+        fake_chunk(&broker, &id, 2, i + 5, false, "b"); /* it has a gap */
+    }
+    fake_broker_run(&broker, client, &broker.credit, 32);
+    cr_assert_eq(heard.chunks, 0);
+}
+
+Test(client, answer_waits_for_what_its_broker_still_has_of_the_stream)
+{
+    struct heard heard = {0};
+    const struct id id = paused_after_one_chunk(&heard);
+    fake_result_of_stream(&broker, &id, CHAT("abc"), 3);
+    resume(&id);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(heard.answers, 0);
+    fake_chunk(&broker, &id, 1, 1, false, "b");
+    fake_chunk(&broker, &id, 1, 2, true, "c");
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.streamed, "abc");
+}
+
+Test(client, answer_waits_for_no_rest_of_a_broker_that_was_restarted)
+{
+    struct heard heard = {0};
+    const struct id id = paused_after_one_chunk(&heard);
+    fake_result_of_stream(&broker, &id, CHAT("abc"), 3);
+    fake_broker_settle(&broker, client);
+    resume(&id);
+    fake_broker_stop(&broker);
+    fake_broker_start(&broker);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.streamed, "a");
+    cr_assert_not(heard.is_last);
+    cr_assert_str_eq(heard.text, "abc");
+}
+
+Test(client, any_other_outcome_does_not_wait_for_a_paused_stream)
+{
+    struct heard heard = {0};
+    const struct id id = paused_after_one_chunk(&heard);
+    fake_chunk(&broker, &id, 1, 1, false, "b");
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_EXPIRED, NULL);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_EXPIRED);
+    cr_assert_str_eq(heard.streamed, "a");
+}
+
+Test(client, cancelled_while_its_answer_waits_it_is_given_at_once)
+{
+    struct heard heard = {0};
+    const struct id id = paused_after_one_chunk(&heard);
+    const tiermq_id same = public_id(&id);
+    fake_chunk(&broker, &id, 1, 1, true, "b");
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("ab"));
+    fake_broker_run(&broker, client, &broker.collected_length, 1);
+    cr_assert_eq(tiermq_cancel(client, &same), 0);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_eq(heard.state, TIERMQ_SUCCEEDED);
+    cr_assert_str_eq(heard.streamed, "a");
+}
+
+Test(client, what_is_no_stream_here_cannot_be_paused)
+{
+    const tiermq_id id = {{1}}, zero = {{0}};
+    cr_assert_eq(tiermq_stream_pause(client, &id), -ENOENT);
+    cr_assert_eq(tiermq_stream_resume(client, &zero), -EINVAL);
+}
+
 Test(client, distinct_job_names_no_key_under_which_it_could_be_joined)
 {
     struct heard heard = {0};
