@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/choice.h"
 #include "common/json_read.h"
 #include "proto/wire.pb-c.h"
 
@@ -457,6 +458,7 @@ static int create_from_body(const struct tiermq_job *job, const char *tenant,
     if (r == 0) {
         /* Who has not marked its job is not to get an answer that was made in company. */
         request->is_distinct = request->is_distinct || facts.is_stored ||
+                               (facts.abilities & ABILITY_STORED) != 0 ||
                                (job->batchable && operation == OPERATION_CHAT);
         const char *name = operation_names[operation];
         canonical_key(NULL, tenant, or_empty(job->cache.cache_namespace), name, request->route, canonical,

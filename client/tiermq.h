@@ -159,7 +159,7 @@ struct tiermq_answer {
     bool hedged;                 /* a second call was made beside a slow one; `provider` and `model` are of the one that answered */
     unsigned complexity;         /* of the prompt, 1 (simple) to 255, by which its models were chosen; 0: not known */
     unsigned abilities;          /* likewise, what a model needed: a sum of 1 tools, 2 images, 4 a JSON object, 8 a JSON schema, 16 audio,
-                                    32 log probabilities, 64 several answers */
+                                    32 log probabilities, 64 several answers, 128 what its provider keeps of an earlier response */
     bool cost_is_estimated;      /* the provider did not say all that it used */
     int64_t saved_ms;            /* hits: how long the call took that is spared */
     uint64_t saved_prompt_cache_nanousd; /* by the provider's prompt cache, against the price of input */

@@ -12,7 +12,7 @@ static const double GRADE_SCALE = 12;                /* grades for the odds to g
 static const double NEED_LEAST = 10, NEED_MORE = 70; /* grades */
 
 static const char *const names[ABILITIES] = {"tools", "images",   "json",    "json_schema",
-                                             "audio", "logprobs", "variants"};
+                                             "audio", "logprobs", "variants", "stored"};
 
 const char *choice_ability_name(size_t position)
 {

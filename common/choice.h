@@ -31,9 +31,10 @@ enum choice_ability {
     ABILITY_AUDIO = 1 << 4,
     ABILITY_LOGPROBS = 1 << 5,
     ABILITY_VARIANTS = 1 << 6, /* more than one answer */
-    ABILITIES_ALL = (1 << 7) - 1,
+    ABILITY_STORED = 1 << 7,   /* its provider has what the job goes on from: Responses alone */
+    ABILITIES_ALL = (1 << 8) - 1,
 };
-enum { ABILITIES = 7 };
+enum { ABILITIES = 8 };
 /* "tools" … of the bit at `position`, below ABILITIES. */
 const char *choice_ability_name(size_t position);
 /* 0: there is no ability of this name. */

@@ -540,12 +540,23 @@ static bool wants_logprobs(const json_t *body)
            is_above(json_object_get(body, "top_logprobs"), 0);
 }
 
+/* A response that continues another, or names a prompt: its provider has the rest. The prompt of a
+ * completion is text. */
+static bool is_continued(const json_t *body)
+{
+    const json_t *previous = json_object_get(body, "previous_response_id");
+    const json_t *conversation = json_object_get(body, "conversation");
+    return json_is_string(previous) || json_is_string(conversation) ||
+           json_is_object(conversation) || json_is_object(json_object_get(body, "prompt"));
+}
+
 uint32_t complexity_abilities(const json_t *body)
 {
     const json_t *messages = json_object_get(body, "messages");
     const json_t *input = json_object_get(body, "input");
     uint32_t needs = format_abilities(body) | (tools_of(body) > 0 ? ABILITY_TOOLS : 0);
     needs |= speaks(body) ? ABILITY_AUDIO : 0;
+    needs |= is_continued(body) ? ABILITY_STORED : 0;
     needs |= wants_logprobs(body) ? ABILITY_LOGPROBS : 0;
     needs |=
         is_above(json_object_get(body, "n"), 1) || is_above(json_object_get(body, "best_of"), 1)

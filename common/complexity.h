@@ -93,7 +93,8 @@ double complexity_score(const uint8_t features[COMPLEXITY_FEATURES],
 /*
  * Bits of enum choice_ability (common/choice.h) that the request needs, of any operation. Looks at
  * every message, item and part, so nothing is overlooked: O(messages), some 100 ns each. Files are
- * taken for PDFs, whose pages are looked at as images are, unless their name or type says otherwise. What it continues (previous_response_id) or names (prompt) is not known.
+ * taken for PDFs, whose pages are looked at as images are, unless their name or type says otherwise.
+ * What it continues (previous_response_id) or names (prompt) is not known, and needs ABILITY_STORED.
  */
 uint32_t complexity_abilities(const json_t *body);
 

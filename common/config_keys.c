@@ -846,7 +846,9 @@ static const struct config_key model_keys[] = {
     {"abilities", KIND_LIST, KIND_NAME, LIST(config_model, abilities), .min = 0, .max = ABILITIES,
      .otherwise = "all",
      .text = "What it can do of `tools`, `images`, `json`, `json_schema`, `audio`, `logprobs`, "
-             "`variants` (several answers); a job that needs another one is not sent to it."},
+             "`variants` (several answers), `stored` (its provider has the response, conversation "
+             "or prompt that a job of `responses` goes on from; never true of types without "
+             "Responses); a job that needs another one is not sent to it."},
     {"context_tokens", COUNTS(0, INT64_C(1000000000)), FIELD(config_model, context_tokens),
      .preset = "0",
      .text = "The longest input; a job that is longer is not sent to it. `0`: not known."},

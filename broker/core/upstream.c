@@ -115,6 +115,15 @@ static int residencies_of(struct core *core, const struct config_provider *provi
     return 0;
 }
 
+/* What goes on from a response that is kept can be asked where Responses are spoken alone. */
+static uint32_t abilities_of(const struct config_provider *provider,
+                             const struct config_model *model)
+{
+    const bool has_responses = provider == NULL || (provider->type != PROVIDER_ANTHROPIC &&
+                                                    provider->type != PROVIDER_GEMINI);
+    return config_abilities(model) & ~(has_responses ? UINT32_C(0) : (uint32_t)ABILITY_STORED);
+}
+
 static int configure_one(struct core *core, const struct config *config, const char *provider,
                          const struct config_model *model)
 {
@@ -134,7 +143,7 @@ static int configure_one(struct core *core, const struct config *config, const c
     upstream->price = price_of_model(model);
     upstream->max_tokens_default = model->max_tokens_default;
     upstream->traits = (struct choice_model){
-        .abilities = config_abilities(model),
+        .abilities = abilities_of(config_find_provider(config, provider), model),
         .residencies = residencies,
         .context_tokens = model->context_tokens,
         .quality = model->quality,

@@ -8,7 +8,7 @@ _Static_assert(SCENARIO_MODELS == 3 && SCENARIO_PROVIDERS == 3 && SCENARIO_TENAN
 static const uint64_t DICE_OF_ITS_OWN = UINT64_C(0x6d6f64656c73);
 
 const char *const models_abilities[MODELS_ABILITIES] = {
-    "tools", "images", "json", "json_schema", "audio", "logprobs", "variants"};
+    "tools", "images", "json", "json_schema", "audio", "logprobs", "variants", "stored"};
 
 const char *models_label(uint32_t label)
 {

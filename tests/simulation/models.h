@@ -14,7 +14,7 @@
 struct scenario;
 
 enum {
-    MODELS_ABILITIES = 7, /* common/choice.h */
+    MODELS_ABILITIES = 8, /* common/choice.h */
     MODELS_LABELS = 3,    /* residency, from 1; and one that no provider has: */
     MODELS_LABEL_OF_NONE = MODELS_LABELS + 1,
     MODELS_INPUTS = 4, /* sizes of prompts */

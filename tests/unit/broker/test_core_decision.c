@@ -258,6 +258,21 @@ Test(core_decision, what_no_model_can_do_is_refused_at_the_door)
     cr_assert_eq(world_stats(&w).jobs, 0);
 }
 
+Test(core_decision, what_goes_on_from_a_kept_response_goes_where_responses_are_spoken)
+{
+    w.providers[1].type = PROVIDER_ANTHROPIC;
+    w.models[1].abilities = no_images; /* another account, which has not kept it */
+    w.models[1].abilities_length = 2;
+    go();
+    const struct id middling = submit(&(struct asked){.complexity = 128, .input_tokens = 100});
+    cr_assert_str_eq(model_of(&middling), "m2");
+    const struct id job = submit(
+        &(struct asked){.complexity = 220, .abilities = ABILITY_STORED, .input_tokens = 100});
+    cr_assert_str_eq(model_of(&job), "m0");
+    const struct id named = submit(&(struct asked){.route = "m2", .abilities = ABILITY_STORED});
+    HAS(refusal_of(&named), "p1/m2 cannot do stored");
+}
+
 Test(core_decision, too_long_input_goes_where_it_fits)
 {
     w.models[0].context_tokens = 1000;

@@ -103,6 +103,14 @@ Test(request, a_chat_that_may_have_company_is_joined_with_no_other)
     request_destroy(&request);
 }
 
+Test(request, what_goes_on_from_an_earlier_response_is_asked_for_itself)
+{
+    struct request *request = make(with_body("{\"input\":\"x\",\"previous_response_id\":\"resp_1\"}"));
+    cr_assert(request->is_distinct);
+    cr_assert_eq(request->abilities, ABILITY_STORED);
+    request_destroy(&request);
+}
+
 Test(request, what_shall_be_stored_at_the_provider_is_asked_for_itself)
 {
     struct request *request = make(with_body("{\"input\":\"x\",\"store\":true}"));

@@ -273,7 +273,7 @@ Test(complexity, what_is_no_request_has_no_features)
         memset(features, 7, sizeof(features));
         measure(bodies[i]);
         check_nothing();
-        cr_assert_eq(needs(bodies[i]), 0, "%s", bodies[i]);
+        cr_assert_eq(needs(bodies[i]) & ~(uint32_t)ABILITY_STORED, 0, "%s", bodies[i]);
     }
     complexity_features(NULL, features);
     check_nothing();
@@ -423,6 +423,11 @@ Test(complexity, abilities_are_read_from_the_body)
     cr_assert_eq(needs("{\"logprobs\":0}"), ABILITY_LOGPROBS);
     cr_assert_eq(needs("{\"n\":2}"), ABILITY_VARIANTS);
     cr_assert_eq(needs("{\"best_of\":3}"), ABILITY_VARIANTS);
+    cr_assert_eq(needs("{\"input\":\"x\",\"previous_response_id\":\"r\"}"), ABILITY_STORED);
+    cr_assert_eq(needs("{\"input\":\"x\",\"previous_response_id\":null}"), 0);
+    cr_assert_eq(needs("{\"input\":\"x\",\"conversation\":{\"id\":\"c\"}}"), ABILITY_STORED);
+    cr_assert_eq(needs("{\"prompt\":{\"id\":\"p\"}}"), ABILITY_STORED);
+    cr_assert_eq(needs("{\"prompt\":\"text\"}"), 0);
 }
 
 Test(complexity, image_in_the_middle_of_very_many_messages_is_not_overlooked)
