@@ -378,10 +378,7 @@ void connection_destroy(struct connection **connection)
 void connection_tick(struct connection *connection, int64_t now_ms)
 {
     if (is_lost(connection)) {
-        /* What came before it broke is taken first: an answer that is dropped here is not sent again in this life. */
-        if (!link_has_more(connection->link)) {
-            start_over(connection, now_ms);
-        }
+        start_over(connection, now_ms); /* all that came before it broke was handed over */
         return;
     }
     if (now_ms < connection->act_at_ms) {

@@ -50,6 +50,7 @@ struct peer {
     enum phase phase;
     int64_t phase_since_ms;
     struct list_link phase_link;    /* in link->phases */
+    bool is_done;                   /* at the link's end: nothing more goes there */
     struct list_link readable_link; /* in link->readable */
     bool is_readable;
     struct list_link unflushed_link; /* in link->unflushed */
@@ -466,11 +467,6 @@ static void serve(void *context)
     }
 }
 
-bool link_has_more(struct link *link)
-{
-    return !list_is_empty(&link->readable);
-}
-
 /* ---- messages ---- */
 
 size_t link_message_parts(const struct link_message *message)
@@ -705,28 +701,21 @@ int link_create(struct loop *loop, const struct link_options *options, link_fn *
 
 /* ---- the end ---- */
 
-/* Waits for what one wire can do next, and does it: a handshake is brought to its end, too. */
-static bool linger_once(struct link *link, struct link_wire *wire, int timeout_ms)
+/* Does what one wire can do at once: a handshake is brought to its end, too. False: nothing more
+ * goes there. */
+static bool linger_once(struct link *link, struct link_wire *wire)
 {
     const bool is_open = wire->state == LINK_WIRE_OPEN;
-    struct pollfd item = {.fd = wire->fd, .events = is_open ? POLLOUT : POLLIN};
-    if (is_open &&
-        link_queue_is_empty(&wire->queue)) { /* nothing tells when the kernel's is, too */
-        (void)poll(NULL, 0, LINGER_LOOK_MS);
-        return true;
-    }
-    const int ready = poll(&item, 1, timeout_ms);
-    if (ready != 1) {
-        return ready < 0 && errno == EINTR; /* a signal takes nothing off the time */
-    }
     const char *reason;
     struct link_budget budget = {.items = 1, .bytes = 1};
-    if (!is_open && link_wire_read(wire, &link->shared, &budget, &reason) < 0 &&
+    struct pollfd item = {.fd = wire->fd, .events = POLLIN};
+    if (!is_open && poll(&item, 1, 0) == 1 &&
+        link_wire_read(wire, &link->shared, &budget, &reason) < 0 &&
         wire->state != LINK_WIRE_OPEN) {
         return false;
     }
     link_wire_flush(wire);
-    return true;
+    return link_wire_has_unsent(wire);
 }
 
 static int left_ms(int64_t until_ms)
@@ -735,26 +724,46 @@ static int left_ms(int64_t until_ms)
     return now_ms < until_ms ? (int)(until_ms - now_ms) : 0;
 }
 
-static void linger_for(struct link *link, struct peer *peer, int64_t until_ms)
+static void linger_for_connection(struct link *link, int64_t until_ms)
 {
-    while (peer == link->only && peer->wire.state == LINK_WIRE_CLOSED &&
+    struct peer *peer = link->only;
+    while (peer != NULL && peer->wire.state == LINK_WIRE_CLOSED &&
            !link_queue_is_empty(&peer->wire.queue) && left_ms(until_ms) > 0 &&
            link_connecter_wait(link->connecter, left_ms(until_ms))) {
     }
-    link_wire_flush(&peer->wire);
-    while (link_wire_has_unsent(&peer->wire) && left_ms(until_ms) > 0 &&
-           linger_once(link, &peer->wire, left_ms(until_ms))) {
+}
+
+/* One look at every peer, so that none that reads nothing keeps the others from what is theirs.
+ * True: something may still go. */
+static bool linger_round(struct link *link)
+{
+    bool is_waiting = false;
+    for (enum phase phase = PHASE_APART; phase < PHASES; phase++) {
+        list_for_each (&link->phases[phase], at) {
+            struct peer *peer = CONTAINER_OF(at, struct peer, phase_link);
+            peer->is_done = peer->is_done || !linger_once(link, &peer->wire);
+            is_waiting = is_waiting || !peer->is_done;
+        }
     }
-    link_wire_ignore(&peer->wire);
+    return is_waiting;
+}
+
+static void linger(struct link *link, int64_t until_ms)
+{
+    linger_for_connection(link, until_ms);
+    while (linger_round(link) && left_ms(until_ms) > 0) {
+        (void)poll(NULL, 0,
+                   LINGER_LOOK_MS); /* nothing tells when the kernel has sent the last of it */
+    }
 }
 
 static void release_peers(struct link *link)
 {
-    const int64_t until_ms = link->forgoes_linger ? 0 : clock_monotonic_ms() + LINK_LINGER_MS;
+    linger(link, link->forgoes_linger ? 0 : clock_monotonic_ms() + LINK_LINGER_MS);
     for (enum phase phase = PHASE_APART; phase < PHASES; phase++) {
         for (struct peer *peer = first_in_phase(link, phase); peer != NULL;
              peer = first_in_phase(link, phase)) {
-            linger_for(link, peer, until_ms);
+            link_wire_ignore(&peer->wire);
             peer_destroy(peer);
         }
     }

@@ -78,7 +78,7 @@ typedef void link_fn(void *context, const void *peer, size_t peer_bytes,
 /* Errors: -EADDRINUSE, -EINVAL (endpoint), -ENOMEM, or -errno of the socket calls. */
 MUST_USE int link_create(struct loop *loop, const struct link_options *options, link_fn *handler,
                          void *context, struct link **ret_link);
-/* Blocks until what was sent has gone, LINK_LINGER_MS at most. */
+/* Blocks until what was sent has gone to every peer that takes it, LINK_LINGER_MS at most for all of them together. */
 void link_destroy(struct link **link);
 /* At the end nothing is waited for: nobody is there to take it. */
 void link_forgo_linger(struct link *link);
@@ -105,7 +105,3 @@ MUST_USE int link_take_blob(struct link_message *message, size_t index, struct b
  */
 MUST_USE int link_send(struct link *link, const void *peer, size_t peer_bytes, const void *head,
                        size_t head_bytes, struct blob *const *payloads, size_t payloads_length);
-
-/* True while there are messages that came and were not handed over yet; the link has then asked for
- * another turn itself. */
-bool link_has_more(struct link *link);

@@ -59,12 +59,6 @@ const char *link_endpoint(const struct link *link)
     return "";
 }
 
-bool link_has_more(struct link *link)
-{
-    (void)link;
-    return false;
-}
-
 size_t link_message_parts(const struct link_message *message)
 {
     return message->length;
