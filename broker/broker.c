@@ -341,7 +341,7 @@ static enum exit_code bind_link(struct broker *broker, const char *key,
     return EXIT_OK;
 }
 
-static size_t part_bytes_max(const struct config_broker *config)
+size_t broker_part_bytes_max(const struct config_broker *config)
 {
     const size_t payload = (size_t)config->payload_bytes_max + config->payload_bytes_max / 4;
     const size_t envelope = FRAME_ENVELOPE_BYTES_MAX + FRAME_HEADER_BYTES;
@@ -354,7 +354,7 @@ static enum exit_code bind_links(struct broker *broker)
     struct link_options options = {
         .kind = LINK_ROUTER,
         .bind = true,
-        .part_bytes_max = part_bytes_max(config),
+        .part_bytes_max = broker_part_bytes_max(config),
     };
     options.endpoint = config->listen_clients;
     enum exit_code code =

@@ -89,6 +89,8 @@ MUST_USE enum exit_code broker_run(struct broker *broker);
 
 /* ------------------------------------------------------------- for the files of this folder */
 
+/* Of a message of a client or worker; a larger one closes its connection. */
+size_t broker_part_bytes_max(const struct config_broker *config);
 struct core_time broker_time(const struct broker *broker);
 void broker_step(struct broker *broker, const struct event *event);
 /*

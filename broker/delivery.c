@@ -460,6 +460,7 @@ static void welcome_worker(struct broker *broker, const struct effect *effect)
     core_visit_upstreams(broker->core, now, note_upstream, &snapshot);
 
     Wire__WorkerWelcome welcome = WIRE__WORKER_WELCOME__INIT;
+    welcome.answer_bytes_max = broker_part_bytes_max(&broker->config->broker);
     welcome.broker = broker->config->broker.name;
     welcome.incarnation = broker->incarnation;
     welcome.lease_ms = effect->as.worker_welcome.lease_ms;

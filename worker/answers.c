@@ -1,6 +1,7 @@
 #include "worker/answers.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 void answers_init(struct answers *answers)
 {
@@ -135,6 +136,17 @@ bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t at
     answer->attempt = attempt;
     forget_calls(answer);
     return true;
+}
+
+void answers_fail(struct answers *answers, struct answer *answer, Wire__AttemptOutcome outcome,
+                  const char *code, const char *text)
+{
+    answers->bytes -= answer_bytes(answer);
+    blob_unref(&answer->payload);
+    answer->outcome = outcome;
+    answer->error_code = code;
+    free(answer->error_text);
+    answer->error_text = strdup(text);
 }
 
 size_t answers_drop_older(struct answers *answers, int64_t than_ms)

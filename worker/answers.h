@@ -64,6 +64,9 @@ void answers_unsend_all(struct answers *answers);
  * to be sent. False: no answer to this job is kept (failures are not answers).
  */
 bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t attempt);
+/* It is a failure from now on, of a literal code and a text of the caller's (copied; left out without memory). */
+void answers_fail(struct answers *answers, struct answer *answer, Wire__AttemptOutcome outcome, const char *code,
+                  const char *text);
 /* Drops what is older. Returns how many. */
 size_t answers_drop_older(struct answers *answers, int64_t than_ms);
 size_t answers_length(const struct answers *answers);

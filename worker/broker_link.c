@@ -7,6 +7,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -55,8 +57,9 @@ struct broker_link {
     uint32_t heartbeat_ms;
     uint64_t incarnation;
     uint64_t event_sequence;
-    uint64_t credit_total; /* since the welcome */
-    uint64_t dispatched;   /* since the welcome */
+    uint64_t answer_bytes_max; /* that the broker takes; 0: not known */
+    uint64_t credit_total;     /* since the welcome */
+    uint64_t dispatched;       /* since the welcome */
     bool must_tell_credit;
 
     struct cache_mail mail;
@@ -370,6 +373,7 @@ static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcom
     link->heartbeat_ms = welcome->heartbeat_ms > 0 ? welcome->heartbeat_ms : HEARTBEAT_DEFAULT_MS;
     link->heartbeat_at_ms = link->heard_ms + link->heartbeat_ms;
     link->retry_ms = BROKER_LINK_RETRY_FIRST_MS;
+    link->answer_bytes_max = welcome->answer_bytes_max;
     link->credit_total = 0;
     link->dispatched = 0;
     link->must_tell_draining = link->is_draining;
@@ -652,6 +656,25 @@ static void results_add(struct results *results, struct answer *answer)
     }
 }
 
+/* It would close the connection, and again after each welcome. */
+static void give_up_if_too_large(struct broker_link *link, struct answer *answer)
+{
+    if (answer->payload == NULL || link->answer_bytes_max == 0 ||
+        blob_bytes(answer->payload) <= link->answer_bytes_max) {
+        return;
+    }
+    char text[160];
+    (void)snprintf(text, sizeof(text),
+                   "the answer has %zu bytes and its broker takes %" PRIu64
+                   "; raise broker.payload_bytes_max, or ask for less",
+                   blob_bytes(answer->payload), link->answer_bytes_max);
+    log_at(link->log, LOG_ERROR, "an answer is given up",
+           log_text("broker", link->options.endpoint), log_text("error", text));
+    telemetry_protocol_error(link->telemetry, "answer_too_large");
+    answers_fail(&link->answers, answer, WIRE__ATTEMPT_OUTCOME__ATTEMPT_REJECTED,
+                 "answer_too_large", text);
+}
+
 /* As many unsent answers as one message takes. They stay where they are until it is sent. */
 static void results_gather(struct broker_link *link, struct results *results)
 {
@@ -661,7 +684,9 @@ static void results_gather(struct broker_link *link, struct results *results)
             results->bytes >= BROKER_LINK_BYTES_A_MESSAGE) {
             return;
         }
-        results_add(results, CONTAINER_OF(at, struct answer, link));
+        struct answer *answer = CONTAINER_OF(at, struct answer, link);
+        give_up_if_too_large(link, answer);
+        results_add(results, answer);
     }
 }
 

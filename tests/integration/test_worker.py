@@ -47,6 +47,7 @@ class PlayedBroker:
         self.dispatched = 0
         self.concludes = True
         self.welcomes = True
+        self.answer_bytes_max = 0
 
     def _bind(self, endpoint):
         def bind():  # a socket closed a moment ago still has the address
@@ -90,7 +91,7 @@ class PlayedBroker:
             if self.welcomes:
                 self.send(pb.BrokerToWorker(welcome=pb.WorkerWelcome(
                     broker="played", incarnation=self.incarnation, lease_ms=10000, heartbeat_ms=self.heartbeat_ms,
-                    event_sequence=self.sequence, snapshot=self.snapshot)))
+                    event_sequence=self.sequence, snapshot=self.snapshot, answer_bytes_max=self.answer_bytes_max)))
         if message.credit_total:
             self.credit = message.credit_total
         if message.heartbeat:
@@ -219,6 +220,16 @@ def test_each_operation_is_answered_in_openai_form(cluster, broker):
     assert outcome(result) == "ATTEMPT_ANSWERED" and json.loads(response.body)["choices"][0]["text"]
     result, response = broker.run(request("words", operation="embeddings"))
     assert outcome(result) == "ATTEMPT_ANSWERED" and json.loads(response.body)["data"][0]["embedding"]
+
+
+def test_answer_that_its_broker_does_not_take_is_given_up(cluster, broker):
+    broker.answer_bytes_max = 300
+    worker = start(cluster, broker)
+    result, _ = broker.run(request("a long one", max_tokens=200))
+    assert (outcome(result), result.error_code) == ("ATTEMPT_REJECTED", "answer_too_large"), result
+    assert "its broker takes 300; raise broker.payload_bytes_max" in result.error_text
+    assert result.usage.cost_nanousd > 0  # it was paid for
+    assert worker.metrics()['tiermq_worker_protocol_errors_total{kind="answer_too_large"}'] == 1
 
 
 def test_alias_auto_is_routed(cluster, broker):
