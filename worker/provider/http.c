@@ -36,6 +36,8 @@ struct http_call {
     void *context;
     struct limits limits;
     bool is_paused;
+    bool is_good;      /* it has ended well, with an answer to its first request */
+    uint32_t requests; /* that began to go out: libcurl tries anew when a kept connection died */
     char detail[CURL_ERROR_SIZE];
 };
 
@@ -49,12 +51,16 @@ struct http_socket {
 
 /* ---- finishing ---- */
 
+/*
+ * Only what was used without trouble is used again: a handle keeps count of the connections that
+ * died under its calls, and gives up the sixth.
+ */
 static void call_release(struct http_call *call)
 {
     struct http *http = call->http;
     (void)curl_multi_remove_handle(http->multi, call->easy);
     (void)curl_easy_setopt(call->easy, CURLOPT_ERRORBUFFER, NULL); /* it was the call's */
-    if (http->idle_length < HTTP_IDLE_HANDLES_MAX) {
+    if (call->is_good && http->idle_length < HTTP_IDLE_HANDLES_MAX) {
         http->idle[http->idle_length++] = call->easy;
     } else {
         curl_easy_cleanup(call->easy);
@@ -66,10 +72,11 @@ static void call_release(struct http_call *call)
 static void call_done(struct http_call *call, CURLcode code)
 {
     struct http_reply reply = {.code = code, .detail = call->detail, .limits = &call->limits};
-    curl_off_t connected_us = 0;
-    (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &reply.status);
-    (void)curl_easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &connected_us);
-    reply.is_connected = connected_us > 0;
+    reply.is_connected = call->requests > 0;
+    if (reply.is_connected) { /* until then the handle tells of the call before */
+        (void)curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &reply.status);
+    }
+    call->is_good = code == CURLE_OK && call->requests == 1;
     call->handler.on_done(call->context, &reply);
     call_release(call);
 }
@@ -190,6 +197,17 @@ static size_t header_arrived(char *data, size_t size, size_t count, void *contex
     return size * count;
 }
 
+static int request_begins(void *context, char *peer, char *own, int peer_port, int own_port)
+{
+    struct http_call *call = context;
+    (void)peer;
+    (void)own;
+    (void)peer_port;
+    (void)own_port;
+    call->requests++;
+    return CURL_PREREQFUNC_OK;
+}
+
 /* What holds for every call: libcurl keeps it with the handle. NULL: out of memory. */
 static CURL *easy_create(const struct http *http)
 {
@@ -206,6 +224,7 @@ static CURL *easy_create(const struct http *http)
     r |= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)http->connect_timeout_ms);
     r |= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, body_arrived);
     r |= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, header_arrived);
+    r |= curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, request_begins);
     if (r != CURLE_OK) {
         curl_easy_cleanup(easy);
         return NULL;
@@ -226,6 +245,7 @@ static int call_set_options(struct http_call *call, const struct http_request *r
     r |= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_bytes);
     r |= curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
     r |= curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
+    r |= curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
     r |= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->detail);
     r |= curl_easy_setopt(easy, CURLOPT_PRIVATE, (char *)call);
     return r == CURLE_OK ? 0 : -EINVAL;
