@@ -22,6 +22,8 @@ struct finder {
     size_t paragraph;            /* where the one ends that is looked into */
     size_t last_closing[QUOTES]; /* the last mark in it that closes such a quotation; 0: none */
     bool is_known[QUOTES];       /* … is set */
+    size_t next_closing[QUOTES]; /* the first such mark that no quotation begins behind */
+    size_t line_stop;            /* the first line's end that no `code` begins behind */
 };
 
 void spans_finish(struct spans *spans)
@@ -236,16 +238,18 @@ static size_t closing_end(const struct finder *finder, size_t at, const struct q
     return closes ? end : 0;
 }
 
-/* 0: none is near. */
-static size_t near_quote_end(const struct finder *finder, size_t from, const struct quote *quote)
+/* 0: none is near. Looked for once, since what is asked about comes ever further on. */
+static size_t near_quote_end(struct finder *finder, size_t from, size_t kind)
 {
-    const size_t left = finder->bytes - from;
-    const size_t to = from + (left < SPANS_QUOTE_BYTES_MAX ? left : SPANS_QUOTE_BYTES_MAX);
-    size_t end = 0;
-    for (size_t at = from; at < to && end == 0; at++) {
-        end = closing_end(finder, at, quote);
+    size_t *next = &finder->next_closing[kind];
+    if (*next < from) {
+        *next = from;
+        while (*next < finder->bytes && closing_end(finder, *next, &quotes[kind]) == 0) {
+            (*next)++;
+        }
     }
-    return end <= to ? end : 0;
+    const size_t end = *next < finder->bytes ? closing_end(finder, *next, &quotes[kind]) : 0;
+    return end <= from + SPANS_QUOTE_BYTES_MAX ? end : 0;
 }
 
 /*
@@ -273,7 +277,7 @@ static size_t quote_end(struct finder *finder, size_t at, size_t kind)
 {
     const struct quote *quote = &quotes[kind];
     const size_t from = at + strlen(quote->opening);
-    const size_t near = near_quote_end(finder, from, quote);
+    const size_t near = near_quote_end(finder, from, kind);
     const size_t far = near > 0 ? 0 : far_quote_end(finder, from, kind);
     if (near > 0 || far > from) {
         return near > 0 ? near : far;
@@ -296,13 +300,16 @@ static size_t find_quote(struct finder *finder, size_t at)
 }
 
 /* `code`, ``code``: behind the same number of backticks; the line's end, if there is none. */
-static size_t backtick_end(const struct finder *finder, size_t at)
+static size_t backtick_end(struct finder *finder, size_t at)
 {
     size_t signs = 0;
     while (at + signs < finder->bytes && finder->text[at + signs] == '`') {
         signs++;
     }
-    const size_t end = line_end(finder, at);
+    if (finder->line_stop <= at) {
+        finder->line_stop = line_end(finder, at);
+    }
+    const size_t end = finder->line_stop;
     size_t run = 0;
     for (size_t i = at + signs; i < end; i++) {
         run = finder->text[i] == '`' ? run + 1 : 0;

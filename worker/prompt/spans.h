@@ -4,9 +4,8 @@
  * Code (between fences, between backticks, and any block of lines that looks like code), tables,
  * JSON and whatever else stands between matching braces or brackets, quotations, numbers with what
  * is glued to them, addresses, tags. In doubt a part is protected: that costs a saving, the other
- * mistake an answer. Spans do not overlap and are in order. O(bytes), but for the ends of
- * quotations, which are looked for SPANS_QUOTE_BYTES_MAX ahead. A longer one goes to the last mark
- * in its paragraph that may close it.
+ * mistake an answer. Spans do not overlap and are in order. O(bytes). A quotation longer than
+ * SPANS_QUOTE_BYTES_MAX goes to the last mark in its paragraph that may close it.
  */
 #pragma once
 #include <stdbool.h>

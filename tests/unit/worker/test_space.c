@@ -226,6 +226,29 @@ Test(spans, ends_that_never_come_are_looked_for_once)
     }
 }
 
+/* With many signs it is some tens of times what a text without any takes, not thousands. */
+Test(spans, ends_are_looked_for_in_proportion_to_the_text)
+{
+    enum { PARTS = 800 * 1024, TIMES = 50 };
+    static const char *const parts[] = {"'a ", "‘a ", "` ", "'a\n\n", "a' \"b "};
+    const double most = 0.2 + TIMES * seconds_of("xa ", PARTS);
+    for (size_t i = 0; i < ARRAY_LENGTH(parts); i++) {
+        const double seconds = seconds_of(parts[i], PARTS);
+        cr_assert_lt(seconds, most, "%s: %f s of %f", parts[i], seconds, most);
+    }
+}
+
+Test(spans, code_at_the_beginning_is_code)
+{
+    struct spans spans = {.items = NULL};
+    cr_assert_eq(spans_find("`a b` and c", 11, &spans), 0);
+    cr_assert_eq(spans.length, 1);
+    cr_assert_eq(spans.items[0].from, 0);
+    cr_assert_eq(spans.items[0].to, 5);
+    cr_assert_eq(spans.items[0].kind, SPAN_CODE);
+    spans_finish(&spans);
+}
+
 Test(spans, tag_ends_on_its_line_however_long_it_is)
 {
     char text[4096] = "<a ";
