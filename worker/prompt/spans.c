@@ -287,13 +287,20 @@ static size_t quote_end(struct finder *finder, size_t at, size_t kind)
                                                          : line_end(finder, at);
 }
 
+/* No quotation begins with it: behind a letter an apostrophe, behind a digit inches. */
+static bool is_of_word_before(const struct finder *finder, size_t at, size_t kind)
+{
+    const unsigned char before = at == 0 ? ' ' : (unsigned char)finder->text[at - 1];
+    const unsigned char behind = at + 1 < finder->bytes ? (unsigned char)finder->text[at + 1] : ' ';
+    return quotes[kind].is_single ? isalnum(before)
+                                  : finder->text[at] == '"' && isdigit(before) && !isalnum(behind);
+}
+
 static size_t find_quote(struct finder *finder, size_t at)
 {
     for (size_t i = 0; i < QUOTES; i++) {
         if (begins_with(finder->text + at, finder->bytes - at, quotes[i].opening)) {
-            const bool is_apostrophe =
-                quotes[i].is_single && at > 0 && isalnum((unsigned char)finder->text[at - 1]);
-            return is_apostrophe ? 0 : quote_end(finder, at, i);
+            return is_of_word_before(finder, at, i) ? 0 : quote_end(finder, at, i);
         }
     }
     return 0;

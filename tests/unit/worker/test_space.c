@@ -176,7 +176,7 @@ Test(spans, long_quotations_stay)
 
 Test(spans, long_quotation_may_be_of_any_two_marks_of_its_paragraph)
 {
-    char text[3000] = "A pipe of 5\" and more. ";
+    char text[3000] = "A mark \" and more. ";
     for (size_t i = 0; i < 40; i++) {
         strcat(text, "and so it went on, as long as it takes. ");
     }
@@ -184,9 +184,17 @@ Test(spans, long_quotation_may_be_of_any_two_marks_of_its_paragraph)
     expect_untouched(text);
 }
 
+Test(spans, inches_open_no_quotation)
+{
+    expect_untouched("A pipe of 5\" and more. \"He said  so.\" So be it.");
+    expect_untouched("It is 3\"\n\n\"He said  so.\" So be it.");
+    expect_untouched("In \"1984\" and \"Room  101\" it is so.");
+    expect_untouched("Ask for=\"2  of\" them.");
+}
+
 Test(spans, data_in_what_may_be_no_quotation_is_data)
 {
-    char text[2048] = "A pipe of 5\" and ";
+    char text[2048] = "A mark \" and ";
     struct spans spans = {.items = NULL};
     for (size_t i = 0; i < 40; i++) {
         strcat(text, i == 30 ? "{\"a\": 1} " : "and so it went on, ");
