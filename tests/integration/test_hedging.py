@@ -267,10 +267,13 @@ def test_budget_is_the_clusters_and_not_a_workers(cluster):
     with Client(cluster.broker) as client:
         serve(client, jobs)
     wait_for(lambda: counters(other)["in_flight"] == 0, "ended calls")
+    firsts = [made_by(worker, "sim") for worker in cluster.workers]
     made = [made_by(worker, "other") for worker in cluster.workers]
     refused = cluster.broker.metrics()['tiermq_hedges_refused_total{tier="realtime",reason="budget"}']
-    print(f"{jobs} jobs: second calls by worker {made}, {refused} refused by the budget")
-    assert 0 < calls_of(other) <= sum(made) <= jobs * share and min(made) > 0 and refused > 0
+    print(f"{jobs} jobs: first calls by worker {firsts}, second ones {made}, {refused} refused by the budget")
+    # Each worker has more jobs than the budget allows second calls for; which of them makes those is chance.
+    assert min(firsts) * 0.04 > jobs * share / 2 and refused > 0
+    assert 0 < calls_of(other) <= sum(made) <= jobs * share
 
 
 def test_residency_holds_for_the_second_as_for_the_first(cluster):
