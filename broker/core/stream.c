@@ -47,13 +47,15 @@ struct progress {
     uint32_t slowest, furthest;
 };
 
-/* Who lacks what is not kept any more gets none of it, and counts like one who waits for the result
- * alone. */
+/*
+ * Who lacks what is not kept any more gets none of it, and counts like one who waits for the result
+ * alone; so does one who is further than the stream, which its worker has begun anew.
+ */
 static void note_waiter(const struct stream *stream, const struct job *job,
                         const struct waiter *waiter, struct progress *progress)
 {
     const uint32_t next = waiter->attempt == job->attempt ? waiter->chunk_next : 0;
-    const bool is_read = waiter->streams && next >= stream->first;
+    const bool is_read = waiter->streams && next >= stream->first && next <= stream->next;
     if (is_read && next < progress->slowest) {
         progress->slowest = next;
     }

@@ -268,6 +268,29 @@ Test(core_streams, reclaimed_attempt_streams_on_to_those_alone_who_have_its_begi
     cr_assert_null(world_find(&w, EFFECT_CHUNK, &job, 2));
 }
 
+/* Nothing that a worker says makes a reader be further than the stream is. */
+Test(core_streams, worker_that_begins_its_stream_anew_harms_nobody)
+{
+    struct event event = world_submission(&w, 1, "realtime");
+    event.as.submit.stream = true;
+    const struct id job = world_submit_event(&w, &event);
+    for (uint32_t i = 0; i < 50; i++) {
+        chunk(&job, i, "a");
+    }
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    const struct lease_ref lease = {job, 1};
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
+                                   .peer = 100,
+                                   .as.worker_hello = {
+                                       .name = "w", .slots = 4, .held = &lease, .held_length = 1}});
+    static char larger_than_a_log[12000];
+    memset(larger_than_a_log, 'b', sizeof(larger_than_a_log) - 1);
+    chunk(&job, 0, "b");
+    chunk(&job, 1, larger_than_a_log);
+    chunk(&job, 2, "b");
+    cr_assert_eq(strlen(heard(1, &job)), 50);
+}
+
 /* ---- followers ---- */
 
 Test(core_streams, follower_gets_the_stream_from_the_start_under_its_own_name)
