@@ -46,7 +46,8 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - core->now_ms;
     dispatch->queue_ms = core->now_ms - job->submitted_ms;
     dispatch->stream = (job->flags & JOB_STREAM) != 0 || flight_streaming(core, job) != NULL;
-    dispatch->stream_bytes = dispatch->stream ? stream_allowance(core) : 0;
+    dispatch->stream_bytes = job->at.lease->stream_bytes =
+        dispatch->stream ? stream_allowance(core) : 0;
     dispatch->canonical_key =
         has_canonical ? copy_bytes(core, job->canonical_key, sizeof(job->canonical_key)) : NULL;
     dispatch->trace_parent =

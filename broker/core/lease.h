@@ -21,6 +21,7 @@ struct lease {
     int64_t renewed_ms;
     int64_t granted_ms;
     struct stream *stream;       /* NULL: no chunk came yet */
+    uint64_t stream_bytes;       /* that its worker was told its chunks may have, in all (StreamAllowance); 0: all */
     uint64_t invalidations;      /* that its worker had been told of when it was given the job; 0 after a restart, or when it came back with it */
     uint32_t attempt;
     bool is_suspect;             /* its job was when it was granted */

@@ -29,7 +29,6 @@ struct stream {
     uint32_t next;               /* the index that comes next */
     uint64_t bytes;              /* its part of core.stream_log_bytes */
     uint64_t received;           /* what all chunks have counted */
-    uint64_t allowed;            /* what they may count; 0: there is no bound */
     struct logged_chunk *chunks; /* first … next - 1, unless it is cut */
     size_t capacity;
 };
@@ -172,7 +171,7 @@ static bool make_room(struct core *core, struct stream *stream, uint64_t cost)
         }
     }
     return have_room(core, cost) && has_slot(stream) &&
-           has_room(core, stream, stream->allowed > 0 ? 0 : cost);
+           has_room(core, stream, stream->lease->stream_bytes > 0 ? 0 : cost);
 }
 
 static void keep(struct core *core, struct stream *stream, const struct event *event)
@@ -275,10 +274,9 @@ uint64_t stream_allowance(const struct core *core)
     return core->limits.stream_log_bytes_max;
 }
 
-static void allow(struct core *core, struct stream *stream, uint64_t bytes_total)
+static void allow(struct core *core, struct lease *lease, uint64_t bytes_total)
 {
-    const struct lease *lease = stream->lease;
-    stream->allowed = bytes_total;
+    lease->stream_bytes = bytes_total;
     if (lease->worker == NULL) {
         return;
     }
@@ -302,28 +300,30 @@ static uint64_t counted_until(const struct stream *stream, uint32_t index)
  */
 static void allow_more(struct core *core, struct stream *stream)
 {
-    if (stream->allowed == 0) {
+    struct lease *lease = stream->lease;
+    const uint64_t allowed = lease->stream_bytes;
+    if (allowed == 0) {
         return;
     }
     if (stream->is_cut) {
-        allow(core, stream, 0);
+        allow(core, lease, 0);
         return;
     }
     const uint64_t window = stream_allowance(core);
-    if (stream->allowed > stream->received && stream->allowed - stream->received > window / 2) {
+    if (allowed > stream->received && allowed - stream->received > window / 2) {
         return;
     }
     const uint32_t furthest = progress_of(core, stream).furthest;
     const uint64_t bytes_total = counted_until(stream, furthest) + window;
-    if (window == 0 || bytes_total >= stream->allowed + window / 4) {
-        allow(core, stream, window == 0 ? 0 : bytes_total);
+    if (window == 0 || bytes_total >= allowed + window / 4) {
+        allow(core, lease, window == 0 ? 0 : bytes_total);
     }
 }
 
 void stream_handed_over(struct core *core, struct lease *lease)
 {
-    if (lease->stream != NULL && lease->stream->allowed > 0) {
-        allow(core, lease->stream, lease->stream->allowed);
+    if (lease->stream_bytes > 0) {
+        allow(core, lease, lease->stream_bytes);
     }
 }
 
@@ -342,12 +342,14 @@ static struct stream *begin(struct core *core, struct job *job, uint32_t index)
     stream->lease = job->at.lease;
     stream->first = stream->next = index;
     stream->is_cut = index > 0;
-    stream->allowed = stream_allowance(core);
     if (list_is_empty(&core->streams)) {
         core->streams_watch_ms = core->now_ms + core->limits.heartbeat_ms;
     }
     list_append(&core->streams, &stream->all);
     job->at.lease->stream = stream;
+    if (!stream->is_cut && job->at.lease->stream_bytes == 0 && stream_allowance(core) > 0) {
+        allow(core, job->at.lease, stream_allowance(core)); /* its worker came back with it */
+    }
     flight_begin_stream(core, job);
     return stream;
 }

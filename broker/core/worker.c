@@ -227,8 +227,11 @@ static bool reclaim(struct core *core, struct worker *worker, const struct worke
             held->attempt < lease->attempt) {
             return false;
         }
+        const bool is_back = lease->worker != worker; /* else it is a heartbeat */
         lease_hand_over(core, lease, worker, held->attempt);
-        stream_handed_over(core, lease);
+        if (is_back) {
+            stream_handed_over(core, lease);
+        }
         charge_open(core, lease);
         return true;
     }

@@ -593,3 +593,50 @@ Test(core_streams, rest_goes_with_its_reader)
     credit(1, &job, 5);
     cr_assert_str_eq(heard(1, &job), "a");
 }
+
+/* Its worker goes by what it was told, and holds the call there. */
+Test(core_streams, log_that_was_enlarged_after_the_dispatch_lets_the_worker_go_on)
+{
+    const struct id job = submit_with_credit(1, 1000);
+    w.config.broker.stream_log_bytes_max = 100000;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    chunks_of_100(&job, 0, 100);
+    cr_assert_geq(allowed(&job), 10000 + 5000);
+}
+
+static size_t times_allowed(void)
+{
+    size_t times = 0;
+    for (size_t i = 0; i < w.log_length; i++) {
+        times += w.log[i].effect.kind == EFFECT_STREAM_ALLOWANCE;
+    }
+    return times;
+}
+
+static void come_back(enum event_kind kind, uint64_t peer, const struct lease_ref *held)
+{
+    struct event event = {.kind = kind, .peer = peer};
+    if (kind == EVENT_WORKER_HELLO) {
+        event.as.worker_hello.name = "w";
+        event.as.worker_hello.slots = 4;
+        event.as.worker_hello.held = held;
+        event.as.worker_hello.held_length = 1;
+    } else {
+        event.as.worker_heartbeat.held = held;
+        event.as.worker_heartbeat.held_length = 1;
+    }
+    world_turn(&w, &event);
+}
+
+Test(core_streams, worker_that_comes_back_is_told_again_and_one_that_was_there_is_not)
+{
+    const struct id job = submit_with_credit(1, 10);
+    const struct lease_ref lease = world_lease(&w, &job);
+    come_back(EVENT_WORKER_HELLO, 100, &lease);
+    cr_assert_eq(allowed(&job), 10000, "before its first chunk, too");
+    chunks_of_100(&job, 0, 20);
+    come_back(EVENT_WORKER_HELLO, 100, &lease);
+    cr_assert_eq(times_allowed(), 2);
+    come_back(EVENT_WORKER_HEARTBEAT, 100, &lease);
+    cr_assert_eq(times_allowed(), 2);
+}
