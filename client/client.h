@@ -208,6 +208,8 @@ bool stream_keep_answer(struct pending *pending, const struct tiermq_answer *ans
 void stream_end(struct pending *pending);
 /* Lets go of what is kept. */
 void stream_finish(struct pending *pending);
+/* No connection: brokers keep no rest of a stream over one, so answers do not wait for it any more. */
+void streams_closed(struct shard *shard);
 /* A new connection: credit begins anew there. */
 void streams_opened(struct shard *shard);
 void streams_tick(struct tiermq *client);

@@ -781,8 +781,11 @@ static void tick_shard(struct tiermq *client, struct shard *shard, int64_t now_m
     connection_tick(shard->connection, now_ms);
     if (connection_is_open(shard->connection)) {
         ask_again(shard, now_ms);
-    } else if (client->shards_length > 1) {
-        rehome(client, shard, now_ms);
+    } else {
+        streams_closed(shard);
+        if (client->shards_length > 1) {
+            rehome(client, shard, now_ms);
+        }
     }
     /* As many as there are now: what callbacks add has its turn later. */
     for (size_t n = shard->jobs[PENDING_ENDING].length;

@@ -226,19 +226,27 @@ void stream_end(struct pending *pending)
     be_due(pending);
 }
 
+void streams_closed(struct shard *shard)
+{
+    list_for_each (&shard->jobs[PENDING_READING], link) {
+        struct pending *pending = CONTAINER_OF(link, struct pending, link);
+        if (!pending->is_stream_over) {
+            pending->is_stream_over = true;
+            be_due(pending);
+        }
+    }
+}
+
 void streams_opened(struct shard *shard)
 {
     shard->credits.length = 0;
+    streams_closed(shard); /* maybe in one turn with it */
     for (size_t i = 0; i < PENDING_STATES; i++) {
         list_for_each (&shard->jobs[i], link) {
             struct pending *pending = CONTAINER_OF(link, struct pending, link);
             pending->chunks_read = 0;
             list_for_each (&pending->held, at) {
                 CONTAINER_OF(at, struct held_chunk, link)->owes_credit = false;
-            }
-            if (pending->answer != NULL) {
-                pending->is_stream_over = true; /* the broker keeps no rest over a connection */
-                be_due(pending);
             }
         }
     }

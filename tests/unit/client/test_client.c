@@ -829,6 +829,22 @@ Test(client, answer_waits_for_no_rest_of_a_broker_that_was_restarted)
     cr_assert_str_eq(heard.text, "abc");
 }
 
+Test(client, answer_waits_for_no_rest_of_a_broker_that_is_gone)
+{
+    struct heard heard = {0};
+    const struct id id = paused_after_one_chunk(&heard);
+    fake_chunk(&broker, &id, 1, 1, false, "b");
+    fake_result_of_stream(&broker, &id, CHAT("abc"), 3);
+    fake_broker_run(&broker, client, &broker.collected_length, 1);
+    fake_broker_stop(&broker);
+    fake_broker_settle(&broker, client);
+    cr_assert_eq(heard.answers, 0, "it is paused");
+    resume(&id);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.streamed, "ab");
+    cr_assert_str_eq(heard.text, "abc");
+}
+
 Test(client, any_other_outcome_does_not_wait_for_a_paused_stream)
 {
     struct heard heard = {0};
