@@ -329,7 +329,8 @@ TIERMQ_API TIERMQ_CHECK int tiermq_wait_async(struct tiermq *client, const tierm
                                               const struct tiermq_callbacks *callbacks);
 /*
  * No chunks of this stream until it is resumed; also from its on_chunk. Other jobs go on. What is under way is kept here, 64 chunks or so;
- * beyond that the broker, its worker and at last the provider wait, which may give up a connection that is not read. The job's deadline goes
+ * beyond that the broker, its worker and at last the provider wait, which may give up a connection that is not read; no longer than half of
+ * what the provider's timeout leaves the call: then the answer is read to its end, and chunks may be missing. The job's deadline goes
  * on, and cancellation works. An answer that comes meanwhile is given once the chunks before it are read; any other outcome at once, and they
  * are dropped. When the connection to the broker breaks, chunks that had not come may be missing: the stream then ends, not `last`.
  * `id` is either one of the job's (tiermq_answer). Errors: -EINVAL it is all zero; -ENOENT no such stream is waited for here.

@@ -165,7 +165,8 @@ struct attempt {
     uint32_t chunks_sent;
     uint64_t chunk_bytes_sent;   /* what they count: FRAME_CHUNK_COST each, and their bytes */
     uint64_t chunk_bytes_max;    /* that the broker allows; 0: any number */
-    bool waits_for_allowance;    /* held_ms is set for that, and no timer */
+    bool waits_for_allowance;    /* held_ms is set for that, and the timer for its end */
+    bool needs_no_allowance;     /* its readers were waited for as long as they may be */
     bool is_chunk_timer_set;
     int64_t chunk_sent_ms;       /* when the last one went */
     bool is_stream_given_up;     /* a piece was lost: no more are sent */

@@ -70,7 +70,22 @@ static void hold(struct attempt *attempt)
 
 static bool is_allowed(const struct attempt *attempt)
 {
-    return attempt->chunk_bytes_max == 0 || attempt->chunk_bytes_sent < attempt->chunk_bytes_max;
+    return attempt->needs_no_allowance || attempt->chunk_bytes_max == 0 ||
+           attempt->chunk_bytes_sent < attempt->chunk_bytes_max;
+}
+
+/*
+ * For half of what its provider's timeout leaves the call: it would be a failure then, which is
+ * none of the provider's, and the answer be paid for once more.
+ */
+static void wait_for_allowance(struct attempt *attempt)
+{
+    const int64_t now_ms = clock_monotonic_ms();
+    attempt->waits_for_allowance = true;
+    hold(attempt);
+    if (attempt->call != NULL) {
+        timer_set(attempt, now_ms + (provider_call_ends_ms(attempt->call) - now_ms) / 2);
+    }
 }
 
 static bool has_been_held_too_long(const struct attempt *attempt)
@@ -84,8 +99,7 @@ static void send_or_hold(struct attempt *attempt)
     loop_timer_stop(attempt->timer);
     attempt->is_chunk_timer_set = false;
     if (!is_allowed(attempt)) {
-        attempt->waits_for_allowance = true;
-        hold(attempt);
+        wait_for_allowance(attempt);
         return;
     }
     const int r = send_waiting(attempt, false);
@@ -122,8 +136,19 @@ void forward_piece(struct attempt *attempt, const void *data, size_t bytes)
     }
 }
 
+/* Readers are waited for no more; if at all, it is the broker from here on. */
+static void end_wait(struct attempt *attempt)
+{
+    attempt->waits_for_allowance = false;
+    attempt->held_ms = clock_monotonic_ms();
+}
+
 void forward_due(struct attempt *attempt)
 {
+    if (attempt->waits_for_allowance) {
+        attempt->needs_no_allowance = true;
+        end_wait(attempt);
+    }
     send_or_hold(attempt);
     const bool goes_on = !attempt->is_chunk_timer_set && !attempt->waits_for_allowance;
     if (attempt->held_ms != 0 && goes_on) {
@@ -136,9 +161,7 @@ void forward_allow(struct attempt *attempt, uint64_t bytes_max)
 {
     attempt->chunk_bytes_max = bytes_max;
     if (attempt->waits_for_allowance && attempt->call != NULL && is_allowed(attempt)) {
-        attempt->waits_for_allowance = false;
-        attempt->held_ms =
-            clock_monotonic_ms(); /* from here on it is the broker that is waited for */
+        end_wait(attempt);
         forward_due(attempt);
     }
 }

@@ -10,7 +10,9 @@
  * FORWARD_BYTES_MAX and what one read of the connection brings. A hold that lasts longer than
  * FORWARD_HOLD_MS, which is the broker's doing and no fault of the provider, gives the stream up:
  * the call goes on, nothing more is forwarded, and its client has the whole answer as the result.
- * For its readers it is held until they go on: the job's deadline, or its cancellation, ends that.
+ * For its readers it is held until they go on, but no longer than half of what its provider's
+ * timeout leaves: then the answer is read to its end, and they get what the broker keeps of it. The
+ * job's deadline, or its cancellation, ends it before.
  * What is left when the answer is whole goes beyond the allowance: no answer waits for its readers.
  *
  * Measures the time to the first token and that between tokens. Uses the attempt's timer.

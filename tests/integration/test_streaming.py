@@ -592,6 +592,18 @@ def test_pause_beyond_the_deadline_ends_as_expired(cluster, providers, reader):
     wait_abandoned(cluster, flood)
 
 
+def test_pause_beyond_what_its_call_may_last_costs_the_stream_and_no_second_call(cluster, providers, reader):
+    floods = Floods(2200)
+    near = providers("near", floods)
+    start(cluster, near.config(timeout="12s"))
+    reads = reader(cluster)
+    begin_paused(floods, reads, "slow")
+    wait_for(lambda: slots_in_use(cluster) == 0, "the answer to be whole")
+    reads.tell("resume slow")
+    assert reads.answer("slow") == ("2", "-", "cut")
+    assert near.began == 1
+
+
 def test_paused_reader_that_goes_holds_nobody(cluster, providers, reader):
     floods = Floods()
     start(cluster, providers("near", floods).config(), broker={"heartbeat": "200ms"})

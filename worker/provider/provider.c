@@ -72,6 +72,8 @@ struct provider_call {
     struct bytes event;       /* the piece being forwarded, or what waits for the first token */
     struct loop_timer *watch; /* of a stream; NULL: none */
     bool is_held;
+    int64_t held_since_ms;
+    int64_t held_ms;  /* in all, before that */
     int64_t heard_ms; /* when something came last, or it went on */
     bool has_failed;
     struct outcome failure; /* found in the stream; valid if has_failed */
@@ -435,7 +437,7 @@ static void transfer_done(void *context, const struct http_reply *reply)
     struct provider_reply answer = {
         .http_status = reply->status,
         .limits = reply->limits,
-        .call_ms = clock_monotonic_ms() - call->started_ms,
+        .call_ms = provider_call_ms(call),
         .first_token_ms = call->first_token_ms,
     };
     call->http_call = NULL; /* ends with this callback */
@@ -732,7 +734,10 @@ int provider_start(struct provider *provider, const struct provider_request *req
 
 void provider_hold(struct provider_call *call)
 {
-    call->is_held = true;
+    if (!call->is_held) {
+        call->is_held = true;
+        call->held_since_ms = clock_monotonic_ms();
+    }
     http_pause(call->http_call);
 }
 
@@ -743,6 +748,7 @@ void provider_go_on(struct provider_call *call)
     }
     call->is_held = false;
     call->heard_ms = clock_monotonic_ms();
+    call->held_ms += call->heard_ms - call->held_since_ms;
     if (http_resume(call->http_call) < 0) {
         http_fail(call->http_call, CURLE_WRITE_ERROR);
     }
@@ -758,5 +764,11 @@ void provider_cancel(struct provider_call **call)
 
 int64_t provider_call_ms(const struct provider_call *call)
 {
-    return clock_monotonic_ms() - call->started_ms;
+    const int64_t until_ms = call->is_held ? call->held_since_ms : clock_monotonic_ms();
+    return until_ms - call->started_ms - call->held_ms;
+}
+
+int64_t provider_call_ends_ms(const struct provider_call *call)
+{
+    return call->started_ms + call->provider->timeout_ms;
 }

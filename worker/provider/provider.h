@@ -94,7 +94,10 @@ void provider_hold(struct provider_call *call);
 void provider_go_on(struct provider_call *call);
 /* Closes the connection, so that the provider may stop. Not from within on_chunk of a call of the same provider. */
 void provider_cancel(struct provider_call **call);
-int64_t provider_call_ms(const struct provider_call *call); /* how long it has run */
+/* How long it has run, without the time that it was held: that says nothing about the provider. */
+int64_t provider_call_ms(const struct provider_call *call);
+/* When the provider's timeout ends it, held or not; the job's deadline may before. */
+int64_t provider_call_ends_ms(const struct provider_call *call);
 
 /* ---- the line ---- */
 
