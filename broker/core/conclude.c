@@ -289,7 +289,8 @@ static void end_attempt(struct core *core, struct job *job, const struct outcome
         effect->as.attempt.lease = (struct lease_ref){.job_id = job->id, .attempt = attempt};
         effect->as.attempt.reason = cancel_reason(outcome);
     }
-    const bool is_expired = outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED;
+    const bool is_expired =
+        outcome->state == WIRE__JOB_STATE__JOB_STATE_EXPIRED && !stream_is_held(job->at.lease);
     charge_lease_ended(core, job->at.lease); /* its permits say what it may have called */
     upstream_settle_silent(core, &job->at.lease->permit, is_expired);
     upstream_settle_silent(core, &job->at.lease->hedge, is_expired);

@@ -320,6 +320,12 @@ static void allow_more(struct core *core, struct stream *stream)
     }
 }
 
+bool stream_is_held(const struct lease *lease)
+{
+    return lease->stream != NULL && lease->stream_bytes > 0 &&
+           lease->stream->received >= lease->stream_bytes;
+}
+
 void stream_handed_over(struct core *core, struct lease *lease)
 {
     if (lease->stream_bytes > 0) {

@@ -41,6 +41,8 @@ void stream_wanted(struct core *core, struct job *job);
 bool stream_is_wanted(const struct job *job);
 /* The job of a leased attempt is concluded: what its readers had no credit for is kept for them, if that attempt is its answer. */
 void stream_conclude(struct core *core, const struct job *job, const struct outcome *outcome);
+/* Its worker has sent all that it may, and waits for the readers: how long it takes says nothing about the provider. */
+bool stream_is_held(const struct lease *lease);
 /* The worker of this lease has come back, and goes by no allowance until it is told. */
 void stream_handed_over(struct core *core, struct lease *lease);
 /* The attempt ended: drops its log. */

@@ -734,3 +734,47 @@ Test(core_hedge, lost_attempt_is_estimated_with_both_calls_over_a_restart)
     cr_assert_eq(purse().day_nanousd, before + 1000, "its worker's word takes the estimate's place");
     cr_assert_eq(row_of("p1").cost_nanousd, 700);
 }
+
+/* ---- streams that nobody reads on ---- */
+
+/* One chunk that uses up what its stream may have, for a reader who takes none. */
+static void pause_until_its_deadline(void)
+{
+    static char larger_than_a_log[2000];
+    struct event event = world_submission(&w, 1, "realtime");
+    event.as.submit.input_tokens = 10;
+    event.as.submit.stream = true;
+    event.as.submit.stream_chunks = 1;
+    const struct id job = world_submit_event(&w, &event);
+    struct event chunk = {.kind = EVENT_CHUNK,
+                          .peer = PEER,
+                          .as.chunk.header = {.job_id = job, .attempt = 1}};
+    for (uint32_t i = 0; i < 2; i++) {
+        chunk.as.chunk.header.index = i;
+        cr_assert_eq(
+            blob_create(larger_than_a_log, sizeof(larger_than_a_log), &chunk.as.chunk.data), 0);
+        world_turn(&w, &chunk);
+        blob_unref(&chunk.as.chunk.data);
+    }
+    world_advance(&w, 600001);
+    cr_assert_eq(world_find(&w, EFFECT_RESULT, &job, 1)->effect.as.result.state,
+                 WIRE__JOB_STATE__JOB_STATE_EXPIRED);
+    world_forget_log(&w);
+}
+
+Test(core_hedge, stream_that_its_reader_held_until_its_deadline_says_nothing_of_its_provider)
+{
+    w.config.broker.stream_log_bytes_max = 1000;
+    w.config.broker.lease_ms = 100000000; /* no heartbeats here */
+    go();
+    answers("realtime", KNOWN);
+    struct id job = submit("realtime");
+    const int64_t before_ms = dispatch_of(&job)->hedge_after_ms;
+    cr_assert_gt(before_ms, 0);
+    ends(&job, &(struct said){"p0", ANSWERED, 100, 0, 100 * PRICE}, 1);
+    for (int i = 0; i < KNOWN; i++) {
+        pause_until_its_deadline();
+    }
+    job = submit("realtime");
+    cr_assert_eq(dispatch_of(&job)->hedge_after_ms, before_ms);
+}
