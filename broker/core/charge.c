@@ -532,11 +532,16 @@ static bool is_apart(const Wire__Usage *usage, const Wire__Call *call)
 /*
  * A call for several jobs is told with the result of one of them, and what it used with each, in
  * parts: so calls are counted where they are told, and none with a part alone. A job that was asked
- * alone afterwards may tell of two.
+ * alone afterwards may tell of two. An answer that is given to another attempt than the one that
+ * made it tells of none, and was not heard before.
  */
 static struct told told_by(const struct event_attempt_result *result)
 {
     struct told told = {0};
+    const bool is_given_again = result->made_by > 0 && result->calls_length == 0;
+    if (is_given_again && is_paid(result->usage) && result->usage->saved_batching_nanousd == 0) {
+        return (struct told){.calls = 1, .estimated_calls = result->usage->is_estimated};
+    }
     for (size_t i = 0; i < result->calls_length; i++) {
         const Wire__Call *call = result->calls[i];
         const bool has_used = call->cost_nanousd > 0 || call->tokens > 0 ||

@@ -104,7 +104,8 @@ static void says(uint64_t peer, const struct lease_ref *lease, Wire__AttemptOutc
                                                       .error_text = "",
                                                       .usage = &usage,
                                                       .calls = calls,
-                                                      .calls_length = nanousd > 0,
+                                                      .calls_length =
+                                                          nanousd > 0 && made_by == 0,
                                                       .tenant = "a",
                                                       .tier = "standard",
                                                       .made_by = made_by}};
@@ -222,6 +223,7 @@ Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
     cr_assert_eq(purse().reserved_nanousd, 2 * CALL);
     says(101, &second, ANSWERED, 400, first.attempt);
     cr_assert_eq(ledger().cost_nanousd, 400);
+    cr_assert_eq(ledger().calls, 1, "its call is not told again, and was never told before");
     cr_assert_eq(purse().reserved_nanousd, 0);
     world_advance(&w, 2 * w.config.broker.lease_ms);
     cr_assert_eq(purse().day_nanousd, 400);
