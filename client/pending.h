@@ -54,6 +54,7 @@ struct pending {
     uint64_t shards_asked;         /* bit n: shard n does not know the job, or refused it as draining */
     uint32_t chunk_attempt;        /* whose chunks are handed on; 0: none came yet */
     uint32_t chunk_index;          /* the next one of it */
+    bool has_others_chunks;        /* some came of another attempt: a rest is that one's */
     bool is_stream_over;           /* last chunk seen, or a gap: no more chunks are taken */
     bool is_paused;                /* chunks are kept in … */
     struct list held;              /* … here, oldest first: stream.c */

@@ -120,6 +120,7 @@ static bool take_in_order(struct pending *pending, const struct frame_chunk *chu
     if (pending->chunk_attempt == 0) {
         pending->chunk_attempt = chunk->attempt;
     }
+    pending->has_others_chunks |= chunk->attempt != pending->chunk_attempt;
     if (chunk->attempt != pending->chunk_attempt || chunk->index < pending->chunk_index) {
         pending->is_stream_over = pending->answer != NULL; /* what follows is not ours */
         return false;
@@ -208,6 +209,7 @@ bool stream_keep_answer(struct pending *pending, const struct tiermq_answer *ans
                         uint32_t chunks)
 {
     pending->chunks_total = chunks;
+    pending->is_stream_over |= pending->has_others_chunks;
     const bool is_wanted = pending->callbacks.on_chunk != NULL && !pending->detach;
     if (!is_wanted || answer->state != TIERMQ_SUCCEEDED || is_read(pending)) {
         return false;

@@ -845,6 +845,22 @@ Test(client, answer_waits_for_no_rest_of_a_broker_that_is_gone)
     cr_assert_str_eq(heard.text, "abc");
 }
 
+/* On a durable tier chunks may come while the result waits for the disk. */
+Test(client, answer_waits_for_no_rest_of_another_attempt_that_has_come_before_it)
+{
+    struct heard heard = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.stream = true});
+    fake_chunk(&broker, &id, 1, 0, false, "a");
+    for (uint32_t i = 0; i < 3; i++) {
+        fake_chunk(&broker, &id, 2, i, i == 2, "x");
+    }
+    fake_result_of_stream(&broker, &id, CHAT("xxx"), 3);
+    fake_broker_run(&broker, client, &heard.answers, 1);
+    cr_assert_str_eq(heard.streamed, "a");
+    cr_assert_not(heard.is_last);
+    cr_assert_str_eq(heard.text, "xxx");
+}
+
 Test(client, any_other_outcome_does_not_wait_for_a_paused_stream)
 {
     struct heard heard = {0};
