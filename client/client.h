@@ -206,7 +206,7 @@ void jobs_chunk(void *context, const struct frame_chunk *chunk, const void *data
 bool stream_keep_answer(struct pending *pending, const struct tiermq_answer *answer, uint32_t chunks);
 /* READING: its answer is given in the next turn, without what was not read. */
 void stream_end(struct pending *pending);
-/* Lets go of what is kept. */
+/* Lets go of what is kept of one that is in the table no more, or never was. */
 void stream_finish(struct pending *pending);
 /* No connection: brokers keep no rest of a stream over one, so answers do not wait for it any more. */
 void streams_closed(struct shard *shard);

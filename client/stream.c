@@ -43,16 +43,6 @@ static void drop_held(struct pending *pending)
     }
 }
 
-void stream_finish(struct pending *pending)
-{
-    drop_held(pending);
-    tiermq_answer_free(&pending->answer);
-    if (pending->is_due) {
-        list_remove(&pending->shard->client->streams_due, &pending->due_link);
-        pending->is_due = false;
-    }
-}
-
 static void be_due(struct pending *pending)
 {
     if (!pending->is_due) {
@@ -104,6 +94,31 @@ static void note_read(struct shard *shard, const struct id *id)
     }
     pending->chunks_read++;
     give_back(pending);
+}
+
+/* What it owes is owed by whoever waits here for the same job: a status may be asked for beside it.
+ */
+static void hand_over_credit(const struct pending *pending)
+{
+    struct pending *other =
+        pending->chunks_read == 0
+            ? NULL
+            : pending_table_first(&pending->shard->client->pending, &pending->wire_id);
+    if (other != NULL && other->shard == pending->shard) {
+        other->chunks_read += pending->chunks_read;
+        give_back(other);
+    }
+}
+
+void stream_finish(struct pending *pending)
+{
+    drop_held(pending);
+    tiermq_answer_free(&pending->answer);
+    if (pending->is_due) {
+        list_remove(&pending->shard->client->streams_due, &pending->due_link);
+        pending->is_due = false;
+    }
+    hand_over_credit(pending);
 }
 
 /* ---- reading ---- */

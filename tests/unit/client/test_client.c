@@ -789,6 +789,36 @@ Test(client, credit_is_given_back_as_chunks_are_read)
     cr_assert_eq(broker.credit, 64);
 }
 
+static void *stream_before_status(void *context)
+{
+    const struct id *id = context;
+    while (broker.waits_length == 0) {
+        cr_assert_eq(loop_turn(broker.loop, 2), 0);
+    }
+    for (uint32_t i = 0; i < 15; i++) {
+        fake_chunk(&broker, id, 1, i, false, "b");
+    }
+    fake_status(&broker, id, WIRE__JOB_STATE__JOB_STATE_LEASED);
+    cr_assert_eq(loop_turn(broker.loop, 2), 0);
+    return NULL;
+}
+
+Test(client, credit_is_not_lost_to_who_asks_for_the_status_meanwhile)
+{
+    struct heard heard = {0};
+    struct tiermq_status *status = NULL;
+    pthread_t thread;
+    struct id id = submit_and_accept(&heard, (struct tiermq_job){.stream = true});
+    const tiermq_id same = public_id(&id);
+    cr_assert_eq(pthread_create(&thread, NULL, stream_before_status, &id), 0);
+    cr_assert_eq(tiermq_get_status(client, &same, 20000, &status), 0);
+    cr_assert_eq(pthread_join(thread, NULL), 0);
+    tiermq_status_free(&status);
+    fake_chunk(&broker, &id, 1, 15, false, "b");
+    fake_broker_run(&broker, client, &broker.credit, 16);
+    cr_assert_eq(heard.chunks, 16);
+}
+
 Test(client, chunks_that_nobody_wants_hold_nobody_up)
 {
     struct heard heard = {0};
