@@ -161,13 +161,14 @@ static void note(struct task *task, const char *event)
 static void note_outcome(struct task *task, const struct tiermq_answer *answer)
 {
     char text[TIERMQ_ID_TEXT];
-    json_t *event = json_pack(
-        "{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:b}", "event", "outcome",
-        "id", id_text(&task->id, text), "number", (json_int_t)task->number, "state",
-        state_names[answer->state], "code", answer->error_code, "reason", answer->error_text,
-        "text", answer->text, "model", answer->model, "worker", answer->worker, "attempts",
-        (json_int_t)answer->attempts, "cache", cache_names[answer->cache], "retry_after_ms",
-        (json_int_t)answer->retry_after_ms, "again", (int)task->is_again);
+    json_t *event =
+        json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:b, s:b}", "event",
+                  "outcome", "id", id_text(&task->id, text), "number", (json_int_t)task->number,
+                  "state", state_names[answer->state], "code", answer->error_code, "reason",
+                  answer->error_text, "text", answer->text, "model", answer->model, "worker",
+                  answer->worker, "attempts", (json_int_t)answer->attempts, "cache",
+                  cache_names[answer->cache], "retry_after_ms", (json_int_t)answer->retry_after_ms,
+                  "hedged", (int)answer->hedged, "again", (int)task->is_again);
     if (event != NULL && task->streamed != NULL) {
         json_object_set_new(event, "streamed", json_string(task->streamed));
         json_object_set_new(event, "stream_whole", json_boolean(task->is_stream_whole));

@@ -44,7 +44,7 @@ class Evidence:
         return self.say(at_ms, "accepted", client, id=job, duplicate=duplicate)
 
     def outcome(self, job, state, at_ms=200, client="red-1", **fields):
-        event = {"code": "", "reason": "", "text": "", "model": "", "worker": "", "attempts": 1, "again": False, **fields}
+        event = {"code": "", "reason": "", "text": "", "model": "", "worker": "", "attempts": 1, "hedged": False, "again": False, **fields}
         if state == "succeeded":
             event = {**event, "model": "small", "text": expected("small", "", f"prompt {job}"), **fields}
         return self.say(at_ms, "outcome", client, id=job, state=state, **event)
@@ -400,6 +400,35 @@ def test_fault_of_whoever_had_the_answer_explains_a_second_call(evidence, found,
     evidence.calls[:2] = [{**line, "at_ms": line["at_ms"] + 800} for line in evidence.calls[:2]]
     evidence.deed(fault, target, 960, 970)
     assert found(evidence) == []
+
+
+def hedged(evidence, **fields):
+    """The answer that was under way when another provider was asked, too. The faults are long over."""
+    evidence.submit("B" * check.ID_LENGTH, at_ms=1000)
+    evidence.accept("B" * check.ID_LENGTH, at_ms=1000)
+    evidence.outcome("B" * check.ID_LENGTH, "succeeded", at_ms=1300, **{"worker": "worker-1", "hedged": True, **fields})
+    evidence.audit["B" * check.ID_LENGTH] = "succeeded"
+    evidence.call("B" * check.ID_LENGTH + "-small", 1100, 1200)
+
+
+def test_second_call_beside_one_whose_answer_is_under_way_is_explained(evidence, found):
+    hedged(evidence)
+    evidence.call("B" * check.ID_LENGTH + "-medium", 1240, 1290, event="unanswered")
+    assert found(evidence) == []
+
+
+def test_second_call_that_no_answer_speaks_of_is_found(evidence, found):
+    hedged(evidence, hedged=False)
+    evidence.call("B" * check.ID_LENGTH + "-medium", 1240, 1290, event="unanswered")
+    assert found(evidence) == [("money", "B" * check.ID_LENGTH)]
+
+
+@pytest.mark.parametrize("again", [{"provider": "-small"}, {"account": "worker-2"}, {"began_ms": 1200 + check.HEDGE_RACE_MS + 1}])
+def test_second_call_of_the_same_provider_of_another_worker_or_too_late_is_found(evidence, found, again):
+    hedged(evidence)
+    call = {"provider": "-medium", "account": "worker-1", "began_ms": 1240, **again}
+    evidence.call("B" * check.ID_LENGTH + call["provider"], call["began_ms"], call["began_ms"] + 50, call["account"])
+    assert found(evidence) == [("money", "B" * check.ID_LENGTH)]
 
 
 def test_answer_that_nobody_of_its_tenant_paid_for_is_found(evidence, found):
