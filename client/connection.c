@@ -283,14 +283,15 @@ static void receive(void *context, const void *peer, size_t peer_bytes, struct l
  * again by itself, but to a broker that does not know this connection, and without what was on its
  * way.
  */
-static void note_broken(void *context)
+static void note_broken(void *context, const struct link_ending *ending)
 {
     struct connection *connection = context;
     connection->is_broken = true;
     if (connection->state == CONNECTION_OPEN) {
-        complain(connection, "the connection was lost");
+        complain(connection, "the connection was lost: %s", ending->reason);
     } else if (connection->state == CONNECTION_GREETING) {
-        complain(connection, "the connection was lost before a broker had answered");
+        complain(connection, "the connection was lost before a broker had answered: %s",
+                 ending->reason);
     }
 }
 

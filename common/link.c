@@ -56,9 +56,10 @@ struct peer {
     struct list_link unflushed_link; /* in link->unflushed */
     bool is_unflushed;
     size_t unflushed_bytes;
-    size_t held_bytes;         /* by the wire's reader, as link->held_bytes knows it */
-    struct link_name name;     /* ROUTER */
-    struct link_topics topics; /* PUB */
+    size_t held_bytes;                     /* by the wire's reader, as link->held_bytes knows it */
+    struct link_name name;                 /* ROUTER */
+    struct link_topics topics;             /* PUB */
+    char address[LINK_PEER_ADDRESS_BYTES]; /* kept: a socket that was reset does not say */
 };
 
 struct link {
@@ -68,7 +69,7 @@ struct link {
     size_t queue_messages_max;
     size_t held_bytes, held_bytes_max; /* by all peers */
     link_fn *handler;
-    void (*on_disconnected)(void *context);
+    void (*on_disconnected)(void *context, const struct link_ending *ending);
     void *context;
     struct link_wire_handler wire_handler;
     struct link_listener *listener;   /* NULL: it connects */
@@ -170,6 +171,7 @@ static void peer_destroy(struct peer *peer)
 /* Takes: fd. */
 static int peer_open(struct peer *peer, int fd)
 {
+    link_address_of_peer(fd, peer->address);
     const int r = link_wire_open(&peer->wire, fd);
     if (r == 0) {
         enter_phase(peer, PHASE_HANDSHAKE);
@@ -178,10 +180,25 @@ static int peer_open(struct peer *peer, int fd)
     return r;
 }
 
+static void report_end(const struct peer *peer, enum link_end end, const char *reason)
+{
+    const struct link *link = peer->link;
+    if (link->on_disconnected != NULL) {
+        link->on_disconnected(
+            link->context, &(struct link_ending){.end = end,
+                                                 .reason = reason,
+                                                 .address = peer->address,
+                                                 .peer = peer->name.id,
+                                                 .peer_bytes = peer->name.bytes,
+                                                 .was_open = peer->wire.state == LINK_WIRE_OPEN});
+    }
+}
+
 /* One that came is forgotten; to one that was sought the way is sought anew. */
-static void peer_break(struct peer *peer, const char *reason)
+static void peer_break(struct peer *peer, enum link_end end, const char *reason)
 {
     struct link *link = peer->link;
+    report_end(peer, end, reason);
     link_wire_refuse(&peer->wire, reason);
     note_held(peer, 0);
     if (peer != link->only) {
@@ -191,9 +208,6 @@ static void peer_break(struct peer *peer, const char *reason)
         enter_phase(peer, PHASE_APART);
         link_connecter_start_later(link->connecter);
     }
-    if (link->on_disconnected != NULL) {
-        link->on_disconnected(link->context);
-    }
 }
 
 static void phase_is_over(struct peer *peer)
@@ -202,7 +216,7 @@ static void phase_is_over(struct peer *peer)
     case PHASE_APART:
         return;
     case PHASE_HANDSHAKE:
-        peer_break(peer, "the handshake takes too long");
+        peer_break(peer, LINK_END_SILENT, "the handshake takes too long");
         return;
     case PHASE_LIVELY:
         link_wire_ping(&peer->wire, LINK_HEARTBEAT_TIMEOUT_MS);
@@ -212,7 +226,7 @@ static void phase_is_over(struct peer *peer)
         if (peer->is_readable) { /* it has said something; nobody has had the time to hear it */
             enter_phase(peer, PHASE_LIVELY);
         } else {
-            peer_break(peer, "it is silent");
+            peer_break(peer, LINK_END_SILENT, "it is silent");
         }
         return;
     case PHASES:
@@ -248,7 +262,7 @@ static void accepted(void *context, int fd)
     struct link *link = context;
     struct peer *peer;
     if (link->phases[PHASE_HANDSHAKE].length >= LINK_HANDSHAKES_MAX) {
-        peer_break(first_in_phase(link, PHASE_HANDSHAKE), "too many others come");
+        peer_break(first_in_phase(link, PHASE_HANDSHAKE), LINK_END_CROWDED, "too many others come");
     }
     if (peer_create(link, &peer) < 0) {
         link_socket_close(fd);
@@ -313,7 +327,9 @@ static void name_peer(struct link *link, struct peer *peer, const struct zmtp_co
     struct link_name *before =
         link_names_find(&link->names, ready->identity, ready->identity_bytes);
     if (before != NULL) {
-        peer_destroy(CONTAINER_OF(before, struct peer, name));
+        struct peer *gone = CONTAINER_OF(before, struct peer, name);
+        report_end(gone, LINK_END_REPLACED, "another one has come under its name");
+        peer_destroy(gone);
     }
     link_names_add(&link->names, &peer->name, ready->identity, ready->identity_bytes);
 }
@@ -420,7 +436,7 @@ static void bound_held(struct link *link)
     while (link->held_bytes > link->held_bytes_max) {
         struct peer *peer = who_holds_most(link);
         assert(peer != NULL);
-        peer_break(peer, "too much of its messages is under way");
+        peer_break(peer, LINK_END_CROWDED, "too much of its messages is under way");
     }
 }
 
@@ -435,7 +451,7 @@ static void serve_first(struct link *link, struct link_budget *budget)
         return;
     }
     if (r < 0) {
-        peer_break(peer, reason);
+        peer_break(peer, link_end_of_error(r), reason);
         return;
     }
     if (peer->wire.state == LINK_WIRE_OPEN) {

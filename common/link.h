@@ -22,6 +22,7 @@
 #include <stdint.h>
 #include "common/attributes.h"
 #include "common/blob.h"
+#include "common/link_end.h"
 
 struct loop;
 struct link;
@@ -64,11 +65,12 @@ struct link_options {
      */
     size_t held_bytes_max;
     /*
-     * Called with the handler's context when a connection that stood has broken and all that came
-     * over it was handed over; one that was opened from here is made anew by itself. Not from
-     * within link_destroy(); must not destroy the link. May be NULL.
+     * Called with the handler's context when a connection has ended, whether its handshake was done
+     * or not, and all that came over it was handed over; one that was opened from here is made anew
+     * by itself. Not for one that could not be opened, nor from within link_destroy(); must not
+     * send, nor destroy the link. May be NULL.
      */
-    void (*on_disconnected)(void *context);
+    void (*on_disconnected)(void *context, const struct link_ending *ending);
 };
 
 /* ROUTER: `peer` names the sender. Otherwise peer_bytes is 0. */

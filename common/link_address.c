@@ -145,6 +145,25 @@ int link_address_numeric(const struct link_address *address, struct link_socket_
 /* ---- sockets ---- */
 
 /* Each is a wish: without it the connection works as well, a little worse. */
+void link_address_of_peer(int fd, char ret_text[LINK_PEER_ADDRESS_BYTES])
+{
+    struct sockaddr_storage name = {0};
+    socklen_t bytes = sizeof(name);
+    char host[64], port[8];
+    ret_text[0] = '\0';
+    if (getpeername(fd, (struct sockaddr *)&name, &bytes) < 0) {
+        return;
+    }
+    if (name.ss_family == AF_UNIX) {
+        (void)snprintf(ret_text, LINK_PEER_ADDRESS_BYTES, "ipc");
+    } else if (getnameinfo((const struct sockaddr *)&name, bytes, host, sizeof(host), port,
+                           sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV) == 0) {
+        const bool is_ipv6 = name.ss_family == AF_INET6;
+        (void)snprintf(ret_text, LINK_PEER_ADDRESS_BYTES, is_ipv6 ? "[%s]:%s" : "%s:%s", host,
+                       port);
+    }
+}
+
 void link_socket_tune(int fd)
 {
     const int idle_s = KEEPALIVE_IDLE_S;

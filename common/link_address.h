@@ -8,6 +8,7 @@
 enum {
     LINK_HOST_BYTES = 256,
     LINK_ENDPOINT_BYTES = 512, /* longer ones are no endpoints */
+    LINK_PEER_ADDRESS_BYTES = 80,
 };
 
 struct link_address {
@@ -38,6 +39,12 @@ MUST_USE int link_address_numeric(const struct link_address *address,
  */
 MUST_USE int link_address_listen(const struct link_address *address, int *ret_fd,
                                  char ret_endpoint[LINK_ENDPOINT_BYTES]);
+
+/*
+ * Who is at the other end of a connected socket: its numeric host, in brackets if it is IPv6, and
+ * port; "ipc" for a socket file's, "" if nobody knows.
+ */
+void link_address_of_peer(int fd, char ret_text[LINK_PEER_ADDRESS_BYTES]);
 
 /* A stream of ours: nothing waits for company, dead peers are found. */
 void link_socket_tune(int fd);

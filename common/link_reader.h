@@ -84,7 +84,7 @@ MUST_USE int link_reader_begin(struct link_reader *reader, const struct iovec *s
 /*
  * *ret_item: LINK_COMMAND with its body in *ret_body, LINK_MESSAGE with reader->message, both valid
  * until the next call, or LINK_NOTHING: more has to be read first.
- * Errors: -EPROTO for *ret_reason; -ENOMEM.
+ * Errors: -EPROTO, and -EMSGSIZE a part is too large, both for *ret_reason; -ENOMEM.
  */
 MUST_USE int link_reader_next(struct link_reader *reader, enum link_item *ret_item,
                               struct iovec *ret_body, const char **ret_reason);

@@ -240,7 +240,7 @@ static int fail(const char *reason, int error, const char **ret_reason)
     return error;
 }
 
-/* Returns how much was read; 0: nothing is there. Errors: -ECONNRESET. */
+/* Returns how much was read; 0: nothing is there. Errors: -EPIPE, -ECONNRESET. */
 static ssize_t read_some(struct link_wire *wire, struct iovec *segments, size_t length,
                          const char **ret_reason)
 {
@@ -252,7 +252,12 @@ static ssize_t read_some(struct link_wire *wire, struct iovec *segments, size_t 
     if (bytes < 0 && (errno == EAGAIN || errno == EINTR)) {
         return 0;
     }
-    return fail("the connection has ended", -ECONNRESET, ret_reason);
+    if (bytes == 0 && !wire->is_mute) {
+        return fail("the peer has closed it", -EPIPE, ret_reason);
+    }
+    return fail(bytes < 0 && errno == ETIMEDOUT ? "the peer's machine does not answer"
+                                                : "it was reset",
+                -ECONNRESET, ret_reason);
 }
 
 static int read_greeting(struct link_wire *wire, const char **ret_reason)

@@ -87,8 +87,8 @@ void link_wire_refuse(struct link_wire *wire, const char *reason);
 /*
  * Reads once and hands over what is there, into and from `shared`, memory that nobody needs
  * afterwards. Returns 1 when there may be more; 0 when there is not.
- * Errors: -ECONNRESET it has ended; -EPROTO, -ENOMEM; of the handler. With any of them it is to be
- * closed, for *ret_reason.
+ * Errors: -EPIPE the peer has closed it; -ECONNRESET it was cut; -EMSGSIZE a part is too large;
+ * -EPROTO, -ENOMEM; of the handler. With any of them it is to be closed, for *ret_reason.
  */
 MUST_USE int link_wire_read(struct link_wire *wire, const struct iovec *shared,
                             struct link_budget *budget, const char **ret_reason);

@@ -105,7 +105,8 @@ int zmtp_read_header(const uint8_t *data, size_t bytes, size_t part_bytes_max,
         return refuse("a command is too large", ret_reason);
     }
     if (!is_command && body_bytes > part_bytes_max) {
-        return refuse("a part of a message is too large", ret_reason);
+        *ret_reason = "a part of a message is too large";
+        return -EMSGSIZE;
     }
     *ret_frame = (struct zmtp_frame){.bytes = body_bytes,
                                      .header_bytes = header_bytes,

@@ -45,7 +45,8 @@ struct zmtp_frame {
 
 /*
  * Reads the header of a frame. A body is never larger than `part_bytes_max`, and that of a command
- * than ZMTP_COMMAND_BYTES_MAX. Errors: -EAGAIN it is not whole; -EPROTO for *ret_reason.
+ * than ZMTP_COMMAND_BYTES_MAX. Errors: -EAGAIN it is not whole; -EMSGSIZE a body is larger than
+ * part_bytes_max, -EPROTO something else is wrong, both for *ret_reason.
  */
 MUST_USE int zmtp_read_header(const uint8_t *data, size_t bytes, size_t part_bytes_max,
                               struct zmtp_frame *ret_frame, const char **ret_reason);

@@ -17,6 +17,7 @@
 #include "common/clock.h"
 #include "common/frame.h"
 #include "common/link.h"
+#include "common/link_address.h"
 #include "common/link_connecter.h"
 #include "common/loop.h"
 
@@ -34,6 +35,12 @@ struct end {
     struct blob *payload; /* part 1 of the last message, taken */
     bool is_echoing;
     bool is_closing; /* the handler destroys the link */
+    size_t endings;  /* of connections, and what was said of the last one */
+    enum link_end ended;
+    bool was_open;
+    char address[LINK_PEER_ADDRESS_BYTES];
+    char gone[LINK_PEER_BYTES_MAX];
+    size_t gone_bytes;
 };
 
 struct pair {
@@ -606,9 +613,16 @@ Test(link, heartbeats_of_zeromq_are_answered, .timeout = 30)
     close_pair(&pair);
 }
 
-static void count_break(void *context)
+static void note_ending(void *context, const struct link_ending *ending)
 {
-    ((struct end *)context)->bytes = 77;
+    struct end *end = context;
+    end->endings++;
+    end->ended = ending->end;
+    end->was_open = ending->was_open;
+    cr_assert_gt(strlen(ending->reason), 0);
+    (void)snprintf(end->address, sizeof(end->address), "%s", ending->address);
+    memcpy(end->gone, ending->peer, ending->peer_bytes);
+    end->gone_bytes = ending->peer_bytes;
 }
 
 Test(link, what_the_peer_refuses_holds_up_nothing_behind_it, .timeout = 30)
@@ -634,13 +648,13 @@ Test(link, what_is_sent_while_nobody_is_there_goes_to_who_comes, .timeout = 60)
     const struct link_options options = {.kind = LINK_DEALER,
                                          .endpoint = endpoint,
                                          .part_bytes_max = PART_BYTES_MAX,
-                                         .on_disconnected = count_break};
+                                         .on_disconnected = note_ending};
     open_end(&pair, &pair.dealer, &options);
     cr_assert_eq(send_text(&pair.dealer, NULL, 0, "one"), 0);
     cr_assert_gt(receive_raw(&pair, raw, name, sizeof(name)), 0);
     cr_assert_eq(receive_raw(&pair, raw, text, sizeof(text)), 3);
     cr_assert_eq(zmq_close(raw), 0);
-    while (pair.dealer.bytes != 77) {
+    while (pair.dealer.endings == 0) {
         cr_assert_eq(loop_turn(pair.loop, 10), 0);
     }
     cr_assert_eq(send_text(&pair.dealer, NULL, 0, "two!"), 0);
@@ -912,6 +926,120 @@ static void turn_for_a_while(struct pair *pair)
     }
 }
 
+/* ---- the ends of connections ---- */
+
+static void open_told_router(struct pair *pair, size_t held_bytes_max)
+{
+    open_loop(pair);
+    const struct link_options options = {.kind = LINK_ROUTER,
+                                         .endpoint = "tcp://127.0.0.1:0",
+                                         .bind = true,
+                                         .part_bytes_max = PART_BYTES_MAX,
+                                         .held_bytes_max = held_bytes_max,
+                                         .on_disconnected = note_ending};
+    open_end(pair, &pair->router, &options);
+}
+
+/* As the link shows it. */
+static void write_own_address(int fd, char ret_text[LINK_PEER_ADDRESS_BYTES])
+{
+    struct sockaddr_in name;
+    socklen_t bytes = sizeof(name);
+    cr_assert_eq(getsockname(fd, (struct sockaddr *)&name, &bytes), 0);
+    (void)snprintf(ret_text, LINK_PEER_ADDRESS_BYTES, "127.0.0.1:%u", ntohs(name.sin_port));
+}
+
+static void ends_as(struct pair *pair, size_t endings, enum link_end end, bool was_open)
+{
+    run_until(pair, &pair->router.endings, endings);
+    cr_assert_eq(pair->router.endings, endings);
+    cr_assert_str_eq(link_end_name(pair->router.ended), link_end_name(end));
+    cr_assert_eq(pair->router.was_open, was_open);
+}
+
+/* Closing a socket that holds what was not read would be a reset. */
+static void hang_up(int fd)
+{
+    cr_assert_eq(shutdown(fd, SHUT_WR), 0);
+}
+
+static void close_with_reset(int fd)
+{
+    const struct linger none = {.l_onoff = 1};
+    cr_assert_eq(setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none)), 0);
+    (void)close(fd);
+}
+
+Test(link, whoever_ends_a_connection_is_told_of_with_the_reason, .timeout = 30)
+{
+    struct pair pair;
+    char address[LINK_PEER_ADDRESS_BYTES];
+    open_told_router(&pair, 0);
+    int fd = open_bare(&pair);
+    write_own_address(fd, address);
+    turn_for_a_while(&pair);
+    hang_up(fd);
+    ends_as(&pair, 1, LINK_END_CLOSED, true);
+    (void)close(fd);
+    cr_assert_str_eq(pair.router.address, address);
+    cr_assert_gt(pair.router.gone_bytes, 0, "it had a name, though not one of its own");
+
+    fd = open_bare(&pair);
+    write_own_address(fd, address);
+    turn_for_a_while(&pair);
+    close_with_reset(fd);
+    ends_as(&pair, 2, LINK_END_RESET, true);
+    cr_assert_str_eq(pair.router.address, address, "though the socket does not know it any more");
+
+    fd = connect_bare(&pair);
+    turn_for_a_while(&pair);
+    hang_up(fd);
+    ends_as(&pair, 3, LINK_END_CLOSED, false);
+    (void)close(fd);
+    cr_assert_eq(pair.router.gone_bytes, 0);
+    close_pair(&pair);
+}
+
+Test(link, what_this_side_does_not_take_ends_a_connection_with_the_reason, .timeout = 30)
+{
+    struct pair pair;
+    open_told_router(&pair, 0);
+    int fd = connect_bare(&pair);
+    send_bare(fd, "GET / HTTP/1.1\r\n\r\n", 18);
+    ends_as(&pair, 1, LINK_END_PROTOCOL, false);
+    (void)close(fd);
+    fd = open_bare(&pair);
+    send_bare(fd, "\10\0", 2);
+    ends_as(&pair, 2, LINK_END_PROTOCOL, true);
+    (void)close(fd);
+    fd = open_bare(&pair);
+    send_bare(fd, "\2\0\0\0\0\0\20\0\1", 9);
+    ends_as(&pair, 3, LINK_END_TOO_LARGE, true);
+    (void)close(fd);
+    close_pair(&pair);
+}
+
+Test(link, who_is_replaced_is_told_of_by_name, .timeout = 30)
+{
+    static const char named[] = "\4\53\5READY\13Socket-Type\0\0\0\6DEALER"
+                                "\10Identity\0\0\0\2me";
+    struct pair pair;
+    int fds[2];
+    open_told_router(&pair, 0);
+    for (size_t i = 0; i < 2; i++) {
+        fds[i] = connect_bare(&pair);
+        send_bare(fds[i], greeting, sizeof(greeting));
+        send_bare(fds[i], named, sizeof(named) - 1);
+        turn_for_a_while(&pair);
+    }
+    ends_as(&pair, 1, LINK_END_REPLACED, true);
+    cr_assert_eq(pair.router.gone_bytes, 2);
+    cr_assert_arr_eq(pair.router.gone, "me", 2);
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+    close_pair(&pair);
+}
+
 /* The beginning of a part of 60000 bytes; what comes behind its header is held once. */
 static void begin_part(struct pair *pair, int fd, size_t bytes)
 {
@@ -920,6 +1048,17 @@ static void begin_part(struct pair *pair, int fd, size_t bytes)
     turn_for_a_while(pair);
     send_bare(fd, part, bytes);
     turn_for_a_while(pair);
+}
+
+Test(link, who_is_put_out_to_keep_a_bound_is_told_of, .timeout = 30)
+{
+    struct pair pair;
+    open_told_router(&pair, 10000);
+    const int fd = open_bare(&pair);
+    begin_part(&pair, fd, 20000);
+    ends_as(&pair, 1, LINK_END_CROWDED, true);
+    (void)close(fd);
+    close_pair(&pair);
 }
 
 Test(link, of_those_with_too_much_under_way_the_one_with_most_is_closed, .timeout = 30)

@@ -61,7 +61,16 @@ struct end {
     struct loop *loop;
     struct link *link;
     size_t messages;
+    size_t endings; /* of connections for want of memory */
 };
+
+static void note_ending(void *context, const struct link_ending *ending)
+{
+    struct end *end = context;
+    if (has_failed) {
+        end->endings += ending->end == LINK_END_MEMORY;
+    }
+}
 
 static void hear(void *context, const void *peer, size_t peer_bytes, struct link_message *message)
 {
@@ -87,14 +96,16 @@ static int open_ends(struct loop *loop, struct end *router, struct end *dealer)
     const struct link_options bound = {.kind = LINK_ROUTER,
                                        .endpoint = "tcp://127.0.0.1:0",
                                        .bind = true,
-                                       .part_bytes_max = PAYLOAD_BYTES};
+                                       .part_bytes_max = PAYLOAD_BYTES,
+                                       .on_disconnected = note_ending};
     int r = link_create(loop, &bound, hear, router, &router->link);
     if (r < 0) {
         return r;
     }
     const struct link_options connected = {.kind = LINK_DEALER,
                                            .endpoint = link_endpoint(router->link),
-                                           .part_bytes_max = PAYLOAD_BYTES};
+                                           .part_bytes_max = PAYLOAD_BYTES,
+                                           .on_disconnected = note_ending};
     return link_create(loop, &connected, hear, dealer, &dealer->link);
 }
 
@@ -115,8 +126,8 @@ static void run_until_answered(struct loop *loop, struct end *dealer, struct blo
     }
 }
 
-/* Returns whether the `nth` allocation was reached. */
-static bool converse(long nth)
+/* Returns whether the `nth` allocation was reached; adds to *endings. */
+static bool converse(long nth, size_t *endings)
 {
     struct loop *loop = NULL;
     struct end router = {0}, dealer = {0};
@@ -138,6 +149,7 @@ static bool converse(long nth)
         run_until_answered(loop, &dealer, payload);
     }
     until_failure = 0;
+    *endings += router.endings + dealer.endings;
     if (dealer.link != NULL) {
         link_forgo_linger(dealer.link);
     }
@@ -154,8 +166,10 @@ static bool converse(long nth)
 Test(link_memory, every_allocation_may_fail, .timeout = 120)
 {
     long nth = 1;
-    while (nth < 400 && converse(nth)) {
+    size_t endings = 0;
+    while (nth < 400 && converse(nth, &endings)) {
         nth++;
     }
+    cr_assert_gt(endings, 0, "what that costs a connection is told");
     cr_assert_gt(nth, 30, "the conversation has allocations");
 }

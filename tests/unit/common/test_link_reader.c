@@ -275,7 +275,7 @@ Test(link_reader, sizes_are_looked_at_before_anything_is_allocated)
     open_stream(&stream);
     uint8_t header[ZMTP_HEADER_BYTES_MAX];
     write_bytes(&stream, header, zmtp_write_header(PART_BYTES_MAX + 1, false, header));
-    cr_assert_eq(read_once(&stream, SIZE_MAX), -EPROTO);
+    cr_assert_eq(read_once(&stream, SIZE_MAX), -EMSGSIZE);
     close_stream(&stream);
 }
 

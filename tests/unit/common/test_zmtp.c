@@ -93,9 +93,9 @@ Test(zmtp, sizes_are_bounded_and_flags_without_meaning_refused)
         int result;
     } cases[] = {
         {{0, 100}, 2, 0},
-        {{0, 101}, 2, -EPROTO},
+        {{0, 101}, 2, -EMSGSIZE},
         {{2, 0, 0, 0, 0, 0, 0, 0, 100}, 9, 0}, /* longer than it must be */
-        {{2, 0x80, 0, 0, 0, 0, 0, 0, 0}, 9, -EPROTO},
+        {{2, 0x80, 0, 0, 0, 0, 0, 0, 0}, 9, -EMSGSIZE},
         {{4, 101}, 2, 0}, /* a command has a bound of its own */
         {{6, 0, 0, 0, 0, 0, 0, 0x10, 1}, 9, -EPROTO},
         {{5, 1}, 2, -EPROTO}, /* a command is never continued */
