@@ -327,6 +327,32 @@ static int create_parts(struct broker *broker)
     return 0;
 }
 
+static void note_end(struct broker *broker, enum peer_side side, const char *side_name,
+                     const struct link_ending *ending)
+{
+    const struct peer *peer =
+        ending->peer_bytes > 0 ? peers_find(broker->peers, side, ending->peer, ending->peer_bytes)
+                               : NULL;
+    telemetry_disconnected(broker->telemetry, side_name, peer == NULL ? NULL : peer->name, ending);
+}
+
+static void client_disconnected(void *context, const struct link_ending *ending)
+{
+    note_end(context, PEER_CLIENT, "client", ending);
+}
+
+static void worker_disconnected(void *context, const struct link_ending *ending)
+{
+    note_end(context, PEER_WORKER, "worker", ending);
+}
+
+/* Whoever hears events says no name there. */
+static void listener_disconnected(void *context, const struct link_ending *ending)
+{
+    const struct broker *broker = context;
+    telemetry_disconnected(broker->telemetry, "events", NULL, ending);
+}
+
 static enum exit_code bind_link(struct broker *broker, const char *key,
                                 const struct link_options *options, link_fn *handler,
                                 struct link **ret_link)
@@ -357,16 +383,19 @@ static enum exit_code bind_links(struct broker *broker)
         .part_bytes_max = broker_part_bytes_max(config),
     };
     options.endpoint = config->listen_clients;
+    options.on_disconnected = client_disconnected;
     enum exit_code code =
         bind_link(broker, "broker.listen_clients", &options, clients_receive, &broker->clients);
     if (code == EXIT_OK) {
         options.endpoint = config->listen_workers;
+        options.on_disconnected = worker_disconnected;
         code =
             bind_link(broker, "broker.listen_workers", &options, workers_receive, &broker->workers);
     }
     if (code == EXIT_OK) {
         options.kind = LINK_PUB;
         options.endpoint = config->listen_events;
+        options.on_disconnected = listener_disconnected;
         code = bind_link(broker, "broker.listen_events", &options, NULL, &broker->events);
     }
     return code;

@@ -10,6 +10,7 @@
 #include "broker/evidence.h"
 #include "broker/names.h"
 #include "common/config.h"
+#include "common/link_end.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/near_rules.h"
@@ -111,6 +112,7 @@ enum family {
     QUEUES_PAUSED,
     PROTOCOL_ERRORS,
     PEERS_LOST,
+    DISCONNECTED,
     PROCESS_RSS,
     PROCESS_CPU,
     PROCESS_FDS,
@@ -318,6 +320,8 @@ static const struct family_row {
                          LABELS("side", "kind")},
     [PEERS_LOST] = {METRIC_COUNTER, "tiermq_peers_lost_total", "Peers that could not be sent to.",
                     LABELS("side")},
+    [DISCONNECTED] = {METRIC_COUNTER, "tiermq_connections_ended_total",
+                      "Connections of peers that have ended, by why.", LABELS("side", "reason")},
     [PROCESS_RSS] = {METRIC_GAUGE, "process_resident_memory_bytes", "Resident memory.", NULL},
     [PROCESS_CPU] = {METRIC_COUNTER, "process_cpu_seconds_total", "User and system CPU time.",
                      NULL},
@@ -789,6 +793,19 @@ void telemetry_peer_lost(struct telemetry *telemetry, const struct peer *peer, i
     log_at(telemetry->log, LOG_INFO, "a peer cannot be sent to and has to say hello again",
            log_text("side", side_word(peer->side)), log_text("name", peer->name),
            log_text("reason", strerror(-error)));
+}
+
+/* Whoever connects and speaks something else can do so as often as it likes: the log bounds that.
+ */
+void telemetry_disconnected(struct telemetry *telemetry, const char *side, const char *name,
+                            const struct link_ending *ending)
+{
+    const char *end = link_end_name(ending->end);
+    metric_add(series(telemetry, DISCONNECTED, LABELS(side, end)), 1);
+    log_at(telemetry->log, link_end_level(ending->end), "a connection has ended",
+           log_text("side", side), log_text("name", name), log_text("address", ending->address),
+           log_text("end", end), log_text("reason", ending->reason),
+           log_text("stage", ending->was_open ? "open" : "handshake"));
 }
 
 void telemetry_dispatched(struct telemetry *telemetry, uint8_t tier, int64_t queue_ms)

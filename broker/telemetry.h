@@ -14,6 +14,7 @@
 #include "common/attributes.h"
 
 struct config;
+struct link_ending;
 struct log;
 struct metrics;
 struct telemetry;
@@ -43,6 +44,10 @@ void telemetry_collect(struct telemetry *telemetry, const struct telemetry_sourc
 void telemetry_protocol_error(struct telemetry *telemetry, enum peer_side side,
                               Wire__ProtocolError__Code code, const char *text);
 void telemetry_peer_lost(struct telemetry *telemetry, const struct peer *peer, int error);
+/* A connection has ended. `side`: client, worker, events; `name` as in its hello, NULL: not known.
+ */
+void telemetry_disconnected(struct telemetry *telemetry, const char *side, const char *name,
+                            const struct link_ending *ending);
 void telemetry_dispatched(struct telemetry *telemetry, uint8_t tier, int64_t queue_ms);
 void telemetry_rejected(struct telemetry *telemetry, uint8_t tier, Wire__RejectReason reason);
 void telemetry_committed(struct telemetry *telemetry, const struct store_stats *stats);

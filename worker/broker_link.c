@@ -229,6 +229,28 @@ static void timer_arm(struct broker_link *link)
     loop_timer_set(link->timer, at_ms);
 }
 
+/* Another one is sought behind this; what the log says of the broker itself is in leave(). */
+static void note_end(struct broker_link *link, const char *name, const struct link_ending *ending)
+{
+    const char *end = link_end_name(ending->end);
+    telemetry_disconnected(link->telemetry, name, end);
+    log_at(link->log, link_end_level(ending->end), "a connection to a broker has ended",
+           log_text("broker", link->options.endpoint), log_text("link", name),
+           log_text("address", ending->address), log_text("end", end),
+           log_text("reason", ending->reason),
+           log_text("stage", ending->was_open ? "open" : "handshake"));
+}
+
+static void jobs_disconnected(void *context, const struct link_ending *ending)
+{
+    note_end(context, "jobs", ending);
+}
+
+static void events_disconnected(void *context, const struct link_ending *ending)
+{
+    note_end(context, "events", ending);
+}
+
 /* A new connection and a hello; tried again later unless a welcome comes. */
 static void join(struct broker_link *link)
 {
@@ -237,6 +259,7 @@ static void join(struct broker_link *link)
         .endpoint = link->options.endpoint,
         .part_bytes_max = link->options.part_bytes_max,
         .queue_messages_max = BROKER_LINK_QUEUE_MESSAGES_MAX,
+        .on_disconnected = jobs_disconnected,
     };
     link->is_joined = false;
     link->must_rejoin = false;
@@ -806,6 +829,7 @@ static int events_open(struct broker_link *link)
         .kind = LINK_SUB,
         .endpoint = link->options.events,
         .part_bytes_max = FRAME_ENVELOPE_BYTES_MAX,
+        .on_disconnected = events_disconnected,
     };
     return link->options.events == NULL
                ? 0

@@ -27,6 +27,7 @@ enum family {
     FILLS_DROPPED,
     KEY_MISMATCHES,
     PROTOCOL_ERRORS,
+    DISCONNECTED,
     ANSWERS_DROPPED,
     CHUNKS_DROPPED,
     UPSTREAM_CHANGES,
@@ -93,6 +94,7 @@ static const char *const by_why[] = {"why", NULL};
 static const char *const by_kind[] = {"kind", NULL};
 static const char *const by_kind_result[] = {"kind", "result", NULL};
 static const char *const by_kind_why[] = {"kind", "why", NULL};
+static const char *const by_link_reason[] = {"link", "reason", NULL};
 static const char *const by_change[] = {"change", NULL};
 static const char *const by_model[] = {"provider", "model", NULL};
 static const char *const by_model_outcome[] = {"provider", "model", "outcome", NULL};
@@ -155,6 +157,8 @@ static const struct {
          "Jobs whose canonical key, as the client named it, was not that of its request.", NULL},
     [PROTOCOL_ERRORS] = {METRIC_COUNTER, "tiermq_worker_protocol_errors_total",
                          "Malformed messages from a broker, and errors it reported.", by_kind},
+    [DISCONNECTED] = {METRIC_COUNTER, "tiermq_worker_connections_ended_total",
+                      "Connections to brokers that have ended, by why.", by_link_reason},
     [ANSWERS_DROPPED] = {METRIC_COUNTER, "tiermq_worker_answers_dropped_total",
                          "Answers given up because no broker concluded them in worker.answers_ttl.",
                          NULL},
@@ -453,6 +457,12 @@ void telemetry_key_mismatch(struct telemetry *telemetry)
 void telemetry_protocol_error(struct telemetry *telemetry, const char *kind)
 {
     metric_add(series(telemetry, PROTOCOL_ERRORS, &kind), 1);
+}
+
+void telemetry_disconnected(struct telemetry *telemetry, const char *link, const char *reason)
+{
+    const char *const values[] = {link, reason};
+    metric_add(series(telemetry, DISCONNECTED, values), 1);
 }
 
 void telemetry_answers_dropped(struct telemetry *telemetry, uint64_t count)

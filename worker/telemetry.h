@@ -53,6 +53,8 @@ void telemetry_saved(struct telemetry *telemetry, uint64_t saved_nanousd);
 void telemetry_fill_dropped(struct telemetry *telemetry);
 void telemetry_key_mismatch(struct telemetry *telemetry);
 void telemetry_protocol_error(struct telemetry *telemetry, const char *kind);
+/* A connection to a broker has ended. `link`: jobs, events. */
+void telemetry_disconnected(struct telemetry *telemetry, const char *link, const char *reason);
 void telemetry_answers_dropped(struct telemetry *telemetry, uint64_t count);
 void telemetry_chunk_dropped(struct telemetry *telemetry);
 void telemetry_upstream(struct telemetry *telemetry, const char *provider, const char *model,

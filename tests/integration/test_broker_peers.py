@@ -1,5 +1,6 @@
 """Connections: heartbeats, silence, hello again, replacement; streams and events on their way through the broker."""
 
+import socket
 import threading
 
 import zmq
@@ -185,3 +186,53 @@ def test_many_clients_at_once_each_get_their_own_results(cluster):
             client.close()
         thread.join()
     assert all(answers[(i, n)] == (b"%d-%d" % (i, n))[::-1] for i in range(20) for n in range(50))
+
+
+# ------------------------------------------------------------------------------------------- ends of connections
+
+
+def connect_bare(endpoint):
+    host, port = endpoint.removeprefix("tcp://").rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def ended(broker, side, reason):
+    return broker.metrics().get(f'tiermq_connections_ended_total{{side="{side}",reason="{reason}"}}', 0)
+
+
+def test_whoever_speaks_something_else_is_logged_with_its_address_and_counted(cluster):
+    broker = cluster.start_broker(**fast())
+    for side, endpoint in (("client", "clients"), ("worker", "workers"), ("events", "events")):
+        with connect_bare(broker.ready[endpoint]) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            line = broker.wait_log(lambda line: line["message"] == "a connection has ended" and line["side"] == side)
+            assert line["address"] == "%s:%d" % stranger.getsockname()
+            assert line["end"] == "protocol" and line["reason"] == "it does not speak ZMTP" and line["stage"] == "handshake"
+        assert ended(broker, side, "protocol") == 1
+
+
+def test_strangers_that_come_in_a_flood_are_all_counted_and_few_are_logged(cluster):
+    broker = cluster.start_broker(**fast())
+    for _ in range(500):
+        with connect_bare(broker.ready["clients"]) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    wait_for(lambda: ended(broker, "client", "protocol") + ended(broker, "client", "reset") == 500, "the strangers' ends")
+    lines = [line for line in broker.lines if isinstance(line, dict) and line["message"] == "a connection has ended"]
+    assert 20 <= len(lines) < 400
+
+
+def test_a_client_that_ends_is_counted_and_not_news(cluster):
+    broker = cluster.start_broker(**fast())
+    with Client(broker) as client:
+        client.ping(1)
+    wait_for(lambda: ended(broker, "client", "closed") + ended(broker, "client", "reset") == 1, "the end")
+
+
+def test_a_worker_says_why_its_connection_to_a_broker_has_ended(cluster):
+    broker = cluster.start_broker(**fast())
+    worker = cluster.start_worker()
+    broker.kill()
+    line = worker.wait_log(lambda line: line["message"] == "a connection to a broker has ended" and line["link"] == "jobs")
+    assert line["broker"] == broker.ready["workers"] and line["address"] == line["broker"].removeprefix("tcp://")
+    assert line["end"] in ("closed", "reset") and line["stage"] == "open"
+    assert worker.metrics()[f'tiermq_worker_connections_ended_total{{link="jobs",reason="{line["end"]}"}}'] == 1
