@@ -33,11 +33,13 @@ struct connection {
     uint64_t payload_bytes_max;
     uint64_t incarnation;
     uint64_t pings;
-    uint32_t failures; /* since the last welcome */
-    bool is_broken;    /* the link has lost it; start over in the next tick */
-    uint8_t *packed;   /* grows to the largest message */
+    uint32_t failures;  /* since the last welcome */
+    bool is_broken;     /* the link has lost it; start over in the next tick */
+    bool is_looking_up; /* greeting, and as of the last tick the link has no address to go to yet */
+    uint8_t *packed;    /* grows to the largest message */
     size_t packed_capacity;
     char why[CONNECTION_WHY_BYTES];
+    char looks_up[CONNECTION_WHY_BYTES]; /* what is said instead of it meanwhile */
 };
 
 static void complain(struct connection *connection, const char *format, ...) PRINTF_LIKE(2, 3);
@@ -106,7 +108,7 @@ static void drop_link(struct connection *connection)
 static void start_over(struct connection *connection, int64_t now_ms)
 {
     drop_link(connection);
-    connection->is_broken = false;
+    connection->is_broken = connection->is_looking_up = false;
     leave_open(connection, CONNECTION_WAITING, now_ms, now_ms + backoff_ms(connection->failures));
     if (connection->failures < FAILURES_MAX) {
         connection->failures++;
@@ -312,6 +314,38 @@ static int open_link(struct connection *connection)
     return link_create(connection->options.loop, &options, receive, connection, &connection->link);
 }
 
+/* The first hello of a link, whose peer may be known by name alone. */
+static void begin_greeting(struct connection *connection, int64_t now_ms)
+{
+    connection->heard_at_ms = now_ms;
+    say_hello(connection, now_ms);
+    connection->is_looking_up = link_is_looking_up(connection->link);
+    if (connection->is_looking_up) {
+        connection->act_at_ms = now_ms + CONNECTION_LOOKUP_MS;
+    }
+}
+
+/* Only the first lookup of a link is waited for: one that has failed begins another by itself. */
+static void note_looked_up(struct connection *connection, int64_t now_ms)
+{
+    if (connection->is_looking_up && !link_is_looking_up(connection->link)) {
+        connection->is_looking_up = false;
+        if (connection->state == CONNECTION_GREETING) {
+            connection->act_at_ms = now_ms + CONNECTION_GREETING_MS;
+        }
+    }
+}
+
+static void give_greeting_up(struct connection *connection, int64_t now_ms)
+{
+    if (connection->is_looking_up) {
+        complain(connection, "its name could not be looked up within %d ms", CONNECTION_LOOKUP_MS);
+    } else {
+        complain(connection, "no broker answered within %d ms", CONNECTION_GREETING_MS);
+    }
+    start_over(connection, now_ms);
+}
+
 static void start(struct connection *connection, int64_t now_ms)
 {
     int r = open_link(connection);
@@ -320,8 +354,7 @@ static void start(struct connection *connection, int64_t now_ms)
         start_over(connection, now_ms);
         return;
     }
-    connection->heard_at_ms = now_ms;
-    say_hello(connection, now_ms);
+    begin_greeting(connection, now_ms);
 }
 
 static void ping(struct connection *connection, int64_t now_ms)
@@ -357,8 +390,9 @@ int connection_create(const struct connection_options *options, int64_t now_ms,
     if (r < 0) {
         return r;
     }
-    connection->heard_at_ms = now_ms;
-    say_hello(connection, now_ms);
+    (void)snprintf(connection->looks_up, sizeof(connection->looks_up),
+                   "%.100s: its name is being looked up", options->endpoint);
+    begin_greeting(connection, now_ms);
     *ret_connection = TAKE(connection);
     return 0;
 }
@@ -382,6 +416,7 @@ void connection_tick(struct connection *connection, int64_t now_ms)
         start_over(connection, now_ms); /* all that came before it broke was handed over */
         return;
     }
+    note_looked_up(connection, now_ms);
     if (now_ms < connection->act_at_ms) {
         return;
     }
@@ -390,8 +425,7 @@ void connection_tick(struct connection *connection, int64_t now_ms)
         start(connection, now_ms);
         return;
     case CONNECTION_GREETING:
-        complain(connection, "no broker answered within %d ms", CONNECTION_GREETING_MS);
-        start_over(connection, now_ms);
+        give_greeting_up(connection, now_ms);
         return;
     case CONNECTION_OPEN:
         ping(connection, now_ms);
@@ -444,5 +478,7 @@ uint64_t connection_payload_bytes_max(const struct connection *connection)
 
 const char *connection_why(const struct connection *connection)
 {
-    return connection->why;
+    const bool looks_up = connection->state == CONNECTION_GREETING && connection->is_looking_up &&
+                          link_is_looking_up(connection->link);
+    return looks_up ? connection->looks_up : connection->why;
 }

@@ -3,7 +3,7 @@
  *
  * A link reconnects by itself, but to a broker that need not know this connection, and it cannot say that a peer has
  * nothing to say. So the peer's words count: when none came for CONNECTION_SILENT_HEARTBEATS heartbeats, or hello stays without
- * an answer, the socket is thrown away and made anew after a jittered backoff. Each welcome is reported through `opened`,
+ * an answer (the time to look its name up not counted), the socket is thrown away and made anew after a jittered backoff. Each welcome is reported through `opened`,
  * also on a connection that was open: the broker may have forgotten us, and whoever waits must ask again.
  *
  * Belongs to one thread. Has no timers: connection_tick() is called when connection_next_ms() is due.
@@ -23,7 +23,8 @@ struct connection;
 struct loop;
 
 enum {
-    CONNECTION_GREETING_MS = 3000,       /* for the answer to hello */
+    CONNECTION_GREETING_MS = 3000,       /* for the answer to hello, once the broker's name is known */
+    CONNECTION_LOOKUP_MS = 30000,        /* for that: beyond the patience of resolvers as they are set up */
     CONNECTION_PING_MS_MAX = 1000,       /* a broker that restarted is met again within so long */
     CONNECTION_SILENT_HEARTBEATS = 4,
     CONNECTION_SILENT_MS_MIN = 4000,
@@ -75,5 +76,5 @@ int64_t connection_closed_since_ms(const struct connection *connection);
 uint64_t connection_incarnation(const struct connection *connection);
 /* 0 before the first welcome. */
 uint64_t connection_payload_bytes_max(const struct connection *connection);
-/* The last trouble in words, "" if there was none. */
+/* That its name is being looked up, while it is; else the last trouble in words, "" if there was none. */
 const char *connection_why(const struct connection *connection);

@@ -816,6 +816,11 @@ void link_forgo_linger(struct link *link)
     link->forgoes_linger = true;
 }
 
+bool link_is_looking_up(const struct link *link)
+{
+    return link->connecter != NULL && link_connecter_is_looking_up(link->connecter);
+}
+
 uint64_t link_bytes(const struct link *link)
 {
     return link->bytes;

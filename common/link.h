@@ -88,6 +88,12 @@ void link_forgo_linger(struct link *link);
 /* The endpoint as bound, with the real port. Owned by the link. */
 const char *link_endpoint(const struct link *link);
 
+/*
+ * One that connects: the name of its peer is being looked up, and there is no connection before that
+ * has an answer. How long that may take only the machine's resolver knows: link_destroy() gives it up.
+ */
+bool link_is_looking_up(const struct link *link);
+
 /* Of all messages that were received and sent since it was created. */
 uint64_t link_bytes(const struct link *link);
 

@@ -192,6 +192,11 @@ void link_connecter_destroy(struct link_connecter **connecter)
     free(gone);
 }
 
+bool link_connecter_is_looking_up(const struct link_connecter *connecter)
+{
+    return connecter->resolver != NULL;
+}
+
 bool link_connecter_wait(struct link_connecter *connecter, int timeout_ms)
 {
     const bool is_resolving = connecter->resolver != NULL;

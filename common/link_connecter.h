@@ -35,6 +35,9 @@ void link_connecter_start_later(struct link_connecter *connecter);
 /* The peer is the one that was wanted: the next wait is short again. */
 void link_connecter_succeeded(struct link_connecter *connecter);
 
+/* A name is being looked up, which may take as long as the machine's resolver likes. */
+bool link_connecter_is_looking_up(const struct link_connecter *connecter);
+
 /*
  * For those who cannot wait for a turn: waits for the try under way, at most so long. Returns
  * whether there is one, or was.
