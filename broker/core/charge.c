@@ -424,7 +424,7 @@ static bool is_paid(const Wire__Usage *usage)
            (usage->cost_nanousd > 0 || usage->input_tokens > 0 || usage->output_tokens > 0);
 }
 
-/* Of the calls that are said to be made, those that the usage is of: all but the one beside. */
+/* Of the calls that were made, those that the usage is of: all but the one beside. */
 struct told {
     uint64_t calls, estimated_calls;
 };
@@ -532,16 +532,13 @@ static bool is_apart(const Wire__Usage *usage, const Wire__Call *call)
 /*
  * A call for several jobs is told with the result of one of them, and what it used with each, in
  * parts: so calls are counted where they are told, and none with a part alone. A job that was asked
- * alone afterwards may tell of two. An answer that is given to another attempt than the one that
- * made it tells of none, and was not heard before.
+ * alone afterwards may tell of two. An answer that was shared with nobody had a call, told or not:
+ * an attempt that carries on an earlier one's answer tells none, and a list that is not whole is
+ * not taken.
  */
 static struct told told_by(const struct event_attempt_result *result)
 {
     struct told told = {0};
-    const bool is_given_again = result->made_by > 0 && result->calls_length == 0;
-    if (is_given_again && is_paid(result->usage) && result->usage->saved_batching_nanousd == 0) {
-        return (struct told){.calls = 1, .estimated_calls = result->usage->is_estimated};
-    }
     for (size_t i = 0; i < result->calls_length; i++) {
         const Wire__Call *call = result->calls[i];
         const bool has_used = call->cost_nanousd > 0 || call->tokens > 0 ||
@@ -550,6 +547,11 @@ static struct told told_by(const struct event_attempt_result *result)
             told.calls++;
             told.estimated_calls += call->is_estimated;
         }
+    }
+    const bool is_answer_of_its_own =
+        result->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED && result->usage->combined == 0;
+    if (told.calls == 0 && is_answer_of_its_own && is_paid(result->usage)) {
+        told = (struct told){.calls = 1, .estimated_calls = result->usage->is_estimated};
     }
     return told;
 }

@@ -229,8 +229,10 @@ Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
     cr_assert_eq(purse().day_nanousd, 400);
 }
 
-/* Of a call at m0: of its cost this one's share, and the call itself where it tells of it. */
-static void says_share(const struct lease_ref *lease, uint64_t nanousd, size_t told)
+/* Of a call at m0 for so many jobs (0: for this one alone): of its cost this one's part, and the
+ * call itself where it tells of it. */
+static void says_part(const struct lease_ref *lease, Wire__AttemptOutcome outcome,
+                      uint32_t combined, uint64_t nanousd, size_t told)
 {
     Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
     Wire__Call call = WIRE__CALL__INIT;
@@ -240,12 +242,13 @@ static void says_share(const struct lease_ref *lease, uint64_t nanousd, size_t t
     usage.model = upstream.model = "m0";
     usage.cost_nanousd = nanousd;
     usage.input_tokens = 10;
+    usage.combined = combined;
     call.upstream = &upstream;
     call.cost_nanousd = CALL;
     world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
                                    .peer = 100,
                                    .as.attempt_result = {.lease = *lease,
-                                                         .outcome = ANSWERED,
+                                                         .outcome = outcome,
                                                          .error_code = "",
                                                          .error_text = "",
                                                          .usage = &usage,
@@ -260,12 +263,12 @@ Test(core_cost, call_for_several_jobs_counts_once)
                               world_submit(&w, 1, "standard")};
     const struct lease_ref leases[] = {world_lease(&w, &jobs[0]), world_lease(&w, &jobs[1]),
                                        world_lease(&w, &jobs[2])};
-    says_share(&leases[0], CALL / 4, 0);
+    says_part(&leases[0], ANSWERED, 3, CALL / 4, 0);
     cr_assert_eq(ledger().calls, 0);
     cr_assert_eq(ledger().cost_nanousd, CALL / 4);
-    says_share(&leases[1], CALL / 4, 1);
-    says_share(&leases[2], CALL / 2 + CALL,
-               1); /* asked alone afterwards, and not the one that tells */
+    says_part(&leases[1], ANSWERED, 3, CALL / 4, 1);
+    /* Asked alone afterwards, and not the one that tells. */
+    says_part(&leases[2], ANSWERED, 0, CALL / 2 + CALL, 1);
     cr_assert_eq(ledger().calls, 2);
     cr_assert_eq(ledger().cost_nanousd, 2 * CALL);
     cr_assert_eq(ledger().tokens[PRICE_INPUT], 30);
@@ -276,8 +279,29 @@ Test(core_cost, job_that_was_asked_alone_may_tell_of_two_calls)
     world_worker(&w, 100, "w", 1);
     const struct id job = world_submit(&w, 1, "standard");
     const struct lease_ref lease = world_lease(&w, &job);
-    says_share(&lease, CALL / 2 + CALL, 2);
+    says_part(&lease, ANSWERED, 0, CALL / 2 + CALL, 2);
     cr_assert_eq(ledger().calls, 2);
+}
+
+Test(core_cost, answer_of_its_own_is_of_one_call_though_none_is_told)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    says_part(&lease, ANSWERED, 0, CALL, 0);
+    cr_assert_eq(ledger().calls, 1);
+    cr_assert_eq(ledger().estimated_calls, 0);
+    cr_assert_eq(ledger().cost_nanousd, CALL);
+}
+
+Test(core_cost, part_of_a_call_in_vain_is_no_call)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref lease = world_lease(&w, &job);
+    says_part(&lease, FAILED, 0, CALL / 4, 0);
+    cr_assert_eq(ledger().calls, 0);
+    cr_assert_eq(ledger().cost_nanousd, CALL / 4);
 }
 
 Test(core_cost, hit_is_a_saving)
