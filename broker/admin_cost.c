@@ -10,9 +10,11 @@
 #include "broker/admin_upkeep.h"
 #include "broker/broker.h"
 #include "broker/core/purse.h"
+#include "common/array.h"
 #include "common/http_admin.h"
 
-enum { BY_DAY, BY_TENANT, BY_TIER, BY_MODEL, BY_PROVIDER, BYS, KEY_BYTES = 1024 };
+enum { BY_DAY, BY_TENANT, BY_TIER, BY_MODEL, BY_PROVIDER, BYS };
+enum { KEY_BYTES = 1024, GROUPS_FIRST = 64 };
 
 static const char *const by_names[BYS] = {[BY_DAY] = "day",
                                           [BY_TENANT] = "tenant",
@@ -129,14 +131,9 @@ static void add(struct core_cost *sum, const struct core_cost *cost)
 /* NULL: no memory. */
 static struct group *append(struct question *question, const char *key, json_t *names)
 {
-    if (question->length == question->capacity) {
-        const size_t capacity = question->capacity == 0 ? 64 : question->capacity * 2;
-        struct group *groups = reallocarray(question->groups, capacity, sizeof(*groups));
-        if (groups == NULL) {
-            return NULL;
-        }
-        question->groups = groups;
-        question->capacity = capacity;
+    if (array_reserve(&question->groups, &question->capacity, question->length + 1,
+                      sizeof(struct group), GROUPS_FIRST) < 0) {
+        return NULL;
     }
     if (json_object_set_new(question->index, key, json_integer((json_int_t)question->length)) < 0) {
         return NULL;

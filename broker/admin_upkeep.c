@@ -6,10 +6,12 @@
 #include "broker/broker.h"
 #include "broker/core/core.h"
 #include "broker/core/upkeep.h"
+#include "common/array.h"
 #include "common/config.h"
 #include "common/price.h"
 
 enum { HOUR_MS = 3600000, MONTH_HOURS = 730, KB_OF_GB = 1000000, GB = 1000000000, KB = 1000 };
+enum { GROUPS_FIRST = 64 };
 
 struct group {
     int32_t day;
@@ -41,14 +43,9 @@ static struct group *find(const struct question *question, const char *pool)
 /* NULL: no memory. */
 static struct group *append(struct question *question, const struct core_upkeep_view *view)
 {
-    if (question->length == question->capacity) {
-        const size_t capacity = question->capacity == 0 ? 64 : question->capacity * 2;
-        struct group *groups = reallocarray(question->groups, capacity, sizeof(*groups));
-        if (groups == NULL) {
-            return NULL;
-        }
-        question->groups = groups;
-        question->capacity = capacity;
+    if (array_reserve(&question->groups, &question->capacity, question->length + 1,
+                      sizeof(struct group), GROUPS_FIRST) < 0) {
+        return NULL;
     }
     struct group *group = &question->groups[question->length++];
     *group = (struct group){.day = view->day, .pool = view->pool};

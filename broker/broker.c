@@ -27,6 +27,7 @@
 #include "broker/telemetry.h"
 #include "broker/workers.h"
 #include "common/arena.h"
+#include "common/array.h"
 #include "common/clock.h"
 #include "common/config.h"
 #include "common/frame.h"
@@ -37,6 +38,7 @@
 #include "common/time_slice.h"
 
 enum {
+    LATER_FIRST = 64, /* events put off to the next turn */
     /*
      * Items of an envelope are larger decoded than packed; an envelope that needs more is refused.
      */
@@ -69,15 +71,10 @@ void broker_step(struct broker *broker, const struct event *event)
 
 void broker_step_later(struct broker *broker, const struct event *event)
 {
-    if (broker->later_length == broker->later_capacity) {
-        const size_t capacity = broker->later_capacity == 0 ? 64 : broker->later_capacity * 2;
-        struct event *later = reallocarray(broker->later, capacity, sizeof(*later));
-        if (later == NULL) {
-            log_at(broker->log, LOG_ERROR, "out of memory; the process ends to recover from disk");
-            abort();
-        }
-        broker->later = later;
-        broker->later_capacity = capacity;
+    if (array_reserve(&broker->later, &broker->later_capacity, broker->later_length + 1,
+                      sizeof(*event), LATER_FIRST) < 0) {
+        log_at(broker->log, LOG_ERROR, "out of memory; the process ends to recover from disk");
+        abort();
     }
     broker->later[broker->later_length++] = *event;
     loop_again(broker->loop);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "common/array.h"
 #include "common/frame.h"
 #include "common/link.h"
 #include "common/list.h"
@@ -66,35 +67,14 @@ static struct outbox *first_of(const struct list *list)
     return link == NULL ? NULL : CONTAINER_OF(link, struct outbox, link);
 }
 
-/* Grows an array so that `more` items fit. */
-static bool make_room(void *array, size_t *capacity, size_t length, size_t more, size_t item_bytes,
-                      size_t first)
-{
-    if (length + more <= *capacity) {
-        return true;
-    }
-    size_t wanted = *capacity == 0 ? first : *capacity * 2;
-    while (wanted < length + more) {
-        wanted *= 2;
-    }
-    void **place = array;
-    void *grown = reallocarray(*place, wanted, item_bytes);
-    if (grown == NULL) {
-        return false;
-    }
-    *place = grown;
-    *capacity = wanted;
-    return true;
-}
-
 static bool make_room_for(struct outbox *outbox, const struct parcel *parcel)
 {
-    return make_room(&outbox->bytes, &outbox->capacity, outbox->length, parcel->length, 1,
-                     BYTES_FIRST) &&
-           make_room(&outbox->payloads, &outbox->payloads_capacity, outbox->payloads_length, 1,
-                     sizeof(*outbox->payloads), ITEMS_FIRST) &&
-           make_room(&outbox->leases, &outbox->leases_capacity, outbox->leases_length, 1,
-                     sizeof(*outbox->leases), ITEMS_FIRST);
+    return array_reserve(&outbox->bytes, &outbox->capacity, outbox->length + parcel->length, 1,
+                         BYTES_FIRST) == 0 &&
+           array_reserve(&outbox->payloads, &outbox->payloads_capacity, outbox->payloads_length + 1,
+                         sizeof(struct blob *), ITEMS_FIRST) == 0 &&
+           array_reserve(&outbox->leases, &outbox->leases_capacity, outbox->leases_length + 1,
+                         sizeof(*outbox->leases), ITEMS_FIRST) == 0;
 }
 
 /* Empties it and keeps it for the next peer, or frees it. */
@@ -152,7 +132,7 @@ static int open_outbox(struct outboxes *outboxes, struct peer *peer, int64_t now
 {
     struct outbox *outbox = take_spare(outboxes);
     if (outbox == NULL ||
-        !make_room(&outbox->bytes, &outbox->capacity, 0, FRAME_HEADER_BYTES, 1, BYTES_FIRST)) {
+        array_reserve(&outbox->bytes, &outbox->capacity, FRAME_HEADER_BYTES, 1, BYTES_FIRST) < 0) {
         free(outbox);
         return -ENOMEM;
     }
