@@ -84,6 +84,30 @@ void world_two_providers(struct world *world)
     world->config.providers_length = 2;
 }
 
+void world_budget(struct world *world, uint64_t daily_nanousd, uint32_t soft_permille)
+{
+    world->budgets[0] = (struct config_budget){.name = "b",
+                                               .tenant = "a",
+                                               .tier = "",
+                                               .daily_nanousd = daily_nanousd,
+                                               .monthly_nanousd = UINT64_MAX,
+                                               .soft_permille = soft_permille};
+    world->config.budgets = world->budgets;
+    world->config.budgets_length = 1;
+}
+
+static void take_purse(void *context, const struct core_budget_view *view)
+{
+    *(struct core_budget_view *)context = *view;
+}
+
+struct core_budget_view world_purse(const struct world *world)
+{
+    struct core_budget_view view = {0};
+    core_visit_budgets(world->core, take_purse, &view);
+    return view;
+}
+
 void world_start(struct world *world)
 {
     cr_assert_eq(core_create(&world->config, world->seed, world->now, &world->core), 0);

@@ -37,6 +37,7 @@ struct world {
     struct config_tenant tenants[4];
     struct config_model models[3];
     struct config_provider providers[2]; /* of world_two_providers() */
+    struct config_budget budgets[1];     /* of world_budget() */
     char *pools[2];
     uint64_t seed;
     struct core *core;
@@ -62,6 +63,10 @@ struct world {
 void world_init(struct world *world);
 /* And providers p0 and p1: m0, of grade 50, is at p0, and at p1 as well. Before world_start(). */
 void world_two_providers(struct world *world);
+/* Tenant a has this budget a day, and none a month, from the next start or reconfiguration on. */
+void world_budget(struct world *world, uint64_t daily_nanousd, uint32_t soft_permille);
+/* What became of it. */
+struct core_budget_view world_purse(const struct world *world);
 /* Creates the core as configured by now. */
 void world_start(struct world *world);
 void world_finish(struct world *world);

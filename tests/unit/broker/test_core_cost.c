@@ -11,7 +11,6 @@ enum { CALL = 1000 }; /* what an attempt costs at most, in nano-dollars: its req
 static const int64_t DAY_MS = INT64_C(86400000);
 
 static struct world w;
-static struct config_budget limits[2];
 
 static void start(void)
 {
@@ -22,7 +21,6 @@ static void start(void)
     w.config.models[0].max_tokens_default = 1;
     w.config.models[1].provider = "p";
     w.config.models[1].request_nanousd = CALL / 10;
-    w.config.budgets = limits;
     w.now.unix_ms = INT64_C(1769860800000); /* 2026-01-31 12:00 UTC */
     world_start(&w);
     world_client(&w, 1, "a");
@@ -37,13 +35,7 @@ TestSuite(core_cost, .init = start, .fini = stop);
 
 static void budget(uint64_t daily)
 {
-    limits[0] = (struct config_budget){.name = "b",
-                                       .tenant = "a",
-                                       .tier = "",
-                                       .daily_nanousd = daily,
-                                       .monthly_nanousd = UINT64_MAX,
-                                       .soft_permille = 1000};
-    w.config.budgets_length = 1;
+    world_budget(&w, daily, 1000);
     cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
 }
 
@@ -66,18 +58,6 @@ static struct core_cost ledger(void)
     struct core_cost sum = {0};
     core_visit_costs(w.core, add_up, &sum);
     return sum;
-}
-
-static void take_budget(void *context, const struct core_budget_view *view)
-{
-    *(struct core_budget_view *)context = *view;
-}
-
-static struct core_budget_view purse(void)
-{
-    struct core_budget_view view = {0};
-    core_visit_budgets(w.core, take_budget, &view);
-    return view;
 }
 
 static void says(uint64_t peer, const struct lease_ref *lease, Wire__AttemptOutcome outcome,
@@ -157,8 +137,8 @@ Test(core_cost, ledger_survives_a_restart_and_knows_what_is_said_again)
     hello(100, "w", NULL, 0);
     says(100, &lease, FAILED, 300, 0);
     cr_assert_eq(ledger().cost_nanousd, 300);
-    cr_assert_eq(purse().day_nanousd, 300);
-    cr_assert_eq(purse().reserved_nanousd, 0);
+    cr_assert_eq(world_purse(&w).day_nanousd, 300);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 0);
 }
 
 Test(core_cost, worker_keeps_its_result_until_the_ledger_is_on_the_disk)
@@ -180,12 +160,12 @@ Test(core_cost, lost_attempt_is_estimated_until_its_worker_speaks)
     world_worker(&w, 100, "w", 1);
     const struct id job = world_submit(&w, 1, "standard");
     const struct lease_ref lease = world_lease(&w, &job);
-    cr_assert_eq(purse().reserved_nanousd, CALL);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, CALL);
     world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
-    cr_assert_eq(purse().reserved_nanousd, CALL, "it may have been called");
+    cr_assert_eq(world_purse(&w).reserved_nanousd, CALL, "it may have been called");
     world_advance(&w, w.config.broker.lease_ms);
-    cr_assert_eq(purse().reserved_nanousd, 0);
-    cr_assert_eq(purse().day_nanousd, CALL);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 0);
+    cr_assert_eq(world_purse(&w).day_nanousd, CALL);
     cr_assert_eq(ledger().estimated_calls, 1);
     world_restart(&w);
     world_client(&w, 1, "a");
@@ -193,7 +173,7 @@ Test(core_cost, lost_attempt_is_estimated_until_its_worker_speaks)
     says(101, &lease, FAILED, 250, 0);
     cr_assert_eq(ledger().estimated_calls, 0);
     cr_assert_eq(ledger().cost_nanousd, 250);
-    cr_assert_eq(purse().day_nanousd, 250);
+    cr_assert_eq(world_purse(&w).day_nanousd, 250);
 }
 
 Test(core_cost, late_and_cancelled_attempts_are_charged_as_they_come)
@@ -220,13 +200,13 @@ Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
     world_worker(&w, 101, "w", 1);
     const struct lease_ref second = world_lease(&w, &job);
     cr_assert_eq(second.attempt, first.attempt + 1);
-    cr_assert_eq(purse().reserved_nanousd, 2 * CALL);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 2 * CALL);
     says(101, &second, ANSWERED, 400, first.attempt);
     cr_assert_eq(ledger().cost_nanousd, 400);
     cr_assert_eq(ledger().calls, 1, "its call is not told again, and was never told before");
-    cr_assert_eq(purse().reserved_nanousd, 0);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 0);
     world_advance(&w, 2 * w.config.broker.lease_ms);
-    cr_assert_eq(purse().day_nanousd, 400);
+    cr_assert_eq(world_purse(&w).day_nanousd, 400);
 }
 
 /* Of a call at m0 for so many jobs (0: for this one alone): of its cost this one's part, and the
@@ -338,7 +318,7 @@ Test(core_cost, attempts_in_flight_have_no_job_refused_but_wait)
     world_advance(&w, 1000);
     cr_assert(is_dispatched(&second), "500 are spent: it fits to the nano-dollar");
     says(100, &(struct lease_ref){second, 1}, ANSWERED, CALL, 0);
-    cr_assert_eq(purse().day_nanousd, 3 * CALL / 2);
+    cr_assert_eq(world_purse(&w).day_nanousd, 3 * CALL / 2);
     const struct id third = world_submit(&w, 1, "standard");
     const struct effect *refused = &world_find(&w, EFFECT_REJECTED, &third, 1)->effect;
     cr_assert_eq(refused->as.rejected.reason, WIRE__REJECT_REASON__REJECT_BUDGET);
@@ -376,7 +356,7 @@ Test(core_cost, where_a_worker_chooses_the_dearest_model_is_held)
     world_submit_event(&w, &event);
     cr_assert(is_dispatched(&first));
     cr_assert_null(world_dispatch(&w, &first)->model);
-    cr_assert_eq(purse().reserved_nanousd, CALL);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, CALL);
     event = world_submission(&w, 1, "standard");
     event.as.submit.route = "no-model";
     const struct id second = event.as.submit.job_id;
@@ -386,7 +366,7 @@ Test(core_cost, where_a_worker_chooses_the_dearest_model_is_held)
     says(100, &(struct lease_ref){first, 1}, ANSWERED, CALL, 0);
     world_advance(&w, 60000);
     cr_assert_not(is_dispatched(&second), "too little is left");
-    cr_assert_eq(purse().day_nanousd, CALL);
+    cr_assert_eq(world_purse(&w).day_nanousd, CALL);
 }
 
 Test(core_cost, worker_is_told_whose_cost_a_budget_holds)
@@ -430,7 +410,7 @@ Test(core_cost, queued_job_waits_for_the_next_day_if_its_deadline_allows_that)
         world_advance(&w, 10000);
     }
     cr_assert(is_dispatched(&patient));
-    cr_assert_eq(purse().day_nanousd, 0);
+    cr_assert_eq(world_purse(&w).day_nanousd, 0);
 }
 
 Test(core_cost, job_that_no_budget_will_ever_pay_is_refused_for_good)
@@ -449,7 +429,7 @@ Test(core_cost, after_a_restart_nothing_is_dispatched_before_workers_had_time_to
     (void)world_submit(&w, 1, "realtime");
     world_restart(&w);
     world_client(&w, 1, "a");
-    cr_assert_eq(purse().reserved_nanousd, CALL, "of the attempt that ran");
+    cr_assert_eq(world_purse(&w).reserved_nanousd, CALL, "of the attempt that ran");
     world_worker(&w, 101, "x", 2);
     const struct id job = world_submit(&w, 1, "realtime");
     cr_assert_not(is_dispatched(&job));

@@ -1095,23 +1095,14 @@ Test(core_decision, crowd_whose_payload_does_not_come_is_in_no_others_way)
 
 /* ---- budgets ---- */
 
-static struct config_budget limits[1];
-
 /* A hard prompt uses little of what it may cost with m1. */
 static void start_limited(uint64_t daily, uint32_t soft_permille)
 {
-    limits[0] = (struct config_budget){.name = "b",
-                                       .tenant = "a",
-                                       .tier = "",
-                                       .daily_nanousd = daily,
-                                       .monthly_nanousd = UINT64_MAX,
-                                       .soft_permille = soft_permille};
+    world_budget(&w, daily, soft_permille);
     for (size_t i = 0; i < 3; i++) {
         w.models[i].max_tokens_default = 10;
     }
     w.config.cost = (struct config_cost){.keep_days = 10, .rows_max = 100};
-    w.config.budgets = limits;
-    w.config.budgets_length = 1;
     go();
 }
 

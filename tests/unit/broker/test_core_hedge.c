@@ -550,37 +550,16 @@ Test(core_hedge, budget_is_within_its_shares_at_any_time)
 
 /* ---- what both cost ---- */
 
-static struct config_budget limits[1];
-
 /* What one call with m0 may cost: a token for each byte of "work", and one of output. */
 enum { WORST = 5 * PRICE };
 
 static void start_limited(uint64_t daily)
 {
-    limits[0] = (struct config_budget){.name = "b",
-                                       .tenant = "a",
-                                       .tier = "",
-                                       .daily_nanousd = daily,
-                                       .monthly_nanousd = UINT64_MAX,
-                                       .soft_permille = 1000};
+    world_budget(&w, daily, 1000);
     w.config.cost = (struct config_cost){.keep_days = 10, .rows_max = 100};
-    w.config.budgets = limits;
-    w.config.budgets_length = 1;
     w.models[0].max_tokens_default = 1;
     w.now.unix_ms = INT64_C(1769860800000); /* 2026-01-31 12:00 UTC */
     go();
-}
-
-static void take_budget(void *context, const struct core_budget_view *view)
-{
-    *(struct core_budget_view *)context = *view;
-}
-
-static struct core_budget_view purse(void)
-{
-    struct core_budget_view view = {0};
-    core_visit_budgets(w.core, take_budget, &view);
-    return view;
 }
 
 struct row {
@@ -655,7 +634,7 @@ Test(core_hedge, each_of_two_calls_is_booked_in_its_own_row)
     start_limited(1000 * 100 * PRICE);
     const struct id job = ask_for_second();
     cr_assert(is_granted(&job));
-    const uint64_t before = purse().day_nanousd;
+    const uint64_t before = world_purse(&w).day_nanousd;
     second_answers(&job, 700, 300, true);
     cr_assert_eq(row_of("p1").cost_nanousd, 700);
     cr_assert_eq(row_of("p1").calls, 1);
@@ -664,9 +643,9 @@ Test(core_hedge, each_of_two_calls_is_booked_in_its_own_row)
     cr_assert_eq(row_of("p0").late_nanousd, 300);
     cr_assert_eq(row_of("p0").estimated_tokens, 5);
     cr_assert_eq(row_of("p0").estimated_calls, 1);
-    cr_assert_eq(purse().day_nanousd, before + 1000);
+    cr_assert_eq(world_purse(&w).day_nanousd, before + 1000);
     second_answers(&job, 700, 300, true);
-    cr_assert_eq(purse().day_nanousd, before + 1000, "said again it is known");
+    cr_assert_eq(world_purse(&w).day_nanousd, before + 1000, "said again it is known");
 }
 
 Test(core_hedge, other_call_that_is_not_said_by_itself_is_an_estimate_all_the_same)
@@ -683,9 +662,9 @@ Test(core_hedge, second_call_is_reserved_until_it_is_settled)
 {
     start_limited(1000 * 100 * PRICE);
     const struct id job = ask_for_second();
-    cr_assert_eq(purse().reserved_nanousd, 2 * WORST);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 2 * WORST);
     second_answers(&job, 700, 300, true);
-    cr_assert_eq(purse().reserved_nanousd, 0);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 0);
 }
 
 Test(core_hedge, second_call_that_does_not_fit_a_budget_is_not_granted)
@@ -694,7 +673,7 @@ Test(core_hedge, second_call_that_does_not_fit_a_budget_is_not_granted)
     const struct id job = ask_for_second();
     cr_assert_not(is_granted(&job));
     cr_assert_eq(stats().hedges_refused[HEDGE_NO_MONEY], 1);
-    cr_assert_eq(purse().reserved_nanousd, WORST);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, WORST);
 }
 
 Test(core_hedge, second_call_that_just_fits_a_budget_is_granted)
@@ -707,7 +686,7 @@ Test(core_hedge, second_call_that_just_fits_a_budget_is_granted)
 Test(core_hedge, from_the_soft_share_on_no_second_call_is_granted)
 {
     start_limited(1000 * 100 * PRICE);
-    limits[0].soft_permille = 1;
+    w.budgets[0].soft_permille = 1;
     cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
     const struct id job = ask_for_second();
     cr_assert_not(is_granted(&job));
@@ -717,21 +696,21 @@ Test(core_hedge, lost_attempt_is_estimated_with_both_calls_over_a_restart)
 {
     start_limited(1000 * 100 * PRICE);
     const struct id job = ask_for_second();
-    const uint64_t before = purse().day_nanousd;
+    const uint64_t before = world_purse(&w).day_nanousd;
     world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = PEER});
     world_restart(&w);
     cr_assert_eq(w.restore_errors, 0);
-    cr_assert_eq(purse().reserved_nanousd, 2 * WORST);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 2 * WORST);
     world_advance(&w, w.config.broker.lease_ms + w.config.broker.reclaim_ms);
-    cr_assert_eq(purse().reserved_nanousd, 0);
-    cr_assert_eq(purse().day_nanousd, before + 2 * WORST);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 0);
+    cr_assert_eq(world_purse(&w).day_nanousd, before + 2 * WORST);
     cr_assert_eq(row_of("p0").estimated_nanousd, WORST);
     cr_assert_eq(row_of("p1").estimated_nanousd, WORST);
     world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
                                    .peer = PEER,
                                    .as.worker_hello = {.name = "w", .slots = 1}});
     second_answers(&job, 700, 300, true);
-    cr_assert_eq(purse().day_nanousd, before + 1000, "its worker's word takes the estimate's place");
+    cr_assert_eq(world_purse(&w).day_nanousd, before + 1000, "its worker's word takes the estimate's place");
     cr_assert_eq(row_of("p1").cost_nanousd, 700);
 }
 

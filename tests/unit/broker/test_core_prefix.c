@@ -257,22 +257,13 @@ Test(core_prefix, it_survives_a_restart)
     cr_assert_str_eq(provider_of(&job), "p1");
 }
 
-static struct config_budget limits[1];
-
 Test(core_prefix, soft_share_of_a_budget_leaves_it_there)
 {
-    limits[0] = (struct config_budget){.name = "b",
-                                       .tenant = "a",
-                                       .tier = "",
-                                       .daily_nanousd = UINT32_MAX,
-                                       .monthly_nanousd = UINT64_MAX,
-                                       .soft_permille = 1};
+    world_budget(&w, UINT32_MAX, 1);
     w.models[0].input_nanousd_per_mtok = 1000000000;
     w.models[0].max_tokens_default = UINT16_MAX;
     w.models[0].output_nanousd_per_mtok = 1000000000;
     w.config.cost = (struct config_cost){.keep_days = 10, .rows_max = 100};
-    w.config.budgets = limits;
-    w.config.budgets_length = 1;
     go();
     const uint32_t prefix = prefix_at("p1");
     (void)submit(prefix);
