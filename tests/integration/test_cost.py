@@ -16,7 +16,7 @@ import time
 from harness import http_request, program, wait_for
 from wire import Client, pb
 
-JOBS = int(os.environ.get("TIERMQ_COST_JOBS", "3000"))
+JOBS = int(os.environ.get("TIERMQ_COST_JOBS", "2000"))
 CUT_JOBS = JOBS // 10
 SHARED_JOBS = JOBS // 3
 # Nano-dollars a token: no call's cost has to be rounded, so that sums of tokens are sums of money.
@@ -94,8 +94,14 @@ def ask(client, number, stream=False, **fields):
 
 
 def conclusion(client, job):
-    client.any(("result", "status"), lambda item: item.job_id == job)
+    """It pings while it waits: a client that is silent for four heartbeats is forgotten, and slow calls take longer."""
+    ends = ("result", "status")
+    wait_for(lambda: client.ping() and any(name in ends and item.job_id == job for name, item, _ in client.items), "the end of a job")
+    client.any(ends, lambda item: item.job_id == job)
     client.collected(job)
+
+
+UNSEEN_MAX = 3  # calls of a row
 
 
 def every_call(cluster, servers):
@@ -110,12 +116,14 @@ def every_call(cluster, servers):
 def expect_calls_equal(cluster, servers):
     """
     Each call that the providers charge is in the ledger, once: with the provider's own count, or as an estimate where we hung up.
-    What was answered in the moment in which we hung up is an estimate here, and an answer there.
+    What was answered in the moment in which we hung up is an estimate here, and an answer there; what we hung up on before the
+    provider had read it, which is rare, is an estimate here alone.
     """
     for (_, model), (row, sums) in every_call(cluster, servers).items():
         answered, cut = sums["answered"], sums["cut"]
-        assert row["calls"] == answered["calls"] + cut["calls"]
-        crossed = row["estimated_calls"] - cut["calls"]
+        unseen = row["calls"] - answered["calls"] - cut["calls"]
+        assert 0 <= unseen <= UNSEEN_MAX, (row, sums)
+        crossed = row["estimated_calls"] - cut["calls"] - unseen
         unread = [a - b for a, b in zip(billed(model, sums), counted(row))]
         assert unread[0] == crossed >= 0 and unread[1] >= 0 and unread[2] >= 0, (row, sums)
         assert crossed > 0 or unread == [0, 0, 0], (row, sums)
@@ -125,8 +133,9 @@ def expect_calls_equal(cluster, servers):
 def test_ledger_has_second_calls_and_cancelled_and_expired_ones_as_the_bill_has_them(cluster):
     servers = start_two(cluster)
     with Client(cluster.broker) as client:
-        for number in range(120):  # by which the broker learns how long calls take
-            conclusion(client, ask(client, number, stream=number % 3 == 0))
+        for begin in range(0, 120, 20):  # by which the broker learns how long calls take
+            for job in [ask(client, number, stream=number % 3 == 0) for number in range(begin, begin + 20)]:
+                conclusion(client, job)
         control(cluster, "faults", {"faults": [{"kind": "slow", "factor": 10, "rate": 0.2}]})
         for begin in range(200, 200 + CUT_JOBS, 40):
             jobs = [ask(client, number, stream=number % 3 == 0) for number in range(begin, begin + 40)]
@@ -151,8 +160,9 @@ def test_ledger_has_second_calls_and_cancelled_and_expired_ones_as_the_bill_has_
 LIMITS = ("--requests-per-min", "9000", "--limit-burst", "0.1")
 
 
-def start(cluster, **changes):
-    cluster.config = {"models": MODELS, **changes}
+def start(cluster, **of_tiers):
+    tiers = [{"name": name, "backoff_first": "100ms", "backoff_max": "500ms", **of_tiers} for name in ("realtime", "standard", "background")]
+    cluster.config = {"models": MODELS, "tiers": tiers}
     cluster.start_modelsim("--first-token-ms", "2", *LIMITS)
     cluster.start_broker(broker={"lease": "1s", "heartbeat": "200ms", "reclaim": "1s"})
     for _ in range(2):
@@ -201,8 +211,7 @@ def test_ledger_equals_the_bill_to_the_token_over_faults_and_a_killed_broker(clu
 
 
 def test_ledger_equals_the_bill_to_the_call_where_calls_are_shared(cluster):
-    start(cluster, tiers=[{"name": name, "combine_linger": "100ms", "combine_jobs_max": 8}
-                          for name in ("realtime", "standard", "background")])
+    start(cluster, combine_linger="100ms", combine_jobs_max=8)
     total = expect_the_bill(cluster, SHARED_JOBS, share_marked=0.7, popularity=0.15, models=2)
     combined = sum(value for w in cluster.workers for name, value in w.metrics().items()
                    if name.startswith("tiermq_worker_combined_jobs_total") and 'result="answered"' in name)
@@ -231,7 +240,7 @@ def test_cost_is_shown_as_a_table_csv_and_json(cluster):
 # ---- budgets ----
 
 CLIENTS, SLOTS = 50, 16
-EACH = max(20, JOBS // 150)
+EACH = max(16, JOBS // 150)
 LIMIT_NANOUSD = EACH * 300_000
 ANSWER_TOKENS = 40
 BROKER_DEATHS = 1 + JOBS // 20000
