@@ -579,20 +579,26 @@ void budget_tick(struct core *core)
     }
 }
 
-static struct budget_purse *purse_named(struct core *core, const Record__BudgetRecord *message)
+/* Gives: *ret_purse; NULL: its tier is configured no more. Errors: -ENOMEM, -ENOBUFS. */
+static int purse_named(struct core *core, const Record__BudgetRecord *message,
+                       struct budget_purse **ret_purse)
 {
     const struct name *tier = names_find(&core->tiers, message->tier);
-    if (message->tier[0] != '\0' && tier == NULL) {
-        return NULL;
-    }
-    if (message->tenant[0] == '\0') {
-        return tier == NULL ? NULL : &core->budgets.tier[tier->index];
+    if (message->tenant[0] == '\0' || (message->tier[0] != '\0' && tier == NULL)) {
+        *ret_purse = tier == NULL ? NULL : &core->budgets.tier[tier->index];
+        return 0;
     }
     struct tenant *tenant;
-    struct tenant_purses *own = core_add_tenant(core, message->tenant, &tenant) < 0
-                                    ? NULL
-                                    : purses_of(core, tenant->name->index);
-    return own == NULL ? NULL : tier == NULL ? &own->all : &own->tier[tier->index];
+    int r = core_add_tenant(core, message->tenant, &tenant);
+    if (r < 0) {
+        return r;
+    }
+    struct tenant_purses *own = purses_of(core, tenant->name->index);
+    if (own == NULL) {
+        return -ENOMEM;
+    }
+    *ret_purse = tier == NULL ? &own->all : &own->tier[tier->index];
+    return 0;
 }
 
 int budget_restore(struct core *core, const void *value, size_t value_bytes)
@@ -603,14 +609,15 @@ int budget_restore(struct core *core, const void *value, size_t value_bytes)
         return r;
     }
     core->budgets.was_restored = true;
-    struct budget_purse *purse = purse_named(core, message);
-    if (purse != NULL) { /* else its tier is configured no more */
+    struct budget_purse *purse;
+    r = purse_named(core, message, &purse);
+    if (r == 0 && purse != NULL) {
         purse->purse.day = (int32_t)message->day;
         purse->purse.month = (int32_t)message->month;
         purse->purse.day_nanousd = message->day_nanousd;
         purse->purse.month_nanousd = message->month_nanousd;
     }
-    return 0;
+    return r;
 }
 
 /* ---- showing ---- */

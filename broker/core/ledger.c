@@ -312,6 +312,21 @@ static struct core_cost sum_of(const Record__LedgerRecord *record)
     };
 }
 
+/*
+ * Whatever the bound is by now. A row under fewer names than its record has would be written beside
+ * that record, and what is added under the right names later would be written over it.
+ */
+static int restore_names(struct ledger *ledger, const struct ledger_key *key)
+{
+    const char *const texts[NAMES] = {key->tenant, key->tier, key->model, key->provider};
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < NAMES; i++) {
+        struct name *name;
+        r = texts[i][0] == '\0' ? 0 : names_add(&ledger->names[i], texts[i], &name);
+    }
+    return r;
+}
+
 int ledger_restore(struct core *core, const void *value, size_t value_bytes)
 {
     Record__LedgerRecord *record;
@@ -324,15 +339,17 @@ int ledger_restore(struct core *core, const void *value, size_t value_bytes)
                                    .model = record->model,
                                    .provider = record->provider};
     struct ledger *ledger = &core->ledger;
+    r = restore_names(ledger, &key);
+    if (r < 0) {
+        return r;
+    }
     const struct row_key row_key = key_of(ledger, (int32_t)record->day, &key);
     struct row *row = find(ledger, &row_key);
     row = row != NULL ? row : make(ledger, &row_key); /* whatever the bound is by now */
     if (row == NULL) {
         return -ENOMEM;
     }
-    const struct core_cost sum = sum_of(record);
-    change(&row->sum, &sum, add); /* names beyond the bound share it */
-    add_signed(&row->sum.saved_routing_nanousd, sum.saved_routing_nanousd);
+    row->sum = sum_of(record);
     return 0;
 }
 

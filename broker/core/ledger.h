@@ -53,5 +53,5 @@ void ledger_take_back(struct core *core, int32_t day, const struct ledger_key *k
 
 /* Writes what has changed, and forgets days that are too old. */
 void ledger_tick(struct core *core);
-/* Errors: -EBADMSG, -ENOMEM. */
+/* Errors: -EBADMSG; -ENOMEM; -ENOBUFS no process has written so many names. */
 MUST_USE int ledger_restore(struct core *core, const void *value, size_t value_bytes);

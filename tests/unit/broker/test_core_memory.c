@@ -14,12 +14,16 @@ void *__wrap_calloc(size_t n, size_t bytes);
 void *__wrap_realloc(void *memory, size_t bytes);
 void *__wrap_reallocarray(void *memory, size_t n, size_t bytes);
 
-static bool is_failing;
+static bool is_failing, is_failing_once;
 static int allocations_left;
 
 static bool fails(void)
 {
-    return is_failing && allocations_left-- <= 0;
+    if (!is_failing || allocations_left-- > 0) {
+        return false;
+    }
+    is_failing = !is_failing_once;
+    return true;
 }
 
 void *__wrap_malloc(size_t bytes)
@@ -339,4 +343,111 @@ Test(core_memory, stream_without_memory_for_its_log_reaches_who_waits)
     chunk.as.chunk.header.index = 1;
     world_turn(&w, &chunk);
     cr_assert_eq(world_count(&w, EFFECT_CHUNK, &job), 2);
+}
+
+/* What an answer has cost, in the records. */
+static void spend(uint64_t nanousd)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "realtime");
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.provider = usage.model = (char *)(uintptr_t) "p";
+    usage.input_tokens = 1;
+    usage.cost_nanousd = nanousd;
+    world_turn(&w, &(struct event){
+                       .kind = EVENT_ATTEMPT_RESULT,
+                       .peer = 100,
+                       .as.attempt_result = {.lease = world_lease(&w, &job),
+                                             .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE,
+                                             .error_code = "",
+                                             .error_text = "",
+                                             .usage = &usage}});
+}
+
+/* A core that has read what is recorded under `head`, but for one allocation of each record.
+ * False: it said that memory ran out. */
+static bool restore_without(int allocation, const char *head)
+{
+    int r = 0;
+    size_t read = 0;
+    core_destroy(&w.core);
+    cr_assert_eq(core_create(&w.config, 1, w.now, &w.core), 0);
+    for (size_t i = 0; r == 0 && i < w.records_length; i++) {
+        const struct world_record *record = &w.records[i];
+        if (record->family != STORE_META || memcmp(record->key, head, strlen(head)) != 0) {
+            continue;
+        }
+        read++;
+        allocations_left = allocation;
+        is_failing = is_failing_once = true;
+        r = core_restore(w.core, record->family, record->key, record->key_bytes, record->value,
+                         record->value_bytes, w.now);
+        is_failing = is_failing_once = false;
+    }
+    cr_assert_gt(read, 0);
+    return r == 0;
+}
+
+static void look_at_row(void *context, const struct core_cost_view *view)
+{
+    uint64_t *cost = context;
+    cr_assert_str_eq(view->tenant, "a");
+    cr_assert_str_eq(view->tier, "realtime");
+    cr_assert_str_eq(view->provider, "p");
+    *cost += view->sum->cost_nanousd;
+}
+
+Test(core_memory, row_of_the_ledger_is_restored_under_its_names_or_not_at_all)
+{
+    int refused = 0;
+    w.config.cost = (struct config_cost){.keep_days = 10, .rows_max = 100};
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    spend(700);
+    for (int allocation = 0; allocation < 20; allocation++) {
+        uint64_t cost = 0;
+        if (restore_without(allocation, "ledger")) {
+            core_visit_costs(w.core, look_at_row, &cost);
+            cr_assert_eq(cost, 700);
+        } else {
+            refused++;
+        }
+    }
+    cr_assert(refused > 4 && refused < 20); /* names, and the row */
+}
+
+static void look_at_budget(void *context, const struct core_budget_view *view)
+{
+    uint64_t *spent = context;
+    *spent = view->day_nanousd;
+}
+
+static uint64_t spent_under_a_new_limit(void)
+{
+    struct config_budget limit = {.name = "b",
+                                  .tenant = "a",
+                                  .tier = "",
+                                  .daily_nanousd = 1000,
+                                  .monthly_nanousd = UINT64_MAX,
+                                  .soft_permille = 1000};
+    uint64_t spent = 0;
+    w.config.budgets = &limit;
+    w.config.budgets_length = 1;
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    core_visit_budgets(w.core, look_at_budget, &spent);
+    w.config.budgets_length = 0;
+    return spent;
+}
+
+Test(core_memory, what_a_tenant_has_spent_is_restored_or_that_is_said)
+{
+    int refused = 0;
+    spend(700);
+    for (int allocation = 0; allocation < 20; allocation++) {
+        if (restore_without(allocation, "budget")) {
+            cr_assert_eq(spent_under_a_new_limit(), 700);
+        } else {
+            refused++;
+        }
+    }
+    cr_assert(refused > 0 && refused < 20);
 }
