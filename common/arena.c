@@ -23,6 +23,7 @@ struct arena {
     size_t bytes_max;
     size_t bytes; /* of all blocks */
     struct block *newest;
+    bool lacks_memory; /* since the last reset: less than the bound was to be had */
 };
 
 static void *allocate_for_protobuf(void *context, size_t bytes)
@@ -91,6 +92,7 @@ static struct block *add_block(struct arena *arena, size_t bytes)
     }
     struct block *block = malloc(sizeof(*block) + block_bytes);
     if (block == NULL) {
+        arena->lacks_memory = true;
         return NULL;
     }
     *block = (struct block){.older = arena->newest, .bytes = block_bytes};
@@ -123,6 +125,7 @@ void *arena_alloc(struct arena *arena, size_t bytes)
 void arena_reset(struct arena *arena)
 {
     struct block *kept = arena->newest;
+    arena->lacks_memory = false;
     if (kept == NULL) {
         return;
     }
@@ -131,6 +134,11 @@ void arena_reset(struct arena *arena)
     kept->used = 0;
     arena->bytes = kept->bytes;
     ASAN_POISON_MEMORY_REGION(kept->data, kept->bytes);
+}
+
+bool arena_lacks_memory(const struct arena *arena)
+{
+    return arena->lacks_memory;
 }
 
 ProtobufCAllocator *arena_protobuf_allocator(struct arena *arena)

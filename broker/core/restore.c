@@ -372,7 +372,9 @@ int core_restore(struct core *core, enum store_family family, const void *key, s
 {
     core->now_ms = now.now_ms > core->now_ms ? now.now_ms : core->now_ms;
     core->unix_ms = now.unix_ms > core->unix_ms ? now.unix_ms : core->unix_ms;
-    const int r = restore(core, family, key, key_bytes, value, value_bytes);
+    int r = restore(core, family, key, key_bytes, value, value_bytes);
+    /* What cannot be decoded for lack of memory is not damaged: that would be skipped, and lost. */
+    r = r == -EBADMSG && arena_lacks_memory(core->arena) ? -ENOMEM : r;
     arena_reset(core->arena);
     core->records_damaged += r == -EBADMSG;
     return r;

@@ -1221,7 +1221,7 @@ static void restore_record(void *context, const void *key, size_t key_bytes, str
     }
     const int r = core_restore(simulation->broker.core, restoring->family, key, key_bytes,
                                blob_data(value), blob_bytes(value), sim_broker_now(simulation));
-    if (lacks_memory && allocations_end() && r < 0) {
+    if (lacks_memory && allocations_end() && r == -ENOMEM) {
         simulation->tally.memory_short++;
         restoring->has_ended = true;
     } else if (r < 0) {

@@ -42,6 +42,7 @@ Test(arena, refuses_more_than_its_bound_until_it_is_reset)
     }
     cr_assert_leq(taken, (size_t)BYTES_MAX);
     cr_assert_geq(taken, (size_t)BYTES_MAX - (4 * 1024));
+    cr_assert_not(arena_lacks_memory(arena), "its bound is no lack of it");
     arena_reset(arena);
     cr_assert_not_null(arena_alloc(arena, 1024));
     arena_destroy(&arena);
