@@ -442,9 +442,7 @@ void scenario_init(struct scenario *scenario, const struct options *options, str
         .routes_length = 1,
         .breaker = breaker_config(dice),
         .retries = retries_config(dice),
-        .routing = {.learn = SWITCH_ON,
-                    .explore_share_permille = 100,
-                    .prefix_permille = scenario->options.seed % 2 == 0 ? 0 : 50},
+        .routing = {.learn = SWITCH_ON, .explore_share_permille = 100, .prefix_permille = 50},
     };
     init_budget(scenario);
 }
