@@ -231,6 +231,7 @@ def test_a_client_that_ends_is_counted_and_not_news(cluster):
 def test_a_worker_says_why_its_connection_to_a_broker_has_ended(cluster):
     broker = cluster.start_broker(**fast())
     worker = cluster.start_worker()
+    worker.wait_log("joined a broker")
     broker.kill()
     line = worker.wait_log(lambda line: line["message"] == "a connection to a broker has ended" and line["link"] == "jobs")
     assert line["broker"] == broker.ready["workers"] and line["address"] == line["broker"].removeprefix("tcp://")
