@@ -160,6 +160,20 @@ Test(passages, a_message_of_nothing_else_keeps_one)
     json_decref(messages);
 }
 
+Test(passages, a_message_of_something_else_may_lose_all)
+{
+    json_t *messages = read_json(
+        "[{\"role\":\"user\",\"content\":\"Before <source>nothing of it</source>\"},"
+        "{\"role\":\"user\",\"content\":\"<source>nothing of it</source> behind\"},"
+        "{\"role\":\"user\",\"content\":\"<source>whales are mammals</source> Are whales "
+        "mammals?\"}]");
+    uint64_t saved = 0;
+    cr_assert_eq(passages_trim(messages, 1, NULL, &saved), 0);
+    cr_assert_str_eq(content_at(messages, 0), "Before ");
+    cr_assert_str_eq(content_at(messages, 1), " behind");
+    json_decref(messages);
+}
+
 Test(passages, code_between_fences_has_none)
 {
     json_t *messages = read_json(
