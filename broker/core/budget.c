@@ -457,14 +457,12 @@ static void choose_instead(struct core *core, struct decision *decision, struct 
     for (size_t i = 0; i < decision->length; i++) {
         struct decision_item *other = &decision->items[i];
         if (other->lost == LOST_NOT && other != item) {
-            const uint32_t before = other->upstream->traits.quality;
-            const uint32_t after = item->upstream->traits.quality;
-            decision->quality_lost += before > after ? before - after : 0;
             other->lost = LOST_BUDGET;
             core->budgets.counts.downgraded++;
         }
     }
     item->lost = LOST_NOT;
+    decision->quality_lost = decision_lost_with(decision, item);
     decision->chosen = item->upstream;
 }
 

@@ -492,6 +492,11 @@ struct upstream *decision_choose(struct core *core, const struct job *job, int64
     return decision.chosen;
 }
 
+uint32_t decision_lost_with(const struct decision *decision, const struct decision_item *item)
+{
+    return quality_between(wanted_of(decision), item);
+}
+
 uint32_t decision_quality_lost(struct core *core, const struct job *job, const Wire__Usage *usage)
 {
     struct decision decision;

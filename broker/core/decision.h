@@ -118,6 +118,8 @@ void decision_make_beside(struct core *core, const struct job *job, const struct
 bool decision_is_hopeless(const struct core *core, const struct job *job);
 /* The one that decision_make() would choose; NULL: none, and *ret_at_ms as there. */
 struct upstream *decision_choose(struct core *core, const struct job *job, int64_t *ret_at_ms);
+/* The grades that would be lost with another of its items, which may be called now. */
+uint32_t decision_lost_with(const struct decision *decision, const struct decision_item *item);
 /*
  * The grades that the job, which is pending, loses by this answer to an identical one, which may
  * have wanted another model. What no candidate has answered loses what it says itself.

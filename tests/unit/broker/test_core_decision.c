@@ -72,6 +72,7 @@ TestSuite(core_decision, .init = start, .fini = stop);
 struct asked {
     uint64_t peer;                        /* 0: 1 */
     const char *tier, *residency, *route; /* route NULL: any */
+    const char *task;                     /* NULL: none */
     uint32_t complexity, abilities, input_tokens;
     const uint8_t *canonical_key;
 };
@@ -87,6 +88,7 @@ static struct id submit(const struct asked *asked)
     event.as.submit.input_tokens = asked->input_tokens;
     event.as.submit.estimated_tokens = asked->input_tokens + 100;
     event.as.submit.residency = asked->residency;
+    event.as.submit.task = asked->task;
     return world_submit_event(&w, &event);
 }
 
@@ -1126,6 +1128,22 @@ Test(core_decision, from_the_soft_share_on_the_cheapest_model_is_taken)
     cr_assert_gt(dispatch_of(&third)->quality_lost, 0);
     cr_assert_eq(core_budget_counts(w.core)->downgraded, 1);
     cr_assert_not_null(world_find(&w, EFFECT_NOTE, NULL, 0));
+}
+
+Test(core_decision, cheapest_model_that_is_the_best_loses_no_grade)
+{
+    w.models[2].quality = 95;
+    w.models[2].input_nanousd_per_mtok = w.models[2].output_nanousd_per_mtok = 10 * 1000000;
+    w.config.routing.learn = SWITCH_ON;
+    w.config.routing.explore_share_permille = 1000;
+    start_limited(4 * DEAR, 1);
+    const struct asked asked = {.complexity = 220, .input_tokens = 4, .task = "t"};
+    const struct id first = submit(&asked);
+    const struct id second = submit(&asked);
+    cr_assert_str_eq(model_of(&first), "m1", "to know more of it");
+    cr_assert_eq(dispatch_of(&first)->quality_lost, 5);
+    cr_assert_str_eq(model_of(&second), "m2", "m1 again, but for the soft share");
+    cr_assert_eq(dispatch_of(&second)->quality_lost, 0);
 }
 
 Test(core_decision, model_that_a_job_names_stays_beyond_the_soft_share)
