@@ -165,6 +165,8 @@ def test_for_a_tenant_all_brokers_are_told_as_a_client_of_it_tells_them(cluster,
         for selector in (("--tag", "prices", "--namespace", "", "--older-than", "1h"), ("--near", "opening hours", "--near-min", "0.7"), ()):
             done = cluster.cli("cache", "invalidate", *selector, *one)
             assert done.returncode == 0, done.stderr
+        # The command does not wait for workers of other brokers.
+        wait_for(lambda: len(running["w"].invalidated) == 3, "the third invalidation")
         first, second, third = (item.selector for item in running["w"].invalidated)
         assert {item.tenant for item in (first, second, third)} == {"default"}
         assert (first.tag, first.has_namespace, first.cache_namespace, first.older_than_ms) == ("prices", True, "", 3600000)
