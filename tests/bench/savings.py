@@ -169,11 +169,6 @@ class Run:
             samples = (line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line.startswith(beginning))
             return {name: float(value) for name, value in samples}
 
-    def calls_that_are_shared(self):
-        """How many more the ledger counts: a call that answered several jobs is one of each."""
-        samples = self.metrics("tiermq_worker_combined_")
-        return round(sum(value * (-1 if "_calls_" in name else 1) for name, value in samples.items() if "unanswered" not in name))
-
     def checks_nanousd(self):
         """What the cache's own jobs have cost: audits here."""
         return round(1e9 * sum(self.metrics("tiermq_worker_cache_checks_cost_usd_total").values()))
@@ -213,11 +208,9 @@ def sent_weak(workload, results):
     return shares
 
 
-def is_equal(bill, ledger, total, shared):
-    """To the token and the nano-dollar, by model; calls in all."""
-    amounts = [{model: row[1:] for model, row in side.items()} for side in (bill, ledger)]
-    return (amounts[0] == amounts[1] and total["cost_nanousd"] == sum(row[-1] for row in bill.values()) and total["estimated_calls"] == 0 and
-            total["calls"] - shared == sum(row[0] for row in bill.values()))
+def is_equal(bill, ledger, total):
+    """To the call, the token and the nano-dollar, by model."""
+    return bill == ledger and total["cost_nanousd"] == sum(row[-1] for row in bill.values()) and total["estimated_calls"] == 0
 
 
 def measure(bench, name, levers, workload, protocol="openai"):
@@ -225,21 +218,21 @@ def measure(bench, name, levers, workload, protocol="openai"):
     try:
         results = run.submit()
         bill, ledger, total = run.settled()
-        shared, checks = run.calls_that_are_shared(), run.checks_nanousd()
+        checks = run.checks_nanousd()
     finally:
         run.stop()
     succeeded = sum(result["outcome"] == "succeeded" for result in results.values())
     near, wrong = near_hits(workload, results)
     sums = [sum(row[i] for row in bill.values()) for i in range(6)]
     row = {"name": "savings", "levers": name, "with": levers, "jobs": len(workload.jobs), "succeeded": succeeded, "bill_nanousd": sums[5], "ledger_nanousd": total["cost_nanousd"],
-           "is_equal": is_equal(bill, ledger, total, shared), "calls": sums[0],
+           "is_equal": is_equal(bill, ledger, total), "calls": sums[0],
            **dict(zip(CLASSES, sums[1:5])), "saved_nanousd": {by: total[f"saved_{by}_nanousd"] for by in SAVED},
            "latency_ms": latencies(workload, results),
            "exact": sum(result.get("cache") == "hit" for result in results.values()), "near": near, "near_wrong": wrong, "checks_nanousd": checks,
            "shared": sum("led_by" in result for result in results.values()),
            "combined": sum(result.get("combined", 0) > 1 for result in results.values()), "sent_weak": sent_weak(workload, results)}
     if not row["is_equal"]:
-        print(f"  bill {bill}\n  ledger {ledger}, estimated calls {total['estimated_calls']}, shared {shared}")
+        print(f"  bill {bill}\n  ledger {ledger}, estimated calls {total['estimated_calls']}")
     bench.add("savings", row)
     return row
 
