@@ -11,7 +11,7 @@
  */
 #pragma once
 
-enum { TIME_SLICE_SHORT_NS = 100000 /* the least the kernel gives */ };
+enum { TIME_SLICE_SHORT_NS = 300000 };
 
 /*
  * Asks for short slices for the calling thread, if it is scheduled as threads usually are; its
