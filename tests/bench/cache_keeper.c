@@ -10,6 +10,7 @@
  *
  * Measured, by the clock, and in CPU time of the threads that do it, since the machine may have
  * other work:
+ * - read: what its memory gives, see memory_reads.h;
  * - exact_inside: keeper_lookup() of entries, without an index;
  * - first_hit: from cache_create() until the first exact hit is told to the loop;
  * - exact_building: exact hits through the thread while the index is made, one a millisecond;
@@ -32,6 +33,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "tests/bench/cache_queries.h"
+#include "tests/bench/memory_reads.h"
 #include "tests/modelsim/model.h"
 #include "worker/cache/cache.h"
 #include "worker/cache/decision.h"
@@ -547,7 +549,9 @@ static void run_measure(struct bench *bench, char **arguments)
     if (lookups == 0 || fills_per_s == 0) {
         queries_die("LOOKUPS or FILLS_PER_S", -EINVAL);
     }
-    printf("{\"asked\": %zu, \"lookups\": %zu", bench->queries.entries, lookups);
+    printf("{\"read_8mib_ns\": %.0f, \"read_256mib_ns\": %.0f", memory_read_ns(8 << 20),
+           memory_read_ns(256 << 20));
+    printf(", \"asked\": %zu, \"lookups\": %zu", bench->queries.entries, lookups);
     measure_inside(bench, lookups);
     measure_start(bench);
     measure_exact(bench, lookups);
