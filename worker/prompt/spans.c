@@ -1,7 +1,9 @@
 /*
  * Two passes in one: lines first, in blocks between blank lines, since whether a line is code shows
  * in its neighbours; then, within the blocks that are prose, what stands inside a line. A span that
- * began in a block may end behind it (a brace, a quotation): the block's rest is skipped.
+ * began in a block may end in a later one (a brace, a quotation). Blocks are found as if it did
+ * not: what it leaves of a block that is code is code, and behind an end between fences all is
+ * kept, since it may be the fence that is none.
  */
 #include "worker/prompt/spans.h"
 
@@ -11,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUOTES = 7 };
+enum { QUOTES = 11, FENCE_SIGNS_MIN = 3, FENCE_BLANKS_MAX = 3 };
 
 struct finder {
     const char *text;
@@ -23,7 +25,6 @@ struct finder {
     size_t last_closing[QUOTES]; /* the last mark in it that closes such a quotation; 0: none */
     bool is_known[QUOTES];       /* … is set */
     size_t next_closing[QUOTES]; /* the first such mark that no quotation begins behind */
-    size_t line_stop;            /* the first line's end that no `code` begins behind */
 };
 
 void spans_finish(struct spans *spans)
@@ -160,32 +161,40 @@ static bool is_table_line(const char *line, size_t bytes)
     return bytes > 0 && (line[0] == '|' || line[0] == '+');
 }
 
-/* ``` or ~~~ after up to three blanks: how many signs; 0: no fence. */
-static size_t fence_of(const struct finder *finder, size_t from, size_t to, char *ret_sign)
+/* Source: CommonMark 0.31, "Fenced code blocks". */
+struct fence {
+    char sign;
+    size_t signs;
+    bool may_open, may_close; /* neither: the line is no fence */
+};
+
+/* ``` or ~~~ after up to three blanks. Behind signs that close nothing stands. */
+static struct fence fence_of(const struct finder *finder, size_t from, size_t to)
 {
     size_t at = from;
-    while (at < to && at < from + 3 && finder->text[at] == ' ') {
+    while (at < to && at < from + FENCE_BLANKS_MAX && finder->text[at] == ' ') {
         at++;
     }
-    const char sign = at < to ? finder->text[at] : '\0';
-    size_t signs = 0;
-    while (at + signs < to && finder->text[at + signs] == sign) {
-        signs++;
+    struct fence fence = {.sign = at < to ? finder->text[at] : '\0'};
+    for (; at < to && finder->text[at] == fence.sign; at++) {
+        fence.signs++;
     }
-    *ret_sign = sign;
-    return (sign == '`' || sign == '~') && signs >= 3 ? signs : 0;
+    if ((fence.sign == '`' || fence.sign == '~') && fence.signs >= FENCE_SIGNS_MIN) {
+        fence.may_open = fence.sign == '~' || memchr(finder->text + at, '`', to - at) == NULL;
+        fence.may_close = is_blank_line(finder, at, to);
+    }
+    return fence;
 }
 
 /* From the line of a fence to behind the one that closes it; all that follows, if none does. */
-static size_t fence_end(const struct finder *finder, size_t from, char sign, size_t signs)
+static size_t fence_end(const struct finder *finder, size_t from, const struct fence *fence)
 {
     size_t at = line_end(finder, from);
     while (at < finder->bytes) {
         const size_t begin = at + 1;
-        char other;
-        at = begin <= finder->bytes ? line_end(finder, begin) : finder->bytes;
-        if (begin <= finder->bytes && fence_of(finder, begin, at, &other) >= signs &&
-            other == sign) {
+        at = line_end(finder, begin);
+        const struct fence other = fence_of(finder, begin, at);
+        if (other.may_close && other.sign == fence->sign && other.signs >= fence->signs) {
             return at;
         }
     }
@@ -215,17 +224,84 @@ static size_t bracket_end(const struct finder *finder, size_t at)
     return finder->bytes;
 }
 
+static bool is_of_word(char c)
+{
+    return isalnum((unsigned char)c) || (unsigned char)c >= 0x80;
+}
+
+/* [from, to) stands like a mark that opens: before something, and not behind a word. */
+static bool may_open(const struct finder *finder, size_t from, size_t to)
+{
+    return to < finder->bytes && !isspace((unsigned char)finder->text[to]) &&
+           (from == 0 || !is_of_word(finder->text[from - 1]));
+}
+
+/* … like one that closes: behind something, and not before a word. */
+static bool may_close(const struct finder *finder, size_t from, size_t to)
+{
+    return from > 0 && !isspace((unsigned char)finder->text[from - 1]) &&
+           (to == finder->bytes || !is_of_word(finder->text[to]));
+}
+
+/* The next straight mark; `to`: there is none before it. */
+static size_t next_mark(const struct finder *finder, size_t from, size_t to)
+{
+    while (from < to && finder->text[from] != '"') {
+        from++;
+    }
+    return from < to ? from : to;
+}
+
+static bool mark_may_open(const struct finder *finder, size_t at)
+{
+    return may_open(finder, at, at + 1);
+}
+
+static bool mark_may_close(const struct finder *finder, size_t at)
+{
+    return may_close(finder, at, at + 1);
+}
+
+/*
+ * Which of two straight marks opens shows only in how they stand. Where they and the next one do
+ * not stand as marks of quotations do, one of them may be inches, or belong to another paragraph:
+ * all to the paragraph's end may be quoted then, and on to a mark that only closes, if one is near.
+ */
+static size_t straight_end(const struct finder *finder, size_t at, bool *ret_is_sure)
+{
+    const size_t end = finder->paragraph;
+    const size_t closing = next_mark(finder, at + 1, end);
+    const size_t third = next_mark(finder, closing + 1, end);
+    *ret_is_sure = closing < end && mark_may_open(finder, at) && mark_may_close(finder, closing) &&
+                   (third >= end || mark_may_open(finder, third));
+    if (*ret_is_sure) {
+        return closing + 1;
+    }
+    const size_t left = finder->bytes - end;
+    const size_t stop = end + (left < SPANS_QUOTE_BYTES_MAX ? left : SPANS_QUOTE_BYTES_MAX);
+    const size_t behind = next_mark(finder, end, stop);
+    return behind < stop && mark_may_close(finder, behind) && !mark_may_open(finder, behind)
+               ? behind + 1
+               : end;
+}
+
 static const struct quote {
     const char *opening, *closing;
     bool is_single; /* the closing mark may be an apostrophe */
+    bool
+        is_turned; /* the opening mark closes others: it opens where it stands like one that does */
 } quotes[QUOTES] = {
-    {"\"", "\"", false},
-    {"\xE2\x80\x9C", "\xE2\x80\x9D", false}, /* “ ” */
-    {"\xE2\x80\x9E", "\xE2\x80\x9C", false}, /* „ “ */
-    {"\xC2\xAB", "\xC2\xBB", false},         /* « » */
-    {"\xE2\x80\x98", "\xE2\x80\x99", true},  /* ‘ ’ */
-    {"'", "'", true},
-    {"\xE3\x80\x8C", "\xE3\x80\x8D", false}, /* 「 」 */
+    {"\xE2\x80\x9C", "\xE2\x80\x9D", false, false}, /* “ ” */
+    {"\xE2\x80\x9E", "\xE2\x80\x9C", false, false}, /* „ “ */
+    {"\xE2\x80\x9D", "\xE2\x80\x9D", false, true},  /* ” ” */
+    {"\xC2\xAB", "\xC2\xBB", false, false},         /* « » */
+    {"\xC2\xBB", "\xC2\xAB", false, true},          /* » « */
+    {"\xE2\x80\x98", "\xE2\x80\x99", true, false},  /* ‘ ’ */
+    {"\xE2\x80\x9A", "\xE2\x80\x98", false, false}, /* ‚ ‘ */
+    {"\xE2\x80\xB9", "\xE2\x80\xBA", false, false}, /* ‹ › */
+    {"'", "'", true, false},
+    {"\xE3\x80\x8C", "\xE3\x80\x8D", false, false}, /* 「 」 */
+    {"\xE3\x80\x8E", "\xE3\x80\x8F", false, false}, /* 『 』 */
 };
 
 /* Behind the mark at `at`, if it closes a quotation; else 0. */
@@ -254,7 +330,7 @@ static size_t near_quote_end(struct finder *finder, size_t from, size_t kind)
 
 /*
  * Where the paragraph's last mark ends that may close it: which of several does is in doubt over so
- * many bytes, where each may open another one, or mean inches. Looked for once in a paragraph.
+ * many bytes, where each may open another one. Looked for once in a paragraph.
  */
 static size_t far_quote_end(struct finder *finder, size_t begin, size_t kind)
 {
@@ -270,58 +346,76 @@ static size_t far_quote_end(struct finder *finder, size_t begin, size_t kind)
 }
 
 /*
- * Behind the quotation; 0: it is none. What nothing closes goes on: marks that only open, in the
- * next paragraph (which begins with one as well), others to the line's end.
+ * Behind the quotation; 0: it is none. What nothing closes goes on in the next paragraph (which
+ * begins with a mark as well); an apostrophe opens nothing.
  */
-static size_t quote_end(struct finder *finder, size_t at, size_t kind)
+static size_t quote_end(struct finder *finder, size_t at, size_t kind, bool *ret_is_sure)
 {
     const struct quote *quote = &quotes[kind];
     const size_t from = at + strlen(quote->opening);
     const size_t near = near_quote_end(finder, from, kind);
-    const size_t far = near > 0 ? 0 : far_quote_end(finder, from, kind);
-    if (near > 0 || far > from) {
-        return near > 0 ? near : far;
+    *ret_is_sure =
+        near > 0 && (!quote->is_turned || may_close(finder, near - strlen(quote->closing), near));
+    if (*ret_is_sure) {
+        return near;
     }
-    return quote->is_single                              ? 0
-           : strcmp(quote->opening, quote->closing) != 0 ? finder->paragraph
-                                                         : line_end(finder, at);
+    const size_t far = quote->is_turned ? 0 : far_quote_end(finder, from, kind);
+    return far > from ? far : quote->is_single ? 0 : finder->paragraph;
 }
 
-/* No quotation begins with it: behind a letter an apostrophe, behind a digit inches. */
-static bool is_of_word_before(const struct finder *finder, size_t at, size_t kind)
-{
-    const unsigned char before = at == 0 ? ' ' : (unsigned char)finder->text[at - 1];
-    const unsigned char behind = at + 1 < finder->bytes ? (unsigned char)finder->text[at + 1] : ' ';
-    return quotes[kind].is_single ? isalnum(before)
-                                  : finder->text[at] == '"' && isdigit(before) && !isalnum(behind);
-}
-
-static size_t find_quote(struct finder *finder, size_t at)
+static size_t paired_end(struct finder *finder, size_t at, bool *ret_is_sure)
 {
     for (size_t i = 0; i < QUOTES; i++) {
-        if (begins_with(finder->text + at, finder->bytes - at, quotes[i].opening)) {
-            return is_of_word_before(finder, at, i) ? 0 : quote_end(finder, at, i);
+        const struct quote *quote = &quotes[i];
+        if (begins_with(finder->text + at, finder->bytes - at, quote->opening)) {
+            const bool is_apostrophe =
+                quote->is_single && at > 0 && isalnum((unsigned char)finder->text[at - 1]);
+            const bool closes_others =
+                quote->is_turned && !may_open(finder, at, at + strlen(quote->opening));
+            return is_apostrophe || closes_others ? 0 : quote_end(finder, at, i, ret_is_sure);
         }
     }
     return 0;
 }
 
-/* `code`, ``code``: behind the same number of backticks; the line's end, if there is none. */
-static size_t backtick_end(struct finder *finder, size_t at)
+/* What may be no quotation: code or data in it is that, to the data's end. */
+static size_t with_data(const struct finder *finder, size_t from, size_t to,
+                        enum span_kind *ret_kind)
 {
-    size_t signs = 0;
-    while (at + signs < finder->bytes && finder->text[at + signs] == '`') {
-        signs++;
+    for (size_t at = from; at < to;) {
+        const char c = finder->text[at];
+        const bool is_data = c == '{' || c == '[';
+        *ret_kind = is_data || c == '`' ? SPAN_DATA : *ret_kind;
+        at = is_data ? bracket_end(finder, at) : at + 1;
+        to = at > to ? at : to;
     }
-    if (finder->line_stop <= at) {
-        finder->line_stop = line_end(finder, at);
+    return to;
+}
+
+static size_t find_quote(struct finder *finder, size_t at, enum span_kind *ret_kind)
+{
+    bool is_sure = false;
+    const size_t end = finder->text[at] == '"' ? straight_end(finder, at, &is_sure)
+                                               : paired_end(finder, at, &is_sure);
+    const bool is_short = end <= at + SPANS_QUOTE_BYTES_MAX;
+    return end == 0 || (is_sure && is_short) ? end : with_data(finder, at, end, ret_kind);
+}
+
+/* `code`, ``code``: behind the same number of backticks. The paragraph's end, if there are none, or
+ * if they do not stand like marks around something: any of them may be a sign by itself. */
+static size_t backtick_end(const struct finder *finder, size_t at)
+{
+    const size_t end = finder->paragraph;
+    size_t from = at;
+    while (from < end && finder->text[from] == '`') {
+        from++;
     }
-    const size_t end = finder->line_stop;
+    const size_t signs = from - at;
     size_t run = 0;
-    for (size_t i = at + signs; i < end; i++) {
+    for (size_t i = from; i < end && may_open(finder, at, from); i++) {
         run = finder->text[i] == '`' ? run + 1 : 0;
         if (run == signs && (i + 1 == end || finder->text[i + 1] != '`')) {
-            return i + 1;
+            return may_close(finder, i + 1 - signs, i + 1) ? i + 1 : end;
         }
     }
     return end;
@@ -421,38 +515,32 @@ static size_t span_at(struct finder *finder, size_t at, enum span_kind *ret_kind
         return number_end(finder, at);
     }
     *ret_kind = SPAN_QUOTE;
-    return c == '"' || c == '\'' || (unsigned char)c >= 0x80 ? find_quote(finder, at) : 0;
+    return c == '"' || c == '\'' || (unsigned char)c >= 0x80 ? find_quote(finder, at, ret_kind) : 0;
 }
 
-/* A long quotation may be none, and what code or data is in it is that. */
-static bool may_hold_data(const struct finder *finder, size_t from, size_t to)
+/* Where the last span ends: it may be in a later block than it began. */
+static size_t behind_spans(const struct finder *finder)
 {
-    const char *text = finder->text + from;
-    const size_t bytes = to - from;
-    return bytes > SPANS_QUOTE_BYTES_MAX &&
-           (memchr(text, '{', bytes) != NULL || memchr(text, '[', bytes) != NULL ||
-            memchr(text, '`', bytes) != NULL);
+    const struct spans *spans = finder->spans;
+    return spans->length > 0 ? spans->items[spans->length - 1].to : 0;
 }
 
-/* Spans that begin in [from, to); where the last one ends. */
-static size_t find_inside(struct finder *finder, size_t from, size_t to)
+/* Spans that begin in the paragraph [from, to), behind those that reach into it. */
+static void find_inside(struct finder *finder, size_t from, size_t to)
 {
-    size_t at = from;
-    size_t free_from = from; /* behind the last span */
+    size_t free_from = behind_spans(finder) > from ? behind_spans(finder) : from;
     finder->paragraph = to;
     memset(finder->is_known, 0, sizeof(finder->is_known));
-    while (at < to) {
+    for (size_t at = free_from; at < to;) {
         enum span_kind kind;
         const size_t end = span_at(finder, at, &kind);
         if (end <= at) {
             at++;
             continue;
         }
-        kind = kind == SPAN_QUOTE && may_hold_data(finder, at, end) ? SPAN_DATA : kind;
         add(finder, kind == SPAN_NUMBER ? word_begin(finder, at, free_from) : at, end, kind);
         at = free_from = end;
     }
-    return at;
 }
 
 /* ---- blocks ---- */
@@ -462,12 +550,11 @@ static size_t block_end(const struct finder *finder, size_t from, bool *ret_is_c
 {
     size_t gaps = 0;
     size_t at = from;
-    char sign;
     *ret_is_code = false;
     while (at < finder->bytes) {
         const size_t end = line_end(finder, at);
         const char *line = finder->text + at;
-        if (is_blank_line(finder, at, end) || (at > from && fence_of(finder, at, end, &sign) > 0)) {
+        if (is_blank_line(finder, at, end) || (at > from && fence_of(finder, at, end).may_open)) {
             break;
         }
         gaps += gaps_of(line, end - at);
@@ -490,28 +577,43 @@ static size_t skip_blank_lines(const struct finder *finder, size_t at)
     return at;
 }
 
+/* All of it; what has reached into it is code as well. */
+static void add_code(struct finder *finder, size_t from, size_t to)
+{
+    struct spans *spans = finder->spans;
+    const size_t behind = behind_spans(finder);
+    if (behind > from) {
+        spans->items[spans->length - 1].kind = SPAN_CODE;
+        from = behind;
+    }
+    add(finder, from, to, SPAN_CODE);
+}
+
+/* The block that begins at `begin`, with the blank lines before it from `at` on; where it ends. */
+static size_t find_in_block(struct finder *finder, size_t at, size_t begin)
+{
+    const struct fence fence = fence_of(finder, begin, line_end(finder, begin));
+    bool is_code = fence.may_open;
+    size_t end = is_code ? fence_end(finder, begin, &fence) : block_end(finder, begin, &is_code);
+    const size_t behind = behind_spans(finder);
+    if (!is_code) {
+        find_inside(finder, begin, end);
+        return end;
+    }
+    /* Blank lines around code belong to it. */
+    end = fence.may_open && behind > begin && behind < end ? finder->bytes
+                                                           : skip_blank_lines(finder, end);
+    add_code(finder, at, end);
+    return end;
+}
+
 int spans_find(const char *text, size_t bytes, struct spans *spans)
 {
     struct finder finder = {.text = text, .bytes = bytes, .spans = spans};
-    size_t at = 0;
     spans->length = 0;
-    while (at < bytes && finder.error == 0) {
-        const size_t block = skip_blank_lines(&finder, at);
-        bool is_code = false;
-        char sign;
-        const size_t signs =
-            block < bytes ? fence_of(&finder, block, line_end(&finder, block), &sign) : 0;
-        const size_t end = signs > 0 ? fence_end(&finder, block, sign, signs)
-                                     : block_end(&finder, block, &is_code);
-        if (block < bytes && (signs > 0 || is_code)) {
-            /* Blank lines around code belong to it. */
-            const size_t behind = skip_blank_lines(&finder, end);
-            add(&finder, at, behind, SPAN_CODE);
-            at = behind > end ? behind : end;
-            at = at > block ? at : block + 1;
-            continue;
-        }
-        at = block < bytes ? find_inside(&finder, block, end) : bytes;
+    for (size_t at = 0; at < bytes && finder.error == 0;) {
+        const size_t begin = skip_blank_lines(&finder, at);
+        at = begin < bytes ? find_in_block(&finder, at, begin) : bytes;
     }
     return finder.error;
 }
@@ -519,16 +621,15 @@ int spans_find(const char *text, size_t bytes, struct spans *spans)
 bool spans_next_fence(const char *text, size_t bytes, size_t at, size_t *ret_from, size_t *ret_to)
 {
     const struct finder finder = {.text = text, .bytes = bytes};
-    char sign;
     if (at > 0 && at < bytes && text[at - 1] != '\n') {
         at = line_end(&finder, at) + 1;
     }
     while (at < bytes) {
         const size_t end = line_end(&finder, at);
-        const size_t signs = fence_of(&finder, at, end, &sign);
-        if (signs > 0) {
+        const struct fence fence = fence_of(&finder, at, end);
+        if (fence.may_open) {
             *ret_from = at;
-            *ret_to = fence_end(&finder, at, sign, signs);
+            *ret_to = fence_end(&finder, at, &fence);
             return true;
         }
         at = end + 1;

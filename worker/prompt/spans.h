@@ -4,8 +4,12 @@
  * Code (between fences, between backticks, and any block of lines that looks like code), tables,
  * JSON and whatever else stands between matching braces or brackets, quotations, numbers with what
  * is glued to them, addresses, tags. In doubt a part is protected: that costs a saving, the other
- * mistake an answer. Spans do not overlap and are in order. O(bytes). A quotation longer than
- * SPANS_QUOTE_BYTES_MAX goes to the last mark in its paragraph that may close it.
+ * mistake an answer. Spans do not overlap and are in order. O(bytes).
+ *
+ * In doubt are straight quotation marks and backticks that do not stand as those do that open and
+ * close, in turn: all behind one is kept, to its paragraph's end, and of a quotation to a closing
+ * mark within SPANS_QUOTE_BYTES_MAX behind that. Other quotations that are longer go to the last
+ * mark of their paragraph that may close them, or, of marks that only open, to its end.
  */
 #pragma once
 #include <stdbool.h>

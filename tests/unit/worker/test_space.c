@@ -40,6 +40,32 @@ Test(space, code_stays)
     expect_untouched("~~~~\na   b\n```\nc   d\n~~~~\n");
 }
 
+Test(space, code_behind_what_is_never_closed_stays)
+{
+    expect_untouched("Type { first:\n\n```\n}\nx   y\n```\nwell");
+    expect_untouched("Type { first:\n```\n}\nx   y\n```\nwell");
+    expect_untouched("It is 5 \" wide.\n\n```\nprint(\"a\")\nx   y\n```\nwell");
+    expect_untouched("He said “so.\n\n```\na”\nx   y\n```\nwell");
+    expect_untouched("Type { first:\n\nfoo();\n} bar\nx   y\n\nwell");
+    /* What looks like a fence in it may be none: the next one may be the first. */
+    expect_untouched("So { be\n```\n} and\n\n```\nx   y\n```\nwell");
+}
+
+Test(space, only_fences_open_and_close)
+{
+    expect_untouched("```\na   b\n```python\nc   d\n```\nwell");
+    expect_untouched("~~~ `a`\na   b\n~~~ \nwell");
+    expect("```a b``` is in  line.\n\n```\nc   d\n```", "```a b``` is in line.\n\n```\nc   d\n```");
+}
+
+Test(space, code_beside_a_lone_backtick_stays)
+{
+    expect_untouched("Press ` and then `a  b` here.");
+    expect_untouched("It`s this: `a  b` here.");
+    expect_untouched("Call `a\nb   c` now.");
+    expect("Call `a` or ``b `c`` now,  please", "Call `a` or ``b `c`` now, please");
+}
+
 Test(space, data_and_tables_stay)
 {
     expect_untouched("Read {\"a\":  [1,   2], \"b\": \"x  y\"} now");
@@ -58,6 +84,26 @@ Test(space, quotations_numbers_and_addresses_stay)
     expect_untouched("in 1 000  000 cases");
     expect("well.  In 1 000  000 cases", "well. In 1 000  000 cases");
     expect_untouched("see http://a.b/c?d=1 .");
+}
+
+Test(space, quotations_beside_a_lone_mark_stay)
+{
+    expect_untouched("A 5 \" screen. He said \"so  what\" and left.");
+    expect_untouched("He said \"a 5\" pipe,  please\" and left.");
+    expect_untouched("\"It began so.\n\n\"And  ended so.\" He left.");
+    expect_untouched("\"It began so.\n\nAnd  ended so.\" He left.");
+    expect_untouched("五\"屏幕,他说\"好  的\"。");
+    expect_untouched("A 5 \" x {\"a\":  \"b  c\",\n\n  \"d\":   2} end");
+    expect("\"So,\" he said,  \"what?\"", "\"So,\" he said, \"what?\"");
+}
+
+Test(space, quotations_of_all_languages_stay)
+{
+    expect_untouched("Er sagt »so  was« und ‚so  was‘ und geht.");
+    expect_untouched("Han sa ”så  där” och gick.");
+    expect_untouched("Il dit ‹deux  mots› et 『二  つ』 et part.");
+    expect_untouched("Un » deux. Il dit «deux  mots» et part.");
+    expect_untouched("Er sagt »so «was  auch und geht.");
 }
 
 Test(space, indentation_stays)
