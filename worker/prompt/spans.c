@@ -637,12 +637,27 @@ bool spans_next_fence(const char *text, size_t bytes, size_t at, size_t *ret_fro
     return false;
 }
 
+/* The first span that ends behind `at`. */
+static size_t span_behind(const struct spans *spans, size_t at)
+{
+    size_t low = 0;
+    size_t high = spans->length;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (spans->items[middle].to <= at) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
 bool spans_has_code(const struct spans *spans, size_t from, size_t to)
 {
-    for (size_t i = 0; i < spans->length; i++) {
-        const struct span *span = &spans->items[i];
-        if (span->from < to && span->to > from &&
-            (span->kind == SPAN_CODE || span->kind == SPAN_DATA)) {
+    for (size_t i = span_behind(spans, from); i < spans->length && spans->items[i].from < to; i++) {
+        const enum span_kind kind = spans->items[i].kind;
+        if (kind == SPAN_CODE || kind == SPAN_DATA) {
             return true;
         }
     }

@@ -41,5 +41,6 @@ MUST_USE int spans_find(const char *text, size_t bytes, struct spans *spans);
  */
 bool spans_next_fence(const char *text, size_t bytes, size_t at, size_t *ret_from, size_t *ret_to);
 
-/* Whether code or data (JSON, a table) has a byte in [from, to). */
+/* Whether code or data (JSON, a table) has a byte in [from, to). O(log of the spans, and those in
+ * it). */
 bool spans_has_code(const struct spans *spans, size_t from, size_t to);

@@ -292,6 +292,29 @@ Test(spans, ends_are_looked_for_in_proportion_to_the_text)
     }
 }
 
+Test(spans, code_is_looked_for_where_it_is_asked_about)
+{
+    enum { PARTS = 64 * 1024, ASKED = 4096, STEP = 16 };
+    char *text = calloc(PARTS + 1, 4);
+    struct spans spans = {.items = NULL};
+    cr_assert_not_null(text);
+    for (size_t i = 0; i < PARTS; i++) {
+        memcpy(text + 4 * i, i == PARTS / 2 ? "`a` " : "1 a ", 5);
+    }
+    cr_assert_eq(spans_find(text, (size_t)4 * PARTS, &spans), 0);
+    const clock_t begin = clock();
+    size_t found = 0;
+    for (size_t i = 0; i < ASKED; i++) {
+        found += spans_has_code(&spans, i * 4 * STEP, (i + 1) * 4 * STEP) ? 1 : 0;
+    }
+    const double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    cr_assert_eq(found, 1);
+    cr_assert_lt(seconds, 0.1, "%f s",
+                 seconds); /* from the first span on each time: 0.3 s and more */
+    spans_finish(&spans);
+    free(text);
+}
+
 Test(spans, code_at_the_beginning_is_code)
 {
     struct spans spans = {.items = NULL};
