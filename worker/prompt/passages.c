@@ -312,39 +312,58 @@ static int look_between(void *context, const struct message_text *text)
     return 0;
 }
 
-/* Providers refuse a message without text: where there is nothing but passages one of them stays.
+/* Of one message's passages, which begin at items[first], the best; *ret_next: the next message's.
  */
-static void keep_one_of_each(struct finder *finder)
+static struct passage *best_of_message(const struct finder *finder, size_t first, size_t *ret_next)
 {
+    struct passage *best = &finder->items[first];
+    size_t i = first;
+    for (; i < finder->length && finder->items[i].message == best->message; i++) {
+        best = finder->items[i].worth > best->worth ? &finder->items[i] : best;
+    }
+    *ret_next = i;
+    return best;
+}
+
+/*
+ * Providers refuse a message without text: where there is nothing but passages the best of them
+ * stays; and the best of all others. What is worth most changes with what is left, so that of all
+ * together another one might be kept the next time.
+ */
+static void keep_needed(struct finder *finder)
+{
+    struct passage *best = NULL;
     size_t next;
     for (size_t i = 0; i < finder->length; i = next) {
-        size_t best = i;
-        bool has_some = false;
+        struct passage *passage = best_of_message(finder, i, &next);
         bool are_all = true;
-        for (next = i;
-             next < finder->length && finder->items[next].message == finder->items[i].message;
-             next++) {
-            has_some = has_some || finder->items[next].is_kept;
-            best = finder->items[next].worth > finder->items[best].worth ? next : best;
+        (void)message_each_text(passage->message, look_between, &are_all);
+        passage->is_kept = are_all;
+        if (!are_all && (best == NULL || passage->worth > best->worth)) {
+            best = passage;
         }
-        if (!has_some) {
-            (void)message_each_text(finder->items[i].message, look_between, &are_all);
-            finder->items[best].is_kept = are_all;
-        }
+    }
+    if (best != NULL) {
+        best->is_kept = true;
     }
 }
 
 static void choose(struct finder *finder, uint64_t tokens_max)
 {
     uint64_t sum = 0;
+    keep_needed(finder);
+    for (size_t i = 0; i < finder->length; i++) {
+        sum += finder->items[i].is_kept ? finder->items[i].tokens : 0;
+    }
     qsort(finder->items, finder->length, sizeof(*finder->items), by_worth);
     for (size_t i = 0; i < finder->length; i++) {
         struct passage *passage = &finder->items[i];
-        passage->is_kept = i == 0 || sum + passage->tokens <= tokens_max;
-        sum += passage->is_kept ? passage->tokens : 0;
+        if (!passage->is_kept && sum + passage->tokens <= tokens_max) {
+            passage->is_kept = true;
+            sum += passage->tokens;
+        }
     }
     qsort(finder->items, finder->length, sizeof(*finder->items), by_order);
-    keep_one_of_each(finder);
 }
 
 /* All passages of one text, which begin at items[first]; *ret_next: the next text's. */

@@ -162,15 +162,37 @@ Test(passages, a_message_of_nothing_else_keeps_one)
 
 Test(passages, a_message_of_something_else_may_lose_all)
 {
-    json_t *messages = read_json(
-        "[{\"role\":\"user\",\"content\":\"Before <source>nothing of it</source>\"},"
-        "{\"role\":\"user\",\"content\":\"<source>nothing of it</source> behind\"},"
-        "{\"role\":\"user\",\"content\":\"<source>whales are mammals</source> Are whales "
-        "mammals?\"}]");
+    json_t *messages =
+        read_json("[{\"role\":\"user\",\"content\":\"Before <source>nothing of it</source>\"},"
+                  "{\"role\":\"user\",\"content\":\"<source>nothing of it</source> behind\"},"
+                  "{\"role\":\"user\",\"content\":\"<source>whales are mammals</source> Are whales "
+                  "mammals?\"}]");
     uint64_t saved = 0;
     cr_assert_eq(passages_trim(messages, 1, NULL, &saved), 0);
     cr_assert_str_eq(content_at(messages, 0), "Before ");
     cr_assert_str_eq(content_at(messages, 1), " behind");
+    json_decref(messages);
+}
+
+/* Words that were common are rare when most passages are gone. */
+Test(passages, those_that_are_kept_are_kept_again)
+{
+    char others[1024] = "";
+    for (size_t i = 0; i < 8; i++) {
+        strcat(others, "<source>whales and mammals of them</source>");
+    }
+    json_t *messages =
+        json_pack("[{s:s, s:s}, {s:s, s:s++}]", "role", "user", "content",
+                  "<source>whales and mammals</source>", "role", "user", "content", others,
+                  "<source>penguins in the south</source>", "Are whales mammals, or penguins?");
+    uint64_t saved = 0;
+    cr_assert_eq(passages_trim(messages, 1, NULL, &saved), 0);
+    cr_assert_gt(saved, 0);
+    cr_assert_str_eq(content_at(messages, 0), "<source>whales and mammals</source>");
+    cr_assert_str_eq(content_at(messages, 1),
+                     "<source>penguins in the south</source>Are whales mammals, or penguins?");
+    cr_assert_eq(passages_trim(messages, 1, NULL, &saved), 0);
+    cr_assert_eq(saved, 0);
     json_decref(messages);
 }
 
