@@ -9,7 +9,12 @@
 
 #include "worker/provider/body.h"
 
-enum { ELEMENT_BYTES_MAX = 1 << 20, WORDS_BYTES_MIN = 6 };
+enum {
+    ELEMENT_BYTES_MAX = 1 << 20,
+    WORDS_BYTES_MIN = 6,
+    MARK_DIGITS = 6, /* of a seal all, of a tag the first: enough to know either by */
+    DIGIT_BITS = 4,
+};
 
 /* The names of an element's members are in alphabetical order too: there are models that write them
  * so. */
@@ -322,16 +327,64 @@ static bool unseal(struct body_slice *text, const char *seal)
     return true;
 }
 
-static bool has(const struct body_slice *text, const char *mark)
+/* The first digits of all tags and seals, in order. */
+struct marks {
+    uint32_t items[2 * PACK_QUESTIONS_MAX];
+    size_t length;
+};
+
+/* Of 16; -1: it is none. */
+static int digit_of(char c)
 {
-    return memmem(text->data, text->bytes, mark, strlen(mark)) != NULL;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
-static bool has_marks(const struct body_slice *text, const struct question *questions,
-                      size_t length)
+/* `mark` with one digit more, of which the last MARK_DIGITS count. */
+static uint32_t mark_add(uint32_t mark, int digit)
 {
+    return (mark << DIGIT_BITS | ((uint32_t)digit & 0xF)) & ((1U << MARK_DIGITS * DIGIT_BITS) - 1);
+}
+
+static uint32_t mark_of(const char *text)
+{
+    uint32_t mark = 0;
+    for (size_t i = 0; i < MARK_DIGITS; i++) {
+        mark = mark_add(mark, digit_of(text[i]));
+    }
+    return mark;
+}
+
+static int by_mark(const void *left, const void *right)
+{
+    const uint32_t a = *(const uint32_t *)left;
+    const uint32_t b = *(const uint32_t *)right;
+    return a < b ? -1 : a > b ? 1 : 0;
+}
+
+static void list_marks(const struct question *questions, size_t length, struct marks *ret_marks)
+{
+    ret_marks->length = 0;
     for (size_t i = 0; i < length; i++) {
-        if (has(text, questions[i].seal) || has(text, questions[i].tag)) {
+        ret_marks->items[ret_marks->length++] = mark_of(questions[i].tag);
+        ret_marks->items[ret_marks->length++] = mark_of(questions[i].seal);
+    }
+    qsort(ret_marks->items, ret_marks->length, sizeof(*ret_marks->items), by_mark);
+}
+
+/* Looked for all at once: a text may be long, and they are many. */
+static bool has_marks(const struct body_slice *text, const struct marks *marks)
+{
+    uint32_t last = 0;
+    size_t digits = 0;
+    for (size_t i = 0; i < text->bytes; i++) {
+        const int digit = digit_of(text->data[i]);
+        last = mark_add(last, digit);
+        digits = digit < 0 ? 0 : digits + 1;
+        if (digits >= MARK_DIGITS &&
+            bsearch(&last, marks->items, marks->length, sizeof(*marks->items), by_mark) != NULL) {
             return true;
         }
     }
@@ -353,10 +406,9 @@ static bool is_in_order(const json_t *element)
     return is_text_last;
 }
 
-static enum pack_verdict judge(const json_t *element, const struct question *questions,
-                               size_t length, size_t index, struct body_slice *ret_text)
+static enum pack_verdict judge(const json_t *element, const struct question *question,
+                               const struct marks *marks, struct body_slice *ret_text)
 {
-    const struct question *question = &questions[index];
     const char *begins = json_string_value(json_object_get(element, "begins"));
     const char *ends = json_string_value(json_object_get(element, "ends"));
     const json_t *text = json_object_get(element, "text");
@@ -370,7 +422,7 @@ static enum pack_verdict judge(const json_t *element, const struct question *que
     if (!unseal(ret_text, question->seal)) {
         return PACK_WRONG_SEAL;
     }
-    if (has_marks(ret_text, questions, length)) {
+    if (has_marks(ret_text, marks)) {
         return PACK_MERGED;
     }
     return ret_text->bytes == 0 ? PACK_EMPTY : PACK_GOOD;
@@ -393,39 +445,46 @@ static void forget(struct pack_result *result, enum pack_verdict verdict)
     *result = (struct pack_result){.verdict = verdict};
 }
 
-static int take(const json_t *element, const struct question *questions, size_t length,
-                struct pack_result *results, bool *seen)
+/* What is taken from a reply. */
+struct taking {
+    const struct question *questions;
+    size_t length;
+    struct marks marks;
+    struct pack_result *results;
+    bool seen[PACK_QUESTIONS_MAX]; /* whose element was there */
+};
+
+static int take(struct taking *taking, const json_t *element)
 {
     struct body_slice text;
-    const size_t index = index_of(element, questions, length);
-    if (index == length) {
+    const size_t index = index_of(element, taking->questions, taking->length);
+    if (index == taking->length) {
         return 0;
     }
-    if (seen[index]) {
-        forget(&results[index], PACK_TWICE);
+    struct pack_result *result = &taking->results[index];
+    if (taking->seen[index]) {
+        forget(result, PACK_TWICE);
         return 0;
     }
-    seen[index] = true;
-    results[index].verdict = judge(element, questions, length, index, &text);
-    if (results[index].verdict == PACK_GOOD) {
-        results[index].text = strndup(text.data, text.bytes);
-        results[index].text_bytes = text.bytes;
-        return results[index].text == NULL ? -ENOMEM : 0;
+    taking->seen[index] = true;
+    result->verdict = judge(element, &taking->questions[index], &taking->marks, &text);
+    if (result->verdict == PACK_GOOD) {
+        result->text = strndup(text.data, text.bytes);
+        result->text_bytes = text.bytes;
+        return result->text == NULL ? -ENOMEM : 0;
     }
     return 0;
 }
 
-static int take_all(const struct body_slice *elements, size_t elements_length,
-                    const struct question *questions, size_t length, struct pack_result *results,
-                    bool *seen)
+static int take_all(struct taking *taking, const struct body_slice *elements, size_t length)
 {
     int r = 0;
-    for (size_t i = 0; r == 0 && i < elements_length; i++) {
+    for (size_t i = 0; r == 0 && i < length; i++) {
         json_t *element =
             elements[i].bytes > ELEMENT_BYTES_MAX
                 ? NULL
                 : json_loadb(elements[i].data, elements[i].bytes, JSON_REJECT_DUPLICATES, NULL);
-        r = take(element, questions, length, results, seen);
+        r = take(taking, element);
         json_decref(element);
     }
     return r;
@@ -439,9 +498,9 @@ static void doubt_all(struct pack_result *results, size_t length)
     }
 }
 
-static bool is_any_unseen(const bool *seen, size_t length)
+static bool is_any_unseen(const struct taking *taking)
 {
-    return memchr(seen, 0, length * sizeof(*seen)) != NULL;
+    return memchr(taking->seen, 0, taking->length * sizeof(*taking->seen)) != NULL;
 }
 
 /* Models wrap what they write in fences, or say that they will. */
@@ -462,18 +521,17 @@ int pack_split(const char *content, size_t bytes, const struct question *questio
                struct pack_result *ret_results)
 {
     struct body_slice elements[2 * PACK_QUESTIONS_MAX];
-    bool seen[PACK_QUESTIONS_MAX] = {false};
+    struct taking taking = {.questions = questions, .length = length, .results = ret_results};
     size_t elements_length = 0;
     bool is_whole = false;
     const bool is_list = find_elements(content, bytes, elements, &elements_length, &is_whole);
-    const enum pack_verdict unseen = !is_list   ? PACK_NOT_JSON
-                                     : is_whole ? PACK_MISSING
-                                                : PACK_CUT;
+    const enum pack_verdict unseen = !is_list ? PACK_NOT_JSON : is_whole ? PACK_MISSING : PACK_CUT;
     for (size_t i = 0; i < length; i++) {
         ret_results[i] = (struct pack_result){.verdict = unseen};
     }
-    int r = is_list ? take_all(elements, elements_length, questions, length, ret_results, seen) : 0;
-    if (r < 0 || (unseen == PACK_MISSING && is_any_unseen(seen, length))) {
+    list_marks(questions, length, &taking.marks);
+    int r = is_list ? take_all(&taking, elements, elements_length) : 0;
+    if (r < 0 || (unseen == PACK_MISSING && is_any_unseen(&taking))) {
         doubt_all(ret_results, length);
     }
     return r;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/attributes.h"
 #include "worker/combine/pack.h"
@@ -189,6 +190,8 @@ Test(pack, merged_and_doubled_answers_are_refused)
            PACK_MERGED, PACK_GOOD);
     expect(IN(QUEUE("aaaaaa First come. 00000002 Last come. aaaaaa") "," GOOD_STACK),
            PACK_MERGED, PACK_GOOD);
+    expect(IN(QUEUE("aaaaaa First come. BBBBBB Last come. aaaaaa") "," GOOD_STACK),
+           PACK_MERGED, PACK_GOOD);
     expect(IN(GOOD_QUEUE "," GOOD_STACK "," GOOD_QUEUE), PACK_TWICE, PACK_GOOD);
     expect(IN(GOOD_QUEUE "," GOOD_STACK "," GOOD_QUEUE "," GOOD_QUEUE), PACK_TWICE, PACK_GOOD);
 }
@@ -207,4 +210,48 @@ Test(pack, what_is_no_answer_is_refused)
     expect(IN("{\"text\":\"aaaaaa First come. aaaaaa\",\"tag\":\"00000001\",\"begins\":\"What is a queue\","
               "\"ends\":\"in short\"}," GOOD_STACK),
            PACK_MALFORMED, PACK_GOOD);
+}
+
+/* What it takes to look for the marks of so many questions in long answers to some of them. */
+static double seconds_of(struct question *questions, size_t length)
+{
+    enum { ELEMENTS = 8, TEXT_BYTES = 200000 };
+    static struct pack_result results[PACK_QUESTIONS_MAX];
+    struct bytes content = {.bytes_max = SIZE_MAX / 2};
+    char *text = malloc(TEXT_BYTES + 1);
+    cr_assert_not_null(text);
+    memset(text, 'f', TEXT_BYTES);
+    text[TEXT_BYTES] = '\0';
+    cr_assert_eq(bytes_append_text(&content, "{\"answers\":["), 0);
+    for (size_t i = 0; i < ELEMENTS; i++) {
+        char *element = NULL;
+        cr_assert_gt(asprintf(&element, "{\"begins\":\"Why?\",\"ends\":\"Why?\",\"tag\":\"%s\",\"text\":\"%s %s %s\"},",
+                              questions[i].tag, questions[i].seal, text, questions[i].seal), 0);
+        cr_assert_eq(bytes_append_text(&content, element), 0);
+        free(element);
+    }
+    const clock_t begin = clock();
+    cr_assert_eq(pack_split(content.data, content.length, questions, length, results), 0);
+    const double seconds = (double)(clock() - begin) / CLOCKS_PER_SEC;
+    for (size_t i = 0; i < length; i++) {
+        cr_assert_eq(results[i].verdict, i < ELEMENTS ? PACK_GOOD : PACK_CUT);
+        free(results[i].text);
+    }
+    bytes_finish(&content);
+    free(text);
+    return seconds;
+}
+
+Test(pack, marks_of_many_questions_are_looked_for_at_once)
+{
+    static struct question questions[PACK_QUESTIONS_MAX];
+    for (size_t i = 0; i < PACK_QUESTIONS_MAX; i++) {
+        questions[i] = (struct question){.text = "Why?", .text_bytes = 4};
+        (void)snprintf(questions[i].tag, PACK_TAG_BYTES, "0%07zx", i);
+        (void)snprintf(questions[i].seal, PACK_SEAL_BYTES, "ffff%02zx", i == 255 ? 0 : i);
+        questions[i].seal[0] = 'e';
+    }
+    const double few = seconds_of(questions, 8);
+    const double many = seconds_of(questions, PACK_QUESTIONS_MAX);
+    cr_assert_lt(many, 0.1 + 8 * few, "%f s of %f s", many, few); /* one by one: 32 times */
 }
