@@ -498,9 +498,17 @@ static void doubt_all(struct pack_result *results, size_t length)
     }
 }
 
-static bool is_any_unseen(const struct taking *taking)
+/*
+ * A question has no answer, though the list is whole; or has been passed over: a list that was cut
+ * has one of a later question.
+ */
+static bool is_any_forgotten(const struct taking *taking, bool is_whole)
 {
-    return memchr(taking->seen, 0, taking->length * sizeof(*taking->seen)) != NULL;
+    size_t reached = taking->length;
+    while (!is_whole && reached > 0 && !taking->seen[reached - 1]) {
+        reached--;
+    }
+    return memchr(taking->seen, 0, reached * sizeof(*taking->seen)) != NULL;
 }
 
 /* Models wrap what they write in fences, or say that they will. */
@@ -531,7 +539,7 @@ int pack_split(const char *content, size_t bytes, const struct question *questio
     }
     list_marks(questions, length, &taking.marks);
     int r = is_list ? take_all(&taking, elements, elements_length) : 0;
-    if (r < 0 || (unseen == PACK_MISSING && is_any_unseen(&taking))) {
+    if (r < 0 || (is_list && is_any_forgotten(&taking, is_whole))) {
         doubt_all(ret_results, length);
     }
     return r;

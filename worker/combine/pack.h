@@ -8,8 +8,8 @@
  * question begins and ends with, its tag, and its answer between two seals.
  *
  * An answer is taken only when every sign says that it is of its question (pack_verdict). Where a
- * question has got no answer at all, though the list is whole, none is taken: it may be part of
- * another's. docs/batching.md says what this cannot find out.
+ * question has got no answer at all, though the list is whole or a later one has got its own, none
+ * is taken: it may be part of another's. docs/batching.md says what this cannot find out.
  */
 #pragma once
 #include <jansson.h>
@@ -58,7 +58,7 @@ enum pack_verdict {
     PACK_GOOD,
     PACK_NOT_JSON,    /* the reply is none, or has no list of answers */
     PACK_MISSING,     /* it has none, so that none of the others is taken */
-    PACK_CUT,         /* the list ended before it, without its bracket */
+    PACK_CUT,         /* the list ended before it and all behind it, without its bracket */
     PACK_TWICE,       /* its tag is there more than once */
     PACK_MALFORMED,   /* a member is missing, or no text, or the answer comes before the words */
     PACK_WRONG_WORDS, /* the question's words are not this one's */

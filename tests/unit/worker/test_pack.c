@@ -184,6 +184,12 @@ Test(pack, what_was_not_reached_leaves_the_others)
     expect("{\"answ", PACK_NOT_JSON, PACK_NOT_JSON);
 }
 
+Test(pack, one_that_was_passed_over_is_missing_in_a_list_that_was_cut_too)
+{
+    expect("{\"answers\":[" GOOD_STACK ",{\"begins\":\"What", PACK_MISSING, PACK_MISSING);
+    expect("{\"answers\":[" GOOD_STACK "," GOOD_QUEUE ",", PACK_GOOD, PACK_GOOD);
+}
+
 Test(pack, merged_and_doubled_answers_are_refused)
 {
     expect(IN(QUEUE("aaaaaa First come. aaaaaa bbbbbb Last come. bbbbbb aaaaaa") "," GOOD_STACK),
