@@ -130,12 +130,17 @@ int inputs_open(const void *body, size_t bytes, size_t inputs_length,
         length != inputs_length) {
         return -EBADMSG;
     }
+    size_t rest = bytes;
     for (size_t i = 0; i < length; i++) {
         const json_int_t at = index_of(&elements[i], inputs_length);
         if (at < 0 || answer.vectors[at].data != NULL) {
             return -EBADMSG;
         }
         answer.vectors[at] = elements[i];
+        rest -= elements[i].bytes;
+    }
+    if (rest > INPUTS_REST_BYTES_MAX) {
+        return -EBADMSG;
     }
     *ret_answer = answer;
     return 0;

@@ -15,7 +15,10 @@
 #include "worker/combine/share.h"
 #include "worker/provider/body.h"
 
-enum { INPUTS_MAX = 96 /* of one call: some providers take no more than 96 or 100 */ };
+enum {
+    INPUTS_MAX = 96,               /* of one call: some providers take no more than 96 or 100 */
+    INPUTS_REST_BYTES_MAX = 65536, /* of an answer besides its vectors: each request gets a copy */
+};
 
 /* The inputs of one request. */
 struct inputs {
@@ -39,8 +42,8 @@ MUST_USE int inputs_write(const void *body, size_t bytes, const struct inputs *p
 
 /*
  * An answer to such a request, taken apart. Opens: whether it has one vector for each of
- * `inputs_length` inputs, which is at most INPUTS_MAX, and names each once. Borrows from `body`.
- * Errors: -EBADMSG it has not.
+ * `inputs_length` inputs, which is at most INPUTS_MAX, names each once, and has no more than
+ * INPUTS_REST_BYTES_MAX besides. Borrows from `body`. Errors: -EBADMSG it has not.
  */
 struct inputs_answer {
     struct body_slice body;

@@ -5,9 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/attributes.h"
 #include "worker/prompt/token_count.h"
 
-enum { ELEMENT_BYTES = 128 /* of an answer's element, besides the answer in it */ };
+enum {
+    ELEMENT_BYTES = 128, /* of an answer's element, besides the answer in it */
+    MEMBER_BYTES_MAX = 256,
+};
 
 /* ---- who pays for what ---- */
 
@@ -109,18 +113,39 @@ static json_t *usage_of(const struct token_share *share)
                      "reasoning_tokens", (json_int_t)tokens->reasoning);
 }
 
+/*
+ * What is said of a reply as it would be of one answer. What else a provider may say is left out:
+ * it may be of all questions (what was looked up for them), and everybody would get a copy of it.
+ */
+static int copy_members(const json_t *whole, json_t *answer)
+{
+    static const char *const names[] = {"object", "created", "model", "service_tier",
+                                        "system_fingerprint"};
+    int r = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        json_t *value = json_object_get(whole, names[i]);
+        const bool is_short =
+            json_is_string(value) && json_string_length(value) <= MEMBER_BYTES_MAX;
+        if (is_short || json_is_number(value)) {
+            r |= json_object_set(answer, names[i], value);
+        }
+    }
+    return r;
+}
+
 /* As the provider would have answered one: its id, with a number behind. */
 static char *write_answer(const json_t *whole, size_t index, const struct pack_result *result,
                           const struct token_share *share)
 {
-    json_t *answer = json_copy((json_t *)(uintptr_t)whole);
     const char *id = json_string_value(json_object_get(whole, "id"));
+    json_t *answer = json_object();
     json_t *choice = json_pack("{s:i, s:{s:s, s:s%, s:n}, s:n, s:s}", "index", 0, "message", "role",
                                "assistant", "content", result->text, result->text_bytes, "refusal",
                                "logprobs", "finish_reason", "stop");
-    int r = json_object_set_new(answer, "choices", json_pack("[o]", choice));
+    int r = copy_members(whole, answer);
+    r |= json_object_set_new(answer, "choices", json_pack("[o]", choice));
     r |= json_object_set_new(answer, "usage", usage_of(share));
-    if (id != NULL) {
+    if (id != NULL && strlen(id) <= MEMBER_BYTES_MAX) {
         r |= json_object_set_new(answer, "id", json_sprintf("%s-%zu", id, index));
     }
     char *text = r < 0 ? NULL : json_dumps(answer, JSON_COMPACT);

@@ -1,9 +1,9 @@
 /*
  * reply: the answer to a shared call, taken apart for those who shared it.
  *
- * Each gets an answer of the operation's own form, with its share of the usage; or a word that says
- * why it has to be asked again, alone. The shares add up to what the call used, whatever became of
- * it.
+ * Each gets an answer of the operation's own form, with its share of the usage, and of what else
+ * the reply says only what holds for each; or a word that says why it has to be asked again, alone.
+ * The shares add up to what the call used, whatever became of it.
  */
 #pragma once
 #include <jansson.h>

@@ -1,6 +1,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/attributes.h"
@@ -108,5 +109,20 @@ Test(inputs, what_is_no_permutation_is_refused)
     struct inputs_answer answer;
     for (size_t i = 0; i < ARRAY_LENGTH(bodies); i++) {
         cr_expect_eq(inputs_open(bodies[i], strlen(bodies[i]), 2, &answer), -EBADMSG, "%s", bodies[i]);
+    }
+}
+
+/* Each request gets a copy of it. */
+Test(inputs, an_answer_that_says_much_besides_its_vectors_is_refused)
+{
+    struct inputs_answer answer;
+    for (size_t more = 0; more < 2; more++) {
+        char *body = NULL;
+        char *rest = calloc(1, INPUTS_REST_BYTES_MAX + 1);
+        memset(rest, 'x', INPUTS_REST_BYTES_MAX - (more == 0 ? 100 : 0));
+        cr_assert_gt(asprintf(&body, "{\"more\":\"%s\",\"data\":[" V("0") "," V("1") "]}", rest), 0);
+        cr_expect_eq(inputs_open(body, strlen(body), 2, &answer), more == 0 ? 0 : -EBADMSG);
+        free(body);
+        free(rest);
     }
 }

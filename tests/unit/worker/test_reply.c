@@ -97,6 +97,32 @@ Test(reply, an_answer_reads_as_if_it_had_been_asked_for_alone)
     release(parts, 2);
 }
 
+Test(reply, what_else_is_said_of_a_reply_is_told_nobody)
+{
+    struct reply_call call = {.are_questions = true, .operation = OPERATION_CHAT, .request_bytes = 400};
+    struct reply_part parts[2];
+    struct token_counts total;
+    static const char more[] = "{\"citations\":[\"of all\"],\"system_fingerprint\":\"f\",\"created\":5,\"service_tier\":\"";
+    char *text = NULL;
+    char *long_name = calloc(1, 100001);
+    memset(long_name, 'x', 100000);
+    cr_assert_gt(asprintf(&text, "%s%s\",%s", more, long_name, ANSWER("stop", WHY "," HOW) + 1), 0);
+    split(&call, text, questions, 2, parts, &total);
+    for (size_t i = 0; i < 2; i++) {
+        cr_assert_null(parts[i].why);
+        cr_expect_lt(parts[i].body.length, 1000);
+        json_t *body = json_loads(parts[i].body.data, 0, NULL);
+        cr_expect_null(json_object_get(body, "citations"));
+        cr_expect_null(json_object_get(body, "service_tier"));
+        cr_expect_str_eq(json_string_value(json_object_get(body, "system_fingerprint")), "f");
+        cr_expect_eq(json_integer_value(json_object_get(body, "created")), 5);
+        json_decref(body);
+    }
+    release(parts, 2);
+    free(text);
+    free(long_name);
+}
+
 Test(reply, a_call_of_its_own_would_have_had_the_answer_without_the_marks)
 {
     struct reply_ask asks[2] = {questions[0], questions[1]};
