@@ -52,7 +52,7 @@ static const char *space_for(const char *text, size_t from, size_t to, size_t by
     return newlines == 0 ? " " : newlines == 1 ? "\n" : "\n\n";
 }
 
-/* How a line begins is kept, as it may be a list's depth; white space that a span touches, too. */
+/* How a line begins is kept, as it may be a list's depth. */
 static int space_write(const char *text, size_t from, size_t to, size_t bytes, struct bytes *out)
 {
     size_t indent = to;
