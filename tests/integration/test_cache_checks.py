@@ -287,16 +287,20 @@ def test_a_stale_entry_answers_the_first_job_of_an_outage(cluster):
     assert cluster.worker.wait_log("the cache answers in place of a call that failed")["code"] == "unavailable"
 
 
+def start_with_two_that_fail(cluster, payload):
+    """The client, and the calls until now; the model's two providers answer the next ones with 503."""
+    cluster.start_modelsim()
+    url = cluster.modelsim.ready["http"] + "/v1"
+    client = start_with_stale_entry(cluster, payload, providers=[{"name": name, "type": "openai", "base_url": url} for name in ("one", "two")],
+                                    models=[{"name": MODEL, "provider": "one", "failover": ["two"]}])
+    set_faults(cluster, {"kind": "status", "status": 503})
+    return client, calls(cluster)
+
+
 def test_a_stale_entry_answers_at_once_only_when_no_other_upstream_would_be_called(cluster):
     cluster.config = STALE_AT_ONCE
-    cluster.start_modelsim()
-    url = f"http://{cluster.modelsim.ready['http'].removeprefix('http://')}/v1"
-    changes = {"providers": [{"name": name, "type": "openai", "base_url": url} for name in ("one", "two")],
-               "models": [{"name": MODEL, "provider": "one", "failover": ["two"]}]}
     payload = request("What does the museum cost?")
-    client = start_with_stale_entry(cluster, payload, **changes)
-    set_faults(cluster, {"kind": "status", "status": 503})
-    before = calls(cluster)
+    client, before = start_with_two_that_fail(cluster, payload)
     assert answer(client, payload).cache == wire.pb.CACHE_STALE_HIT
     assert calls(cluster) == before + 2, "one at each provider"
 
@@ -304,14 +308,8 @@ def test_a_stale_entry_answers_at_once_only_when_no_other_upstream_would_be_call
 def test_a_stale_entry_answers_a_job_whose_last_attempt_has_failed(cluster):
     """In a tier that would wait, while another provider could be asked and both serve others: no breaker opens."""
     cluster.config = {"tiers": [{"name": "standard", "cache_ttl": "1ms", "cache_stale_if_error": "1h", "attempts_max": 1}, {"name": "background"}]}
-    cluster.start_modelsim()
-    url = f"http://{cluster.modelsim.ready['http'].removeprefix('http://')}/v1"
-    changes = {"providers": [{"name": name, "type": "openai", "base_url": url} for name in ("one", "two")],
-               "models": [{"name": MODEL, "provider": "one", "failover": ["two"]}]}
     payload = request("What does the museum cost?")
-    client = start_with_stale_entry(cluster, payload, **changes)
-    set_faults(cluster, {"kind": "status", "status": 503})
-    before = calls(cluster)
+    client, before = start_with_two_that_fail(cluster, payload)
     result, packed = client.result(client.submit(payload, route=MODEL))
     assert (result.state, result.attempts) == (wire.pb.JOB_STATE_SUCCEEDED, 1)
     assert wire.pb.ModelResponse.FromString(packed).usage.cache == wire.pb.CACHE_STALE_HIT

@@ -13,7 +13,9 @@ from wire import Client, pb
 
 LINGER_MS, JOBS_MAX, SLOTS = 200, 16, 200
 INPUT_USD, OUTPUT_USD = 1.0, 3.0  # per million tokens: 1000 and 3000 nano-dollars a token
-PATHS = {"anthropic": "/v1", "gemini": "/v1beta", "openai-responses": "/v1"}  # the simulator's, by protocol
+# Of protocols: the simulator's path, and what it calls a question in its counters. None: the default provider's, of OpenAI's.
+PROTOCOLS = {None: (None, "chat.completions"), "anthropic": ("/v1", "messages"), "gemini": ("/v1beta", "generateContent"),
+             "openai-responses": ("/v1", "responses")}
 PRICES = {"input_usd_per_mtok": INPUT_USD, "output_usd_per_mtok": OUTPUT_USD}
 
 
@@ -27,7 +29,7 @@ def start(cluster, linger_ms=LINGER_MS, jobs_max=JOBS_MAX, sim=("--first-token-m
     }, changes)
     cluster.config["models"] = [{"name": name, "provider": "sim", **PRICES} for name in ("sim-small", "sim-embed")]
     if protocol is not None:
-        url = cluster.modelsim.ready["http"] + PATHS[protocol]
+        url = cluster.modelsim.ready["http"] + PROTOCOLS[protocol][0]
         cluster.config["providers"] = [{"name": "sim", "type": protocol, "base_url": url, "api_key": "key"}]
     cluster.start_broker(broker={"store": "memory", **(broker or {})})
     bound = {"payload_bytes_max": broker["payload_bytes_max"]} if "payload_bytes_max" in (broker or {}) else {}
@@ -302,13 +304,21 @@ def redone(cluster, why):
     return cluster.workers[0].metrics().get(f'tiermq_worker_combine_redone_total{{kind="questions",why="{why}"}}', 0)
 
 
-def test_marked_questions_share_prompts(cluster):
-    start(cluster)
-    bodies = [chat(question_of(n), temperature=0) for n in range(64)]
+def check_protocol(cluster, protocol):
+    """All was asked in this one."""
+    assert counters(cluster)["requests"][PROTOCOLS[protocol][1]] == calls(cluster)
+
+
+@pytest.mark.parametrize("protocol, jobs, system", [
+    (None, 64, SYSTEM), *((protocol, 2 * JOBS_MAX, system) for protocol in PROTOCOLS if protocol for system in (SYSTEM, None))])
+def test_marked_questions_share_prompts(cluster, protocol, jobs, system):
+    start(cluster, protocol=protocol)
+    bodies = [chat(question_of(n), system, temperature=0) for n in range(jobs)]
     done = ask_all(cluster, bodies)
     made = calls(cluster)
-    print(f"{len(bodies)} questions, {made} calls")
-    assert made <= len(bodies) / JOBS_MAX + 3
+    print(f"{jobs} questions, {made} calls")
+    assert made <= jobs / JOBS_MAX + (3 if protocol is None else 2)
+    check_protocol(cluster, protocol)
     check_bill(cluster, done)
     assert all(r.usage.combined > 1 and b["usage"]["total_tokens"] == r.usage.input_tokens + r.usage.output_tokens for r, _, b in done)
     assert len({b["id"] for _, _, b in done}) == len(done)
@@ -331,11 +341,13 @@ def test_what_is_not_marked_or_means_another_thing_is_asked_alone(cluster):
     assert all(r.usage.combined == 0 for r, _, _ in ask_all(cluster, differing))
 
 
-def test_bounds_of_answers_add_up(cluster):
-    start(cluster)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_bounds_of_answers_add_up(cluster, protocol):
+    start(cluster, protocol=protocol)
     bodies = [chat(question_of(n), max_tokens=60 + n) for n in range(8)]
     done = ask_all(cluster, bodies)
     assert calls(cluster) == 1
+    check_protocol(cluster, protocol)
     check_bill(cluster, done)
     check_answers(cluster, bodies, done)
 
@@ -345,13 +357,15 @@ FAULTS = {"combine_drop": "missing", "combine_swap": "wrong_words", "combine_swa
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_no_wrong_answer_is_delivered(cluster, kind):
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_wrong_answer_is_delivered(cluster, protocol, kind):
     """A model that forgets, confuses or merges: each job gets its own answer, asked again alone where it must be."""
-    start(cluster)
+    start(cluster, protocol=protocol)
     set_faults(cluster, {"kind": kind})
     bodies = [chat(question_of(n)) for n in range(JOBS_MAX)]
     done = ask_all(cluster, bodies)
     made = calls(cluster)
+    check_protocol(cluster, protocol)
     check_bill(cluster, done)
     print(f"{kind}: {made} calls; {sum(r.usage.combined == 0 for r, _, _ in done)} asked again")
     assert 1 < made <= JOBS_MAX + 1 and sum(redone(cluster, why) for why in {FAULTS[kind], "missing"}) == made - 1
@@ -390,14 +404,16 @@ def test_a_swap_of_which_nothing_tells(cluster):
     assert sum(wrong) == 2
 
 
-def test_a_refused_question_does_not_take_the_others_along(cluster):
-    start(cluster)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_refused_question_does_not_take_the_others_along(cluster, protocol):
+    start(cluster, protocol=protocol)
     set_faults(cluster, {"kind": "refused", "text": "forbidden"})
     bodies = [chat("something forbidden" if n == 2 else question_of(n)) for n in range(6)]
     with Client(cluster.broker) as client:
         results = [client.result(job)[0] for job in [submit_question(client, body) for body in bodies]]
     assert [r.state == pb.JOB_STATE_SUCCEEDED for r in results] == [n != 2 for n in range(6)]
     assert redone(cluster, "refused") + redone(cluster, "rejected") == 6
+    check_protocol(cluster, protocol)
 
 
 def test_answers_of_shared_prompts_are_not_kept(cluster):
@@ -423,67 +439,6 @@ def test_the_command_line_marks_questions(cluster):
     done = cluster.cli("submit", "--batchable", "--file", "-", input=lines)
     assert all(json.loads(line)["combined"] == 4 for line in done.stdout.splitlines()), done.stdout
     assert calls(cluster) == 3
-
-
-# ---- other protocols ----
-
-API_NAMES = {"anthropic": "messages", "gemini": "generateContent", "openai-responses": "responses"}
-
-
-def check_protocol(cluster, protocol):
-    """All was asked in this one."""
-    assert counters(cluster)["requests"][API_NAMES[protocol]] == calls(cluster)
-
-
-@pytest.mark.parametrize("system", [SYSTEM, None], ids=["system", "plain"])
-@pytest.mark.parametrize("protocol", PATHS)
-def test_marked_questions_share_prompts_in_every_protocol(cluster, protocol, system):
-    start(cluster, protocol=protocol)
-    bodies = [chat(question_of(n), system, temperature=0) for n in range(2 * JOBS_MAX)]
-    done = ask_all(cluster, bodies)
-    assert calls(cluster) <= 4
-    check_protocol(cluster, protocol)
-    check_bill(cluster, done)
-    assert all(r.usage.combined > 1 and b["usage"]["total_tokens"] == r.usage.input_tokens + r.usage.output_tokens for r, _, b in done)
-    check_answers(cluster, bodies, done)
-
-
-@pytest.mark.parametrize("protocol", PATHS)
-def test_bounds_of_answers_add_up_in_every_protocol(cluster, protocol):
-    start(cluster, protocol=protocol)
-    bodies = [chat(question_of(n), max_tokens=60 + n) for n in range(8)]
-    done = ask_all(cluster, bodies)
-    assert calls(cluster) == 1
-    check_protocol(cluster, protocol)
-    check_bill(cluster, done)
-    check_answers(cluster, bodies, done)
-
-
-@pytest.mark.parametrize("kind", FAULTS)
-@pytest.mark.parametrize("protocol", PATHS)
-def test_no_wrong_answer_is_delivered_in_any_protocol(cluster, protocol, kind):
-    start(cluster, protocol=protocol)
-    set_faults(cluster, {"kind": kind})
-    bodies = [chat(question_of(n)) for n in range(JOBS_MAX)]
-    done = ask_all(cluster, bodies)
-    made = calls(cluster)
-    check_protocol(cluster, protocol)
-    check_bill(cluster, done)
-    assert 1 < made <= JOBS_MAX + 1 and sum(redone(cluster, why) for why in {FAULTS[kind], "missing"}) == made - 1
-    assert any("then alone" in response.router_reason for _, response, _ in done)
-    check_answers(cluster, bodies, done)
-
-
-@pytest.mark.parametrize("protocol", PATHS)
-def test_a_refused_question_does_not_take_the_others_along_in_any_protocol(cluster, protocol):
-    start(cluster, protocol=protocol)
-    set_faults(cluster, {"kind": "refused", "text": "forbidden"})
-    bodies = [chat("something forbidden" if n == 2 else question_of(n)) for n in range(6)]
-    with Client(cluster.broker) as client:
-        results = [client.result(job)[0] for job in [submit_question(client, body) for body in bodies]]
-    assert [r.state == pb.JOB_STATE_SUCCEEDED for r in results] == [n != 2 for n in range(6)]
-    assert redone(cluster, "refused") + redone(cluster, "rejected") == 6
-    check_protocol(cluster, protocol)
 
 
 @pytest.mark.parametrize("kind", [None, "combine_drop"])
