@@ -22,43 +22,28 @@ enum { SEEN_SLOTS = 2 * REPEAT_BLOCKS_MAX };
 
 struct dropper {
     const struct bpe *bpe;
-    struct seen seen;
+    struct seen of_system, of_user;
+    bool is_system; /* what is read now is the system's */
     struct spans spans;
     uint64_t saved;
 };
 
 /* ---- messages ---- */
 
-static bool is_said_before(const json_t *messages, size_t index)
-{
-    const json_t *message = json_array_get(messages, index);
-    for (size_t i = 0; i < index; i++) {
-        const json_t *earlier = json_array_get(messages, i);
-        if (message_is_system(earlier) && json_equal(earlier, message) != 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-enum { SYSTEM_MESSAGES_MAX = 64 }; /* each is compared with all before it */
-
+/* Of system messages only the latest counts: another one between may have said the contrary. */
 static void drop_messages(json_t *messages, const struct bpe *bpe, uint64_t *saved)
 {
-    size_t systems = 0;
+    const json_t *system = NULL;
     for (size_t i = 0; i < json_array_size(messages);) {
         json_t *message = json_array_get(messages, i);
         const json_t *next = json_array_get(messages, i + 1);
         const bool is_system = message_is_system(message);
-        systems += is_system ? 1 : 0;
-        const bool is_again =
-            is_system
-                ? systems <= SYSTEM_MESSAGES_MAX && is_said_before(messages, i)
-                : message_is(message, "user") && next != NULL && json_equal(message, next) != 0;
-        if (is_again && json_array_size(messages) > 1) {
+        const json_t *same = is_system ? system : message_is(message, "user") ? next : NULL;
+        if (same != NULL && json_equal(message, same) != 0) {
             *saved += message_tokens(message, bpe);
             (void)json_array_remove(messages, i);
         } else {
+            system = is_system ? message : system;
             i++;
         }
     }
@@ -66,23 +51,39 @@ static void drop_messages(json_t *messages, const struct bpe *bpe, uint64_t *sav
 
 /* ---- blocks ---- */
 
-/* Whether it has stood before; if not, it has from now on. */
-static bool seen_before(struct seen *seen, const char *block, size_t bytes)
+/* Its own, or the empty one where it would be. */
+static XXH128_hash_t *slot_of(const struct seen *seen, XXH128_hash_t hash)
 {
-    XXH128_hash_t hash = XXH3_128bits(block, bytes);
-    hash.low64 |= 1;
     size_t slot = hash.high64 % SEEN_SLOTS;
-    while (seen->slots[slot].low64 != 0) {
-        if (XXH128_isEqual(seen->slots[slot], hash) != 0) {
-            return true;
-        }
+    while (seen->slots[slot].low64 != 0 && XXH128_isEqual(seen->slots[slot], hash) == 0) {
         slot = (slot + 1) % SEEN_SLOTS;
     }
+    return &seen->slots[slot];
+}
+
+/* Whether it has stood before; if not, it has from now on. */
+static bool seen_before(struct seen *seen, XXH128_hash_t hash)
+{
+    XXH128_hash_t *slot = slot_of(seen, hash);
+    if (slot->low64 != 0) {
+        return true;
+    }
     if (seen->length < REPEAT_BLOCKS_MAX) {
-        seen->slots[slot] = hash;
+        *slot = hash;
         seen->length++;
     }
     return false;
+}
+
+/* Some providers get the system's messages first, so these refer to one another alone. */
+static bool stood_above(struct dropper *dropper, const char *block, size_t bytes)
+{
+    XXH128_hash_t hash = XXH3_128bits(block, bytes);
+    hash.low64 |= 1;
+    if (dropper->is_system) {
+        return seen_before(&dropper->of_system, hash);
+    }
+    return slot_of(&dropper->of_system, hash)->low64 != 0 || seen_before(&dropper->of_user, hash);
 }
 
 /* Where the block that begins at `at` ends: before a blank line, or at the end. */
@@ -157,7 +158,7 @@ static int run_write(struct dropper *dropper, struct rewrite *rewrite)
 static bool is_repeat(struct dropper *dropper, const char *text, size_t from, size_t to)
 {
     return to - from >= REPEAT_BYTES_MIN && !spans_has_code(&dropper->spans, from, to) &&
-           seen_before(&dropper->seen, text + from, to - from);
+           stood_above(dropper, text + from, to - from);
 }
 
 static int rewrite_blocks(struct dropper *dropper, struct rewrite *rewrite, size_t bytes)
@@ -206,7 +207,8 @@ static int drop_blocks(struct dropper *dropper, json_t *messages)
     json_t *message;
     int r = 0;
     json_array_foreach (messages, i, message) {
-        if (r == 0 && (message_is(message, "user") || message_is_system(message))) {
+        dropper->is_system = message_is_system(message);
+        if (r == 0 && (dropper->is_system || message_is(message, "user"))) {
             r = message_each_text(message, drop_blocks_of_text, dropper);
         }
     }
@@ -217,14 +219,16 @@ int repeats_drop(json_t *messages, const struct bpe *bpe, uint64_t *ret_saved)
 {
     struct dropper dropper = {.bpe = bpe};
     *ret_saved = 0;
-    dropper.seen.slots = calloc(SEEN_SLOTS, sizeof(*dropper.seen.slots));
-    if (dropper.seen.slots == NULL) {
+    XXH128_hash_t *slots = calloc((size_t)2 * SEEN_SLOTS, sizeof(*slots));
+    if (slots == NULL) {
         return -ENOMEM;
     }
+    dropper.of_system.slots = slots;
+    dropper.of_user.slots = slots + SEEN_SLOTS;
     drop_messages(messages, bpe, &dropper.saved);
     int r = drop_blocks(&dropper, messages);
     *ret_saved = dropper.saved;
     spans_finish(&dropper.spans);
-    free(dropper.seen.slots);
+    free(slots);
     return r;
 }

@@ -299,6 +299,41 @@ Test(repeats, a_message_sent_again_is_sent_once)
     json_decref(messages);
 }
 
+Test(repeats, what_holds_latest_is_said_latest)
+{
+    static const char text[] =
+        "[{\"role\":\"system\",\"content\":\"In English.\"},{\"role\":\"user\",\"content\":\"Hi\"},"
+        "{\"role\":\"system\",\"content\":\"In German.\"},{\"role\":\"user\",\"content\":\"Ho\"},"
+        "{\"role\":\"system\",\"content\":\"In English.\"}]";
+    json_t *messages = read_json(text);
+    json_t *copy = json_deep_copy(messages);
+    uint64_t saved = 1;
+    cr_assert_eq(repeats_drop(messages, NULL, &saved), 0);
+    cr_assert_eq(saved, 0);
+    cr_assert(json_equal(messages, copy));
+    json_decref(messages);
+    json_decref(copy);
+}
+
+/* Some providers get the system's messages first, wherever they stood. */
+Test(repeats, the_system_refers_to_the_system_alone)
+{
+    char *paragraph = long_paragraph("The year was 1907.");
+    json_t *messages =
+        json_pack("[{s:s, s:s}, {s:s, s:s}, {s:s, s:s}, {s:s, s:s++}]", "role", "user", "content",
+                  paragraph, "role", "system", "content", paragraph, "role", "user", "content",
+                  paragraph, "role", "developer", "content", "Be kind.", "\n\n", paragraph);
+    uint64_t saved = 0;
+    cr_assert_eq(repeats_drop(messages, NULL, &saved), 0);
+    cr_assert_gt(saved, 0);
+    cr_assert_str_eq(content_at(messages, 0), paragraph);
+    cr_assert_str_eq(content_at(messages, 1), paragraph);
+    cr_assert_neq(content_at(messages, 2)[0], paragraph[0]);
+    cr_assert_not_null(strstr(content_at(messages, 3), "[The same paragraph"));
+    json_decref(messages);
+    free(paragraph);
+}
+
 /* ---- prefix ---- */
 
 static json_t *with_tools(const char *first, const char *second, const char *system)
