@@ -15,6 +15,7 @@
 
 enum {
     QUESTION_WORDS_MAX = 256,
+    PASSAGE_BYTES_MIN = 6, /* between the tags: less says how texts are marked, and is none */
     WORD_BYTES_MIN = 3,
     WORD_BYTES_MAX = 64,
     TEXT_BYTES_MAX = 8 << 20
@@ -54,14 +55,15 @@ struct walk {
     size_t fence, fence_end;
 };
 
-/* Which tag opens at `at`; as many as there are: none. */
+/* Which tag opens at `at`; as many as there are: none, as behind a backtick: it is spoken of. */
 static size_t tag_at(const struct walk *walk, size_t at)
 {
+    const bool is_code = at > 0 && walk->text[at - 1] == '`';
     size_t i = 0;
     for (; i < ARRAY_LENGTH(tags); i++) {
         const size_t name = strlen(tags[i]);
         const char *text = walk->text + at + 1;
-        if (walk->bytes - at > name + 1 && memcmp(text, tags[i], name) == 0 &&
+        if (walk->bytes - at > name + 1 && memcmp(text, tags[i], name) == 0 && !is_code &&
             (text[name] == '>' || isspace((unsigned char)text[name]))) {
             break;
         }
@@ -81,6 +83,34 @@ static size_t passage_end(struct walk *walk, size_t at, size_t tag)
                           : memmem(walk->text + at, walk->bytes - at, closing, name + 3);
     walk->is_unclosed[tag] = end == NULL;
     return end == NULL ? 0 : (size_t)(end - walk->text) + name + 3;
+}
+
+static bool opens_within(const struct walk *walk, size_t from, size_t to, size_t tag)
+{
+    const char *sign;
+    while ((sign = memchr(walk->text + from, '<', to - from)) != NULL) {
+        from = (size_t)(sign - walk->text);
+        if (tag_at(walk, from) == tag) {
+            return true;
+        }
+        from++;
+    }
+    return false;
+}
+
+/* "Between <document> and </document>", "in <document> tags: <document>…". */
+static bool is_spoken_of(const struct walk *walk, size_t from, size_t to, size_t tag)
+{
+    const char *opened = memchr(walk->text + from, '>', to - from);
+    const char *begin = opened + 1;
+    const char *end = walk->text + to - strlen(tags[tag]) - 3;
+    while (begin < end && isspace((unsigned char)*begin)) {
+        begin++;
+    }
+    while (begin < end && isspace((unsigned char)end[-1])) {
+        end--;
+    }
+    return end < begin + PASSAGE_BYTES_MIN || opens_within(walk, from + 1, to, tag);
 }
 
 /* Code between fences has no passages. False: none opens before `to`. */
@@ -110,7 +140,7 @@ static bool next_passage(struct walk *walk, size_t *ret_from, size_t *ret_to)
         const size_t tag = tag_at(walk, *ret_from);
         *ret_to = tag < ARRAY_LENGTH(tags) ? passage_end(walk, *ret_from, tag) : 0;
         walk->at = *ret_to > 0 ? *ret_to : *ret_from + 1;
-        if (*ret_to > 0) {
+        if (*ret_to > 0 && !is_spoken_of(walk, *ret_from, *ret_to, tag)) {
             return true;
         }
     }

@@ -196,6 +196,32 @@ Test(passages, those_that_are_kept_are_kept_again)
     json_decref(messages);
 }
 
+Test(passages, tags_that_are_spoken_of_hold_none)
+{
+    static const char *const told[] = {
+        "Texts are between <document> and </document>, or <source>…</source>. ",
+        "Texts are in `<document>` tags, each closed by `</document>`. ",
+        "Texts are in `<document>` tags. ",
+        "Texts are in <document> tags. <document>penguins, maybe</document>",
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(told); i++) {
+        json_t *messages =
+            json_pack("[{s:s, s:s++}]", "role", "user", "content", told[i],
+                      "<document>nothing of it</document><document>whales are mammals</document>",
+                      " Are whales mammals?");
+        char *left = NULL;
+        uint64_t saved = 0;
+        cr_assert_gt(asprintf(&left,
+                              "%s<document>whales are mammals</document> Are whales mammals?",
+                              told[i]),
+                     0);
+        cr_assert_eq(passages_trim(messages, 1, NULL, &saved), 0);
+        cr_assert_str_eq(content_at(messages, 0), left);
+        free(left);
+        json_decref(messages);
+    }
+}
+
 Test(passages, code_between_fences_has_none)
 {
     json_t *messages = read_json(
