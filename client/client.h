@@ -124,9 +124,8 @@ void client_begin_call(struct tiermq *client);
 uint64_t client_random_below(struct tiermq *client, uint64_t bound);
 /* Errors: -EINVAL it is all zero; client->error says so. */
 MUST_USE int client_read_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id);
-
-/* The id that brokers know the job by, if it is one of ours that was handed in under another. */
-void client_find_known_as(const struct tiermq *client, struct id *id);
+/* Likewise; of a job of ours gives the id that brokers know it by, whichever of its two this is. */
+MUST_USE int client_read_job_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id);
 
 /* Whether `text` is as many bytes in hexadecimal digits, and no more. */
 bool client_read_hex(const char *text, size_t bytes, uint8_t *ret_bytes);

@@ -303,12 +303,9 @@ static int set_paused(struct tiermq *client, const tiermq_id *id, bool is_paused
 {
     struct id job_id;
     client_begin_call(client);
-    int r = client_read_id(client, id, &job_id);
+    int r = client_read_job_id(client, id, &job_id);
     if (r < 0) {
         return r;
-    }
-    if (pending_table_first(&client->pending, &job_id) == NULL) {
-        client_find_known_as(client, &job_id);
     }
     bool is_found = false;
     struct pending *pending = pending_table_first(&client->pending, &job_id);

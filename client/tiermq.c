@@ -303,6 +303,33 @@ int client_read_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id
     return r;
 }
 
+/* The id that brokers know a job of ours by that was handed in under this one. */
+static struct id known_as(const struct tiermq *client, const struct id *id)
+{
+    for (size_t i = 0; i < client->shards_length; i++) {
+        for (size_t state = 0; state < PENDING_STATES; state++) {
+            list_for_each (&client->shards[i].jobs[state], link) {
+                const struct pending *pending = CONTAINER_OF(link, struct pending, link);
+                if (id_equal(&pending->id, id)) {
+                    return pending->wire_id;
+                }
+            }
+        }
+    }
+    return *id;
+}
+
+int client_read_job_id(struct tiermq *client, const tiermq_id *id, struct id *ret_id)
+{
+    struct id job_id;
+    int r = client_read_id(client, id, &job_id);
+    if (r == 0) {
+        const bool is_known = pending_table_first(&client->pending, &job_id) != NULL;
+        *ret_id = is_known ? job_id : known_as(client, &job_id);
+    }
+    return r;
+}
+
 int tiermq_wait_async(struct tiermq *client, const tiermq_id *id,
                       const struct tiermq_callbacks *callbacks)
 {
@@ -324,33 +351,15 @@ static bool was_sent(const struct tiermq *client, const struct id *id)
     return pending != NULL;
 }
 
-void client_find_known_as(const struct tiermq *client, struct id *id)
-{
-    for (size_t i = 0; i < client->shards_length; i++) {
-        for (size_t state = 0; state < PENDING_STATES; state++) {
-            list_for_each (&client->shards[i].jobs[state], link) {
-                const struct pending *pending = CONTAINER_OF(link, struct pending, link);
-                if (id_equal(&pending->id, id)) {
-                    *id = pending->wire_id;
-                    return;
-                }
-            }
-        }
-    }
-}
-
 /* A job of ours is cancelled where it is; another one can be at any broker, and those that do not
  * know it ignore it. */
 int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
 {
     struct id job_id;
     client_begin_call(client);
-    int r = client_read_id(client, id, &job_id);
+    int r = client_read_job_id(client, id, &job_id);
     if (r < 0) {
         return r;
-    }
-    if (pending_table_first(&client->pending, &job_id) == NULL) {
-        client_find_known_as(client, &job_id);
     }
     const bool is_sent = was_sent(client, &job_id);
     bool is_ours = false;
