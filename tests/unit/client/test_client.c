@@ -96,6 +96,13 @@ static void teardown(void)
     }
 }
 
+static tiermq_id public_id(const struct id *id)
+{
+    tiermq_id same;
+    memcpy(same.bytes, id->bytes, sizeof(same.bytes));
+    return same;
+}
+
 static struct id submit(struct heard *heard, struct tiermq_job job)
 {
     tiermq_id id;
@@ -350,8 +357,7 @@ Test(client, job_that_waits_for_another_try_is_cancelled_here)
     (void)run_until_submitted(1);
     fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 60000);
     fake_broker_settle(&broker, client);
-    tiermq_id same;
-    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const tiermq_id same = public_id(&id);
     cr_assert_eq(tiermq_cancel(client, &same), 0);
     fake_broker_run(&broker, client, &heard.answers, 1);
     cr_assert_eq(heard.state, TIERMQ_CANCELLED);
@@ -363,8 +369,7 @@ Test(client, job_whose_cancellation_meets_a_refusal_is_not_tried_again)
     struct heard heard = {0};
     const struct id id = submit(&heard, (struct tiermq_job){0});
     (void)run_until_submitted(1);
-    tiermq_id same;
-    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const tiermq_id same = public_id(&id);
     cr_assert_eq(tiermq_cancel(client, &same), 0);
     fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 100);
     fake_broker_run(&broker, client, &heard.answers, 1);
@@ -619,8 +624,7 @@ Test(client, everybody_who_waits_for_a_job_gets_its_answer)
 {
     struct heard first = {0}, second = {0};
     const struct id id = submit_and_accept(&first, (struct tiermq_job){0});
-    tiermq_id same;
-    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const tiermq_id same = public_id(&id);
     const struct tiermq_callbacks callbacks = hear(&second);
     cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
     fake_broker_run(&broker, client, &broker.waits_length, 1);
@@ -658,10 +662,9 @@ static void *conclude_when_asked(void *context)
 Test(client, status_of_what_is_concluded_meanwhile_leaves_its_answer_at_the_broker)
 {
     struct id id = {{9, 9}};
-    tiermq_id same;
     struct tiermq_status *status = NULL;
     pthread_t thread;
-    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const tiermq_id same = public_id(&id);
     cr_assert_eq(pthread_create(&thread, NULL, conclude_when_asked, &id), 0);
     cr_assert_eq(tiermq_get_status(client, &same, 20000, &status), 0, "%s", tiermq_last_error(client));
     cr_assert_eq(pthread_join(thread, NULL), 0);
@@ -725,13 +728,6 @@ Test(client, stream_with_a_gap_ends_and_its_answer_is_whole)
     cr_assert_str_eq(heard.streamed, "a");
     cr_assert_not(heard.is_last);
     cr_assert_str_eq(heard.text, "abc");
-}
-
-static tiermq_id public_id(const struct id *id)
-{
-    tiermq_id same;
-    memcpy(same.bytes, id->bytes, sizeof(same.bytes));
-    return same;
 }
 
 static struct id paused_after_one_chunk(struct heard *heard)
@@ -844,35 +840,43 @@ Test(client, answer_waits_for_what_its_broker_still_has_of_the_stream)
     cr_assert_str_eq(heard.streamed, "abc");
 }
 
+/* Of three chunks two have come, and one was read. */
+static struct id answered_before_its_rest(struct heard *heard)
+{
+    const struct id id = paused_after_one_chunk(heard);
+    fake_chunk(&broker, &id, 1, 1, false, "b");
+    fake_result_of_stream(&broker, &id, CHAT("abc"), 3);
+    fake_broker_run(&broker, client, &broker.collected_length, 1);
+    return id;
+}
+
+static void hear_answer_without_its_rest(struct heard *heard)
+{
+    fake_broker_run(&broker, client, &heard->answers, 1);
+    cr_assert_str_eq(heard->streamed, "ab");
+    cr_assert_not(heard->is_last);
+    cr_assert_str_eq(heard->text, "abc");
+}
+
 Test(client, answer_waits_for_no_rest_of_a_broker_that_was_restarted)
 {
     struct heard heard = {0};
-    const struct id id = paused_after_one_chunk(&heard);
-    fake_result_of_stream(&broker, &id, CHAT("abc"), 3);
-    fake_broker_settle(&broker, client);
+    const struct id id = answered_before_its_rest(&heard);
     resume(&id);
     fake_broker_stop(&broker);
     fake_broker_start(&broker);
-    fake_broker_run(&broker, client, &heard.answers, 1);
-    cr_assert_str_eq(heard.streamed, "a");
-    cr_assert_not(heard.is_last);
-    cr_assert_str_eq(heard.text, "abc");
+    hear_answer_without_its_rest(&heard);
 }
 
 Test(client, answer_waits_for_no_rest_of_a_broker_that_is_gone)
 {
     struct heard heard = {0};
-    const struct id id = paused_after_one_chunk(&heard);
-    fake_chunk(&broker, &id, 1, 1, false, "b");
-    fake_result_of_stream(&broker, &id, CHAT("abc"), 3);
-    fake_broker_run(&broker, client, &broker.collected_length, 1);
+    const struct id id = answered_before_its_rest(&heard);
     fake_broker_stop(&broker);
     fake_broker_settle(&broker, client);
     cr_assert_eq(heard.answers, 0, "it is paused");
     resume(&id);
-    fake_broker_run(&broker, client, &heard.answers, 1);
-    cr_assert_str_eq(heard.streamed, "ab");
-    cr_assert_str_eq(heard.text, "abc");
+    hear_answer_without_its_rest(&heard);
 }
 
 /* On a durable tier chunks may come while the result waits for the disk. */
@@ -936,8 +940,7 @@ Test(client, job_that_was_not_sent_is_cancelled_here)
 {
     struct heard heard = {0};
     const struct id id = submit(&heard, (struct tiermq_job){0});
-    tiermq_id same;
-    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const tiermq_id same = public_id(&id);
     cr_assert_eq(tiermq_cancel(client, &same), 0);
     fake_broker_run(&broker, client, &heard.answers, 1);
     cr_assert_eq(heard.state, TIERMQ_CANCELLED);
@@ -948,8 +951,7 @@ Test(client, job_that_was_sent_before_under_the_same_id_is_cancelled_by_the_brok
 {
     struct heard heard = {0}, again = {0};
     const struct id id = submit_and_accept(&heard, (struct tiermq_job){.detach = true});
-    tiermq_id same;
-    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const tiermq_id same = public_id(&id);
     submit(&again, (struct tiermq_job){.id = same});
     cr_assert_eq(tiermq_cancel(client, &same), 0);
     fake_broker_run(&broker, client, &broker.submits_length, 2);
@@ -964,8 +966,7 @@ Test(client, cancellation_of_what_was_not_accepted_follows_it_to_a_restarted_bro
 {
     struct heard heard = {0};
     const struct id id = submit(&heard, (struct tiermq_job){0});
-    tiermq_id same;
-    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const tiermq_id same = public_id(&id);
     fake_broker_run(&broker, client, &broker.submits_length, 1);
     cr_assert_eq(tiermq_cancel(client, &same), 0);
     fake_broker_run(&broker, client, &broker.cancels_length, 1);
@@ -980,8 +981,7 @@ Test(client, cancellation_is_repeated_to_a_restarted_broker)
 {
     struct heard heard = {0};
     const struct id id = submit_and_accept(&heard, (struct tiermq_job){0});
-    tiermq_id same;
-    memcpy(same.bytes, id.bytes, sizeof(same.bytes));
+    const tiermq_id same = public_id(&id);
     cr_assert_eq(tiermq_cancel(client, &same), 0);
     fake_broker_run(&broker, client, &broker.cancels_length, 1);
     fake_broker_stop(&broker);
