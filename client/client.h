@@ -24,7 +24,7 @@ enum {
     CLIENT_REHOME_MS = 1000,        /* a broker away for longer: what was not sent to it goes to another */
     CLIENT_RESUBMIT_MS = 10000,     /* no word on a submission */
     CLIENT_ASK_MS = 30000,          /* no word on an accepted job */
-    CLIENT_ASK_SOON_MS = 500,       /* it is concluded, but its result cannot be had yet */
+    CLIENT_ASK_SOON_MS = 500,       /* it is concluded, but its result cannot be had yet; or it is to be submitted again first */
     CLIENT_OVERDUE_MS = 2000,       /* after its deadline, for the broker's word to arrive */
     CLIENT_GATHER_MS = 200,         /* jobs whose time has come are looked at together, at most so often */
     CLIENT_BLOCKED_MS = 5,          /* the queue to a broker was full */

@@ -515,8 +515,7 @@ static void take_unknown(struct shard *shard, struct pending *pending, int64_t n
     jobs_end(pending, TIERMQ_UNKNOWN, "unknown", "no broker knows this id");
 }
 
-/* Concluded, but the broker is too busy to bring the result now. At the list's head, where its time
- * is looked at first. */
+/* There is no answer now. At the list's head, where its time is looked at first. */
 static void ask_soon(struct pending *pending, int64_t now_ms)
 {
     struct list *waiting = &pending->shard->jobs[PENDING_WAITING];
@@ -529,8 +528,11 @@ static void take_status_one(struct shard *shard, struct pending *pending,
                             const Wire__JobStatus *status, int64_t now_ms, bool is_kept_here)
 {
     const bool is_unknown = status->state == WIRE__JOB_STATE__JOB_STATE_UNKNOWN;
-    if (is_unknown && pending->request == NULL && is_kept_here) {
-        jobs_move(pending, PENDING_ASKING); /* after the resubmission that goes out with it */
+    const bool is_concluded = !is_unknown && answer_state(status->state) != TIERMQ_PENDING;
+    /* Its submission goes out again before, maybe later; or its result cannot be had yet. */
+    if ((is_unknown && pending->request == NULL && is_kept_here) ||
+        (is_concluded && pending->on_status == NULL)) {
+        ask_soon(pending, now_ms);
     } else if (is_unknown) {
         take_unknown(shard, pending, now_ms);
     } else if (pending->on_status != NULL) {
@@ -538,8 +540,6 @@ static void take_status_one(struct shard *shard, struct pending *pending,
         void *context = pending->callbacks.context;
         jobs_forget(shard->client, pending);
         on_status(context, status);
-    } else if (answer_state(status->state) != TIERMQ_PENDING) {
-        ask_soon(pending, now_ms);
     } else {
         pending->word_at_ms = now_ms;
         jobs_move(pending, PENDING_WAITING);
@@ -555,7 +555,8 @@ static void take_status(struct shard *shard, const Wire__JobStatus *status, int6
     bool is_kept_here = false;
     const struct pending *kept = pending_table_first(&shard->client->pending, &id);
     for (; kept != NULL; kept = pending_table_next(kept)) {
-        is_kept_here = is_kept_here || (kept->request != NULL && !is_past_deadline(kept, now_ms));
+        is_kept_here |=
+            kept->request != NULL && kept->shard == shard && !is_past_deadline(kept, now_ms);
     }
     struct pending *pending = NULL;
     shard->client->round++;

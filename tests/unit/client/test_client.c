@@ -364,6 +364,28 @@ Test(client, job_that_waits_for_another_try_is_cancelled_here)
     cr_assert_eq(broker.submits_length, 1);
 }
 
+Test(client, job_that_waits_for_another_try_is_not_asked_for_all_the_time)
+{
+    struct heard heard = {0}, more = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){0});
+    (void)run_until_submitted(1);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 60000);
+    fake_broker_settle(&broker, client);
+    const tiermq_id same = public_id(&id);
+    const struct tiermq_callbacks callbacks = hear(&more);
+    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
+    const int64_t until_ms = clock_monotonic_ms() + 1000;
+    for (size_t answered = 0; clock_monotonic_ms() < until_ms;) {
+        cr_assert_eq(tiermq_dispatch(client, 1), 0);
+        cr_assert_eq(loop_turn(broker.loop, 1), 0);
+        for (; answered < broker.waits_length; answered++) {
+            fake_status(&broker, &id, WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
+        }
+    }
+    cr_assert_lt(broker.waits_length, 10, "%zu", broker.waits_length);
+    cr_assert_eq(more.answers, 0);
+}
+
 Test(client, job_whose_cancellation_meets_a_refusal_is_not_tried_again)
 {
     struct heard heard = {0};
@@ -1503,6 +1525,39 @@ Test(two_brokers, draining_one_hands_its_job_to_the_other)
     fake_reject(second, &id, WIRE__REJECT_REASON__REJECT_DRAINING, 1000);
     run_two(&heard.answers, 1);
     cr_assert_eq(heard.state, TIERMQ_REJECTED);
+}
+
+/* A job that is with another broker than its tenant's, since that one is draining. */
+static struct id moved_away(struct heard *heard, struct fake_broker **ret_home,
+                            struct fake_broker **ret_away)
+{
+    struct id id;
+    run_two(&broker.hellos, 1);
+    run_two(&other.hellos, 1);
+    *ret_home = home(heard, &id);
+    *ret_away = *ret_home == &broker ? &other : &broker;
+    fake_reject(*ret_home, &id, WIRE__REJECT_REASON__REJECT_DRAINING, 1000);
+    run_two(&(*ret_away)->submits_length, 1);
+    fake_accept(*ret_away, &id, NULL);
+    run_two(&heard->accepted, 1);
+    return id;
+}
+
+Test(two_brokers, what_one_does_not_know_is_asked_of_the_other_to_which_it_went)
+{
+    struct heard heard = {0}, more = {0};
+    struct fake_broker *first, *second;
+    const struct id id = moved_away(&heard, &first, &second);
+    const tiermq_id same = public_id(&id);
+    const struct tiermq_callbacks callbacks = hear(&more);
+    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
+    run_two(&first->waits_length, 1);
+    fake_status(first, &id, WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
+    run_two(&second->waits_length, 1);
+    cr_assert_eq(first->waits_length, 1);
+    fake_result(second, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("there"));
+    run_two(&more.answers, 1);
+    cr_assert_eq(more.state, TIERMQ_SUCCEEDED);
 }
 
 Test(two_brokers, what_was_sent_to_one_that_vanished_waits_for_it)
