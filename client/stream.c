@@ -75,38 +75,56 @@ static int credit_add(struct shard *shard, const struct id *id, uint32_t chunks)
     return 0;
 }
 
-/* Without memory it is given with the next chunk. */
-static void give_back(struct pending *pending)
+/* The first of those that wait for this job at this broker, from `pending` on. */
+static struct pending *at_shard(struct pending *pending, const struct shard *shard)
 {
-    if (pending->chunks_read >= CREDIT_STEP &&
-        credit_add(pending->shard, &pending->wire_id, pending->chunks_read) == 0) {
-        pending->chunks_read = 0;
+    while (pending != NULL && pending->shard != shard) {
+        pending = pending_table_next(pending);
+    }
+    return pending;
+}
+
+static struct pending *first_at_shard(const struct shard *shard, const struct id *id)
+{
+    return at_shard(pending_table_first(&shard->client->pending, id), shard);
+}
+
+/*
+ * Those that wait for one job have one credit together: were each to keep what is less than a step,
+ * it might be all of it. Without memory it is given with the next chunk.
+ */
+static void give_back(struct shard *shard, const struct id *id)
+{
+    struct pending *first = first_at_shard(shard, id);
+    struct pending *other = first;
+    while ((other = at_shard(pending_table_next(other), shard)) != NULL) {
+        first->chunks_read += other->chunks_read;
+        other->chunks_read = 0;
+    }
+    if (first->chunks_read >= CREDIT_STEP && credit_add(shard, id, first->chunks_read) == 0) {
+        first->chunks_read = 0;
     }
 }
 
-/* Nobody holds this chunk. Of a job that nobody waits for here any more there may be others. */
-static void note_read(struct shard *shard, const struct id *id)
+/* Nobody holds these chunks. Of a job that nobody waits for here any more there may be others. */
+static void note_read(struct shard *shard, const struct id *id, uint32_t chunks)
 {
-    struct pending *pending = pending_table_first(&shard->client->pending, id);
+    struct pending *pending = first_at_shard(shard, id);
     if (pending == NULL) {
-        (void)credit_add(shard, id, 1); /* without memory its stream is held, at worst to its end */
+        /* Without memory its stream is held, at worst for good. */
+        (void)credit_add(shard, id, chunks);
         return;
     }
-    pending->chunks_read++;
-    give_back(pending);
+    pending->chunks_read += chunks;
+    give_back(shard, id);
 }
 
 /* What it owes is owed by whoever waits here for the same job: a status may be asked for beside it.
  */
 static void hand_over_credit(const struct pending *pending)
 {
-    struct pending *other =
-        pending->chunks_read == 0
-            ? NULL
-            : pending_table_first(&pending->shard->client->pending, &pending->wire_id);
-    if (other != NULL && other->shard == pending->shard) {
-        other->chunks_read += pending->chunks_read;
-        give_back(other);
+    if (pending->chunks_read > 0 && first_at_shard(pending->shard, &pending->wire_id) != NULL) {
+        note_read(pending->shard, &pending->wire_id, pending->chunks_read);
     }
 }
 
@@ -208,7 +226,7 @@ void jobs_chunk(void *context, const struct frame_chunk *chunk, const void *data
         is_owed |= take_one(pending, chunk, data, bytes, is_owed);
     }
     if (!is_owed) {
-        note_read(shard, &chunk->job_id);
+        note_read(shard, &chunk->job_id, 1);
     }
 }
 
@@ -281,7 +299,7 @@ static void go_on(struct tiermq *client, struct pending *pending)
         hand_on(pending, held->data, held->bytes, held->is_last);
         free(held);
     }
-    give_back(pending);
+    give_back(pending->shard, &pending->wire_id);
     if (pending->answer != NULL && is_read(pending)) {
         jobs_conclude_read(client, pending);
     }

@@ -837,6 +837,25 @@ Test(client, credit_is_not_lost_to_who_asks_for_the_status_meanwhile)
     cr_assert_eq(heard.chunks, 16);
 }
 
+Test(client, those_who_wait_for_one_stream_keep_no_credit_each)
+{
+    enum { OTHERS = 5, CHUNKS = 15 /* less than what is given back at once */ };
+    struct heard heard = {0}, others[OTHERS] = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.stream = true});
+    const tiermq_id same = public_id(&id);
+    uint32_t index = 0;
+    for (size_t i = 0; i < OTHERS; i++) {
+        const struct tiermq_callbacks callbacks = hear(&others[i]);
+        cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
+        fake_broker_run(&broker, client, &broker.waits_length, i + 1);
+        for (size_t n = 0; n < CHUNKS; n++) {
+            fake_chunk(&broker, &id, 1, index++, false, "b");
+        }
+    }
+    fake_broker_run(&broker, client, &heard.chunks, OTHERS * CHUNKS);
+    fake_broker_run(&broker, client, &broker.credit, 64);
+}
+
 Test(client, chunks_that_nobody_wants_hold_nobody_up)
 {
     struct heard heard = {0};
@@ -1541,6 +1560,22 @@ static struct id moved_away(struct heard *heard, struct fake_broker **ret_home,
     fake_accept(*ret_away, &id, NULL);
     run_two(&heard->accepted, 1);
     return id;
+}
+
+Test(two_brokers, credit_goes_to_the_one_whose_stream_it_is)
+{
+    struct heard heard = {0}, more = {0};
+    struct fake_broker *first, *second;
+    const struct id id = moved_away(&heard, &first, &second);
+    const tiermq_id same = public_id(&id);
+    const struct tiermq_callbacks callbacks = hear(&more);
+    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
+    run_two(&first->waits_length, 1);
+    for (uint32_t i = 0; i < 16; i++) {
+        fake_chunk(second, &id, 1, i, false, "b");
+    }
+    run_two(&second->credit, 16);
+    cr_assert_eq(first->credit, 0);
 }
 
 Test(two_brokers, what_one_does_not_know_is_asked_of_the_other_to_which_it_went)
