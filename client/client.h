@@ -201,6 +201,8 @@ void jobs_message(void *context, const Wire__BrokerToClient *message, struct lin
 void jobs_chunk(void *context, const struct frame_chunk *chunk, const void *data, size_t bytes); /* stream.c */
 
 /* stream.c: chunks, and pauses between them. */
+/* The first credit of a job; 0: nobody here reads its stream, and nothing is held up. */
+uint32_t stream_first_credit(const struct tiermq *client, const struct id *id);
 /* Keeps the answer of a job whose stream, of so many chunks that its broker has, is not read yet. False: it may be given now. */
 bool stream_keep_answer(struct pending *pending, const struct tiermq_answer *answer, uint32_t chunks);
 /* READING: its answer is given in the next turn, without what was not read. */

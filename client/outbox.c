@@ -99,12 +99,6 @@ static void write_times(const struct pending *pending, int64_t now_ms, Wire__Sub
     submit->delay_ms = (uint64_t)(delay_ms > 0 ? delay_ms : 0);
 }
 
-/* Where nobody reads, nothing is held up. */
-static uint32_t first_credit(const struct pending *pending)
-{
-    return pending->callbacks.on_chunk != NULL && !pending->detach ? CLIENT_STREAM_CHUNKS : 0;
-}
-
 static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Submit *ret_submit)
 {
     const struct request *request = pending->request;
@@ -126,7 +120,8 @@ static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Su
     submit.residency = (char *)request->residency;
     submit.task = (char *)request->task;
     submit.stream = request->stream;
-    submit.stream_chunks = first_credit(pending);
+    submit.stream_chunks =
+        request->stream ? stream_first_credit(pending->shard->client, &pending->wire_id) : 0;
     submit.discard_result = request->discard_result;
     submit.has_payload = true;
     if (!request->is_distinct) {
@@ -188,8 +183,9 @@ static void write_waits(struct outbox *outbox, const struct shard *shard)
         wire__wait__init(wait);
         wait->job_id = bytes_of(&pending->wire_id);
         wait->status_only = pending->on_status != NULL;
-        wait->stream = pending->callbacks.on_chunk != NULL;
-        wait->stream_chunks = first_credit(pending);
+        /* To the broker there is one who waits here, whose last word counts. */
+        wait->stream_chunks = stream_first_credit(shard->client, &pending->wire_id);
+        wait->stream = wait->stream_chunks > 0;
     }
 }
 

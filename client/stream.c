@@ -43,6 +43,11 @@ static void drop_held(struct pending *pending)
     }
 }
 
+static bool is_reader(const struct pending *pending)
+{
+    return pending->callbacks.on_chunk != NULL && !pending->detach;
+}
+
 static void be_due(struct pending *pending)
 {
     if (!pending->is_due) {
@@ -52,6 +57,15 @@ static void be_due(struct pending *pending)
 }
 
 /* ---- credit ---- */
+
+uint32_t stream_first_credit(const struct tiermq *client, const struct id *id)
+{
+    const struct pending *pending = pending_table_first(&client->pending, id);
+    while (pending != NULL && !is_reader(pending)) {
+        pending = pending_table_next(pending);
+    }
+    return pending == NULL ? 0 : CLIENT_STREAM_CHUNKS;
+}
 
 static int credit_add(struct shard *shard, const struct id *id, uint32_t chunks)
 {
@@ -198,8 +212,7 @@ static void hand_on(const struct pending *pending, const void *data, size_t byte
 static bool take_one(struct pending *pending, const struct frame_chunk *chunk, const void *data,
                      size_t bytes, bool is_owed)
 {
-    const bool is_wanted = pending->callbacks.on_chunk != NULL && !pending->is_detached;
-    if (!is_wanted) {
+    if (!is_reader(pending)) {
         return false;
     }
     bool is_held = false;
@@ -243,8 +256,7 @@ bool stream_keep_answer(struct pending *pending, const struct tiermq_answer *ans
 {
     pending->chunks_total = chunks;
     pending->is_stream_over |= pending->has_others_chunks;
-    const bool is_wanted = pending->callbacks.on_chunk != NULL && !pending->detach;
-    if (!is_wanted || answer->state != TIERMQ_SUCCEEDED || is_read(pending)) {
+    if (!is_reader(pending) || answer->state != TIERMQ_SUCCEEDED || is_read(pending)) {
         return false;
     }
     if (answer_copy(answer, &pending->answer) < 0) {
@@ -328,7 +340,7 @@ static int set_paused(struct tiermq *client, const tiermq_id *id, bool is_paused
     bool is_found = false;
     struct pending *pending = pending_table_first(&client->pending, &job_id);
     for (; pending != NULL; pending = pending_table_next(pending)) {
-        if (pending->callbacks.on_chunk != NULL && !pending->detach) {
+        if (is_reader(pending)) {
             pending->is_paused = is_paused;
             is_found = true;
             be_due(pending);

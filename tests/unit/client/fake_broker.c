@@ -80,6 +80,7 @@ static void keep(struct fake_broker *broker, const Wire__ClientMessage *message,
     }
     for (size_t i = 0; i < message->n_wait; i++) {
         broker->waits_status_only[broker->waits_length] = message->wait[i]->status_only;
+        broker->waits_stream[broker->waits_length] = message->wait[i]->stream;
         keep_id(&message->wait[i]->job_id, broker->waits, &broker->waits_length);
     }
     for (size_t i = 0; i < message->n_cancel; i++) {

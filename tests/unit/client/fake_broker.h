@@ -52,7 +52,7 @@ struct fake_broker {
         double score;
         char comment[64];
     } feedbacks[FAKE_ITEMS_MAX];
-    bool waits_status_only[FAKE_ITEMS_MAX];
+    bool waits_status_only[FAKE_ITEMS_MAX], waits_stream[FAKE_ITEMS_MAX];
     size_t submits_length, waits_length, cancels_length, collected_length, invalidations_length, near_feedbacks_length,
         feedbacks_length;
     size_t credit; /* chunks, of all jobs, beside what submits and waits gave */

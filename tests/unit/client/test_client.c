@@ -856,6 +856,20 @@ Test(client, those_who_wait_for_one_stream_keep_no_credit_each)
     fake_broker_run(&broker, client, &broker.credit, 64);
 }
 
+Test(client, waiting_for_the_answer_alone_stops_no_stream_that_is_read_here)
+{
+    struct heard heard = {0}, answer = {0};
+    const struct id id = submit_and_accept(&heard, (struct tiermq_job){.stream = true});
+    const tiermq_id same = public_id(&id);
+    const struct tiermq_callbacks callbacks = {.on_answer = hear_answer, .context = &answer};
+    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
+    fake_broker_run(&broker, client, &broker.waits_length, 1);
+    cr_assert(broker.waits_stream[0]);
+    fake_result(&broker, &id, WIRE__JOB_STATE__JOB_STATE_SUCCEEDED, CHAT("a"));
+    fake_broker_run(&broker, client, &answer.answers, 1);
+    cr_assert_eq(heard.answers, 1);
+}
+
 Test(client, chunks_that_nobody_wants_hold_nobody_up)
 {
     struct heard heard = {0};
