@@ -175,7 +175,7 @@ static bool add_streaming(struct core *core, struct job *job, uint64_t peer, uin
     if (waiter == NULL) {
         return false;
     }
-    if (!waiter->streams) {
+    if (!waiter->streams || (waiter->chunks_left == CHUNKS_UNLIMITED && chunks > 0)) {
         waiter->streams = true;
         waiter->chunks_left = chunks == 0 ? CHUNKS_UNLIMITED : chunks;
     }

@@ -22,7 +22,7 @@ void client_destroy_all(struct core *core);
 
 /*
  * This client gets the outcome, too. Beyond WAITERS_MAX, or without memory, the latest is not added: it asks again. `stream_chunks` is its first
- * credit, 0: it takes all; one that streams already keeps what it has.
+ * credit, 0: it takes all; one that has credit already keeps it.
  */
 void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams, uint32_t stream_chunks);
 /* Whether it does; also when it is gone since. */

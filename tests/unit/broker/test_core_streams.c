@@ -594,6 +594,23 @@ Test(core_streams, rest_goes_with_its_reader)
     cr_assert_str_eq(heard(1, &job), "a");
 }
 
+/* As one that has submitted a job for nobody to wait for, and waits for it then. */
+Test(core_streams, reader_that_took_all_has_credit_from_when_it_says_so)
+{
+    const struct id job = submit(1, true);
+    chunk(&job, 0, "a");
+    const struct event wait = {.kind = EVENT_WAIT,
+                               .peer = 1,
+                               .as.job = {.job_id = job, .stream = true, .stream_chunks = 2}};
+    world_turn(&w, &wait);
+    chunk(&job, 1, "b");
+    chunk(&job, 2, "c");
+    chunk(&job, 3, "d");
+    cr_assert_str_eq(heard(1, &job), "abc");
+    world_turn(&w, &wait);
+    cr_assert_str_eq(heard(1, &job), "abc");
+}
+
 /* Its worker goes by what it was told, and holds the call there. */
 Test(core_streams, log_that_was_enlarged_after_the_dispatch_lets_the_worker_go_on)
 {
