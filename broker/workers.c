@@ -136,6 +136,8 @@ static struct peer *take_hello(const struct intake *intake, const Wire__WorkerHe
                             .gpus = hello->gpus,
                             .brokers = hello->brokers,
                             .held_length = hello->n_held,
+                            .held_chunks =
+                                hello->n_held_chunks == hello->n_held ? hello->held_chunks : NULL,
                             .answered_length = hello->n_answered,
                             .cache_epoch = hello->cache_epoch.len == CACHE_EPOCH_BYTES
                                                ? hello->cache_epoch.data

@@ -107,6 +107,7 @@ static int send_message(struct broker_link *link, const Wire__WorkerMessage *mes
 struct lease_refs {
     Wire__LeaseRef *refs;
     Wire__LeaseRef **pointers;
+    uint32_t *chunks; /* of each, that were sent of its stream */
     size_t length;
 };
 
@@ -114,25 +115,30 @@ static void lease_refs_finish(struct lease_refs *refs)
 {
     free(refs->refs);
     free(refs->pointers);
+    free(refs->chunks);
 }
 
 /* Errors: -ENOMEM. */
 static int lease_refs_init(struct lease_refs *refs, size_t capacity)
 {
+    const size_t length = capacity == 0 ? 1 : capacity;
     *refs = (struct lease_refs){
-        .refs = calloc(capacity == 0 ? 1 : capacity, sizeof(*refs->refs)),
-        .pointers = calloc(capacity == 0 ? 1 : capacity, sizeof(*refs->pointers)),
+        .refs = calloc(length, sizeof(*refs->refs)),
+        .pointers = calloc(length, sizeof(*refs->pointers)),
+        .chunks = calloc(length, sizeof(*refs->chunks)),
     };
-    return refs->refs == NULL || refs->pointers == NULL ? -ENOMEM : 0;
+    return refs->refs == NULL || refs->pointers == NULL || refs->chunks == NULL ? -ENOMEM : 0;
 }
 
-static void lease_refs_add(struct lease_refs *refs, const struct id *job_id, uint32_t attempt)
+static void lease_refs_add(struct lease_refs *refs, const struct id *job_id, uint32_t attempt,
+                           uint32_t chunks)
 {
     Wire__LeaseRef *ref = &refs->refs[refs->length];
     wire__lease_ref__init(ref);
     ref->job_id.data = (uint8_t *)job_id->bytes;
     ref->job_id.len = ID_BYTES;
     ref->attempt = attempt;
+    refs->chunks[refs->length] = chunks;
     refs->pointers[refs->length++] = ref;
 }
 
@@ -142,7 +148,7 @@ static int held_refs(const struct broker_link *link, struct lease_refs *refs)
     if (r == 0) {
         list_for_each (&link->held, at) {
             const struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
-            lease_refs_add(refs, &attempt->job_id, attempt->number);
+            lease_refs_add(refs, &attempt->job_id, attempt->number, attempt->chunks_sent);
         }
     }
     return r;
@@ -155,7 +161,7 @@ static int asking_refs(const struct broker_link *link, struct lease_refs *refs)
         list_for_each (&link->held, at) {
             const struct attempt *attempt = CONTAINER_OF(at, struct attempt, link);
             if (attempt->must_ask) {
-                lease_refs_add(refs, &attempt->job_id, attempt->number);
+                lease_refs_add(refs, &attempt->job_id, attempt->number, 0);
             }
         }
     }
@@ -169,7 +175,7 @@ static int answered_refs(const struct broker_link *link, struct lease_refs *refs
     for (size_t i = 0; r == 0 && i < ARRAY_LENGTH(lists); i++) {
         list_for_each (lists[i], at) {
             const struct answer *answer = CONTAINER_OF(at, struct answer, link);
-            lease_refs_add(refs, &answer->job_id, answer->attempt);
+            lease_refs_add(refs, &answer->job_id, answer->attempt, 0);
         }
     }
     return r;
@@ -193,7 +199,8 @@ static int send_hello(struct broker_link *link)
     hello.gpus = link->options.gpus;
     hello.brokers = link->options.brokers;
     hello.held = held.pointers;
-    hello.n_held = held.length;
+    hello.n_held = hello.n_held_chunks = held.length;
+    hello.held_chunks = held.chunks;
     hello.answered = answered.pointers;
     hello.n_answered = answered.length;
     hello.version = (char *)TIERMQ_VERSION;
@@ -371,8 +378,7 @@ static struct attempt *first_without_allowance(const struct broker_link *link)
     return NULL;
 }
 
-/* The broker may have restarted, and know nothing of what it allowed. If it does it says so again.
- */
+/* A broker that has restarted knows nothing of what it allowed. */
 static void allowances_end(struct broker_link *link)
 {
     list_for_each (&link->held, at) {
@@ -391,6 +397,7 @@ static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcom
            log_int("answers", answers_length(&link->answers)));
     link->is_joined = true;
     link->is_drained = false; /* what holds now follows the welcome */
+    const bool is_another = link->incarnation != welcome->incarnation;
     link->incarnation = welcome->incarnation;
     link->event_sequence = welcome->event_sequence;
     link->heartbeat_ms = welcome->heartbeat_ms > 0 ? welcome->heartbeat_ms : HEARTBEAT_DEFAULT_MS;
@@ -401,7 +408,9 @@ static void welcomed(struct broker_link *link, const Wire__WorkerWelcome *welcom
     link->dispatched = 0;
     link->must_tell_draining = link->is_draining;
     answers_unsend_all(&link->answers);
-    allowances_end(link);
+    if (is_another) {
+        allowances_end(link); /* else they hold, and it says them again: some may not have come */
+    }
     snapshot_taken(link, welcome);
     cache_welcomed(link, welcome);
 }

@@ -45,7 +45,7 @@ static void send_dispatch(struct core *core, const struct job *job, const struct
     dispatch->tier_index = queue->lane->tier->index;
     dispatch->deadline_in_ms = job->deadline_ms == INT64_MAX ? 0 : job->deadline_ms - core->now_ms;
     dispatch->queue_ms = core->now_ms - job->submitted_ms;
-    dispatch->stream = (job->flags & JOB_STREAM) != 0 || flight_streaming(core, job) != NULL;
+    dispatch->stream = stream_is_asked_for(core, job);
     dispatch->stream_bytes = job->at.lease->stream_bytes =
         dispatch->stream ? stream_allowance(core) : 0;
     dispatch->canonical_key =

@@ -115,6 +115,7 @@ struct event {
             uint32_t gpus, brokers; /* brokers: how many it serves; 0: not said, one */
             const struct lease_ref *held;
             size_t held_length;
+            const uint32_t *held_chunks; /* for each of them, that it has sent; NULL: not said */
             const struct lease_ref *answered;
             size_t answered_length;
             const uint8_t *cache_epoch; /* 16 bytes; NULL with sequence 0 */

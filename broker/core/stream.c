@@ -326,9 +326,22 @@ bool stream_is_held(const struct lease *lease)
            lease->stream->received >= lease->stream_bytes;
 }
 
-void stream_handed_over(struct core *core, struct lease *lease)
+bool stream_is_asked_for(const struct core *core, const struct job *job)
 {
-    if (lease->stream_bytes > 0) {
+    return (job->flags & JOB_STREAM) != 0 || flight_streaming(core, job) != NULL;
+}
+
+/* Of which chunks went with its connection, nobody goes on: its worker need not wait, either. */
+void stream_handed_over(struct core *core, struct lease *lease, uint32_t chunks)
+{
+    struct stream *stream = lease->stream;
+    if (chunks > (stream == NULL ? 0 : stream->next)) {
+        lease->stream_bytes = 0;
+        if (stream != NULL) {
+            drop_log(core, stream);
+        }
+    }
+    if (lease->stream_bytes > 0 || stream_is_asked_for(core, lease->job)) {
         allow(core, lease, lease->stream_bytes);
     }
 }

@@ -37,14 +37,19 @@ uint64_t stream_allowance(const struct core *core);
 void stream_chunk(struct core *core, struct job *job, const struct event *event);
 /* A waiter of this job streams from now on, or may get more chunks: it has what the log holds by the end of the turn. */
 void stream_wanted(struct core *core, struct job *job);
+/* Whether a worker that runs this job is to send chunks: for itself, or for those that follow it. */
+bool stream_is_asked_for(const struct core *core, const struct job *job);
 /* Whether somebody who waits for this job streams. */
 bool stream_is_wanted(const struct job *job);
 /* The job of a leased attempt is concluded: what its readers had no credit for is kept for them, if that attempt is its answer. */
 void stream_conclude(struct core *core, const struct job *job, const struct outcome *outcome);
 /* Its worker has sent all that it may, and waits for the readers: how long it takes says nothing about the provider. */
 bool stream_is_held(const struct lease *lease);
-/* The worker of this lease has come back, and goes by no allowance until it is told. */
-void stream_handed_over(struct core *core, struct lease *lease);
+/*
+ * The worker of this lease has come back, and has sent so many chunks of it; 0: it has not said. It goes by what it was told before, as far as
+ * that has reached it, or by nothing.
+ */
+void stream_handed_over(struct core *core, struct lease *lease, uint32_t chunks);
 /* The attempt ended: drops its log. */
 void stream_end(struct core *core, struct lease *lease);
 /* Sends what is lacking, and cancels what nobody reads. False: a bound was reached. */

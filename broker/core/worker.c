@@ -210,10 +210,10 @@ void worker_draining(struct core *core, const struct event *event)
 /*
  * Whether the worker may go on with what it says it runs or has answered: its own lease; one that
  * nobody holds since a restart; one that was lost and not given to another. `before` is its earlier
- * connection, whose leases it inherits.
+ * connection, whose leases it inherits; `chunks` were sent of its stream.
  */
 static bool reclaim(struct core *core, struct worker *worker, const struct worker *before,
-                    const struct lease_ref *held)
+                    const struct lease_ref *held, uint32_t chunks)
 {
     struct job *job = job_find(core, &held->job_id);
     if (job == NULL || !job_is_pending(job) || held->attempt == 0) {
@@ -230,7 +230,7 @@ static bool reclaim(struct core *core, struct worker *worker, const struct worke
         const bool is_back = lease->worker != worker; /* else it is a heartbeat */
         lease_hand_over(core, lease, worker, held->attempt);
         if (is_back) {
-            stream_handed_over(core, lease);
+            stream_handed_over(core, lease, chunks);
         }
         charge_open(core, lease);
         return true;
@@ -243,6 +243,7 @@ static bool reclaim(struct core *core, struct worker *worker, const struct worke
         lease_grant(core, job, worker, held->attempt) == NULL) {
         return false;
     }
+    stream_handed_over(core, job->at.lease, chunks);
     charge_open(core, job->at.lease);
     flight_hand_on(core, job);
     return true;
@@ -256,11 +257,12 @@ static void cancel(struct core *core, const struct worker *worker, const struct 
     effect->as.attempt.reason = reason;
 }
 
+/* `chunks`: of each; NULL: not said. */
 static void reclaim_held(struct core *core, struct worker *worker, const struct worker *before,
-                         const struct lease_ref *held, size_t length)
+                         const struct lease_ref *held, const uint32_t *chunks, size_t length)
 {
     for (size_t i = 0; i < length; i++) {
-        if (!reclaim(core, worker, before, &held[i])) {
+        if (!reclaim(core, worker, before, &held[i], chunks == NULL ? 0 : chunks[i])) {
             cancel(core, worker, &held[i],
                    job_find(core, &held[i].job_id) == NULL ? "concluded" : "lease lost");
         }
@@ -277,7 +279,7 @@ static void reclaim_answered(struct core *core, struct worker *worker, const str
     for (size_t i = 0; i < length; i++) {
         const struct job *job = job_find(core, &answered[i].job_id);
         if (job != NULL && job_is_pending(job)) {
-            (void)reclaim(core, worker, before, &answered[i]);
+            (void)reclaim(core, worker, before, &answered[i], 0);
         }
     }
 }
@@ -290,7 +292,7 @@ void worker_heartbeat(struct core *core, const struct event *event)
     }
     worker->is_set_aside = false; /* it has had its pause, and may have no credit to tell of */
     worker_refresh(core, worker);
-    reclaim_held(core, worker, NULL, event->as.worker_heartbeat.held,
+    reclaim_held(core, worker, NULL, event->as.worker_heartbeat.held, NULL,
                  event->as.worker_heartbeat.held_length);
 }
 
@@ -473,7 +475,7 @@ void worker_hello(struct core *core, const struct event *event)
     cache_evidence_welcome(core, worker);
     pause_apply_to_worker(core, worker);
     reclaim_held(core, worker, before, event->as.worker_hello.held,
-                 event->as.worker_hello.held_length);
+                 event->as.worker_hello.held_chunks, event->as.worker_hello.held_length);
     reclaim_answered(core, worker, before, event->as.worker_hello.answered,
                      event->as.worker_hello.answered_length);
     worker_replace(core, before, event->peer);

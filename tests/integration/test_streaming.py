@@ -546,6 +546,23 @@ def test_paused_stream_is_read_to_its_end_in_order(cluster, providers, reader):
     assert reads.read["slow"] == 2200 * len(PIECE) and near.began == 1
 
 
+def test_paused_stream_is_read_to_its_end_though_its_worker_joined_again(cluster, providers, reader):
+    floods = Floods(2200)
+    near = providers("near", floods)
+    start(cluster, near.config(), broker={"heartbeat": "300ms"})
+    reads = reader(cluster)
+    begin_paused(floods, reads, "slow")
+    before = len(cluster.worker.lines)
+    cluster.worker.signal(signal.SIGSTOP)
+    time.sleep(2)  # more than four heartbeats: it takes the broker for gone
+    cluster.worker.signal(signal.SIGCONT)
+    cluster.worker.wait_log("joined a broker", after=before)
+    assert reads.is_silent("slow", 1)
+    reads.tell("resume slow")
+    assert reads.answer("slow") == ("2", "-", "whole")
+    assert near.began == 1
+
+
 def test_answer_that_is_whole_before_its_stream_was_read_waits_for_its_reader(cluster, providers, reader):
     near = providers("near")
     start(cluster, near.config())
@@ -634,6 +651,54 @@ def test_client_that_was_stopped_in_mid_stream_reads_all_of_it(cluster, provider
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0 and "broke off" not in errors, errors
     assert read.decode() + output == "".join(f" {i}" for i in range(200)) + "\n"
+
+
+@pytest.fixture
+def played(cluster):
+    """A broker that the test plays."""
+    broker = PlayedBroker()
+    cluster.brokers.append(broker)
+    yield broker
+    cluster.brokers.remove(broker)
+    cluster.worker.signal(signal.SIGTERM)
+    while cluster.worker.is_running():
+        broker.turn(0.05)
+    broker.close()
+
+
+def chunk_bytes(broker):
+    """What all chunks counted that came until no more did."""
+    counted, heard = 0, time.monotonic()
+    while time.monotonic() < heard + 1:
+        broker.turn(0.1)
+        chunks = [data for kind, _, data in broker.items if kind == "chunk"]
+        if chunks:
+            counted, heard = counted + sum(64 + len(data) for data in chunks), time.monotonic()
+            broker.items = [item for item in broker.items if item[0] != "chunk"]
+    return counted
+
+
+def test_held_stream_stays_held_when_its_worker_joins_again(cluster, providers, played):
+    floods = Floods(200)
+    near = providers("near", floods)
+    cluster.config = {"providers": [near.config()], "models": [{"name": "m", "provider": "near"}], "cache": {"mode": "off"}}
+    cluster.start_worker()
+    played.wait("hello")
+    allowed = 1 << 16
+    job = played.dispatch(payload("slow"), route="m", tier="realtime", stream=True, stream_bytes=allowed)
+    assert allowed <= chunk_bytes(played) < 2 * allowed
+    played.known.clear()
+    hello, _ = played.wait("hello")
+    assert [held.job_id for held in hello.held] == [job] and len(hello.held_chunks) == 1 and hello.held_chunks[0] > 0
+    assert chunk_bytes(played) == 0
+    played.send(pb.BrokerToWorker(stream_allowance=[pb.StreamAllowance(
+        lease=pb.LeaseRef(job_id=job, attempt=1), bytes_total=3 * allowed)]))
+    assert allowed <= chunk_bytes(played) < 3 * allowed
+    played.incarnation += 1  # it knows nothing of an allowance any more
+    played.known.clear()
+    played.wait("hello")
+    assert played.result(job)[0].outcome == pb.ATTEMPT_ANSWERED
+    assert near.began == 1
 
 
 class DeafBroker(PlayedBroker):

@@ -657,3 +657,35 @@ Test(core_streams, worker_that_comes_back_is_told_again_and_one_that_was_there_i
     come_back(EVENT_WORKER_HEARTBEAT, 100, &lease);
     cr_assert_eq(times_allowed(), 2);
 }
+
+/* It goes by what it was told of the lease that was lost. */
+Test(core_streams, worker_that_comes_back_with_a_lost_lease_is_told_that_nothing_bounds_it)
+{
+    const struct id job = submit_with_credit(1, 10);
+    chunk(&job, 0, "a");
+    const struct lease_ref lease = world_lease(&w, &job);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    come_back(EVENT_WORKER_HELLO, 100, &lease);
+    cr_assert_eq(times_allowed(), 1);
+    cr_assert_eq(allowed(&job), 0);
+}
+
+/* It may have sent all that it was allowed, and waits for word of it. */
+Test(core_streams, worker_that_comes_back_having_lost_chunks_is_held_no_more)
+{
+    const struct id job = submit_with_credit(1, 10);
+    const struct lease_ref lease = world_lease(&w, &job);
+    const uint32_t sent = 3;
+    chunk(&job, 0, "a");
+    chunk(&job, 1, "b");
+    struct event event = {
+        .kind = EVENT_WORKER_HELLO,
+        .peer = 100,
+        .as.worker_hello = {
+            .name = "w", .slots = 4, .held = &lease, .held_chunks = &sent, .held_length = 1}};
+    world_turn(&w, &event);
+    cr_assert_eq(times_allowed(), 1);
+    cr_assert_eq(allowed(&job), 0);
+    chunk(&job, 3, "d");
+    cr_assert_eq(times_allowed(), 1);
+}
