@@ -1066,6 +1066,9 @@ int broker_link_send_chunk(struct broker_link *link, const struct attempt *attem
     if (!link->is_joined) {
         return -EAGAIN;
     }
+    if (link->answer_bytes_max > 0 && bytes > link->answer_bytes_max) {
+        return -EMSGSIZE; /* it would close the connection */
+    }
     uint8_t head[FRAME_CHUNK_BYTES];
     CLEANUP(blob_unref) struct blob *blob = NULL;
     const struct frame_chunk chunk = {

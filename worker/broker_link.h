@@ -107,7 +107,7 @@ MUST_USE int broker_link_defer(struct broker_link *link, const Wire__Dispatch *d
 void broker_link_ask_hedge(struct broker_link *link, struct attempt *attempt);
 /*
  * A piece of the attempt's stream, at once. Errors: -EAGAIN the broker takes nothing at the moment,
- * or is not joined; -ENOMEM.
+ * or is not joined; -EMSGSIZE it takes none of that size; -ENOMEM.
  */
 MUST_USE int broker_link_send_chunk(struct broker_link *link, const struct attempt *attempt,
                                     uint32_t index, bool is_last, const void *data,

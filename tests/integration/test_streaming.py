@@ -701,6 +701,23 @@ def test_held_stream_stays_held_when_its_worker_joins_again(cluster, providers, 
     assert near.began == 1
 
 
+def test_piece_that_its_broker_does_not_take_ends_the_stream(cluster, providers, played):
+    near = providers("near")
+    cluster.config = {"providers": [near.config()], "models": [{"name": "m", "provider": "near"}], "cache": {"mode": "off"}}
+    played.answer_bytes_max = 4000
+    cluster.start_worker()
+    played.wait("hello")
+    job = played.dispatch(payload(), route="m", tier="realtime", stream=True)
+    call = near.next()
+    call.say(ROLE + event({"content": "one"}))
+    assert text_of(played.wait("chunk")[1]) == "one"
+    call.say(event({"content": "z" * 5000}) + END)
+    call.end()
+    assert played.result(job)[0].error_code == "answer_too_large"
+    assert not [item for item in played.items if item[0] == "chunk"]
+    assert cluster.worker.metrics()["tiermq_worker_chunks_dropped_total"] == 1
+
+
 class DeafBroker(PlayedBroker):
     """Reads nothing while `is_deaf`, and has little room for what nobody reads."""
 
