@@ -70,7 +70,7 @@ static int hex_value(char c)
     return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
-/* Of \uXXXX, the cursor behind its u. No NUL, which a flag decides on, and no half of a pair. */
+/* The four digits behind a backslash and u. No NUL, which a flag decides on, no half of a pair. */
 static size_t read_character(struct reader *reader, char *out)
 {
     utf8proc_int32_t character = 0;
