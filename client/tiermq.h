@@ -10,8 +10,8 @@
  *     tiermq_close(&client);
  *
  * Threads: a client belongs to one thread at a time; different clients are independent. The library starts no thread of
- * its own visible to the caller and installs no signal handler. Callbacks may submit, wait_async and cancel; the calls that
- * block return -EDEADLK there.
+ * its own visible to the caller and installs no signal handler. Callbacks may hand in (what ends in _async), cancel, pause and resume; the calls that
+ * block, and tiermq_dispatch(), return -EDEADLK there.
  *
  * Errors: 0 or a negative errno; tiermq_last_error() has the words. What happened to a job is not an error but a state.
  *
