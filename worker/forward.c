@@ -153,6 +153,7 @@ void forward_due(struct attempt *attempt)
     const bool goes_on = !attempt->is_chunk_timer_set && !attempt->waits_for_allowance;
     if (attempt->held_ms != 0 && goes_on) {
         attempt->held_ms = 0;
+        attempt->token_ns = clock_monotonic_ns(); /* how long it was held says nothing of it */
         provider_go_on(attempt->call);
     }
 }

@@ -15,7 +15,8 @@
  * job's deadline, or its cancellation, ends it before.
  * What is left when the answer is whole goes beyond the allowance: no answer waits for its readers.
  *
- * Measures the time to the first token and that between tokens. Uses the attempt's timer.
+ * Measures the time to the first token and that between tokens, without that for which the provider
+ * was held. Uses the attempt's timer.
  */
 #pragma once
 #include <stdbool.h>

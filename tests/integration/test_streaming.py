@@ -544,6 +544,9 @@ def test_paused_stream_is_read_to_its_end_in_order(cluster, providers, reader):
     reads.tell("resume slow")
     assert reads.answer("slow") == ("2", "-", "whole")
     assert reads.read["slow"] == 2200 * len(PIECE) and near.began == 1
+    labels = 'gen_ai_operation_name="chat",gen_ai_provider_name="near",gen_ai_request_model="m"'
+    gaps, metrics = "gen_ai_client_operation_time_per_output_chunk_seconds", cluster.worker.metrics()
+    assert metrics[f'{gaps}_bucket{{{labels},le="1"}}'] == metrics[f"{gaps}_count{{{labels}}}"], "its pause was its reader's"
 
 
 def test_paused_stream_is_read_to_its_end_though_its_worker_joined_again(cluster, providers, reader):
