@@ -80,6 +80,10 @@ enum family {
     WORKERS,
     SLOTS,
     SLOTS_FREE,
+    STREAMS,
+    STREAMS_HELD,
+    STREAM_RESTS,
+    STREAM_BYTES,
     DRAINING,
     STORE_UP,
     COMMIT_SECONDS,
@@ -227,6 +231,12 @@ static const struct family_row {
     [WORKERS] = {METRIC_GAUGE, "tiermq_workers", "Connected workers.", NULL},
     [SLOTS] = {METRIC_GAUGE, "tiermq_slots", "Jobs that all workers run at once.", NULL},
     [SLOTS_FREE] = {METRIC_GAUGE, "tiermq_slots_free", "Jobs that workers would take now.", NULL},
+    [STREAMS] = {METRIC_GAUGE, "tiermq_streams", "Attempts that stream now.", NULL},
+    [STREAMS_HELD] = {METRIC_GAUGE, "tiermq_streams_held",
+                      "Attempts whose stream waits for its readers.", NULL},
+    [STREAM_RESTS] = {METRIC_GAUGE, "tiermq_stream_rests",
+                      "Readers of answered streams that have not had all of them.", NULL},
+    [STREAM_BYTES] = {METRIC_GAUGE, "tiermq_stream_bytes", "Kept of streams.", LABELS("of")},
     [DRAINING] = {METRIC_GAUGE, "tiermq_draining", "1 while the broker shuts down.", NULL},
     [STORE_UP] = {METRIC_GAUGE, "tiermq_store_up", "0 while the store cannot write.", NULL},
     [COMMIT_SECONDS] = {METRIC_HISTOGRAM, "tiermq_commit_seconds", "One commit with its fsync.",
@@ -533,6 +543,11 @@ static void collect_core(struct telemetry *telemetry, const struct core_stats *c
     set(telemetry, WORKERS, (double)core->workers);
     set(telemetry, SLOTS, (double)core->slots);
     set(telemetry, SLOTS_FREE, (double)core->slots_free);
+    set(telemetry, STREAMS, (double)core->streams);
+    set(telemetry, STREAMS_HELD, (double)core->streams_held);
+    set(telemetry, STREAM_RESTS, (double)core->stream_rests);
+    metric_set(series(telemetry, STREAM_BYTES, LABELS("log")), (double)core->stream_log_bytes);
+    metric_set(series(telemetry, STREAM_BYTES, LABELS("rest")), (double)core->stream_rest_bytes);
     set(telemetry, DRAINING, core->is_draining ? 1 : 0);
     set(telemetry, STORE_UP, core->store_is_down ? 0 : 1);
 }

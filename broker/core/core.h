@@ -147,6 +147,9 @@ struct core_stats {
     const char *dead_codes[CORE_DEAD_CODES]; /* error codes that were seen */
     uint64_t clients, workers;
     uint64_t slots, slots_free;
+    uint64_t streams, streams_held;   /* attempts that stream now; of them, those that wait for their readers */
+    uint64_t stream_rests;            /* what readers have not had yet of streams that have ended */
+    uint64_t stream_log_bytes, stream_rest_bytes; /* that are kept of the ones and the others */
     bool is_draining, store_is_down;
 };
 void core_read_stats(struct core *core, struct core_time now, struct core_stats *ret_stats);

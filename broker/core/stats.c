@@ -7,6 +7,7 @@
 #include "broker/core/lease.h"
 #include "broker/core/pause.h"
 #include "broker/core/state.h"
+#include "broker/core/stream.h"
 #include "broker/core/upstream.h"
 #include "broker/core/status.h"
 #include "broker/core/worker.h"
@@ -53,6 +54,11 @@ void core_read_stats(struct core *core, struct core_time now, struct core_stats 
         .workers = core->workers.length,
         .slots = core->slots,
         .slots_free = core->slots_free,
+        .streams = core->streams.length,
+        .streams_held = stream_count_held(core),
+        .stream_rests = core->stream_rests.length,
+        .stream_log_bytes = core->stream_log_bytes - core->stream_rest_bytes,
+        .stream_rest_bytes = core->stream_rest_bytes,
         .dead_codes_length = core->dead.codes.length,
         .is_draining = core->is_draining,
         .store_is_down = core->store_is_down,

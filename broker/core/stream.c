@@ -326,6 +326,15 @@ bool stream_is_held(const struct lease *lease)
            lease->stream->received >= lease->stream_bytes;
 }
 
+size_t stream_count_held(const struct core *core)
+{
+    size_t held = 0;
+    list_for_each (&core->streams, link) {
+        held += stream_is_held(CONTAINER_OF(link, struct stream, all)->lease);
+    }
+    return held;
+}
+
 bool stream_is_asked_for(const struct core *core, const struct job *job)
 {
     return (job->flags & JOB_STREAM) != 0 || flight_streaming(core, job) != NULL;

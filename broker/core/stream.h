@@ -45,6 +45,8 @@ bool stream_is_wanted(const struct job *job);
 void stream_conclude(struct core *core, const struct job *job, const struct outcome *outcome);
 /* Its worker has sent all that it may, and waits for the readers: how long it takes says nothing about the provider. */
 bool stream_is_held(const struct lease *lease);
+/* How many of all streams are. Looks at each of them. */
+size_t stream_count_held(const struct core *core);
 /*
  * The worker of this lease has come back, and has sent so many chunks of it; 0: it has not said. It goes by what it was told before, as far as
  * that has reached it, or by nothing.

@@ -526,6 +526,9 @@ def test_paused_stream_holds_its_provider_and_nobody_else(cluster, providers, re
     assert said < 6000, said
     assert cluster.broker.memory_bytes() - before[0] < 16 << 20
     assert cluster.worker.memory_bytes() - before[1] < 64 << 20  # the answer so far, to be returned whole
+    metrics = cluster.broker.metrics()
+    assert metrics["tiermq_streams"] == metrics["tiermq_streams_held"] == 1
+    assert 0 < metrics['tiermq_stream_bytes{of="log"}'] < 512 << 10
     reads.tell("submit quick 0")
     assert reads.answer("quick") == ("2", "-", "whole")
     time.sleep(11)  # longer than a worker waits for a broker that takes nothing

@@ -689,3 +689,30 @@ Test(core_streams, worker_that_comes_back_having_lost_chunks_is_held_no_more)
     chunk(&job, 3, "d");
     cr_assert_eq(times_allowed(), 1);
 }
+
+static struct core_stats stats(void)
+{
+    struct core_stats stats;
+    core_read_stats(w.core, w.now, &stats);
+    return stats;
+}
+
+Test(core_streams, what_is_held_and_kept_is_counted)
+{
+    const struct id job = submit_with_credit(1, 10);
+    chunks_of_100(&job, 0, 99);
+    cr_assert_eq(stats().streams, 1);
+    cr_assert_eq(stats().streams_held, 0);
+    chunks_of_100(&job, 99, 100);
+    cr_assert_eq(stats().streams_held, 1);
+    cr_assert_eq(stats().stream_log_bytes, 10000);
+    world_result(&w, 100, &(struct lease_ref){job, 1}, ANSWERED, 0);
+    cr_assert_eq(stats().streams, 0);
+    cr_assert_eq(stats().streams_held, 0);
+    cr_assert_eq(stats().stream_log_bytes, 0);
+    cr_assert_eq(stats().stream_rests, 1);
+    cr_assert_eq(stats().stream_rest_bytes, 9000);
+    credit(1, &job, 1000);
+    cr_assert_eq(stats().stream_rests, 0);
+    cr_assert_eq(stats().stream_rest_bytes, 0);
+}
