@@ -52,7 +52,9 @@ struct broker_link {
                        */
     int64_t heard_ms; /* when the broker last said something */
     int64_t heartbeat_at_ms;
-    int64_t join_at_ms; /* not joined: the next try */
+    int64_t join_at_ms;      /* not joined: the next try */
+    bool is_looking_up;      /* as of the last try or look, for the broker's name, … */
+    int64_t lookup_until_ms; /* … and is waited for until then */
     int64_t retry_ms;
     uint32_t heartbeat_ms;
     uint64_t incarnation;
@@ -280,10 +282,39 @@ static void join(struct broker_link *link)
         log_at(link->log, LOG_ERROR, "cannot connect to the broker",
                log_text("broker", link->options.endpoint), log_text("error", strerror(-r)));
     }
-    link->join_at_ms = clock_monotonic_ms() + jittered(link->retry_ms);
+    const int64_t now_ms = clock_monotonic_ms();
+    link->is_looking_up = r == 0 && link_is_looking_up(link->link);
+    link->lookup_until_ms = now_ms + BROKER_LINK_LOOKUP_MS;
+    link->join_at_ms = now_ms + jittered(link->retry_ms);
     link->retry_ms = link->retry_ms * 2 < BROKER_LINK_RETRY_MAX_MS ? link->retry_ms * 2
                                                                    : BROKER_LINK_RETRY_MAX_MS;
     timer_arm(link);
+}
+
+/*
+ * Whether the try that is over is given as long once more: its link would begin another lookup, and
+ * know no more than this one. One that has just ended leaves the broker its time to answer.
+ */
+static bool waits_for_name(struct broker_link *link, int64_t now_ms)
+{
+    const bool was_looking_up = link->is_looking_up;
+    link->is_looking_up = was_looking_up && link_is_looking_up(link->link);
+    if (link->is_looking_up && now_ms >= link->lookup_until_ms) {
+        log_at(link->log, LOG_WARN, "a broker's name could not be looked up in time",
+               log_text("broker", link->options.endpoint),
+               log_int("waited_ms", BROKER_LINK_LOOKUP_MS));
+        return false;
+    }
+    return was_looking_up;
+}
+
+static void try_to_join(struct broker_link *link, int64_t now_ms)
+{
+    if (waits_for_name(link, now_ms)) {
+        link->join_at_ms = now_ms + jittered(link->retry_ms);
+    } else {
+        join(link);
+    }
 }
 
 /* The broker is gone, or does not know us. */
@@ -819,7 +850,7 @@ static void timer_due(void *context)
     const int64_t now_ms = clock_monotonic_ms();
     if (!link->is_joined) {
         if (now_ms >= link->join_at_ms) {
-            join(link);
+            try_to_join(link, now_ms);
         }
     } else if (now_ms >=
                link->heard_ms + (int64_t)link->heartbeat_ms * BROKER_LINK_SILENT_HEARTBEATS) {

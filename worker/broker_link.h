@@ -7,7 +7,7 @@
  * them. The answers are bounded: above answers_bytes_max no credit is given, and what nobody
  * concluded within answers_ttl_ms is dropped. All of a turn travels in one message. A broker that
  * is silent for SILENT_HEARTBEATS of its heartbeats, or that does not know us, is joined again over
- * a new connection, with backoff: leases still held and answers still kept are named there, and the
+ * a new connection, with backoff, though not while its name is being looked up: leases still held and answers still kept are named there, and the
  * answers are sent again after the welcome. Nothing is given up for a broken connection: the first
  * answer that arrives counts. See DESIGN.md, "The wire", and docs/protocol.md.
  */
@@ -38,6 +38,7 @@ enum {
     BROKER_LINK_QUEUE_MESSAGES_MAX = 1000,
     BROKER_LINK_RETRY_FIRST_MS = 1000,
     BROKER_LINK_RETRY_MAX_MS = 15000,
+    BROKER_LINK_LOOKUP_MS = 30000, /* for the broker's name: beyond the patience of resolvers as they are set up */
 };
 
 struct broker_link_options {
