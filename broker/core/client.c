@@ -239,7 +239,9 @@ void waiter_credit(struct core *core, const struct event *event)
     if (waiter != NULL) {
         waiter->chunks_left = chunks_left_with(waiter->chunks_left, more);
         stream_wanted(core, job);
-    } else {
+    }
+    /* Its leader may have answered, and it be concluded in a later turn. */
+    if (waiter == NULL || job->place == PLACE_FOLLOWING) {
         stream_rest_credit(core, event->peer, &event->as.stream_credit.job_id, more);
     }
 }

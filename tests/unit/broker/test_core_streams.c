@@ -611,6 +611,31 @@ Test(core_streams, reader_that_took_all_has_credit_from_when_it_says_so)
     cr_assert_str_eq(heard(1, &job), "abc");
 }
 
+/* So many followers are concluded in one turn, and the others later. */
+Test(core_streams, follower_that_is_concluded_later_gives_credit_for_its_rest_before)
+{
+    enum { OTHERS = 2500 };
+    static const uint8_t key[16] = {1};
+    const struct id leader = submit(1, true);
+    for (int i = 0; i < OTHERS; i++) {
+        (void)submit(1, false);
+    }
+    struct event event = world_submission(&w, 2, "realtime");
+    event.as.submit.stream = true;
+    event.as.submit.stream_chunks = 1;
+    event.as.submit.canonical_key = key;
+    const struct id last = world_submit_event(&w, &event);
+    chunk(&leader, 0, "a");
+    chunk(&leader, 1, "b");
+    chunk_with(&leader, 2, "c", FRAME_CHUNK_LAST);
+    world_result(&w, 100, &(struct lease_ref){leader, 1}, ANSWERED, 0);
+    cr_assert_null(world_find(&w, EFFECT_RESULT, &last, 2));
+    credit(2, &last, 5);
+    world_advance(&w, 1);
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &last, 2));
+    cr_assert_str_eq(heard(2, &last), "abc");
+}
+
 /* Its worker goes by what it was told, and holds the call there. */
 Test(core_streams, log_that_was_enlarged_after_the_dispatch_lets_the_worker_go_on)
 {
