@@ -161,9 +161,10 @@ static enum judge_verdict judge_embedding(const char *a, const char *b, double c
     union profile_buffer left, right;
     const size_t left_words = profile_make(a, strlen(a), &left);
     const size_t right_words = profile_make(b, strlen(b), &right);
+    /* Not unknown: equal ones of that length are known to be right, and alone would be all that is learned. */
     if (left_words == 0 || left_words > PROFILE_WORDS_MAX || right_words == 0 ||
         right_words > PROFILE_WORDS_MAX) {
-        return JUDGE_UNKNOWN;
+        return JUDGE_DIFFERENT;
     }
     struct sparse_vector left_vector, right_vector;
     struct likeness likeness;
@@ -202,8 +203,10 @@ static enum judge_verdict judge_answers(enum judge_kind kind, double cosine_min,
         return verdict_of(calls != NULL && other_calls != NULL &&
                           values_are_equal(calls, other_calls, 0));
     }
-    return text == NULL || other_text == NULL ? JUDGE_UNKNOWN
-                                              : judge_texts(kind, cosine_min, text, other_text);
+    if (text == NULL || other_text == NULL) {
+        return text == other_text ? JUDGE_UNKNOWN : JUDGE_DIFFERENT;
+    }
+    return judge_texts(kind, cosine_min, text, other_text);
 }
 
 void judge_describe(enum judge_kind kind, double cosine_min, const char *model, const char *prompt,

@@ -6,6 +6,7 @@
  *              takes many that say the same for different.
  *   json       the texts are JSON with the same content: numbers by value, members in any order; else as `equal`
  *   embedding  the built-in embedder's cosine of the texts reaches a bound, and no guard speaks (likeness.h)
+ *              (texts without a word, or of more than PROFILE_WORDS_MAX, as `equal`)
  *   model      a model is asked, by a job of its own: JUDGE_UNKNOWN here, unless the texts are equal, or the answers call tools
  *
  * Bodies are OpenAI-format answers; compared is what the first choice says, tool calls included. Pure.
@@ -24,6 +25,6 @@ void judge_describe(enum judge_kind kind, double cosine_min, const char *model, 
 /* What the first choice of an answer says in words, borrowed; NULL: nothing. */
 const char *judge_text_of(const json_t *answer);
 
-/* UNKNOWN: one of them cannot be read. */
+/* UNKNOWN: one of them cannot be read, or neither says anything; or a model is to be asked. */
 enum judge_verdict judge(enum judge_kind kind, double cosine_min, const void *body, size_t body_bytes, const void *other,
                          size_t other_bytes);

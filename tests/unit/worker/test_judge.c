@@ -1,6 +1,7 @@
 /* When two answers say the same, by each judge. */
 #include <criterion/criterion.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "worker/cache/judge.h"
@@ -73,6 +74,21 @@ Test(judge, embedding_when_near_and_no_guard_speaks)
     different(JUDGE_EMBEDDING, "The train leaves at 10.", "Bananas are yellow.");
 }
 
+/* Were they unknown, only those that are equal would be labels. */
+Test(judge, embedding_takes_long_answers_for_different_unless_they_are_equal)
+{
+    char text[129 * 5 + 32] = "", equal[sizeof(text)], other[sizeof(text)];
+    for (size_t i = 0; i < 129; i++) {
+        strcat(text, "word ");
+    }
+    (void)snprintf(equal, sizeof(equal), "%s.", text);
+    (void)snprintf(other, sizeof(other), "%sotherwise", text);
+    same(JUDGE_EMBEDDING, text, equal);
+    different(JUDGE_EMBEDDING, text, other);
+    different(JUDGE_EMBEDDING, text, "word");
+    different(JUDGE_EMBEDDING, "!", "word");
+}
+
 Test(judge, model_is_asked_when_the_texts_differ)
 {
     cr_assert_eq(of(JUDGE_MODEL, "Paris", "The capital is Paris"), JUDGE_UNKNOWN);
@@ -103,6 +119,7 @@ Test(judge, what_cannot_be_read_says_nothing)
     cr_assert_eq(judge(JUDGE_EQUAL, 0.9, good, bytes, "{", 1), JUDGE_UNKNOWN);
     cr_assert_eq(judge(JUDGE_EQUAL, 0.9, good, bytes, NULL, 0), JUDGE_UNKNOWN);
     cr_assert_eq(judge(JUDGE_EQUAL, 0.9, "{}", 2, "{}", 2), JUDGE_UNKNOWN);
+    cr_assert_eq(judge(JUDGE_EQUAL, 0.9, good, bytes, "{}", 2), JUDGE_DIFFERENT, "it says something else than nothing");
     free(good);
 }
 
