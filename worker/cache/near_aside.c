@@ -1,6 +1,7 @@
 #include "worker/cache/near_aside.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ struct near_aside {
     struct near_asides *asides;
     struct attempt *attempt;   /* NULL: it has gone */
     Record__CacheEntry *entry; /* its answer, then: kept without its vector */
+    struct attempt *gone;      /* then, too: what a model is asked by, if it judges; NULL */
     struct broker_link *broker;
     char *tenant, *tier, *text;
     uint64_t born;
@@ -48,6 +50,16 @@ int near_asides_create(struct services *services, struct near_asides **ret_aside
     return 0;
 }
 
+static void forget_gone(struct attempt **gone)
+{
+    struct attempt *old = TAKE(*gone);
+    if (old != NULL) {
+        free(old->pool);
+        free(old->residency);
+    }
+    free(old);
+}
+
 static void release(struct near_aside *aside)
 {
     list_remove(&aside->asides->list, &aside->link);
@@ -60,6 +72,7 @@ static void release(struct near_aside *aside)
         aside->asides->bytes -= aside->entry->body.len;
         record__cache_entry__free_unpacked(aside->entry, NULL);
     }
+    forget_gone(&aside->gone);
     free(aside->vector);
     free(aside->tenant);
     free(aside->tier);
@@ -97,6 +110,42 @@ static void keep(struct near_aside *aside, const struct cache_result *result)
                             aside->born, CACHE_ADDS_VECTOR, compares ? &comparison : NULL);
 }
 
+/* ---- a model that judges ---- */
+
+static void candidate_came(void *context, struct cache_result *result)
+{
+    struct near_aside *aside = context;
+    aside->lookup = NULL;
+    if (result->entry != NULL) {
+        cache_checks_judge_miss(aside->asides->services, aside->gone, result->entry);
+    }
+    release(aside);
+}
+
+/* It is asked as if the attempt were still there. False: it is not. */
+static bool asks_judge(struct near_aside *aside, const struct cache_result *result)
+{
+    struct services *services = aside->asides->services;
+    struct attempt *gone = aside->gone;
+    if (gone == NULL || result == NULL || !result->has_candidate) {
+        return false;
+    }
+    gone->has_candidate = true;
+    gone->near_score = result->score;
+    memcpy(gone->candidate, result->key, CACHE_KEY_BYTES);
+    gone->body.data = (char *)aside->entry->body.data;
+    gone->body.length = aside->entry->body.len;
+    struct cache_query query = {
+        .threshold = INFINITY, .prompt_cut = aside->query.prompt_cut, .serves_nobody = true};
+    memcpy(query.key, gone->candidate, CACHE_KEY_BYTES);
+    const int64_t until_ms = clock_monotonic_ms() + services->config->cache.lookup_timeout_ms;
+    return cache_checks_judges_miss(services, gone) &&
+           cache_start_lookup(services->cache, &query, until_ms, candidate_came, aside,
+                              &aside->lookup) == 0;
+}
+
+/* ---- the end ---- */
+
 /* `result` NULL: there was no lookup. */
 static void end(struct near_aside *aside, const struct cache_result *result)
 {
@@ -116,7 +165,9 @@ static void end(struct near_aside *aside, const struct cache_result *result)
         attempt->near_score = result->score;
         memcpy(attempt->candidate, result->key, CACHE_KEY_BYTES);
     }
-    release(aside);
+    if (!asks_judge(aside, result)) {
+        release(aside);
+    }
 }
 
 static void found(void *context, struct cache_result *result)
@@ -174,11 +225,35 @@ void near_aside_start(struct near_asides *asides, struct attempt *attempt,
     attempt->aside = aside;
 }
 
+/* What cache_checks.h looks at; tenant and tier are those of `aside`. NULL: no memory. */
+static struct attempt *gone_of(const struct near_aside *aside, const struct attempt *attempt)
+{
+    struct attempt *gone = calloc(1, sizeof(*gone));
+    if (gone == NULL) {
+        return NULL;
+    }
+    gone->broker = attempt->broker;
+    gone->tenant = aside->tenant;
+    gone->tier = aside->tier;
+    gone->pool = strdup(attempt->pool);
+    gone->residency = strdup(attempt->residency);
+    gone->has_needs = attempt->has_needs;
+    gone->started_ms = attempt->started_ms;
+    gone->queue_ms = attempt->queue_ms;
+    if (gone->pool == NULL || gone->residency == NULL) {
+        forget_gone(&gone);
+    }
+    return gone;
+}
+
 void near_aside_answered(struct near_aside **aside, const Record__CacheEntry *entry)
 {
     struct near_aside *old = TAKE(*aside);
     if (old == NULL) {
         return;
+    }
+    if (old->asides->services->judge == JUDGE_MODEL) { /* without memory it is one label less */
+        old->gone = gone_of(old, old->attempt);
     }
     old->attempt = NULL;
     const size_t bytes = entry->body.len;

@@ -3,7 +3,7 @@
  *
  * For an embedder that is asked, and a class that gives no near hits now: nothing is gained by waiting for the vector, but the fresh answer
  * compared with the candidate's is what the class learns from. When the answer is there first, it is kept here until the
- * candidate is known. At most NEAR_ASIDES_MAX at a time, with NEAR_ASIDE_BYTES_MAX of answers; what cannot be begun is one label less. Belongs to the loop.
+ * candidate is known. Who compares them is the judge, a model too. At most NEAR_ASIDES_MAX at a time, with NEAR_ASIDE_BYTES_MAX of answers; what cannot be begun is one label less. Belongs to the loop.
  */
 #pragma once
 #include <stdint.h>
