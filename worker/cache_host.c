@@ -422,6 +422,7 @@ static void judge_changed(struct cache_host *host)
     describe_judge(host->services, judge);
     if (strcmp(judge, host->judge) != 0) {
         (void)snprintf(host->judge, sizeof(host->judge), "%s", judge);
+        host->services->judge_share = (struct judge_share){0};
         int r = renew_class(host);
         if (r < 0) {
             failed(host, "class", r);

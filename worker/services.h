@@ -8,6 +8,7 @@
 #include "common/config.h"
 #include "common/id.h"
 #include "worker/cache/judge.h"
+#include "worker/cache/judge_share.h"
 
 struct cache;
 struct cache_counts;
@@ -37,6 +38,7 @@ struct services {
     enum judge_kind judge;             /* of answers */
     double judge_cosine_min;
     const char *judge_model, *judge_prompt; /* JUDGE_MODEL */
+    struct judge_share judge_share;         /* likewise: how much of what it is asked it answers */
     struct lately *lately;             /* of jobs and denials; NULL: the cache is off */
     struct id_source *ids;             /* of the jobs that the worker makes */
     struct canonical_secret key_secret; /* of the cache's keys and scopes, as at the start */

@@ -215,3 +215,20 @@ def test_a_model_judges_where_the_vector_comes_after_the_answer(cluster, court):
     ask(cluster, "Please describe")
     wait_state(cluster, "open")
     assert checks(worker, "miss", "same") >= 100
+
+
+@pytest.mark.parametrize("word", [None, "Perhaps."])
+def test_a_judge_that_gives_no_word_leaves_no_right_answers_alone(cluster, court, word):
+    """Half of the answers are others by now, which it alone could say; the other half are equal, and it is not asked."""
+    court.says = lambda *_: word
+    cluster.start_modelsim("--first-token-ms", "30", "--ignore", "please,kindly")
+    start_embedder(cluster)
+    worker = start(cluster, "model", court)
+    ask(cluster, "Describe")
+    wait_indexed(cluster)
+    set_versions(cluster, NAMES[::2], 500)
+    for wording in ("Please describe", "Kindly describe"):
+        ask(cluster, wording)
+    time.sleep(2)  # evidence goes once a second
+    assert [known["state"] for known in classes(cluster)] == ["closed_thin"]
+    assert court.asked > 0 and 0 < checks(worker, "miss", "same") < 64

@@ -262,6 +262,13 @@ static void learn(struct services *services, const struct attempt *attempt, cons
     }
 }
 
+/* Of answers for which no model needs to be asked no more is believed than of the others: judge_share.h. */
+static enum judge_verdict share_of(const struct services *services, enum judge_verdict verdict)
+{
+    const bool is_alone = services->judge == JUDGE_MODEL && verdict == JUDGE_SAME;
+    return is_alone && !hits(judge_share_of(&services->judge_share)) ? JUDGE_UNKNOWN : verdict;
+}
+
 /* UNKNOWN: a model is asked, if it is the judge. */
 static enum judge_verdict judge_check(struct services *services, const struct attempt *attempt,
                                       const Wire__CacheCheck *check)
@@ -272,7 +279,7 @@ static enum judge_verdict judge_check(struct services *services, const struct at
     if (verdict == JUDGE_UNKNOWN && services->judge == JUDGE_MODEL) {
         cache_checks_ask_judge(services, attempt, check);
     } else {
-        learn(services, attempt, check, verdict);
+        learn(services, attempt, check, share_of(services, verdict));
     }
     return verdict;
 }
@@ -342,6 +349,7 @@ void cache_checks_ask_judge(struct services *services, const struct attempt *att
         request.check = &check;
         Wire__JobNeeds needs = WIRE__JOB_NEEDS__INIT; /* of another request: of the job's it has the label */
         needs.residency = attempt->residency;
+        judge_share_asked(&services->judge_share);
         (void)make_job(services, attempt, &request, services->judge_model, &needs, "", "judge"); /* likewise */
     }
     free(text);
@@ -368,7 +376,11 @@ void cache_checks_judged(struct services *services, const struct attempt *attemp
         return;
     }
     json_t *answer = json_loadb(attempt->body.data, attempt->body.length, 0, NULL);
-    learn(services, attempt, check, verdict_of_text(judge_text_of(answer)));
+    const enum judge_verdict verdict = verdict_of_text(judge_text_of(answer));
+    if (verdict != JUDGE_UNKNOWN) {
+        judge_share_told(&services->judge_share);
+    }
+    learn(services, attempt, check, verdict);
     json_decref(answer);
 }
 
