@@ -521,6 +521,13 @@ void world_client(struct world *world, uint64_t peer, const char *tenant)
                                       .as.client_hello = {tenant, "test"}});
 }
 
+void world_go(struct world *world)
+{
+    world_start(world);
+    world_client(world, 1, "a");
+    world_worker(world, 100, "w", 1000);
+}
+
 struct event world_submission(struct world *world, uint64_t peer, const char *tier)
 {
     struct event event = {.kind = EVENT_SUBMIT,

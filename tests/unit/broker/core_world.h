@@ -69,6 +69,8 @@ void world_budget(struct world *world, uint64_t daily_nanousd, uint32_t soft_per
 struct core_budget_view world_purse(const struct world *world);
 /* Creates the core as configured by now. */
 void world_start(struct world *world);
+/* The same; then come client 1 of tenant a, and worker 100, "w", with 1000 slots. */
+void world_go(struct world *world);
 void world_finish(struct world *world);
 /* A crash: what is not durable is lost; then recovery from the records. */
 void world_restart(struct world *world);

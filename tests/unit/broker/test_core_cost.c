@@ -60,36 +60,58 @@ static struct core_cost ledger(void)
     return sum;
 }
 
+/* Of what an attempt used at m0: 10 tokens, of them 4 from the prompt cache. */
+struct said {
+    uint64_t peer;
+    Wire__AttemptOutcome outcome;
+    uint64_t nanousd;      /* 0: nothing was used */
+    uint32_t combined;     /* jobs that shared the call, of whose cost this is a part */
+    size_t told;           /* calls … */
+    uint64_t call_nanousd; /* … and the cost of each */
+    uint32_t made_by;
+    uint64_t run;
+};
+
+static void say(const struct lease_ref *lease, const struct said *said)
+{
+    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
+    Wire__Call call = WIRE__CALL__INIT;
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    const Wire__Call *const calls[] = {&call, &call};
+    usage.provider = upstream.provider = "p";
+    usage.model = upstream.model = "m0";
+    usage.cost_nanousd = said->nanousd;
+    usage.input_tokens = said->nanousd > 0 ? 10 : 0;
+    usage.cached_input_tokens = said->nanousd > 0 ? 4 : 0;
+    usage.combined = said->combined;
+    call.upstream = &upstream;
+    call.outcome = said->outcome;
+    call.error_code = "";
+    call.cost_nanousd = said->call_nanousd;
+    world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                                   .peer = said->peer,
+                                   .as.attempt_result = {.lease = *lease,
+                                                         .outcome = said->outcome,
+                                                         .error_code = "",
+                                                         .error_text = "",
+                                                         .usage = &usage,
+                                                         .calls = calls,
+                                                         .calls_length = said->told,
+                                                         .tenant = "a",
+                                                         .tier = "standard",
+                                                         .made_by = said->made_by,
+                                                         .run = said->run}});
+}
+
 static void says(uint64_t peer, const struct lease_ref *lease, Wire__AttemptOutcome outcome,
                  uint64_t nanousd, uint32_t made_by)
 {
-    Wire__Usage usage = WIRE__USAGE__INIT;
-    usage.provider = "p";
-    usage.model = "m0";
-    usage.cost_nanousd = nanousd;
-    usage.input_tokens = nanousd > 0 ? 10 : 0;
-    usage.cached_input_tokens = nanousd > 0 ? 4 : 0;
-    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
-    Wire__Call call = WIRE__CALL__INIT;
-    const Wire__Call *const calls[] = {&call};
-    upstream.provider = usage.provider;
-    upstream.model = usage.model;
-    call.upstream = &upstream;
-    call.cost_nanousd = nanousd;
-    const struct event event = {.kind = EVENT_ATTEMPT_RESULT,
-                                .peer = peer,
-                                .as.attempt_result = {.lease = *lease,
-                                                      .outcome = outcome,
-                                                      .error_code = "",
-                                                      .error_text = "",
-                                                      .usage = &usage,
-                                                      .calls = calls,
-                                                      .calls_length =
-                                                          nanousd > 0 && made_by == 0,
-                                                      .tenant = "a",
-                                                      .tier = "standard",
-                                                      .made_by = made_by}};
-    world_turn(&w, &event);
+    say(lease, &(struct said){.peer = peer,
+                              .outcome = outcome,
+                              .nanousd = nanousd,
+                              .told = nanousd > 0 && made_by == 0,
+                              .call_nanousd = nanousd,
+                              .made_by = made_by});
 }
 
 static void hello(uint64_t peer, const char *name, const struct lease_ref *held, size_t length)
@@ -209,31 +231,17 @@ Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
     cr_assert_eq(world_purse(&w).day_nanousd, 400);
 }
 
-/* Of a call at m0 for so many jobs (0: for this one alone): of its cost this one's part, and the
+/* At m0, of a call for so many jobs (0: for this one alone): of its cost this one's part, and the
  * call itself where it tells of it. */
 static void says_part(const struct lease_ref *lease, Wire__AttemptOutcome outcome,
                       uint32_t combined, uint64_t nanousd, size_t told)
 {
-    Wire__Upstream upstream = WIRE__UPSTREAM__INIT;
-    Wire__Call call = WIRE__CALL__INIT;
-    Wire__Usage usage = WIRE__USAGE__INIT;
-    const Wire__Call *const calls[] = {&call, &call};
-    usage.provider = upstream.provider = "p";
-    usage.model = upstream.model = "m0";
-    usage.cost_nanousd = nanousd;
-    usage.input_tokens = 10;
-    usage.combined = combined;
-    call.upstream = &upstream;
-    call.cost_nanousd = CALL;
-    world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
-                                   .peer = 100,
-                                   .as.attempt_result = {.lease = *lease,
-                                                         .outcome = outcome,
-                                                         .error_code = "",
-                                                         .error_text = "",
-                                                         .usage = &usage,
-                                                         .calls = calls,
-                                                         .calls_length = told}});
+    say(lease, &(struct said){.peer = 100,
+                              .outcome = outcome,
+                              .nanousd = nanousd,
+                              .combined = combined,
+                              .told = told,
+                              .call_nanousd = CALL});
 }
 
 Test(core_cost, call_for_several_jobs_counts_once)
@@ -251,7 +259,8 @@ Test(core_cost, call_for_several_jobs_counts_once)
     says_part(&leases[2], ANSWERED, 0, CALL / 2 + CALL, 1);
     cr_assert_eq(ledger().calls, 2);
     cr_assert_eq(ledger().cost_nanousd, 2 * CALL);
-    cr_assert_eq(ledger().tokens[PRICE_INPUT], 30);
+    cr_assert_eq(ledger().tokens[PRICE_INPUT], 18);
+    cr_assert_eq(ledger().tokens[PRICE_CACHED_INPUT], 12);
 }
 
 Test(core_cost, job_that_was_asked_alone_may_tell_of_two_calls)

@@ -31,13 +31,6 @@ static void start(void)
     }
 }
 
-static void go(void)
-{
-    world_start(&w);
-    world_client(&w, 1, "a");
-    world_worker(&w, 100, "w", 1000);
-}
-
 static void stop(void)
 {
     world_finish(&w);
@@ -101,7 +94,7 @@ static const char *why(const struct id *job)
 Test(core_prefix, prompts_that_begin_alike_go_to_one_provider_and_others_are_spread)
 {
     size_t at_first = 0;
-    go();
+    world_go(&w);
     for (uint32_t prefix = 1; prefix < PREFIXES; prefix++) {
         const char *home = home_of(prefix);
         at_first += strcmp(home, "p0") == 0;
@@ -116,7 +109,7 @@ Test(core_prefix, prompts_that_begin_alike_go_to_one_provider_and_others_are_spr
 
 Test(core_prefix, its_reason_is_told)
 {
-    go();
+    world_go(&w);
     (void)prefix_at("p1");
     const struct id job = submit(prefix_at("p1"));
     cr_assert_not_null(strstr(why(&job), "p1/m0: "));
@@ -130,7 +123,7 @@ Test(core_prefix, its_reason_is_told)
 Test(core_prefix, without_a_weight_it_does_not_count)
 {
     w.config.routing.prefix_permille = 0;
-    go();
+    world_go(&w);
     for (uint32_t prefix = 1; prefix < PREFIXES; prefix++) {
         const struct id job = submit(prefix);
         cr_assert_null(strstr(why(&job), "begin like"), "%s", why(&job));
@@ -140,7 +133,7 @@ Test(core_prefix, without_a_weight_it_does_not_count)
 
 Test(core_prefix, order_of_a_list_stays)
 {
-    go();
+    world_go(&w);
     const uint32_t prefix = prefix_at("p1");
     const struct id named = submit_to("m0", prefix);
     cr_assert_str_eq(provider_of(&named), "p0", "p1 is there for when p0 fails");
@@ -148,7 +141,7 @@ Test(core_prefix, order_of_a_list_stays)
 
 Test(core_prefix, provider_that_is_limited_gives_its_prefixes_away_for_so_long)
 {
-    go();
+    world_go(&w);
     const uint32_t prefix = prefix_at("p1");
     const struct id job = submit(prefix);
     world_says(&w, &job,
@@ -161,7 +154,7 @@ Test(core_prefix, provider_that_is_limited_gives_its_prefixes_away_for_so_long)
 
 Test(core_prefix, provider_that_failed_the_job_does_not_get_it_again_for_its_prefix)
 {
-    go();
+    world_go(&w);
     const uint32_t prefix = prefix_at("p1");
     const struct id job = submit(prefix);
     cr_assert_str_eq(provider_of(&job), "p1");
@@ -172,7 +165,7 @@ Test(core_prefix, provider_that_failed_the_job_does_not_get_it_again_for_its_pre
 
 Test(core_prefix, provider_that_fails_more_is_not_as_good)
 {
-    go();
+    world_go(&w);
     const uint32_t prefix = prefix_at("p1");
     for (int i = 0; i < 3; i++) { /* its breaker stays closed */
         const struct id failed = submit(prefix);
@@ -187,7 +180,7 @@ Test(core_prefix, one_that_all_have_overloads_no_provider)
     enum { JOBS = 100 };
     size_t at_home = 0;
     struct id jobs[JOBS];
-    go();
+    world_go(&w);
     const uint32_t prefix = prefix_at("p1");
     for (size_t i = 0; i < JOBS; i++) {
         jobs[i] = submit(prefix);
@@ -210,7 +203,7 @@ Test(core_prefix, one_that_all_have_overloads_no_provider)
 Test(core_prefix, one_that_is_away_says_so)
 {
     struct id job = {{0}};
-    go();
+    world_go(&w);
     const uint32_t prefix = prefix_at("p1");
     for (int i = 0; i < 40 && strstr(why(&job), "more calls run than its share") == NULL; i++) {
         job = submit(prefix);
@@ -231,7 +224,7 @@ static uint32_t calls_out(void)
 Test(core_prefix, leases_that_are_lost_are_no_load)
 {
     enum { JOBS = 20 };
-    go();
+    world_go(&w);
     for (uint32_t i = 0; i < JOBS; i++) {
         (void)submit(1);
     }
@@ -244,7 +237,7 @@ Test(core_prefix, leases_that_are_lost_are_no_load)
 
 Test(core_prefix, it_survives_a_restart)
 {
-    go();
+    world_go(&w);
     const uint32_t prefix = prefix_at("p1");
     world_finish(&w);
     start();
@@ -264,7 +257,7 @@ Test(core_prefix, soft_share_of_a_budget_leaves_it_there)
     w.models[0].max_tokens_default = UINT16_MAX;
     w.models[0].output_nanousd_per_mtok = 1000000000;
     w.config.cost = (struct config_cost){.keep_days = 10, .rows_max = 100};
-    go();
+    world_go(&w);
     const uint32_t prefix = prefix_at("p1");
     (void)submit(prefix);
     const struct id job = submit(prefix);

@@ -27,13 +27,6 @@ static void start(void)
     w.config.routes_length = 1;
 }
 
-static void go(void)
-{
-    world_start(&w);
-    world_client(&w, 1, "a");
-    world_worker(&w, 100, "w", 1000);
-}
-
 static void stop(void)
 {
     world_finish(&w);
@@ -110,7 +103,7 @@ static void pass(int64_t ms)
 
 Test(core_upstreams, dispatch_names_the_first_candidate)
 {
-    go();
+    world_go(&w);
     const struct id named = submit_to("standard", "m0");
     const struct id alias = submit_to("standard", "alias");
     cr_assert(is_at(&named, "p0", "m0"));
@@ -120,7 +113,7 @@ Test(core_upstreams, dispatch_names_the_first_candidate)
 
 Test(core_upstreams, failure_goes_to_the_next_provider_at_once)
 {
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "m0");
     is_said(&job, UNAVAILABLE);
     cr_assert(is_at(&job, "p1", "m0"));
@@ -133,7 +126,7 @@ Test(core_upstreams, failure_goes_to_the_next_provider_at_once)
 
 Test(core_upstreams, after_the_last_candidate_the_job_backs_off_and_begins_anew)
 {
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "m0");
     is_said(&job, UNAVAILABLE);
     is_said(&job, UNAVAILABLE);
@@ -146,7 +139,7 @@ Test(core_upstreams, after_the_last_candidate_the_job_backs_off_and_begins_anew)
 Test(core_upstreams, stands_in_only_what_meets_the_quality_floor)
 {
     w.tiers[1].quality_min = 30;
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "alias");
     is_said(&job, UNAVAILABLE);
     cr_assert(is_at(&job, "p0", "m0")); /* m2 has 20 */
@@ -157,7 +150,7 @@ Test(core_upstreams, stands_in_only_what_meets_the_quality_floor)
 
 Test(core_upstreams, a_named_model_is_not_replaced_by_another)
 {
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "m1");
     is_said(&job, UNAVAILABLE);
     cr_assert_eq(world_state(&w, &job), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
@@ -168,7 +161,7 @@ Test(core_upstreams, configured_fallback_stands_in_for_a_named_model)
     static char *fallback[] = {"m2"};
     w.models[1].fallback = fallback;
     w.models[1].fallback_length = 1;
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "m1");
     is_said(&job, UNAVAILABLE);
     cr_assert(is_at(&job, "p1", "m2"));
@@ -176,7 +169,7 @@ Test(core_upstreams, configured_fallback_stands_in_for_a_named_model)
 
 Test(core_upstreams, nothing_goes_to_what_is_down_but_single_probes)
 {
-    go();
+    world_go(&w);
     break_m1();
     struct id jobs[20];
     for (int i = 0; i < 20; i++) {
@@ -229,19 +222,19 @@ static uint64_t probes_until_another_is_asked(const char *tier)
 
 Test(core_upstreams, requests_that_end_their_upstream_are_not_each_probe)
 {
-    go();
+    world_go(&w);
     cr_assert_eq(probes_until_another_is_asked("standard"), 1);
 }
 
 Test(core_upstreams, requests_that_end_their_upstream_hold_no_other_tier)
 {
-    go();
+    world_go(&w);
     cr_assert_eq(probes_until_another_is_asked("background"), 1);
 }
 
 Test(core_upstreams, whoever_failed_probes_when_nobody_else_waits)
 {
-    go();
+    world_go(&w);
     break_m1();
     world_forget_log(&w);
     int64_t waited_ms = 0;
@@ -262,7 +255,7 @@ static int64_t waits_of(const struct id *job)
 Test(core_upstreams, those_that_failed_in_an_outage_do_not_come_back_at_once)
 {
     enum { MANY = 20 };
-    go();
+    world_go(&w);
     struct id jobs[MANY];
     for (int i = 0; i < MANY; i++) {
         jobs[i] = submit_to("standard", "m1");
@@ -279,7 +272,7 @@ Test(core_upstreams, those_that_failed_in_an_outage_do_not_come_back_at_once)
 
 Test(core_upstreams, probe_that_was_given_up_decides_nothing)
 {
-    go();
+    world_go(&w);
     break_m1();
     for (int i = 0; i < 5; i++) {
         (void)submit_to("standard", "m1");
@@ -308,7 +301,7 @@ Test(core_upstreams, probe_that_was_given_up_decides_nothing)
 /* What a probe comes to that says nothing: the next may go, whether it was called or not. */
 static void check_probe_is_let_go(const struct world_said *said)
 {
-    go();
+    world_go(&w);
     break_m1();
     (void)submit_to("standard", "m1");
     world_forget_log(&w);
@@ -336,7 +329,7 @@ Test(core_upstreams, probe_whose_call_was_put_off_is_let_go)
 Test(core_upstreams, probe_that_was_given_up_and_fails_late_ends_no_later_one)
 {
     w.config.broker.lease_ms = 1000000; /* no heartbeats of what is held here */
-    go();
+    world_go(&w);
     break_m1();
     struct lease_ref first = {0};
     for (int i = 0; i < 3; i++) {
@@ -376,7 +369,7 @@ Test(core_upstreams, probe_that_was_given_up_and_fails_late_ends_no_later_one)
 Test(core_upstreams, permit_of_an_attempt_that_calls_another_is_given_back)
 {
     w.providers[0].requests_per_min = 60;
-    go();
+    world_go(&w);
     pass(2000);
     for (int i = 0; i < 30; i++) {
         const struct id job = submit_to("standard", "m1");
@@ -387,7 +380,7 @@ Test(core_upstreams, permit_of_an_attempt_that_calls_another_is_given_back)
 Test(core_upstreams, quiet_cluster_buries_no_job_in_an_outage)
 {
     w.tiers[1].attempts_max = 3; /* fewer than the failures that open a breaker */
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "alias");
     for (int i = 0; i < 60; i++) {
         if (world_state(&w, &job) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
@@ -408,7 +401,7 @@ Test(core_upstreams, quiet_cluster_buries_no_job_in_an_outage)
 Test(core_upstreams, job_that_fails_while_others_are_answered_is_a_dead_letter)
 {
     w.tiers[1].attempts_max = 3;
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "m1");
     for (int i = 0; i < 60 && world_state(&w, &job) != WIRE__JOB_STATE__JOB_STATE_DEAD; i++) {
         if (world_state(&w, &job) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
@@ -426,7 +419,7 @@ Test(core_upstreams, job_that_fails_while_others_are_answered_is_a_dead_letter)
 
 Test(core_upstreams, outage_burns_no_attempts)
 {
-    go();
+    world_go(&w);
     break_m1();
     const struct id job = submit_to("standard", "m1");
     for (int i = 0; i < 60; i++) {
@@ -445,7 +438,7 @@ Test(core_upstreams, outage_burns_no_attempts)
 Test(core_upstreams, call_that_reached_nobody_burns_no_attempt)
 {
     w.config.breaker.failures = 100; /* it is long before an outage is recognised */
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "m1");
     for (int i = 0; i < 10; i++) {
         says(&job,
@@ -476,7 +469,7 @@ static void recover_m1_under(int jobs)
 
 Test(core_upstreams, probe_that_succeeds_reopens_slowly)
 {
-    go();
+    world_go(&w);
     recover_m1_under(300);
     cr_assert_eq(upstream("p0", "m1").state, WIRE__UPSTREAM_STATE__STATE__UPSTREAM_SLOW_START);
     world_forget_log(&w);
@@ -489,7 +482,7 @@ Test(core_upstreams, probe_that_succeeds_reopens_slowly)
 
 Test(core_upstreams, slow_start_refuses_nothing_that_has_time)
 {
-    go();
+    world_go(&w);
     recover_m1_under(20000);
     for (int i = 0; i < 40; i++) { /* the rate of the first seconds would take an hour */
         pass(100);
@@ -500,7 +493,7 @@ Test(core_upstreams, slow_start_refuses_nothing_that_has_time)
 
 Test(core_upstreams, what_cannot_be_served_in_time_is_refused_though_nobody_asked_there_before)
 {
-    go();
+    world_go(&w);
     break_m1();
     struct event event = world_submission(&w, 1, "realtime");
     event.as.submit.route = "m1";
@@ -514,7 +507,7 @@ Test(core_upstreams, what_cannot_be_served_in_time_is_refused_though_nobody_aske
 
 Test(core_upstreams, queue_says_that_it_is_paused_and_why)
 {
-    go();
+    world_go(&w);
     break_m1();
     const struct id job = submit_to("standard", "m1");
     const struct world_effect *note = NULL;
@@ -532,7 +525,7 @@ Test(core_upstreams, queue_says_that_it_is_paused_and_why)
 
 Test(core_upstreams, job_that_expires_in_an_outage_names_it)
 {
-    go();
+    world_go(&w);
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.route = "m1";
     event.as.submit.deadline_in_ms = 600;
@@ -553,7 +546,7 @@ Test(core_upstreams, job_that_expires_in_an_outage_names_it)
 
 Test(core_upstreams, rate_limit_opens_no_breaker_and_burns_no_attempt)
 {
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "m1");
     for (int i = 0; i < 30; i++) {
         if (world_state(&w, &job) == WIRE__JOB_STATE__JOB_STATE_LEASED) {
@@ -571,7 +564,7 @@ Test(core_upstreams, limit_that_is_over_is_not_why_a_job_waits)
 {
     w.tiers[2].backoff_first_ms = 600000;
     w.tiers[2].backoff_max_ms = 600000;
-    go();
+    world_go(&w);
     const struct id job = submit_to("background", "m1");
     says(&job, &(struct world_said){.outcome = RATE_LIMITED, .retry_after_ms = 200});
     struct core_job_view view;
@@ -585,7 +578,7 @@ Test(core_upstreams, limit_that_is_over_is_not_why_a_job_waits)
 
 Test(core_upstreams, retry_after_holds_everybody_back)
 {
-    go();
+    world_go(&w);
     const struct id first = submit_to("standard", "m1");
     says(&first, &(struct world_said){.outcome = RATE_LIMITED, .retry_after_ms = 7000});
     cr_assert_str_eq(upstream("p0", "m1").error_code, "status_503", "what it said last");
@@ -617,7 +610,7 @@ static void reset_upstream(const char *provider, const char *model)
 
 Test(core_upstreams, reset_ends_a_rest_for_all_who_wait_and_for_a_restart)
 {
-    go();
+    world_go(&w);
     const struct id first = submit_patient(0);
     says(&first, &(struct world_said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
     const struct id second = submit_patient(0);
@@ -642,7 +635,7 @@ Test(core_upstreams, reset_ends_a_rest_for_all_who_wait_and_for_a_restart)
 
 Test(core_upstreams, reset_leaves_alone_who_asked_for_a_delay)
 {
-    go();
+    world_go(&w);
     const struct id limited = submit_patient(0);
     says(&limited, &(struct world_said){.outcome = RATE_LIMITED, .retry_after_ms = DAY_MS});
     const struct id delayed = submit_patient(20000);
@@ -658,7 +651,7 @@ Test(core_upstreams, reset_leaves_alone_who_asked_for_a_delay)
 
 Test(core_upstreams, reset_of_a_breaker_probes_now_and_closes_nothing)
 {
-    go();
+    world_go(&w);
     break_m1();
     for (int i = 0; i < 3; i++) {
         (void)submit_to("standard", "m1");
@@ -678,7 +671,7 @@ Test(core_upstreams, reset_of_a_breaker_probes_now_and_closes_nothing)
 
 Test(core_upstreams, reset_of_what_is_up_says_nothing)
 {
-    go();
+    world_go(&w);
     world_forget_log(&w);
     reset_upstream(NULL, NULL);
     cr_assert_eq(world_count(&w, EFFECT_NOTE, NULL) + world_count(&w, EFFECT_PUBLISH, NULL), 0);
@@ -687,7 +680,7 @@ Test(core_upstreams, reset_of_what_is_up_says_nothing)
 Test(core_upstreams, configured_limit_holds_over_all_models_of_the_key)
 {
     w.providers[0].requests_per_min = 60;
-    go();
+    world_go(&w);
     for (int i = 0; i < 100; i++) {
         (void)submit_to("standard", i % 2 == 0 ? "m0" : "m1");
     }
@@ -704,7 +697,7 @@ Test(core_upstreams, configured_limit_holds_over_all_models_of_the_key)
 Test(core_upstreams, permit_that_was_not_used_is_given_back)
 {
     w.providers[0].requests_per_min = 60;
-    go();
+    world_go(&w);
     pass(2000);
     for (int i = 0; i < 30; i++) { /* from the cache: no call */
         const struct id job = submit_to("standard", "m1");
@@ -715,7 +708,7 @@ Test(core_upstreams, permit_that_was_not_used_is_given_back)
 
 Test(core_upstreams, learned_limit_is_held)
 {
-    go();
+    world_go(&w);
     Wire__RateLimits limits = WIRE__RATE_LIMITS__INIT;
     limits.requests_per_min = 120;
     const struct id first = submit_to("standard", "m1");
@@ -732,7 +725,7 @@ Test(core_upstreams, learned_limit_is_held)
 Test(core_upstreams, tokens_are_settled_by_what_was_used)
 {
     w.providers[0].tokens_per_min = 6000; /* 100 a second */
-    go();
+    world_go(&w);
     pass(5000);
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.route = "m1";
@@ -750,7 +743,7 @@ Test(core_upstreams, tokens_are_settled_by_what_was_used)
 Test(core_upstreams, a_second_call_of_an_attempt_is_settled_beside_its_permit)
 {
     w.providers[0].tokens_per_min = 6000; /* 100 a second */
-    go();
+    world_go(&w);
     pass(5000);
     struct event event = world_submission(&w, 1, "standard");
     event.as.submit.route = "m1";
@@ -769,7 +762,7 @@ Test(core_upstreams, a_second_call_of_an_attempt_is_settled_beside_its_permit)
 Test(core_upstreams, large_jobs_do_not_starve_beside_small_ones_of_another_queue)
 {
     w.providers[0].tokens_per_min = 60000;
-    go();
+    world_go(&w);
     for (int i = 0; i < 8000; i++) {
         struct event event = world_submission(&w, 1, i < 200 ? "realtime" : "background");
         event.as.submit.route = "m1";
@@ -794,7 +787,7 @@ Test(core_upstreams, large_jobs_do_not_starve_beside_small_ones_of_another_queue
 Test(core_upstreams, what_nobody_believes_blocks_a_provider_for_a_minute_at_most)
 {
     w.providers[0].tokens_per_min = 6000;
-    go();
+    world_go(&w);
     pass(5000);
     const struct id first = submit_to("standard", "m1");
     says(&first, &(struct world_said){.outcome = ANSWERED, .tokens = UINT64_MAX});
@@ -813,7 +806,7 @@ Test(core_upstreams, what_nobody_believes_blocks_a_provider_for_a_minute_at_most
 
 Test(core_upstreams, worker_at_fault_is_set_aside_and_the_upstream_stays_open_to_others)
 {
-    go();
+    world_go(&w);
     world_worker(&w, 101, "broken", 1000);
     int broken = 0;
     for (int i = 0; i < 40; i++) {
@@ -832,7 +825,7 @@ Test(core_upstreams, worker_at_fault_is_set_aside_and_the_upstream_stays_open_to
 
 Test(core_upstreams, outage_for_all_sets_no_worker_aside)
 {
-    go();
+    world_go(&w);
     world_worker(&w, 101, "other", 1000);
     for (int i = 0; i < 20; i++) {
         const struct id job = submit_to("standard", "m1");
@@ -857,7 +850,7 @@ Test(core_upstreams, outage_for_all_sets_no_worker_aside)
 
 Test(core_upstreams, hanging_provider_is_found_by_calls_given_up)
 {
-    go();
+    world_go(&w);
     for (int i = 0; i < 5; i++) {
         const struct id job = submit_to("standard", "m1");
         says(&job, &(struct world_said){.outcome = ANSWERED, .call_ms = 500});
@@ -876,7 +869,7 @@ Test(core_upstreams, hanging_provider_is_found_by_calls_given_up)
 
 Test(core_upstreams, what_is_down_is_down_after_a_restart)
 {
-    go();
+    world_go(&w);
     break_m1();
     cr_assert_eq(world_records(&w, STORE_META), 1);
     world_restart(&w);
@@ -886,7 +879,7 @@ Test(core_upstreams, what_is_down_is_down_after_a_restart)
 
 Test(core_upstreams, outage_burns_no_attempt_of_a_lease_from_before_a_restart)
 {
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "m1");
     const struct effect_dispatch before = *dispatch_of(&job);
     pass(1000); /* its lease is recorded */
@@ -920,7 +913,7 @@ Test(core_upstreams, outage_burns_no_attempt_of_a_lease_from_before_a_restart)
 
 Test(core_upstreams, record_goes_when_it_is_up_again)
 {
-    go();
+    world_go(&w);
     break_m1();
     const struct id job = submit_to("standard", "m1");
     while (dispatch_of(&job) == NULL) {
@@ -942,7 +935,7 @@ Test(core_upstreams, retries_stay_within_the_budget)
     w.config.breaker.failures = 10000; /* it stays closed: the budget alone holds them */
     w.config.breaker.calls_min = 10000;
     w.tiers[1].attempts_max = 100;
-    go();
+    world_go(&w);
     struct id jobs[50];
     for (int i = 0; i < 50; i++) {
         jobs[i] = submit_to("standard", "m1");
@@ -967,7 +960,7 @@ Test(core_upstreams, retries_stay_within_the_budget)
 
 Test(core_upstreams, route_that_is_down_blocks_no_other)
 {
-    go();
+    world_go(&w);
     break_m1();
     (void)submit_to("standard", "m1");
     const struct id other = submit_to("standard", "m2");
@@ -976,7 +969,7 @@ Test(core_upstreams, route_that_is_down_blocks_no_other)
 
 Test(core_upstreams, alias_goes_around_what_is_down_and_probes_it)
 {
-    go();
+    world_go(&w);
     for (int i = 0; i < 5; i++) {
         const struct id job = submit_to("standard", "alias");
         is_said(&job, UNAVAILABLE);
@@ -994,7 +987,7 @@ Test(core_upstreams, alias_goes_around_what_is_down_and_probes_it)
 
 Test(core_upstreams, worker_that_gives_back_for_an_open_upstream_is_not_set_aside)
 {
-    go();
+    world_go(&w);
     const struct id job = submit_to("standard", "m1");
     const struct lease_ref lease = world_lease(&w, &job);
     world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
@@ -1009,7 +1002,7 @@ Test(core_upstreams, worker_that_gives_back_for_an_open_upstream_is_not_set_asid
 
 Test(core_upstreams, reload_changes_candidates_and_limits)
 {
-    go();
+    world_go(&w);
     w.models[0].provider = "p1";
     w.models[0].failover_length = 0;
     cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
@@ -1031,7 +1024,7 @@ static size_t queues_paused(void)
 
 Test(core_upstreams, queue_is_not_paused_for_what_a_reload_took_away)
 {
-    go();
+    world_go(&w);
     break_m1();
     const struct id job = submit_to("standard", "m1");
     cr_assert_null(dispatch_of(&job));

@@ -133,29 +133,36 @@ Test(passages, without_words_in_common_all_stay)
     }
 }
 
+/* With so many tokens of passages at most. */
+static json_t *trimmed(const char *text, uint64_t tokens_max)
+{
+    json_t *messages = read_json(text);
+    uint64_t saved = 0;
+    cr_assert_eq(passages_trim(messages, tokens_max, NULL, &saved), 0);
+    return messages;
+}
+
 Test(passages, a_part_that_is_left_empty_goes)
 {
     json_t *messages =
-        read_json("[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"<source>nothing "
-                  "of it here</source>\"},"
-                  "{\"type\":\"text\",\"text\":\"<source>whales are mammals</source>\"},"
-                  "{\"type\":\"image_url\",\"image_url\":{\"url\":\"x\"}},{\"type\":\"text\","
-                  "\"text\":\"Are whales mammals?\"}]}]");
-    uint64_t saved = 0;
-    cr_assert_eq(passages_trim(messages, 10, NULL, &saved), 0);
+        trimmed("[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"<source>nothing "
+                "of it here</source>\"},"
+                "{\"type\":\"text\",\"text\":\"<source>whales are mammals</source>\"},"
+                "{\"type\":\"image_url\",\"image_url\":{\"url\":\"x\"}},{\"type\":\"text\","
+                "\"text\":\"Are whales mammals?\"}]}]",
+                10);
     cr_assert_eq(json_array_size(json_object_get(json_array_get(messages, 0), "content")), 3);
     json_decref(messages);
 }
 
 Test(passages, a_message_of_nothing_else_keeps_one)
 {
-    json_t *messages = read_json(
-        "[{\"role\":\"user\",\"content\":\" <source>nothing of it</source>\\n<source>what "
-        "mammals are</source>\"},"
-        "{\"role\":\"user\",\"content\":\"<source>whales are mammals</source> Are whales "
-        "mammals?\"}]");
-    uint64_t saved = 0;
-    cr_assert_eq(passages_trim(messages, 8, NULL, &saved), 0);
+    json_t *messages =
+        trimmed("[{\"role\":\"user\",\"content\":\" <source>nothing of it</source>\\n<source>what "
+                "mammals are</source>\"},"
+                "{\"role\":\"user\",\"content\":\"<source>whales are mammals</source> Are whales "
+                "mammals?\"}]",
+                8);
     cr_assert_str_eq(content_at(messages, 0), " \n<source>what mammals are</source>");
     json_decref(messages);
 }
@@ -163,12 +170,11 @@ Test(passages, a_message_of_nothing_else_keeps_one)
 Test(passages, a_message_of_something_else_may_lose_all)
 {
     json_t *messages =
-        read_json("[{\"role\":\"user\",\"content\":\"Before <source>nothing of it</source>\"},"
-                  "{\"role\":\"user\",\"content\":\"<source>nothing of it</source> behind\"},"
-                  "{\"role\":\"user\",\"content\":\"<source>whales are mammals</source> Are whales "
-                  "mammals?\"}]");
-    uint64_t saved = 0;
-    cr_assert_eq(passages_trim(messages, 1, NULL, &saved), 0);
+        trimmed("[{\"role\":\"user\",\"content\":\"Before <source>nothing of it</source>\"},"
+                "{\"role\":\"user\",\"content\":\"<source>nothing of it</source> behind\"},"
+                "{\"role\":\"user\",\"content\":\"<source>whales are mammals</source> Are whales "
+                "mammals?\"}]",
+                1);
     cr_assert_str_eq(content_at(messages, 0), "Before ");
     cr_assert_str_eq(content_at(messages, 1), " behind");
     json_decref(messages);
@@ -224,12 +230,11 @@ Test(passages, tags_that_are_spoken_of_hold_none)
 
 Test(passages, code_between_fences_has_none)
 {
-    json_t *messages = read_json(
+    json_t *messages = trimmed(
         "[{\"role\":\"user\",\"content\":\"Whales in this file?\\n```xml\\n<source>nothing of "
         "it</source>\\n<source>more</source>\\n```\\n<source>all whales</source><source>no "
-        "fish</source>\"}]");
-    uint64_t saved = 0;
-    cr_assert_eq(passages_trim(messages, 1, NULL, &saved), 0);
+        "fish</source>\"}]",
+        1);
     cr_assert_str_eq(content_at(messages, 0),
                      "Whales in this file?\n```xml\n<source>nothing of it</source>\n"
                      "<source>more</source>\n```\n<source>all whales</source>");
