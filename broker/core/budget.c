@@ -476,8 +476,8 @@ static void wait_until(struct core *core, struct job *job, int64_t at_ms)
     if (job->place == PLACE_READY) {
         lane_keep_turn(job);
     }
-    job->flags |= JOB_WAITS_FOR_BUDGET;
     job_wait_until(core, job, at_ms);
+    job->flags |= JOB_WAITS_FOR_BUDGET;
 }
 
 static void wait_for_others(struct core *core, struct job *job)
@@ -520,7 +520,6 @@ static void wait_or_expire(struct core *core, struct job *job, const struct deci
 bool budget_passes(struct core *core, struct job *job, struct decision *decision)
 {
     const struct budget_scope scope = budget_scope_of(job);
-    job->flags &= (uint16_t)~JOB_WAITS_FOR_BUDGET;
     if (!budget_is_limited(core, scope)) {
         return true;
     }

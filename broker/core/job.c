@@ -248,6 +248,7 @@ static void leave(struct core *core, struct job *job)
         break;
     case PLACE_BACKING_OFF:
         queue->backing_off--;
+        job->flags &= (uint16_t)~JOB_WAITS_FOR_BUDGET;
         break;
     case PLACE_WAITING:
         queue->backing_off--;

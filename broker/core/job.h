@@ -53,9 +53,9 @@ enum job_flag {
     JOB_LEASE_LOST = 1 << 8,     /* its latest attempt may still run: the worker may reclaim it */
     JOB_RETRIES = 1 << 9,        /* backing off after an attempt that counted: the retry budget has to grant it */
     JOB_HAS_FOLLOWERS = 1 << 10,
-    JOB_WAITS_FOR_BUDGET = 1 << 13, /* backing off for that: budget.h */
     JOB_FOLLOWS_STREAM = 1 << 11, /* FOLLOWING, and gets the leader's chunks */
     JOB_READ_AHEAD = 1 << 13,     /* WAITING, and its payload is read, or being read: crowd.h */
+    JOB_WAITS_FOR_BUDGET = 1 << 14, /* BACKING_OFF for that: budget.h */
 };
 
 enum {

@@ -1146,6 +1146,28 @@ Test(core_decision, cheapest_model_that_is_the_best_loses_no_grade)
     cr_assert_eq(dispatch_of(&second)->quality_lost, 0);
 }
 
+/* With m2, which alone can see it: 4 tokens of prompt, 10 of answer. */
+enum { IMAGE = 4 * 2000 + 10 * 4000 };
+
+Test(core_decision, job_that_has_waited_for_its_budget_may_wait_for_its_model)
+{
+    let_only_m2_see_images();
+    start_limited(3 * IMAGE / 2, 1000);
+    fill_memory(); /* its payload is on disk alone */
+    const struct id first = submit_image(1);
+    const struct id second = submit_image(1);
+    cr_assert_str_eq(model_of(&first), "m2");
+    cr_assert_str_eq(model_of(&second), "none", "half of it is left");
+    world_says(&w, &first,
+               &(struct world_said){.outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_RATE_LIMITED,
+                                    .retry_after_ms = 60000});
+    pass(5000);
+    cr_assert_eq(world_state(&w, &second), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
+    world_job_event(&w, EVENT_CANCEL, 1, &first);
+    pass(70000);
+    cr_assert_str_eq(model_of(&second), "m2");
+}
+
 Test(core_decision, model_that_a_job_names_stays_beyond_the_soft_share)
 {
     start_limited(4 * DEAR, 1);
