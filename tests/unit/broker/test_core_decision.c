@@ -1146,6 +1146,21 @@ Test(core_decision, cheapest_model_that_is_the_best_loses_no_grade)
     cr_assert_eq(dispatch_of(&second)->quality_lost, 0);
 }
 
+/* Two are read at once, and one of them fits. */
+Test(core_decision, job_that_waits_for_its_budget_keeps_no_payload_beyond_the_memory_bound)
+{
+    start_limited(3 * DEAR / 2, 1000);
+    fill_memory();
+    w.withholds_durability = true;
+    const struct id first = hard("m1");
+    const struct id second = hard("m1");
+    w.withholds_durability = false;
+    world_make_durable(&w);
+    cr_assert_str_eq(model_of(&first), "m1");
+    cr_assert_eq(world_state(&w, &second), WIRE__JOB_STATE__JOB_STATE_BACKING_OFF);
+    cr_assert_leq(world_stats(&w).payload_memory_bytes, 400);
+}
+
 /* With m2, which alone can see it: 4 tokens of prompt, 10 of answer. */
 enum { IMAGE = 4 * 2000 + 10 * 4000 };
 
