@@ -452,13 +452,13 @@ static struct decision_item *cheapest_now(const struct job *job, struct decision
     return cheapest;
 }
 
-static void choose_instead(struct core *core, struct decision *decision, struct decision_item *item)
+static void choose_instead(struct decision *decision, struct decision_item *item)
 {
     for (size_t i = 0; i < decision->length; i++) {
         struct decision_item *other = &decision->items[i];
         if (other->lost == LOST_NOT && other != item) {
             other->lost = LOST_BUDGET;
-            core->budgets.counts.downgraded++;
+            decision->is_downgraded = true;
         }
     }
     item->lost = LOST_NOT;
@@ -533,7 +533,7 @@ bool budget_passes(struct core *core, struct job *job, struct decision *decision
     }
     struct decision_item *cheapest = decision->is_scored ? cheapest_now(job, decision) : NULL;
     if (cheapest != NULL && (spares(core, scope) || !fits_chosen(core, job, decision))) {
-        choose_instead(core, decision, cheapest);
+        choose_instead(decision, cheapest);
     }
     if (fits_chosen(core, job, decision)) {
         return true;

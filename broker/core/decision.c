@@ -443,6 +443,7 @@ void decision_make_beside(struct core *core, const struct job *job, const struct
     ret_decision->is_scored = candidates->is_scored && candidates->length > 1;
     ret_decision->has_other = false;
     ret_decision->is_explored = false;
+    ret_decision->is_downgraded = false;
     ret_decision->prefix = PREFIX_ALONE;
     ret_decision->quality_lost = 0;
     ret_decision->job = job_of(core, job);

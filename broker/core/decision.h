@@ -66,6 +66,7 @@ struct decision {
     bool is_scored;
     bool has_other;        /* besides the chosen one another may be called now */
     bool is_explored;        /* another one was better: this one is tried to know more of it */
+    bool is_downgraded;      /* another one was better: this one is cheaper (budget.h) */
     enum decision_prefix prefix;
     uint32_t quality_lost; /* grades of the chosen one below what would be if all went well */
     struct choice_job job;

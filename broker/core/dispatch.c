@@ -142,6 +142,7 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
     }
     lease->permit = upstream_take(core, decision->chosen, job);
     charge_open(core, lease);
+    core->budgets.counts.downgraded += decision->is_downgraded;
     lease->invalidations = core->cache_log.told;
     lane_charge_tier(lane);
     worker->dispatched++;

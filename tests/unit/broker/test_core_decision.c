@@ -1146,6 +1146,17 @@ Test(core_decision, cheapest_model_that_is_the_best_loses_no_grade)
     cr_assert_eq(dispatch_of(&second)->quality_lost, 0);
 }
 
+Test(core_decision, job_that_finds_no_model_cheap_enough_was_given_none)
+{
+    start_limited(DEAR + CHEAP / 2, 1000);
+    const struct id first = hard(NULL);
+    const struct id second = hard(NULL);
+    pass(1000);
+    cr_assert_str_eq(model_of(&first), "m1");
+    cr_assert_str_eq(model_of(&second), "none", "it looks again and again");
+    cr_assert_eq(core_budget_counts(w.core)->downgraded, 0);
+}
+
 /* Two are read at once, and one of them fits. */
 Test(core_decision, job_that_waits_for_its_budget_keeps_no_payload_beyond_the_memory_bound)
 {
