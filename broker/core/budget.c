@@ -263,7 +263,8 @@ uint64_t budget_worst_nanousd(const struct core *core, const struct job *job,
                                   : worst_of_all(job, core->upstreams, core->upstreams_length);
 }
 
-/* With the cheapest that can answer it, now or later; where a worker chooses, with the dearest. */
+/* With the cheapest that can answer it, now or later; where their order decides, with the first of
+ * them; where a worker chooses, with the dearest. */
 static uint64_t least_worst(const struct core *core, const struct job *job,
                             const struct decision *decision)
 {
@@ -271,7 +272,7 @@ static uint64_t least_worst(const struct core *core, const struct job *job,
     if (decision->length == 0) {
         return budget_worst_nanousd(core, job, NULL);
     }
-    for (size_t i = 0; i < decision->length; i++) {
+    for (size_t i = 0; i < decision->length && (decision->is_scored || least == UINT64_MAX); i++) {
         if (decision->items[i].lost < LOST_CANNOT) {
             const uint64_t worst = worst_with(job, decision->items[i].upstream);
             least = worst < least ? worst : least;
@@ -507,6 +508,8 @@ static void wait_or_expire(struct core *core, struct job *job, const struct deci
     int64_t refills;
     struct budget_purse *purse = too_small(core, budget_scope_of(job), worst, &refills);
     if (purse == NULL) {
+        /* In a list one may be chosen since those before have failed it: a new round begins. */
+        job->tried = decision->is_scored ? job->tried : 0;
         wait_for_others(core, job);
         return;
     }

@@ -7,13 +7,15 @@
  * is configured later counts the whole day. There is one writer, the core; a purse is recorded in
  * the batch of what was spent.
  *
- *   at the door     refused if what is left of a limit, reservations not counted, is less than the
- * worst case with the cheapest candidate. So attempts in flight never have a job refused: what they
- * have reserved may come back at dispatch     the worst case with the chosen candidate has to fit
- * beside what is reserved. From the soft share on, and where the chosen one does not fit, the
- * cheapest that may be called now takes its place, if the route lets models be chosen. A job that
- * does not fit waits: for attempts in flight to be settled, or for the next day or month if its
- *                   deadline allows that; otherwise it expires at once, with the code "budget"
+ * At the door it is refused if what is left of a limit, reservations not counted, is less than its
+ * worst case with the cheapest candidate, or, where their order decides, with the first. So
+ * attempts in flight never have a job refused: what they have reserved may come back.
+ *
+ * At dispatch the worst case with the chosen candidate has to fit beside what is reserved. From the
+ * soft share on, and where the chosen one does not fit, the cheapest that may be called now takes
+ * its place, if the route lets models be chosen. A job that does not fit waits: for attempts in
+ * flight to be settled, or for the next day or month if its deadline allows that; otherwise it
+ * expires at once, with the code "budget".
  *
  * The worst case is a token for each byte of the payload, all of the dearest class of input, and
  * max_tokens of output (the model's max_tokens_default where none was given), at the standard

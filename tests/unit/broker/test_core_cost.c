@@ -378,6 +378,45 @@ Test(core_cost, where_a_worker_chooses_the_dearest_model_is_held)
     cr_assert_eq(world_purse(&w).day_nanousd, CALL);
 }
 
+/* A route whose order decides. */
+static void list(char *first, char *second, uint64_t daily)
+{
+    static char *models[2];
+    static struct config_route route = {
+        .name = "list", .choice = CHOICE_LISTED, .models = models, .models_length = 2};
+    models[0] = first;
+    models[1] = second;
+    w.config.routes = &route;
+    w.config.routes_length = 1;
+    budget(daily);
+    world_worker(&w, 100, "w", 10);
+}
+
+Test(core_cost, of_a_list_the_first_model_has_to_fit)
+{
+    list("m0", "m1", 3 * CALL / 2);
+    const struct id first = world_submit_to(&w, 1, "standard", "list", NULL);
+    const struct id second = world_submit_to(&w, 1, "standard", "list", NULL);
+    cr_assert(is_accepted(&second));
+    says(100, &(struct lease_ref){first, 1}, ANSWERED, CALL, 0);
+    world_advance(&w, 1000);
+    const struct world_effect *expired = world_find(&w, EFFECT_RESULT, &second, 1);
+    cr_assert_not_null(expired, "m1 would fit, and is not its turn");
+    cr_assert_str_eq(expired->code, "budget");
+    const struct id third = world_submit_to(&w, 1, "standard", "list", NULL);
+    cr_assert_not(is_accepted(&third));
+}
+
+Test(core_cost, where_the_next_of_a_list_does_not_fit_the_first_is_tried_again)
+{
+    list("m1", "m0", CALL / 2);
+    const struct id job = world_submit_to(&w, 1, "standard", "list", NULL);
+    world_says(&w, &job, &(struct world_said){.outcome = FAILED});
+    world_advance(&w, 1000);
+    cr_assert_eq(world_dispatch(&w, &job)->lease.attempt, 2);
+    cr_assert_str_eq(world_dispatch(&w, &job)->model, "m1");
+}
+
 Test(core_cost, worker_is_told_whose_cost_a_budget_holds)
 {
     world_worker(&w, 100, "w", 3);
