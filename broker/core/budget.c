@@ -1,7 +1,5 @@
 #include "broker/core/budget.h"
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 #include "broker/core/conclude.h"
@@ -36,65 +34,41 @@ void budget_init(struct core *core)
     list_init(&core->budgets.unrecorded);
 }
 
-void budget_destroy(struct core *core)
+size_t budget_purses_length(const struct core *core)
 {
-    for (size_t i = 0; i < core->budgets.tenants_length; i++) {
-        free(core->budgets.tenant[i]);
-    }
-    free(core->budgets.tenant);
+    return 1 + core->tiers_length;
 }
 
-static bool grow(struct budgets *budgets, size_t length)
+/* `tier` NULL: of the tenant in all of them. */
+static struct budget_purse *purse_of(struct tenant *tenant, const struct name *tier)
 {
-    struct tenant_purses **tenants =
-        reallocarray(budgets->tenant, length, sizeof(struct tenant_purses *));
-    if (tenants == NULL) {
-        return false;
-    }
-    budgets->tenant = tenants;
-    for (; budgets->tenants_length < length; budgets->tenants_length++) {
-        tenants[budgets->tenants_length] = NULL;
-    }
-    return true;
+    return &tenant->purses[tier == NULL ? 0 : 1 + tier->index];
 }
 
-/* NULL: no memory. */
-static struct tenant_purses *purses_of(struct core *core, uint16_t tenant)
+void budget_init_tenant(const struct core *core, struct tenant *tenant)
 {
-    struct budgets *budgets = &core->budgets;
-    if (tenant >= budgets->tenants_length && !grow(budgets, core->tenants.length)) {
-        return NULL;
+    init_purse(purse_of(tenant, NULL), tenant->name->text, NULL);
+    for (size_t i = 0; i < core->tiers_length; i++) {
+        const struct name *tier = core->tier[i].name;
+        init_purse(purse_of(tenant, tier), tenant->name->text, tier->text);
     }
-    if (budgets->tenant[tenant] == NULL) {
-        struct tenant_purses *made = calloc(1, sizeof(*made));
-        if (made == NULL) {
-            return NULL;
-        }
-        const char *name = core->tenants.items[tenant]->text;
-        init_purse(&made->all, name, NULL);
-        for (size_t i = 0; i < core->tiers_length; i++) {
-            init_purse(&made->tier[i], name, core->tier[i].name->text);
-        }
-        budgets->tenant[tenant] = made;
-    }
-    return budgets->tenant[tenant];
 }
 
 /* Returns how many. */
 static size_t find(struct core *core, struct budget_scope scope,
                    struct budget_purse *ret_purses[PURSES])
 {
-    struct tenant_purses *own =
-        scope.tenant == BUDGET_NOBODY ? NULL : purses_of(core, scope.tenant);
+    struct tenant *tenant = scope.tenant == BUDGET_NOBODY ? NULL : core->tenant[scope.tenant];
+    const struct name *tier = scope.tier == BUDGET_NOBODY ? NULL : core->tier[scope.tier].name;
     size_t length = 0;
-    if (own != NULL) {
-        ret_purses[length++] = &own->all;
+    if (tenant != NULL) {
+        ret_purses[length++] = purse_of(tenant, NULL);
     }
-    if (scope.tier != BUDGET_NOBODY) {
-        ret_purses[length++] = &core->budgets.tier[scope.tier];
-        if (own != NULL) {
-            ret_purses[length++] = &own->tier[scope.tier];
-        }
+    if (tier != NULL) {
+        ret_purses[length++] = &core->budgets.tier[tier->index];
+    }
+    if (tenant != NULL && tier != NULL) {
+        ret_purses[length++] = purse_of(tenant, tier);
     }
     return length;
 }
@@ -127,28 +101,20 @@ static void limit(struct budget_purse *purse, const struct config_budget *given)
         given->soft_permille < limits->soft_permille ? given->soft_permille : limits->soft_permille;
 }
 
-static int configure_one(struct core *core, const struct config_budget *given)
+/* Of this tenant and tier: "" all. NULL: there is none. */
+static struct budget_purse *purse_named(struct core *core, const char *tenant, const char *tier)
 {
-    const struct name *tenant = names_find(&core->tenants, given->tenant);
-    const struct name *tier = names_find(&core->tiers, given->tier);
-    if ((tenant == NULL && given->tenant[0] != '\0') || (tier == NULL && given->tier[0] != '\0')) {
-        return 0; /* the configuration's check refuses it; nobody can spend there */
-    }
-    if (tenant == NULL) {
-        if (tier != NULL) {
-            limit(&core->budgets.tier[tier->index], given);
-        }
-        return 0;
-    }
-    struct tenant_purses *own = purses_of(core, tenant->index);
-    if (own == NULL) {
-        return -ENOMEM;
-    }
-    limit(tier == NULL ? &own->all : &own->tier[tier->index], given);
-    return 0;
+    const struct name *of_tenant = names_find(&core->tenants, tenant);
+    const struct name *of_tier = names_find(&core->tiers, tier);
+    const bool is_known = (of_tenant != NULL || tenant[0] == '\0') &&
+                          (of_tier != NULL || tier[0] == '\0') &&
+                          (of_tenant != NULL || of_tier != NULL);
+    return !is_known           ? NULL
+           : of_tenant == NULL ? &core->budgets.tier[of_tier->index]
+                               : purse_of(core->tenant[of_tenant->index], of_tier);
 }
 
-int budget_configure(struct core *core, const struct config *config)
+void budget_configure(struct core *core, const struct config *config)
 {
     struct budgets *budgets = &core->budgets;
     for (size_t i = 0; i < core->tiers_length; i++) {
@@ -157,21 +123,19 @@ int budget_configure(struct core *core, const struct config *config)
         }
         forget_limits(&budgets->tier[i]);
     }
-    for (size_t i = 0; i < budgets->tenants_length; i++) {
-        struct tenant_purses *own = budgets->tenant[i];
-        for (size_t j = 0; own != NULL && j < core->tiers_length; j++) {
-            forget_limits(&own->tier[j]);
-        }
-        if (own != NULL) {
-            forget_limits(&own->all);
+    for (size_t i = 0; i < core->tenants.length; i++) {
+        for (size_t j = 0; j < budget_purses_length(core); j++) {
+            forget_limits(&core->tenant[i]->purses[j]);
         }
     }
     budgets->has_limits = config->budgets_length > 0;
-    int r = 0;
-    for (size_t i = 0; r == 0 && i < config->budgets_length; i++) {
-        r = configure_one(core, &config->budgets[i]);
+    for (size_t i = 0; i < config->budgets_length; i++) {
+        const struct config_budget *given = &config->budgets[i];
+        struct budget_purse *purse = purse_named(core, given->tenant, given->tier);
+        if (purse != NULL) { /* else the configuration's check refuses it; nobody can spend there */
+            limit(purse, given);
+        }
     }
-    return r;
 }
 
 /* ---- spending ---- */
@@ -582,45 +546,26 @@ void budget_tick(struct core *core)
     }
 }
 
-/* Gives: *ret_purse; NULL: its tier is configured no more. Errors: -ENOMEM, -ENOBUFS. */
-static int purse_named(struct core *core, const Record__BudgetRecord *message,
-                       struct budget_purse **ret_purse)
-{
-    const struct name *tier = names_find(&core->tiers, message->tier);
-    if (message->tenant[0] == '\0' || (message->tier[0] != '\0' && tier == NULL)) {
-        *ret_purse = tier == NULL ? NULL : &core->budgets.tier[tier->index];
-        return 0;
-    }
-    struct tenant *tenant;
-    int r = core_add_tenant(core, message->tenant, &tenant);
-    if (r < 0) {
-        return r;
-    }
-    struct tenant_purses *own = purses_of(core, tenant->name->index);
-    if (own == NULL) {
-        return -ENOMEM;
-    }
-    *ret_purse = tier == NULL ? &own->all : &own->tier[tier->index];
-    return 0;
-}
-
 int budget_restore(struct core *core, const void *value, size_t value_bytes)
 {
     Record__BudgetRecord *message;
+    struct tenant *tenant;
     int r = record_read_budget(value, value_bytes, arena_protobuf_allocator(core->arena), &message);
+    if (r == 0 && message->tenant[0] != '\0') {
+        r = core_add_tenant(core, message->tenant, &tenant);
+    }
     if (r < 0) {
         return r;
     }
     core->budgets.was_restored = true;
-    struct budget_purse *purse;
-    r = purse_named(core, message, &purse);
-    if (r == 0 && purse != NULL) {
+    struct budget_purse *purse = purse_named(core, message->tenant, message->tier);
+    if (purse != NULL) { /* else its tier is configured no more */
         purse->purse.day = (int32_t)message->day;
         purse->purse.month = (int32_t)message->month;
         purse->purse.day_nanousd = message->day_nanousd;
         purse->purse.month_nanousd = message->month_nanousd;
     }
-    return r;
+    return 0;
 }
 
 /* ---- showing ---- */
@@ -657,13 +602,9 @@ void core_visit_budgets(struct core *core,
     for (size_t i = 0; i < core->tiers_length; i++) {
         visit_one(core, &budgets->tier[i], visit, context);
     }
-    for (size_t i = 0; i < budgets->tenants_length; i++) {
-        struct tenant_purses *own = budgets->tenant[i];
-        if (own != NULL) {
-            visit_one(core, &own->all, visit, context);
-            for (size_t j = 0; j < core->tiers_length; j++) {
-                visit_one(core, &own->tier[j], visit, context);
-            }
+    for (size_t i = 0; i < core->tenants.length; i++) {
+        for (size_t j = 0; j < budget_purses_length(core); j++) {
+            visit_one(core, &core->tenant[i]->purses[j], visit, context);
         }
     }
 }

@@ -33,6 +33,7 @@
 
 struct decision;
 struct job;
+struct tenant;
 struct upstream;
 
 struct budget_purse {
@@ -41,14 +42,8 @@ struct budget_purse {
     const char *tenant, *tier;   /* NULL: all; names of the core's */
 };
 
-struct tenant_purses {
-    struct budget_purse all, tier[CONFIG_TIERS_MAX];
-};
-
 struct budgets {
-    struct budget_purse tier[CONFIG_TIERS_MAX]; /* of all tenants */
-    struct tenant_purses **tenant;              /* by index of its name; NULL: nothing yet */
-    size_t tenants_length;
+    struct budget_purse tier[CONFIG_TIERS_MAX]; /* of all tenants; theirs are in struct tenant */
     struct list unrecorded;
     bool has_limits;   /* any */
     bool was_restored; /* there were records: attempts from before may still be reported */
@@ -64,9 +59,11 @@ struct budget_scope {
 struct budget_scope budget_scope_of(const struct job *job);
 
 void budget_init(struct core *core);
-void budget_destroy(struct core *core);
-/* After tenants and tiers. Errors: -ENOMEM. */
-MUST_USE int budget_configure(struct core *core, const struct config *config);
+/* Of the tenant, and of each tier within it: so many, in tenant->purses. */
+size_t budget_purses_length(const struct core *core);
+void budget_init_tenant(const struct core *core, struct tenant *tenant);
+/* After tenants and tiers. */
+void budget_configure(struct core *core, const struct config *config);
 
 bool budget_is_limited(struct core *core, struct budget_scope scope);
 /* The worst case of an attempt. NULL: the dearest candidate of its queue; it has none, so that a

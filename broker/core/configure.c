@@ -23,7 +23,8 @@ int core_add_tenant(struct core *core, const char *text, struct tenant **ret_ten
         return -ENOMEM;
     }
     core->tenant = tenants;
-    struct tenant *tenant = calloc(1, sizeof(*tenant));
+    struct tenant *tenant =
+        calloc(1, sizeof(*tenant) + budget_purses_length(core) * sizeof(struct budget_purse));
     const int r = tenant == NULL ? -ENOMEM : names_add(&core->tenants, text, &name);
     if (r < 0) {
         free(tenant);
@@ -31,6 +32,7 @@ int core_add_tenant(struct core *core, const char *text, struct tenant **ret_ten
     }
     *tenant = (struct tenant){
         .name = name, .weight = 1, .jobs_max = UINT64_MAX, .bytes_max = UINT64_MAX};
+    budget_init_tenant(core, tenant);
     tenants[name->index] = tenant;
     *ret_tenant = tenant;
     return 0;
@@ -239,8 +241,11 @@ static int configure(struct core *core, const struct config *config)
         r = configure_routes(core, config);
     }
     r = r < 0 ? r : upstreams_configure(core, config);
-    r = r < 0 ? r : budget_configure(core, config);
-    return r < 0 ? r : decision_configure(core, config);
+    if (r < 0) {
+        return r;
+    }
+    budget_configure(core, config);
+    return decision_configure(core, config);
 }
 
 int configure_first(struct core *core, const struct config *config)

@@ -312,7 +312,6 @@ void core_destroy(struct core **core)
     quality_destroy(dead);
     lessons_destroy(dead);
     charge_destroy(dead);
-    budget_destroy(dead);
     ledger_destroy(dead);
     upkeep_destroy(dead);
     lane_destroy_queues(dead);

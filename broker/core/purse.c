@@ -81,7 +81,6 @@ void purse_spend(struct purse *purse, uint64_t nanousd, int64_t unix_ms)
     purse_roll(purse, unix_ms);
     purse->day_nanousd = price_add(purse->day_nanousd, nanousd);
     purse->month_nanousd = price_add(purse->month_nanousd, nanousd);
-    purse->is_unrecorded = true;
 }
 
 static uint64_t less(uint64_t a, uint64_t b)
@@ -98,7 +97,6 @@ void purse_refund(struct purse *purse, uint64_t nanousd, int32_t day, int64_t un
     if (purse_month_of(purse_day_begins_unix_ms(day)) == purse->month) {
         purse->month_nanousd = less(purse->month_nanousd, nanousd);
     }
-    purse->is_unrecorded = true;
 }
 
 void purse_reserve(struct purse *purse, uint64_t nanousd)

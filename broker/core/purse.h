@@ -17,7 +17,6 @@ struct purse {
     uint64_t reserved_nanousd;
     uint64_t daily_max_nanousd, monthly_max_nanousd; /* UINT64_MAX: no limit */
     uint32_t soft_permille; /* of either, from which on cheaper models are taken */
-    bool is_unrecorded;     /* it has changed since it was last written */
     bool is_soft;           /* as was noted last */
 };
 

@@ -99,6 +99,7 @@ struct tenant {
     uint64_t invalidated;       /* by this one the last time, of its cache entries alone: cache_log.told then */
     struct throttle invalidations, near_feedback; /* of its clients, for cached answers */
     struct throttle feedback;   /* of its clients, for jobs */
+    struct budget_purse purses[]; /* budget_purses_length(): its own, then those of its tiers */
 };
 
 struct pool {

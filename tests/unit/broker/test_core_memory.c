@@ -1,9 +1,11 @@
 /* Memory runs out: what comes from outside is refused, and the core lives on. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "broker/core/record.h"
 #include "tests/unit/broker/core_world.h"
 
 void *__real_malloc(size_t bytes);
@@ -347,7 +349,7 @@ Test(core_memory, stream_without_memory_for_its_log_reaches_who_waits)
 }
 
 /* What an answer has cost, in the records. */
-static void spend(uint64_t nanousd)
+static void spend_with(int allocations, uint64_t nanousd)
 {
     world_worker(&w, 100, "w", 1);
     const struct id job = world_submit(&w, 1, "realtime");
@@ -355,24 +357,34 @@ static void spend(uint64_t nanousd)
     usage.provider = usage.model = (char *)(uintptr_t) "p";
     usage.input_tokens = 1;
     usage.cost_nanousd = nanousd;
-    world_turn(&w, &(struct event){
-                       .kind = EVENT_ATTEMPT_RESULT,
-                       .peer = 100,
-                       .as.attempt_result = {.lease = world_lease(&w, &job),
-                                             .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE,
-                                             .error_code = "",
-                                             .error_text = "",
-                                             .usage = &usage}});
+    const struct event event = {
+        .kind = EVENT_ATTEMPT_RESULT,
+        .peer = 100,
+        .as.attempt_result = {.lease = world_lease(&w, &job),
+                              .outcome = WIRE__ATTEMPT_OUTCOME__ATTEMPT_UNAVAILABLE,
+                              .error_code = "",
+                              .error_text = "",
+                              .usage = &usage}};
+    step_with(allocations, &event);
 }
 
-/* A core that has read what is recorded under `head`, but for one allocation of each record.
- * False: it said that memory ran out. */
-static bool restore_without(int allocation, const char *head)
+static void spend(uint64_t nanousd)
 {
+    spend_with(INT_MAX, nanousd);
+}
+
+/* A core that has read what is recorded under `head`, but for one allocation of each record. With
+ * `has_arena` each has what it is read into. False: the core said that memory ran out. */
+static bool restore_without(int allocation, const char *head, bool has_arena)
+{
+    static const uint8_t nothing[] = {RECORD_VERSION};
     int r = 0;
     size_t read = 0;
     core_destroy(&w.core);
     cr_assert_eq(core_create(&w.config, 1, w.now, &w.core), 0);
+    if (has_arena) {
+        cr_assert_eq(core_restore(w.core, STORE_META, "budget-", 7, nothing, 1, w.now), 0);
+    }
     for (size_t i = 0; r == 0 && i < w.records_length; i++) {
         const struct world_record *record = &w.records[i];
         if (record->family != STORE_META || memcmp(record->key, head, strlen(head)) != 0) {
@@ -407,7 +419,7 @@ Test(core_memory, row_of_the_ledger_is_restored_under_its_names_or_not_at_all)
     spend(700);
     for (int allocation = 0; allocation < 20; allocation++) {
         uint64_t cost = 0;
-        if (restore_without(allocation, "ledger")) {
+        if (restore_without(allocation, "ledger", false)) {
             core_visit_costs(w.core, look_at_row, &cost);
             cr_assert_eq(cost, 700);
         } else {
@@ -417,27 +429,18 @@ Test(core_memory, row_of_the_ledger_is_restored_under_its_names_or_not_at_all)
     cr_assert(refused > 4 && refused < 20); /* names, and the row */
 }
 
-static void look_at_budget(void *context, const struct core_budget_view *view)
-{
-    uint64_t *spent = context;
-    *spent = view->day_nanousd;
-}
-
 static uint64_t spent_under_a_new_limit(void)
 {
-    struct config_budget limit = {.name = "b",
-                                  .tenant = "a",
-                                  .tier = "",
-                                  .daily_nanousd = 1000,
-                                  .monthly_nanousd = UINT64_MAX,
-                                  .soft_permille = 1000};
-    uint64_t spent = 0;
-    w.config.budgets = &limit;
-    w.config.budgets_length = 1;
+    world_budget(&w, 1000, 1000);
     cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
-    core_visit_budgets(w.core, look_at_budget, &spent);
     w.config.budgets_length = 0;
-    return spent;
+    return world_purse(&w).day_nanousd;
+}
+
+Test(core_memory, what_a_tenant_spends_is_counted_without_memory)
+{
+    spend_with(0, 700);
+    cr_assert_eq(spent_under_a_new_limit(), 700);
 }
 
 Test(core_memory, what_a_tenant_has_spent_is_restored_or_that_is_said)
@@ -445,7 +448,7 @@ Test(core_memory, what_a_tenant_has_spent_is_restored_or_that_is_said)
     int refused = 0;
     spend(700);
     for (int allocation = 0; allocation < 20; allocation++) {
-        if (restore_without(allocation, "budget")) {
+        if (restore_without(allocation, "budget", false)) {
             cr_assert_eq(spent_under_a_new_limit(), 700);
         } else {
             refused++;
