@@ -93,6 +93,13 @@ static struct charge *find(const struct core *core, const struct which *which)
     return NULL;
 }
 
+/* As long as its worker has not spoken of it. NULL: none is known, or it has. */
+static struct charge *find_unsaid(const struct core *core, const struct which *which)
+{
+    struct charge *charge = find(core, which);
+    return charge == NULL || charge->state == SETTLED ? NULL : charge;
+}
+
 /* Its record is left, if it has one. */
 static void leave(struct core *core, struct charge *charge)
 {
@@ -641,12 +648,13 @@ static void settle(struct core *core, struct charge *charge, const struct which 
     }
 }
 
-/* Its own reservation, where what it used is another attempt's that it carried on. */
-static void close_own(struct core *core, struct lease *lease, const struct charge *charge)
+/* What it may have used: nothing, since it carried on what another attempt had begun. */
+static void close_own(struct core *core, const struct worker *worker,
+                      const struct event_attempt_result *result)
 {
-    struct charge *own = charge_of(core, lease);
-    lease->is_charged = true;
-    if (own != NULL && own != charge && own->state == HELD) {
+    const struct which which = which_of(worker, &result->lease.job_id, result->lease.attempt);
+    struct charge *own = find_unsaid(core, &which);
+    if (own != NULL) {
         drop(core, own);
     }
 }
@@ -654,28 +662,31 @@ static void close_own(struct core *core, struct lease *lease, const struct charg
 void charge_result(struct core *core, const struct worker *worker, struct job *job,
                    struct lease *lease, const struct event_attempt_result *result)
 {
+    const bool is_answer = result->outcome == WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
     const uint32_t attempt = result->made_by > 0 ? result->made_by : result->lease.attempt;
     struct which which = which_of(worker, &result->lease.job_id, attempt);
-    struct charge *charge = find(core, &which);
-    core->charges.is_booked = false;
-    if (lease != NULL) {
-        close_own(core, lease, charge);
-    }
+    struct charge *charge = find_unsaid(core, &which);
     which.run = result->run;
-    const struct charge *settled = find(core, &which);
-    if (settled != NULL && settled->state == SETTLED) {
-        core->charges.is_booked = true; /* maybe in a batch that is not on the disk yet */
-        return;
+    const struct charge *known = find(core, &which);
+    const bool is_known = known != NULL && known->state == SETTLED;
+    core->charges.is_booked = is_known; /* maybe in a batch that is not on the disk yet */
+    if (is_known && !is_answer) {
+        return; /* of one that has this number since a crash, too, it may say more */
     }
-    if (result->usage != NULL &&
+    if (lease != NULL) {
+        lease->is_charged = true;
+    }
+    if (attempt != result->lease.attempt) {
+        close_own(core, worker, result);
+    }
+    if (!is_known && result->usage != NULL &&
         (is_paid(result->usage) || has_apart(result) || told_by(result).calls > 0)) {
-        const bool is_late =
-            job == NULL || result->outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED;
+        const bool is_late = job == NULL || !is_answer;
         settle(core, charge, &which, scope_of(core, job, result), result, is_late);
     } else if (charge != NULL) {
         drop(core, charge);
     }
-    if (is_hit(result->usage) && !is_paid(result->usage)) {
+    if (!is_known && is_hit(result->usage) && !is_paid(result->usage)) {
         book_hit(core, job, result->usage);
     }
 }

@@ -231,6 +231,50 @@ Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
     cr_assert_eq(world_purse(&w).day_nanousd, 400);
 }
 
+Test(core_cost, what_was_carried_on_is_charged_once_though_its_lease_is_over)
+{
+    budget(10 * CALL);
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref first = world_lease(&w, &job);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_worker(&w, 101, "w", 1);
+    const struct lease_ref second = world_lease(&w, &job);
+    world_job_event(&w, EVENT_CANCEL, 1, &job);
+    says(101, &second, WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED, 400, first.attempt);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 0);
+    world_advance(&w, 2 * w.config.broker.lease_ms);
+    cr_assert_eq(world_purse(&w).day_nanousd, 400);
+    cr_assert_eq(ledger().estimated_calls, 0);
+}
+
+/* On a tier in memory: the job is as new as its attempt, and its answer has been charged. */
+Test(core_cost, answer_from_before_a_crash_leaves_nothing_reserved)
+{
+    budget(10 * CALL);
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "realtime");
+    const struct lease_ref lease = world_lease(&w, &job);
+    struct said said = {.peer = 100, .outcome = ANSWERED, .nanousd = 300, .run = 7};
+    say(&lease, &said);
+    world_restart(&w);
+    world_client(&w, 1, "a");
+    world_worker(&w, 101, "w", 1);
+    world_advance(&w, w.config.broker.reclaim_ms + 1);
+    struct event event = world_submission(&w, 1, "realtime");
+    event.as.submit.job_id = job;
+    world_submit_event(&w, &event);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, CALL);
+    said.peer = 101;
+    said.made_by = lease.attempt;
+    say(&lease, &said);
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &job, 1));
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 0);
+    cr_assert_eq(world_purse(&w).day_nanousd, 300);
+    world_advance(&w, 2 * w.config.broker.lease_ms);
+    cr_assert_eq(world_purse(&w).day_nanousd, 300);
+}
+
 /* At m0, of a call for so many jobs (0: for this one alone): of its cost this one's part, and the
  * call itself where it tells of it. */
 static void says_part(const struct lease_ref *lease, Wire__AttemptOutcome outcome,
