@@ -40,7 +40,7 @@ enum { FIRST, SECOND, CALLS };
 
 struct charge {
     struct table_link by_attempt;
-    struct list_link by_age;
+    struct list_link link;    /* of those that are open, or over */
     struct list_link awaited; /* AWAITED, or SETTLED in this turn */
     struct which which;
     struct budget_scope scope;
@@ -100,12 +100,28 @@ static struct charge *find_unsaid(const struct core *core, const struct which *w
     return charge == NULL || charge->state == SETTLED ? NULL : charge;
 }
 
+static bool is_over(enum state state)
+{
+    return state == SETTLED || state == ESTIMATED;
+}
+
+static struct list *list_of(struct core *core, enum state state)
+{
+    return is_over(state) ? &core->charges.over : &core->charges.open;
+}
+
+static struct charge *first_of(const struct list *list)
+{
+    struct list_link *link = list_first(list);
+    return link == NULL ? NULL : CONTAINER_OF(link, struct charge, link);
+}
+
 /* Its record is left, if it has one. */
 static void leave(struct core *core, struct charge *charge)
 {
     core->charges.is_due |= charge->is_recorded;
     table_remove(&core->charges.by_attempt, &charge->by_attempt);
-    list_remove(&core->charges.by_age, &charge->by_age);
+    list_remove(list_of(core, charge->state), &charge->link);
     if (charge->state == SETTLED && charge->awaited.next != NULL) {
         list_remove(&core->charges.settled, &charge->awaited);
     }
@@ -117,23 +133,11 @@ static void forget(struct core *core, struct charge *charge)
     free(charge);
 }
 
-static struct charge *oldest(const struct core *core)
-{
-    struct list_link *link = list_first(&core->charges.by_age);
-    return link == NULL ? NULL : CONTAINER_OF(link, struct charge, by_age);
-}
-
-static bool is_over(const struct charge *charge)
-{
-    return charge->state == SETTLED || charge->state == ESTIMATED;
-}
-
-/* The bound holds for those that are over; the others are as many as leases. */
+/* For one more that is over. */
 static void make_room(struct core *core)
 {
-    struct charge *first = oldest(core);
-    if (first != NULL && is_over(first) && core->charges.by_age.length >= CHARGES_MAX) {
-        forget(core, first);
+    if (core->charges.over.length >= CHARGES_MAX) {
+        forget(core, first_of(&core->charges.over));
     }
 }
 
@@ -147,28 +151,30 @@ static struct charge *allocate(struct core *core)
     if (charge != NULL) {
         return charge;
     }
-    charge = oldest(core);
-    if (charge == NULL || !is_over(charge)) {
+    charge = first_of(&core->charges.over);
+    if (charge == NULL) {
         return TAKE(core->charges.spare);
     }
     leave(core, charge);
-    *charge = (struct charge){.state = HELD};
     return charge;
 }
 
 /* NULL: no memory. */
 static struct charge *make(struct core *core, const struct which *which, struct budget_scope scope,
-                           int64_t unix_ms)
+                           enum state state, int64_t unix_ms)
 {
-    make_room(core);
+    if (is_over(state)) {
+        make_room(core);
+    }
     struct charge *charge = allocate(core);
     if (charge != NULL) {
-        charge->which = *which;
-        charge->scope = scope;
-        charge->unix_ms = unix_ms;
-        charge->made_ms = core->now_ms;
+        *charge = (struct charge){.which = *which,
+                                  .scope = scope,
+                                  .state = (uint8_t)state,
+                                  .unix_ms = unix_ms,
+                                  .made_ms = core->now_ms};
         table_insert(&core->charges.by_attempt, &charge->by_attempt);
-        list_append(&core->charges.by_age, &charge->by_age);
+        list_append(list_of(core, state), &charge->link);
     }
     return charge;
 }
@@ -250,6 +256,18 @@ static void erase(struct core *core, struct charge *charge)
     }
 }
 
+/* From now on it is the latest in the list of `state`, and on the disk, in whose order it stays. */
+static void renew(struct core *core, struct charge *charge, enum state state)
+{
+    erase(core, charge);
+    list_remove(list_of(core, charge->state), &charge->link);
+    charge->state = (uint8_t)state;
+    charge->unix_ms = core->unix_ms;
+    charge->made_ms = core->now_ms;
+    list_append(list_of(core, state), &charge->link);
+    record(core, charge);
+}
+
 /* ---- states ---- */
 
 static uint64_t worst_of(const struct charge *charge)
@@ -318,11 +336,11 @@ static void book_estimate(struct core *core, struct charge *charge)
 {
     list_remove(&core->charges.awaited, &charge->awaited);
     budget_release(core, charge->scope, worst_of(charge));
-    charge->state = ESTIMATED;
     charge->day = purse_day_of(core->unix_ms);
     estimate(core, charge, ledger_add);
     budget_spend(core, charge->scope, worst_of(charge));
-    record(core, charge);
+    make_room(core);
+    renew(core, charge, ESTIMATED);
 }
 
 /* ---- leases ---- */
@@ -352,11 +370,10 @@ static struct charge *reserve(struct core *core, const struct lease *lease)
     if (charge != NULL || (worst == 0 && lease->hedge.upstream == NULL)) {
         return charge;
     }
-    charge = make(core, &which, budget_scope_of(lease->job), core->unix_ms);
+    charge = make(core, &which, budget_scope_of(lease->job), HELD, core->unix_ms);
     if (charge != NULL) {
         charge->calls[FIRST].nanousd = worst;
         charge->calls[FIRST].upstream = upstream;
-        charge->state = HELD;
         budget_reserve(core, charge->scope, worst);
         reserve_second(core, charge, lease);
     }
@@ -641,9 +658,8 @@ static void settle(struct core *core, struct charge *charge, const struct which 
     }
     book(core, scope, result, is_late);
     core->charges.is_booked = true;
-    charge = make(core, which, scope, core->unix_ms);
+    charge = make(core, which, scope, SETTLED, core->unix_ms);
     if (charge != NULL) { /* else it would be booked again if it were said again */
-        charge->state = SETTLED;
         list_append(&core->charges.settled, &charge->awaited);
     }
 }
@@ -731,14 +747,32 @@ static void delete_records_before(struct core *core, int64_t unix_ms)
     core->charges.deleted_unix_ms = unix_ms;
 }
 
+/* Before all records that are needed. */
+static int64_t needed_from_unix_ms(const struct core *core)
+{
+    const struct charge *const first[] = {first_of(&core->charges.open),
+                                          first_of(&core->charges.over)};
+    int64_t from = core->unix_ms;
+    for (size_t i = 0; i < ARRAY_LENGTH(first); i++) {
+        from = first[i] != NULL && first[i]->unix_ms < from ? first[i]->unix_ms : from;
+    }
+    return from;
+}
+
+/* An attempt that takes longer than what is over is kept is recorded anew: records are deleted from
+ * the oldest on. */
 static void trim(struct core *core)
 {
     const int64_t before_ms = core->now_ms - core->limits.dedup_window_ms;
     struct charge *first;
-    while ((first = oldest(core)) != NULL && is_over(first) && first->made_ms < before_ms) {
+    while ((first = first_of(&core->charges.over)) != NULL && first->made_ms < before_ms) {
         forget(core, first);
     }
-    const int64_t until = first == NULL ? core->unix_ms : first->unix_ms;
+    while ((first = first_of(&core->charges.open)) != NULL && first->made_ms < before_ms &&
+           effects_reserve(core->effects, 2)) {
+        renew(core, first, first->state);
+    }
+    const int64_t until = needed_from_unix_ms(core);
     if (core->charges.is_due && until > core->charges.deleted_unix_ms) {
         core->charges.is_due = false;
         delete_records_before(core, until);
@@ -799,7 +833,8 @@ int64_t charge_next_deadline_ms(const struct core *core)
 
 int charge_init(struct core *core, uint64_t seed)
 {
-    list_init(&core->charges.by_age);
+    list_init(&core->charges.open);
+    list_init(&core->charges.over);
     list_init(&core->charges.awaited);
     list_init(&core->charges.settled);
     core->charges.spare = calloc(1, sizeof(struct charge));
@@ -809,9 +844,12 @@ int charge_init(struct core *core, uint64_t seed)
 
 void charge_destroy(struct core *core)
 {
-    struct charge *charge;
-    while (core->charges.by_age.head.next != NULL && (charge = oldest(core)) != NULL) {
-        forget(core, charge);
+    struct list *const lists[] = {&core->charges.open, &core->charges.over};
+    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++) {
+        struct charge *charge;
+        while (lists[i]->head.next != NULL && (charge = first_of(lists[i])) != NULL) {
+            forget(core, charge);
+        }
     }
     free(core->charges.spare);
     table_finish(&core->charges.by_attempt);
@@ -858,11 +896,10 @@ static int restore_others(struct core *core, const ProtobufCBinaryData *others, 
         if (read_which(others->data + at, &which) < 0 || find(core, &which) != NULL) {
             return -EBADMSG;
         }
-        struct charge *charge = make(core, &which, nobody, unix_ms);
+        struct charge *charge = make(core, &which, nobody, SETTLED, unix_ms);
         if (charge == NULL) {
             return -ENOMEM;
         }
-        charge->state = SETTLED;
         charge->is_recorded = true;
     }
     return 0;
@@ -887,11 +924,10 @@ int charge_restore(struct core *core, const void *key, size_t key_bytes, const v
     if (find(core, &which) != NULL) {
         return -EBADMSG;
     }
-    struct charge *charge = make(core, &which, scope, unix_ms);
+    struct charge *charge = make(core, &which, scope, message->state, unix_ms);
     if (charge == NULL) {
         return -ENOMEM;
     }
-    charge->state = (uint8_t)message->state;
     charge->calls[FIRST].nanousd = message->nanousd;
     charge->calls[FIRST].upstream = upstream_find(core, message->provider, message->model);
     charge->calls[SECOND].nanousd = message->second_nanousd;
@@ -899,7 +935,7 @@ int charge_restore(struct core *core, const void *key, size_t key_bytes, const v
         upstream_find(core, message->second_provider, message->second_model);
     charge->day = (int32_t)message->day;
     charge->is_recorded = true;
-    if (!is_over(charge)) {
+    if (!is_over(charge->state)) {
         budget_reserve(core, scope, worst_of(charge));
         await(core, charge, 0);
     }

@@ -15,8 +15,8 @@
  *
  * Those that are settled in one turn share a record, since all that matters of them is which they are.
  *
- * At most CHARGES_MAX are kept, settled ones for CHARGE_KEEP_MS: for as long a worker may repeat
- * itself.
+ * What is over (ESTIMATED, SETTLED) is kept for broker.dedup_window, for as long as a worker may
+ * repeat itself: at most the latest CHARGES_MAX. The others are as many as attempts.
  */
 #pragma once
 #include <stdbool.h>
@@ -36,7 +36,8 @@ enum { CHARGES_MAX = 65536 };
 
 struct charges {
     struct table by_attempt;
-    struct list by_age;      /* oldest first */
+    struct list open;        /* HELD and AWAITED … */
+    struct list over;        /* … and the others: both by the time of their records */
     struct list awaited;     /* the first is due first */
     struct list settled;     /* in this turn: recorded together at its end */
     struct charge *spare; /* for when there is no memory for the first; NULL: used */

@@ -275,6 +275,37 @@ Test(core_cost, answer_from_before_a_crash_leaves_nothing_reserved)
     cr_assert_eq(world_purse(&w).day_nanousd, 300);
 }
 
+static size_t charges_on_the_disk(void)
+{
+    size_t length = 0;
+    for (size_t i = 0; i < w.records_length; i++) {
+        length += memcmp(w.records[i].key, "charge", 6) == 0;
+    }
+    return length;
+}
+
+Test(core_cost, charges_go_after_their_time_though_an_attempt_takes_longer)
+{
+    w.config.broker.dedup_window_ms = 60000;
+    budget(10 * CALL);
+    world_worker(&w, 100, "w", 2);
+    const struct id slow = world_submit(&w, 1, "standard");
+    const struct id quick = world_submit(&w, 1, "standard");
+    const struct lease_ref held = world_lease(&w, &slow);
+    says(100, &(struct lease_ref){quick, 1}, ANSWERED, 100, 0);
+    cr_assert_eq(charges_on_the_disk(), 2);
+    for (int i = 0; i < 20; i++) {
+        world_turn(&w, &(struct event){.kind = EVENT_WORKER_HEARTBEAT,
+                                       .peer = 100,
+                                       .as.worker_heartbeat = {.held = &held, .held_length = 1}});
+        world_advance(&w, 10000);
+    }
+    cr_assert_eq(charges_on_the_disk(), 1);
+    world_restart(&w);
+    cr_assert_eq(w.restore_errors, 0);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, CALL);
+}
+
 /* At m0, of a call for so many jobs (0: for this one alone): of its cost this one's part, and the
  * call itself where it tells of it. */
 static void says_part(const struct lease_ref *lease, Wire__AttemptOutcome outcome,
