@@ -130,7 +130,11 @@ static void leave(struct core *core, struct charge *charge)
 static void forget(struct core *core, struct charge *charge)
 {
     leave(core, charge);
-    free(charge);
+    if (core->charges.spare == NULL) {
+        core->charges.spare = charge;
+    } else {
+        free(charge);
+    }
 }
 
 /* For one more that is over. */
@@ -142,41 +146,37 @@ static void make_room(struct core *core)
 }
 
 /*
- * Without memory the oldest that is over makes room, or the first ever is the one taken at the
- * start: what is not remembered would be booked again if it were said again.
+ * Without memory the spare one is taken, or the oldest that is over makes room: what is not
+ * remembered would be booked again if it were said again.
  */
 static struct charge *allocate(struct core *core)
 {
     struct charge *charge = calloc(1, sizeof(*charge));
-    if (charge != NULL) {
-        return charge;
+    charge = charge != NULL ? charge : TAKE(core->charges.spare);
+    if (charge == NULL && (charge = first_of(&core->charges.over)) != NULL) {
+        leave(core, charge);
     }
-    charge = first_of(&core->charges.over);
-    if (charge == NULL) {
-        return TAKE(core->charges.spare);
-    }
-    leave(core, charge);
     return charge;
 }
 
-/* NULL: no memory. */
-static struct charge *make(struct core *core, const struct which *which, struct budget_scope scope,
-                           enum state state, int64_t unix_ms)
+/* Of this memory; NULL: there is none. */
+static struct charge *make(struct core *core, struct charge *memory, const struct which *which,
+                           struct budget_scope scope, enum state state, int64_t unix_ms)
 {
+    if (memory == NULL) {
+        return NULL;
+    }
     if (is_over(state)) {
         make_room(core);
     }
-    struct charge *charge = allocate(core);
-    if (charge != NULL) {
-        *charge = (struct charge){.which = *which,
-                                  .scope = scope,
-                                  .state = (uint8_t)state,
-                                  .unix_ms = unix_ms,
-                                  .made_ms = core->now_ms};
-        table_insert(&core->charges.by_attempt, &charge->by_attempt);
-        list_append(list_of(core, state), &charge->link);
-    }
-    return charge;
+    *memory = (struct charge){.which = *which,
+                              .scope = scope,
+                              .state = (uint8_t)state,
+                              .unix_ms = unix_ms,
+                              .made_ms = core->now_ms};
+    table_insert(&core->charges.by_attempt, &memory->by_attempt);
+    list_append(list_of(core, state), &memory->link);
+    return memory;
 }
 
 /* ---- records ---- */
@@ -370,7 +370,7 @@ static struct charge *reserve(struct core *core, const struct lease *lease)
     if (charge != NULL || (worst == 0 && lease->hedge.upstream == NULL)) {
         return charge;
     }
-    charge = make(core, &which, budget_scope_of(lease->job), HELD, core->unix_ms);
+    charge = make(core, allocate(core), &which, budget_scope_of(lease->job), HELD, core->unix_ms);
     if (charge != NULL) {
         charge->calls[FIRST].nanousd = worst;
         charge->calls[FIRST].upstream = upstream;
@@ -378,6 +378,14 @@ static struct charge *reserve(struct core *core, const struct lease *lease)
         reserve_second(core, charge, lease);
     }
     return charge;
+}
+
+bool charge_may_open(struct core *core)
+{
+    if (core->charges.spare == NULL) {
+        core->charges.spare = calloc(1, sizeof(struct charge));
+    }
+    return core->charges.spare != NULL;
 }
 
 void charge_open(struct core *core, struct lease *lease)
@@ -658,7 +666,7 @@ static void settle(struct core *core, struct charge *charge, const struct which 
     }
     book(core, scope, result, is_late);
     core->charges.is_booked = true;
-    charge = make(core, which, scope, SETTLED, core->unix_ms);
+    charge = make(core, allocate(core), which, scope, SETTLED, core->unix_ms);
     if (charge != NULL) { /* else it would be booked again if it were said again */
         list_append(&core->charges.settled, &charge->awaited);
     }
@@ -884,6 +892,17 @@ static int restore_scope(struct core *core, const Record__ChargeRecord *record,
     return r;
 }
 
+/* NULL: no memory, and no other one makes room: it would be forgotten. */
+static struct charge *restore_one(struct core *core, const struct which *which,
+                                  struct budget_scope scope, enum state state, int64_t unix_ms)
+{
+    struct charge *charge = make(core, calloc(1, sizeof(*charge)), which, scope, state, unix_ms);
+    if (charge != NULL) {
+        charge->is_recorded = true;
+    }
+    return charge;
+}
+
 /* Errors: -EBADMSG, -ENOMEM. */
 static int restore_others(struct core *core, const ProtobufCBinaryData *others, int64_t unix_ms)
 {
@@ -896,11 +915,9 @@ static int restore_others(struct core *core, const ProtobufCBinaryData *others, 
         if (read_which(others->data + at, &which) < 0 || find(core, &which) != NULL) {
             return -EBADMSG;
         }
-        struct charge *charge = make(core, &which, nobody, SETTLED, unix_ms);
-        if (charge == NULL) {
+        if (restore_one(core, &which, nobody, SETTLED, unix_ms) == NULL) {
             return -ENOMEM;
         }
-        charge->is_recorded = true;
     }
     return 0;
 }
@@ -924,7 +941,7 @@ int charge_restore(struct core *core, const void *key, size_t key_bytes, const v
     if (find(core, &which) != NULL) {
         return -EBADMSG;
     }
-    struct charge *charge = make(core, &which, scope, message->state, unix_ms);
+    struct charge *charge = restore_one(core, &which, scope, message->state, unix_ms);
     if (charge == NULL) {
         return -ENOMEM;
     }
@@ -934,7 +951,6 @@ int charge_restore(struct core *core, const void *key, size_t key_bytes, const v
     charge->calls[SECOND].upstream =
         upstream_find(core, message->second_provider, message->second_model);
     charge->day = (int32_t)message->day;
-    charge->is_recorded = true;
     if (!is_over(charge->state)) {
         budget_reserve(core, scope, worst_of(charge));
         await(core, charge, 0);

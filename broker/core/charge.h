@@ -40,7 +40,7 @@ struct charges {
     struct list over;        /* … and the others: both by the time of their records */
     struct list awaited;     /* the first is due first */
     struct list settled;     /* in this turn: recorded together at its end */
-    struct charge *spare; /* for when there is no memory for the first; NULL: used */
+    struct charge *spare;    /* for when there is no memory for another one; NULL: used */
     int64_t deleted_unix_ms; /* records before are deleted */
     int64_t trim_at_ms;
     bool is_due;    /* one was forgotten whose record is still there */
@@ -51,6 +51,8 @@ uint64_t charge_hash(const struct table_link *link, uint64_t seed);
 MUST_USE int charge_init(struct core *core, uint64_t seed); /* Errors: -ENOMEM */
 void charge_destroy(struct core *core);
 
+/* There is memory for one more. False: what may cost something is not to begin now. */
+MUST_USE bool charge_may_open(struct core *core);
 /* A lease was granted, or came back: what it may cost is reserved, under a budget. Its permit says
  * which upstream it is for. */
 void charge_open(struct core *core, struct lease *lease);

@@ -129,6 +129,9 @@ static bool give(struct core *core, struct lane *lane, struct job *job, struct w
                  const struct decision *decision)
 {
     struct worker *worker = seat->worker;
+    if (!charge_may_open(core)) {
+        return false;
+    }
     if (job->place == PLACE_READY) {
         lane_charge(lane, job);
     }

@@ -92,7 +92,7 @@ static void grant(struct core *core, struct lease *lease, const struct decision 
 {
     struct tier *tier = job_tier(lease->job);
     const uint64_t cost = choice_cost_nanousd(&decision->job, &decision->chosen->traits);
-    if (!budget_has_second(core, lease->job, decision->chosen) ||
+    if (!charge_may_open(core) || !budget_has_second(core, lease->job, decision->chosen) ||
         !hedge_budget_take(&tier->hedges, cost)) {
         refuse(tier, HEDGE_NO_MONEY);
         return;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "broker/core/record.h"
+#include "broker/core/state.h"
 #include "tests/unit/broker/core_world.h"
 
 void *__real_malloc(size_t bytes);
@@ -429,6 +430,21 @@ Test(core_memory, row_of_the_ledger_is_restored_under_its_names_or_not_at_all)
     cr_assert(refused > 4 && refused < 20); /* names, and the row */
 }
 
+Test(core_memory, what_was_charged_is_remembered_or_that_is_said)
+{
+    int refused = 0;
+    spend(700);
+    spend(700);
+    for (int allocation = 0; allocation < 20; allocation++) {
+        if (restore_without(allocation, "charge", true)) {
+            cr_assert_eq(w.core->charges.by_attempt.length, 2);
+        } else {
+            refused++;
+        }
+    }
+    cr_assert(refused > 0 && refused < 20);
+}
+
 static uint64_t spent_under_a_new_limit(void)
 {
     world_budget(&w, 1000, 1000);
@@ -441,6 +457,34 @@ Test(core_memory, what_a_tenant_spends_is_counted_without_memory)
 {
     spend_with(0, 700);
     cr_assert_eq(spent_under_a_new_limit(), 700);
+}
+
+/* Of each tick one allocation fails: of the lease, or of what remembers its reservation. */
+Test(core_memory, attempt_under_a_budget_begins_with_its_reservation_or_not_at_all)
+{
+    enum { CALL = 1000 };
+    size_t running = 0;
+    w.models[0].provider = "p";
+    w.models[0].request_nanousd = CALL;
+    world_budget(&w, 100 * CALL, 1000);
+    cr_assert_eq(core_reconfigure(w.core, &w.config, w.now), 0);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HELLO,
+                                   .peer = 100,
+                                   .as.worker_hello = {.name = "w", .slots = 100}});
+    for (int i = 0; i < 20; i++) {
+        const struct event credit = {
+            .kind = EVENT_WORKER_CREDIT, .peer = 100, .as.worker_credit.total = (uint64_t)i + 1};
+        (void)world_submit(&w, 1, "realtime");
+        core_step(w.core, w.now, &credit, w.effects);
+        allocations_left = i % 4;
+        is_failing = is_failing_once = true;
+        core_step(w.core, w.now, &(struct event){.kind = EVENT_TICK}, w.effects);
+        is_failing = is_failing_once = false;
+        running = world_stats(&w).tiers[0].states[WIRE__JOB_STATE__JOB_STATE_LEASED];
+        cr_assert_eq(world_purse(&w).reserved_nanousd, running * CALL);
+        world_tick(&w);
+    }
+    cr_assert_gt(running, 10);
 }
 
 Test(core_memory, what_a_tenant_has_spent_is_restored_or_that_is_said)
