@@ -236,6 +236,7 @@ static void take_result(const struct intake *intake, const struct peer *peer,
     attempt->tenant = result->tenant;
     attempt->tier = result->tier;
     attempt->made_by = result->made_by;
+    attempt->calls_are_old = result->calls_are_old;
     attempt->run = result->run;
     take_calls(result, attempt);
     broker_step(intake->broker, &event);

@@ -15,15 +15,6 @@ static uint64_t answer_bytes(const struct answer *answer)
     return answer->payload == NULL ? 0 : blob_bytes(answer->payload);
 }
 
-static void forget_calls(struct answer *answer)
-{
-    while (answer->calls_length > 0) {
-        struct answer_call *call = &answer->calls[--answer->calls_length];
-        free(call->provider);
-        free(call->model);
-    }
-}
-
 void answer_destroy(struct answer **answer)
 {
     struct answer *old = TAKE(*answer);
@@ -32,7 +23,10 @@ void answer_destroy(struct answer **answer)
     }
     blob_unref(&old->payload);
     free(old->error_text);
-    forget_calls(old);
+    for (size_t i = 0; i < old->calls_length; i++) {
+        free(old->calls[i].provider);
+        free(old->calls[i].model);
+    }
     free(old->tenant);
     free(old->tier);
     if (old->has_usage) {
@@ -134,7 +128,7 @@ bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t at
     }
     answer->made_by = answer->made_by == 0 ? answer->attempt : answer->made_by;
     answer->attempt = attempt;
-    forget_calls(answer);
+    answer->calls_are_old = true;
     return true;
 }
 

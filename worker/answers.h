@@ -38,6 +38,7 @@ struct answer {
         Wire__RateLimits limits;
     } calls[ANSWER_CALLS_MAX];
     size_t calls_length;
+    bool calls_are_old; /* of `made_by`, and maybe told with it */
     bool key_mismatch;
     struct blob *payload; /* NULL: none */
 };
@@ -60,8 +61,8 @@ bool answers_conclude(struct answers *answers, const struct id *job_id, uint32_t
 void answers_unsend_all(struct answers *answers);
 /*
  * The job is dispatched again although its answer is here: the broker has forgotten the attempt, or
- * not heard of its end. The answer becomes that of the new attempt, which has called nobody, and is
- * to be sent. False: no answer to this job is kept (failures are not answers).
+ * not heard of its end. The answer becomes that of the new attempt, which has called nobody: its
+ * calls are old. It is to be sent. False: no answer to this job is kept (failures are not answers).
  */
 bool answers_renew(struct answers *answers, const struct id *job_id, uint32_t attempt);
 /* It is a failure from now on, of a literal code and a text of the caller's (copied; left out without memory). */

@@ -708,6 +708,7 @@ static void results_add(struct results *results, struct answer *answer)
     item->tenant = answer->tenant == NULL ? (char *)"" : answer->tenant;
     item->tier = answer->tier == NULL ? (char *)"" : answer->tier;
     item->made_by = answer->made_by;
+    item->calls_are_old = answer->calls_are_old;
     item->run = answer->run;
     for (size_t i = 0; i < answer->calls_length; i++) {
         results_add_call(results, &answer->calls[i]);

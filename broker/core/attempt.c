@@ -443,11 +443,15 @@ static struct upstream *settle(struct core *core, struct worker *worker, struct 
                                const struct event_attempt_result *result)
 {
     struct permit none[2] = {{.upstream = NULL}, {.upstream = NULL}};
-    if (lease == NULL) {
-        return upstream_settle(core, worker, &none[0], &none[1], result);
+    struct event_attempt_result called = *result;
+    if (result->calls_are_old) {
+        called.calls_length = 0;
     }
-    hedge_settle(lease, result);
-    return upstream_settle(core, worker, &lease->permit, &lease->hedge, result);
+    if (lease == NULL) {
+        return upstream_settle(core, worker, &none[0], &none[1], &called);
+    }
+    hedge_settle(lease, &called);
+    return upstream_settle(core, worker, &lease->permit, &lease->hedge, &called);
 }
 
 void attempt_result(struct core *core, const struct event *event)

@@ -565,8 +565,7 @@ static bool is_apart(const Wire__Usage *usage, const Wire__Call *call)
  * A call for several jobs is told with the result of one of them, and what it used with each, in
  * parts: so calls are counted where they are told, and none with a part alone. A job that was asked
  * alone afterwards may tell of two. An answer that was shared with nobody had a call, told or not:
- * an attempt that carries on an earlier one's answer tells none, and a list that is not whole is
- * not taken.
+ * a list that is not whole is not taken.
  */
 static struct told told_by(const struct event_attempt_result *result)
 {

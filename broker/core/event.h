@@ -152,6 +152,7 @@ struct event {
             bool key_mismatch;
             const char *tenant, *tier; /* as dispatched; NULL: not said */
             uint32_t made_by;          /* the attempt that `usage` is of; 0: this one */
+            bool calls_are_old;        /* as in wire.AttemptResult */
             uint64_t run;              /* as in wire.AttemptResult */
         } attempt_result;
 

@@ -813,7 +813,9 @@ def test_a_job_that_comes_again_is_answered_from_the_kept_answer(cluster, broker
     # The broker has not taken it for good, and dispatches the job once more.
     again, same = broker.result(broker.dispatch(request("dear"), job=job, attempt=2))
     assert (again.attempt, outcome(again)) == (2, "ATTEMPT_ANSWERED") and same.body == response.body
-    assert again.usage.cost_nanousd == first.usage.cost_nanousd and len(first.calls) == 1 and not again.calls
+    assert again.usage.cost_nanousd == first.usage.cost_nanousd and len(first.calls) == 1
+    assert (list(again.calls), again.made_by, again.run) == (list(first.calls), 1, first.run)
+    assert again.calls_are_old and not first.calls_are_old
     assert seen(cluster, "requests_total") == 1
     assert worker.metrics()["tiermq_worker_answered_again_total"] == 1
     broker.concludes = True

@@ -68,6 +68,7 @@ struct said {
     uint32_t combined;     /* jobs that shared the call, of whose cost this is a part */
     size_t told;           /* calls … */
     uint64_t call_nanousd; /* … and the cost of each */
+    bool calls_are_old;
     uint32_t made_by;
     uint64_t run;
 };
@@ -97,6 +98,7 @@ static void say(const struct lease_ref *lease, const struct said *said)
                                                          .usage = &usage,
                                                          .calls = calls,
                                                          .calls_length = said->told,
+                                                         .calls_are_old = said->calls_are_old,
                                                          .tenant = "a",
                                                          .tier = "standard",
                                                          .made_by = said->made_by,
@@ -336,6 +338,34 @@ Test(core_cost, call_for_several_jobs_counts_once)
     cr_assert_eq(ledger().cost_nanousd, 2 * CALL);
     cr_assert_eq(ledger().tokens[PRICE_INPUT], 18);
     cr_assert_eq(ledger().tokens[PRICE_CACHED_INPUT], 12);
+}
+
+static void see_answered(void *context, const struct core_upstream_view *view)
+{
+    *(uint64_t *)context += view->counts.answered;
+}
+
+Test(core_cost, call_of_an_answer_that_is_given_again_is_the_ledgers_alone)
+{
+    uint64_t answered = 0;
+    world_worker(&w, 100, "w", 1);
+    const struct id job = world_submit(&w, 1, "standard");
+    const struct lease_ref first = world_lease(&w, &job);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_worker(&w, 101, "w", 1);
+    const struct lease_ref second = world_lease(&w, &job);
+    say(&second, &(struct said){.peer = 101,
+                                .outcome = ANSWERED,
+                                .nanousd = CALL / 4,
+                                .combined = 3,
+                                .told = 1,
+                                .call_nanousd = CALL,
+                                .calls_are_old = true,
+                                .made_by = first.attempt});
+    cr_assert_eq(ledger().calls, 1);
+    cr_assert_eq(ledger().cost_nanousd, CALL / 4);
+    core_visit_upstreams(w.core, w.now, see_answered, &answered);
+    cr_assert_eq(answered, 0);
 }
 
 Test(core_cost, job_that_was_asked_alone_may_tell_of_two_calls)

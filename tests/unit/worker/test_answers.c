@@ -85,7 +85,8 @@ Test(answers, an_answer_serves_the_next_attempt_too)
     struct answer *answer = answers_next_unsent(&answers);
     cr_assert_eq(answer->job_id.bytes[0], 1);
     cr_assert_eq(answer->attempt, 4);
-    cr_assert_eq(answer->calls_length, 0);
+    cr_assert_eq(answer->calls_length, 1);
+    cr_assert(answer->calls_are_old, "whoever counts calls may have heard of them");
     cr_assert_eq(answer->made_by, 1, "what it used is charged under the attempt that used it");
     cr_assert(answers_renew(&answers, &first, 5));
     cr_assert_eq(answer->made_by, 1);
