@@ -104,30 +104,6 @@ static int read_question(const struct http_request *request, struct http_respons
 
 /* ---- adding up ---- */
 
-static void add(struct core_cost *sum, const struct core_cost *cost)
-{
-    sum->calls += cost->calls;
-    sum->estimated_calls += cost->estimated_calls;
-    for (size_t i = 0; i < PRICE_CLASSES; i++) {
-        sum->tokens[i] += cost->tokens[i];
-    }
-    sum->reasoning_tokens += cost->reasoning_tokens;
-    sum->estimated_tokens += cost->estimated_tokens;
-    sum->cost_nanousd += cost->cost_nanousd;
-    sum->estimated_nanousd += cost->estimated_nanousd;
-    sum->late_nanousd += cost->late_nanousd;
-    sum->hits += cost->hits;
-    sum->followers += cost->followers;
-    sum->saved_cache_nanousd += cost->saved_cache_nanousd;
-    sum->saved_cache_ms += cost->saved_cache_ms;
-    sum->saved_followers_nanousd += cost->saved_followers_nanousd;
-    sum->saved_followers_ms += cost->saved_followers_ms;
-    sum->saved_prompt_cache_nanousd += cost->saved_prompt_cache_nanousd;
-    sum->saved_batching_nanousd += cost->saved_batching_nanousd;
-    sum->saved_optimising_nanousd += cost->saved_optimising_nanousd;
-    sum->saved_routing_nanousd += cost->saved_routing_nanousd;
-}
-
 /* NULL: no memory. */
 static struct group *append(struct question *question, const char *key, json_t *names)
 {
@@ -172,9 +148,9 @@ static void add_row(void *context, const struct core_cost_view *view)
     json_decref(names);
     question->is_out_of_memory |= group == NULL;
     if (group != NULL) {
-        add(&group->sum, view->sum);
+        core_cost_add(&group->sum, view->sum);
     }
-    add(&question->total, view->sum);
+    core_cost_add(&question->total, view->sum);
 }
 
 /* ---- answering ---- */

@@ -319,6 +319,8 @@ struct core_cost {
     uint64_t saved_prompt_cache_nanousd, saved_batching_nanousd, saved_optimising_nanousd;
     int64_t saved_routing_nanousd; /* against cost.reference_model; below 0: it was dearer */
 };
+/* Each of them; sums saturate. */
+void core_cost_add(struct core_cost *sum, const struct core_cost *more);
 struct core_cost_view {
     int32_t day; /* since 1970-01-01, UTC */
     const char *tenant, *tier, *model, *provider; /* "": not known; a hit has no provider */

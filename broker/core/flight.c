@@ -310,16 +310,15 @@ static void share_usage(struct shared *shared, const Wire__Usage *usage, char **
     shared->usage.base.unknown_fields = NULL;
     shared->usage.provider = keep_text(at, usage->provider);
     shared->usage.model = keep_text(at, usage->model);
-    shared->usage.saved_nanousd = usage->cost_nanousd + usage->saved_nanousd;
+    shared->usage.saved_nanousd = price_add(usage->cost_nanousd, usage->saved_nanousd);
     shared->usage.cost_nanousd = 0;
     shared->usage.hedge_cost_nanousd = 0; /* a part of it */
     shared->quality_lost = usage->quality_lost;
     shared->call_ms = price_add(usage->call_ms, usage->saved_ms);
-    /* Nor was its prompt sent once more: what that saved is the leader's. */
+    /* Nor was its prompt sent once more. What its call has saved is the leader's. */
     shared->usage.saved_history_tokens = shared->usage.saved_passages_tokens = 0;
     shared->usage.saved_space_tokens = shared->usage.saved_repeats_tokens = 0;
-    shared->usage.saved_optimising_nanousd = 0;
-    shared->usage.saved_batching_nanousd = 0; /* likewise, as what its call saved otherwise: */
+    shared->usage.saved_optimising_nanousd = shared->usage.saved_batching_nanousd = 0;
     shared->usage.saved_prompt_cache_nanousd = 0;
     shared->usage.saved_routing_nanousd = 0;
     shared->outcome.usage = &shared->usage;

@@ -144,48 +144,40 @@ static void take(uint64_t *sum, uint64_t less)
     *sum -= less < *sum ? less : *sum;
 }
 
-/* Of numbers alone, in this order: what add and take do to each. */
+#define FIELD(name) offsetof(struct core_cost, name)
+static const size_t numbers[] = {FIELD(calls),
+                                 FIELD(estimated_calls),
+                                 FIELD(tokens[PRICE_INPUT]),
+                                 FIELD(tokens[PRICE_CACHED_INPUT]),
+                                 FIELD(tokens[PRICE_CACHE_WRITE]),
+                                 FIELD(tokens[PRICE_CACHE_WRITE_LONG]),
+                                 FIELD(tokens[PRICE_OUTPUT]),
+                                 FIELD(reasoning_tokens),
+                                 FIELD(estimated_tokens),
+                                 FIELD(cost_nanousd),
+                                 FIELD(estimated_nanousd),
+                                 FIELD(late_nanousd),
+                                 FIELD(hits),
+                                 FIELD(followers),
+                                 FIELD(saved_cache_nanousd),
+                                 FIELD(saved_cache_ms),
+                                 FIELD(saved_followers_nanousd),
+                                 FIELD(saved_followers_ms),
+                                 FIELD(saved_prompt_cache_nanousd),
+                                 FIELD(saved_batching_nanousd),
+                                 FIELD(saved_optimising_nanousd)};
+_Static_assert(sizeof(struct core_cost) ==
+                   sizeof(uint64_t) * ARRAY_LENGTH(numbers) + sizeof(int64_t),
+               "all of them, and what routing saved, which has a sign");
+
+/* What add and take do to each number. */
 static void change(struct core_cost *sum, const struct core_cost *cost,
                    void (*each)(uint64_t *sum, uint64_t by))
 {
-    uint64_t *const sums[] = {&sum->calls,
-                              &sum->estimated_calls,
-                              &sum->reasoning_tokens,
-                              &sum->estimated_tokens,
-                              &sum->cost_nanousd,
-                              &sum->estimated_nanousd,
-                              &sum->late_nanousd,
-                              &sum->hits,
-                              &sum->followers,
-                              &sum->saved_cache_nanousd,
-                              &sum->saved_cache_ms,
-                              &sum->saved_followers_nanousd,
-                              &sum->saved_followers_ms,
-                              &sum->saved_prompt_cache_nanousd,
-                              &sum->saved_batching_nanousd,
-                              &sum->saved_optimising_nanousd};
-    const uint64_t by[] = {cost->calls,
-                           cost->estimated_calls,
-                           cost->reasoning_tokens,
-                           cost->estimated_tokens,
-                           cost->cost_nanousd,
-                           cost->estimated_nanousd,
-                           cost->late_nanousd,
-                           cost->hits,
-                           cost->followers,
-                           cost->saved_cache_nanousd,
-                           cost->saved_cache_ms,
-                           cost->saved_followers_nanousd,
-                           cost->saved_followers_ms,
-                           cost->saved_prompt_cache_nanousd,
-                           cost->saved_batching_nanousd,
-                           cost->saved_optimising_nanousd};
-    _Static_assert(ARRAY_LENGTH(sums) == ARRAY_LENGTH(by), "each sum has its summand");
-    for (size_t i = 0; i < ARRAY_LENGTH(sums); i++) {
-        each(sums[i], by[i]);
-    }
-    for (size_t i = 0; i < PRICE_CLASSES; i++) {
-        each(&sum->tokens[i], cost->tokens[i]);
+    for (size_t i = 0; i < ARRAY_LENGTH(numbers); i++) {
+        uint64_t by;
+        memcpy(&by, (const char *)cost + numbers[i], sizeof(by));
+        each((uint64_t *)(void *)((char *)sum + numbers[i]), by);
     }
 }
 
@@ -194,6 +186,12 @@ static void add_signed(int64_t *sum, int64_t more)
     if (__builtin_add_overflow(*sum, more, sum)) {
         *sum = more > 0 ? INT64_MAX : INT64_MIN;
     }
+}
+
+void core_cost_add(struct core_cost *sum, const struct core_cost *more)
+{
+    change(sum, more, add);
+    add_signed(&sum->saved_routing_nanousd, more->saved_routing_nanousd);
 }
 
 static void changed(struct ledger *ledger, struct row *row)
@@ -209,11 +207,9 @@ void ledger_add(struct core *core, int32_t day, const struct ledger_key *key,
     struct ledger *ledger = &core->ledger;
     const struct row_key row_key = key_of(ledger, day, key);
     struct row *row = find_or_make(ledger, &row_key);
-    change(&ledger->total, cost, add);
-    add_signed(&ledger->total.saved_routing_nanousd, cost->saved_routing_nanousd);
+    core_cost_add(&ledger->total, cost);
     if (row != NULL) { /* else there was no memory since the last day was forgotten */
-        change(&row->sum, cost, add);
-        add_signed(&row->sum.saved_routing_nanousd, cost->saved_routing_nanousd);
+        core_cost_add(&row->sum, cost);
         changed(ledger, row);
     }
 }

@@ -42,15 +42,7 @@ static void budget(uint64_t daily)
 /* Of the whole ledger. */
 static void add_up(void *context, const struct core_cost_view *view)
 {
-    struct core_cost *sum = context;
-    sum->calls += view->sum->calls;
-    sum->estimated_calls += view->sum->estimated_calls;
-    sum->cost_nanousd += view->sum->cost_nanousd;
-    sum->late_nanousd += view->sum->late_nanousd;
-    sum->hits += view->sum->hits;
-    sum->saved_cache_nanousd += view->sum->saved_cache_nanousd;
-    sum->tokens[PRICE_INPUT] += view->sum->tokens[PRICE_INPUT];
-    sum->tokens[PRICE_CACHED_INPUT] += view->sum->tokens[PRICE_CACHED_INPUT];
+    core_cost_add(context, view->sum);
 }
 
 static struct core_cost ledger(void)
@@ -396,6 +388,16 @@ Test(core_cost, part_of_a_call_in_vain_is_no_call)
     says_part(&lease, FAILED, 0, CALL / 4, 0);
     cr_assert_eq(ledger().calls, 0);
     cr_assert_eq(ledger().cost_nanousd, CALL / 4);
+}
+
+Test(core_cost, sums_end_at_their_bounds)
+{
+    const struct core_cost most = {.calls = UINT64_MAX, .saved_routing_nanousd = INT64_MIN};
+    struct core_cost sum = {.calls = 1, .hits = 2, .saved_routing_nanousd = -1};
+    core_cost_add(&sum, &most);
+    cr_assert_eq(sum.calls, UINT64_MAX);
+    cr_assert_eq(sum.hits, 2);
+    cr_assert_eq(sum.saved_routing_nanousd, INT64_MIN);
 }
 
 Test(core_cost, hit_is_a_saving)

@@ -183,6 +183,20 @@ Test(core_flight, identical_jobs_run_once_and_all_are_answered)
     cr_assert_eq(core_cost_total(w.core)->saved_followers_ms, 2 * 30);
 }
 
+Test(core_flight, what_a_worker_says_that_it_has_saved_has_a_bound)
+{
+    const struct id leader = submit(1, "standard", 0);
+    const struct id follower = submit(1, "standard", 0);
+    world_worker(&w, 100, "w", 8);
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.provider = "sim";
+    usage.model = "m0";
+    usage.cost_nanousd = UINT64_MAX - 5;
+    usage.saved_nanousd = 10;
+    end_using(&leader, ANSWERED, false, &usage);
+    cr_assert_eq(result_of(&follower)->saved_nanousd, UINT64_MAX);
+}
+
 Test(core_flight, identical_durable_jobs_run_once_and_all_results_are_kept)
 {
     assert_run_once_for_all("standard");
