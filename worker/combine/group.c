@@ -344,16 +344,12 @@ static void replied(void *context, struct provider_reply *reply)
 {
     struct group *group = context;
     struct attempt *teller = first_present(group);
-    struct reply_part *parts = calloc(group->length, sizeof(*parts));
-    const char *why = parts == NULL ? "memory" : why_alone(&reply->outcome);
+    struct reply_part parts[CONFIG_COMBINE_JOBS_MAX] = {0};
+    const char *why = why_alone(&reply->outcome);
     group->call = NULL; /* ends with this event */
     group->state = GROUP_ENDS;
     call_report_reply(&teller->shared.report, reply);
     teller->shared.report.is_made = true;
-    if (parts == NULL) {
-        dissolve(&group);
-        return;
-    }
     for (size_t i = 0; i < group->length; i++) {
         parts[i].why = why;
     }
@@ -362,7 +358,6 @@ static void replied(void *context, struct provider_reply *reply)
     telemetry_call(group->groups->services->telemetry, teller, teller->provider_name, teller->model,
                    &teller->shared.report);
     conclude(group, reply, parts);
-    free(parts);
 }
 
 /* ---- its call ---- */
