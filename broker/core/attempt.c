@@ -251,6 +251,7 @@ static void finish(struct core *core, struct job *job, const struct event *event
                         : 1, /* 0: recovered, and answered by a worker that was not asked anew */
         .peer = event->peer,
         .attempt = result->lease.attempt,
+        .is_carried_on = result->made_by > 0,
     };
     conclude(core, job, &outcome);
     confirm(core, event->peer, &result->lease, is_durable ? effects_batch(core->effects) : 0);

@@ -19,6 +19,7 @@ struct outcome {
     uint32_t attempts;                   /* 0: as the job has them */
     uint64_t peer;                       /* the attempt that concluded it; another one is cancelled. 0: none */
     uint32_t attempt;
+    bool is_carried_on;                  /* its answer was begun under an earlier number */
     const struct id *led_by;             /* the identical job whose attempt it was; NULL: its own */
 };
 

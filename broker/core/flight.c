@@ -397,15 +397,17 @@ static bool holds_for_all(const struct outcome *outcome)
 }
 
 /*
- * By another attempt than the one that holds the job: it may have begun before what it is made from
- * was invalidated, and who follows may have come after. Its number alone does not tell, since one
- * that was given shortly before a crash is given again.
+ * By another attempt than the one that holds the job, or by one that carried on what another had
+ * begun: it may be from before what it is made from was invalidated, and who follows may have come
+ * after. Its number alone does not tell, since one that was given shortly before a crash is given
+ * again.
  */
 static bool is_late(const struct core *core, const struct job *job, const struct outcome *outcome)
 {
     const struct lease *lease = job->place == PLACE_LEASED ? job->at.lease : NULL;
     const bool holds = lease != NULL && lease->worker != NULL &&
-                       lease->worker->peer == outcome->peer && lease->attempt == outcome->attempt;
+                       lease->worker->peer == outcome->peer && lease->attempt == outcome->attempt &&
+                       !outcome->is_carried_on;
     return outcome->peer != 0 && !holds && cache_log_told(core, job_tenant(job)) > 0;
 }
 

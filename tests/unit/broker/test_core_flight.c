@@ -1193,6 +1193,29 @@ Test(core_flight, late_answer_of_an_attempt_from_before_is_not_shared)
     cr_assert_eq(world_state(&w, &after), LEASED);
 }
 
+/* Its worker gives it to the attempt that was dispatched after. */
+Test(core_flight, answer_from_before_that_is_carried_on_is_not_shared)
+{
+    world_worker(&w, 100, "w", 1);
+    const struct id leader = submit(1, "standard", 1);
+    const struct lease_ref before = world_lease(&w, &leader);
+    invalidate("");
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
+    world_worker(&w, 101, "w", 2);
+    const struct id after = submit(1, "standard", 1);
+    cr_assert(follows(&after, &leader));
+    world_turn(&w, &(struct event){.kind = EVENT_ATTEMPT_RESULT,
+                                   .peer = 101,
+                                   .as.attempt_result = {.lease = world_lease(&w, &leader),
+                                                         .outcome = ANSWERED,
+                                                         .error_code = "",
+                                                         .error_text = "",
+                                                         .made_by = before.attempt}});
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &leader, 0));
+    cr_assert_null(world_find(&w, EFFECT_RESULT, &after, 0));
+    cr_assert_eq(world_state(&w, &after), LEASED);
+}
+
 Test(core_flight, who_follows_runs_by_itself_when_a_worker_comes_back_with_an_unknown_attempt)
 {
     invalidate("");
