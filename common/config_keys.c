@@ -361,12 +361,16 @@ static const struct config_schema cost_schema = {SCHEMA(config_cost, cost_keys)}
 static bool budget_check(const void *object, struct config_complaint *ret_complaint)
 {
     const struct config_budget *budget = object;
-    if (budget->tenant[0] != '\0' || budget->tier[0] != '\0') {
+    const bool is_of_any = budget->tenant[0] != '\0' || budget->tier[0] != '\0';
+    const bool is_limit = budget->daily_nanousd != CONFIG_PRICE_UNKNOWN ||
+                          budget->monthly_nanousd != CONFIG_PRICE_UNKNOWN;
+    if (is_of_any && is_limit) {
         return true;
     }
-    ret_complaint->key = "tenant";
-    snprintf(ret_complaint->text, sizeof(ret_complaint->text),
-             "and tier are both missing; name one of them, or both");
+    ret_complaint->key = "";
+    snprintf(ret_complaint->text, sizeof(ret_complaint->text), "%s; give one of them, or both",
+             is_of_any ? "daily_usd and monthly_usd are both missing, so it limits nothing"
+                       : "tenant and tier are both missing");
     return false;
 }
 

@@ -310,7 +310,7 @@ static void check_mapping(struct reader *reader, const struct config_schema *sch
     const yaml_node_t *value = config_mapping_find(reader->source->document, node, complaint.key);
     char key_path[PATH_BYTES];
     snprintf(key_path, sizeof(key_path), "%.*s%s%s", PATH_BYTES - 64, path,
-             path[0] == '\0' ? "" : ".", complaint.key);
+             path[0] == '\0' || complaint.key[0] == '\0' ? "" : ".", complaint.key);
     config_complain(reader, value == NULL ? node->start_mark : value->start_mark, key_path,
                     value != NULL && value->type == YAML_SCALAR_NODE ? scalar(value) : NULL,
                     complaint.text);

@@ -857,6 +857,12 @@ Test(config, reference_model_and_what_budgets_are_of_have_to_be_configured)
     expect_error_with("budgets: [{name: x, tenant: acme, tier: '', daily_usd: 1}]\n"
                       "tenants: [{name: default}]\n",
                       "budgets[0].tenant: \"acme\" is not a tenant");
+    expect_error_with("budgets: [{name: x, daily_usd: 1}]\n",
+                      "budgets[0]: tenant and tier are both missing; give one of them, or both");
+    expect_error_with("budgets: [{name: x, tenant: default, soft_share: 0.5}]\n",
+                      "budgets[0]: daily_usd and monthly_usd are both missing, so it limits nothing; "
+                      "give one of them, or both");
+    config_destroy(&(struct config *){read_good("budgets: [{name: x, tenant: default, monthly_usd: 0}]\n")});
     config_destroy(&(struct config *){read_good("budgets: [{name: x, tenant: default, tier: '', daily_usd: 1}]\n")});
     struct config *good = read_good("models: [{name: a, provider: p}]\n"
                                     "providers: [{name: p, base_url: \"http://x/v1\"}]\n"
