@@ -330,6 +330,21 @@ static const char *usd_text(uint64_t nanousd, char ret_text[USD_BYTES])
     return ret_text;
 }
 
+/* "daily_usd 0.05": the limit that is smaller, as it is written in the configuration. */
+static void say_limit(const struct purse *purse, uint64_t nanousd, char *ret_text, size_t bytes)
+{
+    const bool is_daily = nanousd > purse->daily_max_nanousd;
+    char usd[USD_BYTES];
+    usd_text(is_daily ? purse->daily_max_nanousd : purse->monthly_max_nanousd, usd);
+    size_t length = strlen(usd);
+    while (usd[length - 1] == '0') {
+        length--;
+    }
+    length -= usd[length - 1] == '.' ? 1 : 0;
+    (void)snprintf(ret_text, bytes, "%s %.*s", is_daily ? "daily_usd" : "monthly_usd", (int)length,
+                   usd);
+}
+
 /* With the numbers that it follows from, so that it can be checked. */
 static const char *complaint(struct core *core, struct budget_purse *purse, uint64_t nanousd,
                              int64_t refills_unix_ms)
@@ -342,10 +357,13 @@ static const char *complaint(struct core *core, struct budget_purse *purse, uint
     say_whose(purse, whose, sizeof(whose));
     usd_text(nanousd, worst);
     if (refills_unix_ms == INT64_MAX) {
-        return effects_format(core->effects,
-                              "%s is smaller than what this job may cost (%s USD); ask for fewer "
-                              "max_tokens or a cheaper model, or raise the budget",
-                              whose, worst);
+        char limit_text[64];
+        say_limit(&purse->purse, nanousd, limit_text, sizeof(limit_text));
+        return effects_format(
+            core->effects,
+            "%s (%s) is smaller than what this job may cost (%s USD); ask for fewer "
+            "max_tokens or a cheaper model, or raise the budget",
+            whose, limit_text, worst);
     }
     return effects_format(
         core->effects,

@@ -575,6 +575,9 @@ Test(core_cost, job_that_no_budget_will_ever_pay_is_refused_for_good)
     const struct effect *refused = &world_find(&w, EFFECT_REJECTED, &job, 1)->effect;
     cr_assert_eq(refused->as.rejected.reason, WIRE__REJECT_REASON__REJECT_BUDGET);
     cr_assert_eq(refused->as.rejected.retry_after_ms, 0);
+    cr_assert_not_null(strstr(world_find(&w, EFFECT_REJECTED, &job, 1)->text,
+                              "the budget of the tenant a (daily_usd 0.000000999) is smaller than "
+                              "what this job may cost (0.000001000 USD)"));
 }
 
 Test(core_cost, after_a_restart_nothing_is_dispatched_before_workers_had_time_to_report)
