@@ -520,6 +520,13 @@ static int open_admin(struct worker *worker, char *ret_error)
         .context = worker,
     };
     int r = http_admin_create(worker->loop, &options, &worker->admin);
+    if (r == -EADDRINUSE) {
+        (void)snprintf(ret_error, WORKER_ERROR_BYTES,
+                       "worker.admin %s: %s; is another worker running? set worker.admin, or "
+                       "TIERMQ_WORKER_ADMIN where the file uses it",
+                       options.address, strerror(-r));
+        return r;
+    }
     if (r < 0) {
         return fail(ret_error, r, "worker.admin", options.address);
     }

@@ -1027,7 +1027,7 @@ def test_an_address_in_use_is_said(cluster, broker):
     second = cluster.run("second", [program("tiermq-worker"), "--config", cluster.write_config("second", config)], ready=False)
     assert second.wait() == EXIT_ADDRESS
     second.was_killed = True
-    assert "worker.admin" in second.output()
+    assert "worker.admin" in second.output() and "is another worker running? set worker.admin" in second.output()
 
 
 def test_command_line():
