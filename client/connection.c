@@ -189,7 +189,7 @@ static void take_refusal(struct connection *connection, const Wire__ProtocolErro
     const int64_t retry_after_ms = error->retry_after_ms < CONNECTION_REFUSED_MS_MAX
                                        ? (int64_t)error->retry_after_ms
                                        : CONNECTION_REFUSED_MS_MAX;
-    complain(connection, "refused: %s", error->text);
+    complain(connection, "%s", error->text);
     leave_open(connection, CONNECTION_REFUSED, now_ms, now_ms + refused_ms(retry_after_ms));
     connection->options.handlers.refused(connection->options.handlers.context, connection->why,
                                          retry_after_ms);

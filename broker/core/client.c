@@ -78,7 +78,7 @@ void client_hello(struct core *core, const struct event *event)
     if (tenant == NULL || !tenant->is_configured) {
         error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
               effects_format(core->effects,
-                             "hello.tenant: \"%.64s\" is not configured; add it under tenants",
+                             "tenant \"%.64s\" is not configured; add it under tenants",
                              event->as.client_hello.tenant));
         return;
     }
