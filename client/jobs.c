@@ -730,6 +730,20 @@ static void ask_again(struct shard *shard, int64_t now_ms)
     }
 }
 
+/* Brokers that there is nothing to say of yet. */
+static void name_silent(const struct tiermq *client, char *ret_text, size_t bytes)
+{
+    size_t length = 0;
+    for (size_t i = 0; i < client->shards_length && length < bytes; i++) {
+        const int r = snprintf(ret_text + length, bytes - length, "%s%.100s", i == 0 ? "" : ", ",
+                               client->shards[i].endpoint);
+        length += r < 0 ? 0 : (size_t)r;
+    }
+    if (length < bytes) {
+        (void)snprintf(ret_text + length, bytes - length, ": no answer yet");
+    }
+}
+
 /* The words are the client's, since those of a connection are gone when the answer is told. */
 static void expire_unsent(struct tiermq *client, struct pending *pending)
 {
@@ -738,10 +752,14 @@ static void expire_unsent(struct tiermq *client, struct pending *pending)
                  "it was refused for now until its deadline had passed");
         return;
     }
+    char silent[CLIENT_ERROR_BYTES - 100] = "";
     const char *why = tiermq_connection_error(client);
+    if (why[0] == '\0') {
+        name_silent(client, silent, sizeof(silent));
+        why = silent;
+    }
     (void)snprintf(client->unreached, sizeof(client->unreached),
-                   "no broker could be reached before its deadline%s%s", why[0] == '\0' ? "" : "; ",
-                   why);
+                   "no broker could be reached before its deadline; %s", why);
     jobs_end(pending, TIERMQ_EXPIRED, "deadline", client->unreached);
 }
 

@@ -133,7 +133,7 @@ static void finish_line(struct slot *slot, enum outcome outcome, const struct ti
     if (r < 0) {
         fail(run, "cannot count a result", r);
     }
-    if (run->options->on_answer != NULL) {
+    if (run->options->on_answer != NULL && run->end != RUN_UNREACHABLE) {
         run->options->on_answer(run->options->context, answer);
     }
     slot_destroy(&slot);

@@ -32,7 +32,7 @@ struct run_options {
     bool has_progress;    /* a line on standard error that is written over */
     uint64_t input_bytes; /* for the progress; 0: unknown */
     int interrupt_fd;     /* a signalfd */
-    tiermq_answer_fn *on_answer; /* called beside writing the result; may be NULL */
+    tiermq_answer_fn *on_answer; /* called beside writing the result, but not at RUN_UNREACHABLE; may be NULL */
     tiermq_chunk_fn *on_chunk;   /* may be NULL */
     void *context;
 };

@@ -598,20 +598,29 @@ static int explain_interrupt(const struct submit *submit, const struct cli *cli,
                     why[0] == '\0' ? "" : "; ", why);
 }
 
+#define NAMES_ANOTHER "--brokers or client.brokers names another"
+
 static int explain_end(const struct submit *submit, const struct cli *cli, enum run_end end,
-                       const char *error, const char *why, const struct summary *summary)
+                       const char *error, const struct tiermq *client,
+                       const struct summary *summary)
 {
+    const char *why = tiermq_connection_error(client);
+    const bool is_connected = tiermq_is_connected(client);
     const int code = summary_exit_code(summary);
     switch (end) {
     case RUN_DONE:
-        return code;
+        if (summary->outcomes[OUTCOME_EXPIRED] == 0 || is_connected) {
+            return code;
+        }
+        return cli_fail(cli, code, "is tiermq-broker running? " NAMES_ANOTHER);
     case RUN_INTERRUPTED:
         return explain_interrupt(submit, cli, code, why, summary->outcomes[OUTCOME_PENDING]);
     case RUN_TIMED_OUT:
         return cli_fail(cli, code, "--timeout is over");
     case RUN_UNREACHABLE:
-        return cli_fail(cli, EXIT_UNREACHABLE, "no broker answered at %s%s%s", cli->brokers,
-                        why[0] == '\0' ? "" : "; ", why);
+        return cli_fail(cli, EXIT_UNREACHABLE,
+                        "no broker answered: %s%s; is tiermq-broker running? " NAMES_ANOTHER,
+                        why[0] == '\0' ? cli->brokers : "", why);
     case RUN_FAILED:
         break;
     }
@@ -662,8 +671,7 @@ static int run_submit(struct submit *submit, struct cli *cli)
     const enum run_end end = run_jobs(client, &submit->run, &summary, error);
     const double seconds = (double)(clock_monotonic_ms() - started_ms) / 1e3;
     print_summary(submit, cli, &summary, seconds);
-    const int code =
-        explain_end(submit, cli, end, error, tiermq_connection_error(client), &summary);
+    const int code = explain_end(submit, cli, end, error, client, &summary);
     tiermq_close(&client);
     summary_finish(&summary);
     if (submit->run.interrupt_fd >= 0) {

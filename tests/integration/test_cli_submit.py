@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 import uuid
@@ -238,6 +239,19 @@ def test_no_broker_is_told():
     done = subprocess.run([str(program("tiermq")), "submit", "--brokers", "tcp://127.0.0.1:1", "--timeout", "500ms", "x"],
                           capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 6 and "no broker answered" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.count("tcp://127.0.0.1:1") == 1
+    assert "is tiermq-broker running? --brokers or client.brokers names another" in done.stderr
+
+
+def test_no_broker_before_the_deadline_is_told_with_the_endpoint_and_a_remedy():
+    with socket.socket() as silent:  # takes connections and says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        endpoint = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        done = subprocess.run([str(program("tiermq")), "submit", "--brokers", endpoint, "--deadline", "200ms", "x"],
+                              capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 8 and f"before its deadline; {endpoint}: no answer yet" in done.stderr
+    assert "is tiermq-broker running? --brokers or client.brokers names another" in done.stderr
 
 
 def test_progress_line_on_a_terminal_only(answering):

@@ -21,7 +21,7 @@ struct heard {
     bool duplicate;
     enum tiermq_state state;
     tiermq_id id, known_as;
-    char text[256], code[64], streamed[256];
+    char text[256], code[64], reason[512], streamed[256];
     int64_t retry_after_ms;
     uint64_t cost_nanousd;
     bool is_last;
@@ -47,6 +47,7 @@ static void hear_answer(void *context, const struct tiermq_answer *answer)
     heard->cost_nanousd = answer->cost_nanousd;
     snprintf(heard->text, sizeof(heard->text), "%s", answer->text);
     snprintf(heard->code, sizeof(heard->code), "%s", answer->error_code);
+    snprintf(heard->reason, sizeof(heard->reason), "%s", answer->error_text);
     if (heard->client != NULL) {
         struct tiermq_answer *inner = NULL;
         heard->blocking_result = tiermq_wait(heard->client, &answer->id, 1000, &inner);
@@ -1174,6 +1175,23 @@ Test(client, without_a_broker_a_job_expires_at_its_deadline)
 }
 
 enum { CROWD = 2000 };
+
+Test(client, without_a_word_of_any_broker_an_expired_job_names_them)
+{
+    struct tiermq *lonely = NULL;
+    struct heard heard = {0};
+    fake_broker_stop(&broker);
+    cr_assert_eq(tiermq_connect(&(struct tiermq_options){.brokers = "tcp://127.0.0.1:1"}, &lonely), 0);
+    const struct tiermq_callbacks callbacks = hear(&heard);
+    const struct tiermq_job job = {.prompt = "x", .deadline_ms = 1};
+    cr_assert_eq(tiermq_submit_async(lonely, &job, &callbacks, NULL), 0);
+    while (heard.answers == 0) {
+        cr_assert_eq(tiermq_dispatch(lonely, 1000), 0);
+    }
+    cr_assert_eq(heard.state, TIERMQ_EXPIRED);
+    cr_assert_not_null(strstr(heard.reason, "before its deadline; tcp://127.0.0.1:1: "), "%s", heard.reason);
+    tiermq_close(&lonely);
+}
 
 Test(client, crowd_whose_deadlines_pass_without_a_broker_wakes_its_process_few_times)
 {
