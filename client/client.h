@@ -114,6 +114,9 @@ struct tiermq {
     bool is_dispatching;   /* callbacks may not dispatch again */
     char error[CLIENT_ERROR_BYTES];
     char unreached[CLIENT_ERROR_BYTES]; /* what is said of jobs that no broker was reached for */
+    char refusal[CLIENT_ERROR_BYTES];   /* the last one for which a job was put off: its code and words … */
+    struct id refused_id;               /* … the job, as its caller knows it … */
+    int64_t refused_until_ms;           /* … and when it is submitted again */
 };
 
 /* tiermq.c */
@@ -216,8 +219,13 @@ void streams_opened(struct shard *shard);
 void streams_tick(struct tiermq *client);
 
 /* retry.c: what was refused for now, and comes again. */
-/* Puts the job off, as long as the broker asks for (0: for ever) and its deadline allows. False: it is refused for good. */
-bool retry_put_off(struct pending *pending, int64_t retry_after_ms, int64_t now_ms);
+/*
+ * Puts the job off, as long as the broker asks for (0: for ever) and its deadline allows. False: it is refused for good.
+ * Keeps:  `code`, which is static; of `text` a copy until the next one is put off.
+ */
+bool retry_put_off(struct pending *pending, const char *code, const char *text, int64_t retry_after_ms, int64_t now_ms);
+/* Why a job with refusals was refused last: the code, and the words, too, while it is the last of all. */
+const char *retry_refusal(const struct pending *pending);
 void retry_note_sent(struct pending *pending, int64_t now_ms);
 void retry_note_accepted(struct pending *pending, int64_t now_ms);
 void retry_tick(struct tiermq *client, int64_t now_ms);

@@ -272,8 +272,15 @@ static bool is_over(const struct pending *pending)
 
 static void conclude_ending(struct tiermq *client, struct pending *pending)
 {
-    struct tiermq_answer said =
-        answer_local(pending->ending.state, pending->ending.code, pending->ending.text);
+    const enum tiermq_state state = pending->ending.state;
+    char text[2 * CLIENT_ERROR_BYTES];
+    const char *said_text = pending->ending.text;
+    if (pending->refusals > 0 && (state == TIERMQ_CANCELLED || state == TIERMQ_EXPIRED)) {
+        (void)snprintf(text, sizeof(text), "%s; the last time: %s", said_text,
+                       retry_refusal(pending));
+        said_text = text;
+    }
+    struct tiermq_answer said = answer_local(state, pending->ending.code, said_text);
     said.retry_after_ms = pending->ending.retry_after_ms;
     conclude(client, pending, &said);
 }
@@ -403,11 +410,12 @@ static void take_rejected_one(struct shard *shard, struct pending *pending,
         pending->retry_until_ms = INT64_MAX; /* forgotten in a restart: the promise stands */
     }
     pending->was_sent = pending->is_accepted; /* this broker, at least, has it not */
-    if (retry_put_off(pending, at_most_int64(rejected->retry_after_ms), now_ms)) {
+    const char *code = answer_reject_name(rejected->reason);
+    if (retry_put_off(pending, code, rejected->text, at_most_int64(rejected->retry_after_ms),
+                      now_ms)) {
         return;
     }
-    struct tiermq_answer said =
-        answer_local(TIERMQ_REJECTED, answer_reject_name(rejected->reason), rejected->text);
+    struct tiermq_answer said = answer_local(TIERMQ_REJECTED, code, rejected->text);
     said.retry_after_ms = at_most_int64(rejected->retry_after_ms);
     conclude(shard->client, pending, &said);
 }
@@ -433,7 +441,8 @@ static bool put_off_shed(struct tiermq *client, struct pending *pending,
 {
     const bool is_shed = answer->state == TIERMQ_EXPIRED && answer->retry_after_ms > 0;
     if (!is_shed || pending->request == NULL || pending->state == PENDING_ENDING ||
-        client->retry_ms < 0 || !retry_put_off(pending, answer->retry_after_ms, now_ms)) {
+        client->retry_ms < 0 ||
+        !retry_put_off(pending, "shed", answer->error_text, answer->retry_after_ms, now_ms)) {
         return false;
     }
     know_as(client, pending, &pending->id);

@@ -48,6 +48,7 @@ struct pending {
     int64_t retry_until_ms;        /* it is submitted again before then, or not at all */
     int64_t retry_after_ms;        /* as the broker said last */
     uint32_t refusals;             /* in a row */
+    const char *refused_as;        /* the code of the last one, static */
     uint32_t holds;                /* since the last one, by the throttle */
     int64_t word_at_ms;            /* when it was last sent or heard of */
     uint64_t seen_in_round;        /* see jobs.c, first_unseen() */

@@ -7,6 +7,7 @@
  * a word.
  */
 #include <assert.h>
+#include <stdio.h>
 #include "client/client.h"
 
 enum {
@@ -55,7 +56,24 @@ static bool put_off(struct pending *pending, int64_t wait_ms, int64_t now_ms)
     return true;
 }
 
-bool retry_put_off(struct pending *pending, int64_t retry_after_ms, int64_t now_ms)
+static void note_refusal(struct pending *pending, const char *code, const char *text,
+                         int64_t until_ms)
+{
+    struct tiermq *client = pending->shard->client;
+    pending->refused_as = code;
+    client->refused_id = pending->id;
+    client->refused_until_ms = until_ms;
+    (void)snprintf(client->refusal, sizeof(client->refusal), "%s: %s", code, text);
+}
+
+const char *retry_refusal(const struct pending *pending)
+{
+    const struct tiermq *client = pending->shard->client;
+    return id_equal(&client->refused_id, &pending->id) ? client->refusal : pending->refused_as;
+}
+
+bool retry_put_off(struct pending *pending, const char *code, const char *text,
+                   int64_t retry_after_ms, int64_t now_ms)
 {
     struct tiermq *client = pending->shard->client;
     const bool is_wanted = pending->is_accepted || client->retry_ms >= 0;
@@ -65,7 +83,12 @@ bool retry_put_off(struct pending *pending, int64_t retry_after_ms, int64_t now_
     pending->retry_after_ms = retry_after_ms < RETRY_MOST_MS ? retry_after_ms : RETRY_MOST_MS;
     pending->refusals++;
     pending->holds = 0;
-    return put_off(pending, jittered(client, pending->retry_after_ms), now_ms);
+    const int64_t wait_ms = jittered(client, pending->retry_after_ms);
+    if (!put_off(pending, wait_ms, now_ms)) {
+        return false;
+    }
+    note_refusal(pending, code, text, now_ms + wait_ms);
+    return true;
 }
 
 /* True: it was put off once more. */

@@ -262,6 +262,18 @@ const char *tiermq_connection_error(const struct tiermq *client)
     return "";
 }
 
+const char *tiermq_refusal(const struct tiermq *client, int64_t *ret_retry_after_ms)
+{
+    if (heap_peek(&client->deferred) == NULL) {
+        return "";
+    }
+    if (ret_retry_after_ms != NULL) {
+        const int64_t ms = client->refused_until_ms - clock_monotonic_ms();
+        *ret_retry_after_ms = ms > 0 ? ms : 0;
+    }
+    return client->refusal;
+}
+
 int tiermq_submit_async(struct tiermq *client, const struct tiermq_job *job,
                         const struct tiermq_callbacks *callbacks, tiermq_id *ret_id)
 {
@@ -375,7 +387,9 @@ int tiermq_cancel(struct tiermq *client, const tiermq_id *id)
         }
         pending->is_cancel_wanted = true;
         if (!is_sent) {
-            jobs_end(pending, TIERMQ_CANCELLED, "cancelled", "cancelled before a broker had it");
+            jobs_end(pending, TIERMQ_CANCELLED, "cancelled",
+                     pending->refusals > 0 ? "cancelled while it was refused for now"
+                                           : "cancelled before a broker had it");
         } else if (pending->was_sent) { /* otherwise it follows the submission */
             r = id_queue_push(&pending->shard->cancels, &job_id);
         }

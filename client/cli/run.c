@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 #include "client/cli/cli.h"
 #include "client/cli/lines.h"
@@ -49,6 +50,7 @@ struct run {
     uint64_t lines;     /* taken from the input */
     bool is_input_over;
     bool has_progress_line;
+    bool has_told_wait;
     char error[RUN_ERROR_BYTES];
 };
 
@@ -411,6 +413,26 @@ static void clear_progress(const struct run *run)
     }
 }
 
+/* Once: later ones would say the same of another job, and each result has its own words. */
+static void tell_wait(struct run *run)
+{
+    int64_t ms = 0;
+    const char *why = tiermq_refusal(run->client, &ms);
+    if (!run->options->tells_waits || run->has_told_wait || why[0] == '\0' || ms < WAIT_TOLD_MS) {
+        return;
+    }
+    run->has_told_wait = true;
+    char when[32] = "";
+    struct tm utc;
+    const time_t at = (clock_unix_ms() + ms) / 1000;
+    (void)strftime(when, sizeof(when), "%F %T UTC", gmtime_r(&at, &utc));
+    clear_progress(run);
+    fprintf(
+        stderr,
+        "tiermq submit: refused for now: %s; tried again at %s (--no-retry takes it as refused)\n",
+        why, when);
+}
+
 /* ------------------------------------------------------------------------------------------------
  * the turn */
 
@@ -491,6 +513,7 @@ enum run_end run_jobs(struct tiermq *client, const struct run_options *options,
         submit_again(&run);
         turn(&run);
         look_at_clock(&run);
+        tell_wait(&run);
         show_progress(&run);
     }
     while (!list_is_empty(&run.slots)) {

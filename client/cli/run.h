@@ -13,7 +13,7 @@
 #include "client/tiermq.h"
 #include "common/attributes.h"
 
-enum { RUN_TIERS_MAX = SUMMARY_TIERS_MAX, RUN_INTERRUPT_MS = 3000 };
+enum { RUN_TIERS_MAX = SUMMARY_TIERS_MAX, RUN_INTERRUPT_MS = 3000, WAIT_TOLD_MS = 10000 };
 
 struct run_options {
     int input_fd;         /* JSON lines; -1: the one job of `defaults` */
@@ -30,6 +30,7 @@ struct run_options {
     bool leave_on_interrupt; /* what is pending then stays in the broker; else it is cancelled */
     bool with_body;
     bool has_progress;    /* a line on standard error that is written over */
+    bool tells_waits;     /* a line on standard error at the first refusal that takes WAIT_TOLD_MS or more */
     uint64_t input_bytes; /* for the progress; 0: unknown */
     int interrupt_fd;     /* a signalfd */
     tiermq_answer_fn *on_answer; /* called beside writing the result, but not at RUN_UNREACHABLE; may be NULL */

@@ -150,7 +150,9 @@ static const char help[] =
     "\n"
     "What happens when:\n"
     "  --no-wait          end when the jobs are accepted; tiermq wait collects the answers\n"
-    "  --no-retry         do not submit again what is refused for now (a full queue) or shed\n"
+    "  --no-retry         do not submit again what is refused for now (a full queue) or shed; else "
+    "one prompt without a\n"
+    "                     deadline is for 10 minutes, lines of a file as long as it takes\n"
     "  --leave            on Ctrl-C leave pending jobs in the broker; else they are cancelled\n"
     "\n"
     "Examples:\n"
@@ -553,6 +555,7 @@ static bool prepare(struct submit *submit, struct cli *cli, int argc, char **arg
         return false;
     }
     submit->run.timeout_ms = cli->timeout_ms;
+    submit->run.tells_waits = submit->file != NULL;
     submit->run.has_progress = submit->file != NULL && isatty(STDERR_FILENO) != 0;
     if (submit->run.output == NULL) {
         submit->run.on_answer = print_answer;
@@ -657,9 +660,10 @@ static int run_submit(struct submit *submit, struct cli *cli)
     struct tiermq *client = NULL;
     /* Answers make room for the next line in the same turn: a little more than the window is never
      * needed. */
+    const int64_t retry_ms = submit->file != NULL ? INT64_MAX : 0; /* of one prompt the library's */
     const struct tiermq_options limits = {
         .pending_max = submit->run.window + 16,
-        .retry_ms = submit->no_retry ? TIERMQ_RETRY_NONE : INT64_MAX,
+        .retry_ms = submit->no_retry ? TIERMQ_RETRY_NONE : retry_ms,
     };
     if (!cli_connect(cli, &limits, &client)) {
         return cli->exit_code;

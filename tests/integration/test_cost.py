@@ -9,9 +9,12 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import threading
 import time
+
+import pytest
 
 from harness import http_request, program, wait_for
 from wire import Client, pb
@@ -302,6 +305,44 @@ def purse(cluster):
 
 def limit_of(nanousd):
     return [{"name": "b", "tenant": "default", "daily_usd": nanousd / 1e9}]
+
+
+def spend_the_day(cluster):
+    """A budget that has too little left until midnight. Returns the refusal of a prompt."""
+    if time.time() % 86400 > 86400 - 15 * 60:
+        pytest.skip("a new day begins within the 10 minutes for which a prompt is tried again")
+    cluster.start_modelsim()
+    cluster.config = {"models": MODELS, "cache": {"mode": "off"},
+                      "budgets": [{"name": "b", "tenant": "default", "daily_usd": f"{2 * WORST_NANOUSD / 1e9:.9f}"}]}
+    cluster.start_broker()
+    cluster.start_worker()
+    for number in range(20):
+        done = cluster.cli("submit", "--model", "sim-small", "--max-tokens", str(ANSWER_TOKENS), f"question {number}")
+        if done.returncode != 0:
+            return done
+    raise AssertionError("nothing was refused")
+
+
+def test_prompt_is_refused_at_once_when_the_budget_is_spent_for_the_day(cluster):
+    done = spend_the_day(cluster)
+    assert done.returncode == 7 and REFUSAL.search(done.stderr) and "it is refilled at" in done.stderr
+
+
+def test_file_that_waits_for_a_budget_says_so_once_and_its_cancelled_jobs_tell_why(cluster):
+    spend_the_day(cluster)
+    lines = "".join(json.dumps({"text": f"question {number}", "model": "sim-small", "max_tokens": ANSWER_TOKENS}) + "\n"
+                    for number in range(100, 105))
+    process = cluster.cli_start("submit", "--file", "-", input=lines)
+    assert select.select([process.stderr], [], [], 30)[0], "it waits in silence"
+    told = process.stderr.readline()
+    assert "refused for now: budget: " in told and REFUSAL.search(told) and "tried again at " in told
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    results = [json.loads(line) for line in out.splitlines()]
+    assert {result["outcome"] for result in results} == {"cancelled"} and "refused for now: budget" not in err
+    reasons = [result["error"]["text"] for result in results]
+    assert all("cancelled while it was refused for now; the last time: budget" in reason for reason in reasons)
+    assert any(REFUSAL.search(reason) for reason in reasons)
 
 
 def start_spending(cluster, lease):

@@ -358,10 +358,15 @@ Test(client, job_that_waits_for_another_try_is_cancelled_here)
     (void)run_until_submitted(1);
     fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 60000);
     fake_broker_settle(&broker, client);
+    int64_t retry_after_ms = 0;
+    cr_assert_str_eq(tiermq_refusal(client, &retry_after_ms), "queue_full: no room");
+    cr_assert(retry_after_ms > 50000 && retry_after_ms <= 75000);
     const tiermq_id same = public_id(&id);
     cr_assert_eq(tiermq_cancel(client, &same), 0);
     fake_broker_run(&broker, client, &heard.answers, 1);
     cr_assert_eq(heard.state, TIERMQ_CANCELLED);
+    cr_assert_str_eq(heard.reason, "cancelled while it was refused for now; the last time: queue_full: no room");
+    cr_assert_str_eq(tiermq_refusal(client, NULL), "");
     cr_assert_eq(broker.submits_length, 1);
 }
 
