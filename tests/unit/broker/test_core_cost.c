@@ -206,15 +206,22 @@ Test(core_cost, late_and_cancelled_attempts_are_charged_as_they_come)
     cr_assert_eq(ledger().estimated_calls, 0);
 }
 
-Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
+/* Of worker 100, which is gone, the first; of worker 101, the second, which carries it on. */
+static struct lease_ref carried_on(struct lease_ref *ret_first)
 {
     budget(10 * CALL);
     world_worker(&w, 100, "w", 1);
     const struct id job = world_submit(&w, 1, "standard");
-    const struct lease_ref first = world_lease(&w, &job);
+    *ret_first = world_lease(&w, &job);
     world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
     world_worker(&w, 101, "w", 1);
-    const struct lease_ref second = world_lease(&w, &job);
+    return world_lease(&w, &job);
+}
+
+Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
+{
+    struct lease_ref first;
+    const struct lease_ref second = carried_on(&first);
     cr_assert_eq(second.attempt, first.attempt + 1);
     cr_assert_eq(world_purse(&w).reserved_nanousd, 2 * CALL);
     says(101, &second, ANSWERED, 400, first.attempt);
@@ -227,14 +234,9 @@ Test(core_cost, what_was_carried_on_as_a_later_attempt_is_charged_once)
 
 Test(core_cost, what_was_carried_on_is_charged_once_though_its_lease_is_over)
 {
-    budget(10 * CALL);
-    world_worker(&w, 100, "w", 1);
-    const struct id job = world_submit(&w, 1, "standard");
-    const struct lease_ref first = world_lease(&w, &job);
-    world_turn(&w, &(struct event){.kind = EVENT_WORKER_GONE, .peer = 100});
-    world_worker(&w, 101, "w", 1);
-    const struct lease_ref second = world_lease(&w, &job);
-    world_job_event(&w, EVENT_CANCEL, 1, &job);
+    struct lease_ref first;
+    const struct lease_ref second = carried_on(&first);
+    world_job_event(&w, EVENT_CANCEL, 1, &second.job_id);
     says(101, &second, WIRE__ATTEMPT_OUTCOME__ATTEMPT_CANCELLED, 400, first.attempt);
     cr_assert_eq(world_purse(&w).reserved_nanousd, 0);
     world_advance(&w, 2 * w.config.broker.lease_ms);

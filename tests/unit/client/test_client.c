@@ -1599,15 +1599,23 @@ static struct id moved_away(struct heard *heard, struct fake_broker **ret_home,
     return id;
 }
 
+/* And waited for by another, of whom its first broker hears. */
+static struct id waited_for_away(struct heard *heard, struct heard *more,
+                                 struct fake_broker **ret_home, struct fake_broker **ret_away)
+{
+    const struct id id = moved_away(heard, ret_home, ret_away);
+    const tiermq_id same = public_id(&id);
+    const struct tiermq_callbacks callbacks = hear(more);
+    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
+    run_two(&(*ret_home)->waits_length, 1);
+    return id;
+}
+
 Test(two_brokers, credit_goes_to_the_one_whose_stream_it_is)
 {
     struct heard heard = {0}, more = {0};
     struct fake_broker *first, *second;
-    const struct id id = moved_away(&heard, &first, &second);
-    const tiermq_id same = public_id(&id);
-    const struct tiermq_callbacks callbacks = hear(&more);
-    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
-    run_two(&first->waits_length, 1);
+    const struct id id = waited_for_away(&heard, &more, &first, &second);
     for (uint32_t i = 0; i < 16; i++) {
         fake_chunk(second, &id, 1, i, false, "b");
     }
@@ -1619,11 +1627,7 @@ Test(two_brokers, what_one_does_not_know_is_asked_of_the_other_to_which_it_went)
 {
     struct heard heard = {0}, more = {0};
     struct fake_broker *first, *second;
-    const struct id id = moved_away(&heard, &first, &second);
-    const tiermq_id same = public_id(&id);
-    const struct tiermq_callbacks callbacks = hear(&more);
-    cr_assert_eq(tiermq_wait_async(client, &same, &callbacks), 0);
-    run_two(&first->waits_length, 1);
+    const struct id id = waited_for_away(&heard, &more, &first, &second);
     fake_status(first, &id, WIRE__JOB_STATE__JOB_STATE_UNKNOWN);
     run_two(&second->waits_length, 1);
     cr_assert_eq(first->waits_length, 1);

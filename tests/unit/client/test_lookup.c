@@ -1,50 +1,18 @@
 /* The library and a broker whose name takes its time to be looked up. */
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <netdb.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include "client/connection.h"
 #include "client/tiermq.h"
 #include "common/clock.h"
 #include "tests/unit/client/fake_broker.h"
+#include "tests/unit/slow_name.h"
 
 enum { PATIENCE_MS = 20000 };
 
-static const char NAME[] = "broker.slow.test";
-
 static struct fake_broker broker;
 static struct tiermq *client;
-static atomic_int lookups, lookup_ms;
-static atomic_llong ahead_ms; /* of the real clock */
-
-int __real_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
-                       struct addrinfo **ret_info);
-int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
-                       struct addrinfo **ret_info);
-int64_t __real_clock_monotonic_ms(void);
-int64_t __wrap_clock_monotonic_ms(void);
-
-/* In a thread of the resolver's. */
-int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
-                       struct addrinfo **ret_info)
-{
-    const bool is_number = (hints->ai_flags & AI_NUMERICHOST) != 0; /* or asked whether it is one */
-    if (is_number || strcmp(host, NAME) != 0) {
-        return __real_getaddrinfo(host, port, hints, ret_info);
-    }
-    lookups++;
-    const int ms = lookup_ms;
-    (void)nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L}, NULL);
-    return __real_getaddrinfo("127.0.0.1", port, hints, ret_info);
-}
-
-int64_t __wrap_clock_monotonic_ms(void)
-{
-    return __real_clock_monotonic_ms() + ahead_ms;
-}
 
 static void open_client(int takes_ms)
 {
