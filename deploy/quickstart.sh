@@ -19,7 +19,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 state=$root/.quickstart
-build=$root/build-quickstart
+build=$root/build-release
 
 say() { printf '\n\033[1m==> %s\033[0m\n' "$*"; }
 fail() { printf 'quickstart: %s\n' "$*" >&2; exit 1; }

@@ -11,5 +11,5 @@ cd "$(dirname "$0")/../.."
 build=build-release
 deploy/packages.sh --tests
 [ -f "$build/build.ninja" ] || meson setup "$build" --buildtype=release >/dev/null
-ninja -C "$build" --quiet
+ninja -C "$build" --quiet benchmarks
 exec /usr/bin/python3 tests/bench/run.py --build "$build" "$@"
