@@ -10,8 +10,10 @@
  *
  * Measured, by the clock, and in CPU time of the threads that do it, since the machine may have
  * other work:
- * - read: what its memory gives, see memory_reads.h;
- * - exact_inside: keeper_lookup() of entries, without an index;
+ * - read, spin_20us: what the machine gives, see machine.h;
+ * - exact_cold: keeper_lookup() of entries, without an index, whose pages are not in memory;
+ * - exact_inside: the same with all pages in memory, and RocksDB at rest, which has fallen behind
+ * what was filled at once;
  * - first_hit: from cache_create() until the first exact hit is told to the loop;
  * - exact_building: exact hits through the thread while the index is made, one a millisecond;
  * - exact, near: through the thread, one at a time; near are entries' texts, varied;
@@ -22,6 +24,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -33,7 +36,7 @@
 #include "common/log.h"
 #include "common/loop.h"
 #include "tests/bench/cache_queries.h"
-#include "tests/bench/memory_reads.h"
+#include "tests/bench/machine.h"
 #include "tests/modelsim/model.h"
 #include "worker/cache/cache.h"
 #include "worker/cache/decision.h"
@@ -43,7 +46,13 @@
 #include "worker/cache/scope.h"
 #include "worker/cache/sparse_table.h"
 
-enum { CANDIDATES = 8, BYTES_MAX_GB = 16, DAY_MS = 24 * 3600 * 1000, ANSWER_BYTES_MAX = 4096 };
+enum {
+    CANDIDATES = 8,
+    BYTES_MAX_GB = 16,
+    DAY_MS = 24 * 3600 * 1000,
+    ANSWER_BYTES_MAX = 4096,
+    COLD_LESS = 10
+};
 #define TENANT "default"
 #define ROUTE  "sim-small"
 /* The keeper's own. */
@@ -207,9 +216,10 @@ static void release(struct cache_result *result)
     }
 }
 
-static void measure_inside(struct bench *bench, size_t lookups)
+static void measure_hits(struct bench *bench, struct keeper *keeper, size_t lookups,
+                         const char *what)
 {
-    struct keeper *keeper = open_keeper(bench, false);
+    char what_cpu[64];
     struct times cpu = times_new(lookups), clock = times_new(lookups);
     for (size_t i = 0; i < lookups; i++) {
         char error[CACHE_ERROR_BYTES] = "";
@@ -226,8 +236,57 @@ static void measure_inside(struct bench *bench, size_t lookups)
         }
         release(&result);
     }
-    times_print("exact_inside_cpu", &cpu);
-    times_print("exact_inside", &clock);
+    (void)snprintf(what_cpu, sizeof(what_cpu), "%s_cpu", what);
+    times_print(what_cpu, &cpu);
+    times_print(what, &clock);
+}
+
+/* Until its threads, RocksDB's among them, have had nothing to do for half a second. */
+static void wait_until_idle(void)
+{
+    enum { STEP_US = 500000, IDLE_NS = 5000000 };
+    int64_t before_ns;
+    do {
+        before_ns = time_ns(CLOCK_PROCESS_CPUTIME_ID);
+        usleep(STEP_US);
+    } while (time_ns(CLOCK_PROCESS_CPUTIME_ID) - before_ns > IDLE_NS);
+}
+
+/* Takes the pages of the database from memory, or reads them into it. */
+static void place_pages(const char *folder, bool in_memory)
+{
+    DIR *files = opendir(folder);
+    char path[PATH_MAX];
+    static char block[1 << 20];
+    for (struct dirent *file = files == NULL ? NULL : readdir(files); file != NULL;
+         file = readdir(files)) {
+        (void)snprintf(path, sizeof(path), "%s/%s", folder, file->d_name);
+        const int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) {
+            continue; /* removed meanwhile */
+        }
+        if (in_memory) {
+            while (read(fd, block, sizeof(block)) > 0) {
+            }
+        } else {
+            (void)fsync(fd); /* what is not on disk stays */
+            (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        }
+        close(fd);
+    }
+    if (files != NULL) {
+        closedir(files);
+    }
+}
+
+static void measure_inside(struct bench *bench, size_t lookups)
+{
+    struct keeper *keeper = open_keeper(bench, false);
+    wait_until_idle();
+    place_pages(bench->options.store.path, false);
+    measure_hits(bench, keeper, lookups / COLD_LESS, "exact_cold");
+    place_pages(bench->options.store.path, true);
+    measure_hits(bench, keeper, lookups, "exact_inside");
     keeper_close(&keeper);
 }
 
@@ -549,8 +608,8 @@ static void run_measure(struct bench *bench, char **arguments)
     if (lookups == 0 || fills_per_s == 0) {
         queries_die("LOOKUPS or FILLS_PER_S", -EINVAL);
     }
-    printf("{\"read_8mib_ns\": %.0f, \"read_256mib_ns\": %.0f", memory_read_ns(8 << 20),
-           memory_read_ns(256 << 20));
+    printf("{\"read_8mib_ns\": %.0f, \"read_256mib_ns\": %.0f, \"spin_20us_p99_us\": %.1f",
+           machine_read_ns(8 << 20), machine_read_ns(256 << 20), machine_spin_p99_ns(20000) / 1000);
     printf(", \"asked\": %zu, \"lookups\": %zu", bench->queries.entries, lookups);
     measure_inside(bench, lookups);
     measure_start(bench);

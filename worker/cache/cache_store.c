@@ -20,18 +20,28 @@ enum {
     POSITION_BYTES = CACHE_EPOCH_BYTES + 8,
     POSITION_KEY_BYTES_MAX = 512,
     /*
-     * Above the highest level. After a failed write RocksDB's log asserts that it is left alone, and is not: a full disk would
-     * abort the worker, since Debian's library is built with assertions.
+     * Above the highest level. After a failed write RocksDB's log asserts that it is left alone,
+     * and is not: a full disk would abort the worker, since Debian's library is built with
+     * assertions.
      */
     INFO_LOG_NOTHING = 6,
-    /* Of a key. 10, as usual, let one lookup in a hundred read a block for nothing, at each level: that is the 99th percentile. */
+    /* Of a key. 10, as usual, let one lookup in a hundred read a block for nothing, at each level:
+       that is the 99th percentile. */
     FILTER_BITS = 16,
     /*
      * Hardly an exact hit finds its block in memory, and decompressing it is most of what it costs.
-     * RocksDB's 4 KiB hold three answers; half of that takes a sixth off a hit for a fifth more on
-     * disk, a quarter a third for three fifths.
+     * So: small blocks, LZ4, and a dictionary of what the answers of a file have in common, which
+     * makes up for both on disk. Beside 100 k entries, p50 / p99 of a hit: 18 / 47 µs with
+     * Zstandard, blocks of 2 KiB and no dictionary, 12 / 33 so; on disk 65 MB and 63 (answers of
+     * real texts 19.2 and 20.1). DICTIONARY_SAMPLE_BYTES of a file wait in memory until its
+     * dictionary is made.
      */
-    BLOCK_BYTES = 2048,
+    BLOCK_BYTES = 1024,
+    DICTIONARY_BYTES = 16384,
+    DICTIONARY_SAMPLE_BYTES = 1 << 20,
+    /* As RocksDB has them by itself; LZ4 knows no window. */
+    WINDOW_BITS = -14,
+    DEFAULT_LEVEL = 32767,
 };
 
 struct cache_store {
@@ -122,7 +132,10 @@ static rocksdb_options_t *make_options(struct cache_store *store)
     rocksdb_options_set_create_missing_column_families(options, 1);
     rocksdb_options_set_write_buffer_size(options, store->options.write_buffer_bytes);
     rocksdb_options_set_db_write_buffer_size(options, store->options.write_buffer_bytes);
-    rocksdb_options_set_compression(options, rocksdb_zstd_compression);
+    rocksdb_options_set_compression(options, rocksdb_lz4_compression);
+    rocksdb_options_set_compression_options(options, WINDOW_BITS, DEFAULT_LEVEL, 0,
+                                            DICTIONARY_BYTES);
+    rocksdb_options_set_compression_options_max_dict_buffer_bytes(options, DICTIONARY_SAMPLE_BYTES);
     rocksdb_options_set_max_open_files(options, 256);
     rocksdb_options_set_max_total_wal_size(options, 4 * store->options.write_buffer_bytes);
     rocksdb_options_set_info_log_level(options, INFO_LOG_NOTHING);
@@ -237,7 +250,8 @@ static uint64_t less(uint64_t value, uint64_t by)
 }
 
 /* `bytes` of an entry that is known to be there. */
-static int remove_known(struct cache_store *store, const uint8_t *key, uint64_t bytes, char *ret_error)
+static int remove_known(struct cache_store *store, const uint8_t *key, uint64_t bytes,
+                        char *ret_error)
 {
     static const int families[] = {FAMILY_ENTRIES, FAMILY_ABOUT, FAMILY_VECTORS};
     rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
@@ -253,21 +267,24 @@ static int remove_known(struct cache_store *store, const uint8_t *key, uint64_t 
 /* ---- reading ---- */
 
 /*
- * *ret_message is NULL when it is not there. A damaged one is removed, its bytes by what is stored: about right.
+ * *ret_message is NULL when it is not there. A damaged one is removed, its bytes by what is stored:
+ * about right.
  */
 static int get(struct cache_store *store, int family, const ProtobufCMessageDescriptor *descriptor,
                const uint8_t *key, ProtobufCMessage **ret_message, char *ret_error)
 {
     char *error = NULL;
-    size_t bytes = 0;
-    char *value = rocksdb_get_cf(store->db, store->read, store->families[family], (const char *)key,
-                                 CACHE_KEY_BYTES, &bytes, &error);
+    rocksdb_pinnableslice_t *block =
+        rocksdb_get_pinned_cf(store->db, store->read, store->families[family], (const char *)key,
+                              CACHE_KEY_BYTES, &error);
     if (error != NULL) {
         return failed(error, ret_error);
     }
+    size_t bytes = 0;
+    const char *value = rocksdb_pinnableslice_value(block, &bytes);
     *ret_message = value == NULL ? NULL : decode(descriptor, value, bytes);
     const bool is_damaged = value != NULL && *ret_message == NULL;
-    rocksdb_free(value);
+    rocksdb_pinnableslice_destroy(block);
     if (!is_damaged) {
         return 0;
     }
@@ -409,8 +426,7 @@ int cache_store_get_vector(struct cache_store *store, const uint8_t key[CACHE_KE
     if (error != NULL) {
         return failed(error, ret_error);
     }
-    const bool is_good =
-        value != NULL && is_whole(value, bytes) && bytes - HEAD_BYTES <= bytes_max;
+    const bool is_good = value != NULL && is_whole(value, bytes) && bytes - HEAD_BYTES <= bytes_max;
     if (is_good) {
         memcpy(ret_vector, value + HEAD_BYTES, bytes - HEAD_BYTES);
         *ret_bytes = bytes - HEAD_BYTES;
