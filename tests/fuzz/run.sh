@@ -19,7 +19,7 @@ fi
 
 if [ ! -f "$build/build.ninja" ]; then
     # -no-link: the libraries are instrumented too, and no program but the targets gets libFuzzer's main.
-    CC=clang CFLAGS=-fsanitize=fuzzer-no-link meson setup "$build" -Dfuzz=true -Db_lundef=false \
+    CC=clang CFLAGS='-fsanitize=fuzzer-no-link -g1' meson setup "$build" -Dfuzz=true -Db_lundef=false -Doptimization=1 \
         -Db_sanitize=address,undefined >"$build.setup.log" 2>&1 || { tail -n 30 "$build.setup.log" >&2; exit 1; }
     rm -f "$build.setup.log"
 fi
