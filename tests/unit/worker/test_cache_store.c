@@ -2,10 +2,12 @@
 #include "worker/cache/cache_store.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char directory[] = "/tmp/tiermq-cache-XXXXXX";
@@ -83,6 +85,44 @@ Test(cache_store, counts_what_is_put_replaced_and_removed_over_restarts)
     cr_assert_eq(cache_store_remove(store, key, error), 0, "it is gone already");
     cr_assert_eq(stats().entries, 1);
     cr_assert_lt(stats().bytes, bytes);
+}
+
+static uint64_t table_bytes(void)
+{
+    DIR *files = opendir(path);
+    uint64_t bytes = 0;
+    cr_assert_not_null(files);
+    for (struct dirent *file = readdir(files); file != NULL; file = readdir(files)) {
+        struct stat status;
+        const char *ending = strrchr(file->d_name, '.');
+        if (ending != NULL && strcmp(ending, ".sst") == 0 &&
+            fstatat(dirfd(files), file->d_name, &status, 0) == 0) {
+            bytes += (uint64_t)status.st_size;
+        }
+    }
+    closedir(files);
+    return bytes;
+}
+
+/* A block holds one of these, and nothing in it is there twice. */
+Test(cache_store, what_answers_have_in_common_is_stored_once)
+{
+    enum { ENTRIES = 200, COMMON = 900, OWN = 100 };
+    char body[COMMON + OWN + 1] = "";
+    for (int i = 0; i < COMMON; i++) {
+        body[i] = (char)('!' + rand() % 90);
+    }
+    for (int number = 0; number < ENTRIES; number++) {
+        for (int i = COMMON; i < COMMON + OWN; i++) {
+            body[i] = (char)('!' + rand() % 90);
+        }
+        put((uint8_t)number, body);
+    }
+    cache_store_close(&store);
+    cr_assert_eq(open_store(), 0); /* puts them into a table */
+    cr_expect(holds(ENTRIES - 1, body));
+    cr_expect_lt(table_bytes(), ENTRIES * (COMMON + OWN) / 2);
+    cr_expect_gt(table_bytes(), ENTRIES * OWN);
 }
 
 static bool count(void *context, const uint8_t key[CACHE_KEY_BYTES],
@@ -203,11 +243,13 @@ Test(cache_store, vector_is_kept_with_whose_it_is_and_goes_with_its_entry)
     cr_assert_eq(cache_store_get_vector(store, key, found, sizeof(found), &bytes, error), 0);
     cr_assert_eq(bytes, sizeof(vector));
     cr_assert_arr_eq(found, vector, sizeof(vector));
-    cr_assert_eq(cache_store_get_vector(store, key, found, 2, &bytes, error), -ENOENT, "longer than there is room");
+    cr_assert_eq(cache_store_get_vector(store, key, found, 2, &bytes, error), -ENOENT,
+                 "longer than there is room");
     cr_assert_eq(cache_store_put_vector(store, key, about, NULL, 0, error), 0);
     cr_assert_eq(cache_store_get_vector(store, key, found, sizeof(found), &bytes, error), 0);
     cr_assert_eq(bytes, 0, "nothing is known of it");
     record__cache_about__free_unpacked(about, NULL);
     put(1, "another");
-    cr_assert_eq(cache_store_get_vector(store, key, found, sizeof(found), &bytes, error), -ENOENT, "replaced");
+    cr_assert_eq(cache_store_get_vector(store, key, found, sizeof(found), &bytes, error), -ENOENT,
+                 "replaced");
 }
