@@ -118,7 +118,8 @@ static bool values_are_equal(const json_t *a, const json_t *b, int depth)
     if (depth > DEPTH_MAX) {
         return false;
     }
-    if (json_is_number(a) && json_is_number(b)) {
+    /* Two integers are compared as they are, since doubles lose digits of large ones. */
+    if (json_is_number(a) && json_is_number(b) && (json_is_real(a) || json_is_real(b))) {
         return json_number_value(a) == json_number_value(b);
     }
     if (json_is_object(a) && json_is_object(b)) {

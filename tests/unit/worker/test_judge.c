@@ -62,6 +62,8 @@ Test(judge, json_by_content)
     different(JUDGE_JSON, "{\"a\":[1,2]}", "{\"a\":[2,1]}");
     different(JUDGE_JSON, "{\"a\":1}", "{\"a\":1,\"b\":null}");
     different(JUDGE_JSON, "{\"a\":\"1\"}", "{\"a\":1}");
+    /* No double can tell these. */
+    different(JUDGE_JSON, "{\"id\":9007199254740993}", "{\"id\":9007199254740992}");
 }
 
 Test(judge, embedding_when_near_and_no_guard_speaks)
