@@ -490,8 +490,11 @@ static void wait_or_expire(struct core *core, struct job *job, const struct deci
     int64_t refills;
     struct budget_purse *purse = too_small(core, budget_scope_of(job), worst, &refills);
     if (purse == NULL) {
-        /* In a list one may be chosen since those before have failed it: a new round begins. */
-        job->tried = decision->is_scored ? job->tried : 0;
+        const uint64_t chosen = budget_worst_nanousd(core, job, decision->chosen);
+        if (too_small(core, budget_scope_of(job), chosen, &refills) != NULL) {
+            job->tried = 0; /* others will not make room for it, and what has failed fits: a new
+                               round begins */
+        }
         wait_for_others(core, job);
         return;
     }

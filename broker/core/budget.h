@@ -15,7 +15,8 @@
  * soft share on, and where the chosen one does not fit, the cheapest that may be called now takes
  * its place, if the route lets models be chosen. A job that does not fit waits: for attempts in
  * flight to be settled, or for the next day or month if its deadline allows that; otherwise it
- * expires at once, with the code "budget".
+ * expires at once, with the code "budget". Where one that has failed it fits what is left, and no
+ * other one will, that one is tried again.
  *
  * The worst case is a token for each byte of the payload, all of the dearest class of input, and
  * max_tokens of output (the model's max_tokens_default where none was given), at the standard

@@ -487,18 +487,23 @@ Test(core_cost, where_a_worker_chooses_the_dearest_model_is_held)
     cr_assert_eq(world_purse(&w).day_nanousd, CALL);
 }
 
-/* A route whose order decides. */
-static void list(char *first, char *second, uint64_t daily)
+static void route_of(enum config_choice choice, char *first, char *second, uint64_t daily)
 {
     static char *models[2];
-    static struct config_route route = {
-        .name = "list", .choice = CHOICE_LISTED, .models = models, .models_length = 2};
+    static struct config_route route = {.name = "list", .models = models, .models_length = 2};
+    route.choice = choice;
     models[0] = first;
     models[1] = second;
     w.config.routes = &route;
     w.config.routes_length = 1;
     budget(daily);
     world_worker(&w, 100, "w", 10);
+}
+
+/* A route whose order decides. */
+static void list(char *first, char *second, uint64_t daily)
+{
+    route_of(CHOICE_LISTED, first, second, daily);
 }
 
 Test(core_cost, of_a_list_the_first_model_has_to_fit)
@@ -524,6 +529,33 @@ Test(core_cost, where_the_next_of_a_list_does_not_fit_the_first_is_tried_again)
     world_advance(&w, 1000);
     cr_assert_eq(world_dispatch(&w, &job)->lease.attempt, 2);
     cr_assert_str_eq(world_dispatch(&w, &job)->model, "m1");
+}
+
+Test(core_cost, where_no_other_model_will_fit_the_cheap_one_that_failed_is_tried_again)
+{
+    route_of(CHOICE_SCORED, "m1", "m0", CALL / 2);
+    const struct id job = world_submit_to(&w, 1, "standard", "list", NULL);
+    cr_assert_str_eq(world_dispatch(&w, &job)->model, "m1");
+    world_says(&w, &job, &(struct world_said){.outcome = FAILED});
+    world_advance(&w, 1000);
+    cr_assert_eq(world_dispatch(&w, &job)->lease.attempt, 2);
+    cr_assert_str_eq(world_dispatch(&w, &job)->model, "m1");
+}
+
+Test(core_cost, model_that_has_not_failed_is_waited_for_while_others_have_reserved_its_cost)
+{
+    list("m1", "m0", 3 * CALL / 2);
+    const struct id other = world_submit_to(&w, 1, "standard", "m0", NULL);
+    cr_assert(is_dispatched(&other));
+    const struct id job = world_submit_to(&w, 1, "standard", "list", NULL);
+    cr_assert_str_eq(world_dispatch(&w, &job)->model, "m1");
+    world_says(&w, &job, &(struct world_said){.outcome = FAILED});
+    world_advance(&w, 1000);
+    cr_assert_eq(world_dispatch(&w, &job)->lease.attempt, 1, "m1 has failed it");
+    says(100, &(struct lease_ref){other, 1}, ANSWERED, CALL / 10, 0);
+    world_advance(&w, 1000);
+    cr_assert_eq(world_dispatch(&w, &job)->lease.attempt, 2);
+    cr_assert_str_eq(world_dispatch(&w, &job)->model, "m0");
 }
 
 Test(core_cost, worker_is_told_whose_cost_a_budget_holds)
