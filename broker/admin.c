@@ -580,46 +580,67 @@ static int read_command(const struct http_request *request, struct http_response
     return 0;
 }
 
-static bool tenant_is_known(const struct config *config, const char *name)
-{
-    for (size_t i = 0; i < config->tenants_length; i++) {
-        if (strcmp(config->tenants[i].name, name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
+enum { NAMES_SAID = 10 };
 
-struct worker_search {
-    const char *name;
-    bool is_found;
+/* The names of a kind: whether one is among them, and the first few in words. */
+struct roll {
+    const char *wanted;
+    bool has_wanted;
+    size_t length;
+    char said[NAMES_SAID * (CONFIG_NAME_BYTES_MAX + 2) + sizeof(", …")];
 };
 
-static void look_at_worker(void *context, const struct core_worker_view *view)
+static void call_name(struct roll *roll, const char *name)
 {
-    struct worker_search *search = context;
-    search->is_found |= strcmp(view->name, search->name) == 0;
+    const size_t at = strlen(roll->said);
+    roll->has_wanted |= strcmp(name, roll->wanted) == 0;
+    if (roll->length <= NAMES_SAID) {
+        (void)snprintf(roll->said + at, sizeof(roll->said) - at, "%s%s",
+                       roll->length == 0 ? "" : ", ", roll->length == NAMES_SAID ? "…" : name);
+    }
+    roll->length++;
 }
 
-static bool subject_is_known(const struct broker *broker, const struct command *command)
+static void call_worker(void *context, const struct core_worker_view *view)
+{
+    call_name(context, view->name);
+}
+
+/* A model's own name is a route, too. */
+static void call_routes(const struct config *config, struct roll *roll)
+{
+    call_name(roll, "auto");
+    for (size_t i = 0; i < config->models_length; i++) {
+        call_name(roll, config->models[i].name);
+    }
+    for (size_t i = 0; i < config->routes_length; i++) {
+        if (strcmp(config->routes[i].name, "auto") != 0) {
+            call_name(roll, config->routes[i].name);
+        }
+    }
+}
+
+static void call_all(const struct broker *broker, enum pause_subject subject, struct roll *roll)
 {
     const struct config *config = broker->config;
-    switch (command->subject) {
+    switch (subject) {
     case PAUSE_ROUTE:
-        return strcmp(command->name, "auto") == 0 ||
-               config_find_model(config, command->name) != NULL ||
-               config_find_route(config, command->name) != NULL;
+        call_routes(config, roll);
+        break;
     case PAUSE_TIER:
-        return config_find_tier(config, command->name) != NULL;
+        for (size_t i = 0; i < config->tiers_length; i++) {
+            call_name(roll, config->tiers[i].name);
+        }
+        break;
     case PAUSE_TENANT:
-        return tenant_is_known(config, command->name);
-    case PAUSE_WORKER: {
-        struct worker_search search = {.name = command->name};
-        core_visit_workers(broker->core, broker_time(broker), look_at_worker, &search);
-        return search.is_found;
+        for (size_t i = 0; i < config->tenants_length; i++) {
+            call_name(roll, config->tenants[i].name);
+        }
+        break;
+    case PAUSE_WORKER:
+        core_visit_workers(broker->core, broker_time(broker), call_worker, roll);
+        break;
     }
-    }
-    return false;
 }
 
 static void carry_out(struct broker *broker, const struct http_request *request,
@@ -633,8 +654,11 @@ static void carry_out(struct broker *broker, const struct http_request *request,
     const char *subject = SUBJECTS[command.subject];
     /* A worker that has left can still be resumed, so that it is welcome when it returns. */
     const bool may_be_unknown = kind == EVENT_RESUME && command.subject == PAUSE_WORKER;
-    if (!may_be_unknown && !subject_is_known(broker, &command)) {
-        http_error(response, 404, "there is no %s \"%s\" here", subject, command.name);
+    struct roll roll = {.wanted = command.name};
+    call_all(broker, command.subject, &roll);
+    if (!may_be_unknown && !roll.has_wanted) {
+        http_error(response, 404, "there is no %s \"%s\" here%s%s", subject, command.name,
+                   roll.length > 0 ? ", but " : "", roll.said);
         return;
     }
     const struct event event = {

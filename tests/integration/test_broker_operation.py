@@ -190,6 +190,20 @@ def test_wrong_commands_are_answered_with_words(cluster, body, status, word):
     assert broker.admin_json("/v1/pauses")["pauses"] == []
 
 
+def test_a_name_that_is_not_there_is_answered_with_those_that_are(cluster):
+    config = {"tenants": [{"name": "default"}] + [{"name": f"t{number}"} for number in range(11)],
+              "providers": [{"name": "p", "base_url": "http://127.0.0.1:1"}], "models": [{"name": "m", "provider": "p"}],
+              "routes": [{"name": "r", "models": ["m"]}]}
+    broker = cluster.start_broker(**config)
+    with Worker(broker, name="w1"):
+        said = {kind: json.loads(broker.admin("/v1/pause", {"kind": kind, "name": "nix"})[1])["error"]["message"]
+                for kind in ("tier", "tenant", "route", "worker")}
+    assert said == {"tier": 'there is no tier "nix" here, but realtime, standard, background',
+                    "tenant": 'there is no tenant "nix" here, but default, t0, t1, t2, t3, t4, t5, t6, t7, t8, …',
+                    "route": 'there is no route "nix" here, but auto, m, r', "worker": 'there is no worker "nix" here, but w1'}
+    wait_for(lambda: broker.admin("/v1/pause", {"kind": "worker", "name": "nix"})[1].count("but") == 0, "the worker to be gone")
+
+
 def test_changes_are_not_taken_from_web_pages(cluster):
     broker = cluster.start_broker(**MEMORY)
     status, _ = http_request(broker.ready["admin"], "/v1/pause", {"kind": "route", "name": "auto"},
