@@ -169,6 +169,27 @@ static bool has_filter(const struct cli *cli, const struct dead_options *options
            options->older_ms > 0 || options->newer_ms > 0;
 }
 
+/* No error, since one that was configured once may have dead letters yet. */
+static void say_if_unknown(struct cli *cli, const char *tier)
+{
+    json_t *stats = NULL;
+    if (tier == NULL || cli_admin(cli, "/v1/stats", NULL, &stats) != EXIT_OK) {
+        return;
+    }
+    bool is_known = false;
+    size_t i = 0;
+    const json_t *object = NULL;
+    json_array_foreach (json_object_get(stats, "tiers"), i, object) {
+        const char *name = json_string_value(json_object_get(object, "name"));
+        is_known |= name != NULL && strcmp(name, tier) == 0;
+    }
+    if (!is_known) {
+        fprintf(stderr, "tiermq dead: no tier \"%s\" is configured; tiermq stats lists them\n",
+                tier);
+    }
+    json_decref(stats);
+}
+
 /* ---- printing ---- */
 
 static const char *text(const json_t *object, const char *key)
@@ -275,8 +296,9 @@ static int list_letters(struct cli *cli, const struct dead_options *options)
     }
     if (parameters == NULL) {
         code = cli_fail(cli, EXIT_USAGE, "filters must be UTF-8");
-    } else if (code == EXIT_OK && printed == 0 && !cli->json) {
-        printf("no dead letters\n");
+    } else if (code == EXIT_OK && printed == 0) {
+        fputs(cli->json ? "" : "no dead letters\n", stdout);
+        say_if_unknown(cli, options->tier);
     }
     json_decref(parameters);
     return code;
@@ -428,6 +450,9 @@ static int begin_sweep(struct cli *cli, const char *action, const struct dead_op
     int code = body == NULL ? cli_fail(cli, EXIT_USAGE, "filters must be UTF-8")
                             : cli_admin(cli, path, body, &sweep);
     json_decref(body);
+    if (code == EXIT_OK) {
+        say_if_unknown(cli, options->tier);
+    }
     if (code == EXIT_OK && options->waits) {
         code = follow(cli, &sweep);
     }

@@ -106,6 +106,10 @@ def test_list_filters_pages_and_keeps_tenants_apart(cluster):
         assert lines(cluster.cli("dead", "list", "--json", "--older", "1h")) == []
         assert len(lines(cluster.cli("dead", "list", "--json", "--newer", "1h", "--worker", "raw-worker", "--limit", "7"))) == 7
         assert cluster.cli("dead", "list", "--code", "nothing").stdout == "no dead letters\n"
+        unknown = cluster.cli("dead", "list", "--tier", "backgroun")
+        assert (unknown.returncode, unknown.stdout) == (0, "no dead letters\n") and 'no tier "backgroun" is configured' in unknown.stderr
+        assert cluster.cli("dead", "list", "--tier", "realtime").stderr == ""
+        assert 'no tier "x" is configured' in cluster.cli("dead", "requeue", "--tier", "x").stderr
         page = broker.admin_json("/v1/dead?limit=10&tenant=default")
         seen = [letter["id"] for letter in page["dead_letters"]]
         while page["next"] is not None:
