@@ -560,6 +560,16 @@ static json_t *embedding_of(struct cache_host *host)
                      (json_int_t)stats.texts_waiting);
 }
 
+/* Null where no model judges. */
+static json_t *judging_of(const struct cache_host *host)
+{
+    const struct services *services = host->services;
+    return services->judge != JUDGE_MODEL
+               ? json_null()
+               : json_pack("{s:s, s:f}", "model", services->judge_model, "share",
+                           judge_share_of(&services->judge_share));
+}
+
 static json_t *stats_of(struct cache_host *host)
 {
     struct cache_stats stats;
@@ -569,7 +579,7 @@ static json_t *stats_of(struct cache_host *host)
     near_policy_visit(host->services->near_policy, add_class, &classes);
     return json_pack(
         "{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, "
-        "s:I, s:s, s:o, s:o, s:o}",
+        "s:I, s:s, s:o, s:o, s:o, s:o}",
         "entries", (json_int_t)keeper->store.entries, "bytes", (json_int_t)keeper->store.bytes,
         "memory_bytes", (json_int_t)keeper->memory_bytes, "indexed", (json_int_t)keeper->indexed,
         "building", keeper->is_building, "wanted", (json_int_t)keeper->wanted, "without_vector",
@@ -580,7 +590,7 @@ static json_t *stats_of(struct cache_host *host)
         (json_int_t)stats.set_aside, "fills", (json_int_t)stats.fills, "fills_failed",
         (json_int_t)stats.fills_failed, "late", (json_int_t)stats.late, "invalidations_pending",
         (json_int_t)stats.invalidations_pending, "embedder", host->embedder, "embedding",
-        embedding_of(host), "classes", classes.list, "lookups", cache_counts_list(&host->counts));
+        embedding_of(host), "judging", judging_of(host), "classes", classes.list, "lookups", cache_counts_list(&host->counts));
 }
 
 static void answer_stats(struct cache_host *host, struct broker_link *link, uint64_t number)

@@ -137,6 +137,9 @@ json_t *cache_stats_sum(const json_t *answer)
 
 /* ---- for people ---- */
 
+/* Of what a judge is asked it has to answer so much, else it is said. */
+static const double SILENT_BELOW = 0.5;
+
 /* What hinders it now, behind its row. */
 static void print_troubles(const json_t *stats, FILE *out)
 {
@@ -146,6 +149,11 @@ static void print_troubles(const json_t *stats, FILE *out)
     if (json_is_true(json_object_get(embedding, "down"))) {
         const char *error = cache_text(embedding, "error");
         fprintf(out, "  embedder down%s%s", error[0] == '\0' ? "" : ": ", error);
+    }
+    const json_t *judging = json_object_get(stats, "judging");
+    if (json_is_object(judging) && cache_real(judging, "share") < SILENT_BELOW) {
+        fprintf(out, "  judge %s silent: %.0f %% of what it was asked lately has an answer",
+                cache_text(judging, "model"), 100.0 * cache_real(judging, "share"));
     }
     fputc('\n', out);
 }

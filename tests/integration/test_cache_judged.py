@@ -216,6 +216,7 @@ def test_a_model_judges_where_the_vector_comes_after_the_answer(cluster, court):
     ask(cluster, "Please describe")
     wait_state(cluster, "open")
     assert checks(worker, "miss", "same") >= 100
+    assert stats(cluster)["judging"]["share"] > 0.5 and "silent" not in cluster.cli("cache", "stats").stdout
 
 
 @pytest.mark.parametrize("word", [None, "Perhaps."])
@@ -233,3 +234,5 @@ def test_a_judge_that_gives_no_word_leaves_no_right_answers_alone(cluster, court
     time.sleep(2)  # evidence goes once a second
     assert [known["state"] for known in classes(cluster)] == ["closed_thin"]
     assert court.asked > 0 and 0 < checks(worker, "miss", "same") < 64
+    row = next(line for line in cluster.cli("cache", "stats").stdout.splitlines() if "judge judge" in line)
+    assert row.endswith("  judge judge silent: 0 % of what it was asked lately has an answer")
