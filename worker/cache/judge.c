@@ -195,14 +195,28 @@ static enum judge_verdict judge_texts(enum judge_kind kind, double cosine_min, c
     return JUDGE_UNKNOWN;
 }
 
+/* But for their ids, which differ each time. */
+static bool calls_are_equal(const json_t *a, const json_t *b)
+{
+    bool is_equal = json_array_size(a) == json_array_size(b);
+    for (size_t i = 0; is_equal && i < json_array_size(a); i++) {
+        json_t *call = json_copy(json_array_get(a, i)), *other = json_copy(json_array_get(b, i));
+        (void)json_object_del(call, "id");
+        (void)json_object_del(other, "id");
+        is_equal = values_are_equal(call, other, 0);
+        json_decref(call);
+        json_decref(other);
+    }
+    return is_equal;
+}
+
 static enum judge_verdict judge_answers(enum judge_kind kind, double cosine_min, const json_t *a,
                                         const json_t *b)
 {
     const json_t *calls = tool_calls_of(a), *other_calls = tool_calls_of(b);
     const char *text = judge_text_of(a), *other_text = judge_text_of(b);
     if (json_array_size(calls) > 0 || json_array_size(other_calls) > 0) {
-        return verdict_of(calls != NULL && other_calls != NULL &&
-                          values_are_equal(calls, other_calls, 0));
+        return verdict_of(calls_are_equal(calls, other_calls));
     }
     if (text == NULL || other_text == NULL) {
         return text == other_text ? JUDGE_UNKNOWN : JUDGE_DIFFERENT;

@@ -9,7 +9,7 @@
  *              (texts without a word, or of more than PROFILE_WORDS_MAX, as `equal`)
  *   model      a model is asked, by a job of its own: JUDGE_UNKNOWN here, unless the texts are equal, or the answers call tools
  *
- * Bodies are OpenAI-format answers; compared is what the first choice says, tool calls included. Pure.
+ * Bodies are OpenAI-format answers; compared is what the first choice says, tool calls included, but for their ids. Pure.
  */
 #pragma once
 #include <jansson.h>

@@ -145,3 +145,31 @@ Test(judge, whatever_decides_otherwise_has_another_name)
         }
     }
 }
+
+static enum judge_verdict of_calls(const char *id, const char *arguments, const char *other_id,
+                                   const char *other_arguments)
+{
+    const char *const ids[] = {id, other_id}, *const texts[] = {arguments, other_arguments};
+    char *packed[2];
+    for (size_t i = 0; i < 2; i++) {
+        json_t *body = json_pack("{s:[{s:{s:n, s:[{s:s, s:s, s:{s:s, s:s}}]}}]}", "choices",
+                                 "message", "content", "tool_calls", "id", ids[i], "type",
+                                 "function", "function", "name", "weather", "arguments", texts[i]);
+        packed[i] = json_dumps(body, JSON_COMPACT);
+        json_decref(body);
+    }
+    const enum judge_verdict verdict =
+        judge(JUDGE_EQUAL, 0, packed[0], strlen(packed[0]), packed[1], strlen(packed[1]));
+    free(packed[0]);
+    free(packed[1]);
+    return verdict;
+}
+
+/* A provider makes up another one each time. */
+Test(judge, calls_of_tools_are_the_same_whatever_their_ids)
+{
+    cr_assert_eq(of_calls("call_a", "{\"in\":\"Rome\"}", "call_b", "{\"in\":\"Rome\"}"),
+                 JUDGE_SAME);
+    cr_assert_eq(of_calls("call_a", "{\"in\":\"Rome\"}", "call_a", "{\"in\":\"Bonn\"}"),
+                 JUDGE_DIFFERENT);
+}
