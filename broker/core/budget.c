@@ -4,6 +4,7 @@
 #include <xxhash.h>
 #include "broker/core/conclude.h"
 #include "broker/core/decision.h"
+#include "broker/core/gate.h"
 #include "broker/core/lane.h"
 #include "broker/core/record.h"
 #include "broker/core/state.h"
@@ -484,18 +485,28 @@ static void expire(struct core *core, struct job *job, const char *text)
                                .error_text = text});
 }
 
+/* What fits without reservations may be one that has failed the job: where the chosen one does not,
+ * the round is over. */
+static void wait_here(struct core *core, struct job *job, const struct decision *decision)
+{
+    int64_t refills;
+    const uint64_t worst = budget_worst_nanousd(core, job, decision->chosen);
+    if (job->tried == 0 || too_small(core, budget_scope_of(job), worst, &refills) == NULL) {
+        wait_for_others(core, job);
+        return;
+    }
+    core->budgets.counts.waited++;
+    job->tried = 0;
+    wait_until(core, job, gate_next_round_ms(core, job));
+}
+
 static void wait_or_expire(struct core *core, struct job *job, const struct decision *decision)
 {
     const uint64_t worst = least_worst(core, job, decision);
     int64_t refills;
     struct budget_purse *purse = too_small(core, budget_scope_of(job), worst, &refills);
     if (purse == NULL) {
-        const uint64_t chosen = budget_worst_nanousd(core, job, decision->chosen);
-        if (too_small(core, budget_scope_of(job), chosen, &refills) != NULL) {
-            job->tried = 0; /* others will not make room for it, and what has failed fits: a new
-                               round begins */
-        }
-        wait_for_others(core, job);
+        wait_here(core, job, decision);
         return;
     }
     const int64_t in_ms = refills == INT64_MAX ? INT64_MAX : refills - core->unix_ms;

@@ -82,18 +82,20 @@ static void close_gate(struct core *core, struct queue *queue, int64_t until_ms)
     look_whether_blocked(core, queue);
 }
 
-/*
- * Of those that it has not tried none may be called after all: the round is over. It waits as after
- * a first failure, or until one comes back.
- */
-static void end_round(struct core *core, struct job *job)
+int64_t gate_next_round_ms(struct core *core, const struct job *job)
 {
     const int64_t back_at_ms = upstream_back_for_failed_at_ms(core, job->flow->queue);
     const int64_t at_ms =
         core->now_ms + 1 + (int64_t)core_random_below(core, job_tier(job)->backoff_first_ms);
+    return later_ms(at_ms, back_at_ms);
+}
+
+/* Of those that it has not tried none may be called after all. */
+static void end_round(struct core *core, struct job *job)
+{
     job->tried = 0;
     job_release_payload(core, job);
-    job_wait_until(core, job, at_ms > back_at_ms ? at_ms : back_at_ms);
+    job_wait_until(core, job, gate_next_round_ms(core, job));
 }
 
 /* The configuration has changed since it was accepted: it may be given a new life with another one.

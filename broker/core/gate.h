@@ -9,6 +9,7 @@
 #include "broker/core/state.h"
 
 struct decision;
+struct job;
 struct queue;
 struct upstream;
 
@@ -17,6 +18,11 @@ struct upstream;
  * none, and a worker may choose. False: its queue is gated, or the job waits or is over; the choice begins anew.
  */
 bool gate_pass(struct core *core, struct job *job, struct decision *ret_decision);
+/*
+ * When a job tries again whose round is over: of its candidates some have failed it, and the others may not be called, or cost
+ * more than its budget has. As after a first failure, or when one comes back.
+ */
+int64_t gate_next_round_ms(struct core *core, const struct job *job);
 /* It may be called again, or less: its queues are looked at again, and its crowds. NULL: all queues are. */
 void gate_look(struct core *core, struct upstream *upstream);
 /* A job comes to this queue: whether anybody can serve it may never have been asked. */

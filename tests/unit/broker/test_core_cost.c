@@ -542,6 +542,22 @@ Test(core_cost, where_no_other_model_will_fit_the_cheap_one_that_failed_is_tried
     cr_assert_str_eq(world_dispatch(&w, &job)->model, "m1");
 }
 
+Test(core_cost, round_that_a_budget_ends_is_followed_by_a_first_backoff)
+{
+    for (size_t i = 0; i < w.config.tiers_length; i++) {
+        w.config.tiers[i].backoff_first_ms = w.config.tiers[i].backoff_max_ms = 300000;
+    }
+    list("m1", "m0", CALL / 2);
+    const struct id job = world_submit_to(&w, 1, "standard", "list", NULL);
+    world_says(&w, &job, &(struct world_said){.outcome = FAILED});
+    world_advance(&w, 1000);
+    cr_assert_eq(world_dispatch(&w, &job)->lease.attempt, 1,
+                 "all its attempts would be over at once");
+    world_advance(&w, 300000);
+    world_worker(&w, 101, "v", 10);
+    cr_assert_eq(world_dispatch(&w, &job)->lease.attempt, 2);
+}
+
 Test(core_cost, model_that_has_not_failed_is_waited_for_while_others_have_reserved_its_cost)
 {
     list("m1", "m0", 3 * CALL / 2);
