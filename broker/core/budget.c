@@ -13,7 +13,8 @@
 enum {
     PURSES = 3,
     LOOK_MS = 50,            /* until a job that waits for reservations looks again … */
-    WAITING_PER_LOOK = 256,  /* … and so much longer for each so many that do */
+    LOOKS_PER_STEP = 1024,   /* … and so much longer for each so many looks … */
+    LOOKS_OF_MS = 1000,      /* … in this time: a million that wait are no load */
     REFILL_SPREAD_MS = 5000, /* after a window has begun: not all of them at once */
     KEY_BYTES = 6 + 8,
     TIME_BYTES = 48,
@@ -469,10 +470,10 @@ static void wait_until(struct core *core, struct job *job, int64_t at_ms)
 
 static void wait_for_others(struct core *core, struct job *job)
 {
-    const uint32_t waiting = core->budgets.waiting_in_turn++;
+    const uint32_t looks = core->budgets.looks++;
     core->budgets.counts.waited++;
     wait_until(core, job,
-               core->now_ms + LOOK_MS * (1 + (int64_t)(waiting / WAITING_PER_LOOK)) +
+               core->now_ms + LOOK_MS * (1 + (int64_t)(looks / LOOKS_PER_STEP)) +
                    (int64_t)core_random_below(core, LOOK_MS));
 }
 
@@ -571,7 +572,10 @@ static void record(struct core *core, struct budget_purse *purse)
 
 void budget_tick(struct core *core)
 {
-    core->budgets.waiting_in_turn = 0;
+    if (core->now_ms >= core->budgets.looks_end_ms) {
+        core->budgets.looks = 0;
+        core->budgets.looks_end_ms = core->now_ms + LOOKS_OF_MS;
+    }
     while (!list_is_empty(&core->budgets.unrecorded)) {
         record(core, CONTAINER_OF(list_first(&core->budgets.unrecorded), struct budget_purse,
                                   unrecorded));

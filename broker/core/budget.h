@@ -48,7 +48,8 @@ struct budgets {
     struct list unrecorded;
     bool has_limits;   /* any */
     bool was_restored; /* there were records: attempts from before may still be reported */
-    uint32_t waiting_in_turn;
+    uint32_t looks;       /* of jobs that wait for reservations, lately */
+    int64_t looks_end_ms; /* until then they are counted on */
     struct core_budget_counts counts;
 };
 

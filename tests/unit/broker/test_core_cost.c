@@ -574,6 +574,25 @@ Test(core_cost, model_that_has_not_failed_is_waited_for_while_others_have_reserv
     cr_assert_str_eq(world_dispatch(&w, &job)->model, "m0");
 }
 
+/* Each once in 50 ms: 100,000 looks a second, and of a million jobs all that the broker does. */
+Test(core_cost, looks_of_many_that_wait_for_reservations_are_few)
+{
+    enum { JOBS = 5000 };
+    budget(3 * CALL / 2);
+    world_worker(&w, 100, "w", 10);
+    const struct id first = world_submit_to(&w, 1, "standard", "m0", NULL);
+    for (size_t i = 1; i < JOBS; i++) {
+        (void)world_submit_to(&w, 1, "standard", "m0", NULL);
+    }
+    world_advance(&w, 3000);
+    const uint64_t before = core_budget_counts(w.core)->waited;
+    world_advance(&w, 1000);
+    cr_assert_lt(core_budget_counts(w.core)->waited - before, 4 * JOBS);
+    says(100, &(struct lease_ref){first, 1}, FAILED, 0, 0);
+    world_advance(&w, 100);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, CALL, "another one has looked");
+}
+
 Test(core_cost, worker_is_told_whose_cost_a_budget_holds)
 {
     world_worker(&w, 100, "w", 3);
