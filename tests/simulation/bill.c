@@ -15,6 +15,7 @@ struct item {
         uint64_t nanousd;
     } calls[CALLS];
     uint64_t run;
+    bool is_overtaken; /* of another run under its number was told since: that is confirmed */
     bool is_confirmed;
 };
 
@@ -58,12 +59,17 @@ static struct item *append(struct simulation *simulation)
 void bill_before_step(struct simulation *simulation, const struct message *message)
 {
     const struct call *call = &message->call;
-    if (message->event != EVENT_ATTEMPT_RESULT || message->job == NO_JOB ||
-        call->outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED || call->tokens == 0) {
+    if (message->event != EVENT_ATTEMPT_RESULT || message->job == NO_JOB) {
         return;
     }
     const uint32_t worker = worker_at(simulation, message->peer);
-    const struct item *known = find(simulation, message, worker);
+    struct item *known = find(simulation, message, worker);
+    if (known != NULL) {
+        known->is_overtaken = known->run != call->run;
+    }
+    if (call->outcome != WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED || call->tokens == 0) {
+        return;
+    }
     /* A number may be given again when a broker has forgotten it in a crash. */
     if (worker == UINT32_MAX || (known != NULL && known->run == call->run)) {
         return;
@@ -89,7 +95,7 @@ void bill_see_release(struct simulation *simulation, const struct message *messa
         return;
     }
     struct item *item = find(simulation, message, worker_at(simulation, message->peer));
-    if (item != NULL) {
+    if (item != NULL && !item->is_overtaken) {
         item->is_confirmed = true;
     }
 }
