@@ -53,7 +53,7 @@ stop_all() {
         [ -f "$state/$name.pid" ] || continue
         pid=$(cat "$state/$name.pid")
         # The number may have been given to somebody else since.
-        if [[ $(readlink "/proc/$pid/exe" 2>/dev/null || true) == "$build"/* ]]; then
+        if [[ $(readlink "/proc/$pid/exe" 2>/dev/null || true) == "$root"/build*/* ]]; then
             kill -TERM "$pid" 2>/dev/null || true
             timeout 40 tail -s 0.1 --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
             echo "stopped $name ($pid)"
