@@ -2,7 +2,7 @@
 # Static analysis of the shipped sources: clang-tidy (.clang-tidy: few checks, all errors) and cppcheck.
 #   tests/static.sh [--deep] [BUILD DIR]     a build directory made by meson (build)
 # The analyser leaves a function after 8,000 states of it; with --deep after 225,000, which is what clang does by itself,
-# and takes many times as long.
+# and takes some times as long.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 states=8000

@@ -48,12 +48,11 @@ double machine_read_ns(size_t bytes)
 static int64_t spin_ns(int64_t steps)
 {
     const int64_t began_ns = time_ns(CLOCK_MONOTONIC);
-    volatile uint64_t sum;
     uint64_t value = 1;
     for (int64_t i = 0; i < steps; i++) {
         value = value * 6364136223846793005u + 1442695040888963407u; /* Knuth's, MMIX */
     }
-    sum = value;
+    const volatile uint64_t sum = value; /* or nothing would be computed */
     (void)sum;
     return time_ns(CLOCK_MONOTONIC) - began_ns;
 }

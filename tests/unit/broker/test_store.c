@@ -539,8 +539,7 @@ Test(store, range_that_was_deleted_gives_its_space_back_without_more_traffic)
     struct store_batch *batch = fixture_batch(f);
     cr_assert_eq(store_batch_delete_range(batch, STORE_RESULTS, "00000000", 8, "00002500", 8), 0);
     fixture_commit(f, &batch);
-    wait_disk_bytes(
-        f, false,
-        20 << 20); /* on a busy machine ten tables of the newest level are merged there, and stay */
+    /* On a busy machine ten tables of the newest level are merged there, and stay. */
+    wait_disk_bytes(f, false, 20 << 20);
     close_fixture(f);
 }
