@@ -940,6 +940,7 @@ int charge_restore(struct core *core, const void *key, size_t key_bytes, const v
     if (find(core, &which) != NULL) {
         return -EBADMSG;
     }
+    core->unix_ms = later_ms(core->unix_ms, unix_ms); /* else new ones would be older than it */
     struct charge *charge = restore_one(core, &which, scope, message->state, unix_ms);
     if (charge == NULL) {
         return -ENOMEM;

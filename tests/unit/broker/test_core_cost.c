@@ -2,6 +2,7 @@
  * changes of day. */
 #include <criterion/criterion.h>
 #include <string.h>
+#include "broker/core/charge.h"
 #include "tests/unit/broker/core_world.h"
 
 #define ANSWERED WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
@@ -300,6 +301,60 @@ Test(core_cost, charges_go_after_their_time_though_an_attempt_takes_longer)
     world_restart(&w);
     cr_assert_eq(w.restore_errors, 0);
     cr_assert_eq(world_purse(&w).reserved_nanousd, CALL);
+}
+
+/* What so many attempts of jobs used that nobody knows any more, said in few turns. */
+static void say_of_others(uint64_t peer, size_t n)
+{
+    enum { IN_A_TURN = 1024 };
+    Wire__Usage usage = WIRE__USAGE__INIT;
+    usage.provider = "p";
+    usage.model = "m0";
+    usage.cost_nanousd = 1;
+    for (size_t i = 1; i <= n; i++) {
+        const struct event event = {.kind = EVENT_ATTEMPT_RESULT,
+                                    .peer = peer,
+                                    .as.attempt_result = {.lease = {world_id(&w), 1},
+                                                          .outcome = FAILED,
+                                                          .error_code = "",
+                                                          .error_text = "",
+                                                          .usage = &usage,
+                                                          .tenant = "b"}};
+        core_step(w.core, w.now, &event, w.effects);
+        if (i % IN_A_TURN == 0 || i == n) {
+            world_tick(&w);
+            world_forget_log(&w);
+        }
+    }
+}
+
+/* The broker begins again by a clock that was set back: what is charged now must not be older than
+ * what was charged before, or it goes with what is deleted. */
+Test(core_cost, charges_outlast_a_clock_that_is_set_back_over_a_restart)
+{
+    budget(10 * CALL);
+    world_worker(&w, 100, "w", 3);
+    const struct id before = world_submit(&w, 1, "standard");
+    const struct lease_ref held = world_lease(&w, &before);
+    say_of_others(100, 1);
+    w.now.unix_ms -= DAY_MS / 24;
+    world_restart(&w);
+    world_client(&w, 1, "a");
+    hello(100, "w", &held, 1);
+    world_credit(&w, 100, 10);
+    world_advance(&w, w.config.broker.reclaim_ms + 1);
+    const struct id after = world_submit(&w, 1, "standard");
+    cr_assert(is_dispatched(&after));
+    world_advance(&w, 1);
+    say_of_others(100, CHARGES_MAX);
+    world_turn(&w, &(struct event){.kind = EVENT_WORKER_HEARTBEAT,
+                                   .peer = 100,
+                                   .as.worker_heartbeat = {.held = &held, .held_length = 1}});
+    world_advance(&w, 5001); /* what makes room is deleted */
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 2 * CALL);
+    world_restart(&w);
+    cr_assert_eq(w.restore_errors, 0);
+    cr_assert_eq(world_purse(&w).reserved_nanousd, 2 * CALL);
 }
 
 /* At m0, of a call for so many jobs (0: for this one alone): of its cost this one's part, and the
