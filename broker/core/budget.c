@@ -460,8 +460,6 @@ static void wait_until(struct core *core, struct job *job, int64_t at_ms)
 {
     if (job->place == PLACE_READY) {
         lane_keep_turn(job);
-    } else {
-        lane_give_back(job);
     }
     job_release_payload(core, job);
     job_wait_until(core, job, at_ms);

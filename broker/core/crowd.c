@@ -267,8 +267,6 @@ void crowd_join(struct core *core, struct job *job, uint16_t able, int64_t at_ms
     const int64_t look_ms = sooner(at_ms, next_look_ms(core));
     if (job->place == PLACE_READY) {
         lane_keep_turn(job);
-    } else {
-        lane_give_back(job);
     }
     if (crowd == NULL) {
         job_release_payload(core, job);

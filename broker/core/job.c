@@ -357,10 +357,20 @@ static void count_pending(struct core *core, struct job *job, bool is_pending)
     tenant->bytes += bytes;
 }
 
+/* It was charged for the reading (dispatch.c), and will be charged again when it goes. */
+static bool goes_back(enum job_place from, enum job_place to)
+{
+    const bool is_charged = from == PLACE_LOADING || from == PLACE_LOADED;
+    return is_charged && (to == PLACE_READY || to == PLACE_BACKING_OFF || to == PLACE_WAITING);
+}
+
 void job_move(struct core *core, struct job *job, enum job_place next)
 {
     const enum job_place before = job->place;
     assert(job_may_become(before, next));
+    if (goes_back(before, next)) {
+        lane_give_back(job);
+    }
     leave(core, job);
     uint64_t *states = job_tier(job)->stats.states;
     states[job_state(job)] -= before != PLACE_NEW && before != PLACE_GONE;

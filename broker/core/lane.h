@@ -102,7 +102,7 @@ void lane_charge_tier(struct lane *lane);
 struct job *lane_peek(struct lane *lane);
 /* Takes the job that lane_peek() gave on account of its route and tenant. Called while it is still READY. */
 void lane_charge(struct lane *lane, struct job *job);
-/* A job that was charged does not go after all: its tenant, which is no richer for it than by a quantum, gets it back. */
+/* For job_move(): a job that was charged waits again. Its tenant, which is no richer for it than by a quantum, gets it back. */
 void lane_give_back(const struct job *job);
 
 /*

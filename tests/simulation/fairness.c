@@ -555,20 +555,39 @@ static void check_order(struct simulation *simulation, const struct sim_job *job
 
 /* ---- what happens ---- */
 
+static int64_t tokens_for_weight(const struct simulation *simulation, const struct sim_job *job)
+{
+    return (int64_t)job->tokens * TENANT_SCALE / simulation->scenario.tenants[job->tenant].weight;
+}
+
 static void choose(struct simulation *simulation, struct sim_job *job)
 {
-    struct fair_flow *flow = flow_of_job(simulation, job);
-    flow->served +=
-        (int64_t)job->tokens * TENANT_SCALE / simulation->scenario.tenants[job->tenant].weight;
+    flow_of_job(simulation, job)->served += tokens_for_weight(simulation, job);
     lane_of_job(simulation, job)->queues[job->route].is_touched = true;
     job->chosen_in_turn = simulation->fairness.turn;
     check_order(simulation, job);
 }
 
+/* It was loaded, and may have been put back since: then it does not count as served any more. One
+ * that has to wait by itself is not there to be served either. */
+static void look_whether_put_back(struct simulation *simulation, struct sim_job *job)
+{
+    const Wire__JobState state = state_of(simulation, job);
+    const bool waits_by_itself = state == WIRE__JOB_STATE__JOB_STATE_BACKING_OFF;
+    struct fair_flow *flow = flow_of_job(simulation, job);
+    if (job->is_chosen && (state == WIRE__JOB_STATE__JOB_STATE_QUEUED || waits_by_itself)) {
+        flow->served -= tokens_for_weight(simulation, job);
+        flow->backlog.epoch += waits_by_itself;
+    }
+    if (state != WIRE__JOB_STATE__JOB_STATE_LOADING) {
+        set_chosen(simulation, job, false);
+    }
+}
+
 void fairness_see_load(struct simulation *simulation, struct sim_job *job)
 {
     /* One that waits by itself has its payload read meanwhile, and is chosen when it goes. */
-    if (state_of(simulation, job) != WIRE__JOB_STATE__JOB_STATE_BACKING_OFF) {
+    if (state_of(simulation, job) != WIRE__JOB_STATE__JOB_STATE_BACKING_OFF && !job->is_chosen) {
         choose(simulation, job);
         set_chosen(simulation, job, true);
     }
@@ -582,9 +601,7 @@ void fairness_see_loaded(struct simulation *simulation, struct sim_job *job, boo
     lane->loading--;
     simulation->fairness.loading[job->pool]--;
     lane->hungry_since_ms = has_failed ? INT64_MAX : lane->hungry_since_ms;
-    if (state_of(simulation, job) != WIRE__JOB_STATE__JOB_STATE_LOADING) {
-        set_chosen(simulation, job, false);
-    }
+    look_whether_put_back(simulation, job);
 }
 
 void fairness_see_dispatch(struct simulation *simulation, struct sim_job *job, uint64_t peer)
@@ -600,23 +617,13 @@ void fairness_see_dispatch(struct simulation *simulation, struct sim_job *job, u
     fairness_leave(simulation, job);
 }
 
-/*
- * What was loaded may have been put back, since its queue has to wait: it is chosen anew. One that
- * has to wait by itself does not count as served any more.
- */
 static void look_at_chosen(struct simulation *simulation)
 {
     struct list_link *link = simulation->fairness.chosen.head.next;
     while (link != &simulation->fairness.chosen.head) {
         struct sim_job *job = CONTAINER_OF(link, struct sim_job, chosen_link);
         link = link->next;
-        const Wire__JobState state = state_of(simulation, job);
-        if (state != WIRE__JOB_STATE__JOB_STATE_LOADING) {
-            set_chosen(simulation, job, false);
-        }
-        if (state == WIRE__JOB_STATE__JOB_STATE_BACKING_OFF) {
-            flow_of_job(simulation, job)->backlog.epoch++;
-        }
+        look_whether_put_back(simulation, job);
     }
 }
 

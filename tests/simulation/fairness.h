@@ -3,7 +3,7 @@
  * 6).
  *
  * From outside: it knows what was accepted, what was chosen (EFFECT_LOAD, unless the job waits by
- * itself meanwhile, or EFFECT_DISPATCH) and
+ * itself meanwhile, or EFFECT_DISPATCH; one that is put back before it goes is not any more) and
  * what the core says of single jobs. A flow (a tenant's part of a queue) or a lane (a tier's part
  * of a pool) counts as backlogged as long as some job of it is seen to wait, its witness; when one
  * witness goes, another that waited beside it takes its place. What cannot be seen ends an

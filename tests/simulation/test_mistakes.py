@@ -29,7 +29,7 @@ FIRST_SEED = {
     "draining-accepts": 6,
     "no-slow-start": 4,
     "limit-not-taken": 3,
-    "limit-given-back-twice": 13,
+    "limit-given-back-twice": 15,
     "tokens-not-settled": 8,
     "followers-forgotten": 6,
     "cancel-shared": 62,

@@ -227,6 +227,30 @@ Test(core_fairness, route_that_is_held_blocks_no_other)
     cr_assert_eq(serve(49, &credit, is_m0), 0);
 }
 
+static bool is_large(const struct effect_dispatch *dispatch)
+{
+    return dispatch->estimated_tokens == 100000;
+}
+
+/* It is charged when its payload is read, and must not be charged again when it goes. */
+Test(core_fairness, job_that_is_put_back_after_its_payload_was_read_is_charged_once)
+{
+    w.tiers[1].durability = DURABILITY_FSYNC;
+    w.config.broker.memory_payload_bytes_max = 1;
+    begin();
+    submit_many(1, 2, "standard", "m0", 1024, 0);
+    submit_many(400, 2, "standard", "m0", 100, 0);
+    submit_many(1, 1, "standard", "m0", 100000, 0);
+    submit_many(400, 3, "standard", "m0", 100, 0);
+    uint64_t credit = 1;
+    world_worker(&w, 100, "w", 1); /* b's first job goes, and a's is read */
+    world_turn(
+        &w, &(struct event){.kind = EVENT_PAUSE, .as.pause = {PAUSE_TENANT, PAUSE_HOLD, "a", ""}});
+    world_turn(&w, &(struct event){.kind = EVENT_RESUME,
+                                   .as.pause = {.subject = PAUSE_TENANT, .name = "a"}});
+    cr_assert_eq(serve(100, &credit, is_large), 1);
+}
+
 Test(core_fairness, pools_are_kept_apart)
 {
     begin();
