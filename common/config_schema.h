@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "common/attributes.h"
+#include "common/decimals.h"
 
 enum config_kind {
     KIND_TEXT,
@@ -84,7 +85,7 @@ struct config_schema {
                   struct config_complaint *ret_complaint); /* true: in order; NULL: always */
 };
 
-enum { CONFIG_KEYS_MAX = 64, CONFIG_WHY_BYTES = 256, CONFIG_NUMBER_BYTES = 48 };
+enum { CONFIG_KEYS_MAX = 64, CONFIG_WHY_BYTES = 256, CONFIG_NUMBER_BYTES = DECIMALS_BYTES };
 
 /* A price that was not given, while the file is read. */
 #define CONFIG_PRICE_UNKNOWN UINT64_MAX

@@ -248,24 +248,6 @@ static void units_format(const struct unit *units, int64_t number,
     snprintf(ret_text, CONFIG_NUMBER_BYTES, "%" PRId64 "%s", number / best->factor, best->name);
 }
 
-static void decimals_format(int64_t number, int decimals, char ret_text[CONFIG_NUMBER_BYTES])
-{
-    int64_t one = 1;
-    for (int i = 0; i < decimals; i++) {
-        one *= 10;
-    }
-    snprintf(ret_text, CONFIG_NUMBER_BYTES, "%" PRId64 ".%0*" PRId64, number / one, decimals,
-             number % one);
-    size_t length = strlen(ret_text);
-    while (ret_text[length - 1] == '0') {
-        length--;
-    }
-    if (ret_text[length - 1] == '.') {
-        length--;
-    }
-    ret_text[length] = '\0';
-}
-
 void config_number_format(const struct config_key *key, int64_t number,
                           char ret_text[CONFIG_NUMBER_BYTES])
 {
@@ -274,9 +256,9 @@ void config_number_format(const struct config_key *key, int64_t number,
     } else if (key->kind == KIND_SIZE) {
         units_format(size_units, number, ret_text);
     } else if (key->kind == KIND_MONEY) {
-        decimals_format(number, 9, ret_text);
+        (void)decimals_format((uint64_t)number, 9, ret_text);
     } else if (key->kind == KIND_FRACTION) {
-        decimals_format(number, 3, ret_text);
+        (void)decimals_format((uint64_t)number, 3, ret_text);
     } else {
         snprintf(ret_text, CONFIG_NUMBER_BYTES, "%" PRId64, number);
     }

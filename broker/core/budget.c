@@ -9,6 +9,7 @@
 #include "broker/core/record.h"
 #include "broker/core/state.h"
 #include "broker/core/upstream.h"
+#include "common/decimals.h"
 
 enum {
     PURSES = 3,
@@ -336,15 +337,10 @@ static const char *usd_text(uint64_t nanousd, char ret_text[USD_BYTES])
 static void say_limit(const struct purse *purse, uint64_t nanousd, char *ret_text, size_t bytes)
 {
     const bool is_daily = nanousd > purse->daily_max_nanousd;
-    char usd[USD_BYTES];
-    usd_text(is_daily ? purse->daily_max_nanousd : purse->monthly_max_nanousd, usd);
-    size_t length = strlen(usd);
-    while (usd[length - 1] == '0') {
-        length--;
-    }
-    length -= usd[length - 1] == '.' ? 1 : 0;
-    (void)snprintf(ret_text, bytes, "%s %.*s", is_daily ? "daily_usd" : "monthly_usd", (int)length,
-                   usd);
+    const uint64_t nanousd_max = is_daily ? purse->daily_max_nanousd : purse->monthly_max_nanousd;
+    char usd[DECIMALS_BYTES];
+    (void)snprintf(ret_text, bytes, "%s %s", is_daily ? "daily_usd" : "monthly_usd",
+                   decimals_format(nanousd_max, 9, usd));
 }
 
 /* With the numbers that it follows from, so that it can be checked. */
