@@ -91,6 +91,7 @@ struct tenant {
     uint32_t weight;
     uint64_t jobs_max, bytes_max;
     uint64_t jobs, bytes;       /* pending */
+    uint64_t stream_rests, stream_rest_bytes; /* of its jobs: stream_rest.h */
     uint8_t residency;          /* as struct job_needs has it */
     bool has_rules;             /* a configuration of this run has said `residency` and `allowed`; else it may use no model */
     uint64_t *allowed;          /* bits by index of an upstream; NULL: all */

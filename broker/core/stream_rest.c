@@ -9,6 +9,7 @@ enum { RESTS_MAX = 1024, RESTS_BYTES_MAX = STREAM_LOGS_BYTES_MAX / 2 };
 
 struct stream_rest {
     struct list_link link; /* core.stream_rests: those that are due go first */
+    struct tenant *tenant; /* of its job */
     uint64_t peer;
     struct id job_id;
     uint32_t attempt;
@@ -35,13 +36,20 @@ static struct stream_rest *at_link(struct list_link *link)
     return CONTAINER_OF(link, struct stream_rest, link);
 }
 
+/* What is kept of its chunks has become so much more, or less. */
+static void count_bytes(struct core *core, struct tenant *tenant, uint64_t more)
+{
+    core->stream_log_bytes += more;
+    core->stream_rest_bytes += more;
+    tenant->stream_rest_bytes += more;
+}
+
 static void rest_destroy(struct core *core, struct stream_rest *rest)
 {
     list_remove(&core->stream_rests, &rest->link);
+    rest->tenant->stream_rests--;
     for (uint32_t i = rest->next - rest->first; i < rest->end - rest->first; i++) {
-        const uint64_t cost = logged_chunk_cost(rest->chunks[i].data);
-        core->stream_log_bytes -= cost;
-        core->stream_rest_bytes -= cost;
+        count_bytes(core, rest->tenant, 0 - logged_chunk_cost(rest->chunks[i].data));
         blob_unref(&rest->chunks[i].data);
     }
     free(rest);
@@ -78,21 +86,29 @@ static void be_due(struct core *core, struct stream_rest *rest, bool is_due)
     }
 }
 
+/* No tenant has more than what is left for others then. */
+static bool has_room(const struct core *core, const struct tenant *tenant, uint64_t bytes)
+{
+    return core->stream_rests.length + tenant->stream_rests < RESTS_MAX &&
+           core->stream_rest_bytes + tenant->stream_rest_bytes + 2 * bytes <= RESTS_BYTES_MAX;
+}
+
 void stream_rest_keep(struct core *core, const struct job *job, const struct waiter *waiter,
                       const struct logged_chunk *chunks, uint32_t first, uint32_t next)
 {
     const uint32_t length = next - waiter->chunk_next;
     const struct logged_chunk *from = &chunks[waiter->chunk_next - first];
     const uint64_t bytes = cost_of(from, length);
-    if (core->stream_rests.length >= RESTS_MAX ||
-        core->stream_rest_bytes + bytes > RESTS_BYTES_MAX) {
+    struct tenant *tenant = job_tenant(job);
+    if (!has_room(core, tenant, bytes)) {
         return;
     }
     struct stream_rest *rest = malloc(sizeof(*rest) + length * sizeof(rest->chunks[0]));
     if (rest == NULL) {
         return;
     }
-    *rest = (struct stream_rest){.peer = waiter->peer,
+    *rest = (struct stream_rest){.tenant = tenant,
+                                 .peer = waiter->peer,
                                  .job_id = job->id,
                                  .attempt = waiter->attempt,
                                  .first = waiter->chunk_next,
@@ -105,8 +121,8 @@ void stream_rest_keep(struct core *core, const struct job *job, const struct wai
             (void)blob_ref(from[i].data);
         }
     }
-    core->stream_log_bytes += bytes;
-    core->stream_rest_bytes += bytes;
+    tenant->stream_rests++;
+    count_bytes(core, tenant, bytes);
     list_append(&core->stream_rests, &rest->link);
     be_due(core, rest, rest->chunks_left > 0);
 }
@@ -138,8 +154,7 @@ static void send_next(struct core *core, struct stream_rest *rest)
                                                    .flags = chunk->flags};
     effect->as.chunk.data = TAKE(chunk->data);
     rest->chunks_left--;
-    core->stream_log_bytes -= cost;
-    core->stream_rest_bytes -= cost;
+    count_bytes(core, rest->tenant, 0 - cost);
 }
 
 uint32_t stream_rest_tick(struct core *core, uint32_t left)

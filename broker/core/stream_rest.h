@@ -3,7 +3,7 @@
  *
  * The answer is not kept waiting for its readers: it is concluded, the result says how many chunks there were (Result.chunks), and those that
  * the reader has not had are kept, as its log had them, until it gives credit or its connection is gone. At most RESTS_MAX, of half of what all
- * logs may have; beyond that no rest is kept, the result says so, and has it all.
+ * logs may have, and of one tenant no more than is left for others then: it alone has half of each. Beyond that no rest is kept, the result says so, and has it all.
  */
 #pragma once
 #include <stdbool.h>

@@ -9,6 +9,7 @@
 #define ANSWERED WIRE__ATTEMPT_OUTCOME__ATTEMPT_ANSWERED
 
 static struct world w;
+static uint64_t credits = 4; /* that worker 100 has had */
 
 static void start(void)
 {
@@ -634,6 +635,34 @@ Test(core_streams, follower_that_is_concluded_later_gives_credit_for_its_rest_be
     world_advance(&w, 1);
     cr_assert_not_null(world_find(&w, EFFECT_RESULT, &last, 2));
     cr_assert_str_eq(heard(2, &last), "abc");
+}
+
+/* An answered stream of which this reader has the first of two chunks. Returns whether the rest is
+ * kept. */
+static bool leaves_a_rest(uint64_t peer)
+{
+    const struct id job = submit_with_credit(peer, 1);
+    chunk(&job, 0, "a");
+    chunk_with(&job, 1, "b", FRAME_CHUNK_LAST);
+    world_result(&w, 100, &(struct lease_ref){job, 1}, ANSWERED, 0);
+    const bool is_kept = world_find(&w, EFFECT_RESULT, &job, peer)->effect.as.result.chunks > 0;
+    world_forget_log(&w);
+    world_credit(&w, 100, ++credits);
+    return is_kept;
+}
+
+Test(core_streams, rests_of_one_tenant_leave_room_for_those_of_others)
+{
+    uint32_t kept = 0;
+    world_client(&w, 5, "b");
+    while (kept < 1100 && leaves_a_rest(1)) {
+        kept++;
+    }
+    cr_assert_eq(kept, 512);
+    cr_assert(leaves_a_rest(5));
+    world_turn(&w, &(struct event){.kind = EVENT_CLIENT_GONE, .peer = 1});
+    world_client(&w, 1, "a");
+    cr_assert(leaves_a_rest(1), "what is gone counts no more");
 }
 
 /* Its worker goes by what it was told, and holds the call there. */
