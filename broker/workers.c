@@ -105,20 +105,22 @@ static bool hello_is_good(const struct intake *intake, const Wire__WorkerHello *
     }
     if (!is_good) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "hello.name, version and pools must be UTF-8, name and pools of %d bytes at "
-                      "most, name not empty",
+                      "worker.name, worker.pools and the version must be UTF-8, name and pools of "
+                      "%d bytes at most, name not empty",
                       CONFIG_NAME_BYTES_MAX);
         return false;
     }
     if (hello->slots == 0 || hello->slots > SLOTS_MAX || hello->n_pools > CONFIG_POOLS_MAX) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "hello.slots is %u, must be 1 to %d; hello.pools has %zu, must be %d at most",
+                      "worker.slots is %u, must be 1 to %d; worker.pools has %zu, must be %d at "
+                      "most",
                       hello->slots, SLOTS_MAX, hello->n_pools, CONFIG_POOLS_MAX);
         return false;
     }
     if (hello->gpus > UPKEEP_GPUS_MAX || hello->brokers > UPKEEP_BROKERS_MAX) {
         intake_refuse(intake, WIRE__PROTOCOL_ERROR__CODE__ERROR_MALFORMED,
-                      "hello.gpus is %u, must be %d at most; hello.brokers is %u, must be %d at most",
+                      "worker.gpus is %u, must be %d at most; worker.brokers has %u, must be %d at "
+                      "most",
                       hello->gpus, UPKEEP_GPUS_MAX, hello->brokers, UPKEEP_BROKERS_MAX);
         return false;
     }

@@ -456,7 +456,8 @@ void worker_hello(struct core *core, const struct event *event)
     if (!resolve_pools(core, event, pools, &pools_length, &unknown)) {
         error(core, event->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
               effects_format(core->effects,
-                             "hello.pools: \"%.64s\" is not configured; add it under pools",
+                             "worker.pools: \"%.64s\" is not configured at the broker; add it "
+                             "there under pools",
                              unknown));
         return;
     }

@@ -301,6 +301,21 @@ Test(core_refusals, hello_that_will_be_taken_later_says_when)
     cr_assert_eq(hello(EVENT_CLIENT_HELLO, 6, "nobody")->as.error.retry_after_ms, 0);
 }
 
+/* By the names that an operator can change. */
+Test(core_refusals, worker_of_an_unknown_pool_is_told_which_key_names_it)
+{
+    static const char *const pools[] = {"default", "fast"};
+    begin();
+    world_turn(
+        &w, &(struct event){
+                .kind = EVENT_WORKER_HELLO,
+                .peer = 100,
+                .as.worker_hello = {.name = "w", .slots = 1, .pools = pools, .pools_length = 2}});
+    cr_assert_str_eq(
+        world_find(&w, EFFECT_WORKER_ERROR, NULL, 100)->text,
+        "worker.pools: \"fast\" is not configured at the broker; add it there under pools");
+}
+
 /* ---- bounds of a tenant ---- */
 
 Test(core_refusals, bound_of_a_tenant_counts_its_jobs_of_all_tiers_and_binds_no_other)
