@@ -117,6 +117,7 @@ static void free_record(struct world *world, size_t index)
 {
     free(world->records[index].value);
     world->records[index] = world->records[--world->records_length];
+    world->records_hashes[index] = world->records_hashes[world->records_length];
 }
 
 static void release(struct effect *effect)
@@ -156,6 +157,7 @@ void world_finish(struct world *world)
     free(world->log);
     free(world->held);
     free(world->records);
+    free(world->records_hashes);
 }
 
 /* ---- store ---- */
@@ -166,12 +168,28 @@ static int compare_keys(const void *a, size_t a_bytes, const void *b, size_t b_b
     return order != 0 ? order : (a_bytes > b_bytes) - (a_bytes < b_bytes);
 }
 
+/* FNV-1a. */
+static uint64_t hash_key(enum store_family family, const uint8_t *key, size_t key_bytes)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325) ^ (uint64_t)family;
+    for (size_t i = 0; i < key_bytes; i++) {
+        hash = (hash ^ key[i]) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
+static uint64_t hash_of(const struct world_record *record)
+{
+    return hash_key(record->family, record->key, record->key_bytes);
+}
+
 static struct world_record *find_record(const struct world *world, enum store_family family,
                                         const void *key, size_t key_bytes)
 {
+    const uint64_t hash = hash_key(family, key, key_bytes);
     for (size_t i = 0; i < world->records_length; i++) {
         struct world_record *record = &world->records[i];
-        if (record->family == family &&
+        if (world->records_hashes[i] == hash && record->family == family &&
             compare_keys(record->key, record->key_bytes, key, key_bytes) == 0) {
             return record;
         }
@@ -199,10 +217,13 @@ static void put(struct world *world, const struct effect *effect)
         find_record(world, effect->as.put.family, effect->as.put.key, effect->as.put.key_bytes);
     if (record == NULL) {
         world->records = with_room(world->records, world->records_length, sizeof(*world->records));
-        record = &world->records[world->records_length++];
+        world->records_hashes =
+            with_room(world->records_hashes, world->records_length, sizeof(*world->records_hashes));
+        record = &world->records[world->records_length];
         *record = (struct world_record){.family = effect->as.put.family,
                                         .key_bytes = effect->as.put.key_bytes};
         memcpy(record->key, effect->as.put.key, record->key_bytes);
+        world->records_hashes[world->records_length++] = hash_of(record);
     }
     const size_t blob = effect->as.put.blob == NULL ? 0 : blob_bytes(effect->as.put.blob);
     free(record->value);
@@ -488,6 +509,9 @@ void world_restart(struct world *world)
     world_start(world);
     if (world->records_length > 0) {
         qsort(world->records, world->records_length, sizeof(*world->records), compare_records);
+    }
+    for (size_t i = 0; i < world->records_length; i++) {
+        world->records_hashes[i] = hash_of(&world->records[i]);
     }
     for (size_t f = 0; f < ARRAY_LENGTH(order); f++) {
         for (size_t i = 0; i < world->records_length; i++) {

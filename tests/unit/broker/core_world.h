@@ -52,6 +52,7 @@ struct world {
     struct world_effect *held; /* until their batch is durable */
     size_t held_length;
     struct world_record *records;
+    uint64_t *records_hashes; /* of their families and keys, as they were put */
     size_t records_length;
     size_t restore_errors;
 };
