@@ -578,10 +578,11 @@ static json_t *stats_of(struct cache_host *host)
     struct classes classes = {.host = host, .list = json_array()};
     near_policy_visit(host->services->near_policy, add_class, &classes);
     return json_pack(
-        "{s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, "
+        "{s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, "
         "s:I, s:s, s:o, s:o, s:o, s:o}",
         "entries", (json_int_t)keeper->store.entries, "bytes", (json_int_t)keeper->store.bytes,
         "memory_bytes", (json_int_t)keeper->memory_bytes, "indexed", (json_int_t)keeper->indexed,
+        "searches_cut", (json_int_t)keeper->searches_cut,
         "building", keeper->is_building, "wanted", (json_int_t)keeper->wanted, "without_vector",
         (json_int_t)keeper->without_vector, "evictions", (json_int_t)keeper->evictions, "expired",
         (json_int_t)keeper->expired, "invalidated", (json_int_t)keeper->invalidated,

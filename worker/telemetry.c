@@ -57,6 +57,7 @@ enum family {
     CACHE_SET_ASIDE,
     CACHE_DAMAGED,
     CACHE_INDEXED,
+    CACHE_SEARCHES_CUT,
     CACHE_WANTED,
     EMBEDDER_DOWN,
     EMBEDDER_TEXTS,
@@ -229,6 +230,9 @@ static const struct {
                        "Entries that were found damaged, and removed.", NULL},
     [CACHE_INDEXED] = {METRIC_GAUGE, "tiermq_worker_cache_indexed",
                        "Entries that can be found as near hits.", NULL},
+    [CACHE_SEARCHES_CUT] = {METRIC_COUNTER, "tiermq_worker_cache_searches_cut_total",
+                            "Searches for similar questions that left out lists to be in time.",
+                            NULL},
     [CACHE_WANTED] = {METRIC_GAUGE, "tiermq_worker_cache_wanted",
                       "Entries whose vectors the embedder has been asked for in the background.",
                       NULL},
@@ -522,9 +526,9 @@ void telemetry_set_gauges(struct telemetry *telemetry, const struct telemetry_ga
         gauges->cache_bytes,    gauges->cache_memory_bytes, gauges->cache_evictions,
         gauges->cache_fills,    gauges->cache_fills_failed, gauges->cache_is_broken,
         gauges->cache_is_building, gauges->cache_set_aside, gauges->cache_damaged,
-        gauges->cache_indexed,  gauges->cache_wanted,       gauges->embedder_is_down,
-        gauges->embedder_texts, gauges->embedder_texts_cached, gauges->embedder_requests,
-        gauges->embedder_failures, gauges->upstreams_open,
+        gauges->cache_indexed,  gauges->cache_searches_cut, gauges->cache_wanted,
+        gauges->embedder_is_down, gauges->embedder_texts, gauges->embedder_texts_cached,
+        gauges->embedder_requests, gauges->embedder_failures, gauges->upstreams_open,
     };
     for (size_t i = 0; i < ARRAY_LENGTH(values); i++) {
         metric_set(series(telemetry, (enum family)(SLOTS + i), NULL), (double)values[i]);

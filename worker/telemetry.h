@@ -69,7 +69,7 @@ struct telemetry_gauges {
         cache_fills_failed;
     uint64_t cache_is_broken, cache_is_building;
     uint64_t cache_set_aside, cache_damaged;
-    uint64_t cache_indexed, cache_wanted;
+    uint64_t cache_indexed, cache_searches_cut, cache_wanted;
     uint64_t embedder_is_down, embedder_texts, embedder_texts_cached, embedder_requests, embedder_failures;
     uint64_t upstreams_open;
 };

@@ -351,6 +351,7 @@ static void read_gauges(const struct worker *worker, struct telemetry_gauges *ga
         .cache_set_aside = cache.set_aside,
         .cache_damaged = cache.keeper.store.damaged,
         .cache_indexed = cache.keeper.indexed,
+        .cache_searches_cut = cache.keeper.searches_cut,
         .cache_wanted = cache.keeper.wanted,
         .embedder_is_down = embedder_is_down ? 1 : 0,
         .embedder_texts = embedder.texts,

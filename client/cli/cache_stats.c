@@ -6,7 +6,8 @@ static const char *const counters[] = {
     "entries",   "bytes",         "memory_bytes", "indexed",
     "building",  "fills",         "fills_failed", "late",
     "evictions", "expired",       "damaged",      "broken",
-    "set_aside", "dropped_fills", "invalidated",  "invalidations_pending"};
+    "set_aside", "dropped_fills", "invalidated",  "invalidations_pending",
+    "searches_cut"};
 
 const char *cache_text(const json_t *object, const char *key)
 {

@@ -475,6 +475,7 @@ void keeper_read_stats(const struct keeper *keeper, struct keeper_stats *ret_sta
         near_index_read_stats(keeper->index, &stats);
         ret_stats->indexed = stats.entries;
         ret_stats->memory_bytes = stats.bytes;
+        ret_stats->searches_cut = stats.searches_cut;
     }
     if (keeper->options.embedder.immediate != NULL) {
         struct text_embedder_stats stats;

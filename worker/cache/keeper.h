@@ -173,6 +173,7 @@ struct keeper_stats {
     struct cache_store_stats store;
     uint64_t memory_bytes;
     uint64_t indexed;       /* entries */
+    uint64_t searches_cut;  /* near_index_stats.searches_cut */
     uint64_t wanted;        /* texts whose vectors are waited for */
     uint64_t texts;         /* that were embedded here */
     uint64_t

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "worker/cache/accumulator.h"
 #include "worker/cache/key_sort.h"
 #include "worker/cache/lexical_scope.h"
@@ -28,6 +29,7 @@ enum {
     READ_MAX_SHARE = 4,
     PREFETCHED = 6,
     LISTS_AHEAD = 2,
+    CLOCK_POSTINGS = 2048, /* some 6 µs: a list that is worth a look at the clock */
     CACHE_LINE_BYTES = 64,
 };
 
@@ -51,6 +53,7 @@ struct lexical_index {
     uint64_t postings;
     uint64_t postings_lost;
     uint64_t slots_waiting;
+    uint64_t searches_cut;
     uint32_t queue_first; /* scopes to be swept; 0: none */
     uint32_t queue_last;
 };
@@ -428,6 +431,43 @@ static void search_plan(const struct sparse_vector *vector, const struct posting
     ret_plan->mass = mass;
 }
 
+/* How much of its lists a search has read. */
+struct reading {
+    int64_t began_ns;
+    size_t read; /* postings */
+    size_t read_max;
+    bool is_cut; /* by the clock */
+};
+
+static void reading_begin(struct reading *reading, const struct lexical_index *index,
+                          const struct lexical_scope *scope)
+{
+    *reading = (struct reading){.read_max = READ_MAX + scope->slots_length / READ_MAX_SHARE};
+    if (index->options.read_ns_max > 0) {
+        reading->began_ns = clock_monotonic_ns();
+    }
+}
+
+/* Whether the list may be read, too: a posting takes what those before it took. */
+static bool reading_has_room(struct reading *reading, const struct lexical_index *index,
+                             size_t length)
+{
+    const size_t read = reading->read + length;
+    if (read > reading->read_max) {
+        return false;
+    }
+    if (index->options.read_ns_max == 0 || length < CLOCK_POSTINGS || reading->read < READ_MIN) {
+        return true;
+    }
+    const double took_ns = (double)(clock_monotonic_ns() - reading->began_ns);
+    const double share = (double)read / (double)reading->read;
+    if (took_ns * share <= (double)index->options.read_ns_max) {
+        return true;
+    }
+    reading->is_cut = true;
+    return false;
+}
+
 /* Reads lists until the rest cannot matter. Returns the norm of what was not read, of 1. */
 static double search_read(const struct search *search, struct lexical_index *index,
                           const struct lexical_scope *scope)
@@ -439,17 +479,17 @@ static double search_read(const struct search *search, struct lexical_index *ind
     const double whole = search->vector->norm_squared;
     const double scale = ACCUMULATOR_UNIT / sqrt(whole);
     const double enough = search->cosine_min * search->cosine_min * whole / 4;
-    const size_t read_max = READ_MAX + scope->slots_length / READ_MAX_SHARE;
-    size_t read = 0;
-    for (size_t i = 0; i < n && (read < READ_MIN || (double)mass > enough); i++) {
+    struct reading reading;
+    reading_begin(&reading, index, scope);
+    for (size_t i = 0; i < n && (reading.read < READ_MIN || (double)mass > enough); i++) {
         struct query_list *at = &plan.lists[(uint32_t)plan.order[i]];
         const uint32_t weight = (uint32_t)(at->weight * scale + 0.5);
         const uint32_t *run;
         size_t length;
-        if (read + at->list.length > read_max) {
+        if (!reading_has_room(&reading, index, at->list.length)) {
             continue;
         }
-        read += at->list.length;
+        reading.read += at->list.length;
         mass -= (uint64_t)at->weight * at->weight;
         if (i + LISTS_AHEAD < n) {
             posting_list_prefetch(&index->pool,
@@ -459,6 +499,7 @@ static double search_read(const struct search *search, struct lexical_index *ind
             accumulator_add(&index->accumulator, run, length, weight == 0 ? 1 : weight);
         }
     }
+    index->searches_cut += reading.is_cut;
     return sqrt((double)mass / whole);
 }
 
@@ -536,6 +577,7 @@ void lexical_index_read_stats(const struct lexical_index *index,
         .postings = index->postings,
         .postings_lost = index->postings_lost,
         .slots_waiting = index->slots_waiting,
+        .searches_cut = index->searches_cut,
         .bytes_used = bytes_used(index),
         .bytes = bytes_used(index) - index->pool.bytes_used + block_pool_bytes(&index->pool),
     };

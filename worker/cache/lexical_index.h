@@ -37,6 +37,10 @@ struct lexical_index;
 struct lexical_index_options {
     uint32_t entries_max; /* up to LEXICAL_ENTRIES_MAX */
     size_t bytes_max;     /* of lexical_index_stats.bytes_used */
+    /* What reading lists may take in one search, by the clock: the rest of them is left out where
+     * it would take longer, so that a slow machine answers in time and finds a little less. 0: no
+     * bound. */
+    int64_t read_ns_max;
 };
 
 /* Copies the options. Errors: -EINVAL entries_max is 0 or too large; -ENOMEM. */
@@ -95,6 +99,7 @@ struct lexical_index_stats {
     uint64_t postings;
     uint64_t postings_lost; /* without memory for them: entries that are harder to find */
     uint64_t slots_waiting; /* of removed entries whose postings are still there */
+    uint64_t searches_cut;  /* that left out lists by read_ns_max */
     size_t bytes_used;      /* of all that is kept, rounded up as it is kept */
     size_t bytes;           /* from the system: used, and what is free within its pages */
 };

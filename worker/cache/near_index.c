@@ -12,6 +12,8 @@
 /* Of what is compared at all: below, nothing is the same question. The larger, the less of a
  * lexical index is read. */
 static const double COSINE_MIN = 0.3;
+/* Of a lookup's 3 ms beside a million entries: what follows reading takes less than the rest. */
+enum { READ_NS_MAX = 1200000 };
 
 static_assert((int)NEAR_HITS_MAX <= (int)LEXICAL_HITS_MAX, "hits of either index fit");
 static_assert((int)NEAR_HITS_MAX <= (int)VECTOR_HITS_MAX, "hits of either index fit");
@@ -63,7 +65,8 @@ int near_index_create(const struct near_index_options *options, struct near_inde
                                      ? (uint32_t)options->entries_max
                                      : LEXICAL_ENTRIES_MAX;
     const struct lexical_index_options lexical = {.entries_max = entries_max,
-                                                  .bytes_max = options->bytes_max};
+                                                  .bytes_max = options->bytes_max,
+                                                  .read_ns_max = READ_NS_MAX};
     const struct vector_index_options dense = {.dimensions = options->dimensions,
                                                .entries_max = entries_max,
                                                .bytes_max = options->bytes_max};
@@ -171,7 +174,8 @@ void near_index_read_stats(const struct near_index *index, struct near_index_sta
     if (index->lexical != NULL) {
         struct lexical_index_stats stats;
         lexical_index_read_stats(index->lexical, &stats);
-        *ret_stats = (struct near_index_stats){.entries = stats.entries, .bytes = stats.bytes};
+        *ret_stats = (struct near_index_stats){
+            .entries = stats.entries, .bytes = stats.bytes, .searches_cut = stats.searches_cut};
     } else {
         struct vector_index_stats stats;
         vector_index_read_stats(index->dense, &stats);

@@ -84,6 +84,7 @@ bool near_index_work(struct near_index *index);
 
 struct near_index_stats {
     uint64_t entries;
-    uint64_t bytes; /* from the system */
+    uint64_t bytes;        /* from the system */
+    uint64_t searches_cut; /* lexical_index_stats.searches_cut */
 };
 void near_index_read_stats(const struct near_index *index, struct near_index_stats *ret_stats);

@@ -288,6 +288,40 @@ Test(lexical_index, an_entry_finds_itself_and_is_gone_when_removed)
     lexical_index_destroy(&index);
 }
 
+/* All have the same common features, and one of their own, which is read first. */
+Test(lexical_index, a_search_that_takes_too_long_finds_the_rare_features_only)
+{
+    enum { MANY = 12000, COMMON = 3 };
+    const struct lexical_index_options options = {
+        .entries_max = MANY, .bytes_max = SIZE_MAX, .read_ns_max = 1};
+    struct lexical_index *index = NULL;
+    struct lexical_index_stats stats;
+    struct lexical_hit hits[LEXICAL_HITS_MAX];
+    struct model_entry entry = {.is_there = true};
+    uint8_t scope[LEXICAL_SCOPE_BYTES];
+    uint8_t key[LEXICAL_KEY_BYTES];
+    size_t length = 0;
+    cr_assert_eq(lexical_index_create(&options, &index), 0);
+    id_of(ENTRIES, scope);
+    for (uint32_t i = 0; i < MANY; i++) {
+        entry.vector = (struct sparse_vector){.length = 0};
+        vector_add(&entry.vector, 1000 + i, 200);
+        for (uint32_t common = 0; common < COMMON; common++) {
+            vector_add(&entry.vector, common, 100);
+        }
+        sparse_vector_set_norm(&entry.vector);
+        cr_assert_eq(index_add(index, i, &entry), 0);
+    }
+    cr_assert_eq(lexical_index_best(index, scope, &entry.vector, COSINE_MIN, 1, hits, &length), 0);
+    id_of(MANY - 1, key);
+    cr_assert_eq(length, 1);
+    cr_assert_arr_eq(hits[0].key, key, LEXICAL_KEY_BYTES);
+    cr_assert_float_eq(hits[0].cosine, 1, 1e-9);
+    lexical_index_read_stats(index, &stats);
+    cr_assert_eq(stats.searches_cut, 1);
+    lexical_index_destroy(&index);
+}
+
 Test(lexical_index, an_emptied_index_gives_its_memory_back)
 {
     struct dice dice = {.state = 8};
