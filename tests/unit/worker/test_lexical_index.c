@@ -14,7 +14,7 @@ enum {
     HITS = 8,
     ROUNDS = 24000,
     LOOKED_UP_EVERY = 8,
-    SEEDS = 3,
+    SEEDS = 2,
 };
 
 static const double COSINE_MIN = 0.3;
