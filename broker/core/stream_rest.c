@@ -5,7 +5,7 @@
 #include "broker/core/stream.h"
 #include "common/frame.h"
 
-enum { RESTS_MAX = 1024, RESTS_BYTES_MAX = STREAM_LOGS_BYTES_MAX / 2 };
+enum { RESTS_MAX = 2048, RESTS_BYTES_MAX = STREAM_LOGS_BYTES_MAX / 2 };
 
 struct stream_rest {
     struct list_link link; /* core.stream_rests: those that are due go first */

@@ -658,7 +658,7 @@ Test(core_streams, rests_of_one_tenant_leave_room_for_those_of_others)
     while (kept < 1100 && leaves_a_rest(1)) {
         kept++;
     }
-    cr_assert_eq(kept, 512);
+    cr_assert_eq(kept, 1024);
     cr_assert(leaves_a_rest(5));
     world_turn(&w, &(struct event){.kind = EVENT_CLIENT_GONE, .peer = 1});
     world_client(&w, 1, "a");
