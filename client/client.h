@@ -226,6 +226,11 @@ void streams_tick(struct tiermq *client);
 bool retry_put_off(struct pending *pending, const char *code, const char *text, int64_t retry_after_ms, int64_t now_ms);
 /* Why a job with refusals was refused last: the code, and the words, too, while it is the last of all. */
 const char *retry_refusal(const struct pending *pending);
+/*
+ * Of the jobs that are put off: code and words of the one that was refused last, or, when that one has gone on, the code of the
+ * one that is submitted again soonest. "": none is. Gives: *ret_until_ms, when it is submitted again; untouched when none is.
+ */
+const char *retry_refusal_now(const struct tiermq *client, int64_t *ret_until_ms);
 void retry_note_sent(struct pending *pending, int64_t now_ms);
 void retry_note_accepted(struct pending *pending, int64_t now_ms);
 void retry_tick(struct tiermq *client, int64_t now_ms);

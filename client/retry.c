@@ -53,6 +53,9 @@ static bool put_off(struct pending *pending, int64_t wait_ms, int64_t now_ms)
         jobs_move(pending, PENDING_SENT); /* out of memory: as if no word had come */
         pending->word_at_ms = now_ms;
     }
+    if (id_equal(&client->refused_id, &pending->id)) {
+        client->refused_until_ms = now_ms + wait_ms;
+    }
     return true;
 }
 
@@ -70,6 +73,24 @@ const char *retry_refusal(const struct pending *pending)
 {
     const struct tiermq *client = pending->shard->client;
     return id_equal(&client->refused_id, &pending->id) ? client->refusal : pending->refused_as;
+}
+
+const char *retry_refusal_now(const struct tiermq *client, int64_t *ret_until_ms)
+{
+    const struct pending *soonest = heap_peek(&client->deferred);
+    if (soonest == NULL) {
+        return "";
+    }
+    const struct pending *last = pending_table_first(&client->pending, &client->refused_id);
+    while (last != NULL && last->state != PENDING_DEFERRED) {
+        last = pending_table_next(last);
+    }
+    if (last != NULL) {
+        *ret_until_ms = client->refused_until_ms;
+        return client->refusal;
+    }
+    *ret_until_ms = heap_ms_from_key(heap_peek_key(&client->deferred));
+    return soonest->refused_as;
 }
 
 bool retry_put_off(struct pending *pending, const char *code, const char *text,

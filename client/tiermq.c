@@ -264,14 +264,13 @@ const char *tiermq_connection_error(const struct tiermq *client)
 
 const char *tiermq_refusal(const struct tiermq *client, int64_t *ret_retry_after_ms)
 {
-    if (heap_peek(&client->deferred) == NULL) {
-        return "";
-    }
-    if (ret_retry_after_ms != NULL) {
-        const int64_t ms = client->refused_until_ms - clock_monotonic_ms();
+    int64_t until_ms = 0;
+    const char *why = retry_refusal_now(client, &until_ms);
+    if (why[0] != '\0' && ret_retry_after_ms != NULL) {
+        const int64_t ms = until_ms - clock_monotonic_ms();
         *ret_retry_after_ms = ms > 0 ? ms : 0;
     }
-    return client->refusal;
+    return why;
 }
 
 int tiermq_submit_async(struct tiermq *client, const struct tiermq_job *job,

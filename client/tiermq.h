@@ -205,7 +205,8 @@ TIERMQ_API const char *tiermq_last_error(const struct tiermq *client);
 /* What keeps a broker from being reached, in words; "" when all are. Valid until the next call. */
 TIERMQ_API const char *tiermq_connection_error(const struct tiermq *client);
 /*
- * While jobs wait to be submitted again: why the last of them was refused, its code and its words, "" when none waits.
+ * While jobs wait to be submitted again: why the one that was refused last was, its code and its words; when that one has gone on,
+ * the code of the one that is submitted again soonest; "" when none waits.
  * Gives: *ret_retry_after_ms, in how long that one is submitted again, where there is one; may be NULL. Valid until the next call.
  */
 TIERMQ_API const char *tiermq_refusal(const struct tiermq *client, int64_t *ret_retry_after_ms);

@@ -370,6 +370,27 @@ Test(client, job_that_waits_for_another_try_is_cancelled_here)
     cr_assert_eq(broker.submits_length, 1);
 }
 
+Test(client, refusal_is_that_of_a_job_that_still_waits)
+{
+    struct heard first = {0}, last = {0};
+    int64_t retry_after_ms = 0;
+    const struct id waits = submit(&first, (struct tiermq_job){0});
+    (void)run_until_submitted(1);
+    fake_reject(&broker, &waits, WIRE__REJECT_REASON__REJECT_PAUSED, 60000);
+    fake_broker_settle(&broker, client);
+    const struct id goes_on = submit(&last, (struct tiermq_job){0});
+    (void)run_until_submitted(2);
+    fake_reject(&broker, &goes_on, WIRE__REJECT_REASON__REJECT_QUEUE_FULL, 1000);
+    fake_broker_settle(&broker, client);
+    cr_assert_str_eq(tiermq_refusal(client, NULL), "queue_full: no room");
+    (void)run_until_submitted(3);
+    cr_assert_str_eq(tiermq_refusal(client, &retry_after_ms), "paused");
+    cr_assert(retry_after_ms > 50000 && retry_after_ms <= 75000);
+    fake_accept(&broker, &goes_on, NULL);
+    fake_broker_run(&broker, client, &last.accepted, 1);
+    cr_assert_str_eq(tiermq_refusal(client, NULL), "paused");
+}
+
 Test(client, job_that_waits_for_another_try_is_not_asked_for_all_the_time)
 {
     struct heard heard = {0}, more = {0};
