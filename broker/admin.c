@@ -452,10 +452,12 @@ static void explain_job(const struct broker *broker, const struct id *id,
         return;
     }
     if (why == NULL) {
-        http_error(response, 404,
-                   "no decision about job %s is known here: it had no choice, or was not among the "
-                   "latest; its answer tells as `router_reason`: tiermq wait --json %s",
-                   text, text);
+        http_error(
+            response, 404,
+            "no decision about job %s is known here: it had no choice, or was not among the "
+            "latest; its answer tells as `router_reason`, which whoever has collected it has, "
+            "and until then gives: tiermq wait --json %s",
+            text, text);
         return;
     }
     admin_answer(

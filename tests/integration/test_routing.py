@@ -78,7 +78,8 @@ def test_explain_says_what_it_does_not_know(cluster):
     unknown = cluster.cli("explain", "01a2b3c4-0000-7000-8000-000000000000")
     assert unknown.returncode != 0 and "router_reason" in unknown.stderr
     named = submit(cluster, "--model", "sim-small")
-    assert cluster.cli("explain", named["job"]).returncode != 0  # there was no choice
+    collected = cluster.cli("explain", named["job"])  # there was no choice
+    assert collected.returncode != 0 and "whoever has collected it has, and until then gives: tiermq wait --json" in collected.stderr
 
 
 def test_data_stay_where_they_must(cluster):
