@@ -645,6 +645,18 @@ static void call_all(const struct broker *broker, enum pause_subject subject, st
     }
 }
 
+bool admin_knows(const struct broker *broker, struct http_response *response, int status,
+                 enum pause_subject subject, const char *name)
+{
+    struct roll roll = {.wanted = name};
+    call_all(broker, subject, &roll);
+    if (!roll.has_wanted) {
+        http_error(response, status, "there is no %s \"%.*s\" here%s%s", SUBJECTS[subject],
+                   CONFIG_NAME_BYTES_MAX, name, roll.length > 0 ? ", but " : "", roll.said);
+    }
+    return roll.has_wanted;
+}
+
 static void carry_out(struct broker *broker, const struct http_request *request,
                       struct http_response *response, enum event_kind kind, enum pause_mode mode,
                       const char *done)
@@ -656,11 +668,7 @@ static void carry_out(struct broker *broker, const struct http_request *request,
     const char *subject = SUBJECTS[command.subject];
     /* A worker that has left can still be resumed, so that it is welcome when it returns. */
     const bool may_be_unknown = kind == EVENT_RESUME && command.subject == PAUSE_WORKER;
-    struct roll roll = {.wanted = command.name};
-    call_all(broker, command.subject, &roll);
-    if (!may_be_unknown && !roll.has_wanted) {
-        http_error(response, 404, "there is no %s \"%s\" here%s%s", subject, command.name,
-                   roll.length > 0 ? ", but " : "", roll.said);
+    if (!may_be_unknown && !admin_knows(broker, response, 404, command.subject, command.name)) {
         return;
     }
     const struct event event = {

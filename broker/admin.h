@@ -17,6 +17,8 @@
  */
 #pragma once
 #include <jansson.h>
+#include <stdbool.h>
+#include "broker/core/event.h"
 #include "common/attributes.h"
 #include "common/exit_codes.h"
 
@@ -29,6 +31,10 @@ MUST_USE enum exit_code admin_open(struct broker *broker);
 
 /* For the files of this folder: answers with the value, which it takes; NULL: no memory for it. */
 void admin_answer(struct http_response *response, int status, json_t *value);
+/* Whether a route, tier, tenant or worker of this name is here. False: answered, with the names
+ * that are. */
+MUST_USE bool admin_knows(const struct broker *broker, struct http_response *response, int status,
+                          enum pause_subject subject, const char *name);
 /* An empty body is an empty object. Gives: *ret_body. Errors: -EINVAL, answered. */
 MUST_USE int admin_read_body(const struct http_request *request, struct http_response *response,
                              json_t **ret_body);

@@ -342,22 +342,19 @@ static void ask_with_parameters(struct broker *broker, const struct http_request
     survey_ask(broker, request, response, what, object);
 }
 
-/* Workers read the same tiers. Errors: -EINVAL, answered. */
-static int check_tier(const struct broker *broker, const struct http_request *request,
-                      struct http_response *response)
+/* Workers read the same tiers; tenants are known here alone. False: answered. */
+static bool class_is_known(const struct broker *broker, const struct http_request *request,
+                           struct http_response *response)
 {
-    const char *tier = http_query(request, "tier");
-    if (tier == NULL || config_find_tier(broker->config, tier) != NULL) {
-        return 0;
-    }
-    http_error(response, 400, "tier is \"%.64s\"; write the name of one that is configured", tier);
-    return -EINVAL;
+    const char *tier = http_query(request, "tier"), *tenant = http_query(request, "tenant");
+    return (tier == NULL || admin_knows(broker, response, 400, PAUSE_TIER, tier)) &&
+           (tenant == NULL || admin_knows(broker, response, 400, PAUSE_TENANT, tenant));
 }
 
 static void get_explanation(void *context, const struct http_request *request,
                             struct http_response *response)
 {
-    if (check_tier(context, request, response) == 0) {
+    if (class_is_known(context, request, response)) {
         ask_with_parameters(context, request, response, "cache.explain");
     }
 }

@@ -211,7 +211,7 @@ def test_explaining_for_an_unknown_tier_is_refused_and_uses_no_class(cluster):
     wait_for(lambda: ask(cluster, "stats")["workers"], "a worker that can be asked")
     status, text = cluster.broker.admin("/v1/cache/explain?a=x&b=y&tier=gold")
     assert status == 400 and "gold" in text, text
-    assert "answer" in ask(cluster, "explain", a="red", b="blue", tenant="nobody")["workers"][0]
+    assert "answer" in ask(cluster, "explain", a="red", b="blue")["workers"][0]
     assert ask(cluster, "stats")["workers"][0]["answer"]["classes"] == []
     done = cluster.cli("cache", "stats", "--bogus")
     assert done.returncode == 2 and "--bogus" in done.stderr

@@ -209,7 +209,8 @@ def test_wrong_arguments_are_refused_before_anything_happens(cluster, broker, ar
 
 @pytest.mark.parametrize("path, body, words", [
     ("get", None, ["key is missing", "32 hexadecimal"]), ("get?key=12", None, ['key is "12"', "32 hexadecimal"]),
-    ("explain?a=x", None, ["b is missing"]), ("explain?a=x&b=y&tier=none", None, ['tier is "none"', "configured"]), ("explain?a=&b=x", None, ['a is ""']), ("export?from=x", None, ['from is "x"']),
+    ("explain?a=x", None, ["b is missing"]), ("explain?a=x&b=y&tier=nix", None, ['there is no tier "nix" here, but realtime, standard, background']),
+    ("explain?a=x&b=y&tenant=nix", None, ['there is no tenant "nix" here, but default']), ("explain?a=&b=x", None, ['a is ""']), ("export?from=x", None, ['from is "x"']),
     ("top?by=age", None, ['by is "age"', "saved, hits or bytes"]), ("rebuild", {"scope": "12"}, ['scope is "12"', "32 hexadecimal"]),
     ("rebuild", {"scope": 12}, ["scope is 12"]), ("rebuild", {"tag": "x"}, ["tag is no field", "scope"]),
 ])
