@@ -29,7 +29,7 @@ class Court(http.server.ThreadingHTTPServer):
 
     @staticmethod
     def judge(first, second):
-        return "Yes." if first.split()[0] == second.split()[0] else "No, they differ."
+        return "Yes." if first.split()[0] == second.split()[0] else "No\u2014they differ."
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -219,7 +219,7 @@ def test_a_model_judges_where_the_vector_comes_after_the_answer(cluster, court):
     assert stats(cluster)["judging"]["share"] > 0.5 and "silent" not in cluster.cli("cache", "stats").stdout
 
 
-@pytest.mark.parametrize("word", [None, "Perhaps."])
+@pytest.mark.parametrize("word", [None, "Perhaps.", "Nothing is said that differs.", "Yesterday they did."])
 def test_a_judge_that_gives_no_word_leaves_no_right_answers_alone(cluster, court, word):
     """Half of the answers are others by now, which it alone could say; the other half are equal, and it is not asked."""
     court.says = lambda *_: word

@@ -358,15 +358,22 @@ void cache_checks_ask_judge(struct services *services, const struct attempt *att
     json_decref(fresh);
 }
 
+static bool begins_with_word(const char *text, const char *word)
+{
+    const size_t bytes = strlen(word);
+    return strncasecmp(text, word, bytes) == 0 && !isalnum((unsigned char)text[bytes]);
+}
+
+/* "Nothing differs" is no no. */
 static enum judge_verdict verdict_of_text(const char *text)
 {
     while (text != NULL && *text != '\0' && !isalpha((unsigned char)*text)) {
         text++;
     }
-    return text == NULL                       ? JUDGE_UNKNOWN
-           : strncasecmp(text, "yes", 3) == 0 ? JUDGE_SAME
-           : strncasecmp(text, "no", 2) == 0  ? JUDGE_DIFFERENT
-                                              : JUDGE_UNKNOWN;
+    return text == NULL                    ? JUDGE_UNKNOWN
+           : begins_with_word(text, "yes") ? JUDGE_SAME
+           : begins_with_word(text, "no")  ? JUDGE_DIFFERENT
+                                           : JUDGE_UNKNOWN;
 }
 
 void cache_checks_judged(struct services *services, const struct attempt *attempt)
