@@ -458,7 +458,7 @@ static const struct config_key cache_keys[] = {
     {"judge_false_accept", KIND_FRACTION, .min = 0, .max = 500, FIELD(config_cache, judge_false_accept_permille),
      .is_live = true, .preset = "0",
      .text = "How often the judge takes different answers for the same, at most. It is added to what is promised; a judge that errs "
-             "more than max_error keeps near hits off."},
+             "more than cache_max_error keeps near hits off."},
     {"judge_false_reject", KIND_FRACTION, .min = 0, .max = 500, FIELD(config_cache, judge_false_reject_permille),
      .is_live = true, .preset = "0", .text = "How often it takes the same for different, at most."},
     {"judge_model", KIND_NAME, .refers = NAMES_ROUTES, FIELD(config_cache, judge_model), .is_live = true, .preset = "auto",

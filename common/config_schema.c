@@ -1,6 +1,7 @@
 /* The structs behind the schemas: presets in, everything out; and finding a key. */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,4 +161,46 @@ const struct config_key *config_key_nearest(const struct config_schema *schema, 
         }
     }
     return nearest;
+}
+
+enum { LONGER_BYTES = 128 };
+
+struct elsewhere {
+    const char *name;
+    char longer[LONGER_BYTES]; /* with its section */
+    size_t least;
+    char *path;
+    size_t bytes;
+};
+
+/* NOLINTNEXTLINE(misc-no-recursion): as deep as the schemas, which are three levels */
+static void look_elsewhere(struct elsewhere *elsewhere, const struct config_schema *schema,
+                           const char *path)
+{
+    for (size_t i = 0; i < schema->length; i++) {
+        const struct config_key *key = &schema->keys[i];
+        char at[LONGER_BYTES];
+        (void)snprintf(at, sizeof(at), "%s%s%s%s", path, path[0] == '\0' ? "" : ".", key->name,
+                       key->kind == KIND_ITEMS ? "[]" : "");
+        const size_t d = distance(elsewhere->name, key->name);
+        const size_t longer = distance(elsewhere->longer, key->name);
+        const size_t least = d < longer ? d : longer;
+        if (least < elsewhere->least) {
+            elsewhere->least = least;
+            (void)snprintf(elsewhere->path, elsewhere->bytes, "%s", at);
+        }
+        if (key->schema != NULL) {
+            look_elsewhere(elsewhere, key->schema, at);
+        }
+    }
+}
+
+bool config_key_elsewhere(const char *section, const char *name, char *ret_path, size_t bytes)
+{
+    /* Closer than in its own mapping: so many keys are near by chance. */
+    const size_t limit = strlen(name) / 3 + 1;
+    struct elsewhere elsewhere = {.name = name, .least = limit, .path = ret_path, .bytes = bytes};
+    (void)snprintf(elsewhere.longer, sizeof(elsewhere.longer), "%s_%s", section, name);
+    look_elsewhere(&elsewhere, &config_schema, "");
+    return elsewhere.least < limit;
 }

@@ -142,3 +142,8 @@ MUST_USE int config_texts_append(char ***texts, size_t *length, const char *text
 const struct config_key *config_key_find(const struct config_schema *schema, const char *name);
 /* The key that was probably meant; NULL when none is close. */
 const struct config_key *config_key_nearest(const struct config_schema *schema, const char *name);
+/*
+ * The key of any mapping that was probably meant by `name` in `section` ("" at the top): also cache_x by x in cache.
+ * Gives: ret_path, such as tiers[].weight. False: none is close.
+ */
+bool config_key_elsewhere(const char *section, const char *name, char *ret_path, size_t bytes);

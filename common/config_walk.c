@@ -70,10 +70,10 @@ bool config_is_null(const yaml_node_t *node)
             strcmp(scalar(node), "null") == 0);
 }
 
-/* The text of a scalar with its variables replaced, to be freed; NULL: there is none, and why was
- * noted. */
+/* The text of a scalar with its variables replaced, to be freed, and the last of them that had a
+ * value; NULL: there is none, and why was noted. */
 static char *read_text(struct reader *reader, const yaml_node_t *node, const char *path,
-                       bool is_secret)
+                       bool is_secret, char ret_variable[CONFIG_VARIABLE_BYTES])
 {
     if (node->type != YAML_SCALAR_NODE) {
         config_complain(reader, node->start_mark, path, NULL,
@@ -95,7 +95,7 @@ static char *read_text(struct reader *reader, const yaml_node_t *node, const cha
     }
     char why[CONFIG_WHY_BYTES];
     char *text = NULL;
-    const int r = config_expand(scalar(node), &text, why);
+    const int r = config_expand(scalar(node), &text, ret_variable, why);
     if (r == -EINVAL) {
         config_complain(reader, node->start_mark, path, is_secret ? "***" : scalar(node), why);
     } else if (r < 0) {
@@ -104,16 +104,28 @@ static char *read_text(struct reader *reader, const yaml_node_t *node, const cha
     return text;
 }
 
+/* The file's own text is shown with it, whose default may be good. */
+static void name_variable(const char *variable, char why[CONFIG_WHY_BYTES])
+{
+    const size_t length = strlen(why);
+    if (variable[0] != '\0') {
+        (void)snprintf(why + length, CONFIG_WHY_BYTES - length,
+                       "; it comes from the environment variable %s", variable);
+    }
+}
+
 static void read_scalar(struct reader *reader, const struct config_key *key,
                         const yaml_node_t *node, void *object, const char *path)
 {
-    char *text = read_text(reader, node, path, key->is_secret);
+    char variable[CONFIG_VARIABLE_BYTES];
+    char *text = read_text(reader, node, path, key->is_secret, variable);
     if (text == NULL) {
         return;
     }
     char why[CONFIG_WHY_BYTES];
     const int r = config_value_set(key, text, object, why);
     if (r == -EINVAL) {
+        name_variable(variable, why);
         config_complain(reader, node->start_mark, path, key->is_secret ? "***" : scalar(node), why);
     } else if (r < 0) {
         reader->r = r;
@@ -170,13 +182,15 @@ static bool has_text(const struct texts *list, const char *text)
 static void read_list_item(struct reader *reader, const struct texts *list, const yaml_node_t *node,
                            const char *path)
 {
-    char *text = read_text(reader, node, path, list->is_secret);
+    char variable[CONFIG_VARIABLE_BYTES];
+    char *text = read_text(reader, node, path, list->is_secret, variable);
     if (text == NULL) {
         return;
     }
     const char *shown = list->is_secret ? "***" : scalar(node);
     char why[CONFIG_WHY_BYTES];
     if (config_text_check(list->kind, text, why) < 0) {
+        name_variable(variable, why);
         config_complain(reader, node->start_mark, path, shown, why);
     } else if (has_text(list, text)) {
         config_complain(reader, node->start_mark, path, shown,
@@ -227,7 +241,8 @@ static void read_tier_list(struct reader *reader, const struct config_key *key,
 {
     static const struct config_key models = {.kind = KIND_LIST, .min = 1, .max = 64};
     const yaml_node_t *name = yaml_document_get_node(reader->source->document, pair->key);
-    char *tier = read_text(reader, name, path, false);
+    char variable[CONFIG_VARIABLE_BYTES];
+    char *tier = read_text(reader, name, path, false, variable);
     if (tier == NULL) {
         return;
     }
@@ -274,10 +289,12 @@ static void read_tier_lists(struct reader *reader, const struct config_key *key,
 static void complain_of_key(struct reader *reader, const struct config_schema *schema,
                             const yaml_node_t *name, const char *path)
 {
-    char why[CONFIG_WHY_BYTES];
+    char why[CONFIG_WHY_BYTES], elsewhere[PATH_BYTES / 2];
     const struct config_key *nearest = config_key_nearest(schema, scalar(name));
     if (nearest != NULL) {
         snprintf(why, sizeof(why), "is not a key; did you mean %s?", nearest->name);
+    } else if (config_key_elsewhere(path, scalar(name), elsewhere, sizeof(elsewhere))) {
+        snprintf(why, sizeof(why), "is not a key here; did you mean %s?", elsewhere);
     } else {
         snprintf(why, sizeof(why), "is not a key; `tiermq config reference` lists those there are");
     }

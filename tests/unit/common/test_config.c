@@ -289,6 +289,9 @@ Test(config, every_kind_of_mistake_is_found)
         const char *text, *part;
     } mistakes[] = {
         {"bogus: 1\n", "t.yaml:1:1: \"bogus\" is not a key; `tiermq config reference`"},
+        {"lease: 1s\n", "t.yaml:1:1: \"lease\" is not a key here; did you mean broker.lease?"},
+        {"cache: {cache_max_err: 0.1}\n", "cache: \"cache_max_err\" is not a key here; did you mean tiers[].cache_max_error?"},
+        {"cache: {max_err: 0.1}\n", "cache: \"max_err\" is not a key here; did you mean tiers[].cache_max_error?"},
         {"- a\n", "t.yaml:1:1: is not a mapping"},
         {"broker: 5\n", "broker: \"5\" is not a mapping"},
         {"broker: [1]\n", "broker: is not a mapping"},
@@ -377,6 +380,10 @@ Test(config, every_kind_of_mistake_is_found)
         {"routes: [{name: r, models: [sim-small], tiers: [a]}]\n", "routes[0].tiers: is not a mapping"},
         {"client: {tenant: '${TIERMQ_TEST_UNSET}'}\n",
          "client.tenant: \"${TIERMQ_TEST_UNSET}\" needs the environment variable TIERMQ_TEST_UNSET"},
+        {"worker: {admin: '${TIERMQ_TEST_BAD:-127.0.0.1:1}'}\n",
+         "worker.admin: \"${TIERMQ_TEST_BAD:-127.0.0.1:1}\" is not an address; write HOST:PORT or unix:/PATH, such as "
+         "127.0.0.1:7710; it comes from the environment variable TIERMQ_TEST_BAD"},
+        {"worker: {pools: ['${TIERMQ_TEST_BAD}']}\n", "from the environment variable TIERMQ_TEST_BAD"},
         {"client: {tenant: '${}'}\n", "has a broken reference to the environment"},
         {"client: {tenant: '${A'}\n", "has a broken reference"},
         {"client: {tenant: '${A-b}'}\n", "has a broken reference"},
@@ -393,6 +400,7 @@ Test(config, every_kind_of_mistake_is_found)
         {"log: \x01\n", "is not UTF-8 text"},
     };
     unsetenv("TIERMQ_TEST_UNSET");
+    setenv("TIERMQ_TEST_BAD", "no name", 1);
     for (size_t i = 0; i < ARRAY_LENGTH(mistakes); i++) {
         expect_error_with(mistakes[i].text, mistakes[i].part);
     }
