@@ -166,6 +166,7 @@ static void step_submit(const struct intake *intake, uint64_t peer, const char *
                 .attempts_max = submit->attempts_max,
                 .stream = submit->stream,
                 .stream_chunks = submit->stream_chunks,
+                .stream_unread = submit->stream_unread,
                 .discard_result = submit->discard_result,
                 .payload = payload,
             },

@@ -122,6 +122,7 @@ static void write_submit(const struct pending *pending, int64_t now_ms, Wire__Su
     submit.stream = request->stream;
     submit.stream_chunks =
         request->stream ? stream_first_credit(pending->shard->client, &pending->wire_id) : 0;
+    submit.stream_unread = request->stream && submit.stream_chunks == 0;
     submit.discard_result = request->discard_result;
     submit.has_payload = true;
     if (!request->is_distinct) {

@@ -112,7 +112,7 @@ struct tiermq_job {
     const char *idempotency_key; /* NULL: none */
     unsigned estimated_tokens;   /* 0: estimated from the body */
     unsigned max_tokens;         /* 0: as in the body */
-    bool stream;                 /* chunks come through on_chunk; the answer is whole all the same */
+    bool stream;                 /* chunks come through on_chunk; the answer is whole all the same. Without on_chunk others can read them */
     bool distinct;               /* runs by itself, also when an identical job is under way; else one answers both */
     bool discard_result;         /* nobody will collect its result: the broker keeps none */
     bool detach;                 /* nobody waits here: on_answer is called with TIERMQ_PENDING once it is accepted */

@@ -92,6 +92,7 @@ struct event {
             const uint8_t *features;      /* of common/complexity.h; NULL with features_length 0 */
             size_t features_length;
             bool stream, discard_result;
+            bool stream_unread;     /* with stream: this client reads none of it; others may */
             uint32_t stream_chunks; /* its first credit; 0: all */
             struct blob *payload;
         } submit;

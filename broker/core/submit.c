@@ -120,6 +120,12 @@ void submit_forget_aliases(struct core *core, uint64_t batch_min, uint64_t batch
     }
 }
 
+static void wait_for(struct core *core, struct job *job, const struct request *request)
+{
+    const bool reads = request->submit->stream && !request->submit->stream_unread;
+    waiter_add(core, job, request->peer, reads, request->submit->stream_chunks);
+}
+
 /* The job that is pending under `job_id`: this client waits for it now. */
 static void join_pending(struct core *core, const struct request *request, struct job *job,
                          const struct id *known_as)
@@ -128,7 +134,7 @@ static void join_pending(struct core *core, const struct request *request, struc
     if (known_as != NULL && batch > 0) {
         add_alias(core, request, job);
     }
-    waiter_add(core, job, request->peer, request->submit->stream, request->submit->stream_chunks);
+    wait_for(core, job, request);
     send_accepted(core, request->peer, &request->submit->job_id, true, known_as, batch);
     job_tier(job)->stats.duplicates++;
 }
@@ -498,7 +504,7 @@ static void accept_durable(struct core *core, struct job *job, const struct requ
 static void accept(struct core *core, struct job *job, const struct request *request)
 {
     job->sequence = ++core->sequence;
-    waiter_add(core, job, request->peer, request->submit->stream, request->submit->stream_chunks);
+    wait_for(core, job, request);
     request->tier->stats.accepted++;
     if (request->tier->is_durable) {
         accept_durable(core, job, request);

@@ -612,6 +612,22 @@ Test(core_streams, reader_that_took_all_has_credit_from_when_it_says_so)
     cr_assert_str_eq(heard(1, &job), "abc");
 }
 
+Test(core_streams, stream_that_its_client_does_not_read_is_there_for_others)
+{
+    struct event event = world_submission(&w, 1, "realtime");
+    event.as.submit.stream = event.as.submit.stream_unread = true;
+    const struct id job = world_submit_event(&w, &event);
+    chunk(&job, 0, "a");
+    world_turn(&w, &(struct event){.kind = EVENT_WAIT, .peer = 2, .as.job = {.job_id = job, .stream = true, .stream_chunks = 1}});
+    chunk(&job, 1, "b");
+    credit(2, &job, 5);
+    chunk_with(&job, 2, "c", FRAME_CHUNK_LAST);
+    world_result(&w, 100, &(struct lease_ref){job, 1}, ANSWERED, 0);
+    cr_assert_str_eq(heard(1, &job), "");
+    cr_assert_str_eq(heard(2, &job), "abc");
+    cr_assert_not_null(world_find(&w, EFFECT_RESULT, &job, 1));
+}
+
 /* So many followers are concluded in one turn, and the others later. */
 Test(core_streams, follower_that_is_concluded_later_gives_credit_for_its_rest_before)
 {

@@ -24,6 +24,7 @@ static void keep_submit(struct fake_broker *broker, const Wire__Submit *submit,
     struct fake_submit *kept = &broker->submits[broker->submits_length++];
     *kept = (struct fake_submit){.deadline_in_ms = submit->deadline_in_ms,
                                  .stream = submit->stream,
+                                 .stream_unread = submit->stream_unread,
                                  .stream_chunks = submit->stream_chunks,
                                  .has_canonical = submit->canonical_key.len == 16};
     cr_assert_eq(id_from_bytes(submit->job_id.data, submit->job_id.len, &kept->id), 0);

@@ -18,7 +18,7 @@ struct fake_submit {
     struct id id;
     char tier[64], route[64], body[256];
     uint64_t deadline_in_ms;
-    bool stream, has_canonical;
+    bool stream, stream_unread, has_canonical;
     uint32_t stream_chunks;
 };
 

@@ -743,6 +743,18 @@ Test(client, chunks_come_in_order_and_of_one_attempt_only)
     cr_assert_str_eq(heard.text, "ab");
 }
 
+Test(client, stream_that_is_not_read_here_is_for_others)
+{
+    struct heard heard = {0};
+    const struct tiermq_job job = {.prompt = "hello", .stream = true};
+    const struct tiermq_callbacks answer_alone = {.on_answer = hear_answer, .context = &heard};
+    cr_assert_eq(tiermq_submit_async(client, &job, &answer_alone, NULL), 0);
+    (void)submit(&heard, job);
+    (void)run_until_submitted(2);
+    cr_assert(broker.submits[0].stream && broker.submits[0].stream_unread);
+    cr_assert(broker.submits[1].stream && !broker.submits[1].stream_unread);
+}
+
 Test(client, stream_is_not_continued_with_the_chunks_of_a_restarted_broker)
 {
     struct heard heard = {0};
