@@ -1,6 +1,7 @@
 /*
  * What was refused for now is submitted again, under the same id: not before the broker said, later
- * by up to a quarter at random, and only while the job's deadline allows. So many may have been
+ * by up to a quarter of that at random and a minute at most, and only while the job's deadline
+ * allows. So many may have been
  * refused together that their return would be the next overload: while most submissions of a tier
  * are refused, a part of the resubmissions is put off once more without being sent (throttle.h),
  * but no job more than HOLDS_MAX times in a row. A first submission always goes: its caller is owed
@@ -11,7 +12,9 @@
 #include "client/client.h"
 
 enum {
-    RETRY_MOST_MS = 24 * 3600 * 1000, /* of what a broker may ask for; a provider's word is as long */
+    RETRY_MOST_MS =
+        24 * 3600 * 1000, /* of what a broker may ask for; a provider's word is as long */
+    SPREAD_MOST_MS = 60 * 1000,
     HOLDS_MAX = 3,
 };
 
@@ -37,9 +40,12 @@ void retry_note_accepted(struct pending *pending, int64_t now_ms)
     pending->refusals = 0;
 }
 
+/* A minute is enough to keep clients apart. A quarter of the hours until a budget is refilled would
+ * leave it unused for hours. */
 static int64_t jittered(struct tiermq *client, int64_t ms)
 {
-    return ms + (int64_t)client_random_below(client, (uint64_t)ms / 4 + 1);
+    const int64_t spread_ms = ms / 4 < SPREAD_MOST_MS ? ms / 4 : SPREAD_MOST_MS;
+    return ms + (int64_t)client_random_below(client, (uint64_t)spread_ms + 1);
 }
 
 static bool put_off(struct pending *pending, int64_t wait_ms, int64_t now_ms)

@@ -339,6 +339,20 @@ Test(client, shed_job_is_submitted_again_under_its_id)
     cr_assert_eq(heard.accepted, 1);
 }
 
+Test(client, wait_of_hours_is_spread_over_a_minute_at_most)
+{
+    const int64_t until_midnight_ms = 20 * 3600 * INT64_C(1000);
+    struct heard heard = {0};
+    const struct id id = submit(&heard, (struct tiermq_job){.deadline_ms = 48 * 3600 * INT64_C(1000)});
+    (void)run_until_submitted(1);
+    fake_reject(&broker, &id, WIRE__REJECT_REASON__REJECT_BUDGET, (uint64_t)until_midnight_ms);
+    fake_broker_settle(&broker, client);
+    int64_t retry_after_ms = 0;
+    cr_assert_not_null(tiermq_refusal(client, &retry_after_ms));
+    cr_assert(retry_after_ms > until_midnight_ms - 10000 && retry_after_ms <= until_midnight_ms + 60000,
+              "%lld", (long long)retry_after_ms);
+}
+
 Test(client, shed_job_is_told_when_it_is_not_to_be_tried_again)
 {
     struct heard heard = {0};
