@@ -28,6 +28,20 @@ static size_t receive(char *data, size_t size, size_t count, void *context)
     return bytes;
 }
 
+/* With a scheme it is a URL, and libcurl's to judge. */
+static bool is_address(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    uint64_t port = 0;
+    if (strncmp(text, "unix:/", 6) == 0 || strstr(text, "://") != NULL) {
+        return true;
+    }
+    if (colon == NULL || colon == text || cli_read_number(colon + 1, 1, 65535, &port) < 0) {
+        return false;
+    }
+    return text[0] == '[' || strchr(text, ':') == colon;
+}
+
 /* Gives: the URL, which may be long: texts are part of some; NULL: no memory. */
 static char *set_address(CURL *curl, const char *address, const char *path)
 {
@@ -146,6 +160,12 @@ int cli_admin(struct cli *cli, const char *path, const json_t *body, json_t **re
         /* Another broker's than the one that is meant would be asked, or changed. */
         cli_refuse(cli, "--brokers does not tell where their admin HTTP is; add --admin ADDRESS, "
                         "or --config FILE");
+        r = cli->exit_code;
+    } else if (cli->admin_option != NULL && !is_address(cli->admin)) {
+        cli_refuse(cli,
+                   "--admin: \"%s\" is not an address; write HOST:PORT or unix:/PATH, such as "
+                   "127.0.0.1:7710",
+                   cli->admin);
         r = cli->exit_code;
     } else if (curl == NULL || (body != NULL && text == NULL)) {
         cli_fail(cli, r, "out of memory");

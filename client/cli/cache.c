@@ -570,10 +570,8 @@ static bool check_verb(struct cli *cli, int argc, char **argv)
                    cli_refuse(cli, "%s takes %s", name, verbs[i].takes);
         }
     }
-    return cli_refuse(cli,
-                      "\"%s\" is none of stats, top, get, explain, invalidate, rebuild, export, "
-                      "import",
-                      name);
+    return cli_refuse_verb(cli, argc > 0 ? name : NULL,
+                           "stats, top, get, explain, invalidate, rebuild, export, import");
 }
 
 /* Of a verb that has as many as it takes. */

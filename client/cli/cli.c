@@ -32,7 +32,7 @@ static const char common_help[] =
     "  --config FILE      configuration; else $TIERMQ_CONFIG, ./tiermq.yaml, "
     "/etc/tiermq/tiermq.yaml, defaults\n"
     "  --brokers LIST     tcp://host:port,… instead of client.brokers; no configuration file is "
-    "read then\n"
+    "read then but that of --config\n"
     "  --tenant NAME      who pays; instead of client.tenant\n"
     "  --admin ADDRESS    the broker's admin HTTP: host:port or unix:/path; instead of "
     "broker.admin\n"
@@ -64,6 +64,12 @@ bool cli_refuse(struct cli *cli, const char *format, ...)
     cli->is_done = true;
     cli->exit_code = EXIT_USAGE;
     return false;
+}
+
+bool cli_refuse_verb(struct cli *cli, const char *verb, const char *known)
+{
+    return verb == NULL ? cli_refuse(cli, "needs one of %s", known)
+                        : cli_refuse(cli, "\"%s\" is none of %s", verb, known);
 }
 
 /* --------------------------------------------------------------------------------------------

@@ -64,6 +64,8 @@ void cli_finish(struct cli *cli);
 int cli_fail(const struct cli *cli, int exit_code, const char *format, ...) PRINTF_LIKE(3, 4);
 /* A wrong argument: says so and where help is, sets is_done and EXIT_USAGE. Returns false. */
 bool cli_refuse(struct cli *cli, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Likewise, of a word that is none of `known` ("list, show"); NULL: none was given. */
+bool cli_refuse_verb(struct cli *cli, const char *verb, const char *known);
 /* 250ms, 30s, 10m, 24h, 7d; a plain number is seconds. Errors: -EINVAL. */
 MUST_USE int cli_read_duration(const char *text, int64_t *ret_ms);
 /* Errors: -EINVAL no whole number from `least` to `most`. */

@@ -82,16 +82,26 @@ static int act_on_file(struct cli *cli, const char *action, const char *path)
     return r < 0 ? fail_write(cli, r) : EXIT_OK;
 }
 
+static bool check(struct cli *cli, int argc, char **argv)
+{
+    const char *verb = argc > 0 ? argv[0] : NULL;
+    const bool is_reference = verb != NULL && strcmp(verb, "reference") == 0;
+    const bool is_known =
+        is_reference || (verb != NULL && (strcmp(verb, "check") == 0 || strcmp(verb, "show") == 0));
+    if (!is_known) {
+        return cli_refuse_verb(cli, verb, "check, show, reference");
+    }
+    const int most = is_reference ? 1 : 2;
+    return argc <= most || cli_refuse(cli, "%s takes no \"%s\"", verb, argv[most]);
+}
+
 static int act(struct cli *cli, int argc, char **argv)
 {
-    if (argc == 1 && strcmp(argv[0], "reference") == 0) {
-        return show_reference(cli);
-    }
-    const bool is_known =
-        (argc == 1 || argc == 2) && (strcmp(argv[0], "check") == 0 || strcmp(argv[0], "show") == 0);
-    if (!is_known) {
-        cli_refuse(cli, "needs check [FILE], show [FILE] or reference");
+    if (!check(cli, argc, argv)) {
         return cli->exit_code;
+    }
+    if (strcmp(argv[0], "reference") == 0) {
+        return show_reference(cli);
     }
     char *path = NULL;
     int r = config_locate(argc == 2 ? argv[1] : cli->config_path, &path);

@@ -59,8 +59,11 @@ static bool is_kind(const char *kind)
 
 static bool check(struct cli *cli, int argc, char **argv)
 {
-    if (argc != 2) {
-        return cli_refuse(cli, "needs a kind and a name");
+    if (argc < 2) {
+        return cli_refuse(cli, "needs a kind and a name, such as tier background");
+    }
+    if (argc > 2) {
+        return cli_refuse(cli, "takes a kind and a name, and no \"%s\"", argv[2]);
     }
     return is_kind(argv[0]) ||
            cli_refuse(cli, "\"%s\" is none of route, tier, tenant, worker", argv[0]);

@@ -574,7 +574,8 @@ static bool check(struct cli *cli, const struct dead_options *options, int argc,
         return argc == 2 || cli_refuse(cli, "stop needs the number of a sweep");
     }
     if (strcmp(verb, "list") != 0 && strcmp(verb, "sweeps") != 0) {
-        return cli_refuse(cli, "\"%s\" is none of list, show, requeue, drop, sweeps, stop", verb);
+        return cli_refuse_verb(cli, argc > 0 ? verb : NULL,
+                               "list, show, requeue, drop, sweeps, stop");
     }
     return argc == 1 || cli_refuse(cli, "%s takes no \"%s\"", verb, argv[1]);
 }

@@ -40,11 +40,39 @@ static int run(const struct command *command, int argc, char **argv)
     return code;
 }
 
+static const struct command *find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++) {
+        if (strcmp(name, commands[i]->name) == 0) {
+            return commands[i];
+        }
+    }
+    return NULL;
+}
+
+static int refuse_unknown(const char *name)
+{
+    fprintf(stderr, "tiermq: unknown command \"%s\"; see tiermq --help\n", name);
+    return EXIT_USAGE;
+}
+
+/* `tiermq help submit` is `tiermq submit --help`. */
+static int help_of(char *name)
+{
+    char option[] = "--help";
+    char *argv[] = {name, option, NULL};
+    const struct command *command = find(name);
+    return command == NULL ? refuse_unknown(name) : run(command, 2, argv);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
         print_help(stderr);
         return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "help") == 0 && argc > 2) {
+        return help_of(argv[2]);
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
         print_help(stdout);
@@ -54,16 +82,14 @@ int main(int argc, char **argv)
         printf("tiermq %s\n", TIERMQ_VERSION);
         return EXIT_OK;
     }
-    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++) {
-        if (strcmp(argv[1], commands[i]->name) == 0) {
-            return run(commands[i], argc - 1, argv + 1);
-        }
+    const struct command *command = find(argv[1]);
+    if (command != NULL) {
+        return run(command, argc - 1, argv + 1);
     }
     if (argv[1][0] == '-') {
         fprintf(stderr, "tiermq: \"%s\" stands before the command; write tiermq COMMAND %s …\n",
                 argv[1], argv[1]);
         return EXIT_USAGE;
     }
-    fprintf(stderr, "tiermq: unknown command \"%s\"; see tiermq --help\n", argv[1]);
-    return EXIT_USAGE;
+    return refuse_unknown(argv[1]);
 }

@@ -352,14 +352,20 @@ static int replay_file(struct cli *cli, const struct asked *asked, const char *f
     return code;
 }
 
+static bool check(struct cli *cli, int argc, char **argv)
+{
+    if (argc == 0 || strcmp(argv[0], "replay") != 0) {
+        return cli_refuse_verb(cli, argc > 0 ? argv[0] : NULL, "replay");
+    }
+    return argc == 2 || cli_refuse(cli, "replay takes one FILE");
+}
+
 static int route_run(const struct command *command, int argc, char **argv)
 {
     struct cli cli = {0};
     struct asked asked = {.tier = "standard", .route = "auto", .seed = 1};
     cli_parse(&cli, command, argc, argv, own, take_own, &asked);
-    const bool is_good =
-        !cli.is_done && ((argc - optind == 2 && strcmp(argv[optind], "replay") == 0) ||
-                         cli_refuse(&cli, "needs replay FILE"));
+    const bool is_good = !cli.is_done && check(&cli, argc - optind, argv + optind);
     const int code = is_good ? replay_file(&cli, &asked, argv[optind + 1]) : cli.exit_code;
     cli_finish(&cli);
     return code;

@@ -89,7 +89,7 @@ static bool check(struct cli *cli, int argc, char **argv, bool all)
         return !all || cli_refuse(cli, "--all is for reset");
     }
     if (strcmp(argv[0], "reset") != 0) {
-        return cli_refuse(cli, "takes no \"%s\"", argv[0]);
+        return cli_refuse(cli, "takes no \"%s\", but reset", argv[0]);
     }
     if (all == (argc > 1)) {
         return cli_refuse(cli, "reset needs PROVIDER/MODEL, or --all and none of them");

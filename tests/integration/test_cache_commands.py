@@ -199,7 +199,7 @@ def test_without_workers_it_is_recorded_and_told_to_who_joins(cluster, broker):
     (["invalidate", "--older-than", "soon"], "--older-than"), (["stats", "--tag", "x"], "selectors"), (["top", "--tag", "x"], "selectors"),
     (["stats", "--namespace", "x"], "selectors"), (["rebuild", "--route", "x"], "selectors"), (["top", "--by", "age"], "--by"),
     (["top", "--limit", "0"], "--limit"), (["explain", "one"], "two prompts"), (["get"], "a key"), (["export"], "a file"), (["melt"], "melt"),
-    ([], "none of"), (["get", "12"], "KEY"), (["get", KEY.hex().upper()], "KEY"), (["explain", "", "b"], "PROMPT A"),
+    ([], "needs one of"), (["get", "12"], "KEY"), (["get", KEY.hex().upper()], "KEY"), (["explain", "", "b"], "PROMPT A"),
     (["explain", "a", ""], "PROMPT B"), (["rebuild", "--scope", "12"], "--scope"), (["invalidate", "--key", "12"], "--key"),
 ])
 def test_wrong_arguments_are_refused_before_anything_happens(cluster, broker, arguments, word):

@@ -37,6 +37,39 @@ def test_help_names_every_command():
     assert run("--version").stdout.startswith("tiermq ")
 
 
+def test_help_of_a_command_is_that_command_s():
+    assert run("help").stdout == run("--help").stdout
+    done = run("help", "submit")
+    assert done.returncode == 0 and done.stdout == run("submit", "--help").stdout
+    wrong = run("help", "sumbit")
+    assert wrong.returncode == 2 and '"sumbit"' in wrong.stderr and not wrong.stdout
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["config", "chekc"], '"chekc" is none of check, show, reference'),
+    (["config", "show", "a.yaml", "b.yaml"], 'show takes no "b.yaml"'),
+    (["config"], "needs one of check, show, reference"),
+    (["route", "reply", "jobs.jsonl"], '"reply" is none of replay'),
+    (["dead", "lsit"], '"lsit" is none of list, show, requeue, drop, sweeps, stop'),
+    (["dead"], "needs one of list, show, requeue, drop, sweeps, stop"),
+    (["cache", "stat"], '"stat" is none of stats, top,'),
+    (["cache"], "needs one of stats, top,"),
+    (["upstreams", "rest", "sim/sim-small"], 'takes no "rest", but reset'),
+    (["pause", "tier"], "needs a kind and a name, such as tier background"),
+    (["pause", "tier", "background", "realtime"], 'takes a kind and a name, and no "realtime"'),
+])
+def test_what_a_command_does_not_know_is_named_with_what_it_knows(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "7710", "127.0.0.1:", "127.0.0.1:port", "unix:"])
+def test_an_admin_address_that_is_none_is_told(address):
+    done = run("stats", "--admin", address)
+    assert done.returncode == 2
+    assert f'--admin: "{address}" is not an address; write HOST:PORT or unix:/PATH' in done.stderr
+
+
 def test_wait_collects_what_another_process_submitted(cluster):
     cluster.start_modelsim()
     cluster.start_broker()
