@@ -98,8 +98,16 @@ static int read_question(const struct http_request *request, struct http_respons
     }
     int r = read_query_day(request, response, "from", &question.from_day);
     r = r < 0 ? r : read_query_day(request, response, "to", &question.to_day);
+    if (r < 0) {
+        return r;
+    }
+    if (question.from_day > question.to_day) {
+        http_error(response, 400, "from is \"%.32s\", which is after to, \"%.32s\"; exchange them",
+                   http_query(request, "from"), http_query(request, "to"));
+        return -EINVAL;
+    }
     *ret_question = question;
-    return r;
+    return 0;
 }
 
 /* ---- adding up ---- */

@@ -193,7 +193,9 @@ def test_cost_names_what_it_cannot_read_and_what_it_may_be(cluster):
     cluster.start_broker()
     for arguments, words in ((["--by", "day,pool"], 'by is "day,pool"; it must be some of day, tenant, tier, model, provider'),
                              (["--from", "2026-13-01"], 'from is "2026-13-01"; it must be a day such as 2026-01-31'),
-                             (["--to", "today"], 'to is "today"; it must be a day')):
+                             (["--to", "today"], 'to is "today"; it must be a day'),
+                             (["--from", "2026-02-01", "--to", "2026-01-31"],
+                              'from is "2026-02-01", which is after to, "2026-01-31"; exchange them')):
         done = cluster.cli("cost", *arguments)
         assert done.returncode == 2 and words in done.stderr, done.stderr
 
