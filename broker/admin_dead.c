@@ -76,6 +76,29 @@ static int read_query_filter(const struct http_request *request, struct http_res
     return 0;
 }
 
+/* Errors: -EINVAL, answered. */
+static int check_filter_names(const json_t *filter, struct http_response *response)
+{
+    static const char *const known[] = {"tenant", "tier",     "route",         "code",
+                                        "worker", "provider", "older_than_ms", "newer_than_ms"};
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_object_foreach ((json_t *)filter, name, value) {
+        size_t i = 0;
+        while (i < ARRAY_LENGTH(known) && strcmp(name, known[i]) != 0) {
+            i++;
+        }
+        if (i == ARRAY_LENGTH(known)) {
+            http_error(response, 400,
+                       "filter: %.64s is no member of a filter; write one of tenant, tier, route, "
+                       "code, worker, provider, older_than_ms, newer_than_ms",
+                       name);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
 /* Errors: -EINVAL, answered. The strings are the body's. */
 static int read_body_filter(json_t *from, struct http_response *response,
                             struct dead_filter *ret_filter)
@@ -84,6 +107,9 @@ static int read_body_filter(json_t *from, struct http_response *response,
     json_int_t older_than_ms = 0;
     json_int_t newer_than_ms = 0;
     struct dead_filter filter = {0};
+    if (check_filter_names(from, response) < 0) {
+        return -EINVAL;
+    }
     if (json_unpack_ex(from, &error, JSON_STRICT, "{s?s, s?s, s?s, s?s, s?s, s?s, s?I, s?I}",
                        "tenant", &filter.tenant, "tier", &filter.tier, "route", &filter.route,
                        "code", &filter.code, "worker", &filter.worker, "provider", &filter.provider,

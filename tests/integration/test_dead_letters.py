@@ -276,6 +276,12 @@ def test_a_store_that_is_down_holds_up_an_answer_but_not_the_broker(cluster):
         assert cluster.cli("dead", "requeue", id_text(job)).returncode == 0
 
 
+def test_a_sweep_names_what_is_no_filter_beside_what_is(cluster):
+    broker = cluster.start_broker(broker={"store": "memory"})
+    status, answer = broker.admin("/v1/dead/requeue", {"filter": {"teir": "standard"}})
+    assert status == 400 and "teir is no member of a filter; write one of tenant, tier, route," in answer
+
+
 @pytest.mark.parametrize("arguments", [[], ["bury"], ["requeue"], ["drop"], ["show"], ["stop"], ["stop", "x"], ["list", "more"],
                                        ["requeue", "--all", "--rate", "5/m"], ["show", "17"], ["list", "--older", "long"]])
 def test_wrong_arguments_are_refused(cluster, arguments):
