@@ -428,7 +428,10 @@ static void worker_replace(struct core *core, struct worker *before, uint64_t pe
     }
     if (before->peer != peer) {
         error(core, before->peer, WIRE__PROTOCOL_ERROR__CODE__ERROR_REFUSED,
-              "a worker of the same name said hello; names are unique in a cluster");
+              effects_format(core->effects,
+                             "another worker says that it is \"%s\", too, and has its place now; "
+                             "give each a worker.name of its own, or none",
+                             before->name));
     }
     worker_remove(core, before, true, "its worker started anew");
 }

@@ -82,6 +82,13 @@ def test_a_worker_that_comes_again_replaces_its_old_connection_and_keeps_its_lea
             assert len(broker.admin_json("/v1/workers")["workers"]) == 1
 
 
+def test_a_worker_whose_name_another_one_has_is_told_which_name_and_what_to_do(cluster):
+    broker = cluster.start_broker(broker={"store": "memory"})
+    with Worker(broker, name="twin") as first, Worker(broker, name="twin"):
+        told = first.error().text
+        assert '"twin"' in told and "worker.name" in told
+
+
 def test_goodbye_gives_jobs_back_at_once(cluster):
     broker = cluster.start_broker(broker={"store": "memory"})
     with Client(broker) as client, Worker(broker, name="leaving", credit=1) as leaving:
