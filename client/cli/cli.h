@@ -76,6 +76,10 @@ const char *cli_state_name(enum tiermq_state state);
 enum { CLI_STATE_TEXT = 320 };
 /* For people: "dead: attempts_exhausted"; the state alone where the code says the same. `ret_text` has CLI_STATE_TEXT bytes. */
 void cli_state_text(const struct tiermq_answer *answer, char *ret_text);
+enum { CLI_WHOSE_TEXT = 320 };
+/* " (of tenant default; --tenant NAME for another)": ids are known by tenant, so behind one that nobody knows stands whose it was
+ * looked for as. `ret_text` has CLI_WHOSE_TEXT bytes. */
+void cli_whose_text(const struct cli *cli, char *ret_text);
 /* Of one job: EXIT_OK, EXIT_REJECTED or EXIT_NOT_SUCCEEDED. */
 int cli_state_exit(enum tiermq_state state);
 /* The answer as one JSON object. Gives: a new reference, NULL when out of memory. */

@@ -111,8 +111,13 @@ static int give(struct cli *cli, const tiermq_id *id, const struct tiermq_feedba
     }
     const int r = tiermq_give_feedback(client, id, feedback,
                                        cli->timeout_ms > 0 ? cli->timeout_ms : FEEDBACK_TIMEOUT_MS);
+    char whose[CLI_WHOSE_TEXT] = "";
+    if (r == -ENOENT) {
+        cli_whose_text(cli, whose);
+    }
     const int code =
-        r < 0 ? cli_fail(cli, exit_code_of(client, r), "%s", tiermq_last_error(client)) : EXIT_OK;
+        r < 0 ? cli_fail(cli, exit_code_of(client, r), "%s%s", tiermq_last_error(client), whose)
+              : EXIT_OK;
     tiermq_close(&client);
     return code;
 }

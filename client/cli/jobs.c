@@ -78,12 +78,9 @@ static int print_json(struct cli *cli, json_t *json)
     return code;
 }
 
-enum { WHOSE_BYTES = 320 };
-
-/* Ids are known by tenant: behind one that nobody knows, whose it was looked for as. */
-static void write_whose(const struct cli *cli, char *ret_text)
+void cli_whose_text(const struct cli *cli, char *ret_text)
 {
-    (void)snprintf(ret_text, WHOSE_BYTES,
+    (void)snprintf(ret_text, CLI_WHOSE_TEXT,
                    cli->tenant_option == NULL ? " (of tenant %s; --tenant NAME for another)"
                                               : " (of tenant %s)",
                    cli->tenant);
@@ -92,10 +89,10 @@ static void write_whose(const struct cli *cli, char *ret_text)
 static int fail_answer(struct cli *cli, const struct tiermq_answer *answer, int code)
 {
     char state[CLI_STATE_TEXT];
-    char whose[WHOSE_BYTES] = "";
+    char whose[CLI_WHOSE_TEXT] = "";
     cli_state_text(answer, state);
     if (answer->state == TIERMQ_UNKNOWN) {
-        write_whose(cli, whose);
+        cli_whose_text(cli, whose);
     }
     return cli_fail(cli, code, "%s: %s%s%s", state, answer->error_text,
                     answer->state == TIERMQ_COLLECTED
@@ -160,9 +157,9 @@ static int print_status(struct cli *cli, const struct tiermq_status *status)
     if (status->has_estimate) {
         printf("  starts in about %.1f s", (double)status->starts_in_ms / 1e3);
     }
-    char whose[WHOSE_BYTES] = "";
+    char whose[CLI_WHOSE_TEXT] = "";
     if (is_unknown) {
-        write_whose(cli, whose);
+        cli_whose_text(cli, whose);
     }
     printf("%s%s%s\n", status->why[0] == '\0' ? "" : "  ", status->why, whose);
     return code;

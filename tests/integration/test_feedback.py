@@ -75,11 +75,12 @@ def test_whose_job_it_is_matters(cluster):
     job = submit(cluster, "--model", "sim-small")["job"]
     theirs = feedback(cluster, job, 1, "--tenant", "other", code=7)
     nobodys = feedback(cluster, NOBODYS, 1, "--tenant", "other", code=7)
-    assert theirs == nobodys and "remembers" in theirs
+    assert theirs == nobodys and "remembers (of tenant other)" in theirs
+    assert "(of tenant default; --tenant NAME for another)" in feedback(cluster, NOBODYS, 1, code=7)
     feedback(cluster, job, 1)
     metrics = cluster.broker.admin("/metrics")[1]
     assert 'tiermq_feedback_total{outcome="accepted"} 1' in metrics
-    assert 'tiermq_feedback_total{outcome="unknown"} 2' in metrics
+    assert 'tiermq_feedback_total{outcome="unknown"} 3' in metrics
     assert 'tiermq_feedback_score_sum{model="sim-small",tier="standard"} 1' in metrics
     assert 'tiermq_feedback_score_count{model="sim-small",tier="standard"} 1' in metrics
 
