@@ -6,11 +6,12 @@ import http.client
 import json
 import socket
 import struct
+import subprocess
 import time
 
 import pytest
 
-from harness import http_request, wait_for
+from harness import http_request, program, wait_for
 
 CHAT = {"model": "sim-small", "messages": [{"role": "user", "content": "What is a queue good for?"}]}
 
@@ -348,11 +349,18 @@ def test_history_tells_what_each_second_saw(sim):
 
 def test_a_bad_fault_script_is_refused_and_the_old_one_stays(sim):
     set_faults(sim, {"kind": "status", "status": 500})
-    for script, word in (({"faults": [{"kind": "fire"}]}, "kind"), ({"faults": [{"kind": "hang", "rate": 7}]}, "rate"),
-                         ({"faults": [{"kind": "hang", "until": 5}]}, "until"), ({}, "faults")):
+    for script, word in (({"faults": [{"kind": "fire"}]}, "combine_truncate"), ({"faults": [{"kind": "hang", "rate": 7}]}, "rate"),
+                         ({"faults": [{"kind": "hang", "until": 5}]}, 'unknown field "until"; use kind, rate, from_ms, until_ms,'), ({}, "faults")):
         status, answer = post(sim, "/control/faults", script)
         assert status == 400 and word in answer["error"]
     assert post(sim, "/v1/chat/completions", CHAT)[0] == 500
+
+
+def test_a_fault_script_that_is_not_there_is_told(tmp_path):
+    done = subprocess.run([str(program("tiermq-modelsim")), "--listen", "127.0.0.1:0", "--faults", str(tmp_path / "none.json")],
+                          capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 3
+    assert done.stderr == f"tiermq-modelsim: --faults: unable to open {tmp_path}/none.json: No such file or directory\n"
 
 
 def test_times_hold(cluster):

@@ -803,7 +803,7 @@ static enum MHD_Result control(struct exchange *exchange)
         memset(options->faults.happened, 0, sizeof(options->faults.happened));
         result = queue_text(exchange, 200, "{}");
     } else if (strcmp(what, "faults") == 0) {
-        char error[200];
+        char error[FAULTS_ERROR_BYTES];
         int r = exchange->is_get ? 0 : faults_read(&options->faults, body, clock_monotonic_ms(), error);
         result = r < 0 ? queue_json(exchange, 400, json_pack("{s:s}", "error", error))
                        : queue_json(exchange, 200, json_pack("{s:o}", "faults", faults_describe(&options->faults)));

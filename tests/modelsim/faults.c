@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { WHY_BYTES = FAULTS_ERROR_BYTES - 64 }; /* less what says which fault */
+
 static const char *const kind_names[FAULT_KINDS] = {
     [FAULT_NONE] = "none",         [FAULT_STATUS] = "status",
     [FAULT_RESET] = "reset",       [FAULT_HANG] = "hang",
@@ -59,17 +61,29 @@ static int check_keys(const json_t *object, char *ret_error)
     json_object_foreach((json_t *)(uintptr_t)object, key, value)
     {
         if (find_word(known, ARRAY_LENGTH(known), key) == ARRAY_LENGTH(known)) {
-            snprintf(ret_error, 200, "unknown field \"%.40s\"", key);
+            snprintf(ret_error, WHY_BYTES,
+                     "unknown field \"%.40s\"; use kind, rate, from_ms, until_ms, model, text, status, retry_after, retry_after_ms, "
+                     "hang_ms or factor",
+                     key);
             return -EINVAL;
         }
     }
     return 0;
 }
 
+static void list_kinds(const char *unknown, char *ret_error)
+{
+    int length = snprintf(ret_error, WHY_BYTES, "kind \"%.40s\" is unknown; use one of", unknown);
+    for (size_t i = FAULT_NONE + 1; i < FAULT_KINDS && length < WHY_BYTES; i++) {
+        length += snprintf(ret_error + length, (size_t)(WHY_BYTES - length), "%s %s",
+                           i == FAULT_NONE + 1 ? "" : ",", kind_names[i]);
+    }
+}
+
 static int read_fault(const json_t *object, struct fault *ret_fault, char *ret_error)
 {
     if (!json_is_object(object)) {
-        snprintf(ret_error, 200, "a fault must be an object such as {\"kind\":\"hang\"}");
+        snprintf(ret_error, WHY_BYTES, "a fault must be an object such as {\"kind\":\"hang\"}");
         return -EINVAL;
     }
     int r = check_keys(object, ret_error);
@@ -83,12 +97,11 @@ static int read_fault(const json_t *object, struct fault *ret_fault, char *ret_e
     size_t kind_index = find_word(kind_names, FAULT_KINDS, kind);
     size_t retry_index = find_word(retry_names, ARRAY_LENGTH(retry_names), retry);
     if (kind_index == FAULT_NONE || kind_index == FAULT_KINDS) {
-        snprintf(ret_error, 200, "kind \"%.40s\" is unknown; use status, reset, hang, truncated, garbage, empty, "
-                 "error_in_200, error_in_stream, slow, stall, refused, filtered, dimension, not_a_number, shuffled or combine_…", kind);
+        list_kinds(kind, ret_error);
         return -EINVAL;
     }
     if (retry_index == ARRAY_LENGTH(retry_names)) {
-        snprintf(ret_error, 200, "retry_after \"%.40s\" is unknown; use none, header, date, ms_header or body", retry);
+        snprintf(ret_error, WHY_BYTES, "retry_after \"%.40s\" is unknown; use none, header, date, ms_header or body", retry);
         return -EINVAL;
     }
     struct fault fault = {
@@ -103,15 +116,15 @@ static int read_fault(const json_t *object, struct fault *ret_fault, char *ret_e
         .factor = number_or(object, "factor", 10),
     };
     if (!(fault.rate >= 0 && fault.rate <= 1)) {
-        snprintf(ret_error, 200, "rate must lie between 0 and 1");
+        snprintf(ret_error, WHY_BYTES, "rate must lie between 0 and 1");
         return -EINVAL;
     }
     if (fault.status < 400 || fault.status > 599) {
-        snprintf(ret_error, 200, "status must lie between 400 and 599");
+        snprintf(ret_error, WHY_BYTES, "status must lie between 400 and 599");
         return -EINVAL;
     }
     if (strlen(model) >= sizeof(fault.model) || strlen(part) >= sizeof(fault.text) || fault.factor < 0 || fault.hang_ms < 0 || fault.retry_after_ms < 0) {
-        snprintf(ret_error, 200, "model or text is too long, or a number is negative");
+        snprintf(ret_error, WHY_BYTES, "model or text is too long, or a number is negative");
         return -EINVAL;
     }
     memcpy(fault.model, model, strlen(model) + 1);
@@ -124,15 +137,15 @@ int faults_read(struct faults *faults, const json_t *script, int64_t now_ms, cha
 {
     const json_t *list = json_object_get(script, "faults");
     if (!json_is_array(list) || json_array_size(list) > FAULTS_MAX) {
-        snprintf(ret_error, 200, "faults must be a list of at most %d faults", FAULTS_MAX);
+        snprintf(ret_error, FAULTS_ERROR_BYTES, "faults must be a list of at most %d faults", FAULTS_MAX);
         return -EINVAL;
     }
     struct fault items[FAULTS_MAX] = {0};
     for (size_t i = 0; i < json_array_size(list); i++) {
-        char why[200];
+        char why[WHY_BYTES];
         int r = read_fault(json_array_get(list, i), &items[i], why);
         if (r < 0) {
-            snprintf(ret_error, 200, "faults[%zu]: %.170s", i, why);
+            snprintf(ret_error, FAULTS_ERROR_BYTES, "faults[%zu]: %s", i, why);
             return r;
         }
     }

@@ -72,9 +72,10 @@ struct faults {
 
 const char *fault_kind_name(enum fault_kind kind);
 
+enum { FAULTS_ERROR_BYTES = 640 };
 /*
  * Reads a script; the old one stays on error.
- * Errors: -EINVAL (ret_error, at least 200 bytes, names the fault, the field and the remedy).
+ * Errors: -EINVAL (ret_error, of FAULTS_ERROR_BYTES, names the fault, the field and the remedy).
  */
 MUST_USE int faults_read(struct faults *faults, const json_t *script, int64_t now_ms, char *ret_error);
 /* The fault that befalls this request; NULL: none. Counts it. */

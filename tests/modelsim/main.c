@@ -81,7 +81,7 @@ static int read_number(const char *option, const char *text, double max, double 
     char *end = NULL;
     double number = strtod(text, &end);
     if (end == text || *end != '\0' || !(number >= 0 && number <= max)) {
-        fprintf(stderr, "tiermq-modelsim: --%s: \"%s\" is not a number from 0 to %g\n", option, text, max);
+        fprintf(stderr, "tiermq-modelsim: --%s: \"%s\" is not a number from 0 to %.0f\n", option, text, max);
         return -EINVAL;
     }
     *ret_number = number;
@@ -196,10 +196,14 @@ static int read_faults(struct arguments *arguments)
     }
     json_error_t json_error;
     json_t *script = json_load_file(arguments->faults_path, 0, &json_error);
-    char why[200];
+    char why[FAULTS_ERROR_BYTES];
     int r = -EINVAL;
+    if (script == NULL && json_error.line < 0) { /* the words have the path */
+        fprintf(stderr, "tiermq-modelsim: --faults: %s\n", json_error.text);
+        return r;
+    }
     if (script == NULL) {
-        snprintf(why, sizeof(why), "line %d: %.150s", json_error.line, json_error.text);
+        snprintf(why, sizeof(why), "line %d: %s", json_error.line, json_error.text);
     } else {
         r = faults_read(&arguments->server.faults, script, clock_monotonic_ms(), why);
     }
