@@ -29,13 +29,14 @@ for argument in "$@"; do
     printf -v options '%s %q' "$options" "$argument" # what is printed under "Next" starts the same again
 done
 provider='' model='' prompts='' file=$root/examples/prompts.jsonl base=7700 action=run
+needs() { [ -n "${3:-}" ] || fail "$2 needs $1; try --help"; }
 while [ $# -gt 0 ]; do
     case $1 in
-        --provider) provider=${2:?--provider needs a name or a URL}; shift 2 ;;
-        --model) model=${2:?--model needs a name}; shift 2 ;;
-        --prompts) prompts=${2:?--prompts needs a number}; shift 2 ;;
-        --file) file=${2:?--file needs a path}; shift 2 ;;
-        --port) base=${2:?--port needs a number}; shift 2 ;;
+        --provider) needs "a name or a URL" "$@"; provider=$2; shift 2 ;;
+        --model) needs "a name" "$@"; model=$2; shift 2 ;;
+        --prompts) needs "a number" "$@"; prompts=$2; shift 2 ;;
+        --file) needs "a path" "$@"; file=$2; shift 2 ;;
+        --port) needs "a number" "$@"; base=$2; shift 2 ;;
         --stop) action=stop; shift ;;
         --clean) action=clean; shift ;;
         -h|--help) sed -n '2,17p' "$0" | sed 's/^# \{0,1\}//'; exit 0 ;;
@@ -45,6 +46,16 @@ done
 [[ $base =~ ^[0-9]+$ ]] && [ "$base" -ge 1024 ] && [ "$base" -le 65000 ] || fail "--port \"$base\" is not a number from 1024 to 65000"
 [[ -z $prompts || $prompts =~ ^[1-9][0-9]*$ ]] || fail "--prompts \"$prompts\" is not a positive number"
 [ -r "$file" ] || fail "--file \"$file\" cannot be read"
+case $provider in
+    ''|sim|http://*|https://*) key_name='' ;;
+    openai) key_name=OPENAI_API_KEY ;;
+    anthropic) key_name=ANTHROPIC_API_KEY ;;
+    gemini) key_name=GEMINI_API_KEY ;;
+    *) fail "--provider \"$provider\" is unknown; use sim, openai, anthropic, gemini or a URL" ;;
+esac
+if [ $action = run ] && [ -n "$key_name" ]; then
+    [ -n "${!key_name:-}" ] || fail "--provider $provider needs a key: export $key_name=..."
+fi
 
 # Stops the processes of an earlier run: workers first, so that they hand in what they have.
 stop_all() {
@@ -99,14 +110,11 @@ case ${provider:=sim} in
     sim)
         url=http://127.0.0.1:$((base + 90))/v1 ;;
     openai)
-        [ -n "${OPENAI_API_KEY:-}" ] || fail "--provider openai needs a key: export OPENAI_API_KEY=..."
         url=https://api.openai.com/v1 key='${OPENAI_API_KEY}' model=${model:-gpt-4o-mini} costs_money=yes input_price=0.15 output_price=0.60 ;;
     anthropic)
-        [ -n "${ANTHROPIC_API_KEY:-}" ] || fail "--provider anthropic needs a key: export ANTHROPIC_API_KEY=..."
         type=anthropic url=https://api.anthropic.com/v1 key='${ANTHROPIC_API_KEY}' model=${model:-claude-3-5-haiku-latest}
         costs_money=yes input_price=0.80 output_price=4.00 ;;
     gemini)
-        [ -n "${GEMINI_API_KEY:-}" ] || fail "--provider gemini needs a key: export GEMINI_API_KEY=..."
         type=gemini url=https://generativelanguage.googleapis.com/v1beta key='${GEMINI_API_KEY}' model=${model:-gemini-2.5-flash}
         costs_money=yes input_price=0.30 output_price=2.50 ;;
     http://*|https://*)
@@ -114,7 +122,6 @@ case ${provider:=sim} in
         [ -z "${TIERMQ_API_KEY:-}" ] || key='${TIERMQ_API_KEY}'
         is_model_server "$url" || [ -n "$model" ] || fail "no model server answers at $url/models; start it, or name the model with --model"
         model=${model:-$(first_model "$url")} ;;
-    *) fail "--provider \"$provider\" is unknown; use sim, openai, anthropic, gemini or a URL" ;;
 esac
 if [ "$costs_money" = yes ] && [ -z "$prompts" ]; then
     prompts=30

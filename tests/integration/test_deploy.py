@@ -1,5 +1,6 @@
-"""The systemd units are read by systemd itself, and the container file is held against what the programs need."""
+"""The quickstart's arguments; the systemd units are read by systemd itself, and the container file is held against what the programs need."""
 
+import os
 import pathlib
 import re
 import shutil
@@ -34,6 +35,26 @@ def verify(unit):
 
 
 @needs_systemd
+@pytest.mark.parametrize("arguments, words", [
+    (["--provider", "opanai"], '--provider "opanai" is unknown; use sim, openai, anthropic, gemini or a URL'),
+    (["--provider", "openai"], "--provider openai needs a key: export OPENAI_API_KEY=..."),
+    (["--provider", "gemini", "--model", "m"], "--provider gemini needs a key: export GEMINI_API_KEY=..."),
+    (["--port"], "--port needs a number; try --help"),
+    (["--provider"], "--provider needs a name or a URL; try --help"),
+    (["--port", "77"], '--port "77" is not a number from 1024 to 65000'),
+    (["--file", "none.jsonl"], '--file "none.jsonl" cannot be read'),
+])
+def test_quickstart_finds_wrong_arguments_before_it_installs_and_builds(arguments, words, tmp_path):
+    for name in ("meson", "ninja", "apt-get"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    done = subprocess.run([ROOT / "deploy" / "quickstart.sh", *arguments], capture_output=True, text=True, timeout=60,
+                          env=environment, check=False)
+    assert done.returncode == 1 and done.stderr == f"quickstart: {words}\n" and done.stdout == "", done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("name", ["tiermq-broker.service", "tiermq-worker@7720.service"])
 def test_systemd_takes_the_units(units, name):
     assert verify(units / name) == []
