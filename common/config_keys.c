@@ -507,7 +507,7 @@ static const struct config_schema cache_schema = {SCHEMA(config_cache, cache_key
 static const struct config_key client_keys[] = {
     {"brokers", KIND_LIST, KIND_CONNECT, LIST(config_client, brokers), .min = 1, .max = 256,
      .preset = "tcp://127.0.0.1:7700",
-     .text = "The brokers' `listen_clients`, for `tiermq` and the gateway."},
+     .text = "The brokers' `listen_clients`."},
     {"tenant", KIND_NAME, FIELD(config_client, tenant), .preset = "default",
      .text = "Who pays for their jobs."},
 };
