@@ -35,6 +35,7 @@ struct connection {
     uint64_t pings;
     uint32_t failures;  /* since the last welcome */
     bool is_broken;     /* the link has lost it; start over in the next tick */
+    bool is_stranger;   /* greeting, and what came is no broker's word to a client: `why` says so */
     bool is_looking_up; /* greeting, and as of the last tick the link has no address to go to yet */
     uint8_t *packed;    /* grows to the largest message */
     size_t packed_capacity;
@@ -251,6 +252,24 @@ static void take_chunk(struct connection *connection, const void *head, size_t h
     connection->options.handlers.chunk(connection->options.handlers.context, &chunk, data, bytes);
 }
 
+/* Whoever answers there will not say welcome; that is told when the time for it is over. */
+static void note_stranger(struct connection *connection, int r, enum frame_kind kind,
+                          uint8_t version)
+{
+    connection->is_stranger = true;
+    if (r == -EPROTONOSUPPORT) {
+        complain(connection, "it speaks protocol version %u, this library %d", version,
+                 FRAME_VERSION);
+    } else if (r < 0) {
+        complain(connection,
+                 "it does not speak tiermq's protocol; is this the broker's client address?");
+    } else {
+        complain(connection,
+                 "it is a broker's address for %s; clients connect to its broker.listen_clients",
+                 kind == FRAME_EVENT ? "events" : "workers");
+    }
+}
+
 static void receive(void *context, const void *peer, size_t peer_bytes, struct link_message *parts)
 {
     (void)peer, (void)peer_bytes;
@@ -266,12 +285,8 @@ static void receive(void *context, const void *peer, size_t peer_bytes, struct l
     enum frame_kind kind = 0;
     uint8_t version = 0;
     int r = frame_read_header(head, bytes, &kind, &version);
-    if (r == -EPROTONOSUPPORT) {
-        complain(connection, "it speaks protocol version %u, this library %d", version,
-                 FRAME_VERSION);
-    } else if (r < 0) {
-        complain(connection,
-                 "it does not speak tiermq's protocol; is this the broker's client address?");
+    if (r < 0 || kind == FRAME_BROKER_TO_WORKER || kind == FRAME_EVENT) {
+        note_stranger(connection, r, kind, version);
     } else if (kind == FRAME_BROKER_TO_CLIENT) {
         take_envelope(connection, head + FRAME_HEADER_BYTES, bytes - FRAME_HEADER_BYTES, parts,
                       now_ms);
@@ -318,6 +333,7 @@ static int open_link(struct connection *connection)
 static void begin_greeting(struct connection *connection, int64_t now_ms)
 {
     connection->heard_at_ms = now_ms;
+    connection->is_stranger = false;
     say_hello(connection, now_ms);
     connection->is_looking_up = link_is_looking_up(connection->link);
     if (connection->is_looking_up) {
@@ -340,7 +356,7 @@ static void give_greeting_up(struct connection *connection, int64_t now_ms)
 {
     if (connection->is_looking_up) {
         complain(connection, "its name could not be looked up within %d ms", CONNECTION_LOOKUP_MS);
-    } else {
+    } else if (!connection->is_stranger) {
         complain(connection, "no broker answered within %d ms", CONNECTION_GREETING_MS);
     }
     start_over(connection, now_ms);

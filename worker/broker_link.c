@@ -607,7 +607,10 @@ static void message_arrived(void *context, const void *peer, size_t peer_bytes,
     int r = head == NULL ? -EBADMSG : frame_read_header(head, bytes, &kind, &version);
     if (r < 0 || kind != FRAME_BROKER_TO_WORKER || bytes > FRAME_ENVELOPE_BYTES_MAX) {
         malformed(link, r == -EPROTONOSUPPORT ? "another protocol version"
-                                              : "no frame from a broker to a worker");
+                        : r == 0 && kind == FRAME_BROKER_TO_CLIENT
+                            ? "this is its address for clients; worker.brokers names those of "
+                              "broker.listen_workers"
+                            : "no frame from a broker to a worker");
         return;
     }
     link->heard_ms = clock_monotonic_ms();

@@ -64,10 +64,13 @@ static int fail_status(struct cli *cli, long status, const struct received *rece
     json_t *answer = json_loads(received->text == NULL ? "" : received->text, 0, NULL);
     const char *message =
         json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
-    const int code = status >= 500   ? EXIT_INTERNAL
-                     : status == 400 ? EXIT_USAGE
-                                     : EXIT_REJECTED;
-    if (message != NULL) {
+    int code = status >= 500 ? EXIT_INTERNAL : status == 400 ? EXIT_USAGE : EXIT_REJECTED;
+    if (message != NULL && status == 404 && strncmp(message, "there is no /", 13) == 0) {
+        /* A worker's, say: what was asked for is not told there. */
+        code = cli_fail(cli, EXIT_UNREACHABLE,
+                        "no broker's admin HTTP at %s: %s (--admin names another address)",
+                        cli->admin, message);
+    } else if (message != NULL) {
         cli_fail(cli, code, "%s", message);
     } else {
         cli_fail(cli, code, "%s answered with HTTP status %ld", cli->admin, status);

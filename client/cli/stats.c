@@ -87,6 +87,28 @@ static void print_table(const json_t *stats)
     }
 }
 
+/* A worker has a /v1/stats of its own, in which a broker's members are missing: all would be 0. */
+static int show(struct cli *cli)
+{
+    json_t *stats = NULL;
+    int code = cli_admin(cli, "/v1/stats", NULL, &stats);
+    if (code != EXIT_OK) {
+        return code;
+    }
+    if (!json_is_array(json_object_get(stats, "tiers"))) {
+        code = cli_fail(cli, EXIT_UNREACHABLE,
+                        "no broker's admin HTTP at %s: a worker answers there (--admin names "
+                        "another address)",
+                        cli->admin);
+    } else if (!cli->json) {
+        print_table(stats);
+    } else if (json_dumpf(stats, stdout, JSON_COMPACT) < 0 || putchar('\n') == EOF) {
+        code = cli_fail(cli, EXIT_INTERNAL, "cannot write");
+    }
+    json_decref(stats);
+    return code;
+}
+
 static int stats_run(const struct command *command, int argc, char **argv)
 {
     struct cli cli = {0};
@@ -94,9 +116,7 @@ static int stats_run(const struct command *command, int argc, char **argv)
     if (!cli.is_done && optind < argc) {
         cli_refuse(&cli, "takes no \"%s\"", argv[optind]);
     }
-    const int code = !cli.is_done && cli_configure(&cli)
-                         ? cli_admin_show(&cli, "/v1/stats", NULL, print_table)
-                         : cli.exit_code;
+    const int code = !cli.is_done && cli_configure(&cli) ? show(&cli) : cli.exit_code;
     cli_finish(&cli);
     return code;
 }

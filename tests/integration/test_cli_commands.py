@@ -205,6 +205,23 @@ def test_admin_that_does_not_answer_is_told():
     assert done.returncode == 6 and "127.0.0.1:1" in done.stderr
 
 
+def test_an_address_of_a_broker_for_others_is_told_as_what_it_is(cluster):
+    broker = cluster.start_broker()
+    workers = broker.config["broker"]["listen_workers"]
+    done = cluster.cli("submit", "--brokers", workers, "--timeout", "5s", "hello")
+    assert done.returncode == 6 and f"{workers}: it is a broker's address for workers" in done.stderr, done.stderr
+    assert "broker.listen_clients" in done.stderr
+
+
+def test_a_worker_s_admin_address_is_not_taken_for_a_broker_s(cluster):
+    cluster.start_broker()
+    worker = cluster.start_worker().ready["admin"]
+    for command in ("stats", "cost", "upstreams"):
+        done = cluster.cli(command, "--admin", worker)
+        assert done.returncode == 6 and f"no broker's admin HTTP at {worker}" in done.stderr, (command, done.stderr)
+        assert not done.stdout
+
+
 def test_wrong_ids_are_refused():
     for command in ("wait", "get", "cancel"):
         assert run(command, "--brokers", "tcp://127.0.0.1:1", "17").returncode == 2

@@ -1037,3 +1037,11 @@ def test_command_line():
     assert subprocess.run([worker, "--what"], capture_output=True, check=False).returncode == 2
     assert subprocess.run([worker, "word"], capture_output=True, check=False).returncode == 2
     assert subprocess.run([worker, "--config", "/nowhere.yaml"], capture_output=True, check=False).returncode == EXIT_CONFIG
+
+
+def test_a_broker_s_address_for_clients_is_told_as_what_it_is(cluster):
+    broker = cluster.start_broker()
+    clients = broker.config["broker"]["listen_clients"]
+    worker = cluster.start_worker(worker={"brokers": [clients]})
+    line = worker.wait_log(lambda line: line.get("message") == "malformed message from the broker")
+    assert "its address for clients" in line["error"] and "broker.listen_workers" in line["error"], line
