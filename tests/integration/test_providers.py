@@ -274,6 +274,13 @@ def test_a_rate_limit_says_when_to_come_back(cluster, broker, kind, where, wait_
     assert result.retry_after_ms == (2000 if kind == "azure" and where == "body" else wait_ms)
 
 
+def test_a_base_url_without_its_version_ends_no_job(cluster, broker):  # noqa: F811
+    cluster.start_worker(providers=[{"name": "sim", "type": "openai", "base_url": cluster.modelsim.ready["http"]}])
+    result, _ = broker.run(request("hello"))
+    assert outcome(result) == "ATTEMPT_UNAVAILABLE" and result.error_code == "address", result
+    assert "base_url" in result.error_text and "/v1" in result.error_text
+
+
 def test_azure_needs_its_version_and_its_header(cluster, broker):  # noqa: F811
     cluster.modelsim.stop()
     cluster.start_modelsim("--api-key", "k")

@@ -850,7 +850,7 @@ enum MHD_Result exchange_go_on(struct exchange *exchange)
         return control(exchange);
     }
     if (exchange->api == API_NONE) {
-        return queue_text(exchange, 404, "{\"error\":{\"message\":\"Unknown request URL.\",\"type\":\"invalid_request_error\"}}");
+        return queue_text(exchange, 404, "{\"error\":{\"message\":\"Unknown request URL.\",\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"unknown_url\"}}");
     }
     if (!exchange->is_planned) {
         enum MHD_Result result = plan(exchange);

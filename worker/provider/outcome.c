@@ -300,6 +300,30 @@ static void judge_status(long status, const char *text, struct outcome *outcome)
     }
 }
 
+/* OpenAI's own words for an address that it does not have, newer and older. */
+static bool is_unknown_address(const json_t *error, const char *message)
+{
+    return strcmp(member_text(error, "code"), "unknown_url") == 0 ||
+           strncmp(message, "Invalid URL (", strlen("Invalid URL (")) == 0;
+}
+
+/* The jobs have no fault, and wait until an operator has mended it. */
+static void judge_address(long status, const json_t *error, const char *message,
+                          struct outcome *outcome)
+{
+    if (message[0] == '\0') {
+        outcome_set(outcome, UNAVAILABLE, "address",
+                    "status %ld without words, as of a server that does not know the address: look "
+                    "at base_url, which may lack its version, such as /v1",
+                    status);
+    } else if (is_unknown_address(error, message)) {
+        outcome_set(outcome, UNAVAILABLE, "address",
+                    "status %ld: %.160s: look at base_url, which has to end with its version, "
+                    "such as /v1",
+                    status, message);
+    }
+}
+
 static void judge_error(long status, const json_t *error, struct outcome *outcome)
 {
     char text[OUTCOME_TEXT_BYTES_MAX];
@@ -309,11 +333,8 @@ static void judge_error(long status, const json_t *error, struct outcome *outcom
     if (!judge_reason(reason_of(error), status, text, outcome)) {
         judge_status(status, text, outcome);
     }
-    if ((status == 404 || status == 405) && message[0] == '\0') {
-        outcome_set(outcome, UNAVAILABLE, "address",
-                    "status %ld without words, as of a server that does not know the address: look "
-                    "at base_url, which may lack its version, such as /v1",
-                    status);
+    if (status == 404 || status == 405) {
+        judge_address(status, error, message, outcome);
     }
     outcome->retry_after_ms = wait_in_error(error, message);
 }

@@ -42,6 +42,8 @@ Test(openai, errors_of_compatible_servers_have_their_meaning)
         {"vllm_model", 404, REJECTED, "rejected"},
         {"ollama_model", 404, REJECTED, "rejected"},
         {"fastapi_path", 404, UNAVAILABLE, "address"},
+        {"openai_path", 404, UNAVAILABLE, "address"},
+        {"openai_url", 404, UNAVAILABLE, "address"},
         {"tgi_overloaded", 429, RATE_LIMITED, "rate_limited"},
         {"tgi_validation", 422, REJECTED, "rejected"},
         {"llama_cpp_context", 400, REJECTED, "rejected"},
