@@ -273,7 +273,10 @@ static int read_candidates(const struct reader *reader, const json_t *root, stru
         config_candidates(config, route, record->tier->name, record->tier->quality_min,
                           record->candidates, REPLAY_MODELS_MAX, &record->is_scored);
     if (record->candidates_length == 0) {
-        return refuse(reader, "route: no model is configured for \"%.64s\"", route);
+        return refuse(reader,
+                      "route: \"%.64s\" is no configured model or alias; write the name of one in "
+                      "models or routes",
+                      route);
     }
     record->job.residencies = (uint32_t)(label[0] != '\0') << RESIDENCY;
     for (size_t i = 0; i < record->candidates_length; i++) {
@@ -305,7 +308,8 @@ static int read_record(const struct reader *reader, const json_t *root, struct r
     }
     record->tier = config_find_tier(reader->replay->config, tier);
     if (record->tier == NULL) {
-        return refuse(reader, "tier: there is no \"%.64s\"", tier);
+        return refuse(reader, "tier: \"%.64s\" is not a tier; write the name of one in tiers",
+                      tier);
     }
     r = read_candidates(reader, root, record);
     r = r < 0 ? r : read_job(reader, root, record);

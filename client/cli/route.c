@@ -48,7 +48,7 @@ static const struct option own[] = {
 };
 
 struct asked {
-    const char *tier, *route;
+    const char *tier, *route; /* NULL: not given */
     uint64_t seed;
 };
 
@@ -320,11 +320,31 @@ static int report_on(struct cli *cli, struct replay *replay, uint64_t seed)
     return EXIT_OK;
 }
 
+/* What the options name, whether a line needs it or not. */
+static bool is_configured(struct cli *cli, const struct config *config, const struct asked *asked)
+{
+    const char *route = asked->route;
+    if (asked->tier != NULL && config_find_tier(config, asked->tier) == NULL) {
+        return cli_refuse(cli, "--tier: \"%s\" is not a tier; write the name of one in tiers",
+                          asked->tier);
+    }
+    return route == NULL || strcmp(route, "auto") == 0 ||
+           config_find_model(config, route) != NULL || config_find_route(config, route) != NULL ||
+           cli_refuse(cli,
+                      "--route: \"%s\" is no configured model or alias; write the name of one in "
+                      "models or routes",
+                      route);
+}
+
 static int replay_with(struct cli *cli, const struct config *config, const struct asked *asked,
                        const char *path)
 {
+    if (!is_configured(cli, config, asked)) {
+        return cli->exit_code;
+    }
     CLEANUP(replay_destroy) struct replay *replay = NULL;
-    int r = replay_create(config, asked->tier, asked->route, &replay);
+    int r = replay_create(config, asked->tier == NULL ? "standard" : asked->tier,
+                          asked->route == NULL ? "auto" : asked->route, &replay);
     if (r < 0) {
         return cli_fail(cli, EXIT_INTERNAL, "%s", strerror(-r));
     }
@@ -363,7 +383,7 @@ static bool check(struct cli *cli, int argc, char **argv)
 static int route_run(const struct command *command, int argc, char **argv)
 {
     struct cli cli = {0};
-    struct asked asked = {.tier = "standard", .route = "auto", .seed = 1};
+    struct asked asked = {.seed = 1};
     cli_parse(&cli, command, argc, argv, own, take_own, &asked);
     const bool is_good = !cli.is_done && check(&cli, argc - optind, argv + optind);
     const int code = is_good ? replay_file(&cli, &asked, argv[optind + 1]) : cli.exit_code;

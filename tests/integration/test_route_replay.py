@@ -143,14 +143,20 @@ def test_text_has_the_same(replay):
     ("{}", "outcomes: must be an object"),
     ('{"outcomes": {"small": {}}}', '"small" needs score'),
     ('{"outcomes": {"small": {"score": 2}}}', "score: must be a number from 0 to 1, and is 2"),
-    ('{"outcomes": {}, "tier": "none"}', 'tier: there is no "none"'),
-    ('{"outcomes": {}, "route": "none"}', 'no model is configured for "none"'),
+    ('{"outcomes": {}, "tier": "none"}', 'line 1: tier: "none" is not a tier; write the name of one in tiers'),
+    ('{"outcomes": {}, "route": "none"}', 'line 1: route: "none" is no configured model or alias; write the name of one in models or routes'),
     ('{"outcomes": {}, "abilities": ["fly"]}', 'abilities: "fly" is none'),
     ('{"outcomes": {}, "deadline": "soon"}', "deadline: must be like 30s"),
     ('{"outcomes": {}, "input_tokens": -1}', "input_tokens: must be a number"),
 ])
 def test_a_line_that_is_wrong_is_named(replay, line, words):
     assert words in replay([line], code=2)
+
+
+def test_a_default_that_is_not_configured_is_no_fault_of_a_line(replay):
+    assert '--tier: "none" is not a tier; write the name of one in tiers' in replay(JOBS, "--tier", "none", code=2)
+    assert '--route: "none" is no configured model or alias; write the name of one in models or routes' in replay(
+        JOBS, "--route", "none", code=2)
 
 
 def test_arguments_are_checked(replay):
