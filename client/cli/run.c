@@ -16,6 +16,8 @@
 
 enum {
     PROGRESS_MS = 200,
+    WHY_TOLD_MS = 5000,
+    WHY_TIMEOUT_MS = 1000,
     RETRY_FULL_MS = 50, /* the library's own bound on bytes; answers make room */
     RUN_ERROR_BYTES = 300,
     LINES_PER_TURN = 1024, /* then the sockets have their turn */
@@ -51,6 +53,7 @@ struct run {
     bool is_input_over;
     bool has_progress_line;
     bool has_told_wait;
+    bool has_told_why; /* the one prompt waits */
     char error[RUN_ERROR_BYTES];
 };
 
@@ -433,6 +436,30 @@ static void tell_wait(struct run *run)
         why, when);
 }
 
+/* Of one prompt, once: without a worker, say, it would wait in silence until its deadline. */
+static void tell_why(struct run *run)
+{
+    struct tiermq_status *status = NULL;
+    if (run->options->input_fd >= 0 || run->has_told_why || is_stopping(run) ||
+        list_is_empty(&run->slots) || !tiermq_is_connected(run->client) ||
+        clock_monotonic_ms() - run->started_ms < WHY_TOLD_MS) {
+        return;
+    }
+    run->has_told_why = true;
+    const tiermq_id id = CONTAINER_OF(list_first(&run->slots), struct slot, link)->job.job.id;
+    if (tiermq_get_status(run->client, &id, WHY_TIMEOUT_MS, &status) < 0) {
+        return;
+    }
+    if (status->why[0] != '\0') { /* none: it runs, or nobody knows it */
+        char text[TIERMQ_ID_TEXT];
+        tiermq_id_format(&id, text);
+        fprintf(stderr,
+                "tiermq submit: it still waits: %s; tiermq status %s tells how it goes on\n",
+                status->why, text);
+    }
+    tiermq_status_free(&status);
+}
+
 /* ------------------------------------------------------------------------------------------------
  * the turn */
 
@@ -514,6 +541,7 @@ enum run_end run_jobs(struct tiermq *client, const struct run_options *options,
         turn(&run);
         look_at_clock(&run);
         tell_wait(&run);
+        tell_why(&run);
         show_progress(&run);
     }
     while (!list_is_empty(&run.slots)) {

@@ -35,6 +35,23 @@ def test_prompt_as_argument_prints_its_answer(answering):
     assert done.stdout.strip() and not done.stdout.startswith("{")
 
 
+def test_prompt_that_waits_says_once_why(cluster):
+    cluster.start_broker()
+    process = cluster.cli_start("submit", "--timeout", "9s", "What is a queue?")
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 8 and not out
+    told = [line for line in err.splitlines() if "still waits" in line]
+    assert len(told) == 1 and "no worker serves the pool default" in told[0] and "tiermq status 0" in told[0], err
+
+
+def test_prompt_that_runs_says_nothing(cluster):
+    cluster.start_modelsim("--first-token-ms", "6500")
+    cluster.start_broker()
+    cluster.start_worker()
+    done = cluster.cli("submit", "What is a queue?")
+    assert done.returncode == 0 and done.stdout.strip() and not done.stderr
+
+
 def test_prompt_from_standard_input(answering):
     done = answering.cli("submit", "--json", input="What is a queue?\n")
     assert done.returncode == 0, done.stderr
