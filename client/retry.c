@@ -1,11 +1,10 @@
 /*
  * What was refused for now is submitted again, under the same id: not before the broker said, later
  * by up to a quarter of that at random and a minute at most, and only while the job's deadline
- * allows. So many may have been
- * refused together that their return would be the next overload: while most submissions of a tier
- * are refused, a part of the resubmissions is put off once more without being sent (throttle.h),
- * but no job more than HOLDS_MAX times in a row. A first submission always goes: its caller is owed
- * a word.
+ * allows. So many may have been refused together that their return would be the next overload:
+ * while most submissions of a tier are refused, a part of the resubmissions is put off once more
+ * without being sent (throttle.h), for as long as the broker said and a minute at most, but no job
+ * more than HOLDS_MAX times in a row. A first submission always goes: its caller is owed a word.
  */
 #include <assert.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@ enum {
     RETRY_MOST_MS =
         24 * 3600 * 1000, /* of what a broker may ask for; a provider's word is as long */
     SPREAD_MOST_MS = 60 * 1000,
+    HOLD_MOST_MS = 60 * 1000, /* throttles forget sooner */
     HOLDS_MAX = 3,
 };
 
@@ -123,9 +123,11 @@ static bool hold_back(struct pending *pending, int64_t now_ms)
 {
     struct tiermq *client = pending->shard->client;
     struct throttle *throttle = throttle_of(pending);
+    const int64_t wait_ms =
+        pending->retry_after_ms < HOLD_MOST_MS ? pending->retry_after_ms : HOLD_MOST_MS;
     if (pending->holds >= HOLDS_MAX ||
         client_random_below(client, THROTTLE_ALL) >= throttle_share(throttle, now_ms) ||
-        !put_off(pending, jittered(client, pending->retry_after_ms), now_ms)) {
+        !put_off(pending, jittered(client, wait_ms), now_ms)) {
         return false;
     }
     throttle_note_request(throttle, now_ms);

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include "client/client.h"
 #include "client/tiermq.h"
 #include "common/clock.h"
 #include "common/frame.h"
@@ -351,6 +352,28 @@ Test(client, wait_of_hours_is_spread_over_a_minute_at_most)
     cr_assert_not_null(tiermq_refusal(client, &retry_after_ms));
     cr_assert(retry_after_ms > until_midnight_ms - 10000 && retry_after_ms <= until_midnight_ms + 60000,
               "%lld", (long long)retry_after_ms);
+}
+
+/* Tomorrow, when the budget is refilled, but the tier is full: not another day later. */
+Test(client, what_waited_for_hours_is_held_back_for_minutes)
+{
+    enum { JOBS = 20 };
+    const int64_t day_ms = 24 * 3600 * INT64_C(1000);
+    static struct heard heard[JOBS];
+    for (int i = 0; i < JOBS; i++) {
+        submit(&heard[i], (struct tiermq_job){.deadline_ms = 3 * day_ms});
+    }
+    (void)run_until_submitted(JOBS);
+    for (int i = 0; i < JOBS; i++) {
+        fake_reject(&broker, &broker.submits[i].id, WIRE__REJECT_REASON__REJECT_BUDGET, (uint64_t)day_ms);
+    }
+    fake_broker_settle(&broker, client);
+    const int64_t tomorrow_ms = clock_monotonic_ms() + day_ms + 120000;
+    for (int i = 0; i < CLIENT_THROTTLES * 1000; i++) {
+        throttle_note_request(&client->shards[0].throttles[i % CLIENT_THROTTLES], tomorrow_ms);
+    }
+    retry_tick(client, tomorrow_ms);
+    cr_assert_leq(retry_next_ms(client), tomorrow_ms + 120000);
 }
 
 Test(client, shed_job_is_told_when_it_is_not_to_be_tried_again)
