@@ -29,7 +29,7 @@ enum {
     READ_MAX_SHARE = 4,
     PREFETCHED = 6,
     LISTS_AHEAD = 2,
-    CLOCK_POSTINGS = 2048, /* some 6 µs: a list that is worth a look at the clock */
+    CLOCK_POSTINGS = 2048, /* some 6 µs: what is worth a look at the clock */
     CACHE_LINE_BYTES = 64,
 };
 
@@ -434,7 +434,8 @@ static void search_plan(const struct sparse_vector *vector, const struct posting
 /* How much of its lists a search has read. */
 struct reading {
     int64_t began_ns;
-    size_t read; /* postings */
+    size_t read;     /* postings */
+    size_t timed_at; /* how much when the clock was looked at last */
     size_t read_max;
     bool is_cut; /* by the clock */
 };
@@ -456,9 +457,11 @@ static bool reading_has_room(struct reading *reading, const struct lexical_index
     if (read > reading->read_max) {
         return false;
     }
-    if (index->options.read_ns_max == 0 || length < CLOCK_POSTINGS || reading->read < READ_MIN) {
+    if (index->options.read_ns_max == 0 || reading->read < READ_MIN ||
+        read - reading->timed_at < CLOCK_POSTINGS) {
         return true;
     }
+    reading->timed_at = reading->read;
     const double took_ns = (double)(clock_monotonic_ns() - reading->began_ns);
     const double share = (double)read / (double)reading->read;
     if (took_ns * share <= (double)index->options.read_ns_max) {

@@ -37,9 +37,9 @@ struct lexical_index;
 struct lexical_index_options {
     uint32_t entries_max; /* up to LEXICAL_ENTRIES_MAX */
     size_t bytes_max;     /* of lexical_index_stats.bytes_used */
-    /* What reading lists may take in one search, by the clock: the rest of them is left out where
-     * it would take longer, so that a slow machine answers in time and finds a little less. 0: no
-     * bound. */
+    /* What reading lists may take in one search, by the clock: after the first, which is read
+     * whatever it takes, those are left out that would take longer, so that a slow machine answers
+     * in time and finds a little less. 0: no bound. */
     int64_t read_ns_max;
 };
 
