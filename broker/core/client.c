@@ -151,6 +151,12 @@ bool waiter_is(const struct job *job, uint64_t peer)
     return job->waiter == peer || find_more(job, peer) != NULL;
 }
 
+bool waiter_streams(const struct job *job, uint64_t peer)
+{
+    const struct waiter *waiter = find_more(job, peer);
+    return waiter != NULL && waiter->streams;
+}
+
 /* A place for one more beside the inline one. NULL: too many, or no memory. */
 static struct waiter *make_more(struct core *core, struct job *job, uint64_t peer)
 {

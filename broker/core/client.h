@@ -25,6 +25,8 @@ void client_destroy_all(struct core *core);
  * credit, 0: it takes all; one that has credit already keeps it.
  */
 void waiter_add(struct core *core, struct job *job, uint64_t peer, bool streams, uint32_t stream_chunks);
+/* Whether this client waits for the job, and reads its stream. */
+bool waiter_streams(const struct job *job, uint64_t peer);
 /* Whether it does; also when it is gone since. */
 bool waiter_is(const struct job *job, uint64_t peer);
 void waiters_forget(struct job *job);

@@ -224,7 +224,7 @@ static void follow(struct core *core, struct job *job, struct flight *flight)
     job_move(core, job, PLACE_FOLLOWING);
     drop_stored_payload(core, job);
     job_tier(job)->stats.followers_joined++;
-    if (stream_is_wanted(job)) {
+    if ((job->flags & JOB_STREAM) != 0 || stream_is_wanted(job)) {
         stream_wanted(core, job);
     }
 }

@@ -120,9 +120,13 @@ void submit_forget_aliases(struct core *core, uint64_t batch_min, uint64_t batch
     }
 }
 
+/* Who reads the job's stream already goes on, also when this submission reads none of it. */
 static void wait_for(struct core *core, struct job *job, const struct request *request)
 {
     const bool reads = request->submit->stream && !request->submit->stream_unread;
+    if (request->submit->stream_unread && waiter_streams(job, request->peer)) {
+        return;
+    }
     waiter_add(core, job, request->peer, reads, request->submit->stream_chunks);
 }
 

@@ -628,6 +628,35 @@ Test(core_streams, stream_that_its_client_does_not_read_is_there_for_others)
     cr_assert_not_null(world_find(&w, EFFECT_RESULT, &job, 1));
 }
 
+Test(core_streams, submission_that_reads_nothing_turns_off_no_reader_of_its_client)
+{
+    struct event event = world_submission(&w, 1, "realtime");
+    event.as.submit.stream = true;
+    event.as.submit.stream_chunks = 8;
+    event.as.submit.idempotency_key = "k";
+    const struct id job = world_submit_event(&w, &event);
+    chunk(&job, 0, "a");
+    struct event again = world_submission(&w, 1, "realtime");
+    again.as.submit.stream = again.as.submit.stream_unread = true;
+    again.as.submit.idempotency_key = "k";
+    (void)world_submit_event(&w, &again);
+    chunk_with(&job, 1, "b", FRAME_CHUNK_LAST);
+    cr_assert_str_eq(heard(1, &job), "ab");
+}
+
+Test(core_streams, follower_that_its_client_does_not_read_is_there_for_others)
+{
+    static const uint8_t key[16] = {1};
+    world_worker(&w, 100, "w", 0);
+    const struct id leader = submit(1, false);
+    struct event event = world_submission(&w, 2, "realtime");
+    event.as.submit.stream = event.as.submit.stream_unread = true;
+    event.as.submit.canonical_key = key;
+    (void)world_submit_event(&w, &event);
+    world_worker(&w, 100, "w", 1);
+    cr_assert(world_find(&w, EFFECT_DISPATCH, &leader, 100)->effect.as.dispatch.stream);
+}
+
 /* So many followers are concluded in one turn, and the others later. */
 Test(core_streams, follower_that_is_concluded_later_gives_credit_for_its_rest_before)
 {
