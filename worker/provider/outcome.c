@@ -324,7 +324,16 @@ static void judge_address(long status, const json_t *error, const char *message,
     }
 }
 
-static void judge_error(long status, const json_t *error, struct outcome *outcome)
+/* Servers that have chats may lack `completions` and `responses`: who asks for them knows better
+ * than base_url. */
+static bool tells_address(long status, enum operation operation)
+{
+    return (status == 404 || status == 405) &&
+           (operation == OPERATION_CHAT || operation == OPERATION_EMBEDDINGS);
+}
+
+static void judge_error(long status, enum operation operation, const json_t *error,
+                        struct outcome *outcome)
 {
     char text[OUTCOME_TEXT_BYTES_MAX];
     const char *message = error_message(error);
@@ -333,7 +342,7 @@ static void judge_error(long status, const json_t *error, struct outcome *outcom
     if (!judge_reason(reason_of(error), status, text, outcome)) {
         judge_status(status, text, outcome);
     }
-    if (status == 404 || status == 405) {
+    if (tells_address(status, operation)) {
         judge_address(status, error, message, outcome);
     }
     outcome->retry_after_ms = wait_in_error(error, message);
@@ -416,7 +425,7 @@ void outcome_from_reply(long status, enum operation operation, const json_t *bod
     } else {
         /* Without `error` the members stand in the body itself (vLLM). */
         const json_t *error = json_object_get(body, "error");
-        judge_error(status, error == NULL ? body : error, ret_outcome);
+        judge_error(status, operation, error == NULL ? body : error, ret_outcome);
     }
     if (retry_after_ms > 0 && ret_outcome->kind != ANSWERED) {
         ret_outcome->retry_after_ms = retry_after_ms > OUTCOME_RETRY_AFTER_MS_MAX

@@ -65,6 +65,21 @@ Test(openai, an_address_that_nobody_serves_is_the_operators_to_mend)
     cr_expect_not_null(strstr(outcome.text, "/v1"));
 }
 
+/* Some have chats alone: that must not close them for those who chat. */
+Test(openai, an_operation_that_a_server_lacks_is_its_jobs_fault)
+{
+    struct outcome outcome = {.code = ""};
+    json_t *body = json_pack("{s:{s:s, s:s}}", "error", "message",
+                             "Invalid URL (POST /v1/responses)", "code", "unknown_url");
+    outcome_from_reply(404, OPERATION_RESPONSES, body, 0, &outcome);
+    cr_expect_eq(outcome.kind, REJECTED);
+    outcome_from_reply(404, OPERATION_CHAT, body, 0, &outcome);
+    cr_expect_eq(outcome.kind, UNAVAILABLE);
+    outcome_from_reply(404, OPERATION_COMPLETIONS, NULL, 0, &outcome);
+    cr_expect_eq(outcome.kind, REJECTED);
+    json_decref(body);
+}
+
 Test(openai, no_key_is_no_header)
 {
     cr_expect_null(protocol_openai.add_headers(NULL, ""));
