@@ -29,7 +29,9 @@ class Court(http.server.ThreadingHTTPServer):
 
     @staticmethod
     def judge(first, second):
-        return "Yes." if first.split()[0] == second.split()[0] else "No\u2014they differ."
+        if first.split()[0] == second.split()[0]:
+            return "Yes."
+        return ("No\u2014they differ.", "Not quite.", "Nope.")[len(first) % 3]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

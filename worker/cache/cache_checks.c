@@ -364,7 +364,7 @@ static bool begins_with_word(const char *text, const char *word)
     return strncasecmp(text, word, bytes) == 0 && !isalnum((unsigned char)text[bytes]);
 }
 
-/* "Nothing differs" is no no. */
+/* "Nothing differs" is no no, "Not quite" is one. */
 static enum judge_verdict verdict_of_text(const char *text)
 {
     while (text != NULL && *text != '\0' && !isalpha((unsigned char)*text)) {
@@ -372,8 +372,10 @@ static enum judge_verdict verdict_of_text(const char *text)
     }
     return text == NULL                    ? JUDGE_UNKNOWN
            : begins_with_word(text, "yes") ? JUDGE_SAME
-           : begins_with_word(text, "no")  ? JUDGE_DIFFERENT
-                                           : JUDGE_UNKNOWN;
+           : begins_with_word(text, "no") || begins_with_word(text, "not") ||
+                     begins_with_word(text, "nope")
+               ? JUDGE_DIFFERENT
+               : JUDGE_UNKNOWN;
 }
 
 void cache_checks_judged(struct services *services, const struct attempt *attempt)
