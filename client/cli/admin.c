@@ -68,7 +68,8 @@ static int fail_status(struct cli *cli, long status, const struct received *rece
     if (message != NULL && status == 404 && strncmp(message, "there is no /", 13) == 0) {
         /* A worker's, say: what was asked for is not told there. */
         code = cli_fail(cli, EXIT_UNREACHABLE,
-                        "no broker's admin HTTP at %s: %s (--admin names another address)",
+                        "no broker's admin HTTP at %s, or one of an older version: %s (--admin names "
+                        "another address)",
                         cli->admin, message);
     } else if (message != NULL) {
         cli_fail(cli, code, "%s", message);

@@ -5,10 +5,10 @@
 #include "client/cli/cli.h"
 
 static const struct command *const commands[] = {
-    &submit_command, &wait_command,  &status_command,    &get_command,     &cancel_command,
-    &dead_command,   &stats_command, &upstreams_command, &cache_command,   &pause_command,
-    &resume_command, &drain_command, &config_command,    &explain_command,
-    &feedback_command, &quality_command, &route_command,   &cost_command,
+    &submit_command,  &wait_command,  &status_command,    &get_command,     &cancel_command,
+    &dead_command,    &stats_command, &upstreams_command, &cache_command,   &pause_command,
+    &resume_command,  &drain_command, &config_command,    &explain_command, &feedback_command,
+    &quality_command, &route_command, &cost_command,
 };
 
 static void print_help(FILE *out)
@@ -61,6 +61,10 @@ static int help_of(char *name)
 {
     char option[] = "--help";
     char *argv[] = {name, option, NULL};
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) {
+        print_help(stdout);
+        return EXIT_OK;
+    }
     const struct command *command = find(name);
     return command == NULL ? refuse_unknown(name) : run(command, 2, argv);
 }

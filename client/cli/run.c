@@ -54,6 +54,7 @@ struct run {
     bool has_progress_line;
     bool has_told_wait;
     bool has_told_why; /* the one prompt waits */
+    int64_t why_at_ms; /* when to look why; 0: there was no broker yet */
     char error[RUN_ERROR_BYTES];
 };
 
@@ -442,15 +443,21 @@ static void tell_why(struct run *run)
     struct tiermq_status *status = NULL;
     if (run->options->input_fd >= 0 || run->has_told_why || is_stopping(run) ||
         list_is_empty(&run->slots) || !tiermq_is_connected(run->client) ||
-        clock_monotonic_ms() - run->started_ms < WHY_TOLD_MS) {
+        tiermq_refusal(run->client, NULL)[0] != '\0') { /* tell_wait() tells that */
         return;
     }
-    run->has_told_why = true;
+    const int64_t now_ms = clock_monotonic_ms();
+    const bool is_due = run->why_at_ms > 0 && now_ms >= run->why_at_ms;
+    run->why_at_ms = run->why_at_ms == 0 || is_due ? now_ms + WHY_TOLD_MS : run->why_at_ms;
+    if (!is_due) {
+        return;
+    }
     const tiermq_id id = CONTAINER_OF(list_first(&run->slots), struct slot, link)->job.job.id;
     if (tiermq_get_status(run->client, &id, WHY_TIMEOUT_MS, &status) < 0) {
         return;
     }
-    if (status->why[0] != '\0') { /* none: it runs, or nobody knows it */
+    run->has_told_why = status->why[0] != '\0'; /* else it runs, or nobody knows it */
+    if (run->has_told_why) {
         char text[TIERMQ_ID_TEXT];
         tiermq_id_format(&id, text);
         fprintf(stderr,
