@@ -34,7 +34,6 @@ def verify(unit):
     return about or ([] if done.returncode == 0 else [f"status {done.returncode}: {done.stderr}"])
 
 
-@needs_systemd
 @pytest.mark.parametrize("arguments, words", [
     (["--provider", "opanai"], '--provider "opanai" is unknown; use sim, openai, anthropic, gemini or a URL'),
     (["--provider", "openai"], "--provider openai needs a key: export OPENAI_API_KEY=..."),
@@ -55,6 +54,7 @@ def test_quickstart_finds_wrong_arguments_before_it_installs_and_builds(argument
     assert done.returncode == 1 and done.stderr == f"quickstart: {words}\n" and done.stdout == "", done.stdout + done.stderr
 
 
+@needs_systemd
 @pytest.mark.parametrize("name", ["tiermq-broker.service", "tiermq-worker@7720.service"])
 def test_systemd_takes_the_units(units, name):
     assert verify(units / name) == []
