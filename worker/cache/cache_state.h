@@ -21,6 +21,7 @@ enum {
     REQUESTS_A_STEP = 16,    /* of a sweep in a hurry, beside lookups */
     ENDS_A_STEP = 64,        /* invalidations that are swept are told of */
     IDLE_MS = 1000,          /* how often the thread looks for something to sweep */
+    LEISURE_MS = 5,          /* without a request: then it goes on with what is not urgent */
     FORGET_MS = 3600 * 1000, /* no attempt lasts as long */
 };
 

@@ -518,25 +518,27 @@ static void send_wanted(struct cache *cache)
     tell_loop(cache, &errand->request);
 }
 
-/* Returns whether there is more to do at once. */
-static bool thread_step(struct cache *cache)
+/* What is to be done yet: as keeper_step() says it. */
+enum rest { REST_NONE, REST_AT_LEISURE, REST_AT_ONCE };
+
+static enum rest thread_step(struct cache *cache)
 {
     char error[CACHE_ERROR_BYTES] = "";
     read_model(cache);
     if (!keeper_is_open(cache)) {
-        return false;
+        return REST_NONE;
     }
     int r = keeper_step(cache->keeper, clock_unix_ms(), error);
-    bool has_more = r > 0;
+    enum rest rest = r < 0 ? REST_NONE : (enum rest)r;
     r = r < 0 ? r : end_sweeps(cache, error);
-    has_more = has_more || r > 0;
+    rest = r > 0 ? REST_AT_ONCE : rest;
     if (r < 0) {
         store_failed(cache, r, error);
-        return false;
+        return REST_NONE;
     }
     forget_old(cache);
     send_wanted(cache);
-    return has_more;
+    return rest;
 }
 
 /* ---- the thread ---- */
@@ -612,11 +614,13 @@ static bool thread_take_one(struct cache *cache)
     return has_more;
 }
 
-static void wait_for_work(struct cache *cache)
+static void wait_for_work(struct cache *cache, int64_t most_ms)
 {
     struct timespec until;
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += IDLE_MS / 1000;
+    until.tv_nsec += most_ms * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
     while (list_is_empty(&cache->waiting) && !cache->is_stopping &&
            pthread_cond_timedwait(&cache->wake, &cache->mutex, &until) == 0) {
     }
@@ -645,27 +649,27 @@ void *cache_thread_run(void *context)
     (void)pthread_cond_signal(&cache->opened);
     (void)pthread_mutex_unlock(&cache->mutex);
     read_model(cache); /* may take longer than the start waits for positions */
-    bool has_more = keeper_is_open(cache);
+    enum rest rest = keeper_is_open(cache) ? REST_AT_ONCE : REST_NONE;
     (void)pthread_mutex_lock(&cache->mutex);
     publish(cache);
     for (size_t taken = 0;; taken++) {
-        if (!has_more) {
-            wait_for_work(cache);
+        if (rest != REST_AT_ONCE) {
+            wait_for_work(cache, rest == REST_AT_LEISURE ? LEISURE_MS : IDLE_MS);
         }
         if (list_is_empty(&cache->waiting) && cache->is_stopping) {
             break;
         }
         const bool is_idle = list_is_empty(&cache->waiting);
         if (!is_idle) {
-            has_more = thread_take_one(cache) || has_more;
+            rest = thread_take_one(cache) ? REST_AT_ONCE : rest;
         }
         if (is_idle || taken % REQUESTS_A_STEP == 0) {
             (void)pthread_mutex_unlock(&cache->mutex);
-            has_more = thread_step(cache);
+            rest = thread_step(cache);
             (void)pthread_mutex_lock(&cache->mutex);
             publish(cache);
         }
-        has_more = has_more && cache->keeper != NULL;
+        rest = cache->keeper == NULL ? REST_NONE : rest;
     }
     (void)pthread_mutex_unlock(&cache->mutex);
     keeper_close(&cache->keeper);

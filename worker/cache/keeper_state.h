@@ -7,12 +7,16 @@
 struct invalidations;
 struct wanted;
 
-enum { KEEPER_SERVED_MAX = 4096, KEEPER_COMPARISONS_MAX = 1024 /* of texts, in a step */ };
+enum {
+    KEEPER_SERVED_MAX = 4096,
+    KEEPER_SERVED_WAYS = 8,        /* places that a key may have */
+    KEEPER_COMPARISONS_MAX = 1024, /* of texts, in a step */
+};
 
 /* Hits that are not written down yet. */
 struct served {
     uint8_t key[CACHE_KEY_BYTES];
-    uint64_t hits;
+    uint64_t hits; /* 0: a free place */
     int64_t at_unix_ms;
 };
 
@@ -40,9 +44,9 @@ struct keeper {
     size_t wanted_out;           /* given out, and not brought back */
     uint64_t without_vector;     /* brought back without one, since the start */
 
-    struct served served[KEEPER_SERVED_MAX];
+    struct served served[KEEPER_SERVED_MAX]; /* by the first bytes of their keys */
     size_t served_length;
-    int64_t served_at_unix_ms;
+    size_t served_next; /* the place that is looked at next, to write it down */
 
     uint64_t removed_entries, removed_bytes; /* by invalidations, not reported yet */
     uint64_t evictions, expired, invalidated, dropped_fills;

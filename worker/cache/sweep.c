@@ -94,47 +94,50 @@ static int scan(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
     return r;
 }
 
-static bool has_hits_due(const struct keeper *keeper, int64_t now_unix_ms)
-{
-    return keeper->served_length > 0 && now_unix_ms >= keeper->served_at_unix_ms;
-}
-
 int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
 {
-    int r = 0;
-    if (has_hits_due(keeper, now_unix_ms)) {
-        r = sweep_write_served(keeper, SWEEP_SERVED_STEP, ret_error);
-        if (keeper->served_length == 0) {
-            keeper->served_at_unix_ms = now_unix_ms + SWEEP_SERVED_MS;
-        }
-    }
+    int r = sweep_write_served(keeper, SWEEP_SERVED_STEP, ret_error);
     const bool is_due = is_in_a_hurry(keeper) || now_unix_ms >= keeper->sweep_at_unix_ms;
     if (r == 0 && is_due) {
         keeper->sweep_at_unix_ms = now_unix_ms + 1000 * SWEEP_STEP / SWEEP_CALM;
         r = scan(keeper, now_unix_ms, ret_error);
     }
-    const bool has_more = (keeper->index != NULL && near_index_work(keeper->index)) ||
-                          has_hits_due(keeper, now_unix_ms) || is_in_a_hurry(keeper);
-    return r < 0 ? r : has_more ? 1 : 0;
+    const bool has_more =
+        (keeper->index != NULL && near_index_work(keeper->index)) || is_in_a_hurry(keeper);
+    return r < 0 ? r : has_more ? 2 : keeper->served_length > 0 ? 1 : 0;
 }
 
 /* ---- hits ---- */
 
+/* Keys are hashes that nobody can choose. */
+static struct served *places_of(struct keeper *keeper, const uint8_t *key)
+{
+    uint32_t hash;
+    memcpy(&hash, key, sizeof(hash));
+    return &keeper->served[hash % (KEEPER_SERVED_MAX / KEEPER_SERVED_WAYS) * KEEPER_SERVED_WAYS];
+}
+
 void sweep_note_served(struct keeper *keeper, const uint8_t *key, int64_t now_unix_ms)
 {
-    for (size_t i = keeper->served_length; i > 0 && i + 16 > keeper->served_length; i--) {
-        struct served *served = &keeper->served[i - 1];
-        if (memcmp(served->key, key, CACHE_KEY_BYTES) == 0) {
-            served->hits++;
-            served->at_unix_ms = now_unix_ms;
-            return;
+    struct served *places = places_of(keeper, key);
+    struct served *mine = NULL;
+    for (size_t i = 0; i < KEEPER_SERVED_WAYS; i++) {
+        const bool is_free = places[i].hits == 0;
+        if (!is_free && memcmp(places[i].key, key, CACHE_KEY_BYTES) == 0) {
+            mine = &places[i];
+            break;
         }
+        mine = is_free ? &places[i] : mine;
     }
-    if (keeper->served_length < KEEPER_SERVED_MAX) {
-        struct served *served = &keeper->served[keeper->served_length++];
-        *served = (struct served){.hits = 1, .at_unix_ms = now_unix_ms};
-        memcpy(served->key, key, CACHE_KEY_BYTES);
+    if (mine == NULL) {
+        return;
     }
+    if (mine->hits == 0) {
+        memcpy(mine->key, key, CACHE_KEY_BYTES);
+        keeper->served_length++;
+    }
+    mine->hits++;
+    mine->at_unix_ms = now_unix_ms;
 }
 
 static int write_one(struct keeper *keeper, const struct served *served, char *ret_error)
@@ -153,8 +156,15 @@ static int write_one(struct keeper *keeper, const struct served *served, char *r
 int sweep_write_served(struct keeper *keeper, size_t most, char *ret_error)
 {
     int r = 0;
-    for (size_t i = 0; r == 0 && i < most && keeper->served_length > 0; i++) {
-        r = write_one(keeper, &keeper->served[--keeper->served_length], ret_error);
+    while (r == 0 && most > 0 && keeper->served_length > 0) {
+        struct served *served = &keeper->served[keeper->served_next];
+        keeper->served_next = (keeper->served_next + 1) % KEEPER_SERVED_MAX;
+        if (served->hits > 0) {
+            r = write_one(keeper, served, ret_error);
+            served->hits = 0;
+            keeper->served_length--;
+            most--;
+        }
     }
     return r;
 }

@@ -19,9 +19,7 @@ struct keeper;
 enum {
     SWEEP_STEP = 32,
     SWEEP_CALM = 512,
-    SWEEP_SERVED_MS = 1000,
-    /* Where lookups follow each other one in six waits for such a step: of some 10 µs, of 50 with four hits. */
-    SWEEP_SERVED_STEP = 1,
+    SWEEP_SERVED_STEP = 1, /* some 100 µs beside a million entries */
     SWEEP_SEEK_MS = 60000,
 };
 
@@ -29,9 +27,9 @@ enum {
 void sweep_begin(struct keeper *keeper, bool is_building);
 /* The latest invalidation needs none: what it fits is gone. */
 void sweep_is_spared(struct keeper *keeper);
-/* One step, if one is due. 1: more is to be done at once; 0: not. Errors: of the store. */
+/* As keeper_step(). */
 MUST_USE int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error);
-/* A hit. Beyond a bound some are not counted. */
+/* A hit. Where more entries are hit than can be written down some hits are not counted. */
 void sweep_note_served(struct keeper *keeper, const uint8_t *key, int64_t now_unix_ms);
-/* Up to `most` of them, the latest first. */
+/* Up to `most` entries' hits. */
 MUST_USE int sweep_write_served(struct keeper *keeper, size_t most, char *ret_error);
