@@ -117,11 +117,11 @@ TOPICS = [f"{verb} the {noun} of {place}" for verb in ("describe", "explain", "d
 REWORDINGS = ("{}.", "Please {}.", "Could you {}?", "{}, please!", "{}, thanks.", "Can you please {}?")
 
 
-def start_with_judge(cluster, court):
+def start_with_judge(cluster, court, max_error=0.05):
     cluster.start_modelsim()
     sim = f"http://{cluster.modelsim.ready['http'].removeprefix('http://')}/v1"
     cluster.config = {
-        "tiers": [{"name": "standard", "cache_max_error": 0.05}, {"name": "background"}],
+        "tiers": [{"name": "standard", "cache_max_error": max_error}, {"name": "background"}],
         "providers": [{"name": "sim", "base_url": sim}, {"name": "court", "base_url": f"{court.url}/v1"}],
         "models": [{"name": MODEL, "provider": "sim"}, {"name": "judge", "provider": "court"}],
         "cache": {"mode": "near", "judge": "model", "judge_model": "judge", "audit_share_max": 1}}
@@ -162,7 +162,7 @@ def test_a_model_that_judges_misses_opens_a_class(cluster):
 
 def test_a_model_is_not_asked_about_equal_answers_nor_about_unlikely_candidates(cluster):
     with recorder(told("No, they differ.")) as court:
-        worker = start_with_judge(cluster, court)
+        worker = start_with_judge(cluster, court, max_error=0.001)  # so few say too little to open it
         submit_reworded(cluster, "{}.")
         submit_reworded(cluster, "{}!")  # the same to the simulator
         wait_for(lambda: judged(worker, "same") > 50, "verdicts")
