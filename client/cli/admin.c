@@ -67,10 +67,11 @@ static int fail_status(struct cli *cli, long status, const struct received *rece
     int code = status >= 500 ? EXIT_INTERNAL : status == 400 ? EXIT_USAGE : EXIT_REJECTED;
     if (message != NULL && status == 404 && strncmp(message, "there is no /", 13) == 0) {
         /* A worker's, say: what was asked for is not told there. */
-        code = cli_fail(cli, EXIT_UNREACHABLE,
-                        "no broker's admin HTTP at %s, or one of an older version: %s (--admin names "
-                        "another address)",
-                        cli->admin, message);
+        code =
+            cli_fail(cli, EXIT_UNREACHABLE,
+                     "no broker's admin HTTP at %s, or one of an older version: %s (--admin names "
+                     "another address)",
+                     cli->admin, message);
     } else if (message != NULL) {
         cli_fail(cli, code, "%s", message);
     } else {
@@ -181,14 +182,9 @@ int cli_admin(struct cli *cli, const char *path, const json_t *body, json_t **re
     return r;
 }
 
-int cli_admin_show(struct cli *cli, const char *path, const json_t *body,
-                   void (*print)(const json_t *answer))
+int cli_show(struct cli *cli, json_t *answer, void (*print)(const json_t *answer))
 {
-    json_t *answer = NULL;
-    int code = cli_admin(cli, path, body, &answer);
-    if (code != EXIT_OK) {
-        return code;
-    }
+    int code = EXIT_OK;
     if (!cli->json) {
         print(answer);
     } else if (json_dumpf(answer, stdout, JSON_COMPACT) < 0 || putchar('\n') == EOF) {
@@ -196,4 +192,12 @@ int cli_admin_show(struct cli *cli, const char *path, const json_t *body,
     }
     json_decref(answer);
     return code;
+}
+
+int cli_admin_show(struct cli *cli, const char *path, const json_t *body,
+                   void (*print)(const json_t *answer))
+{
+    json_t *answer = NULL;
+    const int code = cli_admin(cli, path, body, &answer);
+    return code == EXIT_OK ? cli_show(cli, answer, print) : code;
 }

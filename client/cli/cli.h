@@ -92,5 +92,7 @@ char *cli_admin_path(const char *path, const json_t *parameters);
  * Gives: *ret_answer, a new reference. On failure says why and returns the exit code.
  */
 MUST_USE int cli_admin(struct cli *cli, const char *path, const json_t *body, json_t **ret_answer);
-/* The same, and shows the answer: as it is with --json, else by `print`. Returns the exit code. */
+/* Shows an answer, which it takes: as it is with --json, else by `print`. Returns the exit code. */
+int cli_show(struct cli *cli, json_t *answer, void (*print)(const json_t *answer));
+/* Both. */
 int cli_admin_show(struct cli *cli, const char *path, const json_t *body, void (*print)(const json_t *answer));

@@ -91,22 +91,18 @@ static void print_table(const json_t *stats)
 static int show(struct cli *cli)
 {
     json_t *stats = NULL;
-    int code = cli_admin(cli, "/v1/stats", NULL, &stats);
+    const int code = cli_admin(cli, "/v1/stats", NULL, &stats);
     if (code != EXIT_OK) {
         return code;
     }
     if (!json_is_array(json_object_get(stats, "tiers"))) {
-        code = cli_fail(cli, EXIT_UNREACHABLE,
+        json_decref(stats);
+        return cli_fail(cli, EXIT_UNREACHABLE,
                         "no broker's admin HTTP at %s: a worker answers there (--admin names "
                         "another address)",
                         cli->admin);
-    } else if (!cli->json) {
-        print_table(stats);
-    } else if (json_dumpf(stats, stdout, JSON_COMPACT) < 0 || putchar('\n') == EOF) {
-        code = cli_fail(cli, EXIT_INTERNAL, "cannot write");
     }
-    json_decref(stats);
-    return code;
+    return cli_show(cli, stats, print_table);
 }
 
 static int stats_run(const struct command *command, int argc, char **argv)
