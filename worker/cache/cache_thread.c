@@ -518,23 +518,21 @@ static void send_wanted(struct cache *cache)
     tell_loop(cache, &errand->request);
 }
 
-/* What is to be done yet: as keeper_step() says it. */
-enum rest { REST_NONE, REST_AT_LEISURE, REST_AT_ONCE };
-
-static enum rest thread_step(struct cache *cache)
+/* The keeper's, and what invalidations have left. */
+static enum keeper_rest thread_step(struct cache *cache)
 {
     char error[CACHE_ERROR_BYTES] = "";
     read_model(cache);
     if (!keeper_is_open(cache)) {
-        return REST_NONE;
+        return KEEPER_REST_NONE;
     }
     int r = keeper_step(cache->keeper, clock_unix_ms(), error);
-    enum rest rest = r < 0 ? REST_NONE : (enum rest)r;
+    enum keeper_rest rest = r < 0 ? KEEPER_REST_NONE : (enum keeper_rest)r;
     r = r < 0 ? r : end_sweeps(cache, error);
-    rest = r > 0 ? REST_AT_ONCE : rest;
+    rest = r > 0 ? KEEPER_REST_AT_ONCE : rest;
     if (r < 0) {
         store_failed(cache, r, error);
-        return REST_NONE;
+        return KEEPER_REST_NONE;
     }
     forget_old(cache);
     send_wanted(cache);
@@ -649,19 +647,19 @@ void *cache_thread_run(void *context)
     (void)pthread_cond_signal(&cache->opened);
     (void)pthread_mutex_unlock(&cache->mutex);
     read_model(cache); /* may take longer than the start waits for positions */
-    enum rest rest = keeper_is_open(cache) ? REST_AT_ONCE : REST_NONE;
+    enum keeper_rest rest = keeper_is_open(cache) ? KEEPER_REST_AT_ONCE : KEEPER_REST_NONE;
     (void)pthread_mutex_lock(&cache->mutex);
     publish(cache);
     for (size_t taken = 0;; taken++) {
-        if (rest != REST_AT_ONCE) {
-            wait_for_work(cache, rest == REST_AT_LEISURE ? LEISURE_MS : IDLE_MS);
+        if (rest != KEEPER_REST_AT_ONCE) {
+            wait_for_work(cache, rest == KEEPER_REST_AT_LEISURE ? LEISURE_MS : IDLE_MS);
         }
         if (list_is_empty(&cache->waiting) && cache->is_stopping) {
             break;
         }
         const bool is_idle = list_is_empty(&cache->waiting);
         if (!is_idle) {
-            rest = thread_take_one(cache) ? REST_AT_ONCE : rest;
+            rest = thread_take_one(cache) ? KEEPER_REST_AT_ONCE : rest;
         }
         if (is_idle || taken % REQUESTS_A_STEP == 0) {
             (void)pthread_mutex_unlock(&cache->mutex);
@@ -669,7 +667,7 @@ void *cache_thread_run(void *context)
             (void)pthread_mutex_lock(&cache->mutex);
             publish(cache);
         }
-        rest = cache->keeper == NULL ? REST_NONE : rest;
+        rest = cache->keeper == NULL ? KEEPER_REST_NONE : rest;
     }
     (void)pthread_mutex_unlock(&cache->mutex);
     keeper_close(&cache->keeper);

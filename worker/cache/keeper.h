@@ -146,10 +146,10 @@ MUST_USE int keeper_put_position(struct keeper *keeper, const char *endpoint, co
 
 /* ---- by and by ---- */
 
-/*
- * A step of what is to be done between lookups, for some hundred microseconds. Returns 0: nothing more; 1: more, while nobody
- * looks anything up; 2: more at once. Errors: -EIO …
- */
+/* What is to be done yet: nothing; something, while nobody looks anything up; something at once. */
+enum keeper_rest { KEEPER_REST_NONE, KEEPER_REST_AT_LEISURE, KEEPER_REST_AT_ONCE };
+
+/* A step of what is to be done between lookups, for some hundred microseconds. Returns the rest. Errors: -EIO … */
 MUST_USE int keeper_step(struct keeper *keeper, int64_t now_unix_ms, char ret_error[CACHE_ERROR_BYTES]);
 /* The index is made anew from the store: of one scope, whose other entries stay where they are, or all of it (NULL). */
 void keeper_rebuild(struct keeper *keeper, const uint8_t *scope);

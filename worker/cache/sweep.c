@@ -104,7 +104,10 @@ int sweep_step(struct keeper *keeper, int64_t now_unix_ms, char *ret_error)
     }
     const bool has_more =
         (keeper->index != NULL && near_index_work(keeper->index)) || is_in_a_hurry(keeper);
-    return r < 0 ? r : has_more ? 2 : keeper->served_length > 0 ? 1 : 0;
+    return r < 0                       ? r
+           : has_more                  ? KEEPER_REST_AT_ONCE
+           : keeper->served_length > 0 ? KEEPER_REST_AT_LEISURE
+                                       : KEEPER_REST_NONE;
 }
 
 /* ---- hits ---- */
